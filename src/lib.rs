@@ -1,0 +1,9 @@
+//! One place that orders and keeps the events of local-first applications and hands them to everyone who shares them.
+//!
+//! Every client public key maps, through a durable registry, to a store; each store is one durable, deduplicated,
+//! gap-free feed, shared by all its keys.
+
+pub mod model;
+pub mod protocol;
+pub mod services;
+pub mod storage;

@@ -1,0 +1,3 @@
+//! The `eventlog-server` binary.
+
+fn main() {}

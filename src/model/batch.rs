@@ -1,0 +1,105 @@
+//! A batch on its way to a store: one buffer of records and an index, whatever the number of entries.
+
+use super::record::{RecordReader, record_len, write_record};
+use super::{EntryId, EntryRef};
+
+/// The entries of one write, in slot order.
+///
+/// They are kept as records (see `docs/FORMAT.md`), so that the thread that decoded a frame has done all the
+/// per-entry work and the StoreActor copies bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    records: Vec<u8>,
+    index: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    id: EntryId,
+    /// Where its record ends in `records`; a message limit of at most 1 GiB keeps it within 32 bits.
+    end: u32,
+}
+
+impl Batch {
+    /// Room for `entries` entries of `bytes` bytes in all.
+    pub fn with_capacity(entries: usize, bytes: usize) -> Self {
+        Self { records: Vec::with_capacity(bytes), index: Vec::with_capacity(entries) }
+    }
+
+    /// A batch of these entries.
+    pub fn from_entries<'a>(entries: impl IntoIterator<Item = EntryRef<'a>>) -> Self {
+        let mut batch = Self::default();
+        entries.into_iter().for_each(|entry| batch.push(&entry));
+        batch
+    }
+
+    /// Appends a slot.
+    pub fn push(&mut self, entry: &EntryRef<'_>) {
+        self.records.reserve(record_len(entry));
+        write_record(&mut self.records, entry);
+        let end = self.records.len() as u32;
+        self.index.push(Slot { id: entry.id, end });
+    }
+
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Size of all records in bytes.
+    pub fn bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The ids, in slot order.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = EntryId> + '_ {
+        self.index.iter().map(|slot| slot.id)
+    }
+
+    /// The record of slot `slot`, or `None` past the end.
+    pub fn record(&self, slot: usize) -> Option<&[u8]> {
+        let end = self.index.get(slot)?.end as usize;
+        let start = if slot == 0 { 0 } else { self.index[slot - 1].end as usize };
+        self.records.get(start..end)
+    }
+
+    /// All records, one after the other.
+    pub fn records(&self) -> &[u8] {
+        &self.records
+    }
+
+    /// The entries, in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        // `push` alone writes records, so none is malformed.
+        RecordReader::new(&self.records).filter_map(Result::ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_keep_their_order_and_their_bytes() {
+        let ids: Vec<EntryId> = (0..3).map(|_| EntryId::now()).collect();
+        let entries = ids.iter().enumerate().map(|(n, id)| EntryRef {
+            id: *id,
+            event: "Event",
+            primary_key: "key",
+            payload: &[7; 300][..n * 100],
+        });
+        let batch = Batch::from_entries(entries.clone());
+        assert_eq!(batch.len(), 3);
+        assert!(batch.ids().eq(ids.iter().copied()));
+        assert!(batch.iter().eq(entries));
+        let joined: Vec<u8> =
+            (0..3).flat_map(|slot| batch.record(slot).expect("a slot").to_vec()).collect();
+        assert_eq!(joined, batch.records());
+        assert_eq!(batch.record(3), None);
+    }
+}

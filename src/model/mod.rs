@@ -1,0 +1,25 @@
+//! The words everything else is written in: ids, entries, batches, segments, limits.
+//!
+//! Keeps: a value of one of these types is already within its bounds, so no other room checks it again.
+//! Leaves out: how the values travel (`protocol`), where they are kept (`storage`), what is decided about
+//! them (`core`).
+
+mod batch;
+mod entry;
+mod id;
+pub mod limits;
+mod name;
+mod origin;
+mod record;
+mod segment;
+mod sequence;
+
+pub use batch::Batch;
+pub use entry::{Entry, EntryRef, RemoteEntry};
+pub use id::{EntryId, RemoteId};
+pub use limits::Limits;
+pub use name::{InvalidName, PublicKey, StoreId};
+pub use origin::Origin;
+pub use record::{MalformedRecord, RecordReader, record_len, write_record};
+pub use segment::{OriginRun, Segment, SegmentBuilder};
+pub use sequence::{Sequence, SequenceOutOfRange};

@@ -1,0 +1,180 @@
+//! The neutral encoding of an entry: what batches carry between threads and segments keep on disk.
+//!
+//! ```text
+//! id        16 bytes
+//! event     uvarint length, UTF-8
+//! key       uvarint length, UTF-8
+//! payload   uvarint length, bytes
+//! ```
+//!
+//! A uvarint is little-endian base 128, seven bits a byte, the high bit meaning that more follow. The encoding is
+//! persisted: it changes only together with the format version of the data directory.
+
+use super::{EntryId, EntryRef};
+
+/// Bytes that are not records: cut short, a length beyond the end, or names that are not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed record")]
+pub struct MalformedRecord;
+
+/// How many bytes `entry` takes as a record.
+pub fn record_len(entry: &EntryRef<'_>) -> usize {
+    let sized = |len: usize| uvarint_len(len as u64) + len;
+    EntryId::LEN
+        + sized(entry.event.len())
+        + sized(entry.primary_key.len())
+        + sized(entry.payload.len())
+}
+
+/// Appends `entry` to `out` as a record.
+pub fn write_record(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
+    out.extend_from_slice(entry.id.as_bytes());
+    for part in [entry.event.as_bytes(), entry.primary_key.as_bytes(), entry.payload] {
+        write_uvarint(out, part.len() as u64);
+        out.extend_from_slice(part);
+    }
+}
+
+/// Reads records one after the other; allocates nothing.
+#[derive(Clone, Debug)]
+pub struct RecordReader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> RecordReader<'a> {
+    /// Reads from the start of `records`.
+    pub const fn new(records: &'a [u8]) -> Self {
+        Self { rest: records }
+    }
+
+    /// How many bytes are still unread.
+    pub const fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Passes over one record and gives its id.
+    pub fn skip_one(&mut self) -> Result<EntryId, MalformedRecord> {
+        let id = self.id()?;
+        for _ in 0..3 {
+            self.sized()?;
+        }
+        Ok(id)
+    }
+
+    fn id(&mut self) -> Result<EntryId, MalformedRecord> {
+        let (id, rest) = self.rest.split_first_chunk().ok_or(MalformedRecord)?;
+        self.rest = rest;
+        Ok(EntryId::from_bytes(*id))
+    }
+
+    fn sized(&mut self) -> Result<&'a [u8], MalformedRecord> {
+        let len = read_uvarint(&mut self.rest).ok_or(MalformedRecord)?;
+        let len = usize::try_from(len).map_err(|_| MalformedRecord)?;
+        let (part, rest) = self.rest.split_at_checked(len).ok_or(MalformedRecord)?;
+        self.rest = rest;
+        Ok(part)
+    }
+
+    fn text(&mut self) -> Result<&'a str, MalformedRecord> {
+        std::str::from_utf8(self.sized()?).map_err(|_| MalformedRecord)
+    }
+
+    fn entry(&mut self) -> Result<EntryRef<'a>, MalformedRecord> {
+        Ok(EntryRef {
+            id: self.id()?,
+            event: self.text()?,
+            primary_key: self.text()?,
+            payload: self.sized()?,
+        })
+    }
+}
+
+impl<'a> Iterator for RecordReader<'a> {
+    type Item = Result<EntryRef<'a>, MalformedRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let entry = self.entry();
+        if entry.is_err() {
+            self.rest = &[];
+        }
+        Some(entry)
+    }
+}
+
+pub(crate) const fn uvarint_len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+pub(crate) fn write_uvarint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes a uvarint off the front of `rest`; `None` if it is cut short or above 64 bits.
+pub(crate) fn read_uvarint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for (at, &byte) in rest.iter().enumerate().take(10) {
+        let bits = u64::from(byte & 0x7f);
+        if at == 9 && bits > 1 {
+            return None;
+        }
+        value |= bits << (7 * at);
+        if byte < 0x80 {
+            *rest = &rest[at + 1..];
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn uvarints_round_trip(value: u64, tail: Vec<u8>) {
+            let mut bytes = Vec::new();
+            write_uvarint(&mut bytes, value);
+            prop_assert_eq!(bytes.len(), uvarint_len(value));
+            bytes.extend_from_slice(&tail);
+            let mut rest = &bytes[..];
+            prop_assert_eq!(read_uvarint(&mut rest), Some(value));
+            prop_assert_eq!(rest, &tail[..]);
+        }
+
+        #[test]
+        fn records_round_trip(id: [u8; 16], event: String, key: String, payload: Vec<u8>) {
+            let entry = EntryRef {
+                id: EntryId::from_bytes(id), event: &event, primary_key: &key, payload: &payload,
+            };
+            let mut bytes = Vec::new();
+            write_record(&mut bytes, &entry);
+            prop_assert_eq!(bytes.len(), record_len(&entry));
+            write_record(&mut bytes, &entry);
+            let read: Result<Vec<_>, _> = RecordReader::new(&bytes).collect();
+            prop_assert_eq!(read, Ok(vec![entry, entry]));
+        }
+
+        #[test]
+        fn malformed_records_end_in_an_error_not_a_panic(bytes: Vec<u8>) {
+            let read: Vec<_> = RecordReader::new(&bytes).collect();
+            prop_assert!(read.iter().rev().skip(1).all(Result::is_ok));
+        }
+    }
+
+    #[test]
+    fn a_uvarint_above_64_bits_is_refused() {
+        assert_eq!(read_uvarint(&mut &[0xff; 10][..]), None);
+        assert_eq!(read_uvarint(&mut &[0x80, 0x80][..]), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! A run of consecutive entries of one store, in one buffer.
+
+use bytes::Bytes;
+
+use super::limits::SEGMENT_BYTES_TARGET;
+use super::record::{MalformedRecord, RecordReader};
+use super::{EntryId, EntryRef, Origin, Sequence};
+
+/// Consecutive entries of one store: what is appended, kept, read and fanned out as one piece. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    first: Sequence,
+    count: u32,
+    records: Bytes,
+    origins: Vec<OriginRun>,
+}
+
+/// So many consecutive entries with one origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginRun {
+    /// How many entries, at least one.
+    pub count: u32,
+    /// Who wrote them.
+    pub origin: Origin,
+}
+
+impl Segment {
+    /// A segment from its parts; walks the records once.
+    ///
+    /// # Errors
+    /// If there is no record, one is malformed, or the origins do not count as many entries.
+    pub fn from_parts(
+        first: Sequence,
+        records: Bytes,
+        origins: Vec<OriginRun>,
+    ) -> Result<Self, MalformedRecord> {
+        let mut reader = RecordReader::new(&records);
+        let mut count = 0_u32;
+        while reader.remaining() > 0 {
+            reader.skip_one()?;
+            count += 1;
+        }
+        let origin_count: u64 = origins.iter().map(|run| u64::from(run.count)).sum();
+        if count == 0 || origin_count != u64::from(count) {
+            return Err(MalformedRecord);
+        }
+        Ok(Self { first, count, records, origins })
+    }
+
+    /// The sequence of its first entry.
+    pub const fn first(&self) -> Sequence {
+        self.first
+    }
+
+    /// The sequence of its last entry.
+    pub const fn last(&self) -> Sequence {
+        self.first.plus(self.count as u64 - 1)
+    }
+
+    /// Number of entries, at least one.
+    pub const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Never: a segment has at least one entry.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The records, one after the other.
+    pub const fn records(&self) -> &Bytes {
+        &self.records
+    }
+
+    /// Who wrote its entries, in order.
+    pub fn origins(&self) -> &[OriginRun] {
+        &self.origins
+    }
+
+    /// Its entries with their sequences, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
+        let sequences = (0..).map(|n| self.first.plus(n));
+        // Records are checked when a segment is made, so none is malformed.
+        sequences.zip(RecordReader::new(&self.records).filter_map(Result::ok))
+    }
+
+    /// Its ids with their sequences, in order; cheaper than [`Segment::iter`].
+    pub fn ids(&self) -> impl Iterator<Item = (Sequence, EntryId)> {
+        let mut reader = RecordReader::new(&self.records);
+        let sequences = (0..u64::from(self.count)).map(|n| self.first.plus(n));
+        sequences.map_while(move |sequence| reader.skip_one().ok().map(|id| (sequence, id)))
+    }
+
+    /// The origin of each entry, in order.
+    pub fn origin_of_each(&self) -> impl Iterator<Item = &Origin> {
+        self.origins.iter().flat_map(|run| std::iter::repeat_n(&run.origin, run.count as usize))
+    }
+}
+
+/// Collects records into segments of at most some tens of KiB; a larger record makes one of its own.
+#[derive(Debug)]
+pub struct SegmentBuilder {
+    next: Sequence,
+    done: Vec<Segment>,
+    records: Vec<u8>,
+    count: u32,
+    origins: Vec<OriginRun>,
+}
+
+impl SegmentBuilder {
+    /// Starts at `first`.
+    pub const fn new(first: Sequence) -> Self {
+        Self { next: first, done: Vec::new(), records: Vec::new(), count: 0, origins: Vec::new() }
+    }
+
+    /// Appends one record, as [`Batch::record`](super::Batch::record) gives it, and returns its sequence.
+    pub fn push(&mut self, record: &[u8], origin: &Origin) -> Sequence {
+        if self.count > 0 && self.records.len() + record.len() > SEGMENT_BYTES_TARGET {
+            self.close();
+        }
+        self.records.extend_from_slice(record);
+        self.count += 1;
+        match self.origins.last_mut() {
+            Some(run) if run.origin == *origin => run.count += 1,
+            _ => self.origins.push(OriginRun { count: 1, origin: origin.clone() }),
+        }
+        let sequence = self.next;
+        self.next = sequence.next();
+        sequence
+    }
+
+    /// The sequence that the next record gets.
+    pub const fn next(&self) -> Sequence {
+        self.next
+    }
+
+    /// Whether nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0 && self.done.is_empty()
+    }
+
+    /// The segments, in order.
+    pub fn finish(mut self) -> Vec<Segment> {
+        if self.count > 0 {
+            self.close();
+        }
+        self.done
+    }
+
+    fn close(&mut self) {
+        let first = Sequence::new(self.next.get() - u64::from(self.count)).unwrap_or(Sequence::MAX);
+        self.done.push(Segment {
+            first,
+            count: std::mem::take(&mut self.count),
+            records: std::mem::take(&mut self.records).into(),
+            origins: std::mem::take(&mut self.origins),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Batch;
+
+    fn batch(count: usize, payload: usize) -> Batch {
+        let payload = vec![1; payload];
+        let ids: Vec<EntryId> = (0..count).map(|_| EntryId::now()).collect();
+        Batch::from_entries(ids.iter().map(|id| EntryRef {
+            id: *id,
+            event: "E",
+            primary_key: "k",
+            payload: &payload,
+        }))
+    }
+
+    #[test]
+    fn segments_are_consecutive_and_bounded() {
+        let batch = batch(1_000, 100);
+        let origin = Origin::Server { run_handlers: true };
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for slot in 0..batch.len() {
+            builder.push(batch.record(slot).expect("a slot"), &origin);
+        }
+        let segments = builder.finish();
+        let mut next = Sequence::FIRST;
+        for segment in &segments {
+            assert_eq!(segment.first(), next);
+            assert!(segment.records().len() <= SEGMENT_BYTES_TARGET);
+            next = segment.last().next();
+        }
+        assert_eq!(next.get(), 1_001);
+        let ids = segments.iter().flat_map(Segment::ids).map(|(_, id)| id);
+        assert!(ids.eq(batch.ids()));
+        let entries = segments.iter().flat_map(Segment::iter).map(|(_, entry)| entry);
+        assert!(entries.eq(batch.iter()));
+    }
+
+    #[test]
+    fn an_entry_above_the_target_stands_alone() {
+        let (large, small) = (batch(1, 100_000), batch(1, 1));
+        let origin = Origin::Server { run_handlers: false };
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for batch in [&small, &large, &small] {
+            builder.push(batch.record(0).expect("a slot"), &origin);
+        }
+        assert_eq!(builder.finish().iter().map(Segment::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn origins_are_kept_in_runs() {
+        let batch = batch(3, 1);
+        let key = crate::model::PublicKey::new("alice").expect("a key");
+        let origins = [
+            Origin::Client(key.clone()),
+            Origin::Client(key),
+            Origin::Server { run_handlers: false },
+        ];
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for (slot, origin) in origins.iter().enumerate() {
+            builder.push(batch.record(slot).expect("a slot"), origin);
+        }
+        let segments = builder.finish();
+        assert_eq!(segments[0].origins().len(), 2);
+        assert!(segments[0].origin_of_each().eq(&origins));
+        let parts = Segment::from_parts(
+            Sequence::FIRST,
+            segments[0].records().clone(),
+            segments[0].origins().to_vec(),
+        );
+        assert_eq!(parts.as_ref(), Ok(&segments[0]));
+    }
+}

@@ -1,0 +1,96 @@
+//! Keeps the logs of all stores: the transport history that feeds serve.
+//!
+//! Keeps: what was appended is there after a power cut once the append is answered; an append is there whole or not
+//! at all; entries never change. Leaves out: which entries are fresh, what sequence they get (`core`), who may
+//! write them (`services`), who is told (`actors`).
+//!
+//! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
+//! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+
+/// Opens the logs of stores. One instance owns its data.
+pub trait Storage: Send + Sync + 'static {
+    /// This server's own id, made when the storage was made and stable since.
+    fn remote_id(&self) -> RemoteId;
+
+    /// Opens the log of `store`, an empty one if nothing was ever appended to it; that alone writes nothing.
+    ///
+    /// Waits until every append queued on an earlier log object of the same store has settled, so that
+    /// [`StoreLog::head`] is final; the earlier object then refuses appends. Blocks on disk reads.
+    fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError>;
+
+    /// Every store with at least one entry, in the order of their names. Blocks on disk reads.
+    fn stores(&self) -> Result<Vec<StoreId>, StorageError>;
+
+    /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
+    fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.
+pub trait StoreLog: Send + Sync + 'static {
+    /// The last durable sequence; zero for an empty store. Does not block.
+    fn head(&self) -> Sequence;
+
+    /// What the log knows of these ids without a disk read: one answer per id, or `None` if at least one of them
+    /// cannot be told that way. Covers entries handed to [`StoreLog::append`], durable or not. A fresh id of the
+    /// current time never needs a disk read.
+    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>>;
+
+    /// As [`StoreLog::probe`], but looks on disk where it has to. Blocks.
+    fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError>;
+
+    /// Queues `segments` to be written as one piece, and resolves when they are durable, or when that failed.
+    ///
+    /// The first segment starts behind the last one handed in (behind `head` for the first append), and they are
+    /// consecutive; anything else is refused as [`AppendError::Definite`]. Appends of one log become durable in
+    /// the order of these calls; a later one may be queued before an earlier one has resolved. Queueing happens
+    /// within the call; a dropped future takes nothing back. No segment is empty; an empty list resolves at once.
+    fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
+
+    /// Durable entries from `from` on, ascending and without a gap: at least the segment that holds `from`, then
+    /// further ones until their records exceed `bytes_max`. Empty beyond the head. The first segment may begin
+    /// before `from`. Blocks on disk reads.
+    fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError>;
+
+    /// Bytes that the store's segments take on disk. Does not block.
+    fn bytes(&self) -> u64;
+}
+
+/// A read or an opening failed; nothing changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The disk, or what is below us, failed.
+    #[error("storage is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// What was read is not what was written.
+    #[error("storage is corrupt: {0}")]
+    Corrupt(Arc<str>),
+}
+
+impl StorageError {
+    /// An [`StorageError::Unavailable`] with this cause.
+    pub fn unavailable(cause: impl std::fmt::Display) -> Self {
+        Self::Unavailable(cause.to_string().into())
+    }
+
+    /// A [`StorageError::Corrupt`] with this finding.
+    pub fn corrupt(finding: impl std::fmt::Display) -> Self {
+        Self::Corrupt(finding.to_string().into())
+    }
+}
+
+/// An append failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// It did not happen and will not: the log object was dead already, or the call broke the contract.
+    #[error("nothing was appended: {0}")]
+    Definite(Arc<str>),
+    /// It may have happened: a flush or sync failed. A retry with the same ids finds out.
+    #[error("the append may or may not be stored: {0}")]
+    Indefinite(Arc<str>),
+}
