@@ -3,6 +3,10 @@
 //! Keeps: a mapping is domain state, written down by `assign` alone; nothing derives a store from a key.
 //! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`).
 
+pub mod auth;
+pub mod origin_policy;
+pub mod registry;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
