@@ -7,6 +7,9 @@
 //! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
 //! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
 
+pub mod memory;
+pub mod sled;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;

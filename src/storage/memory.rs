@@ -1,0 +1,154 @@
+//! Logs that live as long as the process: for tests, and for programs that embed a server without a disk.
+//!
+//! Keeps: the contract of [`Storage`] in all but durability. Leaves out: any bound on memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::{AppendError, Storage, StorageError, StoreLog};
+use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+
+/// A [`Storage`] without a disk.
+#[derive(Debug)]
+pub struct MemoryStorage {
+    remote_id: RemoteId,
+    stores: Mutex<BTreeMap<StoreId, Arc<Mutex<Store>>>>,
+}
+
+/// What outlives a log object.
+#[derive(Debug, Default)]
+struct Store {
+    /// Counts openings: an object of an earlier one refuses appends.
+    opened: u64,
+    segments: BTreeMap<Sequence, Segment>,
+    ids: HashMap<EntryId, Sequence>,
+    head: Sequence,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Log {
+    store: Arc<Mutex<Store>>,
+    opened: u64,
+}
+
+impl MemoryStorage {
+    /// An empty one with a random remote id.
+    pub fn new() -> Self {
+        Self { remote_id: RemoteId::random(), stores: Mutex::default() }
+    }
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn remote_id(&self) -> RemoteId {
+        self.remote_id
+    }
+
+    fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError> {
+        let store = self.stores.lock().entry(store.clone()).or_default().clone();
+        let opened = {
+            let mut store = store.lock();
+            store.opened += 1;
+            store.opened
+        };
+        Ok(Arc::new(Log { store, opened }))
+    }
+
+    fn stores(&self) -> Result<Vec<StoreId>, StorageError> {
+        let stores = self.stores.lock();
+        let written = stores.iter().filter(|(_, store)| store.lock().head > Sequence::ZERO);
+        Ok(written.map(|(id, _)| id.clone()).collect())
+    }
+
+    fn ready(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Store {
+    fn append(&mut self, segments: Vec<Segment>) -> Result<(), AppendError> {
+        check_consecutive(self.head, &segments).map_err(AppendError::Definite)?;
+        for segment in segments {
+            self.head = segment.last();
+            self.bytes += segment.records().len() as u64;
+            self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
+            self.segments.insert(segment.first(), segment);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, ids: &[EntryId]) -> Vec<Option<Sequence>> {
+        ids.iter().map(|id| self.ids.get(id).copied()).collect()
+    }
+
+    fn read(&self, from: Sequence, bytes_max: usize) -> Vec<Segment> {
+        let holding = self.segments.range(..=from).next_back();
+        let first = holding.map_or(from, |(first, _)| *first);
+        let mut bytes = 0;
+        let behind = self.segments.range(first..).map(|(_, segment)| segment);
+        behind
+            .skip_while(|segment| segment.last() < from)
+            .take_while(|segment| {
+                let room = bytes == 0 || bytes < bytes_max;
+                bytes += segment.records().len();
+                room
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+impl StoreLog for Log {
+    fn head(&self) -> Sequence {
+        self.store.lock().head
+    }
+
+    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+        Some(self.store.lock().lookup(ids))
+    }
+
+    fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        Ok(self.store.lock().lookup(ids))
+    }
+
+    fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
+        let mut store = self.store.lock();
+        let outcome = if store.opened == self.opened {
+            store.append(segments)
+        } else {
+            Err(AppendError::Definite("the store was opened again since".into()))
+        };
+        ready(outcome).boxed()
+    }
+
+    fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
+        Ok(self.store.lock().read(from, bytes_max))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.lock().bytes
+    }
+}
+
+/// Says what is wrong with `segments` unless they go on behind `last` without a gap.
+pub(super) fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc<str>> {
+    let mut last = last;
+    for segment in segments {
+        if segment.first() != last.next() {
+            let first = segment.first();
+            return Err(format!("a segment starts at {first}, the log ends at {last}").into());
+        }
+        last = segment.last();
+    }
+    Ok(())
+}
