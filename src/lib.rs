@@ -4,6 +4,7 @@
 //! gap-free feed, shared by all its keys.
 
 pub mod model;
+pub mod processing;
 pub mod protocol;
 pub mod services;
 pub mod storage;

@@ -1,0 +1,111 @@
+//! What a handler is given: an event at its place in a store's feed.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::model::{Entry, Origin, RemoteEntry, Sequence, StoreId};
+
+use super::codec::{CodecError, PayloadCodec};
+use super::event::Event;
+use super::journal::Conflicts;
+
+/// A committed event, decoded. Dereferences to its payload.
+#[derive(Debug)]
+pub struct Committed<E> {
+    payload: E,
+    conflicts: Vec<Conflict<E>>,
+    delivery: Delivery,
+}
+
+/// An entry that was journaled before the one at hand, with the same event and primary key, and a greater id: written
+/// later by the clocks of the writers, committed earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict<E> {
+    /// Its payload.
+    pub payload: E,
+    /// The entry, with its sequence.
+    pub entry: Arc<RemoteEntry>,
+}
+
+impl<E> Committed<E> {
+    /// The decoded payload.
+    pub const fn payload(&self) -> &E {
+        &self.payload
+    }
+
+    /// The decoded payload, owned.
+    pub fn into_payload(self) -> E {
+        self.payload
+    }
+
+    /// The entry as it is stored.
+    pub fn entry(&self) -> &Entry {
+        &self.delivery.entry.entry
+    }
+
+    /// Its position in the feed of its store.
+    pub fn sequence(&self) -> Sequence {
+        self.delivery.entry.remote_sequence
+    }
+
+    /// The store it was committed to.
+    pub const fn store(&self) -> &StoreId {
+        &self.delivery.store
+    }
+
+    /// Who wrote it: a client, by its public key, or the server.
+    pub const fn origin(&self) -> &Origin {
+        &self.delivery.origin
+    }
+
+    /// The conflicts, in the order of their ids. Those that do not decode are left out: no handler ran on them.
+    ///
+    /// At most 1,000, and 16 MiB of payload; above that the greatest ids, see
+    /// [`Committed::has_all_conflicts`].
+    pub fn conflicts(&self) -> &[Conflict<E>] {
+        &self.conflicts
+    }
+
+    /// Whether no conflict was left out for its number or size.
+    pub const fn has_all_conflicts(&self) -> bool {
+        self.delivery.conflicts.complete
+    }
+}
+
+impl<E> Deref for Committed<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.payload
+    }
+}
+
+/// A committed entry on its way to a handler, not decoded.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) store: StoreId,
+    pub(super) origin: Origin,
+    pub(super) entry: Arc<RemoteEntry>,
+    pub(super) conflicts: Conflicts,
+}
+
+impl Delivery {
+    /// Decodes the payload and those of the conflicts.
+    pub(super) fn decode<E: Event, C: PayloadCodec>(mut self) -> Result<Committed<E>, CodecError> {
+        let payload = C::decode(&self.entry.entry.payload)?;
+        let conflicts = std::mem::take(&mut self.conflicts.entries);
+        let conflicts =
+            conflicts.into_iter().filter_map(|entry| match C::decode(&entry.entry.payload) {
+                Ok(payload) => Some(Conflict { payload, entry }),
+                Err(error) => {
+                    let (id, event) = (entry.entry.id, &entry.entry.event);
+                    log::warn!(
+                        "store {}: conflict {id} ({event}) does not decode: {error}",
+                        self.store
+                    );
+                    None
+                }
+            });
+        Ok(Committed { payload, conflicts: conflicts.collect(), delivery: self })
+    }
+}

@@ -1,0 +1,134 @@
+//! The handlers of a group, from the builder an application writes to the closure that replay calls.
+//!
+//! Keeps: a set of handlers covers its group. Leaves out: when a handler runs, and what becomes of its failure
+//! (`replay`).
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::codec::CodecError;
+use super::committed::{Committed, Delivery};
+use super::event::{Event, EventGroup, Events, Holds, ListOf};
+
+/// The handlers of group `G` and what they share; `Left` are the events that still lack one.
+///
+/// A server takes it once `Left` is empty; a missing handler is a compile error that names the event:
+///
+/// ```compile_fail
+/// # use eventlog_server::processing::*;
+/// # use std::sync::Arc;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Added;
+/// # impl Event for Added { const TAG: &'static str = "A"; fn primary_key(&self) -> String { String::new() } }
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Done;
+/// # impl Event for Done { const TAG: &'static str = "D"; fn primary_key(&self) -> String { String::new() } }
+/// # struct Todos;
+/// # impl EventGroup for Todos { type Events = (Added, Done); type Codec = Msgpack; }
+/// # let processor = Processor::builder(Arc::new(MemoryJournal::new()));
+/// // error: events of the group have no handler: `(Done, ())`
+/// processor.group(Todos::handlers(Arc::new(())).on(async |_, _: Committed<Added>| ()));
+/// ```
+#[must_use = "handlers do nothing until a server has them"]
+pub struct Handlers<G: EventGroup, S, Left> {
+    state: Arc<S>,
+    pub(super) parts: HandlerParts,
+    group: PhantomData<fn() -> (G, Left)>,
+}
+
+/// The handlers of one group without their types.
+#[derive(Default)]
+pub(super) struct HandlerParts {
+    pub(super) handlers: Vec<(&'static str, EventHandler)>,
+    pub(super) invalidates: HashMap<&'static str, Vec<Arc<str>>>,
+}
+
+/// Decodes a delivery and runs the handler of its event.
+pub(super) type EventHandler =
+    Box<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), HandlerError>> + Send + Sync>;
+
+/// A handler did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandlerError {
+    #[error("the payload does not decode: {0}")]
+    Undecodable(#[from] CodecError),
+    #[error("the handler failed: {0}")]
+    Failed(String),
+}
+
+impl<G: EventGroup, S: Send + Sync + 'static> Handlers<G, S, ListOf<G>> {
+    pub(super) fn new(state: Arc<S>) -> Self {
+        Self { state, parts: HandlerParts::default(), group: PhantomData }
+    }
+}
+
+impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
+    /// Runs `handler` on every committed `E`: an async closure, or an async fn, of the shared state and the event.
+    ///
+    /// It gives back nothing, or a `Result` whose error is logged. Per store, one handler runs at a time, in the
+    /// order of the feed; a slow one delays its own store. One that blocks its thread should use
+    /// [`tokio::task::spawn_blocking`]. After a crash the last event of a store may be handled a second time.
+    pub fn on<E, F, Fut, At>(mut self, handler: F) -> Handlers<G, S, Left::Rest>
+    where
+        E: Event,
+        Left: Holds<E, At>,
+        F: Fn(Arc<S>, Committed<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Outcome> + Send + 'static,
+    {
+        let state = Arc::clone(&self.state);
+        let handler = Arc::new(handler);
+        let run: EventHandler = Box::new(move |delivery| {
+            let (state, handler) = (Arc::clone(&state), Arc::clone(&handler));
+            // Decoding and the call stand inside the future, so that a panic in either is caught with the rest.
+            Box::pin(async move {
+                let event = delivery.decode::<E, G::Codec>()?;
+                handler(state, event).await.into_result().map_err(HandlerError::Failed)
+            })
+        });
+        self.parts.handlers.push((E::TAG, run));
+        Handlers { state: self.state, parts: self.parts, group: PhantomData }
+    }
+
+    /// Invalidates `keys` after every event of the group whose handler succeeded.
+    pub fn invalidates<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        let keys: Vec<Arc<str>> = keys.into_iter().map(Into::into).collect();
+        for tag in <G::Events as Events>::TAGS {
+            self.parts.invalidates.entry(tag).or_default().extend(keys.iter().cloned());
+        }
+        self
+    }
+
+    /// Invalidates `keys` after every `E` whose handler succeeded: `.invalidates_on::<TodoDone, _>(["done"])`.
+    pub fn invalidates_on<E, At>(
+        mut self,
+        keys: impl IntoIterator<Item = impl Into<Arc<str>>>,
+    ) -> Self
+    where
+        E: Event,
+        ListOf<G>: Holds<E, At>,
+    {
+        let keys = keys.into_iter().map(Into::into);
+        self.parts.invalidates.entry(E::TAG).or_default().extend(keys);
+        self
+    }
+}
+
+/// What a handler may return: `()`, or a `Result` whose error can be shown.
+pub trait Outcome {
+    /// Success, or what to log.
+    fn into_result(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn into_result(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: Display> Outcome for Result<(), E> {
+    fn into_result(self) -> Result<(), String> {
+        self.map_err(|error| error.to_string())
+    }
+}

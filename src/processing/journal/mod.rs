@@ -1,0 +1,180 @@
+//! What handlers have been run on, per store, and which entries conflict.
+//!
+//! Keeps: the position of an origin and its journaled entries move as one piece, durably; a conflict lookup costs the
+//! same whatever the size of the journal. Leaves out: what an effect is (`replay`), the feed itself (`storage`).
+
+mod memory;
+#[cfg(test)]
+mod suite;
+
+pub use memory::MemoryJournal;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use tokio::sync::broadcast;
+
+use crate::model::{Entry, RemoteEntry, RemoteId, Sequence, StoreId};
+
+/// Most conflicts that one lookup gives.
+pub const CONFLICTS_MAX: usize = 1_000;
+/// Most bytes of payload in the conflicts that one lookup gives; one conflict is given whatever its size.
+pub const CONFLICT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// Most changes kept for a receiver of [`EventJournal::changes`] that lags.
+pub const CHANGES_MAX: usize = 1_024;
+
+/// The processing journal: per origin, that is per store, the entries that were processed and the position up to
+/// which the feed was.
+///
+/// Dropping a future leaves its operation done or not done, never half done.
+pub trait EventJournal: Send + Sync + 'static {
+    /// The first sequence of `origin` that was not processed; [`Sequence::FIRST`] for an unknown origin.
+    fn next_remote_sequence(
+        &self,
+        origin: RemoteId,
+    ) -> BoxFuture<'_, Result<Sequence, JournalError>>;
+
+    /// The journaled entries of `origin` with the event and primary key of `entry` and a greater id, in id order. At
+    /// most [`CONFLICTS_MAX`] and [`CONFLICT_BYTES_MAX`]; where there are more, those with the greatest ids.
+    fn conflicts<'a>(
+        &'a self,
+        origin: RemoteId,
+        entry: &'a Entry,
+    ) -> BoxFuture<'a, Result<Conflicts, JournalError>>;
+
+    /// Journals `entries`, ascending by sequence, and moves the position of `origin` behind `through`, all as one
+    /// piece, durable once resolved. No entry stands above `through`; the position never moves back. Repeating a call
+    /// changes nothing.
+    fn append(
+        &self,
+        origin: RemoteId,
+        entries: Vec<Arc<RemoteEntry>>,
+        through: Sequence,
+    ) -> BoxFuture<'_, Result<(), JournalError>>;
+
+    /// At most `count` journaled entries of `origin` from sequence `from` on, ascending.
+    fn entries(
+        &self,
+        origin: RemoteId,
+        from: Sequence,
+        count: usize,
+    ) -> BoxFuture<'_, Result<Vec<RemoteEntry>, JournalError>>;
+
+    /// Every entry journaled from now on, of all origins. A receiver that lags by more than [`CHANGES_MAX`] is told
+    /// how many it missed.
+    fn changes(&self) -> broadcast::Receiver<JournalChange>;
+
+    /// Removes all entries and positions, so that every feed is processed again from its start. Nothing else may be
+    /// under way on the journal.
+    fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>>;
+}
+
+/// What a conflict lookup found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conflicts {
+    /// In the order of their ids.
+    pub entries: Vec<Arc<RemoteEntry>>,
+    /// Whether none was left out for its number or size.
+    pub complete: bool,
+}
+
+impl Conflicts {
+    /// Takes conflicts by descending id, as many as the limits allow.
+    fn collect<E>(
+        descending: impl IntoIterator<Item = Result<Arc<RemoteEntry>, E>>,
+    ) -> Result<Self, E> {
+        let mut conflicts = Self { entries: Vec::new(), complete: true };
+        let mut bytes = 0;
+        for entry in descending {
+            let entry = entry?;
+            bytes += entry.entry.payload.len();
+            let full = conflicts.entries.len() == CONFLICTS_MAX || bytes > CONFLICT_BYTES_MAX;
+            if full && !conflicts.entries.is_empty() {
+                conflicts.complete = false;
+                break;
+            }
+            conflicts.entries.push(entry);
+        }
+        conflicts.entries.reverse();
+        Ok(conflicts)
+    }
+}
+
+/// An entry was journaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalChange {
+    /// Whose.
+    pub origin: RemoteId,
+    /// The entry, with its sequence at that origin.
+    pub entry: Arc<RemoteEntry>,
+}
+
+/// The journal failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A read failed; nothing changed.
+    #[error("the journal cannot be read: {0}")]
+    Unreadable(Arc<str>),
+    /// A write failed, and may have happened; repeating it is right either way.
+    #[error("the journal may or may not be written: {0}")]
+    Unwritten(Arc<str>),
+}
+
+/// The journal origin of a store: the same 16 bytes on every server and after every restart.
+pub fn journal_origin(store: &StoreId) -> RemoteId {
+    let digest: [u8; 32] = Sha256::digest(store.as_str()).into();
+    let (origin, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    RemoteId::from_bytes(*origin)
+}
+
+/// What happens to entries as they are journaled.
+pub trait Effect: Send {
+    /// Whether [`Effect::run`] wants the entries of `event`. Others are journaled without a conflict lookup, together
+    /// with the next one.
+    fn wants(&self, event: &str) -> bool;
+
+    /// Runs on one entry, before it is journaled and after all before it were, durably. Failures are its own to deal
+    /// with: the entry counts as processed.
+    fn run(
+        &mut self,
+        entry: Arc<RemoteEntry>,
+        conflicts: Conflicts,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+impl dyn EventJournal {
+    /// Takes `entries` of `origin`, ascending by sequence, over into the journal, running `effect` on each it wants;
+    /// those journaled before are passed over. Then moves the position behind `through`, so that sequences without
+    /// an entry here stay passed over.
+    ///
+    /// The effect of one entry begins after the one before is durable in the journal: after a crash at most one
+    /// effect is repeated, and after an error or a dropped future that of the entry which was under way.
+    pub async fn write_from_remote(
+        &self,
+        origin: RemoteId,
+        entries: Vec<RemoteEntry>,
+        through: Sequence,
+        effect: &mut impl Effect,
+    ) -> Result<(), JournalError> {
+        let start = self.next_remote_sequence(origin).await?;
+        let mut next = start;
+        // Not journaled yet, and of no interest to the lookups below: a conflict has an event that is wanted.
+        let mut pending = Vec::new();
+        for entry in entries.into_iter().skip_while(|entry| entry.remote_sequence < start) {
+            let sequence = entry.remote_sequence;
+            let entry = Arc::new(entry);
+            pending.push(Arc::clone(&entry));
+            if effect.wants(&entry.entry.event) {
+                let conflicts = self.conflicts(origin, &entry.entry).await?;
+                effect.run(entry, conflicts).await;
+                self.append(origin, std::mem::take(&mut pending), sequence).await?;
+                next = sequence.next();
+            }
+        }
+        if through >= next {
+            self.append(origin, pending, through).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! What happens to committed entries: typed handlers, conflicts, invalidations, and events the server writes itself.
+//!
+//! Keeps: every committed entry that asks for it is processed once, in the order of its store's feed, beside the write
+//! path; what fails is logged and stops nothing. Leaves out: committing (`storage`, `actors`), feeds to clients.
+//!
+//! A server without handlers has no processing: nothing is journaled, no task runs. When handlers are added later,
+//! replay starts at the first entry of every store; when a group is added to others, it sees what is committed
+//! from then on, and everything if the journal is destroyed first.
+
+mod codec;
+mod committed;
+mod event;
+mod handlers;
+pub mod journal;
+
+pub use codec::{CodecError, Msgpack, PayloadCodec};
+pub use committed::{Committed, Conflict};
+pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
+pub use handlers::{Handlers, Outcome};
+pub use journal::{EventJournal, JournalError, MemoryJournal};
