@@ -1,0 +1,386 @@
+//! Cuts large messages into parts, and joins the parts of others again.
+//!
+//! Keeps: what unfinished sets hold is bounded by [`Limits`], whatever their senders claim; parts may come in any
+//! order, repeated, and mixed with parts of other sets. Leaves out: how a part is framed (each protocol does that
+//! itself), the clock (`now_millis` is passed in), and closing the connection of who sends broken sets.
+//!
+//! A part that arrives in its turn is appended to the message at once, so joining costs one copy. A part that is
+//! ahead of its turn is copied too: a slice would keep the whole frame alive, which can be far larger than the part.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::model::Limits;
+use crate::model::limits::CHUNK_BYTES;
+
+/// What a part that waits for its turn takes beyond its bytes, as counted against the limit.
+const WAITING_PART_BYTES: usize = 64;
+
+/// The parts that a message of `message_len` bytes is cut into: [`CHUNK_BYTES`] each, the last one shorter. A message
+/// of at most [`CHUNK_BYTES`] is one part, and is better sent as it is.
+pub fn split(message_len: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    let parts = message_len.div_ceil(CHUNK_BYTES);
+    (0..parts).map(move |part| {
+        let start = part * CHUNK_BYTES;
+        start..message_len.min(start + CHUNK_BYTES)
+    })
+}
+
+/// A set of parts that cannot become a message. The connection is beyond repair: who sent it cannot be told which
+/// message was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// Not a part of anything: the index is not below the total.
+    #[error("chunk {id}: part {index} of {total} does not exist")]
+    NoSuchPart {
+        /// The set.
+        id: u64,
+        /// Which part it says it is, from 0.
+        index: u64,
+        /// How many parts it says there are.
+        total: u64,
+    },
+    /// A part without bytes.
+    #[error("chunk {id}: part {index} is empty")]
+    EmptyPart {
+        /// The set.
+        id: u64,
+        /// Which part.
+        index: u64,
+    },
+    /// Two parts of one set disagree about how many there are.
+    #[error("chunk {id}: a part says {total} parts, earlier ones said {total_before}")]
+    TotalChanged {
+        /// The set.
+        id: u64,
+        /// What this part says.
+        total: u64,
+        /// What the first part said.
+        total_before: u64,
+    },
+    /// The joined message would be above the limit for messages.
+    #[error("chunk {id}: the message is larger than {message_bytes_max} bytes")]
+    MessageTooLarge {
+        /// The set.
+        id: u64,
+        /// The limit.
+        message_bytes_max: usize,
+    },
+    /// One set more than may be unfinished at once.
+    #[error("chunk {id}: {sets_max} chunk sets are unfinished already")]
+    TooManySets {
+        /// The set.
+        id: u64,
+        /// The limit.
+        sets_max: usize,
+    },
+    /// More bytes than unfinished sets may hold together.
+    #[error("chunk {id}: unfinished chunk sets hold more than {bytes_max} bytes")]
+    TooManyBytes {
+        /// The set.
+        id: u64,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The set was not finished in time.
+    #[error("chunk {id}: unfinished after {age_millis} ms")]
+    TooOld {
+        /// The set.
+        id: u64,
+        /// How long ago its first part came.
+        age_millis: u64,
+    },
+}
+
+/// Joins parts to messages for one direction of one connection.
+///
+/// Holds at most `chunk_set_bytes_max` bytes of parts (up to twice that in allocated memory, as buffers grow by
+/// doubling) in at most `chunk_sets_max` sets.
+#[derive(Debug)]
+pub struct ChunkJoiner {
+    sets: Vec<ChunkSet>,
+    sets_max: usize,
+    bytes_max: usize,
+    age_millis_max: u64,
+    message_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct ChunkSet {
+    id: u64,
+    total: u64,
+    started_millis: u64,
+    /// The first `next` parts, joined.
+    joined: Vec<u8>,
+    next: u64,
+    /// Parts that came before their turn.
+    waiting: BTreeMap<u64, Bytes>,
+    waiting_bytes: usize,
+}
+
+impl ChunkJoiner {
+    /// Holds nothing yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            sets: Vec::new(),
+            sets_max: limits.chunk_sets_max,
+            bytes_max: limits.chunk_set_bytes_max,
+            age_millis_max: u64::try_from(limits.chunk_set_age_max.as_millis()).unwrap_or(u64::MAX),
+            message_bytes_max: limits.message_bytes_max,
+        }
+    }
+
+    /// Takes part `index` of the `total` parts of set `id`, and gives the message if it was the last one missing.
+    ///
+    /// A part that is there already is ignored. `now_millis` comes from any clock that does not go backwards.
+    pub fn push(
+        &mut self,
+        now_millis: u64,
+        id: u64,
+        index: u64,
+        total: u64,
+        data: Bytes,
+    ) -> Result<Option<Bytes>, ChunkError> {
+        if index >= total {
+            return Err(ChunkError::NoSuchPart { id, index, total });
+        }
+        if data.is_empty() {
+            return Err(ChunkError::EmptyPart { id, index });
+        }
+        // Each part has a byte at least, so more parts than bytes can never become a message.
+        if total > self.message_bytes_max as u64 {
+            return Err(self.message_too_large(id));
+        }
+        let known = self.sets.iter().position(|set| set.id == id);
+        let Some(at) = known else {
+            return self.start(now_millis, id, index, total, data);
+        };
+        self.check_age(now_millis, &self.sets[at])?;
+        let total_before = self.sets[at].total;
+        if total != total_before {
+            return Err(ChunkError::TotalChanged { id, total, total_before });
+        }
+        if self.sets[at].has(index) {
+            return Ok(None);
+        }
+        let set = &self.sets[at];
+        self.check_room(id, set.message_bytes(), data.len(), index != set.next)?;
+        self.sets[at].add(index, &data);
+        Ok(self.sets[at].is_finished().then(|| self.sets.swap_remove(at).joined.into()))
+    }
+
+    /// An error if a set has been unfinished for too long. To be asked now and then: a set whose sender went silent
+    /// gets no further [`push`](Self::push).
+    pub fn expire(&self, now_millis: u64) -> Result<(), ChunkError> {
+        self.sets.iter().try_for_each(|set| self.check_age(now_millis, set))
+    }
+
+    /// Whether no set is unfinished.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    /// What unfinished sets hold, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.sets.iter().map(ChunkSet::bytes).sum()
+    }
+
+    fn start(
+        &mut self,
+        now_millis: u64,
+        id: u64,
+        index: u64,
+        total: u64,
+        data: Bytes,
+    ) -> Result<Option<Bytes>, ChunkError> {
+        if total == 1 {
+            return if data.len() > self.message_bytes_max {
+                Err(self.message_too_large(id))
+            } else {
+                Ok(Some(data))
+            };
+        }
+        if self.sets.len() >= self.sets_max {
+            return Err(ChunkError::TooManySets { id, sets_max: self.sets_max });
+        }
+        self.check_room(id, 0, data.len(), index != 0)?;
+        let mut set = ChunkSet {
+            id,
+            total,
+            started_millis: now_millis,
+            joined: Vec::new(),
+            next: 0,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+        };
+        set.add(index, &data);
+        self.sets.push(set);
+        Ok(None)
+    }
+
+    fn check_age(&self, now_millis: u64, set: &ChunkSet) -> Result<(), ChunkError> {
+        let age_millis = now_millis.saturating_sub(set.started_millis);
+        if age_millis > self.age_millis_max {
+            return Err(ChunkError::TooOld { id: set.id, age_millis });
+        }
+        Ok(())
+    }
+
+    fn check_room(
+        &self,
+        id: u64,
+        message_bytes: usize,
+        more: usize,
+        waits: bool,
+    ) -> Result<(), ChunkError> {
+        if message_bytes + more > self.message_bytes_max {
+            return Err(self.message_too_large(id));
+        }
+        let overhead = if waits { WAITING_PART_BYTES } else { 0 };
+        if self.bytes() + more + overhead > self.bytes_max {
+            return Err(ChunkError::TooManyBytes { id, bytes_max: self.bytes_max });
+        }
+        Ok(())
+    }
+
+    const fn message_too_large(&self, id: u64) -> ChunkError {
+        ChunkError::MessageTooLarge { id, message_bytes_max: self.message_bytes_max }
+    }
+}
+
+impl ChunkSet {
+    fn has(&self, index: u64) -> bool {
+        index < self.next || self.waiting.contains_key(&index)
+    }
+
+    fn add(&mut self, index: u64, data: &Bytes) {
+        if index != self.next {
+            self.waiting_bytes += data.len();
+            self.waiting.insert(index, Bytes::copy_from_slice(data));
+            return;
+        }
+        self.joined.extend_from_slice(data);
+        self.next += 1;
+        while let Some(part) = self.waiting.remove(&self.next) {
+            self.waiting_bytes -= part.len();
+            self.joined.extend_from_slice(&part);
+            self.next += 1;
+        }
+    }
+
+    const fn is_finished(&self) -> bool {
+        self.next == self.total
+    }
+
+    const fn message_bytes(&self) -> usize {
+        self.joined.len() + self.waiting_bytes
+    }
+
+    fn bytes(&self) -> usize {
+        self.message_bytes() + self.waiting.len() * WAITING_PART_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            message_bytes_max: 100,
+            chunk_sets_max: 2,
+            chunk_set_bytes_max: 300,
+            chunk_set_age_max: Duration::from_secs(10),
+            ..Limits::default()
+        }
+    }
+
+    fn data(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn a_message_is_cut_at_the_chunk_size() {
+        assert_eq!(split(0).len(), 0);
+        assert_eq!(split(CHUNK_BYTES).len(), 1);
+        let parts: Vec<_> = split(2 * CHUNK_BYTES + 1).collect();
+        assert_eq!(parts.len(), 3);
+        assert_eq!(parts[2], 2 * CHUNK_BYTES..2 * CHUNK_BYTES + 1);
+    }
+
+    #[test]
+    fn parts_join_in_any_order_and_mixed_with_others() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        assert_eq!(joiner.push(0, 1, 2, 3, data("c")), Ok(None));
+        assert_eq!(joiner.push(0, 2, 0, 2, data("x")), Ok(None));
+        assert_eq!(joiner.push(0, 1, 0, 3, data("aa")), Ok(None));
+        assert_eq!(joiner.push(0, 2, 1, 2, data("y")), Ok(Some(data("xy"))));
+        assert_eq!(joiner.push(0, 1, 1, 3, data("b")), Ok(Some(data("aabc"))));
+        assert!(joiner.is_empty());
+        // The id is free again.
+        assert_eq!(joiner.push(0, 1, 0, 1, data("z")), Ok(Some(data("z"))));
+    }
+
+    #[test]
+    fn a_repeated_part_is_ignored() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        for index in [0, 0, 2, 2, 0] {
+            assert_eq!(joiner.push(0, 1, index, 3, data("a")), Ok(None));
+        }
+        assert_eq!(joiner.push(0, 1, 1, 3, data("b")), Ok(Some(data("aba"))));
+    }
+
+    #[test]
+    fn broken_sets_are_refused() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        let no_such = |index, total| Err(ChunkError::NoSuchPart { id: 1, index, total });
+        assert_eq!(joiner.push(0, 1, 0, 0, data("a")), no_such(0, 0));
+        assert_eq!(joiner.push(0, 1, 3, 3, data("a")), no_such(3, 3));
+        let empty = ChunkError::EmptyPart { id: 1, index: 0 };
+        assert_eq!(joiner.push(0, 1, 0, 3, Bytes::new()), Err(empty));
+        assert_eq!(joiner.push(0, 1, 0, 3, data("a")), Ok(None));
+        let changed = ChunkError::TotalChanged { id: 1, total: 4, total_before: 3 };
+        assert_eq!(joiner.push(0, 1, 1, 4, data("a")), Err(changed));
+    }
+
+    #[test]
+    fn a_claimed_total_is_not_believed() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        let too_large = ChunkError::MessageTooLarge { id: 1, message_bytes_max: 100 };
+        assert_eq!(joiner.push(0, 1, 0, 101, data("a")), Err(too_large));
+        assert_eq!(joiner.push(0, 1, 0, (1 << 53) - 1, data("a")), Err(too_large));
+        assert_eq!(joiner.push(0, 1, 0, 1, vec![0; 101].into()), Err(too_large));
+        assert_eq!(joiner.push(0, 1, 0, 2, vec![0; 60].into()), Ok(None));
+        assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 41].into()), Err(too_large));
+        assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 40].into()), Ok(Some(vec![0; 100].into())));
+    }
+
+    #[test]
+    fn unfinished_sets_are_bounded_in_number_bytes_and_age() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        assert_eq!(joiner.push(0, 1, 1, 100, vec![0; 90].into()), Ok(None));
+        assert_eq!(joiner.push(5_000, 2, 1, 100, vec![0; 50].into()), Ok(None));
+        let too_many = ChunkError::TooManySets { id: 3, sets_max: 2 };
+        assert_eq!(joiner.push(5_000, 3, 0, 2, data("a")), Err(too_many));
+        let too_many = ChunkError::TooManyBytes { id: 2, bytes_max: 300 };
+        assert_eq!(joiner.push(5_000, 2, 2, 100, data("a")), Err(too_many));
+        // In its turn a part takes its bytes alone.
+        assert_eq!(joiner.push(5_000, 2, 0, 100, data("a")), Ok(None));
+        assert_eq!(joiner.expire(10_000), Ok(()));
+        let too_old = ChunkError::TooOld { id: 1, age_millis: 10_001 };
+        assert_eq!(joiner.expire(10_001), Err(too_old));
+        assert_eq!(joiner.push(10_001, 1, 0, 100, data("a")), Err(too_old));
+    }
+
+    #[test]
+    fn a_waiting_part_does_not_keep_its_frame() {
+        let mut joiner = ChunkJoiner::new(&limits());
+        let frame = Bytes::from(vec![7; 1_000_000]);
+        assert_eq!(joiner.push(0, 1, 1, 2, frame.slice(..1)), Ok(None));
+        assert!(frame.is_unique());
+    }
+}

@@ -1,0 +1,90 @@
+//! The entries of a `Changes` message, encoded once for all subscribers.
+//!
+//! The field `entries` comes last in the message, so a message is a header
+//! ([`encode_changes_header`](super::encode_changes_header)) with the key and the count, and then bytes that are the same
+//! for everyone who gets these entries.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes};
+
+use super::entry::{ENTRY_OVERHEAD_BYTES, put_entry};
+use super::write::put_natural;
+use crate::model::{EntryRef, Segment, Sequence};
+
+/// What an element takes beyond its entry: the head of its map, its two keys, and a number.
+const ELEMENT_OVERHEAD_BYTES: usize = 1 + 15 + 6 + 9;
+
+/// Elements of the array `entries` of a `Changes` message, one after the other. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedEntries {
+    bytes: Bytes,
+    /// Where each element ends in `bytes`.
+    ends: std::sync::Arc<[u32]>,
+}
+
+impl EncodedEntries {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// All elements, one after the other.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Where each element ends, in bytes from the start.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The elements in `range`; empty where the range goes beyond the last one.
+    pub fn elements(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.get(self.start(range.start)..self.start(range.end)).unwrap_or_default()
+    }
+
+    /// Where element `at` starts; the end of all for those beyond the last.
+    fn start(&self, at: usize) -> usize {
+        let before = at.min(self.ends.len()).checked_sub(1);
+        before.map_or(0, |before| self.ends[before] as usize)
+    }
+}
+
+/// Encodes all entries of a segment.
+pub fn encode_entries(segment: &Segment) -> EncodedEntries {
+    let (count, bytes) = (segment.len(), segment.records().len());
+    encode(segment.iter(), count, bytes)
+}
+
+/// Encodes entries that are not those of a segment, such as what compaction made of them: less than 4 GiB in all.
+pub fn encode_remote_entries<'a>(
+    entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
+) -> EncodedEntries {
+    let count = entries.size_hint().0;
+    encode(entries, count, 0)
+}
+
+/// `count` and `bytes` tell how much room is needed; `bytes` counts the entries as records.
+fn encode<'a>(
+    entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
+    count: usize,
+    bytes: usize,
+) -> EncodedEntries {
+    let overhead = ENTRY_OVERHEAD_BYTES + ELEMENT_OVERHEAD_BYTES;
+    let mut out = Vec::with_capacity(bytes + count * overhead);
+    let mut ends = Vec::with_capacity(count);
+    for (sequence, entry) in entries {
+        out.put_slice(b"\x82\xaeremoteSequence");
+        put_natural(&mut out, sequence.get());
+        out.put_slice(b"\xa5entry");
+        put_entry(&mut out, &entry);
+        ends.push(out.len() as u32);
+    }
+    EncodedEntries { bytes: out.into(), ends: ends.into() }
+}

@@ -1,0 +1,138 @@
+//! The fields of a map: each is missing, good, or bad for a reason that can be told.
+//!
+//! A bad value is walked to its end like a good one. So one pass over a message finds out whether it can be read at all,
+//! and what is wrong with it, whatever the order of its keys.
+
+use super::error::Malformed;
+use super::read::{Reader, Value};
+
+/// What stands under one key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Field<T> {
+    /// Absent, nil or undefined.
+    Missing,
+    Good(T),
+    /// Not what it should be; the text goes on from `the NAME …`.
+    Bad(String),
+}
+
+impl<T: Copy> Field<T> {
+    /// The value; otherwise a sentence that says what is wrong with the field called `name`.
+    #[inline]
+    pub(super) fn require(&self, name: &str) -> Result<T, String> {
+        match self {
+            Self::Good(value) => Ok(*value),
+            Self::Missing => Err(format!("the {name} is missing")),
+            Self::Bad(reason) => Err(format!("the {name} {reason}")),
+        }
+    }
+
+    /// The value of an optional field.
+    pub(super) fn optional(&self, name: &str) -> Result<Option<T>, String> {
+        match self {
+            Self::Missing => Ok(None),
+            Self::Good(_) | Self::Bad(_) => self.require(name).map(Some),
+        }
+    }
+
+    /// The value, if it is good.
+    pub(super) const fn good(&self) -> Option<T> {
+        match self {
+            Self::Good(value) => Some(*value),
+            Self::Missing | Self::Bad(_) => None,
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The head of a message: how many keys and values follow.
+    pub(super) fn message(&mut self) -> Result<usize, Malformed> {
+        match self.value()? {
+            Value::Map(count) => Ok(count),
+            other => Err(Malformed::NotAMap(other.kind())),
+        }
+    }
+
+    /// Nothing may follow the message.
+    pub(super) const fn finish(&self) -> Result<(), Malformed> {
+        match self.rest().len() {
+            0 => Ok(()),
+            len => Err(Malformed::TrailingBytes(len)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<Field<&'a str>, Malformed> {
+        match self.value()? {
+            Value::Text(text) => {
+                std::str::from_utf8(text).map(Field::Good).map_err(|_| Malformed::NotUtf8)
+            }
+            other => self.mistaken(&other, "text"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Result<Field<&'a [u8]>, Malformed> {
+        match self.value()? {
+            Value::Bytes(bytes) => Ok(Field::Good(bytes)),
+            other => self.mistaken(&other, "bytes"),
+        }
+    }
+
+    /// An id of 16 bytes.
+    #[inline]
+    pub(super) fn id(&mut self) -> Result<Field<[u8; 16]>, Malformed> {
+        Ok(match self.bytes()? {
+            Field::Good(bytes) => match bytes.try_into() {
+                Ok(id) => Field::Good(id),
+                Err(_) => Field::Bad(format!("has {} bytes instead of 16", bytes.len())),
+            },
+            Field::Missing => Field::Missing,
+            Field::Bad(reason) => Field::Bad(reason),
+        })
+    }
+
+    /// A natural number up to 2^53-1.
+    #[inline]
+    pub(super) fn natural(&mut self) -> Result<Field<u64>, Malformed> {
+        match self.value()? {
+            Value::Natural(value) => Ok(Field::Good(value)),
+            Value::Number(value) => {
+                Ok(Field::Bad(format!("is {value}, not a natural number up to 2^53-1")))
+            }
+            other => self.mistaken(&other, "a number"),
+        }
+    }
+
+    /// Index and total of a chunk.
+    pub(super) fn part(&mut self) -> Result<Field<(u64, u64)>, Malformed> {
+        let count = match self.value()? {
+            Value::Array(count) => count,
+            other => return self.mistaken(&other, "an array"),
+        };
+        if count != 2 {
+            self.skip_many(count)?;
+            return Ok(Field::Bad(format!("has {count} numbers instead of 2")));
+        }
+        let (index, total) = (self.natural()?, self.natural()?);
+        let index = index.require("index");
+        Ok(match index.and_then(|index| Ok((index, total.require("total")?))) {
+            Ok(part) => Field::Good(part),
+            Err(reason) => Field::Bad(format!("is wrong: {reason}")),
+        })
+    }
+
+    /// `value` stands where something else is expected: passes over it and says so.
+    #[cold]
+    pub(super) fn mistaken<T>(
+        &mut self,
+        value: &Value<'_>,
+        expected: &str,
+    ) -> Result<Field<T>, Malformed> {
+        self.skip_rest(value)?;
+        Ok(match value {
+            Value::Nil | Value::Undefined => Field::Missing,
+            other => Field::Bad(format!("is {} instead of {expected}", other.kind())),
+        })
+    }
+}

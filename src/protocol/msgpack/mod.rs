@@ -1,0 +1,30 @@
+//! The msgpack protocol: one message per WebSocket message, described in `docs/PROTOCOL.md`.
+//!
+//! Keeps: the encoding facts of the JavaScript clients (see `write`); a batch goes from the frame to a
+//! [`Batch`](crate::model::Batch), and a segment from its records to a frame, without an allocation per entry.
+//! Leaves out: joining chunks ([`chunk`](super::chunk)), everything about connections.
+//!
+//! A server reads with [`decode_request`], a client with [`decode_response`]. Both directions write with the `encode_…`
+//! functions, which append to a buffer.
+
+mod changes;
+mod encode;
+mod entry;
+mod error;
+mod field;
+mod read;
+mod request;
+mod response;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use changes::{EncodedEntries, encode_entries, encode_remote_entries};
+pub use encode::{
+    encode_ack, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_ping,
+    encode_pong, encode_request_changes, encode_stop_changes, encode_write,
+};
+pub use error::{DecodeError, InvalidRequest, Malformed, ResponseError};
+pub use request::{Request, WriteRequest, decode_request};
+pub use response::{ChangesView, Response, decode_response};

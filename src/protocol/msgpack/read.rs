@@ -1,0 +1,235 @@
+//! Reads msgpack values off a slice.
+//!
+//! Keeps: a count is believed only as far as bytes remain, so walking any value takes time and memory in proportion to
+//! its bytes; nesting costs nothing, because passing over a value only counts what is still to come.
+
+use super::error::Malformed;
+
+/// The greatest integer that JavaScript holds exactly, 2^53-1.
+pub(super) const NATURAL_MAX: u64 = (1 << 53) - 1;
+
+/// One value, or the head of one: the children of an array or a map follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    Nil,
+    Bool,
+    /// A number from 0 to [`NATURAL_MAX`] without a fraction, in whatever form it came.
+    Natural(u64),
+    /// Any other number.
+    Number(f64),
+    /// Text, not yet checked to be UTF-8.
+    Text(&'a [u8]),
+    Bytes(&'a [u8]),
+    Array(usize),
+    Map(usize),
+    /// Extension type 0, JavaScript's `undefined`.
+    Undefined,
+    Extension,
+}
+
+impl Value<'_> {
+    /// How many values follow that belong to this one.
+    const fn children(&self) -> usize {
+        match self {
+            Self::Array(count) => *count,
+            Self::Map(count) => *count * 2,
+            Self::Nil
+            | Self::Bool
+            | Self::Natural(_)
+            | Self::Number(_)
+            | Self::Text(_)
+            | Self::Bytes(_)
+            | Self::Undefined
+            | Self::Extension => 0,
+        }
+    }
+
+    /// What it is, in a sentence.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Nil => "nil",
+            Self::Bool => "a boolean",
+            Self::Natural(_) | Self::Number(_) => "a number",
+            Self::Text(_) => "text",
+            Self::Bytes(_) => "bytes",
+            Self::Array(_) => "an array",
+            Self::Map(_) => "a map",
+            Self::Undefined => "undefined",
+            Self::Extension => "an extension",
+        }
+    }
+}
+
+/// Takes values off the front of a slice.
+#[derive(Clone, Debug)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What is still unread.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next value, or its head.
+    #[inline]
+    pub(super) fn value(&mut self) -> Result<Value<'a>, Malformed> {
+        let [first] = self.array()?;
+        Ok(match first {
+            0x00..=0x7f => Value::Natural(first.into()),
+            0x80..=0x8f => self.map((first & 0x0f).into())?,
+            0x90..=0x9f => self.list((first & 0x0f).into())?,
+            0xa0..=0xbf => Value::Text(self.take((first & 0x1f).into())?),
+            0xc0 => Value::Nil,
+            0xc1 => return Err(Malformed::ReservedByte),
+            0xc2 | 0xc3 => Value::Bool,
+            0xc4 => Value::Bytes(self.sized(1)?),
+            0xc5 => Value::Bytes(self.sized(2)?),
+            0xc6 => Value::Bytes(self.sized(4)?),
+            0xc7 => self.extension(1)?,
+            0xc8 => self.extension(2)?,
+            0xc9 => self.extension(4)?,
+            0xca => number(f32::from_be_bytes(self.array()?).into()),
+            0xcb => number(f64::from_be_bytes(self.array()?)),
+            0xcc => natural(self.uint(1)?),
+            0xcd => natural(self.uint(2)?),
+            0xce => natural(self.uint(4)?),
+            0xcf => natural(self.uint(8)?),
+            0xd0 => integer(i8::from_be_bytes(self.array()?).into()),
+            0xd1 => integer(i16::from_be_bytes(self.array()?).into()),
+            0xd2 => integer(i32::from_be_bytes(self.array()?).into()),
+            0xd3 => integer(i64::from_be_bytes(self.array()?)),
+            0xd4..=0xd8 => self.fixed_extension(1 << (first - 0xd4))?,
+            0xd9 => Value::Text(self.sized(1)?),
+            0xda => Value::Text(self.sized(2)?),
+            0xdb => Value::Text(self.sized(4)?),
+            0xdc => {
+                let count = self.uint(2)?;
+                self.list(count)?
+            }
+            0xdd => {
+                let count = self.uint(4)?;
+                self.list(count)?
+            }
+            0xde => {
+                let count = self.uint(2)?;
+                self.map(count)?
+            }
+            0xdf => {
+                let count = self.uint(4)?;
+                self.map(count)?
+            }
+            0xe0..=0xff => integer(i8::from_be_bytes([first]).into()),
+        })
+    }
+
+    /// A map key. Keys that are not text are unknown to every message, and so is the empty one that stands for them.
+    #[inline]
+    pub(super) fn key(&mut self) -> Result<&'a [u8], Malformed> {
+        match self.value()? {
+            Value::Text(key) => Ok(key),
+            other => self.skip_rest(&other).map(|()| &[][..]),
+        }
+    }
+
+    /// Passes over one value.
+    pub(super) fn skip(&mut self) -> Result<(), Malformed> {
+        self.skip_many(1)
+    }
+
+    /// Passes over what belongs to `value`, whose head has been read.
+    pub(super) fn skip_rest(&mut self, value: &Value<'_>) -> Result<(), Malformed> {
+        self.skip_many(value.children())
+    }
+
+    /// Passes over `count` values.
+    pub(super) fn skip_many(&mut self, count: usize) -> Result<(), Malformed> {
+        let mut pending = count;
+        while pending > 0 {
+            // Each value takes a byte at least.
+            if pending > self.rest.len() {
+                return Err(Malformed::Truncated);
+            }
+            pending += self.value()?.children();
+            pending -= 1;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    #[inline]
+    fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
+        let len = usize::try_from(len).map_err(|_| Malformed::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// A big-endian unsigned integer of `width` bytes, at most eight.
+    #[inline]
+    fn uint(&mut self, width: u64) -> Result<u64, Malformed> {
+        Ok(self.take(width)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+
+    #[inline]
+    fn sized(&mut self, width: u64) -> Result<&'a [u8], Malformed> {
+        let len = self.uint(width)?;
+        self.take(len)
+    }
+
+    fn list(&mut self, count: u64) -> Result<Value<'a>, Malformed> {
+        self.counted(count, 1).map(Value::Array)
+    }
+
+    fn map(&mut self, count: u64) -> Result<Value<'a>, Malformed> {
+        self.counted(count, 2).map(Value::Map)
+    }
+
+    /// `count`, if so many children of `bytes_min` bytes at least can follow.
+    #[inline]
+    fn counted(&self, count: u64, bytes_min: u64) -> Result<usize, Malformed> {
+        if count * bytes_min > self.rest.len() as u64 {
+            return Err(Malformed::Truncated);
+        }
+        Ok(count as usize)
+    }
+
+    fn extension(&mut self, width: u64) -> Result<Value<'a>, Malformed> {
+        let len = self.uint(width)?;
+        self.fixed_extension(len)
+    }
+
+    fn fixed_extension(&mut self, len: u64) -> Result<Value<'a>, Malformed> {
+        let [kind] = self.array()?;
+        self.take(len)?;
+        Ok(if kind == 0 { Value::Undefined } else { Value::Extension })
+    }
+}
+
+#[inline]
+fn natural<'a>(value: u64) -> Value<'a> {
+    if value <= NATURAL_MAX { Value::Natural(value) } else { Value::Number(value as f64) }
+}
+
+#[inline]
+fn integer<'a>(value: i64) -> Value<'a> {
+    u64::try_from(value).map_or(Value::Number(value as f64), natural)
+}
+
+fn number<'a>(value: f64) -> Value<'a> {
+    let is_natural = value.fract() == 0.0 && (0.0..=NATURAL_MAX as f64).contains(&value);
+    // A whole number from 0 to 2^53-1, so the cast is exact.
+    #[expect(clippy::cast_sign_loss)]
+    if is_natural { Value::Natural(value as u64) } else { Value::Number(value) }
+}

@@ -1,0 +1,232 @@
+//! What clients send, decoded.
+//!
+//! One pass, whatever the order of the keys: the entries of a write go straight from the frame into a [`Batch`]. A bad
+//! value does not end the pass, so that the refusal can name the request even by fields that come after it.
+
+use bytes::Bytes;
+
+use super::entry::{ENTRY_BYTES_MIN, ENTRY_RECORD_GAIN_BYTES, read_entry};
+use super::error::{DecodeError, InvalidRequest, Malformed};
+use super::field::Field;
+use super::read::{Reader, Value};
+use crate::model::limits::PUBLIC_KEY_BYTES_MAX;
+use crate::model::{Batch, EntryRef, Limits, PublicKey, Sequence};
+
+/// A request of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Append a batch.
+    Write(WriteRequest),
+    /// Subscribe a key's store.
+    RequestChanges {
+        /// The key to read with.
+        public_key: PublicKey,
+        /// The first entry wanted; zero means the first there is.
+        start: Sequence,
+    },
+    /// End a subscription.
+    StopChanges {
+        /// The key that was subscribed with.
+        public_key: PublicKey,
+    },
+    /// A part of a larger request.
+    Chunk {
+        /// Names the set that it belongs to.
+        id: u64,
+        /// Its place in the set, from 0. Not checked against `total`: joining does that.
+        index: u64,
+        /// How many parts the set has.
+        total: u64,
+        /// Its bytes, a slice of the frame.
+        data: Bytes,
+    },
+    /// Asks for a `Pong`.
+    Ping {
+        /// To be given back.
+        id: u64,
+    },
+}
+
+/// A batch to be appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteRequest {
+    /// The key to write with.
+    pub public_key: PublicKey,
+    /// Chosen by the client, to be given back in the answer.
+    pub id: u64,
+    /// Its entries: no empty event, nothing above the limits.
+    pub batch: Batch,
+}
+
+const WRITE: &str = "WriteEntries";
+const REQUEST_CHANGES: &str = "RequestChanges";
+const STOP_CHANGES: &str = "StopChanges";
+const CHUNK: &str = "ChunkedMessage";
+const PING: &str = "Ping";
+
+/// Decodes one message of a client.
+///
+/// Takes the batch and data limits from `limits`; the size of the message is for the caller to check. Memory stays in
+/// proportion to `bytes`.
+pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeError> {
+    let mut fields = Fields::read(bytes, limits)?;
+    let tag = match fields.tag {
+        Field::Good(tag) => tag,
+        Field::Missing | Field::Bad(_) => return Err(Malformed::NoTag.into()),
+    };
+    let (request_tag, request) = match tag {
+        // The second spelling is that of later clients; it is the same request.
+        "WriteEntries" | "WriteEntriesUnencrypted" => (WRITE, fields.write()),
+        "RequestChanges" => (REQUEST_CHANGES, fields.request_changes()),
+        "StopChanges" => (STOP_CHANGES, fields.stop_changes()),
+        "ChunkedMessage" => (CHUNK, fields.chunk(bytes)),
+        "Ping" => (PING, fields.ping()),
+        other => return Err(Malformed::unknown_tag(other.as_bytes()).into()),
+    };
+    request.map_err(|message| fields.invalid(request_tag, message).into())
+}
+
+/// Every field that some request has. None means different things in two requests, so they can be read before the tag
+/// is known; what the request has no use for is dropped.
+struct Fields<'a> {
+    tag: Field<&'a str>,
+    public_key: Field<&'a str>,
+    id: Field<u64>,
+    start: Field<u64>,
+    part: Field<(u64, u64)>,
+    data: Field<&'a [u8]>,
+    entries: Field<Batch>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let count = reader.message()?;
+        let mut fields = Self {
+            tag: Field::Missing,
+            public_key: Field::Missing,
+            id: Field::Missing,
+            start: Field::Missing,
+            part: Field::Missing,
+            data: Field::Missing,
+            entries: Field::Missing,
+        };
+        for _ in 0..count {
+            match reader.key()? {
+                b"_tag" => fields.tag = reader.text()?,
+                b"publicKey" => fields.public_key = reader.text()?,
+                b"id" => fields.id = reader.natural()?,
+                b"startSequence" => fields.start = reader.natural()?,
+                b"part" => fields.part = reader.part()?,
+                b"data" => fields.data = reader.bytes()?,
+                b"entries" => fields.entries = read_batch(&mut reader, limits)?,
+                _ => reader.skip()?,
+            }
+        }
+        reader.finish()?;
+        Ok(fields)
+    }
+
+    fn write(&mut self) -> Result<Request, String> {
+        let public_key = self.public_key()?;
+        let id = self.id.require("id")?;
+        let batch = match std::mem::replace(&mut self.entries, Field::Missing) {
+            Field::Good(batch) => batch,
+            Field::Missing => return Err("the entries are missing".to_owned()),
+            Field::Bad(sentence) => return Err(sentence),
+        };
+        Ok(Request::Write(WriteRequest { public_key, id, batch }))
+    }
+
+    fn request_changes(&self) -> Result<Request, String> {
+        let public_key = self.public_key()?;
+        let start = Sequence::new(self.start.require("startSequence")?);
+        Ok(Request::RequestChanges { public_key, start: start.map_err(|error| error.to_string())? })
+    }
+
+    fn stop_changes(&self) -> Result<Request, String> {
+        Ok(Request::StopChanges { public_key: self.public_key()? })
+    }
+
+    fn chunk(&self, frame: &Bytes) -> Result<Request, String> {
+        let id = self.id.require("id")?;
+        let (index, total) = self.part.require("part")?;
+        let data = frame.slice_ref(self.data.require("data")?);
+        Ok(Request::Chunk { id, index, total, data })
+    }
+
+    fn ping(&self) -> Result<Request, String> {
+        Ok(Request::Ping { id: self.id.require("id")? })
+    }
+
+    fn public_key(&self) -> Result<PublicKey, String> {
+        PublicKey::new(self.public_key.require("publicKey")?).map_err(|error| error.to_string())
+    }
+
+    /// The refusal of this request: it carries what the client can find the request again by.
+    fn invalid(&self, request_tag: &'static str, message: String) -> InvalidRequest {
+        let has_id = matches!(request_tag, WRITE | CHUNK | PING);
+        let has_key = matches!(request_tag, WRITE | REQUEST_CHANGES | STOP_CHANGES);
+        let key = self.public_key.good().filter(|key| key.len() <= PUBLIC_KEY_BYTES_MAX);
+        InvalidRequest {
+            request_tag,
+            id: self.id.good().filter(|_| has_id),
+            public_key: key.filter(|_| has_key).map(str::to_owned),
+            message,
+        }
+    }
+}
+
+/// Reads the entries of a write. What is wrong with them is a whole sentence here.
+fn read_batch(reader: &mut Reader<'_>, limits: &Limits) -> Result<Field<Batch>, Malformed> {
+    let count = match reader.value()? {
+        Value::Array(count) => count,
+        other => {
+            let field = reader.mistaken(&other, "an array")?;
+            return Ok(match field {
+                Field::Bad(reason) => Field::Bad(format!("the entries field {reason}")),
+                Field::Missing | Field::Good(()) => Field::Missing,
+            });
+        }
+    };
+    let entries_max = limits.batch_entries_max;
+    if count > entries_max {
+        reader.skip_many(count)?;
+        let sentence = format!("the batch has {count} entries, at most {entries_max} are allowed");
+        return Ok(Field::Bad(sentence));
+    }
+    // What can still follow bounds both, whatever the count claims.
+    let bytes = reader.rest().len();
+    let mut batch = Batch::with_capacity(
+        count.min(bytes / ENTRY_BYTES_MIN),
+        bytes.saturating_sub(count * ENTRY_RECORD_GAIN_BYTES),
+    );
+    for slot in 0..count {
+        match read_entry(reader)?.and_then(|entry| within_limits(entry, limits)) {
+            Ok(entry) => batch.push(&entry),
+            Err(reason) => {
+                reader.skip_many(count - slot - 1)?;
+                return Ok(Field::Bad(format!("entry {slot}: {reason}")));
+            }
+        }
+    }
+    Ok(Field::Good(batch))
+}
+
+#[inline]
+fn within_limits<'a>(entry: EntryRef<'a>, limits: &Limits) -> Result<EntryRef<'a>, String> {
+    let too_long = |name: &str, bytes: usize, bytes_max: usize| {
+        Err(format!("the {name} is {bytes} bytes long, at most {bytes_max} are allowed"))
+    };
+    let (event, key) = (entry.event.len(), entry.primary_key.len());
+    if event == 0 {
+        return Err("the event is empty".to_owned());
+    }
+    if event > limits.event_bytes_max {
+        return too_long("event", event, limits.event_bytes_max);
+    }
+    if key > limits.primary_key_bytes_max {
+        return too_long("primaryKey", key, limits.primary_key_bytes_max);
+    }
+    Ok(entry)
+}
