@@ -3,8 +3,11 @@
 //! Every client public key maps, through a durable registry, to a store; each store is one durable, deduplicated,
 //! gap-free feed, shared by all its keys.
 
+mod actors;
+mod core;
 pub mod model;
 pub mod processing;
 pub mod protocol;
+pub mod server;
 pub mod services;
 pub mod storage;

@@ -1,0 +1,125 @@
+//! Every live connection of a server: how many there are, and how to reach them all.
+//!
+//! Keeps: at most the configured number at once. Used for what concerns all of them, and is rare: a removed key, a
+//! shutdown, the watchdog's round.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::inbox::{Event, Inbox};
+use crate::model::PublicKey;
+
+/// Ends the socket of a connection from outside its session, which may not be running.
+pub(crate) type Sever = Box<dyn Fn() + Send + Sync>;
+
+struct Connection {
+    inbox: Arc<Inbox>,
+    sever: Option<Sever>,
+}
+
+/// All live connections.
+pub(crate) struct Connections {
+    live: Mutex<Live>,
+    count_max: usize,
+}
+
+#[derive(Default)]
+struct Live {
+    next: u64,
+    shutdown: bool,
+    by_number: HashMap<u64, Connection>,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the server has as many connections as it may have")]
+    Full,
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl Connections {
+    pub(crate) fn new(count_max: usize) -> Self {
+        Self { live: Mutex::default(), count_max }
+    }
+
+    /// Takes a connection in, until the place is dropped.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        inbox: Arc<Inbox>,
+        sever: Option<Sever>,
+    ) -> Result<Place, Refused> {
+        let mut live = self.live.lock();
+        if live.shutdown {
+            return Err(Refused::ShuttingDown);
+        }
+        if live.by_number.len() >= self.count_max {
+            return Err(Refused::Full);
+        }
+        let number = live.next;
+        live.next += 1;
+        live.by_number.insert(number, Connection { inbox, sever });
+        Ok(Place { connections: self.clone(), number })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.live.lock().by_number.len()
+    }
+
+    /// Tells every connection that `key` has no store any more.
+    pub(crate) fn key_removed(&self, key: &PublicKey) {
+        self.tell_all(|| Event::KeyRemoved(key.clone()));
+    }
+
+    /// Takes no further connections, and tells all to finish.
+    pub(crate) fn shut_down(&self) {
+        self.live.lock().shutdown = true;
+        self.tell_all(|| Event::Shutdown);
+    }
+
+    fn tell_all(&self, event: impl Fn() -> Event) {
+        for connection in self.live.lock().by_number.values() {
+            connection.inbox.push(event());
+            connection.inbox.wake();
+        }
+    }
+
+    /// Severs every connection whose session has been due for longer than `millis_max`; tells how many.
+    pub(crate) fn sever_stalled(&self, millis_max: u64) -> usize {
+        let live = self.live.lock();
+        let stalled = live.by_number.values().filter(|c| c.inbox.overdue_millis() > millis_max);
+        stalled.filter_map(|connection| connection.sever.as_ref()).map(|sever| sever()).count()
+    }
+}
+
+/// A connection's place among the live ones.
+pub(crate) struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.live.lock().by_number.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let connections = Arc::new(Connections::new(1));
+        let inbox = Arc::new(Inbox::new());
+        let Ok(place) = connections.enter(inbox.clone(), None) else { panic!("no place") };
+        assert_eq!(connections.enter(inbox.clone(), None).err(), Some(Refused::Full));
+        drop(place);
+        assert!(connections.enter(inbox.clone(), None).is_ok());
+        connections.shut_down();
+        assert_eq!(connections.enter(inbox, None).err(), Some(Refused::ShuttingDown));
+    }
+}

@@ -1,0 +1,278 @@
+//! The feed of one store, as its readers see it: a head that moves, recent segments in memory, the rest on disk.
+//!
+//! Keeps: nothing beyond the head is shown, and the head is durable; a subscriber costs a place in a map, never a
+//! queue; a segment is encoded once for all its subscribers. Leaves out: cursors (`core::connection`), and who may read.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::inbox::Inbox;
+use crate::model::{Segment, Sequence, StoreId};
+use crate::protocol::msgpack::{EncodedEntries, encode_entries};
+use crate::storage::{StorageError, StoreLog};
+
+/// A segment on its way to subscribers, with what it looks like on each wire.
+#[derive(Debug)]
+pub(crate) struct FeedSegment {
+    segment: Segment,
+    msgpack: OnceLock<EncodedEntries>,
+}
+
+impl FeedSegment {
+    pub(crate) fn new(segment: Segment) -> Arc<Self> {
+        Arc::new(Self { segment, msgpack: OnceLock::new() })
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Its entries as elements of `Changes.entries`, encoded on first use.
+    pub(crate) fn msgpack(&self) -> &EncodedEntries {
+        self.msgpack.get_or_init(|| encode_entries(&self.segment))
+    }
+}
+
+/// One store's feed, shared by its `StoreActor` and all readers.
+pub(crate) struct Feed {
+    store: StoreId,
+    /// The last durable sequence, for readers that only look.
+    head: AtomicU64,
+    /// The same, for readers that wait.
+    head_watch: watch::Sender<Sequence>,
+    /// Written a few times per group commit, read by every pull.
+    content: RwLock<Content>,
+    /// Apart from `content`, since waking a thousand sessions takes longer than a pull should wait.
+    subscribers: Mutex<Subscribers>,
+    recent_bytes_max: usize,
+}
+
+struct Content {
+    log: Arc<dyn StoreLog>,
+    /// Consecutive, ends at the head; empty if nobody was subscribed at the last commit.
+    recent: VecDeque<Arc<FeedSegment>>,
+    recent_bytes: usize,
+}
+
+#[derive(Default)]
+struct Subscribers {
+    closed: bool,
+    next: u64,
+    inboxes: HashMap<u64, Arc<Inbox>>,
+    leases: usize,
+}
+
+/// What a pull finds.
+pub(crate) enum Pulled {
+    /// The segments from the cursor on that are in memory, at least one.
+    Recent(Vec<Arc<FeedSegment>>),
+    /// They are on disk: [`StoreLog::read`] of this log has them.
+    OnDisk(Arc<dyn StoreLog>),
+}
+
+/// The store was closed; the `RegistryActor` opens it afresh.
+#[derive(Debug)]
+pub(crate) struct FeedClosed;
+
+impl Feed {
+    pub(crate) fn new(store: StoreId, log: Arc<dyn StoreLog>, recent_bytes_max: usize) -> Self {
+        let head = log.head();
+        Self {
+            store,
+            head: AtomicU64::new(head.get()),
+            head_watch: watch::Sender::new(head),
+            content: RwLock::new(Content { log, recent: VecDeque::new(), recent_bytes: 0 }),
+            subscribers: Mutex::default(),
+            recent_bytes_max,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &StoreId {
+        &self.store
+    }
+
+    /// The last durable sequence.
+    pub(crate) fn head(&self) -> Sequence {
+        // Written from a `Sequence`, so never out of range.
+        Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
+    }
+
+    /// Follows the head.
+    #[expect(dead_code, reason = "replay waits on it")]
+    pub(crate) fn watch_head(&self) -> watch::Receiver<Sequence> {
+        self.head_watch.subscribe()
+    }
+
+    /// The log that reads go to at this moment.
+    pub(crate) fn log(&self) -> Arc<dyn StoreLog> {
+        self.content.read().log.clone()
+    }
+
+    /// Segments from the one that holds `cursor` on, which is not beyond the head.
+    pub(crate) fn pull(&self, cursor: Sequence, bytes_max: usize) -> Pulled {
+        let content = self.content.read();
+        let in_memory = content.recent.front().is_some_and(|front| front.segment.first() <= cursor);
+        if !in_memory {
+            return Pulled::OnDisk(content.log.clone());
+        }
+        let at = content.recent.partition_point(|recent| recent.segment.last() < cursor);
+        let mut bytes = 0;
+        let found: Vec<_> = content
+            .recent
+            .range(at..)
+            .take_while(|recent| {
+                let fits = bytes < bytes_max;
+                bytes += recent.segment.records().len();
+                fits
+            })
+            .cloned()
+            .collect();
+        if found.is_empty() { Pulled::OnDisk(content.log.clone()) } else { Pulled::Recent(found) }
+    }
+
+    /// Shows what just became durable. Subscribers are told by [`Feed::wake`].
+    pub(crate) fn publish(&self, segments: Vec<Segment>) {
+        let Some(last) = segments.last().map(Segment::last) else { return };
+        let watched = !self.subscribers.lock().inboxes.is_empty();
+        {
+            let mut content = self.content.write();
+            if watched {
+                segments.into_iter().for_each(|segment| content.push(segment));
+                content.shrink_to(self.recent_bytes_max);
+            } else {
+                content.clear();
+            }
+        }
+        self.move_head(last);
+    }
+
+    /// After a failure: goes on with another log, whose head may be ahead of what was shown so far.
+    pub(crate) fn reopen(&self, log: Arc<dyn StoreLog>) {
+        let head = log.head();
+        {
+            let mut content = self.content.write();
+            content.clear();
+            content.log = log;
+        }
+        self.move_head(head);
+        self.wake();
+    }
+
+    fn move_head(&self, head: Sequence) {
+        self.head.store(head.get(), Ordering::Release);
+        self.head_watch.send_replace(head);
+    }
+
+    /// Wakes every subscriber.
+    pub(crate) fn wake(&self) {
+        self.subscribers.lock().inboxes.values().for_each(|inbox| inbox.wake());
+    }
+
+    /// Has `inbox` woken whenever the head moves, until the subscription is dropped.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        inbox: Arc<Inbox>,
+    ) -> Result<FeedSubscription, FeedClosed> {
+        let mut subscribers = self.subscribers.lock();
+        if subscribers.closed {
+            return Err(FeedClosed);
+        }
+        let place = subscribers.next;
+        subscribers.next += 1;
+        subscribers.inboxes.insert(place, inbox);
+        Ok(FeedSubscription { feed: self.clone(), place })
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn subscriber_count(&self) -> usize {
+        self.subscribers.lock().inboxes.len()
+    }
+
+    /// Keeps the store from being closed for idleness while writes are on their way to it.
+    pub(crate) fn lease(self: &Arc<Self>) -> Result<Lease, FeedClosed> {
+        let mut subscribers = self.subscribers.lock();
+        if subscribers.closed {
+            return Err(FeedClosed);
+        }
+        subscribers.leases += 1;
+        Ok(Lease(self.clone()))
+    }
+
+    /// Closes the feed if nobody is subscribed and no write is on its way; from then on nobody can be.
+    pub(crate) fn close_if_unused(&self) -> bool {
+        let mut subscribers = self.subscribers.lock();
+        subscribers.closed |= subscribers.inboxes.is_empty() && subscribers.leases == 0;
+        subscribers.closed
+    }
+
+    /// Closes the feed; subscribers are woken and find it so.
+    pub(crate) fn close(&self) {
+        self.subscribers.lock().closed = true;
+        self.wake();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.subscribers.lock().closed
+    }
+}
+
+impl Content {
+    fn push(&mut self, segment: Segment) {
+        self.recent_bytes += segment.records().len();
+        self.recent.push_back(FeedSegment::new(segment));
+    }
+
+    fn clear(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+    }
+
+    /// Drops the oldest segments until the rest fits; the newest one stays.
+    fn shrink_to(&mut self, bytes_max: usize) {
+        while self.recent_bytes > bytes_max && self.recent.len() > 1 {
+            let dropped = self.recent.pop_front();
+            self.recent_bytes -= dropped.map_or(0, |dropped| dropped.segment.records().len());
+        }
+    }
+}
+
+/// A place among a feed's subscribers; dropped, it is free again.
+pub(crate) struct FeedSubscription {
+    feed: Arc<Feed>,
+    place: u64,
+}
+
+impl FeedSubscription {
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+}
+
+impl Drop for FeedSubscription {
+    fn drop(&mut self) {
+        self.feed.subscribers.lock().inboxes.remove(&self.place);
+    }
+}
+
+/// A promise that the store stays open, see [`Feed::lease`].
+pub(crate) struct Lease(Arc<Feed>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.subscribers.lock().leases -= 1;
+    }
+}
+
+/// Reads durable segments from `log` on the pool of blocking threads.
+pub(crate) async fn read_blocking(
+    log: Arc<dyn StoreLog>,
+    from: Sequence,
+    bytes_max: usize,
+) -> Result<Vec<Segment>, StorageError> {
+    let read = tokio::task::spawn_blocking(move || log.read(from, bytes_max));
+    read.await.unwrap_or_else(|error| Err(StorageError::unavailable(error)))
+}

@@ -1,0 +1,17 @@
+//! The actors: one per store, one for the registry, one per WebSocket. Thin shells around `core`.
+//!
+//! Keeps: a slow or broken client holds back nobody else; nothing is shown before it is durable; whoever asks is
+//! answered, even if an actor panics. Leaves out: decisions (`core`), bytes (`protocol`), routes (`server`).
+//!
+//! Messages go from sessions to the `StoreActor`; back to sessions nothing is ever sent, since a session whose client does
+//! not read handles no messages: answers lie in its [`Inbox`](inbox::Inbox), entries in the store's
+//! [`Feed`](feed::Feed), and a wake-up that coalesces says that there is something to fetch.
+
+pub(crate) mod connections;
+pub(crate) mod feed;
+pub(crate) mod inbox;
+pub(crate) mod metrics;
+pub(crate) mod registry;
+pub(crate) mod reply;
+pub(crate) mod session;
+pub(crate) mod store;

@@ -1,0 +1,94 @@
+//! Where the answer of a write goes, and the promise that there is one.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::inbox::{Event, Inbox};
+use crate::core::store::Acked;
+
+/// A write was not acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum WriteFailure {
+    /// It did not happen.
+    #[error("not stored: {0}")]
+    Definite(Arc<str>),
+    /// It may have happened; writing the same entries again finds out.
+    #[error("may or may not be stored, write it again: {0}")]
+    Indefinite(Arc<str>),
+}
+
+/// Where the answer of one write goes. Dropped without an answer (its actor panicked), it answers
+/// [`WriteFailure::Indefinite`].
+#[derive(Debug)]
+pub(crate) struct Reply(Option<To>);
+
+#[derive(Debug)]
+enum To {
+    Session { inbox: Arc<Inbox>, write: u64 },
+    Caller(oneshot::Sender<Result<Acked, WriteFailure>>),
+}
+
+impl Reply {
+    /// The answer of write number `write` of the session with this inbox.
+    pub(crate) fn session(inbox: Arc<Inbox>, write: u64) -> Self {
+        Self(Some(To::Session { inbox, write }))
+    }
+
+    /// The answer for code in this process.
+    pub(crate) fn caller(sender: oneshot::Sender<Result<Acked, WriteFailure>>) -> Self {
+        Self(Some(To::Caller(sender)))
+    }
+
+    /// Answers. Returns the inbox to wake, once the feed shows what was committed.
+    pub(crate) fn answer(mut self, result: Result<Acked, WriteFailure>) -> Option<Arc<Inbox>> {
+        self.0.take().and_then(|to| to.answer(result))
+    }
+
+    /// Answers with a failure, at once.
+    pub(crate) fn fail(self, failure: WriteFailure) {
+        if let Some(inbox) = self.answer(Err(failure)) {
+            inbox.wake();
+        }
+    }
+}
+
+impl To {
+    fn answer(self, result: Result<Acked, WriteFailure>) -> Option<Arc<Inbox>> {
+        match self {
+            Self::Session { inbox, write } => {
+                inbox.push(Event::Answered { write, result });
+                Some(inbox)
+            }
+            Self::Caller(sender) => {
+                // A caller that went away needs no answer.
+                let _ = sender.send(result);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(to) = self.0.take() {
+            let failure = WriteFailure::Indefinite("the store stopped before it answered".into());
+            if let Some(inbox) = to.answer(Err(failure)) {
+                inbox.wake();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_is_dropped_still_answers() {
+        let (sender, mut receiver) = oneshot::channel();
+        drop(Reply::caller(sender));
+        let answer = receiver.try_recv().expect("an answer");
+        assert!(matches!(answer, Err(WriteFailure::Indefinite(_))));
+    }
+}

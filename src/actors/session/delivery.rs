@@ -1,0 +1,220 @@
+//! A session's subscriptions: entries from the feed, or from disk, to the wire.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use super::refusal::Refusal;
+use super::wire::{Part, Wire};
+use super::{OUT_BYTES_PER_POLL, Session};
+use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
+use crate::actors::registry::{OpenStore, RegistryActor};
+use crate::core::connection::{Run, SubscriptionId};
+use crate::model::{Segment, Sequence, StoreId};
+use crate::storage::StorageError;
+
+/// A message takes entries up to so many bytes of records, and always at least one segment's.
+const MESSAGE_BYTES: usize = 48 * 1_024;
+
+/// A read from disk fetches so many bytes of records.
+const READ_BYTES: usize = 256 * 1_024;
+
+/// One subscription of this connection.
+pub(super) struct Subscription<W: Wire> {
+    tag: W::Subscription,
+    feed: FeedSubscription,
+    /// Segments at hand, consecutive. What lies before the cursor is dropped when it is met.
+    page: VecDeque<Arc<FeedSegment>>,
+    waiting: Option<Waiting>,
+}
+
+/// What a subscription waits for.
+enum Waiting {
+    Disk(LocalBoxFuture<'static, Result<Vec<Segment>, StorageError>>),
+    /// The store died; it is opened afresh.
+    Store(LocalBoxFuture<'static, Result<FeedSubscription, Refusal>>),
+}
+
+enum Arrived {
+    Segments(Vec<Segment>),
+    Store(FeedSubscription),
+    Failed(Refusal),
+}
+
+impl<W: Wire> Subscription<W> {
+    pub(super) fn new(tag: W::Subscription, feed: FeedSubscription) -> Self {
+        Self { tag, feed, page: VecDeque::new(), waiting: None }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
+        let arrived = match &mut self.waiting {
+            None => return Poll::Pending,
+            Some(Waiting::Disk(read)) => match std::task::ready!(read.poll_unpin(cx)) {
+                Ok(segments) => Arrived::Segments(segments),
+                Err(error) => Arrived::Failed(error.into()),
+            },
+            Some(Waiting::Store(open)) => match std::task::ready!(open.poll_unpin(cx)) {
+                Ok(feed) => Arrived::Store(feed),
+                Err(refusal) => Arrived::Failed(refusal),
+            },
+        };
+        self.waiting = None;
+        Poll::Ready(arrived)
+    }
+
+    /// Drops what lies before `cursor`; whether something from there on is at hand.
+    fn has(&mut self, cursor: Sequence) -> bool {
+        while self.page.front().is_some_and(|front| front.segment().last() < cursor) {
+            self.page.pop_front();
+        }
+        self.page.front().is_some_and(|front| front.segment().first() <= cursor)
+    }
+
+    /// Fetches what follows `cursor`, from memory at once, or from disk later.
+    fn fetch(&mut self, cursor: Sequence) {
+        self.page.clear();
+        match self.feed.feed().pull(cursor, MESSAGE_BYTES) {
+            Pulled::Recent(segments) => self.page.extend(segments),
+            Pulled::OnDisk(log) => {
+                self.waiting =
+                    Some(Waiting::Disk(Box::pin(read_blocking(log, cursor, READ_BYTES))));
+            }
+        }
+    }
+
+    /// Takes the next parts up to `head` and a message's fill of bytes.
+    fn runs(&self, mut cursor: Sequence, head: Sequence) -> Vec<Part> {
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for segment in &self.page {
+            if bytes >= MESSAGE_BYTES || cursor > head || segment.segment().first() > cursor {
+                break;
+            }
+            let run = Run { first: cursor, last: segment.segment().last().min(head) };
+            bytes += segment.segment().records().len();
+            cursor = run.last.next();
+            parts.push(Part { segment: segment.clone(), run });
+        }
+        parts
+    }
+}
+
+impl<W: Wire> Session<W> {
+    pub(super) fn look_at_heads(&mut self) {
+        self.heads.clear();
+        let heads = self.subscriptions.iter().map(|(id, sub)| (*id, sub.feed.feed().head()));
+        self.heads.extend(heads);
+    }
+
+    fn head(&self, id: SubscriptionId) -> Sequence {
+        self.heads.iter().find(|(of, _)| *of == id).map_or(Sequence::ZERO, |(_, head)| *head)
+    }
+
+    /// Sends what the subscriptions are due, and the acks that wait for it.
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>) {
+        self.replace_dead_stores();
+        loop {
+            self.poll_waiting(cx);
+            while self.out.bytes() < OUT_BYTES_PER_POLL
+                && let Some((tag, slots)) = self.core.next_ack()
+            {
+                self.wire.acked(tag, &slots, &mut self.out);
+            }
+            if self.out.bytes() >= OUT_BYTES_PER_POLL || !self.send_entries() {
+                return;
+            }
+        }
+    }
+
+    /// Sends one subscription's next message, or starts to fetch it; `false` if all are served or waiting.
+    fn send_entries(&mut self) -> bool {
+        let subscriptions = &self.subscriptions;
+        let heads = &self.heads;
+        let head = |id| heads.iter().find(|(of, _)| *of == id).map_or(Sequence::ZERO, |(_, h)| *h);
+        let ready = |id| subscriptions.get(&id).is_some_and(|sub| sub.waiting.is_none());
+        let Some((id, cursor)) = self.core.next_pull(head, ready) else { return false };
+        let head = self.head(id);
+        let Some(sub) = self.subscriptions.get_mut(&id) else { return false };
+        if !sub.has(cursor) {
+            sub.fetch(cursor);
+            return true;
+        }
+        let mut parts = Vec::new();
+        for Part { segment, run } in sub.runs(cursor, head) {
+            let runs = self.core.take(id, run).into_iter();
+            parts.extend(runs.map(|run| Part { segment: segment.clone(), run }));
+        }
+        if !parts.is_empty() {
+            let count: usize = parts.iter().map(Part::count).sum();
+            self.shared.metrics.entries_sent.inc_by(count as u64);
+            self.wire.entries(&mut sub.tag, &parts, &mut self.out);
+        }
+        true
+    }
+
+    /// Takes in what arrived from disk or from the registry.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) {
+        let mut failed = Vec::new();
+        for (id, sub) in &mut self.subscriptions {
+            match sub.poll_waiting(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Arrived::Segments(segments)) => {
+                    sub.page.extend(segments.into_iter().map(FeedSegment::new));
+                }
+                Poll::Ready(Arrived::Store(feed)) => {
+                    sub.feed = feed;
+                    // Have the next poll look at the new feed's head.
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Ready(Arrived::Failed(refusal)) => failed.push((*id, refusal)),
+            }
+        }
+        for (id, refusal) in failed {
+            log::warn!("a subscription ends: {refusal}");
+            self.core.unsubscribe(id);
+            self.end_subscription(id, &refusal);
+        }
+    }
+
+    /// A feed that closed under a subscription belongs to a StoreActor that died.
+    fn replace_dead_stores(&mut self) {
+        for sub in self.subscriptions.values_mut() {
+            let dead = sub.feed.feed().is_closed();
+            if dead && !matches!(sub.waiting, Some(Waiting::Store(_))) {
+                let store = sub.feed.feed().store().clone();
+                let open = subscribe_again(self.shared.registry.clone(), store, self.inbox.clone());
+                sub.waiting = Some(Waiting::Store(Box::pin(open)));
+            }
+        }
+    }
+
+    /// Ends a subscription that `core` has forgotten already, and says why.
+    pub(super) fn end_subscription(&mut self, id: SubscriptionId, refusal: &Refusal) {
+        if let Some(sub) = self.forget_subscription(id) {
+            self.refuse_subscription(sub.tag, refusal);
+        }
+    }
+
+    pub(super) fn forget_subscription(&mut self, id: SubscriptionId) -> Option<Subscription<W>> {
+        let sub = self.subscriptions.remove(&id)?;
+        self.shared.metrics.subscriptions_open.dec();
+        Some(sub)
+    }
+}
+
+async fn subscribe_again(
+    registry: actix::Addr<RegistryActor>,
+    store: StoreId,
+    inbox: Arc<crate::actors::inbox::Inbox>,
+) -> Result<FeedSubscription, Refusal> {
+    loop {
+        let opened = registry.send(OpenStore { store: store.clone() }).await;
+        let opened = opened.map_err(|error| Refusal::Internal(error.to_string()))??;
+        if let Ok(feed) = opened.feed.subscribe(inbox.clone()) {
+            return Ok(feed);
+        }
+    }
+}

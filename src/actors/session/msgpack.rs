@@ -1,0 +1,189 @@
+//! The msgpack protocol on a session: one message per WebSocket message, answers found by id and public key.
+
+use actix_http::ws::CloseCode;
+use bytes::Bytes;
+
+use super::refusal::Refusal;
+use super::wire::{Broken, Out, Part, Request, Wire};
+use crate::core::store::Slots;
+use crate::model::limits::CHUNK_BYTES;
+use crate::model::{Limits, PublicKey, RemoteId};
+use crate::protocol::ErrorCode;
+use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
+use crate::protocol::msgpack::{
+    self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
+    encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
+};
+
+const WRITE: &str = "WriteEntries";
+const SUBSCRIBE: &str = "RequestChanges";
+
+/// The server's side of the msgpack protocol.
+pub(crate) struct MsgpackWire {
+    remote_id: RemoteId,
+    /// At most one: a session asks for its request before it takes in another.
+    received: Option<Bytes>,
+    chunks: ChunkJoiner,
+    /// Numbers chunk sets sent.
+    chunked: u64,
+}
+
+/// Finds a write's answer its request.
+pub(crate) struct WriteTag {
+    id: u64,
+    key: PublicKey,
+}
+
+impl MsgpackWire {
+    pub(crate) fn new(remote_id: RemoteId, limits: &Limits) -> Self {
+        Self { remote_id, received: None, chunks: ChunkJoiner::new(limits), chunked: 0 }
+    }
+
+    /// What one message asks for. A chunk that completes its set is followed by what it completes.
+    fn decode(
+        &mut self,
+        message: &Bytes,
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Result<Option<Request<Self>>, Broken> {
+        let decoded = match decode_request(message, limits) {
+            Ok(decoded) => decoded,
+            Err(DecodeError::Invalid(invalid)) => {
+                refuse_invalid(&invalid, out);
+                return Ok(None);
+            }
+            Err(DecodeError::Malformed(malformed)) => return Err(broken(&malformed)),
+        };
+        match decoded {
+            msgpack::Request::Write(WriteRequest { public_key: key, id, batch }) => {
+                Ok(Some(Request::Write { tag: WriteTag { id, key: key.clone() }, key, batch }))
+            }
+            msgpack::Request::RequestChanges { public_key: key, start } => {
+                Ok(Some(Request::Subscribe { tag: key.clone(), key, start }))
+            }
+            msgpack::Request::StopChanges { public_key: key } => {
+                Ok(Some(Request::Unsubscribe { key }))
+            }
+            msgpack::Request::Ping { id } => {
+                out.message(|buffer| encode_pong(buffer, id));
+                Ok(None)
+            }
+            msgpack::Request::Chunk { id, index, total, data } => {
+                self.received =
+                    self.chunks.push(now_millis, id, index, total, data).map_err(broken_chunks)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn error(
+        out: &mut Out,
+        tag: &str,
+        id: Option<u64>,
+        key: Option<&str>,
+        code: ErrorCode,
+        text: &str,
+    ) {
+        out.message(|buffer| encode_error(buffer, tag, id, key, code, text));
+    }
+}
+
+fn refuse_invalid(invalid: &InvalidRequest, out: &mut Out) {
+    log::debug!("invalid {}: {}", invalid.request_tag, invalid.message);
+    MsgpackWire::error(
+        out,
+        invalid.request_tag,
+        invalid.id,
+        invalid.public_key.as_deref(),
+        ErrorCode::InvalidRequest,
+        &invalid.message,
+    );
+}
+
+fn broken(malformed: &Malformed) -> Broken {
+    Broken { code: CloseCode::Invalid, message: malformed.to_string() }
+}
+
+fn broken_chunks(error: ChunkError) -> Broken {
+    let code = match error {
+        ChunkError::MessageTooLarge { .. } | ChunkError::TooManyBytes { .. } => CloseCode::Size,
+        ChunkError::NoSuchPart { .. }
+        | ChunkError::EmptyPart { .. }
+        | ChunkError::TotalChanged { .. }
+        | ChunkError::TooManySets { .. }
+        | ChunkError::TooOld { .. } => CloseCode::Protocol,
+    };
+    Broken { code, message: error.to_string() }
+}
+
+impl Wire for MsgpackWire {
+    type Write = WriteTag;
+    type Subscription = PublicKey;
+
+    fn open(&mut self, out: &mut Out) {
+        out.message(|buffer| encode_hello(buffer, &self.remote_id));
+    }
+
+    fn accept(&mut self, message: Bytes) {
+        self.received = Some(message);
+    }
+
+    fn next_request(
+        &mut self,
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Result<Option<Request<Self>>, Broken> {
+        while let Some(message) = self.received.take() {
+            if let Some(request) = self.decode(&message, limits, now_millis, out)? {
+                return Ok(Some(request));
+            }
+        }
+        Ok(None)
+    }
+
+    fn expire(&mut self, now_millis: u64) -> Result<(), Broken> {
+        self.chunks.expire(now_millis).map_err(broken_chunks)
+    }
+
+    fn acked(&mut self, write: WriteTag, slots: &Slots, out: &mut Out) {
+        out.message(|buffer| encode_ack(buffer, write.id, slots.iter()));
+    }
+
+    fn write_refused(&mut self, write: WriteTag, refusal: &Refusal, out: &mut Out) {
+        let (id, key) = (Some(write.id), Some(write.key.as_str()));
+        Self::error(out, WRITE, id, key, refusal.code(), &refusal.to_string());
+    }
+
+    fn subscription_refused(&mut self, key: PublicKey, refusal: &Refusal, out: &mut Out) {
+        let key = Some(key.as_str());
+        Self::error(out, SUBSCRIBE, None, key, refusal.code(), &refusal.to_string());
+    }
+
+    fn entries(&mut self, key: &mut PublicKey, parts: &[Part], out: &mut Out) {
+        let count = parts.iter().map(Part::count).sum();
+        let slices: Vec<&[u8]> =
+            parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut message = bytes::BytesMut::with_capacity(bytes + key.as_str().len() + 64);
+        encode_changes_header(&mut message, key, count);
+        slices.iter().for_each(|slice| message.extend_from_slice(slice));
+        if message.len() <= CHUNK_BYTES {
+            return out.push(message.freeze());
+        }
+        let id = self.chunked;
+        self.chunked += 1;
+        let parts = split(message.len());
+        let total = parts.len() as u64;
+        for (index, range) in parts.enumerate() {
+            out.message(|buffer| {
+                encode_chunk(buffer, id, index as u64, total, &message[range]);
+            });
+        }
+    }
+
+    fn has_unfinished(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+}

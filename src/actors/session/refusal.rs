@@ -1,0 +1,53 @@
+//! Why a client does not get what it asked for, and the code it is told.
+
+use crate::actors::registry::ResolveError;
+use crate::actors::reply::WriteFailure;
+use crate::protocol::ErrorCode;
+use crate::services::{AuthError, RegistryError};
+use crate::storage::StorageError;
+
+/// A request is refused, or a subscription ends.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Write(#[from] WriteFailure),
+    #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
+    TooManySubscriptions { subscriptions_max: usize },
+    #[error("the public key was removed from the registry, or moved to another store")]
+    KeyRemoved,
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl From<ResolveError> for Refusal {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Registry(error) => error.into(),
+            ResolveError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl Refusal {
+    /// What the msgpack protocol calls it.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Auth(_) => ErrorCode::Unauthorized,
+            Self::Registry(
+                RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
+            )
+            | Self::TooManySubscriptions { .. }
+            | Self::KeyRemoved => ErrorCode::InvalidRequest,
+            Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Storage(_)
+            | Self::Write(_)
+            | Self::Internal(_) => ErrorCode::InternalServerError,
+        }
+    }
+}

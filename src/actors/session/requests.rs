@@ -1,0 +1,231 @@
+//! A session's requests: from the wire through their checks to a store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+
+use super::Session;
+use super::checks::{check_read, check_write};
+use super::delivery::Subscription;
+use super::refusal::Refusal;
+use super::wire::{Request, Wire};
+use crate::actors::reply::{Reply, WriteFailure};
+use crate::actors::store::StoreHandle;
+use crate::core::connection::SubscriptionId;
+use crate::core::store::Write;
+use crate::model::{Batch, Origin, PublicKey, Sequence, StoreId};
+
+/// A connection remembers the stores of at most so many keys.
+const RESOLVED_KEYS_MAX: usize = 64;
+
+/// A write that was sent to its store.
+pub(super) struct PendingWrite<W: Wire> {
+    pub(super) tag: W::Write,
+    pub(super) store: StoreId,
+    /// The subscription that its key had when it came in.
+    pub(super) subscription: Option<SubscriptionId>,
+    pub(super) bytes: usize,
+}
+
+/// The store of a key, for as long as no key is removed from the registry.
+pub(super) struct Resolved {
+    store: StoreHandle,
+    removals: u64,
+}
+
+/// A request with the outcome of its checks.
+pub(super) enum Checked<W: Wire> {
+    Write {
+        tag: W::Write,
+        key: PublicKey,
+        batch: Batch,
+        removals: u64,
+        store: Result<StoreHandle, Refusal>,
+    },
+    Subscribe {
+        tag: W::Subscription,
+        key: PublicKey,
+        start: Sequence,
+        store: Result<StoreHandle, Refusal>,
+    },
+}
+
+impl<W: Wire> Session<W> {
+    /// Whether this connection, or all together, have as many writes in flight as they may.
+    pub(super) fn is_full(&self) -> bool {
+        let limits = &self.shared.limits;
+        self.writes.len() >= limits.writes_in_flight_max
+            || self.write_bytes_in_flight >= limits.write_bytes_in_flight_max
+            || self.shared.is_full()
+    }
+
+    /// Starts a request.
+    pub(super) fn check(&mut self, request: Request<W>) {
+        match request {
+            Request::Write { tag, key, batch } => self.check_write(tag, key, batch),
+            Request::Subscribe { tag, key, start } => self.check_subscribe(tag, key, start),
+            Request::Unsubscribe { key } => {
+                if let Some(id) = self.core.unsubscribe_key(&key) {
+                    self.forget_subscription(id);
+                }
+            }
+        }
+    }
+
+    fn check_write(&mut self, tag: W::Write, key: PublicKey, batch: Batch) {
+        let removals = self.shared.removals.load(Ordering::Acquire);
+        let known = self.resolved.get(&key).filter(|known| known.removals == removals);
+        let known = known.map(|known| known.store.clone());
+        let shared = self.shared.clone();
+        self.checking = Some(
+            async move {
+                let store = check_write(&shared, &key, &batch, known).await;
+                Checked::Write { tag, key, batch, removals, store }
+            }
+            .boxed_local(),
+        );
+    }
+
+    fn check_subscribe(&mut self, tag: W::Subscription, key: PublicKey, start: Sequence) {
+        let shared = self.shared.clone();
+        self.checking = Some(
+            async move {
+                let store = check_read(&shared, &key).await;
+                Checked::Subscribe { tag, key, start, store }
+            }
+            .boxed_local(),
+        );
+    }
+
+    /// Goes on with the request that is being checked; `false` if it has to wait.
+    pub(super) fn poll_checking(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(checking) = &mut self.checking else { return true };
+        let Poll::Ready(checked) = checking.poll_unpin(cx) else { return false };
+        self.checking = None;
+        let void = std::mem::take(&mut self.checking_void);
+        match checked {
+            Checked::Write { tag, key, batch, store: Ok(_), .. } if void => {
+                self.check_write(tag, key, batch);
+            }
+            Checked::Subscribe { tag, key, start, store: Ok(_) } if void => {
+                self.check_subscribe(tag, key, start);
+            }
+            Checked::Write { tag, store: Err(refusal), .. } => self.refuse_write(tag, &refusal),
+            Checked::Subscribe { tag, store: Err(refusal), .. } => {
+                self.refuse_subscription(tag, &refusal);
+            }
+            Checked::Write { tag, key, batch, removals, store: Ok(store) } => {
+                self.remember(&key, &store, removals);
+                self.take_write(tag, key, batch, store);
+            }
+            Checked::Subscribe { tag, key, start, store: Ok(store) } => {
+                self.subscribe(tag, key, start, &store);
+            }
+        }
+        true
+    }
+
+    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, removals: u64) {
+        let known = self.resolved.get(key);
+        if known.is_some_and(|k| k.removals == removals && Arc::ptr_eq(&k.store.feed, &store.feed))
+        {
+            return;
+        }
+        if self.resolved.len() >= RESOLVED_KEYS_MAX {
+            self.resolved.clear();
+        }
+        self.resolved.insert(key.clone(), Resolved { store: store.clone(), removals });
+    }
+
+    /// Puts a checked write on its way.
+    fn take_write(&mut self, tag: W::Write, key: PublicKey, batch: Batch, store: StoreHandle) {
+        let number = self.writes_answered + self.writes.len() as u64;
+        let bytes = batch.bytes();
+        self.write_bytes_in_flight += bytes;
+        self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
+        let subscription = self.core.subscription_of(&key);
+        let name = store.feed.store().clone();
+        self.writes.push_back(Some(PendingWrite { tag, store: name, subscription, bytes }));
+        let reply = Reply::session(self.inbox.clone(), number);
+        let write = Write { batch, origin: Origin::Client(key), reply };
+        let same = |other: &&mut (StoreHandle, Vec<_>)| Arc::ptr_eq(&other.0.feed, &store.feed);
+        match self.outgoing.iter_mut().find(same) {
+            Some((_, writes)) => writes.push(write),
+            None => self.outgoing.push((store, vec![write])),
+        }
+    }
+
+    /// Sends the writes of this poll, one message per store. A store that was closed meanwhile is opened again
+    /// through the registry.
+    pub(super) fn send_writes(&mut self) {
+        for (store, writes) in self.outgoing.drain(..) {
+            let Err(writes) = store.append(writes) else { continue };
+            self.resolved.clear();
+            let (registry, name) = (self.shared.registry.clone(), store.feed.store().clone());
+            actix::spawn(async move {
+                if let Err(cause) = send_again(registry, name, writes).await {
+                    log::warn!("a store could not be reached: {cause}");
+                }
+            });
+        }
+    }
+
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.write_bytes_in_flight -= bytes;
+        self.shared.write_bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn subscribe(
+        &mut self,
+        tag: W::Subscription,
+        key: PublicKey,
+        start: Sequence,
+        store: &StoreHandle,
+    ) {
+        let subscriptions_max = self.shared.limits.subscriptions_max;
+        let replaces = self.core.subscription_of(&key).is_some();
+        if !replaces && self.core.subscriptions() >= subscriptions_max {
+            let refusal = Refusal::TooManySubscriptions { subscriptions_max };
+            return self.refuse_subscription(tag, &refusal);
+        }
+        let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else {
+            // It was closed between the answer and now: ask again.
+            return self.check_subscribe(tag, key, start);
+        };
+        if let Some(id) = self.core.unsubscribe_key(&key) {
+            self.forget_subscription(id);
+        }
+        let id = self.core.subscribe(key, store.feed.store().clone(), start);
+        self.heads.push((id, store.feed.head()));
+        self.shared.metrics.subscriptions_open.inc();
+        self.subscriptions.insert(id, Subscription::new(tag, feed));
+    }
+}
+
+/// Opens a store and sends it writes that found it closed. If that fails the replies say so.
+async fn send_again(
+    registry: actix::Addr<crate::actors::registry::RegistryActor>,
+    store: StoreId,
+    mut writes: Vec<Write<Reply>>,
+) -> Result<(), String> {
+    loop {
+        let open = crate::actors::registry::OpenStore { store: store.clone() };
+        let opened = match registry.send(open).await {
+            Ok(Ok(handle)) => handle,
+            Ok(Err(error)) => return Err(refuse_all(writes, error.to_string())),
+            Err(error) => return Err(refuse_all(writes, error.to_string())),
+        };
+        match opened.append(writes) {
+            Ok(()) => return Ok(()),
+            Err(back) => writes = back,
+        }
+    }
+}
+
+fn refuse_all(writes: Vec<Write<Reply>>, cause: String) -> String {
+    let failure = WriteFailure::Definite(cause.as_str().into());
+    writes.into_iter().for_each(|write| write.reply.fail(failure.clone()));
+    cause
+}

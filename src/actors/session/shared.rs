@@ -1,0 +1,34 @@
+//! What all sessions of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use actix::Addr;
+
+use crate::actors::connections::Connections;
+use crate::actors::metrics::Metrics;
+use crate::actors::registry::RegistryActor;
+use crate::model::{Limits, RemoteId};
+use crate::services::Auth;
+
+/// What all sessions of a server share.
+pub(crate) struct Shared {
+    pub(crate) remote_id: RemoteId,
+    pub(crate) auth: Arc<dyn Auth>,
+    pub(crate) registry: Addr<RegistryActor>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Counts keys removed from the registry: what was resolved before the last removal is resolved again.
+    pub(crate) removals: Arc<AtomicU64>,
+    /// Bytes of all unanswered writes.
+    pub(crate) write_bytes_in_flight: AtomicUsize,
+}
+
+impl Shared {
+    /// Whether all connections together may have no further write in flight.
+    pub(crate) fn is_full(&self) -> bool {
+        let bytes = self.write_bytes_in_flight.load(Ordering::Relaxed);
+        bytes >= self.limits.write_bytes_in_flight_total_max
+    }
+}

@@ -1,0 +1,129 @@
+//! What one wire protocol does for a session: bytes to requests, answers to bytes.
+//!
+//! Two protocols share the session and everything behind it; what differs between them is here: how a message looks,
+//! how an answer finds its request, what comes before the first request.
+
+use std::sync::Arc;
+
+use actix_http::ws::CloseCode;
+use bytes::{Bytes, BytesMut};
+
+use super::refusal::Refusal;
+use crate::actors::feed::FeedSegment;
+use crate::core::connection::Run;
+use crate::core::store::Slots;
+use crate::model::{Batch, Limits, PublicKey, Sequence};
+
+/// What a client asks for.
+pub(crate) enum Request<W: Wire> {
+    /// Append a batch.
+    Write { tag: W::Write, key: PublicKey, batch: Batch },
+    /// Subscribe the key from `start` on; ends the subscription that it had.
+    Subscribe { tag: W::Subscription, key: PublicKey, start: Sequence },
+    /// End the subscription of the key, if it has one.
+    Unsubscribe { key: PublicKey },
+}
+
+/// The connection cannot go on: what the client sent means nothing.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) code: CloseCode,
+    pub(crate) message: String,
+}
+
+/// Consecutive entries of a segment.
+pub(crate) struct Part {
+    pub(crate) segment: Arc<FeedSegment>,
+    pub(crate) run: Run,
+}
+
+impl Part {
+    /// Number of entries.
+    pub(crate) fn count(&self) -> usize {
+        self.run.last.next().since(self.run.first) as usize
+    }
+
+    /// Which entries of the segment, counted from its first.
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        let from = self.run.first.since(self.segment.segment().first()) as usize;
+        from..from + self.count()
+    }
+}
+
+/// The server's side of a wire protocol on one connection.
+pub(crate) trait Wire: Sized + Unpin + 'static {
+    /// What an answer to a write needs to find its request.
+    type Write: Unpin + 'static;
+    /// What entries of a subscription need to find theirs.
+    type Subscription: Unpin + 'static;
+
+    /// The connection is open.
+    fn open(&mut self, out: &mut Out);
+
+    /// Takes in one message of the WebSocket.
+    fn accept(&mut self, message: Bytes);
+
+    /// The next request in what was taken in. What needs nothing but the wire itself is answered right here.
+    fn next_request(
+        &mut self,
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Result<Option<Request<Self>>, Broken>;
+
+    /// Whether an unfinished message has been unfinished for too long.
+    fn expire(&mut self, now_millis: u64) -> Result<(), Broken>;
+
+    /// A batch is durable.
+    fn acked(&mut self, write: Self::Write, slots: &Slots, out: &mut Out);
+
+    /// A write is refused.
+    fn write_refused(&mut self, write: Self::Write, refusal: &Refusal, out: &mut Out);
+
+    /// A subscription is refused, or ended by the server.
+    fn subscription_refused(
+        &mut self,
+        subscription: Self::Subscription,
+        refusal: &Refusal,
+        out: &mut Out,
+    );
+
+    /// Entries for a subscription, at least one, as one message.
+    fn entries(&mut self, subscription: &mut Self::Subscription, parts: &[Part], out: &mut Out);
+
+    /// The first unfinished message has to be finished by then, if there is one.
+    fn has_unfinished(&self) -> bool;
+}
+
+/// Collects the messages that go out. Small ones share an allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    arena: BytesMut,
+    messages: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Out {
+    /// Adds the message that `encode` appends to its argument.
+    pub(crate) fn message(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        encode(&mut self.arena);
+        let message = self.arena.split().freeze();
+        self.push(message);
+    }
+
+    /// Adds a message.
+    pub(crate) fn push(&mut self, message: Bytes) {
+        self.bytes += message.len();
+        self.messages.push(message);
+    }
+
+    /// Bytes of the messages collected.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives out all messages and the memory behind them.
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
+        std::mem::take(self).messages
+    }
+}

@@ -1,0 +1,303 @@
+//! The StoreActor: one per active store, the only one that gives out its sequences.
+//!
+//! Keeps: an answer is sent, and the head moves, when the disk has it; answers lie in the sessions' inboxes before the
+//! head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
+//! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::feed::{Feed, FeedClosed, Lease};
+use super::inbox::Inbox;
+use super::metrics::Metrics;
+use super::reply::{Reply, WriteFailure};
+use crate::core::store::{Group, Settled, StoreCore, Write};
+use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::storage::{AppendError, Storage, StorageError, StoreLog};
+
+const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
+const REOPEN_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Appends client batches or server-authored ones; each is answered through its [`Reply`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Append {
+    pub(crate) writes: Vec<Write<Reply>>,
+    /// Held until the writes are in, so that the store does not stop for idleness before.
+    pub(crate) lease: Lease,
+}
+
+/// Stops once everything that was taken in is answered. The answer comes then.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct FinishStore;
+
+/// How to reach an open store. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct StoreHandle {
+    pub(crate) addr: Addr<StoreActor>,
+    pub(crate) feed: Arc<Feed>,
+}
+
+impl StoreHandle {
+    /// Sends writes to the store. If it was closed in the meantime they come back; it is to be opened again then.
+    pub(crate) fn append(&self, writes: Vec<Write<Reply>>) -> Result<(), Vec<Write<Reply>>> {
+        match self.feed.lease() {
+            Ok(lease) => {
+                // Bounded by what connections may have in flight. Lost only if the actor panics, and then the
+                // replies answer by themselves.
+                self.addr.do_send(Append { writes, lease });
+                Ok(())
+            }
+            Err(FeedClosed) => Err(writes),
+        }
+    }
+}
+
+/// What every store of a server shares.
+pub(crate) struct StoreDeps {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) idle_timeout: Duration,
+}
+
+pub(crate) struct StoreActor {
+    deps: Arc<StoreDeps>,
+    log: Arc<dyn StoreLog>,
+    feed: Arc<Feed>,
+    core: StoreCore<Reply>,
+    /// Counts the logs opened so far; an answer of an earlier one is void.
+    generation: u64,
+    reopening: bool,
+    last_used: Instant,
+    /// Kept between groups for its memory alone.
+    in_group: HashMap<EntryId, Sequence>,
+    finishing: Vec<oneshot::Sender<()>>,
+}
+
+impl StoreActor {
+    pub(crate) fn new(deps: Arc<StoreDeps>, log: Arc<dyn StoreLog>, feed: Arc<Feed>) -> Self {
+        let core = StoreCore::new(log.head());
+        Self {
+            deps,
+            log,
+            feed,
+            core,
+            generation: 0,
+            reopening: false,
+            last_used: Instant::now(),
+            in_group: HashMap::new(),
+            finishing: Vec::new(),
+        }
+    }
+
+    fn store(&self) -> &StoreId {
+        self.feed.store()
+    }
+
+    /// Places as many groups as may be under way.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        while let Some(group) = self.core.take_group() {
+            let ids = group.ids();
+            match self.log.probe(&ids) {
+                Some(known) => self.place(group, &known, ctx),
+                None => self.look_up(group, ids, ctx),
+            }
+        }
+        self.finish_if_idle(ctx);
+    }
+
+    fn finish_if_idle(&mut self, ctx: &mut Context<Self>) {
+        if !self.finishing.is_empty() && self.core.is_idle() {
+            ctx.stop();
+            for finished in self.finishing.drain(..) {
+                // Whoever asked may have gone.
+                let _ = finished.send(());
+            }
+        }
+    }
+
+    /// Asks the disk which ids are known; later groups wait.
+    fn look_up(&mut self, group: Group<Reply>, ids: Vec<EntryId>, ctx: &mut Context<Self>) {
+        let (log, generation) = (self.log.clone(), self.generation);
+        let lookup = tokio::task::spawn_blocking(move || log.lookup(&ids));
+        let done = lookup.into_actor(self).map(move |found, actor, ctx| {
+            let found = found.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
+            match found {
+                _ if generation != actor.generation => {
+                    refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
+                }
+                Ok(known) => {
+                    actor.place(group, &known, ctx);
+                    actor.advance(ctx);
+                }
+                Err(error) => {
+                    log::error!("store {}: looking up ids failed: {error}", actor.store());
+                    actor.core.cancel_group();
+                    let failure = WriteFailure::Definite(error.to_string().into());
+                    refuse(group.into_replies(), &failure);
+                    actor.advance(ctx);
+                }
+            }
+        });
+        ctx.spawn(done);
+    }
+
+    fn place(&mut self, group: Group<Reply>, known: &[Option<Sequence>], ctx: &mut Context<Self>) {
+        let segments = self.core.place(group, known, &mut self.in_group);
+        if segments.is_empty() {
+            self.settle_known();
+            return;
+        }
+        let generation = self.generation;
+        let append = self.log.append(segments);
+        ctx.spawn(append.into_actor(self).map(move |result, actor, ctx| {
+            if generation == actor.generation {
+                actor.appended(result, ctx);
+            }
+        }));
+    }
+
+    fn appended(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
+        match result {
+            Ok(()) => {
+                if let Some(settled) = self.core.settle_appended() {
+                    self.show(settled);
+                }
+                self.settle_known();
+                self.advance(ctx);
+            }
+            Err(error) => self.fail(&error, ctx),
+        }
+    }
+
+    fn settle_known(&mut self) {
+        while let Some(settled) = self.core.settle_known() {
+            self.show(settled);
+        }
+    }
+
+    /// Answers, then moves the head, then wakes: a session that sees the head has its answers already.
+    fn show(&self, Settled { answers, segments }: Settled<Reply>) {
+        let entries: usize = segments.iter().map(Segment::len).sum();
+        let slots: usize = answers.iter().map(|(_, acked)| acked.slots.len()).sum();
+        self.deps.metrics.committed(answers.len(), entries, slots);
+        let mut woken: Vec<Arc<Inbox>> = Vec::new();
+        for (reply, acked) in answers {
+            if let Some(inbox) = reply.answer(Ok(acked))
+                && !woken.last().is_some_and(|last| Arc::ptr_eq(last, &inbox))
+            {
+                woken.push(inbox);
+            }
+        }
+        let moved = !segments.is_empty();
+        self.feed.publish(segments);
+        woken.iter().for_each(|inbox| inbox.wake());
+        if moved {
+            self.feed.wake();
+        }
+    }
+
+    /// Refuses all that is under way and opens the log again.
+    fn fail(&mut self, error: &AppendError, ctx: &mut Context<Self>) {
+        log::error!("store {}: append failed: {error}", self.store());
+        self.deps.metrics.appends_failed.inc();
+        self.generation += 1;
+        self.reopening = true;
+        let failure = match error {
+            AppendError::Definite(cause) => WriteFailure::Definite(cause.clone()),
+            AppendError::Indefinite(cause) => WriteFailure::Indefinite(cause.clone()),
+        };
+        refuse(self.core.fail().into_iter(), &failure);
+        self.finish_if_idle(ctx);
+        let reopen = reopen(self.deps.storage.clone(), self.store().clone());
+        ctx.spawn(reopen.into_actor(self).map(|log, actor, ctx| actor.reopened(log, ctx)));
+    }
+
+    fn reopened(&mut self, log: Arc<dyn StoreLog>, ctx: &mut Context<Self>) {
+        log::info!("store {}: open again at sequence {}", self.store(), log.head());
+        self.core.resume(log.head());
+        self.log = log.clone();
+        self.reopening = false;
+        self.feed.reopen(log);
+        self.advance(ctx);
+    }
+
+    /// Stops if nobody needs the store: the registry opens it afresh when somebody does.
+    fn passivate_if_idle(&mut self, ctx: &mut Context<Self>) {
+        let idle = self.core.is_idle() && !self.reopening;
+        if idle && self.last_used.elapsed() >= self.deps.idle_timeout && self.feed.close_if_unused()
+        {
+            log::debug!("store {}: idle, closed", self.store());
+            ctx.stop();
+        }
+    }
+}
+
+const REOPENING: &str = "the storage is being opened again after a failure, try again";
+
+fn refuse(replies: impl Iterator<Item = Reply>, failure: &WriteFailure) {
+    replies.for_each(|reply| reply.fail(failure.clone()));
+}
+
+/// Opens the log of `store`, however often it takes.
+async fn reopen(storage: Arc<dyn Storage>, store: StoreId) -> Arc<dyn StoreLog> {
+    let mut delay = REOPEN_DELAY_MIN;
+    loop {
+        let (opening, name) = (storage.clone(), store.clone());
+        match tokio::task::spawn_blocking(move || opening.open(&name)).await {
+            Ok(Ok(log)) => return log,
+            Ok(Err(error)) => log::warn!("store {store}: cannot be opened yet: {error}"),
+            Err(error) => log::error!("store {store}: opening it panicked: {error}"),
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(REOPEN_DELAY_MAX);
+    }
+}
+
+impl Actor for StoreActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.deps.metrics.stores_open.inc();
+        ctx.run_interval(self.deps.idle_timeout / 2, Self::passivate_if_idle);
+    }
+}
+
+impl Drop for StoreActor {
+    /// Also when a handler panicked: subscribers then find the feed closed, and ask for the store again.
+    fn drop(&mut self) {
+        self.deps.metrics.stores_open.dec();
+        self.feed.close();
+    }
+}
+
+impl Handler<Append> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, Append { writes, lease: _lease }: Append, ctx: &mut Context<Self>) {
+        self.last_used = Instant::now();
+        if self.reopening {
+            let failure = WriteFailure::Definite(REOPENING.into());
+            return refuse(writes.into_iter().map(|write| write.reply), &failure);
+        }
+        writes.into_iter().for_each(|write| self.core.enqueue(write));
+        self.advance(ctx);
+    }
+}
+
+impl Handler<FinishStore> for StoreActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: FinishStore, ctx: &mut Context<Self>) -> Self::Result {
+        let (sender, receiver) = oneshot::channel();
+        self.finishing.push(sender);
+        self.finish_if_idle(ctx);
+        // The sender is dropped unused only together with this actor.
+        Box::pin(receiver.into_actor(self).map(|_, _, _| ()))
+    }
+}

@@ -1,0 +1,318 @@
+//! Decides what one connection is sent, and when.
+//!
+//! Keeps: a subscription delivers every entry from its start, in order, without a gap; an entry that this connection
+//! wrote with the subscription's key, while it was subscribed with it, is passed over, since its `Ack` stands for it;
+//! an `Ack` waits until every subscription of the connection to that store has passed the acknowledged sequences.
+//! Leaves out: where entries come from, how they are encoded, when the socket takes bytes (`actors::session`).
+//!
+//! Heads must be looked at before answers are taken in: then every entry below a head seen here that the connection
+//! wrote itself has its answer here already, and is known to be its own.
+
+use std::collections::VecDeque;
+
+use crate::model::{PublicKey, Sequence, StoreId};
+
+use super::store::Acked;
+
+/// Names one subscription for as long as the connection lives; a replaced one has another id than its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SubscriptionId(u64);
+
+/// Consecutive sequences, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    id: SubscriptionId,
+    key: PublicKey,
+    store: StoreId,
+    /// The next sequence it needs, compaction or not.
+    cursor: Sequence,
+    /// What this connection wrote itself at or above the cursor, ascending.
+    own: VecDeque<Run>,
+}
+
+impl Subscription {
+    /// Moves the cursor over entries of its own that come next.
+    fn pass_own(&mut self) {
+        while let Some(run) = self.own.front() {
+            if run.first > self.cursor {
+                return;
+            }
+            self.cursor = self.cursor.max(run.last.next());
+            self.own.pop_front();
+        }
+    }
+
+    fn add_own(&mut self, run: Run) {
+        // Answers come in feed order, so this is nearly always the end.
+        let at = self.own.partition_point(|other| other.first < run.first);
+        self.own.insert(at, run);
+        self.pass_own();
+    }
+
+    /// The parts of `run` to send; the cursor moves behind it.
+    fn take(&mut self, run: Run) -> Vec<Run> {
+        let mut parts = Vec::with_capacity(1);
+        while self.cursor <= run.last {
+            let until = match self.own.front() {
+                Some(own) if own.first <= run.last => own.first.prev(),
+                _ => run.last,
+            };
+            parts.push(Run { first: self.cursor, last: until });
+            self.cursor = until.next();
+            self.pass_own();
+        }
+        parts
+    }
+}
+
+#[derive(Debug)]
+struct StoreAcks<T> {
+    store: StoreId,
+    waiting: VecDeque<(Sequence, T)>,
+}
+
+/// The subscriptions and the unsent acks of one connection. `T` is what an ack is made of.
+#[derive(Debug)]
+pub(crate) struct ConnectionCore<T> {
+    subscriptions: Vec<Subscription>,
+    acks: Vec<StoreAcks<T>>,
+    subscribed: u64,
+    turn: usize,
+}
+
+impl<T> Default for ConnectionCore<T> {
+    fn default() -> Self {
+        Self { subscriptions: Vec::new(), acks: Vec::new(), subscribed: 0, turn: 0 }
+    }
+}
+
+impl<T> ConnectionCore<T> {
+    /// Subscribes `key` to `store` from `start` on; an earlier subscription of the key ends.
+    pub(crate) fn subscribe(
+        &mut self,
+        key: PublicKey,
+        store: StoreId,
+        start: Sequence,
+    ) -> SubscriptionId {
+        self.unsubscribe_key(&key);
+        let id = SubscriptionId(self.subscribed);
+        self.subscribed += 1;
+        let cursor = start.max(Sequence::FIRST);
+        self.subscriptions.push(Subscription { id, key, store, cursor, own: VecDeque::new() });
+        id
+    }
+
+    /// Ends the subscription of `key`, if there is one.
+    pub(crate) fn unsubscribe_key(&mut self, key: &PublicKey) -> Option<SubscriptionId> {
+        let at = self.subscriptions.iter().position(|sub| sub.key == *key)?;
+        Some(self.subscriptions.remove(at).id)
+    }
+
+    /// Ends a subscription, if it is still there.
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
+        self.subscriptions.retain(|sub| sub.id != id);
+    }
+
+    /// The subscription that `key` has at this moment: to be noted with a write, and given back with its answer.
+    pub(crate) fn subscription_of(&self, key: &PublicKey) -> Option<SubscriptionId> {
+        self.subscriptions.iter().find(|sub| sub.key == *key).map(|sub| sub.id)
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] said when it came in.
+    pub(crate) fn answered(
+        &mut self,
+        store: &StoreId,
+        subscription: Option<SubscriptionId>,
+        acked: &Acked,
+        ack: T,
+    ) {
+        if acked.fresh.count > 0
+            && let Some(sub) = self.get_mut(subscription)
+        {
+            let first = acked.fresh.first;
+            sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
+        }
+        let ack = (acked.slots.greatest(), ack);
+        match self.acks.iter_mut().find(|acks| acks.store == *store) {
+            Some(acks) => acks.waiting.push_back(ack),
+            None => {
+                let waiting = VecDeque::from([ack]);
+                self.acks.push(StoreAcks { store: store.clone(), waiting });
+            }
+        }
+    }
+
+    /// The next ack that may be sent, if there is one.
+    pub(crate) fn next_ack(&mut self) -> Option<T> {
+        let subscriptions = &self.subscriptions;
+        let sendable = |acks: &&mut StoreAcks<T>| {
+            let Some((greatest, _)) = acks.waiting.front() else { return false };
+            let mut subs = subscriptions.iter().filter(|sub| sub.store == acks.store);
+            subs.all(|sub| sub.cursor > *greatest)
+        };
+        let acks = self.acks.iter_mut().find(sendable)?;
+        acks.waiting.pop_front().map(|(_, ack)| ack)
+    }
+
+    /// Whether no ack waits.
+    pub(crate) fn acks_are_sent(&self) -> bool {
+        self.acks.iter().all(|acks| acks.waiting.is_empty())
+    }
+
+    /// The next subscription, in turns, whose cursor is not beyond its store's head and for which `ready` holds.
+    pub(crate) fn next_pull(
+        &mut self,
+        head: impl Fn(SubscriptionId) -> Sequence,
+        ready: impl Fn(SubscriptionId) -> bool,
+    ) -> Option<(SubscriptionId, Sequence)> {
+        let count = self.subscriptions.len();
+        let turns = (0..count).map(|n| (self.turn + n) % count);
+        let behind = |at: &usize| {
+            let sub = &self.subscriptions[*at];
+            sub.cursor <= head(sub.id) && ready(sub.id)
+        };
+        let at = turns.into_iter().find(behind)?;
+        self.turn = at + 1;
+        let sub = &self.subscriptions[at];
+        Some((sub.id, sub.cursor))
+    }
+
+    /// Entries `run` of the feed are at hand for `id`: which parts to send. The cursor moves behind the run. Empty if
+    /// the subscription is gone, or the run is not what comes next.
+    pub(crate) fn take(&mut self, id: SubscriptionId, run: Run) -> Vec<Run> {
+        match self.get_mut(Some(id)) {
+            Some(sub) if run.first <= sub.cursor => sub.take(run),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The cursor of `id`, if it is still there.
+    #[cfg(test)]
+    pub(crate) fn cursor(&self, id: SubscriptionId) -> Option<Sequence> {
+        self.subscriptions.iter().find(|sub| sub.id == id).map(|sub| sub.cursor)
+    }
+
+    fn get_mut(&mut self, id: Option<SubscriptionId>) -> Option<&mut Subscription> {
+        let id = id?;
+        self.subscriptions.iter_mut().find(|sub| sub.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::store::{FreshRun, Slots};
+
+    fn seq(n: u64) -> Sequence {
+        Sequence::new(n).expect("a sequence")
+    }
+
+    fn run(first: u64, last: u64) -> Run {
+        Run { first: seq(first), last: seq(last) }
+    }
+
+    fn key(name: &str) -> PublicKey {
+        PublicKey::new(name).expect("a key")
+    }
+
+    fn store() -> StoreId {
+        StoreId::new("s").expect("a store")
+    }
+
+    fn fresh(first: u64, count: u64) -> Acked {
+        let slots = Slots::Run { first: seq(first), count: count as usize };
+        Acked { slots, fresh: FreshRun { first: seq(first), count } }
+    }
+
+    fn pull(core: &mut ConnectionCore<u32>, head: u64) -> Option<(SubscriptionId, Sequence)> {
+        core.next_pull(|_| seq(head), |_| true)
+    }
+
+    #[test]
+    fn an_ack_waits_for_the_feed_below_it() {
+        let mut core = ConnectionCore::default();
+        let id = core.subscribe(key("a"), store(), Sequence::ZERO);
+        let noted = core.subscription_of(&key("a"));
+        core.answered(&store(), noted, &fresh(3, 2), 7);
+        assert_eq!(core.next_ack(), None, "1 and 2 are unsent");
+        assert_eq!(pull(&mut core, 4), Some((id, seq(1))));
+        assert_eq!(core.take(id, run(1, 4)), [run(1, 2)], "3 and 4 are its own");
+        assert_eq!(core.next_ack(), Some(7));
+        assert_eq!(pull(&mut core, 4), None);
+    }
+
+    #[test]
+    fn own_entries_that_come_next_are_passed_without_a_pull() {
+        let mut core = ConnectionCore::default();
+        core.subscribe(key("a"), store(), seq(1));
+        let noted = core.subscription_of(&key("a"));
+        core.answered(&store(), noted, &fresh(1, 5), 7);
+        assert_eq!(pull(&mut core, 5), None);
+        assert_eq!(core.next_ack(), Some(7));
+    }
+
+    #[test]
+    fn another_key_of_the_connection_gets_the_entries_and_holds_the_ack_back() {
+        let mut core = ConnectionCore::default();
+        let a = core.subscribe(key("a"), store(), seq(1));
+        let b = core.subscribe(key("b"), store(), seq(1));
+        core.answered(&store(), Some(a), &fresh(1, 1), 7);
+        assert_eq!(core.next_ack(), None, "b has not had it");
+        assert_eq!(pull(&mut core, 1), Some((b, seq(1))));
+        assert_eq!(core.take(b, run(1, 1)), [run(1, 1)]);
+        assert_eq!(core.next_ack(), Some(7));
+    }
+
+    #[test]
+    fn what_was_written_before_subscribing_or_for_a_replaced_subscription_is_delivered() {
+        let mut core = ConnectionCore::default();
+        let before = core.subscription_of(&key("a"));
+        let first = core.subscribe(key("a"), store(), seq(1));
+        core.answered(&store(), before, &fresh(1, 1), 7);
+        assert_eq!(core.take(first, run(1, 1)), [run(1, 1)]);
+        let second = core.subscribe(key("a"), store(), seq(2));
+        core.answered(&store(), Some(first), &fresh(2, 1), 8);
+        assert_eq!(core.take(first, run(2, 2)), [], "the replaced one is gone");
+        assert_eq!(core.take(second, run(2, 2)), [run(2, 2)]);
+        assert_eq!((core.next_ack(), core.next_ack()), (Some(7), Some(8)));
+    }
+
+    #[test]
+    fn own_entries_are_cut_out_of_a_run() {
+        let mut core = ConnectionCore::default();
+        let id = core.subscribe(key("a"), store(), seq(2));
+        for (first, count) in [(3, 1), (6, 2), (20, 1)] {
+            core.answered(&store(), Some(id), &fresh(first, count), 0);
+        }
+        assert_eq!(core.take(id, run(1, 9)), [run(2, 2), run(4, 5), run(8, 9)]);
+        assert_eq!(core.cursor(id), Some(seq(10)));
+    }
+
+    #[test]
+    fn subscriptions_take_turns() {
+        let mut core = ConnectionCore::<u32>::default();
+        let ids: Vec<_> =
+            ["a", "b", "c"].iter().map(|k| core.subscribe(key(k), store(), seq(1))).collect();
+        let turns: Vec<_> = (0..4).filter_map(|_| pull(&mut core, 1)).map(|(id, _)| id).collect();
+        assert_eq!(turns, [ids[0], ids[1], ids[2], ids[0]]);
+    }
+
+    #[test]
+    fn a_write_without_entries_is_acknowledged_at_once() {
+        let mut core = ConnectionCore::default();
+        let id = core.subscribe(key("a"), store(), seq(1));
+        core.answered(&store(), Some(id), &fresh(9, 0), 7);
+        assert_eq!(core.next_ack(), Some(7));
+    }
+}

@@ -1,0 +1,8 @@
+//! Decisions without I/O: who comes in which order, and who is sent what.
+//!
+//! Keeps: everything that is decided about sequences, duplicates and cursors is decided here, so that a test can drive
+//! it through any schedule. Leaves out: disks, sockets, clocks, threads; the actors bring those.
+
+pub(crate) mod connection;
+pub(crate) mod store;
+pub(crate) mod validate;

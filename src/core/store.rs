@@ -1,0 +1,370 @@
+//! Decides the order of entries in one store.
+//!
+//! Keeps: sequences have no holes; an id is placed once; a write is answered with one sequence per slot, and only when
+//! everything up to the greatest of them is durable; a batch is placed whole or not at all. Leaves out: what is
+//! already on disk (`storage` answers for that), disk and mailbox (`actors::store`), who is subscribed.
+//!
+//! ```text
+//! enqueue ─► waiting ─► take_group ─► (storage: which ids are known?) ─► place ─► placed groups
+//!                                                                                    │ append, sync
+//!            answers  ◄──────────────────────────────────────────────── settle  ◄────┘ in order
+//! ```
+//!
+//! While a group is being synced the next one collects, so groups grow with the load and a lone write waits for
+//! nobody.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
+
+/// Groups placed but not yet durable, at most. Two keep the disk busy while answers travel; more would make groups
+/// smaller without making anything faster.
+const PLACED_GROUPS_MAX: usize = 2;
+
+/// A group takes waiting writes up to so many bytes of records (and always at least one write).
+const GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// One write: a batch, who wrote it, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Write<R> {
+    pub(crate) batch: Batch,
+    pub(crate) origin: Origin,
+    pub(crate) reply: R,
+}
+
+/// The sequences of a write, one per slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// All slots were fresh: `count` sequences from `first` on. An empty batch has a count of 0.
+    Run { first: Sequence, count: usize },
+    /// At least one slot was a duplicate.
+    Each(Vec<Sequence>),
+}
+
+impl Slots {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Run { count, .. } => *count,
+            Self::Each(sequences) => sequences.len(),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> SlotsIter<'_> {
+        SlotsIter { slots: self, at: 0 }
+    }
+
+    /// The greatest sequence among the slots; zero if there is none.
+    pub(crate) fn greatest(&self) -> Sequence {
+        match self {
+            Self::Run { count: 0, .. } => Sequence::ZERO,
+            Self::Run { first, count } => first.plus(*count as u64 - 1),
+            Self::Each(sequences) => sequences.iter().copied().max().unwrap_or_default(),
+        }
+    }
+}
+
+/// The sequences of [`Slots`], in slot order.
+pub(crate) struct SlotsIter<'a> {
+    slots: &'a Slots,
+    at: usize,
+}
+
+impl Iterator for SlotsIter<'_> {
+    type Item = Sequence;
+
+    fn next(&mut self) -> Option<Sequence> {
+        let at = self.at;
+        self.at += 1;
+        match self.slots {
+            Slots::Run { first, count } => (at < *count).then(|| first.plus(at as u64)),
+            Slots::Each(sequences) => sequences.get(at).copied(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let rest = self.slots.len().saturating_sub(self.at);
+        (rest, Some(rest))
+    }
+}
+
+impl ExactSizeIterator for SlotsIter<'_> {}
+
+/// The answer to one write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Acked {
+    /// One sequence per slot.
+    pub(crate) slots: Slots,
+    /// The entries that this write committed: so many sequences from here on.
+    pub(crate) fresh: FreshRun,
+}
+
+/// Consecutive sequences; none if `count` is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FreshRun {
+    pub(crate) first: Sequence,
+    pub(crate) count: u64,
+}
+
+/// Writes taken to be placed together.
+#[derive(Debug)]
+pub(crate) struct Group<R> {
+    writes: Vec<Write<R>>,
+}
+
+impl<R> Group<R> {
+    /// The ids of all slots, write after write: what storage is asked about.
+    pub(crate) fn ids(&self) -> Vec<EntryId> {
+        self.writes.iter().flat_map(|write| write.batch.ids()).collect()
+    }
+
+    /// Where the answers of a group go that cannot be placed.
+    pub(crate) fn into_replies(self) -> impl Iterator<Item = R> {
+        self.writes.into_iter().map(|write| write.reply)
+    }
+}
+
+#[derive(Debug)]
+struct Placed<R> {
+    answers: Vec<(R, Acked)>,
+    segments: Vec<Segment>,
+}
+
+/// A group that is durable now: tell its writers, then move the head, then wake the subscribers.
+#[derive(Debug)]
+pub(crate) struct Settled<R> {
+    pub(crate) answers: Vec<(R, Acked)>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// The state of one store's write path. `R` is where an answer goes.
+#[derive(Debug)]
+pub(crate) struct StoreCore<R> {
+    next: Sequence,
+    waiting: VecDeque<Write<R>>,
+    placing: bool,
+    placed: VecDeque<Placed<R>>,
+}
+
+impl<R> StoreCore<R> {
+    /// A store whose last durable sequence is `head`.
+    pub(crate) fn new(head: Sequence) -> Self {
+        Self {
+            next: head.next(),
+            waiting: VecDeque::new(),
+            placing: false,
+            placed: VecDeque::new(),
+        }
+    }
+
+    /// Takes a write in; it is placed behind all earlier ones.
+    pub(crate) fn enqueue(&mut self, write: Write<R>) {
+        self.waiting.push_back(write);
+    }
+
+    /// The next writes to place, if there are any and it is their turn. [`StoreCore::place`] must follow before another
+    /// group is given out.
+    pub(crate) fn take_group(&mut self) -> Option<Group<R>> {
+        let syncing = self.placed.iter().filter(|placed| !placed.segments.is_empty()).count();
+        if self.placing || self.waiting.is_empty() || syncing >= PLACED_GROUPS_MAX {
+            return None;
+        }
+        let mut bytes = 0;
+        let fitting = self.waiting.iter().take_while(|write| {
+            let fits = bytes < GROUP_BYTES_MAX;
+            bytes += write.batch.bytes();
+            fits
+        });
+        let count = fitting.count();
+        self.placing = true;
+        Some(Group { writes: self.waiting.drain(..count).collect() })
+    }
+
+    /// Gives sequences to the fresh ids of `group`. `known` answers [`Group::ids`] one to one. Returns what is to be
+    /// appended as one piece; nothing if all was known.
+    pub(crate) fn place(
+        &mut self,
+        group: Group<R>,
+        known: &[Option<Sequence>],
+        in_group: &mut HashMap<EntryId, Sequence>,
+    ) -> Vec<Segment> {
+        self.placing = false;
+        in_group.clear();
+        let mut builder = SegmentBuilder::new(self.next);
+        let mut known = known.iter().copied();
+        let answers = group.writes.into_iter().map(|write| {
+            let known = known.by_ref().take(write.batch.len());
+            let acked = place_write(&write, known, in_group, &mut builder);
+            (write.reply, acked)
+        });
+        let answers = answers.collect();
+        self.next = builder.next();
+        let segments = builder.finish();
+        self.placed.push_back(Placed { answers, segments: segments.clone() });
+        segments
+    }
+
+    /// The group that was taken last is not placed after all.
+    pub(crate) fn cancel_group(&mut self) {
+        self.placing = false;
+    }
+
+    /// Groups at the front that need no disk: all of their entries were known, and everything before them is
+    /// durable by now.
+    pub(crate) fn settle_known(&mut self) -> Option<Settled<R>> {
+        self.placed.front()?.segments.is_empty().then(|| self.pop_placed()).flatten()
+    }
+
+    /// The oldest append is durable.
+    pub(crate) fn settle_appended(&mut self) -> Option<Settled<R>> {
+        self.pop_placed()
+    }
+
+    fn pop_placed(&mut self) -> Option<Settled<R>> {
+        let Placed { answers, segments } = self.placed.pop_front()?;
+        Some(Settled { answers, segments })
+    }
+
+    /// An append failed: everything that is not settled is refused, and the state starts again from disk.
+    pub(crate) fn fail(&mut self) -> Vec<R> {
+        self.placing = false;
+        let placed = self.placed.drain(..).flat_map(|placed| placed.answers);
+        let placed = placed.map(|(reply, _)| reply);
+        placed.chain(self.waiting.drain(..).map(|write| write.reply)).collect()
+    }
+
+    /// Goes on behind `head`, as the disk has it after a failure.
+    pub(crate) fn resume(&mut self, head: Sequence) {
+        self.next = head.next();
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.placing && self.placed.is_empty()
+    }
+}
+
+fn place_write<R>(
+    write: &Write<R>,
+    known: impl Iterator<Item = Option<Sequence>>,
+    in_group: &mut HashMap<EntryId, Sequence>,
+    builder: &mut SegmentBuilder,
+) -> Acked {
+    let first = builder.next();
+    let count = write.batch.len();
+    // Filled only once a duplicate shows: an all-fresh batch needs no list.
+    let mut each: Option<Vec<Sequence>> = None;
+    for (slot, (id, known)) in write.batch.ids().zip(known).enumerate() {
+        let duplicate = known.or_else(|| in_group.get(&id).copied());
+        let sequence = duplicate.unwrap_or_else(|| {
+            let record = write.batch.record(slot).unwrap_or_default();
+            let sequence = builder.push(record, &write.origin);
+            in_group.insert(id, sequence);
+            sequence
+        });
+        if duplicate.is_some() && each.is_none() {
+            each = Some((0..slot as u64).map(|n| first.plus(n)).collect());
+        }
+        if let Some(each) = &mut each {
+            each.push(sequence);
+        }
+    }
+    let fresh = FreshRun { first, count: builder.next().since(first) };
+    let slots = each.map_or(Slots::Run { first, count }, Slots::Each);
+    Acked { slots, fresh }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EntryRef;
+
+    fn id(n: u8) -> EntryId {
+        EntryId::from_bytes([n; 16])
+    }
+
+    fn write(reply: u32, ids: &[u8]) -> Write<u32> {
+        let entries = ids.iter().map(|n| EntryRef {
+            id: id(*n),
+            event: "E",
+            primary_key: "k",
+            payload: b"p",
+        });
+        let origin = Origin::Server { run_handlers: true };
+        Write { batch: Batch::from_entries(entries), origin, reply }
+    }
+
+    /// Places everything that waits; `known` is what storage answers.
+    fn place(core: &mut StoreCore<u32>, known: &[(u8, u64)]) -> Vec<Segment> {
+        let group = core.take_group().expect("a group");
+        let known: Vec<Option<Sequence>> = group
+            .ids()
+            .iter()
+            .map(|asked| {
+                let found = known.iter().find(|(n, _)| id(*n) == *asked);
+                found.map(|(_, sequence)| Sequence::new(*sequence).expect("a sequence"))
+            })
+            .collect();
+        core.place(group, &known, &mut HashMap::new())
+    }
+
+    fn sequences(acked: &Acked) -> Vec<u64> {
+        acked.slots.iter().map(Sequence::get).collect()
+    }
+
+    #[test]
+    fn every_slot_is_answered_and_duplicates_keep_their_sequence() {
+        let mut core = StoreCore::new(Sequence::new(5).expect("a sequence"));
+        core.enqueue(write(1, &[1, 2, 1]));
+        core.enqueue(write(2, &[9, 2, 3]));
+        core.enqueue(write(3, &[]));
+        let segments = place(&mut core, &[(9, 4)]);
+        let ids: Vec<_> = segments.iter().flat_map(Segment::ids).collect();
+        assert_eq!(ids.iter().map(|(s, _)| s.get()).collect::<Vec<_>>(), [6, 7, 8]);
+        assert_eq!(ids.iter().map(|(_, i)| *i).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+        let settled = core.settle_appended().expect("a group");
+        let answers: Vec<_> = settled.answers.iter().map(|(r, a)| (*r, sequences(a))).collect();
+        assert_eq!(answers, [(1, vec![6, 7, 6]), (2, vec![4, 7, 8]), (3, vec![])]);
+        assert_eq!(settled.answers[1].1.fresh.count, 1);
+    }
+
+    #[test]
+    fn a_group_of_duplicates_waits_for_the_appends_before_it() {
+        let mut core = StoreCore::new(Sequence::ZERO);
+        core.enqueue(write(1, &[1]));
+        assert_eq!(place(&mut core, &[]).len(), 1);
+        core.enqueue(write(2, &[1]));
+        assert!(place(&mut core, &[(1, 1)]).is_empty());
+        assert!(core.settle_known().is_none(), "its entry is not durable yet");
+        assert_eq!(core.settle_appended().expect("the append").answers[0].0, 1);
+        assert_eq!(core.settle_known().expect("the duplicate").answers[0].0, 2);
+        assert!(core.is_idle());
+    }
+
+    #[test]
+    fn one_group_is_placed_at_a_time_and_two_are_in_flight() {
+        let mut core = StoreCore::new(Sequence::ZERO);
+        core.enqueue(write(1, &[1]));
+        let group = core.take_group().expect("a group");
+        core.enqueue(write(2, &[2]));
+        assert!(core.take_group().is_none(), "the first one is not placed yet");
+        core.place(group, &[None], &mut HashMap::new());
+        place(&mut core, &[]);
+        core.enqueue(write(3, &[3]));
+        assert!(core.take_group().is_none(), "two are in flight");
+        core.settle_appended();
+        assert!(core.take_group().is_some());
+    }
+
+    #[test]
+    fn a_failure_refuses_everything_and_sequences_go_on_from_disk() {
+        let mut core = StoreCore::new(Sequence::ZERO);
+        core.enqueue(write(1, &[1]));
+        place(&mut core, &[]);
+        core.enqueue(write(2, &[2]));
+        assert_eq!(core.fail(), [1, 2]);
+        assert!(core.is_idle());
+        core.resume(Sequence::ZERO);
+        core.enqueue(write(3, &[3]));
+        assert_eq!(place(&mut core, &[])[0].first(), Sequence::FIRST);
+    }
+}

@@ -1,0 +1,275 @@
+//! The admin API: the registry, the stores, and server-authored writes, as JSON over HTTP.
+//!
+//! Keeps: nothing is answered without the token. Here our errors become HTTP statuses.
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::StatusCode;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, Json, Path, Query, ServiceConfig};
+use actix_web::{HttpResponse, ResponseError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::handle::Server;
+use crate::actors::registry::{OpenStore, OpenStores, Resolve, ResolveError, WriteError};
+use crate::model::{Entry, EntryId, PublicKey, StoreId};
+use crate::services::RegistryError;
+use crate::storage::StorageError;
+
+/// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1_000;
+
+pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
+    let Some(token) = server.inner().admin_token.clone() else { return };
+    let authorized = from_fn(move |request: ServiceRequest, next: Next<_>| {
+        let allowed = is_authorized(&request, &token);
+        async move { if allowed { next.call(request).await } else { Err(Failure::Unauthorized.into()) } }
+    });
+    let largest = server.inner().shared.limits.message_bytes_max * 2;
+    let scope = web::scope("/admin")
+        .wrap(authorized)
+        .app_data(web::Data::new(server.clone()))
+        .app_data(
+            web::JsonConfig::default()
+                .limit(largest)
+                .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
+        )
+        .app_data(
+            web::QueryConfig::default()
+                .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
+        )
+        .route("/keys", web::get().to(list_keys))
+        .route("/keys/{key}", web::put().to(assign_key))
+        .route("/keys/{key}", web::get().to(show_key))
+        .route("/keys/{key}", web::delete().to(remove_key))
+        .route("/stores", web::get().to(list_stores))
+        .route("/stores/{store}", web::get().to(show_store))
+        .route("/stores/{store}/entries", web::post().to(write_entries));
+    config.service(scope);
+}
+
+/// Compares in a time that does not tell how much of the token was right.
+fn is_authorized(request: &ServiceRequest, token: &str) -> bool {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(given) = given.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
+    let differing = given.bytes().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    given.len() == token.len() && differing == 0
+}
+
+/// Why an admin request is not served.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(
+        "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
+    )]
+    Unauthorized,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("store {0:?} does not exist")]
+    NoSuchStore(StoreId),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the server is stopping: {0}")]
+    Stopping(#[from] actix::MailboxError),
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Registry(error) => Self::Registry(error),
+            ResolveError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl ResponseError for Failure {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
+            Self::NoSuchStore(_) | Self::Registry(RegistryError::NotMapped { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Registry(RegistryError::AlreadyAssigned { .. }) => StatusCode::CONFLICT,
+            Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Storage(_)
+            | Self::Stopping(_)
+            | Self::Write(
+                WriteError::Storage(_) | WriteError::Refused(_) | WriteError::Indefinite(_),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let error = self.to_string();
+        HttpResponse::build(self.status_code()).json(serde_json::json!({ "error": error }))
+    }
+}
+
+type Answer = Result<HttpResponse, Failure>;
+
+fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error: T::Err| Failure::Invalid(error.to_string()))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Assignment {
+    store_id: StoreId,
+}
+
+async fn assign_key(
+    server: web::Data<Server>,
+    key: Path<String>,
+    Json(assignment): Json<Assignment>,
+) -> Answer {
+    server.assign(name(&key)?, assignment.store_id.clone()).await?;
+    Ok(HttpResponse::Ok().json(assignment))
+}
+
+async fn show_key(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let store = server.registry().send(Resolve { key: name(&key)? }).await??;
+    Ok(HttpResponse::Ok().json(Assignment { store_id: store.feed.store().clone() }))
+}
+
+async fn remove_key(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let store_id = server.remove(name(&key)?).await?;
+    Ok(HttpResponse::Ok().json(Assignment { store_id }))
+}
+
+/// Which part of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageOf {
+    /// The name that the page begins after.
+    after: Option<String>,
+    count: Option<usize>,
+}
+
+impl PageOf {
+    fn count(&self) -> usize {
+        self.count.unwrap_or(PAGE).clamp(1, PAGE_MAX)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mapping {
+    public_key: PublicKey,
+    store_id: StoreId,
+}
+
+async fn list_keys(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+    let after = page.after.as_deref().map(name::<PublicKey>).transpose()?;
+    let registry = &server.inner().store_registry;
+    let listed = registry.list(after.as_ref(), page.count()).await?;
+    let keys = listed.into_iter().map(|(public_key, store_id)| Mapping { public_key, store_id });
+    let keys: Vec<Mapping> = keys.collect();
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "keys": keys })))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoreStatus {
+    store_id: StoreId,
+    /// Sequences have no gaps, so the head is the number of entries as well.
+    head: u64,
+    entries: u64,
+    bytes: u64,
+    subscribers: usize,
+}
+
+async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+    let storage = server.inner().storage.clone();
+    let stores =
+        web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
+    let after = page.after.as_deref().unwrap_or_default();
+    let wanted = stores.into_iter().filter(|store| store.as_str() > after).take(page.count());
+    let open = server.registry().send(OpenStores).await?;
+    let mut statuses = Vec::new();
+    for store in wanted {
+        let subscribers = open.iter().find(|handle| *handle.feed.store() == store);
+        let subscribers = subscribers.map_or(0, |handle| handle.feed.subscriber_count());
+        statuses.push(read_status(&server, store, subscribers).await?);
+    }
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "stores": statuses })))
+}
+
+async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
+    let store: StoreId = name(&store)?;
+    let storage = server.inner().storage.clone();
+    let stores =
+        web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
+    if !stores.contains(&store) {
+        return Err(Failure::NoSuchStore(store));
+    }
+    let open = server.registry().send(OpenStore { store: store.clone() }).await??;
+    let status = read_status(&server, store, open.feed.subscriber_count()).await?;
+    Ok(HttpResponse::Ok().json(status))
+}
+
+/// Opens the store, if it is not open, for as long as its idle timeout lets it.
+async fn read_status(
+    server: &Server,
+    store_id: StoreId,
+    subscribers: usize,
+) -> Result<StoreStatus, Failure> {
+    let open = server.registry().send(OpenStore { store: store_id.clone() }).await??;
+    let (head, bytes) = (open.feed.head().get(), open.feed.log().bytes());
+    Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewEntries {
+    #[serde(default = "run_handlers_by_default")]
+    run_handlers: bool,
+    entries: Vec<NewEntry>,
+}
+
+const fn run_handlers_by_default() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewEntry {
+    id: Option<String>,
+    event: String,
+    primary_key: String,
+    payload: String,
+}
+
+impl NewEntry {
+    fn into_entry(self, slot: usize) -> Result<Entry, Failure> {
+        let invalid = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::Invalid(format!("entry {slot}: {what}: {error}"))
+        };
+        let id = match self.id {
+            None => EntryId::now(),
+            Some(text) => text.parse().map_err(|error| invalid("id is not a UUID", &error))?,
+        };
+        let payload = BASE64.decode(&self.payload);
+        let payload = payload.map_err(|error| invalid("payload is not base64", &error))?.into();
+        Ok(Entry { id, event: self.event, primary_key: self.primary_key, payload })
+    }
+}
+
+async fn write_entries(
+    server: web::Data<Server>,
+    store: Path<String>,
+    Json(new): Json<NewEntries>,
+) -> Answer {
+    let entries = new.entries.into_iter().enumerate().map(|(slot, entry)| entry.into_entry(slot));
+    let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
+    let written = server.write_to_store(name(&store)?, entries, new.run_handlers).await?;
+    let sequences: Vec<u64> = written.sequence_numbers.iter().map(|s| s.get()).collect();
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "sequenceNumbers": sequences })))
+}

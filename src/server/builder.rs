@@ -1,0 +1,115 @@
+//! From services to a running server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use actix::{Actor, Addr};
+
+use super::handle::{Inner, Server};
+use super::threads::StoreThreads;
+use super::watchdog;
+use crate::actors::connections::Connections;
+use crate::actors::metrics::Metrics;
+use crate::actors::registry::RegistryActor;
+use crate::actors::session::shared::Shared;
+use crate::actors::store::StoreDeps;
+use crate::model::Limits;
+use crate::services::origin_policy::OriginPolicy;
+use crate::services::{Auth, StoreRegistry};
+use crate::storage::Storage;
+
+/// The server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The threads for stores could not be started.
+    #[error("the threads for stores could not be started: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Collects what a server is made of. [`Server::builder`] takes what it cannot do without.
+pub struct Builder {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) registry: Arc<dyn StoreRegistry>,
+    pub(super) auth: Arc<dyn Auth>,
+    pub(super) limits: Limits,
+    pub(super) origins: OriginPolicy,
+    pub(super) admin_token: Option<String>,
+    pub(super) store_threads: usize,
+}
+
+impl Builder {
+    /// What clients may make the server hold.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Which web pages may open a WebSocket.
+    #[must_use]
+    pub fn origins(mut self, origins: OriginPolicy) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// What the admin API asks for as its bearer token. Without one there is no admin API.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.admin_token = Some(token.into());
+        self
+    }
+
+    /// How many threads stores run on; by default half as many as there are cores, and at least one.
+    #[must_use]
+    pub fn store_threads(mut self, count: usize) -> Self {
+        self.store_threads = count;
+        self
+    }
+
+    /// Starts the server: from now on it can be written to from code, and be mounted.
+    pub fn start(self) -> Result<Server, StartError> {
+        let threads = StoreThreads::start(self.store_threads)?;
+        let metrics = Arc::new(Metrics::default());
+        let limits = Arc::new(self.limits);
+        let connections = Arc::new(Connections::new(limits.connections_max));
+        let removals = Arc::new(AtomicU64::new(0));
+        let deps = StoreDeps {
+            storage: self.storage.clone(),
+            metrics: metrics.clone(),
+            idle_timeout: limits.store_idle_timeout,
+        };
+        let actor = RegistryActor::new(
+            self.registry.clone(),
+            Arc::new(deps),
+            limits.clone(),
+            connections.clone(),
+            removals.clone(),
+            threads.arbiters().to_vec(),
+            Arc::new(|_| ()),
+        );
+        let registry = start_actor(actor, &threads);
+        watchdog::start(&connections, &metrics, limits.stall_timeout, &threads);
+        let shared = Shared {
+            remote_id: self.storage.remote_id(),
+            auth: self.auth,
+            registry,
+            limits,
+            connections,
+            metrics,
+            removals,
+            write_bytes_in_flight: AtomicUsize::new(0),
+        };
+        Ok(Server::new(Inner {
+            shared: Arc::new(shared),
+            storage: self.storage,
+            origins: self.origins,
+            admin_token: self.admin_token,
+            store_registry: self.registry,
+            threads,
+        }))
+    }
+}
+
+fn start_actor(actor: RegistryActor, threads: &StoreThreads) -> Addr<RegistryActor> {
+    RegistryActor::start_in_arbiter(&threads.arbiters()[0], |_| actor)
+}

@@ -1,0 +1,134 @@
+//! The handle of a running server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use actix_web::web::ServiceConfig;
+
+use super::builder::Builder;
+use super::routes;
+use super::threads::StoreThreads;
+use crate::actors::registry::{
+    Assign, FinishStores, RegistryActor, Remove, WriteError, WriteToStore, Written,
+};
+use crate::actors::session::shared::Shared;
+use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
+use crate::services::origin_policy::OriginPolicy;
+use crate::services::{Auth, RegistryError, StoreRegistry};
+use crate::storage::Storage;
+
+/// A running server. Cheap to clone; all clones are the same server. It runs until [`Server::shutdown`].
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) origins: OriginPolicy,
+    pub(super) admin_token: Option<String>,
+    pub(super) store_registry: Arc<dyn StoreRegistry>,
+    pub(super) threads: StoreThreads,
+}
+
+impl Server {
+    /// What a server cannot do without: where entries are kept, which store a key has, and what a key may do.
+    pub fn builder(
+        storage: Arc<dyn Storage>,
+        registry: Arc<dyn StoreRegistry>,
+        auth: Arc<dyn Auth>,
+    ) -> Builder {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Builder {
+            storage,
+            registry,
+            auth,
+            limits: Limits::default(),
+            origins: OriginPolicy::default(),
+            admin_token: None,
+            store_threads: (cores / 2).max(1),
+        }
+    }
+
+    pub(super) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// Mounts the WebSocket at `/eventlog`, below whatever scope `config` belongs to.
+    pub fn configure(&self, config: &mut ServiceConfig) {
+        routes::configure_sockets(self, config);
+    }
+
+    /// Mounts `/healthz`, `/readyz`, `/metrics`, and with a token the admin API at `/admin`.
+    pub fn configure_operations(&self, config: &mut ServiceConfig) {
+        routes::configure_operations(self, config);
+    }
+
+    /// This server's own id, as clients see it.
+    pub fn remote_id(&self) -> RemoteId {
+        self.0.shared.remote_id
+    }
+
+    /// The address of the `RegistryActor`, for code that prefers messages: it takes [`WriteToStore`], [`Assign`] and
+    /// [`Remove`].
+    pub fn registry(&self) -> &Addr<RegistryActor> {
+        &self.0.shared.registry
+    }
+
+    /// Appends entries of the server's own to a store; resolves once they are durable. Dropped, the write goes on.
+    pub async fn write_to_store(
+        &self,
+        store_id: StoreId,
+        entries: Vec<Entry>,
+        run_handlers: bool,
+    ) -> Result<Written, WriteError> {
+        let write = WriteToStore { store_id, entries, run_handlers };
+        let sent = self.registry().send(write).await;
+        sent.unwrap_or_else(|error| Err(WriteError::Indefinite(error.to_string().into())))
+    }
+
+    /// Maps a key to a store, durably. An existing other mapping is an error.
+    pub async fn assign(
+        &self,
+        public_key: PublicKey,
+        store_id: StoreId,
+    ) -> Result<(), RegistryError> {
+        let sent = self.registry().send(Assign { public_key, store_id }).await;
+        sent.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// Removes the mapping of a key, durably; its live subscriptions end with an error. Tells which store it had.
+    pub async fn remove(&self, public_key: PublicKey) -> Result<StoreId, RegistryError> {
+        let sent = self.registry().send(Remove { public_key }).await;
+        sent.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the
+    /// stores. Whatever is not done after `timeout` is cut off. Storage stays open; it is the caller's to close.
+    pub async fn shutdown(&self, timeout: Duration) {
+        let connections = &self.0.shared.connections;
+        connections.shut_down();
+        let deadline = tokio::time::Instant::now() + timeout;
+        while connections.count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if connections.count() > 0 {
+            log::warn!("{} connections cut off at shutdown", connections.count());
+        }
+        let finished = tokio::time::timeout_at(deadline, self.registry().send(FinishStores)).await;
+        if finished.is_err() {
+            log::warn!("stores cut off at shutdown");
+        }
+        let inner = self.0.clone();
+        // Joining threads blocks; a panic in there was logged.
+        let _ = tokio::task::spawn_blocking(move || inner.threads.stop()).await;
+    }
+}
+
+fn unavailable(error: actix::MailboxError) -> RegistryError {
+    RegistryError::Unavailable { key: None, message: error.to_string().into() }
+}

@@ -1,0 +1,25 @@
+//! The server as a value: built from its services, mounted into an actix-web application, used from code.
+//!
+//! Keeps: nothing is global; two servers in one process share nothing but their code. Stores run on threads of the
+//! server's own, sessions on the workers of the application that it is mounted in. Leaves out: configuration files, signals
+//! and printing (the binary).
+
+mod admin;
+mod builder;
+mod handle;
+mod listen;
+mod metrics;
+mod routes;
+mod socket;
+mod threads;
+mod watchdog;
+
+pub use builder::{Builder, StartError};
+pub use handle::Server;
+pub use listen::{Listen, listen};
+pub use socket::on_connect;
+
+pub use crate::actors::registry::{
+    Assign, RegistryActor, Remove, WriteError, WriteToStore, Written,
+};
+pub use crate::core::validate::{EntryFault, InvalidBatch};

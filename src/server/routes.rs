@@ -1,0 +1,81 @@
+//! The server's routes: the WebSocket, and what operators look at.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::web::{self, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use actix_web_actors::ws::{WebsocketContext, handshake};
+use futures_util::stream;
+
+use super::admin;
+use super::handle::Server;
+use super::metrics;
+use super::socket::Severable;
+use crate::actors::connections::{Refused, Sever};
+use crate::actors::inbox::Inbox;
+use crate::actors::session::Session;
+use crate::actors::session::msgpack::MsgpackWire;
+use crate::actors::session::wire::Wire;
+
+pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
+    let server = server.clone();
+    let upgrade = move |request: HttpRequest, payload: Payload| {
+        let shared = &server.inner().shared;
+        let wire = MsgpackWire::new(shared.remote_id, &shared.limits);
+        let upgraded = upgrade(&server, &request, payload, wire);
+        async move { upgraded }
+    };
+    config.route("/eventlog", web::get().to(upgrade));
+}
+
+pub(super) fn configure_operations(server: &Server, config: &mut ServiceConfig) {
+    let ready = server.clone();
+    let shown = server.clone();
+    config
+        .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
+        .route("/readyz", web::get().to(move || std::future::ready(readiness(&ready))))
+        .route("/metrics", web::get().to(move || std::future::ready(metrics::show(&shown))));
+    admin::configure(server, config);
+}
+
+fn readiness(server: &Server) -> HttpResponse {
+    match server.inner().storage.ready() {
+        Ok(()) => HttpResponse::Ok().body("ready\n"),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    }
+}
+
+/// Turns a request into a session.
+fn upgrade<W: Wire>(
+    server: &Server,
+    request: &HttpRequest,
+    payload: Payload,
+    wire: W,
+) -> Result<HttpResponse, actix_web::Error> {
+    let shared = &server.inner().shared;
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if !server.inner().origins.allows(header(ORIGIN), header(HOST)) {
+        shared.metrics.connections_refused.inc();
+        return Ok(HttpResponse::Forbidden().body("this origin is not allowed\n"));
+    }
+    let mut response = handshake(request)?;
+    let inbox = Arc::new(Inbox::new());
+    let sever = request.conn_data::<Severable>().map(|socket| Box::new(socket.sever()) as Sever);
+    let place = match shared.connections.enter(inbox.clone(), sever) {
+        Ok(place) => place,
+        Err(refused) => {
+            shared.metrics.connections_refused.inc();
+            return Ok(refusal(refused));
+        }
+    };
+    let session = Session::new(shared.clone(), inbox, place, wire, payload);
+    // The session reads the payload itself; the context's own decoder gets nothing.
+    Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
+}
+
+fn refusal(refused: Refused) -> HttpResponse {
+    HttpResponse::ServiceUnavailable()
+        .insert_header(("retry-after", "5"))
+        .body(format!("{refused}\n"))
+}

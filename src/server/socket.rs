@@ -1,0 +1,64 @@
+//! What the server does to the sockets of its connections.
+
+use std::any::Any;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+use socket2::{SockRef, Socket, TcpKeepalive};
+
+/// A peer that acknowledges nothing for so long is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// An idle connection is probed after so long.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A second handle to a connection's socket, with which the watchdog can end it.
+pub(super) struct Severable(Arc<Socket>);
+
+impl Severable {
+    pub(super) fn sever(&self) -> impl Fn() + Send + Sync + use<> {
+        let socket = self.0.clone();
+        move || {
+            if let Err(error) = socket.shutdown(Shutdown::Both) {
+                log::debug!("severing a connection: {error}");
+            }
+        }
+    }
+}
+
+/// To be given to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) by applications that mount the server:
+/// sends small messages at once, ends connections whose peer is gone, and lets the watchdog end those that do not read.
+///
+/// Without it everything works, but a client that stops reading keeps its connection until its socket fails.
+pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    let options = [
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_keepalive(&keepalive),
+        set_user_timeout(&socket),
+    ];
+    for error in options.into_iter().filter_map(Result::err) {
+        log::debug!("socket option refused: {error}");
+    }
+    match stream.as_fd().try_clone_to_owned() {
+        Ok(fd) => {
+            extensions.insert(Severable(Arc::new(Socket::from(fd))));
+        }
+        Err(error) => log::warn!("connection cannot be watched: {error}"),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set_user_timeout(socket: &Socket) -> std::io::Result<()> {
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_user_timeout(_: &Socket) -> std::io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Severs connections that take no bytes, from outside their sessions.
+//!
+//! A session whose client does not read is not polled: no timer of its own would fire. `TCP_USER_TIMEOUT` (see
+//! `socket`) closes what acknowledges nothing at all; this round catches what takes a byte now and then.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::threads::StoreThreads;
+use crate::actors::connections::Connections;
+use crate::actors::metrics::Metrics;
+
+/// Starts the rounds; they end with the server.
+pub(super) fn start(
+    connections: &Arc<Connections>,
+    metrics: &Arc<Metrics>,
+    stall_timeout: Duration,
+    threads: &StoreThreads,
+) {
+    let rounds = rounds(Arc::downgrade(connections), metrics.clone(), stall_timeout);
+    // Refused only by a thread that has stopped.
+    threads.arbiters()[0].spawn(rounds);
+}
+
+async fn rounds(connections: Weak<Connections>, metrics: Arc<Metrics>, stall_timeout: Duration) {
+    let millis_max = stall_timeout.as_millis() as u64;
+    let pause = (stall_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(connections) = connections.upgrade() else { return };
+        let severed = connections.sever_stalled(millis_max);
+        if severed > 0 {
+            log::warn!("{severed} stalled connections severed");
+            metrics.connections_stalled.inc_by(severed as u64);
+        }
+    }
+}

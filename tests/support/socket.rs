@@ -1,0 +1,129 @@
+//! A client that is nothing but a socket: it sends what it is told and shows what comes.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use eventlog_server::model::{Batch, Entry, PublicKey, Sequence};
+use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::{
+    Response, decode_response, encode_request_changes, encode_write,
+};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// Longer than anything takes that is going to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Socket {
+    pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+/// A refusal as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub request_tag: String,
+    pub id: Option<u64>,
+    pub public_key: Option<String>,
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+impl Socket {
+    /// Connects and takes the `Hello`.
+    pub async fn connect(url: &str) -> Self {
+        let mut socket = Self::connect_only(url).await;
+        assert!(matches!(socket.next().await, Response::Hello { .. }));
+        socket
+    }
+
+    pub async fn connect_only(url: &str) -> Self {
+        let (stream, _) = connect_async(url).await.expect("a connection");
+        Self { stream }
+    }
+
+    pub async fn send(&mut self, bytes: BytesMut) {
+        self.stream.send(Message::Binary(bytes.freeze())).await.expect("sent");
+    }
+
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.expect("sent");
+    }
+
+    pub async fn write(&mut self, key: &PublicKey, id: u64, batch: &Batch) {
+        let mut bytes = BytesMut::new();
+        encode_write(&mut bytes, key, id, batch);
+        self.send(bytes).await;
+    }
+
+    pub async fn subscribe(&mut self, key: &PublicKey, start: u64) {
+        let mut bytes = BytesMut::new();
+        let start = Sequence::new(start).expect("a sequence");
+        encode_request_changes(&mut bytes, key, start);
+        self.send(bytes).await;
+    }
+
+    /// The next WebSocket message, whatever it is.
+    pub async fn next_message(&mut self) -> Option<Message> {
+        let next = tokio::time::timeout(PATIENCE, self.stream.next()).await;
+        next.expect("something comes in time")?.ok()
+    }
+
+    /// The next message of the protocol.
+    pub async fn next(&mut self) -> Response {
+        loop {
+            match self.next_message().await.expect("an open connection") {
+                Message::Binary(bytes) => return decode_response(&bytes).expect("a response"),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("expected a message, got {other:?}"),
+            }
+        }
+    }
+
+    pub async fn next_ack(&mut self) -> (u64, Vec<u64>) {
+        match self.next().await {
+            Response::Ack { id, sequences } => (id, sequences.iter().map(|s| s.get()).collect()),
+            other => panic!("expected an ack, got {other:?}"),
+        }
+    }
+
+    pub async fn next_changes(&mut self) -> Vec<(u64, Entry)> {
+        match self.next().await {
+            Response::Changes(view) => {
+                view.iter().map(|(sequence, entry)| (sequence.get(), entry.to_entry())).collect()
+            }
+            other => panic!("expected changes, got {other:?}"),
+        }
+    }
+
+    /// Changes until `count` entries have come.
+    pub async fn next_entries(&mut self, count: usize) -> Vec<(u64, Entry)> {
+        let mut entries = Vec::new();
+        while entries.len() < count {
+            entries.extend(self.next_changes().await);
+        }
+        assert_eq!(entries.len(), count, "not more than expected");
+        entries
+    }
+
+    pub async fn next_refusal(&mut self) -> Refusal {
+        match self.next().await {
+            Response::Error { request_tag, id, public_key, code, message } => {
+                Refusal { request_tag, id, public_key, code, message }
+            }
+            other => panic!("expected an error, got {other:?}"),
+        }
+    }
+
+    /// The code that the connection is closed with; messages before it are passed over.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        loop {
+            match self.next_message().await {
+                Some(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    }
+}
