@@ -10,13 +10,14 @@ use tokio::sync::oneshot;
 
 use super::database::{Durability, Trees};
 use super::keyspace::Keyspace;
+use super::ops::Ops;
 use crate::storage::{AppendError, StorageError};
 
 type Answer = oneshot::Sender<Result<(), AppendError>>;
 
 struct Job {
     keyspace: Keyspace,
-    batch: sled::Batch,
+    ops: Ops,
     answer: Answer,
 }
 
@@ -56,7 +57,7 @@ impl Committer {
     pub(super) fn commit(
         &self,
         keyspace: Keyspace,
-        batch: sled::Batch,
+        ops: Ops,
     ) -> oneshot::Receiver<Result<(), AppendError>> {
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.shared.queue.lock();
@@ -64,7 +65,7 @@ impl Committer {
             let _ = answer.send(Err(AppendError::Definite("the database is closed".into())));
             return receiver;
         }
-        queue.jobs.push(Job { keyspace, batch, answer });
+        queue.jobs.push(Job { keyspace, ops, answer });
         drop(queue);
         self.shared.wake.notify_one();
         receiver
@@ -104,7 +105,7 @@ fn run(shared: &Shared, trees: &Trees, directory: &File) -> Result<(), StorageEr
         let (batches, answers) = split(jobs);
         let outcome = batches
             .into_iter()
-            .try_for_each(|(keyspace, batch)| trees.get(keyspace).apply_batch(batch))
+            .try_for_each(|(keyspace, ops)| trees.get(keyspace).apply_batch(ops.into_batch()))
             .and_then(|()| sync(trees, directory))
             .map_err(|error| AppendError::Indefinite(error.to_string().into()));
         for answer in answers {
@@ -114,14 +115,17 @@ fn run(shared: &Shared, trees: &Trees, directory: &File) -> Result<(), StorageEr
     }
 }
 
-fn split(jobs: Vec<Job>) -> (Vec<(Keyspace, sled::Batch)>, Vec<Answer>) {
-    let mut batches = Vec::with_capacity(jobs.len());
+fn split(jobs: Vec<Job>) -> (Vec<(Keyspace, Ops)>, Vec<Answer>) {
+    let mut merged: Vec<(Keyspace, Ops)> = Vec::new();
     let mut answers = Vec::with_capacity(jobs.len());
     for job in jobs {
-        batches.push((job.keyspace, job.batch));
+        match merged.iter_mut().find(|(keyspace, _)| *keyspace == job.keyspace) {
+            Some((_, ops)) => ops.extend(job.ops),
+            None => merged.push((job.keyspace, job.ops)),
+        }
         answers.push(job.answer);
     }
-    (batches, answers)
+    (merged, answers)
 }
 
 fn sync(trees: &Trees, directory: &File) -> sled::Result<()> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::commit::{self, Committer};
 use super::keyspace::Keyspace;
+use super::ops::{Ops, VALUE_BYTES_MAX};
 use crate::model::RemoteId;
 use crate::storage::{AppendError, StorageError};
 
@@ -140,17 +141,24 @@ impl Database {
         Ok(Tree { trees: self.inner.trees.clone(), keyspace })
     }
 
-    /// Queues `batch` and resolves once it is durable, or once that failed. It is stored whole or not at all.
+    /// Queues `ops` and resolves once it is durable, or once that failed. It is stored whole or not at all.
     ///
     /// Commits become durable in the order of these calls; whatever is queued together, by anyone, shares one sync.
-    /// Queueing happens within the call; a dropped future takes nothing back.
+    /// Queueing happens within the call; a dropped future takes nothing back. A value above [`VALUE_BYTES_MAX`] is
+    /// refused.
     pub fn commit(
         &self,
         keyspace: Keyspace,
-        batch: sled::Batch,
+        ops: Ops,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
-        let answer = self.inner.committer.commit(keyspace, batch);
+        let longest = ops.value_bytes_longest();
+        let answer = if longest > VALUE_BYTES_MAX {
+            Err(format!("a value of {longest} bytes, {VALUE_BYTES_MAX} are the most"))
+        } else {
+            Ok(self.inner.committer.commit(keyspace, ops))
+        };
         async move {
+            let answer = answer.map_err(|refusal| AppendError::Definite(refusal.into()))?;
             answer.await.unwrap_or_else(|_| {
                 Err(AppendError::Indefinite("the commit thread ended before it answered".into()))
             })
@@ -174,10 +182,10 @@ mod tests {
         runtime.block_on(future)
     }
 
-    fn one(key: &str, value: &str) -> sled::Batch {
-        let mut batch = sled::Batch::default();
-        batch.insert(key, value);
-        batch
+    fn one(key: &str, value: &str) -> Ops {
+        let mut ops = Ops::default();
+        ops.insert(key, value);
+        ops
     }
 
     #[test]
@@ -208,5 +216,16 @@ mod tests {
         database.close().expect("closed");
         let answer = database.commit(Keyspace::Registry, one("a", "1")).now_or_never();
         assert!(matches!(answer, Some(Err(AppendError::Definite(_)))));
+    }
+
+    #[test]
+    fn an_outsized_value_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let value = "x".repeat(VALUE_BYTES_MAX + 1);
+        let answer = wait(database.commit(Keyspace::Registry, one("a", &value)));
+        assert!(matches!(answer, Err(AppendError::Definite(_))));
+        let tree = database.tree(Keyspace::Registry).expect("a tree");
+        assert_eq!(tree.get("a"), Ok(None));
     }
 }

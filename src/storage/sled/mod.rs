@@ -6,6 +6,8 @@
 mod commit;
 mod database;
 mod keyspace;
+mod ops;
 
 pub use database::{Database, DatabaseOptions, Durability, OpenError, Tree};
 pub use keyspace::Keyspace;
+pub use ops::{Ops, VALUE_BYTES_MAX};

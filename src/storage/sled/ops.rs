@@ -1,0 +1,52 @@
+//! What a commit changes in one tree.
+
+use sled::IVec;
+
+/// The longest value that may be committed, in bytes: a tree page full of such values still goes into sled's log and
+/// never becomes a file of its own, which a sync of the log would miss.
+pub const VALUE_BYTES_MAX: usize = 60_000;
+
+/// Changes to one tree, stored whole or not at all. Of several changes to a key the last one counts.
+#[derive(Clone, Debug, Default)]
+pub struct Ops {
+    ops: Vec<(IVec, Option<IVec>)>,
+}
+
+impl Ops {
+    /// Sets `key` to `value`, of at most [`VALUE_BYTES_MAX`] bytes.
+    pub fn insert(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
+        self.ops.push((key.into(), Some(value.into())));
+    }
+
+    /// Removes `key`, if it is there.
+    pub fn remove(&mut self, key: impl Into<IVec>) {
+        self.ops.push((key.into(), None));
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// The length of its longest value.
+    pub(super) fn value_bytes_longest(&self) -> usize {
+        let values = self.ops.iter().filter_map(|(_, value)| value.as_ref());
+        values.map(|value| value.len()).max().unwrap_or(0)
+    }
+
+    /// Adds `later` behind what is here.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.ops.extend(later.ops);
+    }
+
+    pub(super) fn into_batch(self) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (key, value) in self.ops {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch
+    }
+}
