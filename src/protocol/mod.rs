@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub mod msgpack;
+pub mod rpc;
 
 /// The kinds of refusal that a client is told, as they are spelled on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,35 @@
+//! The wire of Effect 4.1's event log clients (`EventLogRemote`, unencrypted, over `SchemaBinary` RPC).
+//!
+//! A connection carries frames ([`FrameReader`]); each holds an [`Envelope`]: a request, an answer, or a word about the
+//! connection. A request's payload is a [`Call`]. It is answered by an exit ([`Answer`], [`encode_acks`]), a feed by
+//! chunks before that ([`encode_changes`]). Both directions are here, for the server and for the client.
+//!
+//! Keeps: what is decoded is borrowed from the frame, whatever a length claims nothing is allocated for it, and no
+//! bytes panic. Leaves out: connections, time, and who may do what. `docs/PROTOCOL-RPC.md` says how the server uses it.
+
+mod answer;
+mod call;
+mod changes;
+mod envelope;
+mod exit;
+mod fields;
+mod frame;
+mod ids;
+mod received;
+mod rows;
+mod varint;
+mod window;
+mod write;
+
+pub use answer::{Acks, Answer, ErrorCode, HelloResponse, ProtocolError, encode_acks};
+pub use call::{Authenticate, Call, CallError, Changes, Part};
+pub use changes::{EncodedRemoteEntries, Run, encode_changes};
+pub use envelope::{Envelope, Headers, REQUEST_ID_BYTES_MAX, Request, RequestId, RequestIdRef};
+pub use exit::{Cause, Exit, Reason, decode_defect};
+pub use frame::{FRAME_BODY_BYTES_MAX, FrameError, FrameReader, payload_is_complete_frame};
+pub use received::{ChangesValue, ChangesValues, RemoteEntries};
+pub use window::Malformed;
+pub use write::{BatchError, InvalidBatch, WriteEntries, encode_write_entries};
+
+#[cfg(test)]
+mod vectors;

@@ -1,0 +1,149 @@
+//! Reads values out of a stretch of bytes whose end is known.
+//!
+//! Keeps: nothing is read beyond the end, nothing is copied, nothing is allocated.
+
+use super::varint::INT_MAX;
+
+/// Bytes that are not what the protocol says they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed: expected {expected}")]
+pub struct Malformed {
+    /// What should have been there.
+    pub expected: &'static str,
+}
+
+impl Malformed {
+    /// Not `expected`.
+    pub(super) const fn new(expected: &'static str) -> Self {
+        Self { expected }
+    }
+}
+
+/// A stretch of bytes and how far it has been read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Window<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// How many bytes are unread.
+    pub(super) const fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// An error unless everything was read.
+    pub(super) fn end(&self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::new("no more bytes")) }
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (byte, rest) = self.rest.split_first().ok_or(Malformed::new("another byte"))?;
+        self.rest = rest;
+        Ok(*byte)
+    }
+
+    pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
+        let split = usize::try_from(count).ok().and_then(|count| self.rest.split_at_checked(count));
+        let (taken, rest) = split.ok_or(Malformed::new("as many bytes as announced"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let split = self.rest.split_first_chunk();
+        let (taken, rest) = split.ok_or(Malformed::new("a value of fixed size"))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    /// All that is unread.
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// A uvarint that is a length, a count or an id.
+    pub(super) fn uvarint(&mut self) -> Result<u64, Malformed> {
+        let value = self.varint(10)?;
+        if value > INT_MAX { Err(Malformed::new("a number up to 2^53-1")) } else { Ok(value) }
+    }
+
+    /// A length, then as many bytes.
+    pub(super) fn sized(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.uvarint()?;
+        self.take(length)
+    }
+
+    /// A signed integer.
+    pub(super) fn int(&mut self) -> Result<i64, Malformed> {
+        let code = self.varint(10)?;
+        let magnitude = code >> 1;
+        if magnitude > INT_MAX {
+            return Err(Malformed::new("an integer of at most 53 bits"));
+        }
+        let value = magnitude.cast_signed();
+        Ok(if code & 1 == 1 { -value } else { value })
+    }
+
+    /// The tag of a struct's field: an id of 32 bits and a kind of three.
+    pub(super) fn field_tag(&mut self) -> Result<(u32, u8), Malformed> {
+        let tag = self.varint(5)?;
+        Ok(((tag >> 3) as u32, tag as u8 & 7))
+    }
+
+    /// Passes over a varint of any length.
+    pub(super) fn skip_varint(&mut self) -> Result<(), Malformed> {
+        while self.byte()? >= 0x80 {}
+        Ok(())
+    }
+
+    /// The number of elements that follow, each of which takes at least one byte.
+    pub(super) fn count(&mut self) -> Result<u64, Malformed> {
+        let count = self.uvarint()?;
+        if count > self.rest.len() as u64 {
+            return Err(Malformed::new("a count that the bytes can hold"));
+        }
+        Ok(count)
+    }
+
+    fn varint(&mut self, bytes_max: usize) -> Result<u64, Malformed> {
+        let mut value = 0_u64;
+        for at in 0..bytes_max {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if at == 9 && bits > 1 {
+                break;
+            }
+            value |= bits << (7 * at);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed::new("a shorter varint"))
+    }
+}
+
+/// The bytes as text.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::new("UTF-8"))
+}
+
+/// The bytes of one int and nothing else.
+pub(super) fn whole_int(bytes: &[u8]) -> Result<i64, Malformed> {
+    let mut window = Window::new(bytes);
+    let value = window.int()?;
+    window.end()?;
+    Ok(value)
+}
+
+/// `value` as a natural number.
+pub(super) fn natural(value: i64) -> Result<u64, Malformed> {
+    u64::try_from(value).map_err(|_| Malformed::new("a natural number"))
+}
