@@ -84,8 +84,8 @@ pub trait Events: 'static {
 
 /// A list of events that `E` is part of. `At` is where: the compiler finds it.
 #[diagnostic::on_unimplemented(
-    message = "`{E}` is not among the events `{Self}`",
-    label = "not an event of this group, or it has a handler already"
+    message = "`{E}` is not an event of this group, or it has a handler already",
+    label = "the events left: `{Self}`"
 )]
 pub trait Holds<E, At> {
     /// The list without `E`.

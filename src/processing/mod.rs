@@ -12,9 +12,22 @@ mod committed;
 mod event;
 mod handlers;
 pub mod journal;
+mod processor;
+mod reactivity;
+mod replay;
+mod stats;
+mod writer;
 
 pub use codec::{CodecError, Msgpack, PayloadCodec};
 pub use committed::{Committed, Conflict};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use handlers::{Handlers, Outcome};
 pub use journal::{EventJournal, JournalError, MemoryJournal};
+pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
+pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
+pub use replay::ReadFeed;
+pub use stats::ProcessingStats;
+pub use writer::{WriteError, WriteOutcome, WriteToStore, Writer};
+
+#[cfg(test)]
+mod tests;

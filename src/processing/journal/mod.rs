@@ -9,6 +9,7 @@ mod suite;
 
 pub use memory::MemoryJournal;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -135,45 +136,51 @@ pub trait Effect: Send {
     fn wants(&self, event: &str) -> bool;
 
     /// Runs on one entry, before it is journaled and after all before it were, durably. Failures are its own to deal
-    /// with: the entry counts as processed.
+    /// with: the entry counts as processed. A break ends the write before the entry is journaled.
     fn run(
         &mut self,
         entry: Arc<RemoteEntry>,
         conflicts: Conflicts,
-    ) -> impl Future<Output = ()> + Send;
+    ) -> impl Future<Output = ControlFlow<()>> + Send;
 }
 
 impl dyn EventJournal {
     /// Takes `entries` of `origin`, ascending by sequence, over into the journal, running `effect` on each it wants;
-    /// those journaled before are passed over. Then moves the position behind `through`, so that sequences without
-    /// an entry here stay passed over.
+    /// then moves the position behind `through`, so that sequences without an entry here stay passed over.
+    ///
+    /// `next` is where the journal is known to stand: entries before it are passed over. It moves on with every
+    /// durable append, and so stays right after an error or a dropped future; after an error the journal itself may
+    /// tell a position that is not durable.
     ///
     /// The effect of one entry begins after the one before is durable in the journal: after a crash at most one
     /// effect is repeated, and after an error or a dropped future that of the entry which was under way.
     pub async fn write_from_remote(
         &self,
         origin: RemoteId,
+        next: &mut Sequence,
         entries: Vec<RemoteEntry>,
         through: Sequence,
         effect: &mut impl Effect,
     ) -> Result<(), JournalError> {
-        let start = self.next_remote_sequence(origin).await?;
-        let mut next = start;
         // Not journaled yet, and of no interest to the lookups below: a conflict has an event that is wanted.
         let mut pending = Vec::new();
+        let start = *next;
         for entry in entries.into_iter().skip_while(|entry| entry.remote_sequence < start) {
             let sequence = entry.remote_sequence;
             let entry = Arc::new(entry);
             pending.push(Arc::clone(&entry));
             if effect.wants(&entry.entry.event) {
                 let conflicts = self.conflicts(origin, &entry.entry).await?;
-                effect.run(entry, conflicts).await;
+                if effect.run(entry, conflicts).await.is_break() {
+                    return Ok(());
+                }
                 self.append(origin, std::mem::take(&mut pending), sequence).await?;
-                next = sequence.next();
+                *next = sequence.next();
             }
         }
-        if through >= next {
+        if through >= *next {
             self.append(origin, pending, through).await?;
+            *next = through.next();
         }
         Ok(())
     }

@@ -28,9 +28,10 @@ impl Effect for Recorder {
         event != "passed"
     }
 
-    async fn run(&mut self, entry: Arc<RemoteEntry>, conflicts: Conflicts) {
+    async fn run(&mut self, entry: Arc<RemoteEntry>, conflicts: Conflicts) -> ControlFlow<()> {
         let sequences = conflicts.entries.iter().map(|entry| entry.remote_sequence.get());
         self.0.push((entry.remote_sequence.get(), sequences.collect()));
+        ControlFlow::Continue(())
     }
 }
 
@@ -42,8 +43,11 @@ async fn write(
 ) -> Vec<(u64, Vec<u64>)> {
     let mut recorder = Recorder::default();
     let through = Sequence::new(through).expect("a sequence");
-    let written = journal.write_from_remote(origin(store), entries, through, &mut recorder);
+    let mut next = journal.next_remote_sequence(origin(store)).await.expect("read");
+    let written =
+        journal.write_from_remote(origin(store), &mut next, entries, through, &mut recorder);
     written.await.expect("written");
+    assert_eq!(journal.next_remote_sequence(origin(store)).await.expect("read"), next);
     recorder.0
 }
 
