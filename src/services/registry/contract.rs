@@ -93,6 +93,7 @@ async fn lists_come_in_pages_in_key_order(registry: &dyn StoreRegistry) {
             let after = listed.last().map(|(key, _): &(PublicKey, StoreId)| key.clone());
             let page = registry.list(after.as_ref(), count).await.expect("a page");
             assert!(page.len() <= count);
+            assert!(page.iter().all(|(key, _)| Some(key) > after.as_ref()), "pages overlap");
             if page.is_empty() {
                 break;
             }

@@ -7,6 +7,8 @@
 mod contract;
 mod dev;
 mod memory;
+mod sled;
 
 pub use dev::{DEV_STORE, DevRegistry};
 pub use memory::MemoryRegistry;
+pub use sled::SledRegistry;
