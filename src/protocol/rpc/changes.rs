@@ -75,20 +75,11 @@ impl EncodedRemoteEntries {
         self.withheld
     }
 
-    /// The sequences of the entries, in order.
-    pub fn sequences(&self) -> impl ExactSizeIterator<Item = Sequence> + '_ {
-        self.index.iter().map(|row| row.sequence)
-    }
-
-    /// The position of the first entry at `from` or later; `len()` if there is none.
-    pub fn position(&self, from: Sequence) -> usize {
-        self.index.partition_point(|row| row.sequence < from)
-    }
-
-    /// The entries at these positions; positions past the end are left out.
-    pub fn run(&self, positions: Range<usize>) -> Run<'_> {
-        let end = positions.end.min(self.len());
-        Run { entries: self, positions: positions.start.min(end)..end }
+    /// The entries from sequence `first` up to `last`.
+    pub fn run(&self, first: Sequence, last: Sequence) -> Run<'_> {
+        let start = self.index.partition_point(|row| row.sequence < first);
+        let end = self.index.partition_point(|row| row.sequence <= last);
+        Run { entries: self, positions: start..end.max(start) }
     }
 
     /// Where the row at `position` begins, or the last one ends.
@@ -287,5 +278,127 @@ impl<'a> Array<'a> {
         write_uvarint(out, self.count as u64);
         self.first.write(out);
         self.others.iter().for_each(|rows| out.extend_from_slice(rows));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::frame::FrameReader;
+    use super::super::{ChangesValue, ChangesValues, Envelope, RemoteEntries};
+    use super::*;
+
+    fn at(sequence: u64) -> Sequence {
+        Sequence::new(sequence).expect("a sequence")
+    }
+
+    fn entry(number: u64, payload: &[u8]) -> EntryRef<'_> {
+        let mut id = [0; 16];
+        id[8..].copy_from_slice(&number.to_be_bytes());
+        EntryRef { id: EntryId::from_bytes(id), event: "Event", primary_key: "key", payload }
+    }
+
+    /// A payload that is a frame of `len` bytes of value.
+    fn payload(len: usize) -> Vec<u8> {
+        super::super::frame::frame(&vec![7; len])
+    }
+
+    /// The sequences that a client gets from these messages, and the lengths of their payloads.
+    fn received(id: &RequestId, messages: &[Bytes]) -> Vec<(u64, usize)> {
+        let mut joined = Vec::new();
+        let mut data = Vec::new();
+        for message in messages {
+            let mut reader = FrameReader::new(usize::MAX);
+            let mut message = message.clone();
+            let body = reader.next_body(&mut message).expect("a frame").expect("complete");
+            assert!(message.is_empty());
+            let Ok(Envelope::Chunk { id: to, values }) = Envelope::decode(&body) else {
+                panic!("no chunk")
+            };
+            assert_eq!(to, id.as_ref());
+            let mut values = ChangesValues::decode(values).expect("values");
+            match values.next_value().expect("a value").expect("one") {
+                ChangesValue::Single(single) => data.push(single.to_vec()),
+                ChangesValue::Chunked(part) => {
+                    assert!(part.data.len() <= CHUNK_BYTES);
+                    joined.extend_from_slice(part.data);
+                    if part.index + 1 == part.total {
+                        data.push(std::mem::take(&mut joined));
+                    }
+                }
+            }
+            assert_eq!(values.next_value(), Ok(None));
+        }
+        let mut found = Vec::new();
+        for data in data {
+            let mut entries = RemoteEntries::decode(&data).expect("entries");
+            while let Some((sequence, entry)) = entries.next_entry().expect("an entry") {
+                assert_eq!(entry, super::tests::entry(sequence.get(), entry.payload));
+                found.push((sequence.get(), entry.payload.len()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn nothing_to_send_is_no_message() {
+        let none = EncodedRemoteEntries::new([]);
+        let id = RequestId::from_number(1);
+        assert!(encode_changes(&id, &[], 0).is_empty());
+        assert!(encode_changes(&id, &[none.run(Sequence::ZERO, Sequence::MAX)], 0).is_empty());
+    }
+
+    #[test]
+    fn entries_that_would_stop_a_client_are_withheld() {
+        let good = payload(3);
+        let entries = [(at(1), entry(1, &good)), (at(2), entry(2, b"x")), (at(3), entry(3, &good))];
+        let encoded = EncodedRemoteEntries::new(entries);
+        assert_eq!((encoded.len(), encoded.withheld()), (2, 1));
+        let id = RequestId::from_number(1);
+        let messages = encode_changes(&id, &[encoded.run(at(1), at(3))], 0);
+        assert_eq!(received(&id, &messages), [(1, 5), (3, 5)]);
+        assert!(encode_changes(&id, &[encoded.run(at(2), at(2))], 0).is_empty());
+    }
+
+    #[test]
+    fn a_large_array_travels_in_parts() {
+        let payload = payload(400_000);
+        let entries = (1..=4).map(|n| (at(n), entry(n, &payload)));
+        let encoded = EncodedRemoteEntries::new(entries);
+        let id = RequestId::from_number(70_000);
+        let messages = encode_changes(&id, &[encoded.run(at(1), at(4))], 3);
+        assert_eq!(messages.len(), 4);
+        assert!(messages.iter().all(|message| message.len() <= CHUNK_BYTES + 64));
+        let expected: Vec<_> = (1..=4).map(|n| (n, payload.len())).collect();
+        assert_eq!(received(&id, &messages), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_runs_are_received_as_they_were_sent(
+            lens in proptest::collection::vec(0..300_usize, 1..40),
+            first in prop_oneof![1..500_u64, 1..1_u64 << 52],
+            cuts in proptest::collection::vec((any::<u8>(), any::<u8>()), 0..4),
+        ) {
+            let payloads: Vec<_> = lens.iter().map(|len| payload(*len)).collect();
+            let all = || (first..).zip(&payloads);
+            let encoded = EncodedRemoteEntries::new(all().map(|(n, p)| (at(n), entry(n, p))));
+            let bounds = |(from, count): &(u8, u8)| {
+                let from = first + u64::from(*from) % lens.len() as u64;
+                from..=from + u64::from(*count) % 8
+            };
+            let ranges: Vec<_> = cuts.iter().map(bounds).collect();
+            let runs: Vec<_> =
+                ranges.iter().map(|range| encoded.run(at(*range.start()), at(*range.end()))).collect();
+            let id = RequestId::from_number(9);
+            let expected: Vec<_> = ranges
+                .iter()
+                .flat_map(|range| all().filter(|(n, _)| range.contains(n)))
+                .map(|(n, payload)| (n, payload.len()))
+                .collect();
+            prop_assert_eq!(runs.iter().map(Run::len).sum::<usize>(), expected.len());
+            prop_assert_eq!(received(&id, &encode_changes(&id, &runs, 0)), expected);
+        }
     }
 }

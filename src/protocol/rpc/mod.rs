@@ -8,6 +8,7 @@
 //! bytes panic. Leaves out: connections, time, and who may do what. `docs/PROTOCOL-RPC.md` says how the server uses it.
 
 mod answer;
+pub mod auth;
 mod call;
 mod changes;
 mod envelope;

@@ -198,3 +198,125 @@ fn write_entry(rows: &mut Vec<u8>, entry: &EntryRef<'_>, is_first: bool) {
         write_cell(rows, cell);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::frame::frame;
+    use super::*;
+
+    fn entry<'a>(event: &'a str, primary_key: &'a str, payload: &'a [u8]) -> EntryRef<'a> {
+        EntryRef { id: EntryId::from_bytes([7; 16]), event, primary_key, payload }
+    }
+
+    fn decode(entries: &[EntryRef<'_>], limits: &Limits) -> Result<Batch, BatchError> {
+        let batch = Batch::from_entries(entries.iter().copied());
+        let data = encode_write_entries("alice", "default", &batch);
+        let write = WriteEntries::decode(&data).expect("a write");
+        assert_eq!((write.public_key, write.store_id), ("alice", "default"));
+        write.batch(limits)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_slot() {
+        let limits = Limits {
+            batch_entries_max: 2,
+            event_bytes_max: 3,
+            primary_key_bytes_max: 4,
+            ..Limits::default()
+        };
+        let unit = frame(&[]);
+        let good = entry("Set", "key4", &unit);
+        assert!(decode(&[], &limits).is_ok_and(|batch| batch.is_empty()));
+        assert!(decode(&[good, good], &limits).is_ok_and(|batch| batch.len() == 2));
+        let cases: [(EntryRef<'_>, &str); 4] = [
+            (entry("", "", &unit), "is empty"),
+            (entry("Sets", "", &unit), "the event of entry 1 (07070707-"),
+            (entry("Set", "5 bytes", &unit), "the primary key of entry 1 (07070707-"),
+            (entry("Set", "", b"junk"), "not one complete SchemaBinary frame"),
+        ];
+        for (bad, expected) in cases {
+            let error = decode(&[good, bad], &limits).expect_err("refused");
+            assert!(matches!(error, BatchError::Invalid(_)), "{error:?}");
+            let message = error.to_string();
+            assert!(message.contains("entry 1") && message.contains(expected), "{message}");
+        }
+        let error = decode(&[good; 3], &limits).expect_err("refused");
+        assert_eq!(error, InvalidBatch::TooManyEntries { entries: 3, entries_max: 2 }.into());
+    }
+
+    /// A write as a client could make it by hand: each row refers to the one long key before it.
+    fn bomb(rows: usize) -> Vec<u8> {
+        let key = [b'k'; 4_000];
+        let unit = frame(&[]);
+        let mut array = Vec::new();
+        write_uvarint(&mut array, 1 + rows as u64);
+        write_entry(
+            &mut array,
+            &EntryRef {
+                primary_key: std::str::from_utf8(&key).expect("text"),
+                ..entry("E", "", &unit)
+            },
+            true,
+        );
+        for _ in 0..rows {
+            let mut row = vec![FIRST_SHAPE];
+            write_cell(&mut row, &unit);
+            write_cell(&mut row, &[7; 16]);
+            row.extend_from_slice(&[1, 1]);
+            super::super::varint::write_sized(&mut array, &row);
+        }
+        let mut value = Vec::new();
+        write_sized_field(&mut value, STORE_ID, b"S");
+        write_sized_field(&mut value, ENTRIES, &array);
+        write_sized_field(&mut value, PUBLIC_KEY, b"P");
+        frame(&value)
+    }
+
+    #[test]
+    fn references_cannot_make_a_small_write_large() {
+        let limits = Limits { message_bytes_max: 1 << 20, ..Limits::default() };
+        let write = bomb(500);
+        let batch = WriteEntries::decode(&write).expect("a write").batch(&limits);
+        assert_eq!(
+            batch.expect("it fits").iter().last().expect("an entry").primary_key.len(),
+            4_000
+        );
+        let write = bomb(600);
+        assert!(write.len() < 20_000);
+        let batch = WriteEntries::decode(&write).expect("a write").batch(&limits);
+        assert_eq!(batch, Err(InvalidBatch::TooManyBytes { bytes_max: 2 << 20 }.into()));
+    }
+
+    #[test]
+    fn names_are_known_before_entries_are_read() {
+        let mut value = Vec::new();
+        write_sized_field(&mut value, ENTRIES, &[9, 9, 9]);
+        write_sized_field(&mut value, PUBLIC_KEY, b"P");
+        write_sized_field(&mut value, STORE_ID, b"S");
+        let data = frame(&value);
+        let write = WriteEntries::decode(&data).expect("a write");
+        assert_eq!((write.public_key, write.store_id), ("P", "S"));
+        assert!(matches!(write.batch(&Limits::default()), Err(BatchError::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn batches_round_trip(
+            entries in proptest::collection::vec(
+                (any::<[u8; 16]>(), "[a-c]{1,3}", "[a-cé]{0,3}", proptest::collection::vec(any::<u8>(), 0..200)),
+                0..50,
+            ),
+        ) {
+            let mut batch = Batch::default();
+            for (id, event, primary_key, payload) in &entries {
+                let (id, payload) = (EntryId::from_bytes(*id), frame(payload));
+                batch.push(&EntryRef { id, event, primary_key, payload: &payload });
+            }
+            let data = encode_write_entries("P", "S", &batch);
+            let write = WriteEntries::decode(&data).expect("a write");
+            prop_assert_eq!(write.batch(&Limits::default()), Ok(batch));
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::super::changes::encode_data;
 use super::super::*;
 use super::decoded::{body, call};
-use crate::model::{Batch, EntryId, EntryRef};
+use crate::model::{Batch, EntryId, EntryRef, Sequence};
 
 /// What we write for what is in `frame`; `None` if nothing here ever writes such a thing.
 pub(super) fn encode(schema: &str, frame: &[u8]) -> Option<Vec<u8>> {
@@ -84,7 +84,7 @@ fn remote_entries(data: &[u8]) -> Option<Vec<u8>> {
         found.push(entry);
     }
     let encoded = EncodedRemoteEntries::encode(found.into_iter());
-    encode_data(&[encoded.run(0..encoded.len())])
+    encode_data(&[encoded.run(Sequence::ZERO, Sequence::MAX)])
 }
 
 /// Only what is about one value.

@@ -2,6 +2,7 @@
 //!
 //! The files stand in `tests/vectors/effect-4.1`; they were written by the npm package `effect` 4.1.0 itself.
 
+mod damaged;
 mod decoded;
 mod encoded;
 mod json;
@@ -10,6 +11,7 @@ mod session;
 use serde_json::Value;
 
 use json::normal;
+pub(super) use json::unhex;
 
 /// One element of a vector file.
 struct Vector {
