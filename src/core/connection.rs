@@ -2,7 +2,8 @@
 //!
 //! Keeps: a subscription delivers every entry from its start, in order, without a gap; an entry that this connection
 //! wrote with the subscription's key, while it was subscribed with it, is passed over, since its `Ack` stands for it;
-//! an `Ack` waits until every subscription of the connection to that store has passed the acknowledged sequences.
+//! acks and entries of one store leave a connection in feed order: an `Ack` waits until every subscription to the store
+//! has passed the acknowledged sequences, and no entry above them leaves before it.
 //! Leaves out: where entries come from, how they are encoded, when the socket takes bytes (`actors::session`).
 //!
 //! Heads must be looked at before answers are taken in: then every entry below a head seen here that the connection
@@ -23,6 +24,15 @@ pub(crate) struct SubscriptionId(u64);
 pub(crate) struct Run {
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
+}
+
+/// What came of offering a run to a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// What to send.
+    pub(crate) send: Option<Run>,
+    /// Entries of its own came next: their ack goes before anything that follows.
+    pub(crate) passed_own: bool,
 }
 
 #[derive(Debug)]
@@ -55,19 +65,17 @@ impl Subscription {
         self.pass_own();
     }
 
-    /// The parts of `run` to send; the cursor moves behind it.
-    fn take(&mut self, run: Run) -> Vec<Run> {
-        let mut parts = Vec::with_capacity(1);
-        while self.cursor <= run.last {
-            let until = match self.own.front() {
-                Some(own) if own.first <= run.last => own.first.prev(),
-                _ => run.last,
-            };
-            parts.push(Run { first: self.cursor, last: until });
-            self.cursor = until.next();
-            self.pass_own();
-        }
-        parts
+    /// What of `run` to send now: up to an entry of its own. The cursor moves behind that.
+    fn take(&mut self, run: Run) -> Taken {
+        let last = match self.own.front() {
+            Some(own) if own.first <= run.last => own.first.prev(),
+            _ => run.last,
+        };
+        let first = self.cursor;
+        self.cursor = last.next();
+        self.pass_own();
+        let send = (first <= last).then_some(Run { first, last });
+        Taken { send, passed_own: self.cursor != last.next() }
     }
 }
 
@@ -170,7 +178,8 @@ impl<T> ConnectionCore<T> {
         self.acks.iter().all(|acks| acks.waiting.is_empty())
     }
 
-    /// The next subscription, in turns, whose cursor is not beyond its store's head and for which `ready` holds.
+    /// The next subscription, in turns, whose cursor is not beyond its store's head, which no ack has to precede, and for
+    /// which `ready` holds.
     pub(crate) fn next_pull(
         &mut self,
         head: impl Fn(SubscriptionId) -> Sequence,
@@ -180,7 +189,7 @@ impl<T> ConnectionCore<T> {
         let turns = (0..count).map(|n| (self.turn + n) % count);
         let behind = |at: &usize| {
             let sub = &self.subscriptions[*at];
-            sub.cursor <= head(sub.id) && ready(sub.id)
+            sub.cursor <= head(sub.id) && ready(sub.id) && !self.has_ack_before(sub)
         };
         let at = turns.into_iter().find(behind)?;
         self.turn = at + 1;
@@ -188,12 +197,19 @@ impl<T> ConnectionCore<T> {
         Some((sub.id, sub.cursor))
     }
 
-    /// Entries `run` of the feed are at hand for `id`: which parts to send. The cursor moves behind the run. Empty if
-    /// the subscription is gone, or the run is not what comes next.
-    pub(crate) fn take(&mut self, id: SubscriptionId, run: Run) -> Vec<Run> {
+    /// Whether an ack waits, for another subscription, that belongs before what `sub` needs next.
+    fn has_ack_before(&self, sub: &Subscription) -> bool {
+        let acks = self.acks.iter().find(|acks| acks.store == sub.store);
+        let next = acks.and_then(|acks| acks.waiting.front());
+        next.is_some_and(|(greatest, _)| *greatest < sub.cursor)
+    }
+
+    /// Entries `run` of the feed are at hand for `id`: what to send, and the cursor moves behind that. Nothing if the
+    /// subscription is gone, or the run is not what comes next.
+    pub(crate) fn take(&mut self, id: SubscriptionId, run: Run) -> Taken {
         match self.get_mut(Some(id)) {
-            Some(sub) if run.first <= sub.cursor => sub.take(run),
-            _ => Vec::new(),
+            Some(sub) if run.first <= sub.cursor && sub.cursor <= run.last => sub.take(run),
+            _ => Taken::default(),
         }
     }
 
@@ -247,7 +263,7 @@ mod tests {
         core.answered(&store(), noted, &fresh(3, 2), 7);
         assert_eq!(core.next_ack(), None, "1 and 2 are unsent");
         assert_eq!(pull(&mut core, 4), Some((id, seq(1))));
-        assert_eq!(core.take(id, run(1, 4)), [run(1, 2)], "3 and 4 are its own");
+        assert_eq!(core.take(id, run(1, 4)).send, Some(run(1, 2)), "3 and 4 are its own");
         assert_eq!(core.next_ack(), Some(7));
         assert_eq!(pull(&mut core, 4), None);
     }
@@ -270,7 +286,7 @@ mod tests {
         core.answered(&store(), Some(a), &fresh(1, 1), 7);
         assert_eq!(core.next_ack(), None, "b has not had it");
         assert_eq!(pull(&mut core, 1), Some((b, seq(1))));
-        assert_eq!(core.take(b, run(1, 1)), [run(1, 1)]);
+        assert_eq!(core.take(b, run(1, 1)).send, Some(run(1, 1)));
         assert_eq!(core.next_ack(), Some(7));
     }
 
@@ -280,22 +296,28 @@ mod tests {
         let before = core.subscription_of(&key("a"));
         let first = core.subscribe(key("a"), store(), seq(1));
         core.answered(&store(), before, &fresh(1, 1), 7);
-        assert_eq!(core.take(first, run(1, 1)), [run(1, 1)]);
+        assert_eq!(core.take(first, run(1, 1)).send, Some(run(1, 1)));
         let second = core.subscribe(key("a"), store(), seq(2));
         core.answered(&store(), Some(first), &fresh(2, 1), 8);
-        assert_eq!(core.take(first, run(2, 2)), [], "the replaced one is gone");
-        assert_eq!(core.take(second, run(2, 2)), [run(2, 2)]);
+        assert_eq!(core.take(first, run(2, 2)), Taken::default(), "the replaced one is gone");
+        assert_eq!(core.take(second, run(2, 2)).send, Some(run(2, 2)));
         assert_eq!((core.next_ack(), core.next_ack()), (Some(7), Some(8)));
     }
 
     #[test]
-    fn own_entries_are_cut_out_of_a_run() {
+    fn the_ack_of_own_entries_goes_before_what_follows_them() {
         let mut core = ConnectionCore::default();
         let id = core.subscribe(key("a"), store(), seq(2));
         for (first, count) in [(3, 1), (6, 2), (20, 1)] {
-            core.answered(&store(), Some(id), &fresh(first, count), 0);
+            core.answered(&store(), Some(id), &fresh(first, count), first as u32);
         }
-        assert_eq!(core.take(id, run(1, 9)), [run(2, 2), run(4, 5), run(8, 9)]);
+        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(2, 2)), passed_own: true });
+        assert_eq!(pull(&mut core, 9), None, "the ack of 3 goes first");
+        assert_eq!(core.next_ack(), Some(3));
+        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(4, 5)), passed_own: true });
+        assert_eq!(core.next_ack(), Some(6));
+        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(8, 9)), passed_own: false });
+        assert_eq!(core.next_ack(), None);
         assert_eq!(core.cursor(id), Some(seq(10)));
     }
 

@@ -4,5 +4,7 @@
 //! it through any schedule. Leaves out: disks, sockets, clocks, threads; the actors bring those.
 
 pub(crate) mod connection;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod store;
 pub(crate) mod validate;

@@ -144,8 +144,11 @@ impl<W: Wire> Session<W> {
         }
         let mut parts = Vec::new();
         for Part { segment, run } in sub.runs(cursor, head) {
-            let runs = self.core.take(id, run).into_iter();
-            parts.extend(runs.map(|run| Part { segment: segment.clone(), run }));
+            let taken = self.core.take(id, run);
+            parts.extend(taken.send.map(|run| Part { segment, run }));
+            if taken.passed_own {
+                break;
+            }
         }
         if !parts.is_empty() {
             let count: usize = parts.iter().map(Part::count).sum();
