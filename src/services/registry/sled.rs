@@ -11,7 +11,6 @@
 //! ```
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
