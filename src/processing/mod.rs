@@ -22,7 +22,7 @@ pub use codec::{CodecError, Msgpack, PayloadCodec};
 pub use committed::{Committed, Conflict};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use handlers::{Handlers, Outcome};
-pub use journal::{EventJournal, JournalError, MemoryJournal};
+pub use journal::{EventJournal, JournalError, MemoryJournal, SledJournal};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
 pub use replay::ReadFeed;

@@ -4,10 +4,12 @@
 //! same whatever the size of the journal. Leaves out: what an effect is (`replay`), the feed itself (`storage`).
 
 mod memory;
+mod sled;
 #[cfg(test)]
 mod suite;
 
 pub use memory::MemoryJournal;
+pub use sled::SledJournal;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,9 +46,9 @@ pub trait EventJournal: Send + Sync + 'static {
         entry: &'a Entry,
     ) -> BoxFuture<'a, Result<Conflicts, JournalError>>;
 
-    /// Journals `entries`, ascending by sequence, and moves the position of `origin` behind `through`, all as one
-    /// piece, durable once resolved. No entry stands above `through`; the position never moves back. Repeating a call
-    /// changes nothing.
+    /// Journals `entries`, ascending by sequence, and sets the position of `origin` behind `through`, all as one
+    /// piece, durable once resolved. No entry stands above `through`. Repeating a call changes nothing. One caller at
+    /// a time writes for an origin.
     fn append(
         &self,
         origin: RemoteId,

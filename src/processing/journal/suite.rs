@@ -1,6 +1,7 @@
 //! What every journal must do; each implementation runs it.
 
 use bytes::Bytes;
+use proptest::prelude::Strategy;
 
 use super::*;
 use crate::model::EntryId;
@@ -61,6 +62,7 @@ pub(crate) async fn run(journal: &dyn EventJournal) {
     conflicts_are_the_later_ids_of_the_same_subject_in_order(journal).await;
     conflicts_are_bounded_and_the_latest_are_kept(journal).await;
     an_append_can_be_repeated(journal).await;
+    an_entry_of_any_size_comes_back_whole(journal).await;
     changes_tell_what_is_journaled(journal).await;
 }
 
@@ -148,6 +150,19 @@ async fn an_append_can_be_repeated(journal: &dyn EventJournal) {
     clear(journal).await;
 }
 
+async fn an_entry_of_any_size_comes_back_whole(journal: &dyn EventJournal) {
+    let (mut large, small) = (entry(1, "e", "k", 5), entry(2, "e", "k", 6));
+    large.entry.payload = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let both = vec![large, small];
+    let entries = both.iter().cloned().map(Arc::new).collect();
+    journal.append(origin("a"), entries, both[1].remote_sequence).await.expect("written");
+    let read = journal.entries(origin("a"), Sequence::FIRST, 9).await.expect("read");
+    assert!(read == both);
+    let found = journal.conflicts(origin("a"), &entry(0, "e", "k", 1).entry).await.expect("read");
+    assert!(found.entries.iter().map(|entry| &**entry).eq(&both));
+    clear(journal).await;
+}
+
 async fn changes_tell_what_is_journaled(journal: &dyn EventJournal) {
     let mut changes = journal.changes();
     write(journal, "a", vec![entry(1, "e", "k", 1), entry(2, "passed", "k", 2)], 2).await;
@@ -157,4 +172,36 @@ async fn changes_tell_what_is_journaled(journal: &dyn EventJournal) {
         assert_eq!(change.entry.remote_sequence.get(), sequence);
     }
     clear(journal).await;
+}
+
+/// An event, a primary key and an id out of few, so that entries meet.
+pub(crate) fn few() -> impl Strategy<Value = Vec<(String, String, u64)>> {
+    let entry = ("[ef]", "[kl]?", 0..9_u64);
+    proptest::collection::vec(entry, 1..40)
+}
+
+/// Writes `entries` to the empty `store` and compares each one's conflicts with a scan over those before it.
+pub(crate) async fn conflicts_agree_with_a_scan(
+    journal: &dyn EventJournal,
+    store: &str,
+    entries: &[(String, String, u64)],
+) {
+    let entries: Vec<RemoteEntry> = (1..)
+        .zip(entries)
+        .map(|(sequence, (event, key, id))| entry(sequence, event, key, id * 100 + sequence))
+        .collect();
+    let expected = entries.iter().enumerate().map(|(at, one)| {
+        let before = entries[..at].iter().filter(|other| {
+            let (one, other) = (&one.entry, &other.entry);
+            (&one.event, &one.primary_key) == (&other.event, &other.primary_key)
+                && other.id > one.id
+        });
+        let mut conflicts: Vec<&RemoteEntry> = before.collect();
+        conflicts.sort_by_key(|other| other.entry.id);
+        let conflicts = conflicts.into_iter().map(|other| other.remote_sequence.get());
+        (one.remote_sequence.get(), conflicts.collect())
+    });
+    let expected: Vec<(u64, Vec<u64>)> = expected.collect();
+    let through = entries.len() as u64;
+    assert_eq!(write(journal, store, entries, through).await, expected);
 }

@@ -1,6 +1,7 @@
 //! What survives restarts, failures of journal and feed, and two who replay at once.
 
 use super::*;
+use crate::storage::sled::{Database, DatabaseOptions};
 
 /// A journal whose writes fail, before or after they happened, as often as told.
 struct Faulty {
@@ -89,16 +90,21 @@ async fn a_journal_that_fails_after_the_handler_does_not_run_it_again() {
 }
 
 #[tokio::test]
-async fn a_replay_goes_on_where_the_journal_stands() {
+async fn a_replay_goes_on_where_the_journal_stands_and_skipped_stays_skipped() {
     let (model, storage) = (Model::new(), MemoryStorage::new());
-    let journal: Arc<dyn EventJournal> = Arc::new(MemoryJournal::new());
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Database::open(directory.path(), DatabaseOptions::default()).expect("opens");
     let first = Feed::new(&storage, "s");
     first.add(&["one"]).await;
     first.append(&Origin::Server { run_handlers: false }, &[entry("k", "silent")]).await;
-    first.replay_to_the_end(&processor(&model, Arc::clone(&journal))).await;
+    let database = open();
+    let journal = Arc::new(SledJournal::new(database.clone()));
+    first.replay_to_the_end(&processor(&model, journal)).await;
+    database.close().expect("closed");
+    drop(database);
 
     let (second, other) = (Feed::new(&storage, "s"), Feed::new(&storage, "t"));
-    let restarted = processor(&model, journal);
+    let restarted = processor(&model, Arc::new(SledJournal::new(open())));
     let heads = |feeds: [&Feed; 2]| feeds.map(|feed| (feed.store.clone(), feed.log.head()));
     let behind = restarted.stores_behind(heads([&second, &other])).await;
     assert_eq!(behind.expect("read"), []);
