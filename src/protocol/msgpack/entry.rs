@@ -23,6 +23,9 @@ pub(super) const ENTRY_RECORD_GAIN_BYTES: usize = ENTRY_FIXED_BYTES;
 pub(super) fn read_entry<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<Result<EntryRef<'a>, String>, Malformed> {
+    if let Some(entry) = read_usual(reader) {
+        return Ok(Ok(entry));
+    }
     let count = match reader.value()? {
         Value::Map(count) => count,
         other => {
@@ -44,6 +47,23 @@ pub(super) fn read_entry<'a>(
         }
     }
     Ok(entry(&id, &event, &primary_key, &payload))
+}
+
+/// Reads an entry as all known encoders write it: four keys in this order, an id of 16 bytes. Anything else, faults
+/// included, is left to the reading key by key, which takes twice as long.
+#[inline]
+fn read_usual<'a>(reader: &mut Reader<'a>) -> Option<EntryRef<'a>> {
+    let mut ahead = reader.clone();
+    let map = ahead.accept(b"\xde\0\x04") || ahead.accept(b"\x84");
+    if !map || !ahead.accept(b"\xa2id\xc4\x10") {
+        return None;
+    }
+    let id = EntryId::from_bytes(ahead.array().ok()?);
+    let event = ahead.accept(b"\xa5event").then(|| ahead.text())?.ok()?.good()?;
+    let primary_key = ahead.accept(b"\xaaprimaryKey").then(|| ahead.text())?.ok()?.good()?;
+    let payload = ahead.accept(b"\xa7payload").then(|| ahead.bytes())?.ok()?.good()?;
+    *reader = ahead;
+    Some(EntryRef { id, event, primary_key, payload })
 }
 
 fn entry<'a>(

@@ -82,47 +82,56 @@ impl<'a> Reader<'a> {
         let [first] = self.array()?;
         Ok(match first {
             0x00..=0x7f => Value::Natural(first.into()),
-            0x80..=0x8f => self.map((first & 0x0f).into())?,
-            0x90..=0x9f => self.list((first & 0x0f).into())?,
+            0x80..=0x8f => Value::Map(self.counted((first & 0x0f).into(), 2)?),
+            0x90..=0x9f => Value::Array(self.counted((first & 0x0f).into(), 1)?),
             0xa0..=0xbf => Value::Text(self.take((first & 0x1f).into())?),
             0xc0 => Value::Nil,
             0xc1 => return Err(Malformed::ReservedByte),
             0xc2 | 0xc3 => Value::Bool,
-            0xc4 => Value::Bytes(self.sized(1)?),
-            0xc5 => Value::Bytes(self.sized(2)?),
-            0xc6 => Value::Bytes(self.sized(4)?),
-            0xc7 => self.extension(1)?,
-            0xc8 => self.extension(2)?,
-            0xc9 => self.extension(4)?,
+            0xc4 => Value::Bytes(self.sized8()?),
+            0xc5 => Value::Bytes(self.sized16()?),
+            0xc6 => Value::Bytes(self.sized32()?),
+            0xc7 => {
+                let [len] = self.array()?;
+                self.extension(len.into())?
+            }
+            0xc8 => {
+                let len = u16::from_be_bytes(self.array()?);
+                self.extension(len.into())?
+            }
+            0xc9 => {
+                let len = u32::from_be_bytes(self.array()?);
+                self.extension(len as usize)?
+            }
             0xca => number(f32::from_be_bytes(self.array()?).into()),
             0xcb => number(f64::from_be_bytes(self.array()?)),
-            0xcc => natural(self.uint(1)?),
-            0xcd => natural(self.uint(2)?),
-            0xce => natural(self.uint(4)?),
-            0xcf => natural(self.uint(8)?),
+            0xcc => natural(u8::from_be_bytes(self.array()?).into()),
+            0xcd => natural(u16::from_be_bytes(self.array()?).into()),
+            0xce => natural(u32::from_be_bytes(self.array()?).into()),
+            0xcf => natural(u64::from_be_bytes(self.array()?)),
             0xd0 => integer(i8::from_be_bytes(self.array()?).into()),
             0xd1 => integer(i16::from_be_bytes(self.array()?).into()),
             0xd2 => integer(i32::from_be_bytes(self.array()?).into()),
             0xd3 => integer(i64::from_be_bytes(self.array()?)),
-            0xd4..=0xd8 => self.fixed_extension(1 << (first - 0xd4))?,
-            0xd9 => Value::Text(self.sized(1)?),
-            0xda => Value::Text(self.sized(2)?),
-            0xdb => Value::Text(self.sized(4)?),
+            0xd4..=0xd8 => self.extension(1 << (first - 0xd4))?,
+            0xd9 => Value::Text(self.sized8()?),
+            0xda => Value::Text(self.sized16()?),
+            0xdb => Value::Text(self.sized32()?),
             0xdc => {
-                let count = self.uint(2)?;
-                self.list(count)?
+                let count = u16::from_be_bytes(self.array()?);
+                Value::Array(self.counted(count.into(), 1)?)
             }
             0xdd => {
-                let count = self.uint(4)?;
-                self.list(count)?
+                let count = u32::from_be_bytes(self.array()?);
+                Value::Array(self.counted(count, 1)?)
             }
             0xde => {
-                let count = self.uint(2)?;
-                self.map(count)?
+                let count = u16::from_be_bytes(self.array()?);
+                Value::Map(self.counted(count.into(), 2)?)
             }
             0xdf => {
-                let count = self.uint(4)?;
-                self.map(count)?
+                let count = u32::from_be_bytes(self.array()?);
+                Value::Map(self.counted(count, 2)?)
             }
             0xe0..=0xff => integer(i8::from_be_bytes([first]).into()),
         })
@@ -151,7 +160,7 @@ impl<'a> Reader<'a> {
     pub(super) fn skip_many(&mut self, count: usize) -> Result<(), Malformed> {
         let mut pending = count;
         while pending > 0 {
-            // Each value takes a byte at least.
+            // Each value takes a byte at least; this also keeps the sum far from overflow.
             if pending > self.rest.len() {
                 return Err(Malformed::Truncated);
             }
@@ -161,56 +170,60 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Passes over `prefix` if it comes next.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(super) fn accept(&mut self, prefix: &[u8]) -> bool {
+        match self.rest.strip_prefix(prefix) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(*array)
     }
 
     #[inline]
-    fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
-        let len = usize::try_from(len).map_err(|_| Malformed::Truncated)?;
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    /// A big-endian unsigned integer of `width` bytes, at most eight.
     #[inline]
-    fn uint(&mut self, width: u64) -> Result<u64, Malformed> {
-        Ok(self.take(width)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    fn sized8(&mut self) -> Result<&'a [u8], Malformed> {
+        let [len] = self.array()?;
+        self.take(len.into())
     }
 
     #[inline]
-    fn sized(&mut self, width: u64) -> Result<&'a [u8], Malformed> {
-        let len = self.uint(width)?;
-        self.take(len)
+    fn sized16(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = u16::from_be_bytes(self.array()?);
+        self.take(len.into())
     }
 
-    fn list(&mut self, count: u64) -> Result<Value<'a>, Malformed> {
-        self.counted(count, 1).map(Value::Array)
-    }
-
-    fn map(&mut self, count: u64) -> Result<Value<'a>, Malformed> {
-        self.counted(count, 2).map(Value::Map)
+    #[inline]
+    fn sized32(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = u32::from_be_bytes(self.array()?);
+        self.take(len as usize)
     }
 
     /// `count`, if so many children of `bytes_min` bytes at least can follow.
     #[inline]
-    fn counted(&self, count: u64, bytes_min: u64) -> Result<usize, Malformed> {
-        if count * bytes_min > self.rest.len() as u64 {
+    const fn counted(&self, count: u32, bytes_min: u64) -> Result<usize, Malformed> {
+        if count as u64 * bytes_min > self.rest.len() as u64 {
             return Err(Malformed::Truncated);
         }
         Ok(count as usize)
     }
 
-    fn extension(&mut self, width: u64) -> Result<Value<'a>, Malformed> {
-        let len = self.uint(width)?;
-        self.fixed_extension(len)
-    }
-
-    fn fixed_extension(&mut self, len: u64) -> Result<Value<'a>, Malformed> {
+    fn extension(&mut self, len: usize) -> Result<Value<'a>, Malformed> {
         let [kind] = self.array()?;
         self.take(len)?;
         Ok(if kind == 0 { Value::Undefined } else { Value::Extension })

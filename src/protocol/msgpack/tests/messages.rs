@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::super::write::{put_array_len, put_bytes, put_natural, put_text};
 use super::super::*;
 use crate::model::{
     Batch, EntryId, EntryRef, Limits, Origin, PublicKey, RemoteId, SegmentBuilder, Sequence,
@@ -192,6 +193,35 @@ fn every_form_of_a_number_is_taken() {
         let Err(DecodeError::Invalid(refusal)) = ping(bytes) else { panic!("{bytes:x?}") };
         assert_eq!((refusal.request_tag, refusal.id), ("Ping", None));
     }
+}
+
+#[test]
+fn numbers_and_lengths_take_their_shortest_form() {
+    let number = |value: u64| encoded(|out| put_natural(out, value)).to_vec();
+    assert_eq!(number(0x7f), [0x7f]);
+    assert_eq!(number(0x80), [0xcc, 0x80]);
+    assert_eq!(number(0xff), [0xcc, 0xff]);
+    assert_eq!(number(0x100), [0xcd, 1, 0]);
+    assert_eq!(number(0xffff), [0xcd, 0xff, 0xff]);
+    assert_eq!(number(0x1_0000), [0xce, 0, 1, 0, 0]);
+    assert_eq!(number(0xffff_ffff), [0xce, 0xff, 0xff, 0xff, 0xff]);
+    // 64-bit integers would reach JavaScript as a BigInt.
+    assert_eq!(number(1 << 32), [0xcb, 0x41, 0xf0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(number((1 << 53) - 1), [0xcb, 0x43, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+
+    let head = |bytes: Bytes, len: usize| bytes[..bytes.len() - len].to_vec();
+    let text = |len: usize| head(encoded(|out| put_text(out, &"x".repeat(len))), len);
+    assert_eq!([text(31), text(32), text(0xff)], [vec![0xbf], vec![0xd9, 32], vec![0xd9, 0xff]]);
+    assert_eq!([text(0x100), text(0xffff)], [[0xda, 1, 0], [0xda, 0xff, 0xff]]);
+    assert_eq!(text(0x1_0000), [0xdb, 0, 1, 0, 0]);
+    let bytes = |len: usize| head(encoded(|out| put_bytes(out, &vec![0; len])), len);
+    assert_eq!([bytes(0), bytes(0xff)], [[0xc4, 0], [0xc4, 0xff]]);
+    assert_eq!([bytes(0x100), bytes(0xffff)], [[0xc5, 1, 0], [0xc5, 0xff, 0xff]]);
+    assert_eq!(bytes(0x1_0000), [0xc6, 0, 1, 0, 0]);
+    let array = |len: usize| encoded(|out| put_array_len(out, len)).to_vec();
+    assert_eq!([array(15), array(16)], [vec![0x9f], vec![0xdc, 0, 16]]);
+    assert_eq!([array(0xff), array(0x100)], [[0xdc, 0, 0xff], [0xdc, 1, 0]]);
+    assert_eq!([array(0xffff), array(0x1_0000)], [vec![0xdc, 0xff, 0xff], vec![0xdd, 0, 1, 0, 0]]);
 }
 
 #[test]

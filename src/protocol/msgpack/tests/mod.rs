@@ -1,2 +1,4 @@
+mod forms;
 mod messages;
+mod properties;
 mod vectors;
