@@ -169,6 +169,7 @@ impl StoreRegistry for SledRegistry {
 #[cfg(test)]
 mod tests {
     use std::ops::Deref;
+    use std::sync::Arc;
 
     use tempfile::TempDir;
 
