@@ -42,8 +42,8 @@ pub(crate) struct Feed {
     store: StoreId,
     /// The last durable sequence, for readers that only look.
     head: AtomicU64,
-    /// The same, for readers that wait.
-    head_watch: watch::Sender<Sequence>,
+    /// The same, for readers that wait; gone once the feed is closed.
+    head_watch: Mutex<Option<watch::Sender<Sequence>>>,
     /// Written a few times per group commit, read by every pull.
     content: RwLock<Content>,
     /// Apart from `content`, since waking a thousand sessions takes longer than a pull should wait.
@@ -84,7 +84,7 @@ impl Feed {
         Self {
             store,
             head: AtomicU64::new(head.get()),
-            head_watch: watch::Sender::new(head),
+            head_watch: Mutex::new(Some(watch::Sender::new(head))),
             content: RwLock::new(Content { log, recent: VecDeque::new(), recent_bytes: 0 }),
             subscribers: Mutex::default(),
             recent_bytes_max,
@@ -101,10 +101,10 @@ impl Feed {
         Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
-    /// Follows the head.
-    #[expect(dead_code, reason = "replay waits on it")]
+    /// Follows the head until the feed is closed.
     pub(crate) fn watch_head(&self) -> watch::Receiver<Sequence> {
-        self.head_watch.subscribe()
+        let watched = self.head_watch.lock().as_ref().map(watch::Sender::subscribe);
+        watched.unwrap_or_else(|| watch::channel(self.head()).1)
     }
 
     /// The log that reads go to at this moment.
@@ -164,7 +164,9 @@ impl Feed {
 
     fn move_head(&self, head: Sequence) {
         self.head.store(head.get(), Ordering::Release);
-        self.head_watch.send_replace(head);
+        if let Some(watched) = &*self.head_watch.lock() {
+            watched.send_replace(head);
+        }
     }
 
     /// Wakes every subscriber.
@@ -212,6 +214,7 @@ impl Feed {
     /// Closes the feed; subscribers are woken and find it so.
     pub(crate) fn close(&self) {
         self.subscribers.lock().closed = true;
+        self.head_watch.lock().take();
         self.wake();
     }
 

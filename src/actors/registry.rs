@@ -17,8 +17,9 @@ use super::feed::Feed;
 use super::reply::{Reply, WriteFailure};
 use super::store::{FinishStore, StoreActor, StoreDeps, StoreHandle};
 use crate::core::store::{Acked, Write};
-use crate::core::validate::{InvalidBatch, validate};
-use crate::model::{Batch, Entry, Limits, Origin, PublicKey, Sequence, StoreId};
+use crate::core::validate::validate;
+use crate::model::{Batch, Entry, Limits, Origin, PublicKey, RemoteEntry, Sequence, StoreId};
+use crate::processing::{WriteError, WriteOutcome};
 use crate::services::{RegistryError, StoreRegistry};
 use crate::storage::{StorageError, StoreLog};
 
@@ -57,7 +58,7 @@ pub struct Remove {
 /// Appends entries of the server's own to a store: validated and broadcast like any others, but neither authorized nor
 /// resolved.
 #[derive(Message)]
-#[rtype(result = "Result<Written, WriteError>")]
+#[rtype(result = "Result<WriteOutcome, WriteError>")]
 pub struct WriteToStore {
     /// The store, which need not exist before.
     pub store_id: StoreId,
@@ -65,32 +66,6 @@ pub struct WriteToStore {
     pub entries: Vec<Entry>,
     /// Whether handlers and reactivity run on them; kept with the entries.
     pub run_handlers: bool,
-}
-
-/// What came of a server-authored write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// One sequence per entry given; a duplicate has the one it got before.
-    pub sequence_numbers: Vec<Sequence>,
-    /// How many were fresh, and committed now.
-    pub committed: u64,
-}
-
-/// Why a server-authored write was not acknowledged.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The entries break a rule or a limit. Definite.
-    #[error("invalid entries: {0}")]
-    Invalid(#[from] InvalidBatch),
-    /// The store cannot be opened. Definite.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// Nothing was stored. Definite.
-    #[error("not stored: {0}")]
-    Refused(Arc<str>),
-    /// It may have been stored: writing the same entries again finds out.
-    #[error("may or may not be stored, write it again: {0}")]
-    Indefinite(Arc<str>),
 }
 
 /// Why a key cannot be served.
@@ -269,7 +244,7 @@ impl Handler<Remove> for RegistryActor {
 }
 
 impl Handler<WriteToStore> for RegistryActor {
-    type Result = ResponseFuture<Result<Written, WriteError>>;
+    type Result = ResponseFuture<Result<WriteOutcome, WriteError>>;
 
     fn handle(&mut self, write: WriteToStore, ctx: &mut Context<Self>) -> Self::Result {
         let batch = Batch::from_entries(write.entries.iter().map(Entry::as_ref));
@@ -279,7 +254,12 @@ impl Handler<WriteToStore> for RegistryActor {
         let origin = Origin::Server { run_handlers: write.run_handlers };
         let registry = ctx.address();
         let opened = self.open(write.store_id.clone(), ctx);
-        async move { append(opened.await?, registry, write.store_id, batch, origin).await }.boxed()
+        async move {
+            let store = opened.await.map_err(|error| definite(&error))?;
+            let acked = append(store, registry, write.store_id, batch, origin).await?;
+            Ok(outcome(&acked, write.entries))
+        }
+        .boxed()
     }
 }
 
@@ -317,23 +297,40 @@ async fn append(
     name: StoreId,
     batch: Batch,
     origin: Origin,
-) -> Result<Written, WriteError> {
+) -> Result<Acked, WriteError> {
     let (sender, receiver) = oneshot::channel();
     let mut writes = vec![Write { batch, origin, reply: Reply::caller(sender) }];
     while let Err(back) = store.append(writes) {
         writes = back;
         let opened = registry.send(OpenStore { store: name.clone() }).await;
-        store = opened.map_err(|error| WriteError::Refused(error.to_string().into()))??;
+        let opened = opened.map_err(|error| definite(&error))?;
+        store = opened.map_err(|error| definite(&error))?;
     }
     match receiver.await {
-        Ok(Ok(Acked { slots, fresh })) => {
-            Ok(Written { sequence_numbers: slots.iter().collect(), committed: fresh.count })
-        }
-        Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Refused(cause)),
+        Ok(Ok(acked)) => Ok(acked),
+        Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),
         Ok(Err(WriteFailure::Indefinite(cause))) => Err(WriteError::Indefinite(cause)),
         // A reply answers even when it is dropped.
         Err(_) => Err(WriteError::Indefinite("the store stopped".into())),
     }
+}
+
+fn definite(cause: &dyn std::fmt::Display) -> WriteError {
+    WriteError::Definite(cause.to_string().into())
+}
+
+/// What the writer is told: the first slot of each fresh sequence is the one that was committed.
+fn outcome(acked: &Acked, entries: Vec<Entry>) -> WriteOutcome {
+    let sequence_numbers: Vec<Sequence> = acked.slots.iter().collect();
+    let mut next = acked.fresh.first;
+    let mut committed = Vec::with_capacity(acked.fresh.count as usize);
+    for (sequence, entry) in sequence_numbers.iter().zip(entries) {
+        if *sequence == next && (committed.len() as u64) < acked.fresh.count {
+            committed.push(RemoteEntry { remote_sequence: next, entry });
+            next = next.next();
+        }
+    }
+    WriteOutcome { sequence_numbers, committed }
 }
 
 /// A registry that panics is unavailable; it does not take the actor with it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::core::validate::InvalidBatch;
 use crate::model::{Entry, EntryId, RemoteEntry, Sequence, StoreId};
 
 use super::codec::{CodecError, PayloadCodec};
@@ -46,6 +47,9 @@ pub enum WriteError {
         /// What the codec found.
         cause: CodecError,
     },
+    /// An entry breaks a rule, or the batch a limit; nothing was written.
+    #[error("invalid entries: {0}")]
+    Invalid(#[from] InvalidBatch),
     /// Refused, or lost before anything was done; nothing was written.
     #[error("nothing was written: {0}")]
     Definite(Arc<str>),

@@ -13,8 +13,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Server;
-use crate::actors::registry::{OpenStore, OpenStores, Resolve, ResolveError, WriteError};
+use crate::actors::registry::{OpenStore, OpenStores, Resolve, ResolveError};
 use crate::model::{Entry, EntryId, PublicKey, StoreId};
+use crate::processing::WriteError;
 use crate::services::RegistryError;
 use crate::storage::StorageError;
 
@@ -102,7 +103,9 @@ impl ResponseError for Failure {
             | Self::Storage(_)
             | Self::Stopping(_)
             | Self::Write(
-                WriteError::Storage(_) | WriteError::Refused(_) | WriteError::Indefinite(_),
+                WriteError::Unencodable { .. }
+                | WriteError::Definite(_)
+                | WriteError::Indefinite(_),
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -184,6 +187,9 @@ struct StoreStatus {
     entries: u64,
     bytes: u64,
     subscribers: usize,
+    /// The last entry that handlers were run on; absent without handlers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_position: Option<u64>,
 }
 
 async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
@@ -191,7 +197,8 @@ async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> A
     let stores =
         web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
     let after = page.after.as_deref().unwrap_or_default();
-    let wanted = stores.into_iter().filter(|store| store.as_str() > after).take(page.count());
+    let names = stores.into_iter().map(|(store, _)| store);
+    let wanted = names.filter(|store| store.as_str() > after).take(page.count());
     let open = server.registry().send(OpenStores).await?;
     let mut statuses = Vec::new();
     for store in wanted {
@@ -207,7 +214,7 @@ async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
     let storage = server.inner().storage.clone();
     let stores =
         web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
-    if !stores.contains(&store) {
+    if !stores.iter().any(|(name, _)| *name == store) {
         return Err(Failure::NoSuchStore(store));
     }
     let open = server.registry().send(OpenStore { store: store.clone() }).await??;
@@ -223,7 +230,9 @@ async fn read_status(
 ) -> Result<StoreStatus, Failure> {
     let open = server.registry().send(OpenStore { store: store_id.clone() }).await??;
     let (head, bytes) = (open.feed.head().get(), open.feed.log().bytes());
-    Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers })
+    let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
+    let replay_position = status.map(|status| status.position.get());
+    Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers, replay_position })
 }
 
 #[derive(Deserialize)]

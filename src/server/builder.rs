@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use actix::{Actor, Addr};
 
 use super::handle::{Inner, Server};
-use super::threads::StoreThreads;
+use super::replay::Processing;
+use super::threads::Threads;
 use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
-use crate::actors::registry::RegistryActor;
+use crate::actors::registry::{OnOpen, RegistryActor};
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
 use crate::model::Limits;
+use crate::processing::Processor;
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, StoreRegistry};
 use crate::storage::Storage;
@@ -35,6 +37,7 @@ pub struct Builder {
     pub(super) origins: OriginPolicy,
     pub(super) admin_token: Option<String>,
     pub(super) store_threads: usize,
+    pub(super) processor: Option<Processor>,
 }
 
 impl Builder {
@@ -66,9 +69,16 @@ impl Builder {
         self
     }
 
+    /// Runs handlers on what is committed: every store is replayed from where the processor's journal stands.
+    #[must_use]
+    pub fn processor(mut self, processor: Processor) -> Self {
+        self.processor = Some(processor);
+        self
+    }
+
     /// Starts the server: from now on it can be written to from code, and be mounted.
     pub fn start(self) -> Result<Server, StartError> {
-        let threads = StoreThreads::start(self.store_threads)?;
+        let threads = Threads::start("stores", self.store_threads)?;
         let metrics = Arc::new(Metrics::default());
         let limits = Arc::new(self.limits);
         let connections = Arc::new(Connections::new(limits.connections_max));
@@ -78,6 +88,8 @@ impl Builder {
             metrics: metrics.clone(),
             idle_timeout: limits.store_idle_timeout,
         };
+        let processing = self.processor.map(Processing::new).transpose()?;
+        let on_open = processing.as_ref().map_or_else(nothing_on_open, Processing::on_open);
         let actor = RegistryActor::new(
             self.registry.clone(),
             Arc::new(deps),
@@ -85,9 +97,12 @@ impl Builder {
             connections.clone(),
             removals.clone(),
             threads.arbiters().to_vec(),
-            Arc::new(|_| ()),
+            on_open,
         );
         let registry = start_actor(actor, &threads);
+        if let Some(processing) = &processing {
+            processing.start(self.storage.clone(), registry.clone());
+        }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &threads);
         let shared = Shared {
             remote_id: self.storage.remote_id(),
@@ -106,10 +121,15 @@ impl Builder {
             admin_token: self.admin_token,
             store_registry: self.registry,
             threads,
+            processing,
         }))
     }
 }
 
-fn start_actor(actor: RegistryActor, threads: &StoreThreads) -> Addr<RegistryActor> {
+fn nothing_on_open() -> OnOpen {
+    Arc::new(|_| ())
+}
+
+fn start_actor(actor: RegistryActor, threads: &Threads) -> Addr<RegistryActor> {
     RegistryActor::start_in_arbiter(&threads.arbiters()[0], |_| actor)
 }

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use actix::Addr;
 use actix_web::web::ServiceConfig;
+use futures_util::future::BoxFuture;
 
 use super::builder::Builder;
+use super::replay::Processing;
 use super::routes;
-use super::threads::StoreThreads;
-use crate::actors::registry::{
-    Assign, FinishStores, RegistryActor, Remove, WriteError, WriteToStore, Written,
-};
+use super::threads::Threads;
+use crate::actors::registry::{Assign, FinishStores, RegistryActor, Remove, WriteToStore};
 use crate::actors::session::shared::Shared;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
+use crate::processing::{
+    self, EventGroup, JournalError, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
+    Writer,
+};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, RegistryError, StoreRegistry};
 use crate::storage::Storage;
@@ -28,7 +32,8 @@ pub(super) struct Inner {
     pub(super) origins: OriginPolicy,
     pub(super) admin_token: Option<String>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
-    pub(super) threads: StoreThreads,
+    pub(super) threads: Threads,
+    pub(super) processing: Option<Processing>,
 }
 
 impl Server {
@@ -47,6 +52,7 @@ impl Server {
             origins: OriginPolicy::default(),
             admin_token: None,
             store_threads: (cores / 2).max(1),
+            processor: None,
         }
     }
 
@@ -85,7 +91,7 @@ impl Server {
         store_id: StoreId,
         entries: Vec<Entry>,
         run_handlers: bool,
-    ) -> Result<Written, WriteError> {
+    ) -> Result<WriteOutcome, WriteError> {
         let write = WriteToStore { store_id, entries, run_handlers };
         let sent = self.registry().send(write).await;
         sent.unwrap_or_else(|error| Err(WriteError::Indefinite(error.to_string().into())))
@@ -107,6 +113,35 @@ impl Server {
         sent.unwrap_or_else(|error| Err(unavailable(error)))
     }
 
+    /// Writes events of `group` by type, into any store; resolves once they are durable.
+    pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
+        Writer::new(Arc::new(self.clone()))
+    }
+
+    /// Where observers of invalidations subscribe; `None` without handlers.
+    pub fn reactivity(&self) -> Option<&Reactivity> {
+        self.processor().map(|processor| processor.reactivity())
+    }
+
+    /// The processor that runs the handlers, if there are any.
+    pub fn processor(&self) -> Option<&Arc<Processor>> {
+        self.0.processing.as_ref().map(|processing| &processing.processor)
+    }
+
+    /// How far the feed of `store` is, and how far its processing; `None` without handlers. A store that is not open
+    /// is as far as its journal says.
+    pub async fn replay_status(
+        &self,
+        store: &StoreId,
+    ) -> Result<Option<ReplayStatus>, JournalError> {
+        let Some(processor) = self.processor() else { return Ok(None) };
+        if let Some(status) = processor.status(store) {
+            return Ok(Some(status));
+        }
+        let position = processor.position(store).await?;
+        Ok(Some(ReplayStatus { head: position, position }))
+    }
+
     /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the
     /// stores. Whatever is not done after `timeout` is cut off. Storage stays open; it is the caller's to close.
     pub async fn shutdown(&self, timeout: Duration) {
@@ -123,9 +158,32 @@ impl Server {
         if finished.is_err() {
             log::warn!("stores cut off at shutdown");
         }
+        if let Some(processing) = &self.0.processing {
+            processing.processor.stop();
+        }
         let inner = self.0.clone();
         // Joining threads blocks; a panic in there was logged.
-        let _ = tokio::task::spawn_blocking(move || inner.threads.stop()).await;
+        let _ = tokio::task::spawn_blocking(move || inner.stop_threads()).await;
+    }
+}
+
+impl Inner {
+    fn stop_threads(&self) {
+        if let Some(processing) = &self.processing {
+            processing.threads.stop();
+        }
+        self.threads.stop();
+    }
+}
+
+impl processing::WriteToStore for Server {
+    fn write_to_store<'a>(
+        &'a self,
+        store: &'a StoreId,
+        entries: Vec<Entry>,
+        run_handlers: bool,
+    ) -> BoxFuture<'a, Result<WriteOutcome, WriteError>> {
+        Box::pin(self.write_to_store(store.clone(), entries, run_handlers))
     }
 }
 

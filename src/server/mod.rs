@@ -9,6 +9,7 @@ mod builder;
 mod handle;
 mod listen;
 mod metrics;
+mod replay;
 mod routes;
 mod socket;
 mod threads;
@@ -19,7 +20,5 @@ pub use handle::Server;
 pub use listen::{Listen, listen};
 pub use socket::on_connect;
 
-pub use crate::actors::registry::{
-    Assign, RegistryActor, Remove, WriteError, WriteToStore, Written,
-};
+pub use crate::actors::registry::{Assign, RegistryActor, Remove, WriteToStore};
 pub use crate::core::validate::{EntryFault, InvalidBatch};

@@ -1,4 +1,4 @@
-//! The threads that stores run on.
+//! The threads that stores and handlers run on.
 
 use std::io;
 use std::sync::mpsc;
@@ -9,20 +9,20 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Threads with an actix system each, independent of the one that the application may have.
-pub(super) struct StoreThreads {
+pub(super) struct Threads {
     arbiters: Vec<ArbiterHandle>,
     running: Mutex<Vec<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
-impl StoreThreads {
-    /// Starts `count` threads, at least one.
-    pub(super) fn start(count: usize) -> io::Result<Self> {
+impl Threads {
+    /// Starts `count` threads, at least one, named after what they do.
+    pub(super) fn start(what: &str, count: usize) -> io::Result<Self> {
         let mut arbiters = Vec::new();
         let mut running = Vec::new();
         for number in 0..count.max(1) {
             let (stop, stopped) = oneshot::channel::<()>();
             let (started, arbiter) = mpsc::channel();
-            let name = format!("eventlog-stores-{number}");
+            let name = format!("eventlog-{what}-{number}");
             let thread = thread::Builder::new().name(name).spawn(move || {
                 System::new().block_on(async move {
                     // If nobody waits any more, `stopped` is gone as well and the thread ends.
@@ -46,7 +46,7 @@ impl StoreThreads {
             // Fails only if the thread is gone already.
             let _ = stop.send(());
             if thread.join().is_err() {
-                log::error!("a store thread panicked");
+                log::error!("a thread of the server panicked");
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::threads::StoreThreads;
+use super::threads::Threads;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 
@@ -15,7 +15,7 @@ pub(super) fn start(
     connections: &Arc<Connections>,
     metrics: &Arc<Metrics>,
     stall_timeout: Duration,
-    threads: &StoreThreads,
+    threads: &Threads,
 ) {
     let rounds = rounds(Arc::downgrade(connections), metrics.clone(), stall_timeout);
     // Refused only by a thread that has stopped.

@@ -64,10 +64,10 @@ impl Storage for MemoryStorage {
         Ok(Arc::new(Log { store, opened }))
     }
 
-    fn stores(&self) -> Result<Vec<StoreId>, StorageError> {
+    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
         let stores = self.stores.lock();
-        let written = stores.iter().filter(|(_, store)| store.lock().head > Sequence::ZERO);
-        Ok(written.map(|(id, _)| id.clone()).collect())
+        let heads = stores.iter().map(|(id, store)| (id.clone(), store.lock().head));
+        Ok(heads.filter(|(_, head)| *head > Sequence::ZERO).collect())
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -27,8 +27,9 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StoreLog::head`] is final; the earlier object then refuses appends. Blocks on disk reads.
     fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError>;
 
-    /// Every store with at least one entry, in the order of their names. Blocks on disk reads.
-    fn stores(&self) -> Result<Vec<StoreId>, StorageError>;
+    /// Every store with at least one entry and its last durable sequence, in the order of their names. Opens none of
+    /// them: logs that are open stay so. Blocks on disk reads.
+    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError>;
 
     /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;

@@ -174,6 +174,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::contract::{self, key, store};
+    use std::sync::Arc;
+
     use super::*;
     use crate::storage::sled::DatabaseOptions;
 

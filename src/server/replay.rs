@@ -1,0 +1,65 @@
+//! Has every store replayed through the handlers: when it is opened, and at start if it is behind.
+//!
+//! Handlers run on a thread of their own, so that one that computes for long delays no write.
+
+use std::io;
+use std::sync::Arc;
+
+use actix::Addr;
+
+use super::threads::Threads;
+use crate::actors::feed::Feed;
+use crate::actors::registry::{OnOpen, OpenStore, RegistryActor};
+use crate::processing::{Processor, ReadFeed};
+use crate::storage::Storage;
+
+/// The handlers of a server, and where they run.
+pub(super) struct Processing {
+    pub(super) processor: Arc<Processor>,
+    pub(super) threads: Threads,
+}
+
+impl Processing {
+    pub(super) fn new(processor: Processor) -> io::Result<Self> {
+        let threads = Threads::start("handlers", 1)?;
+        Ok(Self { processor: Arc::new(processor), threads })
+    }
+
+    /// Starts the replay of a store that was just opened; it ends when the store is closed and nothing is left.
+    pub(super) fn on_open(&self) -> OnOpen {
+        let processor = self.processor.clone();
+        let arbiter = self.threads.arbiters()[0].clone();
+        Arc::new(move |feed: &Arc<Feed>| {
+            let (processor, feed) = (processor.clone(), feed.clone());
+            let (store, head) = (feed.store().clone(), feed.watch_head());
+            let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
+            // Refused only by a thread that has stopped, with the server.
+            arbiter.spawn(async move { processor.replay(store, read, head).await });
+        })
+    }
+
+    /// Opens every store whose journal is behind its feed.
+    pub(super) fn start(&self, storage: Arc<dyn Storage>, registry: Addr<RegistryActor>) {
+        let processor = self.processor.clone();
+        self.threads.arbiters()[0].spawn(async move {
+            if let Err(error) = open_behind(&processor, storage, registry).await {
+                log::error!(
+                    "stores that are behind cannot be found; they catch up when used: {error}"
+                );
+            }
+        });
+    }
+}
+
+async fn open_behind(
+    processor: &Processor,
+    storage: Arc<dyn Storage>,
+    registry: Addr<RegistryActor>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let heads = tokio::task::spawn_blocking(move || storage.stores()).await??;
+    for store in processor.stores_behind(heads).await? {
+        log::info!("store {store}: handlers are behind, catching up");
+        registry.send(OpenStore { store }).await??;
+    }
+    Ok(())
+}
