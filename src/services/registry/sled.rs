@@ -169,7 +169,6 @@ impl StoreRegistry for SledRegistry {
 #[cfg(test)]
 mod tests {
     use std::ops::Deref;
-    use std::sync::Arc;
 
     use tempfile::TempDir;
 
