@@ -4,6 +4,7 @@
 //! it through any schedule. Leaves out: disks, sockets, clocks, threads; the actors bring those.
 
 pub(crate) mod connection;
+pub(crate) mod projection;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;

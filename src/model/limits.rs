@@ -47,6 +47,11 @@ pub struct Limits {
     pub store_idle_timeout: Duration,
     /// Most recent entries kept in memory for the subscribers of one store, in bytes of their records.
     pub recent_bytes_max: usize,
+    /// Most memory for what is kept of old history for readers of compacted feeds, of all stores together, in bytes.
+    pub compaction_bytes_max: usize,
+    /// A primary key with more bytes of eligible records than this is not given to a compactor's code, but sent as
+    /// it is.
+    pub compaction_bucket_bytes_max: usize,
 }
 
 const KIB: usize = 1_024;
@@ -71,6 +76,8 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(30),
             store_idle_timeout: Duration::from_secs(60),
             recent_bytes_max: MIB,
+            compaction_bytes_max: 128 * MIB,
+            compaction_bucket_bytes_max: 16 * MIB,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod codec;
 mod committed;
+pub mod compaction;
 mod event;
 mod handlers;
 pub mod journal;

@@ -1,0 +1,115 @@
+//! Decides what of a feed's history a reader is sent, when compactors replace old entries.
+//!
+//! # What a bucket is
+//!
+//! A reader begins at a *moment*: a time `now` and a `head`. An entry is *eligible* at that moment if it stands at or
+//! below the head, its event belongs to a compactor, and `created_at_millis <= now - older_than`. A *bucket* is all
+//! the eligible entries of one compactor and one primary key, from the whole feed, in feed order; the reader's cursor
+//! has no part in it. Its *end* is its greatest sequence. A reader is sent, ascending, from its cursor on:
+//!
+//! * every entry that is not eligible, at its own sequence;
+//! * what replaces a bucket, at the bucket's end: its last entry unchanged ([`Rule::KeepLatest`]), nothing
+//!   ([`Rule::Drop`]), or what an effect wrote ([`Rule::Effect`]);
+//! * the entries of a bucket whose effect failed, at their own sequences.
+//!
+//! So what a reader is sent is a function of the feed, the compactors, its moment and its cursor. Nothing else enters:
+//! not what is kept in memory, not who reads beside it, not how fast it reads.
+//!
+//! # Why a cursor is safe
+//!
+//! *At one moment*, everything sent has one place, and a cursor lies before or behind it. All that shares a place (the
+//! replacements of one bucket) travels in one message, so no cursor comes to lie within it. A reader that resumes with
+//! the highest sequence it saw is sent that place again, with the same ids; with that plus one, it is not.
+//!
+//! *From one moment to a later one* (time and head do not go back), buckets only gain members, so their ends only move
+//! up. Take a reader that has seen all below `c` at the first moment, and resumes from `c` at the second. An entry `e`
+//! below `c` was sent raw, or was in a bucket. If that bucket ended below `c`, what replaced it was sent. If it ended
+//! at or above `c`, it still does, and what replaces it now (it contains `e`) is still to come. So nothing is skipped.
+//! What may come twice, in another form, is an entry that was sent raw or in a smaller bucket and whose bucket has
+//! since got an end at or above `c`. This is why a replacement must say what its primary key *is* after the bucket
+//! rather than what *changed*: it is applied over some of what it was made from. With the rules built in this
+//! holds by itself: the last entry of a primary key is at every moment sent at its own sequence, unless it is
+//! dropped, so every reader, however often it resumed, has seen it last.
+//!
+//! *What is outside of this*: a clock that goes back, a compactor that is removed or changed, a bucket whose effect
+//! begins to fail. Each of them gives back entries as raw that were to be replaced further on. A reader that begins at
+//! the first entry is sent all of them; one that was between such an entry and the end of its bucket is sent only
+//! those above its cursor. Callers therefore keep `now` from going back while they run.
+//!
+//! # How it is found
+//!
+//! [`Index`] takes the entries of a feed in order and keeps a slot for each one that belongs to a compactor, linked to
+//! its neighbours in the bucket. Whether an entry is eligible depends on the reader's moment, so one index answers
+//! readers of many moments. Entries that no later moment will need are reduced to a bit ([`Index::prune`]).
+//!
+//! Keeps: the answer above, for every moment at or after the index's floor. Leaves out: reading entries, running
+//! effects, what fits in memory (`processing::compaction`).
+
+mod index;
+mod plan;
+mod positions;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::model::Sequence;
+
+pub(crate) use index::{Index, Members, Output, Sighting};
+pub(crate) use plan::{Plan, Progress, Question, Step};
+
+/// What becomes of the buckets of one compactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The last entry stays, unchanged.
+    KeepLatest,
+    /// Nothing stays.
+    Drop,
+    /// Somebody else is asked, by a [`Question`].
+    Effect,
+}
+
+/// When a reader began: what it is sent as backlog, and what of that is eligible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// For each compactor, eligible entries were created before this, in Unix milliseconds.
+    created_before: Arc<[u64]>,
+    head: Sequence,
+}
+
+impl Moment {
+    /// The moment `now_millis`, with the ages (in milliseconds) at which entries become eligible, one a compactor.
+    pub(crate) fn new(
+        now_millis: u64,
+        older_than_millis: impl IntoIterator<Item = u64>,
+        head: Sequence,
+    ) -> Self {
+        // `created <= now - age` in whole numbers, and never true where that would be below zero.
+        let end = now_millis.saturating_add(1);
+        let limits = older_than_millis.into_iter().map(|age| end.saturating_sub(age));
+        Self { created_before: limits.collect(), head }
+    }
+
+    /// The last sequence of the backlog.
+    pub(crate) const fn head(&self) -> Sequence {
+        self.head
+    }
+
+    /// Whether an entry of this compactor is eligible.
+    pub(crate) fn eligible(&self, compactor: u32, created: u64, sequence: Sequence) -> bool {
+        sequence <= self.head && created < self.created_before[compactor as usize]
+    }
+
+    /// Whether everything eligible at `other` is eligible here.
+    pub(crate) fn not_before(&self, other: &Self) -> bool {
+        let limits = self.created_before.iter().zip(other.created_before.iter());
+        self.head >= other.head && limits.into_iter().all(|(this, that)| this >= that)
+    }
+
+    /// The latest moment that neither `self` nor `other` is before.
+    pub(crate) fn earlier_of(&self, other: &Self) -> Self {
+        let limits = self.created_before.iter().zip(other.created_before.iter());
+        let created_before = limits.map(|(this, that)| *this.min(that)).collect();
+        Self { created_before, head: self.head.min(other.head) }
+    }
+}

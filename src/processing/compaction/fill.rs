@@ -1,0 +1,184 @@
+//! Fills indexes from logs: beside the write path, when somebody reads.
+
+use std::sync::Arc;
+
+use super::compactor::CompactorSet;
+use super::kept::{Kept, StoreProjection};
+use super::reader::scan;
+use crate::core::projection::{Index, Moment, Rule, Sighting};
+use crate::model::{EntryRef, Sequence, record_len};
+use crate::storage::{StorageError, StoreLog};
+
+/// Memory is looked at whenever so many entries were seen.
+const ACCOUNT_ENTRIES: u32 = 4_096;
+
+/// Finds the compactor of entry after entry; neighbours mostly have the same event.
+struct Matcher<'a> {
+    set: &'a CompactorSet,
+    event: String,
+    compactor: Option<u32>,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(set: &'a CompactorSet) -> Self {
+        // No event is empty, so this is nobody's.
+        Self { set, event: String::new(), compactor: None }
+    }
+
+    fn sight<'e>(&mut self, sequence: Sequence, entry: &EntryRef<'e>) -> Option<Sighting<'e>> {
+        if self.event != entry.event {
+            self.compactor = self.set.of(entry.event);
+            self.event.clear();
+            self.event.push_str(entry.event);
+        }
+        self.compactor.map(|compactor| Sighting {
+            sequence,
+            compactor,
+            primary_key: entry.primary_key,
+            created: entry.id.created_at_millis(),
+            bytes: record_len(entry),
+        })
+    }
+}
+
+/// Shows the kept index every entry up to `head`. `false` if that takes more memory than there is. `shrink` makes
+/// other stores give way. Blocks on disk reads.
+pub(super) fn catch_up(
+    projection: &StoreProjection,
+    kept: &mut Kept,
+    (log, head): (&Arc<dyn StoreLog>, Sequence),
+    mut is_short: impl FnMut() -> bool,
+) -> Result<bool, StorageError> {
+    let Some(from) = kept.index.as_ref().map(Index::next) else { return Ok(false) };
+    let mut matcher = Matcher::new(&projection.set);
+    let mut seen = 0;
+    let fits = scan(log, (from, head), |sequence, entry| {
+        let Some(index) = &mut kept.index else { return false };
+        if let Some(sighting) = matcher.sight(sequence, &entry) {
+            index.see(&sighting);
+        }
+        index.seen_before(sequence.next());
+        if index.wants_pruning() {
+            index.prune(&projection.floor());
+        }
+        seen += 1;
+        seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, &mut is_short)
+    })?;
+    Ok(fits && fits_now(projection, kept, &mut is_short))
+}
+
+/// Whether the memory for what the index holds is there, once it holds no more than the latest reader needs.
+fn fits_now(
+    projection: &StoreProjection,
+    kept: &mut Kept,
+    is_short: &mut impl FnMut() -> bool,
+) -> bool {
+    kept.account();
+    if !is_short() {
+        return true;
+    }
+    if let (Some(index), Some(latest)) = (&mut kept.index, projection.latest()) {
+        index.drop_records();
+        index.prune(&latest);
+    }
+    kept.account();
+    !is_short()
+}
+
+/// An index for one reader alone, from `cursor` to wherever `bytes_max` suffices, and at least one position on.
+///
+/// For stores whose index does not fit into memory. Goes through the log twice or more: first for the primary keys of
+/// the entries ahead, then for what else is in their buckets. Blocks on disk reads.
+pub(super) fn window(
+    set: &CompactorSet,
+    log: &Arc<dyn StoreLog>,
+    (at, cursor): (&Moment, Sequence),
+    (bytes_max, bucket_bytes_max): (usize, u64),
+) -> Result<Index, StorageError> {
+    let window = Window { set, log, at, cursor, bucket_bytes_max };
+    let mut span_bytes = bytes_max;
+    loop {
+        let (mut index, end) = window.look_ahead(span_bytes)?;
+        index.end_at(end);
+        let smallest = end == cursor.next();
+        if window.gather(&mut index, end, if smallest { usize::MAX } else { bytes_max })? {
+            return Ok(index);
+        }
+        span_bytes /= 2;
+    }
+}
+
+struct Window<'a> {
+    set: &'a CompactorSet,
+    log: &'a Arc<dyn StoreLog>,
+    at: &'a Moment,
+    cursor: Sequence,
+    bucket_bytes_max: u64,
+}
+
+impl Window<'_> {
+    /// Makes the buckets of the eligible entries from the cursor on, as far as `span_bytes` go.
+    fn look_ahead(&self, span_bytes: usize) -> Result<(Index, Sequence), StorageError> {
+        let mut index = Index::new(self.set.rules().clone(), self.cursor);
+        let mut matcher = Matcher::new(self.set);
+        let mut end = self.cursor;
+        scan(self.log, (self.cursor, self.at.head()), |sequence, entry| {
+            let sighting = matcher.sight(sequence, &entry);
+            if let Some(sighting) = sighting.filter(|sighting| self.is_eligible(sighting)) {
+                index.bucket_of(sighting.compactor, sighting.primary_key);
+            }
+            end = sequence.next();
+            let marks = end.since(self.cursor) / 8;
+            index.bytes() + (marks as usize) < span_bytes
+        })?;
+        Ok((index, end))
+    }
+
+    /// Shows the index the eligible entries of its buckets. `false` if that takes more than `bytes_max`.
+    fn gather(
+        &self,
+        index: &mut Index,
+        end: Sequence,
+        bytes_max: usize,
+    ) -> Result<bool, StorageError> {
+        let mut matcher = Matcher::new(self.set);
+        let mut bucket_bytes = vec![0; index.buckets()];
+        let from = if self.set.looks_back() { Sequence::FIRST } else { self.cursor };
+        let fits = scan(self.log, (from, self.at.head()), |sequence, entry| {
+            let Some(sighting) = matcher.sight(sequence, &entry) else { return true };
+            if !self.is_eligible(&sighting) || !self.matters(&sighting, end) {
+                return true;
+            }
+            let Some(bucket) = index.find_bucket(sighting.compactor, sighting.primary_key) else {
+                return true;
+            };
+            // A bucket that is too large already needs no more members to be sent as it is.
+            let bytes: &mut u64 = &mut bucket_bytes[bucket as usize];
+            let rule = self.set.rules()[sighting.compactor as usize];
+            if rule == Rule::Effect && *bytes > self.bucket_bytes_max {
+                return true;
+            }
+            *bytes += sighting.bytes as u64;
+            index.see(&sighting);
+            if index.wants_pruning() {
+                index.prune(self.at);
+            }
+            index.bytes() <= bytes_max
+        })?;
+        index.seen_before(self.at.head().next());
+        Ok(fits)
+    }
+
+    fn is_eligible(&self, entry: &Sighting<'_>) -> bool {
+        self.at.eligible(entry.compactor, entry.created, entry.sequence)
+    }
+
+    /// Whether an entry can have part in what is sent from the cursor to `end`.
+    fn matters(&self, entry: &Sighting<'_>, end: Sequence) -> bool {
+        match self.set.rules()[entry.compactor as usize] {
+            Rule::KeepLatest => entry.sequence >= self.cursor,
+            Rule::Drop => entry.sequence >= self.cursor && entry.sequence < end,
+            Rule::Effect => true,
+        }
+    }
+}

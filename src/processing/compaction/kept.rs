@@ -1,0 +1,214 @@
+//! What is kept in memory for the readers of old history: one index a store, within one budget for all.
+//!
+//! Keeps: what is kept is dropped when memory is short, least recently used first, and that changes no answer.
+//! Leaves out: how an index is filled (`fill`), what it says (`core::projection`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::compactor::CompactorSet;
+use crate::core::projection::{Index, Moment};
+use crate::model::{Sequence, StoreId};
+
+/// About what a store without an index takes.
+const STORE_BYTES: usize = 512;
+
+/// Bytes that all indexes may take, and how many they do.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pub(super) bytes_max: usize,
+    used: AtomicUsize,
+}
+
+/// A part of the budget; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, used: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn charge(self: &Arc<Self>) -> Charge {
+        Charge { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Whether more is charged than there is.
+    pub(super) fn is_short(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.bytes_max
+    }
+}
+
+impl Charge {
+    /// Makes it `bytes`, whether or not there are so many.
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What is known of one store for one set of compactors.
+#[derive(Debug)]
+pub(super) struct StoreProjection {
+    pub(super) set: Arc<CompactorSet>,
+    moments: Mutex<Moments>,
+    /// Locked while a page is planned, and while the index is filled: readers that come meanwhile want just that.
+    pub(super) kept: Mutex<Kept>,
+}
+
+/// What is kept of one store.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) index: Option<Index>,
+    /// Tells indexes apart: buckets are numbered anew in each.
+    pub(super) generation: u64,
+    /// An index did not fit into memory; the readers that are there do without.
+    pub(super) too_large: bool,
+    charge: Charge,
+}
+
+impl Kept {
+    /// Charges the store for what it takes now.
+    pub(super) fn account(&mut self) {
+        self.charge.set(STORE_BYTES + self.index.as_ref().map_or(0, Index::bytes));
+    }
+
+    /// Forgets the index.
+    pub(super) fn clear(&mut self) {
+        self.index = None;
+        self.generation += 1;
+        self.account();
+    }
+}
+
+/// When the readers of a store began.
+#[derive(Debug, Default)]
+struct Moments {
+    readers: Vec<Weak<Moment>>,
+    latest: Option<Arc<Moment>>,
+}
+
+impl Moments {
+    fn add(&mut self, moment: &Arc<Moment>) {
+        if self.readers.len() == self.readers.capacity() {
+            self.readers.retain(|reader| reader.strong_count() > 0);
+        }
+        self.readers.push(Arc::downgrade(moment));
+    }
+}
+
+impl StoreProjection {
+    fn new(set: Arc<CompactorSet>, budget: &Arc<Budget>) -> Self {
+        let mut kept =
+            Kept { index: None, generation: 0, too_large: false, charge: budget.charge() };
+        kept.account();
+        Self { set, moments: Mutex::default(), kept: Mutex::new(kept) }
+    }
+
+    /// The moment of a reader that begins now. While it is held, nothing is pruned that it needs, unless memory is
+    /// short. `head` is asked in here, so that moments of later callers are not earlier.
+    pub(super) fn begin(&self, now_millis: u64, head: impl FnOnce() -> Sequence) -> Arc<Moment> {
+        let mut moments = self.moments.lock();
+        let moment = Arc::new(self.set.moment(now_millis, head()));
+        moments.add(&moment);
+        moments.latest = Some(moment.clone());
+        moment
+    }
+
+    /// Takes in a reader that began when the store was kept elsewhere.
+    pub(super) fn join(&self, moment: &Arc<Moment>) {
+        self.moments.lock().add(moment);
+    }
+
+    /// The earliest moment that readers may ask for.
+    pub(super) fn floor(&self) -> Moment {
+        let moments = self.moments.lock();
+        let readers = moments.readers.iter().filter_map(Weak::upgrade);
+        let all = readers.chain(moments.latest.clone()).map(|moment| (*moment).clone());
+        all.reduce(|floor, moment| floor.earlier_of(&moment))
+            .unwrap_or_else(|| self.set.moment(0, Sequence::ZERO))
+    }
+
+    /// When the latest reader began.
+    pub(super) fn latest(&self) -> Option<Arc<Moment>> {
+        self.moments.lock().latest.clone()
+    }
+}
+
+/// The stores whose history was read.
+#[derive(Debug)]
+pub(super) struct Stores {
+    by_name: HashMap<StoreId, (Arc<StoreProjection>, u64)>,
+    /// The same stores, by when they were read last.
+    by_use: BTreeMap<u64, StoreId>,
+    uses: u64,
+    budget: Arc<Budget>,
+}
+
+impl Stores {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { by_name: HashMap::new(), by_use: BTreeMap::new(), uses: 0, budget }
+    }
+
+    /// What is known of `store` for `set`: what is kept, or else `mine`, or else nothing yet.
+    pub(super) fn get(
+        &mut self,
+        store: &StoreId,
+        set: &Arc<CompactorSet>,
+        mine: Option<&Arc<StoreProjection>>,
+    ) -> Arc<StoreProjection> {
+        let kept = self.remove(store).filter(|projection| Arc::ptr_eq(&projection.set, set));
+        let projection = kept
+            .or_else(|| mine.cloned())
+            .unwrap_or_else(|| Arc::new(StoreProjection::new(set.clone(), &self.budget)));
+        self.uses += 1;
+        self.by_use.insert(self.uses, store.clone());
+        self.by_name.insert(store.clone(), (projection.clone(), self.uses));
+        projection
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.by_name.clear();
+        self.by_use.clear();
+    }
+
+    /// Forgets the least recently read stores until the budget is kept; those that are being read just now stay.
+    pub(super) fn shrink(&mut self) {
+        let mut busy = 0;
+        while self.budget.is_short() {
+            let Some(store) = self.by_use.values().nth(busy).cloned() else { return };
+            let projection = self.by_name.get(&store).map(|(projection, _)| projection.clone());
+            if let Some(mut kept) = projection.as_ref().and_then(|it| it.kept.try_lock()) {
+                kept.clear();
+                self.remove(&store);
+            } else {
+                busy += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, store: &StoreId) -> Option<Arc<StoreProjection>> {
+        let (projection, used) = self.by_name.remove(store)?;
+        self.by_use.remove(&used);
+        Some(projection)
+    }
+}

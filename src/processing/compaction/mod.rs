@@ -1,0 +1,187 @@
+//! Old history, compacted while it is read.
+//!
+//! A [`Compaction`] holds the compactors of a server. A subscription begins by taking a [`Backlog`] from it, which
+//! gives out everything up to the head of that moment, page by page: old entries replaced by what their compactor
+//! makes of them, all others as they are. What is written later is live and never compacted for that subscription.
+//! `core::projection` says what exactly is sent and why a client may resume anywhere.
+//!
+//! ```text
+//! Backlog ─► kept (an index a store, moved forward) ─► core::projection (a plan) ─► page (copied, or whole segments)
+//!               ▲ fill (scans the log)                     ▲ answer (asks effects)
+//! ```
+//!
+//! Keeps: stored entries never change, and writing knows nothing of compaction; what a reader is sent does not depend
+//! on what is kept in memory; memory is bounded whatever the history. Leaves out: clocks (`now` is passed in), threads
+//! (a page is made where it is asked for), sockets.
+
+mod answer;
+mod backlog;
+mod compactor;
+mod fill;
+mod kept;
+mod page;
+mod pattern;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::model::{Limits, Sequence, StoreId};
+use crate::storage::StoreLog;
+
+pub use backlog::Backlog;
+pub use compactor::{Bucket, CompactionFailure, Replacements, Strategy};
+pub use page::Page;
+pub use pattern::EventPattern;
+
+use compactor::{Compactor, CompactorSet};
+use kept::{Budget, Stores};
+
+/// The compactors of a server, and what is kept for those who read old history. Cheap to clone; clones are one.
+#[derive(Clone, Debug)]
+pub struct Compaction {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    budget: Arc<Budget>,
+    bucket_bytes_max: u64,
+    /// The latest time a reader began at.
+    latest_millis: AtomicU64,
+    /// Held while an effect is asked.
+    asking: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    set: Arc<CompactorSet>,
+    registered: u64,
+    stores: Stores,
+}
+
+/// An event would belong to two compactors.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{event} cannot be compacted: {registered} is already, and an event belongs to one compactor"
+)]
+pub struct DuplicateEvent {
+    /// What was to be registered.
+    pub event: EventPattern,
+    /// What has an event in common with it.
+    pub registered: EventPattern,
+}
+
+/// Keeps a compactor registered; dropping it ends that, for all readers who begin later.
+#[derive(Debug)]
+#[must_use = "the compactor is registered as long as this lives"]
+pub struct CompactionGuard {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Compaction {
+    /// No compactor yet. Takes at most `compaction_bytes_max` of memory for what it keeps.
+    pub fn new(limits: &Limits) -> Self {
+        let budget = Arc::new(Budget::new(limits.compaction_bytes_max));
+        let set = Arc::new(CompactorSet::new(Vec::new()));
+        let stores = Stores::new(budget.clone());
+        let shared = Shared {
+            state: Mutex::new(State { set, registered: 0, stores }),
+            budget,
+            bucket_bytes_max: limits.compaction_bucket_bytes_max as u64,
+            latest_millis: AtomicU64::new(0),
+            asking: Mutex::new(()),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Compacts entries of `events` that were created at least `older_than` before a reader begins.
+    pub fn register(
+        &self,
+        events: impl IntoIterator<Item = EventPattern>,
+        older_than: Duration,
+        strategy: Strategy,
+    ) -> Result<CompactionGuard, DuplicateEvent> {
+        let events: Vec<EventPattern> = events.into_iter().collect();
+        let mut state = self.shared.state.lock();
+        for event in &events {
+            let all = state.set.compactors().iter().flat_map(|compactor| &compactor.events);
+            if let Some(registered) = { all }.find(|registered| registered.overlaps(event)) {
+                let (event, registered) = (event.clone(), registered.clone());
+                return Err(DuplicateEvent { event, registered });
+            }
+        }
+        state.registered += 1;
+        let number = state.registered;
+        let compactor = Arc::new(Compactor::new(number, events, older_than, strategy));
+        let compactors = state.set.compactors().iter().cloned().chain([compactor]).collect();
+        state.replace(compactors);
+        Ok(CompactionGuard { shared: self.shared.clone(), number })
+    }
+
+    /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything: all that is
+    /// durable in `log`, the log of `store`. Does not block.
+    ///
+    /// `now_millis` is the time in Unix milliseconds. Time does not go back: an earlier one than a reader had before
+    /// counts as that one.
+    pub fn backlog(
+        &self,
+        store: &StoreId,
+        log: Arc<dyn StoreLog>,
+        start: Sequence,
+        now_millis: u64,
+    ) -> Backlog {
+        let before = self.shared.latest_millis.fetch_max(now_millis, Ordering::Relaxed);
+        let (set, projection) = {
+            let mut state = self.shared.state.lock();
+            let set = state.set.clone();
+            let projection = state.stores.get(store, &set, None);
+            (set, projection)
+        };
+        let moment = projection.begin(now_millis.max(before), || log.head());
+        Backlog {
+            shared: self.shared.clone(),
+            set,
+            store: store.clone(),
+            log,
+            moment,
+            position: start.max(Sequence::FIRST),
+            projection,
+            window: None,
+        }
+    }
+}
+
+impl State {
+    /// Goes on with other compactors. What is kept was made for those before.
+    fn replace(&mut self, compactors: Vec<Arc<Compactor>>) {
+        self.set = Arc::new(CompactorSet::new(compactors));
+        self.stores.clear();
+    }
+}
+
+impl Shared {
+    /// Whether memory is short even though stores that nobody reads just now were forgotten.
+    fn is_short(&self) -> bool {
+        self.budget.is_short() && {
+            self.state.lock().stores.shrink();
+            self.budget.is_short()
+        }
+    }
+}
+
+impl Drop for CompactionGuard {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        let others = |compactor: &&Arc<Compactor>| compactor.number != self.number;
+        let compactors = state.set.compactors().iter().filter(others).cloned().collect();
+        state.replace(compactors);
+    }
+}

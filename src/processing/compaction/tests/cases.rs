@@ -1,0 +1,171 @@
+//! What compaction promises, one promise at a time.
+
+use super::*;
+
+fn with(limits: &Limits, event: &str, strategy: Strategy) -> (Compaction, CompactionGuard) {
+    let compaction = Compaction::new(limits);
+    let guard = compaction.register([EventPattern::glob(event)], DAY, strategy);
+    (compaction, guard.expect("the first"))
+}
+
+fn count(bucket: &Bucket<'_>, out: &mut Replacements) -> Result<(), CompactionFailure> {
+    if let Some(entry) = bucket.entries.iter().find(|entry| entry.payload.is_empty()) {
+        return Err(CompactionFailure::new(&entry.event, "it is empty"));
+    }
+    out.write("Count", vec![bucket.entries.len() as u8]);
+    Ok(())
+}
+
+#[test]
+fn old_entries_are_compacted_and_recent_ones_are_sent_as_they_are() {
+    let (compaction, _guard) = with(&Limits::default(), "Todo*", Strategy::effect(count));
+    let mut feed = Feed::new();
+    feed.append_all([
+        (900, "TodoMade", "a", &b"1"[..]),
+        (900, "TodoDone", "a", b"2"),
+        (900, "NoteMade", "a", b"3"),
+        (901, "TodoMade", "a", b"4"),
+        (900, "TodoMade", "b", b"5"),
+    ]);
+    let sent = feed.read(&compaction, (0, 1_000), 1_000);
+    let expected: [(u64, &str, &str, &[u8]); 4] = [
+        (2, "Count", "a", &[2]),
+        (3, "NoteMade", "a", b"3"),
+        (4, "TodoMade", "a", b"4"),
+        (5, "Count", "b", &[1]),
+    ];
+    assert_eq!(shown(&sent), expected);
+    // Entries below the cursor count into a bucket that ends at or above it.
+    assert_eq!(feed.read(&compaction, (2, 1_000), 1_000), sent);
+    assert_eq!(feed.read(&compaction, (3, 1_000), 1_000), sent[1..]);
+    let later = feed.read(&compaction, (4, 1_001), 1_000);
+    assert_eq!(shown(&later), [(4, "Count", "a", &[3][..]), (5, "Count", "b", &[1])]);
+    assert_ne!(later[0].entry.id, sent[0].entry.id, "another bucket");
+    assert_eq!(later[1], sent[3], "the same bucket");
+}
+
+#[test]
+fn an_entry_of_the_very_age_is_eligible_and_one_from_before_time_is_not_early() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::Drop);
+    let mut feed = Feed::new();
+    feed.append(0, "E", "a", b"");
+    assert_eq!(feed.read(&compaction, (0, 50), 100).len(), 1, "50 - 100 is below 0");
+    assert_eq!(feed.read(&compaction, (0, 99), 100).len(), 1);
+    assert_eq!(feed.read(&compaction, (0, 100), 100).len(), 0);
+}
+
+#[test]
+fn a_bucket_with_an_entry_that_does_not_decode_is_sent_as_it_is_and_warned_of_once() {
+    let (compaction, _guard) = with(&Limits::default(), "E*", Strategy::effect(count));
+    let mut feed = Feed::new();
+    feed.append_all([
+        (0, "E1", "a", &b"1"[..]),
+        (0, "E1", "b", b"2"),
+        (0, "E2", "a", b""),
+        (0, "E1", "b", b"4"),
+        (0, "E1", "a", b"5"),
+    ]);
+    let sent = feed.read(&compaction, (0, 1_000), 1_000);
+    assert_eq!(shown(&sent).iter().map(|it| it.0).collect::<Vec<_>>(), [1, 3, 4, 5]);
+    assert_eq!(sent[2].entry.event, "Count");
+    for at in [0, 1, 3] {
+        assert_eq!(sent[at].entry, feed.entries[sent[at].remote_sequence.get() as usize - 1]);
+    }
+    let state = compaction.shared.state.lock();
+    let compactor = &state.set.compactors()[0];
+    assert!(!compactor.warn(&CompactionFailure::new("E2", "again")), "it was warned of");
+    assert!(compactor.warn(&CompactionFailure::new("E1", "first")), "nobody warned of this one");
+}
+
+#[test]
+fn a_compactor_that_panics_or_writes_nonsense_changes_nothing() {
+    let panics = Strategy::effect(|_, _| panic!("a bug"));
+    let empty = Strategy::effect(|_, out| {
+        out.write("", "payload");
+        Ok(())
+    });
+    for strategy in [panics, empty] {
+        let (compaction, _guard) = with(&Limits::default(), "E", strategy);
+        let mut feed = Feed::new();
+        feed.append_all([(0, "E", "a", &b"1"[..]), (0, "E", "a", b"2")]);
+        let sent = feed.read(&compaction, (0, 1_000), 1_000);
+        assert!(sent.iter().map(|it| &it.entry).eq(&feed.entries));
+    }
+}
+
+#[test]
+fn a_primary_key_that_is_too_large_is_sent_as_it_is() {
+    let limits = Limits { compaction_bucket_bytes_max: 200, ..Limits::default() };
+    let (compaction, _guard) = with(&limits, "E", Strategy::effect(count));
+    let mut feed = Feed::new();
+    feed.append_all(
+        (0..20).map(|n| (0, "E", if n % 5 == 0 { "small" } else { "large" }, &b"x"[..])),
+    );
+    let sent = feed.read(&compaction, (0, 1_000), 1_000);
+    assert_eq!(sent.iter().filter(|it| it.entry.primary_key == "large").count(), 16);
+    assert_eq!(sent.iter().filter(|it| it.entry.primary_key == "small").count(), 1);
+}
+
+#[test]
+fn what_is_not_compacted_is_passed_through_without_a_copy() {
+    let (compaction, _guard) = with(&Limits::default(), "Old", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append_all((0..100).map(|_| (950, "Old", "a", &[7; 1_000][..])));
+    let mut backlog = feed.backlog(&compaction, 2, 1_000);
+    let page = backlog.next_page(100_000).expect("memory reads").expect("a page");
+    let stored = feed.log.read(at(1), 100_000).expect("memory reads");
+    let passed = page.segments().expect("whole segments");
+    let same =
+        passed.iter().zip(&stored).all(|(a, b)| a.records().as_ptr() == b.records().as_ptr());
+    assert!(same && passed.len() > 1);
+    assert_eq!(page.iter().next().map(|(sequence, _)| sequence), Some(at(2)));
+    assert_eq!(rest(&mut feed.backlog(&compaction, 2, 1_000), 100_000).len(), 99);
+}
+
+#[test]
+fn an_event_belongs_to_one_compactor_as_long_as_that_is_registered() {
+    let (compaction, guard) = with(&Limits::default(), "Todo*", Strategy::KeepLatest);
+    let again = |event| compaction.register([event], DAY, Strategy::Drop);
+    let refused = again(EventPattern::exact("TodoMade")).expect_err("it overlaps");
+    assert_eq!(refused.registered, EventPattern::glob("Todo*"));
+    assert!(again(EventPattern::glob("*Made")).is_err());
+    let mut feed = Feed::new();
+    feed.append_all([(0, "TodoMade", "a", &b"1"[..]), (0, "TodoMade", "a", b"2")]);
+    let mut begun = feed.backlog(&compaction, 0, 1_000);
+    assert_eq!(feed.read(&compaction, (0, 1_000), 100).len(), 1);
+    drop(guard);
+    assert_eq!(feed.read(&compaction, (0, 1_000), 100).len(), 2);
+    let _guard = again(EventPattern::exact("TodoMade")).expect("it is free again");
+    assert_eq!(feed.read(&compaction, (0, 1_000), 100).len(), 0);
+    assert_eq!(rest(&mut begun, 100).len(), 1, "a reader keeps the compactors it began with");
+}
+
+#[test]
+fn what_was_kept_is_not_read_again() {
+    let (compaction, _guard) = with(&Limits::default(), "*", Strategy::effect(count));
+    let mut feed = Feed::new();
+    feed.append_all((0..1_000).map(|n| (0, "E", ["a", "b", "c"][n % 3], &b"x"[..])));
+    let first = feed.read(&compaction, (0, 1_000), 100);
+    let unread = Feed::new().log;
+    let mut again = feed.backlog(&compaction, 0, 1_000);
+    again.log = unread;
+    assert_eq!(rest(&mut again, 100), first);
+}
+
+#[test]
+fn memory_stays_within_its_bound_over_many_stores() {
+    let bytes_max = 100_000;
+    let (compaction, _guard) = with(&limits(bytes_max), "*", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    let keys: Vec<String> = (0..200).map(|n| format!("key {n}")).collect();
+    feed.append_all(keys.iter().map(|key| (0, "E", &**key, &[1; 50][..])));
+    let expected = feed.read(&compaction, (0, 1_000), 1_000);
+    assert_eq!(expected.len(), 200);
+    for n in 0..30 {
+        feed.store = StoreId::new(format!("store {n}")).expect("a name");
+        assert_eq!(feed.read(&compaction, (0, 1_000), 1_000), expected);
+        assert!(!compaction.shared.budget.is_short(), "store {n}");
+    }
+    let kept = compaction.shared.state.lock().stores.len();
+    assert!((1..30).contains(&kept), "{kept} stores are kept");
+}
