@@ -4,6 +4,7 @@
 //! gap-free feed, shared by all its keys.
 
 mod actors;
+pub mod client;
 mod core;
 pub mod model;
 pub mod processing;

@@ -1,7 +1,7 @@
 //! A batch on its way to a store: one buffer of records and an index, whatever the number of entries.
 
 use super::record::{RecordReader, record_len, write_record};
-use super::{EntryId, EntryRef};
+use super::{Entry, EntryId, EntryRef};
 
 /// The entries of one write, in slot order.
 ///
@@ -77,6 +77,24 @@ impl Batch {
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         // `push` alone writes records, so none is malformed.
         RecordReader::new(&self.records).filter_map(Result::ok)
+    }
+}
+
+impl From<Vec<Entry>> for Batch {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self::from(&entries[..])
+    }
+}
+
+impl From<&[Entry]> for Batch {
+    fn from(entries: &[Entry]) -> Self {
+        Self::from_entries(entries.iter().map(Entry::as_ref))
+    }
+}
+
+impl From<Entry> for Batch {
+    fn from(entry: Entry) -> Self {
+        Self::from_entries([entry.as_ref()])
     }
 }
 

@@ -62,6 +62,7 @@ pub enum Response {
 pub struct ChangesView {
     public_key: PublicKey,
     count: usize,
+    last: Sequence,
     /// The elements, each of them checked.
     elements: Bytes,
 }
@@ -82,7 +83,17 @@ impl ChangesView {
         self.count == 0
     }
 
-    /// The entries with their sequences, as they were sent. Allocates nothing.
+    /// The sequence of the last entry, the greatest of all; zero if there is none.
+    pub const fn last(&self) -> Sequence {
+        self.last
+    }
+
+    /// Bytes that the entries take in the frame.
+    pub const fn bytes(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// The entries with their sequences, which do not descend. Allocates nothing.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let mut reader = Reader::new(&self.elements);
         // Decoding has read every element once, so none is malformed.
@@ -117,6 +128,7 @@ struct Fields<'a> {
     sequences: Field<Elements<'a>>,
     public_key: Field<&'a str>,
     entries: Field<Elements<'a>>,
+    last: Sequence,
     part: Field<(u64, u64)>,
     data: Field<&'a [u8]>,
     request_tag: Field<&'a str>,
@@ -142,6 +154,7 @@ impl<'a> Fields<'a> {
             sequences: Field::Missing,
             public_key: Field::Missing,
             entries: Field::Missing,
+            last: Sequence::ZERO,
             part: Field::Missing,
             data: Field::Missing,
             request_tag: Field::Missing,
@@ -160,8 +173,14 @@ impl<'a> Fields<'a> {
                 }
                 b"publicKey" => fields.public_key = reader.text()?,
                 b"entries" => {
-                    fields.entries =
-                        read_elements(&mut reader, |reader| Ok(read_element(reader)?.map(drop)))?;
+                    let mut last = Sequence::ZERO;
+                    fields.entries = read_elements(&mut reader, |reader| {
+                        Ok(read_element(reader)?.and_then(|(sequence, _)| {
+                            let before = std::mem::replace(&mut last, sequence);
+                            if sequence < before { Err(descends(sequence, before)) } else { Ok(()) }
+                        }))
+                    })?;
+                    fields.last = last;
                 }
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
@@ -199,7 +218,7 @@ impl<'a> Fields<'a> {
         let public_key = PublicKey::new(public_key).map_err(|error| error.to_string())?;
         let Elements { count, bytes } = self.entries.require("entries")?;
         let elements = frame.slice_ref(bytes);
-        Ok(Response::Changes(ChangesView { public_key, count, elements }))
+        Ok(Response::Changes(ChangesView { public_key, count, last: self.last, elements }))
     }
 
     fn pong(&self) -> Result<Response, String> {
@@ -226,10 +245,15 @@ impl<'a> Fields<'a> {
     }
 }
 
+#[cold]
+fn descends(sequence: Sequence, before: Sequence) -> String {
+    format!("its sequence {sequence} comes after {before}")
+}
+
 /// Walks an array with `check` for each element.
 fn read_elements<'a>(
     reader: &mut Reader<'a>,
-    check: impl Fn(&mut Reader<'a>) -> Result<Result<(), String>, Malformed>,
+    mut check: impl FnMut(&mut Reader<'a>) -> Result<Result<(), String>, Malformed>,
 ) -> Result<Field<Elements<'a>>, Malformed> {
     let count = match reader.value()? {
         Value::Array(count) => count,

@@ -1,0 +1,97 @@
+//! What can go wrong for a client.
+
+use crate::model::{PublicKey, RemoteId};
+use crate::protocol::ErrorCode;
+
+/// A first connection could not be made. Nothing was sent but the handshake, so trying again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is not one of a WebSocket (`ws://` or `wss://`), or a header of the options is not one.
+    #[error("cannot connect to {url:?}: {reason}")]
+    InvalidOptions {
+        /// The URL as given.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The server cannot be reached, its certificate is not trusted, or it refused the WebSocket.
+    #[error("cannot connect: {0}")]
+    Unreachable(#[from] Box<tokio_tungstenite::tungstenite::Error>),
+    /// The connection stands, but its first message was no `Hello`.
+    #[error("the server does not speak this protocol: {0}")]
+    NotHello(String),
+    /// No `Hello` within [`Options::connect_timeout`](super::Options::connect_timeout).
+    #[error("the server did not answer in time")]
+    TimedOut,
+}
+
+/// A write or a stream failed. Other writes and streams of the same client are not affected, unless the variant says
+/// so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteError {
+    /// The server refused the request.
+    #[error("{request_tag} was refused: {code}: {message}")]
+    Rejected {
+        /// The kind of refusal.
+        code: ErrorCode,
+        /// The request: `WriteEntries` or `RequestChanges`.
+        request_tag: String,
+        /// What the server said.
+        message: String,
+    },
+    /// The batch, encoded, is above [`Options::message_bytes_max`](super::Options::message_bytes_max); it was not sent.
+    #[error("the batch takes {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLarge {
+        /// Its size as a message.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The key has a live stream in this client already. A connection holds one subscription a key; a second stream
+    /// takes a second client.
+    #[error("public key {0:?} has a stream in this client already")]
+    AlreadyStreaming(PublicKey),
+    /// The connection was lost after the write was sent and before it was answered, and the options say not to send it
+    /// again.
+    #[error("the connection was lost before the write was answered")]
+    Unanswered,
+    /// The server closed the connection because of something it was sent, while the write was unanswered; sending
+    /// the write again would meet the same.
+    #[error("the server broke off: close code {code}: {reason}")]
+    BrokenOff {
+        /// The close code of the WebSocket.
+        code: u16,
+        /// The reason given with it.
+        reason: String,
+    },
+    /// The server answered with something that is no answer.
+    #[error("the server answered wrongly: {0}")]
+    WrongAnswer(String),
+    /// After a reconnect another server answered. Its sequences mean something else, so the client has ended, with
+    /// all its writes and streams.
+    #[error("the server is another one: {found} instead of {expected}")]
+    OtherServer {
+        /// The server of the first connection.
+        expected: RemoteId,
+        /// The server that answers now.
+        found: RemoteId,
+    },
+    /// The client was closed before this was sent.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl RemoteError {
+    /// Whether it is known that the entries were not stored by this request. If not, they may be or become stored;
+    /// writing entries with the same ids again is safe and tells.
+    pub const fn is_definite(&self) -> bool {
+        match self {
+            Self::Rejected { code, .. } => !matches!(code, ErrorCode::InternalServerError),
+            Self::TooLarge { .. } | Self::AlreadyStreaming(_) | Self::Closed => true,
+            Self::Unanswered
+            | Self::BrokenOff { .. }
+            | Self::WrongAnswer(_)
+            | Self::OtherServer { .. } => false,
+        }
+    }
+}

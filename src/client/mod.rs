@@ -1,0 +1,63 @@
+//! A client: writes to stores and follows their feeds, over one connection that mends itself.
+//!
+//! [`EventLogRemote`] speaks the protocol of `docs/PROTOCOL.md` over `ws://` and `wss://`, from any task of any tokio
+//! runtime.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use eventlog_server::client::{EventLogRemote, Options};
+//! use eventlog_server::model::{Entry, EntryId, PublicKey, Sequence};
+//! use futures_util::StreamExt;
+//!
+//! let remote = EventLogRemote::connect("ws://127.0.0.1:7420/eventlog", Options::default()).await?;
+//! let alice = PublicKey::new("alice")?;
+//! let mut changes = remote.changes(&alice, Sequence::FIRST);
+//! let entry = Entry {
+//!     id: EntryId::now(),
+//!     event: "TodoAdded".to_owned(),
+//!     primary_key: "todo-1".to_owned(),
+//!     payload: (&b"milk"[..]).into(),
+//! };
+//! let sequences = remote.write(&alice, vec![entry]).await?;
+//! while let Some(change) = changes.next().await {
+//!     let change = change?;
+//!     println!("{}: {}", change.remote_sequence, change.entry.event);
+//!     if change.remote_sequence == sequences[0] {
+//!         break;
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Keeps: every write is answered once, however often the connection breaks; a stream has every entry of its feed from
+//! its start on, those of this client included, in order, once. Leaves out: what the entries mean.
+//!
+//! # When the connection breaks
+//!
+//! The client connects again, waiting longer from attempt to attempt, and goes on: streams behind the last entry they
+//! received, unanswered writes by being sent once more. The server knows entries by their ids, so a write that had been
+//! stored is answered with the sequences it got then. Nothing of this can be seen from outside but the time it takes.
+//!
+//! # When a stream is not polled
+//!
+//! What it has not delivered is bounded by [`Options::read_ahead_entries`] and [`Options::read_ahead_bytes`]. When it is
+//! full, the client ends that subscription, passes over what is still under way, and asks again from where the stream
+//! stands once half of it has been taken. The other streams and the writes of the same connection go on meanwhile.
+
+mod changes;
+mod connection;
+mod core;
+mod driver;
+mod error;
+mod options;
+mod page;
+mod queue;
+mod remote;
+mod socket;
+mod wire;
+
+pub use changes::{Changes, Pages};
+pub use error::{ConnectError, RemoteError};
+pub use options::Options;
+pub use page::Page;
+pub use remote::EventLogRemote;

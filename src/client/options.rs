@@ -1,0 +1,53 @@
+//! How a client behaves.
+
+use std::time::Duration;
+
+/// How a client behaves. The defaults suit an application that syncs in the background.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long one attempt may take, from the first packet to the server's `Hello`. 10 s.
+    pub connect_timeout: Duration,
+    /// Time between pings. A connection whose ping is not answered by the time of the next one is given up. 10 s.
+    pub ping_interval: Duration,
+    /// The longest wait before another attempt to reconnect. The first wait is at most 100 ms, each next one twice as
+    /// long, and each is shortened by a random part of up to a half. 5 s.
+    pub reconnect_delay_max: Duration,
+    /// Whether a write that was sent when its connection broke is sent again on the next one; the server recognises
+    /// the entries that it has by their ids. Otherwise it fails with [`RemoteError::Unanswered`]. True.
+    ///
+    /// [`RemoteError::Unanswered`]: super::RemoteError::Unanswered
+    pub resend_writes: bool,
+    /// A stream that holds so many entries that nobody has taken stops reading ahead. 65,536.
+    ///
+    /// The message in which the number is reached is still kept whole.
+    pub read_ahead_entries: usize,
+    /// A stream that holds so many bytes of messages that nobody has taken stops reading ahead. 16 MiB.
+    pub read_ahead_bytes: usize,
+    /// Unanswered writes may hold so many bytes, each counted as 1 KiB at least; further writes wait. A larger write
+    /// waits until it is alone. 16 MiB.
+    pub write_bytes_in_flight_max: usize,
+    /// Largest message, joined from its chunks, in either direction. 16 MiB.
+    pub message_bytes_max: usize,
+    /// Headers of the WebSocket request, for servers behind authentication of their own: name and value. None.
+    pub headers: Vec<(String, String)>,
+    /// Certificates (X.509, DER) of authorities to trust besides those that browsers trust, for `wss://`. None.
+    pub trusted_certificates: Vec<Vec<u8>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const MIB: usize = 1_024 * 1_024;
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(10),
+            reconnect_delay_max: Duration::from_secs(5),
+            resend_writes: true,
+            read_ahead_entries: 65_536,
+            read_ahead_bytes: 16 * MIB,
+            write_bytes_in_flight_max: 16 * MIB,
+            message_bytes_max: 16 * MIB,
+            headers: Vec::new(),
+            trusted_certificates: Vec::new(),
+        }
+    }
+}

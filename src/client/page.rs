@@ -1,0 +1,90 @@
+//! Entries of a stream as they come: many at a time.
+
+use std::sync::Arc;
+
+use crate::model::{Batch, EntryRef, RecordReader, RemoteEntry, Sequence};
+use crate::protocol::msgpack::ChangesView;
+
+/// Entries of a feed, in order, at least one: what [`Pages`](super::Pages) yields.
+///
+/// Either a message of the server, not copied, or entries of this client's own that were acknowledged. Holds the memory
+/// of that message or batch.
+#[derive(Clone, Debug)]
+pub struct Page {
+    last: Sequence,
+    len: usize,
+    bytes: usize,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// What the view has behind its first `skip` entries.
+    Feed { view: ChangesView, skip: usize },
+    /// These slots of a batch, with their sequences.
+    Slots { batch: Arc<Batch>, slots: Vec<(Sequence, usize)> },
+}
+
+impl Page {
+    /// What `view` has behind its first `skip` entries, up to `last`; `None` if that is nothing.
+    pub(super) fn feed(view: ChangesView, skip: usize, last: Sequence) -> Option<Self> {
+        let len = view.len().checked_sub(skip).filter(|len| *len > 0)?;
+        let bytes = view.bytes();
+        Some(Self { last, len, bytes, content: Content::Feed { view, skip } })
+    }
+
+    /// These slots of `batch`; `None` if there are none. Sequences ascend.
+    pub(super) fn slots(batch: Arc<Batch>, slots: Vec<(Sequence, usize)>) -> Option<Self> {
+        let (last, _) = *slots.last()?;
+        let bytes = slots.iter().filter_map(|(_, slot)| batch.record(*slot)).map(<[u8]>::len).sum();
+        Some(Self { last, len: slots.len(), bytes, content: Content::Slots { batch, slots } })
+    }
+
+    /// The sequence of its last entry: a stream that goes on behind this page starts at the next one.
+    pub const fn last(&self) -> Sequence {
+        self.last
+    }
+
+    /// Number of entries, at least one.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a page has at least one entry.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes it holds, nearly.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its entries with their sequences, in order. Entries that the server compacted may share a sequence.
+    pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
+        let (feed, slots) = match &self.content {
+            Content::Feed { view, skip } => (Some(view.iter().skip(*skip).take(self.len)), None),
+            Content::Slots { batch, slots } => (None, Some(slot_entries(batch, slots))),
+        };
+        feed.into_iter().flatten().chain(slots.into_iter().flatten())
+    }
+
+    /// Owned copies of its entries.
+    pub fn to_entries(&self) -> Vec<RemoteEntry> {
+        let owned = |(remote_sequence, entry): (Sequence, EntryRef<'_>)| RemoteEntry {
+            remote_sequence,
+            entry: entry.to_entry(),
+        };
+        self.iter().map(owned).collect()
+    }
+}
+
+fn slot_entries<'a>(
+    batch: &'a Batch,
+    slots: &'a [(Sequence, usize)],
+) -> impl Iterator<Item = (Sequence, EntryRef<'a>)> {
+    slots.iter().filter_map(|(sequence, slot)| {
+        let entry = RecordReader::new(batch.record(*slot)?).next()?.ok()?;
+        Some((*sequence, entry))
+    })
+}

@@ -1,0 +1,126 @@
+//! One WebSocket connection, up to the server's `Hello`.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::StreamExt;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
+
+use super::error::ConnectError;
+use super::options::Options;
+use super::wire::Wire;
+use crate::model::RemoteId;
+use crate::protocol::msgpack::Response;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Frames are collected up to this size before they are given to the operating system.
+const WRITE_BUFFER_BYTES: usize = 128 * 1_024;
+
+/// Where to connect, and how.
+pub(super) struct Target {
+    request: Request,
+    config: WebSocketConfig,
+    /// Made when first needed: reading 150 certificates is not for those who never use TLS.
+    tls: OnceLock<Arc<ClientConfig>>,
+    options: Options,
+}
+
+impl Target {
+    /// Checks the URL and the headers.
+    pub(super) fn new(url: &str, options: Options) -> Result<Self, ConnectError> {
+        let invalid = |reason: String| ConnectError::InvalidOptions { url: url.to_owned(), reason };
+        let mut request = url.into_client_request().map_err(|error| invalid(error.to_string()))?;
+        if !matches!(request.uri().scheme_str(), Some("ws" | "wss")) {
+            return Err(invalid("it does not begin with ws:// or wss://".to_owned()));
+        }
+        for (name, value) in &options.headers {
+            let header = name.parse::<HeaderName>().ok().zip(value.parse::<HeaderValue>().ok());
+            let Some((name, value)) = header else {
+                return Err(invalid(format!("the header {name:?} is not one")));
+            };
+            request.headers_mut().append(name, value);
+        }
+        let message_bytes_max = Some(options.message_bytes_max);
+        let config = WebSocketConfig::default()
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_message_size(message_bytes_max)
+            .max_frame_size(message_bytes_max);
+        Ok(Self { request, config, tls: OnceLock::new(), options })
+    }
+
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Connects and waits for the `Hello`.
+    pub(super) async fn connect(&self) -> Result<(Socket, RemoteId), ConnectError> {
+        let connecting = async {
+            let mut socket = self.open().await?;
+            let remote_id = self.hello(&mut socket).await?;
+            Ok((socket, remote_id))
+        };
+        let in_time = tokio::time::timeout(self.options.connect_timeout, connecting).await;
+        in_time.unwrap_or(Err(ConnectError::TimedOut))
+    }
+
+    async fn open(&self) -> Result<Socket, ConnectError> {
+        let secure = self.request.uri().scheme_str() == Some("wss");
+        let connector = if secure { Connector::Rustls(self.tls()) } else { Connector::Plain };
+        let (request, config) = (self.request.clone(), Some(self.config));
+        let opened = connect_async_tls_with_config(request, config, true, Some(connector)).await;
+        let (socket, _response) = opened.map_err(Box::new)?;
+        Ok(socket)
+    }
+
+    async fn hello(&self, socket: &mut Socket) -> Result<RemoteId, ConnectError> {
+        let not_hello = |what: String| ConnectError::NotHello(what);
+        loop {
+            let message = socket.next().await.unwrap_or(Err(Error::ConnectionClosed));
+            let frame = match message.map_err(Box::new)? {
+                Message::Binary(frame) => frame,
+                Message::Ping(_) | Message::Pong(_) => continue,
+                other @ (Message::Text(_) | Message::Close(_) | Message::Frame(_)) => {
+                    return Err(not_hello(format!("it sent {other:?}")));
+                }
+            };
+            let mut wire = Wire::new(self.options.message_bytes_max);
+            return match wire.decode(&frame) {
+                Ok(Some(Response::Hello { remote_id })) => Ok(remote_id),
+                Ok(_) => Err(not_hello("another message came first".to_owned())),
+                Err(error) => Err(not_hello(error.to_string())),
+            };
+        }
+    }
+
+    /// The provider is named: a program that has another one, or two of them, is not affected.
+    fn tls(&self) -> Arc<ClientConfig> {
+        let make = || {
+            let mut roots = RootCertStore::empty();
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            let own = self.options.trusted_certificates.iter().cloned();
+            let (_, unusable) = roots.add_parsable_certificates(own.map(CertificateDer::from));
+            if unusable > 0 {
+                log::warn!("{unusable} of the trusted certificates cannot be read");
+            }
+            let provider = Arc::new(ring::default_provider());
+            let versions =
+                ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            // Fails for a provider without any cipher of these versions; this one has them.
+            #[expect(clippy::expect_used)]
+            let builder = versions.expect("ring supports TLS 1.2 and 1.3");
+            Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+        };
+        Arc::clone(self.tls.get_or_init(make))
+    }
+}
