@@ -5,7 +5,7 @@
 //! identity has (the server remembers the first one), what else it is allowed to, and which identities a connection has.
 //!
 //! Signatures are checked by the strict rules: no key and no first half of small order, nothing non-canonical, no
-//! cofactor. Every signature that WebCrypto or Node makes is right by them, and the WebCrypto standard asks a verifier
+//! cofactor. Every signature that `WebCrypto` or Node makes is right by them, and the `WebCrypto` standard asks a verifier
 //! for the same. A key of small order, which looser rules take, has signatures that are right for any challenge.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -130,9 +130,8 @@ pub fn signed_bytes(
     public_key: &str,
     signing_public_key: &[u8; 32],
 ) -> Vec<u8> {
-    let remote_id: String = remote_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let fields =
-        [PURPOSE, remote_id.as_bytes(), challenge, public_key.as_bytes(), signing_public_key];
+    let remote_id = hexadecimal(remote_id);
+    let fields = [PURPOSE, &remote_id, challenge, public_key.as_bytes(), signing_public_key];
     let mut out = Vec::with_capacity(fields.iter().map(|field| 4 + field.len()).sum());
     for field in fields {
         // A frame has at most 16 MiB.
@@ -142,45 +141,50 @@ pub fn signed_bytes(
     out
 }
 
+fn hexadecimal(bytes: &[u8]) -> Vec<u8> {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| b"0123456789abcdef"[usize::from(digit)]).collect()
+}
+
 /// A client's identity, with the key it signs with.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    public_key: PublicKey,
-    signing_key: SigningKey,
-    signing_public_key: [u8; 32],
+    name: PublicKey,
+    signing: SigningKey,
+    verifying: [u8; 32],
 }
 
 impl Identity {
     /// The identity that has this root secret, 32 bytes that the client keeps to itself.
     pub fn from_root_secret(public_key: PublicKey, root_secret: &[u8; 32]) -> Self {
         let seed = Sha256::new().chain_update(SEED_PURPOSE).chain_update(root_secret).finalize();
-        let signing_key = SigningKey::from_bytes(&seed.into());
-        let signing_public_key = signing_key.verifying_key().to_bytes();
-        Self { public_key, signing_key, signing_public_key }
+        let signing = SigningKey::from_bytes(&seed.into());
+        let verifying = signing.verifying_key().to_bytes();
+        Self { name: public_key, signing, verifying }
     }
 
     /// Its name.
     pub const fn public_key(&self) -> &PublicKey {
-        &self.public_key
+        &self.name
     }
 
     /// Its Ed25519 public key.
     pub const fn signing_public_key(&self) -> &[u8; 32] {
-        &self.signing_public_key
+        &self.verifying
     }
 
     /// Signs the challenge of the server `remote_id`.
     pub fn sign(&self, remote_id: RemoteId, challenge: &[u8]) -> [u8; 64] {
-        let key = &self.signing_public_key;
-        let bytes = signed_bytes(remote_id.as_bytes(), challenge, self.public_key.as_str(), key);
-        self.signing_key.sign(&bytes).to_bytes()
+        let key = &self.verifying;
+        let bytes = signed_bytes(remote_id.as_bytes(), challenge, self.name.as_str(), key);
+        self.signing.sign(&bytes).to_bytes()
     }
 
     /// The claim that carries `signature`.
     pub fn claim<'a>(&'a self, signature: &'a [u8; 64]) -> Authenticate<'a> {
         Authenticate {
-            public_key: self.public_key.as_str(),
-            signing_public_key: &self.signing_public_key,
+            public_key: self.name.as_str(),
+            signing_public_key: &self.verifying,
             signature,
         }
     }
@@ -212,12 +216,12 @@ mod tests {
             let secret = bytes("rootSecret").try_into().expect("32 bytes");
             let identity =
                 Identity::from_root_secret(PublicKey::new("any").expect("a key"), &secret);
-            assert_eq!(identity.signing_key.to_bytes().to_vec(), bytes("signingSeed"));
-            assert_eq!(identity.signing_public_key.to_vec(), bytes("signingPublicKey"));
+            assert_eq!(identity.signing.to_bytes().to_vec(), bytes("signingSeed"));
+            assert_eq!(identity.verifying.to_vec(), bytes("signingPublicKey"));
             let key = identity.signing_public_key();
             let message = signed_bytes(&bytes("remoteId"), &bytes("challenge"), public_key, key);
             assert_eq!(message, bytes("payload"));
-            let signature = identity.signing_key.sign(&message);
+            let signature = identity.signing.sign(&message);
             assert_eq!(signature.to_bytes().to_vec(), bytes("signature"));
             let key = VerifyingKey::from_bytes(key).expect("a key");
             assert!(key.verify_strict(&message, &signature).is_ok());
