@@ -26,6 +26,8 @@ pub struct Processor {
     pub(super) reactivity: Reactivity,
     pub(super) stats: ProcessingStats,
     pub(super) stopping: watch::Sender<bool>,
+    /// How many replays there are.
+    running: watch::Sender<usize>,
     stores: Mutex<HashMap<StoreId, Arc<StoreProgress>>>,
 }
 
@@ -120,7 +122,8 @@ impl ProcessorBuilder {
             events,
             reactivity: Reactivity::default(),
             stats: ProcessingStats::default(),
-            stopping: watch::channel(false).0,
+            stopping: watch::Sender::new(false),
+            running: watch::Sender::new(0),
             stores: Mutex::default(),
         })
     }
@@ -184,6 +187,7 @@ impl Processor {
     /// A second replay of the same store waits until the first has ended. Dropping the future ends it; a handler
     /// under way is then dropped too, and run again by the next replay.
     pub async fn replay(&self, store: StoreId, feed: ReadFeed, head: watch::Receiver<Sequence>) {
+        let _running = Running::new(&self.running);
         let progress = Arc::clone(self.stores.lock().entry(store.clone()).or_default());
         Replay::new(self, &store, &progress, feed).run(head).await;
         let mut stores = self.stores.lock();
@@ -198,6 +202,28 @@ impl Processor {
     pub fn stop(&self) {
         self.stopping.send_replace(true);
         self.reactivity.close();
+    }
+
+    /// Waits until no replay runs; after [`Processor::stop`] that is when the handlers under way have ended.
+    pub async fn stopped(&self) {
+        // Fails only without its sender, which is ours.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+}
+
+/// One replay among those that run, until it is dropped.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn new(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
     }
 }
 

@@ -160,6 +160,10 @@ impl Server {
         }
         if let Some(processing) = &self.0.processing {
             processing.processor.stop();
+            let stopped = processing.processor.stopped();
+            if tokio::time::timeout_at(deadline, stopped).await.is_err() {
+                log::warn!("handlers cut off at shutdown; what they worked on is handled again");
+            }
         }
         let inner = self.0.clone();
         // Joining threads blocks; a panic in there was logged.

@@ -144,7 +144,10 @@ async fn stopping_lets_the_handler_under_way_end_and_the_next_start_goes_on_behi
     let replay = feed.replay(&stopped);
     model.until_one_waits().await;
     stopped.stop();
+    let still_running = tokio::time::timeout(Duration::from_millis(20), stopped.stopped()).await;
+    assert!(still_running.is_err(), "the handler under way is waited for");
     model.permits.add_permits(1);
+    stopped.stopped().await;
     replay.await.expect("no panic");
     let position = stopped.position(&feed.store).await.expect("read");
     assert_eq!(position.get(), 1, "what came behind was neither run nor passed");
