@@ -1,0 +1,69 @@
+//! Finds `node`, and installs what the scripts need.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Where the scripts and their packages live.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js")
+}
+
+/// `node` with one of our scripts; `None`, and a word about it, if there is no `node` here.
+pub fn script(name: &str) -> Option<Command> {
+    let found = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have node");
+        // The test's own output is hidden when it passes.
+        let _ = writeln!(std::io::stderr(), "not run: there is no node, so {name} cannot be used");
+        return None;
+    }
+    install();
+    let mut command = Command::new("node");
+    command.arg(directory().join(name)).current_dir(directory());
+    Some(command)
+}
+
+/// Installs the packages, unless that was done since the lock file changed. Tests may be processes of their own, so a
+/// file lock lets one of them do it while the others wait.
+fn install() {
+    let lock_path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm.lock");
+    let lock = File::create(lock_path).expect("a lock file");
+    lock.lock().expect("the lock");
+    let changed = |path: &str| directory().join(path).metadata().and_then(|m| m.modified()).ok();
+    if changed("node_modules/.package-lock.json") > changed("package-lock.json") {
+        return;
+    }
+    let installed = Command::new("npm")
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .current_dir(directory())
+        .output()
+        .expect("npm comes with node");
+    let problem = String::from_utf8_lossy(&installed.stderr);
+    assert!(installed.status.success(), "npm ci failed: {problem}");
+}
+
+/// Runs jobs through `codec.mjs`, all in one process, and gives their results; `None` without `node`.
+pub fn codec(jobs: &[Value]) -> Option<Vec<Value>> {
+    let mut command = script("codec.mjs")?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    let lines: Vec<String> = jobs.iter().map(Value::to_string).collect();
+    let writer = std::thread::spawn(move || {
+        for line in lines {
+            writeln!(input, "{line}").expect("node reads");
+        }
+    });
+    let output = child.wait_with_output().expect("node ends");
+    writer.join().expect("all jobs are written");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let results: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(results.len(), jobs.len());
+    Some(results)
+}
