@@ -1,3 +1,9 @@
 //! The server over real sockets.
 
+mod failures;
 mod feed;
+mod limits;
+mod panics;
+mod registry;
+mod shutdown;
+mod specification;

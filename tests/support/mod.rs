@@ -1,5 +1,8 @@
 //! What the tests stand on. It shares the codecs with the server, and nothing that decides anything.
 
+pub mod auth;
+pub mod http;
+pub mod panicking;
 pub mod server;
 pub mod socket;
 

@@ -64,6 +64,13 @@ impl TestServer {
         format!("ws://{}/eventlog", self.addr)
     }
 
+    /// The value of a metric, as `/metrics` shows it.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = super::http::get(self.addr, "/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+    }
+
     /// Stops it and waits until it has.
     pub fn stop(&mut self) {
         drop(self.stop.take());

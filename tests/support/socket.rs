@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use eventlog_server::model::{Batch, Entry, PublicKey, Sequence};
+use eventlog_server::model::{Batch, Entry, Limits, PublicKey, Sequence};
 use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::chunk::{ChunkJoiner, split};
 use eventlog_server::protocol::msgpack::{
-    Response, decode_response, encode_request_changes, encode_write,
+    Response, decode_response, encode_chunk, encode_ping, encode_request_changes,
+    encode_stop_changes, encode_write,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Longer than anything takes that is going to happen.
@@ -39,8 +43,26 @@ impl Socket {
     }
 
     pub async fn connect_only(url: &str) -> Self {
-        let (stream, _) = connect_async(url).await.expect("a connection");
+        Self::connect_with(url, &[]).await
+    }
+
+    pub async fn connect_with(url: &str, headers: &[(&str, &str)]) -> Self {
+        let (stream, _) = connect_async(upgrade(url, headers)).await.expect("a connection");
         Self { stream }
+    }
+
+    pub async fn try_connect(url: &str) -> Option<Self> {
+        let (stream, _) = connect_async(url).await.ok()?;
+        Some(Self { stream })
+    }
+
+    /// The HTTP status that the handshake is refused with.
+    pub async fn refused_status(url: &str, headers: &[(&str, &str)]) -> u16 {
+        match connect_async(upgrade(url, headers)).await {
+            Err(Error::Http(response)) => response.status().as_u16(),
+            Err(error) => panic!("expected a refusal, got {error}"),
+            Ok(_) => panic!("expected a refusal"),
+        }
     }
 
     pub async fn send(&mut self, bytes: BytesMut) {
@@ -62,6 +84,65 @@ impl Socket {
         let start = Sequence::new(start).expect("a sequence");
         encode_request_changes(&mut bytes, key, start);
         self.send(bytes).await;
+    }
+
+    /// As clients do with a message above 512,000 bytes.
+    pub async fn write_in_chunks(&mut self, key: &PublicKey, id: u64, batch: &Batch) {
+        let mut bytes = BytesMut::new();
+        encode_write(&mut bytes, key, id, batch);
+        let parts = split(bytes.len());
+        let total = parts.len() as u64;
+        for (index, range) in parts.enumerate() {
+            let mut chunk = BytesMut::new();
+            encode_chunk(&mut chunk, 1, index as u64, total, &bytes[range]);
+            self.send(chunk).await;
+        }
+    }
+
+    pub async fn stop(&mut self, key: &PublicKey) {
+        let mut bytes = BytesMut::new();
+        encode_stop_changes(&mut bytes, key);
+        self.send(bytes).await;
+    }
+
+    pub async fn ping(&mut self, id: u64) {
+        let mut bytes = BytesMut::new();
+        encode_ping(&mut bytes, id);
+        self.send(bytes).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.stream.send(Message::text(text)).await.expect("sent");
+    }
+
+    /// Nothing is on its way: the answer to a ping comes first.
+    pub async fn nothing_comes(&mut self) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.ping(987).await;
+        let next = self.next().await;
+        assert!(matches!(next, Response::Pong { id: 987 }), "expected nothing, got {next:?}");
+    }
+
+    /// Entries until `count` have come, whether their messages are chunked or not.
+    pub async fn next_joined_entries(&mut self, count: usize) -> Vec<(u64, Entry)> {
+        let mut entries = Vec::new();
+        let mut joiner = ChunkJoiner::new(&Limits::default());
+        while entries.len() < count {
+            let view = match self.next().await {
+                Response::Changes(view) => view,
+                Response::Chunk { id, index, total, data } => {
+                    let joined = joiner.push(0, id, index, total, data).expect("a chunk");
+                    let Some(joined) = joined else { continue };
+                    match decode_response(&joined).expect("a response") {
+                        Response::Changes(view) => view,
+                        other => panic!("expected changes, got {other:?}"),
+                    }
+                }
+                other => panic!("expected changes, got {other:?}"),
+            };
+            entries.extend(view.iter().map(|(s, entry)| (s.get(), entry.to_entry())));
+        }
+        entries
     }
 
     /// The next WebSocket message, whatever it is.
@@ -126,4 +207,13 @@ impl Socket {
             }
         }
     }
+}
+
+fn upgrade(url: &str, headers: &[(&str, &str)]) -> Request {
+    let mut request = url.into_client_request().expect("a URL");
+    for (name, value) in headers {
+        let name: tokio_tungstenite::tungstenite::http::HeaderName = name.parse().expect("a name");
+        request.headers_mut().insert(name, value.parse().expect("a value"));
+    }
+    request
 }

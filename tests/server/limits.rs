@@ -1,0 +1,101 @@
+//! What clients can make the server hold.
+
+use std::time::Duration;
+
+use eventlog_server::model::Limits;
+use eventlog_server::protocol::ErrorCode;
+
+use crate::support::server::TestServer;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key, store};
+
+#[tokio::test]
+async fn connections_above_the_limit_are_refused_and_places_are_given_back() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let server = TestServer::with_limits(limits, &[]).await;
+    let client = Socket::connect(&server.url()).await;
+    assert_eq!(Socket::refused_status(&server.url(), &[]).await, 503);
+    drop(client);
+    for _ in 0..200 {
+        if Socket::try_connect(&server.url()).await.is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the place was not given back");
+}
+
+#[tokio::test]
+async fn subscriptions_above_the_limit_are_refused() {
+    let limits = Limits { subscriptions_max: 1, ..Limits::default() };
+    let server = TestServer::with_limits(limits, &[("alice", "team"), ("bob", "team")]).await;
+    let mut client = Socket::connect(&server.url()).await;
+    client.subscribe(&key("alice"), 0).await;
+    client.subscribe(&key("bob"), 0).await;
+    let refusal = client.next_refusal().await;
+    assert_eq!(
+        (refusal.code, refusal.public_key.as_deref()),
+        (ErrorCode::InvalidRequest, Some("bob"))
+    );
+    client.subscribe(&key("alice"), 0).await;
+    client.write(&key("bob"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_entries(1).await.len(), 1, "replacing one is not one more");
+}
+
+/// More writes in flight than a connection may have: reading pauses, and everything is answered all the same.
+#[tokio::test]
+async fn writes_above_the_limit_in_flight_wait_their_turn() {
+    let limits = Limits { writes_in_flight_max: 2, ..Limits::default() };
+    let server = TestServer::with_limits(limits, &[("alice", "team")]).await;
+    let mut client = Socket::connect(&server.url()).await;
+    for id in 0..100 {
+        client.write(&key("alice"), id, &batch(&[entry("E", "", b"")])).await;
+    }
+    for id in 0..100 {
+        assert_eq!(client.next_ack().await, (id, vec![id + 1]));
+    }
+}
+
+/// A client that stops reading is severed; others are served all the time, and its place is given back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_severed() {
+    let limits = Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() };
+    let server = TestServer::with_limits(limits, &[("alice", "team")]).await;
+    let mut stalled = Socket::connect(&server.url()).await;
+    stalled.subscribe(&key("alice"), 0).await;
+    let mut reader = Socket::connect(&server.url()).await;
+    reader.subscribe(&key("alice"), 0).await;
+    for n in 0..40_u64 {
+        let entries = vec![entry("E", "", &vec![0; 1_000_000])];
+        server.server.write_to_store(store("team"), entries, true).await.expect("a write");
+        assert_eq!(reader.next_joined_entries(1).await[0].0, n + 1);
+    }
+    // Nothing is read from it: the server gives up on its own.
+    for _ in 0..500 {
+        if server.metric("eventlog_connections_stalled_total").await >= 1.0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the stalled client was not severed");
+}
+
+/// An idle store is closed, and the next access finds everything in place.
+#[tokio::test]
+async fn an_idle_store_is_closed_and_opened_again() {
+    let limits = Limits { store_idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let server = TestServer::with_limits(limits, &[("alice", "team")]).await;
+    let mut client = Socket::connect(&server.url()).await;
+    let one = entry("E", "1", b"");
+    client.write(&key("alice"), 1, &batch(std::slice::from_ref(&one))).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
+    for round in 0.. {
+        if server.metric("eventlog_stores_open").await < 0.5 {
+            break;
+        }
+        assert!(round < 200, "the store stays open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.write(&key("alice"), 2, &batch(&[one.clone(), entry("E", "2", b"")])).await;
+    assert_eq!(client.next_ack().await, (2, vec![1, 2]));
+}

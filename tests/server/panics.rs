@@ -1,0 +1,48 @@
+//! What panics harms nobody else.
+
+use std::sync::Arc;
+
+use eventlog_server::protocol::ErrorCode;
+use eventlog_server::server::Server;
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+
+use crate::support::auth::PanicOn;
+use crate::support::panicking::PanickingStorage;
+use crate::support::server::TestServer;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+/// The StoreActor panics while it appends: the writer is told, subscriptions go on, and the next write works.
+#[tokio::test]
+async fn a_store_that_panics_tells_its_callers_and_is_opened_afresh() {
+    let storage = Arc::new(PanickingStorage::new("boom"));
+    let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), Arc::new(AllowAll));
+    let server = TestServer::start(builder, &[("alice", "team"), ("bob", "team")]).await;
+    let mut reader = Socket::connect(&server.url()).await;
+    reader.subscribe(&key("bob"), 0).await;
+    let mut client = Socket::connect(&server.url()).await;
+    let one = entry("E", "1", b"");
+    client.write(&key("alice"), 1, &batch(std::slice::from_ref(&one))).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
+    client.write(&key("alice"), 2, &batch(&[entry("boom", "", b"")])).await;
+    let refusal = client.next_refusal().await;
+    assert_eq!((refusal.code, refusal.id), (ErrorCode::InternalServerError, Some(2)));
+    let two = entry("E", "2", b"");
+    client.write(&key("alice"), 3, &batch(std::slice::from_ref(&two))).await;
+    assert_eq!(client.next_ack().await, (3, vec![2]));
+    assert_eq!(reader.next_entries(2).await, [(1, one), (2, two)]);
+}
+
+#[tokio::test]
+async fn an_authorization_that_panics_refuses_its_request_alone() {
+    let storage = Arc::new(eventlog_server::storage::memory::MemoryStorage::new());
+    let auth = Arc::new(PanicOn(key("mallory")));
+    let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), auth);
+    let server = TestServer::start(builder, &[("alice", "team"), ("mallory", "team")]).await;
+    let mut client = Socket::connect(&server.url()).await;
+    client.write(&key("mallory"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::InternalServerError);
+    client.write(&key("alice"), 2, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await, (2, vec![1]));
+}

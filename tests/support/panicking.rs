@@ -1,0 +1,76 @@
+//! A storage over memory that panics in the StoreActor's turn.
+
+use std::sync::Arc;
+
+use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog};
+use futures_util::future::BoxFuture;
+
+/// Panics when an entry with this event is appended.
+pub struct PanickingStorage {
+    inner: MemoryStorage,
+    event: &'static str,
+}
+
+impl PanickingStorage {
+    pub fn new(event: &'static str) -> Self {
+        Self { inner: MemoryStorage::new(), event }
+    }
+}
+
+impl Storage for PanickingStorage {
+    fn remote_id(&self) -> RemoteId {
+        self.inner.remote_id()
+    }
+
+    fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError> {
+        let inner = self.inner.open(store)?;
+        Ok(Arc::new(PanickingLog { inner, event: self.event }))
+    }
+
+    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
+        self.inner.stores()
+    }
+
+    fn ready(&self) -> Result<(), StorageError> {
+        self.inner.ready()
+    }
+}
+
+struct PanickingLog {
+    inner: Arc<dyn StoreLog>,
+    event: &'static str,
+}
+
+impl StoreLog for PanickingLog {
+    fn head(&self) -> Sequence {
+        self.inner.head()
+    }
+
+    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+        self.inner.probe(ids)
+    }
+
+    fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        self.inner.lookup(ids)
+    }
+
+    fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
+        let mut entries = segments.iter().flat_map(Segment::iter);
+        assert!(
+            !entries.any(|(_, entry)| entry.event == self.event),
+            "this panic belongs to the test"
+        );
+        drop(entries);
+        self.inner.append(segments)
+    }
+
+    fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
+        self.inner.read(from, bytes_max)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.bytes()
+    }
+}
