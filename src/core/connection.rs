@@ -213,6 +213,14 @@ impl<T> ConnectionCore<T> {
         }
     }
 
+    /// Everything before `next` was sent, or is not to be: the backlog of a subscription, compacted, has got so far.
+    pub(crate) fn pass_backlog(&mut self, id: SubscriptionId, next: Sequence) {
+        if let Some(sub) = self.get_mut(Some(id)) {
+            sub.cursor = sub.cursor.max(next);
+            sub.pass_own();
+        }
+    }
+
     /// The cursor of `id`, if it is still there.
     #[cfg(test)]
     pub(crate) fn cursor(&self, id: SubscriptionId) -> Option<Sequence> {

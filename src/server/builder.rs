@@ -16,6 +16,7 @@ use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
 use crate::model::Limits;
 use crate::processing::Processor;
+use crate::processing::compaction::Compaction;
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, StoreRegistry};
 use crate::storage::Storage;
@@ -38,6 +39,7 @@ pub struct Builder {
     pub(super) admin_token: Option<String>,
     pub(super) store_threads: usize,
     pub(super) processor: Option<Processor>,
+    pub(super) compaction: Option<Compaction>,
 }
 
 impl Builder {
@@ -66,6 +68,13 @@ impl Builder {
     #[must_use]
     pub fn store_threads(mut self, count: usize) -> Self {
         self.store_threads = count;
+        self
+    }
+
+    /// Compacts old history while it is read. Compactors can be registered before and after.
+    #[must_use]
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.compaction = Some(compaction);
         self
     }
 
@@ -104,7 +113,9 @@ impl Builder {
             processing.start(self.storage.clone(), registry.clone());
         }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &threads);
+        let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let shared = Shared {
+            compaction,
             remote_id: self.storage.remote_id(),
             auth: self.auth,
             registry,

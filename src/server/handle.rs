@@ -14,6 +14,7 @@ use super::threads::Threads;
 use crate::actors::registry::{Assign, FinishStores, RegistryActor, Remove, WriteToStore};
 use crate::actors::session::shared::Shared;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
+use crate::processing::compaction::Compaction;
 use crate::processing::{
     self, EventGroup, JournalError, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
     Writer,
@@ -53,6 +54,7 @@ impl Server {
             admin_token: None,
             store_threads: (cores / 2).max(1),
             processor: None,
+            compaction: None,
         }
     }
 
@@ -116,6 +118,11 @@ impl Server {
     /// Writes events of `group` by type, into any store; resolves once they are durable.
     pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
         Writer::new(Arc::new(self.clone()))
+    }
+
+    /// The compactors of this server: register further ones here.
+    pub fn compaction(&self) -> &Compaction {
+        &self.0.shared.compaction
     }
 
     /// Where observers of invalidations subscribe; `None` without handlers.

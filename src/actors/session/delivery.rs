@@ -1,6 +1,7 @@
 //! A session's subscriptions: entries from the feed, or from disk, to the wire.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,6 +15,7 @@ use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
 use crate::actors::registry::{OpenStore, RegistryActor};
 use crate::core::connection::{Run, SubscriptionId};
 use crate::model::{Segment, Sequence, StoreId};
+use crate::processing::compaction::{Backlog, Page};
 use crate::storage::StorageError;
 
 /// A message takes entries up to so many bytes of records, and always at least one segment's.
@@ -28,25 +30,34 @@ pub(super) struct Subscription<W: Wire> {
     feed: FeedSubscription,
     /// Segments at hand, consecutive. What lies before the cursor is dropped when it is met.
     page: VecDeque<Arc<FeedSegment>>,
+    /// What was there when it began, while compactors have a say in that and it is not all sent.
+    backlog: Option<Backlog>,
     waiting: Option<Waiting>,
 }
 
 /// What a subscription waits for.
 enum Waiting {
     Disk(LocalBoxFuture<'static, Result<Vec<Segment>, StorageError>>),
+    Backlog(LocalBoxFuture<'static, (Backlog, Result<Option<Page>, StorageError>)>),
     /// The store died; it is opened afresh.
     Store(LocalBoxFuture<'static, Result<FeedSubscription, Refusal>>),
 }
 
 enum Arrived {
     Segments(Vec<Segment>),
+    /// The next page of the backlog, or its end.
+    Page(Option<Page>),
     Store(FeedSubscription),
     Failed(Refusal),
 }
 
 impl<W: Wire> Subscription<W> {
-    pub(super) fn new(tag: W::Subscription, feed: FeedSubscription) -> Self {
-        Self { tag, feed, page: VecDeque::new(), waiting: None }
+    pub(super) fn new(
+        tag: W::Subscription,
+        feed: FeedSubscription,
+        backlog: Option<Backlog>,
+    ) -> Self {
+        Self { tag, feed, page: VecDeque::new(), backlog, waiting: None }
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
@@ -56,6 +67,11 @@ impl<W: Wire> Subscription<W> {
                 Ok(segments) => Arrived::Segments(segments),
                 Err(error) => Arrived::Failed(error.into()),
             },
+            Some(Waiting::Backlog(read)) => {
+                let (backlog, page) = std::task::ready!(read.poll_unpin(cx));
+                self.backlog = Some(backlog);
+                page.map_or_else(|error| Arrived::Failed(error.into()), Arrived::Page)
+            }
             Some(Waiting::Store(open)) => match std::task::ready!(open.poll_unpin(cx)) {
                 Ok(feed) => Arrived::Store(feed),
                 Err(refusal) => Arrived::Failed(refusal),
@@ -76,6 +92,10 @@ impl<W: Wire> Subscription<W> {
     /// Fetches what follows `cursor`, from memory at once, or from disk later.
     fn fetch(&mut self, cursor: Sequence) {
         self.page.clear();
+        if let Some(backlog) = self.backlog.take() {
+            self.waiting = Some(Waiting::Backlog(Box::pin(next_page(backlog))));
+            return;
+        }
         match self.feed.feed().pull(cursor, MESSAGE_BYTES) {
             Pulled::Recent(segments) => self.page.extend(segments),
             Pulled::OnDisk(log) => {
@@ -167,6 +187,17 @@ impl<W: Wire> Session<W> {
                 Poll::Ready(Arrived::Segments(segments)) => {
                     sub.page.extend(segments.into_iter().map(FeedSegment::new));
                 }
+                Poll::Ready(Arrived::Page(Some(page))) => {
+                    let count = page.iter().count();
+                    self.shared.metrics.entries_sent.inc_by(count as u64);
+                    self.wire.page(&mut sub.tag, &page, &mut self.out);
+                    self.core.pass_backlog(*id, page.next());
+                }
+                Poll::Ready(Arrived::Page(None)) => {
+                    if let Some(backlog) = sub.backlog.take() {
+                        self.core.pass_backlog(*id, backlog.head().next());
+                    }
+                }
                 Poll::Ready(Arrived::Store(feed)) => {
                     sub.feed = feed;
                     // Have the next poll look at the new feed's head.
@@ -205,6 +236,22 @@ impl<W: Wire> Session<W> {
         let sub = self.subscriptions.remove(&id)?;
         self.shared.metrics.subscriptions_open.dec();
         Some(sub)
+    }
+}
+
+/// Makes the next page on the pool of blocking threads.
+async fn next_page(mut backlog: Backlog) -> (Backlog, Result<Option<Page>, StorageError>) {
+    let made = tokio::task::spawn_blocking(move || {
+        // An effect that panics fails this subscription alone.
+        let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(MESSAGE_BYTES)));
+        let panicked = |_| Err(StorageError::unavailable("compaction panicked"));
+        let page = page.unwrap_or_else(panicked);
+        (backlog, page)
+    });
+    match made.await {
+        Ok(made) => made,
+        // Only a runtime that is shutting down drops it.
+        Err(_) => std::future::pending().await,
     }
 }
 

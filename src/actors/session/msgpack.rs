@@ -1,18 +1,20 @@
 //! The msgpack protocol on a session: one message per WebSocket message, answers found by id and public key.
 
 use actix_http::ws::CloseCode;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
 use super::wire::{Broken, Out, Part, Request, Wire};
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId};
+use crate::processing::compaction::Page;
 use crate::protocol::ErrorCode;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
+    encode_remote_entries,
 };
 
 const WRITE: &str = "WriteEntries";
@@ -74,6 +76,26 @@ impl MsgpackWire {
                     self.chunks.push(now_millis, id, index, total, data).map_err(broken_chunks)?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Sends a `Changes` of so many elements, in chunks if it is large.
+    fn changes(&mut self, key: &PublicKey, count: usize, elements: &[&[u8]], out: &mut Out) {
+        let bytes: usize = elements.iter().map(|some| some.len()).sum();
+        let mut message = BytesMut::with_capacity(bytes + key.as_str().len() + 64);
+        encode_changes_header(&mut message, key, count);
+        elements.iter().for_each(|some| message.extend_from_slice(some));
+        if message.len() <= CHUNK_BYTES {
+            return out.push(message.freeze());
+        }
+        let id = self.chunked;
+        self.chunked += 1;
+        let parts = split(message.len());
+        let total = parts.len() as u64;
+        for (index, range) in parts.enumerate() {
+            out.message(|buffer| {
+                encode_chunk(buffer, id, index as u64, total, &message[range]);
+            });
         }
     }
 
@@ -165,22 +187,12 @@ impl Wire for MsgpackWire {
         let count = parts.iter().map(Part::count).sum();
         let slices: Vec<&[u8]> =
             parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut message = bytes::BytesMut::with_capacity(bytes + key.as_str().len() + 64);
-        encode_changes_header(&mut message, key, count);
-        slices.iter().for_each(|slice| message.extend_from_slice(slice));
-        if message.len() <= CHUNK_BYTES {
-            return out.push(message.freeze());
-        }
-        let id = self.chunked;
-        self.chunked += 1;
-        let parts = split(message.len());
-        let total = parts.len() as u64;
-        for (index, range) in parts.enumerate() {
-            out.message(|buffer| {
-                encode_chunk(buffer, id, index as u64, total, &message[range]);
-            });
-        }
+        self.changes(key, count, &slices, out);
+    }
+
+    fn page(&mut self, key: &mut PublicKey, page: &Page, out: &mut Out) {
+        let entries = encode_remote_entries(page.iter());
+        self.changes(key, entries.len(), &[entries.elements(0..entries.len())], out);
     }
 
     fn has_unfinished(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 
@@ -16,6 +17,7 @@ use crate::actors::store::StoreHandle;
 use crate::core::connection::SubscriptionId;
 use crate::core::store::Write;
 use crate::model::{Batch, Origin, PublicKey, Sequence, StoreId};
+use crate::processing::compaction::Backlog;
 
 /// A connection remembers the stores of at most so many keys.
 const RESOLVED_KEYS_MAX: usize = 64;
@@ -177,6 +179,17 @@ impl<W: Wire> Session<W> {
         self.shared.write_bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// What compactors make of what is there now; nothing if there is no compactor.
+    fn backlog(&self, store: &StoreHandle, start: Sequence) -> Option<Backlog> {
+        let compaction = &self.shared.compaction;
+        if compaction.is_empty() {
+            return None;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_millis = now.as_millis() as u64;
+        Some(compaction.backlog(store.feed.store(), store.feed.log(), start, now_millis))
+    }
+
     fn subscribe(
         &mut self,
         tag: W::Subscription,
@@ -200,7 +213,8 @@ impl<W: Wire> Session<W> {
         let id = self.core.subscribe(key, store.feed.store().clone(), start);
         self.heads.push((id, store.feed.head()));
         self.shared.metrics.subscriptions_open.inc();
-        self.subscriptions.insert(id, Subscription::new(tag, feed));
+        let backlog = self.backlog(store, start);
+        self.subscriptions.insert(id, Subscription::new(tag, feed, backlog));
     }
 }
 

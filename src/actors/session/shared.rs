@@ -9,6 +9,7 @@ use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::registry::RegistryActor;
 use crate::model::{Limits, RemoteId};
+use crate::processing::compaction::Compaction;
 use crate::services::Auth;
 
 /// What all sessions of a server share.
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) auth: Arc<dyn Auth>,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) compaction: Compaction,
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: Arc<Metrics>,
     /// Counts keys removed from the registry: what was resolved before the last removal is resolved again.

@@ -13,6 +13,7 @@ use crate::actors::feed::FeedSegment;
 use crate::core::connection::Run;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
+use crate::processing::compaction::Page;
 
 /// What a client asks for.
 pub(crate) enum Request<W: Wire> {
@@ -90,6 +91,9 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
 
     /// Entries for a subscription, at least one, as one message.
     fn entries(&mut self, subscription: &mut Self::Subscription, parts: &[Part], out: &mut Out);
+
+    /// A page of a compacted backlog for a subscription, not empty, as one message.
+    fn page(&mut self, subscription: &mut Self::Subscription, page: &Page, out: &mut Out);
 
     /// The first unfinished message has to be finished by then, if there is one.
     fn has_unfinished(&self) -> bool;

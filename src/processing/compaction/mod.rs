@@ -126,6 +126,11 @@ impl Compaction {
         Ok(CompactionGuard { shared: self.shared.clone(), number })
     }
 
+    /// Whether no compactor is registered.
+    pub fn is_empty(&self) -> bool {
+        self.shared.state.lock().set.compactors().is_empty()
+    }
+
     /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything: all that is
     /// durable in `log`, the log of `store`. Does not block.
     ///
