@@ -1,8 +1,11 @@
 //! What the tests stand on. It shares the codecs with the server, and nothing that decides anything.
 
 pub mod auth;
+pub mod fake;
 pub mod http;
 pub mod panicking;
+pub mod proxy;
+pub mod random;
 pub mod server;
 pub mod socket;
 

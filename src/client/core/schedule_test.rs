@@ -20,6 +20,8 @@ use crate::protocol::msgpack::{
     Response, decode_response, encode_changes_header, encode_remote_entries,
 };
 
+type Answer = oneshot::Receiver<Result<Vec<Sequence>, RemoteError>>;
+
 /// Enough for schedules: a multiplicative generator with a seed.
 struct Random(u64);
 
@@ -207,7 +209,7 @@ struct World {
     readers: Vec<Reader>,
     streams: u64,
     ids: u32,
-    writes: Vec<(Vec<EntryId>, oneshot::Receiver<Result<Vec<Sequence>, RemoteError>>)>,
+    writes: Vec<(Vec<EntryId>, Answer)>,
 }
 
 impl World {
