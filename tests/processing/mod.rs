@@ -2,6 +2,7 @@
 
 mod handlers;
 mod ingest;
+mod todo;
 
 use std::sync::Arc;
 use std::time::Duration;
