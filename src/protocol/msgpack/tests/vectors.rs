@@ -16,7 +16,11 @@ fn vectors(direction: &str) -> Vec<Value> {
 }
 
 fn hex(value: &Value) -> Bytes {
-    let digits = value.as_str().expect("hex").as_bytes();
+    from_hex(value.as_str().expect("hex"))
+}
+
+fn from_hex(text: &str) -> Bytes {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let byte = |pair: &[u8]| {
         u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex")
     };
@@ -142,4 +146,33 @@ fn every_response_vector_decodes_to_its_value() {
 
 fn tag(value: &Value) -> &str {
     value["_tag"].as_str().expect("a tag")
+}
+
+#[test]
+fn the_frames_in_the_documentation_are_what_it_says() {
+    let text = include_str!("../../../../docs/PROTOCOL.md");
+    let frames: Vec<Bytes> = text
+        .split("```hex")
+        .skip(1)
+        .map(|rest| from_hex(rest.split("```").next().expect("an end")))
+        .collect();
+    let [hello, write, ack, subscribe, changes] = &frames[..] else { panic!("other frames") };
+    let remote_id = RemoteId::from_bytes([7; 16]);
+    assert_eq!(decode_response(hello), Ok(Response::Hello { remote_id }));
+    assert_eq!(*write, hex(&vectors("requests")[1]["hex"]));
+    let sequences = vec![Sequence::new(1 << 32).expect("in range")];
+    assert_eq!(decode_response(ack), Ok(Response::Ack { id: 1, sequences }));
+    assert_eq!(*subscribe, {
+        let mut out = bytes::BytesMut::new();
+        encode_request_changes(&mut out, &PublicKey::new("pk").expect("a key"), Sequence::ZERO);
+        out.freeze()
+    });
+    let written = decode_request(write, &Limits::default());
+    let (Ok(Request::Write(write)), Ok(Response::Changes(changes))) =
+        (written, decode_response(changes))
+    else {
+        panic!("neither a write nor changes")
+    };
+    assert_eq!(changes.public_key(), &write.public_key);
+    assert!(changes.iter().eq(write.batch.iter().map(|entry| (Sequence::FIRST, entry))));
 }
