@@ -19,7 +19,7 @@ mod replay;
 mod stats;
 mod writer;
 
-pub use codec::{CodecError, Msgpack, PayloadCodec};
+pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use handlers::{Handlers, Outcome};

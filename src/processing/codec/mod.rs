@@ -4,8 +4,10 @@
 
 mod javascript;
 mod msgpack;
+mod schema_binary;
 
 pub use msgpack::Msgpack;
+pub use schema_binary::SchemaBinary;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

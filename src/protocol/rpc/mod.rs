@@ -16,6 +16,7 @@ mod exit;
 mod fields;
 mod frame;
 mod ids;
+pub mod payload;
 mod received;
 mod rows;
 mod varint;

@@ -50,6 +50,11 @@ impl<'a> Window<'a> {
         Ok(*byte)
     }
 
+    /// The next byte, if there is one; it stays unread.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
         let split = usize::try_from(count).ok().and_then(|count| self.rest.split_at_checked(count));
         let (taken, rest) = split.ok_or(Malformed::new("as many bytes as announced"))?;

@@ -8,33 +8,33 @@ pub(in super::super) fn unhex(text: &str) -> Vec<u8> {
     text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 
-pub(super) fn hex(bytes: &[u8]) -> Value {
+pub(in super::super) fn hex(bytes: &[u8]) -> Value {
     let digits = b"0123456789abcdef";
     let pairs = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     json!({ "hex": pairs.map(|digit| digits[digit as usize] as char).collect::<String>() })
 }
 
 /// A number as it is compared here: as a double, with one zero and one NaN.
-pub(super) fn number(value: f64) -> Value {
+pub(in super::super) fn number(value: f64) -> Value {
     if value.is_finite() { json!(value + 0.0) } else { json!({ "number": value.to_string() }) }
 }
 
 /// What stands for "no value".
-pub(super) fn undefined() -> Value {
+pub(in super::super) fn undefined() -> Value {
     json!({ "undefined": true })
 }
 
 /// `value` with numbers as doubles and without the fields of structs that are present and undefined, which mean the same
 /// as absent ones.
-pub(super) fn normal(value: &Value) -> Value {
+pub(in super::super) fn normal(value: &Value) -> Value {
     match value {
         Value::Number(value) => number(value.as_f64().expect("a double")),
         Value::Array(values) => values.iter().map(normal).collect(),
-        Value::Object(fields) if fields.contains_key("number") => {
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key("number") => {
             let text = fields["number"].as_str().expect("text");
             number(text.replace("Infinity", "inf").parse().expect("a number"))
         }
-        Value::Object(fields) if fields.contains_key("json") => value.clone(),
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key("json") => value.clone(),
         Value::Object(fields) => {
             let has_meaning = |field: &Value| *field != undefined();
             let is_outcome = fields.contains_key("exit");

@@ -10,8 +10,7 @@ mod session;
 
 use serde_json::Value;
 
-use json::normal;
-pub(super) use json::unhex;
+pub(super) use json::{hex, normal, number, undefined, unhex};
 
 /// One element of a vector file.
 struct Vector {
