@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::inbox::Inbox;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::protocol::msgpack::{EncodedEntries, encode_entries};
+use crate::protocol::rpc::EncodedRemoteEntries;
 use crate::storage::{StorageError, StoreLog};
 
 /// A segment on its way to subscribers, with what it looks like on each wire.
@@ -20,11 +21,12 @@ use crate::storage::{StorageError, StoreLog};
 pub(crate) struct FeedSegment {
     segment: Segment,
     msgpack: OnceLock<EncodedEntries>,
+    rpc: OnceLock<EncodedRemoteEntries>,
 }
 
 impl FeedSegment {
     pub(crate) fn new(segment: Segment) -> Arc<Self> {
-        Arc::new(Self { segment, msgpack: OnceLock::new() })
+        Arc::new(Self { segment, msgpack: OnceLock::new(), rpc: OnceLock::new() })
     }
 
     pub(crate) fn segment(&self) -> &Segment {
@@ -34,6 +36,22 @@ impl FeedSegment {
     /// Its entries as elements of `Changes.entries`, encoded on first use.
     pub(crate) fn msgpack(&self) -> &EncodedEntries {
         self.msgpack.get_or_init(|| encode_entries(&self.segment))
+    }
+
+    /// Its entries as rows of the RPC protocol, encoded on first use. What its clients could not read is left out.
+    pub(crate) fn rpc(&self) -> &EncodedRemoteEntries {
+        self.rpc.get_or_init(|| {
+            let encoded = EncodedRemoteEntries::new(self.segment.iter());
+            if encoded.withheld() > 0 {
+                let (first, last) = (self.segment.first(), self.segment.last());
+                log::warn!(
+                    "{} of the entries {first} to {last} are kept from RPC clients: their payload is no \
+                     SchemaBinary frame",
+                    encoded.withheld()
+                );
+            }
+            encoded
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::actors::store::StoreDeps;
 use crate::model::Limits;
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
+use crate::services::identities::Identities;
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, StoreRegistry};
 use crate::storage::Storage;
@@ -40,6 +41,7 @@ pub struct Builder {
     pub(super) store_threads: usize,
     pub(super) processor: Option<Processor>,
     pub(super) compaction: Option<Compaction>,
+    pub(super) identities: Arc<dyn Identities>,
 }
 
 impl Builder {
@@ -68,6 +70,14 @@ impl Builder {
     #[must_use]
     pub fn store_threads(mut self, count: usize) -> Self {
         self.store_threads = count;
+        self
+    }
+
+    /// Where the signing keys of the RPC protocol's clients are bound to their public keys. By default in memory: a server
+    /// whose data lasts wants bindings that do.
+    #[must_use]
+    pub fn identities(mut self, identities: Arc<dyn Identities>) -> Self {
+        self.identities = identities;
         self
     }
 
@@ -118,6 +128,7 @@ impl Builder {
             compaction,
             remote_id: self.storage.remote_id(),
             auth: self.auth,
+            identities: self.identities,
             registry,
             limits,
             connections,

@@ -19,6 +19,7 @@ use crate::processing::{
     self, EventGroup, JournalError, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
     Writer,
 };
+use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, RegistryError, StoreRegistry};
 use crate::storage::Storage;
@@ -55,6 +56,7 @@ impl Server {
             store_threads: (cores / 2).max(1),
             processor: None,
             compaction: None,
+            identities: Arc::new(MemoryIdentities::default()),
         }
     }
 
@@ -66,7 +68,7 @@ impl Server {
         &self.0
     }
 
-    /// Mounts the WebSocket at `/eventlog`, below whatever scope `config` belongs to.
+    /// Mounts the WebSockets: the msgpack protocol at `/eventlog`, the RPC protocol of Effect at `/rpc`, below whatever scope `config` belongs to.
     pub fn configure(&self, config: &mut ServiceConfig) {
         routes::configure_sockets(self, config);
     }

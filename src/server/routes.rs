@@ -1,5 +1,6 @@
 //! The server's routes: the WebSocket, and what operators look at.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use actix_web::http::header::{HOST, ORIGIN};
@@ -16,17 +17,28 @@ use crate::actors::connections::{Refused, Sever};
 use crate::actors::inbox::Inbox;
 use crate::actors::session::Session;
 use crate::actors::session::msgpack::MsgpackWire;
+use crate::actors::session::rpc::RpcWire;
 use crate::actors::session::wire::Wire;
+use crate::model::{Limits, RemoteId};
 
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
+    let upgrade = upgrade_with(server, MsgpackWire::new);
+    let upgrade_rpc = upgrade_with(server, RpcWire::new);
+    config.route("/eventlog", web::get().to(upgrade)).route("/rpc", web::get().to(upgrade_rpc));
+}
+
+/// A handler whose sessions speak the protocol that `wire` makes.
+fn upgrade_with<W: Wire>(
+    server: &Server,
+    wire: fn(RemoteId, &Limits) -> W,
+) -> impl Fn(HttpRequest, Payload) -> Ready<Result<HttpResponse, actix_web::Error>> + Clone + use<W>
+{
     let server = server.clone();
-    let upgrade = move |request: HttpRequest, payload: Payload| {
+    move |request: HttpRequest, payload: Payload| {
         let shared = &server.inner().shared;
-        let wire = MsgpackWire::new(shared.remote_id, &shared.limits);
-        let upgraded = upgrade(&server, &request, payload, wire);
-        async move { upgraded }
-    };
-    config.route("/eventlog", web::get().to(upgrade));
+        let wire = wire(shared.remote_id, &shared.limits);
+        ready(upgrade(&server, &request, payload, wire))
+    }
 }
 
 pub(super) fn configure_operations(server: &Server, config: &mut ServiceConfig) {

@@ -4,6 +4,7 @@
 //! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`).
 
 pub mod auth;
+pub mod identities;
 pub mod origin_policy;
 pub mod registry;
 
@@ -79,6 +80,17 @@ pub trait Auth: Send + Sync + 'static {
 
     /// Whether `key` may read; asked before a subscription exists.
     fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>>;
+
+    /// Whether a client that has proved to hold `signing_key`, an Ed25519 public key, may be `key`; asked before the two are
+    /// bound to each other. Only the RPC protocol has such proofs. Allowed unless an implementation says otherwise.
+    fn authorize_identity<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: &'a [u8; 32],
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let _ = (key, signing_key);
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A refusal of [`Auth`].

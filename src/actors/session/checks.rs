@@ -10,29 +10,52 @@ use super::shared::Shared;
 use crate::actors::registry::Resolve;
 use crate::actors::store::StoreHandle;
 use crate::model::{Batch, PublicKey};
+use crate::protocol::rpc::auth::Verified;
 use crate::services::AuthError;
 
-/// Whether `key` may append `batch`, and where. `known` is the store it resolved to before, if that still holds.
+/// Whether `key` may append `batch`, and where: to `wanted`, if the client insists. `known` is the store it resolved to
+/// before, if that still holds.
 pub(crate) async fn check_write(
     shared: &Arc<Shared>,
-    key: &PublicKey,
+    (key, wanted): (&PublicKey, Option<&str>),
     batch: &Batch,
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     guarded(shared.auth.authorize_write(key, batch)).await?;
     match known {
-        Some(store) => Ok(store),
-        None => resolve(shared, key).await,
+        Some(store) => is_wanted(store, wanted),
+        None => is_wanted(resolve(shared, key).await?, wanted),
     }
 }
 
-/// Whether `key` may read, and where.
+/// Whether `key` may read, and where: from `wanted`, if the client insists.
 pub(crate) async fn check_read(
     shared: &Arc<Shared>,
-    key: &PublicKey,
+    (key, wanted): (&PublicKey, Option<&str>),
 ) -> Result<StoreHandle, Refusal> {
     guarded(shared.auth.authorize_read(key)).await?;
-    resolve(shared, key).await
+    is_wanted(resolve(shared, key).await?, wanted)
+}
+
+/// Whether a client that has proved to hold `verified`'s signing key is taken for its public key: authorized first, then
+/// bound, if no other signing key is.
+pub(crate) async fn check_identity(
+    shared: &Arc<Shared>,
+    verified: &Verified,
+) -> Result<(), Refusal> {
+    let (key, signing_key) = (verified.public_key(), verified.signing_public_key());
+    guarded(shared.auth.authorize_identity(key, signing_key)).await?;
+    Ok(shared.identities.bind(key, signing_key).await?)
+}
+
+/// A client gets its key's store under the store's name alone.
+fn is_wanted(store: StoreHandle, wanted: Option<&str>) -> Result<StoreHandle, Refusal> {
+    match wanted {
+        Some(wanted) if wanted != store.feed.store().as_str() => {
+            Err(Refusal::NoSuchStore { store: wanted.into() })
+        }
+        Some(_) | None => Ok(store),
+    }
 }
 
 async fn resolve(shared: &Arc<Shared>, key: &PublicKey) -> Result<StoreHandle, Refusal> {

@@ -26,7 +26,7 @@ const READ_BYTES: usize = 256 * 1_024;
 
 /// One subscription of this connection.
 pub(super) struct Subscription<W: Wire> {
-    tag: W::Subscription,
+    pub(super) tag: W::Subscription,
     feed: FeedSubscription,
     /// Segments at hand, consecutive. What lies before the cursor is dropped when it is met.
     page: VecDeque<Arc<FeedSegment>>,
@@ -154,7 +154,9 @@ impl<W: Wire> Session<W> {
         let subscriptions = &self.subscriptions;
         let heads = &self.heads;
         let head = |id| heads.iter().find(|(of, _)| *of == id).map_or(Sequence::ZERO, |(_, h)| *h);
-        let ready = |id| subscriptions.get(&id).is_some_and(|sub| sub.waiting.is_none());
+        let wire = &self.wire;
+        let ready = |sub: &Subscription<W>| sub.waiting.is_none() && wire.may_send(&sub.tag);
+        let ready = |id| subscriptions.get(&id).is_some_and(ready);
         let Some((id, cursor)) = self.core.next_pull(head, ready) else { return false };
         let head = self.head(id);
         let Some(sub) = self.subscriptions.get_mut(&id) else { return false };

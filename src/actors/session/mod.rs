@@ -13,6 +13,7 @@ mod gate;
 pub(crate) mod msgpack;
 mod refusal;
 mod requests;
+pub(crate) mod rpc;
 pub(crate) mod shared;
 pub(crate) mod wire;
 

@@ -1,5 +1,7 @@
 //! The msgpack protocol on a session: one message per WebSocket message, answers found by id and public key.
 
+use std::convert::Infallible;
+
 use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
 
@@ -16,6 +18,7 @@ use crate::protocol::msgpack::{
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
     encode_remote_entries,
 };
+use crate::protocol::rpc::auth::Verified;
 
 const WRITE: &str = "WriteEntries";
 const SUBSCRIBE: &str = "RequestChanges";
@@ -59,10 +62,11 @@ impl MsgpackWire {
         };
         match decoded {
             msgpack::Request::Write(WriteRequest { public_key: key, id, batch }) => {
-                Ok(Some(Request::Write { tag: WriteTag { id, key: key.clone() }, key, batch }))
+                let tag = WriteTag { id, key: key.clone() };
+                Ok(Some(Request::Write { tag, key, store: None, batch }))
             }
             msgpack::Request::RequestChanges { public_key: key, start } => {
-                Ok(Some(Request::Subscribe { tag: key.clone(), key, start }))
+                Ok(Some(Request::Subscribe { tag: key.clone(), key, store: None, start }))
             }
             msgpack::Request::StopChanges { public_key: key } => {
                 Ok(Some(Request::Unsubscribe { key }))
@@ -142,6 +146,8 @@ fn broken_chunks(error: ChunkError) -> Broken {
 impl Wire for MsgpackWire {
     type Write = WriteTag;
     type Subscription = PublicKey;
+    /// Nobody proves anything in this protocol.
+    type Identify = Infallible;
 
     fn open(&mut self, out: &mut Out) {
         out.message(|buffer| encode_hello(buffer, &self.remote_id));
@@ -169,6 +175,16 @@ impl Wire for MsgpackWire {
         self.chunks.expire(now_millis).map_err(broken_chunks)
     }
 
+    fn identified(
+        &mut self,
+        identify: Infallible,
+        _: &Verified,
+        _: Result<(), Refusal>,
+        _: &mut Out,
+    ) {
+        match identify {}
+    }
+
     fn acked(&mut self, write: WriteTag, slots: &Slots, out: &mut Out) {
         out.message(|buffer| encode_ack(buffer, write.id, slots.iter()));
     }
@@ -181,6 +197,14 @@ impl Wire for MsgpackWire {
     fn subscription_refused(&mut self, key: PublicKey, refusal: &Refusal, out: &mut Out) {
         let key = Some(key.as_str());
         Self::error(out, SUBSCRIBE, None, key, refusal.code(), &refusal.to_string());
+    }
+
+    fn subscription_replaced(&mut self, _: PublicKey, _: &mut Out) {
+        // The protocol has no word for it: the client knows that it asked twice.
+    }
+
+    fn may_send(&self, _: &PublicKey) -> bool {
+        true
     }
 
     fn entries(&mut self, key: &mut PublicKey, parts: &[Part], out: &mut Out) {

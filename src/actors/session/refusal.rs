@@ -3,6 +3,8 @@
 use crate::actors::registry::ResolveError;
 use crate::actors::reply::WriteFailure;
 use crate::protocol::ErrorCode;
+use crate::protocol::rpc;
+use crate::services::identities::IdentityError;
 use crate::services::{AuthError, RegistryError};
 use crate::storage::StorageError;
 
@@ -19,6 +21,14 @@ pub(crate) enum Refusal {
     Write(#[from] WriteFailure),
     #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
     TooManySubscriptions { subscriptions_max: usize },
+    #[error("a connection may prove {identities_max} identities, and has them")]
+    TooManyIdentities { identities_max: usize },
+    #[error("the public key has no store {store:?}")]
+    NoSuchStore { store: Box<str> },
+    #[error("the public key has another subscription now")]
+    Replaced,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
     #[error("internal error: {0}")]
@@ -43,11 +53,38 @@ impl Refusal {
                 RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
             )
             | Self::TooManySubscriptions { .. }
+            | Self::TooManyIdentities { .. }
+            | Self::NoSuchStore { .. }
+            | Self::Replaced
+            | Self::Identity(IdentityError::BoundToAnother { .. })
             | Self::KeyRemoved => ErrorCode::InvalidRequest,
             Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Write(_)
             | Self::Internal(_) => ErrorCode::InternalServerError,
+        }
+    }
+
+    /// What the RPC protocol calls it. `Forbidden` has a client authenticate again, so only what that may mend is
+    /// called so.
+    pub(crate) fn rpc_code(&self) -> rpc::ErrorCode {
+        match self {
+            Self::Auth(_) => rpc::ErrorCode::Unauthorized,
+            Self::Identity(IdentityError::BoundToAnother { .. }) => rpc::ErrorCode::Forbidden,
+            Self::Registry(
+                RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
+            )
+            | Self::NoSuchStore { .. }
+            | Self::KeyRemoved => rpc::ErrorCode::NotFound,
+            Self::TooManySubscriptions { .. } | Self::TooManyIdentities { .. } | Self::Replaced => {
+                rpc::ErrorCode::InvalidRequest
+            }
+            Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Identity(IdentityError::Unavailable { .. })
+            | Self::Storage(_)
+            | Self::Write(_)
+            | Self::Internal(_) => rpc::ErrorCode::InternalServerError,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 
 use super::Session;
-use super::checks::{check_read, check_write};
+use super::checks::{check_identity, check_read, check_write};
 use super::delivery::Subscription;
 use super::refusal::Refusal;
 use super::wire::{Request, Wire};
@@ -18,6 +18,7 @@ use crate::core::connection::SubscriptionId;
 use crate::core::store::Write;
 use crate::model::{Batch, Origin, PublicKey, Sequence, StoreId};
 use crate::processing::compaction::Backlog;
+use crate::protocol::rpc::auth::Verified;
 
 /// A connection remembers the stores of at most so many keys.
 const RESOLVED_KEYS_MAX: usize = 64;
@@ -39,19 +40,25 @@ pub(super) struct Resolved {
 
 /// A request with the outcome of its checks.
 pub(super) enum Checked<W: Wire> {
-    Write {
-        tag: W::Write,
-        key: PublicKey,
-        batch: Batch,
-        removals: u64,
-        store: Result<StoreHandle, Refusal>,
-    },
-    Subscribe {
-        tag: W::Subscription,
-        key: PublicKey,
-        start: Sequence,
-        store: Result<StoreHandle, Refusal>,
-    },
+    Write(WriteRequest<W>, u64, Result<StoreHandle, Refusal>),
+    Subscribe(SubscribeRequest<W>, Result<StoreHandle, Refusal>),
+    Identify(W::Identify, Verified, Result<(), Refusal>),
+}
+
+/// A client wants to append. `wanted` is the store it insists on.
+pub(super) struct WriteRequest<W: Wire> {
+    tag: W::Write,
+    key: PublicKey,
+    wanted: Option<Box<str>>,
+    batch: Batch,
+}
+
+/// A client wants to subscribe. `wanted` is the store it insists on.
+pub(super) struct SubscribeRequest<W: Wire> {
+    tag: W::Subscription,
+    key: PublicKey,
+    wanted: Option<Box<str>>,
+    start: Sequence,
 }
 
 impl<W: Wire> Session<W> {
@@ -66,8 +73,13 @@ impl<W: Wire> Session<W> {
     /// Starts a request.
     pub(super) fn check(&mut self, request: Request<W>) {
         match request {
-            Request::Write { tag, key, batch } => self.check_write(tag, key, batch),
-            Request::Subscribe { tag, key, start } => self.check_subscribe(tag, key, start),
+            Request::Write { tag, key, store: wanted, batch } => {
+                self.check_write(WriteRequest { tag, key, wanted, batch });
+            }
+            Request::Subscribe { tag, key, store: wanted, start } => {
+                self.check_subscribe(SubscribeRequest { tag, key, wanted, start });
+            }
+            Request::Identify { tag, verified } => self.check_identity(tag, verified),
             Request::Unsubscribe { key } => {
                 if let Some(id) = self.core.unsubscribe_key(&key) {
                     self.forget_subscription(id);
@@ -76,29 +88,32 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    fn check_write(&mut self, tag: W::Write, key: PublicKey, batch: Batch) {
+    fn check_write(&mut self, request: WriteRequest<W>) {
         let removals = self.shared.removals.load(Ordering::Acquire);
-        let known = self.resolved.get(&key).filter(|known| known.removals == removals);
+        let known = self.resolved.get(&request.key).filter(|known| known.removals == removals);
         let known = known.map(|known| known.store.clone());
         let shared = self.shared.clone();
-        self.checking = Some(
-            async move {
-                let store = check_write(&shared, &key, &batch, known).await;
-                Checked::Write { tag, key, batch, removals, store }
-            }
-            .boxed_local(),
-        );
+        self.checking = Some(Box::pin(async move {
+            let names = (&request.key, request.wanted.as_deref());
+            let store = check_write(&shared, names, &request.batch, known).await;
+            Checked::Write(request, removals, store)
+        }));
     }
 
-    fn check_subscribe(&mut self, tag: W::Subscription, key: PublicKey, start: Sequence) {
+    fn check_subscribe(&mut self, request: SubscribeRequest<W>) {
         let shared = self.shared.clone();
-        self.checking = Some(
-            async move {
-                let store = check_read(&shared, &key).await;
-                Checked::Subscribe { tag, key, start, store }
-            }
-            .boxed_local(),
-        );
+        self.checking = Some(Box::pin(async move {
+            let store = check_read(&shared, (&request.key, request.wanted.as_deref())).await;
+            Checked::Subscribe(request, store)
+        }));
+    }
+
+    fn check_identity(&mut self, tag: W::Identify, verified: Verified) {
+        let shared = self.shared.clone();
+        self.checking = Some(Box::pin(async move {
+            let outcome = check_identity(&shared, &verified).await;
+            Checked::Identify(tag, verified, outcome)
+        }));
     }
 
     /// Goes on with the request that is being checked; `false` if it has to wait.
@@ -108,22 +123,19 @@ impl<W: Wire> Session<W> {
         self.checking = None;
         let void = std::mem::take(&mut self.checking_void);
         match checked {
-            Checked::Write { tag, key, batch, store: Ok(_), .. } if void => {
-                self.check_write(tag, key, batch);
+            Checked::Write(request, _, Ok(_)) if void => self.check_write(request),
+            Checked::Subscribe(request, Ok(_)) if void => self.check_subscribe(request),
+            Checked::Write(request, _, Err(refusal)) => self.refuse_write(request.tag, &refusal),
+            Checked::Subscribe(request, Err(refusal)) => {
+                self.refuse_subscription(request.tag, &refusal);
             }
-            Checked::Subscribe { tag, key, start, store: Ok(_) } if void => {
-                self.check_subscribe(tag, key, start);
+            Checked::Write(request, removals, Ok(store)) => {
+                self.remember(&request.key, &store, removals);
+                self.take_write(request, store);
             }
-            Checked::Write { tag, store: Err(refusal), .. } => self.refuse_write(tag, &refusal),
-            Checked::Subscribe { tag, store: Err(refusal), .. } => {
-                self.refuse_subscription(tag, &refusal);
-            }
-            Checked::Write { tag, key, batch, removals, store: Ok(store) } => {
-                self.remember(&key, &store, removals);
-                self.take_write(tag, key, batch, store);
-            }
-            Checked::Subscribe { tag, key, start, store: Ok(store) } => {
-                self.subscribe(tag, key, start, &store);
+            Checked::Subscribe(request, Ok(store)) => self.subscribe(request, &store),
+            Checked::Identify(tag, verified, outcome) => {
+                self.wire.identified(tag, &verified, outcome, &mut self.out);
             }
         }
         true
@@ -142,7 +154,8 @@ impl<W: Wire> Session<W> {
     }
 
     /// Puts a checked write on its way.
-    fn take_write(&mut self, tag: W::Write, key: PublicKey, batch: Batch, store: StoreHandle) {
+    fn take_write(&mut self, request: WriteRequest<W>, store: StoreHandle) {
+        let WriteRequest { tag, key, batch, .. } = request;
         let number = self.writes_answered + self.writes.len() as u64;
         let bytes = batch.bytes();
         self.write_bytes_in_flight += bytes;
@@ -190,25 +203,21 @@ impl<W: Wire> Session<W> {
         Some(compaction.backlog(store.feed.store(), store.feed.log(), start, now_millis))
     }
 
-    fn subscribe(
-        &mut self,
-        tag: W::Subscription,
-        key: PublicKey,
-        start: Sequence,
-        store: &StoreHandle,
-    ) {
+    fn subscribe(&mut self, request: SubscribeRequest<W>, store: &StoreHandle) {
         let subscriptions_max = self.shared.limits.subscriptions_max;
-        let replaces = self.core.subscription_of(&key).is_some();
+        let replaces = self.core.subscription_of(&request.key).is_some();
         if !replaces && self.core.subscriptions() >= subscriptions_max {
             let refusal = Refusal::TooManySubscriptions { subscriptions_max };
-            return self.refuse_subscription(tag, &refusal);
+            return self.refuse_subscription(request.tag, &refusal);
         }
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else {
             // It was closed between the answer and now: ask again.
-            return self.check_subscribe(tag, key, start);
+            return self.check_subscribe(request);
         };
-        if let Some(id) = self.core.unsubscribe_key(&key) {
-            self.forget_subscription(id);
+        let SubscribeRequest { tag, key, start, .. } = request;
+        let replaced = self.core.unsubscribe_key(&key);
+        if let Some(sub) = replaced.and_then(|id| self.forget_subscription(id)) {
+            self.wire.subscription_replaced(sub.tag, &mut self.out);
         }
         let id = self.core.subscribe(key, store.feed.store().clone(), start);
         self.heads.push((id, store.feed.head()));

@@ -11,11 +11,13 @@ use crate::actors::registry::RegistryActor;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::Auth;
+use crate::services::identities::Identities;
 
 /// What all sessions of a server share.
 pub(crate) struct Shared {
     pub(crate) remote_id: RemoteId,
     pub(crate) auth: Arc<dyn Auth>,
+    pub(crate) identities: Arc<dyn Identities>,
     pub(crate) registry: Addr<RegistryActor>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) compaction: Compaction,

@@ -14,13 +14,16 @@ use crate::core::connection::Run;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
 use crate::processing::compaction::Page;
+use crate::protocol::rpc::auth::Verified;
 
-/// What a client asks for.
+/// What a client asks for. A `store` is the one that the client insists on; it has to be its key's.
 pub(crate) enum Request<W: Wire> {
     /// Append a batch.
-    Write { tag: W::Write, key: PublicKey, batch: Batch },
+    Write { tag: W::Write, key: PublicKey, store: Option<Box<str>>, batch: Batch },
     /// Subscribe the key from `start` on; ends the subscription that it had.
-    Subscribe { tag: W::Subscription, key: PublicKey, start: Sequence },
+    Subscribe { tag: W::Subscription, key: PublicKey, store: Option<Box<str>>, start: Sequence },
+    /// Take the key for proved on this connection, if that is allowed.
+    Identify { tag: W::Identify, verified: Verified },
     /// End the subscription of the key, if it has one.
     Unsubscribe { key: PublicKey },
 }
@@ -57,6 +60,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     type Write: Unpin + 'static;
     /// What entries of a subscription need to find theirs.
     type Subscription: Unpin + 'static;
+    /// What the answer to a proof of identity needs to find its request.
+    type Identify: Unpin + 'static;
 
     /// The connection is open.
     fn open(&mut self, out: &mut Out);
@@ -75,6 +80,15 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// Whether an unfinished message has been unfinished for too long.
     fn expire(&mut self, now_millis: u64) -> Result<(), Broken>;
 
+    /// The key was bound and allowed, or not.
+    fn identified(
+        &mut self,
+        identify: Self::Identify,
+        verified: &Verified,
+        outcome: Result<(), Refusal>,
+        out: &mut Out,
+    );
+
     /// A batch is durable.
     fn acked(&mut self, write: Self::Write, slots: &Slots, out: &mut Out);
 
@@ -88,6 +102,12 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         refusal: &Refusal,
         out: &mut Out,
     );
+
+    /// A subscription ended because its key has another one now.
+    fn subscription_replaced(&mut self, subscription: Self::Subscription, out: &mut Out);
+
+    /// Whether the client is ready for more of this subscription.
+    fn may_send(&self, subscription: &Self::Subscription) -> bool;
 
     /// Entries for a subscription, at least one, as one message.
     fn entries(&mut self, subscription: &mut Self::Subscription, parts: &[Part], out: &mut Out);

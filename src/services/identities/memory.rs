@@ -1,0 +1,28 @@
+//! Bindings for tests, and for servers whose storage is memory.
+
+use std::collections::HashMap;
+
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::{Identities, IdentityError, SigningKey};
+use crate::model::PublicKey;
+
+/// Bindings that live as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryIdentities {
+    bound: Mutex<HashMap<PublicKey, SigningKey>>,
+}
+
+impl Identities for MemoryIdentities {
+    fn bind<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: &'a SigningKey,
+    ) -> BoxFuture<'a, Result<(), IdentityError>> {
+        let bound = *self.bound.lock().entry(key.clone()).or_insert(*signing_key);
+        let matches = bound == *signing_key;
+        let other = || IdentityError::BoundToAnother { key: key.clone() };
+        Box::pin(ready(matches.then_some(()).ok_or_else(other)))
+    }
+}
