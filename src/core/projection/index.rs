@@ -11,7 +11,7 @@ use crate::model::Sequence;
 const NONE: u32 = u32::MAX;
 
 /// Fewer slots than this are never worth pruning.
-const PRUNE_SLOTS_MIN: usize = 4_096;
+const PRUNE_SLOTS_MIN: usize = if cfg!(test) { 4 } else { 4_096 };
 
 /// About what a map from a primary key to its bucket takes beside the key's own bytes.
 const KEY_OVERHEAD_BYTES: usize = 48;
@@ -61,29 +61,26 @@ pub(crate) struct Output {
 }
 
 /// Which entries of a bucket are eligible at some moment: equal values mean the same entries.
+///
+/// For two moments with the same end, both heads are at or above it, so only the times tell the members apart; the
+/// later time has all members of the earlier one, and with any more it has more bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
     /// The greatest sequence.
     pub(crate) end: Sequence,
-    /// How many.
-    pub(crate) count: u32,
     /// Size of their records.
     pub(crate) bytes: u64,
-    /// Sum of their hashed sequences.
-    hash: u64,
 }
 
 impl Members {
     /// The one member of a bucket that only its last entry matters to.
     pub(crate) fn only(end: Sequence) -> Self {
-        Self { end, ..Self::default() }
+        Self { end, bytes: 0 }
     }
 
     fn add(&mut self, slot: &Slot) {
         self.end = self.end.max(slot.sequence);
-        self.count += 1;
         self.bytes += u64::from(slot.bytes);
-        self.hash = self.hash.wrapping_add(mix(slot.sequence.get()));
     }
 }
 
@@ -205,8 +202,10 @@ impl Index {
         self.slots.len() >= self.prune_at
     }
 
-    /// Forgets what no reader from `floor` on needs; earlier ones are no longer answered.
+    /// Forgets what no reader from `floor` on needs; earlier ones are no longer answered. What is forgotten already
+    /// does not come back: the floor only moves up.
     pub(crate) fn prune(&mut self, floor: &Moment) {
+        let floor = &self.floor.as_ref().map_or_else(|| floor.clone(), |it| it.later_of(floor));
         let kept: Vec<Slot> = (0..self.slots.len())
             .filter(|at| !self.is_gone_for_good(*at, floor))
             .map(|at| self.slots[at])
@@ -326,12 +325,4 @@ impl Index {
             Rule::KeepLatest | Rule::Effect => primary_key,
         }
     }
-}
-
-/// Spreads a sequence over 64 bits, so that sums of different sets differ (the finalizer of splitmix64).
-const fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

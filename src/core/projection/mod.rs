@@ -108,8 +108,22 @@ impl Moment {
 
     /// The latest moment that neither `self` nor `other` is before.
     pub(crate) fn earlier_of(&self, other: &Self) -> Self {
+        self.merge(other, u64::min, Sequence::min)
+    }
+
+    /// The earliest moment that is before neither `self` nor `other`.
+    pub(crate) fn later_of(&self, other: &Self) -> Self {
+        self.merge(other, u64::max, Sequence::max)
+    }
+
+    fn merge(
+        &self,
+        other: &Self,
+        limit: fn(u64, u64) -> u64,
+        head: fn(Sequence, Sequence) -> Sequence,
+    ) -> Self {
         let limits = self.created_before.iter().zip(other.created_before.iter());
-        let created_before = limits.map(|(this, that)| *this.min(that)).collect();
-        Self { created_before, head: self.head.min(other.head) }
+        let created_before = limits.map(|(this, that)| limit(*this, *that)).collect();
+        Self { created_before, head: head(self.head, other.head) }
     }
 }

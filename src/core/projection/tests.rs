@@ -205,4 +205,9 @@ fn an_index_refuses_readers_from_before_its_floor() {
     assert!(index.answers(&moment(100, 100), at(5)));
     assert!(!index.answers(&moment(99, 100), at(5)));
     assert!(!index.answers(&moment(100, 99), at(5)));
+    // Pruned once with the needs of a late reader and once with those of an early one: what is gone is gone.
+    index.prune(&moment(50, 200));
+    assert!(!index.answers(&moment(99, 200), at(5)));
+    assert!(!index.answers(&moment(100, 199), at(5)));
+    assert!(index.answers(&moment(100, 200), at(5)));
 }

@@ -184,7 +184,7 @@ impl Backlog {
     }
 
     /// Keeps the records of entries that stand for their buckets, as far as there is room.
-    fn keep(&self, generation: Option<u64>, latest: Vec<(u32, Sequence, Arc<[u8]>)>) {
+    pub(super) fn keep(&self, generation: Option<u64>, latest: Vec<(u32, Sequence, Arc<[u8]>)>) {
         let mut kept = self.projection.kept.lock();
         if Some(kept.generation) != generation {
             return;

@@ -141,6 +141,59 @@ fn an_event_belongs_to_one_compactor_as_long_as_that_is_registered() {
 }
 
 #[test]
+fn a_replacement_id_is_of_one_bucket_and_of_what_stands_in_it() {
+    let read = |store: &str, events: &str, entries: &[(u64, &str)], result: u8| {
+        let write = Strategy::effect(move |_, out| {
+            out.write("Result", vec![result]);
+            Ok(())
+        });
+        let (compaction, _guard) = with(&Limits::default(), events, write);
+        let mut feed = Feed::new();
+        feed.store = StoreId::new(store).expect("a name");
+        feed.append_all(entries.iter().map(|(created, key)| (*created, "E", *key, &b""[..])));
+        let sent = feed.read(&compaction, (0, 1_000), 1_000);
+        sent.iter().map(|it| it.entry.id).collect::<Vec<_>>()
+    };
+    let some = &[(3, "a"), (1, "a")][..];
+    let ids = read("team", "E*", some, 1);
+    assert_eq!(ids, read("team", "E*", some, 1));
+    assert_eq!(ids[0].created_at_millis(), 3);
+    let more = &[(3, "a"), (1, "a"), (2, "a")][..];
+    for other in [
+        read("team", "E*", more, 1),
+        read("team", "E*", &[(3, "b"), (1, "b")], 1),
+        read("other", "E*", some, 1),
+        read("team", "*", some, 1),
+        read("team", "E*", some, 2),
+    ] {
+        assert_ne!(ids, other);
+    }
+}
+
+#[test]
+fn time_does_not_go_back() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append_all([(0, "E", "a", &b"1"[..]), (500, "E", "a", b"2")]);
+    let sent = feed.read(&compaction, (0, 1_000), 1_000);
+    assert_eq!(feed.read(&compaction, (0, 300), 1_000), sent);
+}
+
+#[test]
+fn nothing_is_pruned_that_a_present_reader_needs() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append(0, "E", "a", b"");
+    let first = feed.backlog(&compaction, 0, 300);
+    feed.append(0, "E", "a", b"");
+    let second = feed.backlog(&compaction, 0, 600);
+    let projection = second.projection.clone();
+    assert_eq!(projection.floor(), *first.moment);
+    drop(first);
+    assert_eq!(projection.floor(), *second.moment);
+}
+
+#[test]
 fn what_was_kept_is_not_read_again() {
     let (compaction, _guard) = with(&Limits::default(), "*", Strategy::effect(count));
     let mut feed = Feed::new();
@@ -150,6 +203,61 @@ fn what_was_kept_is_not_read_again() {
     let mut again = feed.backlog(&compaction, 0, 1_000);
     again.log = unread;
     assert_eq!(rest(&mut again, 100), first);
+}
+
+#[test]
+fn a_reader_from_further_below_leaves_an_index_for_all() {
+    let (compaction, _guard) = with(&Limits::default(), "*", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append_all((0..1_000).map(|n| (0, "E", ["a", "b", "c"][n % 3], &b"x"[..])));
+    let last = feed.read(&compaction, (999, 1_000), 100);
+    assert_eq!(last.len(), 2);
+    let base = |backlog: &Backlog| {
+        let kept = backlog.projection.kept.lock();
+        kept.index.as_ref().is_some_and(|index| !index.begins_behind(at(1)))
+    };
+    let mut reader = feed.backlog(&compaction, 500, 1_000);
+    assert!(!base(&reader), "the history below the first reader was not looked at");
+    assert_eq!(rest(&mut reader, 100).len(), 3);
+    assert!(base(&reader));
+    let mut again = feed.backlog(&compaction, 0, 1_000);
+    again.log = Feed::new().log;
+    assert_eq!(rest(&mut again, 100).len(), 3);
+}
+
+#[test]
+fn a_record_that_comes_when_the_index_is_another_is_let_go() {
+    let (compaction, _guard) = with(&Limits::default(), "*", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append(0, "E", "a", b"");
+    let mut reader = feed.backlog(&compaction, 0, 1_000);
+    let generation = reader.projection.kept.lock().generation;
+    assert_eq!(rest(&mut reader, 100).len(), 1);
+    reader.keep(Some(generation), vec![(7, at(1), [0].into())]);
+}
+
+#[test]
+fn readers_and_stores_beside_each_other_are_sent_the_same() {
+    let (compaction, _guard) = with(&limits(8_000), "E", Strategy::effect(count));
+    let feeds: Vec<Feed> = (0..4)
+        .map(|n| {
+            let mut feed = Feed::new();
+            feed.store = StoreId::new(format!("store {n}")).expect("a name");
+            let keys = ["a", "b", "c", "d", "e"];
+            feed.append_all((0..200).map(|n| (n % 970, "E", keys[n as usize % 5], &b"x"[..])));
+            feed
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for feed in feeds.iter().cycle().take(8) {
+            scope.spawn(|| {
+                for start in 0..4 {
+                    let sent = feed.read(&compaction, (start * 50, 1_000), 50);
+                    assert_eq!(sent.len(), 5);
+                }
+            });
+        }
+    });
 }
 
 #[test]
