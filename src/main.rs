@@ -1,3 +1,8 @@
-//! The `eventlog-server` binary.
+//! The `eventlog-server` binary: see `eventlog-server help`.
 
-fn main() {}
+mod cli;
+mod config;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,203 @@
+//! The admin API of a running server, as far as commands use it.
+//!
+//! The crate `ureq` carries the requests: blocking, which is what a command wants that asks one thing and ends, and with
+//! the TLS that the WebSocket client brings along anyway.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::{Request, Response, StatusCode};
+use ureq::{Agent, Body};
+
+use super::address::ServerUrl;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// An answer is a page of a list at most.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// A client of the admin API.
+pub(super) struct Admin {
+    agent: Agent,
+    base: String,
+    token: String,
+}
+
+/// The admin API gave no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    /// Nobody answered.
+    #[error("{url} does not answer: {cause}; is the server running, and is --url right?")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        cause: Box<ureq::Error>,
+    },
+    /// The token is wrong.
+    #[error(
+        "the server does not accept this token; give the one of its [admin] section with --token or EVENTLOG_ADMIN_TOKEN"
+    )]
+    WrongToken,
+    /// There is no admin API at this place.
+    #[error(
+        "{url} is no admin API; the server has one only with a token: set [admin] token and start it again"
+    )]
+    NoAdminApi {
+        /// What was asked.
+        url: String,
+    },
+    /// The server refused, and said why.
+    #[error("{message}")]
+    Refused {
+        /// Its words.
+        message: String,
+    },
+    /// The answer is not one of this API.
+    #[error("{url} answered {status} with something that is no answer of an admin API")]
+    NoAnswer {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+}
+
+impl Admin {
+    /// A client of the server at `url`.
+    pub(super) fn new(url: &ServerUrl, token: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .proxy(None)
+            .build();
+        Self { agent: config.into(), base: url.http(), token: token.to_owned() }
+    }
+
+    /// Sends a request with an optional JSON body and reads the JSON answer.
+    pub(super) fn request<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, AdminError> {
+        let url = format!("{}{path}", self.base);
+        let unreachable = |cause: ureq::Error| AdminError::Unreachable {
+            url: url.clone(),
+            cause: Box::new(cause),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(&url)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(body.map(Value::to_string).unwrap_or_default());
+        let request = request.map_err(|error| unreachable(error.into()))?;
+        let mut response = self.agent.run(request).map_err(unreachable)?;
+        read_answer(&url, &mut response)
+    }
+}
+
+fn read_answer<T: DeserializeOwned>(
+    url: &str,
+    response: &mut Response<Body>,
+) -> Result<T, AdminError> {
+    let status = response.status();
+    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+    let body = body.unwrap_or_default();
+    let url = || url.to_owned();
+    if status.is_success() {
+        let answer = serde_json::from_slice(&body);
+        return answer.map_err(|_| AdminError::NoAnswer { url: url(), status });
+    }
+    let said = serde_json::from_slice::<Value>(&body).ok();
+    let said = said.as_ref().and_then(|answer| answer["error"].as_str());
+    match (status, said) {
+        (StatusCode::UNAUTHORIZED, _) => Err(AdminError::WrongToken),
+        (_, Some(message)) => Err(AdminError::Refused { message: message.to_owned() }),
+        (StatusCode::NOT_FOUND, None) => Err(AdminError::NoAdminApi { url: url() }),
+        (_, None) => Err(AdminError::NoAnswer { url: url(), status }),
+    }
+}
+
+/// `text` as one segment of a path, or as the value of a query.
+pub(super) fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A server that answers one request with `answer`, and hands back the request line.
+    fn answering(answer: &'static str) -> (Admin, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let mut lines = BufReader::new(&socket).lines().map(|line| line.expect("text"));
+            let request: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            drop(lines);
+            let (status, body) = answer.split_once('|').expect("status|body");
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len());
+            let response = format!("{head}connection: close\r\n\r\n{body}");
+            socket.write_all(response.as_bytes()).expect("sent");
+            request.join("\n")
+        });
+        (Admin::new(&url.parse().expect("a URL"), "t0ken"), server)
+    }
+
+    #[test]
+    fn a_request_carries_the_token_and_an_answer_is_read() {
+        let (admin, server) = answering("200 OK|{\"storeId\":\"team\"}");
+        let answer: Value = admin.request("GET", "/admin/keys/a%2Fb", None).expect("an answer");
+        assert_eq!(answer["storeId"], "team");
+        let request = server.join().expect("a request").to_ascii_lowercase();
+        assert!(request.starts_with("get /admin/keys/a%2fb http/1.1"), "{request}");
+        assert!(request.contains("authorization: bearer t0ken"), "{request}");
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let refusal = |answer| {
+            let (admin, server) = answering(answer);
+            let error = admin.request::<Value>("GET", "/admin/keys", None).expect_err("refused");
+            server.join().expect("a request");
+            error.to_string()
+        };
+        assert!(refusal("401 Unauthorized|{\"error\":\"no\"}").contains("EVENTLOG_ADMIN_TOKEN"));
+        assert!(refusal("404 Not Found|").contains("[admin] token"));
+        assert_eq!(refusal("409 Conflict|{\"error\":\"alice has team\"}"), "alice has team");
+        assert!(refusal("200 OK|<html>").contains("no answer of an admin API"));
+        assert!(refusal("502 Bad Gateway|<html>").contains("502"));
+    }
+
+    #[test]
+    fn nobody_there_is_said_with_the_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        drop(listener);
+        let admin = Admin::new(&url.parse().expect("a URL"), "t0ken");
+        let error = admin.request::<Value>("GET", "/admin/keys", None).expect_err("nobody");
+        assert!(error.to_string().contains(&url), "{error}");
+    }
+
+    #[test]
+    fn any_name_is_one_segment() {
+        assert_eq!(percent_encode("alice-1_~"), "alice-1_~");
+        assert_eq!(percent_encode("../a b?c#ä%"), "%2E%2E%2Fa%20b%3Fc%23%C3%A4%25");
+    }
+}

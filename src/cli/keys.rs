@@ -1,0 +1,158 @@
+//! `keys`: which public key has which store, on a running server.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use eventlog_server::model::{PublicKey, StoreId};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::address::{DEFAULT, ServerUrl};
+use super::admin::{Admin, AdminError, percent_encode};
+use super::connect::is_reader_gone;
+use super::text::one_line;
+use crate::config::Token;
+
+/// A page of a listing; the server gives at most as many at once.
+const PAGE: usize = 1_000;
+
+/// Show and change which store a public key writes to and reads from.
+///
+/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  export EVENTLOG_ADMIN_TOKEN=…
+  eventlog-server keys assign alice team
+  eventlog-server keys list
+  eventlog-server keys remove alice          # also ends what alice follows right now
+  eventlog-server keys list --json --url https://events.example")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: KeysCommand,
+    /// The server
+    #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
+    url: ServerUrl,
+    /// The server's admin token; better given in the environment, where other users do not see it
+    #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Map a key to a store; a key that maps to another one is left as it is, and that is an error
+    Assign {
+        /// The public key
+        key: PublicKey,
+        /// The store
+        store: StoreId,
+    },
+    /// Print every key with its store
+    List,
+    /// Remove a key; entries stay where they are, subscriptions of the key end
+    Remove {
+        /// The public key
+        key: PublicKey,
+    },
+}
+
+/// `keys` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeysError {
+    /// There is no token to show.
+    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
+    NoToken,
+    /// The server did not do it.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The result cannot be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Assigned {
+    store_id: StoreId,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    keys: Vec<Mapping>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mapping {
+    public_key: PublicKey,
+    store_id: StoreId,
+}
+
+pub(super) fn run(args: Args) -> Result<(), KeysError> {
+    let Args { command, url, token, json } = args;
+    let token = token.ok_or(KeysError::NoToken)?;
+    let admin = Admin::new(&url, token.as_str());
+    let mut out = io::stdout().lock();
+    let done = match command {
+        KeysCommand::Assign { key, store } => assign(&admin, key, &store, json, &mut out),
+        KeysCommand::List => list(&admin, json, &mut out),
+        KeysCommand::Remove { key } => remove(&admin, key, json, &mut out),
+    };
+    match done {
+        Err(KeysError::Print(error)) if is_reader_gone(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn assign(
+    admin: &Admin,
+    key: PublicKey,
+    store: &StoreId,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), KeysError> {
+    let body = json!({ "storeId": store });
+    let Assigned { store_id } = admin.request("PUT", &path(&key), Some(&body))?;
+    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
+}
+
+fn remove(
+    admin: &Admin,
+    key: PublicKey,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), KeysError> {
+    let Assigned { store_id } = admin.request("DELETE", &path(&key), None)?;
+    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
+}
+
+fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), KeysError> {
+    let mut after: Option<PublicKey> = None;
+    loop {
+        let after_query = after.map(|key| format!("&after={}", percent_encode(key.as_str())));
+        let path = format!("/admin/keys?count={PAGE}{}", after_query.unwrap_or_default());
+        let page: Page = admin.request("GET", &path, None)?;
+        let Some(last) = page.keys.last() else { return Ok(()) };
+        after = Some(last.public_key.clone());
+        page.keys.iter().try_for_each(|mapping| print(out, json, mapping))?;
+        if page.keys.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+fn path(key: &PublicKey) -> String {
+    format!("/admin/keys/{}", percent_encode(key.as_str()))
+}
+
+fn print(out: &mut impl Write, json: bool, mapping: &Mapping) -> io::Result<()> {
+    let Mapping { public_key, store_id } = mapping;
+    if json {
+        writeln!(out, "{}", json!({ "publicKey": public_key, "storeId": store_id }))
+    } else {
+        writeln!(out, "{}  {}", one_line(public_key.as_str()), one_line(store_id.as_str()))
+    }
+}

@@ -1,0 +1,91 @@
+//! What people and scripts type.
+//!
+//! Keeps: results go to standard output and nothing else does; what went wrong goes to standard error and says what to
+//! do; 0 is success, 1 a failure, 2 a wrong command line. Printing lives here only.
+
+mod address;
+mod admin;
+mod connect;
+mod keys;
+mod payload;
+mod serve;
+mod tail;
+mod text;
+mod write;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use env_logger::Env;
+
+/// Keeps one durable, gap-free feed of events per store and serves it to every client whose key maps to that store.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Try it out, in three terminals:
+  eventlog-server serve --dev
+  eventlog-server tail --key alice
+  eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
+
+Environment:
+  EVENTLOG_URL   the server that write, tail and keys talk to
+  EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
+  EVENTLOG_…     every setting of the server, see config.example.toml
+
+Exit codes: 0 success, 1 failure, 2 wrong command line.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Keys(keys::Args),
+    Write(write::Args),
+    Tail(tail::Args),
+}
+
+/// Runs the command line of this process.
+pub(crate) fn run() -> ExitCode {
+    let command = Cli::parse().command;
+    start_log(matches!(command, Command::Serve(_)));
+    match command {
+        Command::Serve(args) => finish(serve::run(args)),
+        Command::Keys(args) => finish(keys::run(args)),
+        Command::Write(args) => finish(write::run(args)),
+        Command::Tail(args) => finish(tail::run(args)),
+    }
+}
+
+/// Logs to standard error. A server tells what it does; the other commands answer, and only warn.
+fn start_log(serving: bool) {
+    let level = if serving { "info,actix_server=warn" } else { "warn" };
+    let fallback = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let environment = Env::new().filter_or("EVENTLOG_LOG", fallback);
+    env_logger::Builder::from_env(environment).format_timestamp_millis().init();
+}
+
+fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

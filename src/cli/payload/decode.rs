@@ -1,0 +1,306 @@
+//! msgpack to JSON text.
+//!
+//! Keeps: every byte string comes back as something; nesting is limited, and the text is at most a small multiple of the
+//! bytes, whatever lengths they claim.
+
+use serde_json::{Number, Value};
+
+use super::{FLOAT_INTEGER_MAX, travels_as_float};
+use crate::cli::text::{hex, timestamp};
+
+/// Deeper nesting is shown as bytes.
+const DEPTH_MAX: usize = 100;
+
+/// A payload as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    /// JSON in one line.
+    pub(crate) json: String,
+    /// Whether the JSON says everything that the payload does: no byte strings, times or missing values in it.
+    pub(crate) exact: bool,
+}
+
+/// `payload` as JSON if it is one msgpack value from its first to its last byte, and JSON has words for it.
+///
+/// Byte strings are shown as `"0x…"`, times as RFC 3339, JavaScript's `undefined` as `null`.
+pub(crate) fn to_json(payload: &[u8]) -> Option<Decoded> {
+    let mut decoder = Decoder { rest: payload, json: String::new(), exact: true };
+    decoder.value(0)?;
+    decoder.rest.is_empty().then_some(Decoded { json: decoder.json, exact: decoder.exact })
+}
+
+struct Decoder<'a> {
+    rest: &'a [u8],
+    json: String,
+    exact: bool,
+}
+
+impl<'a> Decoder<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// A big-endian number of so many bytes, at most eight.
+    fn uint(&mut self, bytes: usize) -> Option<u64> {
+        Some(self.take(bytes)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+
+    fn len(&mut self, bytes: usize) -> Option<usize> {
+        self.uint(bytes)?.try_into().ok()
+    }
+
+    fn value(&mut self, depth: usize) -> Option<()> {
+        let [marker] = self.array()?;
+        match marker {
+            0x00..=0x7f => self.number(marker),
+            0x80..=0x8f => self.map(usize::from(marker & 0x0f), depth),
+            0x90..=0x9f => self.list(usize::from(marker & 0x0f), depth),
+            0xa0..=0xbf => self.text(usize::from(marker & 0x1f)),
+            0xc0 => self.literal("null"),
+            // Never used by msgpack.
+            0xc1 => None,
+            0xc2 => self.literal("false"),
+            0xc3 => self.literal("true"),
+            0xc4..=0xc6 => self.len(1 << (marker - 0xc4)).and_then(|len| self.bytes(len)),
+            0xc7..=0xc9 => self.len(1 << (marker - 0xc7)).and_then(|len| self.extension(len)),
+            0xca => self.array().and_then(|bits| self.float(f32::from_be_bytes(bits).into())),
+            0xcb => self.array().and_then(|bits| self.float(f64::from_be_bytes(bits))),
+            0xcc..=0xcf => self.uint(1 << (marker - 0xcc)).and_then(|value| self.number(value)),
+            0xd0 => self.array().and_then(|bits| self.number(i8::from_be_bytes(bits))),
+            0xd1 => self.array().and_then(|bits| self.number(i16::from_be_bytes(bits))),
+            0xd2 => self.array().and_then(|bits| self.number(i32::from_be_bytes(bits))),
+            0xd3 => self.array().and_then(|bits| self.number(i64::from_be_bytes(bits))),
+            0xd4..=0xd8 => self.extension(1 << (marker - 0xd4)),
+            0xd9..=0xdb => self.len(1 << (marker - 0xd9)).and_then(|len| self.text(len)),
+            0xdc..=0xdd => self.len(2 << (marker - 0xdc)).and_then(|len| self.list(len, depth)),
+            0xde..=0xdf => self.len(2 << (marker - 0xde)).and_then(|len| self.map(len, depth)),
+            0xe0..=0xff => self.number(marker.cast_signed()),
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it ends what can fail, in every kind of value")]
+    fn literal(&mut self, text: &str) -> Option<()> {
+        self.json.push_str(text);
+        Some(())
+    }
+
+    fn number(&mut self, number: impl Into<Number>) -> Option<()> {
+        self.literal(&number.into().to_string())
+    }
+
+    fn float(&mut self, float: f64) -> Option<()> {
+        let whole = float.fract() == 0.0 && float.abs() <= FLOAT_INTEGER_MAX as f64;
+        if whole && travels_as_float(float as i64) {
+            return self.number(float as i64);
+        }
+        self.literal(&Number::from_f64(float)?.to_string())
+    }
+
+    fn text(&mut self, len: usize) -> Option<()> {
+        let text = std::str::from_utf8(self.take(len)?).ok()?;
+        self.literal(&Value::from(text).to_string())
+    }
+
+    fn bytes(&mut self, len: usize) -> Option<()> {
+        let text = format!("\"0x{}\"", hex(self.take(len)?));
+        self.inexact(&text)
+    }
+
+    fn inexact(&mut self, text: &str) -> Option<()> {
+        self.exact = false;
+        self.literal(text)
+    }
+
+    fn list(&mut self, len: usize, depth: usize) -> Option<()> {
+        let depth = deeper(depth)?;
+        self.json.push('[');
+        for at in 0..len {
+            if at > 0 {
+                self.json.push(',');
+            }
+            self.value(depth)?;
+        }
+        self.literal("]")
+    }
+
+    fn map(&mut self, len: usize, depth: usize) -> Option<()> {
+        let depth = deeper(depth)?;
+        self.json.push('{');
+        for at in 0..len {
+            if at > 0 {
+                self.json.push(',');
+            }
+            self.name()?;
+            self.json.push(':');
+            self.value(depth)?;
+        }
+        self.literal("}")
+    }
+
+    /// The name of a field. Only texts can be one in JSON; numbers are shown as such, and nothing else is shown.
+    fn name(&mut self) -> Option<()> {
+        let from = self.json.len();
+        self.value(DEPTH_MAX)?;
+        match self.json.as_bytes().get(from)? {
+            b'"' => Some(()),
+            b'-' | b'0'..=b'9' => {
+                self.exact = false;
+                self.json.insert(from, '"');
+                self.literal("\"")
+            }
+            _ => None,
+        }
+    }
+
+    fn extension(&mut self, len: usize) -> Option<()> {
+        let [kind] = self.array()?;
+        let data = self.take(len)?;
+        match (kind.cast_signed(), data.len()) {
+            (0, 1) => self.inexact("null"),
+            (-1, 4 | 8 | 12) => {
+                let text = format!("\"{}\"", timestamp(extension_time_ms(data)?));
+                self.inexact(&text)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn deeper(depth: usize) -> Option<usize> {
+    (depth < DEPTH_MAX).then_some(depth + 1)
+}
+
+/// The timestamp extension in its three sizes, as Unix milliseconds; `None` before 1970 or far beyond.
+fn extension_time_ms(data: &[u8]) -> Option<u64> {
+    let uint = |bytes: &[u8]| bytes.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+    let (seconds, nanoseconds) = match data.len() {
+        4 => (uint(data), 0),
+        8 => (uint(data) & ((1 << 34) - 1), uint(data) >> 34),
+        _ => (u64::try_from(uint(&data[4..]).cast_signed()).ok()?, uint(&data[..4])),
+    };
+    seconds.checked_mul(1_000)?.checked_add(nanoseconds / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::from_json;
+    use super::*;
+
+    /// The JSON behind a sign for how exact it is, or `bytes`.
+    fn shown(payload: &[u8]) -> String {
+        let decoded = to_json(payload);
+        decoded.map_or("bytes".to_owned(), |decoded| {
+            format!("{} {}", if decoded.exact { '=' } else { '~' }, decoded.json)
+        })
+    }
+
+    #[test]
+    fn every_size_of_header_is_read() {
+        for (payload, json) in [
+            (&b"\x81\xa1a\x01"[..], "{\"a\":1}"),
+            (b"\xde\x00\x01\xd9\x01a\xcc\x80", "{\"a\":128}"),
+            (b"\xdf\x00\x00\x00\x01\xda\x00\x01a\xd1\xff\x00", "{\"a\":-256}"),
+            (b"\xdc\x00\x02\xc2\xc3", "[false,true]"),
+            (b"\xdd\x00\x00\x00\x01\xdb\x00\x00\x00\x01\"", "[\"\\\"\"]"),
+            (b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "18446744073709551615"),
+            (b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00", "-9223372036854775808"),
+            (b"\xca\x3f\xc0\x00\x00", "1.5"),
+            (b"\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00", "1.0"),
+            // A time in milliseconds, as JavaScript writes it.
+            (b"\xcb\x42\x78\xbc\xfe\x56\x80\x00\x00", "1700000000000"),
+            (b"\xd0\x80", "-128"),
+            (b"\xe0", "-32"),
+            (b"\x80", "{}"),
+        ] {
+            assert_eq!(shown(payload), format!("= {json}"), "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_json_has_no_word_for_is_shown_and_marked() {
+        assert_eq!(shown(b"\xc4\x02\x0a\xff"), "~ \"0x0aff\"");
+        assert_eq!(shown(b"\xd4\x00\x00"), "~ null");
+        assert_eq!(shown(b"\xd6\xff\x65\x53\xf1\x00"), "~ \"2023-11-14T22:13:20.000Z\"");
+        assert_eq!(
+            shown(b"\xd7\xff\x77\x35\x94\x00\x65\x53\xf1\x00"),
+            "~ \"2023-11-14T22:13:20.500Z\""
+        );
+        assert_eq!(shown(b"\x81\x07\x01"), "~ {\"7\":1}");
+    }
+
+    #[test]
+    fn what_is_not_one_value_is_not_shown_as_one() {
+        for payload in [
+            &b""[..],
+            b"hello",
+            b"\xc1",
+            b"\x81\xa1a",
+            b"\xa2a",
+            b"\xa1\xff",
+            b"\xdd\xff\xff\xff\xff",
+            b"\xdb\xff\xff\xff\xff",
+            b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",
+            b"\x81\x90\x01",
+            b"\xd4\x05\x00",
+            b"\x01\x01",
+        ] {
+            assert_eq!(shown(payload), "bytes", "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_limited() {
+        let nested = |depth| [vec![0x91; depth], vec![0xc0]].concat();
+        assert!(to_json(&nested(DEPTH_MAX)).is_some());
+        assert_eq!(to_json(&nested(DEPTH_MAX + 1)), None);
+        assert_eq!(to_json(&nested(1_000_000)), None);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(|float| json!(float)),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn json_that_was_written_is_shown_again(value in any_json()) {
+            let payload = from_json(value).expect("it can be encoded");
+            let decoded = to_json(&payload).expect("it can be shown");
+            prop_assert!(decoded.exact);
+            // The text means the same payload: `tail --json | write` copies.
+            let read: Value = serde_json::from_str(&decoded.json).expect("JSON");
+            prop_assert_eq!(from_json(read), Ok(payload));
+        }
+
+        #[test]
+        fn no_bytes_panic_and_what_is_shown_is_json(payload: Vec<u8>) {
+            if let Some(decoded) = to_json(&payload) {
+                let read: Result<Value, _> = serde_json::from_str(&decoded.json);
+                prop_assert!(read.is_ok(), "{}", decoded.json);
+                prop_assert!(!decoded.json.contains('\n'));
+            }
+        }
+    }
+}

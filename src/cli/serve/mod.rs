@@ -1,0 +1,199 @@
+//! `serve`: the server as a process.
+//!
+//! Keeps: nothing is listened on before everything that could refuse to start has started; what was received is answered
+//! and on disk when the process ends with 0.
+
+mod assign;
+mod compaction;
+mod files;
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use eventlog_server::model::StoreId;
+use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
+use eventlog_server::server::{Listen, Server, StartError, listen};
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::{DEV_STORE, DevRegistry, SledRegistry};
+use eventlog_server::services::{Auth, StoreRegistry};
+use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::storage::sled::{Database, OpenError};
+use eventlog_server::storage::{Storage, StorageError};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::assign::{AssignError, assign_all};
+use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
+
+/// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
+const BACKLOG: i32 = 4_096;
+
+/// Run the server until SIGINT or SIGTERM.
+///
+/// Settings come from flags, then environment variables (EVENTLOG_…), then the file, then defaults; config.example.toml
+/// lists and explains them. There is no default for who may write and read: without [auth] the server does not start.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eventlog-server serve --dev                                  # to try things out
+  eventlog-server serve --config /etc/eventlog.toml
+  EVENTLOG_AUTH_MODE=allow-all eventlog-server serve --listen 0.0.0.0:7420 --data-dir /var/lib/eventlog
+
+Once it is ready it prints where it listens. It stops in order: what was received is answered, clients are told.")]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "EVENTLOG_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address and port [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<Address>,
+    /// Where everything is kept [default: data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Let everyone write and read, and map unknown keys to the store `default`, for good
+    #[arg(long)]
+    dev: bool,
+}
+
+/// The server did not start, or did not end in order.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What is in the data directory cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A mapping of the configuration cannot be made.
+    #[error(transparent)]
+    Assign(#[from] AssignError),
+    /// Two rules of the configuration are about the same event.
+    #[error("[[compaction]]: {0}")]
+    Compaction(#[from] DuplicateEvent),
+    /// The server's threads cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// Serving, or its end, failed.
+    #[error("the server failed: {0}")]
+    Serve(#[from] io::Error),
+}
+
+pub(super) fn run(args: Args) -> Result<(), ServeError> {
+    let config = load(args)?;
+    actix_web::rt::System::new().block_on(serve(config))
+}
+
+fn load(args: Args) -> Result<Config, ConfigError> {
+    let Args { config, listen, data_dir, dev } = args;
+    let flags = Settings { listen, data_dir, ..Settings::default() };
+    Config::load(config.as_deref(), Environment::new(std::env::vars_os()), flags, dev)
+}
+
+async fn serve(config: Config) -> Result<(), ServeError> {
+    files::raise_limit(config.limits.connections_max);
+    let stop = Stop::listen()?;
+    let database = Database::open(&config.data_dir, config.database)?;
+    let (server, _compacting) = start(&config, &database).await?;
+    let listener = bind(config.listen)
+        .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
+    announce(&config, &server, listener.local_addr()?);
+    let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
+    listen(server, listener, options, stop.wait()).await?;
+    database.close()?;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// The server that `config` describes, with what it keeps in `database`, and what holds its compactors in force.
+async fn start(
+    config: &Config,
+    database: &Database,
+) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
+    let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
+    // Until the storage on sled is there.
+    log::warn!("entries are kept in memory only and are gone when the server ends");
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let registry: Arc<dyn StoreRegistry> = Arc::new(SledRegistry::new(database.clone()));
+    assign_all(&*registry, &config.assign).await?;
+    let (auth, registry): (Arc<dyn Auth>, _) = match &config.auth {
+        AuthChoice::Dev => (Arc::new(AllowAll), for_development(registry)),
+        AuthChoice::AllowAll => (Arc::new(AllowAll), registry),
+        AuthChoice::Grants(grants) => (Arc::new(grants.clone()), registry),
+    };
+    let mut builder = Server::builder(storage, registry, auth)
+        .limits(config.limits.clone())
+        .origins(config.origins.clone())
+        .store_threads(config.store_threads)
+        .compaction(compaction);
+    if let Some(token) = &config.admin_token {
+        builder = builder.admin_token(token.as_str());
+    }
+    Ok((builder.start()?, guards))
+}
+
+fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {
+    log::warn!(
+        "--dev: everyone who reaches this server may write and read with any key, and a key that nobody assigned \
+         is mapped to the store {DEV_STORE:?}, for good"
+    );
+    match StoreId::new(DEV_STORE) {
+        Ok(store) => Arc::new(DevRegistry::new(registry, store)),
+        // The name is a constant and a good one.
+        Err(_) => registry,
+    }
+}
+
+/// Binds with the backlog that many clients at once need; the standard library's is 128.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn announce(config: &Config, server: &Server, address: SocketAddr) {
+    log::info!("server {} with data in {}", server.remote_id(), config.data_dir.display());
+    if config.admin_token.is_none() {
+        log::info!("no admin API, since there is no [admin] token");
+    }
+    // For people, and for scripts that wait for it; a closed standard output is no reason to stop.
+    let _ = writeln!(io::stdout(), "listening on ws://{address}/eventlog");
+}
+
+/// The signals that end the server.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// From here on the signals do not kill the process.
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        log::info!("{name}: stopping");
+    }
+}

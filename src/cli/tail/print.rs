@@ -1,0 +1,124 @@
+//! An entry as a line.
+
+use std::io::{self, Write};
+
+use eventlog_server::model::{EntryRef, Sequence};
+use serde_json::Value;
+
+use crate::cli::payload::to_json;
+use crate::cli::text::{hex, one_line, timestamp};
+
+/// Who reads the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// People: columns, and nothing that a terminal would act on.
+    People,
+    /// Programs: a JSON object.
+    Json,
+}
+
+/// Prints `entry` as one line.
+pub(super) fn print_entry(
+    out: &mut impl Write,
+    format: Format,
+    sequence: Sequence,
+    entry: &EntryRef<'_>,
+) -> io::Result<()> {
+    match format {
+        Format::People => print_for_people(out, sequence, entry),
+        Format::Json => print_json(out, sequence, entry),
+    }
+}
+
+fn print_for_people(
+    out: &mut impl Write,
+    sequence: Sequence,
+    entry: &EntryRef<'_>,
+) -> io::Result<()> {
+    let time = timestamp(entry.id.created_at_millis());
+    let (event, primary_key) = (one_line(entry.event), one_line(entry.primary_key));
+    let primary_key = if primary_key.is_empty() { "\"\"".into() } else { primary_key };
+    let payload = match to_json(entry.payload) {
+        Some(decoded) => decoded.json,
+        None if entry.payload.is_empty() => "(empty)".to_owned(),
+        None => format!("0x{}", hex(entry.payload)),
+    };
+    writeln!(out, "{sequence:>6}  {time}  {event}  {primary_key}  {}", one_line(&payload))
+}
+
+fn print_json(out: &mut impl Write, sequence: Sequence, entry: &EntryRef<'_>) -> io::Result<()> {
+    let (id, time) = (entry.id, timestamp(entry.id.created_at_millis()));
+    let (event, primary_key) = (Value::from(entry.event), Value::from(entry.primary_key));
+    write!(out, "{{\"sequence\":{sequence},\"id\":\"{id}\",\"createdAt\":\"{time}\"")?;
+    write!(out, ",\"event\":{event},\"primaryKey\":{primary_key}")?;
+    let decoded = to_json(entry.payload);
+    if let Some(decoded) = &decoded {
+        write!(out, ",\"payload\":{}", decoded.json)?;
+    }
+    if !decoded.is_some_and(|decoded| decoded.exact) {
+        write!(out, ",\"payloadHex\":\"{}\"", hex(entry.payload))?;
+    }
+    writeln!(out, "}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use eventlog_server::model::EntryId;
+
+    use super::*;
+
+    fn entry<'a>(event: &'a str, primary_key: &'a str, payload: &'a [u8]) -> EntryRef<'a> {
+        let id: EntryId = "018bcfe5-6800-70e1-8101-010101010101".parse().expect("a UUID");
+        EntryRef { id, event, primary_key, payload }
+    }
+
+    fn line(format: Format, entry: &EntryRef<'_>) -> String {
+        let mut out = Vec::new();
+        let sequence = Sequence::new(12).expect("a sequence");
+        print_entry(&mut out, format, sequence, entry).expect("printed");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn people_get_columns() {
+        let people = |entry| line(Format::People, &entry);
+        assert_eq!(
+            people(entry("Note", "n1", b"\x81\xa4text\xa2hi")),
+            "    12  2023-11-14T22:13:20.000Z  Note  n1  {\"text\":\"hi\"}\n"
+        );
+        assert!(people(entry("Note", "n1", b"hello")).ends_with("  0x68656c6c6f\n"));
+        assert!(people(entry("Note", "", b"")).ends_with("  Note  \"\"  (empty)\n"));
+    }
+
+    #[test]
+    fn a_terminal_gets_one_line_and_nothing_to_act_on() {
+        let nasty = entry("\u{1b}[2J", "a\nb", b"\xa3\xc2\x9b\x07");
+        let line = line(Format::People, &nasty);
+        assert_eq!(line.chars().filter(|c| c.is_control()).collect::<String>(), "\n");
+    }
+
+    #[test]
+    fn programs_get_an_object_with_the_payload_as_exact_as_it_can_be() {
+        let object = |entry| -> Value {
+            serde_json::from_str(&line(Format::Json, &entry)).expect("JSON in one line")
+        };
+        let note = object(entry("No\"te", "n\n1", b"\x81\xa4text\xa2hi"));
+        assert_eq!(
+            note,
+            serde_json::json!({
+                "sequence": 12,
+                "id": "018bcfe5-6800-70e1-8101-010101010101",
+                "createdAt": "2023-11-14T22:13:20.000Z",
+                "event": "No\"te",
+                "primaryKey": "n\n1",
+                "payload": { "text": "hi" },
+            })
+        );
+        let bytes = object(entry("E", "", b"\x81\xa1a\xc4\x01\xff"));
+        assert_eq!(bytes["payload"]["a"], "0xff");
+        assert_eq!(bytes["payloadHex"], "81a161c401ff");
+        let raw = object(entry("E", "", b"hello"));
+        assert_eq!(raw.get("payload"), None);
+        assert_eq!(raw["payloadHex"], "68656c6c6f");
+    }
+}

@@ -1,0 +1,98 @@
+//! Values as people read them on a terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+/// `text` without anything that a terminal would act on: control characters are written as escapes.
+pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().fold(String::new(), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    });
+    Cow::Owned(escaped)
+}
+
+/// `bytes` in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The bytes that `text` writes in hexadecimal, in either case, with white space and a leading `0x` passed over.
+pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
+    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let digits = digits.strip_prefix(&['0', 'x']).unwrap_or(&digits);
+    let wrong = |c: char| format!("{c:?} is no hexadecimal digit");
+    let digits = digits.iter().map(|c| c.to_digit(16).ok_or_else(|| wrong(*c)));
+    let digits: Vec<u32> = digits.collect::<Result<_, _>>()?;
+    if !digits.len().is_multiple_of(2) {
+        return Err(format!("{} hexadecimal digits make no whole bytes", digits.len()));
+    }
+    Ok(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
+}
+
+/// A moment as RFC 3339 in UTC, from Unix milliseconds; a time beyond the year 9999 stays a number.
+pub(super) fn timestamp(unix_ms: u64) -> String {
+    let moment = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| format!("{unix_ms}ms"), |moment| format!("{moment:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_rfc_3339() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_700_000_000_000, "2023-11-14T22:13:20.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            ((1 << 48) - 1, "281474976710655ms"),
+        ] {
+            assert_eq!(timestamp(unix_ms), text);
+        }
+    }
+
+    #[test]
+    fn a_terminal_gets_nothing_to_act_on() {
+        assert_eq!(one_line("Grüße 🦀"), "Grüße 🦀");
+        assert_eq!(one_line("a\u{1b}[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
+    }
+
+    #[test]
+    fn hexadecimal_is_read_generously() {
+        assert_eq!(parse_hex("0x00 fF\n1a"), Ok(vec![0, 255, 26]));
+        assert_eq!(parse_hex(""), Ok(vec![]));
+        for wrong in ["0", "0g", "0x0", "ä0"] {
+            assert!(parse_hex(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hexadecimal_round_trips(bytes: Vec<u8>) {
+            prop_assert_eq!(parse_hex(&hex(&bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_line_has_control_characters(text: String) {
+            prop_assert!(!one_line(&text).chars().any(char::is_control));
+        }
+    }
+}

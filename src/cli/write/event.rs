@@ -1,0 +1,158 @@
+//! An event as a line of JSON.
+
+use eventlog_server::model::{EntryId, EntryRef};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::cli::payload::from_json;
+use crate::cli::text::parse_hex;
+
+/// An event to append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) id: EntryId,
+    pub(super) tag: String,
+    pub(super) primary_key: String,
+    pub(super) payload: Vec<u8>,
+}
+
+/// This is no event that can be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::cli) enum EventError {
+    /// Something else than a JSON object.
+    #[error("this is no JSON object")]
+    NoObject,
+    /// Not JSON, or not with these fields.
+    #[error("{0}")]
+    Json(String),
+    /// The tag is empty.
+    #[error("`event` is empty")]
+    NoTag,
+    /// There is no payload.
+    #[error("there is neither `payload` (JSON) nor `payloadHex` (bytes)")]
+    NoPayload,
+    /// The bytes are not hexadecimal.
+    #[error("`payloadHex`: {0}")]
+    Hex(String),
+    /// The id is no UUID.
+    #[error("`id`: {0:?} is no UUID")]
+    Id(String),
+}
+
+impl Event {
+    /// The event in `line`. What `tail --json` prints is one.
+    pub(super) fn parse(line: &str) -> Result<Self, EventError> {
+        // A list of the values would do for serde.
+        if !line.trim_start().starts_with('{') {
+            return Err(EventError::NoObject);
+        }
+        let line: Line =
+            serde_json::from_str(line).map_err(|error| EventError::Json(error.to_string()))?;
+        if line.event.is_empty() {
+            return Err(EventError::NoTag);
+        }
+        // The bytes win: where both stand, the JSON is what people read of them.
+        let payload = match (line.payload_hex, line.payload) {
+            (Some(hex), _) => parse_hex(&hex).map_err(EventError::Hex)?,
+            (None, Some(json)) => encode(json)?,
+            (None, None) => return Err(EventError::NoPayload),
+        };
+        let id = match line.id {
+            Some(text) => text.parse().map_err(|_| EventError::Id(text))?,
+            None => EntryId::now(),
+        };
+        Ok(Self { id, tag: line.event, primary_key: line.primary_key, payload })
+    }
+
+    /// A borrowed view.
+    pub(super) fn as_ref(&self) -> EntryRef<'_> {
+        let Self { id, tag, primary_key, payload } = self;
+        EntryRef { id: *id, event: tag, primary_key, payload }
+    }
+}
+
+/// JSON as a payload.
+pub(super) fn encode(json: Value) -> Result<Vec<u8>, EventError> {
+    from_json(json).map_err(EventError::Json)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    event: String,
+    #[serde(default)]
+    primary_key: String,
+    #[serde(default, deserialize_with = "even_null")]
+    payload: Option<Value>,
+    payload_hex: Option<String>,
+    id: Option<String>,
+    // What `tail --json` says besides; a store gives its own sequence, and the id holds the time.
+    #[serde(rename = "sequence")]
+    _sequence: Option<u64>,
+    #[serde(rename = "createdAt")]
+    _created_at: Option<String>,
+}
+
+/// `null` is a payload like any other; only a field that is not there is none.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "018bcfe5-6800-70e1-8101-010101010101";
+
+    #[test]
+    fn a_line_is_an_event() {
+        let line = format!(
+            r#"{{"event":"Note","primaryKey":"n1","payload":{{"text":"hi"}},"id":"{ID}"}}"#
+        );
+        let expected = Event {
+            id: ID.parse().expect("a UUID"),
+            tag: "Note".to_owned(),
+            primary_key: "n1".to_owned(),
+            payload: b"\x81\xa4text\xa2hi".to_vec(),
+        };
+        assert_eq!(Event::parse(&line), Ok(expected));
+    }
+
+    #[test]
+    fn a_payload_is_json_or_bytes_and_bytes_win() {
+        let payload = |fields: &str| {
+            Event::parse(&format!(r#"{{"event":"E",{fields}}}"#)).map(|event| event.payload)
+        };
+        assert_eq!(payload(r#""payload":null"#), Ok(vec![0xc0]));
+        assert_eq!(payload(r#""payloadHex":"00ff""#), Ok(vec![0, 255]));
+        assert_eq!(payload(r#""payloadHex":"""#), Ok(vec![]));
+        assert_eq!(payload(r#""payloadHex":"d40000","payload":null"#), Ok(vec![0xd4, 0, 0]));
+        assert_eq!(payload(r#""primaryKey":"k""#), Err(EventError::NoPayload));
+        assert!(matches!(payload(r#""payloadHex":"0""#), Err(EventError::Hex(_))));
+    }
+
+    #[test]
+    fn fresh_ids_keep_the_order_of_the_lines() {
+        let ids: Vec<EntryId> = (0..100)
+            .map(|_| Event::parse(r#"{"event":"E","payload":1}"#).expect("an event").id)
+            .collect();
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_the_reason() {
+        for (line, reason) in [
+            ("", "no JSON object"),
+            (r#"["E","k",1]"#, "no JSON object"),
+            ("{", "EOF"),
+            (r#"{"payload":1}"#, "`event`"),
+            (r#"{"event":"","payload":1}"#, "empty"),
+            (r#"{"event":"E","payload":1,"primary_key":"k"}"#, "`primary_key`"),
+            (r#"{"event":"E","payload":1,"id":"1"}"#, "no UUID"),
+            (r#"{"event":"E","payload":1} x"#, "trailing"),
+        ] {
+            let error = Event::parse(line).expect_err(line).to_string();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `write`: appends events, one from the command line or many from standard input.
+
+mod event;
+mod lines;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::task::Poll;
+
+use clap::ArgGroup;
+use eventlog_server::client::{EventLogRemote, RemoteError};
+use eventlog_server::model::{Batch, EntryId, PublicKey, Sequence};
+use serde_json::Value;
+
+use self::event::{Event, EventError};
+use self::lines::{LineError, Lines};
+use super::address::{DEFAULT, ServerUrl};
+use super::connect::{Unconnected, connect, is_reader_gone, runtime};
+use super::text::parse_hex;
+
+/// A batch is closed when its records reach this size, so that batches of large payloads stay below message limits.
+const BATCH_BYTES_TARGET: usize = 1 << 20;
+
+/// Append events and print the sequence that each has in its store, one a line, once it is durable.
+///
+/// With --event it appends that one; without it reads events from standard input, a JSON object a line:
+///
+///   {"event":"Note","primaryKey":"n1","payload":{"text":"hi"}}
+///
+/// `payload` is JSON and sent as msgpack with named fields, as the clients' handlers read it; `payloadHex` is bytes as
+/// they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an event whose id the store has already is not appended
+/// again, and its sequence is the one it got then.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    group(ArgGroup::new("content").args(["payload", "payload_file", "payload_hex"])),
+    after_help = "\
+Examples:
+  eventlog-server write --key alice --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
+  eventlog-server write --key alice --event Photo --primary-key p1 --payload-file photo.msgpack
+  eventlog-server write --key alice < events.jsonl
+  eventlog-server tail --key alice --json | eventlog-server write --key copy --url ws://other:7420/eventlog"
+)]
+pub(super) struct Args {
+    /// The server
+    #[arg(long, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
+    url: ServerUrl,
+    /// The public key to write with; which store it writes to is for the server's registry to say
+    #[arg(long)]
+    key: PublicKey,
+    /// The event tag [without it: read JSON lines from standard input]
+    #[arg(long, requires = "content", value_parser = parse_event)]
+    event: Option<String>,
+    /// What the event is about
+    #[arg(long, requires = "event", default_value = "")]
+    primary_key: String,
+    /// The payload as JSON, sent as msgpack with named fields
+    #[arg(long, requires = "event", value_name = "JSON", value_parser = parse_json)]
+    payload: Option<Value>,
+    /// A file whose bytes are the payload
+    #[arg(long, requires = "event", value_name = "FILE")]
+    payload_file: Option<PathBuf>,
+    /// The payload's bytes in hexadecimal
+    #[arg(long, requires = "event", value_name = "HEX", value_parser = parse_payload_hex)]
+    payload_hex: Option<Bytes>,
+    /// The id, a UUID [default: a fresh UUIDv7]
+    #[arg(long, requires = "event")]
+    id: Option<EntryId>,
+    /// Most events in one batch; a batch is stored whole or not at all
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+}
+
+/// A payload of the command line; a type of its own, since clap takes a `Vec` for a repeated argument.
+#[derive(Clone, Debug)]
+struct Bytes(Vec<u8>);
+
+/// `write` failed. What was printed before is stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The payload's file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// The event of the command line cannot be sent.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// A line of the input is no event.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] Unconnected),
+    /// The server refused the batch, or its fate is unknown.
+    #[error("{cause}{}", if cause.is_definite() { "" } else { UNKNOWN })]
+    Remote {
+        /// What went wrong.
+        cause: RemoteError,
+    },
+    /// The runtime cannot be started, or the result cannot be printed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+const UNKNOWN: &str =
+    "; the events may be stored or not: write them again with the same ids to find out";
+
+pub(super) fn run(args: Args) -> Result<(), WriteError> {
+    runtime()?.block_on(write(args))
+}
+
+async fn write(args: Args) -> Result<(), WriteError> {
+    let (url, key) = (args.url.clone(), args.key.clone());
+    let batch_max = args.batch as usize;
+    let single = single_event(args)?;
+    let remote = connect(&url).await?;
+    if let Some(event) = single {
+        let batch = Batch::from_entries([event.as_ref()]);
+        return append(&remote, &key, batch).await.map(drop);
+    }
+    if io::stdin().is_terminal() {
+        eprintln!("reading events, a JSON object a line; Ctrl-D ends");
+    }
+    let mut lines = Lines::read(io::stdin())?;
+    loop {
+        let (batch, end) = next_batch(&mut lines, batch_max).await;
+        // What stands before a wrong line is written, as it would be if that line came a moment later.
+        if !batch.is_empty() && append(&remote, &key, batch).await? == Reader::Gone {
+            return Ok(());
+        }
+        match end {
+            BatchEnd::Full => {}
+            BatchEnd::Input => return Ok(()),
+            BatchEnd::Wrong(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The event of the flags, if they have one.
+fn single_event(args: Args) -> Result<Option<Event>, WriteError> {
+    let Some(tag) = args.event else { return Ok(None) };
+    let payload = match (args.payload, args.payload_file, args.payload_hex) {
+        (Some(json), _, _) => event::encode(json)?,
+        (_, Some(path), _) => {
+            std::fs::read(&path).map_err(|cause| WriteError::File { path, cause })?
+        }
+        (_, _, Some(Bytes(bytes))) => bytes,
+        // The group of arguments requires one of them.
+        (None, None, None) => Vec::new(),
+    };
+    let id = args.id.unwrap_or_else(EntryId::now);
+    Ok(Some(Event { id, tag, primary_key: args.primary_key, payload }))
+}
+
+/// Why a batch ends.
+enum BatchEnd {
+    /// It is full, or no further line was there yet.
+    Full,
+    /// The input ended.
+    Input,
+    /// A line is no event.
+    Wrong(LineError),
+}
+
+/// Waits for a line and takes what else is there already, so that a slow input is not held back and a fast one fills
+/// batches.
+async fn next_batch(lines: &mut Lines, entries_max: usize) -> (Batch, BatchEnd) {
+    let mut batch = Batch::default();
+    let mut line = lines.next().await;
+    loop {
+        match line {
+            None => return (batch, BatchEnd::Input),
+            Some(Err(error)) => return (batch, BatchEnd::Wrong(error)),
+            Some(Ok(event)) => batch.push(&event.as_ref()),
+        }
+        if batch.len() >= entries_max || batch.bytes() >= BATCH_BYTES_TARGET {
+            return (batch, BatchEnd::Full);
+        }
+        line = match lines.ready() {
+            Poll::Ready(line) => line,
+            Poll::Pending => return (batch, BatchEnd::Full),
+        };
+    }
+}
+
+/// Whether somebody still reads what is printed.
+#[derive(PartialEq, Eq)]
+enum Reader {
+    There,
+    Gone,
+}
+
+async fn append(
+    remote: &EventLogRemote,
+    key: &PublicKey,
+    batch: Batch,
+) -> Result<Reader, WriteError> {
+    let sequences = remote.write(key, batch).await.map_err(|cause| WriteError::Remote { cause })?;
+    match print(&sequences) {
+        Err(error) if is_reader_gone(&error) => Ok(Reader::Gone),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(Reader::There),
+    }
+}
+
+fn print(sequences: &[Sequence]) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    sequences.iter().try_for_each(|sequence| writeln!(out, "{sequence}"))?;
+    out.flush()
+}
+
+fn parse_event(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("an event tag cannot be empty".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn parse_json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!("this is not JSON: {error}; a text needs quotes of its own: --payload '\"hi\"'")
+    })
+}
+
+fn parse_payload_hex(text: &str) -> Result<Bytes, String> {
+    parse_hex(text).map(Bytes)
+}

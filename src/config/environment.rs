@@ -1,0 +1,114 @@
+//! The `EVENTLOG_…` variables of the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// What every variable of ours begins with.
+const PREFIX: &str = "EVENTLOG_";
+
+/// Variables that mean something to the command line or the log, and are no settings.
+const OTHERS: [&str; 3] = ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG"];
+
+/// The variables that nothing has asked for yet.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    left: BTreeMap<String, OsString>,
+}
+
+/// The environment says something that is no setting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EnvironmentError {
+    /// The value is wrong.
+    #[error("the environment variable {variable} is wrong: {message}")]
+    Invalid {
+        /// The variable.
+        variable: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// No setting has this name.
+    #[error(
+        "no setting belongs to the environment variable {variable}; \
+         config.example.toml lists them: `[limits] stall_timeout` is EVENTLOG_LIMITS_STALL_TIMEOUT"
+    )]
+    Unknown {
+        /// The variable.
+        variable: String,
+    },
+}
+
+impl Environment {
+    /// Our variables among `variables`.
+    pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let named = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let ours = name.starts_with(PREFIX)
+                && !OTHERS.contains(&name.as_str())
+                && !is_service_link(&name);
+            ours.then_some((name, value))
+        });
+        Self { left: named.collect() }
+    }
+
+    /// The value of `variable`, which counts as known from now on.
+    pub(super) fn take(&mut self, variable: &str) -> Result<Option<String>, EnvironmentError> {
+        let text = self.left.remove(variable).map(OsString::into_string).transpose();
+        text.map_err(|_| EnvironmentError::Invalid {
+            variable: variable.to_owned(),
+            message: "it is not UTF-8".to_owned(),
+        })
+    }
+
+    /// Refuses what nobody asked for: a misspelt setting would otherwise be silently without effect.
+    pub(super) fn finish(mut self) -> Result<(), EnvironmentError> {
+        match self.left.pop_first() {
+            Some((variable, _)) => Err(EnvironmentError::Unknown { variable }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether Kubernetes or Docker may have made this variable for a service named `eventlog` or `eventlog-…`; nobody
+/// who runs such a service has any use for an error about it.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.ends_with("_PORT")
+        || name.contains("_TCP")
+        || name.contains("_UDP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment::new(pairs.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    #[test]
+    fn a_variable_nobody_asked_for_is_an_error() {
+        let mut environment =
+            environment(&[("EVENTLOG_LISTEN", "a"), ("EVENTLOG_LISSTEN", "b"), ("PATH", "c")]);
+        assert_eq!(environment.take("EVENTLOG_LISTEN"), Ok(Some("a".to_owned())));
+        assert_eq!(environment.take("EVENTLOG_DATA_DIR"), Ok(None));
+        let unknown = EnvironmentError::Unknown { variable: "EVENTLOG_LISSTEN".to_owned() };
+        assert_eq!(environment.finish(), Err(unknown));
+    }
+
+    #[test]
+    fn variables_of_the_command_line_and_of_orchestrators_are_left_alone() {
+        let environment = environment(&[
+            ("EVENTLOG_LOG", "debug"),
+            ("EVENTLOG_URL", "ws://x"),
+            ("EVENTLOG_CONFIG", "x.toml"),
+            ("EVENTLOG_SERVICE_HOST", "10.0.0.1"),
+            ("EVENTLOG_SERVICE_PORT_WS", "7420"),
+            ("EVENTLOG_PORT", "tcp://10.0.0.1:7420"),
+            ("EVENTLOG_PORT_7420_TCP_ADDR", "10.0.0.1"),
+            ("EVENTLOG_SERVER_SERVICE_PORT", "7420"),
+        ]);
+        assert_eq!(environment.finish(), Ok(()));
+    }
+}

@@ -1,0 +1,246 @@
+//! What the server is told before it starts.
+//!
+//! Keeps: flags outweigh the environment, which outweighs the file, which outweighs the defaults; a setting that nobody
+//! knows is an error wherever it stands, and so is one that cannot work. Leaves out: doing anything about it
+//! (`cli::serve`).
+
+mod check;
+mod environment;
+mod settings;
+mod units;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eventlog_server::model::Limits;
+use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
+use eventlog_server::services::origin_policy::OriginPolicy;
+use eventlog_server::storage::sled::{DatabaseOptions, Durability};
+
+pub(crate) use environment::{Environment, EnvironmentError};
+pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings};
+use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer};
+pub(crate) use units::{Address, Span, Token};
+
+const DATA_DIR: &str = "data";
+const DURABILITY_INTERVAL: Duration = Duration::from_millis(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A configuration that can work.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where to listen.
+    pub(crate) listen: SocketAddr,
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// When writes are acknowledged, and how much of the disk to cache.
+    pub(crate) database: DatabaseOptions,
+    /// Threads for connections.
+    pub(crate) workers: usize,
+    /// Threads for stores.
+    pub(crate) store_threads: usize,
+    /// How long connections may take to finish at the end.
+    pub(crate) shutdown_timeout: Duration,
+    /// Which web pages may connect.
+    pub(crate) origins: OriginPolicy,
+    /// Who decides what a key may do.
+    pub(crate) auth: AuthChoice,
+    /// Opens the admin API.
+    pub(crate) admin_token: Option<Token>,
+    /// Mappings that the registry is to have.
+    pub(crate) assign: Vec<Assignment>,
+    /// What readers get of old entries.
+    pub(crate) compaction: Vec<CompactionRule>,
+    /// What clients may make the server hold.
+    pub(crate) limits: Limits,
+}
+
+/// Who decides what a key may do.
+#[derive(Clone, Debug)]
+pub(crate) enum AuthChoice {
+    /// `--dev`: every key may do everything, and unknown keys get a store.
+    Dev,
+    /// Every key may do everything.
+    AllowAll,
+    /// Those with a grant may.
+    Grants(Grants),
+}
+
+/// The configuration cannot be read, or cannot work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {} cannot be read: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// The file is not TOML, or says something that is no setting.
+    #[error("the configuration file {} is wrong: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The environment says something that is no setting.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// Nobody said who may do what.
+    #[error("{}", NO_AUTH_MODE)]
+    NoAuthMode,
+    /// Two settings say that different people may do something.
+    #[error(
+        "--dev allows everything to everyone, and the configuration asks for grants; leave out one of the two"
+    )]
+    DevWithGrants,
+    /// Grants without the mode that asks them, or the mode without grants.
+    #[error("{0}")]
+    Grants(&'static str),
+    /// One grantee has two grants.
+    #[error(transparent)]
+    DuplicateGrant(#[from] DuplicateGrant),
+    /// A value that cannot work.
+    #[error("`{key}` cannot be {value}: {reason}")]
+    Impossible {
+        /// The setting, with its table.
+        key: &'static str,
+        /// What it was set to.
+        value: String,
+        /// Why that cannot work, and what can.
+        reason: &'static str,
+    },
+}
+
+const NO_AUTH_MODE: &str = r#"nobody has said who may write and read, so the server does not start.
+
+Write one of these into the configuration file (--config FILE):
+
+    [auth]
+    mode = "allow-all"            # whoever reaches the server may use every key
+
+    [auth]
+    mode = "grants"               # the keys listed here may, and no others
+    [[auth.grant]]
+    public_key = "alice"          # "*" stands for every key without a grant of its own
+    write = true
+    read = true
+
+or set EVENTLOG_AUTH_MODE=allow-all. To try things out on this machine: eventlog-server serve --dev"#;
+
+impl Config {
+    /// The configuration that `flags`, `environment` and the file add up to.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: Environment,
+        flags: Settings,
+        dev: bool,
+    ) -> Result<Self, ConfigError> {
+        let file = file.map_or_else(|| Ok(Settings::default()), read_file)?;
+        let environment = read_environment(environment)?;
+        Self::resolve(flags.over(environment).over(file), dev)
+    }
+
+    /// Puts in the defaults and checks that the whole can work.
+    fn resolve(settings: Settings, dev: bool) -> Result<Self, ConfigError> {
+        let config = Self {
+            listen: settings.listen.map_or_else(default_listen, |address| address.0),
+            data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
+            database: DatabaseOptions {
+                durability: durability(settings.durability, settings.durability_interval)?,
+                cache_bytes: settings
+                    .cache_bytes
+                    .map_or(DatabaseOptions::default().cache_bytes, |size| size.0 as u64),
+            },
+            workers: settings.workers.map_or_else(cores, |count| count.0),
+            store_threads: settings
+                .store_threads
+                .map_or_else(|| (cores() / 2).max(1), |count| count.0),
+            shutdown_timeout: settings.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |span| span.0),
+            origins: settings.origins.map_or(OriginPolicy::SameHost, |origins| origins.0),
+            auth: auth(settings.auth, dev)?,
+            admin_token: settings.admin.token,
+            assign: settings.assign,
+            compaction: settings.compaction,
+            limits: settings.limits.or_default(),
+        };
+        check::check(&config)?;
+        Ok(config)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+    parse_file(&text).map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })
+}
+
+/// The settings in `text`; a message that names the key and its place if there is something else.
+fn parse_file(text: &str) -> Result<Settings, String> {
+    toml::from_str(text).map_err(|error| error.to_string())
+}
+
+fn read_environment(mut environment: Environment) -> Result<Settings, EnvironmentError> {
+    let mut settings = Settings::default();
+    settings.fill("EVENTLOG", &mut environment)?;
+    environment.finish()?;
+    Ok(settings)
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7420))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn durability(
+    mode: Option<DurabilityMode>,
+    interval: Option<Span>,
+) -> Result<Durability, ConfigError> {
+    let interval = interval.map_or(DURABILITY_INTERVAL, |span| span.0);
+    if interval.is_zero() {
+        let reason = "a sync needs some time; \"sync\" is the mode without a gap";
+        return Err(check::impossible("durability_interval", "0", reason));
+    }
+    Ok(match mode.unwrap_or(DurabilityMode::Sync) {
+        DurabilityMode::Sync => Durability::Sync,
+        DurabilityMode::Interval => Durability::Interval(interval),
+    })
+}
+
+fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
+    let AuthSettings { mode, grant } = settings;
+    let none = grant.is_empty();
+    match mode {
+        Some(AuthMode::Grants) if dev => Err(ConfigError::DevWithGrants),
+        Some(AuthMode::Grants) if none => Err(ConfigError::Grants(
+            "`[auth] mode` is \"grants\", and no [[auth.grant]] says who may do something",
+        )),
+        Some(AuthMode::Grants) => {
+            Ok(AuthChoice::Grants(Grants::new(grant.into_iter().map(into_grant))?))
+        }
+        Some(AuthMode::AllowAll) | None if !none => Err(ConfigError::Grants(
+            "there are [[auth.grant]] tables that nobody would ask; \
+             set `mode = \"grants\"` in [auth], or take them out",
+        )),
+        Some(AuthMode::AllowAll) | None if dev => Ok(AuthChoice::Dev),
+        Some(AuthMode::AllowAll) => Ok(AuthChoice::AllowAll),
+        None => Err(ConfigError::NoAuthMode),
+    }
+}
+
+fn into_grant(entry: GrantEntry) -> Grant {
+    let GrantEntry { public_key, write, read } = entry;
+    let grantee =
+        if public_key.as_str() == "*" { Grantee::Anyone } else { Grantee::Key(public_key) };
+    Grant { grantee, write, read }
+}
+
+#[cfg(test)]
+mod tests;

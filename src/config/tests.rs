@@ -1,0 +1,224 @@
+//! The configuration as a whole: precedence, refusals, and the example that users copy.
+
+use std::ffi::OsString;
+
+use eventlog_server::model::{PublicKey, StoreId};
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    Environment::new(pairs.iter().map(|(name, value)| (name.into(), OsString::from(value))))
+}
+
+fn load(file: &str, variables: &[(&str, &str)], flags: Settings) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("eventlog.toml");
+    std::fs::write(&path, file).expect("written");
+    Config::load(Some(&path), environment(variables), flags, false)
+}
+
+/// The configuration of this file alone, with an authorization mode in front.
+fn allowed(file: &str) -> Result<Config, ConfigError> {
+    load(&format!("auth.mode = \"allow-all\"\n{file}"), &[], Settings::default())
+}
+
+fn refusal(result: Result<Config, ConfigError>) -> String {
+    result.expect_err("refused").to_string()
+}
+
+/// The example with everything in force that it shows behind a `#`.
+fn whole_example() -> String {
+    let shown = |line: &str| {
+        let rest = line.strip_prefix('#')?;
+        rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()).then(|| rest.to_owned())
+    };
+    let lines = EXAMPLE.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_shows_every_key_that_there_is() {
+    let settings = parse_file(&whole_example()).expect("every key in it is known");
+    let mut missing = Vec::new();
+    settings.missing("", &mut missing);
+    assert_eq!(missing, Vec::<String>::new());
+    Config::resolve(settings, false).expect("it works");
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let shown = format!("{:?}", Config::resolve(parse_file(EXAMPLE).expect("TOML"), true));
+    let defaults = format!("{:?}", Config::resolve(Settings::default(), true));
+    assert_eq!(shown, defaults);
+    // What has a default is shown with it, not behind a `#`.
+    let (mut missing, settings) = (Vec::new(), parse_file(EXAMPLE).expect("TOML"));
+    settings.missing("", &mut missing);
+    let without_default = [
+        ".workers",
+        ".store_threads",
+        ".auth.mode",
+        ".auth.grant",
+        ".admin.token",
+        ".assign",
+        ".compaction",
+    ];
+    assert_eq!(missing, without_default);
+}
+
+#[test]
+fn flags_outweigh_the_environment_which_outweighs_the_file() {
+    let file = "listen = \"127.0.0.1:1\"\ndata_dir = \"file\"\ncache_bytes = \"1MiB\"\n[auth]\nmode = \"allow-all\"";
+    let variables = [("EVENTLOG_LISTEN", "127.0.0.1:2"), ("EVENTLOG_DATA_DIR", "environment")];
+    let flags = Settings {
+        listen: Some("127.0.0.1:3".parse().expect("an address")),
+        ..Settings::default()
+    };
+    let config = load(file, &variables, flags).expect("it works");
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.data_dir, PathBuf::from("environment"));
+    assert_eq!(config.database.cache_bytes, 1 << 20);
+    assert_eq!(config.shutdown_timeout, SHUTDOWN_TIMEOUT);
+}
+
+#[test]
+fn every_scalar_can_come_from_the_environment() {
+    let variables = [
+        ("EVENTLOG_AUTH_MODE", "allow-all"),
+        ("EVENTLOG_ADMIN_TOKEN", "12345"),
+        ("EVENTLOG_WORKERS", "3"),
+        ("EVENTLOG_ORIGINS", "https://a.example,https://b.example"),
+        ("EVENTLOG_DURABILITY", "interval"),
+        ("EVENTLOG_DURABILITY_INTERVAL", "5ms"),
+        ("EVENTLOG_LIMITS_STALL_TIMEOUT", "2m"),
+        ("EVENTLOG_LIMITS_CONNECTIONS_MAX", "7"),
+    ];
+    let config = load("", &variables, Settings::default()).expect("it works");
+    assert_eq!(config.admin_token.as_ref().map(Token::as_str), Some("12345"));
+    assert_eq!(config.workers, 3);
+    assert!(matches!(&config.origins, OriginPolicy::Listed(origins) if origins.len() == 2));
+    assert_eq!(config.database.durability, Durability::Interval(Duration::from_millis(5)));
+    assert_eq!(config.limits.stall_timeout, Duration::from_secs(120));
+    assert_eq!(config.limits.connections_max, 7);
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_place() {
+    let message = refusal(allowed("\n[limits]\nframe_byte_max = 1"));
+    assert!(message.contains("frame_byte_max"), "{message}");
+    assert!(message.contains("line 4"), "{message}");
+    assert!(message.contains("frame_bytes_max"), "it should name what there is: {message}");
+    for wrong in [
+        "lissten = \"\"",
+        "[auht]",
+        "[[assign]]\npublic_key = \"a\"\nstore = \"b\"",
+        "[admin]\ntokn=\"\"",
+    ] {
+        refusal(allowed(wrong));
+    }
+    let message = refusal(load("", &[("EVENTLOG_LISSTEN", "x")], Settings::default()));
+    assert!(message.contains("EVENTLOG_LISSTEN"), "{message}");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_how_to_write_it() {
+    let message = refusal(allowed("[limits]\nstall_timeout = 30"));
+    assert!(message.contains("line 3") && message.contains("30s"), "{message}");
+    let message =
+        refusal(load("", &[("EVENTLOG_LIMITS_FRAME_BYTES_MAX", "1MB")], Settings::default()));
+    assert!(
+        message.contains("EVENTLOG_LIMITS_FRAME_BYTES_MAX") && message.contains("16MiB"),
+        "{message}"
+    );
+    let message = refusal(load("auth.mode = \"allow_all\"", &[], Settings::default()));
+    assert!(message.contains("allow-all"), "{message}");
+}
+
+#[test]
+fn without_an_auth_mode_it_says_what_to_write() {
+    let message = refusal(load("", &[], Settings::default()));
+    // What it says to write works.
+    let shown: Vec<String> = message
+        .split("\n\n")
+        .filter(|block| block.starts_with("    [auth]"))
+        .map(|block| block.lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n"))
+        .collect();
+    assert_eq!(shown.len(), 2, "{message}");
+    for file in shown {
+        load(&file, &[], Settings::default()).expect("it works");
+    }
+    load("", &[("EVENTLOG_AUTH_MODE", "allow-all")], Settings::default()).expect("it works");
+    assert!(message.contains("--dev"));
+}
+
+#[test]
+fn dev_needs_no_auth_mode_and_takes_no_grants() {
+    let dev = |text| Config::resolve(parse_file(text).expect("TOML"), true);
+    assert!(matches!(dev("").expect("it works").auth, AuthChoice::Dev));
+    assert!(matches!(dev("auth.mode = \"allow-all\"").expect("it works").auth, AuthChoice::Dev));
+    let grant = "[auth]\nmode = \"grants\"\n[[auth.grant]]\npublic_key = \"a\"\nread = true";
+    assert!(matches!(dev(grant), Err(ConfigError::DevWithGrants)));
+}
+
+#[test]
+fn grants_and_their_mode_belong_together() {
+    let grant = "[[auth.grant]]\npublic_key = \"a\"\nread = true\n";
+    let grants = |mode: &str, grants: &str| {
+        load(&format!("[auth]\nmode = \"{mode}\"\n{grants}"), &[], Settings::default())
+    };
+    assert!(matches!(grants("grants", grant).expect("it works").auth, AuthChoice::Grants(_)));
+    assert!(matches!(grants("grants", ""), Err(ConfigError::Grants(_))));
+    assert!(matches!(grants("allow-all", grant), Err(ConfigError::Grants(_))));
+    assert!(matches!(grants("grants", &grant.repeat(2)), Err(ConfigError::DuplicateGrant(_))));
+    let anyone = grants("grants", &grant.replace("\"a\"", "\"*\"")).expect("it works").auth;
+    let AuthChoice::Grants(anyone) = anyone else { panic!("not grants") };
+    let expected = Grants::new([Grant { grantee: Grantee::Anyone, write: false, read: true }]);
+    assert_eq!(format!("{anyone:?}"), format!("{:?}", expected.expect("one grant")));
+}
+
+#[test]
+fn assignments_and_compaction_are_read() {
+    let config = allowed(
+        "[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n\
+         [[compaction]]\nevents = [\"Todo*\", \"Note\"]\nolder_than = \"30d\"\nstrategy = \"drop\"",
+    )
+    .expect("it works");
+    let alice = Assignment {
+        public_key: PublicKey::new("alice").expect("a key"),
+        store_id: StoreId::new("team").expect("a store"),
+    };
+    assert_eq!(config.assign, [alice]);
+    let rule = &config.compaction[0];
+    assert_eq!(rule.events, ["Todo*", "Note"]);
+    assert_eq!(rule.older_than.0, Duration::from_hours(720));
+    assert_eq!(rule.strategy, CompactionStrategy::Drop);
+    assert!(allowed("[[assign]]\npublic_key = \"\"\nstore_id = \"team\"").is_err());
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_key() {
+    for (file, key) in [
+        ("workers = 0", "workers"),
+        ("store_threads = 0", "store_threads"),
+        ("cache_bytes = 0", "cache_bytes"),
+        ("durability_interval = \"0s\"", "durability_interval"),
+        ("limits.connections_max = 0", "connections_max"),
+        ("limits.stall_timeout = \"0ms\"", "stall_timeout"),
+        ("limits.frame_bytes_max = 512000", "frame_bytes_max"),
+        ("limits.message_bytes_max = \"2GiB\"", "message_bytes_max"),
+        ("limits.message_bytes_max = \"64MiB\"", "chunk_set_bytes_max"),
+        ("[[compaction]]\nevents = []\nolder_than = \"1d\"\nstrategy = \"drop\"", "events"),
+        ("[[compaction]]\nevents = [\"\"]\nolder_than = \"1d\"\nstrategy = \"drop\"", "events"),
+    ] {
+        let message = refusal(allowed(file));
+        assert!(message.contains(key), "{file}: {message}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let missing = Path::new("does/not/exist.toml");
+    let message = refusal(Config::load(Some(missing), environment(&[]), Settings::default(), true));
+    assert!(message.contains("does/not/exist.toml"), "{message}");
+}

@@ -1,0 +1,291 @@
+//! Values as people write them: sizes, times, counts, addresses, origins, tokens.
+//!
+//! Keeps: each of them reads from a text, which is all that an environment variable can hold, and numbers also from
+//! a number. What is wrong is said together with how to write it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use eventlog_server::services::origin_policy::OriginPolicy;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// A number of bytes: `1048576`, `"512KiB"`, `"16MiB"`, `"1GiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) usize);
+
+/// A time: `"500ms"`, `"30s"`, `"5m"`, `"12h"`, `"30d"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// A plain number, underscores allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) usize);
+
+/// An address and port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) SocketAddr);
+
+/// The bearer token of the admin API. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(String);
+
+/// Which web pages may connect: a list, or one text with commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origins(pub(crate) OriginPolicy);
+
+const SIZES: [(&str, u64); 5] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+
+const TIMES_MS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// A whole number and one of `units`, with spaces between them or not.
+fn parse_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '_')?;
+    let (number, unit) = text.split_at(unit_at);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    parse_count(number)?.checked_mul(*factor)
+}
+
+fn parse_count(text: &str) -> Option<u64> {
+    text.replace('_', "").parse().ok()
+}
+
+impl Size {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        parse_count(text.trim())
+            .or_else(|| parse_unit(text, &SIZES))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .map(Self)
+            .ok_or_else(|| {
+                format!("{text:?} is not a size; write bytes, or as 512KiB, 16MiB, 1GiB")
+            })
+    }
+}
+
+impl Span {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        parse_unit(text, &TIMES_MS)
+            .map(|ms| Self(Duration::from_millis(ms)))
+            .ok_or_else(|| format!("{text:?} is not a time; write it as 500ms, 30s, 5m, 12h, 30d"))
+    }
+}
+
+impl Count {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        parse_count(text.trim())
+            .and_then(|count| usize::try_from(count).ok())
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a whole number"))
+    }
+}
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().map(Self).map_err(|_| {
+            format!(
+                "{text:?} is not an address with a port; write it as 127.0.0.1:7420, \
+                 or 0.0.0.0:7420 for every IPv4 address of this machine, [::]:7420 for IPv6"
+            )
+        })
+    }
+}
+
+impl Token {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the token is empty; leave the key out to have no admin API".to_owned());
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a token travels in an HTTP header: ASCII only, no spaces".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The token itself.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Origins {
+    fn parse(text: &str) -> Result<Self, String> {
+        let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        Self::from_list(origins.map(ToOwned::to_owned).collect())
+    }
+
+    fn from_list(origins: Vec<String>) -> Result<Self, String> {
+        if origins.iter().any(|origin| origin == "*") {
+            return Ok(Self(OriginPolicy::Any));
+        }
+        origins.iter().try_for_each(|origin| check_origin(origin))?;
+        let policy =
+            if origins.is_empty() { OriginPolicy::SameHost } else { OriginPolicy::Listed(origins) };
+        Ok(Self(policy))
+    }
+}
+
+fn check_origin(origin: &str) -> Result<(), String> {
+    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+    if authority.is_empty() || authority.contains(['/', '?', '#', ' ']) {
+        return Err(format!(
+            "{origin:?} is not an origin; write scheme, host and port as the browser sends them, \
+             without a slash at the end: https://app.example, http://localhost:3000, or \"*\" for all"
+        ));
+    }
+    Ok(())
+}
+
+macro_rules! reads_from_text {
+    ($($name:ident: $expected:literal,)*) => {$(
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::parse(text)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::parse(text).map_err(E::custom)
+                    }
+
+                    fn visit_i64<E: de::Error>(self, number: i64) -> Result<$name, E> {
+                        $name::parse(&number.to_string()).map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_any(Text)
+            }
+        }
+    )*};
+}
+
+reads_from_text! {
+    Size: "a size such as \"16MiB\"",
+    Span: "a time such as \"30s\"",
+    Count: "a whole number",
+    Address: "an address and a port such as \"127.0.0.1:7420\"",
+    Token: "a text",
+}
+
+impl<'de> Deserialize<'de> for Origins {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Origins;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of origins such as [\"https://app.example\"]")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Origins, E> {
+                Origins::parse(text).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Origins, A::Error> {
+                let mut origins = Vec::new();
+                while let Some(origin) = items.next_element()? {
+                    origins.push(origin);
+                }
+                Origins::from_list(origins).map_err(de::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_any(List)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_binary_unit() {
+        let bytes = |text| Size::parse(text).ok().map(|size| size.0);
+        assert_eq!(bytes("0"), Some(0));
+        assert_eq!(bytes("1_000"), Some(1_000));
+        assert_eq!(bytes("512KiB"), Some(524_288));
+        assert_eq!(bytes("16 MiB"), Some(16 << 20));
+        assert_eq!(bytes("7B"), Some(7));
+        for wrong in ["", "MiB", "16MB", "16mib", "-1", "1.5GiB", "99999999999999TiB", "1MiBx"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        let ms = |text| Span::parse(text).ok().map(|span| span.0.as_millis());
+        assert_eq!(ms("500ms"), Some(500));
+        assert_eq!(ms("30s"), Some(30_000));
+        assert_eq!(ms("5m"), Some(300_000));
+        assert_eq!(ms("12h"), Some(43_200_000));
+        assert_eq!(ms("30 d"), Some(2_592_000_000));
+        for wrong in ["", "30", "s", "-1s", "1.5s", "1h30m", "99999999999999999999d", "30S"] {
+            assert_eq!(ms(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        let policy = |text| Origins::parse(text).map(|origins| origins.0);
+        assert_eq!(policy(""), Ok(OriginPolicy::SameHost));
+        assert_eq!(policy("*"), Ok(OriginPolicy::Any));
+        assert_eq!(
+            policy("https://a.example, http://localhost:3000"),
+            Ok(OriginPolicy::Listed(vec![
+                "https://a.example".to_owned(),
+                "http://localhost:3000".to_owned()
+            ]))
+        );
+        for wrong in ["a.example", "https://a.example/", "https://", "https://a.example/path"] {
+            assert!(policy(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_fits_into_a_header_and_is_never_shown() {
+        let token = Token::parse("s3cret-Token").expect("a token");
+        assert_eq!(token.as_str(), "s3cret-Token");
+        assert!(!format!("{token:?}").contains("s3cret"));
+        for wrong in ["", "two words", "tökén", "line\nbreak"] {
+            assert!(Token::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = (Size::parse(&text), Span::parse(&text), Count::parse(&text));
+            let _ = (Address::parse(&text), Token::parse(&text), Origins::parse(&text));
+        }
+
+        #[test]
+        fn every_whole_size_reads_back(bytes: u32) {
+            prop_assert_eq!(Size::parse(&bytes.to_string()), Ok(Size(bytes as usize)));
+            prop_assert_eq!(Size::parse(&format!("{bytes}KiB")), Ok(Size((bytes as usize) << 10)));
+        }
+    }
+}
