@@ -155,6 +155,7 @@ impl Config {
                 cache_bytes: settings
                     .cache_bytes
                     .map_or(DatabaseOptions::default().cache_bytes, |size| size.0 as u64),
+                ..DatabaseOptions::default()
             },
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings

@@ -21,5 +21,6 @@ pub use limits::Limits;
 pub use name::{InvalidName, PublicKey, StoreId};
 pub use origin::Origin;
 pub use record::{MalformedRecord, RecordReader, record_len, write_record};
+pub(crate) use record::{read_uvarint, write_uvarint};
 pub use segment::{OriginRun, Segment, SegmentBuilder};
 pub use sequence::{Sequence, SequenceOutOfRange};

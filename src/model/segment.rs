@@ -47,6 +47,49 @@ impl Segment {
         Ok(Self { first, count, records, origins })
     }
 
+    /// As [`Segment::from_parts`], for records whose number is known and whose bytes a checksum vouches for: does not
+    /// walk them.
+    ///
+    /// # Errors
+    /// If `count` is zero, or the origins do not count as many entries.
+    pub(crate) fn from_counted_parts(
+        first: Sequence,
+        count: u32,
+        records: Bytes,
+        origins: Vec<OriginRun>,
+    ) -> Result<Self, MalformedRecord> {
+        let origin_count: u64 = origins.iter().map(|run| u64::from(run.count)).sum();
+        if count == 0 || origin_count != u64::from(count) {
+            return Err(MalformedRecord);
+        }
+        Ok(Self { first, count, records, origins })
+    }
+
+    /// Its first `count` entries; all of them if it has no more. `None` for no entry.
+    pub(crate) fn truncated(&self, count: usize) -> Option<Self> {
+        if count == 0 {
+            return None;
+        }
+        if count >= self.len() {
+            return Some(self.clone());
+        }
+        let mut reader = RecordReader::new(&self.records);
+        // Records are checked when a segment is made, so none is malformed.
+        (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
+        let records = self.records.slice(..self.records.len() - reader.remaining());
+        let mut left = count as u32;
+        let mut origins = Vec::new();
+        for run in &self.origins {
+            if left == 0 {
+                break;
+            }
+            let count = run.count.min(left);
+            origins.push(OriginRun { count, origin: run.origin.clone() });
+            left -= count;
+        }
+        Some(Self { first: self.first, count: count as u32, records, origins })
+    }
+
     /// The sequence of its first entry.
     pub const fn first(&self) -> Sequence {
         self.first
@@ -229,5 +272,25 @@ mod tests {
             segments[0].origins().to_vec(),
         );
         assert_eq!(parts.as_ref(), Ok(&segments[0]));
+    }
+
+    #[test]
+    fn a_truncated_segment_has_the_first_entries_and_their_origins() {
+        let batch = batch(5, 3);
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for slot in 0..batch.len() {
+            let origin = Origin::Server { run_handlers: slot < 2 };
+            builder.push(batch.record(slot).expect("a slot"), &origin);
+        }
+        let whole = builder.finish().remove(0);
+        assert_eq!(whole.truncated(0), None);
+        for count in 1..7 {
+            let cut = whole.truncated(count).expect("entries");
+            assert!(cut.iter().eq(whole.iter().take(count)));
+            assert!(cut.origin_of_each().eq(whole.origin_of_each().take(count)));
+            assert_eq!(cut.len(), count.min(5));
+            let parts = (cut.first(), cut.records().clone(), cut.origins().to_vec());
+            assert_eq!(Segment::from_parts(parts.0, parts.1, parts.2), Ok(cut));
+        }
     }
 }

@@ -152,3 +152,19 @@ pub(super) fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::contract::{Subject, contract_tests};
+
+    impl Subject for MemoryStorage {
+        fn storage(&self) -> &dyn Storage {
+            self
+        }
+
+        fn reopen(&mut self) {}
+    }
+
+    contract_tests!(MemoryStorage::new());
+}

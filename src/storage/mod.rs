@@ -7,6 +7,9 @@
 //! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
 //! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod fault;
 pub mod memory;
 pub mod sled;
 

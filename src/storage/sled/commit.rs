@@ -1,134 +1,254 @@
-//! The one thread that writes: it takes whatever is queued, applies it, makes it durable with one sync, and answers.
+//! The one thread that writes: it takes whatever is queued as a group, applies it, makes it durable with one sync,
+//! and settles it.
+//!
+//! Keeps: nothing is settled well before it is on disk (or applied, with [`Durability::Interval`]); after a failure
+//! nothing is applied until sled was opened again.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
-
-use super::database::{Durability, Trees};
+use super::arena::Arena;
+use super::database::Durability;
+use super::key::{Ordinal, SegmentKey};
 use super::keyspace::Keyspace;
 use super::ops::Ops;
+use super::recovery;
+use super::shared::{Job, Next, Shared};
+use super::steps::{self, Step};
+use super::trees::Trees;
+use super::watch::FlushWatch;
+use crate::model::Sequence;
 use crate::storage::{AppendError, StorageError};
 
-type Answer = oneshot::Sender<Result<(), AppendError>>;
+/// A group is closed once it holds so much, in bytes. Larger ones make no sync cheaper and delay its answers.
+pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
 
-struct Job {
-    keyspace: Keyspace,
-    ops: Ops,
-    answer: Answer,
+/// What one group changes.
+pub(super) struct Group<'a> {
+    ops: Vec<(Keyspace, Ops)>,
+    log: Ops,
+    bytes: usize,
+    position: &'a mut Position,
+    trees: &'a Trees,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: Vec<Job>,
-    closed: bool,
+/// What the commit thread alone gives out.
+pub(super) struct Position {
+    arena: Arena,
+    next_ordinal: Ordinal,
 }
 
-#[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
-    wake: Condvar,
-}
-
-pub(super) struct Committer {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<Result<(), StorageError>>>>,
-}
-
-pub(super) fn start(
-    path: &Path,
-    trees: Arc<Trees>,
-    _durability: Durability,
-) -> std::io::Result<Committer> {
-    let directory = File::open(path)?;
-    let shared = Arc::new(Shared::default());
-    let run = {
-        let shared = shared.clone();
-        move || run(&shared, &trees, &directory)
-    };
-    let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(run)?;
-    Ok(Committer { shared, thread: Mutex::new(Some(thread)) })
-}
-
-impl Committer {
-    pub(super) fn commit(
-        &self,
-        keyspace: Keyspace,
-        ops: Ops,
-    ) -> oneshot::Receiver<Result<(), AppendError>> {
-        let (answer, receiver) = oneshot::channel();
-        let mut queue = self.shared.queue.lock();
-        if queue.closed {
-            let _ = answer.send(Err(AppendError::Definite("the database is closed".into())));
-            return receiver;
-        }
-        queue.jobs.push(Job { keyspace, ops, answer });
-        drop(queue);
-        self.shared.wake.notify_one();
-        receiver
-    }
-
-    pub(super) fn close(&self) -> Result<(), StorageError> {
-        self.shared.queue.lock().closed = true;
-        self.shared.wake.notify_one();
-        match self.thread.lock().take() {
-            Some(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(StorageError::unavailable("the commit thread panicked"))),
-            None => Ok(()),
-        }
+impl Position {
+    fn open(tree: &sled::Tree) -> io::Result<Self> {
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed segment key");
+        let segments = SegmentKey::of_store(0, Sequence::FIRST, Sequence::FIRST).start().to_vec()
+            ..=SegmentKey::of_store(Ordinal::MAX, Sequence::MAX, Sequence::MAX).end().to_vec();
+        let next_ordinal = match tree.range(segments).next_back().transpose()? {
+            Some((key, _)) => SegmentKey::parse(&key).ok_or_else(malformed)?.ordinal + 1,
+            None => 0,
+        };
+        Ok(Self { arena: Arena::open(tree)?, next_ordinal })
     }
 }
 
-impl Drop for Committer {
+impl Group<'_> {
+    /// Sets `key` to `value` in the log's tree.
+    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<sled::IVec>) {
+        let value = value.into();
+        self.bytes += value.len();
+        self.log.insert(key, value);
+    }
+
+    /// Removes `key` from the log's tree.
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        self.log.remove(key);
+    }
+
+    /// The log's tree, as it was before this group.
+    pub(super) fn tree(&self) -> &sled::Tree {
+        self.trees.log()
+    }
+
+    /// Puts `bytes` into slots and returns the first.
+    pub(super) fn put_in_slots(&mut self, bytes: Vec<u8>) -> u64 {
+        self.bytes += bytes.len();
+        self.position.arena.put(&mut self.log, bytes)
+    }
+
+    /// Empties slots.
+    pub(super) fn free_slots(&mut self, first: u64, body_bytes: u64) {
+        Arena::free(&mut self.log, first, body_bytes);
+    }
+
+    /// The number for a store that has none yet.
+    pub(super) fn new_ordinal(&mut self) -> Ordinal {
+        let ordinal = self.position.next_ordinal;
+        self.position.next_ordinal += 1;
+        ordinal
+    }
+
+    fn add(&mut self, keyspace: Keyspace, ops: Ops) {
+        match self.ops.iter_mut().find(|(present, _)| *present == keyspace) {
+            Some((_, present)) => present.extend(ops),
+            None => self.ops.push((keyspace, ops)),
+        }
+    }
+}
+
+/// Starts the thread. It ends when the database is closed, with how that went.
+pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<Result<(), StorageError>>> {
+    let writer = Writer::open(&shared)?;
+    std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
+        let _guard = EndGuard(&shared);
+        run(&shared, writer)
+    })
+}
+
+/// If the thread ends, however that comes, nothing is queued for it any more.
+struct EndGuard<'a>(&'a Shared);
+
+impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            log::error!("closing the database: {error}");
+        self.0.closed();
+        let refusal = AppendError::Definite("the commit thread has ended".into());
+        while let Next::Commit(jobs) = self.0.next(None) {
+            jobs.into_iter().for_each(|job| job.settle(Err(refusal.clone())));
         }
     }
 }
 
-fn run(shared: &Shared, trees: &Trees, directory: &File) -> Result<(), StorageError> {
+fn run(shared: &Arc<Shared>, mut writer: Writer) -> Result<(), StorageError> {
     loop {
-        let mut queue = shared.queue.lock();
-        while queue.jobs.is_empty() && !queue.closed {
-            shared.wake.wait(&mut queue);
-        }
-        let jobs = std::mem::take(&mut queue.jobs);
-        drop(queue);
-        if jobs.is_empty() {
-            return sync(trees, directory).map_err(StorageError::unavailable);
-        }
-        let (batches, answers) = split(jobs);
-        let outcome = batches
-            .into_iter()
-            .try_for_each(|(keyspace, ops)| trees.get(keyspace).apply_batch(ops.into_batch()))
-            .and_then(|()| sync(trees, directory))
-            .map_err(|error| AppendError::Indefinite(error.to_string().into()));
-        for answer in answers {
-            // Nobody may be waiting any more.
-            let _ = answer.send(outcome.clone());
+        let outcome = match shared.next(writer.sync_by) {
+            Next::Commit(jobs) => writer.commit_all(jobs),
+            Next::Deadline => writer.sync().map_err(Failure::of_nobody),
+            Next::Close => {
+                let synced = writer.sync();
+                drop(writer);
+                return synced.and(recovery::close(shared)).map_err(StorageError::unavailable);
+            }
+        };
+        let Err(Failure { error, tried, untried }) = outcome else { continue };
+        log::error!("writing to the database failed, it will be reopened: {error}");
+        drop(writer);
+        // Before anybody hears of it: whoever then opens a store must not find what only memory holds.
+        let queued = shared.fail(&error.to_string());
+        let indefinite = AppendError::Indefinite(error.to_string().into());
+        tried.into_iter().for_each(|job| job.settle(Err(indefinite.clone())));
+        let definite = AppendError::Definite("an earlier write failed: nothing was tried".into());
+        untried.into_iter().chain(queued).for_each(|job| job.settle(Err(definite.clone())));
+        match recovery::reopen(shared, &error) {
+            Some(reopened) => writer = reopened,
+            None => return Err(StorageError::unavailable("closed while the disk was failing")),
         }
     }
 }
 
-fn split(jobs: Vec<Job>) -> (Vec<(Keyspace, Ops)>, Vec<Answer>) {
-    let mut merged: Vec<(Keyspace, Ops)> = Vec::new();
-    let mut answers = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        match merged.iter_mut().find(|(keyspace, _)| *keyspace == job.keyspace) {
-            Some((_, ops)) => ops.extend(job.ops),
-            None => merged.push((job.keyspace, job.ops)),
-        }
-        answers.push(job.answer);
-    }
-    (merged, answers)
+/// A write failed.
+struct Failure {
+    error: io::Error,
+    /// The group that it was for.
+    tried: Vec<Job>,
+    /// What was not come to.
+    untried: Vec<Job>,
 }
 
-fn sync(trees: &Trees, directory: &File) -> sled::Result<()> {
-    trees.db.flush()?;
-    rustix::fs::syncfs(directory).map_err(|error| sled::Error::Io(error.into()))
+impl Failure {
+    const fn of_nobody(error: io::Error) -> Self {
+        Self { error, tried: Vec::new(), untried: Vec::new() }
+    }
+}
+
+/// What writing needs while sled is open.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    trees: Arc<Trees>,
+    position: Position,
+    log_file: File,
+    watch: FlushWatch,
+    /// When what is applied but not synced must be synced.
+    sync_by: Option<Instant>,
+}
+
+impl Writer {
+    /// Finds out where to go on writing.
+    pub(super) fn open(shared: &Arc<Shared>) -> io::Result<Self> {
+        let shared = shared.clone();
+        let trees = shared.trees().map_err(io::Error::other)?;
+        let position = Position::open(trees.log())?;
+        let log_file = File::options().read(true).write(true).open(shared.files.database_log())?;
+        let watch = FlushWatch::start()?;
+        Ok(Self { shared, trees, position, log_file, watch, sync_by: None })
+    }
+
+    /// Commits `jobs` in groups of bounded size.
+    fn commit_all(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
+        let mut left = jobs.into_iter();
+        while left.len() > 0 {
+            let mut group = Group {
+                ops: Vec::new(),
+                log: Ops::default(),
+                bytes: 0,
+                position: &mut self.position,
+                trees: &self.trees,
+            };
+            let mut staged = Vec::new();
+            for job in left.by_ref() {
+                staged.push(stage(&mut group, job));
+                if group.bytes >= GROUP_BYTES_MAX {
+                    break;
+                }
+            }
+            let Group { mut ops, log, .. } = group;
+            ops.push((Keyspace::Log, log));
+            match self.write(ops) {
+                Ok(()) => staged.into_iter().for_each(|job| job.settle(Ok(()))),
+                Err(error) => {
+                    return Err(Failure { error, tried: staged, untried: left.collect() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, ops: Vec<(Keyspace, Ops)>) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let (faults, trees) = (shared.faults(), &self.trees);
+        steps::take(faults, Step::Place, || self.position.arena.place(trees.log()))?;
+        for (keyspace, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
+            let batch = ops.into_batch();
+            steps::take(faults, Step::Apply, || Ok(trees.get(keyspace).apply_batch(batch)?))?;
+        }
+        match shared.options.durability {
+            Durability::Sync => self.sync(),
+            Durability::Interval(interval) => {
+                self.sync_by.get_or_insert_with(|| Instant::now() + interval);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes everything that is applied durable.
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_by = None;
+        let faults = self.shared.faults();
+        steps::take(faults, Step::Flush, || self.watch.flush(&self.trees))?;
+        steps::take(faults, Step::Sync, || self.shared.files.sync_log(&self.log_file))
+    }
+}
+
+fn stage(group: &mut Group<'_>, job: Job) -> Job {
+    match job {
+        Job::Ops { keyspace, ops, answer } => {
+            group.add(keyspace, ops);
+            Job::Ops { keyspace, ops: Ops::default(), answer }
+        }
+        Job::Work(work) => {
+            work.stage(group);
+            Job::Work(work)
+        }
+    }
 }

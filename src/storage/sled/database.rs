@@ -1,21 +1,26 @@
 //! The one owner of the files in a data directory.
 //!
-//! Keeps: every write goes through one commit thread and is answered when it is on disk; readers get a tree for as
-//! long as one question takes. Leaves out: how a commit is made durable (`commit`).
+//! Keeps: every write goes through one commit thread and is answered when it is on disk; after a failed write the
+//! files are opened again before anything else is written or shown; readers get a tree for as long as one question
+//! takes. Leaves out: how a group is formed and made durable (`commit`), how the disk is won back (`recovery`).
 
 use std::future::Future;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::commit::{self, Committer};
+use parking_lot::Mutex;
+
+use super::commit;
+use super::files::Files;
 use super::keyspace::Keyspace;
 use super::ops::{Ops, VALUE_BYTES_MAX};
+use super::shared::{Job, Shared};
+use super::steps::Faults;
+use super::trees::{self, Tree};
 use crate::model::RemoteId;
 use crate::storage::{AppendError, StorageError};
-
-const REMOTE_ID: &[u8] = b"remote-id";
 
 /// When a commit is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,24 +36,41 @@ pub enum Durability {
 pub struct DatabaseOptions {
     /// When commits are answered; [`Durability::Sync`] by default.
     pub durability: Durability,
-    /// What sled may keep of its pages in memory, in bytes; 64 MiB by default.
+    /// What sled may keep of its pages in memory, in bytes; 64 MiB by default. It takes somewhat more than it is told.
     pub cache_bytes: u64,
+    /// Disk space set aside so that the database can still be opened when the disk is full, in bytes; 32 MiB by
+    /// default.
+    pub ballast_bytes: u64,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> Self {
-        Self { durability: Durability::Sync, cache_bytes: 64 << 20 }
+        Self { durability: Durability::Sync, cache_bytes: 64 << 20, ballast_bytes: 32 << 20 }
     }
 }
 
 /// A data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has it open, or this one has already.
     #[error("the data directory {path:?} is in use by another process")]
     InUse {
         /// The data directory.
         path: PathBuf,
+    },
+    /// It holds files, but none that says that it is a data directory.
+    #[error("{path:?} is not a data directory: it holds other files, and no file `format`")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another version of the server wrote it.
+    #[error("the data directory {path:?} has a format that this version does not know: {found:?}")]
+    UnknownFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// What its file `format` says.
+        found: String,
     },
     /// The disk failed.
     #[error("the data directory {path:?} cannot be opened: {cause}")]
@@ -58,90 +80,70 @@ pub enum OpenError {
         /// What went wrong.
         cause: Arc<str>,
     },
+    /// What it holds is not what was written.
+    #[error("the data directory {path:?} is corrupt: {finding}")]
+    Corrupt {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        finding: Arc<str>,
+    },
+}
+
+impl OpenError {
+    pub(super) fn unavailable(path: &Path, cause: &dyn std::fmt::Display) -> Self {
+        Self::Unavailable { path: path.to_owned(), cause: cause.to_string().into() }
+    }
+
+    pub(super) fn corrupt(path: &Path, finding: &dyn std::fmt::Display) -> Self {
+        Self::Corrupt { path: path.to_owned(), finding: finding.to_string().into() }
+    }
 }
 
 /// The open database. Clones share it; it is closed by [`Database::close`] or when the last clone is dropped.
 #[derive(Clone)]
 pub struct Database {
-    inner: Arc<Inner>,
+    owner: Arc<Owner>,
 }
 
-struct Inner {
-    trees: Arc<Trees>,
+/// Closes the database when it is dropped.
+struct Owner {
+    shared: Arc<Shared>,
     remote_id: RemoteId,
-    committer: Committer,
-}
-
-pub(super) struct Trees {
-    pub(super) db: sled::Db,
-    all: Vec<sled::Tree>,
-}
-
-impl Trees {
-    pub(super) fn get(&self, keyspace: Keyspace) -> &sled::Tree {
-        &self.all[keyspace.index()]
-    }
-}
-
-/// A tree for the length of one question: drop it soon, since the database cannot be reopened while it is held.
-///
-/// Shows what is applied, which may be ahead of what is durable by the commits that have not resolved yet.
-pub struct Tree {
-    trees: Arc<Trees>,
-    keyspace: Keyspace,
-}
-
-impl Deref for Tree {
-    type Target = sled::Tree;
-
-    fn deref(&self) -> &sled::Tree {
-        self.trees.get(self.keyspace)
-    }
+    thread: Mutex<Option<JoinHandle<Result<(), StorageError>>>>,
 }
 
 impl Database {
     /// Opens the data directory `path`, making it if there is none. Blocks on disk.
     pub fn open(path: &Path, options: DatabaseOptions) -> Result<Self, OpenError> {
-        let fail = |cause: &dyn std::fmt::Display| OpenError::Unavailable {
-            path: path.to_owned(),
-            cause: cause.to_string().into(),
-        };
-        let DatabaseOptions { durability, cache_bytes } = options;
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(None)
-            .mode(sled::Mode::HighThroughput);
-        let db = config.open().map_err(|e| fail(&e))?;
-        let all = Keyspace::ALL
-            .iter()
-            .map(|keyspace| db.open_tree(keyspace.name()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| fail(&e))?;
-        let trees = Arc::new(Trees { db, all });
-        let meta = trees.get(Keyspace::Meta);
-        let remote_id = if let Some(bytes) = meta.get(REMOTE_ID).map_err(|e| fail(&e))? {
-            RemoteId::from_slice(&bytes).ok_or_else(|| fail(&"the remote id is malformed"))?
-        } else {
-            let id = RemoteId::random();
-            meta.insert(REMOTE_ID, id.as_bytes()).map_err(|e| fail(&e))?;
-            id
-        };
-        let committer = commit::start(path, trees.clone(), durability).map_err(|e| fail(&e))?;
-        Ok(Self { inner: Arc::new(Inner { trees, remote_id, committer }) })
+        Self::open_with(path, options, None)
+    }
+
+    /// As [`Database::open`], with faults for tests.
+    pub(crate) fn open_with(
+        path: &Path,
+        options: DatabaseOptions,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Result<Self, OpenError> {
+        let files = Files::open(path, options.ballast_bytes)?;
+        let (trees, remote_id) = trees::open_first(&files, &options)?;
+        let shared = Arc::new(Shared::new(files, options, faults, trees));
+        let thread = commit::start(shared.clone()).map_err(|e| OpenError::unavailable(path, &e))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { owner: Arc::new(Owner { shared, remote_id, thread }) })
     }
 
     /// This server's own id, made with the data directory.
     pub fn remote_id(&self) -> RemoteId {
-        self.inner.remote_id
+        self.owner.remote_id
     }
 
-    /// A tree to read. Blocks for a moment while the database is being reopened, then fails.
+    /// A tree to read. While the database is being reopened this blocks, for two seconds at most, and then fails.
     pub fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
-        Ok(Tree { trees: self.inner.trees.clone(), keyspace })
+        self.owner.shared.tree(keyspace)
     }
 
-    /// Queues `ops` and resolves once it is durable, or once that failed. It is stored whole or not at all.
+    /// Queues `ops` and resolves once they are durable, or once that failed. They are stored whole or not at all.
     ///
     /// Commits become durable in the order of these calls; whatever is queued together, by anyone, shares one sync.
     /// Queueing happens within the call; a dropped future takes nothing back. A value above [`VALUE_BYTES_MAX`] is
@@ -152,22 +154,53 @@ impl Database {
         ops: Ops,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
         let longest = ops.value_bytes_longest();
-        let answer = if longest > VALUE_BYTES_MAX {
-            Err(format!("a value of {longest} bytes, {VALUE_BYTES_MAX} are the most"))
+        let (answer, receiver) = tokio::sync::oneshot::channel();
+        if longest > VALUE_BYTES_MAX {
+            let refusal = format!("a value of {longest} bytes, {VALUE_BYTES_MAX} are the most");
+            // The receiver is at hand: this cannot fail.
+            let _ = answer.send(Err(AppendError::Definite(refusal.into())));
         } else {
-            Ok(self.inner.committer.commit(keyspace, ops))
-        };
+            self.owner.shared.enqueue(Job::Ops { keyspace, ops, answer });
+        }
         async move {
-            let answer = answer.map_err(|refusal| AppendError::Definite(refusal.into()))?;
-            answer.await.unwrap_or_else(|_| {
+            receiver.await.unwrap_or_else(|_| {
                 Err(AppendError::Indefinite("the commit thread ended before it answered".into()))
             })
         }
     }
 
+    /// Whether commits are taken: `Err` says why not.
+    pub fn ready(&self) -> Result<(), StorageError> {
+        self.owner.shared.ready()
+    }
+
     /// Waits for what is queued and closes the files. Later commits are refused, later reads fail. Blocks on disk.
     pub fn close(&self) -> Result<(), StorageError> {
-        self.inner.committer.close()
+        self.owner.close()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+}
+
+impl Owner {
+    fn close(&self) -> Result<(), StorageError> {
+        self.shared.refuse_from_now_on("the database is closed");
+        match self.thread.lock().take() {
+            Some(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(StorageError::unavailable("the commit thread panicked"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            log::error!("closing the database: {error}");
+        }
     }
 }
 
@@ -188,10 +221,14 @@ mod tests {
         ops
     }
 
+    fn open(directory: &tempfile::TempDir) -> Database {
+        Database::open(directory.path(), DatabaseOptions::default()).expect("open")
+    }
+
     #[test]
     fn a_commit_is_there_after_reopening() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let database = open(&directory);
         let first = database.commit(Keyspace::Registry, one("a", "1"));
         let second = database.commit(Keyspace::Registry, one("a", "2"));
         let other = database.commit(Keyspace::Journal, one("a", "3"));
@@ -202,7 +239,7 @@ mod tests {
         database.close().expect("closed");
         drop(database);
 
-        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let database = open(&directory);
         assert_eq!(database.remote_id(), remote_id);
         let read = |keyspace| database.tree(keyspace).expect("a tree").get("a").expect("a read");
         assert_eq!(read(Keyspace::Registry).as_deref(), Some(&b"2"[..]));
@@ -210,18 +247,44 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_database_refuses_commits() {
+    fn a_closed_database_refuses_commits_and_reads() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let database = open(&directory);
         database.close().expect("closed");
         let answer = database.commit(Keyspace::Registry, one("a", "1")).now_or_never();
         assert!(matches!(answer, Some(Err(AppendError::Definite(_)))));
+        assert!(database.tree(Keyspace::Registry).is_err());
+        assert!(database.ready().is_err());
+    }
+
+    #[test]
+    fn what_was_queued_is_stored_before_closing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory);
+        let commit = database.commit(Keyspace::Registry, one("a", "1"));
+        drop(database);
+        assert!(matches!(commit.now_or_never(), Some(Ok(()))));
+        let database = open(&directory);
+        let tree = database.tree(Keyspace::Registry).expect("a tree");
+        assert_eq!(tree.get("a").expect("a read").as_deref(), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn interval_commits_are_there_after_closing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let durability = Durability::Interval(Duration::from_secs(3_600));
+        let options = DatabaseOptions { durability, ..DatabaseOptions::default() };
+        let database = Database::open(directory.path(), options).expect("open");
+        wait(database.commit(Keyspace::Registry, one("a", "1"))).expect("applied");
+        drop(database);
+        let tree = open(&directory).tree(Keyspace::Registry).expect("a tree");
+        assert_eq!(tree.get("a").expect("a read").as_deref(), Some(&b"1"[..]));
     }
 
     #[test]
     fn an_outsized_value_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let database = open(&directory);
         let value = "x".repeat(VALUE_BYTES_MAX + 1);
         let answer = wait(database.commit(Keyspace::Registry, one("a", &value)));
         assert!(matches!(answer, Err(AppendError::Definite(_))));

@@ -1,13 +1,30 @@
-//! Everything that persists, on sled.
+//! Everything that persists, on sled. `docs/FORMAT.md` has the bytes.
 //!
-//! Keeps: one owner of the files ([`Database`]), one thread that commits for everybody, so that all who write at
-//! the same time share one sync. Leaves out: what the keys of other rooms mean (`services`, `processing`).
+//! Keeps: one owner of the files ([`Database`]); one thread that commits for everybody, so that all who write at the
+//! same time share one sync; after a failed write, nothing more until sled was opened again from disk. Leaves out:
+//! what the keys of other rooms mean (`services`, `processing`).
 
+mod arena;
 mod commit;
 mod database;
+mod dedup;
+mod files;
+mod key;
 mod keyspace;
+mod log;
 mod ops;
+mod recovery;
+mod shared;
+mod steps;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod trees;
+mod value;
+mod watch;
 
-pub use database::{Database, DatabaseOptions, Durability, OpenError, Tree};
+pub use database::{Database, DatabaseOptions, Durability, OpenError};
 pub use keyspace::Keyspace;
 pub use ops::{Ops, VALUE_BYTES_MAX};
+pub use storage::SledStorage;
+pub use trees::Tree;

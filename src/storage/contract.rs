@@ -1,0 +1,344 @@
+//! What every [`Storage`] must do: one suite, run against each implementation by [`contract_tests!`].
+//!
+//! A test gets a [`Subject`], which can be closed and opened again as often as the test likes.
+
+use futures_util::FutureExt;
+
+use super::{AppendError, Storage, StoreLog};
+use crate::model::limits::SEGMENT_BYTES_TARGET;
+use crate::model::{
+    Batch, EntryId, EntryRef, Origin, PublicKey, Segment, SegmentBuilder, Sequence, StoreId,
+};
+
+/// A storage under test.
+pub(crate) trait Subject {
+    /// The storage as it is open now.
+    fn storage(&self) -> &dyn Storage;
+
+    /// Closes it and opens it again, if it outlives that.
+    fn reopen(&mut self);
+}
+
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+pub(crate) fn store(name: &str) -> StoreId {
+    StoreId::new(name).expect("a name")
+}
+
+pub(crate) fn ids(count: usize) -> Vec<EntryId> {
+    (0..count).map(|_| EntryId::now()).collect()
+}
+
+pub(crate) fn client(key: &str) -> Origin {
+    Origin::Client(PublicKey::new(key).expect("a key"))
+}
+
+/// Entries with these ids, from `first` on; their payloads are `bytes` long and differ.
+pub(crate) fn segments(
+    first: Sequence,
+    ids: &[EntryId],
+    bytes: usize,
+    origin: &Origin,
+) -> Vec<Segment> {
+    let mut builder = SegmentBuilder::new(first);
+    for id in ids {
+        let payload: Vec<u8> = id.as_bytes().iter().copied().cycle().take(bytes).collect();
+        let entry = EntryRef { id: *id, event: "Noted", primary_key: "n1", payload: &payload };
+        builder.push(Batch::from_entries([entry]).record(0).expect("a slot"), origin);
+    }
+    builder.finish()
+}
+
+/// Appends entries with these ids behind the head, and waits.
+pub(crate) fn append(log: &dyn StoreLog, ids: &[EntryId], bytes: usize) -> Vec<Segment> {
+    let appended = segments(log.head().next(), ids, bytes, &client("alice"));
+    wait(log.append(appended.clone())).expect("appended");
+    appended
+}
+
+/// All ids of the log in order; checks that sequences have no gap.
+pub(crate) fn all_ids(log: &dyn StoreLog) -> Vec<EntryId> {
+    read_all(log, 1 << 20).iter().flat_map(Segment::ids).map(|(_, id)| id).collect()
+}
+
+/// All segments of the log, read in steps of `bytes_max`.
+pub(crate) fn read_all(log: &dyn StoreLog, bytes_max: usize) -> Vec<Segment> {
+    let mut all: Vec<Segment> = Vec::new();
+    let mut next = Sequence::FIRST;
+    while next <= log.head() {
+        let read = log.read(next, bytes_max).expect("a read");
+        assert!(!read.is_empty(), "nothing at {next}, the head is {}", log.head());
+        for (n, segment) in read.into_iter().enumerate() {
+            // Entries that were read before can be in one segment with the next ones by now.
+            let follows = segment.first() == next || (n == 0 && segment.first() < next);
+            assert!(follows, "{} instead of {next}", segment.first());
+            next = segment.last().next();
+            all.push(segment);
+        }
+    }
+    assert!(next <= log.head().next(), "read beyond the head");
+    all
+}
+
+pub(crate) fn an_empty_store_has_nothing(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    assert_eq!(log.head(), Sequence::ZERO);
+    assert_eq!(log.bytes(), 0);
+    assert!(log.read(Sequence::FIRST, 1_000).expect("a read").is_empty());
+    assert_eq!(log.probe(&ids(2)), Some(vec![None, None]));
+    assert_eq!(log.lookup(&ids(2)).expect("a lookup"), [None, None]);
+    assert!(subject.storage().stores().expect("stores").is_empty());
+    assert!(matches!(log.append(Vec::new()).now_or_never(), Some(Ok(()))));
+    assert!(subject.storage().ready().is_ok());
+}
+
+pub(crate) fn what_was_appended_is_read(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let batches = [ids(1), ids(3), ids(1_000), ids(1), ids(2)];
+    let mut expected: Vec<(Sequence, EntryId, Origin)> = Vec::new();
+    let mut bytes = 0;
+    for (n, batch) in batches.iter().enumerate() {
+        let origin = [client("alice"), Origin::Server { run_handlers: n == 1 }][n % 2].clone();
+        let appended = segments(log.head().next(), batch, 100, &origin);
+        bytes += appended.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
+        wait(log.append(appended)).expect("appended");
+        for id in batch {
+            let next = expected.last().map_or(Sequence::FIRST, |(last, ..)| last.next());
+            expected.push((next, *id, origin.clone()));
+        }
+        assert_eq!(log.head(), expected.last().expect("some").0);
+    }
+    for _ in 0..2 {
+        let log = subject.storage().open(&store("a")).expect("open");
+        for bytes_max in [0, 10_000, usize::MAX] {
+            let segments = read_all(&*log, bytes_max);
+            let read: Vec<_> = segments
+                .iter()
+                .flat_map(|segment| segment.iter().zip(segment.origin_of_each()))
+                .map(|((sequence, entry), origin)| {
+                    assert!(entry.payload.starts_with(entry.id.as_bytes()));
+                    (sequence, entry.id, origin.clone())
+                })
+                .collect();
+            assert_eq!(read, expected);
+        }
+        assert_eq!(log.bytes(), bytes);
+        subject.reopen();
+    }
+}
+
+pub(crate) fn a_read_may_begin_anywhere_and_is_bounded(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let batch = ids(2_000);
+    append(&*log, &batch, 100);
+    for from in [1_u64, 2, 700, 1_999, 2_000] {
+        let from = Sequence::new(from).expect("a sequence");
+        let one = log.read(from, 0).expect("a read");
+        assert_eq!(one.len(), 1);
+        assert!(one[0].first() <= from && from <= one[0].last());
+        let bytes_max = SEGMENT_BYTES_TARGET * 3;
+        let some = log.read(from, bytes_max).expect("a read");
+        let bytes = |read: &[Segment]| read.iter().map(|one| one.records().len()).sum::<usize>();
+        let [before @ .., _] = &some[..] else { panic!("nothing read") };
+        assert!(bytes(before) < bytes_max.max(1));
+        assert!(some.last().expect("some").last() == log.head() || bytes(&some) >= bytes_max);
+    }
+    assert!(log.read(log.head().next(), 1_000).expect("a read").is_empty());
+    assert!(log.read(Sequence::MAX, 1_000).expect("a read").is_empty());
+}
+
+pub(crate) fn ids_are_known_from_the_call_on(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let batch = ids(3);
+    let pending = log.append(segments(Sequence::FIRST, &batch, 10, &client("alice")));
+    let asked = [batch[2], EntryId::now(), batch[0]];
+    let expected = vec![Some(Sequence::FIRST.plus(2)), None, Some(Sequence::FIRST)];
+    assert_eq!(log.probe(&asked), Some(expected.clone()));
+    assert_eq!(log.lookup(&asked).expect("a lookup"), expected);
+    wait(pending).expect("appended");
+    assert_eq!(log.probe(&asked), Some(expected.clone()));
+    subject.reopen();
+    let log = subject.storage().open(&store("a")).expect("open");
+    assert_eq!(log.lookup(&asked).expect("a lookup"), expected);
+    let other = subject.storage().open(&store("b")).expect("open");
+    assert_eq!(other.lookup(&asked).expect("a lookup"), [None; 3], "ids are per store");
+}
+
+pub(crate) fn old_ids_are_found_and_fresh_ones_need_no_disk(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let early = ids(10);
+    let batch = ids(30_000);
+    for part in batch.chunks(7_001) {
+        append(&*log, part, 20);
+    }
+    for _ in 0..2 {
+        let log = subject.storage().open(&store("a")).expect("open");
+        let expected: Vec<_> = (0..30_000).map(|n| Some(Sequence::FIRST.plus(n))).collect();
+        assert_eq!(log.lookup(&batch).expect("a lookup"), expected);
+        let backwards: Vec<EntryId> = batch.iter().rev().copied().collect();
+        let found = log.lookup(&backwards).expect("a lookup");
+        assert!(found.iter().rev().eq(expected.iter()));
+        assert_eq!(log.probe(&ids(1_000)), Some(vec![None; 1_000]));
+        assert_eq!(log.lookup(&early).expect("a lookup"), [None; 10]);
+        subject.reopen();
+    }
+}
+
+pub(crate) fn appends_may_be_queued_behind_each_other(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let batches: Vec<Vec<EntryId>> = (1..60).map(|n| ids(n % 7 + 1)).collect();
+    let mut first = Sequence::FIRST;
+    let mut pending = Vec::new();
+    for batch in &batches {
+        pending.push(log.append(segments(first, batch, 50, &client("alice"))));
+        first = first.plus(batch.len() as u64);
+    }
+    let mut least = Sequence::ZERO;
+    for (append, batch) in pending.into_iter().zip(&batches) {
+        wait(append).expect("appended");
+        least = least.plus(batch.len() as u64);
+        assert!(log.head() >= least);
+    }
+    subject.reopen();
+    let log = subject.storage().open(&store("a")).expect("open");
+    assert_eq!(all_ids(&*log), batches.concat());
+}
+
+pub(crate) fn a_dropped_append_is_not_taken_back(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let batch = ids(2);
+    drop(log.append(segments(Sequence::FIRST, &batch, 10, &client("alice"))));
+    let again = subject.storage().open(&store("a")).expect("open");
+    assert_eq!(again.head().get(), 2, "opening waits for what was queued");
+    assert_eq!(all_ids(&*again), batch);
+}
+
+pub(crate) fn what_does_not_follow_is_refused(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    append(&*log, &ids(3), 10);
+    let refused = |first: u64| {
+        let first = Sequence::new(first).expect("a sequence");
+        let answer = wait(log.append(segments(first, &ids(1), 10, &client("alice"))));
+        assert!(matches!(answer, Err(AppendError::Definite(_))), "{first}: {answer:?}");
+    };
+    [1, 3, 5].into_iter().for_each(refused);
+    let mut gap = segments(Sequence::FIRST.plus(3), &ids(1), 10, &client("alice"));
+    gap.extend(segments(Sequence::FIRST.plus(5), &ids(1), 10, &client("alice")));
+    assert!(matches!(wait(log.append(gap)), Err(AppendError::Definite(_))));
+    assert_eq!(log.head().get(), 3);
+    append(&*log, &ids(1), 10);
+    assert_eq!(log.head().get(), 4);
+}
+
+pub(crate) fn an_earlier_log_refuses_appends_and_still_reads(subject: &mut dyn Subject) {
+    let earlier = subject.storage().open(&store("a")).expect("open");
+    let first = ids(5);
+    append(&*earlier, &first, 10);
+    let later = subject.storage().open(&store("a")).expect("open");
+    let refused =
+        wait(earlier.append(segments(Sequence::FIRST.plus(5), &ids(1), 10, &client("a"))));
+    assert!(matches!(refused, Err(AppendError::Definite(_))));
+    let second = ids(5);
+    append(&*later, &second, 10);
+    assert_eq!(all_ids(&*later), [first.clone(), second].concat());
+    assert_eq!(all_ids(&*earlier)[..5], first);
+}
+
+pub(crate) fn stores_are_listed_once_they_have_entries(subject: &mut dyn Subject) {
+    let long = "x".repeat(256);
+    let names = ["b", "a", "ä", &long, "b/c"];
+    let mut sorted = Vec::new();
+    let mut kept = Vec::new();
+    for (count, name) in (1_u64..).zip(names) {
+        let log = subject.storage().open(&store(name)).expect("open");
+        append(&*log, &ids(count as usize), 10);
+        sorted.push((store(name), Sequence::new(count).expect("a sequence")));
+        kept.extend((count % 2 == 0).then_some(log));
+    }
+    subject.storage().open(&store("empty")).expect("open");
+    sorted.sort();
+    assert_eq!(subject.storage().stores().expect("stores"), sorted);
+    let last = sorted.pop().expect("some");
+    let kept_log = subject.storage().open(&last.0).expect("open");
+    append(&*kept_log, &ids(3), 10);
+    sorted.push((last.0, last.1.plus(3)));
+    assert_eq!(subject.storage().stores().expect("stores"), sorted);
+    drop(kept);
+    subject.reopen();
+    assert_eq!(subject.storage().stores().expect("stores"), sorted);
+}
+
+pub(crate) fn stores_do_not_mix(subject: &mut dyn Subject) {
+    let names = ["a", "b", "c"].map(store);
+    let logs: Vec<_> =
+        names.iter().map(|name| subject.storage().open(name).expect("open")).collect();
+    let mut expected = vec![Vec::new(); 3];
+    for round in 0..40 {
+        for (log, expected) in logs.iter().zip(&mut expected) {
+            let batch = ids(round % 5 + 1);
+            append(&**log, &batch, 60);
+            expected.extend(batch);
+        }
+    }
+    subject.reopen();
+    for (name, expected) in names.iter().zip(&expected) {
+        let log = subject.storage().open(name).expect("open");
+        assert_eq!(all_ids(&*log), *expected);
+    }
+}
+
+pub(crate) fn large_payloads_are_kept(subject: &mut dyn Subject) {
+    let log = subject.storage().open(&store("a")).expect("open");
+    let mut expected = Vec::new();
+    for bytes in [100, 60_000, 59_900, 200_000, 16 << 20, 10] {
+        expected.extend(append(&*log, &ids(2), bytes));
+    }
+    for _ in 0..2 {
+        let log = subject.storage().open(&store("a")).expect("open");
+        let read = read_all(&*log, 1 << 20);
+        let entries = read.iter().flat_map(Segment::iter);
+        assert!(entries.eq(expected.iter().flat_map(Segment::iter)));
+        subject.reopen();
+    }
+}
+
+pub(crate) fn the_remote_id_stays(subject: &mut dyn Subject) {
+    let id = subject.storage().remote_id();
+    subject.reopen();
+    assert_eq!(subject.storage().remote_id(), id);
+}
+
+/// Runs the suite against the subjects that `$subject` makes.
+macro_rules! contract_tests {
+    ($subject:expr) => {
+        $crate::storage::contract::contract_tests!(
+            $subject;
+            an_empty_store_has_nothing,
+            what_was_appended_is_read,
+            a_read_may_begin_anywhere_and_is_bounded,
+            ids_are_known_from_the_call_on,
+            old_ids_are_found_and_fresh_ones_need_no_disk,
+            appends_may_be_queued_behind_each_other,
+            a_dropped_append_is_not_taken_back,
+            what_does_not_follow_is_refused,
+            an_earlier_log_refuses_appends_and_still_reads,
+            stores_are_listed_once_they_have_entries,
+            stores_do_not_mix,
+            large_payloads_are_kept,
+            the_remote_id_stays,
+        );
+    };
+    ($subject:expr; $($test:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::storage::contract::$test(&mut $subject);
+            }
+        )*
+    };
+}
+
+pub(crate) use contract_tests;

@@ -1,0 +1,279 @@
+//! What is in a data directory besides the database itself.
+//!
+//! ```text
+//! format    which format the directory has
+//! lock      held by the process that has it open
+//! ballast   bytes that are given back when the disk is full
+//! probe     written to find out whether the disk works again
+//! sled/     the database
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::database::OpenError;
+
+const FORMAT: &str = "eventlog-server data directory, format 1\n";
+const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+
+/// Less than so much free space, in bytes, counts as a full disk: sled's log grows by some MiB at a time.
+const ROOM_BYTES_MIN: u64 = 16 << 20;
+
+/// A data directory that this process holds the lock of.
+pub(super) struct Files {
+    directory: PathBuf,
+    ballast_bytes: u64,
+    /// Unlocked when it is closed.
+    lock: Mutex<Option<File>>,
+}
+
+impl Files {
+    /// Makes the directory if there is none, checks its format and takes the lock.
+    pub(super) fn open(directory: &Path, ballast_bytes: u64) -> Result<Self, OpenError> {
+        let path = || directory.to_owned();
+        let failed = |error: io::Error| OpenError::unavailable(directory, &error);
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let foreign = !is_ours(directory).map_err(failed)?;
+        if foreign {
+            return Err(OpenError::Foreign { path: path() });
+        }
+        let lock = open_for_write(&directory.join(LOCK_FILE)).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            std::fs::TryLockError::WouldBlock => OpenError::InUse { path: path() },
+            std::fs::TryLockError::Error(error) => failed(error),
+        })?;
+        match std::fs::read_to_string(directory.join(FORMAT_FILE)) {
+            Ok(format) if format == FORMAT => {}
+            Ok(found) => return Err(OpenError::UnknownFormat { path: path(), found }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_format(directory).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(Self { directory: path(), ballast_bytes, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Lets others have the directory.
+    pub(super) fn unlock(&self) {
+        *self.lock.lock() = None;
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where sled has its files.
+    pub(super) fn database(&self) -> PathBuf {
+        self.directory.join("sled")
+    }
+
+    /// The file that sled writes its log to.
+    pub(super) fn database_log(&self) -> PathBuf {
+        self.database().join("db")
+    }
+
+    /// The folder where sled puts items that are too large for its log.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.database().join("blobs")
+    }
+
+    /// Writes a few bytes and syncs them: an error means that the disk does not take writes.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let path = self.directory.join("probe");
+        let mut file = open_for_write(&path)?;
+        file.write_all(&[0x5a; 4_096])?;
+        file.sync_all()
+    }
+
+    /// Makes what sled wrote durable; `log` is its log.
+    pub(super) fn sync_log(&self, log: &File) -> io::Result<()> {
+        // Only an item above a megabyte becomes a file of its own, and no commit takes one; but if there is one, the
+        // log alone is not all.
+        if std::fs::read_dir(self.blobs())?.next().is_some() {
+            self.sync_blobs()?;
+        }
+        log.sync_data()
+    }
+
+    fn sync_blobs(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(File::open(&self.directory)?)?;
+        #[cfg(not(target_os = "linux"))]
+        for blob in std::fs::read_dir(self.blobs())? {
+            File::open(blob?.path())?.sync_all()?;
+        }
+        sync_folder(&self.blobs())
+    }
+
+    /// Syncs every file and folder by name: what was created or renamed while opening is there after a power cut.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.database())? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        sync_folder(&self.database())?;
+        sync_folder(&self.directory)
+    }
+
+    /// Forgets what the page cache holds of sled's log, so that what is read next is what the disk has.
+    ///
+    /// After a failed sync the kernel takes the pages for clean: they show what never reached the disk.
+    pub(super) fn forget_cached(&self) -> io::Result<()> {
+        let file = match open_existing(&self.database_log()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        // Pages that are still dirty are not forgotten.
+        file.sync_all()?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    /// Gives the ballast back to the file system.
+    pub(super) fn drop_ballast(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.ballast()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.and_then(|()| sync_folder(&self.directory)),
+        }
+    }
+
+    /// Makes the ballast again if it is gone, or as much of it as there is room for.
+    pub(super) fn make_ballast(&self) -> io::Result<()> {
+        if self.ballast_bytes == 0 || self.ballast().try_exists()? {
+            return Ok(());
+        }
+        let mut bytes = self.ballast_bytes;
+        loop {
+            let reserved = open_for_write(&self.ballast()).and_then(|file| reserve(&file, bytes));
+            match reserved {
+                Err(error) if is_full(&error) && bytes > self.ballast_bytes / 8 => bytes /= 2,
+                Err(error) => return self.drop_ballast().and(Err(error)),
+                Ok(()) => return sync_folder(&self.directory),
+            }
+            self.drop_ballast()?;
+        }
+    }
+
+    /// Whether there is room for some more writes.
+    pub(super) fn has_room(&self) -> io::Result<bool> {
+        let space = rustix::fs::statvfs(&self.directory)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize) >= ROOM_BYTES_MIN)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.directory.join("ballast")
+    }
+}
+
+/// Whether `directory` has a format file, or nothing that anybody else put there.
+fn is_ours(directory: &Path) -> io::Result<bool> {
+    if directory.join(FORMAT_FILE).try_exists()? {
+        return Ok(true);
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        // What was left behind by a process that ended before it wrote the format; and what `mkfs` makes.
+        let known = [LOCK_FILE, "format.new", "lost+found"];
+        if !known.iter().any(|known| *name == **known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn write_format(directory: &Path) -> io::Result<()> {
+    let new = directory.join("format.new");
+    let mut file = open_for_write(&new)?;
+    file.write_all(FORMAT.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(new, directory.join(FORMAT_FILE))?;
+    sync_folder(directory)
+}
+
+/// Has the file system set `bytes` bytes aside for `file`.
+fn reserve(mut file: &File, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        // Not every file system can.
+        Err(rustix::io::Errno::OPNOTSUPP) => {}
+        reserved => return Ok(reserved?),
+    }
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let len = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..len as usize])?;
+        left -= len;
+    }
+    Ok(())
+}
+
+/// Whether the disk had no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn open_for_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).open(path)
+}
+
+fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    // Elsewhere folders cannot be opened, or need no sync.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_opening_is_told_that_it_is_in_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = Files::open(directory.path(), 0).expect("free");
+        assert!(matches!(Files::open(directory.path(), 0), Err(OpenError::InUse { .. })));
+        drop(files);
+        assert!(Files::open(directory.path(), 0).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(
+            directory.path().join("format"),
+            "eventlog-server data directory, format 2\n",
+        )
+        .expect("written");
+        let Err(error) = Files::open(directory.path(), 0) else { panic!("opened") };
+        assert!(matches!(error, OpenError::UnknownFormat { .. }));
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("letter"), "dear").expect("written");
+        assert!(matches!(Files::open(directory.path(), 0), Err(OpenError::Foreign { .. })));
+        assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 1);
+    }
+
+    #[test]
+    fn ballast_comes_and_goes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = Files::open(directory.path(), 1 << 20).expect("free");
+        let ballast = directory.path().join("ballast");
+        files.make_ballast().expect("room");
+        assert_eq!(ballast.metadata().expect("a file").len(), 1 << 20);
+        files.drop_ballast().expect("removed");
+        files.drop_ballast().expect("nothing to remove");
+        assert!(!ballast.exists());
+        files.probe().expect("a disk");
+    }
+}

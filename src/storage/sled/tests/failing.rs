@@ -1,0 +1,290 @@
+//! A disk that fails: at every step, once and from then on, done or not done.
+//!
+//! What must hold: whatever was answered well is there, whole and in order, on this log and on later ones; whatever
+//! was shown stays; a failed append is stored whole or not at all; once the disk works, so does everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::model::{EntryId, Sequence};
+use crate::storage::contract::{all_ids, append, client, ids, segments, store, wait};
+use crate::storage::sled::steps::{Fault, Faults, Step};
+use crate::storage::sled::{Database, DatabaseOptions, Durability, Keyspace, Ops, SledStorage};
+use crate::storage::{AppendError, Storage, StorageError, StoreLog};
+
+/// Fails a step when it comes for the so-manieth time, and then so often.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    step: Step,
+    nth: usize,
+    times: usize,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct Planned {
+    plan: Mutex<Option<Plan>>,
+    seen: AtomicUsize,
+}
+
+impl Planned {
+    fn set(&self, plan: Option<Plan>) {
+        self.seen.store(0, Ordering::SeqCst);
+        *self.plan.lock() = plan;
+    }
+}
+
+impl Faults for Planned {
+    fn fault(&self, step: Step) -> Fault {
+        let plan = self.plan.lock();
+        let Some(plan) = plan.as_ref().filter(|plan| plan.step == step) else { return Fault::None };
+        let seen = self.seen.fetch_add(1, Ordering::SeqCst);
+        if (plan.nth..plan.nth.saturating_add(plan.times)).contains(&seen) {
+            plan.fault
+        } else {
+            Fault::None
+        }
+    }
+}
+
+struct Failing {
+    faults: Arc<Planned>,
+    storage: SledStorage,
+    directory: tempfile::TempDir,
+}
+
+impl Failing {
+    fn new(durability: Durability) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let faults = Arc::new(Planned::default());
+        let options = DatabaseOptions { durability, ballast_bytes: 0, ..Default::default() };
+        let database = Database::open_with(directory.path(), options, Some(faults.clone()));
+        Self { faults, storage: SledStorage::new(database.expect("open")), directory }
+    }
+
+    /// The log of `name`, as soon as the storage can open it.
+    fn open(&self, name: &str) -> Arc<dyn StoreLog> {
+        soon(|| self.storage.open(&store(name)).ok())
+    }
+
+    fn wait_until_ready(&self) {
+        soon(|| self.storage.ready().ok());
+    }
+
+    /// Without faults, from what is on disk alone.
+    fn reopen_afresh(self) -> (SledStorage, tempfile::TempDir) {
+        let Self { storage, directory, .. } = self;
+        // Closing may fail: the disk did.
+        let _ = storage.database.close();
+        drop(storage);
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        (SledStorage::new(database), directory)
+    }
+}
+
+fn soon<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attempt() {
+            Some(done) => return done,
+            None if Instant::now() > deadline => panic!("not within a minute"),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// What is known of a store from the answers that its writer got.
+#[derive(Default)]
+struct Writer {
+    /// In the store for certain, in this order.
+    stored: Vec<EntryId>,
+}
+
+impl Writer {
+    /// Writes batches for a while; after a failure it opens the log again and finds out what became of the batch.
+    fn write(&mut self, failing: &Failing, name: &str, batches: usize) {
+        let mut log = failing.open(name);
+        self.check(&*log);
+        for n in 0..batches {
+            let batch = ids(n % 4 * 70 + 1);
+            let more = segments(log.head().next(), &batch, 100, &client("alice"));
+            match wait(log.append(more)) {
+                Ok(()) => self.stored.extend(&batch),
+                Err(error) => {
+                    self.check(&*log);
+                    assert!(self.refuses(&*log), "a log whose append failed is dead");
+                    log = failing.open(name);
+                    let stored = log.head().get() as usize != self.stored.len();
+                    assert!(!stored || matches!(error, AppendError::Indefinite(_)), "{error}");
+                    if stored {
+                        self.stored.extend(&batch);
+                    }
+                }
+            }
+            self.check(&*log);
+        }
+    }
+
+    fn refuses(&self, log: &dyn StoreLog) -> bool {
+        let next = Sequence::new(self.stored.len() as u64 + 1).expect("a sequence");
+        let answer = wait(log.append(segments(next, &ids(1), 1, &client("alice"))));
+        matches!(answer, Err(AppendError::Definite(_)))
+    }
+
+    fn check(&self, log: &dyn StoreLog) {
+        assert_eq!(log.head().get() as usize, self.stored.len());
+        let shown = soon(|| match log.read(Sequence::FIRST, usize::MAX) {
+            Ok(shown) => Some(shown),
+            // Shown or not, while sled is opened again: but never something else.
+            Err(StorageError::Unavailable(_)) => None,
+            Err(error @ StorageError::Corrupt(_)) => panic!("{error}"),
+        });
+        let shown = shown.iter().flat_map(crate::model::Segment::ids).map(|(_, id)| id);
+        assert!(shown.eq(self.stored.iter().copied()));
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_loses_and_invents_nothing() {
+    for step in [Step::Place, Step::Apply, Step::Flush, Step::Sync] {
+        for fault in [Fault::NotDone, Fault::DoneAnyway] {
+            for times in [1, 3] {
+                let failing = Failing::new(Durability::Sync);
+                let mut writer = Writer::default();
+                writer.write(&failing, "a", 3);
+                for nth in [0, 2] {
+                    failing.faults.set(Some(Plan { step, nth, times, fault }));
+                    writer.write(&failing, "a", 6);
+                    assert!(failing.faults.seen.load(Ordering::SeqCst) > nth, "it did fail");
+                    failing.faults.set(None);
+                    failing.wait_until_ready();
+                }
+                writer.write(&failing, "a", 3);
+                let (storage, _directory) = failing.reopen_afresh();
+                writer.check(&*storage.open(&store("a")).expect("open"));
+            }
+        }
+    }
+}
+
+#[test]
+fn while_the_disk_fails_what_is_durable_is_read_and_nothing_is_taken() {
+    for step in [Step::Apply, Step::Flush, Step::Sync] {
+        let failing = Failing::new(Durability::Sync);
+        let mut writer = Writer::default();
+        writer.write(&failing, "a", 4);
+        let log = failing.open("a");
+        let other = failing.open("b");
+        // The disk does not work again either.
+        let plan = |step| Some(Plan { step, nth: 0, times: usize::MAX, fault: Fault::NotDone });
+        failing.faults.set(plan(step));
+        let failed = wait(log.append(segments(log.head().next(), &ids(3), 1, &client("alice"))));
+        failing.faults.set(plan(Step::Probe));
+        assert!(matches!(failed, Err(AppendError::Indefinite(_))), "{failed:?}");
+
+        let refused = wait(other.append(segments(Sequence::FIRST, &ids(1), 1, &client("alice"))));
+        assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
+        let commit = wait(failing.storage.database.commit(Keyspace::Registry, Ops::default()));
+        assert!(matches!(commit, Err(AppendError::Definite(_))), "{commit:?}");
+        assert!(failing.storage.ready().is_err());
+        for _ in 0..20 {
+            let shown = log.read(Sequence::FIRST, usize::MAX).expect("a read");
+            let count: usize = shown.iter().map(crate::model::Segment::len).sum();
+            assert_eq!(count, writer.stored.len());
+            assert_eq!(log.head().get() as usize, count);
+            log.lookup(&writer.stored).expect("a lookup");
+        }
+        failing.faults.set(None);
+        failing.wait_until_ready();
+        let again = failing.open("a");
+        assert!(again.head() >= log.head());
+        append(&*again, &ids(2), 10);
+        append(&*failing.open("b"), &ids(2), 10);
+    }
+}
+
+#[test]
+fn reopening_is_tried_until_it_works() {
+    for step in [Step::Probe, Step::Reopen] {
+        for fault in [Fault::NotDone, Fault::DoneAnyway] {
+            let failing = Failing::new(Durability::Sync);
+            let log = failing.open("a");
+            let batch = ids(3);
+            append(&*log, &batch, 10);
+            let fail_sync = Plan { step: Step::Sync, nth: 0, times: 1, fault: Fault::NotDone };
+            failing.faults.set(Some(fail_sync));
+            let failed = wait(log.append(segments(log.head().next(), &ids(1), 1, &client("a"))));
+            failing.faults.set(Some(Plan { step, nth: 0, times: 3, fault }));
+            assert!(failed.is_err());
+            failing.wait_until_ready();
+            assert!(failing.faults.seen.load(Ordering::SeqCst) > 3);
+            assert_eq!(all_ids(&*failing.open("a"))[..3], batch);
+            assert_eq!(all_ids(&*log), batch, "of what was durable when it died");
+        }
+    }
+}
+
+#[test]
+fn every_append_queued_behind_a_failed_one_fails() {
+    let failing = Failing::new(Durability::Sync);
+    let log = failing.open("a");
+    append(&*log, &ids(1), 10);
+    failing.faults.set(Some(Plan { step: Step::Sync, nth: 0, times: 1, fault: Fault::NotDone }));
+    let pending: Vec<_> = (0..50)
+        .map(|n| log.append(segments(Sequence::FIRST.plus(n + 1), &ids(1), 1, &client("a"))))
+        .collect();
+    for append in pending {
+        assert!(wait(append).is_err());
+    }
+    assert_eq!(log.head().get(), 1);
+}
+
+#[test]
+fn a_log_from_before_a_failure_is_dead_though_it_wrote_nothing() {
+    let failing = Failing::new(Durability::Sync);
+    let (idle, log) = (failing.open("idle"), failing.open("a"));
+    append(&*idle, &ids(2), 10);
+    failing.faults.set(Some(Plan { step: Step::Flush, nth: 0, times: 1, fault: Fault::NotDone }));
+    assert!(wait(log.append(segments(Sequence::FIRST, &ids(1), 1, &client("a")))).is_err());
+    failing.wait_until_ready();
+    let refused = wait(idle.append(segments(Sequence::FIRST.plus(2), &ids(1), 1, &client("a"))));
+    assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
+    append(&*failing.open("idle"), &ids(1), 10);
+}
+
+#[test]
+fn interval_writes_survive_a_failing_sync() {
+    let failing = Failing::new(Durability::Interval(Duration::from_millis(1)));
+    let log = failing.open("a");
+    append(&*log, &ids(2), 10);
+    failing.faults.set(Some(Plan { step: Step::Sync, nth: 0, times: 2, fault: Fault::NotDone }));
+    soon(|| failing.storage.ready().err());
+    failing.wait_until_ready();
+    append(&*failing.open("a"), &ids(2), 10);
+}
+
+#[test]
+fn closing_ends_the_wait_for_a_failing_disk() {
+    let failing = Failing::new(Durability::Sync);
+    let log = failing.open("a");
+    failing.faults.set(Some(Plan {
+        step: Step::Sync,
+        nth: 0,
+        times: usize::MAX,
+        fault: Fault::NotDone,
+    }));
+    assert!(wait(log.append(segments(Sequence::FIRST, &ids(1), 1, &client("a")))).is_err());
+    failing.faults.set(Some(Plan {
+        step: Step::Probe,
+        nth: 0,
+        times: usize::MAX,
+        fault: Fault::NotDone,
+    }));
+    assert!(failing.storage.database.close().is_err());
+    assert!(log.read(Sequence::FIRST, 1).expect("nothing to read").is_empty());
+    let (storage, _directory) = failing.reopen_afresh();
+    append(&*storage.open(&store("a")).expect("open"), &ids(1), 1);
+}

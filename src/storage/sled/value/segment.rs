@@ -1,0 +1,147 @@
+//! The record of a segment: how much it holds, and its body or where that lies.
+//!
+//! ```text
+//! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots
+//! count               uvarint, entries
+//! bytes before        uvarint, of the records of all earlier entries of the store
+//! bytes               uvarint, of the records of this segment
+//! slot                uvarint, the first one            (0x12 only)
+//! body length         uvarint, over all its slots       (0x12 only)
+//! body                the rest                          (0x11 only)
+//! ```
+
+use super::Malformed;
+use crate::model::{read_uvarint, write_uvarint};
+
+const INLINE: u8 = 0x11;
+const IN_SLOTS: u8 = 0x12;
+
+/// Head of a segment's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage::sled) struct SegmentRecord {
+    /// Number of entries, at least one.
+    pub(in crate::storage::sled) count: u32,
+    /// Bytes of the records of all earlier entries of the store.
+    pub(in crate::storage::sled) bytes_before: u64,
+    /// Bytes of its own records.
+    pub(in crate::storage::sled) bytes: u64,
+    /// Where its body is.
+    pub(in crate::storage::sled) place: Place,
+}
+
+/// Where the body of a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage::sled) enum Place {
+    /// In the record itself, so far from its start.
+    Inline {
+        /// Offset in bytes.
+        at: usize,
+    },
+    /// In consecutive slots, all full but the last.
+    Slots {
+        /// The first slot.
+        first: u64,
+        /// Length over all of them.
+        body_bytes: u64,
+    },
+}
+
+/// A record with `body` inside.
+pub(in crate::storage::sled) fn encode_inline(
+    count: u32,
+    bytes_before: u64,
+    bytes: u64,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + body.len());
+    head(&mut out, INLINE, count, bytes_before, bytes);
+    out.extend_from_slice(body);
+    out
+}
+
+/// A record that leads to `body_bytes` bytes in slots from `slot` on.
+pub(in crate::storage::sled) fn encode_in_slots(
+    count: u32,
+    bytes_before: u64,
+    bytes: u64,
+    slot: u64,
+    body_bytes: u64,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    head(&mut out, IN_SLOTS, count, bytes_before, bytes);
+    write_uvarint(&mut out, slot);
+    write_uvarint(&mut out, body_bytes);
+    out
+}
+
+fn head(out: &mut Vec<u8>, version: u8, count: u32, bytes_before: u64, bytes: u64) {
+    out.push(version);
+    write_uvarint(out, u64::from(count));
+    write_uvarint(out, bytes_before);
+    write_uvarint(out, bytes);
+}
+
+pub(in crate::storage::sled) fn decode(value: &[u8]) -> Result<SegmentRecord, Malformed> {
+    parse(value).ok_or(Malformed("segment record"))
+}
+
+fn parse(value: &[u8]) -> Option<SegmentRecord> {
+    let (version, mut rest) = value.split_first()?;
+    let count = u32::try_from(read_uvarint(&mut rest)?).ok().filter(|count| *count > 0)?;
+    let bytes_before = read_uvarint(&mut rest)?;
+    let bytes = read_uvarint(&mut rest)?;
+    let place = match *version {
+        INLINE => Place::Inline { at: value.len() - rest.len() },
+        IN_SLOTS => {
+            let first = read_uvarint(&mut rest)?;
+            let body_bytes = read_uvarint(&mut rest)?;
+            rest.is_empty().then_some(Place::Slots { first, body_bytes })?
+        }
+        _ => return None,
+    };
+    Some(SegmentRecord { count, bytes_before, bytes, place })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn records_round_trip(
+            count in 1..=u32::MAX, bytes_before: u64, bytes: u64, slot: u64, body: Vec<u8>,
+        ) {
+            let inline = encode_inline(count, bytes_before, bytes, &body);
+            let read = decode(&inline).expect("a record");
+            let Place::Inline { at } = read.place else { panic!("not inline") };
+            prop_assert_eq!(&inline[at..], &body[..]);
+            prop_assert_eq!((read.count, read.bytes_before, read.bytes), (count, bytes_before, bytes));
+
+            let body_bytes = body.len() as u64;
+            let outside = encode_in_slots(count, bytes_before, bytes, slot, body_bytes);
+            let place = Place::Slots { first: slot, body_bytes };
+            prop_assert_eq!(decode(&outside), Ok(SegmentRecord { count, bytes_before, bytes, place }));
+        }
+
+        #[test]
+        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x14) {
+            let value = [&[version], &value[..]].concat();
+            if let Ok(record) = decode(&value) {
+                prop_assert!(record.count > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_do_not_change() {
+        assert_eq!(encode_inline(2, 300, 5, b"body"), b"\x11\x02\xac\x02\x05body");
+        assert_eq!(encode_in_slots(2, 300, 5, 7, 40), b"\x12\x02\xac\x02\x05\x07\x28");
+        for malformed in
+            [&b""[..], b"\x11\x00\x00\x00", b"\x12\x02\x00\x05\x07\x28\x00", b"\x13\x01"]
+        {
+            assert!(decode(malformed).is_err());
+        }
+    }
+}
