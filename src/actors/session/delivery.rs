@@ -184,7 +184,12 @@ impl<W: Wire> Session<W> {
     fn poll_waiting(&mut self, cx: &mut Context<'_>) {
         let mut failed = Vec::new();
         for (id, sub) in &mut self.subscriptions {
-            match sub.poll_waiting(cx) {
+            let arrived = sub.poll_waiting(cx);
+            if matches!(arrived, Poll::Ready(Arrived::Page(_))) && sub.feed.feed().is_closed() {
+                // The next poll replaces the dead store, which had to wait for this page.
+                cx.waker().wake_by_ref();
+            }
+            match arrived {
                 Poll::Pending => {}
                 Poll::Ready(Arrived::Segments(segments)) => {
                     sub.page.extend(segments.into_iter().map(FeedSegment::new));
@@ -219,7 +224,9 @@ impl<W: Wire> Session<W> {
     fn replace_dead_stores(&mut self) {
         for sub in self.subscriptions.values_mut() {
             let dead = sub.feed.feed().is_closed();
-            if dead && !matches!(sub.waiting, Some(Waiting::Store(_))) {
+            // Not while a page of the backlog is made, or the rest of the backlog would be lost and served raw.
+            let busy = matches!(sub.waiting, Some(Waiting::Store(_) | Waiting::Backlog(_)));
+            if dead && !busy {
                 let store = sub.feed.feed().store().clone();
                 let open = subscribe_again(self.shared.registry.clone(), store, self.inbox.clone());
                 sub.waiting = Some(Waiting::Store(Box::pin(open)));

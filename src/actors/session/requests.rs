@@ -192,15 +192,16 @@ impl<W: Wire> Session<W> {
         self.shared.write_bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// What compactors make of what is there now; nothing if there is no compactor.
-    fn backlog(&self, store: &StoreHandle, start: Sequence) -> Option<Backlog> {
+    /// What compactors make of what is there from the first of these sequences to the second; nothing if there is no
+    /// compactor.
+    fn backlog(&self, store: &StoreHandle, span: (Sequence, Sequence)) -> Option<Backlog> {
         let compaction = &self.shared.compaction;
         if compaction.is_empty() {
             return None;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_millis = now.as_millis() as u64;
-        Some(compaction.backlog(store.feed.store(), store.feed.log(), start, now_millis))
+        Some(compaction.backlog(store.feed.store(), store.feed.log(), span, now_millis))
     }
 
     fn subscribe(&mut self, request: SubscribeRequest<W>, store: &StoreHandle) {
@@ -220,9 +221,10 @@ impl<W: Wire> Session<W> {
             self.wire.subscription_replaced(sub.tag, &mut self.out);
         }
         let id = self.core.subscribe(key, store.feed.store().clone(), start);
-        self.heads.push((id, store.feed.head()));
+        let head = store.feed.head();
+        self.heads.push((id, head));
         self.shared.metrics.subscriptions_open.inc();
-        let backlog = self.backlog(store, start);
+        let backlog = self.backlog(store, (start, head));
         self.subscriptions.insert(id, Subscription::new(tag, feed, backlog));
     }
 }

@@ -118,11 +118,11 @@ impl StoreProjection {
         Self { set, moments: Mutex::default(), kept: Mutex::new(kept) }
     }
 
-    /// The moment of a reader that begins now. While it is held, nothing is pruned that it needs, unless memory is
-    /// short. `head` is asked in here, so that moments of later callers are not earlier.
-    pub(super) fn begin(&self, now_millis: u64, head: impl FnOnce() -> Sequence) -> Arc<Moment> {
+    /// Takes in the moment of a reader that begins now. While it is held, nothing is pruned that the reader needs,
+    /// unless memory is short.
+    pub(super) fn begin(&self, moment: Moment) -> Arc<Moment> {
         let mut moments = self.moments.lock();
-        let moment = Arc::new(self.set.moment(now_millis, head()));
+        let moment = Arc::new(moment);
         moments.add(&moment);
         moments.latest = Some(moment.clone());
         moment

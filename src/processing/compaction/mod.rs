@@ -21,6 +21,7 @@ mod fill;
 mod kept;
 mod page;
 mod pattern;
+mod projected;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -39,8 +40,10 @@ pub use compactor::{Bucket, CompactionFailure, Replacements, Strategy};
 pub use page::Page;
 pub use pattern::EventPattern;
 
+use backlog::Source;
 use compactor::{Compactor, CompactorSet};
 use kept::{Budget, Stores};
+use projected::Projected;
 
 /// The compactors of a server, and what is kept for those who read old history. Cheap to clone; clones are one.
 #[derive(Clone, Debug)]
@@ -131,8 +134,8 @@ impl Compaction {
         self.shared.state.lock().set.compactors().is_empty()
     }
 
-    /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything: all that is
-    /// durable in `log`, the log of `store`. Does not block.
+    /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything: all up to `head`,
+    /// which must be durable in `log`, the log of `store`. Does not block.
     ///
     /// `now_millis` is the time in Unix milliseconds. Time does not go back: an earlier one than a reader had before
     /// counts as that one.
@@ -140,27 +143,22 @@ impl Compaction {
         &self,
         store: &StoreId,
         log: Arc<dyn StoreLog>,
-        start: Sequence,
+        (start, head): (Sequence, Sequence),
         now_millis: u64,
     ) -> Backlog {
         let before = self.shared.latest_millis.fetch_max(now_millis, Ordering::Relaxed);
-        let (set, projection) = {
-            let mut state = self.shared.state.lock();
-            let set = state.set.clone();
-            let projection = state.stores.get(store, &set, None);
-            (set, projection)
-        };
-        let moment = projection.begin(now_millis.max(before), || log.head());
-        Backlog {
-            shared: self.shared.clone(),
-            set,
-            store: store.clone(),
-            log,
-            moment,
-            position: start.max(Sequence::FIRST),
-            projection,
-            window: None,
-        }
+        let position = start.max(Sequence::FIRST);
+        let mut state = self.shared.state.lock();
+        let set = state.set.clone();
+        let looked_at = position <= head && !set.compactors().is_empty();
+        let projection = looked_at.then(|| state.stores.get(store, &set, None));
+        drop(state);
+        let projected = projection.map(|projection| {
+            let moment = projection.begin(set.moment(now_millis.max(before), head));
+            Projected::new(moment, projection)
+        });
+        let source = Source { shared: self.shared.clone(), set, store: store.clone(), log };
+        Backlog { source, head, position, projected }
     }
 }
 
@@ -173,6 +171,16 @@ impl State {
 }
 
 impl Shared {
+    /// How many bytes of replacements one store may keep.
+    fn records_max(&self) -> usize {
+        self.budget.bytes_max / 2
+    }
+
+    /// How many bytes the index of a single reader may take.
+    fn window_bytes(&self) -> usize {
+        self.budget.bytes_max / 16
+    }
+
     /// Whether memory is short even though stores that nobody reads just now were forgotten.
     fn is_short(&self) -> bool {
         self.budget.is_short() && {

@@ -8,6 +8,10 @@ fn with(limits: &Limits, event: &str, strategy: Strategy) -> (Compaction, Compac
     (compaction, guard.expect("the first"))
 }
 
+fn projected(backlog: &Backlog) -> &Projected {
+    backlog.projected.as_ref().expect("there is something old to read")
+}
+
 fn count(bucket: &Bucket<'_>, out: &mut Replacements) -> Result<(), CompactionFailure> {
     if let Some(entry) = bucket.entries.iter().find(|entry| entry.payload.is_empty()) {
         return Err(CompactionFailure::new(&entry.event, "it is empty"));
@@ -187,10 +191,12 @@ fn nothing_is_pruned_that_a_present_reader_needs() {
     let first = feed.backlog(&compaction, 0, 300);
     feed.append(0, "E", "a", b"");
     let second = feed.backlog(&compaction, 0, 600);
-    let projection = second.projection.clone();
-    assert_eq!(projection.floor(), *first.moment);
+    let projection = projected(&second).projection.clone();
+    assert_eq!(projection.floor(), *projected(&first).moment);
     drop(first);
-    assert_eq!(projection.floor(), *second.moment);
+    assert_eq!(projection.floor(), *projected(&second).moment);
+    let live = feed.backlog(&compaction, 3, 900);
+    assert!(live.projected.is_none(), "one that needs nothing old holds nothing");
 }
 
 #[test]
@@ -201,7 +207,7 @@ fn what_was_kept_is_not_read_again() {
     let first = feed.read(&compaction, (0, 1_000), 100);
     let unread = Feed::new().log;
     let mut again = feed.backlog(&compaction, 0, 1_000);
-    again.log = unread;
+    again.source.log = unread;
     assert_eq!(rest(&mut again, 100), first);
 }
 
@@ -213,15 +219,16 @@ fn a_reader_from_further_below_leaves_an_index_for_all() {
     let last = feed.read(&compaction, (999, 1_000), 100);
     assert_eq!(last.len(), 2);
     let base = |backlog: &Backlog| {
-        let kept = backlog.projection.kept.lock();
+        let kept = projected(backlog).projection.kept.lock();
         kept.index.as_ref().is_some_and(|index| !index.begins_behind(at(1)))
     };
     let mut reader = feed.backlog(&compaction, 500, 1_000);
-    assert!(!base(&reader), "the history below the first reader was not looked at");
+    let beside = feed.backlog(&compaction, 500, 1_000);
+    assert!(!base(&beside), "the history below the first reader was not looked at");
     assert_eq!(rest(&mut reader, 100).len(), 3);
-    assert!(base(&reader));
+    assert!(base(&beside));
     let mut again = feed.backlog(&compaction, 0, 1_000);
-    again.log = Feed::new().log;
+    again.source.log = Feed::new().log;
     assert_eq!(rest(&mut again, 100).len(), 3);
 }
 
@@ -231,9 +238,11 @@ fn a_record_that_comes_when_the_index_is_another_is_let_go() {
     let mut feed = Feed::new();
     feed.append(0, "E", "a", b"");
     let mut reader = feed.backlog(&compaction, 0, 1_000);
-    let generation = reader.projection.kept.lock().generation;
+    let beside = feed.backlog(&compaction, 0, 1_000);
+    let generation = projected(&beside).projection.kept.lock().generation;
     assert_eq!(rest(&mut reader, 100).len(), 1);
-    reader.keep(Some(generation), vec![(7, at(1), [0].into())]);
+    let late = vec![(7, at(1), [0].into())];
+    projected(&beside).keep(&compaction.shared, Some(generation), late);
 }
 
 #[test]

@@ -54,7 +54,8 @@ impl Feed {
     }
 
     pub(super) fn backlog(&self, compaction: &Compaction, start: u64, now: u64) -> Backlog {
-        compaction.backlog(&self.store, self.log.clone(), at(start), now)
+        let span = (at(start), self.log.head());
+        compaction.backlog(&self.store, self.log.clone(), span, now)
     }
 
     /// All that a reader is sent, in pages of about `bytes_max`.

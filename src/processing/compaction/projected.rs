@@ -1,0 +1,178 @@
+//! How compactors look at a feed at one moment: a page at a time.
+
+use std::sync::Arc;
+
+use super::backlog::Source;
+use super::kept::{Charge, Kept, StoreProjection};
+use super::page::{self, Page};
+use super::{Shared, answer, fill};
+use crate::core::projection::{Index, Members, Moment, Output, Plan, Progress};
+use crate::model::Sequence;
+use crate::storage::StorageError;
+
+/// Members of buckets that are read at once, in bytes of their records; more is read for a single bucket alone.
+const ASK_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
+
+/// A reader's moment, and the indexes it can be asked of.
+pub(super) struct Projected {
+    /// While it is held, nothing is pruned that this reader needs.
+    pub(super) moment: Arc<Moment>,
+    pub(super) projection: Arc<StoreProjection>,
+    /// An index of this reader alone, where the one for all does not fit into memory.
+    window: Option<(Index, Charge)>,
+}
+
+/// What a page is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) source: &'a Source,
+    pub(super) cursor: Sequence,
+    pub(super) bytes_max: usize,
+}
+
+/// What a page is made from.
+struct Planned {
+    plan: Plan,
+    /// The kept index it was made with.
+    generation: Option<u64>,
+}
+
+impl Projected {
+    pub(super) fn new(moment: Arc<Moment>, projection: Arc<StoreProjection>) -> Self {
+        Self { moment, projection, window: None }
+    }
+
+    /// The page that is asked for; it may be empty.
+    pub(super) fn page(&mut self, ask: Ask<'_>) -> Result<Page, StorageError> {
+        self.rejoin(ask.source);
+        let Planned { plan, generation } = match self.plan_with_kept(ask)? {
+            Some(planned) => planned,
+            None => Planned { plan: self.plan_with_window(ask)?, generation: None },
+        };
+        ask.source.shared.is_short();
+        let mut latest = Vec::new();
+        let keep = |bucket, sequence, record: &[u8]| {
+            if generation.is_some() {
+                latest.push((bucket, sequence, Arc::from(record)));
+            }
+        };
+        let page = page::carry_out(&plan, &ask.source.log, ask.bytes_max, keep)?;
+        if !latest.is_empty() {
+            self.keep(&ask.source.shared, generation, latest);
+        }
+        Ok(page)
+    }
+
+    /// Finds what is kept of the store now, should it have been forgotten in between.
+    fn rejoin(&mut self, source: &Source) {
+        let mut state = source.shared.state.lock();
+        let kept = state.stores.get(&source.store, &source.set, Some(&self.projection));
+        drop(state);
+        if !Arc::ptr_eq(&kept, &self.projection) {
+            kept.join(&self.moment);
+            self.projection = kept;
+        }
+    }
+
+    /// Plans with the index that all readers of the store share; `None` if it cannot be had.
+    fn plan_with_kept(&self, ask: Ask<'_>) -> Result<Option<Planned>, StorageError> {
+        let kept = &mut *self.projection.kept.lock();
+        if kept.too_large {
+            return Ok(None);
+        }
+        prepare(kept, ask);
+        let shared = &ask.source.shared;
+        let history = (&ask.source.log, self.moment.head());
+        if !fill::catch_up(&self.projection, kept, history, || shared.is_short())? {
+            kept.too_large = true;
+            kept.clear();
+            return Ok(None);
+        }
+        let generation = Some(kept.generation);
+        let index = kept.index.as_mut().filter(|index| index.answers(&self.moment, ask.cursor));
+        let Some(index) = index else { return Ok(None) };
+        let plan = self.plan(index, ask, shared.records_max());
+        kept.account();
+        plan.map(|plan| Some(Planned { plan, generation }))
+    }
+
+    /// Plans with an index of this reader alone. It stays for the next page, unless memory is short.
+    fn plan_with_window(&mut self, ask: Ask<'_>) -> Result<Plan, StorageError> {
+        let shared = &ask.source.shared;
+        let usable = |(index, _): &(Index, Charge)| index.answers(&self.moment, ask.cursor);
+        let (mut index, mut charge) = match self.window.take().filter(usable) {
+            Some(window) => window,
+            None => (self.make_window(ask)?, shared.budget.charge()),
+        };
+        let plan = self.plan(&mut index, ask, 0)?;
+        charge.set(index.bytes());
+        self.window = (!shared.is_short()).then_some((index, charge));
+        Ok(plan)
+    }
+
+    fn make_window(&self, Ask { source, cursor, .. }: Ask<'_>) -> Result<Index, StorageError> {
+        let limits = (source.shared.window_bytes(), source.shared.bucket_bytes_max);
+        fill::window(&source.set, &source.log, (&self.moment, cursor), limits)
+    }
+
+    fn plan(
+        &self,
+        index: &mut Index,
+        Ask { source, cursor, bytes_max }: Ask<'_>,
+        records_max: usize,
+    ) -> Result<Plan, StorageError> {
+        let mut plan = Plan::new(cursor);
+        while index.plan(&self.moment, &mut plan, bytes_max) == Progress::Asking {
+            if index.record_bytes() > records_max {
+                index.drop_records();
+            }
+            let limits = (ASK_BYTES_MAX, source.shared.bucket_bytes_max);
+            let questions = index.questions(&self.moment, &plan, limits);
+            // One at a time for the whole server: it holds the members of buckets in memory.
+            let asking = source.shared.asking.lock();
+            let outputs = answer::answer((&source.set, &source.store), &source.log, &questions)?;
+            drop(asking);
+            for (question, output) in questions.iter().zip(outputs) {
+                index.set_output(question.bucket, output);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Keeps the records of entries that stand for their buckets, as far as there is room.
+    pub(super) fn keep(
+        &self,
+        shared: &Shared,
+        generation: Option<u64>,
+        latest: Vec<(u32, Sequence, Arc<[u8]>)>,
+    ) {
+        let mut kept = self.projection.kept.lock();
+        if Some(kept.generation) != generation {
+            return;
+        }
+        let Some(index) = &mut kept.index else { return };
+        for (bucket, sequence, records) in latest {
+            if index.record_bytes() + records.len() <= shared.records_max() {
+                let (members, records) = (Members::only(sequence), Some(records));
+                index.set_output(bucket, Output { members, raw: false, records });
+            }
+        }
+        kept.account();
+        drop(kept);
+        shared.is_short();
+    }
+}
+
+/// Makes an index if there is none that begins early enough.
+///
+/// Where nothing depends on what came before, the first reader need not wait for the history below its cursor; if a
+/// second one comes from further below, the index is made anew from the first entry.
+fn prepare(kept: &mut Kept, Ask { source, cursor, .. }: Ask<'_>) {
+    let base = match &kept.index {
+        Some(index) if !index.begins_behind(cursor) => return,
+        None if !source.set.looks_back() => cursor,
+        Some(_) | None => Sequence::FIRST,
+    };
+    kept.clear();
+    kept.index = Some(Index::new(source.set.rules().clone(), base));
+}
