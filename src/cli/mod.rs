@@ -6,6 +6,8 @@
 mod address;
 mod admin;
 mod connect;
+mod entry;
+mod inspect;
 mod keys;
 mod payload;
 mod serve;
@@ -46,6 +48,7 @@ enum Command {
     Keys(keys::Args),
     Write(write::Args),
     Tail(tail::Args),
+    Inspect(inspect::Args),
 }
 
 /// Runs the command line of this process.
@@ -57,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Keys(args) => finish(keys::run(args)),
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
+        Command::Inspect(args) => finish(inspect::run(&args)),
     }
 }
 

@@ -22,6 +22,7 @@ use eventlog_server::storage::sled::{DatabaseOptions, Durability};
 pub(crate) use environment::{Environment, EnvironmentError};
 pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings};
 use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer};
+use units::Size;
 pub(crate) use units::{Address, Span, Token};
 
 const DATA_DIR: &str = "data";
@@ -35,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
-    /// When writes are acknowledged, and how much of the disk to cache.
+    /// When writes are acknowledged, how much of the disk to cache, and how much of it to set aside.
     pub(crate) database: DatabaseOptions,
     /// Threads for connections.
     pub(crate) workers: usize,
@@ -147,16 +148,11 @@ impl Config {
 
     /// Puts in the defaults and checks that the whole can work.
     fn resolve(settings: Settings, dev: bool) -> Result<Self, ConfigError> {
+        let database = database(&settings)?;
         let config = Self {
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
-            database: DatabaseOptions {
-                durability: durability(settings.durability, settings.durability_interval)?,
-                cache_bytes: settings
-                    .cache_bytes
-                    .map_or(DatabaseOptions::default().cache_bytes, |size| size.0 as u64),
-                ..DatabaseOptions::default()
-            },
+            database,
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings
                 .store_threads
@@ -198,6 +194,16 @@ fn default_listen() -> SocketAddr {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
+    let default = DatabaseOptions::default();
+    let bytes = |set: Option<Size>, default| set.map_or(default, |size| size.0 as u64);
+    Ok(DatabaseOptions {
+        durability: durability(settings.durability, settings.durability_interval)?,
+        cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
+        ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
+    })
 }
 
 fn durability(

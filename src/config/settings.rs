@@ -112,6 +112,7 @@ settings! {
         durability: Option<DurabilityMode>,
         durability_interval: Option<Span>,
         cache_bytes: Option<Size>,
+        ballast_bytes: Option<Size>,
         workers: Option<Count>,
         store_threads: Option<Count>,
         shutdown_timeout: Option<Span>,

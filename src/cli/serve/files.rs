@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// The database, logs, listeners and threads need some besides the connections.
 const OTHER_FILES: u64 = 256;
 
-/// Raises the limit of this process as far as it may, and warns if that is too low for so many connections: systems give
+/// Raises the limit of this process as far as it may, and says so if that is too low for so many connections: systems give
 /// a process 1,024 by default, whatever they could.
 pub(super) fn raise_limit(connections_max: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -15,7 +15,7 @@ pub(super) fn raise_limit(connections_max: usize) {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), maximum });
     let files = if raised.is_ok() { reachable } else { now };
     if files < wanted {
-        log::warn!(
+        log::info!(
             "the system lets this process have {files} files open, too few for {connections_max} connections \
              ([limits] connections_max); raise it, for example with `ulimit -n {wanted}`, or lower the limit"
         );

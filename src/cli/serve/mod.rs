@@ -16,10 +16,10 @@ use eventlog_server::model::StoreId;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{Listen, Server, StartError, listen};
 use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::identities::SledIdentities;
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry, SledRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
-use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::sled::{Database, OpenError};
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 use eventlog_server::storage::{Storage, StorageError};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -123,9 +123,7 @@ async fn start(
     database: &Database,
 ) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
-    // Until the storage on sled is there.
-    log::warn!("entries are kept in memory only and are gone when the server ends");
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let storage: Arc<dyn Storage> = Arc::new(SledStorage::new(database.clone()));
     let registry: Arc<dyn StoreRegistry> = Arc::new(SledRegistry::new(database.clone()));
     assign_all(&*registry, &config.assign).await?;
     let (auth, registry): (Arc<dyn Auth>, _) = match &config.auth {
@@ -137,6 +135,7 @@ async fn start(
         .limits(config.limits.clone())
         .origins(config.origins.clone())
         .store_threads(config.store_threads)
+        .identities(Arc::new(SledIdentities::new(database.clone())))
         .compaction(compaction);
     if let Some(token) = &config.admin_token {
         builder = builder.admin_token(token.as_str());

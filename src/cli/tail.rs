@@ -1,7 +1,5 @@
 //! `tail`: prints a feed, and goes on printing what comes.
 
-mod print;
-
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
 
@@ -9,9 +7,9 @@ use eventlog_server::client::{Page, RemoteError};
 use eventlog_server::model::{PublicKey, Sequence};
 use futures_util::StreamExt;
 
-use self::print::{Format, print_entry};
 use super::address::{DEFAULT, ServerUrl};
 use super::connect::{Unconnected, connect, is_reader_gone, reader_gone, runtime};
+use super::entry::{Format, parse_sequence, print_entry};
 
 /// Print the events of a key's store, and those that come, until interrupted.
 ///
@@ -74,7 +72,7 @@ pub(super) fn run(args: Args) -> Result<(), TailError> {
 async fn tail(args: Args) -> Result<(), TailError> {
     let Args { url, key, from, count, json } = args;
     let remote = connect(&url).await?;
-    let format = if json { Format::Json } else { Format::People };
+    let format = Format::new(json);
     let mut left = count.map_or(u64::MAX, NonZero::get);
     let mut pages = remote.pages(&key, from);
     while left > 0 {
@@ -95,9 +93,4 @@ fn print_page(page: &Page, format: Format, count_max: u64) -> io::Result<u64> {
     // A page at a time: whoever reads the output sees each entry as soon as it is here.
     out.flush()?;
     Ok(printed)
-}
-
-fn parse_sequence(text: &str) -> Result<Sequence, String> {
-    let number = text.parse::<u64>().map_err(|_| "this is not a whole number".to_owned())?;
-    Sequence::new(number).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! An entry as a line.
+//! An entry as a line, and a sequence as an argument.
 
 use std::io::{self, Write};
 
@@ -15,6 +15,19 @@ pub(super) enum Format {
     People,
     /// Programs: a JSON object.
     Json,
+}
+
+impl Format {
+    /// JSON, or else for people.
+    pub(super) const fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::People }
+    }
+}
+
+/// A sequence as people write it.
+pub(super) fn parse_sequence(text: &str) -> Result<Sequence, String> {
+    let number = text.parse::<u64>().map_err(|_| "this is not a whole number".to_owned())?;
+    Sequence::new(number).map_err(|error| error.to_string())
 }
 
 /// Prints `entry` as one line.

@@ -1,0 +1,271 @@
+//! `inspect`: what a data directory holds, read without a server.
+
+use std::io::{self, BufWriter, Write};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
+use eventlog_server::model::{Sequence, StoreId};
+use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, SledStorage};
+use eventlog_server::storage::{Storage, StorageError};
+use serde_json::json;
+
+use super::connect::is_reader_gone;
+use super::entry::{Format, parse_sequence, print_entry};
+use super::text::one_line;
+
+/// How much of a log is read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Show what a data directory holds, without a server.
+///
+/// A line has a store, the sequence of its last entry (which is the number of its entries, since there are no gaps), and
+/// the bytes they take on disk. With --store it prints the entries of that store. Nothing is changed; the server that
+/// uses the directory has to be stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eventlog-server inspect --data-dir /var/lib/eventlog
+  eventlog-server inspect --json
+  eventlog-server inspect --store team --from 1000 --count 10")]
+pub(super) struct Args {
+    /// The data directory
+    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Print the entries of this store
+    #[arg(long)]
+    store: Option<StoreId>,
+    /// The first sequence to print
+    #[arg(long, requires = "store", default_value = "1", value_parser = parse_sequence)]
+    from: Sequence,
+    /// Print at most so many entries [default: all]
+    #[arg(long, requires = "store")]
+    count: Option<NonZero<u64>>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// `inspect` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InspectError {
+    /// There is nothing to inspect.
+    #[error("{} is no data directory; --data-dir says where one is", path.display())]
+    NoDataDirectory {
+        /// What was to be inspected.
+        path: PathBuf,
+    },
+    /// It cannot be opened.
+    #[error("{0}{hint}", hint = what_to_do(.0))]
+    Open(#[from] OpenError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is no such store.
+    #[error("there is no store {store:?}; without --store all are listed")]
+    NoSuchStore {
+        /// The store asked for.
+        store: StoreId,
+    },
+    /// The result cannot be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+fn what_to_do(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::InUse { .. } => "; stop the server, or ask it: GET /admin/stores",
+        OpenError::Foreign { .. }
+        | OpenError::UnknownFormat { .. }
+        | OpenError::Unavailable { .. }
+        | OpenError::Corrupt { .. } => "",
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), InspectError> {
+    // Opening would make one.
+    if !is_data_directory(&args.data_dir) {
+        return Err(InspectError::NoDataDirectory { path: args.data_dir.clone() });
+    }
+    let database = Database::open(&args.data_dir, DatabaseOptions::default())?;
+    let storage = SledStorage::new(database.clone());
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = show(&storage, args, &mut out).and_then(|()| Ok(out.flush()?));
+    database.close()?;
+    match printed {
+        Err(InspectError::Print(error)) if is_reader_gone(&error) => Ok(()),
+        printed => printed,
+    }
+}
+
+fn is_data_directory(path: &Path) -> bool {
+    path.join("format").is_file()
+}
+
+fn show(storage: &dyn Storage, args: &Args, out: &mut impl Write) -> Result<(), InspectError> {
+    let format = Format::new(args.json);
+    match &args.store {
+        None => list_stores(storage, format, out),
+        Some(store) => {
+            let count_max = args.count.map_or(u64::MAX, NonZero::get);
+            print_entries(storage, store, args.from, count_max, format, out)
+        }
+    }
+}
+
+fn list_stores(
+    storage: &dyn Storage,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<(), InspectError> {
+    for (store, head) in storage.stores()? {
+        let bytes = storage.open(&store)?.bytes();
+        match format {
+            Format::People => {
+                let name = one_line(store.as_str());
+                writeln!(out, "{name}  {head} entries  {}", people_bytes(bytes))?;
+            }
+            Format::Json => {
+                let (head, store) = (head.get(), store.as_str());
+                let line =
+                    json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print_entries(
+    storage: &dyn Storage,
+    store: &StoreId,
+    from: Sequence,
+    count_max: u64,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<(), InspectError> {
+    let log = storage.open(store)?;
+    if log.head() == Sequence::ZERO {
+        return Err(InspectError::NoSuchStore { store: store.clone() });
+    }
+    let mut next = from.max(Sequence::FIRST);
+    let end = next.plus(count_max).min(log.head().next());
+    while next < end {
+        let segments = log.read(next, READ_BYTES)?;
+        for (sequence, entry) in segments.iter().flat_map(|segment| segment.iter()) {
+            if (next..end).contains(&sequence) {
+                print_entry(out, format, sequence, &entry)?;
+            }
+        }
+        let Some(last) = segments.last() else { break };
+        next = last.last().next();
+    }
+    Ok(())
+}
+
+/// A number of bytes to three digits or so.
+fn people_bytes(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fitting = units.iter().find(|(_, shift)| bytes >= 1 << shift);
+    fitting.map_or_else(
+        || format!("{bytes} B"),
+        |(unit, shift)| format!("{:.1} {unit}", bytes as f64 / f64::from(1 << shift)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use eventlog_server::model::{Batch, EntryId, EntryRef, Origin, SegmentBuilder};
+    use eventlog_server::storage::memory::MemoryStorage;
+
+    use super::*;
+
+    /// Two stores, one of them with so many entries.
+    async fn storage(entries: usize) -> MemoryStorage {
+        let storage = MemoryStorage::new();
+        for (store, entries) in [("other", 1), ("team", entries)] {
+            let log = storage.open(&StoreId::new(store).expect("a store")).expect("it opens");
+            let batch = Batch::from_entries((0..entries).map(|_| EntryRef {
+                id: EntryId::now(),
+                event: "Note",
+                primary_key: "n",
+                payload: &[0xc0; 100],
+            }));
+            let mut segments = SegmentBuilder::new(Sequence::FIRST);
+            for slot in 0..batch.len() {
+                let record = batch.record(slot).expect("a slot");
+                segments.push(record, &Origin::Server { run_handlers: false });
+            }
+            log.append(segments.finish()).await.expect("appended");
+        }
+        storage
+    }
+
+    fn printed(storage: &dyn Storage, arguments: &[&str]) -> Result<String, InspectError> {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = <Line as clap::Parser>::parse_from([&["inspect"], arguments].concat());
+        let mut out = Vec::new();
+        show(storage, &line.args, &mut out)?;
+        Ok(String::from_utf8(out).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn stores_are_listed_with_what_they_hold() {
+        let storage = storage(1_000).await;
+        let people = printed(&storage, &[]).expect("it prints");
+        assert!(people.contains("other  1 entries") && people.contains("team  1000 entries"));
+        let json = printed(&storage, &["--json"]).expect("it prints");
+        let team: serde_json::Value =
+            serde_json::from_str(json.lines().nth(1).expect("two lines")).expect("JSON");
+        assert_eq!(team["storeId"], "team");
+        assert_eq!((&team["head"], &team["entries"]), (&json!(1_000), &json!(1_000)));
+        assert!(team["bytes"].as_u64() > Some(100_000));
+    }
+
+    #[tokio::test]
+    async fn entries_are_printed_from_where_to_where_they_were_asked_for() {
+        let storage = storage(1_000).await;
+        let sequences = |arguments: &[&str]| -> Vec<u64> {
+            let lines = printed(&storage, &[&["--store", "team"], arguments].concat());
+            let lines = lines.expect("it prints");
+            lines
+                .lines()
+                .map(|line| {
+                    line.split_whitespace().next().expect("columns").parse().expect("a number")
+                })
+                .collect()
+        };
+        assert!(sequences(&[]).into_iter().eq(1..=1_000));
+        assert!(sequences(&["--from", "0", "--count", "2"]).into_iter().eq(1..=2));
+        assert!(sequences(&["--from", "500", "--count", "400"]).into_iter().eq(500..900));
+        assert!(sequences(&["--from", "999", "--count", "400"]).into_iter().eq(999..=1_000));
+        assert!(sequences(&["--from", "1001"]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_is_an_error() {
+        let nobody = printed(&storage(1).await, &["--store", "nobody"]);
+        assert!(matches!(nobody, Err(InspectError::NoSuchStore { .. })));
+    }
+
+    #[test]
+    fn what_is_no_data_directory_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(!is_data_directory(directory.path()));
+        assert!(!is_data_directory(&directory.path().join("nowhere")));
+        let database = Database::open(directory.path(), DatabaseOptions::default());
+        database.expect("it opens").close().expect("it closes");
+        assert!(is_data_directory(directory.path()));
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!(people_bytes(0), "0 B");
+        assert_eq!(people_bytes(1_536), "1.5 KiB");
+        assert_eq!(people_bytes(16 << 20), "16.0 MiB");
+        assert_eq!(people_bytes(5 << 40), "5120.0 GiB");
+    }
+}
