@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod bench;
 mod connect;
 mod entry;
 mod inspect;
@@ -49,6 +50,7 @@ enum Command {
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the command line of this process.
@@ -61,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),
+        Command::Bench(args) => finish(bench::run(&args)),
     }
 }
 

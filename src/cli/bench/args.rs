@@ -1,0 +1,183 @@
+//! The flags of `bench`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+/// Measures a server that speaks the protocol.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(super) scenario: Scenario,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Scenario {
+    /// Many connections write small batches: acknowledged writes per second, and how long an ack takes.
+    Write(LoadArgs),
+    /// A few connections write large batches: durable entries per second.
+    Ingest(LoadArgs),
+    /// A reader takes in a store's whole history: entries per second.
+    CatchUp(CatchUpArgs),
+    /// Many subscribers of one store while a few connections write to it: deliveries per second, and how long they take.
+    FanOut(FanOutArgs),
+    /// Connections with a subscription and nothing to do: memory of the server for each.
+    Idle(IdleArgs),
+    /// The generator's own ceiling: the frames of `write` against a bare echo server, which does nothing with them.
+    Echo(LoadArgs),
+    #[command(hide = true)]
+    EchoServer(EchoServerArgs),
+}
+
+/// Which server.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct TargetArgs {
+    /// The server to measure, such as `ws://127.0.0.1:7420/eventlog`. Without it one is started in a temporary directory.
+    #[arg(long)]
+    pub(super) url: Option<String>,
+    /// Token of the server's admin API, which keys are assigned to stores with. Without it the server has to know the
+    /// keys, or run with --dev.
+    #[arg(long, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
+    pub(super) admin_token: Option<String>,
+    /// Process id of the server, to tell its CPU time and memory.
+    #[arg(long)]
+    pub(super) pid: Option<u32>,
+    /// Where the temporary directory of a server of its own is made: the disk that is measured.
+    #[arg(long)]
+    pub(super) directory: Option<PathBuf>,
+    /// One more argument for a server of its own; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) server_arg: Vec<String>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// How writers behave.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct LoadArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Connections that write [default: 16 for write, 4 for ingest].
+    #[arg(long)]
+    pub(super) connections: Option<usize>,
+    /// Most unanswered batches on a connection [default: 64 for write, 4 for ingest].
+    #[arg(long)]
+    pub(super) in_flight: Option<usize>,
+    /// Entries in a batch [default: 1 for write, 1000 for ingest].
+    #[arg(long)]
+    pub(super) batch: Option<usize>,
+    /// Bytes in the payload of an entry.
+    #[arg(long, default_value_t = 100)]
+    pub(super) payload: usize,
+    /// Public keys, dealt out over the connections [default: as many as connections, or as stores if they are more].
+    #[arg(long)]
+    pub(super) keys: Option<usize>,
+    /// Stores, dealt out over the keys. More than one takes an admin token.
+    #[arg(long, default_value_t = 1)]
+    pub(super) stores: usize,
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "10", value_parser = seconds, conflicts_with = "count")]
+    pub(super) duration: Duration,
+    /// Write so many entries and measure all of it.
+    #[arg(long)]
+    pub(super) count: Option<u64>,
+    /// How long to write before measuring begins, in seconds.
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    pub(super) warm_up: Duration,
+    /// Batches per second over all connections, whatever the server does; latency then counts from the moment when a
+    /// batch was due. Without it every connection writes on as soon as it is answered.
+    #[arg(long)]
+    pub(super) rate: Option<f64>,
+    /// Write, then send all of it again, and measure that [default count: 1000000].
+    #[arg(long)]
+    pub(super) resend: bool,
+}
+
+/// How a reader catches up.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct CatchUpArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Entries that the store is filled with first.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(super) count: u64,
+    /// Entries in a batch while it is filled.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) batch: usize,
+    /// Bytes in the payload of an entry.
+    #[arg(long, default_value_t = 100)]
+    pub(super) payload: usize,
+    /// Readers at the same time, each on a connection of its own.
+    #[arg(long, default_value_t = 1)]
+    pub(super) readers: usize,
+    /// How often to read everything.
+    #[arg(long, default_value_t = 3)]
+    pub(super) rounds: usize,
+}
+
+/// Who reads and who writes.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct FanOutArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Subscriptions of the one store.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) subscribers: usize,
+    /// Connections that the subscriptions are spread over, each with keys of its own [default: one for each].
+    #[arg(long)]
+    pub(super) connections: Option<usize>,
+    /// Connections that write.
+    #[arg(long, default_value_t = 2)]
+    pub(super) writers: usize,
+    /// Most unanswered batches on a writer's connection.
+    #[arg(long, default_value_t = 4)]
+    pub(super) in_flight: usize,
+    /// Entries in a batch.
+    #[arg(long, default_value_t = 10)]
+    pub(super) batch: usize,
+    /// Bytes in the payload of an entry, at least 8: the time of sending travels in it.
+    #[arg(long, default_value_t = 100)]
+    pub(super) payload: usize,
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub(super) duration: Duration,
+    /// How long to write before measuring begins, in seconds.
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    pub(super) warm_up: Duration,
+    /// Batches per second over all writers, whatever the server does.
+    #[arg(long)]
+    pub(super) rate: Option<f64>,
+}
+
+/// Who is idle.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct IdleArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Connections, each with one subscription.
+    #[arg(long, default_value_t = 10_000)]
+    pub(super) connections: usize,
+    /// Public keys, dealt out over the connections.
+    #[arg(long, default_value_t = 100)]
+    pub(super) keys: usize,
+    /// Stores, dealt out over the keys.
+    #[arg(long, default_value_t = 1)]
+    pub(super) stores: usize,
+    /// How long to stay, in seconds; every connection pings at the beginning and every 10 seconds.
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    pub(super) duration: Duration,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct EchoServerArgs {
+    #[arg(long)]
+    pub(super) listen: SocketAddr,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

@@ -1,0 +1,137 @@
+//! The scenario `catch-up`: readers take in the whole history of a store.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use eventlog_server::model::PublicKey;
+use serde_json::json;
+
+use super::args::CatchUpArgs;
+use super::feed::Feeds;
+use super::load::{self, Load, Record};
+use super::process::Usage;
+use super::report::{Report, grouped, human};
+use super::socket::Socket;
+use super::target::Target;
+use super::template::EntryShape;
+use super::write::{INGEST, assigned_keys};
+
+/// What one reader found.
+struct Reading {
+    /// From the request to the first entry.
+    first: Duration,
+    /// From the request to the last entry.
+    all: Duration,
+    bytes: u64,
+    messages: u64,
+    id_sum: u128,
+}
+
+pub(super) async fn run(args: &CatchUpArgs) -> io::Result<bool> {
+    let shape = EntryShape { batch: args.batch.max(1), payload: args.payload };
+    let load = Load {
+        connections: INGEST.0,
+        in_flight: INGEST.1,
+        shape,
+        keys: INGEST.0,
+        stores: 1,
+        duration: Duration::ZERO,
+        count: Some(args.count),
+        warm_up: Duration::ZERO,
+        rate: None,
+        echo: false,
+    };
+    let target = Target::open(&args.target)?;
+    let keys = assigned_keys(&target, &load)?;
+    let (writing, filled) = load::run(&target, &keys, &load, Record::Nothing).await?;
+    let count = filled.acks.counts.entries;
+    let settings = json!({
+        "entries": count, "payload_bytes": shape.payload, "batch": shape.batch, "readers": args.readers,
+    });
+    let title = format!("{} readers, {count} entries of {} bytes", args.readers, shape.payload);
+    let mut report = Report::new("catch-up", settings, &title);
+    report.rate("fill_per_second", "filled with", count as f64 / filled.elapsed.as_secs_f64());
+    report.faults(&filled.faults);
+    let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
+    for number in 1..=args.rounds {
+        round(
+            &target,
+            &keys,
+            args.readers.max(1),
+            count,
+            writing.id_sum.get(),
+            number,
+            &mut report,
+        )
+        .await?;
+    }
+    Ok(report.print(args.target.json))
+}
+
+async fn round(
+    target: &Target,
+    keys: &[PublicKey],
+    readers: usize,
+    count: u64,
+    id_sum: u128,
+    number: usize,
+    report: &mut Report,
+) -> io::Result<()> {
+    let usage = || (target.pid.and_then(Usage::of), Usage::own());
+    let before = usage();
+    let readings = (0..readers).map(|at| read(target, &keys[at % keys.len()], count));
+    let readings = futures_util::future::try_join_all(readings).await?;
+    let after = usage();
+    if readings.iter().any(|reading| reading.id_sum != id_sum) {
+        report.fault("what was read is not what was written");
+    }
+    let elapsed = readings.iter().map(|reading| reading.all).max().unwrap_or_default();
+    let sum = |of: fn(&Reading) -> u64| readings.iter().map(of).sum::<u64>() as f64;
+    let entries = count * readers as u64;
+    let entries_per_second = entries as f64 / elapsed.as_secs_f64();
+    let bytes_per_second = sum(|reading| reading.bytes) / elapsed.as_secs_f64();
+    let entries_per_message = entries as f64 / sum(|reading| reading.messages);
+    let value = json!({
+        "entries_per_second": entries_per_second.round(),
+        "bytes_per_second": bytes_per_second.round(),
+        "entries_per_message": entries_per_message,
+        "first_entry_seconds": readings[0].first.as_secs_f64(),
+    });
+    let text = format!(
+        "{} entries/s, {} MB/s, {entries_per_message:.0} entries a message, first after {}",
+        grouped(entries_per_second),
+        grouped(bytes_per_second / 1e6),
+        human(readings[0].first),
+    );
+    report.add(&format!("round_{number}"), &format!("round {number}"), value, text);
+    for (who, before, after) in [("server", before.0, after.0), ("generator", before.1, after.1)] {
+        report.usage(who, before.zip(after), elapsed, entries);
+    }
+    Ok(())
+}
+
+/// Reads `count` entries with `key` on a connection of its own.
+async fn read(target: &Target, key: &PublicKey, count: u64) -> io::Result<Reading> {
+    let mut socket = Socket::connect(target.addr, &target.path).await?;
+    let started = Instant::now();
+    let mut feeds = Feeds::subscribe(&mut socket, std::iter::once(key.clone()));
+    std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
+    let none = Duration::ZERO;
+    let mut reading = Reading { first: none, all: none, bytes: 0, messages: 0, id_sum: 0 };
+    while feeds.reached() < count {
+        std::future::poll_fn(|cx| socket.poll_read(cx)).await?;
+        while let Some(message) = socket.next_message()? {
+            reading.bytes += message.len() as u64;
+            reading.messages += 1;
+            feeds.take(message, &mut |entry| {
+                let id = u128::from_be_bytes(*entry.id.as_bytes());
+                reading.id_sum = reading.id_sum.wrapping_add(id);
+            })?;
+        }
+        if reading.first.is_zero() && feeds.reached() > 0 {
+            reading.first = started.elapsed();
+        }
+    }
+    reading.all = started.elapsed();
+    Ok(reading)
+}

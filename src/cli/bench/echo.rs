@@ -1,0 +1,43 @@
+//! A bare WebSocket echo server of actix-web-actors: the most that any server on it can do with such frames.
+
+use std::io;
+use std::net::SocketAddr;
+
+use actix::{Actor, StreamHandler};
+use actix_web::web::{self, Payload};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
+
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+struct Echo;
+
+impl Actor for Echo {
+    type Context = WebsocketContext<Self>;
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for Echo {
+    fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
+        match message {
+            Ok(Message::Binary(bytes)) => ctx.binary(bytes),
+            Ok(Message::Close(reason)) => ctx.close(reason),
+            Ok(_) => {}
+            Err(_) => actix::ActorContext::stop(ctx),
+        }
+    }
+}
+
+/// Serves until the process ends.
+pub(super) fn serve(listen: SocketAddr) -> io::Result<()> {
+    let echo = |request: HttpRequest, payload: Payload| async move {
+        ws::WsResponseBuilder::new(Echo, &request, payload).frame_size(FRAME_BYTES_MAX).start()
+    };
+    let app = move || {
+        App::new()
+            .route("/eventlog", web::get().to(echo))
+            .route("/readyz", web::get().to(|| async { HttpResponse::Ok().finish() }))
+    };
+    let server =
+        HttpServer::new(app).on_connect(eventlog_server::server::on_connect).bind(listen)?;
+    actix_web::rt::System::new().block_on(server.run())
+}

@@ -1,0 +1,132 @@
+//! What is counted while a scenario runs, shared by everything on the generator's thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+/// Longer latencies count as this long.
+const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    WarmUp,
+    Measure,
+    /// Nothing new is sent.
+    Stop,
+}
+
+/// The counts of one run.
+pub(super) struct Figures {
+    started: Instant,
+    phase: Cell<Phase>,
+    measured_since: Cell<u64>,
+    /// Writes that were acknowledged.
+    pub(super) acks: Tally,
+    /// Entries that reached a subscriber.
+    pub(super) deliveries: Tally,
+    faults: RefCell<BTreeMap<String, u64>>,
+}
+
+/// How many of one kind are done, and how long they took.
+pub(super) struct Tally {
+    messages: Cell<u64>,
+    entries: Cell<u64>,
+    latency: RefCell<Histogram<u64>>,
+}
+
+/// Messages and entries so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) messages: u64,
+    pub(super) entries: u64,
+}
+
+impl Figures {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            phase: Cell::new(Phase::WarmUp),
+            measured_since: Cell::new(u64::MAX),
+            acks: Tally::new(),
+            deliveries: Tally::new(),
+            faults: RefCell::default(),
+        }
+    }
+
+    /// Nanoseconds since the run began.
+    pub(super) fn nanos(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// The moment `nanos` after the run began.
+    pub(super) fn moment(&self, nanos: u64) -> Instant {
+        self.started + Duration::from_nanos(nanos)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn begin(&self, phase: Phase) {
+        self.phase.set(phase);
+        if phase == Phase::Measure {
+            self.measured_since.set(self.nanos());
+        }
+    }
+
+    /// Whether what was due at `due` and is done now belongs to what is measured.
+    pub(super) fn is_measured(&self, due: u64) -> bool {
+        self.phase.get() == Phase::Measure && due >= self.measured_since.get()
+    }
+
+    /// A write that was due at `due` is acknowledged at `now`.
+    pub(super) fn acked(&self, due: u64, now: u64, entries: u64) {
+        self.acks.count(1, entries);
+        if self.is_measured(due) {
+            self.acks.record(due, now, 1);
+        }
+    }
+
+    /// Something went wrong, or is not what it has to be.
+    pub(super) fn fault(&self, what: impl Into<String>) {
+        *self.faults.borrow_mut().entry(what.into()).or_default() += 1;
+    }
+
+    /// What went wrong, and how often.
+    pub(super) fn faults(&self) -> BTreeMap<String, u64> {
+        self.faults.borrow().clone()
+    }
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self { messages: Cell::new(0), entries: Cell::new(0), latency: RefCell::new(histogram()) }
+    }
+
+    pub(super) fn count(&self, messages: u64, entries: u64) {
+        self.messages.set(self.messages.get() + messages);
+        self.entries.set(self.entries.get() + entries);
+    }
+
+    /// `count` took from `due` to `now`.
+    pub(super) fn record(&self, due: u64, now: u64, count: u64) {
+        self.latency.borrow_mut().saturating_record_n(now.saturating_sub(due), count);
+    }
+
+    pub(super) const fn counts(&self) -> Counts {
+        Counts { messages: self.messages.get(), entries: self.entries.get() }
+    }
+
+    pub(super) fn latency(&self) -> Histogram<u64> {
+        self.latency.borrow().clone()
+    }
+}
+
+/// An empty histogram of nanoseconds.
+pub(super) fn histogram() -> Histogram<u64> {
+    let histogram = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 3);
+    histogram.unwrap_or_else(|_| unreachable!("constant bounds that fit"))
+}

@@ -1,0 +1,265 @@
+//! A load of writes: who writes what, and the phases that writers are led through.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use eventlog_server::model::{EntryId, PublicKey};
+use hdrhistogram::Histogram;
+use tokio::task::{JoinError, JoinSet};
+
+use super::args::LoadArgs;
+use super::figures::{Counts, Figures, Phase};
+use super::process::Usage;
+use super::progress::Progress;
+use super::seen::Seen;
+use super::socket::Socket;
+use super::target::Target;
+use super::template::{EntryShape, Template};
+use super::writer::{Pace, Sent, Source, Writer, WriterOptions, Writing};
+
+/// Answers that do not come within this time after the end are given up.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A load with every number chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) connections: usize,
+    pub(super) in_flight: usize,
+    pub(super) shape: EntryShape,
+    pub(super) keys: usize,
+    pub(super) stores: usize,
+    pub(super) duration: Duration,
+    /// In entries.
+    pub(super) count: Option<u64>,
+    pub(super) warm_up: Duration,
+    /// In batches per second.
+    pub(super) rate: Option<f64>,
+    pub(super) echo: bool,
+}
+
+impl Load {
+    /// What `args` leave open is taken from `defaults`: connections, in flight, batch.
+    pub(super) fn new(args: &LoadArgs, defaults: (usize, usize, usize)) -> Self {
+        let connections = args.connections.unwrap_or(defaults.0).max(1);
+        let batch = args.batch.unwrap_or(defaults.2).max(1);
+        let stores = args.stores.max(1);
+        Self {
+            connections,
+            in_flight: args.in_flight.unwrap_or(defaults.1).max(1),
+            shape: EntryShape { batch, payload: args.payload },
+            keys: args.keys.unwrap_or(0).max(connections).max(stores),
+            stores,
+            duration: args.duration,
+            count: args.count,
+            warm_up: if args.count.is_some() { Duration::ZERO } else { args.warm_up },
+            rate: args.rate,
+            echo: false,
+        }
+    }
+
+    /// How many batches connection `number` writes, if the load has an end.
+    fn batches(&self, number: usize) -> Option<u64> {
+        let all = self.count?.div_ceil(self.shape.batch as u64);
+        let (share, rest) = (all / self.connections as u64, all % self.connections as u64);
+        Some(share + u64::from((number as u64) < rest))
+    }
+
+    fn pace(&self, figures: &Figures, number: usize) -> Pace {
+        let Some(rate) = self.rate else { return Pace::Closed };
+        let every = 1e9 * self.connections as f64 / rate;
+        // Spread, so that not all of them send at once.
+        let first = every * number as f64 / self.connections as f64;
+        #[expect(clippy::cast_sign_loss, reason = "a rate is positive")]
+        Pace::Open { first: figures.nanos() + first as u64, every }
+    }
+}
+
+/// A key and the name of its store.
+pub(super) type Key = (PublicKey, String);
+
+/// Fresh keys, all of one length, dealt out over fresh stores. No run meets those of another.
+pub(super) fn fresh_keys(keys: usize, stores: usize) -> Vec<Key> {
+    let run = EntryId::now().to_string();
+    let run = &run[run.len() - 8..];
+    let keys = (0..keys).map(|number| {
+        let store = format!("bench-{run}-{:05}", number % stores);
+        PublicKey::new(format!("bench-{run}-{number:07}")).ok().map(|key| (key, store))
+    });
+    keys.flatten().collect()
+}
+
+/// What is done with the writes beside sending them.
+pub(super) enum Record {
+    Nothing,
+    /// They are kept, to be sent again.
+    Keep,
+    /// These are sent, by connection, instead of new ones.
+    Again(Vec<Vec<Sent>>),
+}
+
+/// Opens the connections that write `load`. Key `n` belongs to store `n` modulo the number of stores, and is written with
+/// by connection `n` modulo the number of connections.
+pub(super) async fn open_writers(
+    target: &Target,
+    writing: &Rc<Writing>,
+    keys: &[Key],
+    load: &Load,
+    record: Record,
+) -> io::Result<Vec<Writer>> {
+    let mut again = match &record {
+        Record::Again(sent) => sent.clone().into_iter(),
+        Record::Nothing | Record::Keep => Vec::new().into_iter(),
+    };
+    let mut writers = Vec::new();
+    for number in 0..load.connections {
+        let socket = Socket::connect(target.addr, &target.path).await?;
+        let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
+        let own: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
+        let source = match &record {
+            Record::Nothing => Source::Fresh(load.batches(number)),
+            Record::Keep => Source::Recorded(load.batches(number).unwrap_or(0)),
+            Record::Again(_) => Source::Again(again.next().unwrap_or_default()),
+        };
+        let template = Template::new(&own[0].0, load.shape);
+        let options = WriterOptions {
+            number,
+            keys: own,
+            in_flight: load.in_flight,
+            pace: load.pace(&writing.figures, number),
+            source,
+            echo: load.echo,
+        };
+        writers.push(Writer::new(writing.clone(), socket, template, options));
+    }
+    Ok(writers)
+}
+
+/// What a run came to.
+pub(super) struct Measured {
+    pub(super) elapsed: Duration,
+    pub(super) acks: Stretch,
+    pub(super) deliveries: Stretch,
+    pub(super) faults: BTreeMap<String, u64>,
+    /// The server before and after.
+    pub(super) server: Option<(Usage, Usage)>,
+    /// This process before and after.
+    pub(super) generator: Option<(Usage, Usage)>,
+}
+
+/// What was counted while it was measured.
+pub(super) struct Stretch {
+    pub(super) counts: Counts,
+    /// In nanoseconds.
+    pub(super) latency: Histogram<u64>,
+}
+
+/// Runs `load` alone.
+pub(super) async fn run(
+    target: &Target,
+    keys: &[Key],
+    load: &Load,
+    record: Record,
+) -> io::Result<(Rc<Writing>, Measured)> {
+    let writing = Rc::new(Writing::new(load.stores, load.connections));
+    let writers = open_writers(target, &writing, keys, load, record).await?;
+    let mut tasks = JoinSet::new();
+    let local = tokio::task::LocalSet::new();
+    for writer in writers {
+        tasks.spawn_local_on(writer.run(), &local);
+    }
+    let measured = local.run_until(conduct(target, &writing, load, tasks, async |_| ())).await?;
+    Ok((writing, measured))
+}
+
+/// Leads writers through the phases of a run. At its end `settle` is given the figures, to wait for what follows from the
+/// writes.
+pub(super) async fn conduct(
+    target: &Target,
+    writing: &Writing,
+    load: &Load,
+    mut writers: JoinSet<io::Result<()>>,
+    settle: impl AsyncFnOnce(&Writing),
+) -> io::Result<Measured> {
+    let figures = &writing.figures;
+    tokio::time::sleep(load.warm_up).await;
+    let before = Snapshot::take(target, figures);
+    figures.begin(Phase::Measure);
+    let mut progress = Progress::new(figures);
+    let deadline = tokio::time::Instant::now() + load.duration;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(deadline), if load.count.is_none() => break,
+            _ = ticks.tick() => progress.show(figures),
+            ended = writers.join_next() => match ended {
+                Some(ended) => flatten(ended)?,
+                None => break,
+            },
+        }
+    }
+    let after = Snapshot::take(target, figures);
+    figures.begin(Phase::Stop);
+    progress.clear();
+    let drained = tokio::time::timeout(DRAIN_PATIENCE, async {
+        while let Some(ended) = writers.join_next().await {
+            flatten(ended)?;
+        }
+        settle(writing).await;
+        io::Result::Ok(())
+    });
+    match drained.await {
+        Ok(drained) => drained?,
+        Err(_) => figures.fault("something never came"),
+    }
+    for missing in writing.seen.borrow().iter().map(Seen::missing).filter(|count| *count > 0) {
+        figures.fault(format!("{missing} sequences of a store were never acknowledged"));
+    }
+    Ok(before.until(&after, figures))
+}
+
+fn flatten(joined: Result<io::Result<()>, JoinError>) -> io::Result<()> {
+    joined.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// Everything that is told by a difference.
+struct Snapshot {
+    at: Instant,
+    acks: Counts,
+    deliveries: Counts,
+    server: Option<Usage>,
+    generator: Option<Usage>,
+}
+
+impl Snapshot {
+    fn take(target: &Target, figures: &Figures) -> Self {
+        Self {
+            at: Instant::now(),
+            acks: figures.acks.counts(),
+            deliveries: figures.deliveries.counts(),
+            server: target.pid.and_then(Usage::of),
+            generator: Usage::own(),
+        }
+    }
+
+    fn until(&self, after: &Self, figures: &Figures) -> Measured {
+        let stretch = |from: Counts, to: Counts, latency| Stretch {
+            counts: Counts {
+                messages: to.messages - from.messages,
+                entries: to.entries - from.entries,
+            },
+            latency,
+        };
+        Measured {
+            elapsed: after.at - self.at,
+            acks: stretch(self.acks, after.acks, figures.acks.latency()),
+            deliveries: stretch(self.deliveries, after.deliveries, figures.deliveries.latency()),
+            faults: figures.faults(),
+            server: self.server.zip(after.server),
+            generator: self.generator.zip(after.generator),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The server that is measured: one that runs already, or a child process in a temporary directory.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use eventlog_server::model::PublicKey;
+use tempfile::TempDir;
+
+use super::args::TargetArgs;
+use super::http;
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Keys are assigned so many at a time.
+const ASSIGN_THREADS: usize = 8;
+
+/// The server that is measured; a child is killed when this is dropped.
+pub(super) struct Target {
+    pub(super) addr: SocketAddr,
+    pub(super) path: String,
+    admin_token: Option<String>,
+    /// Its process, if that is known.
+    pub(super) pid: Option<u32>,
+    own: Option<OwnServer>,
+}
+
+struct OwnServer {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        // It may have ended already; nothing is lost either way.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Target {
+    /// The server that `args` name, or a fresh one.
+    pub(super) fn open(args: &TargetArgs) -> io::Result<Self> {
+        let Some(url) = &args.url else { return Self::start(args) };
+        let (addr, path) = parse_url(url)?;
+        Ok(Self { addr, path, admin_token: args.admin_token.clone(), pid: args.pid, own: None })
+    }
+
+    fn start(args: &TargetArgs) -> io::Result<Self> {
+        let directory = match &args.directory {
+            Some(parent) => TempDir::with_prefix_in("eventlog-bench-", parent)?,
+            None => TempDir::with_prefix("eventlog-bench-")?,
+        };
+        let token = eventlog_server::model::RemoteId::random().to_string();
+        let config = directory.path().join("bench.toml");
+        std::fs::write(&config, format!("[admin]\ntoken = \"{token}\"\n"))?;
+        let addr = free_address()?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--dev", "--config"])
+            .arg(&config)
+            .arg("--data-dir")
+            .arg(directory.path().join("data"))
+            .args(["--listen", &addr.to_string()])
+            .args(&args.server_arg)
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let pid = Some(child.id());
+        let mut own = OwnServer { child, directory };
+        wait_until_ready(addr, &mut own.child)?;
+        let path = "/eventlog".to_owned();
+        Ok(Self { addr, path, admin_token: Some(token), pid, own: Some(own) })
+    }
+
+    /// A bare echo server as a child process.
+    pub(super) fn start_echo() -> io::Result<Self> {
+        let directory = TempDir::with_prefix("eventlog-bench-")?;
+        let addr = free_address()?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["bench", "echo-server", "--listen", &addr.to_string()])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let pid = Some(child.id());
+        let mut own = OwnServer { child, directory };
+        wait_until_ready(addr, &mut own.child)?;
+        Ok(Self { addr, path: "/eventlog".to_owned(), admin_token: None, pid, own: Some(own) })
+    }
+
+    /// Where its own server keeps its data; `None` for one that ran already.
+    pub(super) fn data_dir(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(|own| own.directory.path().join("data"))
+    }
+
+    /// Maps every key to a store, through the admin API. Without a token nothing is assigned: a server in
+    /// development mode then takes every key to one store.
+    pub(super) fn assign(&self, keys: &[(PublicKey, String)]) -> io::Result<()> {
+        let Some(token) = &self.admin_token else { return Ok(()) };
+        let assign = |(key, store): &(PublicKey, String)| {
+            let body = serde_json::json!({ "storeId": store }).to_string();
+            let path = format!("/admin/keys/{key}");
+            match http::request(self.addr, "PUT", &path, Some(token), &body)? {
+                (200..300, _) => Ok(()),
+                (status, answer) => Err(io::Error::other(format!(
+                    "assigning the key {key}: the server answered {status}: {answer}"
+                ))),
+            }
+        };
+        std::thread::scope(|scope| {
+            let share = keys.len().div_ceil(ASSIGN_THREADS).max(1);
+            let threads: Vec<_> = keys
+                .chunks(share)
+                .map(|keys| scope.spawn(move || keys.iter().try_for_each(assign)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("assigning keys failed")))
+            });
+            joined.collect()
+        })
+    }
+
+    /// Whether keys are assigned, and so stores can be chosen.
+    pub(super) const fn assigns(&self) -> bool {
+        self.admin_token.is_some()
+    }
+}
+
+fn parse_url(url: &str) -> io::Result<(SocketAddr, String)> {
+    let invalid =
+        |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {what}"));
+    let rest =
+        url.strip_prefix("ws://").ok_or_else(|| invalid("the URL has to begin with ws://"))?;
+    let (authority, path) = match rest.find('/') {
+        Some(at) => (&rest[..at], rest[at..].to_owned()),
+        None => (rest, "/eventlog".to_owned()),
+    };
+    let with_port =
+        if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let addr = with_port.to_socket_addrs()?.next().ok_or_else(|| invalid("no such host"))?;
+    Ok((addr, path))
+}
+
+/// A local address that nobody listens on.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn wait_until_ready(addr: SocketAddr, child: &mut Child) -> io::Result<()> {
+    let deadline = Instant::now() + START_PATIENCE;
+    while !matches!(http::request(addr, "GET", "/readyz", None, ""), Ok((200, _))) {
+        if let Some(status) = child.try_wait()? {
+            return Err(io::Error::other(format!("the server did not start: {status}")));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the server did not become ready in time"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Bytes of all files below `directory`. Files that vanish meanwhile do not count.
+pub(super) fn disk_bytes(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
+}

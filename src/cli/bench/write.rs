@@ -1,0 +1,100 @@
+//! The scenarios `write`, `ingest` and `echo`: batches from many connections.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::args::LoadArgs;
+use super::load::{self, Key, Load, Record};
+use super::report::{Report, grouped, mebibytes};
+use super::target::{Target, disk_bytes};
+use super::template::EntryShape;
+
+/// Connections, batches in flight and entries in a batch, unless told otherwise.
+pub(super) const WRITE: (usize, usize, usize) = (16, 64, 1);
+pub(super) const INGEST: (usize, usize, usize) = (4, 4, 1_000);
+
+/// What is sent again is so much, unless told otherwise.
+const RESEND_ENTRIES: u64 = 1_000_000;
+
+pub(super) async fn run(
+    name: &str,
+    args: &LoadArgs,
+    defaults: (usize, usize, usize),
+) -> io::Result<bool> {
+    let mut load = Load::new(args, defaults);
+    if args.resend {
+        load.count = load.count.or(Some(RESEND_ENTRIES));
+    }
+    let target = Target::open(&args.target)?;
+    let keys = assigned_keys(&target, &load)?;
+    let mut report = Report::new(name, settings(&load), &title(&load));
+    if args.resend {
+        resend(&target, &keys, &load, &mut report).await?;
+    } else {
+        let (_, measured) = load::run(&target, &keys, &load, Record::Nothing).await?;
+        report.measured(&measured);
+    }
+    Ok(report.print(args.target.json))
+}
+
+/// Writes everything, and then everything again, which is what is reported.
+async fn resend(target: &Target, keys: &[Key], load: &Load, report: &mut Report) -> io::Result<()> {
+    let disk = |target: &Target| target.data_dir().map(|path| disk_bytes(&path)).transpose();
+    let (writing, first) = load::run(target, keys, load, Record::Keep).await?;
+    let per_second = first.acks.counts.entries as f64 / first.elapsed.as_secs_f64();
+    report.rate("first_per_second", "written first with", per_second);
+    report.faults(&first.faults);
+    let before = disk(target)?;
+    let sent = writing.sent.take();
+    let (_, again) = load::run(target, keys, load, Record::Again(sent)).await?;
+    report.measured(&again);
+    if let Some((before, after)) = before.zip(disk(target)?) {
+        let (growth, text) = (after.saturating_sub(before), mebibytes(after));
+        let text = format!("{} bytes, to {text}", grouped(growth as f64));
+        report.add("disk_growth_bytes", "disk growth", growth, text);
+    }
+    Ok(())
+}
+
+pub(super) async fn echo(args: &LoadArgs) -> io::Result<bool> {
+    let load = Load { echo: true, ..Load::new(args, WRITE) };
+    let target = Target::start_echo()?;
+    let keys = load::fresh_keys(load.keys, load.stores);
+    let (_, measured) = load::run(&target, &keys, &load, Record::Nothing).await?;
+    let mut report = Report::new("echo", settings(&load), &title(&load));
+    report.measured(&measured);
+    Ok(report.print(args.target.json))
+}
+
+/// Fresh keys that the server knows.
+pub(super) fn assigned_keys(target: &Target, load: &Load) -> io::Result<Vec<Key>> {
+    if load.stores > 1 && !target.assigns() {
+        return Err(io::Error::other("several stores take an admin token, to assign keys to them"));
+    }
+    let keys = load::fresh_keys(load.keys, load.stores);
+    target.assign(&keys)?;
+    Ok(keys)
+}
+
+pub(super) fn settings(load: &Load) -> Value {
+    json!({
+        "connections": load.connections,
+        "in_flight": load.in_flight,
+        "batch": load.shape.batch,
+        "payload_bytes": load.shape.payload,
+        "keys": load.keys,
+        "stores": load.stores,
+        "batches_per_second": load.rate,
+        "entries": load.count,
+    })
+}
+
+pub(super) fn title(load: &Load) -> String {
+    let Load { connections, in_flight, stores, shape: EntryShape { batch, payload }, .. } = load;
+    let rate = load.rate.map_or_else(String::new, |rate| format!(", {rate} batches/s"));
+    format!(
+        "{connections} connections, {in_flight} in flight, {batch} x {payload} bytes a batch, \
+         {stores} stores{rate}"
+    )
+}

@@ -1,0 +1,339 @@
+//! One connection that writes.
+//!
+//! Keeps: an ack answers a write that is in flight, once, with one sequence per slot; each of them is new to its store,
+//! or, for what is sent again, the one that it had.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use eventlog_server::model::PublicKey;
+use eventlog_server::protocol::msgpack::Response;
+use tokio::time::Sleep;
+
+use super::figures::{Figures, Phase};
+use super::message::{Message, Messages, Sequences};
+use super::seen::Seen;
+use super::socket::Socket;
+use super::template::{IdRange, IdSource, REQUEST_MIN, Template};
+
+/// More is not put into the send buffer at once.
+const OUT_BYTES: usize = 1 << 20;
+
+/// When writes are sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// As soon as fewer than the most are in flight.
+    Closed,
+    /// One every so many nanoseconds, beginning at `first`, however long answers take.
+    Open { first: u64, every: f64 },
+}
+
+/// What the writers of a run share.
+pub(super) struct Writing {
+    pub(super) figures: Figures,
+    /// By the number of the store.
+    pub(super) seen: RefCell<Vec<Seen>>,
+    /// The sum of all acknowledged ids, to compare with what is read.
+    pub(super) id_sum: Cell<u128>,
+    /// What each connection sent, if that is recorded.
+    pub(super) sent: RefCell<Vec<Vec<Sent>>>,
+}
+
+/// A write that was sent, with enough to send it again.
+#[derive(Clone)]
+pub(super) struct Sent {
+    ids: IdRange,
+    at_key: usize,
+    sequences: Vec<u64>,
+}
+
+/// What one connection writes.
+pub(super) enum Source {
+    /// New entries, so many batches if that is said.
+    Fresh(Option<u64>),
+    /// New entries, so many batches; they are recorded.
+    Recorded(u64),
+    /// What was recorded.
+    Again(Vec<Sent>),
+}
+
+impl Source {
+    fn batches(&self) -> Option<u64> {
+        match self {
+            Self::Fresh(count) => *count,
+            Self::Recorded(count) => Some(*count),
+            Self::Again(sent) => Some(sent.len() as u64),
+        }
+    }
+}
+
+/// How one connection writes.
+pub(super) struct WriterOptions {
+    /// Which one it is.
+    pub(super) number: usize,
+    /// Keys, all of one length, and the number of the store of each.
+    pub(super) keys: Vec<(PublicKey, usize)>,
+    pub(super) in_flight: usize,
+    pub(super) pace: Pace,
+    pub(super) source: Source,
+    /// The server sends back what it gets.
+    pub(super) echo: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pending {
+    /// Zero if nothing is in flight here.
+    request: u32,
+    store: usize,
+    due: u64,
+    id_sum: u128,
+    /// Which batch of this connection it is, from 0.
+    batch: u64,
+}
+
+pub(super) struct Writer {
+    writing: Rc<Writing>,
+    socket: Socket,
+    template: Template,
+    options: WriterOptions,
+    ids: IdSource,
+    in_flight: InFlight,
+    batches: Option<u64>,
+    sent: u64,
+    recorded: Vec<Sent>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The writes that wait for their answer.
+struct InFlight {
+    /// As many as there may be; the low bits of a request id say which.
+    pending: Vec<Pending>,
+    free: Vec<usize>,
+    slot_bits: u32,
+    generation: u32,
+}
+
+impl InFlight {
+    fn new(count: usize) -> Self {
+        let count = count.max(1);
+        Self {
+            pending: vec![Pending::default(); count],
+            free: (0..count).rev().collect(),
+            slot_bits: count.next_power_of_two().ilog2(),
+            generation: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.pending.len()
+    }
+
+    /// A request id that answers find `slot` by: never below `REQUEST_MIN`, so that all have one width; each comes
+    /// again after some billion only.
+    fn request(&mut self, slot: usize) -> u32 {
+        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> (self.slot_bits + 1));
+        (self.generation << self.slot_bits | slot as u32) + REQUEST_MIN
+    }
+
+    /// Takes out what `request` names, if that is in flight.
+    fn answered(&mut self, request: u64) -> Option<Pending> {
+        let request = u32::try_from(request).ok()?;
+        let slot = (request.checked_sub(REQUEST_MIN)? & !(u32::MAX << self.slot_bits)) as usize;
+        let found = self.pending.get_mut(slot).filter(|found| found.request == request)?;
+        self.free.push(slot);
+        Some(std::mem::take(found))
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        writing: Rc<Writing>,
+        socket: Socket,
+        template: Template,
+        options: WriterOptions,
+    ) -> Self {
+        Self {
+            writing,
+            socket,
+            template,
+            ids: IdSource::new(),
+            in_flight: InFlight::new(options.in_flight),
+            batches: options.source.batches(),
+            sent: 0,
+            recorded: Vec::new(),
+            timer: None,
+            options,
+        }
+    }
+
+    /// Writes until the run stops, or there is no more to write, and everything is answered.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let mut messages = Messages::default();
+        std::future::poll_fn(|cx| self.poll(&mut messages, cx)).await?;
+        self.writing.sent.borrow_mut()[self.options.number] = self.recorded;
+        Ok(())
+    }
+
+    fn poll(&mut self, messages: &mut Messages, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.send_due();
+            let written = self.socket.poll_write(cx)?;
+            if self.socket.poll_read(cx)?.is_ready() {
+                self.receive(messages)?;
+                continue;
+            }
+            if self.is_done() && self.in_flight.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if written.is_pending() || self.poll_timer(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether nothing more is to be sent.
+    fn is_done(&self) -> bool {
+        self.writing.figures.phase() == Phase::Stop
+            || self.batches.is_some_and(|batches| self.sent >= batches)
+    }
+
+    /// Puts into the send buffer what may be sent by now.
+    fn send_due(&mut self) {
+        if self.in_flight.free.is_empty() || self.is_done() {
+            return;
+        }
+        let now = self.writing.figures.nanos();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        while self.socket.unsent() < OUT_BYTES && !self.is_done() {
+            let due = self.next_due().unwrap_or(now);
+            if due > now {
+                return;
+            }
+            let Some(slot) = self.in_flight.free.pop() else { return };
+            self.send(slot, due, unix.as_millis() as u64);
+        }
+    }
+
+    /// When the next batch is due; `None` if whenever it can be sent.
+    fn next_due(&self) -> Option<u64> {
+        match self.options.pace {
+            Pace::Closed => None,
+            #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
+            Pace::Open { first, every } => Some(first + (self.sent as f64 * every) as u64),
+        }
+    }
+
+    fn send(&mut self, slot: usize, due: u64, unix_millis: u64) {
+        let request = self.in_flight.request(slot);
+        let batch = self.sent;
+        let (ids, at_key) = match &self.options.source {
+            Source::Again(sent) => (sent[batch as usize].ids, sent[batch as usize].at_key),
+            Source::Fresh(_) | Source::Recorded(_) => {
+                let at_key = batch as usize % self.options.keys.len();
+                (self.ids.take(unix_millis, self.template.len()), at_key)
+            }
+        };
+        if let Source::Recorded(_) = self.options.source {
+            self.recorded.push(Sent { ids, at_key, sequences: Vec::new() });
+        }
+        let (key, store) = &self.options.keys[at_key];
+        if self.options.keys.len() > 1 {
+            self.template.set_key(key);
+        }
+        let mut id_sum = 0_u128;
+        self.template.set_ids(ids.iter().inspect(|id| {
+            id_sum = id_sum.wrapping_add(u128::from_be_bytes(*id.as_bytes()));
+        }));
+        self.template.set_request(request);
+        self.template.set_stamp(due);
+        self.template.push_to(&mut self.socket);
+        self.in_flight.pending[slot] = Pending { request, store: *store, due, id_sum, batch };
+        self.sent += 1;
+    }
+
+    fn receive(&mut self, messages: &mut Messages) -> io::Result<()> {
+        let now = self.writing.figures.nanos();
+        let slots = self.template.len();
+        while let Some(message) = self.socket.next_message()? {
+            if self.options.echo {
+                // The first message may be anything.
+                let request = self.template.request_in(message).unwrap_or(0);
+                match self.in_flight.answered(request.into()) {
+                    Some(pending) => self.writing.figures.acked(pending.due, now, slots as u64),
+                    None => self.writing.figures.fault("an answer to nothing"),
+                }
+                continue;
+            }
+            match messages.read(message).map_err(io::Error::other)? {
+                Message::Ack(id, sequences) => match self.in_flight.answered(id) {
+                    Some(pending) => {
+                        self.writing.acked(&pending, now, slots, sequences.clone());
+                        let at = pending.batch as usize;
+                        match &self.options.source {
+                            Source::Fresh(_) => {}
+                            Source::Recorded(_) => {
+                                self.recorded[at].sequences = sequences.collect();
+                            }
+                            Source::Again(sent) => {
+                                if !sequences.eq(sent[at].sequences.iter().copied()) {
+                                    self.writing.figures.fault("a duplicate got another sequence");
+                                }
+                            }
+                        }
+                    }
+                    None => self.writing.figures.fault("an ack for nothing in flight"),
+                },
+                Message::Changes(..) => self.writing.figures.fault("entries without subscription"),
+                Message::Other(Response::Error { id, code, message, .. }) => {
+                    if let Some(id) = id {
+                        self.in_flight.answered(id);
+                    }
+                    self.writing.figures.fault(format!("{code}: {message}"));
+                }
+                Message::Other(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready once the next batch is due; pending if answers have to come first.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.in_flight.free.is_empty() || self.is_done();
+        let Some(due) = self.next_due().filter(|_| !waits) else { return Poll::Pending };
+        let due = self.writing.figures.moment(due).into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl Writing {
+    pub(super) fn new(stores: usize, connections: usize) -> Self {
+        Self {
+            figures: Figures::new(),
+            seen: RefCell::new((0..stores).map(|_| Seen::default()).collect()),
+            id_sum: Cell::new(0),
+            sent: RefCell::new((0..connections).map(|_| Vec::new()).collect()),
+        }
+    }
+
+    fn acked(&self, pending: &Pending, now: u64, slots: usize, sequences: Sequences<'_>) {
+        self.figures.acked(pending.due, now, slots as u64);
+        self.id_sum.set(self.id_sum.get().wrapping_add(pending.id_sum));
+        if sequences.len() != slots {
+            self.figures.fault("an ack without a sequence for each slot");
+        }
+        let seen = &mut self.seen.borrow_mut()[pending.store];
+        for sequence in sequences {
+            if !seen.insert(sequence) {
+                self.figures.fault("a sequence was acknowledged twice");
+            }
+        }
+    }
+}
