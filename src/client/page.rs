@@ -5,10 +5,14 @@ use std::sync::Arc;
 use crate::model::{Batch, EntryRef, RecordReader, RemoteEntry, Sequence};
 use crate::protocol::msgpack::ChangesView;
 
+/// Messages below this size are copied. A frame lies in a block of the socket's, of 128 KiB or more, together with other
+/// frames; a small page that waits long must not keep all of it.
+const DETACHED_BELOW_BYTES: usize = 64 * 1_024;
+
 /// Entries of a feed, in order, at least one: what [`Pages`](super::Pages) yields.
 ///
-/// Either a message of the server, not copied, or entries of this client's own that were acknowledged. Holds the memory
-/// of that message or batch.
+/// Either a message of the server, or entries of this client's own that were acknowledged. Holds the memory of that
+/// message or batch.
 #[derive(Clone, Debug)]
 pub struct Page {
     last: Sequence,
@@ -26,10 +30,11 @@ enum Content {
 }
 
 impl Page {
-    /// What `view` has behind its first `skip` entries, up to `last`; `None` if that is nothing.
-    pub(super) fn feed(view: ChangesView, skip: usize, last: Sequence) -> Option<Self> {
+    /// What `view` has behind its first `skip` entries; `None` if that is nothing.
+    pub(super) fn feed(view: &ChangesView, skip: usize) -> Option<Self> {
         let len = view.len().checked_sub(skip).filter(|len| *len > 0)?;
-        let bytes = view.bytes();
+        let (last, bytes) = (view.last(), view.bytes());
+        let view = if bytes < DETACHED_BELOW_BYTES { view.detached() } else { view.clone() };
         Some(Self { last, len, bytes, content: Content::Feed { view, skip } })
     }
 

@@ -7,8 +7,10 @@
 
 mod feed;
 mod order;
+mod pings;
 #[cfg(test)]
 mod schedule_test;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod writes;
@@ -16,8 +18,8 @@ mod writes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use self::feed::{Feed, Link, Open};
-use self::order::Order;
+use self::feed::{Feed, Link};
+use self::pings::Pings;
 pub(super) use self::writes::Pending;
 use self::writes::Writes;
 use super::error::RemoteError;
@@ -89,11 +91,7 @@ pub(super) struct Core {
     outgoing: VecDeque<Outgoing>,
     connected: bool,
     closing: bool,
-    /// Pings that were sent and not answered, in order.
-    pings: VecDeque<u64>,
-    last_ping: u64,
-    /// The last ping at the time of the last heartbeat.
-    heartbeat_ping: u64,
+    pings: Pings,
 }
 
 impl Core {
@@ -106,9 +104,7 @@ impl Core {
             outgoing: VecDeque::new(),
             connected: false,
             closing: false,
-            pings: VecDeque::new(),
-            last_ping: 0,
-            heartbeat_ping: 0,
+            pings: Pings::default(),
         }
     }
 
@@ -211,35 +207,9 @@ impl Core {
 
     /// To be called every ping interval while connected.
     pub(super) fn heartbeat(&mut self) -> Result<(), Fault> {
-        if self.pings.front().is_some_and(|oldest| *oldest <= self.heartbeat_ping) {
-            return Err(Fault::PongMissing);
-        }
-        self.heartbeat_ping = self.ping();
+        let id = self.pings.heartbeat()?;
+        self.outgoing.push_back(Outgoing::Ping { id });
         Ok(())
-    }
-
-    /// Whether [`Core::tick`] has something to watch.
-    pub(super) fn wants_tick(&self) -> bool {
-        self.feeds
-            .values()
-            .filter_map(|feed| feed.stream.as_ref())
-            .any(|open| open.order.waits_for_the_feed())
-    }
-
-    /// To be called about every second. A stream that holds back acknowledged entries, and has been fed nothing for
-    /// a whole tick, subscribes again: either the feed has reached them by now and brings them, or it had nothing
-    /// before them.
-    pub(super) fn tick(&mut self) {
-        let mut stuck = Vec::new();
-        for (key, feed) in &mut self.feeds {
-            let Some(open) = &mut feed.stream else { continue };
-            let waits = open.order.waits_for_the_feed();
-            if waits && open.stuck {
-                stuck.push(key.clone());
-            }
-            open.stuck = waits;
-        }
-        stuck.iter().for_each(|key| self.resubscribe(key));
     }
 
     /// Takes a message of the server.
@@ -286,10 +256,7 @@ impl Core {
     }
 
     fn pong(&mut self, id: u64) -> Result<(), Fault> {
-        let expected = self.pings.pop_front();
-        if expected != Some(id) {
-            return Err(Fault::WrongPong { expected, found: id });
-        }
+        self.pings.answered(id)?;
         let stopping = Link::Stopping { ping: id };
         let stopped = self.feeds.iter_mut().find(|(_, feed)| feed.link == stopping);
         if let Some((key, feed)) = stopped {
@@ -325,101 +292,9 @@ impl Core {
         }
     }
 
-    fn open(&mut self, key: PublicKey, stream: u64, start: Sequence, queue: Arc<Queue>) {
-        let link = match self.feeds.get(&key) {
-            Some(Feed { stream: Some(_), .. }) => {
-                return queue.end(Some(RemoteError::AlreadyStreaming(key)));
-            }
-            Some(Feed { stream: None, link }) => *link,
-            None => Link::Off,
-        };
-        let order = Order::new(start, self.writes.sent_with(&key));
-        let open = Open { id: stream, queue, order, paused: false, stuck: false };
-        self.feeds.insert(key.clone(), Feed { stream: Some(open), link });
-        self.settle(&key);
-    }
-
-    fn stream(&mut self, key: &PublicKey, stream: u64) -> Option<&mut Open> {
-        self.feeds.get_mut(key)?.stream.as_mut().filter(|open| open.id == stream)
-    }
-
-    fn drop_stream(&mut self, key: &PublicKey) {
-        if let Some(feed) = self.feeds.get_mut(key) {
-            feed.stream = None;
-            self.settle(key);
-        }
-    }
-
-    fn fail_stream(&mut self, key: &PublicKey, error: RemoteError) {
-        if let Some(feed) = self.feeds.remove(key)
-            && let Some(open) = feed.stream
-        {
-            open.queue.end(Some(error));
-        }
-    }
-
-    /// Lets `change` put things in order for the stream of `key`, if there is one, and hands out what comes of it.
-    fn deliver(
-        &mut self,
-        key: &PublicKey,
-        change: impl FnOnce(Link, &mut Order, &mut Vec<super::page::Page>),
-    ) {
-        let Some(feed) = self.feeds.get_mut(key) else { return };
-        let Some(open) = &mut feed.stream else { return };
-        let mut pages = Vec::new();
-        change(feed.link, &mut open.order, &mut pages);
-        if !pages.is_empty() && open.queue.push(pages) {
-            open.paused = true;
-            self.settle(key);
-        } else if open.order.held_bytes() > self.policy.held_bytes_max {
-            self.resubscribe(key);
-        }
-    }
-
-    /// Ends the subscription of `key`, so that it begins again behind what was delivered.
-    fn resubscribe(&mut self, key: &PublicKey) {
-        if let Some(feed) = self.feeds.get_mut(key)
-            && feed.link == Link::On
-        {
-            self.stop(key);
-        }
-    }
-
-    /// Asks for what is wanted and not asked for, or the other way round.
-    fn settle(&mut self, key: &PublicKey) {
-        let Some(feed) = self.feeds.get_mut(key) else { return };
-        match (feed.link, feed.is_wanted()) {
-            (Link::Off, true) if self.connected => {
-                if let Some(open) = &mut feed.stream {
-                    open.order.restart();
-                    let start = open.order.next();
-                    feed.link = Link::On;
-                    self.outgoing.push_back(Outgoing::RequestChanges { key: key.clone(), start });
-                }
-            }
-            (Link::Off, false) if feed.stream.is_none() => {
-                self.feeds.remove(key);
-            }
-            (Link::On, false) => self.stop(key),
-            (Link::Off | Link::Stopping { .. }, _) | (Link::On, true) => {}
-        }
-    }
-
-    fn stop(&mut self, key: &PublicKey) {
-        self.outgoing.push_back(Outgoing::StopChanges { key: key.clone() });
-        let ping = self.ping();
-        if let Some(feed) = self.feeds.get_mut(key) {
-            feed.link = Link::Stopping { ping };
-            if let Some(open) = &mut feed.stream {
-                open.order.restart();
-            }
-        }
-    }
-
     fn ping(&mut self) -> u64 {
-        self.last_ping += 1;
-        self.pings.push_back(self.last_ping);
-        self.outgoing.push_back(Outgoing::Ping { id: self.last_ping });
-        self.last_ping
+        let id = self.pings.next();
+        self.outgoing.push_back(Outgoing::Ping { id });
+        id
     }
 }

@@ -110,9 +110,9 @@ impl Order {
     pub(super) fn fed(&mut self, view: &ChangesView, out: &mut Vec<Page>) {
         self.begun = true;
         if self.in_flight.is_empty() && self.own.is_empty() && self.fed.is_empty() {
-            // Only reading: nothing can be missing, and nothing needs to be copied.
+            // Only reading: nothing can be missing.
             let skip = view.iter().take_while(|(sequence, _)| *sequence < self.next).count();
-            if let Some(page) = Page::feed(view.clone(), skip, view.last()) {
+            if let Some(page) = Page::feed(view, skip) {
                 self.next = page.last().next();
                 out.push(page);
             }

@@ -93,6 +93,12 @@ impl ChangesView {
         self.elements.len()
     }
 
+    /// The same entries in memory of their own, so that the frame is not kept alive.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { elements: Bytes::copy_from_slice(&self.elements), ..self.clone() }
+    }
+
     /// The entries with their sequences, which do not descend. Allocates nothing.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let mut reader = Reader::new(&self.elements);
