@@ -18,6 +18,7 @@ mod answer;
 mod backlog;
 mod compactor;
 mod fill;
+mod group;
 mod kept;
 mod page;
 mod pattern;
@@ -37,6 +38,7 @@ use crate::storage::StoreLog;
 
 pub use backlog::Backlog;
 pub use compactor::{Bucket, CompactionFailure, Replacements, Strategy};
+pub use group::{DecodeEvents, GroupBucket, GroupEvent, GroupReplacements};
 pub use page::Page;
 pub use pattern::EventPattern;
 

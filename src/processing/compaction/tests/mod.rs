@@ -3,6 +3,7 @@
 mod cases;
 mod model;
 mod resume;
+mod typed;
 
 use futures_util::FutureExt;
 
