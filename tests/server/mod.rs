@@ -1,5 +1,6 @@
 //! The server over real sockets.
 
+mod compaction;
 mod failures;
 mod feed;
 mod limits;
