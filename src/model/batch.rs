@@ -41,6 +41,16 @@ impl Batch {
         self.index.push(Slot { id: entry.id, end });
     }
 
+    /// Gives back what was reserved, if more than half of it is unused: a batch may wait for the disk for a while.
+    pub fn trim(&mut self) {
+        if self.records.capacity() / 2 > self.records.len() {
+            self.records.shrink_to_fit();
+        }
+        if self.index.capacity() / 2 > self.index.len() {
+            self.index.shrink_to_fit();
+        }
+    }
+
     /// Number of slots.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -119,5 +129,17 @@ mod tests {
             (0..3).flat_map(|slot| batch.record(slot).expect("a slot").to_vec()).collect();
         assert_eq!(joined, batch.records());
         assert_eq!(batch.record(3), None);
+    }
+
+    #[test]
+    fn a_trimmed_batch_holds_no_more_than_twice_its_entries() {
+        let entry =
+            EntryRef { id: EntryId::now(), event: "E", primary_key: "", payload: &[7; 100] };
+        let mut batch = Batch::with_capacity(1_000, 1_000_000);
+        batch.push(&entry);
+        batch.trim();
+        assert!(batch.records.capacity() <= 2 * batch.bytes());
+        assert!(batch.index.capacity() <= 2);
+        assert!(batch.iter().eq([entry]));
     }
 }

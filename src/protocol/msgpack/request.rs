@@ -119,7 +119,12 @@ impl<'a> Fields<'a> {
                 b"startSequence" => fields.start = reader.natural()?,
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
-                b"entries" => fields.entries = read_batch(&mut reader, limits)?,
+                b"entries" => {
+                    // A message that repeats the key gets no second reservation as large as itself.
+                    let first = matches!(fields.entries, Field::Missing);
+                    let room = if first { reader.rest().len() } else { 0 };
+                    fields.entries = read_batch(&mut reader, room, limits)?;
+                }
                 _ => reader.skip()?,
             }
         }
@@ -177,8 +182,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the entries of a write. What is wrong with them is a whole sentence here.
-fn read_batch(reader: &mut Reader<'_>, limits: &Limits) -> Result<Field<Batch>, Malformed> {
+/// Reads the entries of a write, with room reserved for entries that come in `room` bytes. What is wrong with them is a
+/// whole sentence here.
+fn read_batch(
+    reader: &mut Reader<'_>,
+    room: usize,
+    limits: &Limits,
+) -> Result<Field<Batch>, Malformed> {
     let count = match reader.value()? {
         Value::Array(count) => count,
         other => {
@@ -196,10 +206,9 @@ fn read_batch(reader: &mut Reader<'_>, limits: &Limits) -> Result<Field<Batch>, 
         return Ok(Field::Bad(sentence));
     }
     // What can still follow bounds both, whatever the count claims.
-    let bytes = reader.rest().len();
     let mut batch = Batch::with_capacity(
-        count.min(bytes / ENTRY_BYTES_MIN),
-        bytes.saturating_sub(count * ENTRY_RECORD_GAIN_BYTES),
+        count.min(room / ENTRY_BYTES_MIN),
+        room.saturating_sub(count * ENTRY_RECORD_GAIN_BYTES),
     );
     for slot in 0..count {
         match read_entry(reader)?.and_then(|entry| within_limits(entry, limits)) {
@@ -210,6 +219,8 @@ fn read_batch(reader: &mut Reader<'_>, limits: &Limits) -> Result<Field<Batch>, 
             }
         }
     }
+    // The room may have been for something else that follows.
+    batch.trim();
     Ok(Field::Good(batch))
 }
 
