@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, dead_code)] // a test binary has no public side
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_errors_doc)]
 
+mod binary;
 mod client;
 mod js;
 mod processing;

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod fake;
 pub mod http;
 pub mod panicking;
+pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod server;

@@ -1,0 +1,69 @@
+//! The real binary as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+/// `eventlog-server`, with no setting from outside.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eventlog-server"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("EVENTLOG_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running `serve`; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub url: String,
+}
+
+impl Process {
+    /// Starts `serve --dev` on a free port and waits until it listens.
+    pub fn serve_dev(data_dir: &Path) -> Self {
+        let mut command = binary();
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        Self::start(command)
+    }
+
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let output = child.stdout.take().expect("its output");
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).expect("a line of output");
+        let url = line.trim().strip_prefix("listening on ").map(ToOwned::to_owned);
+        let url = url.unwrap_or_else(|| panic!("it does not listen: {line:?}"));
+        Self { child, url }
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
+        assert!(sent.success(), "signal {name}");
+    }
+
+    /// The exit code, once it has ended.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
+    }
+
+    /// Runs a client command against it.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let (command, rest) = arguments.split_first().expect("a command");
+        let mut client = binary();
+        client.arg(command).args(["--url", &self.url]).args(rest);
+        client.output().expect("the command runs")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
