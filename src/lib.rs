@@ -1,7 +1,86 @@
-//! One place that orders and keeps the events of local-first applications and hands them to everyone who shares them.
+//! One place that orders and keeps the events of local-first applications, and hands them to everyone who shares them.
 //!
-//! Every client public key maps, through a durable registry, to a store; each store is one durable, deduplicated,
-//! gap-free feed, shared by all its keys.
+//! # The model
+//!
+//! A client appends **entries**: an id that it makes itself (a UUIDv7), an event tag, a primary key, a payload that the
+//! server need not understand. Every client **public key** maps, through a durable registry, to a **store**; each store
+//! is one **feed**, its entries at the sequences 1, 2, 3, … without a gap, shared by all its keys.
+//!
+//! * A write is acknowledged once it is on disk, with one sequence per entry. Writing an id again gives the sequence that
+//!   it has; so whoever heard no answer asks again.
+//! * A subscription delivers everything from its start, in order: what is there, then what comes.
+//! * A sequence that anybody was told names the same entry for ever.
+//!
+//! The server's own code appends to stores as clients do ([`server::Server::write_to_store`]). Handlers run on what is
+//! committed ([`processing`]), and old history can be compacted while it is read ([`processing::compaction`]).
+//!
+//! # A server and a client in one program
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use eventlog_server::client::{EventLogRemote, Options};
+//! use eventlog_server::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
+//! use eventlog_server::server::{Listen, Server, listen};
+//! use eventlog_server::services::auth::AllowAll;
+//! use eventlog_server::services::registry::MemoryRegistry;
+//! use eventlog_server::storage::memory::MemoryStorage;
+//! use futures_util::StreamExt;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! actix_web::rt::System::new().block_on(async {
+//!     // Where entries are kept, which store a key has, what a key may do: a server has no default for these.
+//!     let storage = Arc::new(MemoryStorage::new());
+//!     let registry = Arc::new(MemoryRegistry::new());
+//!     let server = Server::builder(storage, registry, Arc::new(AllowAll)).start()?;
+//!
+//!     let (alice, household) = (PublicKey::new("alice")?, StoreId::new("household")?);
+//!     server.assign(alice.clone(), household).await?;
+//!
+//!     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//!     let url = format!("ws://{}/eventlog", listener.local_addr()?);
+//!     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//!     let options = Listen { workers: 1, shutdown_timeout: Duration::from_secs(5) };
+//!     let serving = actix_web::rt::spawn(listen(server, listener, options, async {
+//!         let _ = stopped.await;
+//!     }));
+//!
+//!     let remote = EventLogRemote::connect(&url, Options::default()).await?;
+//!     let entry = Entry {
+//!         id: EntryId::now(),
+//!         event: "TodoAdded".to_owned(),
+//!         primary_key: "todo-1".to_owned(),
+//!         payload: "buy milk".into(),
+//!     };
+//!     let sequences = remote.write(&alice, &[entry][..]).await?;
+//!     assert_eq!(sequences, [Sequence::FIRST]);
+//!
+//!     let mut changes = remote.changes(&alice, Sequence::FIRST);
+//!     let first = changes.next().await.expect("the feed goes on for ever")?;
+//!     assert_eq!(first.entry.primary_key, "todo-1");
+//!
+//!     remote.close().await;
+//!     drop(stop);
+//!     serving.await??;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! # Rooms
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`server`] | building a server and mounting it in an actix-web application |
+//! | [`client`] | writing to a server and following its feeds |
+//! | [`services`] | who has which store, who may do what: traits and implementations |
+//! | [`storage`] | where entries are kept: the trait, memory, sled |
+//! | [`processing`] | handlers, journal, reactivity, compaction |
+//! | [`model`] | ids, entries, sequences, and every limit |
+//! | [`protocol`] | the wires, for those who write a client or a tool |
+//!
+//! `docs/EMBEDDING.md` walks through the choices of an embedder, `docs/ARCHITECTURE.md` through the code.
 
 mod actors;
 pub mod client;

@@ -1,6 +1,7 @@
 //! The server over real sockets.
 
 mod compaction;
+mod embedding;
 mod failures;
 mod feed;
 mod limits;

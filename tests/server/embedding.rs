@@ -1,0 +1,76 @@
+//! The server inside other applications.
+
+use actix_web::{App, HttpServer, rt, web};
+use eventlog_server::server::Server;
+use eventlog_server::storage::sled::{Database, DatabaseOptions};
+use tokio::sync::oneshot;
+
+use crate::support::server::in_memory;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, http, key, store};
+
+#[path = "../../examples/embed.rs"]
+mod embed;
+
+/// An application on a port of its own, with two workers; its thread ends with the test process.
+async fn serve(
+    configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> std::net::SocketAddr {
+    let (told, address) = oneshot::channel();
+    std::thread::spawn(move || {
+        rt::System::new().block_on(async move {
+            let app = move || {
+                let configure = configure.clone();
+                App::new().configure(move |config| configure(config))
+            };
+            let server = HttpServer::new(app).workers(2).bind(("127.0.0.1", 0)).expect("a port");
+            told.send(server.addrs()[0]).expect("the test waits");
+            server.run().await.expect("it serves");
+        });
+    });
+    address.await.expect("it starts")
+}
+
+#[tokio::test]
+async fn the_example_asks_for_its_cookie_and_serves_its_own_routes() {
+    let data = tempfile::tempdir().expect("a folder");
+    let database = Database::open(data.path(), DatabaseOptions::default()).expect("a database");
+    let server = embed::start(&database).await.expect("it starts");
+    let mounted = server.clone();
+    let address = serve(move |config| embed::application(&mounted, config)).await;
+    assert!(http::get(address, "/").await.contains("an application of its own"));
+    let url = format!("ws://{address}/sync/eventlog");
+    assert_eq!(Socket::refused_status(&url, &[]).await, 401);
+    assert_eq!(Socket::refused_status(&url, &[("Cookie", "session=guess")]).await, 401);
+    let cookie = [("Cookie", "theme=dark; session=let-me-in")];
+    let mut client = Socket::connect_with(&url, &cookie).await;
+    client.next().await;
+    client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
+}
+
+/// Two servers in one application share nothing.
+#[tokio::test]
+async fn two_servers_mounted_side_by_side_keep_different_data() {
+    let mut servers: Vec<Server> = Vec::new();
+    for _ in 0..2 {
+        let server = in_memory().start().expect("it starts");
+        server.assign(key("alice"), store("team")).await.expect("assigned");
+        servers.push(server);
+    }
+    let mounted = servers.clone();
+    let address = serve(move |config| {
+        for (server, path) in mounted.iter().zip(["/one", "/two"]) {
+            config.service(web::scope(path).configure(|config| server.configure(config)));
+        }
+    })
+    .await;
+    assert_ne!(servers[0].remote_id(), servers[1].remote_id());
+    for (path, count) in [("one", 3), ("two", 1)] {
+        let mut client = Socket::connect(&format!("ws://{address}/{path}/eventlog")).await;
+        for id in 1..=count {
+            client.write(&key("alice"), id, &batch(&[entry("E", "", b"")])).await;
+            assert_eq!(client.next_ack().await, (id, vec![id]));
+        }
+    }
+}
