@@ -41,7 +41,7 @@ impl FeedSegment {
     /// Its entries as rows of the RPC protocol, encoded on first use. What its clients could not read is left out.
     pub(crate) fn rpc(&self) -> &EncodedRemoteEntries {
         self.rpc.get_or_init(|| {
-            let encoded = EncodedRemoteEntries::new(self.segment.iter());
+            let encoded = EncodedRemoteEntries::from_segment(&self.segment);
             if encoded.withheld() > 0 {
                 let (first, last) = (self.segment.first(), self.segment.last());
                 log::warn!(

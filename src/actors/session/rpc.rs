@@ -94,17 +94,17 @@ impl RpcWire {
         match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
             Envelope::Request(request) => Ok(self.take_request(&request, limits, now_millis, out)),
             Envelope::Interrupt(id) => {
-                let (key, _) = self.feeds.remove(&RequestId::from_ref(id)).unzip();
+                let (key, _) = self.feeds.remove(id.as_bytes()).unzip();
                 Ok(key.map(|key| Request::Unsubscribe { key }))
             }
             Envelope::Ack(id) => {
-                if let Some((_, unacknowledged)) = self.feeds.get(&RequestId::from_ref(id)) {
+                if let Some((_, unacknowledged)) = self.feeds.get(id.as_bytes()) {
                     unacknowledged.set(unacknowledged.get().saturating_sub(1));
                 }
                 Ok(None)
             }
             Envelope::Ping => {
-                out.push(Envelope::Pong.encode().into());
+                out.push(Envelope::Pong.encode());
                 Ok(None)
             }
             // The rest means nothing to a server.

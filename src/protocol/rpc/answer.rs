@@ -134,7 +134,7 @@ impl Answer<'_> {
                 write_failure(&mut value, &reason);
             }
         }
-        Envelope::Exit { id: id.as_ref(), exit: &frame(&value) }.encode().into()
+        Envelope::Exit { id: id.as_ref(), exit: &frame(&value) }.encode()
     }
 }
 
@@ -222,7 +222,7 @@ pub fn encode_acks(id: &RequestId, acks: impl IntoIterator<Item = (EntryId, Sequ
     exit.push(outcome::SUCCESS);
     write_uvarint(&mut exit, count);
     exit.extend_from_slice(&rows);
-    Envelope::Exit { id: id.as_ref(), exit: &exit }.encode().into()
+    Envelope::Exit { id: id.as_ref(), exit: &exit }.encode()
 }
 
 const ACK_ROW_BYTES_MAX: usize = 48;

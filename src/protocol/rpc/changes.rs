@@ -19,8 +19,12 @@ use super::ids::{
 use super::rows::{FIRST_SHAPE, begin_cell, cell_len};
 use super::varint::{natural_len, sized_len, uvarint_len, write_natural, write_uvarint};
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{EntryId, EntryRef, Sequence};
+use crate::model::{EntryId, EntryRef, Segment, Sequence};
 use crate::protocol::chunk;
+
+/// By so many bytes a row is longer than the record of its entry: tags of the four fields (18), lengths of the row and
+/// of the entry, the sequence.
+const ROW_RECORD_GAIN_BYTES: usize = 32;
 
 /// Entries of a feed, ready to be put into messages. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,19 +45,38 @@ struct Row {
 }
 
 impl EncodedRemoteEntries {
-    /// Encodes these entries, which come in the order of their sequences.
+    /// Encodes the entries of a segment.
+    pub fn from_segment(segment: &Segment) -> Self {
+        let bytes = segment.records().len() + segment.len() * ROW_RECORD_GAIN_BYTES;
+        Self::readable(segment.iter(), bytes)
+    }
+
+    /// Encodes entries that are not those of a segment, such as what compaction made of them; they come in the order of
+    /// their sequences.
     pub fn new<'a>(entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>) -> Self {
+        Self::readable(entries, 0)
+    }
+
+    fn readable<'a>(
+        entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>,
+        bytes: usize,
+    ) -> Self {
         let mut withheld = 0;
-        let encoded = Self::encode(entries.into_iter().filter(|(_, entry)| {
+        let readable = entries.into_iter().filter(|(_, entry)| {
             let is_readable = payload_is_complete_frame(entry.payload);
             withheld += usize::from(!is_readable);
             is_readable
-        }));
+        });
+        let encoded = Self::encode(readable, bytes);
         Self { withheld, ..encoded }
     }
 
-    pub(super) fn encode<'a>(entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>) -> Self {
-        let (mut rows, mut index) = (Vec::new(), Vec::new());
+    /// `bytes` tells how much room is needed.
+    pub(super) fn encode<'a>(
+        entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
+        bytes: usize,
+    ) -> Self {
+        let (mut rows, mut index) = (Vec::with_capacity(bytes), Vec::new());
         for (sequence, entry) in entries {
             index.push(write_row(&mut rows, sequence, &entry));
         }

@@ -4,6 +4,10 @@
 //! exit, defect) is a frame of its own, which this module does not look into. Request ids are the client's: they are
 //! checked to be ids, kept as bytes, and sent back as they came.
 
+use std::borrow::Borrow;
+
+use bytes::Bytes;
+
 use super::ids::{FINGERPRINT, FINGERPRINT_HEADER};
 use super::varint::{
     natural_len, sized_len, uvarint_len, write_natural, write_sized, write_uvarint,
@@ -34,6 +38,13 @@ impl RequestId {
     /// A borrowed view.
     pub fn as_ref(&self) -> RequestIdRef<'_> {
         RequestIdRef(&self.0)
+    }
+}
+
+/// What a [`RequestIdRef`] is looked up by, among ids that are kept.
+impl Borrow<[u8]> for RequestId {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -179,8 +190,8 @@ impl<'a> Envelope<'a> {
     }
 
     /// The whole frame.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
+    pub fn encode(&self) -> Bytes {
+        let frame = match self {
             Self::Ack(id) => parts(selector::ACK, &[id.0]),
             Self::Exit { id, exit } => parts(selector::EXIT, &[id.0, exit]),
             Self::Defect(defect) => parts(selector::DEFECT, &[defect]),
@@ -190,7 +201,8 @@ impl<'a> Envelope<'a> {
             Self::Pong => parts(selector::PONG, &[]),
             Self::Request(request) => request.encode(),
             Self::Interrupt(id) => parts(selector::INTERRUPT, &[id.0]),
-        }
+        };
+        frame.into()
     }
 }
 

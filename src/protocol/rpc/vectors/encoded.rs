@@ -8,7 +8,7 @@ use crate::model::{Batch, EntryId, EntryRef, Sequence};
 /// What we write for what is in `frame`; `None` if nothing here ever writes such a thing.
 pub(super) fn encode(schema: &str, frame: &[u8]) -> Option<Vec<u8>> {
     match schema {
-        "Envelope" => Some(Envelope::decode(&body(frame).ok()?).ok()?.encode()),
+        "Envelope" => Some(Envelope::decode(&body(frame).ok()?).ok()?.encode().into()),
         "WriteEntriesUnencrypted" => write_entries(frame),
         "RemoteEntries" => remote_entries(frame),
         "Changes.chunk" => values(frame),
@@ -83,7 +83,7 @@ fn remote_entries(data: &[u8]) -> Option<Vec<u8>> {
     while let Some(entry) = entries.next_entry().ok()? {
         found.push(entry);
     }
-    let encoded = EncodedRemoteEntries::encode(found.into_iter());
+    let encoded = EncodedRemoteEntries::encode(found.into_iter(), 0);
     encode_data(&[encoded.run(Sequence::ZERO, Sequence::MAX)])
 }
 
