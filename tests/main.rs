@@ -8,4 +8,5 @@ mod client;
 mod js;
 mod processing;
 mod server;
+mod storage;
 mod support;
