@@ -1,5 +1,6 @@
 //! Handlers, journal and reactivity of a whole server.
 
+mod crash;
 mod handlers;
 mod ingest;
 mod todo;

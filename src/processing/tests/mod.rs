@@ -173,9 +173,12 @@ impl WriteToStore for Nowhere {
     }
 }
 
-/// Waits until `done`; the test's own time limit is what ends it otherwise.
+/// Waits until `done`, longer than anything takes that is going to happen.
 async fn until(mut done: impl FnMut() -> bool) {
-    while !done() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let waiting = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("in time");
 }

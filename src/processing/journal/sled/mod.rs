@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
-use crate::model::{Entry, RemoteEntry, RemoteId, Sequence};
+use crate::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::{Database, Keyspace, Ops, VALUE_BYTES_MAX};
 
+use self::key::Subject;
 use super::{CHANGES_MAX, Conflicts, EventJournal, JournalChange, JournalError};
 
 /// Most keys that one commit of [`EventJournal::destroy`] removes.
@@ -74,15 +75,7 @@ impl EventJournal for SledJournal {
         let (id, subject) = (entry.id, key::subject(entry));
         let (event, primary_key) = (entry.event.clone(), entry.primary_key.clone());
         self.read(move |tree| {
-            let after = key::subject_entry(origin, &subject, id);
-            let last = key::subject_entry(origin, &subject, key::ID_MAX);
-            let later = tree.range((Bound::Excluded(after), Bound::Included(last))).rev();
-            let entries = later.map(|item| {
-                let (_, sequence) = item.map_err(failed)?;
-                let sequence = key::read_sequence(&sequence).ok_or_else(|| corrupt("an index"))?;
-                let entry = entries(tree, origin, sequence..=sequence).next();
-                entry.unwrap_or_else(|| Err(corrupt("an entry"))).map(Arc::new)
-            });
+            let entries = later(tree, origin, &subject, id);
             // Subjects are hashes: what only shares the hash is no conflict.
             Conflicts::collect(entries.filter(|entry| match entry {
                 Ok(one) => one.entry.event == event && one.entry.primary_key == primary_key,
@@ -152,6 +145,24 @@ impl EventJournal for SledJournal {
         }
         .boxed()
     }
+}
+
+/// The journaled entries of `origin` with this subject and a greater id, the greatest id first. Reads no others.
+fn later<'a>(
+    tree: &'a sled::Tree,
+    origin: RemoteId,
+    subject: &Subject,
+    id: EntryId,
+) -> impl Iterator<Item = Result<Arc<RemoteEntry>, StorageError>> + use<'a> {
+    let after = key::subject_entry(origin, subject, id);
+    let last = key::subject_entry(origin, subject, key::ID_MAX);
+    let keys = tree.range((Bound::Excluded(after), Bound::Included(last))).rev();
+    keys.map(move |item| {
+        let (_, sequence) = item.map_err(failed)?;
+        let sequence = key::read_sequence(&sequence).ok_or_else(|| corrupt("an index"))?;
+        let entry = entries(tree, origin, sequence..=sequence).next();
+        entry.unwrap_or_else(|| Err(corrupt("an entry"))).map(Arc::new)
+    })
 }
 
 /// The journaled entries of `origin` in `range`, joined from their parts.
@@ -247,6 +258,23 @@ mod tests {
             Ok(())
         });
         run.expect("conflicts agree");
+    }
+
+    #[tokio::test]
+    async fn a_lookup_visits_the_conflicts_alone_whatever_the_size_of_the_journal() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (journal, database) = open(directory.path());
+        for size in [100, 10_000] {
+            let origin = suite::origin(&size.to_string());
+            let entries =
+                (1..=size).map(|n| suite::entry(n, "e", &(n % (size / 5)).to_string(), n));
+            let entries = entries.map(Arc::new).collect();
+            let through = Sequence::new(size).expect("a sequence");
+            journal.append(origin, entries, through).await.expect("written");
+            let early = suite::entry(size + 1, "e", "7", 0).entry;
+            let tree = database.tree(Keyspace::Journal).expect("a tree");
+            assert_eq!(later(&tree, origin, &key::subject(&early), early.id).count(), 5);
+        }
     }
 
     #[tokio::test]
