@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use eventlog_server::model::{Sequence, StoreId};
+use eventlog_server::model::{Segment, Sequence, StoreId};
 use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, SledStorage};
 use eventlog_server::storage::{Storage, StorageError};
 use serde_json::json;
@@ -151,7 +151,7 @@ fn print_entries(
     let end = next.plus(count_max).min(log.head().next());
     while next < end {
         let segments = log.read(next, READ_BYTES)?;
-        for (sequence, entry) in segments.iter().flat_map(|segment| segment.iter()) {
+        for (sequence, entry) in segments.iter().flat_map(Segment::iter) {
             if (next..end).contains(&sequence) {
                 print_entry(out, format, sequence, &entry)?;
             }
