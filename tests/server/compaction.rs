@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An entry that was created so long ago.
 fn aged(age: Duration, event: &str, primary_key: &str, payload: &[u8]) -> Entry {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
-    let created = (now - age).as_millis() as u64;
+    let created = now.saturating_sub(age).as_millis() as u64;
     let mut entry = entry(event, primary_key, payload);
     let mut id = *entry.id.as_bytes();
     id[..6].copy_from_slice(&created.to_be_bytes()[2..]);
