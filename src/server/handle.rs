@@ -68,7 +68,7 @@ impl Server {
         &self.0
     }
 
-    /// Mounts the WebSockets: the msgpack protocol at `/eventlog`, the RPC protocol of Effect at `/rpc`, below whatever scope `config` belongs to.
+    /// Mounts the sockets: the msgpack protocol at `/eventlog`, the RPC protocol of Effect at `/rpc`, below whatever scope `config` belongs to.
     pub fn configure(&self, config: &mut ServiceConfig) {
         routes::configure_sockets(self, config);
     }

@@ -92,7 +92,7 @@ async fn write(store: u64, log: Arc<dyn StoreLog>) {
     loop {
         while pending.len() < IN_FLIGHT {
             let mixed = mixed(store, next);
-            let count = if mixed % 20 == 0 { 500 } else { mixed % 8 + 1 };
+            let count = if mixed.is_multiple_of(20) { 500 } else { mixed % 8 + 1 };
             let append = log.append(segments(store, next, count));
             next += count;
             pending.push_back(async move { append.await.map(|()| next - 1) });

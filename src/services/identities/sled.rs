@@ -15,12 +15,14 @@ use crate::model::PublicKey;
 use crate::storage::AppendError;
 use crate::storage::sled::{Database, Keyspace, Ops};
 
+type Binding = Shared<BoxFuture<'static, Result<(), AppendError>>>;
+
 /// Bindings in a [`Database`].
 pub struct SledIdentities {
     database: Database,
     /// The binding that may not be durable yet. Whoever comes waits for it, so that no answer rests on what a power cut
     /// could take back; it stays here if the call that made it is dropped.
-    under_way: Mutex<Option<Shared<BoxFuture<'static, Result<(), AppendError>>>>>,
+    under_way: Mutex<Option<Binding>>,
 }
 
 impl SledIdentities {
@@ -99,7 +101,7 @@ mod tests {
     async fn the_first_signing_key_stays_on_disk() {
         let dir = tempfile::tempdir().expect("a folder");
         let options = DatabaseOptions::default();
-        let database = Database::open(dir.path(), options.clone()).expect("a database");
+        let database = Database::open(dir.path(), options).expect("a database");
         first_key_stays(&SledIdentities::new(database.clone())).await;
         database.close().expect("closed");
         let database = Database::open(dir.path(), options).expect("a database");
