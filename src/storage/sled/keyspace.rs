@@ -18,7 +18,7 @@ pub enum Keyspace {
 }
 
 impl Keyspace {
-    /// All of them; the position is the index that [`Keyspace::index`] gives.
+    /// All of them, in the order of their declaration.
     pub const ALL: [Self; 6] = [
         Self::Meta,
         Self::Log,
