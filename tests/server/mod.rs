@@ -1,6 +1,7 @@
 //! The server over real sockets.
 
 mod compaction;
+mod disk;
 mod embedding;
 mod failures;
 mod feed;

@@ -169,6 +169,19 @@ impl Socket {
         }
     }
 
+    /// The answer to a write.
+    pub async fn next_answer(&mut self) -> Result<(u64, Vec<u64>), Refusal> {
+        match self.next().await {
+            Response::Ack { id, sequences } => {
+                Ok((id, sequences.iter().map(|s| s.get()).collect()))
+            }
+            Response::Error { request_tag, id, public_key, code, message } => {
+                Err(Refusal { request_tag, id, public_key, code, message })
+            }
+            other => panic!("expected an answer, got {other:?}"),
+        }
+    }
+
     pub async fn next_changes(&mut self) -> Vec<(u64, Entry)> {
         match self.next().await {
             Response::Changes(view) => {
