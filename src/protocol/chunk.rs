@@ -84,12 +84,12 @@ pub enum ChunkError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The set was not finished in time.
-    #[error("chunk {id}: unfinished after {age_millis} ms")]
+    /// The set got no further part in time.
+    #[error("chunk {id}: unfinished, and without a new part for {age_millis} ms")]
     TooOld {
         /// The set.
         id: u64,
-        /// How long ago its first part came.
+        /// How long ago its latest part came.
         age_millis: u64,
     },
 }
@@ -111,7 +111,8 @@ pub struct ChunkJoiner {
 struct ChunkSet {
     id: u64,
     total: u64,
-    started_millis: u64,
+    /// When its latest part came: a large message on a slow line takes long, and is not stuck.
+    grown_millis: u64,
     /// The first `next` parts, joined.
     joined: Vec<u8>,
     next: u64,
@@ -168,13 +169,19 @@ impl ChunkJoiner {
         let set = &self.sets[at];
         self.check_room(id, set.message_bytes(), data.len(), index != set.next)?;
         self.sets[at].add(index, &data);
+        self.sets[at].grown_millis = now_millis;
         Ok(self.sets[at].is_finished().then(|| self.sets.swap_remove(at).joined.into()))
     }
 
-    /// An error if a set has been unfinished for too long. To be asked now and then: a set whose sender went silent
+    /// An error if a set has waited for its next part for too long. To be asked now and then: a set whose sender went silent
     /// gets no further [`push`](Self::push).
     pub fn expire(&self, now_millis: u64) -> Result<(), ChunkError> {
         self.sets.iter().try_for_each(|set| self.check_age(now_millis, set))
+    }
+
+    /// Gives up set `id`, if it is there, with what it holds.
+    pub fn forget(&mut self, id: u64) {
+        self.sets.retain(|set| set.id != id);
     }
 
     /// Whether no set is unfinished.
@@ -209,7 +216,7 @@ impl ChunkJoiner {
         let mut set = ChunkSet {
             id,
             total,
-            started_millis: now_millis,
+            grown_millis: now_millis,
             joined: Vec::new(),
             next: 0,
             waiting: BTreeMap::new(),
@@ -221,7 +228,7 @@ impl ChunkJoiner {
     }
 
     fn check_age(&self, now_millis: u64, set: &ChunkSet) -> Result<(), ChunkError> {
-        let age_millis = now_millis.saturating_sub(set.started_millis);
+        let age_millis = now_millis.saturating_sub(set.grown_millis);
         if age_millis > self.age_millis_max {
             return Err(ChunkError::TooOld { id: set.id, age_millis });
         }

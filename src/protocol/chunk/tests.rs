@@ -92,6 +92,30 @@ fn unfinished_sets_are_bounded_in_number_bytes_and_age() {
     assert_eq!(joiner.push(10_001, 1, 0, 100, data("a")), Err(too_old));
 }
 
+/// What is large and comes over a slow line takes long, and goes through as long as it goes on.
+#[test]
+fn a_set_that_grows_is_not_too_old() {
+    let mut joiner = ChunkJoiner::new(&limits());
+    for index in 0..5 {
+        let now = 9_000 * index;
+        assert_eq!(joiner.expire(now), Ok(()));
+        assert_eq!(joiner.push(now, 1, index, 6, data("a")), Ok(None));
+    }
+    // A part that was there already is no progress.
+    assert_eq!(joiner.push(45_000, 1, 0, 6, data("a")), Ok(None));
+    assert_eq!(joiner.expire(46_001), Err(ChunkError::TooOld { id: 1, age_millis: 10_001 }));
+}
+
+#[test]
+fn a_set_that_is_given_up_makes_room() {
+    let mut joiner = ChunkJoiner::new(&limits());
+    assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 90].into()), Ok(None));
+    assert_eq!(joiner.push(0, 2, 1, 2, data("a")), Ok(None));
+    joiner.forget(1);
+    assert_eq!(joiner.bytes(), 1 + WAITING_PART_BYTES);
+    assert_eq!(joiner.push(0, 2, 0, 2, data("b")), Ok(Some(data("ba"))));
+}
+
 #[test]
 fn a_waiting_part_does_not_keep_its_frame() {
     let mut joiner = ChunkJoiner::new(&limits());
