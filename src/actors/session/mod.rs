@@ -172,13 +172,11 @@ impl<W: Wire> Session<W> {
 
     fn refuse_write(&mut self, tag: W::Write, refusal: &Refusal) {
         log::debug!("write refused: {refusal}");
-        self.shared.metrics.requests_refused.inc();
         self.wire.write_refused(tag, refusal, &mut self.out);
     }
 
     fn refuse_subscription(&mut self, tag: W::Subscription, refusal: &Refusal) {
         log::debug!("subscription refused: {refusal}");
-        self.shared.metrics.requests_refused.inc();
         self.wire.subscription_refused(tag, refusal, &mut self.out);
     }
 
@@ -247,6 +245,7 @@ impl<W: Wire> Session<W> {
     fn send(&mut self, ctx: &mut Ctx<W>) {
         if self.out.bytes() > 0 {
             self.inbox.mark_wanted();
+            self.shared.metrics.requests_refused.inc_by(self.out.refusals());
             self.out.take().into_iter().for_each(|message| ctx.binary(message));
         }
     }

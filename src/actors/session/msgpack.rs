@@ -111,6 +111,7 @@ impl MsgpackWire {
         code: ErrorCode,
         text: &str,
     ) {
+        out.count_refusal();
         out.message(|buffer| encode_error(buffer, tag, id, key, code, text));
     }
 }

@@ -125,6 +125,7 @@ pub(crate) struct Out {
     arena: BytesMut,
     messages: Vec<Bytes>,
     bytes: usize,
+    refusals: u64,
 }
 
 impl Out {
@@ -139,6 +140,16 @@ impl Out {
     pub(crate) fn push(&mut self, message: Bytes) {
         self.bytes += message.len();
         self.messages.push(message);
+    }
+
+    /// Counts a request that one of these messages refuses.
+    pub(crate) fn count_refusal(&mut self) {
+        self.refusals += 1;
+    }
+
+    /// How many requests the messages collected refuse.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Bytes of the messages collected.

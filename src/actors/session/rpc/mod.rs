@@ -5,6 +5,9 @@
 //! an honest client can meet is a typed failure, since anything else stops such a client for good
 //! (`docs/PROTOCOL-RPC.md`); an unacknowledged part of a feed holds the rest of it back.
 
+mod refuse;
+mod requests;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,17 +15,16 @@ use std::rc::Rc;
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
+use self::refuse::{broken_frame, fail};
 use super::refusal::Refusal;
 use super::wire::{Broken, Out, Part, Request, Wire};
 use crate::core::store::Slots;
 use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner};
-use crate::protocol::rpc::auth::{AuthenticateError, Handshake, Verified, random_challenge};
+use crate::protocol::rpc::auth::{Handshake, Verified};
 use crate::protocol::rpc::{
-    self, Answer, Authenticate, BatchError, Call, CallError, Changes, EncodedRemoteEntries,
-    Envelope, ErrorCode, FrameError, FrameReader, HelloResponse, Malformed, ProtocolError,
-    RequestId, WriteEntries, encode_acks, encode_changes,
+    self, Answer, EncodedRemoteEntries, FrameReader, RequestId, encode_acks, encode_changes,
 };
 
 /// What the tags of refusals are: not those of the requests, but those that Effect's server gives.
@@ -33,9 +35,6 @@ const CHANGES: &str = "Changes";
 /// Messages of one subscription that may be on their way unacknowledged.
 const UNACKNOWLEDGED_MAX: u32 = 8;
 
-/// The name by which a client means its own store without knowing what it is called.
-const DEFAULT_STORE: &str = "default";
-
 /// Identities that may be proved on one connection.
 const IDENTITIES_MAX: usize = 64;
 
@@ -45,6 +44,8 @@ pub(crate) struct RpcWire {
     received: Bytes,
     frames: FrameReader,
     chunks: ChunkJoiner,
+    /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
+    refused_set: Option<u64>,
     handshake: Handshake,
     identities: Vec<PublicKey>,
     /// The live subscriptions, by request.
@@ -78,222 +79,12 @@ impl RpcWire {
             received: Bytes::new(),
             frames: FrameReader::new(limits.message_bytes_max),
             chunks: ChunkJoiner::new(&chunk_limits),
+            refused_set: None,
             handshake: Handshake::default(),
             identities: Vec::new(),
             feeds: HashMap::new(),
         }
     }
-
-    fn take_frame(
-        &mut self,
-        body: &[u8],
-        limits: &Limits,
-        now_millis: u64,
-        out: &mut Out,
-    ) -> Result<Option<Request<Self>>, Broken> {
-        match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
-            Envelope::Request(request) => Ok(self.take_request(&request, limits, now_millis, out)),
-            Envelope::Interrupt(id) => {
-                let (key, _) = self.feeds.remove(id.as_bytes()).unzip();
-                Ok(key.map(|key| Request::Unsubscribe { key }))
-            }
-            Envelope::Ack(id) => {
-                if let Some((_, unacknowledged)) = self.feeds.get(id.as_bytes()) {
-                    unacknowledged.set(unacknowledged.get().saturating_sub(1));
-                }
-                Ok(None)
-            }
-            Envelope::Ping => {
-                out.push(Envelope::Pong.encode());
-                Ok(None)
-            }
-            // The rest means nothing to a server.
-            Envelope::Eof
-            | Envelope::Pong
-            | Envelope::Exit { .. }
-            | Envelope::Defect(_)
-            | Envelope::Chunk { .. } => Ok(None),
-        }
-    }
-
-    fn take_request(
-        &mut self,
-        request: &rpc::Request<'_>,
-        limits: &Limits,
-        now_millis: u64,
-        out: &mut Out,
-    ) -> Option<Request<Self>> {
-        let id = RequestId::from_ref(request.id);
-        match Call::decode(request.tag, request.payload) {
-            Ok(Call::Hello) => {
-                let challenge = self.handshake.hello(now_millis, random_challenge());
-                let (remote_id, first_sequence) = (self.remote_id, Sequence::FIRST);
-                let hello = HelloResponse { remote_id, challenge: &challenge, first_sequence };
-                out.push(Answer::Hello(hello).encode(&id));
-                None
-            }
-            Ok(Call::Authenticate(claim)) => self.authenticate(id, &claim, now_millis, out),
-            Ok(Call::WriteSingle { data }) => self.write(id, data, limits, out),
-            Ok(Call::WriteChunked(part)) => self.write_part(id, &part, limits, now_millis, out),
-            Ok(Call::Changes(changes)) => self.subscribe(id, &changes, out),
-            Err(CallError::UnknownTag) => {
-                let message = format!("Unknown request tag: {}", request.tag);
-                out.push(Answer::Died(&message).encode(&id));
-                None
-            }
-            Err(CallError::Malformed(malformed)) => {
-                out.push(Answer::Died(&malformed.to_string()).encode(&id));
-                None
-            }
-        }
-    }
-
-    fn authenticate(
-        &mut self,
-        request: RequestId,
-        claim: &Authenticate<'_>,
-        now_millis: u64,
-        out: &mut Out,
-    ) -> Option<Request<Self>> {
-        let proved = self.handshake.authenticate(now_millis, self.remote_id, claim);
-        let refused = match proved {
-            Ok(verified) => return Some(Request::Identify { tag: request, verified }),
-            Err(
-                refused @ (AuthenticateError::NoChallenge
-                | AuthenticateError::ChallengeExpired
-                | AuthenticateError::PublicKey(_)
-                | AuthenticateError::SigningKey
-                | AuthenticateError::Signature),
-            ) => refused.to_string(),
-        };
-        let key = Some(claim.public_key);
-        fail(&request, AUTHENTICATE, (key, None), ErrorCode::Forbidden, &refused, out);
-        None
-    }
-
-    /// Whether `key` was proved on this connection; if not, the request is refused.
-    fn identity(
-        &self,
-        request: &RequestId,
-        tag: &str,
-        (key, store): (&str, &str),
-        out: &mut Out,
-    ) -> Option<PublicKey> {
-        let known = self.identities.iter().find(|known| known.as_str() == key).cloned();
-        if known.is_none() {
-            let message = "this connection has not authenticated as the public key";
-            fail(request, tag, (Some(key), Some(store)), ErrorCode::Forbidden, message, out);
-        }
-        known
-    }
-
-    fn write(
-        &self,
-        request: RequestId,
-        data: &[u8],
-        limits: &Limits,
-        out: &mut Out,
-    ) -> Option<Request<Self>> {
-        let refuse = |names, message: &str, out: &mut Out| {
-            log::warn!("a write cannot be taken, and will be repeated: {message}");
-            fail(&request, WRITE, names, ErrorCode::InvalidRequest, message, out);
-            None
-        };
-        if self.identities.is_empty() {
-            let message = "this connection has not authenticated";
-            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
-            return None;
-        }
-        let write = match WriteEntries::decode(data) {
-            Ok(write) => write,
-            Err(malformed) => return refuse((None, None), &malformed.to_string(), out),
-        };
-        let names = (write.public_key, write.store_id);
-        let key = self.identity(&request, WRITE, names, out)?;
-        let batch = match write.batch(limits) {
-            Ok(batch) => batch,
-            Err(error @ (BatchError::Invalid(_) | BatchError::Malformed(_))) => {
-                let names = (Some(names.0), Some(names.1));
-                return refuse(names, &error.to_string(), out);
-            }
-        };
-        let tag = WriteTag { request, ids: batch.ids().collect(), key: key.clone() };
-        Some(Request::Write { tag, key, store: named(write.store_id), batch })
-    }
-
-    fn write_part(
-        &mut self,
-        request: RequestId,
-        part: &rpc::Part<'_>,
-        limits: &Limits,
-        now_millis: u64,
-        out: &mut Out,
-    ) -> Option<Request<Self>> {
-        if self.identities.is_empty() {
-            let message = "this connection has not authenticated";
-            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
-            return None;
-        }
-        // Only names the set: that a negative id looks large does not matter.
-        let set = part.id.cast_unsigned();
-        let data = Bytes::copy_from_slice(part.data);
-        match self.chunks.push(now_millis, set, part.index, part.total, data) {
-            Ok(Some(joined)) => self.write(request, &joined, limits, out),
-            Ok(None) => {
-                out.push(encode_acks(&request, []));
-                None
-            }
-            Err(error) => {
-                let (code, message) = (ErrorCode::InvalidRequest, error.to_string());
-                fail(&request, WRITE, (None, None), code, &message, out);
-                None
-            }
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        request: RequestId,
-        changes: &Changes<'_>,
-        out: &mut Out,
-    ) -> Option<Request<Self>> {
-        let names = (changes.public_key, changes.store_id);
-        let key = self.identity(&request, CHANGES, names, out)?;
-        let unacknowledged = Rc::new(Cell::new(0));
-        self.feeds.insert(request.clone(), (key.clone(), unacknowledged.clone()));
-        let tag = FeedTag { request, key: key.clone(), parts: 0, unacknowledged };
-        let store = named(changes.store_id);
-        Some(Request::Subscribe { tag, key, store, start: changes.start_sequence })
-    }
-}
-
-/// The store that a client insists on; `None` if it means its own.
-fn named(store: &str) -> Option<Box<str>> {
-    (store != DEFAULT_STORE).then(|| store.into())
-}
-
-fn fail(
-    request: &RequestId,
-    request_tag: &str,
-    (public_key, store_id): (Option<&str>, Option<&str>),
-    code: ErrorCode,
-    message: &str,
-    out: &mut Out,
-) {
-    let error = ProtocolError { request_tag, public_key, store_id, code, message };
-    out.push(Answer::Failed(error).encode(request));
-}
-
-fn broken(malformed: &Malformed) -> Broken {
-    Broken { code: CloseCode::Invalid, message: malformed.to_string() }
-}
-
-fn broken_frame(error: &FrameError) -> Broken {
-    let code = match error {
-        FrameError::Length => CloseCode::Protocol,
-        FrameError::TooLong { .. } => CloseCode::Size,
-    };
-    Broken { code, message: error.to_string() }
 }
 
 impl FeedTag {
@@ -400,6 +191,13 @@ impl Wire for RpcWire {
 
     fn page(&mut self, feed: &mut FeedTag, page: &Page, out: &mut Out) {
         let encoded = EncodedRemoteEntries::new(page.iter());
+        if encoded.withheld() > 0 {
+            log::warn!(
+                "{} of the entries before {} are kept from an RPC client: their payload is no SchemaBinary frame",
+                encoded.withheld(),
+                page.next()
+            );
+        }
         feed.send(&[encoded.run(Sequence::ZERO, Sequence::MAX)], out);
     }
 

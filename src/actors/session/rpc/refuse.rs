@@ -1,0 +1,60 @@
+//! How requests are refused, and connections ended.
+//!
+//! Keeps: a refusal is never longer than a client can read, whatever the client said.
+
+use actix_http::ws::CloseCode;
+
+use super::WRITE;
+use crate::actors::session::wire::{Broken, Out};
+use crate::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
+use crate::protocol::rpc::{Answer, ErrorCode, FrameError, Malformed, ProtocolError, RequestId};
+
+/// Up to so many characters of a text.
+pub(super) fn beginning(text: &str, chars_max: usize) -> &str {
+    text.char_indices().nth(chars_max).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Refuses a write that is going to be repeated as it is, and refused again.
+pub(super) fn refuse_for_good(
+    request: &RequestId,
+    names: (Option<&str>, Option<&str>),
+    message: &str,
+    out: &mut Out,
+) {
+    log::warn!("a write cannot be taken, and will be repeated: {message}");
+    fail(request, WRITE, names, ErrorCode::InvalidRequest, message, out);
+}
+
+/// Ends a request that no client of the package sends.
+pub(super) fn die(request: &RequestId, message: &str, out: &mut Out) {
+    out.count_refusal();
+    out.push(Answer::Died(message).encode(request));
+}
+
+/// Refuses a request. Names that nothing can have are left out: they may be as long as a message.
+pub(super) fn fail(
+    request: &RequestId,
+    request_tag: &str,
+    (public_key, store_id): (Option<&str>, Option<&str>),
+    code: ErrorCode,
+    message: &str,
+    out: &mut Out,
+) {
+    let public_key = public_key.filter(|key| key.len() <= PUBLIC_KEY_BYTES_MAX);
+    let store_id = store_id.filter(|store| store.len() <= STORE_ID_BYTES_MAX);
+    let error = ProtocolError { request_tag, public_key, store_id, code, message };
+    out.count_refusal();
+    out.push(Answer::Failed(error).encode(request));
+}
+
+pub(super) fn broken(malformed: &Malformed) -> Broken {
+    Broken { code: CloseCode::Invalid, message: malformed.to_string() }
+}
+
+pub(super) fn broken_frame(error: &FrameError) -> Broken {
+    let code = match error {
+        FrameError::Length => CloseCode::Protocol,
+        FrameError::TooLong { .. } => CloseCode::Size,
+    };
+    Broken { code, message: error.to_string() }
+}

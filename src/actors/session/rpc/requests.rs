@@ -1,0 +1,220 @@
+//! What a frame asks for, and what becomes of it before it is a request that the session checks.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use actix_http::ws::CloseCode;
+use bytes::Bytes;
+
+use super::refuse::{beginning, broken, die, fail, refuse_for_good};
+use super::{AUTHENTICATE, CHANGES, FeedTag, RpcWire, WRITE, WriteTag};
+use crate::actors::session::wire::{Broken, Out, Request};
+use crate::model::limits::STORE_ID_BYTES_MAX;
+use crate::model::{Limits, PublicKey, Sequence};
+use crate::protocol::rpc::auth::{AuthenticateError, random_challenge};
+use crate::protocol::rpc::{
+    self, Answer, Authenticate, BatchError, Call, CallError, Changes, Envelope, ErrorCode,
+    HelloResponse, RequestId, WriteEntries, encode_acks,
+};
+
+/// The name by which a client means its own store without knowing what it is called.
+const DEFAULT_STORE: &str = "default";
+
+/// So much of a text that a client chose is said back to it.
+const QUOTED_CHARS_MAX: usize = 100;
+
+impl RpcWire {
+    pub(super) fn take_frame(
+        &mut self,
+        body: &[u8],
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Result<Option<Request<Self>>, Broken> {
+        match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
+            Envelope::Request(request) if self.feeds.contains_key(request.id.as_bytes()) => {
+                // Its answers would be taken for those of the feed.
+                let message = "a request has the id of a subscription that is open".to_owned();
+                Err(Broken { code: CloseCode::Protocol, message })
+            }
+            Envelope::Request(request) => Ok(self.take_request(&request, limits, now_millis, out)),
+            Envelope::Interrupt(id) => {
+                let (key, _) = self.feeds.remove(id.as_bytes()).unzip();
+                Ok(key.map(|key| Request::Unsubscribe { key }))
+            }
+            Envelope::Ack(id) => {
+                if let Some((_, unacknowledged)) = self.feeds.get(id.as_bytes()) {
+                    unacknowledged.set(unacknowledged.get().saturating_sub(1));
+                }
+                Ok(None)
+            }
+            Envelope::Ping => {
+                out.push(Envelope::Pong.encode());
+                Ok(None)
+            }
+            // The rest means nothing to a server.
+            Envelope::Eof
+            | Envelope::Pong
+            | Envelope::Exit { .. }
+            | Envelope::Defect(_)
+            | Envelope::Chunk { .. } => Ok(None),
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        request: &rpc::Request<'_>,
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Option<Request<Self>> {
+        let id = RequestId::from_ref(request.id);
+        match Call::decode(request.tag, request.payload) {
+            Ok(Call::Hello) => {
+                let challenge = self.handshake.hello(now_millis, random_challenge());
+                let (remote_id, first_sequence) = (self.remote_id, Sequence::FIRST);
+                let hello = HelloResponse { remote_id, challenge: &challenge, first_sequence };
+                out.push(Answer::Hello(hello).encode(&id));
+                None
+            }
+            Ok(Call::Authenticate(claim)) => self.authenticate(id, &claim, now_millis, out),
+            Ok(Call::WriteSingle { data }) => self.write(id, data, limits, out),
+            Ok(Call::WriteChunked(part)) => self.write_part(id, &part, limits, now_millis, out),
+            Ok(Call::Changes(changes)) => self.subscribe(id, &changes, out),
+            Err(CallError::UnknownTag) => {
+                let tag = beginning(request.tag, QUOTED_CHARS_MAX);
+                die(&id, &format!("Unknown request tag: {tag}"), out);
+                None
+            }
+            Err(CallError::Malformed(malformed)) => {
+                die(&id, &malformed.to_string(), out);
+                None
+            }
+        }
+    }
+
+    fn authenticate(
+        &mut self,
+        request: RequestId,
+        claim: &Authenticate<'_>,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Option<Request<Self>> {
+        let proved = self.handshake.authenticate(now_millis, self.remote_id, claim);
+        let refused = match proved {
+            Ok(verified) => return Some(Request::Identify { tag: request, verified }),
+            Err(
+                refused @ (AuthenticateError::NoChallenge
+                | AuthenticateError::ChallengeExpired
+                | AuthenticateError::PublicKey(_)
+                | AuthenticateError::SigningKey
+                | AuthenticateError::Signature),
+            ) => refused.to_string(),
+        };
+        let key = Some(claim.public_key);
+        fail(&request, AUTHENTICATE, (key, None), ErrorCode::Forbidden, &refused, out);
+        None
+    }
+
+    /// Whether `key` was proved on this connection; if not, the request is refused.
+    fn identity(
+        &self,
+        request: &RequestId,
+        tag: &str,
+        (key, store): (&str, &str),
+        out: &mut Out,
+    ) -> Option<PublicKey> {
+        let known = self.identities.iter().find(|known| known.as_str() == key).cloned();
+        if known.is_none() {
+            let message = "this connection has not authenticated as the public key";
+            fail(request, tag, (Some(key), Some(store)), ErrorCode::Forbidden, message, out);
+        }
+        known
+    }
+
+    fn write(
+        &self,
+        request: RequestId,
+        data: &[u8],
+        limits: &Limits,
+        out: &mut Out,
+    ) -> Option<Request<Self>> {
+        if self.identities.is_empty() {
+            let message = "this connection has not authenticated";
+            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
+            return None;
+        }
+        let write = match WriteEntries::decode(data) {
+            Ok(write) => write,
+            Err(malformed) => {
+                refuse_for_good(&request, (None, None), &malformed.to_string(), out);
+                return None;
+            }
+        };
+        let names = (write.public_key, write.store_id);
+        let key = self.identity(&request, WRITE, names, out)?;
+        let batch = match write.batch(limits) {
+            Ok(batch) => batch,
+            Err(error @ (BatchError::Invalid(_) | BatchError::Malformed(_))) => {
+                let names = (Some(names.0), Some(names.1));
+                refuse_for_good(&request, names, &error.to_string(), out);
+                return None;
+            }
+        };
+        let tag = WriteTag { request, ids: batch.ids().collect(), key: key.clone() };
+        Some(Request::Write { tag, key, store: named(write.store_id), batch })
+    }
+
+    fn write_part(
+        &mut self,
+        request: RequestId,
+        part: &rpc::Part<'_>,
+        limits: &Limits,
+        now_millis: u64,
+        out: &mut Out,
+    ) -> Option<Request<Self>> {
+        if self.identities.is_empty() {
+            let message = "this connection has not authenticated";
+            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
+            return None;
+        }
+        // Only names the set: that a negative id looks large does not matter.
+        let set = part.id.cast_unsigned();
+        if self.refused_set == Some(set) && part.index > 0 {
+            let message = "this is a part of a write that was refused";
+            fail(&request, WRITE, (None, None), ErrorCode::InvalidRequest, message, out);
+            return None;
+        }
+        let data = Bytes::copy_from_slice(part.data);
+        match self.chunks.push(now_millis, set, part.index, part.total, data) {
+            Ok(Some(joined)) => return self.write(request, &joined, limits, out),
+            Ok(None) => out.push(encode_acks(&request, [])),
+            Err(error) => {
+                self.chunks.forget(set);
+                self.refused_set = Some(set);
+                refuse_for_good(&request, (None, None), &error.to_string(), out);
+            }
+        }
+        None
+    }
+
+    fn subscribe(
+        &mut self,
+        request: RequestId,
+        changes: &Changes<'_>,
+        out: &mut Out,
+    ) -> Option<Request<Self>> {
+        let names = (changes.public_key, changes.store_id);
+        let key = self.identity(&request, CHANGES, names, out)?;
+        let unacknowledged = Rc::new(Cell::new(0));
+        self.feeds.insert(request.clone(), (key.clone(), unacknowledged.clone()));
+        let tag = FeedTag { request, key: key.clone(), parts: 0, unacknowledged };
+        let store = named(changes.store_id);
+        Some(Request::Subscribe { tag, key, store, start: changes.start_sequence })
+    }
+}
+
+/// The store that a client insists on; `None` if it means its own. What is cut off stays longer than any store's name.
+fn named(store: &str) -> Option<Box<str>> {
+    (store != DEFAULT_STORE).then(|| beginning(store, STORE_ID_BYTES_MAX + 1).into())
+}
