@@ -7,134 +7,12 @@
 import assert from "node:assert/strict"
 import { randomBytes } from "node:crypto"
 import { makeEntryIdUnsafe } from "effect/unstable/eventlog/EventJournal"
-import WebSocket from "ws"
 
-import {
-  CHUNK_BYTES,
-  ChunkedMessage,
-  decodeResponse,
-  encodeRequest,
-  Entry,
-  Ping,
-  RequestChanges,
-  requestFrames,
-  StopChanges,
-  toHex,
-  WriteEntries
-} from "./messages.mjs"
-
-// Longer than any answer takes.
-const PATIENCE_MILLIS = 20_000
+import { Client } from "./client.mjs"
+import { encodeRequest, Entry, Ping, RequestChanges, StopChanges, WriteEntries } from "./messages.mjs"
 
 const [url, key, otherKey, unmappedKey] = process.argv.slice(2)
 assert.ok(otherKey, "usage: node live.mjs URL KEY OTHER_KEY [UNMAPPED_KEY]")
-
-class Client {
-  static async connect() {
-    const client = new Client()
-    const hello = await client.next("Hello")
-    assert.equal(hello.remoteId.byteLength, 16)
-    client.remoteId = toHex(hello.remoteId)
-    return client
-  }
-
-  constructor() {
-    this.responses = []
-    this.chunks = new Map()
-    this.chunkFrames = 0
-    this.wake = () => {}
-    this.socket = new WebSocket(url)
-    this.socket.on("message", (data, isBinary) => {
-      assert.ok(isBinary, "a text frame")
-      this.receive(decodeResponse(new Uint8Array(data)))
-      this.wake()
-    })
-    this.socket.on("error", (error) => this.fail(error))
-    this.socket.on("close", (code) => this.fail(new Error(`closed with ${code}`)))
-  }
-
-  receive(response) {
-    if (response._tag !== "ChunkedMessage") {
-      this.responses.push(response)
-      return
-    }
-    this.chunkFrames++
-    assert.ok(response.data.byteLength <= CHUNK_BYTES)
-    const message = ChunkedMessage.join(this.chunks, response)
-    if (message) {
-      this.responses.push(decodeResponse(message))
-    }
-  }
-
-  fail(error) {
-    this.failure = error
-    this.wake()
-  }
-
-  // The next response, which has to have this tag.
-  async next(tag) {
-    const deadline = Date.now() + PATIENCE_MILLIS
-    while (this.responses.length === 0) {
-      if (this.failure) throw this.failure
-      const left = deadline - Date.now()
-      assert.ok(left > 0, `no ${tag} within ${PATIENCE_MILLIS} ms`)
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, left)
-        this.wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    }
-    const response = this.responses.shift()
-    assert.equal(response._tag, tag, JSON.stringify(response))
-    return response
-  }
-
-  send(request, chunkId) {
-    const frames = requestFrames(request, chunkId)
-    frames.forEach((frame) => this.socket.send(frame))
-    return frames.length
-  }
-
-  async write(id, entries, publicKey = key) {
-    const frames = this.send(new WriteEntries({ publicKey, id, entries }), id)
-    const ack = await this.next("Ack")
-    assert.equal(ack.id, id)
-    assert.equal(ack.sequenceNumbers.length, entries.length)
-    return { frames, sequences: ack.sequenceNumbers }
-  }
-
-  subscribe(publicKey, startSequence) {
-    this.publicKey = publicKey
-    this.cursor = startSequence
-    this.send(new RequestChanges({ publicKey, startSequence }))
-  }
-
-  // Reads the feed until these entries came, in this order and with these sequences, and nothing in between.
-  async reads(entries, sequences) {
-    const got = []
-    while (got.length < entries.length) {
-      const changes = await this.next("Changes")
-      assert.equal(changes.publicKey, this.publicKey)
-      assert.ok(changes.entries.length > 0, "an empty message")
-      got.push(...changes.entries)
-    }
-    assert.deepEqual(got.map((element) => element.remoteSequence), sequences)
-    const plain = (entry) => [toHex(entry.id), entry.event, entry.primaryKey, toHex(entry.payload)]
-    assert.deepEqual(got.map((element) => plain(element.entry)), entries.map(plain))
-  }
-
-  async ping(id) {
-    this.send(new Ping({ id }))
-    assert.equal((await this.next("Pong")).id, id)
-  }
-
-  close() {
-    this.socket.removeAllListeners("close")
-    this.socket.close()
-  }
-}
 
 const entry = (event, payload, primaryKey = "todo-1") =>
   new Entry({ id: makeEntryIdUnsafe(), event, primaryKey, payload })
@@ -144,8 +22,8 @@ const step = async (name, run) => {
   console.log(`ok: ${name}`)
 }
 
-const writer = await Client.connect()
-const reader = await Client.connect()
+const writer = await Client.connect(url, key)
+const reader = await Client.connect(url, key)
 const first = [
   entry("TodoAdded", new Uint8Array([1, 2, 3])),
   entry("TodoRenamed", new Uint8Array(0), "ключ-✓"),
@@ -180,7 +58,7 @@ await step("a repeated write gets the sequences it has, and is not sent again", 
 })
 
 await step("a late subscription starts where it asks to", async () => {
-  const late = await Client.connect()
+  const late = await Client.connect(url, key)
   late.subscribe(otherKey, sequences[1])
   await late.reads([first[1], first[2], twice], [1, 2, 3].map((n) => sequences[0] + n))
   late.close()
@@ -242,7 +120,7 @@ await step("a stopped subscription is silent", async () => {
 })
 
 await step("bytes that are no message end the connection", async () => {
-  const broken = await Client.connect()
+  const broken = await Client.connect(url, key)
   broken.socket.removeAllListeners("close")
   const closed = new Promise((resolve) => broken.socket.on("close", resolve))
   broken.socket.send(encodeRequest(new Ping({ id: 1 })).subarray(0, 5))

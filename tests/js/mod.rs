@@ -1,8 +1,10 @@
-//! The protocol against the codec that JavaScript clients use: what we write they read, what they write we read.
+//! The msgpack protocol against the codec that JavaScript clients use (what we write they read, what they write we read),
+//! and the RPC protocol against the clients of `effect` themselves.
 //!
-//! The codec runs in `node`, with the npm packages of `package-lock.json`, installed when they are missing. Without `node`
+//! They run in `node`, with the npm packages of `package-lock.json`, installed when they are missing. Without `node`
 //! these tests say that they did not run; where the environment has `CI=true` that is a failure.
 
 mod codec;
 mod live;
 mod node;
+mod stock;

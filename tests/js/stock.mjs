@@ -1,0 +1,281 @@
+// Clients of `effect` 4.1 as an application has them: every part is the package's own, nothing is patched.
+
+import { generateKeyPairSync, sign } from "node:crypto"
+import { Cause, Context, Effect, Exit, Layer, Redacted, Schema, Scope } from "effect-4.1"
+import {
+  EventGroup,
+  EventJournal,
+  EventLog,
+  EventLogEncryption,
+  EventLogMessage,
+  EventLogRemote,
+  EventLogSessionAuth
+} from "effect-4.1/eventlog"
+import { RpcClient, RpcSerialization } from "effect-4.1/rpc"
+import { Socket } from "effect-4.1/socket"
+import WebSocket from "ws"
+
+// Longer than anything takes that is going to happen.
+const PATIENCE_MILLIS = 20_000
+
+export const DEFAULT_STORE = EventLogMessage.StoreId.make("default")
+export const storeId = (name) => EventLogMessage.StoreId.make(name)
+
+const webSocket = Layer.succeed(Socket.WebSocketConstructor, (url) => new WebSocket(url))
+
+const protocol = (url) =>
+  RpcClient.layerProtocolSocket().pipe(
+    Layer.provide(RpcSerialization.layerSchemaBinary()),
+    Layer.provide(Layer.effect(Socket.Socket, Socket.makeWebSocket(url))),
+    Layer.provide(webSocket)
+  )
+
+export const makeIdentity = () =>
+  Effect.runPromise(Effect.provide(EventLog.makeIdentity, EventLogEncryption.layerSubtle))
+
+// The same public key with another secret, and so with another signing key.
+export const impostorOf = async ({ publicKey }) => {
+  const { privateKey } = await makeIdentity()
+  return { publicKey, privateKey: Redacted.make(Redacted.value(privateKey)) }
+}
+
+// A payload as all clients of this kind write it: one frame, here of bytes.
+export const payload = (bytes) => {
+  const body = Buffer.concat([Buffer.from([0x20]), bytes])
+  const length = []
+  let rest = body.length
+  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) length.push((rest % 0x80) | 0x80)
+  return new Uint8Array(Buffer.concat([Buffer.from([...length, rest]), body]))
+}
+
+export const entry = (event, primaryKey, bytes = Buffer.alloc(0)) =>
+  new EventJournal.Entry({
+    id: EventJournal.makeEntryIdUnsafe(),
+    event,
+    primaryKey,
+    payload: payload(bytes)
+  })
+
+export const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
+
+export const until = async (what, holds) => {
+  const deadline = Date.now() + PATIENCE_MILLIS
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`)
+    await pause(20)
+  }
+}
+
+// What an effect is refused with: the package's protocol error.
+const refusalOf = (exit) => {
+  if (Exit.isSuccess(exit)) throw new Error("expected a refusal")
+  let error = Cause.squash(exit.cause)
+  while (error?._tag === "EventLogRemoteError") error = error.cause
+  if (error?._tag !== "EventLogProtocolError") throw error
+  return error
+}
+
+// Runs effects in a scope of its own, until it is closed.
+class Scoped {
+  static async with(layer) {
+    const scope = Effect.runSync(Scope.make())
+    const context = await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope))
+    return new this(scope, Context.add(context, Scope.Scope, scope))
+  }
+
+  constructor(scope, context) {
+    this.scope = scope
+    this.context = context
+  }
+
+  run(effect) {
+    return Effect.runPromise(Effect.provide(effect, this.context))
+  }
+
+  async refused(effect) {
+    return refusalOf(await this.run(Effect.exit(effect)))
+  }
+
+  close() {
+    return Effect.runPromise(Scope.close(this.scope, Exit.void))
+  }
+}
+
+// One WebSocket and the calls of the protocol on it, for handshakes that no remote of the package would do.
+export class Calls extends Scoped {
+  static connect(url) {
+    return Calls.with(EventLogRemote.EventLogRemoteClient.layer.pipe(Layer.provide(protocol(url))))
+  }
+
+  get client() {
+    return Context.get(this.context, EventLogRemote.EventLogRemoteClient)
+  }
+
+  hello() {
+    return this.run(this.client["EventLog.Hello"]())
+  }
+
+  authenticate(claim) {
+    return this.client["EventLog.Authenticate"](claim)
+  }
+}
+
+export const signingKey = () => {
+  const { privateKey, publicKey } = generateKeyPairSync("ed25519")
+  const raw = publicKey.export({ format: "der", type: "spki" }).subarray(-32)
+  return { privateKey, publicKey: new Uint8Array(raw) }
+}
+
+// The answer to `hello`, signed with `key`; it states `stated` as the key that it is signed with.
+export const claim = async (publicKey, hello, key, stated = key) => {
+  const { challenge, remoteId } = hello
+  const signingPublicKey = stated.publicKey
+  const message = { remoteId, challenge, publicKey, signingPublicKey }
+  const signed = await Effect.runPromise(EventLogSessionAuth.encodeSessionAuthPayload(message))
+  return new EventLogMessage.Authenticate({
+    publicKey,
+    signingPublicKey,
+    signature: new Uint8Array(sign(null, signed, key.privateKey)),
+    algorithm: "Ed25519"
+  })
+}
+
+// A remote: it says hello, authenticates when it has to, cuts large writes, and joins large changes.
+export class Remote extends Scoped {
+  static async connect(url, identity) {
+    const layer = EventLogRemote.EventLogRemoteClient.layer.pipe(
+      Layer.provide(protocol(url)),
+      Layer.merge(EventLog.layerRegistry),
+      Layer.merge(EventLogEncryption.layerSubtle)
+    )
+    const remote = await this.with(layer)
+    remote.identity = identity ?? (await makeIdentity())
+    remote.remote = await remote.run(EventLogRemote.makeUnencrypted)
+    return remote
+  }
+
+  writing(entries, store = DEFAULT_STORE) {
+    return this.remote.write({ identity: this.identity, storeId: store, entries })
+  }
+
+  // The acknowledged sequences, which have to be those of these entries in this order.
+  async write(entries, store) {
+    const acks = await this.run(this.writing(entries, store))
+    const ids = (list) => list.map((id) => Buffer.from(id).toString("hex")).join()
+    if (ids(acks.map((ack) => ack.entryId)) !== ids(entries.map((entry) => entry.id))) {
+      throw new Error("acknowledgements of other entries, or in another order")
+    }
+    return acks.map((ack) => ack.sequence)
+  }
+
+  async subscribe(startSequence, store = DEFAULT_STORE) {
+    const scope = Effect.runSync(Scope.make())
+    const options = { identity: this.identity, storeId: store, startSequence }
+    const queue = await this.run(Scope.provide(this.remote.changes(options), scope))
+    return new Feed(queue, scope)
+  }
+}
+
+class Feed {
+  constructor(queue, scope) {
+    this.queue = queue
+    this.scope = scope
+    this.entries = []
+    this.taking = this.take()
+  }
+
+  async take() {
+    const { Queue } = await import("effect-4.1")
+    for (;;) {
+      const exit = await Effect.runPromise(Effect.exit(Queue.takeAll(this.queue)))
+      if (Exit.isFailure(exit)) {
+        this.end = exit
+        return
+      }
+      this.entries.push(...exit.value)
+    }
+  }
+
+  // All that came, once it is as many as this.
+  async next(count) {
+    await until(`${count} entries`, () => this.entries.length >= count || this.end)
+    return this.entries.splice(0)
+  }
+
+  async refused() {
+    await until("the end of a feed", () => this.end)
+    return refusalOf(this.end)
+  }
+
+  // The client has no more use for it: it sends an `Interrupt`.
+  close() {
+    return Effect.runPromise(Scope.close(this.scope, Exit.void))
+  }
+}
+
+const Notes = EventGroup.empty
+  .add({
+    tag: "NoteSet",
+    primaryKey: (note) => note.key,
+    payload: Schema.Struct({
+      key: Schema.String,
+      text: Schema.String,
+      stars: Schema.optional(Schema.Int)
+    })
+  })
+  .add({
+    tag: "NoteRemoved",
+    primaryKey: (note) => note.key,
+    payload: Schema.Struct({ key: Schema.String })
+  })
+
+const schema = EventLog.schema(Notes)
+
+// A browser with the application open: its journal, its handlers, and what they made of the events.
+export class Browser extends Scoped {
+  static async open(url, identity) {
+    const notes = new Map()
+    // Who was later wins, whichever order they arrive in: `conflicts` are newer events of the same key.
+    const apply = (tag) => ({ entry, payload, conflicts }) =>
+      Effect.sync(() => {
+        if (conflicts.length === 0 && !(notes.get(payload.key)?.id > entry.idString)) {
+          notes.set(payload.key, { id: entry.idString, tag, ...payload })
+        }
+      })
+    const handlers = EventLog.group(Notes, (handle) =>
+      handle.handle("NoteSet", apply("set")).handle("NoteRemoved", apply("removed")))
+    const log = EventLog.layer(schema, handlers).pipe(
+      Layer.provide(EventJournal.layerMemory),
+      Layer.provide(Layer.succeed(EventLog.Identity, identity))
+    )
+    const app = EventLogRemote.layerUnencrypted.pipe(
+      Layer.provide(protocol(url)),
+      Layer.provideMerge(log),
+      Layer.provideMerge(EventLogEncryption.layerSubtle)
+    )
+    const browser = await this.with(app)
+    browser.notes = notes
+    browser.log = Context.get(browser.context, EventLog.EventLog)
+    return browser
+  }
+
+  set(key, text, stars) {
+    const payload = { key, text, ...(stars === undefined ? {} : { stars }) }
+    return this.run(this.log.write({ schema, event: "NoteSet", payload }))
+  }
+
+  remove(key) {
+    return this.run(this.log.write({ schema, event: "NoteRemoved", payload: { key } }))
+  }
+
+  async ids() {
+    const entries = await this.run(this.log.entries)
+    return entries.map((entry) => entry.idString).sort()
+  }
+
+  // What the user sees.
+  state() {
+    const notes = [...this.notes.values()].sort((a, b) => (a.key < b.key ? -1 : 1))
+    return notes.map(({ key, tag, text, stars }) => ({ key, tag, text, stars }))
+  }
+}
