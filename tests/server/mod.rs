@@ -1,6 +1,8 @@
 //! The server over real sockets.
 
+mod checks;
 mod compaction;
+mod crowd;
 mod disk;
 mod embedding;
 mod failures;

@@ -26,7 +26,7 @@ impl Auth for RejectAll {
     }
 }
 
-/// Panics when it is asked about this key.
+/// Panics when it is asked about this key: at once when it wants to read, in the answer when it wants to write.
 pub struct PanicOn(pub PublicKey);
 
 impl PanicOn {
@@ -48,9 +48,40 @@ impl Auth for PanicOn {
     }
 
     fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+        self.decide(key);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// Does not answer this key, and panics when it need not any more. Nothing guards a session against that.
+pub struct PanicWhenDropped(pub PublicKey);
+
+struct Trap;
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        // A second panic would end the process.
+        assert!(std::thread::panicking(), "this panic belongs to the test");
+    }
+}
+
+impl Auth for PanicWhenDropped {
+    fn authorize_write<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        _: &'a Batch,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let trapped = *key == self.0;
         Box::pin(async move {
-            self.decide(key);
+            if trapped {
+                let _trap = Trap;
+                std::future::pending::<()>().await;
+            }
             Ok(())
         })
+    }
+
+    fn authorize_read<'a>(&'a self, _: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+        Box::pin(ready(Ok(())))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod fake;
+pub mod history;
 pub mod http;
 pub mod panicking;
 pub mod process;

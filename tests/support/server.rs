@@ -71,6 +71,19 @@ impl TestServer {
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
     }
 
+    /// Waits until a metric that counts has this value.
+    pub async fn comes_to(&self, name: &str, value: u32) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let found = self.metric(name).await;
+            if (found - f64::from(value)).abs() < 0.5 {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} is {found}, not {value}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Stops it and waits until it has.
     pub fn stop(&mut self) {
         drop(self.stop.take());

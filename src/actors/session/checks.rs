@@ -11,7 +11,6 @@ use crate::actors::registry::Resolve;
 use crate::actors::store::StoreHandle;
 use crate::model::{Batch, PublicKey};
 use crate::protocol::rpc::auth::Verified;
-use crate::services::AuthError;
 
 /// Whether `key` may append `batch`, and where: to `wanted`, if the client insists. `known` is the store it resolved to
 /// before, if that still holds.
@@ -21,7 +20,7 @@ pub(crate) async fn check_write(
     batch: &Batch,
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
-    guarded(shared.auth.authorize_write(key, batch)).await?;
+    guarded(AUTHORIZATION, async { shared.auth.authorize_write(key, batch).await }).await?;
     match known {
         Some(store) => is_wanted(store, wanted),
         None => is_wanted(resolve(shared, key).await?, wanted),
@@ -33,7 +32,7 @@ pub(crate) async fn check_read(
     shared: &Arc<Shared>,
     (key, wanted): (&PublicKey, Option<&str>),
 ) -> Result<StoreHandle, Refusal> {
-    guarded(shared.auth.authorize_read(key)).await?;
+    guarded(AUTHORIZATION, async { shared.auth.authorize_read(key).await }).await?;
     is_wanted(resolve(shared, key).await?, wanted)
 }
 
@@ -44,8 +43,9 @@ pub(crate) async fn check_identity(
     verified: &Verified,
 ) -> Result<(), Refusal> {
     let (key, signing_key) = (verified.public_key(), verified.signing_public_key());
-    guarded(shared.auth.authorize_identity(key, signing_key)).await?;
-    Ok(shared.identities.bind(key, signing_key).await?)
+    let authorized = async { shared.auth.authorize_identity(key, signing_key).await };
+    guarded(AUTHORIZATION, authorized).await?;
+    guarded("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
 }
 
 /// A client gets its key's store under the store's name alone.
@@ -65,15 +65,18 @@ async fn resolve(shared: &Arc<Shared>, key: &PublicKey) -> Result<StoreHandle, R
     }
 }
 
-/// An authorization that panics refuses, and takes nobody with it.
-async fn guarded(
-    authorization: impl Future<Output = Result<(), AuthError>>,
-) -> Result<(), Refusal> {
-    match AssertUnwindSafe(authorization).catch_unwind().await {
-        Ok(decision) => decision.map_err(Refusal::from),
+const AUTHORIZATION: &str = "authorization";
+
+/// A question that panics, be it when it is asked or on the way to its answer, is a refusal, and takes nobody with it.
+async fn guarded<T, E>(what: &str, answer: impl Future<Output = Result<T, E>>) -> Result<T, Refusal>
+where
+    Refusal: From<E>,
+{
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(Refusal::from),
         Err(_) => {
-            log::error!("authorization panicked");
-            Err(Refusal::Internal("authorization failed unexpectedly".to_owned()))
+            log::error!("{what} panicked");
+            Err(Refusal::Internal(format!("{what} failed unexpectedly")))
         }
     }
 }

@@ -1,0 +1,62 @@
+//! What clients saw of one store, held against what was promised to them. It knows numbers and names, and nothing of the
+//! server.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Which entry has which sequence, as acks say.
+#[derive(Default)]
+pub struct History {
+    by_sequence: BTreeMap<u64, String>,
+    by_name: HashMap<String, u64>,
+}
+
+impl History {
+    /// An ack said that the entry `name` is at `sequence`.
+    pub fn acked(&mut self, sequence: u64, name: &str) {
+        let named = self.by_sequence.entry(sequence).or_insert_with(|| name.to_owned());
+        assert_eq!(named, name, "two entries at {sequence}");
+        let placed = *self.by_name.entry(name.to_owned()).or_insert(sequence);
+        assert_eq!(placed, sequence, "two sequences for {name}");
+    }
+
+    /// The acks are about `count` entries, at 1, 2, 3 and so on.
+    pub fn check_acks(&self, count: u64) {
+        assert!(self.by_sequence.keys().copied().eq(1..=count), "acks have holes");
+    }
+
+    /// A feed, from its first entry on, is what the acks say, without gap or repeat.
+    pub fn check_feed(&self, feed: &[(u64, String)]) {
+        let acked = self.by_sequence.iter().map(|(sequence, name)| (*sequence, name.as_str()));
+        assert!(feed.iter().map(|(sequence, name)| (*sequence, name.as_str())).eq(acked));
+    }
+}
+
+/// One connection that writes with the key it is subscribed with, from the first entry on.
+#[derive(Default)]
+pub struct Witness {
+    /// What was delivered to it or acknowledged, in any order.
+    seen: BTreeSet<u64>,
+    delivered_last: u64,
+}
+
+impl Witness {
+    /// A fresh or old sequence was delivered.
+    pub fn delivered(&mut self, sequence: u64) {
+        assert!(sequence > self.delivered_last, "{sequence} after {}", self.delivered_last);
+        assert!(self.seen.insert(sequence), "{sequence} is its own, and was acknowledged");
+        self.delivered_last = sequence;
+    }
+
+    /// A write was acknowledged: nothing below it may be missing.
+    pub fn acked(&mut self, sequences: &[u64]) {
+        self.seen.extend(sequences);
+        let highest = sequences.iter().copied().max().unwrap_or(0);
+        let below = self.seen.range(..=highest).count() as u64;
+        assert_eq!(below, highest, "the ack of {highest} overtook an entry");
+    }
+
+    /// How many entries it knows of.
+    pub fn count(&self) -> usize {
+        self.seen.len()
+    }
+}
