@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 /// Measures a server that speaks the protocol.
 #[derive(clap::Args, Debug)]
@@ -53,6 +53,36 @@ pub(super) struct TargetArgs {
     /// Print the figures as JSON.
     #[arg(long)]
     pub(super) json: bool,
+    /// What to measure beside it, on this machine alone, to compare with [default: all that concern the scenario, or
+    /// none with --url].
+    #[arg(long, value_delimiter = ',', value_name = "FLOOR")]
+    pub(super) floors: Option<Vec<FloorArg>>,
+    /// How long to measure each of them, in seconds.
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    pub(super) floor_duration: Duration,
+}
+
+/// A floor: what is measured is made of it, and cannot be better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FloorArg {
+    /// Syncs of the disk, by `fdatasync` and as the server does them.
+    Sync,
+    /// The same frames against a bare echo server.
+    Echo,
+    /// The server's storage, without sockets.
+    Storage,
+    /// No floor.
+    None,
+}
+
+impl TargetArgs {
+    /// Whether `floor` is to be measured.
+    pub(super) fn measures(&self, floor: FloorArg) -> bool {
+        match &self.floors {
+            Some(chosen) => chosen.contains(&floor),
+            None => self.url.is_none(),
+        }
+    }
 }
 
 /// How writers behave.

@@ -8,12 +8,13 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use eventlog_server::model::PublicKey;
+use eventlog_server::model::{PublicKey, Sequence};
 use serde_json::json;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::args::FanOutArgs;
 use super::feed::Feeds;
+use super::floors::Floors;
 use super::load::{self, Load, Record, conduct, open_writers};
 use super::report::Report;
 use super::socket::Socket;
@@ -53,19 +54,31 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
     let connections =
         args.connections.unwrap_or(args.subscribers).clamp(1, args.subscribers.max(1));
     let on_each = args.subscribers.div_ceil(connections);
+    let mut all_settings = settings(&load);
+    all_settings["subscribers"] = json!(connections * on_each);
+    all_settings["subscriber_connections"] = json!(connections);
+    let title = format!(
+        "{} subscribers on {connections} connections; writers: {}",
+        connections * on_each,
+        title(&load)
+    );
+    let mut report = Report::new("fan-out", all_settings, &title);
+    let floors = Floors::of_deliveries(&args.target, &load, connections, &mut report).await?;
     let target = Target::open(&args.target)?;
     // The first ones are the writers'.
     let keys = load::fresh_keys(load.keys + on_each, 1);
     target.assign(&keys)?;
     let (writer_keys, reader_keys) = keys.split_at(load.keys);
     let reader_keys: Vec<PublicKey> = reader_keys.iter().map(|(key, _)| key.clone()).collect();
+    let head = load::head_of(&target, &keys[0], load.shape).await?;
+    let first = Sequence::new(head + 1).map_err(io::Error::other)?;
 
     let writing = Rc::new(Writing::new(1, load.connections));
     let local = LocalSet::new();
     let mut reached = Vec::new();
     let mut subscribers = JoinSet::new();
     for _ in 0..connections {
-        let subscriber = Subscriber::open(&target, writing.clone(), &reader_keys).await?;
+        let subscriber = Subscriber::open(&target, writing.clone(), &reader_keys, first).await?;
         reached.push(subscriber.reached.clone());
         subscribers.spawn_local_on(subscriber.run(), &local);
     }
@@ -76,17 +89,8 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
     }
     let settle = async |writing: &Writing| all_reached(writing, &reached).await;
     let measured = local.run_until(conduct(&target, &writing, &load, tasks, settle)).await?;
-
-    let mut all_settings = settings(&load);
-    all_settings["subscribers"] = json!(connections * on_each);
-    all_settings["subscriber_connections"] = json!(connections);
-    let title = format!(
-        "{} subscribers on {connections} connections; writers: {}",
-        connections * on_each,
-        title(&load)
-    );
-    let mut report = Report::new("fan-out", all_settings, &title);
     report.measured(&measured);
+    floors.compare(&measured, &mut report);
     Ok(report.print(args.target.json))
 }
 
@@ -102,9 +106,14 @@ async fn all_reached(writing: &Writing, reached: &[Rc<Cell<u64>>]) {
 }
 
 impl Subscriber {
-    async fn open(target: &Target, writing: Rc<Writing>, keys: &[PublicKey]) -> io::Result<Self> {
+    async fn open(
+        target: &Target,
+        writing: Rc<Writing>,
+        keys: &[PublicKey],
+        first: Sequence,
+    ) -> io::Result<Self> {
         let mut socket = Socket::connect(target.addr, &target.path).await?;
-        let feeds = Feeds::subscribe(&mut socket, keys.iter().cloned());
+        let feeds = Feeds::subscribe(&mut socket, keys.iter().cloned(), first);
         Ok(Self { writing, socket, feeds, reached: Rc::default() })
     }
 

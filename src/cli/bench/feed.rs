@@ -32,12 +32,17 @@ struct Feed {
 }
 
 impl Feeds {
-    /// Subscribes these keys from the first entry on. What it puts into `socket` is still to be sent.
-    pub(super) fn subscribe(socket: &mut Socket, keys: impl Iterator<Item = PublicKey>) -> Self {
-        let all: Vec<Feed> = keys.map(|key| Feed { key, next: 1 }).collect();
+    /// Subscribes these keys from the sequence `first` on, which is not zero. What it puts into `socket` is still to be
+    /// sent.
+    pub(super) fn subscribe(
+        socket: &mut Socket,
+        keys: impl Iterator<Item = PublicKey>,
+        first: Sequence,
+    ) -> Self {
+        let all: Vec<Feed> = keys.map(|key| Feed { key, next: first.get() }).collect();
         for feed in &all {
             let mut request = BytesMut::new();
-            encode_request_changes(&mut request, &feed.key, Sequence::ZERO);
+            encode_request_changes(&mut request, &feed.key, first);
             socket.push(request.len(), |out| out.extend_from_slice(&request));
         }
         let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() };

@@ -22,7 +22,10 @@ pub(super) enum Phase {
 pub(super) struct Figures {
     started: Instant,
     phase: Cell<Phase>,
-    measured_since: Cell<u64>,
+    /// Between these moments it is measured.
+    measured: Cell<(u64, u64)>,
+    /// Batches that were due while it was measured and were not sent.
+    unsent: Cell<u64>,
     /// Writes that were acknowledged.
     pub(super) acks: Tally,
     /// Entries that reached a subscriber.
@@ -49,7 +52,8 @@ impl Figures {
         Self {
             started: Instant::now(),
             phase: Cell::new(Phase::WarmUp),
-            measured_since: Cell::new(u64::MAX),
+            measured: Cell::new((u64::MAX, u64::MAX)),
+            unsent: Cell::new(0),
             acks: Tally::new(),
             deliveries: Tally::new(),
             faults: RefCell::default(),
@@ -72,14 +76,35 @@ impl Figures {
 
     pub(super) fn begin(&self, phase: Phase) {
         self.phase.set(phase);
-        if phase == Phase::Measure {
-            self.measured_since.set(self.nanos());
+        let (since, _) = self.measured.get();
+        match phase {
+            Phase::WarmUp => {}
+            Phase::Measure => self.measured.set((self.nanos(), u64::MAX)),
+            Phase::Stop => self.measured.set((since, self.nanos())),
         }
     }
 
-    /// Whether what was due at `due` and is done now belongs to what is measured.
+    /// Whether what was due at `due` belongs to what is measured. So it does if it is done after the end: what takes
+    /// long must not be left out for that.
     pub(super) fn is_measured(&self, due: u64) -> bool {
-        self.phase.get() == Phase::Measure && due >= self.measured_since.get()
+        let (since, until) = self.measured.get();
+        (since..until).contains(&due)
+    }
+
+    /// Takes in that a batch that was due at `due` was never sent: it counts as if it were answered now. `false` if it
+    /// was not due while it was measured.
+    pub(super) fn unsent(&self, due: u64) -> bool {
+        let measured = self.is_measured(due);
+        if measured {
+            self.unsent.set(self.unsent.get() + 1);
+            self.acks.record(due, self.nanos(), 1);
+        }
+        measured
+    }
+
+    /// How many batches were due while it was measured and were never sent.
+    pub(super) fn unsent_count(&self) -> u64 {
+        self.unsent.get()
     }
 
     /// A write that was due at `due` is acknowledged at `now`.
@@ -129,4 +154,24 @@ impl Tally {
 pub(super) fn histogram() -> Histogram<u64> {
     let histogram = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 3);
     histogram.unwrap_or_else(|_| unreachable!("constant bounds that fit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_or_never_sent_still_counts() {
+        let figures = Figures::new();
+        figures.begin(Phase::Measure);
+        let due = figures.nanos();
+        figures.begin(Phase::Stop);
+        let after = figures.nanos() + 1;
+        figures.acked(due, after + 5_000_000, 1);
+        assert!(figures.unsent(due));
+        assert!(!figures.unsent(after));
+        figures.acked(after, after, 1);
+        assert_eq!((figures.acks.latency().len(), figures.unsent_count()), (2, 1));
+        assert!(figures.acks.latency().max() >= 5_000_000);
+    }
 }

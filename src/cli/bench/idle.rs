@@ -4,13 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use eventlog_server::model::PublicKey;
+use eventlog_server::model::{PublicKey, Sequence};
 use eventlog_server::protocol::msgpack::encode_ping;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::args::IdleArgs;
 use super::feed::Feeds;
+use super::floors::Floors;
 use super::load;
 use super::process::Usage;
 use super::report::{Report, grouped, human};
@@ -29,16 +30,16 @@ struct Idle {
 }
 
 pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
-    let target = Target::open(&args.target)?;
-    let keys = load::fresh_keys(args.keys.max(1), args.stores.clamp(1, args.keys.max(1)));
-    target.assign(&keys)?;
-    let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
     let settings = json!({
         "connections": args.connections, "keys": args.keys, "stores": args.stores,
     });
     let title = format!("{} connections with a subscription each", args.connections);
     let mut report = Report::new("idle", settings, &title);
-
+    let floor = Floors::of_idle(&args.target, args.connections, &mut report).await?;
+    let target = Target::open(&args.target)?;
+    let keys = load::fresh_keys(args.keys.max(1), args.stores.clamp(1, args.keys.max(1)));
+    target.assign(&keys)?;
+    let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
     let usage = || target.pid.and_then(Usage::of);
     let before = usage();
     let started = std::time::Instant::now();
@@ -65,6 +66,10 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
         let each = all as f64 / args.connections.max(1) as f64;
         let text = format!("{:.2} KiB", each / 1_024.0);
         report.add("bytes_per_connection", "memory each", each.round(), text);
+        if let Some(floor) = floor {
+            let (times, text) = (each / floor, format!("{:.2} times", each / floor));
+            report.add("of_echo", "to echo each", times, text);
+        }
     }
     report.usage("server", open.zip(after), args.duration, args.connections as u64);
     Ok(report.print(args.target.json))
@@ -84,7 +89,7 @@ async fn ping_all(idle: &mut [Idle]) -> io::Result<()> {
 impl Idle {
     async fn open(target: &Target, key: &PublicKey) -> io::Result<Self> {
         let mut socket = Socket::connect(target.addr, &target.path).await?;
-        let feeds = Feeds::subscribe(&mut socket, std::iter::once(key.clone()));
+        let feeds = Feeds::subscribe(&mut socket, std::iter::once(key.clone()), Sequence::FIRST);
         let mut idle = Self { socket, feeds, pings: 0 };
         // Its answer says that the subscription was taken in.
         idle.ping().await?;

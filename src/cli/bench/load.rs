@@ -23,7 +23,7 @@ use super::writer::{Pace, Sent, Source, Writer, WriterOptions, Writing};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A load with every number chosen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Load {
     pub(super) connections: usize,
     pub(super) in_flight: usize,
@@ -90,6 +90,21 @@ pub(super) fn fresh_keys(keys: usize, stores: usize) -> Vec<Key> {
     keys.flatten().collect()
 }
 
+/// The last sequence of the store of `key`: it may have entries already if keys were not assigned. Writes an entry to
+/// find out.
+pub(super) async fn head_of(target: &Target, key: &Key, shape: EntryShape) -> io::Result<u64> {
+    if target.assigns() {
+        return Ok(0);
+    }
+    let shape = EntryShape { batch: 1, ..shape };
+    let (connections, in_flight, stores, count) = (1, 1, 1, Some(1));
+    let load = Load { connections, in_flight, shape, stores, count, ..Load::default() };
+    let keys = std::slice::from_ref(key);
+    let (writing, _) = run(target, keys, &load, Record::Nothing).await?;
+    let seen = writing.seen.borrow();
+    Ok(seen[0].max())
+}
+
 /// What is done with the writes beside sending them.
 pub(super) enum Record {
     Nothing,
@@ -141,6 +156,8 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
     pub(super) acks: Stretch,
     pub(super) deliveries: Stretch,
+    /// Batches that were due and never sent.
+    pub(super) unsent: u64,
     pub(super) faults: BTreeMap<String, u64>,
     /// The server before and after.
     pub(super) server: Option<(Usage, Usage)>,
@@ -215,7 +232,8 @@ pub(super) async fn conduct(
         Ok(drained) => drained?,
         Err(_) => figures.fault("something never came"),
     }
-    for missing in writing.seen.borrow().iter().map(Seen::missing).filter(|count| *count > 0) {
+    let missing = |seen: &Seen| seen.missing(target.assigns());
+    for missing in writing.seen.borrow().iter().map(missing).filter(|count| *count > 0) {
         figures.fault(format!("{missing} sequences of a store were never acknowledged"));
     }
     Ok(before.until(&after, figures))
@@ -257,6 +275,7 @@ impl Snapshot {
             elapsed: after.at - self.at,
             acks: stretch(self.acks, after.acks, figures.acks.latency()),
             deliveries: stretch(self.deliveries, after.deliveries, figures.deliveries.latency()),
+            unsent: figures.unsent_count(),
             faults: figures.faults(),
             server: self.server.zip(after.server),
             generator: self.generator.zip(after.generator),

@@ -50,9 +50,9 @@ pub(super) fn machine() -> String {
     format!("{name}, {cores} cores, {} {}", std::env::consts::OS, kernel.trim())
 }
 
-/// Seconds since 1970.
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// Milliseconds since 1970.
+pub(super) fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]

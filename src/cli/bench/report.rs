@@ -29,7 +29,7 @@ impl Report {
         report.json.insert("scenario".to_owned(), scenario.into());
         report.json.insert("settings".to_owned(), settings);
         let machine = process::machine();
-        report.json.insert("unix_seconds".to_owned(), process::unix_seconds().into());
+        report.json.insert("unix_seconds".to_owned(), (process::unix_millis() / 1_000).into());
         report.add("machine", "machine", machine.clone(), machine);
         report
     }
@@ -45,6 +45,11 @@ impl Report {
         self.add(key, label, per_second.round(), format!("{}/s", grouped(per_second)));
     }
 
+    /// A part of a whole.
+    pub(super) fn share(&mut self, key: &str, label: &str, share: f64) {
+        self.add(key, label, share, format!("{:.1}%", 100.0 * share));
+    }
+
     /// Throughput, latency, CPU and memory.
     pub(super) fn measured(&mut self, measured: &Measured) {
         let elapsed = measured.elapsed;
@@ -56,6 +61,10 @@ impl Report {
         let entries = measured.acks.counts.entries.max(measured.deliveries.counts.entries);
         self.usage("server", measured.server, elapsed, entries);
         self.usage("generator", measured.generator, elapsed, entries);
+        if measured.unsent > 0 {
+            let text = format!("{} batches that were due", grouped(measured.unsent as f64));
+            self.add("unsent", "never sent", measured.unsent, text);
+        }
         self.faults(&measured.faults);
     }
 

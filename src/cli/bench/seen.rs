@@ -8,6 +8,8 @@ const SEQUENCE_MAX: u64 = 1 << 33;
 pub(super) struct Seen {
     words: Vec<u64>,
     count: u64,
+    /// Zero if there is none.
+    min: u64,
     max: u64,
 }
 
@@ -24,6 +26,7 @@ impl Seen {
         let fresh = self.words[word] & bit == 0;
         self.words[word] |= bit;
         self.count += u64::from(fresh);
+        self.min = if self.min == 0 { sequence } else { self.min.min(sequence) };
         self.max = self.max.max(sequence);
         fresh
     }
@@ -33,9 +36,16 @@ impl Seen {
         self.max
     }
 
-    /// How many sequences from 1 to the greatest were not acknowledged.
-    pub(super) const fn missing(&self) -> u64 {
-        self.max - self.count
+    /// The least sequence so far, zero if there is none.
+    pub(super) const fn min(&self) -> u64 {
+        self.min
+    }
+
+    /// How many sequences up to the greatest were not acknowledged; from 1 on if the store was empty, else from the
+    /// least one on.
+    pub(super) const fn missing(&self, was_empty: bool) -> u64 {
+        let before = if was_empty { 0 } else { self.min.saturating_sub(1) };
+        self.max - before - self.count
     }
 }
 
@@ -49,8 +59,16 @@ mod tests {
         assert!(seen.insert(1) && seen.insert(3) && seen.insert(200));
         assert!(!seen.insert(3));
         assert!(!seen.insert(0) && !seen.insert(u64::MAX));
-        assert_eq!(seen.missing(), 197);
+        assert_eq!(seen.missing(true), 197);
         assert!((2..200).filter(|sequence| *sequence != 3).all(|sequence| seen.insert(sequence)));
-        assert_eq!(seen.missing(), 0);
+        assert_eq!(seen.missing(true), 0);
+    }
+
+    #[test]
+    fn what_a_store_had_before_is_not_missing() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.missing(false), 0);
+        assert!([1_001, 1_000, 1_003].into_iter().all(|sequence| seen.insert(sequence)));
+        assert_eq!((seen.min(), seen.missing(false)), (1_000, 1));
     }
 }

@@ -12,7 +12,7 @@ use super::socket::Socket;
 pub(super) const REQUEST_MIN: u32 = 0x1_0000;
 
 /// What all entries of a run have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EntryShape {
     /// Entries in a batch.
     pub(super) batch: usize,
@@ -37,12 +37,7 @@ impl Template {
     pub(super) fn new(key: &PublicKey, shape: EntryShape) -> Self {
         let payload = random_bytes(shape.payload);
         let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
-        let batch = Batch::from_entries(ids.iter().map(|id| EntryRef {
-            id: *id,
-            event: "Benchmark",
-            primary_key: "benchmark-key",
-            payload: &payload,
-        }));
+        let batch = Batch::from_entries(entries(&ids, &payload));
         let mut body = BytesMut::new();
         encode_write(&mut body, key, REQUEST_MIN.into(), &batch);
         let body = body.to_vec();
@@ -96,10 +91,15 @@ impl Template {
         message.get(self.request_at..)?.first_chunk().map(|id| u32::from_be_bytes(*id))
     }
 
+    /// Sends it as one frame, however large it is.
+    pub(super) fn push_whole(&self, socket: &mut Socket) {
+        socket.push(self.body.len(), |out| out.extend_from_slice(&self.body));
+    }
+
     /// Sends it, in chunks if it is a large one.
     pub(super) fn push_to(&mut self, socket: &mut Socket) {
         if self.body.len() <= CHUNK_BYTES {
-            return socket.push(self.body.len(), |out| out.extend_from_slice(&self.body));
+            return self.push_whole(socket);
         }
         let parts = split(self.body.len());
         let total = parts.len() as u64;
@@ -155,8 +155,21 @@ impl IdRange {
     }
 }
 
+/// The entries that are written, with these ids.
+pub(super) fn entries<'a>(
+    ids: &'a [EntryId],
+    payload: &'a [u8],
+) -> impl Iterator<Item = EntryRef<'a>> {
+    ids.iter().map(|id| EntryRef {
+        id: *id,
+        event: "Benchmark",
+        primary_key: "benchmark-key",
+        payload,
+    })
+}
+
 /// Bytes that do not compress, to stand for any payload.
-fn random_bytes(count: usize) -> Vec<u8> {
+pub(super) fn random_bytes(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = std::iter::repeat_with(move || {
         state ^= state << 13;

@@ -5,7 +5,8 @@ use std::io;
 use serde_json::{Value, json};
 
 use super::args::LoadArgs;
-use super::load::{self, Key, Load, Record};
+use super::floors::Floors;
+use super::load::{self, Key, Load, Measured, Record};
 use super::report::{Report, grouped, mebibytes};
 use super::target::{Target, disk_bytes};
 use super::template::EntryShape;
@@ -26,20 +27,31 @@ pub(super) async fn run(
     if args.resend {
         load.count = load.count.or(Some(RESEND_ENTRIES));
     }
+    let mut report = Report::new(name, settings(&load), &title(&load));
+    let floors = if args.resend {
+        Floors::of_duplicates(&args.target, &load, &mut report).await?
+    } else {
+        Floors::of_writes(&args.target, &load, &mut report).await?
+    };
     let target = Target::open(&args.target)?;
     let keys = assigned_keys(&target, &load)?;
-    let mut report = Report::new(name, settings(&load), &title(&load));
-    if args.resend {
-        resend(&target, &keys, &load, &mut report).await?;
+    let measured = if args.resend {
+        resend(&target, &keys, &load, &mut report).await?
     } else {
-        let (_, measured) = load::run(&target, &keys, &load, Record::Nothing).await?;
-        report.measured(&measured);
-    }
+        load::run(&target, &keys, &load, Record::Nothing).await?.1
+    };
+    report.measured(&measured);
+    floors.compare(&measured, &mut report);
     Ok(report.print(args.target.json))
 }
 
 /// Writes everything, and then everything again, which is what is reported.
-async fn resend(target: &Target, keys: &[Key], load: &Load, report: &mut Report) -> io::Result<()> {
+async fn resend(
+    target: &Target,
+    keys: &[Key],
+    load: &Load,
+    report: &mut Report,
+) -> io::Result<Measured> {
     let disk = |target: &Target| target.data_dir().map(|path| disk_bytes(&path)).transpose();
     let (writing, first) = load::run(target, keys, load, Record::Keep).await?;
     let per_second = first.acks.counts.entries as f64 / first.elapsed.as_secs_f64();
@@ -48,13 +60,12 @@ async fn resend(target: &Target, keys: &[Key], load: &Load, report: &mut Report)
     let before = disk(target)?;
     let sent = writing.sent.take();
     let (_, again) = load::run(target, keys, load, Record::Again(sent)).await?;
-    report.measured(&again);
     if let Some((before, after)) = before.zip(disk(target)?) {
         let (growth, text) = (after.saturating_sub(before), mebibytes(after));
         let text = format!("{} bytes, to {text}", grouped(growth as f64));
         report.add("disk_growth_bytes", "disk growth", growth, text);
     }
-    Ok(())
+    Ok(again)
 }
 
 pub(super) async fn echo(args: &LoadArgs) -> io::Result<bool> {

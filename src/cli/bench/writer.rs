@@ -8,17 +8,19 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use eventlog_server::model::PublicKey;
 use eventlog_server::protocol::msgpack::Response;
 use tokio::time::Sleep;
 
 use super::figures::{Figures, Phase};
+use super::in_flight::{InFlight, Pending};
 use super::message::{Message, Messages, Sequences};
+use super::process::unix_millis;
 use super::seen::Seen;
 use super::socket::Socket;
-use super::template::{IdRange, IdSource, REQUEST_MIN, Template};
+use super::template::{IdRange, IdSource, Template};
 
 /// More is not put into the send buffer at once.
 const OUT_BYTES: usize = 1 << 20;
@@ -84,17 +86,6 @@ pub(super) struct WriterOptions {
     pub(super) echo: bool,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Pending {
-    /// Zero if nothing is in flight here.
-    request: u32,
-    store: usize,
-    due: u64,
-    id_sum: u128,
-    /// Which batch of this connection it is, from 0.
-    batch: u64,
-}
-
 pub(super) struct Writer {
     writing: Rc<Writing>,
     socket: Socket,
@@ -106,47 +97,6 @@ pub(super) struct Writer {
     sent: u64,
     recorded: Vec<Sent>,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// The writes that wait for their answer.
-struct InFlight {
-    /// As many as there may be; the low bits of a request id say which.
-    pending: Vec<Pending>,
-    free: Vec<usize>,
-    slot_bits: u32,
-    generation: u32,
-}
-
-impl InFlight {
-    fn new(count: usize) -> Self {
-        let count = count.max(1);
-        Self {
-            pending: vec![Pending::default(); count],
-            free: (0..count).rev().collect(),
-            slot_bits: count.next_power_of_two().ilog2(),
-            generation: 0,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.free.len() == self.pending.len()
-    }
-
-    /// A request id that answers find `slot` by: never below `REQUEST_MIN`, so that all have one width; each comes
-    /// again after some billion only.
-    fn request(&mut self, slot: usize) -> u32 {
-        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> (self.slot_bits + 1));
-        (self.generation << self.slot_bits | slot as u32) + REQUEST_MIN
-    }
-
-    /// Takes out what `request` names, if that is in flight.
-    fn answered(&mut self, request: u64) -> Option<Pending> {
-        let request = u32::try_from(request).ok()?;
-        let slot = (request.checked_sub(REQUEST_MIN)? & !(u32::MAX << self.slot_bits)) as usize;
-        let found = self.pending.get_mut(slot).filter(|found| found.request == request)?;
-        self.free.push(slot);
-        Some(std::mem::take(found))
-    }
 }
 
 impl Writer {
@@ -174,6 +124,7 @@ impl Writer {
     pub(super) async fn run(mut self) -> io::Result<()> {
         let mut messages = Messages::default();
         std::future::poll_fn(|cx| self.poll(&mut messages, cx)).await?;
+        self.count_unsent();
         self.writing.sent.borrow_mut()[self.options.number] = self.recorded;
         Ok(())
     }
@@ -203,18 +154,18 @@ impl Writer {
 
     /// Puts into the send buffer what may be sent by now.
     fn send_due(&mut self) {
-        if self.in_flight.free.is_empty() || self.is_done() {
+        if self.in_flight.is_full() || self.is_done() {
             return;
         }
         let now = self.writing.figures.nanos();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_millis = unix_millis();
         while self.socket.unsent() < OUT_BYTES && !self.is_done() {
             let due = self.next_due().unwrap_or(now);
             if due > now {
                 return;
             }
-            let Some(slot) = self.in_flight.free.pop() else { return };
-            self.send(slot, due, unix.as_millis() as u64);
+            let Some(slot) = self.in_flight.take_slot() else { return };
+            self.send(slot, due, unix_millis);
         }
     }
 
@@ -224,6 +175,15 @@ impl Writer {
             Pace::Closed => None,
             #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
             Pace::Open { first, every } => Some(first + (self.sent as f64 * every) as u64),
+        }
+    }
+
+    /// Takes in what was due and could not be sent in time.
+    fn count_unsent(&mut self) {
+        while self.batches.is_none_or(|batches| self.sent < batches)
+            && self.next_due().is_some_and(|due| self.writing.figures.unsent(due))
+        {
+            self.sent += 1;
         }
     }
 
@@ -250,49 +210,51 @@ impl Writer {
         }));
         self.template.set_request(request);
         self.template.set_stamp(due);
-        self.template.push_to(&mut self.socket);
-        self.in_flight.pending[slot] = Pending { request, store: *store, due, id_sum, batch };
+        if self.options.echo {
+            self.template.push_whole(&mut self.socket);
+        } else {
+            self.template.push_to(&mut self.socket);
+        }
+        self.in_flight.put(slot, Pending { request, store: *store, due, id_sum, batch });
         self.sent += 1;
     }
 
     fn receive(&mut self, messages: &mut Messages) -> io::Result<()> {
         let now = self.writing.figures.nanos();
         let slots = self.template.len();
-        while let Some(message) = self.socket.next_message()? {
-            if self.options.echo {
+        let Self { writing, socket, template, options, in_flight, recorded, .. } = self;
+        let figures = &writing.figures;
+        while let Some(message) = socket.next_message()? {
+            if options.echo {
                 // The first message may be anything.
-                let request = self.template.request_in(message).unwrap_or(0);
-                match self.in_flight.answered(request.into()) {
-                    Some(pending) => self.writing.figures.acked(pending.due, now, slots as u64),
-                    None => self.writing.figures.fault("an answer to nothing"),
+                let request = template.request_in(message).unwrap_or(0);
+                match in_flight.answered(request.into()) {
+                    Some(pending) => figures.acked(pending.due, now, slots as u64),
+                    None => figures.fault("an answer to nothing"),
                 }
                 continue;
             }
             match messages.read(message).map_err(io::Error::other)? {
-                Message::Ack(id, sequences) => match self.in_flight.answered(id) {
+                Message::Ack(id, sequences) => match in_flight.answered(id) {
                     Some(pending) => {
-                        self.writing.acked(&pending, now, slots, sequences.clone());
+                        writing.acked(&pending, now, slots, sequences.clone());
                         let at = pending.batch as usize;
-                        match &self.options.source {
+                        match &options.source {
                             Source::Fresh(_) => {}
-                            Source::Recorded(_) => {
-                                self.recorded[at].sequences = sequences.collect();
-                            }
+                            Source::Recorded(_) => recorded[at].sequences = sequences.collect(),
                             Source::Again(sent) => {
                                 if !sequences.eq(sent[at].sequences.iter().copied()) {
-                                    self.writing.figures.fault("a duplicate got another sequence");
+                                    figures.fault("a duplicate got another sequence");
                                 }
                             }
                         }
                     }
-                    None => self.writing.figures.fault("an ack for nothing in flight"),
+                    None => figures.fault("an ack for nothing in flight"),
                 },
-                Message::Changes(..) => self.writing.figures.fault("entries without subscription"),
+                Message::Changes(..) => figures.fault("entries without subscription"),
                 Message::Other(Response::Error { id, code, message, .. }) => {
-                    if let Some(id) = id {
-                        self.in_flight.answered(id);
-                    }
-                    self.writing.figures.fault(format!("{code}: {message}"));
+                    id.and_then(|id| in_flight.answered(id));
+                    figures.fault(format!("{code}: {message}"));
                 }
                 Message::Other(_) => {}
             }
@@ -302,7 +264,7 @@ impl Writer {
 
     /// Ready once the next batch is due; pending if answers have to come first.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waits = self.in_flight.free.is_empty() || self.is_done();
+        let waits = self.in_flight.is_full() || self.is_done();
         let Some(due) = self.next_due().filter(|_| !waits) else { return Poll::Pending };
         let due = self.writing.figures.moment(due).into();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)));

@@ -1,0 +1,184 @@
+//! Floors: what the disk, a bare echo server and the storage do by themselves. Machines differ, ratios to them less so.
+//!
+//! Keeps: a floor is measured in the same run, by the same generator with the same frames, before the server starts, so
+//! that neither disturbs the other.
+
+mod echo;
+mod storage;
+mod sync;
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::args::{FloorArg, TargetArgs};
+use super::load::{Load, Measured};
+use super::report::{Report, grouped, human, quantile_of};
+
+/// What an entry takes on disk beyond its payload, about.
+const ENTRY_BYTES: usize = 60;
+
+/// The floors of a run; those that were not measured are not there.
+#[derive(Default)]
+pub(super) struct Floors {
+    /// One sync as the server does it, by itself.
+    sync: Option<Duration>,
+    /// Messages there and back per second.
+    echo: Option<f64>,
+    /// Entries per second.
+    storage: Option<f64>,
+}
+
+impl Floors {
+    /// Those of writing `load`.
+    pub(super) async fn of_writes(
+        args: &TargetArgs,
+        load: &Load,
+        report: &mut Report,
+    ) -> io::Result<Self> {
+        let mut floors = Self::default();
+        if args.measures(FloorArg::Sync) {
+            floors.sync = Some(syncs(args, load, report)?);
+        }
+        if args.measures(FloorArg::Echo) {
+            floors.echo = Some(echo(args, load, report).await?);
+        }
+        if args.measures(FloorArg::Storage) {
+            say("storage alone");
+            let directory = directory(args)?;
+            let appended = storage::append(directory.path(), load, args.floor_duration).await?;
+            report.rate("floor_storage_per_second", "floor: storage alone", appended);
+            floors.storage = Some(appended);
+        }
+        Ok(floors)
+    }
+
+    /// Those of sending `load` again.
+    pub(super) async fn of_duplicates(
+        args: &TargetArgs,
+        load: &Load,
+        report: &mut Report,
+    ) -> io::Result<Self> {
+        let mut floors = Self::default();
+        if args.measures(FloorArg::Echo) {
+            floors.echo = Some(echo(args, load, report).await?);
+        }
+        if args.measures(FloorArg::Storage) {
+            say("storage alone");
+            let directory = directory(args)?;
+            let found = storage::find(directory.path(), load).await?;
+            report.rate("floor_storage_per_second", "floor: storage alone finds", found);
+            floors.storage = Some(found);
+        }
+        Ok(floors)
+    }
+
+    /// That of reading the entries of `load`.
+    pub(super) async fn of_reads(
+        args: &TargetArgs,
+        load: &Load,
+        report: &mut Report,
+    ) -> io::Result<Self> {
+        if !args.measures(FloorArg::Storage) {
+            return Ok(Self::default());
+        }
+        say("storage alone");
+        let directory = directory(args)?;
+        let read = storage::read(directory.path(), load).await?;
+        report.rate("floor_storage_per_second", "floor: storage alone reads", read);
+        Ok(Self { storage: Some(read), ..Self::default() })
+    }
+
+    /// That of delivering `load` to so many connections: each sends a frame and waits for it.
+    pub(super) async fn of_deliveries(
+        args: &TargetArgs,
+        load: &Load,
+        connections: usize,
+        report: &mut Report,
+    ) -> io::Result<Self> {
+        if !args.measures(FloorArg::Echo) {
+            return Ok(Self::default());
+        }
+        let load = Load { connections, keys: connections, in_flight: 1, ..load.clone() };
+        Ok(Self { echo: Some(echo(args, &load, report).await?), ..Self::default() })
+    }
+
+    /// What an idle connection of a bare echo server takes, in bytes.
+    pub(super) async fn of_idle(
+        args: &TargetArgs,
+        connections: usize,
+        report: &mut Report,
+    ) -> io::Result<Option<f64>> {
+        if !args.measures(FloorArg::Echo) {
+            return Ok(None);
+        }
+        say("connections of an echo server");
+        let Some(each) = echo::idle_bytes(connections).await? else { return Ok(None) };
+        let text = format!("{:.2} KiB", each / 1_024.0);
+        report.add("floor_echo_bytes_per_connection", "floor: echo each", each.round(), text);
+        Ok(Some(each))
+    }
+
+    /// Sets what was measured against them.
+    pub(super) fn compare(&self, measured: &Measured, report: &mut Report) {
+        let seconds = measured.elapsed.as_secs_f64();
+        let (acks, deliveries) = (&measured.acks, &measured.deliveries);
+        let messages = acks.counts.messages.max(deliveries.counts.messages) as f64 / seconds;
+        self.compare_rates(messages, acks.counts.entries as f64 / seconds, report);
+        if let Some(sync) = self.sync {
+            let median = quantile_of(&acks.latency, 0.5);
+            let times = median.as_secs_f64() / sync.as_secs_f64();
+            report.add("p50_of_one_sync", "p50 to one sync", times, format!("{times:.2} times"));
+        }
+    }
+
+    /// As [`Floors::compare`], from rates per second.
+    pub(super) fn compare_rates(&self, messages: f64, entries: f64, report: &mut Report) {
+        if let Some(echo) = self.echo {
+            report.share("of_echo", "of echo", messages / echo);
+        }
+        if let Some(storage) = self.storage {
+            report.share("of_storage", "of storage alone", entries / storage);
+        }
+    }
+}
+
+/// Measures syncs after about as many bytes as a batch has; the median of those that the server uses.
+fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Duration> {
+    let bytes = load.shape.batch * (load.shape.payload + ENTRY_BYTES);
+    let mut median = Duration::ZERO;
+    for sync::Kind { key, label, measure } in sync::KINDS {
+        say(label);
+        let directory = directory(args)?;
+        let syncs = measure(directory.path(), bytes, args.floor_duration)?;
+        median = syncs.median();
+        let value = json!({
+            "per_second": syncs.per_second().round(), "p50": median.as_secs_f64(), "bytes": bytes,
+        });
+        let text = format!("{}/s, p50 {}", grouped(syncs.per_second()), human(median));
+        report.add(key, label, value, text);
+    }
+    Ok(median)
+}
+
+async fn echo(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<f64> {
+    say("an echo server");
+    let measured = echo::run(load, args.floor_duration).await?;
+    let per_second = measured.acks.counts.messages as f64 / measured.elapsed.as_secs_f64();
+    report.rate("floor_echo_messages_per_second", "floor: echo messages", per_second);
+    Ok(per_second)
+}
+
+/// A directory on the disk that the server's will be on.
+fn directory(args: &TargetArgs) -> io::Result<TempDir> {
+    match &args.directory {
+        Some(parent) => TempDir::with_prefix_in("eventlog-bench-", parent),
+        None => TempDir::with_prefix("eventlog-bench-"),
+    }
+}
+
+fn say(what: &str) {
+    eprintln!("measuring {what}");
+}
