@@ -1,15 +1,13 @@
-//! Moves messages between the core and one socket.
+//! Moves messages between the core, the wire and one socket.
 //!
 //! Keeps: it reads what the socket has even while the socket takes nothing, so that the two sides never wait for each
 //! other; it takes no more commands while what it has cannot be sent.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
@@ -17,11 +15,11 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::core::{Command, Core, Outgoing};
+use super::core::{Command, Core};
 use super::error::RemoteError;
 use super::options::Options;
-use super::socket::Socket;
-use super::wire::Wire;
+use super::socket::{Link, Socket};
+use super::wire::{Wire, WireError};
 
 /// Time between looks at streams that hold entries back, see [`Core::tick`].
 const TICK: Duration = Duration::from_secs(5);
@@ -45,17 +43,15 @@ pub(super) enum End {
 
 pub(super) struct Connection {
     socket: Socket,
-    wire: Wire,
-    message_bytes_max: usize,
-    /// The frames of the message that is being sent.
-    frames: VecDeque<Bytes>,
+    wire: Box<dyn Wire>,
     unflushed: bool,
     heartbeat: Interval,
     tick: Interval,
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, options: &Options) -> Self {
+    pub(super) fn new(link: Link, options: &Options) -> Self {
+        let Link { socket, wire } = link;
         let every = |period: Duration| {
             let mut interval = interval_at(Instant::now() + period, period);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,9 +59,7 @@ impl Connection {
         };
         Self {
             socket,
-            wire: Wire::new(options.message_bytes_max),
-            message_bytes_max: options.message_bytes_max,
-            frames: VecDeque::new(),
+            wire,
             unflushed: false,
             heartbeat: every(options.ping_interval),
             tick: every(TICK),
@@ -146,43 +140,45 @@ impl Connection {
     }
 
     fn receive(&mut self, message: Message, core: &mut Core) -> Result<(), End> {
-        let frame = match message {
-            Message::Binary(frame) => frame,
+        match message {
+            Message::Binary(message) => self.wire.accept(message),
             Message::Close(frame) => return Err(closed(frame)),
             Message::Text(_) => return Err(End::Lost("a text message".to_owned())),
             // The library answers pings by itself.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
-        };
-        let decoded = self.wire.decode(&frame).map_err(|error| End::Lost(error.to_string()))?;
-        let Some(response) = decoded else { return Ok(()) };
-        core.receive(response).map_err(|fault| End::Lost(fault.to_string()))
+        }
+        self.hand_over(core)
+    }
+
+    /// Tells the core all that the wire has to say.
+    fn hand_over(&mut self, core: &mut Core) -> Result<(), End> {
+        while let Some(incoming) = self.wire.next_incoming().map_err(broken)? {
+            core.receive(incoming).map_err(|fault| End::Lost(fault.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Sends what the socket takes; `true` if nothing is left.
     fn send(&mut self, cx: &mut Context<'_>, core: &mut Core) -> Result<bool, End> {
-        let mut socket = Pin::new(&mut self.socket);
         loop {
-            if self.frames.is_empty() {
+            if self.wire.messages().is_empty() {
                 let Some(outgoing) = core.next_outgoing() else { break };
-                let encoded = self.wire.encode(&outgoing, |frame| self.frames.push_back(frame));
-                if let (Err(error), Outgoing::Write { id, .. }) = (encoded, &outgoing) {
-                    let (bytes, bytes_max) = (error.bytes, self.message_bytes_max);
-                    core.refuse(*id, RemoteError::TooLarge { bytes, bytes_max });
-                }
+                self.wire.send(outgoing);
+                self.hand_over(core)?;
                 continue;
             }
-            match socket.as_mut().poll_ready(cx) {
+            match Pin::new(&mut self.socket).poll_ready(cx) {
                 Poll::Ready(ready) => ready.map_err(|error| lost(&error))?,
                 Poll::Pending => return Ok(false),
             }
-            if let Some(frame) = self.frames.pop_front() {
-                let sent = socket.as_mut().start_send(Message::Binary(frame));
+            if let Some(message) = self.wire.messages().pop_front() {
+                let sent = Pin::new(&mut self.socket).start_send(Message::Binary(message));
                 sent.map_err(|error| lost(&error))?;
                 self.unflushed = true;
             }
         }
         if self.unflushed {
-            match socket.poll_flush(cx) {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
                 Poll::Ready(flushed) => flushed.map_err(|error| lost(&error))?,
                 Poll::Pending => return Ok(false),
             }
@@ -210,6 +206,13 @@ fn take(
 
 fn lost(error: &Error) -> End {
     End::Lost(error.to_string())
+}
+
+fn broken(error: WireError) -> End {
+    match error {
+        WireError::Defect(text) => End::BrokenOff(RemoteError::Crashed(text)),
+        error => End::Lost(error.to_string()),
+    }
 }
 
 /// Whether a close was our fault decides whether what we sent is worth sending again.

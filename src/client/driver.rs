@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::connection::{Connection, End};
 use super::core::{Command, Core};
 use super::error::RemoteError;
-use super::socket::{Socket, Target};
+use super::socket::{Link, Target};
 use crate::model::RemoteId;
 
 /// The longest wait before the first attempt to reconnect.
@@ -35,8 +35,8 @@ impl Driver {
     }
 
     /// Runs until the client is closed, or every handle and stream is dropped.
-    pub(super) async fn run(mut self, socket: Socket) {
-        let error = self.serve(socket).await.err();
+    pub(super) async fn run(mut self, link: Link) {
+        let error = self.serve(link).await.err();
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             self.core.command(command);
@@ -44,11 +44,11 @@ impl Driver {
         self.core.end(error.as_ref());
     }
 
-    async fn serve(&mut self, mut socket: Socket) -> Result<(), RemoteError> {
+    async fn serve(&mut self, mut link: Link) -> Result<(), RemoteError> {
         loop {
             let started = Instant::now();
             self.core.connected();
-            let connection = Connection::new(socket, self.target.options());
+            let connection = Connection::new(link, self.target.options());
             match connection.run(&mut self.core, &mut self.commands).await {
                 End::Closed => return Ok(()),
                 End::BrokenOff(error) => {
@@ -65,12 +65,12 @@ impl Driver {
                 self.delay_max = DELAY_FIRST;
             }
             let Some(next) = self.reconnect().await? else { return Ok(()) };
-            socket = next;
+            link = next;
         }
     }
 
     /// Tries until there is a connection; `None` if the client ends meanwhile.
-    async fn reconnect(&mut self) -> Result<Option<Socket>, RemoteError> {
+    async fn reconnect(&mut self) -> Result<Option<Link>, RemoteError> {
         loop {
             let (target, delay) = (&self.target, jittered(self.delay_max));
             self.delay_max = (self.delay_max * 2).min(target.options().reconnect_delay_max);
@@ -83,7 +83,7 @@ impl Driver {
                 () = take_commands(&mut self.core, &mut self.commands) => return Ok(None),
             };
             match connected {
-                Ok((socket, found)) if found == self.remote_id => return Ok(Some(socket)),
+                Ok((link, found)) if found == self.remote_id => return Ok(Some(link)),
                 Ok((_, found)) => {
                     return Err(RemoteError::OtherServer { expected: self.remote_id, found });
                 }

@@ -1,7 +1,7 @@
 //! What can go wrong for a client.
 
 use crate::model::{PublicKey, RemoteId};
-use crate::protocol::ErrorCode;
+pub use crate::protocol::rpc::ErrorCode;
 
 /// A first connection could not be made. Nothing was sent but the handshake, so trying again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,8 @@ pub enum RemoteError {
     Rejected {
         /// The kind of refusal.
         code: ErrorCode,
-        /// The request: `WriteEntries` or `RequestChanges`.
+        /// The request: `WriteEntries` or `RequestChanges`; in the RPC protocol `WriteEntries`, `Changes`, or
+        /// `Authenticate` if the public key was not proved.
         request_tag: String,
         /// What the server said.
         message: String,
@@ -47,6 +48,10 @@ pub enum RemoteError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The client has no identity with this public key among its
+    /// [`RpcOptions::identities`](super::RpcOptions::identities); nothing was sent.
+    #[error("there is no identity for public key {0:?}")]
+    NoIdentity(PublicKey),
     /// The key has a live stream in this client already. A connection holds one subscription a key; a second stream
     /// takes a second client.
     #[error("public key {0:?} has a stream in this client already")]
@@ -64,6 +69,10 @@ pub enum RemoteError {
         /// The reason given with it.
         reason: String,
     },
+    /// The server gave the request up instead of answering it, as it does with what no ordinary client sends; in the RPC
+    /// protocol only. It may have been carried out.
+    #[error("the server failed: {0}")]
+    Crashed(String),
     /// The server answered with something that is no answer.
     #[error("the server answered wrongly: {0}")]
     WrongAnswer(String),
@@ -87,9 +96,13 @@ impl RemoteError {
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Rejected { code, .. } => !matches!(code, ErrorCode::InternalServerError),
-            Self::TooLarge { .. } | Self::AlreadyStreaming(_) | Self::Closed => true,
+            Self::TooLarge { .. }
+            | Self::NoIdentity(_)
+            | Self::AlreadyStreaming(_)
+            | Self::Closed => true,
             Self::Unanswered
             | Self::BrokenOff { .. }
+            | Self::Crashed(_)
             | Self::WrongAnswer(_)
             | Self::OtherServer { .. } => false,
         }

@@ -48,6 +48,7 @@ mod changes;
 mod connection;
 mod core;
 mod driver;
+mod entries;
 mod error;
 mod options;
 mod page;
@@ -57,7 +58,8 @@ mod socket;
 mod wire;
 
 pub use changes::{Changes, Pages};
-pub use error::{ConnectError, RemoteError};
-pub use options::Options;
+pub use crate::protocol::rpc::Identity;
+pub use error::{ConnectError, ErrorCode, RemoteError};
+pub use options::{Options, Protocol, RpcOptions};
 pub use page::Page;
 pub use remote::EventLogRemote;

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use crate::model::StoreId;
+use crate::protocol::rpc::Identity;
+
 /// How a client behaves. The defaults suit an application that syncs in the background.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which protocol the server speaks at the URL. Msgpack.
+    pub protocol: Protocol,
     /// How long one attempt may take, from the first packet to the server's `Hello`. 10 s.
     pub connect_timeout: Duration,
     /// Time between pings. A connection whose ping is not answered by the time of the next one is given up. 10 s.
@@ -38,6 +43,7 @@ impl Default for Options {
     fn default() -> Self {
         const MIB: usize = 1_024 * 1_024;
         Self {
+            protocol: Protocol::Msgpack,
             connect_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
             reconnect_delay_max: Duration::from_secs(5),
@@ -50,4 +56,26 @@ impl Default for Options {
             trusted_certificates: Vec::new(),
         }
     }
+}
+
+/// How a client and its server understand each other. Everything else is the same with both.
+#[derive(Clone, Debug, Default)]
+pub enum Protocol {
+    /// The protocol of `docs/PROTOCOL.md`, which this server speaks at `/eventlog`. A public key is what the client says
+    /// it is.
+    #[default]
+    Msgpack,
+    /// The protocol of Effect 4.1's event log, which this server speaks at `/rpc`, and Effect's own wherever it was told
+    /// to. Public keys are proved, and payloads are `SchemaBinary` frames.
+    Rpc(RpcOptions),
+}
+
+/// What a client of the RPC protocol needs besides.
+#[derive(Clone, Debug, Default)]
+pub struct RpcOptions {
+    /// Who the client is: only these public keys can be used. Each is proved when it is first used on a connection. None.
+    pub identities: Vec<Identity>,
+    /// The store that is named in every request; this server refuses one that is not the public key's. `None`: the name
+    /// `default`, which means the public key's own store, whatever its name is.
+    pub store: Option<StoreId>,
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::entries::Entries;
 use crate::model::{Batch, EntryRef, RecordReader, RemoteEntry, Sequence};
-use crate::protocol::msgpack::ChangesView;
 
 /// Messages below this size are copied. A frame lies in a block of the socket's, of 128 KiB or more, together with other
 /// frames; a small page that waits long must not keep all of it.
@@ -23,19 +23,20 @@ pub struct Page {
 
 #[derive(Clone, Debug)]
 enum Content {
-    /// What the view has behind its first `skip` entries.
-    Feed { view: ChangesView, skip: usize },
+    /// What the message has behind its first `skip` entries.
+    Feed { entries: Entries, skip: usize },
     /// These slots of a batch, with their sequences.
     Slots { batch: Arc<Batch>, slots: Vec<(Sequence, usize)> },
 }
 
 impl Page {
-    /// What `view` has behind its first `skip` entries; `None` if that is nothing.
-    pub(super) fn feed(view: &ChangesView, skip: usize) -> Option<Self> {
-        let len = view.len().checked_sub(skip).filter(|len| *len > 0)?;
-        let (last, bytes) = (view.last(), view.bytes());
-        let view = if bytes < DETACHED_BELOW_BYTES { view.detached() } else { view.clone() };
-        Some(Self { last, len, bytes, content: Content::Feed { view, skip } })
+    /// What `entries` have behind the first `skip`; `None` if that is nothing.
+    pub(super) fn feed(entries: &Entries, skip: usize) -> Option<Self> {
+        let len = entries.len().checked_sub(skip).filter(|len| *len > 0)?;
+        let (last, bytes) = (entries.last(), entries.bytes());
+        let entries =
+            if bytes < DETACHED_BELOW_BYTES { entries.detached() } else { entries.clone() };
+        Some(Self { last, len, bytes, content: Content::Feed { entries, skip } })
     }
 
     /// These slots of `batch`; `None` if there are none. Sequences ascend.
@@ -68,7 +69,9 @@ impl Page {
     /// Its entries with their sequences, in order. Entries that the server compacted may share a sequence.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let (feed, slots) = match &self.content {
-            Content::Feed { view, skip } => (Some(view.iter().skip(*skip).take(self.len)), None),
+            Content::Feed { entries, skip } => {
+                (Some(entries.iter().skip(*skip).take(self.len)), None)
+            }
             Content::Slots { batch, slots } => (None, Some(slot_entries(batch, slots))),
         };
         feed.into_iter().flatten().chain(slots.into_iter().flatten())

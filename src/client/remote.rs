@@ -9,7 +9,7 @@ use super::changes::{Changes, Pages};
 use super::core::{Command, Core, Pending, Policy};
 use super::driver::Driver;
 use super::error::{ConnectError, RemoteError};
-use super::options::Options;
+use super::options::{Options, Protocol};
 use super::queue::Queue;
 use super::socket::Target;
 use crate::model::{Batch, PublicKey, RemoteId, Sequence};
@@ -37,7 +37,8 @@ struct Shared {
 }
 
 impl EventLogRemote {
-    /// Connects to `url`, such as `ws://127.0.0.1:7420/eventlog`, and waits for the server's `Hello`.
+    /// Connects to `url`, such as `ws://127.0.0.1:7420/eventlog`, or `…/rpc` for [`Protocol::Rpc`], and waits for the
+    /// server's `Hello`.
     ///
     /// This one attempt is not repeated. Must be called within a tokio runtime, which then runs the connection.
     /// Dropping the future ends the attempt.
@@ -45,13 +46,16 @@ impl EventLogRemote {
         let (read_ahead_entries, read_ahead_bytes) =
             (options.read_ahead_entries.max(1), options.read_ahead_bytes.max(1));
         let in_flight_max = permits(options.write_bytes_in_flight_max);
-        let policy =
-            Policy { resend_writes: options.resend_writes, held_bytes_max: read_ahead_bytes };
+        let policy = Policy {
+            resend_writes: options.resend_writes,
+            held_bytes_max: read_ahead_bytes,
+            acks_follow_the_feed: matches!(options.protocol, Protocol::Msgpack),
+        };
         let target = Target::new(url, options)?;
-        let (socket, id) = target.connect().await?;
+        let (link, id) = target.connect().await?;
         let (commands, received) = mpsc::unbounded_channel();
         let driver = Driver::new(target, id, Core::new(policy), received);
-        tokio::spawn(driver.run(socket));
+        tokio::spawn(driver.run(link));
         let in_flight = Arc::new(Semaphore::new(in_flight_max as usize));
         let streams = AtomicU64::new(0);
         let shared =

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
@@ -16,16 +16,25 @@ use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
 };
 
+use super::core::Incoming;
 use super::error::ConnectError;
-use super::options::Options;
-use super::wire::Wire;
+use super::options::{Options, Protocol};
+use super::wire::{self, Identities, Wire};
 use crate::model::RemoteId;
-use crate::protocol::msgpack::Response;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Frames are collected up to this size before they are given to the operating system.
 const WRITE_BUFFER_BYTES: usize = 128 * 1_024;
+
+/// What a message may have beyond the largest data in it.
+const AROUND_DATA_BYTES: usize = 1_024;
+
+/// A connection on which the server has said `Hello`.
+pub(super) struct Link {
+    pub(super) socket: Socket,
+    pub(super) wire: Box<dyn Wire>,
+}
 
 /// Where to connect, and how.
 pub(super) struct Target {
@@ -34,6 +43,7 @@ pub(super) struct Target {
     /// Made when first needed: reading 150 certificates is not for those who never use TLS.
     tls: OnceLock<Arc<ClientConfig>>,
     options: Options,
+    identities: Identities,
 }
 
 impl Target {
@@ -51,12 +61,19 @@ impl Target {
             };
             request.headers_mut().append(name, value);
         }
-        let message_bytes_max = Some(options.message_bytes_max);
+        let message_bytes_max = Some(options.message_bytes_max.saturating_add(AROUND_DATA_BYTES));
         let config = WebSocketConfig::default()
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_message_size(message_bytes_max)
             .max_frame_size(message_bytes_max);
-        Ok(Self { request, config, tls: OnceLock::new(), options })
+        let identities = match &options.protocol {
+            Protocol::Msgpack => Identities::default(),
+            Protocol::Rpc(rpc) => {
+                let named = rpc.identities.iter().map(|one| (one.public_key().clone(), one.clone()));
+                Identities::new(named.collect())
+            }
+        };
+        Ok(Self { request, config, tls: OnceLock::new(), options, identities })
     }
 
     pub(super) const fn options(&self) -> &Options {
@@ -64,11 +81,12 @@ impl Target {
     }
 
     /// Connects and waits for the `Hello`.
-    pub(super) async fn connect(&self) -> Result<(Socket, RemoteId), ConnectError> {
+    pub(super) async fn connect(&self) -> Result<(Link, RemoteId), ConnectError> {
         let connecting = async {
-            let mut socket = self.open().await?;
-            let remote_id = self.hello(&mut socket).await?;
-            Ok((socket, remote_id))
+            let wire = wire::connected(&self.options, &self.identities);
+            let mut link = Link { socket: self.open().await?, wire };
+            let remote_id = link.hello().await?;
+            Ok((link, remote_id))
         };
         let in_time = tokio::time::timeout(self.options.connect_timeout, connecting).await;
         in_time.unwrap_or(Err(ConnectError::TimedOut))
@@ -81,26 +99,6 @@ impl Target {
         let opened = connect_async_tls_with_config(request, config, true, Some(connector)).await;
         let (socket, _response) = opened.map_err(Box::new)?;
         Ok(socket)
-    }
-
-    async fn hello(&self, socket: &mut Socket) -> Result<RemoteId, ConnectError> {
-        let not_hello = |what: String| ConnectError::NotHello(what);
-        loop {
-            let message = socket.next().await.unwrap_or(Err(Error::ConnectionClosed));
-            let frame = match message.map_err(Box::new)? {
-                Message::Binary(frame) => frame,
-                Message::Ping(_) | Message::Pong(_) => continue,
-                other @ (Message::Text(_) | Message::Close(_) | Message::Frame(_)) => {
-                    return Err(not_hello(format!("it sent {other:?}")));
-                }
-            };
-            let mut wire = Wire::new(self.options.message_bytes_max);
-            return match wire.decode(&frame) {
-                Ok(Some(Response::Hello { remote_id })) => Ok(remote_id),
-                Ok(_) => Err(not_hello("another message came first".to_owned())),
-                Err(error) => Err(not_hello(error.to_string())),
-            };
-        }
     }
 
     /// The provider is named: a program that has another one, or two of them, is not affected.
@@ -122,5 +120,31 @@ impl Target {
             Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
         };
         Arc::clone(self.tls.get_or_init(make))
+    }
+}
+
+impl Link {
+    /// Says what the protocol wants said first, and waits for the `Hello`.
+    async fn hello(&mut self) -> Result<RemoteId, ConnectError> {
+        let not_hello = |what: String| ConnectError::NotHello(what);
+        while let Some(message) = self.wire.messages().pop_front() {
+            self.socket.send(Message::Binary(message)).await.map_err(Box::new)?;
+        }
+        loop {
+            match self.wire.next_incoming() {
+                Ok(Some(Incoming::Hello { remote_id })) => return Ok(remote_id),
+                Ok(Some(_)) => return Err(not_hello("another message came first".to_owned())),
+                Ok(None) => {}
+                Err(error) => return Err(not_hello(error.to_string())),
+            }
+            let message = self.socket.next().await.unwrap_or(Err(Error::ConnectionClosed));
+            match message.map_err(Box::new)? {
+                Message::Binary(message) => self.wire.accept(message),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other @ (Message::Text(_) | Message::Close(_) | Message::Frame(_)) => {
+                    return Err(not_hello(format!("it sent {other:?}")));
+                }
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! One public key's subscription, as this client has it.
 //!
-//! A message of the server names the key only, so what was sent for an earlier subscription of the key looks like the
-//! present one. Hence a subscription is ended by `StopChanges` and a ping behind it, and the key is not subscribed
+//! In the msgpack protocol a message of the server names the key only, so what was sent for an earlier subscription of
+//! the key looks like the present one. Hence a subscription is ended by `StopChanges` and a ping behind it, and the key is not subscribed
 //! again before the pong: by then everything sent for the old one is here, and passed over.
 
 use std::sync::Arc;
 
 use super::order::Order;
 use crate::client::queue::Queue;
+use crate::model::Sequence;
 
 /// The state of one key that has, or lately had, a stream.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(super) struct Open {
     pub(super) order: Order,
     /// The queue is full: nothing is wanted until it is not.
     pub(super) paused: bool,
-    /// Held back acknowledged entries at the last tick already.
-    pub(super) stuck: bool,
+    /// Where it stood at the last tick, if it held acknowledged entries back.
+    pub(super) stuck: Option<Sequence>,
 }
 
 /// What the server was asked for.

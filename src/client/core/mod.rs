@@ -22,10 +22,10 @@ use self::feed::{Feed, Link};
 use self::pings::Pings;
 pub(super) use self::writes::Pending;
 use self::writes::Writes;
+use super::entries::Entries;
 use super::error::RemoteError;
 use super::queue::Queue;
-use crate::model::{Batch, PublicKey, Sequence};
-use crate::protocol::msgpack::{ChangesView, Response};
+use crate::model::{Batch, PublicKey, RemoteId, Sequence};
 
 /// What a handle or a stream asks of the connection.
 #[derive(Debug)]
@@ -60,6 +60,23 @@ pub(super) enum Outgoing {
     Ping { id: u64 },
 }
 
+/// What the server says, in whatever protocol.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// Who it is: what comes first on a connection, and only then.
+    Hello { remote_id: RemoteId },
+    /// A write is durable, with one sequence a slot.
+    Acked { id: u64, sequences: Vec<Sequence> },
+    /// The next entries of a feed.
+    Fed { key: PublicKey, entries: Entries },
+    /// The answer to a ping.
+    Pong { id: u64 },
+    /// A write failed.
+    WriteFailed { id: u64, error: RemoteError },
+    /// The subscription of a key failed, or was ended.
+    FeedFailed { key: PublicKey, error: RemoteError },
+}
+
 /// The server did what the protocol does not allow: the connection is to be given up.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
@@ -69,8 +86,6 @@ pub(super) enum Fault {
     WrongPong { expected: Option<u64>, found: u64 },
     #[error("a second Hello")]
     SecondHello,
-    #[error("a chunk within a chunk")]
-    NestedChunk,
 }
 
 /// How a stream reads ahead.
@@ -80,6 +95,10 @@ pub(super) struct Policy {
     pub(super) resend_writes: bool,
     /// Bytes that may be held back for one stream until answers put them in order.
     pub(super) held_bytes_max: usize,
+    /// Whether the server sends no `Ack` before the feed below it, once a subscription has begun. Every server of the
+    /// msgpack protocol does so. Of the RPC protocol this one does, but Effect's acknowledges at once, however far
+    /// behind the feed is.
+    pub(super) acks_follow_the_feed: bool,
 }
 
 /// See the module.
@@ -165,11 +184,6 @@ impl Core {
         self.writes.is_empty()
     }
 
-    /// Write `id` cannot be sent at all.
-    pub(super) fn refuse(&mut self, id: u64, error: RemoteError) {
-        self.answer(id, Err(error));
-    }
-
     /// There is a connection, and its `Hello` has come. Subscriptions go first: whatever is written afterwards is
     /// then either fed or acknowledged in order.
     pub(super) fn connected(&mut self) {
@@ -213,17 +227,14 @@ impl Core {
     }
 
     /// Takes a message of the server.
-    pub(super) fn receive(&mut self, response: Response) -> Result<(), Fault> {
-        match response {
-            Response::Ack { id, sequences } => self.acked(id, sequences),
-            Response::Changes(view) => self.fed(&view),
-            Response::Pong { id } => return self.pong(id),
-            Response::Error { request_tag, id, public_key, code, message } => {
-                let error = RemoteError::Rejected { code, request_tag, message };
-                self.refused(id, public_key.as_deref(), error);
-            }
-            Response::Hello { .. } => return Err(Fault::SecondHello),
-            Response::Chunk { .. } => return Err(Fault::NestedChunk),
+    pub(super) fn receive(&mut self, incoming: Incoming) -> Result<(), Fault> {
+        match incoming {
+            Incoming::Acked { id, sequences } => self.acked(id, sequences),
+            Incoming::Fed { key, entries } => self.fed(&key, &entries),
+            Incoming::Pong { id } => return self.pong(id),
+            Incoming::WriteFailed { id, error } => self.answer(id, Err(error)),
+            Incoming::FeedFailed { key, error } => self.feed_failed(&key, error),
+            Incoming::Hello { .. } => return Err(Fault::SecondHello),
         }
         Ok(())
     }
@@ -247,11 +258,9 @@ impl Core {
         self.writes.answer(id, Ok(sequences));
     }
 
-    fn fed(&mut self, view: &ChangesView) {
-        let key = view.public_key();
+    fn fed(&mut self, key: &PublicKey, entries: &Entries) {
         if self.feeds.get(key).is_some_and(|feed| feed.link == Link::On) {
-            let key = key.clone();
-            self.deliver(&key, |_, order, pages| order.fed(view, pages));
+            self.deliver(key, |_, order, pages| order.fed(entries, pages));
         }
     }
 
@@ -267,22 +276,10 @@ impl Core {
         Ok(())
     }
 
-    fn refused(&mut self, id: Option<u64>, key: Option<&str>, error: RemoteError) {
-        let RemoteError::Rejected { request_tag, .. } = &error else { return };
-        match (request_tag.as_str(), id, key) {
-            ("RequestChanges", _, Some(key)) => {
-                // While stopping it is about a subscription that nobody wants any longer.
-                if let Some((key, feed)) = self.feeds.get_key_value(key)
-                    && feed.link == Link::On
-                {
-                    let key = key.clone();
-                    self.fail_stream(&key, error);
-                }
-            }
-            ("WriteEntries" | "WriteEntriesUnencrypted", Some(id), _) => {
-                self.answer(id, Err(error));
-            }
-            _ => log::warn!("the server refused something that was not asked: {error}"),
+    fn feed_failed(&mut self, key: &PublicKey, error: RemoteError) {
+        // While stopping it is about a subscription that nobody wants any longer.
+        if self.feeds.get(key).is_some_and(|feed| feed.link == Link::On) {
+            self.fail_stream(key, error);
         }
     }
 

@@ -7,17 +7,18 @@
 //!
 //! * behind a fed entry, once every write has been answered that was unanswered when that entry came: the server feeds
 //!   in order, so only our own entries can be missing, and it had committed none that we had not sent;
-//! * behind an acknowledged entry, likewise, if the subscription was known to have begun when the `Ack` came (the server
-//!   sends no `Ack` before the feed below it), or if the feed has gone further meanwhile.
+//! * behind an acknowledged entry, likewise, if the feed has gone further meanwhile; or, from a server whose acks follow
+//!   the feed ([`Policy::acks_follow_the_feed`](super::Policy)), if the subscription was known to have begun when the
+//!   `Ack` came.
 //!
 //! Keeps: what is delivered ascends, and `next` stands behind it. Leaves out: asking for the feed (`feed`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::client::entries::Entries;
 use crate::client::page::Page;
 use crate::model::{Batch, Sequence};
-use crate::protocol::msgpack::ChangesView;
 
 /// The place of one stream in its feed, and what is at hand but cannot be delivered yet.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(super) struct Order {
     next: Sequence,
     /// Whether something was fed since the subscription was asked for, so that it has begun.
     begun: bool,
+    acks_follow_the_feed: bool,
     /// Writes with the stream's key that were sent on this connection and not answered.
     in_flight: BTreeSet<u64>,
     fed: VecDeque<Fed>,
@@ -49,16 +51,21 @@ struct Own {
     slot: usize,
     /// As in [`Fed`].
     barrier: u64,
-    /// Whether the subscription had begun when the `Ack` came.
-    begun: bool,
+    /// Whether the feed below it was here when the `Ack` came.
+    follows: bool,
 }
 
 impl Order {
     /// A stream from `start` on. `in_flight`: the writes with its key that are sent and not answered.
-    pub(super) fn new(start: Sequence, in_flight: BTreeSet<u64>) -> Self {
+    pub(super) fn new(
+        start: Sequence,
+        in_flight: BTreeSet<u64>,
+        acks_follow_the_feed: bool,
+    ) -> Self {
         Self {
             next: start.max(Sequence::FIRST),
             begun: false,
+            acks_follow_the_feed,
             in_flight,
             fed: VecDeque::new(),
             own: BTreeMap::new(),
@@ -78,7 +85,12 @@ impl Order {
 
     /// Whether acknowledged entries are held back that only the feed can free.
     pub(super) fn waits_for_the_feed(&self) -> bool {
-        !self.begun && !self.own.is_empty()
+        !self.own.is_empty() && !self.acks_follow()
+    }
+
+    /// Whether an `Ack` that comes now says that everything before it is here.
+    const fn acks_follow(&self) -> bool {
+        self.begun && self.acks_follow_the_feed
     }
 
     /// The subscription is asked for anew, from [`Order::next`] on: what was held back comes again.
@@ -106,20 +118,20 @@ impl Order {
         self.deliver(out);
     }
 
-    /// The server fed `view`, whose sequences do not descend.
-    pub(super) fn fed(&mut self, view: &ChangesView, out: &mut Vec<Page>) {
+    /// The server fed these entries.
+    pub(super) fn fed(&mut self, entries: &Entries, out: &mut Vec<Page>) {
         self.begun = true;
         if self.in_flight.is_empty() && self.own.is_empty() && self.fed.is_empty() {
             // Only reading: nothing can be missing.
-            let skip = view.iter().take_while(|(sequence, _)| *sequence < self.next).count();
-            if let Some(page) = Page::feed(view, skip) {
+            let skip = entries.iter().take_while(|(sequence, _)| *sequence < self.next).count();
+            if let Some(page) = Page::feed(entries, skip) {
                 self.next = page.last().next();
                 out.push(page);
             }
             return;
         }
-        let (mut batch, mut sequences) = (Batch::default(), Vec::with_capacity(view.len()));
-        for (sequence, entry) in view.iter().skip_while(|(sequence, _)| *sequence < self.next) {
+        let (mut batch, mut sequences) = (Batch::default(), Vec::with_capacity(entries.len()));
+        for (sequence, entry) in entries.iter().skip_while(|(sequence, _)| *sequence < self.next) {
             batch.push(&entry);
             sequences.push(sequence);
         }
@@ -146,9 +158,9 @@ impl Order {
             }
             return;
         }
-        let (barrier, begun) = (self.barrier(), self.begun);
+        let (barrier, follows) = (self.barrier(), self.acks_follow());
         for (slot, sequence) in sequences.iter().enumerate().filter(|(_, s)| **s >= self.next) {
-            let own = Own { batch: Arc::clone(batch), slot, barrier, begun };
+            let own = Own { batch: Arc::clone(batch), slot, barrier, follows };
             self.held_bytes += batch.record(slot).map_or(0, <[u8]>::len);
             if self.own.insert(*sequence, own).is_some() {
                 // The same entry again, in another slot or another write.
@@ -212,7 +224,7 @@ impl Order {
         if fed_first.is_some() && !fed_is_beyond {
             return false;
         }
-        let gap_is_final = self.cleared(own.barrier) && (own.begun || fed_is_beyond);
+        let gap_is_final = self.cleared(own.barrier) && (own.follows || fed_is_beyond);
         if *first > self.next && !gap_is_final {
             return false;
         }

@@ -2,7 +2,8 @@
 //!
 //! The model does all that the protocol lets a server do: it subscribes late, commits when it likes, answers writes of
 //! different keys out of turn, feeds in pieces of any size, lets a feed run ahead of an `Ack`, compacts entries away,
-//! hangs up between commit and `Ack`. It shares no code with the core.
+//! hangs up between commit and `Ack`; and, in half of the schedules, lets an `Ack` run ahead of the feed. It shares no code
+//! with the core.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
+use super::super::entries::Entries;
 use super::super::error::RemoteError;
 use super::super::queue::{Queue, Taken};
-use super::{Command, Core, Outgoing, Pending, Policy};
+use super::{Command, Core, Incoming, Outgoing, Pending, Policy};
 use crate::model::{Batch, EntryId, EntryRef, PublicKey, Sequence};
 use crate::protocol::msgpack::{
     Response, decode_response, encode_changes_header, encode_remote_entries,
@@ -68,13 +70,15 @@ struct Server {
     compacted: BTreeSet<u64>,
     /// Whether it looks at commit for the subscription that a write belongs to, or already when the write comes in.
     notes_at_commit: bool,
+    /// Whether it keeps an `Ack` until the feed has passed it.
+    acks_follow_the_feed: bool,
     // The connection.
     subscribing: VecDeque<(PublicKey, u64)>,
     subscriptions: HashMap<PublicKey, Subscription>,
     subscribed: u64,
     writes: Vec<Write>,
     acks: VecDeque<(u64, u64, Vec<u64>)>,
-    to_client: VecDeque<Response>,
+    to_client: VecDeque<Incoming>,
 }
 
 impl Server {
@@ -103,7 +107,7 @@ impl Server {
                 self.subscribing.push_back((key, start.get().max(1)));
             }
             Outgoing::StopChanges { key } => self.stop(&key),
-            Outgoing::Ping { id } => self.to_client.push_back(Response::Pong { id }),
+            Outgoing::Ping { id } => self.to_client.push_back(Incoming::Pong { id }),
         }
     }
 
@@ -163,18 +167,21 @@ impl Server {
             let mut out = BytesMut::new();
             encode_changes_header(&mut out, &key, encoded.len());
             out.extend_from_slice(encoded.bytes());
-            self.to_client.push_back(decode_response(&out.freeze()).expect("a message"));
+            let Ok(Response::Changes(view)) = decode_response(&out.freeze()) else {
+                panic!("no changes")
+            };
+            self.to_client.push_back(Incoming::Fed { key, entries: Entries::Msgpack(view) });
         }
     }
 
     fn ack(&mut self) {
         let passed = |greatest| self.subscriptions.values().all(|sub| sub.cursor > greatest);
         if let Some((greatest, _, _)) = self.acks.front()
-            && passed(*greatest)
+            && (passed(*greatest) || !self.acks_follow_the_feed)
             && let Some((_, id, slots)) = self.acks.pop_front()
         {
             let sequences = slots.into_iter().map(seq).collect();
-            self.to_client.push_back(Response::Ack { id, sequences });
+            self.to_client.push_back(Incoming::Acked { id, sequences });
         }
     }
 
@@ -186,8 +193,14 @@ impl Server {
             }
         }
         let (log, compacted) = (std::mem::take(&mut self.log), std::mem::take(&mut self.compacted));
-        let (notes_at_commit, subscribed) = (self.notes_at_commit, self.subscribed);
-        *self = Self { log, compacted, notes_at_commit, subscribed, ..Self::default() };
+        *self = Self {
+            log,
+            compacted,
+            notes_at_commit: self.notes_at_commit,
+            acks_follow_the_feed: self.acks_follow_the_feed,
+            subscribed: self.subscribed,
+            ..Self::default()
+        };
     }
 }
 
@@ -216,8 +229,9 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let held_bytes_max = if random.one_in(4) { 100 } else { 100_000 };
-        let server = Server { notes_at_commit: random.one_in(2), ..Server::default() };
-        let policy = Policy { resend_writes: true, held_bytes_max };
+        let (notes_at_commit, acks_follow_the_feed) = (random.one_in(2), random.one_in(2));
+        let server = Server { notes_at_commit, acks_follow_the_feed, ..Server::default() };
+        let policy = Policy { resend_writes: true, held_bytes_max, acks_follow_the_feed };
         let mut world = Self {
             random,
             core: Core::new(policy),
@@ -329,8 +343,8 @@ impl World {
     }
 
     fn receive(&mut self) {
-        if let Some(response) = self.server.to_client.pop_front() {
-            self.core.receive(response).expect("a server that keeps to the protocol");
+        if let Some(incoming) = self.server.to_client.pop_front() {
+            self.core.receive(incoming).expect("a server that keeps to the protocol");
         }
     }
 

@@ -19,18 +19,17 @@ impl Core {
             .any(|open| open.order.waits_for_the_feed())
     }
 
-    /// To be called every few seconds. A stream that holds back acknowledged entries, and has been fed nothing for
-    /// a whole tick, subscribes again: either the feed has reached them by now and brings them, or it had nothing
-    /// before them.
+    /// To be called every few seconds. A stream that holds back acknowledged entries, and has not moved for a whole tick,
+    /// subscribes again: either the feed has reached them by now and brings them, or it had nothing before them.
     pub(in crate::client) fn tick(&mut self) {
         let mut stuck = Vec::new();
         for (key, feed) in &mut self.feeds {
             let Some(open) = &mut feed.stream else { continue };
-            let waits = open.order.waits_for_the_feed();
-            if waits && open.stuck {
+            let stands = open.order.waits_for_the_feed().then(|| open.order.next());
+            if stands.is_some() && stands == open.stuck {
                 stuck.push(key.clone());
             }
-            open.stuck = waits;
+            open.stuck = stands;
         }
         stuck.iter().for_each(|key| self.resubscribe(key));
     }
@@ -43,8 +42,12 @@ impl Core {
             Some(Feed { stream: None, link }) => *link,
             None => Link::Off,
         };
-        let order = Order::new(start, self.writes.sent_with(&key));
-        let open = Open { id: stream, queue, order, paused: false, stuck: false };
+        let order = Order::new(
+            start,
+            self.writes.sent_with(&key),
+            self.policy.acks_follow_the_feed,
+        );
+        let open = Open { id: stream, queue, order, paused: false, stuck: None };
         self.feeds.insert(key.clone(), Feed { stream: Some(open), link });
         self.settle(&key);
     }

@@ -6,19 +6,22 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::super::error::RemoteError;
+use super::super::entries::Entries;
+use super::super::error::{ErrorCode, RemoteError};
 use super::super::queue::{Queue, Taken};
-use super::{Command, Core, Fault, Outgoing, Pending, Policy};
+use super::{Command, Core, Fault, Incoming, Outgoing, Pending, Policy};
 use crate::model::{Batch, EntryId, EntryRef, PublicKey, Sequence};
-use crate::protocol::ErrorCode;
 use crate::protocol::msgpack::{
     Response, decode_response, encode_changes_header, encode_remote_entries,
 };
 
 type Answer = oneshot::Receiver<Result<Vec<Sequence>, RemoteError>>;
 
+const POLICY: Policy =
+    Policy { resend_writes: true, held_bytes_max: 1 << 20, acks_follow_the_feed: true };
+
 fn connected() -> Core {
-    let mut core = Core::new(Policy { resend_writes: true, held_bytes_max: 1 << 20 });
+    let mut core = Core::new(POLICY);
     core.connected();
     core
 }
@@ -55,35 +58,34 @@ fn sent(core: &mut Core) -> Vec<Outgoing> {
     std::iter::from_fn(|| core.next_outgoing()).collect()
 }
 
-fn changes(sequences: &[u64]) -> Response {
+fn changes(sequences: &[u64]) -> Incoming {
     let entries = sequences.iter().map(|n| (seq(*n), entry(*n)));
     let encoded = encode_remote_entries(entries);
     let mut out = BytesMut::new();
     encode_changes_header(&mut out, &key(), encoded.len());
     out.extend_from_slice(encoded.bytes());
-    decode_response(&out.freeze()).expect("a message")
-}
-
-fn ack(id: u64, sequence: u64) -> Response {
-    Response::Ack { id, sequences: vec![seq(sequence)] }
-}
-
-fn refusal(request_tag: &str, id: Option<u64>) -> Response {
-    Response::Error {
-        request_tag: request_tag.to_owned(),
-        id,
-        public_key: Some("a".to_owned()),
-        code: ErrorCode::Unauthorized,
-        message: "no".to_owned(),
+    match decode_response(&out.freeze()) {
+        Ok(Response::Changes(view)) => {
+            Incoming::Fed { key: key(), entries: Entries::Msgpack(view) }
+        }
+        other => panic!("no changes: {other:?}"),
     }
 }
 
-fn rejected(request_tag: &str) -> RemoteError {
+fn ack(id: u64, sequence: u64) -> Incoming {
+    Incoming::Acked { id, sequences: vec![seq(sequence)] }
+}
+
+fn rejected() -> RemoteError {
     RemoteError::Rejected {
         code: ErrorCode::Unauthorized,
-        request_tag: request_tag.to_owned(),
+        request_tag: "what was asked".to_owned(),
         message: "no".to_owned(),
     }
+}
+
+fn feed_failed() -> Incoming {
+    Incoming::FeedFailed { key: key(), error: rejected() }
 }
 
 fn take(queue: &Queue) -> Option<Taken> {
@@ -117,11 +119,48 @@ fn an_ack_behind_compacted_entries_is_delivered_although_nothing_is_fed() {
     core.tick();
     let ping = Outgoing::Ping { id: 1 };
     assert_eq!(sent(&mut core), [Outgoing::StopChanges { key: key() }, ping]);
-    core.receive(Response::Pong { id: 1 }).expect("a pong");
+    core.receive(Incoming::Pong { id: 1 }).expect("a pong");
     assert_eq!(sent(&mut core), [Outgoing::RequestChanges { key: key(), start: seq(1) }]);
     core.receive(changes(&[9])).expect("changes");
     assert_eq!(got(&queue), [9]);
     assert!(!core.wants_tick());
+}
+
+/// Effect's server acknowledges a write at once, while entries of others before it still wait for their turn in the feed.
+#[test]
+fn an_ack_that_overtakes_the_feed_waits_for_what_is_before_it() {
+    let mut core = Core::new(Policy { acks_follow_the_feed: false, ..POLICY });
+    core.connected();
+    let queue = open(&mut core, 1, 1, 100);
+    let mut answer = write(&mut core, 3);
+    sent(&mut core);
+    core.receive(changes(&[1])).expect("changes");
+    core.receive(ack(1, 3)).expect("an ack");
+    assert_eq!(answer.try_recv(), Ok(Ok(vec![seq(3)])));
+    assert_eq!(got(&queue), [1]);
+    core.receive(changes(&[2])).expect("changes");
+    assert_eq!(got(&queue), [2, 3]);
+}
+
+/// There was nothing between them: it was compacted, or kept from this client.
+#[test]
+fn an_ack_behind_a_gap_that_stays_is_delivered_by_a_new_subscription() {
+    let mut core = Core::new(Policy { acks_follow_the_feed: false, ..POLICY });
+    core.connected();
+    let queue = open(&mut core, 1, 1, 100);
+    let _answer = write(&mut core, 3);
+    sent(&mut core);
+    core.receive(changes(&[1])).expect("changes");
+    core.receive(ack(1, 3)).expect("an ack");
+    assert_eq!(got(&queue), [1]);
+    core.tick();
+    core.tick();
+    let ping = Outgoing::Ping { id: 1 };
+    assert_eq!(sent(&mut core), [Outgoing::StopChanges { key: key() }, ping]);
+    core.receive(Incoming::Pong { id: 1 }).expect("a pong");
+    assert_eq!(sent(&mut core), [Outgoing::RequestChanges { key: key(), start: seq(2) }]);
+    core.receive(changes(&[3])).expect("changes");
+    assert_eq!(got(&queue), [3]);
 }
 
 #[test]
@@ -135,7 +174,7 @@ fn own_writes_do_not_fill_a_stream_that_is_not_polled() {
     }
     assert!(answers.into_iter().all(|mut answer| answer.try_recv().is_ok()));
     assert_eq!(got(&queue), [1, 2]);
-    core.receive(Response::Pong { id: 1 }).expect("a pong");
+    core.receive(Incoming::Pong { id: 1 }).expect("a pong");
     core.command(Command::Resume { key: key(), stream: 1 });
     let request = Outgoing::RequestChanges { key: key(), start: seq(3) };
     assert_eq!(sent(&mut core).last(), Some(&request));
@@ -162,8 +201,8 @@ fn what_was_sent_for_an_earlier_stream_is_not_taken_for_the_new_one() {
     core.command(Command::Drop { key: key(), stream: 1 });
     let queue = open(&mut core, 2, 1, 100);
     core.receive(changes(&[50, 51])).expect("changes");
-    core.receive(refusal("RequestChanges", None)).expect("a refusal");
-    core.receive(Response::Pong { id: 1 }).expect("a pong");
+    core.receive(feed_failed()).expect("a refusal");
+    core.receive(Incoming::Pong { id: 1 }).expect("a pong");
     let request = Outgoing::RequestChanges { key: key(), start: seq(1) };
     assert_eq!(sent(&mut core).last(), Some(&request));
     core.receive(changes(&[1])).expect("changes");
@@ -176,8 +215,8 @@ fn a_refused_write_fails_alone() {
     let queue = open(&mut core, 1, 1, 100);
     let (mut first, mut second) = (write(&mut core, 1), write(&mut core, 1));
     sent(&mut core);
-    core.receive(refusal("WriteEntries", Some(1))).expect("a refusal");
-    assert_eq!(first.try_recv(), Ok(Err(rejected("WriteEntries"))));
+    core.receive(Incoming::WriteFailed { id: 1, error: rejected() }).expect("a refusal");
+    assert_eq!(first.try_recv(), Ok(Err(rejected())));
     core.receive(ack(2, 1)).expect("an ack");
     assert_eq!(second.try_recv(), Ok(Ok(vec![seq(1)])));
     assert_eq!(got(&queue), [1]);
@@ -190,7 +229,7 @@ fn a_refused_subscription_fails_its_stream_behind_what_it_has() {
     let mut answer = write(&mut core, 2);
     sent(&mut core);
     core.receive(changes(&[1])).expect("changes");
-    core.receive(refusal("RequestChanges", None)).expect("a refusal");
+    core.receive(feed_failed()).expect("a refusal");
     assert_eq!(got(&queue), [1]);
     open(&mut core, 2, 1, 100);
     assert_eq!(sent(&mut core).len(), 1, "the key can be streamed again");
@@ -214,12 +253,12 @@ fn a_second_stream_of_a_key_is_refused_and_the_first_lives_on() {
 fn pongs_are_checked() {
     let mut core = connected();
     core.heartbeat().expect("nothing is missing yet");
-    core.receive(Response::Pong { id: 1 }).expect("the pong");
+    core.receive(Incoming::Pong { id: 1 }).expect("the pong");
     let wrong = Fault::WrongPong { expected: None, found: 1 };
-    assert_eq!(core.receive(Response::Pong { id: 1 }), Err(wrong));
+    assert_eq!(core.receive(Incoming::Pong { id: 1 }), Err(wrong));
     core.heartbeat().expect("the first was answered");
     let wrong = Fault::WrongPong { expected: Some(2), found: 7 };
-    assert_eq!(core.receive(Response::Pong { id: 7 }), Err(wrong));
+    assert_eq!(core.receive(Incoming::Pong { id: 7 }), Err(wrong));
     core.disconnected(None);
     core.connected();
     core.heartbeat().expect("a new connection");
@@ -228,7 +267,7 @@ fn pongs_are_checked() {
 
 #[test]
 fn without_resending_a_write_that_was_sent_fails_and_others_wait() {
-    let mut core = Core::new(Policy { resend_writes: false, held_bytes_max: 0 });
+    let mut core = Core::new(Policy { resend_writes: false, ..POLICY });
     core.connected();
     let mut first = write(&mut core, 1);
     sent(&mut core);
@@ -279,6 +318,6 @@ fn an_ack_with_the_wrong_number_of_sequences_is_no_answer() {
     let mut core = connected();
     let mut answer = write(&mut core, 1);
     sent(&mut core);
-    core.receive(Response::Ack { id: 1, sequences: Vec::new() }).expect("a message");
+    core.receive(Incoming::Acked { id: 1, sequences: Vec::new() }).expect("a message");
     assert!(matches!(answer.try_recv(), Ok(Err(RemoteError::WrongAnswer(_)))));
 }

@@ -17,6 +17,7 @@ use super::rows::{Column, FIRST_SHAPE, Rows, begin_cell, bytes_column, cell_len,
 use super::varint::{natural_len, uvarint_len, write_natural, write_sized, write_uvarint};
 use super::window::{Malformed, Window, natural, text, whole_int};
 use crate::model::{EntryId, RemoteId, Sequence};
+use crate::protocol;
 
 /// The outcome of a request, as the server sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,23 @@ impl ErrorCode {
         ];
         let found = ALL.into_iter().find(|code| code.as_str().as_bytes() == bytes);
         found.ok_or(Malformed::new("a known error code"))
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The msgpack protocol knows some of the codes.
+impl From<protocol::ErrorCode> for ErrorCode {
+    fn from(code: protocol::ErrorCode) -> Self {
+        match code {
+            protocol::ErrorCode::Unauthorized => Self::Unauthorized,
+            protocol::ErrorCode::InvalidRequest => Self::InvalidRequest,
+            protocol::ErrorCode::InternalServerError => Self::InternalServerError,
+        }
     }
 }
 

@@ -8,8 +8,7 @@
 //! cofactor. Every signature that `WebCrypto` or Node makes is right by them, and the `WebCrypto` standard asks a verifier
 //! for the same. A key of small order, which looser rules take, has signatures that are right for any challenge.
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use sha2::{Digest, Sha256};
+use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::call::Authenticate;
 use crate::model::{InvalidName, PublicKey, RemoteId};
@@ -22,9 +21,6 @@ pub type Challenge = [u8; 32];
 
 /// Names the purpose of the signature, so that it is good for nothing else.
 const PURPOSE: &[u8] = b"eventlog-auth-v1";
-
-/// What a client's signing key is derived from, before its secret.
-const SEED_PURPOSE: &[u8] = b"effect/eventlog/identity/v1/signing\0";
 
 /// The challenge of one connection.
 #[derive(Debug, Default)]
@@ -146,54 +142,9 @@ fn hexadecimal(bytes: &[u8]) -> Vec<u8> {
     digits.map(|digit| b"0123456789abcdef"[usize::from(digit)]).collect()
 }
 
-/// A client's identity, with the key it signs with.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    name: PublicKey,
-    signing: SigningKey,
-    verifying: [u8; 32],
-}
-
-impl Identity {
-    /// The identity that has this root secret, 32 bytes that the client keeps to itself.
-    pub fn from_root_secret(public_key: PublicKey, root_secret: &[u8; 32]) -> Self {
-        let seed = Sha256::new().chain_update(SEED_PURPOSE).chain_update(root_secret).finalize();
-        let signing = SigningKey::from_bytes(&seed.into());
-        let verifying = signing.verifying_key().to_bytes();
-        Self { name: public_key, signing, verifying }
-    }
-
-    /// Its name.
-    pub const fn public_key(&self) -> &PublicKey {
-        &self.name
-    }
-
-    /// Its Ed25519 public key.
-    pub const fn signing_public_key(&self) -> &[u8; 32] {
-        &self.verifying
-    }
-
-    /// Signs the challenge of the server `remote_id`.
-    pub fn sign(&self, remote_id: RemoteId, challenge: &[u8]) -> [u8; 64] {
-        let key = &self.verifying;
-        let bytes = signed_bytes(remote_id.as_bytes(), challenge, self.name.as_str(), key);
-        self.signing.sign(&bytes).to_bytes()
-    }
-
-    /// The claim that carries `signature`.
-    pub fn claim<'a>(&'a self, signature: &'a [u8; 64]) -> Authenticate<'a> {
-        Authenticate {
-            public_key: self.name.as_str(),
-            signing_public_key: &self.verifying,
-            signature,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
+    use super::super::Identity;
     use super::*;
 
     const REMOTE: RemoteId = RemoteId::from_bytes([0xaa; 16]);
@@ -201,31 +152,6 @@ mod tests {
 
     fn alice() -> Identity {
         Identity::from_root_secret(PublicKey::new("alice").expect("a key"), &[7; 32])
-    }
-
-    #[test]
-    fn seeds_keys_bytes_and_signatures_are_those_of_the_package() {
-        let vectors = include_str!("../../../tests/vectors/effect-4.1/session_auth.json");
-        let vectors: Vec<Value> = serde_json::from_str(vectors).expect("a vector file");
-        assert_eq!(vectors.len(), 4);
-        for vector in vectors {
-            let bytes = |name: &str| {
-                super::super::vectors::unhex(vector[name]["hex"].as_str().expect("bytes"))
-            };
-            let public_key = vector["publicKey"].as_str().expect("text");
-            let secret = bytes("rootSecret").try_into().expect("32 bytes");
-            let identity =
-                Identity::from_root_secret(PublicKey::new("any").expect("a key"), &secret);
-            assert_eq!(identity.signing.to_bytes().to_vec(), bytes("signingSeed"));
-            assert_eq!(identity.verifying.to_vec(), bytes("signingPublicKey"));
-            let key = identity.signing_public_key();
-            let message = signed_bytes(&bytes("remoteId"), &bytes("challenge"), public_key, key);
-            assert_eq!(message, bytes("payload"));
-            let signature = identity.signing.sign(&message);
-            assert_eq!(signature.to_bytes().to_vec(), bytes("signature"));
-            let key = VerifyingKey::from_bytes(key).expect("a key");
-            assert!(key.verify_strict(&message, &signature).is_ok());
-        }
     }
 
     /// What becomes of a claim right after a hello with [`CHALLENGE`].

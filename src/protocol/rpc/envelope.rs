@@ -22,11 +22,13 @@ pub const REQUEST_ID_BYTES_MAX: usize = 256;
 pub struct RequestId(Box<[u8]>);
 
 impl RequestId {
-    /// The id of the `number`th request of a client.
-    pub fn from_number(number: u32) -> Self {
-        let mut bytes = Vec::with_capacity(1 + natural_len(number.into()));
+    /// The id of the `number`th request of a client. After 2^48 requests they begin again: that is where numbers are
+    /// not written as integers any more.
+    pub fn from_number(number: u64) -> Self {
+        let number = number % (1 << 48);
+        let mut bytes = Vec::with_capacity(1 + natural_len(number));
         bytes.push(0);
-        write_natural(&mut bytes, number.into());
+        write_natural(&mut bytes, number);
         Self(bytes.into())
     }
 

@@ -15,6 +15,7 @@ mod envelope;
 mod exit;
 mod fields;
 mod frame;
+mod identity;
 mod ids;
 pub mod payload;
 mod received;
@@ -29,7 +30,8 @@ pub use changes::{EncodedRemoteEntries, Run, encode_changes};
 pub use envelope::{Envelope, Headers, REQUEST_ID_BYTES_MAX, Request, RequestId, RequestIdRef};
 pub use exit::{Cause, Exit, Reason, decode_defect};
 pub use frame::{FRAME_BODY_BYTES_MAX, FrameError, FrameReader, payload_is_complete_frame};
-pub use received::{ChangesValue, ChangesValues, RemoteEntries};
+pub use identity::Identity;
+pub use received::{ChangesValue, ChangesValues, ReceivedEntries, RemoteEntries};
 pub use window::Malformed;
 pub use write::{BatchError, InvalidBatch, WriteEntries, encode_write_entries};
 

@@ -1,5 +1,7 @@
 //! A feed as a client receives it: the values of a chunk, and the entries in their data.
 
+use bytes::Bytes;
+
 use super::call::{Part, sequence};
 use super::fields::{Field, Fields, sized};
 use super::frame::open;
@@ -87,5 +89,125 @@ impl<'a> RemoteEntries<'a> {
             payload: fields.sized(3)?,
         };
         Ok(Some((at, entry)))
+    }
+}
+
+/// The entries in the data of a value, still in the frame they came in, and checked. Cheap to clone; keeps the frame
+/// alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedEntries {
+    count: usize,
+    last: Sequence,
+    data: Bytes,
+}
+
+impl ReceivedEntries {
+    /// Reads `data` through once: everything in it is an entry, and sequences do not descend.
+    pub fn decode(data: Bytes) -> Result<Self, Malformed> {
+        let mut entries = RemoteEntries::decode(&data)?;
+        let (mut count, mut last) = (0, Sequence::ZERO);
+        while let Some((sequence, _)) = entries.next_entry()? {
+            if sequence < last {
+                return Err(Malformed::new("sequences that do not descend"));
+            }
+            last = sequence;
+            count += 1;
+        }
+        Ok(Self { count, last, data })
+    }
+
+    /// Number of entries, at least one.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Never: data has at least one entry.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The sequence of the last entry, the greatest of all.
+    pub const fn last(&self) -> Sequence {
+        self.last
+    }
+
+    /// Bytes that the entries take in the frame.
+    pub const fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The same entries in memory of their own, so that the frame is not kept alive.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { data: Bytes::copy_from_slice(&self.data), ..self.clone() }
+    }
+
+    /// The entries with their sequences.
+    pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
+        // Everything was read once, so nothing is malformed.
+        let mut entries = RemoteEntries::decode(&self.data).ok();
+        std::iter::from_fn(move || entries.as_mut()?.next_entry().ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{EncodedRemoteEntries, Envelope, FrameReader, RequestId, encode_changes};
+    use super::*;
+
+    /// The data of a message that a server sends with entries at these sequences.
+    fn data(sequences: &[u64]) -> Bytes {
+        let payload = super::super::frame::frame(&[]);
+        let entry = |n: &u64| {
+            let id = EntryId::from_bytes(u128::from(*n).to_be_bytes());
+            let at = Sequence::new(*n).expect("a sequence");
+            (at, EntryRef { id, event: "E", primary_key: "", payload: &payload })
+        };
+        let encoded = EncodedRemoteEntries::new(sequences.iter().map(entry));
+        let runs = [encoded.run(Sequence::ZERO, Sequence::MAX)];
+        let mut message = encode_changes(&RequestId::from_number(1), &runs, 0).remove(0);
+        let body = FrameReader::new(usize::MAX).next_body(&mut message);
+        let body = body.expect("a frame").expect("complete");
+        let Ok(Envelope::Chunk { values, .. }) = Envelope::decode(&body) else { panic!("none") };
+        match ChangesValues::decode(values).expect("values").next_value() {
+            Ok(Some(ChangesValue::Single(data))) => body.slice_ref(data),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn entries_are_counted_and_can_be_read_again() {
+        let received = ReceivedEntries::decode(data(&[3, 4, 4, 9])).expect("entries");
+        assert_eq!((received.len(), received.last().get()), (4, 9));
+        for received in [&received, &received.detached()] {
+            let sequences = received.iter().map(|(sequence, _)| sequence.get());
+            assert_eq!(sequences.collect::<Vec<_>>(), [3, 4, 4, 9]);
+        }
+    }
+
+    #[test]
+    fn entries_out_of_order_are_refused() {
+        let swapped = {
+            // The two sequences are the last bytes of their rows.
+            let mut bytes = data(&[3, 4]).to_vec();
+            let at: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == 6).collect();
+            bytes[*at.last().expect("the first sequence")] = 10;
+            Bytes::from(bytes)
+        };
+        assert!(ReceivedEntries::decode(swapped).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_entries_are_refused_or_read_but_never_panic(at: usize, byte: u8) {
+            let mut bytes = data(&[1, 2, 3]).to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if let Ok(received) = ReceivedEntries::decode(bytes.into()) {
+                prop_assert_eq!(received.iter().count(), received.len());
+            }
+        }
     }
 }

@@ -1,0 +1,134 @@
+//! Proving identities: which ones a connection has proved, and what waits for those that it has not.
+//!
+//! Keeps: nothing is asked for a key before the server has taken its proof, which it is given when the key is first
+//! needed; one proof at a time, each for a challenge of its own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::core::Outgoing;
+use crate::model::{PublicKey, RemoteId};
+use crate::protocol::rpc::Identity;
+
+/// All identities of a client. Cheap to clone.
+pub(in crate::client) type Identities = Arc<HashMap<PublicKey, Identity>>;
+
+/// An older challenge is not signed; servers take the answer for 30 seconds, counted from when they sent it.
+const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What the server is to be asked now.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// For a challenge.
+    Hello,
+    /// To take this proof.
+    Authenticate { identity: Identity, signature: [u8; 64] },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Proofs {
+    identities: Identities,
+    proved: HashSet<PublicKey>,
+    /// What is to be asked for keys that are not proved yet.
+    held: HashMap<PublicKey, Vec<Outgoing>>,
+    /// Those keys, in the order in which they were needed.
+    waiting: VecDeque<PublicKey>,
+    /// Whether an answer is outstanding.
+    busy: bool,
+    /// Whether a hello was ever answered.
+    greeted: bool,
+    challenge: Option<Challenge>,
+}
+
+#[derive(Debug)]
+struct Challenge {
+    remote_id: RemoteId,
+    bytes: Vec<u8>,
+    received: Instant,
+}
+
+impl Proofs {
+    /// Nothing is proved; a first hello is on its way.
+    pub(super) fn new(identities: Identities) -> Self {
+        Self {
+            identities,
+            proved: HashSet::new(),
+            held: HashMap::new(),
+            waiting: VecDeque::new(),
+            busy: true,
+            greeted: false,
+            challenge: None,
+        }
+    }
+
+    /// Gives `outgoing` back if it can be asked for `key` right now, or keeps it until it can.
+    ///
+    /// `Err`: there is no such identity.
+    pub(super) fn admit(
+        &mut self,
+        key: &PublicKey,
+        outgoing: Outgoing,
+    ) -> Result<Option<Outgoing>, Outgoing> {
+        if self.proved.contains(key) {
+            return Ok(Some(outgoing));
+        }
+        if !self.identities.contains_key(key) {
+            return Err(outgoing);
+        }
+        let held = self.held.entry(key.clone()).or_default();
+        if held.is_empty() && !self.waiting.contains(key) {
+            self.waiting.push_back(key.clone());
+        }
+        held.push(outgoing);
+        Ok(None)
+    }
+
+    /// Forgets a subscription that waits for `key`; whether there was one.
+    pub(super) fn withdraw(&mut self, key: &PublicKey) -> bool {
+        let Some(held) = self.held.get_mut(key) else { return false };
+        let before = held.len();
+        held.retain(|outgoing| !matches!(outgoing, Outgoing::RequestChanges { .. }));
+        held.len() < before
+    }
+
+    /// The server has answered a hello; whether it was the first one.
+    pub(super) fn challenged(&mut self, remote_id: RemoteId, bytes: &[u8]) -> bool {
+        let (bytes, received) = (bytes.to_vec(), Instant::now());
+        self.challenge = Some(Challenge { remote_id, bytes, received });
+        self.busy = false;
+        !std::mem::replace(&mut self.greeted, true)
+    }
+
+    /// The server has answered to the proof of `key`. Gives what has waited for that.
+    pub(super) fn answered(&mut self, key: &PublicKey, is_proved: bool) -> Vec<Outgoing> {
+        self.busy = false;
+        if is_proved {
+            self.proved.insert(key.clone());
+        }
+        self.held.remove(key).unwrap_or_default()
+    }
+
+    /// What to ask next, if anything is to be asked and nothing is being answered.
+    pub(super) fn next(&mut self) -> Option<Ask> {
+        while !self.busy {
+            let key = self.waiting.front()?;
+            // A subscription that was withdrawn may have been all there was.
+            if self.held.get(key).is_none_or(Vec::is_empty) {
+                self.held.remove(key);
+                self.waiting.pop_front();
+                continue;
+            }
+            self.busy = true;
+            let fresh = self.challenge.take();
+            let fresh = fresh.filter(|fresh| fresh.received.elapsed() < CHALLENGE_AGE_MAX);
+            let Some(Challenge { remote_id, bytes, .. }) = fresh else { return Some(Ask::Hello) };
+            let key = self.waiting.pop_front()?;
+            let identity = self.identities.get(&key)?.clone();
+            let signature = identity.sign(remote_id, &bytes);
+            return Some(Ask::Authenticate { identity, signature });
+        }
+        None
+    }
+}

@@ -1,0 +1,105 @@
+//! What one wire protocol does for a client: requests to messages, messages to what the server says.
+//!
+//! Two protocols share the core and the connection; what differs is here: how things look, how an answer finds its
+//! request, what comes before the first request.
+
+mod identities;
+mod msgpack;
+mod rpc;
+#[cfg(test)]
+mod rpc_test;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+pub(super) use self::identities::Identities;
+use self::msgpack::MsgpackWire;
+use self::rpc::RpcWire;
+use super::core::{Incoming, Outgoing};
+use super::options::{Options, Protocol};
+use crate::model::Limits;
+use crate::protocol::chunk::{ChunkError, ChunkJoiner};
+use crate::protocol::msgpack::ResponseError;
+use crate::protocol::rpc::{FrameError, Malformed};
+
+/// The connection is to be given up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    #[error(transparent)]
+    Response(#[from] ResponseError),
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    #[error("a chunk within a chunk")]
+    NestedChunk,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the server interrupted a request")]
+    Interrupted,
+    #[error("the server does not say who it is: {0}")]
+    NoHello(String),
+    /// Whatever it was that the server could not bear, sending it again would meet the same.
+    #[error("the server failed: {0}")]
+    Defect(String),
+}
+
+/// The client's side of a wire protocol on one connection.
+pub(super) trait Wire: Debug + Send {
+    /// Takes what is to be sent. Its messages are there at once, unless the server has to be asked something first.
+    fn send(&mut self, outgoing: Outgoing);
+
+    /// The messages that are to be sent, in this order; to be emptied from the front.
+    fn messages(&mut self) -> &mut VecDeque<Bytes>;
+
+    /// Takes in one message of the WebSocket. Before the next one, [`Wire::next_incoming`] has to be asked until it has
+    /// nothing left.
+    fn accept(&mut self, message: Bytes);
+
+    /// The next thing that was said in what was taken in; also what becomes of that which cannot be sent.
+    fn next_incoming(&mut self) -> Result<Option<Incoming>, WireError>;
+}
+
+/// A new connection's wire. What has to be said first on it is among its messages.
+pub(super) fn connected(options: &Options, identities: &Identities) -> Box<dyn Wire> {
+    match &options.protocol {
+        Protocol::Msgpack => Box::new(MsgpackWire::new(options.message_bytes_max)),
+        Protocol::Rpc(rpc) => {
+            let store = rpc.store.as_ref();
+            Box::new(RpcWire::new(options.message_bytes_max, store, identities.clone()))
+        }
+    }
+}
+
+/// Joins the parts of messages of at most `message_bytes_max` bytes.
+#[derive(Debug)]
+struct Joiner {
+    chunks: ChunkJoiner,
+    started: Instant,
+}
+
+impl Joiner {
+    fn new(message_bytes_max: usize) -> Self {
+        let limits = Limits {
+            message_bytes_max,
+            chunk_set_bytes_max: 2 * message_bytes_max,
+            ..Limits::default()
+        };
+        Self { chunks: ChunkJoiner::new(&limits), started: Instant::now() }
+    }
+
+    /// See [`ChunkJoiner::push`].
+    fn push(
+        &mut self,
+        id: u64,
+        index: u64,
+        total: u64,
+        data: Bytes,
+    ) -> Result<Option<Bytes>, ChunkError> {
+        let now_millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.chunks.push(now_millis, id, index, total, data)
+    }
+}
