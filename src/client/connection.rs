@@ -22,7 +22,7 @@ use super::socket::{Link, Socket};
 use super::wire::{Wire, WireError};
 
 /// Time between looks at streams that hold entries back, see [`Core::tick`].
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
 /// How long a polite end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages read before something is sent, so that neither starves.

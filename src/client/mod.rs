@@ -57,8 +57,8 @@ mod remote;
 mod socket;
 mod wire;
 
-pub use changes::{Changes, Pages};
 pub use crate::protocol::rpc::Identity;
+pub use changes::{Changes, Pages};
 pub use error::{ConnectError, ErrorCode, RemoteError};
 pub use options::{Options, Protocol, RpcOptions};
 pub use page::Page;

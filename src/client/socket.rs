@@ -69,7 +69,8 @@ impl Target {
         let identities = match &options.protocol {
             Protocol::Msgpack => Identities::default(),
             Protocol::Rpc(rpc) => {
-                let named = rpc.identities.iter().map(|one| (one.public_key().clone(), one.clone()));
+                let named =
+                    rpc.identities.iter().map(|one| (one.public_key().clone(), one.clone()));
                 Identities::new(named.collect())
             }
         };

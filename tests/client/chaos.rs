@@ -9,12 +9,12 @@ use eventlog_server::client::{EventLogRemote, Options};
 use eventlog_server::model::{Entry, EntryId, PublicKey, Sequence};
 use futures_util::future::join_all;
 
-use super::{PATIENCE, connect, hasty, take};
+use super::{PATIENCE, Speaks, take};
 use crate::support::proxy::Proxy;
 use crate::support::random::Random;
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
-use crate::support::{entry, key};
+use crate::support::{entry, framed, key};
 
 /// How long, unless `EVENTLOG_CHAOS_SECONDS` says otherwise.
 const SECONDS: u64 = 60;
@@ -23,7 +23,7 @@ const SECONDS: u64 = 60;
 fn batch(random: &mut Random) -> Vec<Entry> {
     let large = random.one_in(200);
     let count = if large { 300 } else { 1 + random.below(10) };
-    let payload = vec![1; if large { 4_000 } else { random.below(300) as usize }];
+    let payload = framed(&vec![1; if large { 4_000 } else { random.below(300) as usize }]);
     (0..count).map(|_| entry("Note", "key", &payload)).collect()
 }
 
@@ -52,21 +52,30 @@ async fn write_on(
 
 #[tokio::test]
 async fn a_minute_of_cuts_delays_and_splits_loses_and_repeats_nothing() {
+    minute(Speaks::Msgpack).await;
+}
+
+#[tokio::test]
+async fn a_minute_of_cuts_delays_and_splits_loses_and_repeats_nothing_in_rpc() {
+    minute(Speaks::Rpc).await;
+}
+
+async fn minute(speaks: Speaks) {
     let mut random = Random::seeded_by("EVENTLOG_CHAOS_SEED");
     let seconds = std::env::var("EVENTLOG_CHAOS_SECONDS").ok().and_then(|s| s.parse().ok());
     let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
     let proxy = Proxy::start(server.addr, random.split()).await;
-    let options = Options { read_ahead_entries: 500, ..hasty() };
+    let options = Options { read_ahead_entries: 500, ..speaks.options() };
     let (alice, bob) = (key("alice"), key("bob"));
     let remote = loop {
         // The network is bad from the start; the first attempt is the program's to repeat.
-        match EventLogRemote::connect(&proxy.url(), options.clone()).await {
+        match EventLogRemote::connect(&speaks.url(proxy.addr), options.clone()).await {
             Ok(remote) => break remote,
             Err(error) => println!("not connected: {error}"),
         }
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let near = connect(&server.url()).await;
+    let near = speaks.connect(&server).await;
     let writers = [
         (&remote, &alice),
         (&remote, &alice),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventlog_server::client::{ConnectError, EventLogRemote, Options, RemoteError};
+use eventlog_server::client::{self, ConnectError, EventLogRemote, Options, RemoteError};
 use eventlog_server::model::{RemoteId, Sequence};
 use eventlog_server::protocol::ErrorCode;
 use eventlog_server::protocol::msgpack::encode_error;
@@ -108,7 +108,10 @@ async fn a_failed_disk_is_told_and_known_to_be_indefinite() {
     };
     let (answer, ()) = tokio::join!(remote.write(&alice, entries(1)), served);
     let error = answer.expect_err("a refusal");
-    assert!(matches!(error, RemoteError::Rejected { code: ErrorCode::InternalServerError, .. }));
+    assert!(matches!(
+        error,
+        RemoteError::Rejected { code: client::ErrorCode::InternalServerError, .. }
+    ));
     assert!(!error.is_definite());
 }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use eventlog_server::client::{EventLogRemote, Options, RemoteError};
+use eventlog_server::client::{ErrorCode, Options, RemoteError};
 use eventlog_server::model::{Batch, Entry, Limits, PublicKey, Sequence};
-use eventlog_server::protocol::ErrorCode;
 use eventlog_server::protocol::msgpack::{Request, decode_request};
 use eventlog_server::server::Server;
 use eventlog_server::services::registry::MemoryRegistry;
@@ -13,10 +12,10 @@ use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{connect, connect_to, entries, hasty, next, numbered, take};
+use super::{BOTH, Speaks, connect_to, entries, hasty, next, numbered, take};
 use crate::support::fake::FakeServer;
 use crate::support::server::TestServer;
-use crate::support::{entry, key};
+use crate::support::{entry, framed, key};
 
 /// Refuses everything that is asked with the key `mallory`.
 struct NotMallory;
@@ -50,6 +49,23 @@ async fn without_mallory() -> TestServer {
     let storage = Arc::new(MemoryStorage::new());
     let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), Arc::new(NotMallory));
     TestServer::start(builder, &[("mallory", "team"), ("alice", "team")]).await
+}
+
+impl Speaks {
+    /// What a refused subscription is called.
+    fn changes_tag(self) -> &'static str {
+        match self {
+            Self::Msgpack => "RequestChanges",
+            Self::Rpc => "Changes",
+        }
+    }
+
+    fn unknown_store_code(self) -> ErrorCode {
+        match self {
+            Self::Msgpack => ErrorCode::InvalidRequest,
+            Self::Rpc => ErrorCode::NotFound,
+        }
+    }
 }
 
 /// What a refusal must say: its code, its tag, and words in its message.
@@ -87,69 +103,85 @@ async fn from_socket_unencrypted_uses_the_unencrypted_codec_path() {
 
 #[tokio::test]
 async fn error_unencrypted_fails_pending_writes_with_event_log_remote_error() {
-    let server = without_mallory().await;
-    let remote = connect(&server.url()).await;
-    let (mallory, alice) = (key("mallory"), key("alice"));
-    let (refused, accepted) = tokio::join!(
-        remote.write(&mallory, entries(2)),
-        remote.write(&alice, entries(2)), // in flight at the same time, and none the worse
-    );
-    let refused = refused.expect_err("a refusal");
-    assert_rejected(&refused, ErrorCode::Unauthorized, "WriteEntries", "mallory stays outside");
-    assert_eq!(accepted.expect("an ack").len(), 2);
+    for speaks in BOTH {
+        let server = without_mallory().await;
+        let remote = speaks.connect(&server).await;
+        let (mallory, alice) = (key("mallory"), key("alice"));
+        let (refused, accepted) = tokio::join!(
+            remote.write(&mallory, entries(2)),
+            remote.write(&alice, entries(2)), // in flight at the same time, and none the worse
+        );
+        let refused = refused.expect_err("a refusal");
+        assert_rejected(&refused, ErrorCode::Unauthorized, "WriteEntries", "mallory stays outside");
+        assert_eq!(accepted.expect("an ack").len(), 2);
+    }
 }
 
 #[tokio::test]
 async fn rejected_read_subscriptions_surface_an_event_log_remote_error() {
-    let server = without_mallory().await;
-    let remote = connect(&server.url()).await;
-    let (mallory, alice) = (key("mallory"), key("alice"));
-    let mut outside = remote.changes(&mallory, Sequence::ZERO);
-    let mut inside = remote.changes(&alice, Sequence::ZERO);
-    let refused = next(&mut outside).await.expect("an item").expect_err("a refusal");
-    assert_rejected(&refused, ErrorCode::Unauthorized, "RequestChanges", "mallory stays outside");
-    assert_eq!(next(&mut outside).await, None, "it has ended");
-    let written = entries(1);
-    remote.write(&alice, written.clone()).await.expect("an ack");
-    assert_eq!(take(&mut inside, 1).await, numbered(1, &written));
+    for speaks in BOTH {
+        let server = without_mallory().await;
+        let remote = speaks.connect(&server).await;
+        let (mallory, alice) = (key("mallory"), key("alice"));
+        let mut outside = remote.changes(&mallory, Sequence::ZERO);
+        let mut inside = remote.changes(&alice, Sequence::ZERO);
+        let refused = next(&mut outside).await.expect("an item").expect_err("a refusal");
+        assert_rejected(
+            &refused,
+            ErrorCode::Unauthorized,
+            speaks.changes_tag(),
+            "mallory stays outside",
+        );
+        assert_eq!(next(&mut outside).await, None, "it has ended");
+        let written = entries(1);
+        remote.write(&alice, written.clone()).await.expect("an ack");
+        assert_eq!(take(&mut inside, 1).await, numbered(1, &written));
+    }
 }
 
 #[tokio::test]
 async fn store_resolution_failures_surface_as_the_expected_unencrypted_protocol_error() {
-    let server = TestServer::with_keys(&[]).await;
-    let remote = connect(&server.url()).await;
-    let nobody = key("nobody");
-    let write = remote.write(&nobody, entries(1)).await.expect_err("a refusal");
-    assert_rejected(&write, ErrorCode::InvalidRequest, "WriteEntries", "nobody");
-    let mut changes = remote.changes(&nobody, Sequence::ZERO);
-    let read = next(&mut changes).await.expect("an item").expect_err("a refusal");
-    assert_rejected(&read, ErrorCode::InvalidRequest, "RequestChanges", "nobody");
+    for speaks in BOTH {
+        let server = TestServer::with_keys(&[]).await;
+        let remote = speaks.connect(&server).await;
+        let nobody = key("nobody");
+        let write = remote.write(&nobody, entries(1)).await.expect_err("a refusal");
+        assert_rejected(&write, speaks.unknown_store_code(), "WriteEntries", "nobody");
+        let mut changes = remote.changes(&nobody, Sequence::ZERO);
+        let read = next(&mut changes).await.expect("an item").expect_err("a refusal");
+        assert_rejected(&read, speaks.unknown_store_code(), speaks.changes_tag(), "nobody");
+    }
 }
 
 #[tokio::test]
 async fn chunked_unencrypted_messages_round_trip_correctly() {
-    let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
-    let (alice, bob) = (connect(&server.url()).await, connect(&server.url()).await);
-    // A message of many parts, made of small entries; and one entry that alone is above the chunk size.
-    let small: Vec<Entry> =
-        (0..3_000_u16).map(|n| entry("Note", "n", &n.to_be_bytes().repeat(250))).collect();
-    let large = entry("Note", "n", &vec![7; 1_300_000]);
-    alice.write(&key("alice"), small.clone()).await.expect("an ack");
-    let sequence = alice.write(&key("alice"), large.clone()).await.expect("an ack");
-    assert_eq!(sequence[0].get(), 3_001);
-    let mut changes = bob.changes(&key("bob"), Sequence::ZERO);
-    let mut expected = numbered(1, &small);
-    expected.push((3_001, large));
-    assert!(take(&mut changes, 3_001).await == expected);
+    for speaks in BOTH {
+        let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
+        let (alice, bob) = (speaks.connect(&server).await, speaks.connect(&server).await);
+        // A message of many parts, made of small entries; and one entry that alone is above the chunk size.
+        let small: Vec<Entry> = (0..3_000_u16)
+            .map(|n| entry("Note", "n", &framed(&n.to_be_bytes().repeat(250))))
+            .collect();
+        let large = entry("Note", "n", &framed(&vec![7; 1_300_000]));
+        alice.write(&key("alice"), small.clone()).await.expect("an ack");
+        let sequence = alice.write(&key("alice"), large.clone()).await.expect("an ack");
+        assert_eq!(sequence[0].get(), 3_001);
+        let mut changes = bob.changes(&key("bob"), Sequence::ZERO);
+        let mut expected = numbered(1, &small);
+        expected.push((3_001, large));
+        assert!(take(&mut changes, 3_001).await == expected);
+    }
 }
 
 #[tokio::test]
 async fn a_batch_above_the_message_limit_is_refused_before_it_is_sent() {
-    let server = TestServer::with_keys(&[("alice", "team")]).await;
-    let options = Options { message_bytes_max: 600_000, ..Options::default() };
-    let remote = EventLogRemote::connect(&server.url(), options).await.expect("a connection");
-    let large = entry("Note", "n", &vec![7; 600_000]);
-    let refused = remote.write(&key("alice"), large).await.expect_err("a refusal");
-    assert!(matches!(refused, RemoteError::TooLarge { bytes_max: 600_000, .. }), "{refused}");
-    assert!(remote.write(&key("alice"), entries(1)).await.is_ok());
+    for speaks in BOTH {
+        let server = TestServer::with_keys(&[("alice", "team")]).await;
+        let options = Options { message_bytes_max: 600_000, ..speaks.options() };
+        let remote = speaks.connect_with(&server, options).await;
+        let large = entry("Note", "n", &framed(&vec![7; 600_000]));
+        let refused = remote.write(&key("alice"), large).await.expect_err("a refusal");
+        assert!(matches!(refused, RemoteError::TooLarge { bytes_max: 600_000, .. }), "{refused}");
+        assert!(remote.write(&key("alice"), entries(1)).await.is_ok());
+    }
 }

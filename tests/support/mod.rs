@@ -31,6 +31,19 @@ pub fn entry(event: &str, primary_key: &str, payload: &[u8]) -> Entry {
     }
 }
 
+/// `value` in a frame, as payloads have to be that clients of the RPC protocol write.
+pub fn framed(value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + 6);
+    let mut len = value.len() + 1;
+    while len >= 0x80 {
+        out.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    out.extend_from_slice(&[len as u8, 0x20]);
+    out.extend_from_slice(value);
+    out
+}
+
 pub fn batch(entries: &[Entry]) -> Batch {
     Batch::from_entries(entries.iter().map(Entry::as_ref))
 }

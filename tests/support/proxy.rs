@@ -1,8 +1,8 @@
 //! A bad network: delays, splits, and cuts connections.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ pub struct Proxy {
     /// While it is set, connections are delayed, split and cut.
     bad: Arc<AtomicBool>,
     cuts: Arc<AtomicU64>,
+    server: Arc<Mutex<SocketAddr>>,
     accepting: JoinHandle<()>,
 }
 
@@ -28,22 +29,26 @@ impl Proxy {
         let addr = listener.local_addr().expect("an address");
         let (bad, cuts) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
         let (is_bad, cut) = (bad.clone(), cuts.clone());
+        let server = Arc::new(Mutex::new(server));
+        let target = server.clone();
         let accepting = tokio::spawn(async move {
             let mut links = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                let server = *target.lock().expect("no panic");
                 links.spawn(link(client, server, random.split(), is_bad.clone(), cut.clone()));
             }
         });
-        Self { addr, bad, cuts, accepting }
-    }
-
-    pub fn url(&self) -> String {
-        format!("ws://{}/eventlog", self.addr)
+        Self { addr, bad, cuts, server, accepting }
     }
 
     /// From now on it only forwards.
     pub fn behave(&self) {
         self.bad.store(false, Ordering::Relaxed);
+    }
+
+    /// Later connections go to this server.
+    pub fn forward_to(&self, server: SocketAddr) {
+        *self.server.lock().expect("no panic") = server;
     }
 
     /// How many connections it has cut.

@@ -27,8 +27,8 @@ pub(super) struct Open {
     pub(super) order: Order,
     /// The queue is full: nothing is wanted until it is not.
     pub(super) paused: bool,
-    /// Where it stood at the last tick, if it held acknowledged entries back.
-    pub(super) stuck: Option<Sequence>,
+    /// Where it stood at the last tick, if it held acknowledged entries back, and at how many before.
+    pub(super) stuck: Option<(Sequence, u32)>,
 }
 
 /// What the server was asked for.

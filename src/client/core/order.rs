@@ -88,6 +88,12 @@ impl Order {
         !self.own.is_empty() && !self.acks_follow()
     }
 
+    /// For how many ticks it may stand still while it waits for the feed. A feed that has begun goes on at once if there
+    /// is more of it; before its first message a server may have much to do, and would begin that again.
+    pub(super) const fn patience_ticks(&self) -> u32 {
+        if self.begun { 1 } else { 8 }
+    }
+
     /// Whether an `Ack` that comes now says that everything before it is here.
     const fn acks_follow(&self) -> bool {
         self.begun && self.acks_follow_the_feed

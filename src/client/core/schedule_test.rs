@@ -368,7 +368,7 @@ impl World {
             24..=27 => self.server.feed(&mut self.random),
             28..=30 => self.server.ack(),
             31..=36 => self.receive(),
-            37 if self.random.one_in(5) => self.core.tick(),
+            37 => self.core.tick(),
             _ => {
                 let n = self.random.below(2);
                 self.take(n);
@@ -401,7 +401,7 @@ impl World {
             idle = if before == after { idle + 1 } else { 0 };
             match idle {
                 // What the feed never brings may still be missing.
-                3 | 4 => self.core.tick(),
+                3 => (0..10).for_each(|_| self.core.tick()),
                 10 => return,
                 _ => {}
             }

@@ -19,17 +19,23 @@ impl Core {
             .any(|open| open.order.waits_for_the_feed())
     }
 
-    /// To be called every few seconds. A stream that holds back acknowledged entries, and has not moved for a whole tick,
+    /// To be called every second. A stream that holds back acknowledged entries, and has not moved for some ticks,
     /// subscribes again: either the feed has reached them by now and brings them, or it had nothing before them.
     pub(in crate::client) fn tick(&mut self) {
         let mut stuck = Vec::new();
         for (key, feed) in &mut self.feeds {
             let Some(open) = &mut feed.stream else { continue };
-            let stands = open.order.waits_for_the_feed().then(|| open.order.next());
-            if stands.is_some() && stands == open.stuck {
+            if !open.order.waits_for_the_feed() {
+                open.stuck = None;
+                continue;
+            }
+            let next = open.order.next();
+            let ticks = open.stuck.map_or(0, |(at, ticks)| if at == next { ticks + 1 } else { 0 });
+            open.stuck = Some((next, ticks));
+            if ticks >= open.order.patience_ticks() {
+                open.stuck = None;
                 stuck.push(key.clone());
             }
-            open.stuck = stands;
         }
         stuck.iter().for_each(|key| self.resubscribe(key));
     }
@@ -42,11 +48,8 @@ impl Core {
             Some(Feed { stream: None, link }) => *link,
             None => Link::Off,
         };
-        let order = Order::new(
-            start,
-            self.writes.sent_with(&key),
-            self.policy.acks_follow_the_feed,
-        );
+        let order =
+            Order::new(start, self.writes.sent_with(&key), self.policy.acks_follow_the_feed);
         let open = Open { id: stream, queue, order, paused: false, stuck: None };
         self.feeds.insert(key.clone(), Feed { stream: Some(open), link });
         self.settle(&key);

@@ -23,7 +23,7 @@ pub(super) enum Ask {
     /// For a challenge.
     Hello,
     /// To take this proof.
-    Authenticate { identity: Identity, signature: [u8; 64] },
+    Authenticate { identity: Box<Identity>, signature: Box<[u8; 64]> },
 }
 
 /// See the module.
@@ -125,8 +125,8 @@ impl Proofs {
             let fresh = fresh.filter(|fresh| fresh.received.elapsed() < CHALLENGE_AGE_MAX);
             let Some(Challenge { remote_id, bytes, .. }) = fresh else { return Some(Ask::Hello) };
             let key = self.waiting.pop_front()?;
-            let identity = self.identities.get(&key)?.clone();
-            let signature = identity.sign(remote_id, &bytes);
+            let identity = Box::new(self.identities.get(&key)?.clone());
+            let signature = Box::new(identity.sign(remote_id, &bytes));
             return Some(Ask::Authenticate { identity, signature });
         }
         None

@@ -172,8 +172,7 @@ impl RpcWire {
     fn subscribe(&mut self, key: PublicKey, start: Sequence) {
         let about = Asked::Feed(key.clone(), Joiner::new(self.message_bytes_max));
         let store: &str = &self.store.clone();
-        let changes =
-            Changes { public_key: key.as_str(), store_id: store, start_sequence: start };
+        let changes = Changes { public_key: key.as_str(), store_id: store, start_sequence: start };
         let request = self.ask(&Call::Changes(changes), about);
         self.feeds.insert(key, request);
     }
@@ -220,7 +219,7 @@ impl RpcWire {
         };
         match asked {
             Asked::Hello => return self.greeted(outcome),
-            Asked::Authenticate(key) => self.authenticated(&key, outcome),
+            Asked::Authenticate(key) => self.authenticated(&key, outcome.err().as_ref()),
             Asked::Write(id) => self.written(id, outcome),
             Asked::Feed(key, _) => {
                 let ended = || wrong("the feed has an end");
@@ -240,12 +239,12 @@ impl RpcWire {
         Ok(())
     }
 
-    fn authenticated(&mut self, key: &PublicKey, outcome: Result<&[u8], RemoteError>) {
-        let held = self.proofs.answered(key, outcome.is_ok());
+    fn authenticated(&mut self, key: &PublicKey, refused: Option<&RemoteError>) {
+        let held = self.proofs.answered(key, refused.is_none());
         for outgoing in held {
-            match &outcome {
-                Ok(_) => self.ask_proved(outgoing),
-                Err(error) => self.fail(outgoing, error),
+            match refused {
+                None => self.ask_proved(outgoing),
+                Some(error) => self.fail(outgoing, error),
             }
         }
         self.prove();
