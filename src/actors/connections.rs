@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::inbox::{Event, Inbox};
 use crate::model::PublicKey;
 
-/// Ends the socket of a connection from outside its session, which may not be running.
-pub(crate) type Sever = Box<dyn Fn() + Send + Sync>;
+/// Ends the socket of a connection from outside its session, which may not be running; `false` if it could not.
+pub(crate) type Sever = Box<dyn Fn() -> bool + Send + Sync>;
 
 struct Connection {
     inbox: Arc<Inbox>,
@@ -91,7 +91,7 @@ impl Connections {
     pub(crate) fn sever_stalled(&self, millis_max: u64) -> usize {
         let live = self.live.lock();
         let stalled = live.by_number.values().filter(|c| c.inbox.overdue_millis() > millis_max);
-        stalled.filter_map(|connection| connection.sever.as_ref()).map(|sever| sever()).count()
+        stalled.filter_map(|connection| connection.sever.as_ref()).filter(|sever| sever()).count()
     }
 }
 

@@ -11,6 +11,7 @@ mod listen;
 mod metrics;
 mod replay;
 mod routes;
+mod sever;
 mod socket;
 mod threads;
 mod watchdog;

@@ -12,7 +12,7 @@ use futures_util::stream;
 use super::admin;
 use super::handle::Server;
 use super::metrics;
-use super::socket::Severable;
+use super::sever::Severable;
 use crate::actors::connections::{Refused, Sever};
 use crate::actors::inbox::Inbox;
 use crate::actors::session::Session;
@@ -73,7 +73,8 @@ fn upgrade<W: Wire>(
     }
     let mut response = handshake(request)?;
     let inbox = Arc::new(Inbox::new());
-    let sever = request.conn_data::<Severable>().map(|socket| Box::new(socket.sever()) as Sever);
+    let sever = request.conn_data::<Severable>().cloned();
+    let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
     let place = match shared.connections.enter(inbox.clone(), sever) {
         Ok(place) => place,
         Err(refused) => {

@@ -1,33 +1,18 @@
 //! What the server does to the sockets of its connections.
 
 use std::any::Any;
-use std::net::Shutdown;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use socket2::{SockRef, Socket, TcpKeepalive};
 
+use super::sever::Severable;
+
 /// A peer that acknowledges nothing for so long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// An idle connection is probed after so long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// A second handle to a connection's socket, with which the watchdog can end it.
-pub(super) struct Severable(Arc<Socket>);
-
-impl Severable {
-    pub(super) fn sever(&self) -> impl Fn() + Send + Sync + use<> {
-        let socket = self.0.clone();
-        move || {
-            if let Err(error) = socket.shutdown(Shutdown::Both) {
-                log::debug!("severing a connection: {error}");
-            }
-        }
-    }
-}
 
 /// To be given to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) by applications that mount the server:
 /// sends small messages at once, ends connections whose peer is gone, and lets the watchdog end those that do not read.
@@ -45,9 +30,9 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     for error in options.into_iter().filter_map(Result::err) {
         log::debug!("socket option refused: {error}");
     }
-    match stream.as_fd().try_clone_to_owned() {
-        Ok(fd) => {
-            extensions.insert(Severable(Arc::new(Socket::from(fd))));
+    match Severable::of(stream) {
+        Ok(severable) => {
+            extensions.insert(severable);
         }
         Err(error) => log::warn!("connection cannot be watched: {error}"),
     }

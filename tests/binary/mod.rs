@@ -1,6 +1,7 @@
 //! The binary as people and scripts use it: its commands, what they print, how they end.
 
 mod command_line;
+mod descriptors;
 mod durability;
 mod process;
 mod tour;

@@ -124,6 +124,12 @@ impl Serve {
         self.command(arguments, "")
     }
 
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        listed.expect("its files").count()
+    }
+
     /// Sends a signal and waits for the end; gives the exit code.
     pub fn end(mut self, signal: Signal) -> Option<i32> {
         let pid = Pid::from_child(&self.child);
