@@ -14,6 +14,7 @@ pub(super) fn decode(schema: &str, frame: &[u8]) -> Result<Value, Malformed> {
         "RemoteEntries" => remote_entries(frame),
         "Changes.chunk" => values(frame),
         _ => match schema.split_once('.').expect("an RPC and a part of it") {
+            ("bare", schema) => bare(schema, frame),
             (rpc, "payload") => payload(rpc, frame),
             (rpc, "exit") => exit(rpc, frame),
             (_, part) => panic!("what is {part}?"),
@@ -185,6 +186,17 @@ fn exit(rpc: &str, exit: &[u8]) -> Result<Value, Malformed> {
         Reason::Interrupt(fiber) => json!({ "interrupt": fiber.map(number) }),
     });
     Ok(json!({ "exit": "Failure", "cause": reasons.collect::<Value>() }))
+}
+
+/// A value that on the wire is always within an exit.
+fn bare(schema: &str, frame: &[u8]) -> Result<Value, Malformed> {
+    let mut window = super::super::frame::open(frame)?;
+    match schema {
+        "HelloResponse" => success("Hello", window.rest()),
+        "WriteAcks" => success("WriteSingle", window.rest()),
+        "EventLogProtocolError" => ProtocolError::read(window).map(|error| error_value(&error)),
+        other => panic!("what is {other}?"),
+    }
 }
 
 fn error_value(error: &ProtocolError<'_>) -> Value {
