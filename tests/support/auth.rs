@@ -41,10 +41,9 @@ impl Auth for PanicOn {
         key: &'a PublicKey,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        Box::pin(async move {
-            self.decide(key);
-            Ok(())
-        })
+        // Before there is a future; the other one, while it runs.
+        self.decide(key);
+        Box::pin(ready(Ok(())))
     }
 
     fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {

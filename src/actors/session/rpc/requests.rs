@@ -180,7 +180,11 @@ impl RpcWire {
         }
         // Only names the set: that a negative id looks large does not matter.
         let set = part.id.cast_unsigned();
-        if self.refused_set == Some(set) && part.index > 0 {
+        // A set that begins anew is another write, under the same number.
+        if part.index == 0 {
+            self.refused_set.take_if(|refused| *refused == set);
+        }
+        if self.refused_set == Some(set) {
             let message = "this is a part of a write that was refused";
             fail(&request, WRITE, (None, None), ErrorCode::InvalidRequest, message, out);
             return None;
