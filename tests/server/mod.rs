@@ -10,5 +10,6 @@ mod feed;
 mod limits;
 mod panics;
 mod registry;
+mod rpc;
 mod shutdown;
 mod specification;

@@ -64,6 +64,11 @@ impl TestServer {
         format!("ws://{}/eventlog", self.addr)
     }
 
+    /// Where clients of the RPC protocol connect.
+    pub fn rpc_url(&self) -> String {
+        format!("ws://{}/rpc", self.addr)
+    }
+
     /// The value of a metric, as `/metrics` shows it.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = super::http::get(self.addr, "/metrics").await;

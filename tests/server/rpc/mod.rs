@@ -1,0 +1,9 @@
+//! The protocol of Effect's own clients over real sockets: what `docs/PROTOCOL-RPC.md` promises them.
+
+mod broken;
+mod compaction;
+mod feeds;
+mod handshake;
+mod parts;
+mod stores;
+mod writes;

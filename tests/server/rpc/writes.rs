@@ -1,0 +1,172 @@
+//! Writes: acknowledged per entry, or refused with a word that helps.
+
+use std::sync::Arc;
+
+use eventlog_server::protocol::rpc::{
+    Answer, Call, Envelope, ErrorCode, RequestId, encode_write_entries,
+};
+use eventlog_server::server::Server;
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::fault::{FailedAppend, Faults, FaultyStorage};
+use eventlog_server::storage::memory::MemoryStorage;
+
+use crate::support::auth::RejectAll;
+use crate::support::rpc::{DEFAULT, Heard, RpcSocket, acks, framed_entry};
+use crate::support::server::TestServer;
+use crate::support::{batch, entry};
+
+async fn alice() -> (TestServer, RpcSocket) {
+    let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
+    let client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    (server, client)
+}
+
+#[tokio::test]
+async fn each_entry_is_acknowledged_in_the_order_of_the_request() {
+    let (_server, mut client) = alice().await;
+    let [one, two, three] = ["1", "2", "3"].map(|key| framed_entry("E", key, b"x"));
+    // Ids do not ascend: sequences follow the request, and so do acknowledgements.
+    let entries = [two.clone(), one.clone(), two.clone()];
+    assert_eq!(client.write("alice", &entries).await, Ok(acks(&entries, &[1, 2, 1])));
+    let again = [one, three, two];
+    assert_eq!(client.write("alice", &again).await, Ok(acks(&again, &[2, 3, 1])));
+    assert_eq!(client.write("alice", &[]).await, Ok(vec![]));
+}
+
+/// Requests are concurrent, and an id is the client's: whatever it is, it comes back as it was.
+#[tokio::test]
+async fn many_writes_at_once_are_answered_under_their_own_ids() {
+    let (_server, mut client) = alice().await;
+    let mut sent = Vec::new();
+    for number in 0..200 {
+        let entries = [framed_entry("E", &number.to_string(), b"")];
+        sent.push((client.send_write("alice", DEFAULT, &batch(&entries)).await, entries));
+    }
+    for (sequence, (request, entries)) in (1..).zip(sent) {
+        assert_eq!(client.acked(&request).await, Ok(acks(&entries, &[sequence])));
+    }
+}
+
+#[tokio::test]
+async fn frames_may_come_in_any_pieces() {
+    let (_server, mut client) = alice().await;
+    let entries = [framed_entry("E", "1", b"abc")];
+    let data = encode_write_entries("alice", DEFAULT, &batch(&entries));
+    let ids = [900, 901].map(RequestId::from_number);
+    let frames = ids.each_ref().map(|id| Call::WriteSingle { data: &data }.encode(id));
+    let stream = [&Envelope::Eof.encode()[..], &frames[0], &frames[1]].concat();
+    // Byte by byte, with empty messages in between.
+    for (at, byte) in stream.iter().enumerate() {
+        client.send(&[*byte]).await;
+        if at % 50 == 0 {
+            client.send(&[]).await;
+        }
+    }
+    for id in &ids {
+        assert_eq!(client.acked(id).await, Ok(acks(&entries, &[1])));
+    }
+    // And all in one message; the ping need not wait for the disk.
+    client.send(&[&frames[0][..], &frames[1], &Envelope::Ping.encode()].concat()).await;
+    assert!(matches!(client.next().await, Heard::Pong));
+    for id in &ids {
+        assert_eq!(client.acked(id).await, Ok(acks(&entries, &[1])));
+    }
+}
+
+/// A client repeats a refused write with all else it has, for ever: somebody has to be able to find the entry.
+#[tokio::test]
+async fn what_can_never_be_taken_names_its_entry_and_is_counted() {
+    let (server, mut client) = alice().await;
+    let good = framed_entry("E", "1", b"");
+    let bad = [
+        (framed_entry("", "1", b""), "the event of entry 1"),
+        (framed_entry(&"e".repeat(1_025), "1", b""), "the event of entry 1"),
+        (framed_entry("E", &"k".repeat(4_097), b""), "the primary key of entry 1"),
+        (entry("E", "1", b"no frame"), "the payload of entry 1"),
+        (entry("E", "1", b""), "the payload of entry 1"),
+        (entry("E", "1", b"\x01\x20\x01\x20"), "the payload of entry 1"),
+    ];
+    for (count, (bad, what)) in (1..).zip(bad) {
+        let refused =
+            client.write("alice", &[good.clone(), bad.clone()]).await.expect_err("refused");
+        assert_eq!(
+            (refused.code, &*refused.request_tag),
+            (ErrorCode::InvalidRequest, "WriteEntries")
+        );
+        assert!(refused.message.contains(what), "{}", refused.message);
+        assert!(refused.message.contains(&bad.id.to_string()), "{}", refused.message);
+        server.comes_to("eventlog_requests_refused_total", count).await;
+    }
+    // Nothing of them was stored.
+    let entries = [good];
+    assert_eq!(client.write("alice", &entries).await, Ok(acks(&entries, &[1])));
+}
+
+#[tokio::test]
+async fn data_that_is_no_write_is_refused_and_not_a_crash() {
+    let (_server, mut client) = alice().await;
+    for data in [&b""[..], b"\x01\x20", b"\x01\x21", b"\x02\x20\x07", b"junk"] {
+        let write = client.call(&Call::WriteSingle { data }).await;
+        assert_eq!(client.refused(&write).await.code, ErrorCode::InvalidRequest, "{data:x?}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_write_or_read_is_unauthorized() {
+    let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
+    let builder = Server::builder(storage, registry, Arc::new(RejectAll));
+    let server = TestServer::start(builder, &[("alice", "team")]).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let refused = client.write("alice", &[framed_entry("E", "1", b"")]).await.expect_err("refused");
+    assert_eq!(refused.code, ErrorCode::Unauthorized);
+    let feed = client.subscribe("alice", DEFAULT, 0).await;
+    assert_eq!(client.refused(&feed).await.code, ErrorCode::Unauthorized);
+}
+
+/// A success is what has a client forget an entry: so there is none before it is known to be stored.
+#[tokio::test]
+async fn a_failed_append_is_a_typed_failure_and_the_retry_finds_out() {
+    for how in [FailedAppend::IndefiniteStored, FailedAppend::IndefiniteLost] {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let registry = Arc::new(MemoryRegistry::new());
+        let builder = Server::builder(Arc::new(storage.clone()), registry, Arc::new(AllowAll));
+        let server = TestServer::start(builder, &[("alice", "team")]).await;
+        let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+        let entries = [framed_entry("E", "1", b"")];
+        storage.set(Faults { append: Some((0, how)), ..Faults::default() });
+        let refused = client.write("alice", &entries).await.expect_err("refused");
+        assert_eq!(refused.code, ErrorCode::InternalServerError, "{how:?}");
+        storage.set(Faults::default());
+        loop {
+            match client.write("alice", &entries).await {
+                Ok(acked) => break assert_eq!(acked, acks(&entries, &[1]), "{how:?}"),
+                Err(refused) => assert_eq!(refused.code, ErrorCode::InternalServerError),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The client has forgotten the request. The write is stored whole all the same, and the connection goes on.
+#[tokio::test]
+async fn an_interrupted_write_is_whole() {
+    let (_server, mut client) = alice().await;
+    let entries = [framed_entry("E", "1", b""), framed_entry("E", "2", b"")];
+    let write = client.send_write("alice", DEFAULT, &batch(&entries)).await;
+    client.interrupt(&write).await;
+    assert_eq!(client.acked(&write).await, Ok(acks(&entries, &[1, 2])));
+    client.interrupt(&write).await;
+    client.interrupt(&RequestId::from_number(4_000)).await;
+    client.nothing_comes().await;
+}
+
+/// Answers are for servers to send; a client that sends one is not answered.
+#[tokio::test]
+async fn what_only_servers_say_is_passed_over() {
+    let (_server, mut client) = alice().await;
+    client.send(&Answer::Done.encode(&RequestId::from_number(7))).await;
+    client.send(&Envelope::Pong.encode()).await;
+    client.send(&Envelope::Eof.encode()).await;
+    client.nothing_comes().await;
+}
