@@ -3,6 +3,7 @@
 mod crash;
 mod handlers;
 mod ingest;
+mod schema_binary;
 mod todo;
 
 use std::sync::Arc;
