@@ -112,6 +112,10 @@ impl<T> ConnectionCore<T> {
         let id = SubscriptionId(self.subscribed);
         self.subscribed += 1;
         let cursor = start.max(Sequence::FIRST);
+        // Most connections have one for as long as they live, and a vector begins with four.
+        if self.subscriptions.is_empty() {
+            self.subscriptions.reserve_exact(1);
+        }
         self.subscriptions.push(Subscription { id, key, store, cursor, own: VecDeque::new() });
         id
     }

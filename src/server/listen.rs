@@ -4,10 +4,18 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_web::{App, HttpServer};
+use actix_http::{HttpService, Request};
+use actix_service::{ServiceFactory, map_config};
+use actix_web::App;
+use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_web::rt::net::TcpStream;
 
 use super::handle::Server;
 use super::socket::on_connect;
+use super::upgraded::upgraded;
+
+/// How long a connection that is no WebSocket may be silent between requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -25,21 +33,24 @@ pub async fn listen(
     options: Listen,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let address = listener.local_addr()?;
     let mounted = server.clone();
-    let app = move || {
-        let server = mounted.clone();
-        App::new().configure(|config| {
-            server.configure(config);
-            server.configure_operations(config);
-        })
+    let service = move || {
+        HttpService::build()
+            .keep_alive(KEEP_ALIVE)
+            .client_disconnect_timeout(Duration::from_secs(1))
+            .local_addr(address)
+            .on_connect_ext(|stream: &TcpStream, extensions| on_connect(stream, extensions))
+            .upgrade(upgraded(application(&mounted)))
+            .finish(application(&mounted))
+            .tcp()
     };
-    let http = HttpServer::new(app)
-        .on_connect(on_connect)
+    let http = actix_web::dev::Server::build()
         .workers(options.workers.max(1))
         .disable_signals()
         .backlog(4_096)
         .shutdown_timeout(1)
-        .listen(listener)?
+        .listen("eventlog", listener, service)?
         .run();
     let handle = http.handle();
     let serving = actix_web::rt::spawn(http);
@@ -49,4 +60,22 @@ pub async fn listen(
     server.shutdown(options.shutdown_timeout).await;
     handle.stop(true).await;
     serving.await.map_err(io::Error::other)?
+}
+
+/// Everything that the server answers, for one thread.
+fn application(
+    server: &Server,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = ServiceResponse,
+    Error = actix_web::Error,
+    InitError = (),
+> + use<> {
+    let server = server.clone();
+    let app = App::new().configure(|config| {
+        server.configure(config);
+        server.configure_operations(config);
+    });
+    map_config(app, |()| AppConfig::default())
 }

@@ -14,11 +14,13 @@ mod routes;
 mod sever;
 mod socket;
 mod threads;
+mod upgraded;
 mod watchdog;
 
 pub use builder::{Builder, StartError};
 pub use handle::Server;
 pub use listen::{Listen, listen};
+pub use sever::files_per_connection;
 pub use socket::on_connect;
 
 pub use crate::actors::registry::{Assign, RegistryActor, Remove, WriteToStore};

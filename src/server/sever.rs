@@ -59,6 +59,16 @@ impl Severable {
     }
 }
 
+/// How many files a connection takes of those that the system lets the process have open: 1, or 2 where the server cannot
+/// reach a socket by its number.
+pub fn files_per_connection() -> u64 {
+    #[cfg(target_os = "linux")]
+    if named::is_possible() {
+        return 1;
+    }
+    2
+}
+
 #[cfg(target_os = "linux")]
 mod named {
     use std::io;
@@ -79,6 +89,11 @@ mod named {
             |error: &_| log::info!("each connection takes two descriptors: pidfd_getfd: {error}");
         probed.inspect_err(told).ok()
     });
+
+    /// Whether a socket can be found by its name.
+    pub(super) fn is_possible() -> bool {
+        PROCESS.is_some()
+    }
 
     /// A socket of this process, kept by name.
     #[derive(Clone, Copy, Debug)]

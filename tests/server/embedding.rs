@@ -1,7 +1,7 @@
 //! The server inside other applications.
 
 use actix_web::{App, HttpServer, rt, web};
-use eventlog_server::server::Server;
+use eventlog_server::server::{Server, on_connect};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
 use tokio::sync::oneshot;
 
@@ -13,7 +13,7 @@ use crate::support::{batch, entry, http, key, store};
 mod embed;
 
 /// An application on a port of its own, with two workers; its thread ends with the test process.
-async fn serve(
+pub async fn serve(
     configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 ) -> std::net::SocketAddr {
     let (told, address) = oneshot::channel();
@@ -23,7 +23,8 @@ async fn serve(
                 let configure = configure.clone();
                 App::new().configure(move |config| configure(config))
             };
-            let server = HttpServer::new(app).workers(2).bind(("127.0.0.1", 0)).expect("a port");
+            let server = HttpServer::new(app).on_connect(on_connect).workers(2);
+            let server = server.bind(("127.0.0.1", 0)).expect("a port");
             told.send(server.addrs()[0]).expect("the test waits");
             server.run().await.expect("it serves");
         });

@@ -1,11 +1,14 @@
 //! What clients can make the server hold.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use eventlog_server::model::Limits;
 use eventlog_server::protocol::ErrorCode;
+use eventlog_server::server::Server;
 
-use crate::support::server::TestServer;
+use super::embedding;
+use crate::support::server::{TestServer, comes_to, in_memory};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
@@ -55,22 +58,43 @@ async fn writes_above_the_limit_in_flight_wait_their_turn() {
 }
 
 /// A client that stops reading is severed; others are served all the time, and its place is given back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_is_severed() {
-    let limits = Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() };
-    let server = TestServer::with_limits(limits, &[("alice", "team")]).await;
-    let mut stalled = Socket::connect(&server.url()).await;
+async fn assert_a_stalled_client_is_severed(server: &Server, addr: SocketAddr) {
+    let url = format!("ws://{addr}/eventlog");
+    let mut stalled = Socket::connect(&url).await;
     stalled.subscribe(&key("alice"), 0).await;
-    let mut reader = Socket::connect(&server.url()).await;
+    let mut reader = Socket::connect(&url).await;
     reader.subscribe(&key("alice"), 0).await;
     for n in 0..40_u64 {
         let entries = vec![entry("E", "", &vec![0; 1_000_000])];
-        server.server.write_to_store(store("team"), entries, true).await.expect("a write");
+        server.write_to_store(store("team"), entries, true).await.expect("a write");
         assert_eq!(reader.next_joined_entries(1).await[0].0, n + 1);
     }
     // Nothing is read from it: the server gives up on its own.
-    server.comes_to("eventlog_connections_stalled_total", 1).await;
-    server.comes_to("eventlog_connections_open", 1).await;
+    comes_to(addr, "eventlog_connections_stalled_total", 1).await;
+    comes_to(addr, "eventlog_connections_open", 1).await;
+}
+
+fn impatient() -> Limits {
+    Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_severed() {
+    let server = TestServer::with_limits(impatient(), &[("alice", "team")]).await;
+    assert_a_stalled_client_is_severed(&server.server, server.addr).await;
+}
+
+/// There the socket stays with actix-http.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_severed_from_an_application() {
+    let server = in_memory().limits(impatient()).start().expect("it starts");
+    server.assign(key("alice"), store("team")).await.expect("assigned");
+    let mounted = server.clone();
+    let addr = embedding::serve(move |config| {
+        mounted.configure(config);
+        mounted.configure_operations(config);
+    });
+    assert_a_stalled_client_is_severed(&server, addr.await).await;
 }
 
 /// An idle store is closed, and the next access finds everything in place.

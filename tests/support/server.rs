@@ -71,22 +71,12 @@ impl TestServer {
 
     /// The value of a metric, as `/metrics` shows it.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = super::http::get(self.addr, "/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+        metric(self.addr, name).await
     }
 
     /// Waits until a metric that counts has this value.
     pub async fn comes_to(&self, name: &str, value: u32) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let found = self.metric(name).await;
-            if (found - f64::from(value)).abs() < 0.5 {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{name} is {found}, not {value}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        comes_to(self.addr, name, value).await;
     }
 
     /// Stops it and waits until it has.
@@ -101,5 +91,24 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.stop.take());
+    }
+}
+
+async fn metric(addr: SocketAddr, name: &str) -> f64 {
+    let text = super::http::get(addr, "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+}
+
+/// Waits until a metric that counts has this value at `addr`.
+pub async fn comes_to(addr: SocketAddr, name: &str, value: u32) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = metric(addr, name).await;
+        if (found - f64::from(value)).abs() < 0.5 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{name} is {found}, not {value}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

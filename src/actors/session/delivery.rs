@@ -156,7 +156,7 @@ impl<W: Wire> Session<W> {
         let head = |id| heads.iter().find(|(of, _)| *of == id).map_or(Sequence::ZERO, |(_, h)| *h);
         let wire = &self.wire;
         let ready = |sub: &Subscription<W>| sub.waiting.is_none() && wire.may_send(&sub.tag);
-        let ready = |id| subscriptions.get(&id).is_some_and(ready);
+        let ready = |id| subscriptions.get(&id).is_some_and(|sub| ready(sub));
         let Some((id, cursor)) = self.core.next_pull(head, ready) else { return false };
         let head = self.head(id);
         let Some(sub) = self.subscriptions.get_mut(&id) else { return false };
@@ -241,7 +241,10 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    pub(super) fn forget_subscription(&mut self, id: SubscriptionId) -> Option<Subscription<W>> {
+    pub(super) fn forget_subscription(
+        &mut self,
+        id: SubscriptionId,
+    ) -> Option<Box<Subscription<W>>> {
         let sub = self.subscriptions.remove(&id)?;
         self.shared.metrics.subscriptions_open.dec();
         Some(sub)

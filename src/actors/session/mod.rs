@@ -60,7 +60,8 @@ pub(crate) struct Session<W: Wire> {
     wire: W,
     gate: Gate<Payload>,
     core: ConnectionCore<(W::Write, Slots)>,
-    subscriptions: HashMap<SubscriptionId, Subscription<W>>,
+    /// Boxed, since the smallest map has room for four.
+    subscriptions: HashMap<SubscriptionId, Box<Subscription<W>>>,
     /// The heads of this poll, see `core::connection`.
     heads: Vec<(SubscriptionId, Sequence)>,
     /// The request that is being checked; the next one waits.

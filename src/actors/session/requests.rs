@@ -225,7 +225,7 @@ impl<W: Wire> Session<W> {
         self.heads.push((id, head));
         self.shared.metrics.subscriptions_open.inc();
         let backlog = self.backlog(store, (start, head));
-        self.subscriptions.insert(id, Subscription::new(tag, feed, backlog));
+        self.subscriptions.insert(id, Box::new(Subscription::new(tag, feed, backlog)));
     }
 }
 

@@ -102,8 +102,8 @@ fn load(args: Args) -> Result<Config, ConfigError> {
     Config::load(config.as_deref(), Environment::new(std::env::vars_os()), flags, dev)
 }
 
-async fn serve(config: Config) -> Result<(), ServeError> {
-    files::raise_limit(config.limits.connections_max);
+async fn serve(mut config: Config) -> Result<(), ServeError> {
+    config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
     let database = Database::open(&config.data_dir, config.database)?;
     let (server, _compacting) = start(&config, &database).await?;

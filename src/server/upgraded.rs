@@ -1,0 +1,149 @@
+//! The bytes of a WebSocket between its socket and its session, for [`listen`](super::listen()).
+//!
+//! actix-http's dispatcher does that as well, and does it in applications that mount the server. But it keeps two buffers of
+//! 8 KiB for as long as a connection lives, and takes every byte through them. Here it gives the socket away when it
+//! has read a request that asks for a WebSocket. The same routes answer that; then what arrives is read into a buffer of
+//! the thread, what leaves is written from where the session encoded it, and a silent connection holds neither.
+//!
+//! Keeps: a session is polled only while the socket takes bytes, and bytes are read only when the session asks for them.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use actix_codec::{AsyncWrite, Encoder, Framed};
+use actix_http::body::{BodySize, BoxBody, MessageBody, to_bytes};
+use actix_http::error::PayloadError;
+use actix_http::h1::{Codec, Message};
+use actix_http::{ConnectionType, Payload, Request, Response, StatusCode};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::dev::ServiceResponse;
+use actix_web::rt::net::TcpStream;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
+use tokio::io::AsyncReadExt;
+
+/// One read takes so many bytes at most.
+const READ_BYTES: usize = 64 * 1_024;
+
+thread_local! {
+    /// What a connection of this thread is reading. Whoever gets it copies it before the next one reads.
+    static ARRIVING: RefCell<BytesMut> = RefCell::default();
+}
+
+type Socket = Rc<RefCell<TcpStream>>;
+
+/// What the dispatcher gives away: a request, and the connection it came on.
+type Handed = (Request, Framed<TcpStream, Codec>);
+
+/// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the connection ends.
+pub(super) fn upgraded<A>(
+    app: A,
+) -> impl ServiceFactory<Handed, Config = (), Response = (), Error = Infallible, InitError = A::InitError>
+where
+    A: ServiceFactory<Request, Config = (), Response = ServiceResponse, Error = actix_web::Error>
+        + 'static,
+{
+    fn_factory(move || {
+        let app = app.new_service(());
+        async move {
+            let app = Rc::new(app.await?);
+            Ok(fn_service(move |handed: Handed| serve(app.clone(), handed)))
+        }
+    })
+}
+
+async fn serve<A>(app: Rc<A>, (mut request, framed): Handed) -> Result<(), Infallible>
+where
+    A: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
+{
+    let parts = framed.into_parts();
+    let socket = Rc::new(RefCell::new(parts.io));
+    let first = Some(parts.read_buf).filter(|read| !read.is_empty());
+    // A copy, since the buffer is what is not to be kept.
+    let first = first.map(|read| Bytes::copy_from_slice(&read));
+    let incoming = Incoming { first, socket: socket.clone() };
+    *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
+    let response = app.call(request).await.map_or_else(Response::from, Response::from);
+    // The end of an earlier answer may still be in the buffer.
+    let sent = match answer(response, parts.codec, parts.write_buf).await {
+        Ok((head, body)) => send(&socket, head, body).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        log::debug!("a connection ended early: {error}");
+    }
+    Ok(())
+}
+
+/// The beginning of the response, and what is to follow. Only a WebSocket has a body that takes its time.
+async fn answer(
+    response: Response<BoxBody>,
+    mut codec: Codec,
+    mut buffer: BytesMut,
+) -> io::Result<(Bytes, BoxBody)> {
+    let (mut head, body) = response.into_parts();
+    if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+        codec.encode(Message::Item((head, BodySize::Stream)), &mut buffer)?;
+        return Ok((buffer.freeze(), body));
+    }
+    head.head_mut().set_connection_type(ConnectionType::Close);
+    let body = to_bytes(body).await.map_err(|error| io::Error::other(error.to_string()))?;
+    let size = BodySize::Sized(body.len() as u64);
+    codec.encode(Message::Item((head, size)), &mut buffer)?;
+    codec.encode(Message::Chunk(Some(body)), &mut buffer)?;
+    Ok((buffer.freeze(), BoxBody::new(())))
+}
+
+/// Sends `head`, then `body` as it comes, then the end of the stream.
+async fn send(socket: &Socket, head: Bytes, mut body: BoxBody) -> io::Result<()> {
+    write(socket, head).await?;
+    while let Some(bytes) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
+        write(socket, bytes.map_err(|error| io::Error::other(error.to_string()))?).await?;
+    }
+    poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_shutdown(cx)).await
+}
+
+async fn write(socket: &Socket, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let write =
+            |cx: &mut Context<'_>| Pin::new(&mut *socket.borrow_mut()).poll_write(cx, &bytes);
+        match poll_fn(write).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes.advance(written),
+        }
+    }
+    Ok(())
+}
+
+/// What arrives on a socket.
+struct Incoming {
+    /// What came along with the request.
+    first: Option<Bytes>,
+    socket: Socket,
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        ARRIVING.with_borrow_mut(|buffer| {
+            // Has the whole buffer again, in place, since nobody holds what was read before.
+            buffer.reserve(READ_BYTES);
+            let mut socket = self.socket.borrow_mut();
+            let read = pin!(socket.read_buf(buffer)).poll(cx);
+            Poll::Ready(match ready!(read) {
+                Ok(0) => None,
+                Ok(_) => Some(Ok(buffer.split().freeze())),
+                Err(error) => Some(Err(PayloadError::Io(error))),
+            })
+        })
+    }
+}
