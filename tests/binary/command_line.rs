@@ -33,7 +33,7 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
 
 #[test]
 fn help_and_version_succeed() {
-    for command in ["serve", "keys", "write", "tail", "inspect"] {
+    for command in ["serve", "keys", "write", "tail", "inspect", "bench"] {
         let help = run(&[command, "--help"]).ok();
         assert!(help.contains("Examples:"), "{help}");
     }

@@ -1,5 +1,6 @@
 //! The binary as people and scripts use it: its commands, what they print, how they end.
 
+mod bench;
 mod command_line;
 mod descriptors;
 mod durability;

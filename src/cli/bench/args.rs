@@ -6,8 +6,21 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-/// Measures a server that speaks the protocol.
+/// Measure a server that speaks the protocol, and check what it answers.
+///
+/// Without --url it starts a server of its own in a temporary directory, and measures floors beside it: what the disk,
+/// a bare echo server and the storage do by themselves.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  eventlog-server bench write
+  eventlog-server bench write --connections 1 --in-flight 1 --floors sync
+  eventlog-server bench write --rate 10000 --duration 60
+  eventlog-server bench fan-out --subscribers 1000 --json
+  eventlog-server bench idle --url ws://127.0.0.1:7420/eventlog --pid $(pidof eventlog-server)
+
+It exits with 1 if an answer was wrong or missing. With --rate, a write that is answered late or never sent counts from
+when it was due.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(super) scenario: Scenario,

@@ -14,6 +14,7 @@ use super::feed::Feeds;
 use super::floors::Floors;
 use super::load;
 use super::process::Usage;
+use super::progress::Progress;
 use super::report::{Report, grouped, human};
 use super::socket::Socket;
 use super::target::Target;
@@ -40,6 +41,7 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
     let keys = load::fresh_keys(args.keys.max(1), args.stores.clamp(1, args.keys.max(1)));
     target.assign(&keys)?;
     let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
+    Progress::begin("opening connections");
     let usage = || target.pid.and_then(Usage::of);
     let before = usage();
     let started = std::time::Instant::now();

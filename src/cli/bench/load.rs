@@ -200,7 +200,10 @@ pub(super) async fn conduct(
     settle: impl AsyncFnOnce(&Writing),
 ) -> io::Result<Measured> {
     let figures = &writing.figures;
-    tokio::time::sleep(load.warm_up).await;
+    if !load.warm_up.is_zero() {
+        Progress::begin("warming up");
+        tokio::time::sleep(load.warm_up).await;
+    }
     let before = Snapshot::take(target, figures);
     figures.begin(Phase::Measure);
     let mut progress = Progress::new(figures);

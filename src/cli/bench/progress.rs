@@ -44,6 +44,15 @@ impl Progress {
         }
     }
 
+    /// Says what is done before anything is counted.
+    pub(super) fn begin(what: &str) {
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K{what}");
+        } else {
+            eprintln!("{what}");
+        }
+    }
+
     /// Takes the line back.
     pub(super) fn clear(&self) {
         if self.terminal {

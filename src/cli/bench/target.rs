@@ -56,7 +56,14 @@ impl Target {
         let config = directory.path().join("bench.toml");
         std::fs::write(&config, format!("[admin]\ntoken = \"{token}\"\n"))?;
         let addr = free_address()?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        // It is measured as it is, not as this process is told to speak to others.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("EVENTLOG_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(["serve", "--dev", "--config"])
             .arg(&config)
             .arg("--data-dir")

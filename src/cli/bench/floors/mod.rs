@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::args::{FloorArg, TargetArgs};
 use super::load::{Load, Measured};
+use super::progress::Progress;
 use super::report::{Report, grouped, human, quantile_of};
 
 /// What an entry takes on disk beyond its payload, about.
@@ -167,7 +168,17 @@ async fn echo(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result
     say("an echo server");
     let measured = echo::run(load, args.floor_duration).await?;
     let per_second = measured.acks.counts.messages as f64 / measured.elapsed.as_secs_f64();
-    report.rate("floor_echo_messages_per_second", "floor: echo messages", per_second);
+    let cpu = measured.server.map(|(before, after)| after.cpu.saturating_sub(before.cpu));
+    let nanos =
+        cpu.map(|cpu| 1e9 * cpu.as_secs_f64() / measured.acks.counts.messages.max(1) as f64);
+    let mut text = format!("{} messages/s", grouped(per_second));
+    if let Some(nanos) = nanos {
+        text = format!("{text}, {} ns of CPU a message", grouped(nanos));
+    }
+    let value = json!({
+        "messages_per_second": per_second.round(), "cpu_nanos_per_message": nanos.map(f64::round),
+    });
+    report.add("floor_echo", "floor: echo", value, text);
     Ok(per_second)
 }
 
@@ -180,5 +191,5 @@ fn directory(args: &TargetArgs) -> io::Result<TempDir> {
 }
 
 fn say(what: &str) {
-    eprintln!("measuring {what}");
+    Progress::begin(&format!("measuring {what}"));
 }
