@@ -1,9 +1,12 @@
 //! A bare WebSocket echo server of actix-web-actors: the most that any server on it can do with such frames.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 
 use actix::{Actor, StreamHandler};
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
@@ -37,7 +40,15 @@ pub(super) fn serve(listen: SocketAddr) -> io::Result<()> {
             .route("/eventlog", web::get().to(echo))
             .route("/readyz", web::get().to(|| async { HttpResponse::Ok().finish() }))
     };
-    let server =
-        HttpServer::new(app).on_connect(eventlog_server::server::on_connect).bind(listen)?;
+    let server = HttpServer::new(app).on_connect(send_at_once).bind(listen)?;
     actix_web::rt::System::new().block_on(server.run())
+}
+
+/// As every server of small messages does it.
+fn send_at_once(connection: &dyn Any, _: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<TcpStream>()
+        && let Err(error) = stream.set_nodelay(true)
+    {
+        log::warn!("an echo may wait for the next one: {error}");
+    }
 }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,6 +20,9 @@ const READ_BYTES: usize = 4 * 1_024;
 const READ_BYTES_BUSY: usize = 256 * 1_024;
 /// No message of this protocol comes near it.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A server that cannot take any more connections may not say so.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
@@ -36,8 +40,13 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects to `addr` and upgrades at `path`.
+    /// Connects to `addr` and upgrades at `path`; fails if that takes too long.
     pub(super) async fn connect(addr: SocketAddr, path: &str) -> io::Result<Self> {
+        let connected = tokio::time::timeout(CONNECT_PATIENCE, Self::connect_to(addr, path)).await;
+        connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn connect_to(addr: SocketAddr, path: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let request = format!(
