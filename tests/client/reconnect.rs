@@ -136,7 +136,7 @@ async fn an_answer_to_nothing_is_passed_over() {
 #[tokio::test]
 async fn a_connection_whose_ping_is_answered_wrongly_or_not_at_all_is_given_up() {
     let server = FakeServer::bind().await;
-    let options = Options { ping_interval: Duration::from_millis(50), ..hasty() };
+    let options = Options { ping_interval: Duration::from_secs(1), ..hasty() };
     let (_remote, mut first) = connect_to(&server, options).await;
     let ping = first.next_ping().await;
     first.pong(ping).await;
@@ -211,7 +211,7 @@ async fn a_connection_that_cannot_be_made_says_why() {
 
     let server = FakeServer::bind().await;
     let url = server.url();
-    let impatient = Options { connect_timeout: Duration::from_millis(50), ..Options::default() };
+    let impatient = Options { connect_timeout: Duration::from_secs(1), ..Options::default() };
     let (error, _silent) = tokio::join!(failing(&url, impatient), server.accept_silently());
     assert!(matches!(error, ConnectError::TimedOut), "{error}");
     let wrong = async {

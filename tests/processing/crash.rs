@@ -18,6 +18,8 @@ const STORES: [(&str, &str); 2] = [("alice", "a"), ("bob", "b")];
 
 /// Names the directory of the server; where it is set, this process is to be one.
 const DIRECTORY: &str = "EVENTLOG_TEST_CRASH_DIRECTORY";
+/// How many milliseconds its handlers take for an entry.
+const PACE: &str = "EVENTLOG_TEST_CRASH_PACE";
 const THIS_TEST: &str =
     "processing::crash::kill_9_misses_no_entry_and_repeats_at_most_the_one_in_flight";
 
@@ -30,12 +32,12 @@ async fn kill_9_misses_no_entry_and_repeats_at_most_the_one_in_flight() {
     let mut acked: Vec<Entry> = Vec::new();
     let mut killed_behind = 0;
     for kill in 0..KILLS {
-        let server = Killable::start(directory.path()).await;
+        let server = Killable::start(directory.path(), 20).await;
         let mut sockets = Vec::new();
         for (public_key, _) in STORES {
             sockets.push((key(public_key), Socket::connect(&server.url).await));
         }
-        // Handlers lag behind by now, as each takes longer than a write.
+        // Handlers lag behind by now, as each takes longer than a write, on a busy machine too.
         for round in 0..=kill % 5 {
             for (public_key, socket) in &mut sockets {
                 let todos = (0..5).map(|n| added("todo", &format!("{kill}-{round}-{n}")));
@@ -50,7 +52,7 @@ async fn kill_9_misses_no_entry_and_repeats_at_most_the_one_in_flight() {
         killed_behind += usize::from(handled.iter().sum::<usize>() < acked.len());
     }
     assert!(killed_behind > KILLS / 2, "only {killed_behind} kills hit unhandled entries");
-    let server = Killable::start(directory.path()).await;
+    let server = Killable::start(directory.path(), 0).await;
     for (public_key, store_id) in STORES {
         let mut socket = Socket::connect(&server.url).await;
         let head = write(&mut socket, &key(public_key), &[added("todo", "last")]).await[0];
@@ -123,13 +125,14 @@ struct Killable {
 }
 
 impl Killable {
-    async fn start(directory: &Path) -> Self {
+    async fn start(directory: &Path, pace_millis: u64) -> Self {
         let address = directory.join("address");
         // Absent before the first start.
         let _ = std::fs::remove_file(&address);
         let process = Command::new(std::env::current_exe().expect("this test"))
             .args([THIS_TEST, "--exact", "--nocapture"])
             .env(DIRECTORY, directory)
+            .env(PACE, pace_millis.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
@@ -158,6 +161,7 @@ impl Drop for Killable {
 /// A file that handlers append to; one write a line, which a kill cannot cut.
 struct Notes {
     life: u32,
+    pace: Duration,
     file: File,
 }
 
@@ -169,12 +173,14 @@ async fn serve_until_killed(directory: &Path) -> ! {
     });
     let path = directory.join("handled");
     let file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
-    let notes = Arc::new(Notes { life: std::process::id(), file });
+    let pace = std::env::var(PACE).expect("a pace").parse().expect("milliseconds");
+    let pace = Duration::from_millis(pace);
+    let notes = Arc::new(Notes { life: std::process::id(), pace, file });
     let group = Todos::handlers(notes).on(async |notes, todo: Committed<TodoAdded>| {
         let (store, id) = (todo.store(), todo.entry().id);
         let line = format!("{} {store} {} {id}\n", notes.life, todo.sequence());
         let written = (&notes.file).write_all(line.as_bytes());
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(notes.pace).await;
         written
     });
     let database = Database::open(&directory.join("data"), DatabaseOptions::default());

@@ -1,6 +1,16 @@
 //! Feeds and acks beyond the specification's cases.
 
-use eventlog_server::protocol::msgpack::Response;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use eventlog_server::client::{EventLogRemote, Options};
+use eventlog_server::model::{Entry, Limits, Sequence};
+use eventlog_server::protocol::msgpack::{Response, encode_write};
+use eventlog_server::server::Server;
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
+use futures_util::StreamExt;
 
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
@@ -62,4 +72,37 @@ async fn large_batches_and_large_entries_travel_in_chunks() {
     assert_eq!(writer.next_ack().await, (4, vec![1, 2, 1]));
     let got = reader.next_joined_entries(2).await;
     assert_eq!(got, [(1, small), (2, large)]);
+}
+
+/// The largest message that a client may send is stored on disk and comes back; with one byte more nothing is.
+#[tokio::test]
+async fn an_entry_that_fills_a_message_is_served_and_a_larger_one_closes_the_connection() {
+    let data = tempfile::tempdir().expect("a directory");
+    let database = Database::open(data.path(), DatabaseOptions::default()).expect("a database");
+    let (storage, registry) = (SledStorage::new(database), MemoryRegistry::new());
+    let builder = Server::builder(Arc::new(storage), Arc::new(registry), Arc::new(AllowAll));
+    let server = TestServer::start(builder, &[("alice", "team"), ("bob", "team")]).await;
+    let alice = key("alice");
+    let of_size = |bytes: usize| entry("E", "large", &vec![7; bytes]);
+    let encoded_bytes = |entry: &Entry| {
+        let mut bytes = BytesMut::new();
+        encode_write(&mut bytes, &alice, 1, &batch(std::slice::from_ref(entry)));
+        bytes.len()
+    };
+    let around = encoded_bytes(&of_size(1_000_000)) - 1_000_000;
+    let largest = of_size(Limits::default().message_bytes_max - around);
+    assert_eq!(encoded_bytes(&largest), 16 * 1_024 * 1_024);
+    let mut reader = Socket::connect(&server.url()).await;
+    reader.subscribe(&key("bob"), 0).await;
+    let mut writer = Socket::connect(&server.url()).await;
+    writer.write_in_chunks(&alice, 1, &batch(std::slice::from_ref(&largest))).await;
+    assert_eq!(writer.next_ack().await, (1, vec![1]));
+    let larger = of_size(largest.payload.len() + 1);
+    writer.write_in_chunks(&alice, 1, &batch(&[larger])).await;
+    assert_eq!(writer.close_code().await, Some(1009));
+    let remote = EventLogRemote::connect(&server.url(), Options::default()).await;
+    let mut changes = remote.expect("a connection").changes(&key("bob"), Sequence::ZERO);
+    let change = changes.next().await.expect("it goes on").expect("an entry");
+    assert!(change.entry == largest, "the client's stream");
+    assert!(reader.next_joined_entries(1).await == [(1, largest)], "as it is sent");
 }

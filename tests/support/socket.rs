@@ -126,7 +126,10 @@ impl Socket {
     /// Entries until `count` have come, whether their messages are chunked or not.
     pub async fn next_joined_entries(&mut self, count: usize) -> Vec<(u64, Entry)> {
         let mut entries = Vec::new();
-        let mut joiner = ChunkJoiner::new(&Limits::default());
+        // What a write said fits into a message; with what changes say more, it may not.
+        let message_bytes_max = 17 * 1_024 * 1_024;
+        let limits = Limits { message_bytes_max, ..Limits::default() };
+        let mut joiner = ChunkJoiner::new(&limits);
         while entries.len() < count {
             let view = match self.next().await {
                 Response::Changes(view) => view,

@@ -21,6 +21,10 @@ use crate::storage::StorageError;
 /// A message takes entries up to so many bytes of records, and always at least one segment's.
 const MESSAGE_BYTES: usize = 48 * 1_024;
 
+/// A page of a compacted backlog has so many bytes of records. Each is made on another thread, and the way there and back
+/// took as long as making one of 48 KiB.
+const PAGE_BYTES: usize = 128 * 1_024;
+
 /// A read from disk fetches so many bytes of records.
 const READ_BYTES: usize = 256 * 1_024;
 
@@ -255,7 +259,7 @@ impl<W: Wire> Session<W> {
 async fn next_page(mut backlog: Backlog) -> (Backlog, Result<Option<Page>, StorageError>) {
     let made = tokio::task::spawn_blocking(move || {
         // An effect that panics fails this subscription alone.
-        let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(MESSAGE_BYTES)));
+        let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(PAGE_BYTES)));
         let panicked = |_| Err(StorageError::unavailable("compaction panicked"));
         let page = page.unwrap_or_else(panicked);
         (backlog, page)

@@ -74,7 +74,11 @@ pub(super) fn connected(options: &Options, identities: &Identities) -> Box<dyn W
     }
 }
 
-/// Joins the parts of messages of at most `message_bytes_max` bytes.
+/// `Changes` say more around an entry than the write did that it came in, which may have been as large as a message can
+/// be: another public key, its sequence.
+const AROUND_ENTRIES_BYTES_MAX: usize = 4 * 1_024;
+
+/// Joins the parts of messages whose entries fit into one of `message_bytes_max` bytes.
 #[derive(Debug)]
 struct Joiner {
     chunks: ChunkJoiner,
@@ -83,6 +87,7 @@ struct Joiner {
 
 impl Joiner {
     fn new(message_bytes_max: usize) -> Self {
+        let message_bytes_max = message_bytes_max + AROUND_ENTRIES_BYTES_MAX;
         let limits = Limits {
             message_bytes_max,
             chunk_set_bytes_max: 2 * message_bytes_max,

@@ -39,10 +39,10 @@ impl SledJournal {
         question: impl FnOnce(&sled::Tree) -> Result<T, StorageError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, JournalError>> {
         let database = self.database.clone();
-        let answer =
-            tokio::task::spawn_blocking(move || question(&*database.tree(Keyspace::Journal)?));
         async move {
-            let answer = answer.await.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
+            let ask = move || question(&*database.tree(Keyspace::Journal)?);
+            let answer = tokio::task::spawn_blocking(ask).await;
+            let answer = answer.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
             answer.map_err(|error| JournalError::Unreadable(error.to_string().into()))
         }
         .boxed()
