@@ -26,7 +26,7 @@ pub use handlers::{Handlers, Outcome};
 pub use journal::{EventJournal, JournalError, MemoryJournal, SledJournal};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
-pub use replay::ReadFeed;
+pub(crate) use replay::ReadFeed;
 pub use stats::ProcessingStats;
 pub use writer::{WriteError, WriteOutcome, WriteToStore, Writer};
 

@@ -167,7 +167,7 @@ impl Processor {
     }
 
     /// Which of these stores, given with their heads, the journal is behind: at start, each needs a replay.
-    pub async fn stores_behind(
+    pub(crate) async fn stores_behind(
         &self,
         heads: impl IntoIterator<Item = (StoreId, Sequence)>,
     ) -> Result<Vec<StoreId>, JournalError> {
@@ -186,7 +186,12 @@ impl Processor {
     ///
     /// A second replay of the same store waits until the first has ended. Dropping the future ends it; a handler
     /// under way is then dropped too, and run again by the next replay.
-    pub async fn replay(&self, store: StoreId, feed: ReadFeed, head: watch::Receiver<Sequence>) {
+    pub(crate) async fn replay(
+        &self,
+        store: StoreId,
+        feed: ReadFeed,
+        head: watch::Receiver<Sequence>,
+    ) {
         let _running = Running::new(&self.running);
         let progress = Arc::clone(self.stores.lock().entry(store.clone()).or_default());
         Replay::new(self, &store, &progress, feed).run(head).await;
@@ -199,13 +204,13 @@ impl Processor {
     }
 
     /// Ends every replay after the handler that is under way, and the streams of all observers.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.reactivity.close();
     }
 
     /// Waits until no replay runs; after [`Processor::stop`] that is when the handlers under way have ended.
-    pub async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         // Fails only without its sender, which is ours.
         let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }

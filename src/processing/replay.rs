@@ -23,7 +23,7 @@ use super::processor::{EventProcessing, Known, Processor, StoreProgress};
 
 /// Reads durable entries of a store as [`StoreLog::read`](crate::storage::StoreLog::read) does, from whichever log
 /// object is alive. Called where it may block.
-pub type ReadFeed =
+pub(crate) type ReadFeed =
     Arc<dyn Fn(Sequence, usize) -> Result<Vec<Segment>, StorageError> + Send + Sync>;
 
 /// What is read at once, in bytes of records: two segments or so, as every store that is behind may hold as much.

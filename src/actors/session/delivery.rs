@@ -21,8 +21,8 @@ use crate::storage::StorageError;
 /// A message takes entries up to so many bytes of records, and always at least one segment's.
 const MESSAGE_BYTES: usize = 48 * 1_024;
 
-/// A page of a compacted backlog has so many bytes of records. Each is made on another thread, and the way there and back
-/// took as long as making one of 48 KiB.
+/// A page of a compacted backlog has so many bytes of records. Each is made on another thread, so few are better: with
+/// 48 KiB it took a tenth more time to read kept entries, and nearly twice as much where an effect is asked.
 const PAGE_BYTES: usize = 128 * 1_024;
 
 /// A read from disk fetches so many bytes of records.

@@ -14,7 +14,7 @@ use crate::storage::{StorageError, StoreLog};
 /// What a subscription is sent of what was there when it began. Costs a cursor while nobody asks for a page.
 ///
 /// All pages of a backlog are of the moment at which it was made, with the compactors of that moment.
-pub struct Backlog {
+pub(crate) struct Backlog {
     pub(super) source: Source,
     pub(super) head: Sequence,
     pub(super) position: Sequence,
@@ -39,12 +39,13 @@ impl fmt::Debug for Backlog {
 
 impl Backlog {
     /// The last sequence of the backlog; everything behind it is live.
-    pub const fn head(&self) -> Sequence {
+    pub(crate) const fn head(&self) -> Sequence {
         self.head
     }
 
     /// The next position of the feed as it is stored: behind the head once everything was given out.
-    pub const fn position(&self) -> Sequence {
+    #[cfg(test)]
+    pub(crate) const fn position(&self) -> Sequence {
         self.position
     }
 
@@ -52,7 +53,7 @@ impl Backlog {
     ///
     /// Blocks on disk reads, on effects, and the first time for a pass over the history. After an error it can be
     /// called again.
-    pub fn next_page(&mut self, bytes_max: usize) -> Result<Option<Page>, StorageError> {
+    pub(crate) fn next_page(&mut self, bytes_max: usize) -> Result<Option<Page>, StorageError> {
         while self.position <= self.head {
             let page = self.page(bytes_max.max(1))?;
             self.position = page.next();

@@ -1,6 +1,6 @@
 //! Old history, compacted while it is read.
 //!
-//! A [`Compaction`] holds the compactors of a server. A subscription begins by taking a [`Backlog`] from it, which
+//! A [`Compaction`] holds the compactors of a server. A subscription begins by taking a `Backlog` from it, which
 //! gives out everything up to the head of that moment, page by page: old entries replaced by what their compactor
 //! makes of them, all others as they are. What is written later is live and never compacted for that subscription.
 //! `core::projection` says what exactly is sent and why a client may resume anywhere.
@@ -36,10 +36,10 @@ use parking_lot::Mutex;
 use crate::model::{Limits, Sequence, StoreId};
 use crate::storage::StoreLog;
 
-pub use backlog::Backlog;
+pub(crate) use backlog::Backlog;
 pub use compactor::{Bucket, CompactionFailure, Replacements, Strategy};
 pub use group::{DecodeEvents, GroupBucket, GroupEvent, GroupReplacements};
-pub use page::Page;
+pub(crate) use page::Page;
 pub use pattern::EventPattern;
 
 use backlog::Source;
@@ -141,7 +141,7 @@ impl Compaction {
     ///
     /// `now_millis` is the time in Unix milliseconds. Time does not go back: an earlier one than a reader had before
     /// counts as that one.
-    pub fn backlog(
+    pub(crate) fn backlog(
         &self,
         store: &StoreId,
         log: Arc<dyn StoreLog>,

@@ -12,7 +12,7 @@ const READ_AHEAD_BYTES: usize = 64 * 1_024;
 
 /// Consecutive pieces of a backlog. It ends between messages: what shares a sequence is in one page.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     content: Content,
     next: Sequence,
 }
@@ -34,12 +34,12 @@ struct Copied {
 impl Page {
     /// Where the reader goes on: the position behind this page in the feed as it is stored, which may be far behind
     /// the last sequence in it.
-    pub const fn next(&self) -> Sequence {
+    pub(crate) const fn next(&self) -> Sequence {
         self.next
     }
 
     /// Its entries, ascending by sequence; replacements of one bucket share one.
-    pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let (stored, copied) = match &self.content {
             Content::Stored(segments, first, last) => {
                 let all = segments.iter().flat_map(Segment::iter);
@@ -56,18 +56,11 @@ impl Page {
 
     /// The segments it passes through untouched, if that is all it is. The first one may begin before the reader's
     /// position, and the last one may end behind [`Page::next`]: those entries are not part of the page.
-    pub fn segments(&self) -> Option<&[Segment]> {
+    #[cfg(test)]
+    pub(crate) fn segments(&self) -> Option<&[Segment]> {
         match &self.content {
             Content::Stored(segments, ..) => Some(segments),
             Content::Copied(_) => None,
-        }
-    }
-
-    /// Size of its records in bytes, what [`Page::segments`] has too much included.
-    pub fn bytes(&self) -> usize {
-        match &self.content {
-            Content::Stored(segments, ..) => segments.iter().map(|s| s.records().len()).sum(),
-            Content::Copied(copied) => copied.records.len(),
         }
     }
 

@@ -139,7 +139,7 @@ impl Database {
     }
 
     /// A tree to read. While the database is being reopened this blocks, for two seconds at most, and then fails.
-    pub fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
+    pub(crate) fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
         self.owner.shared.tree(keyspace)
     }
 
@@ -148,7 +148,7 @@ impl Database {
     /// Commits become durable in the order of these calls; whatever is queued together, by anyone, shares one sync.
     /// Queueing happens within the call; a dropped future takes nothing back. A value above [`VALUE_BYTES_MAX`] is
     /// refused.
-    pub fn commit(
+    pub(crate) fn commit(
         &self,
         keyspace: Keyspace,
         ops: Ops,

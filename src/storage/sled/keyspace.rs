@@ -2,7 +2,7 @@
 
 /// A tree of the database. One room owns each; ops on two of them are never atomic together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Keyspace {
+pub(crate) enum Keyspace {
     /// Facts about the data directory itself, such as the remote id.
     Meta,
     /// The logs of all stores.
@@ -19,7 +19,7 @@ pub enum Keyspace {
 
 impl Keyspace {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Meta,
         Self::Log,
         Self::Registry,
@@ -29,7 +29,7 @@ impl Keyspace {
     ];
 
     /// The name of the tree on disk. Persisted: a name is never changed and never used for something else.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
             Self::Log => "log",

@@ -24,7 +24,7 @@ mod value;
 mod watch;
 
 pub use database::{Database, DatabaseOptions, Durability, OpenError};
-pub use keyspace::Keyspace;
-pub use ops::{Ops, VALUE_BYTES_MAX};
+pub(crate) use keyspace::Keyspace;
+pub(crate) use ops::{Ops, VALUE_BYTES_MAX};
 pub use storage::SledStorage;
-pub use trees::Tree;
+pub(crate) use trees::Tree;

@@ -4,27 +4,27 @@ use sled::IVec;
 
 /// The longest value that may be committed, in bytes: a tree page full of such values still goes into sled's log and
 /// never becomes a file of its own, which a sync of the log would miss.
-pub const VALUE_BYTES_MAX: usize = 60_000;
+pub(crate) const VALUE_BYTES_MAX: usize = 60_000;
 
 /// Changes to one tree, stored whole or not at all. Of several changes to a key the last one counts.
 #[derive(Clone, Debug, Default)]
-pub struct Ops {
+pub(crate) struct Ops {
     ops: Vec<(IVec, Option<IVec>)>,
 }
 
 impl Ops {
     /// Sets `key` to `value`, of at most [`VALUE_BYTES_MAX`] bytes.
-    pub fn insert(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
+    pub(crate) fn insert(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
         self.ops.push((key.into(), Some(value.into())));
     }
 
     /// Removes `key`, if it is there.
-    pub fn remove(&mut self, key: impl Into<IVec>) {
+    pub(crate) fn remove(&mut self, key: impl Into<IVec>) {
         self.ops.push((key.into(), None));
     }
 
     /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 

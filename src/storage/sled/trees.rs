@@ -43,7 +43,7 @@ impl Trees {
 /// A tree for the length of one question: drop it soon, since the database cannot be reopened while it is held.
 ///
 /// Shows what is applied, which may be ahead of what is durable by the commits that have not resolved yet.
-pub struct Tree {
+pub(crate) struct Tree {
     trees: Arc<Trees>,
     keyspace: Keyspace,
 }
