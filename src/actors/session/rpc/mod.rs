@@ -205,3 +205,6 @@ impl Wire for RpcWire {
         !self.chunks.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
