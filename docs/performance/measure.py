@@ -38,8 +38,10 @@ TABLE = {
     "fan-out": ["fan-out"],
     "many-stores": ["write", "--stores", "10000"],
     "idle": ["idle"],
-    "duplicates": ["write", "--resend", "--batch", "100", "--in-flight", "8"],
-    "duplicates-one": ["write", "--resend"],
+    "duplicates": ["write", "--resend", "--count", "1000000", "--batch", "100", "--in-flight", "8"],
+    "duplicates-one": ["write", "--resend", "--count", "1000000"],
+    # 500,000 deliveries a second.
+    "fan-out-steady": ["fan-out", "--rate", "50", "--floors", "none"],
 }
 
 # How cost grows: by dimension, the scenario and the values of one flag.
@@ -81,7 +83,7 @@ class Measuring:
     def table(self, name):
         self.keep(name, self.bench(*TABLE[name]))
         if name == "fan-out":
-            # Its latency is asked for at half of the rate that was reached.
+            # And at half of the rate that was reached.
             rate = self.figures[name]["figures"]["acknowledged"]["messages_per_second"] / 2
             self.keep("fan-out-half", self.bench(*TABLE[name], "--rate", f"{rate:.0f}", *NO_FLOORS))
 

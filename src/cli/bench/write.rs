@@ -1,6 +1,7 @@
 //! The scenarios `write`, `ingest` and `echo`: batches from many connections.
 
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub(super) async fn run(
     let mut load = Load::new(args, defaults);
     if args.resend {
         load.count = load.count.or(Some(RESEND_ENTRIES));
+        load.warm_up = Duration::ZERO;
     }
     let mut report = Report::new(name, settings(&load), &title(&load));
     let floors = if args.resend {
