@@ -8,6 +8,9 @@
 //! otherwise takes the socket itself. The duplicate stays what it is whatever happens to the number, so
 //! looking at its cookie settles whose it is.
 //!
+//! A duplicate takes a descriptor for a moment. If the process has none left the connection is severed in a later round:
+//! what took the last ones is no WebSocket, as their number is bounded, but requests, which have seconds to arrive.
+//!
 //! Where the system has no such call or forbids it, as the default filters of containers do, the duplicate is made at once.
 
 use std::io;

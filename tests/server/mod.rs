@@ -13,3 +13,4 @@ mod registry;
 mod rpc;
 mod shutdown;
 mod specification;
+mod upgrade;

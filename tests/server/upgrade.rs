@@ -1,0 +1,70 @@
+//! How a connection becomes a WebSocket, as bytes.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::server::TestServer;
+
+const PING: &[u8] = b"\x89\x84\0\0\0\0ping";
+const PONG: &[u8] = b"\x8a\x04ping";
+const CLOSE: &[u8] = b"\x88\x80\0\0\0\0";
+
+fn upgrade(method: &str, path: &str) -> Vec<u8> {
+    let headers = "host: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    format!("{method} {path} HTTP/1.1\r\n{headers}").into_bytes()
+}
+
+/// All that comes back for these bytes, sent at once, until the server ends the connection.
+async fn exchange(addr: SocketAddr, sent: &[&[u8]]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+    stream.write_all(&sent.concat()).await.expect("sent");
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.expect("an end");
+    received
+}
+
+fn position(received: &[u8], what: &[u8]) -> usize {
+    let at = received.windows(what.len()).position(|some| some == what);
+    at.unwrap_or_else(|| panic!("no {what:?} in {}", received.escape_ascii()))
+}
+
+#[tokio::test]
+async fn frames_that_come_along_with_the_request_are_read() {
+    let server = TestServer::with_keys(&[]).await;
+    let sent = [&upgrade("GET", "/eventlog")[..], PING, CLOSE];
+    let received = exchange(server.addr, &sent).await;
+    assert!(received.starts_with(b"HTTP/1.1 101 "), "{}", received.escape_ascii());
+    position(&received, b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n");
+    assert!(position(&received, b"\r\n\r\n") < position(&received, PONG));
+    let end = received.len() - 4;
+    assert_eq!(received[end..], *b"\x88\x02\x03\xe8", "1000");
+}
+
+#[tokio::test]
+async fn a_request_before_it_on_the_connection_is_answered_first() {
+    let server = TestServer::with_keys(&[]).await;
+    let plain = b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n";
+    let received = exchange(server.addr, &[plain, &upgrade("GET", "/rpc"), PING, CLOSE]).await;
+    let order = [&b"HTTP/1.1 200 OK"[..], b"\r\n\r\nok\n", b"HTTP/1.1 101 ", PONG];
+    assert!(order.map(|what| position(&received, what)).is_sorted());
+}
+
+#[tokio::test]
+async fn a_refusal_is_whole_and_ends_the_connection() {
+    let server = TestServer::with_keys(&[]).await;
+    for (method, path, status, body) in [
+        ("GET", "/nowhere", "404", ""),
+        ("GET", "/healthz", "200", "ok\n"),
+        ("HEAD", "/nowhere", "404", ""),
+    ] {
+        let received = exchange(server.addr, &[&upgrade(method, path)]).await;
+        let text = String::from_utf8(received).expect("text");
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        let length = format!("content-length: {}\r\n", body.len());
+        assert!(text.contains(&length) && text.contains("connection: close\r\n"), "{text}");
+        assert!(text.ends_with(&format!("\r\n\r\n{body}")), "{text}");
+    }
+}
