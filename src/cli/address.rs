@@ -1,9 +1,9 @@
 //! One address for everything: what people type for a server, as the WebSocket and the admin API need it.
 
+use super::peer::Protocol;
+
 /// Where a server listens unless it was told otherwise.
 pub(super) const DEFAULT: &str = "ws://127.0.0.1:7420/eventlog";
-
-const PATH: &str = "/eventlog";
 
 /// The server that a command talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +11,16 @@ pub(super) struct ServerUrl {
     secure: bool,
     /// Host and port, with the path in front of ours, if the server is mounted below one.
     base: String,
-    path: String,
+    path: Path,
+}
+
+/// What clients connect to below that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// The usual path of a protocol.
+    Usual(Protocol),
+    /// Nothing: the base has it all.
+    Given,
 }
 
 impl std::str::FromStr for ServerUrl {
@@ -35,13 +44,16 @@ impl std::str::FromStr for ServerUrl {
         if authority.is_empty() || rest.contains(['?', '#', ' ']) {
             return Err(wrong());
         }
-        // A bare host means the usual path; another path than the usual one is taken as it is.
-        let (base, path) = match rest.strip_suffix(PATH) {
-            Some(base) => (base, PATH),
-            None if rest == authority => (rest, PATH),
-            None => (rest, ""),
+        // A bare host means the usual path; another path than the usual ones is taken as it is.
+        let usual = [Protocol::Msgpack, Protocol::Rpc]
+            .into_iter()
+            .find_map(|protocol| Some((rest.strip_suffix(path(protocol))?, Path::Usual(protocol))));
+        let (base, path) = match usual {
+            Some(usual) => usual,
+            None if rest == authority => (rest, Path::Usual(Protocol::Msgpack)),
+            None => (rest, Path::Given),
         };
-        Ok(Self { secure, base: base.to_owned(), path: path.to_owned() })
+        Ok(Self { secure, base: base.to_owned(), path })
     }
 }
 
@@ -49,13 +61,42 @@ impl ServerUrl {
     /// Where clients connect.
     pub(super) fn websocket(&self) -> String {
         let scheme = if self.secure { "wss" } else { "ws" };
-        format!("{scheme}://{}{}", self.base, self.path)
+        let path = match self.path {
+            Path::Usual(protocol) => path(protocol),
+            Path::Given => "",
+        };
+        format!("{scheme}://{}{path}", self.base)
+    }
+
+    /// The protocol that is spoken there, as far as the path says.
+    pub(super) const fn protocol(&self) -> Protocol {
+        match self.path {
+            Path::Usual(protocol) => protocol,
+            Path::Given => Protocol::Msgpack,
+        }
+    }
+
+    /// The same server's address for `protocol`. A path that is not a usual one stays.
+    pub(super) fn of(&self, protocol: Protocol) -> Self {
+        let path = match self.path {
+            Path::Usual(_) => Path::Usual(protocol),
+            Path::Given => Path::Given,
+        };
+        Self { path, ..self.clone() }
     }
 
     /// What the paths of the admin API are below.
     pub(super) fn http(&self) -> String {
         let scheme = if self.secure { "https" } else { "http" };
         format!("{scheme}://{}", self.base)
+    }
+}
+
+/// Where a server that is mounted as usual speaks `protocol`.
+const fn path(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Msgpack => "/eventlog",
+        Protocol::Rpc => "/rpc",
     }
 }
 
@@ -86,6 +127,26 @@ mod tests {
         assert_eq!(both("ws://a.example/app/eventlog"), mounted);
         assert_eq!(both("ws://a.example/feed"), "ws://a.example/feed http://a.example/feed");
         assert_eq!(both(DEFAULT), format!("{DEFAULT} http://127.0.0.1:7420"));
+    }
+
+    #[test]
+    fn an_address_says_its_protocol_and_serves_for_the_other_one() {
+        for (text, protocol, other) in [
+            ("ws://h:1", Protocol::Msgpack, "ws://h:1/rpc"),
+            ("ws://h:1/eventlog", Protocol::Msgpack, "ws://h:1/rpc"),
+            ("ws://h:1/rpc", Protocol::Rpc, "ws://h:1/eventlog"),
+            ("ws://h:1/app/rpc/", Protocol::Rpc, "ws://h:1/app/eventlog"),
+            ("ws://h:1/feed", Protocol::Msgpack, "ws://h:1/feed"),
+        ] {
+            let url: ServerUrl = text.parse().expect("an address");
+            assert_eq!(url.protocol(), protocol, "{text}");
+            let opposite = match protocol {
+                Protocol::Msgpack => Protocol::Rpc,
+                Protocol::Rpc => Protocol::Msgpack,
+            };
+            assert_eq!(url.of(opposite).websocket(), other, "{text}");
+            assert_eq!(url.of(protocol).websocket(), url.websocket(), "{text}");
+        }
     }
 
     #[test]

@@ -18,9 +18,12 @@ pub(super) struct Unconnected {
 }
 
 /// Connects once. Later losses of the connection mend themselves.
-pub(super) async fn connect(url: &ServerUrl) -> Result<EventLogRemote, Unconnected> {
+pub(super) async fn connect(
+    url: &ServerUrl,
+    options: Options,
+) -> Result<EventLogRemote, Unconnected> {
     let url = url.websocket();
-    let connected = EventLogRemote::connect(&url, Options::default()).await;
+    let connected = EventLogRemote::connect(&url, options).await;
     connected.map_err(|cause| Unconnected { url, cause })
 }
 

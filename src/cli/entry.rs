@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 
 use eventlog_server::model::{EntryRef, Sequence};
+use eventlog_server::protocol::rpc::payload::json::{Names, guess};
 use serde_json::Value;
 
-use crate::cli::payload::to_json;
+use crate::cli::payload::{Decoded, to_json};
 use crate::cli::text::{hex, one_line, timestamp};
 
 /// Who reads the lines.
@@ -30,48 +31,74 @@ pub(super) fn parse_sequence(text: &str) -> Result<Sequence, String> {
     Sequence::new(number).map_err(|error| error.to_string())
 }
 
-/// Prints `entry` as one line.
-pub(super) fn print_entry(
-    out: &mut impl Write,
+/// Prints entries, one a line.
+pub(super) struct Printer {
     format: Format,
-    sequence: Sequence,
-    entry: &EntryRef<'_>,
-) -> io::Result<()> {
-    match format {
-        Format::People => print_for_people(out, sequence, entry),
-        Format::Json => print_json(out, sequence, entry),
-    }
+    /// What fields of `SchemaBinary` payloads are called.
+    names: Names,
 }
 
-fn print_for_people(
-    out: &mut impl Write,
-    sequence: Sequence,
-    entry: &EntryRef<'_>,
-) -> io::Result<()> {
-    let time = timestamp(entry.id.created_at_millis());
-    let (event, primary_key) = (one_line(entry.event), one_line(entry.primary_key));
-    let primary_key = if primary_key.is_empty() { "\"\"".into() } else { primary_key };
-    let payload = match to_json(entry.payload) {
-        Some(decoded) => decoded.json,
-        None if entry.payload.is_empty() => "(empty)".to_owned(),
-        None => format!("0x{}", hex(entry.payload)),
-    };
-    writeln!(out, "{sequence:>6}  {time}  {event}  {primary_key}  {}", one_line(&payload))
-}
+impl Printer {
+    pub(super) fn new<'a>(format: Format, names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { format, names: Names::new(names) }
+    }
 
-fn print_json(out: &mut impl Write, sequence: Sequence, entry: &EntryRef<'_>) -> io::Result<()> {
-    let (id, time) = (entry.id, timestamp(entry.id.created_at_millis()));
-    let (event, primary_key) = (Value::from(entry.event), Value::from(entry.primary_key));
-    write!(out, "{{\"sequence\":{sequence},\"id\":\"{id}\",\"createdAt\":\"{time}\"")?;
-    write!(out, ",\"event\":{event},\"primaryKey\":{primary_key}")?;
-    let decoded = to_json(entry.payload);
-    if let Some(decoded) = &decoded {
-        write!(out, ",\"payload\":{}", decoded.json)?;
+    /// Prints `entry` as one line.
+    pub(super) fn print(
+        &self,
+        out: &mut impl Write,
+        sequence: Sequence,
+        entry: &EntryRef<'_>,
+    ) -> io::Result<()> {
+        match self.format {
+            Format::People => self.print_for_people(out, sequence, entry),
+            Format::Json => self.print_json(out, sequence, entry),
+        }
     }
-    if !decoded.is_some_and(|decoded| decoded.exact) {
-        write!(out, ",\"payloadHex\":\"{}\"", hex(entry.payload))?;
+
+    /// The payload as JSON, if it can be. One complete frame is hardly ever msgpack, and the other way round never.
+    fn decode(&self, payload: &[u8]) -> Option<Decoded> {
+        let guessed = guess(payload, &self.names);
+        let guessed = guessed.map(|value| Decoded { json: value.to_string(), exact: false });
+        guessed.or_else(|| to_json(payload))
     }
-    writeln!(out, "}}")
+
+    fn print_for_people(
+        &self,
+        out: &mut impl Write,
+        sequence: Sequence,
+        entry: &EntryRef<'_>,
+    ) -> io::Result<()> {
+        let time = timestamp(entry.id.created_at_millis());
+        let (event, primary_key) = (one_line(entry.event), one_line(entry.primary_key));
+        let primary_key = if primary_key.is_empty() { "\"\"".into() } else { primary_key };
+        let payload = match self.decode(entry.payload) {
+            Some(decoded) => decoded.json,
+            None if entry.payload.is_empty() => "(empty)".to_owned(),
+            None => format!("0x{}", hex(entry.payload)),
+        };
+        writeln!(out, "{sequence:>6}  {time}  {event}  {primary_key}  {}", one_line(&payload))
+    }
+
+    fn print_json(
+        &self,
+        out: &mut impl Write,
+        sequence: Sequence,
+        entry: &EntryRef<'_>,
+    ) -> io::Result<()> {
+        let (id, time) = (entry.id, timestamp(entry.id.created_at_millis()));
+        let (event, primary_key) = (Value::from(entry.event), Value::from(entry.primary_key));
+        write!(out, "{{\"sequence\":{sequence},\"id\":\"{id}\",\"createdAt\":\"{time}\"")?;
+        write!(out, ",\"event\":{event},\"primaryKey\":{primary_key}")?;
+        let decoded = self.decode(entry.payload);
+        if let Some(decoded) = &decoded {
+            write!(out, ",\"payload\":{}", decoded.json)?;
+        }
+        if !decoded.is_some_and(|decoded| decoded.exact) {
+            write!(out, ",\"payloadHex\":\"{}\"", hex(entry.payload))?;
+        }
+        writeln!(out, "}}")
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +115,8 @@ mod tests {
     fn line(format: Format, entry: &EntryRef<'_>) -> String {
         let mut out = Vec::new();
         let sequence = Sequence::new(12).expect("a sequence");
-        print_entry(&mut out, format, sequence, entry).expect("printed");
+        let printer = Printer::new(format, ["key", "value"]);
+        printer.print(&mut out, sequence, entry).expect("printed");
         String::from_utf8(out).expect("text")
     }
 
@@ -133,5 +161,16 @@ mod tests {
         let raw = object(entry("E", "", b"hello"));
         assert_eq!(raw.get("payload"), None);
         assert_eq!(raw["payloadHex"], "68656c6c6f");
+    }
+
+    #[test]
+    fn what_effect_clients_write_is_shown_as_a_guess() {
+        let renamed = b"\x11\x20\xd0\xbc\xda\x97\x21\x02AA\xe0\x86\xb9\x85\x34\x02k1";
+        let people = line(Format::People, &entry("Renamed", "k1", renamed));
+        let shown = "  Renamed  k1  {\"key\":\"k1\",\"value\":\"AA\"}\n";
+        assert!(people.ends_with(shown), "{people}");
+        let json = line(Format::Json, &entry("Renamed", "k1", renamed));
+        assert!(json.contains("\"payloadHex\":\"1120d0bcda97"), "{json}");
+        assert!(line(Format::People, &entry("E", "", b"\x01\x20")).ends_with("  null\n"));
     }
 }

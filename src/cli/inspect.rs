@@ -10,7 +10,7 @@ use eventlog_server::storage::{Storage, StorageError};
 use serde_json::json;
 
 use super::connect::is_reader_gone;
-use super::entry::{Format, parse_sequence, print_entry};
+use super::entry::{Format, Printer, parse_sequence};
 use super::text::one_line;
 
 /// How much of a log is read at a time.
@@ -147,13 +147,14 @@ fn print_entries(
     if log.head() == Sequence::ZERO {
         return Err(InspectError::NoSuchStore { store: store.clone() });
     }
+    let printer = Printer::new(format, []);
     let mut next = from.max(Sequence::FIRST);
     let end = next.plus(count_max).min(log.head().next());
     while next < end {
         let segments = log.read(next, READ_BYTES)?;
         for (sequence, entry) in segments.iter().flat_map(Segment::iter) {
             if (next..end).contains(&sequence) {
-                print_entry(out, format, sequence, &entry)?;
+                printer.print(out, sequence, &entry)?;
             }
         }
         let Some(last) = segments.last() else { break };

@@ -1,7 +1,8 @@
 //! A client: writes to stores and follows their feeds, over one connection that mends itself.
 //!
-//! [`EventLogRemote`] speaks the protocol of `docs/PROTOCOL.md` over `ws://` and `wss://`, from any task of any tokio
-//! runtime.
+//! [`EventLogRemote`] speaks over `ws://` and `wss://`, from any task of any tokio runtime: the protocol of
+//! `docs/PROTOCOL.md`, or, with [`Protocol::Rpc`], that of Effect 4.1's event log (`docs/PROTOCOL-RPC.md`), with this server
+//! or Effect's own.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +32,25 @@
 //!
 //! Keeps: every write is answered once, however often the connection breaks; a stream has every entry of its feed from
 //! its start on, those of this client included, in order, once. Leaves out: what the entries mean.
+//!
+//! # As somebody
+//!
+//! In the RPC protocol a public key is proved, by signing what the server sends; who the client is, is told with
+//! [`RpcOptions::identities`]. Payloads are `SchemaBinary` frames there
+//! ([`payload::to_vec`](crate::protocol::rpc::payload::to_vec)).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use eventlog_server::client::{EventLogRemote, Identity, Options, Protocol, RpcOptions};
+//! use eventlog_server::model::PublicKey;
+//!
+//! // A real program keeps its signing key, and makes the identity from it again.
+//! let alice = Identity::generate(PublicKey::new("alice")?);
+//! let rpc = RpcOptions { identities: vec![alice], store: None };
+//! let options = Options { protocol: Protocol::Rpc(rpc), ..Options::default() };
+//! let remote = EventLogRemote::connect("ws://127.0.0.1:7420/rpc", options).await?;
+//! # Ok(()) }
+//! ```
 //!
 //! # When the connection breaks
 //!

@@ -5,4 +5,5 @@ mod command_line;
 mod descriptors;
 mod durability;
 mod process;
+mod rpc;
 mod tour;

@@ -1,13 +1,36 @@
 //! Payloads as people write and read them.
 //!
-//! Clients keep payloads as msgpack with named fields, so JSON becomes that on the way in, and on the way out whatever
-//! is msgpack as a whole becomes JSON again. Leaves out: what other codecs write; it is shown as bytes.
+//! Clients of the msgpack protocol keep payloads as msgpack with named fields, so JSON becomes that on the way in, and on
+//! the way out whatever is msgpack as a whole becomes JSON again. Those of the RPC protocol keep `SchemaBinary`, of which
+//! the library makes what it can. Leaves out: what other codecs write; it is shown as bytes.
 
 mod decode;
 mod encode;
 
-pub(super) use decode::to_json;
-pub(super) use encode::from_json;
+use eventlog_server::protocol::rpc::payload::json::infer;
+use serde_json::Value;
+
+pub(super) use decode::{Decoded, to_json};
+use encode::from_json;
+
+/// What JSON becomes on its way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Codec {
+    /// msgpack with named fields.
+    Msgpack,
+    /// What Effect's clients read, as far as JSON tells.
+    SchemaBinary,
+}
+
+impl Codec {
+    /// `json` as a payload.
+    pub(super) fn encode(self, json: Value) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Msgpack => from_json(json),
+            Self::SchemaBinary => infer(&json).map_err(|error| error.to_string()),
+        }
+    }
+}
 
 /// The greatest integer up to which a float holds every one.
 const FLOAT_INTEGER_MAX: u64 = (1 << 53) - 1;

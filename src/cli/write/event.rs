@@ -4,7 +4,7 @@ use eventlog_server::model::{EntryId, EntryRef};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::cli::payload::from_json;
+use crate::cli::payload::Codec;
 use crate::cli::text::parse_hex;
 
 /// An event to append.
@@ -40,8 +40,8 @@ pub(in crate::cli) enum EventError {
 }
 
 impl Event {
-    /// The event in `line`. What `tail --json` prints is one.
-    pub(super) fn parse(line: &str) -> Result<Self, EventError> {
+    /// The event in `line`, its payload in this form if it is JSON. What `tail --json` prints is one.
+    pub(super) fn parse(line: &str, codec: Codec) -> Result<Self, EventError> {
         // A list of the values would do for serde.
         if !line.trim_start().starts_with('{') {
             return Err(EventError::NoObject);
@@ -54,7 +54,7 @@ impl Event {
         // The bytes win: where both stand, the JSON is what people read of them.
         let payload = match (line.payload_hex, line.payload) {
             (Some(hex), _) => parse_hex(&hex).map_err(EventError::Hex)?,
-            (None, Some(json)) => encode(json)?,
+            (None, Some(json)) => codec.encode(json).map_err(EventError::Json)?,
             (None, None) => return Err(EventError::NoPayload),
         };
         let id = match line.id {
@@ -69,11 +69,6 @@ impl Event {
         let Self { id, tag, primary_key, payload } = self;
         EntryRef { id: *id, event: tag, primary_key, payload }
     }
-}
-
-/// JSON as a payload.
-pub(super) fn encode(json: Value) -> Result<Vec<u8>, EventError> {
-    from_json(json).map_err(EventError::Json)
 }
 
 #[derive(Deserialize)]
@@ -102,6 +97,10 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>
 mod tests {
     use super::*;
 
+    fn parse(line: &str) -> Result<Event, EventError> {
+        Event::parse(line, Codec::Msgpack)
+    }
+
     const ID: &str = "018bcfe5-6800-70e1-8101-010101010101";
 
     #[test]
@@ -115,13 +114,13 @@ mod tests {
             primary_key: "n1".to_owned(),
             payload: b"\x81\xa4text\xa2hi".to_vec(),
         };
-        assert_eq!(Event::parse(&line), Ok(expected));
+        assert_eq!(parse(&line), Ok(expected));
     }
 
     #[test]
     fn a_payload_is_json_or_bytes_and_bytes_win() {
         let payload = |fields: &str| {
-            Event::parse(&format!(r#"{{"event":"E",{fields}}}"#)).map(|event| event.payload)
+            parse(&format!(r#"{{"event":"E",{fields}}}"#)).map(|event| event.payload)
         };
         assert_eq!(payload(r#""payload":null"#), Ok(vec![0xc0]));
         assert_eq!(payload(r#""payloadHex":"00ff""#), Ok(vec![0, 255]));
@@ -132,10 +131,21 @@ mod tests {
     }
 
     #[test]
+    fn for_effect_clients_json_is_a_frame() {
+        let line = r#"{"event":"E","payload":{"key":"k1","value":"AA"}}"#;
+        let event = Event::parse(line, Codec::SchemaBinary).expect("an event");
+        assert_eq!((event.payload[0], event.payload[1], event.payload.len()), (17, 0x20, 18));
+        let mixed = Event::parse(r#"{"event":"E","payload":[1,"a"]}"#, Codec::SchemaBinary);
+        assert!(
+            matches!(&mixed, Err(EventError::Json(text)) if text.contains("array")),
+            "{mixed:?}"
+        );
+    }
+
+    #[test]
     fn fresh_ids_keep_the_order_of_the_lines() {
-        let ids: Vec<EntryId> = (0..100)
-            .map(|_| Event::parse(r#"{"event":"E","payload":1}"#).expect("an event").id)
-            .collect();
+        let ids: Vec<EntryId> =
+            (0..100).map(|_| parse(r#"{"event":"E","payload":1}"#).expect("an event").id).collect();
         assert!(ids.is_sorted());
     }
 
@@ -151,7 +161,7 @@ mod tests {
             (r#"{"event":"E","payload":1,"id":"1"}"#, "no UUID"),
             (r#"{"event":"E","payload":1} x"#, "trailing"),
         ] {
-            let error = Event::parse(line).expect_err(line).to_string();
+            let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(reason), "{line}: {error}");
         }
     }

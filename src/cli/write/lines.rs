@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::event::{Event, EventError};
+use crate::cli::payload::Codec;
 
 /// Lines read and not written yet.
 const AHEAD_MAX: usize = 1_024;
@@ -49,9 +50,10 @@ pub(super) struct Lines {
 impl Lines {
     /// Reads `input` on a thread of its own, which ends with the input, at the first wrong line, or when the result is
     /// dropped and another line comes.
-    pub(super) fn read(input: impl Read + Send + 'static) -> io::Result<Self> {
+    pub(super) fn read(input: impl Read + Send + 'static, codec: Codec) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(AHEAD_MAX);
-        thread::Builder::new().name("stdin".to_owned()).spawn(move || read_all(input, &sender))?;
+        let reading = move || read_all(input, codec, &sender);
+        thread::Builder::new().name("stdin".to_owned()).spawn(reading)?;
         Ok(Self { events })
     }
 
@@ -70,13 +72,15 @@ impl Lines {
     }
 }
 
-fn read_all(input: impl Read, events: &Sender<Result<Event, LineError>>) {
+fn read_all(input: impl Read, codec: Codec, events: &Sender<Result<Event, LineError>>) {
     let mut input = BufReader::new(input);
     for line in 1.. {
         let event = match read_line(&mut input, line) {
             Ok(None) => return,
             Ok(Some(text)) if text.trim().is_empty() => continue,
-            Ok(Some(text)) => Event::parse(&text).map_err(|cause| LineError::Wrong { line, cause }),
+            Ok(Some(text)) => {
+                Event::parse(&text, codec).map_err(|cause| LineError::Wrong { line, cause })
+            }
             Err(error) => Err(error),
         };
         let last = event.is_err();
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     async fn all(input: impl Read + Send + 'static) -> Vec<Result<String, String>> {
-        let mut lines = Lines::read(input).expect("a thread");
+        let mut lines = Lines::read(input, Codec::Msgpack).expect("a thread");
         let mut all = Vec::new();
         while let Some(line) = lines.next().await {
             all.push(line.map(|event| event.tag).map_err(|error| error.to_string()));

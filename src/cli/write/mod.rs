@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use self::event::{Event, EventError};
 use self::lines::{LineError, Lines};
-use super::address::{DEFAULT, ServerUrl};
-use super::connect::{Unconnected, connect, is_reader_gone, runtime};
+use super::connect::{is_reader_gone, runtime};
+use super::payload::Codec;
+use super::peer::{Peer, PeerError, Protocol};
 use super::text::parse_hex;
 
 /// A batch is closed when its records reach this size, so that batches of large payloads stay below message limits.
@@ -27,8 +28,8 @@ const BATCH_BYTES_TARGET: usize = 1 << 20;
 ///
 ///   {"event":"Note","primaryKey":"n1","payload":{"text":"hi"}}
 ///
-/// `payload` is JSON and sent as msgpack with named fields, as the clients' handlers read it; `payloadHex` is bytes as
-/// they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an event whose id the store has already is not appended
+/// `payload` is JSON and sent as the clients' handlers read it: as msgpack with named fields, or, with --protocol rpc, as
+/// `SchemaBinary` (see below); `payloadHex` is bytes as they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an event whose id the store has already is not appended
 /// again, and its sequence is the one it got then.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -39,22 +40,25 @@ Examples:
   eventlog-server write --key alice --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
   eventlog-server write --key alice --event Photo --primary-key p1 --payload-file photo.msgpack
   eventlog-server write --key alice < events.jsonl
-  eventlog-server tail --key alice --json | eventlog-server write --key copy --url ws://other:7420/eventlog"
+  eventlog-server tail --key alice --json | eventlog-server write --key copy --url ws://other:7420/eventlog
+  eventlog-server write --key alice --protocol rpc --identity alice.json --event Note --payload '{\"text\":\"hi\"}'
+
+SchemaBinary, which Effect's clients read, depends on the event's schema. JSON becomes what most schemas ask for: an object
+a Struct of required fields, a whole number an Int or Number, another one a Number, an array an Array of one kind of value,
+null in a field the null of a NullOr, null by itself no payload at all (Void). Optional fields, unions and records are
+written otherwise: send their bytes with --payload-file or --payload-hex. The server takes nothing else than SchemaBinary
+from --protocol rpc."
 )]
 pub(super) struct Args {
-    /// The server
-    #[arg(long, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
-    url: ServerUrl,
-    /// The public key to write with; which store it writes to is for the server's registry to say
-    #[arg(long)]
-    key: PublicKey,
+    #[command(flatten)]
+    peer: Peer,
     /// The event tag [without it: read JSON lines from standard input]
     #[arg(long, requires = "content", value_parser = parse_event)]
     event: Option<String>,
     /// What the event is about
     #[arg(long, requires = "event", default_value = "")]
     primary_key: String,
-    /// The payload as JSON, sent as msgpack with named fields
+    /// The payload as JSON, sent as msgpack with named fields, or as `SchemaBinary` with rpc
     #[arg(long, requires = "event", value_name = "JSON", value_parser = parse_json)]
     payload: Option<Value>,
     /// A file whose bytes are the payload
@@ -92,9 +96,9 @@ pub(super) enum WriteError {
     /// A line of the input is no event.
     #[error(transparent)]
     Line(#[from] LineError),
-    /// The server cannot be reached.
+    /// There is no connection.
     #[error(transparent)]
-    Connect(#[from] Unconnected),
+    Connect(#[from] PeerError),
     /// The server refused the batch, or its fate is unknown.
     #[error("{cause}{}", if cause.is_definite() { "" } else { UNKNOWN })]
     Remote {
@@ -114,22 +118,26 @@ pub(super) fn run(args: Args) -> Result<(), WriteError> {
 }
 
 async fn write(args: Args) -> Result<(), WriteError> {
-    let (url, key) = (args.url.clone(), args.key.clone());
-    let batch_max = args.batch as usize;
-    let single = single_event(args)?;
-    let remote = connect(&url).await?;
+    let Args { peer, batch, .. } = &args;
+    let (key, batch_max) = (peer.key(), *batch as usize);
+    let codec = match peer.protocol() {
+        Protocol::Msgpack => Codec::Msgpack,
+        Protocol::Rpc => Codec::SchemaBinary,
+    };
+    let single = single_event(&args, codec)?;
+    let remote = peer.connect().await?;
     if let Some(event) = single {
         let batch = Batch::from_entries([event.as_ref()]);
-        return append(&remote, &key, batch).await.map(drop);
+        return append(&remote, key, batch).await.map(drop);
     }
     if io::stdin().is_terminal() {
         eprintln!("reading events, a JSON object a line; Ctrl-D ends");
     }
-    let mut lines = Lines::read(io::stdin())?;
+    let mut lines = Lines::read(io::stdin(), codec)?;
     loop {
         let (batch, end) = next_batch(&mut lines, batch_max).await;
         // What stands before a wrong line is written, as it would be if that line came a moment later.
-        if !batch.is_empty() && append(&remote, &key, batch).await? == Reader::Gone {
+        if !batch.is_empty() && append(&remote, key, batch).await? == Reader::Gone {
             return Ok(());
         }
         match end {
@@ -141,19 +149,19 @@ async fn write(args: Args) -> Result<(), WriteError> {
 }
 
 /// The event of the flags, if they have one.
-fn single_event(args: Args) -> Result<Option<Event>, WriteError> {
-    let Some(tag) = args.event else { return Ok(None) };
-    let payload = match (args.payload, args.payload_file, args.payload_hex) {
-        (Some(json), _, _) => event::encode(json)?,
+fn single_event(args: &Args, codec: Codec) -> Result<Option<Event>, WriteError> {
+    let Some(tag) = args.event.clone() else { return Ok(None) };
+    let payload = match (&args.payload, &args.payload_file, &args.payload_hex) {
+        (Some(json), _, _) => codec.encode(json.clone()).map_err(EventError::Json)?,
         (_, Some(path), _) => {
-            std::fs::read(&path).map_err(|cause| WriteError::File { path, cause })?
+            std::fs::read(path).map_err(|cause| WriteError::File { path: path.clone(), cause })?
         }
-        (_, _, Some(Bytes(bytes))) => bytes,
+        (_, _, Some(Bytes(bytes))) => bytes.clone(),
         // The group of arguments requires one of them.
         (None, None, None) => Vec::new(),
     };
     let id = args.id.unwrap_or_else(EntryId::now);
-    Ok(Some(Event { id, tag, primary_key: args.primary_key, payload }))
+    Ok(Some(Event { id, tag, primary_key: args.primary_key.clone(), payload }))
 }
 
 /// Why a batch ends.

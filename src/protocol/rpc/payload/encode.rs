@@ -89,6 +89,10 @@ impl<'a> Serializer<'a> {
         self
     }
 
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Writes what goes before a value that has a window. `member` is its kind in a union; `None` for what is a union
     /// itself.
     pub(super) fn open(self, member: Option<u8>) -> Result<Opened<'a>, PayloadError> {

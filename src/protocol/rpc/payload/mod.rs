@@ -27,6 +27,7 @@ mod array;
 mod decode;
 mod encode;
 mod fields;
+pub mod json;
 mod number;
 mod record;
 mod variant;

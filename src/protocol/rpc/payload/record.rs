@@ -67,16 +67,22 @@ impl<'a> Compound<'a> {
         Self::new(opened, Form::Record { start: None, is_row, is_doubled, key: None })
     }
 
-    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), PayloadError> {
+    /// Writes the field of this name.
+    pub(super) fn field_at(&mut self, name: &str) -> Serializer<'_> {
         let id = field_id(name);
         let place = match self.form {
             Form::Row => Place::Cell(id),
             _ => Place::Field(id),
         };
-        value.serialize(Serializer::at(self.opened.out, place))
+        Serializer::at(self.opened.out, place)
     }
 
-    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
+    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), PayloadError> {
+        value.serialize(self.field_at(name))
+    }
+
+    /// Writes the next element.
+    pub(super) fn next_element(&mut self) -> Serializer<'_> {
         let (place, style) = match &mut self.form {
             Form::Array { count, is_doubled, style, .. } => {
                 *count += 1;
@@ -84,7 +90,11 @@ impl<'a> Compound<'a> {
             }
             _ => (Place::Slot, Style::Plain),
         };
-        value.serialize(Serializer::at(self.opened.out, place).with_style(style))
+        Serializer::at(self.opened.out, place).with_style(style)
+    }
+
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
+        value.serialize(self.next_element())
     }
 
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), PayloadError> {
@@ -109,7 +119,7 @@ impl<'a> Compound<'a> {
         value.serialize(Serializer::at(out, place))
     }
 
-    fn finish(self) {
+    pub(super) fn finish(self) {
         let out = &mut *self.opened.out;
         match self.form {
             Form::Array { start, count, .. } => insert_uvarint(out, start, count),

@@ -1,0 +1,94 @@
+//! Which server a command talks to, as whom, and in which protocol: the arguments that `write` and `tail` share.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use clap::error::ErrorKind;
+use eventlog_server::client::{self, EventLogRemote, Options, RpcOptions};
+use eventlog_server::model::{PublicKey, StoreId};
+
+use super::address::{DEFAULT, ServerUrl};
+use super::connect::{Unconnected, connect};
+use super::identity::{IdentityError, load_or_create};
+
+/// How a client and the server understand each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Protocol {
+    /// The msgpack protocol, at /eventlog
+    Msgpack,
+    /// The RPC protocol of Effect 4.1's event log, at /rpc: the key is proved with --identity, and payloads are
+    /// `SchemaBinary`
+    Rpc,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Peer {
+    /// The server
+    #[arg(long, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
+    url: ServerUrl,
+    /// The public key; which store it has is for the server's registry to say
+    #[arg(long)]
+    key: PublicKey,
+    /// What to speak with the server [default: rpc if the address ends in /rpc, else msgpack]
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// With rpc: the file with the key's identity, created when it is first used
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// With rpc: insist on this store, by name [default: the one that the key has]
+    #[arg(long, value_name = "NAME")]
+    store: Option<StoreId>,
+}
+
+/// There is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerError {
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Unconnected(#[from] Unconnected),
+    /// The key cannot be proved.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl Peer {
+    pub(super) const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// What was asked for, or else what the address says.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.unwrap_or(self.url.protocol())
+    }
+
+    /// Connects once. Later losses of the connection mend themselves. Ends the process if the arguments contradict each
+    /// other.
+    pub(super) async fn connect(&self) -> Result<EventLogRemote, PeerError> {
+        let options = Options { protocol: self.spoken()?, ..Options::default() };
+        Ok(connect(&self.url.of(self.protocol()), options).await?)
+    }
+
+    fn spoken(&self) -> Result<client::Protocol, PeerError> {
+        match (self.protocol(), &self.identity, &self.store) {
+            (Protocol::Msgpack, None, None) => Ok(client::Protocol::Msgpack),
+            (Protocol::Msgpack, ..) => wrong(
+                ErrorKind::ArgumentConflict,
+                "--identity and --store need --protocol rpc: in the msgpack protocol there is nothing to prove",
+            ),
+            (Protocol::Rpc, None, _) => wrong(
+                ErrorKind::MissingRequiredArgument,
+                "--protocol rpc needs --identity FILE, with which the key is proved; the file is created if it is not \
+                 there",
+            ),
+            (Protocol::Rpc, Some(file), store) => {
+                let identities = vec![load_or_create(file, &self.key)?];
+                Ok(client::Protocol::Rpc(RpcOptions { identities, store: store.clone() }))
+            }
+        }
+    }
+}
+
+/// The command line is wrong, in a way that its definition cannot say.
+fn wrong(kind: ErrorKind, message: &str) -> ! {
+    clap::Error::raw(kind, format!("{message}\n")).exit()
+}
