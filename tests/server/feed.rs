@@ -1,6 +1,7 @@
 //! Feeds and acks beyond the specification's cases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use eventlog_server::client::{EventLogRemote, Options};
@@ -102,7 +103,9 @@ async fn an_entry_that_fills_a_message_is_served_and_a_larger_one_closes_the_con
     assert_eq!(writer.close_code().await, Some(1009));
     let remote = EventLogRemote::connect(&server.url(), Options::default()).await;
     let mut changes = remote.expect("a connection").changes(&key("bob"), Sequence::ZERO);
-    let change = changes.next().await.expect("it goes on").expect("an entry");
+    // A client that could not take it would connect again for ever.
+    let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
+    let change = change.expect("in time").expect("it goes on").expect("an entry");
     assert!(change.entry == largest, "the client's stream");
     assert!(reader.next_joined_entries(1).await == [(1, largest)], "as it is sent");
 }
