@@ -57,6 +57,37 @@ fn a_server_that_has_a_history_is_measured_as_well() {
 }
 
 #[test]
+fn each_scenario_measures_the_rpc_protocol_too() {
+    let directory = tempdir().expect("a directory");
+    let server = Process::serve_dev(&directory.path().join("data"));
+    let url = server.url.replace("/eventlog", "/rpc");
+    for (scenario, told) in [
+        (&["write", "--count", "500"][..], "/acknowledged/entries_per_second"),
+        // A batch above 512,000 bytes.
+        (
+            &["ingest", "--count", "6000", "--batch", "3000", "--payload", "200"],
+            "/acknowledged/messages_per_second",
+        ),
+        (&["write", "--count", "200", "--resend"], "/acknowledged/entries_per_second"),
+        // Arrays above 512,000 bytes.
+        (
+            &["catch-up", "--count", "6", "--batch", "1", "--payload", "600000"],
+            "/round_1/entries_per_second",
+        ),
+        (&["catch-up", "--count", "3000", "--readers", "2"], "/round_1/entries_per_second"),
+        (
+            &["fan-out", "--subscribers", "9", "--connections", "3", "--duration", "0.3"],
+            "/delivered/latency/p99.9",
+        ),
+        (&["idle", "--connections", "30", "--duration", "0.1"], "/open_seconds"),
+    ] {
+        let target = ["--json", "--url", &url];
+        let figures = figures(run(&[&["bench"], scenario, &target].concat()));
+        assert!(number(&figures, told) >= 0.0);
+    }
+}
+
+#[test]
 fn a_rate_that_cannot_be_reached_shows_in_the_latency() {
     // One write at a time cannot be answered a million times a second, so nearly all are late or never sent.
     let load = ["--connections", "1", "--in-flight", "1", "--rate", "1000000"];

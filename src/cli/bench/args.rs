@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-/// Measure a server that speaks the protocol, and check what it answers.
+use crate::cli::peer::Protocol;
+
+/// Measure a server, in either protocol, and check what it answers.
 ///
 /// Without --url it starts a server of its own in a temporary directory, and measures floors beside it: what the disk,
 /// a bare echo server and the storage do by themselves.
@@ -17,6 +19,7 @@ Examples:
   eventlog-server bench write --connections 1 --in-flight 1 --floors sync
   eventlog-server bench write --rate 10000 --duration 60
   eventlog-server bench fan-out --subscribers 1000 --json
+  eventlog-server bench write --protocol rpc --url ws://127.0.0.1:7420/rpc
   eventlog-server bench idle --url ws://127.0.0.1:7420/eventlog --pid $(pidof eventlog-server)
 
 It exits with 1 if an answer was wrong or missing. With --rate, a write that is answered late or never sent counts from
@@ -50,6 +53,9 @@ pub(super) struct TargetArgs {
     /// The server to measure, such as `ws://127.0.0.1:7420/eventlog`. Without it one is started in a temporary directory.
     #[arg(long)]
     pub(super) url: Option<String>,
+    /// What to speak with it [default: rpc if the URL ends in /rpc, else msgpack]. With rpc every key proves itself first.
+    #[arg(long, value_enum)]
+    pub(super) protocol: Option<Protocol>,
     /// Token of the server's admin API, which keys are assigned to stores with. Without it the server has to know the
     /// keys, or run with --dev.
     #[arg(long, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
@@ -89,6 +95,13 @@ pub(super) enum FloorArg {
 }
 
 impl TargetArgs {
+    /// What was asked for, or else what the URL says.
+    pub(super) fn protocol(&self) -> Protocol {
+        let is_rpc =
+            self.url.as_ref().is_some_and(|url| url.trim_end_matches('/').ends_with("/rpc"));
+        self.protocol.unwrap_or(if is_rpc { Protocol::Rpc } else { Protocol::Msgpack })
+    }
+
     /// Whether `floor` is to be measured.
     pub(super) fn measures(&self, floor: FloorArg) -> bool {
         match &self.floors {

@@ -12,7 +12,6 @@ use super::floors::Floors;
 use super::load::{self, Load, Record};
 use super::process::Usage;
 use super::report::{Report, grouped, human};
-use super::socket::Socket;
 use super::target::Target;
 use super::template::EntryShape;
 use super::write::{INGEST, assigned_keys};
@@ -125,9 +124,10 @@ async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Resul
 /// Reads all of it with `key` on a connection of its own.
 async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
     let Filled { target, first, last, .. } = filled;
-    let mut socket = Socket::connect(target.addr, &target.path).await?;
+    let mut socket = target.connect(&[key]).await?;
     let started = Instant::now();
-    let mut feeds = Feeds::subscribe(&mut socket, std::iter::once(key.clone()), *first);
+    let mut feeds =
+        Feeds::subscribe(target.protocol, &mut socket, std::iter::once(key.clone()), *first);
     std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
     let none = Duration::ZERO;
     let mut reading = Reading { first: none, all: none, bytes: 0, messages: 0, id_sum: 0 };
@@ -141,6 +141,8 @@ async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
                 reading.id_sum = reading.id_sum.wrapping_add(id);
             })?;
         }
+        feeds.acknowledge(&mut socket);
+        std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
         if reading.first.is_zero() && feeds.reached() >= first.get() {
             reading.first = started.elapsed();
         }

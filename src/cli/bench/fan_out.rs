@@ -112,8 +112,8 @@ impl Subscriber {
         keys: &[PublicKey],
         first: Sequence,
     ) -> io::Result<Self> {
-        let mut socket = Socket::connect(target.addr, &target.path).await?;
-        let feeds = Feeds::subscribe(&mut socket, keys.iter().cloned(), first);
+        let mut socket = target.connect(&keys.iter().collect::<Vec<_>>()).await?;
+        let feeds = Feeds::subscribe(target.protocol, &mut socket, keys.iter().cloned(), first);
         Ok(Self { writing, socket, feeds, reached: Rc::default() })
     }
 
@@ -125,11 +125,13 @@ impl Subscriber {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let _ = self.socket.poll_write(cx)?;
-        while self.socket.poll_read(cx)?.is_ready() {
+        loop {
+            let _ = self.socket.poll_write(cx)?;
+            if self.socket.poll_read(cx)?.is_pending() {
+                return Poll::Pending;
+            }
             self.receive()?;
         }
-        Poll::Pending
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -151,6 +153,7 @@ impl Subscriber {
             same.record(&self.writing, now);
             figures.deliveries.count(1, entries);
         }
+        self.feeds.acknowledge(&mut self.socket);
         self.reached.set(self.feeds.reached());
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use eventlog_server::model::{PublicKey, Sequence};
 use eventlog_server::protocol::msgpack::encode_ping;
+use eventlog_server::protocol::rpc::Envelope;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
@@ -18,6 +19,7 @@ use super::progress::Progress;
 use super::report::{Report, grouped, human};
 use super::socket::Socket;
 use super::target::Target;
+use crate::cli::peer::Protocol;
 
 /// So many connections are opened at a time.
 const OPENING: usize = 64;
@@ -25,6 +27,7 @@ const OPENING: usize = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 struct Idle {
+    protocol: Protocol,
     socket: Socket,
     feeds: Feeds,
     pings: u64,
@@ -90,9 +93,11 @@ async fn ping_all(idle: &mut [Idle]) -> io::Result<()> {
 
 impl Idle {
     async fn open(target: &Target, key: &PublicKey) -> io::Result<Self> {
-        let mut socket = Socket::connect(target.addr, &target.path).await?;
-        let feeds = Feeds::subscribe(&mut socket, std::iter::once(key.clone()), Sequence::FIRST);
-        let mut idle = Self { socket, feeds, pings: 0 };
+        let protocol = target.protocol;
+        let mut socket = target.connect(&[key]).await?;
+        let feeds =
+            Feeds::subscribe(protocol, &mut socket, std::iter::once(key.clone()), Sequence::FIRST);
+        let mut idle = Self { protocol, socket, feeds, pings: 0 };
         // Its answer says that the subscription was taken in.
         idle.ping().await?;
         idle.pong().await?;
@@ -101,8 +106,14 @@ impl Idle {
 
     async fn ping(&mut self) -> io::Result<()> {
         self.pings += 1;
-        let mut ping = BytesMut::new();
-        encode_ping(&mut ping, self.pings);
+        let ping = match self.protocol {
+            Protocol::Msgpack => {
+                let mut ping = BytesMut::new();
+                encode_ping(&mut ping, self.pings);
+                ping.freeze()
+            }
+            Protocol::Rpc => Envelope::Ping.encode(),
+        };
         self.socket.push(ping.len(), |out| out.extend_from_slice(&ping));
         std::future::poll_fn(|cx| self.socket.poll_write(cx)).await
     }
@@ -113,6 +124,8 @@ impl Idle {
             while let Some(message) = self.socket.next_message()? {
                 self.feeds.take(message, &mut |_| ())?;
             }
+            self.feeds.acknowledge(&mut self.socket);
+            std::future::poll_fn(|cx| self.socket.poll_write(cx)).await?;
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use super::figures::{Counts, Figures, Phase};
 use super::process::Usage;
 use super::progress::Progress;
 use super::seen::Seen;
-use super::socket::Socket;
 use super::target::Target;
 use super::template::{EntryShape, Template};
 use super::writer::{Pace, Sent, Source, Writer, WriterOptions, Writing};
@@ -129,7 +128,6 @@ pub(super) async fn open_writers(
     };
     let mut writers = Vec::new();
     for number in 0..load.connections {
-        let socket = Socket::connect(target.addr, &target.path).await?;
         let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
         let own: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
         let source = match &record {
@@ -137,7 +135,9 @@ pub(super) async fn open_writers(
             Record::Keep => Source::Recorded(load.batches(number).unwrap_or(0)),
             Record::Again(_) => Source::Again(again.next().unwrap_or_default()),
         };
-        let template = Template::new(&own[0].0, load.shape);
+        let proved: Vec<&PublicKey> = own.iter().map(|(key, _)| key).collect();
+        let socket = target.connect(&proved).await?;
+        let template = Template::new(target.protocol, &own[0].0, load.shape);
         let options = WriterOptions {
             number,
             keys: own,

@@ -1,7 +1,9 @@
-//! What servers send, read in place.
+//! What servers send, read in place; in the msgpack protocol, and, through [`rpc`](super::rpc), in the other one.
 //!
 //! The answers that come by the million, acks and feeds, are read without an allocation as this server writes them. In
 //! any other form they are decoded in full and brought into that form first, which is slower.
+
+use std::io;
 
 use bytes::{Bytes, BytesMut};
 use eventlog_server::model::EntryId;
@@ -10,26 +12,46 @@ use eventlog_server::protocol::msgpack::{
     encode_remote_entries,
 };
 
+use super::rpc;
+use crate::cli::peer::Protocol;
+
 /// A message of a server.
 pub(super) enum Message<'a> {
     /// Answers the write with this id.
     Ack(u64, Sequences<'a>),
     /// Entries of the feed that was asked for with this key.
     Changes(&'a str, Elements<'a>),
-    /// Anything else.
+    /// The write with this id was refused, in the RPC protocol.
+    Refused(u64, String),
+    /// Anything else in the msgpack protocol.
     Other(Response),
+    /// Anything else in the RPC protocol.
+    Nothing,
 }
 
 /// The sequences of an ack, in slot order.
 #[derive(Clone)]
-pub(super) struct Sequences<'a> {
-    rest: &'a [u8],
-    count: usize,
+pub(super) enum Sequences<'a> {
+    /// Where they lie.
+    Lying { rest: &'a [u8], count: usize },
+    /// Taken out from among the ids of their entries, of which this is the sum.
+    Taken { sequences: std::vec::IntoIter<u64>, id_sum: u128 },
 }
 
 impl Sequences<'_> {
-    pub(super) const fn len(&self) -> usize {
-        self.count
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Lying { count, .. } => *count,
+            Self::Taken { sequences, .. } => sequences.len(),
+        }
+    }
+
+    /// The sum of the entries' ids, if the ack names them.
+    pub(super) const fn id_sum(&self) -> Option<u128> {
+        match self {
+            Self::Lying { .. } => None,
+            Self::Taken { id_sum, .. } => Some(*id_sum),
+        }
     }
 }
 
@@ -37,8 +59,13 @@ impl Iterator for Sequences<'_> {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        self.count = self.count.checked_sub(1)?;
-        take_natural(&mut self.rest)
+        match self {
+            Self::Lying { rest, count } => {
+                *count = count.checked_sub(1)?;
+                take_natural(rest)
+            }
+            Self::Taken { sequences, .. } => sequences.next(),
+        }
     }
 }
 
@@ -71,14 +98,26 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// Reads messages one after the other.
-#[derive(Default)]
 pub(super) struct Messages {
+    protocol: Protocol,
     /// The last message that came in another form.
     normal: BytesMut,
 }
 
 impl Messages {
-    pub(super) fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<Message<'a>, ResponseError> {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self { protocol, normal: BytesMut::new() }
+    }
+
+    /// Of the RPC protocol it reads answers to writes; feeds are read by [`Feeds`](super::feed::Feeds).
+    pub(super) fn read<'a>(&'a mut self, message: &'a [u8]) -> io::Result<Message<'a>> {
+        match self.protocol {
+            Protocol::Msgpack => self.read_msgpack(message).map_err(io::Error::other),
+            Protocol::Rpc => rpc::read(message),
+        }
+    }
+
+    fn read_msgpack<'a>(&'a mut self, message: &'a [u8]) -> Result<Message<'a>, ResponseError> {
         if let Some(known) = read_known(message) {
             return Ok(known);
         }
@@ -110,7 +149,7 @@ fn read_known(message: &[u8]) -> Option<Message<'_>> {
         let id = take_natural(&mut rest)?;
         take_literal(&mut rest, b"\xafsequenceNumbers")?;
         let count = take_array(&mut rest)?;
-        let sequences = Sequences { rest, count };
+        let sequences = Sequences::Lying { rest, count };
         (sequences.clone().count() == count).then_some(Message::Ack(id, sequences))
     } else {
         take_literal(&mut rest, b"\x83\xa4_tag\xa7Changes\xa9publicKey")?;
@@ -255,7 +294,7 @@ mod tests {
         // As JavaScript writes it: the length of the map in 16 bits.
         let theirs = [b"\xde\x00\x03", &ours[1..]].concat();
         assert!(read_known(&theirs).is_none());
-        let mut messages = Messages::default();
+        let mut messages = Messages::new(Protocol::Msgpack);
         let Ok(Message::Changes(_, elements)) = messages.read(&theirs) else { panic!("not read") };
         assert!(elements.map(|e| (e.sequence, e.id)).eq((5..).zip(ids)));
 

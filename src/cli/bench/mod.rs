@@ -1,4 +1,4 @@
-//! `eventlog-server bench`: measures any server that speaks the protocol.
+//! `eventlog-server bench`: measures any server that speaks one of the two protocols.
 //!
 //! Keeps: what is measured is checked as well, acks against what was written and feeds against their order; the
 //! generator runs on one thread, since the server has to share the machine with it. Leaves out: `wss://`.
@@ -18,6 +18,7 @@ mod message;
 mod process;
 mod progress;
 mod report;
+mod rpc;
 mod seen;
 mod socket;
 mod target;

@@ -11,6 +11,10 @@ use tempfile::TempDir;
 
 use super::args::TargetArgs;
 use super::http;
+use super::rpc;
+use super::socket::Socket;
+use crate::cli::address::path;
+use crate::cli::peer::Protocol;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Keys are assigned so many at a time.
@@ -20,6 +24,7 @@ const ASSIGN_THREADS: usize = 8;
 pub(super) struct Target {
     pub(super) addr: SocketAddr,
     pub(super) path: String,
+    pub(super) protocol: Protocol,
     admin_token: Option<String>,
     /// Its process, if that is known.
     pub(super) pid: Option<u32>,
@@ -43,8 +48,10 @@ impl Target {
     /// The server that `args` name, or a fresh one.
     pub(super) fn open(args: &TargetArgs) -> io::Result<Self> {
         let Some(url) = &args.url else { return Self::start(args) };
-        let (addr, path) = parse_url(url)?;
-        Ok(Self { addr, path, admin_token: args.admin_token.clone(), pid: args.pid, own: None })
+        let protocol = args.protocol();
+        let (addr, path) = parse_url(url, protocol)?;
+        let admin_token = args.admin_token.clone();
+        Ok(Self { addr, path, protocol, admin_token, pid: args.pid, own: None })
     }
 
     fn start(args: &TargetArgs) -> io::Result<Self> {
@@ -77,8 +84,9 @@ impl Target {
         let pid = Some(child.id());
         let mut own = OwnServer { child, directory };
         wait_until_ready(addr, &mut own.child)?;
-        let path = "/eventlog".to_owned();
-        Ok(Self { addr, path, admin_token: Some(token), pid, own: Some(own) })
+        let protocol = args.protocol();
+        let path = path(protocol).to_owned();
+        Ok(Self { addr, path, protocol, admin_token: Some(token), pid, own: Some(own) })
     }
 
     /// A bare echo server as a child process.
@@ -92,7 +100,17 @@ impl Target {
         let pid = Some(child.id());
         let mut own = OwnServer { child, directory };
         wait_until_ready(addr, &mut own.child)?;
-        Ok(Self { addr, path: "/eventlog".to_owned(), admin_token: None, pid, own: Some(own) })
+        let (path, protocol) = ("/eventlog".to_owned(), Protocol::Msgpack);
+        Ok(Self { addr, path, protocol, admin_token: None, pid, own: Some(own) })
+    }
+
+    /// A connection on which requests for `keys` may be made.
+    pub(super) async fn connect(&self, keys: &[&PublicKey]) -> io::Result<Socket> {
+        let mut socket = Socket::connect(self.addr, &self.path).await?;
+        if self.protocol == Protocol::Rpc {
+            rpc::prove(&mut socket, keys).await?;
+        }
+        Ok(socket)
     }
 
     /// Where its own server keeps its data; `None` for one that ran already.
@@ -133,14 +151,14 @@ impl Target {
     }
 }
 
-fn parse_url(url: &str) -> io::Result<(SocketAddr, String)> {
+fn parse_url(url: &str, protocol: Protocol) -> io::Result<(SocketAddr, String)> {
     let invalid =
         |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {what}"));
     let rest =
         url.strip_prefix("ws://").ok_or_else(|| invalid("the URL has to begin with ws://"))?;
     let (authority, path) = match rest.find('/') {
         Some(at) => (&rest[..at], rest[at..].to_owned()),
-        None => (rest, "/eventlog".to_owned()),
+        None => (rest, path(protocol).to_owned()),
     };
     let with_port =
         if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };

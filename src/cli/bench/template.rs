@@ -6,7 +6,9 @@ use eventlog_server::model::{Batch, EntryId, EntryRef, PublicKey};
 use eventlog_server::protocol::chunk::split;
 use eventlog_server::protocol::msgpack::{encode_chunk, encode_write};
 
+use super::rpc;
 use super::socket::Socket;
+use crate::cli::peer::Protocol;
 
 /// Request ids start here, so that they all have one width on the wire.
 pub(super) const REQUEST_MIN: u32 = 0x1_0000;
@@ -22,37 +24,72 @@ pub(super) struct EntryShape {
 
 /// An encoded write with the places where one differs from the next.
 pub(super) struct Template {
+    protocol: Protocol,
     body: Vec<u8>,
     request_at: usize,
     key_at: usize,
     key_len: usize,
     ids_at: Vec<usize>,
-    /// From an entry's id to its payload.
-    payload_after_id: usize,
+    /// Where payloads have room for a time; none if they are too short.
+    stamps_at: Vec<usize>,
     chunked: u64,
 }
 
+const STAMP_BYTES: usize = 8;
+
 impl Template {
     /// A write with `key`, or with any other of the same length.
-    pub(super) fn new(key: &PublicKey, shape: EntryShape) -> Self {
+    pub(super) fn new(protocol: Protocol, key: &PublicKey, shape: EntryShape) -> Self {
+        match protocol {
+            Protocol::Msgpack => Self::msgpack(key, shape),
+            Protocol::Rpc => Self::rpc(key, shape),
+        }
+    }
+
+    fn msgpack(key: &PublicKey, shape: EntryShape) -> Self {
         let payload = random_bytes(shape.payload);
         let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
         let batch = Batch::from_entries(entries(&ids, &payload));
         let mut body = BytesMut::new();
         encode_write(&mut body, key, REQUEST_MIN.into(), &batch);
         let body = body.to_vec();
-        let mut at = 0;
-        let mut find = |part: &[u8]| {
-            at += body[at..].windows(part.len()).position(|bytes| bytes == part).unwrap_or(0);
-            at
+        let (key_at, request_at, ids_at) = {
+            let mut find = finder(&body);
+            let key_at = find(key.as_str().as_bytes());
+            let request_at = find(&REQUEST_MIN.to_be_bytes());
+            let ids_at: Vec<usize> = ids.iter().map(|id| find(id.as_bytes())).collect();
+            (key_at, request_at, ids_at)
         };
-        let key_at = find(key.as_str().as_bytes());
-        let request_at = find(&REQUEST_MIN.to_be_bytes());
-        let ids_at: Vec<usize> = ids.iter().map(|id| find(id.as_bytes())).collect();
         let last = ids_at.last().copied().unwrap_or(0);
         let payload_after_id = body.len() - shape.payload - last;
-        let key_len = key.as_str().len();
-        Self { body, request_at, key_at, key_len, ids_at, payload_after_id, chunked: 0 }
+        let stamped = if shape.payload < STAMP_BYTES { &[][..] } else { &ids_at[..] };
+        let stamps_at = stamped.iter().map(|at| at + payload_after_id).collect();
+        let (protocol, key_len) = (Protocol::Msgpack, key.as_str().len());
+        Self { protocol, body, request_at, key_at, key_len, ids_at, stamps_at, chunked: 0 }
+    }
+
+    /// In this protocol the entries come first, each with its payload before its id.
+    fn rpc(key: &PublicKey, shape: EntryShape) -> Self {
+        let payload = rpc::payload(&random_bytes(shape.payload));
+        let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
+        let batch = Batch::from_entries(entries(&ids, &payload));
+        let body = rpc::encode_write(key, REQUEST_MIN, &batch).to_vec();
+        let (payloads_at, ids_at, key_at, request_at) = {
+            let mut find = finder(&body);
+            let places = ids.iter().map(|id| (find(&payload), find(id.as_bytes())));
+            let (payloads_at, ids_at): (Vec<usize>, Vec<usize>) = places.unzip();
+            let key_at = find(key.as_str().as_bytes());
+            (payloads_at, ids_at, key_at, find(&rpc::request_number(REQUEST_MIN)))
+        };
+        let has_room = payload.len() >= rpc::PAYLOAD_HEADER_BYTES + STAMP_BYTES;
+        let stamped = if has_room { payloads_at } else { Vec::new() };
+        let stamps_at = stamped.iter().map(|at| at + rpc::PAYLOAD_HEADER_BYTES).collect();
+        let (protocol, key_len) = (Protocol::Rpc, key.as_str().len());
+        Self { protocol, body, request_at, key_at, key_len, ids_at, stamps_at, chunked: 0 }
+    }
+
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Number of entries.
@@ -61,7 +98,13 @@ impl Template {
     }
 
     pub(super) fn set_request(&mut self, request: u32) {
-        self.body[self.request_at..][..4].copy_from_slice(&request.to_be_bytes());
+        let place = &mut self.body[self.request_at..];
+        match self.protocol {
+            Protocol::Msgpack => place[..4].copy_from_slice(&request.to_be_bytes()),
+            Protocol::Rpc => {
+                place[..rpc::NUMBER_BYTES].copy_from_slice(&rpc::request_number(request));
+            }
+        }
     }
 
     /// `key` is as long as the first one was.
@@ -78,11 +121,8 @@ impl Template {
 
     /// Puts a time into the first bytes of every payload that has room for it.
     pub(super) fn set_stamp(&mut self, nanos: u64) {
-        for at in &self.ids_at {
-            let payload = &mut self.body[at + self.payload_after_id..];
-            if let Some(stamp) = payload.first_chunk_mut() {
-                *stamp = nanos.to_be_bytes();
-            }
+        for at in &self.stamps_at {
+            self.body[*at..][..STAMP_BYTES].copy_from_slice(&nanos.to_be_bytes());
         }
     }
 
@@ -102,6 +142,13 @@ impl Template {
             return self.push_whole(socket);
         }
         let parts = split(self.body.len());
+        if self.protocol == Protocol::Rpc {
+            // A stream of bytes, which a frame may be cut anywhere in.
+            for range in parts {
+                socket.push(range.len(), |out| out.extend_from_slice(&self.body[range]));
+            }
+            return;
+        }
         let total = parts.len() as u64;
         for (index, range) in parts.enumerate() {
             let mut chunk = BytesMut::new();
@@ -109,6 +156,15 @@ impl Template {
             socket.push(chunk.len(), |out| out.extend_from_slice(&chunk));
         }
         self.chunked += 1;
+    }
+}
+
+/// Finds places one behind the other: each where its bytes first stand from the last one on.
+fn finder(body: &[u8]) -> impl FnMut(&[u8]) -> usize {
+    let mut at = 0;
+    move |part| {
+        at += body[at..].windows(part.len()).position(|bytes| bytes == part).unwrap_or(0);
+        at
     }
 }
 
@@ -185,6 +241,7 @@ mod tests {
     use bytes::Bytes;
     use eventlog_server::model::Limits;
     use eventlog_server::protocol::msgpack::{Request, WriteRequest, decode_request};
+    use eventlog_server::protocol::rpc::{Call, Envelope, WriteEntries};
 
     use super::*;
 
@@ -192,7 +249,7 @@ mod tests {
     fn a_patched_write_is_what_it_was_patched_to() {
         let (first, other) = (PublicKey::new("key-1").unwrap(), PublicKey::new("key-2").unwrap());
         let shape = EntryShape { batch: 3, payload: 20 };
-        let mut template = Template::new(&first, shape);
+        let mut template = Template::new(Protocol::Msgpack, &first, shape);
         let ids: Vec<EntryId> = IdSource::new().take(1_700_000_000_000, 3).iter().collect();
         template.set_key(&other);
         template.set_request(0xdead_beef);
@@ -209,6 +266,31 @@ mod tests {
         for entry in batch.iter() {
             assert_eq!(entry.payload.len(), 20);
             assert_eq!(entry.payload.first_chunk(), Some(&77_u64.to_be_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_patched_write_of_the_rpc_protocol_is_what_it_was_patched_to() {
+        let (first, other) = (PublicKey::new("key-1").unwrap(), PublicKey::new("key-2").unwrap());
+        let shape = EntryShape { batch: 3, payload: 20 };
+        let mut template = Template::new(Protocol::Rpc, &first, shape);
+        let ids: Vec<EntryId> = IdSource::new().take(1_700_000_000_000, 3).iter().collect();
+        template.set_key(&other);
+        template.set_request(0xdead_beef);
+        template.set_ids(ids.iter().copied());
+        template.set_stamp(77);
+        let Ok(Envelope::Request(request)) = rpc::envelope(&template.body) else { panic!("none") };
+        assert_eq!(request.id.as_bytes()[1..], rpc::request_number(0xdead_beef));
+        let Ok(Call::WriteSingle { data }) = Call::decode(request.tag, request.payload) else {
+            panic!("no write")
+        };
+        let write = WriteEntries::decode(data).unwrap();
+        assert_eq!(write.public_key, "key-2");
+        let batch = write.batch(&Limits::default()).unwrap();
+        assert!(batch.ids().eq(ids));
+        for entry in batch.iter() {
+            assert_eq!(entry.payload.len(), 20);
+            assert_eq!(entry.payload[4..].first_chunk(), Some(&77_u64.to_be_bytes()));
         }
     }
 

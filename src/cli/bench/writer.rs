@@ -122,7 +122,7 @@ impl Writer {
 
     /// Writes until the run stops, or there is no more to write, and everything is answered.
     pub(super) async fn run(mut self) -> io::Result<()> {
-        let mut messages = Messages::default();
+        let mut messages = Messages::new(self.template.protocol());
         std::future::poll_fn(|cx| self.poll(&mut messages, cx)).await?;
         self.count_unsent();
         self.writing.sent.borrow_mut()[self.options.number] = self.recorded;
@@ -234,7 +234,7 @@ impl Writer {
                 }
                 continue;
             }
-            match messages.read(message).map_err(io::Error::other)? {
+            match messages.read(message)? {
                 Message::Ack(id, sequences) => match in_flight.answered(id) {
                     Some(pending) => {
                         writing.acked(&pending, now, slots, sequences.clone());
@@ -252,11 +252,15 @@ impl Writer {
                     None => figures.fault("an ack for nothing in flight"),
                 },
                 Message::Changes(..) => figures.fault("entries without subscription"),
+                Message::Refused(id, reason) => {
+                    in_flight.answered(id);
+                    figures.fault(reason);
+                }
                 Message::Other(Response::Error { id, code, message, .. }) => {
                     id.and_then(|id| in_flight.answered(id));
                     figures.fault(format!("{code}: {message}"));
                 }
-                Message::Other(_) => {}
+                Message::Other(_) | Message::Nothing => {}
             }
         }
         Ok(())
@@ -290,6 +294,9 @@ impl Writing {
         self.id_sum.set(self.id_sum.get().wrapping_add(pending.id_sum));
         if sequences.len() != slots {
             self.figures.fault("an ack without a sequence for each slot");
+        }
+        if sequences.id_sum().is_some_and(|id_sum| id_sum != pending.id_sum) {
+            self.figures.fault("an ack of other entries");
         }
         let seen = &mut self.seen.borrow_mut()[pending.store];
         for sequence in sequences {
