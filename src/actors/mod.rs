@@ -13,5 +13,6 @@ pub(crate) mod inbox;
 pub(crate) mod metrics;
 pub(crate) mod registry;
 pub(crate) mod reply;
+pub(crate) mod resolved;
 pub(crate) mod session;
 pub(crate) mod store;

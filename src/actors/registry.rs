@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::prelude::*;
 use futures_util::FutureExt;
@@ -15,6 +14,7 @@ use tokio::sync::oneshot;
 use super::connections::Connections;
 use super::feed::Feed;
 use super::reply::{Reply, WriteFailure};
+use super::resolved::Resolved;
 use super::store::{FinishStore, StoreActor, StoreDeps, StoreHandle};
 use crate::core::store::{Acked, Write};
 use crate::core::validate::validate;
@@ -101,8 +101,7 @@ pub struct RegistryActor {
     pub(crate) deps: Arc<StoreDeps>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) connections: Arc<Connections>,
-    /// Counts removals: a resolution made before the last one must be made again.
-    pub(crate) removals: Arc<AtomicU64>,
+    pub(crate) resolved: Arc<Resolved>,
     /// Where stores run; at least one.
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) on_open: OnOpen,
@@ -115,12 +114,12 @@ impl RegistryActor {
         deps: Arc<StoreDeps>,
         limits: Arc<Limits>,
         connections: Arc<Connections>,
-        removals: Arc<AtomicU64>,
+        resolved: Arc<Resolved>,
         arbiters: Vec<ArbiterHandle>,
         on_open: OnOpen,
     ) -> Self {
         let stores = HashMap::new();
-        Self { registry, deps, limits, connections, removals, arbiters, on_open, stores }
+        Self { registry, deps, limits, connections, resolved, arbiters, on_open, stores }
     }
 
     /// The store, now or once it is open.
@@ -178,7 +177,7 @@ impl RegistryActor {
         let at = self.stores.len() % self.arbiters.len();
         let addr = StoreActor::start_in_arbiter(&self.arbiters[at], |_| actor);
         (self.on_open)(&feed);
-        StoreHandle { addr, feed }
+        StoreHandle::new(addr, feed)
     }
 
     /// Passivated stores leave the map in passing: a round over all, once their number has doubled.
@@ -234,8 +233,8 @@ impl Handler<Remove> for RegistryActor {
         let removed = guarded(async move { registry.remove(&key).await });
         Box::pin(removed.into_actor(self).map(move |removed, actor, _| {
             if removed.is_ok() {
-                // First the count, then the news: a session that hears of it resolves afresh.
-                actor.removals.fetch_add(1, Ordering::Release);
+                // First this, then the news: a session that hears of it resolves afresh.
+                actor.resolved.key_removed();
                 actor.connections.key_removed(&public_key);
             }
             removed

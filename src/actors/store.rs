@@ -5,7 +5,7 @@
 //! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -36,14 +36,52 @@ pub(crate) struct Append {
 #[rtype(result = "()")]
 pub(crate) struct FinishStore;
 
-/// How to reach an open store. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct StoreHandle {
+/// An open store: its actor, and its feed.
+pub(crate) struct Opened {
     pub(crate) addr: Addr<StoreActor>,
     pub(crate) feed: Arc<Feed>,
 }
 
+/// How to reach an open store. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct StoreHandle(Arc<Opened>);
+
+/// A [`StoreHandle`] that keeps nothing alive.
+pub(crate) struct WeakStoreHandle(Weak<Opened>);
+
+impl WeakStoreHandle {
+    pub(crate) fn upgrade(&self) -> Option<StoreHandle> {
+        self.0.upgrade().map(StoreHandle)
+    }
+
+    /// Whether it is this store, opened at the same time.
+    pub(crate) fn is(&self, store: &StoreHandle) -> bool {
+        self.0.as_ptr() == Arc::as_ptr(&store.0)
+    }
+}
+
+impl std::ops::Deref for StoreHandle {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        &self.0
+    }
+}
+
 impl StoreHandle {
+    pub(crate) fn new(addr: Addr<StoreActor>, feed: Arc<Feed>) -> Self {
+        Self(Arc::new(Opened { addr, feed }))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakStoreHandle {
+        WeakStoreHandle(Arc::downgrade(&self.0))
+    }
+
+    /// Whether both are the same store, opened at the same time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Sends writes to the store. If it was closed in the meantime they come back; it is to be opened again then.
     pub(crate) fn append(&self, writes: Vec<Write<Reply>>) -> Result<(), Vec<Write<Reply>>> {
         match self.feed.lease() {

@@ -155,14 +155,21 @@ impl<T> ConnectionCore<T> {
             let first = acked.fresh.first;
             sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
         }
-        let ack = (acked.slots.greatest(), ack);
-        match self.acks.iter_mut().find(|acks| acks.store == *store) {
-            Some(acks) => acks.waiting.push_back(ack),
-            None => {
-                let waiting = VecDeque::from([ack]);
-                self.acks.push(StoreAcks { store: store.clone(), waiting });
-            }
+        self.acks_of(store).push_back((acked.slots.greatest(), ack));
+    }
+
+    /// The waiting acks of `store`. Where those of another store have all been sent, these take over its place: a
+    /// connection with many stores searches among those that wait alone.
+    fn acks_of(&mut self, store: &StoreId) -> &mut VecDeque<(Sequence, T)> {
+        let same = self.acks.iter().position(|acks| acks.store == *store);
+        let at = same.or_else(|| self.acks.iter().position(|acks| acks.waiting.is_empty()));
+        let at = at.unwrap_or(self.acks.len());
+        if at == self.acks.len() {
+            self.acks.push(StoreAcks { store: store.clone(), waiting: VecDeque::new() });
+        } else if same.is_none() {
+            self.acks[at].store = store.clone();
         }
+        &mut self.acks[at].waiting
     }
 
     /// The next ack that may be sent, if there is one.

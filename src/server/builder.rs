@@ -1,7 +1,7 @@
 //! From services to a running server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use actix::{Actor, Addr};
 
@@ -12,6 +12,7 @@ use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::registry::{OnOpen, RegistryActor};
+use crate::actors::resolved::Resolved;
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
 use crate::model::Limits;
@@ -101,7 +102,7 @@ impl Builder {
         let metrics = Arc::new(Metrics::default());
         let limits = Arc::new(self.limits);
         let connections = Arc::new(Connections::new(limits.connections_max));
-        let removals = Arc::new(AtomicU64::new(0));
+        let resolved = Arc::new(Resolved::default());
         let deps = StoreDeps {
             storage: self.storage.clone(),
             metrics: metrics.clone(),
@@ -114,7 +115,7 @@ impl Builder {
             Arc::new(deps),
             limits.clone(),
             connections.clone(),
-            removals.clone(),
+            resolved.clone(),
             threads.arbiters().to_vec(),
             on_open,
         );
@@ -133,7 +134,7 @@ impl Builder {
             limits,
             connections,
             metrics,
-            removals,
+            resolved,
             write_bytes_in_flight: AtomicUsize::new(0),
         };
         Ok(Server::new(Inner {

@@ -32,7 +32,7 @@ use futures_util::future::LocalBoxFuture;
 use self::delivery::Subscription;
 use self::gate::{Gate, Inbound};
 use self::refusal::Refusal;
-use self::requests::{Checked, PendingWrite, Resolved};
+use self::requests::{Checked, Known, PendingWrite};
 use self::shared::Shared;
 use self::wire::{Broken, Out, Wire};
 use super::connections::Place;
@@ -68,7 +68,8 @@ pub(crate) struct Session<W: Wire> {
     checking: Option<LocalBoxFuture<'static, Checked<W>>>,
     /// The key of that request was removed meanwhile.
     checking_void: bool,
-    resolved: HashMap<PublicKey, Resolved>,
+    /// The key of the last write, and its store.
+    resolved: Option<Known>,
     /// Unanswered writes by number; the first one's number is `writes_answered`.
     writes: VecDeque<Option<PendingWrite<W>>>,
     writes_answered: u64,
@@ -113,7 +114,7 @@ impl<W: Wire> Session<W> {
             heads: Vec::new(),
             checking: None,
             checking_void: false,
-            resolved: HashMap::new(),
+            resolved: None,
             writes: VecDeque::new(),
             writes_answered: 0,
             write_bytes_in_flight: 0,
@@ -182,7 +183,6 @@ impl<W: Wire> Session<W> {
     }
 
     fn key_removed(&mut self, key: &PublicKey) {
-        self.resolved.remove(key);
         // Whichever key it is for: checking again costs little, and keys are rarely removed.
         self.checking_void = self.checking.is_some();
         if let Some(id) = self.core.unsubscribe_key(key) {

@@ -1,6 +1,5 @@
 //! A session's requests: from the wire through their checks to a store.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,15 +12,13 @@ use super::delivery::Subscription;
 use super::refusal::Refusal;
 use super::wire::{Request, Wire};
 use crate::actors::reply::{Reply, WriteFailure};
+use crate::actors::resolved::Moment;
 use crate::actors::store::StoreHandle;
 use crate::core::connection::SubscriptionId;
 use crate::core::store::Write;
 use crate::model::{Batch, Origin, PublicKey, Sequence, StoreId};
 use crate::processing::compaction::Backlog;
 use crate::protocol::rpc::auth::Verified;
-
-/// A connection remembers the stores of at most so many keys.
-const RESOLVED_KEYS_MAX: usize = 64;
 
 /// A write that was sent to its store.
 pub(super) struct PendingWrite<W: Wire> {
@@ -33,14 +30,15 @@ pub(super) struct PendingWrite<W: Wire> {
 }
 
 /// The store of a key, for as long as no key is removed from the registry.
-pub(super) struct Resolved {
+pub(super) struct Known {
+    key: PublicKey,
     store: StoreHandle,
-    removals: u64,
+    moment: Moment,
 }
 
 /// A request with the outcome of its checks.
 pub(super) enum Checked<W: Wire> {
-    Write(WriteRequest<W>, u64, Result<StoreHandle, Refusal>),
+    Write(WriteRequest<W>, Moment, Result<StoreHandle, Refusal>),
     Subscribe(SubscribeRequest<W>, Result<StoreHandle, Refusal>),
     Identify(W::Identify, Verified, Result<(), Refusal>),
 }
@@ -89,14 +87,15 @@ impl<W: Wire> Session<W> {
     }
 
     fn check_write(&mut self, request: WriteRequest<W>) {
-        let removals = self.shared.removals.load(Ordering::Acquire);
-        let known = self.resolved.get(&request.key).filter(|known| known.removals == removals);
-        let known = known.map(|known| known.store.clone());
+        let moment = self.shared.resolved.moment();
+        let same = |known: &&Known| known.moment == moment && known.key == request.key;
+        let known = self.resolved.as_ref().filter(same).map(|known| known.store.clone());
+        let known = known.or_else(|| self.shared.resolved.get(&request.key));
         let shared = self.shared.clone();
         self.checking = Some(Box::pin(async move {
             let names = (&request.key, request.wanted.as_deref());
             let store = check_write(&shared, names, &request.batch, known).await;
-            Checked::Write(request, removals, store)
+            Checked::Write(request, moment, store)
         }));
     }
 
@@ -129,8 +128,8 @@ impl<W: Wire> Session<W> {
             Checked::Subscribe(request, Err(refusal)) => {
                 self.refuse_subscription(request.tag, &refusal);
             }
-            Checked::Write(request, removals, Ok(store)) => {
-                self.remember(&request.key, &store, removals);
+            Checked::Write(request, moment, Ok(store)) => {
+                self.remember(&request.key, &store, moment);
                 self.take_write(request, store);
             }
             Checked::Subscribe(request, Ok(store)) => self.subscribe(request, &store),
@@ -141,16 +140,15 @@ impl<W: Wire> Session<W> {
         true
     }
 
-    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, removals: u64) {
-        let known = self.resolved.get(key);
-        if known.is_some_and(|k| k.removals == removals && Arc::ptr_eq(&k.store.feed, &store.feed))
-        {
+    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, moment: Moment) {
+        let same = |known: &Known| known.moment == moment && known.store.is(store);
+        if self.resolved.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
         }
-        if self.resolved.len() >= RESOLVED_KEYS_MAX {
-            self.resolved.clear();
+        if !self.shared.resolved.get(key).is_some_and(|known| known.is(store)) {
+            self.shared.resolved.remember(key, store, moment);
         }
-        self.resolved.insert(key.clone(), Resolved { store: store.clone(), removals });
+        self.resolved = Some(Known { key: key.clone(), store: store.clone(), moment });
     }
 
     /// Puts a checked write on its way.
@@ -165,8 +163,7 @@ impl<W: Wire> Session<W> {
         self.writes.push_back(Some(PendingWrite { tag, store: name, subscription, bytes }));
         let reply = Reply::session(self.inbox.clone(), number);
         let write = Write { batch, origin: Origin::Client(key), reply };
-        let same = |other: &&mut (StoreHandle, Vec<_>)| Arc::ptr_eq(&other.0.feed, &store.feed);
-        match self.outgoing.iter_mut().find(same) {
+        match self.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {
             Some((_, writes)) => writes.push(write),
             None => self.outgoing.push((store, vec![write])),
         }
@@ -177,7 +174,8 @@ impl<W: Wire> Session<W> {
     pub(super) fn send_writes(&mut self) {
         for (store, writes) in self.outgoing.drain(..) {
             let Err(writes) = store.append(writes) else { continue };
-            self.resolved.clear();
+            self.resolved = None;
+            self.shared.resolved.forget(&store);
             let (registry, name) = (self.shared.registry.clone(), store.feed.store().clone());
             actix::spawn(async move {
                 if let Err(cause) = send_again(registry, name, writes).await {

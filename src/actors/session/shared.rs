@@ -1,13 +1,14 @@
 //! What all sessions of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::Addr;
 
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::registry::RegistryActor;
+use crate::actors::resolved::Resolved;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::Auth;
@@ -23,8 +24,7 @@ pub(crate) struct Shared {
     pub(crate) compaction: Compaction,
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Counts keys removed from the registry: what was resolved before the last removal is resolved again.
-    pub(crate) removals: Arc<AtomicU64>,
+    pub(crate) resolved: Arc<Resolved>,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: AtomicUsize,
 }

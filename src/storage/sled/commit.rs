@@ -219,8 +219,7 @@ impl Writer {
         let (faults, trees) = (shared.faults(), &self.trees);
         steps::take(faults, Step::Place, || self.position.arena.place(trees.log()))?;
         for (keyspace, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
-            let batch = ops.into_batch();
-            steps::take(faults, Step::Apply, || Ok(trees.get(keyspace).apply_batch(batch)?))?;
+            steps::take(faults, Step::Apply, || Ok(ops.apply(trees.get(keyspace))?))?;
         }
         match shared.options.durability {
             Durability::Sync => self.sync(),

@@ -39,7 +39,21 @@ impl Ops {
         self.ops.extend(later.ops);
     }
 
-    pub(super) fn into_batch(self) -> sled::Batch {
+    /// Changes `tree`, whole or not at all.
+    pub(super) fn apply(mut self, tree: &sled::Tree) -> sled::Result<()> {
+        // One change alone needs no batch, which sled begins with a write of its own to its file.
+        if self.ops.len() == 1
+            && let Some((key, value)) = self.ops.pop()
+        {
+            return match value {
+                Some(value) => tree.insert(key, value).map(drop),
+                None => tree.remove(key).map(drop),
+            };
+        }
+        tree.apply_batch(self.into_batch())
+    }
+
+    fn into_batch(self) -> sled::Batch {
         let mut batch = sled::Batch::default();
         for (key, value) in self.ops {
             match value {
