@@ -3,6 +3,13 @@
 mod cli;
 mod config;
 
+/// Batches are allocated on the threads of sessions and freed on those of stores and of the disk, which the allocators of
+/// most systems do slowly. Against glibc's, in one run: 700,000 one-entry writes/s instead of 580,000, 2.2 million
+/// entries/s instead of 1.95 in large batches; 122 MiB resident instead of 72, and 30 instead of 20 with one client.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }
