@@ -1,9 +1,9 @@
-//! What an entry must be to get into a store.
+//! What an entry must be to get into a store, whoever wrote it.
 //!
-//! The protocols refuse bad entries while they decode, by the same rules and limits; this is for entries that no
-//! decoder has seen, those of the server's own code.
+//! Decoders judge the form of a message and bound what it may cost; whether its values may be stored is asked here, and
+//! of a client's only after it was found to be allowed to write, and where (`actors::session`).
 
-use crate::model::{Batch, EntryRef, Limits};
+use crate::model::{Batch, EntryId, EntryRef, Limits};
 
 /// Why a batch is refused as a whole. Slots count from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,10 +25,12 @@ pub enum InvalidBatch {
         bytes_max: usize,
     },
     /// An entry breaks a rule.
-    #[error("entry {slot}: {fault}")]
+    #[error("entry {slot} ({id}): {fault}")]
     Entry {
         /// Which entry.
         slot: usize,
+        /// Its id.
+        id: EntryId,
         /// The rule.
         fault: EntryFault,
     },
@@ -58,7 +60,7 @@ pub enum EntryFault {
     },
 }
 
-/// Checks a whole batch against the limits; the first fault refuses all of it.
+/// Checks a whole batch that no decoder has seen against the limits; the first fault refuses all of it.
 pub(crate) fn validate(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatch> {
     let (entries, entries_max) = (batch.len(), limits.batch_entries_max);
     if entries > entries_max {
@@ -68,8 +70,14 @@ pub(crate) fn validate(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatc
     if bytes > bytes_max {
         return Err(InvalidBatch::TooManyBytes { bytes, bytes_max });
     }
+    validate_entries(batch, limits)
+}
+
+/// Checks the entries of a batch, whose decoder has bounded it as a whole.
+pub(crate) fn validate_entries(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatch> {
     batch.iter().enumerate().try_for_each(|(slot, entry)| {
-        validate_entry(&entry, limits).map_err(|fault| InvalidBatch::Entry { slot, fault })
+        let invalid = |fault| InvalidBatch::Entry { slot, id: entry.id, fault };
+        validate_entry(&entry, limits).map_err(invalid)
     })
 }
 
@@ -101,14 +109,14 @@ mod tests {
     #[test]
     fn one_bad_entry_refuses_the_batch_and_is_named() {
         let limits = Limits::default();
-        let batch = Batch::from_entries([entry("E", ""), entry("", "k")]);
-        let fault = EntryFault::EventEmpty;
-        assert_eq!(validate(&batch, &limits), Err(InvalidBatch::Entry { slot: 1, fault }));
+        let bad = entry("", "k");
+        let batch = Batch::from_entries([entry("E", ""), bad]);
+        let invalid = InvalidBatch::Entry { slot: 1, id: bad.id, fault: EntryFault::EventEmpty };
+        assert_eq!(validate(&batch, &limits), Err(invalid));
         let long = "k".repeat(limits.primary_key_bytes_max + 1);
         let error = validate(&Batch::from_entries([entry("E", &long)]), &limits);
-        assert!(
-            error.is_err_and(|error| error.to_string().starts_with("entry 0: the primary key"))
-        );
+        let fault = "the primary key is 4097 bytes long, at most 4096 are allowed";
+        assert!(error.is_err_and(|error| error.to_string().ends_with(fault)));
         let long = "e".repeat(limits.event_bytes_max + 1);
         assert!(validate(&Batch::from_entries([entry(&long, "")]), &limits).is_err());
     }

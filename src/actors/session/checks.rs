@@ -1,4 +1,4 @@
-//! What stands before a request: authorize, then resolve. Nothing else happens to it before both hold.
+//! What stands before a request: authorize, then resolve, then validate. Nothing else happens to it before all hold.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use crate::actors::registry::Resolve;
 use crate::actors::store::StoreHandle;
+use crate::core::validate::validate_entries;
 use crate::model::{Batch, PublicKey};
 use crate::protocol::rpc::auth::Verified;
 
@@ -21,10 +22,12 @@ pub(crate) async fn check_write(
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     guarded(AUTHORIZATION, async { shared.auth.authorize_write(key, batch).await }).await?;
-    match known {
-        Some(store) => is_wanted(store, wanted),
-        None => is_wanted(resolve(shared, key).await?, wanted),
-    }
+    let store = match known {
+        Some(store) => is_wanted(store, wanted)?,
+        None => is_wanted(resolve(shared, key).await?, wanted)?,
+    };
+    validate_entries(batch, &shared.limits)?;
+    Ok(store)
 }
 
 /// Whether `key` may read, and where: from `wanted`, if the client insists.

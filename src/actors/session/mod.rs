@@ -173,7 +173,10 @@ impl<W: Wire> Session<W> {
     }
 
     fn refuse_write(&mut self, tag: W::Write, refusal: &Refusal) {
-        log::debug!("write refused: {refusal}");
+        // An invalid entry is one that an RPC client sends again for ever: somebody has to see it.
+        let invalid = matches!(refusal, Refusal::Invalid(_));
+        let level = if invalid { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "write refused: {refusal}");
         self.wire.write_refused(tag, refusal, &mut self.out);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::actors::registry::ResolveError;
 use crate::actors::reply::WriteFailure;
+use crate::core::validate::InvalidBatch;
 use crate::protocol::ErrorCode;
 use crate::protocol::rpc;
 use crate::services::identities::IdentityError;
@@ -19,6 +20,8 @@ pub(crate) enum Refusal {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Write(#[from] WriteFailure),
+    #[error(transparent)]
+    Invalid(#[from] InvalidBatch),
     #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
     TooManySubscriptions { subscriptions_max: usize },
     #[error("a connection may prove {identities_max} identities, and has them")]
@@ -52,6 +55,7 @@ impl Refusal {
             Self::Registry(
                 RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
             )
+            | Self::Invalid(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::NoSuchStore { .. }
@@ -77,9 +81,10 @@ impl Refusal {
             )
             | Self::NoSuchStore { .. }
             | Self::KeyRemoved => rpc::ErrorCode::NotFound,
-            Self::TooManySubscriptions { .. } | Self::TooManyIdentities { .. } | Self::Replaced => {
-                rpc::ErrorCode::InvalidRequest
-            }
+            Self::Invalid(_)
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyIdentities { .. }
+            | Self::Replaced => rpc::ErrorCode::InvalidRequest,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)

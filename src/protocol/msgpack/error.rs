@@ -21,7 +21,7 @@ pub struct InvalidRequest {
     pub id: Option<u64>,
     /// Its public key, if it has one that can be read and is not longer than public keys may be.
     pub public_key: Option<String>,
-    /// Which value is wrong and how, such as `entry 3: the event is empty`. Entries count from 0.
+    /// Which value is wrong and how, such as `entry 3: the id is missing`. Entries count from 0.
     pub message: String,
 }
 

@@ -10,7 +10,7 @@ use super::error::{DecodeError, InvalidRequest, Malformed};
 use super::field::Field;
 use super::read::{Reader, Value};
 use crate::model::limits::PUBLIC_KEY_BYTES_MAX;
-use crate::model::{Batch, EntryRef, Limits, PublicKey, Sequence};
+use crate::model::{Batch, Limits, PublicKey, Sequence};
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct WriteRequest {
     pub public_key: PublicKey,
     /// Chosen by the client, to be given back in the answer.
     pub id: u64,
-    /// Its entries: no empty event, nothing above the limits.
+    /// Its entries, no more than a batch may have. What their values may be is not for the decoder to say.
     pub batch: Batch,
 }
 
@@ -66,8 +66,8 @@ const PING: &str = "Ping";
 
 /// Decodes one message of a client.
 ///
-/// Takes the batch and data limits from `limits`; the size of the message is for the caller to check. Memory stays in
-/// proportion to `bytes`.
+/// Takes from `limits` how many entries a batch may have; the size of the message is for the caller to check. Memory
+/// stays in proportion to `bytes`.
 pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeError> {
     let mut fields = Fields::read(bytes, limits)?;
     let tag = match fields.tag {
@@ -211,7 +211,7 @@ fn read_batch(
         room.saturating_sub(count * ENTRY_RECORD_GAIN_BYTES),
     );
     for slot in 0..count {
-        match read_entry(reader)?.and_then(|entry| within_limits(entry, limits)) {
+        match read_entry(reader)? {
             Ok(entry) => batch.push(&entry),
             Err(reason) => {
                 reader.skip_many(count - slot - 1)?;
@@ -222,22 +222,4 @@ fn read_batch(
     // The room may have been for something else that follows.
     batch.trim();
     Ok(Field::Good(batch))
-}
-
-#[inline]
-fn within_limits<'a>(entry: EntryRef<'a>, limits: &Limits) -> Result<EntryRef<'a>, String> {
-    let too_long = |name: &str, bytes: usize, bytes_max: usize| {
-        Err(format!("the {name} is {bytes} bytes long, at most {bytes_max} are allowed"))
-    };
-    let (event, key) = (entry.event.len(), entry.primary_key.len());
-    if event == 0 {
-        return Err("the event is empty".to_owned());
-    }
-    if event > limits.event_bytes_max {
-        return too_long("event", event, limits.event_bytes_max);
-    }
-    if key > limits.primary_key_bytes_max {
-        return too_long("primaryKey", key, limits.primary_key_bytes_max);
-    }
-    Ok(entry)
 }

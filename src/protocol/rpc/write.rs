@@ -45,17 +45,6 @@ pub enum InvalidBatch {
     /// An id of another length than 16.
     #[error("the id of entry {slot} has {bytes} bytes instead of 16")]
     IdLength { slot: usize, bytes: usize },
-    /// An event tag without text.
-    #[error("the event of entry {slot} ({id}) is empty")]
-    EventEmpty { slot: usize, id: EntryId },
-    /// An event tag above the limit.
-    #[error("the event of entry {slot} ({id}) has {bytes} bytes, at most {bytes_max} are allowed")]
-    EventTooLong { slot: usize, id: EntryId, bytes: usize, bytes_max: usize },
-    /// A primary key above the limit.
-    #[error(
-        "the primary key of entry {slot} ({id}) has {bytes} bytes, at most {bytes_max} are allowed"
-    )]
-    PrimaryKeyTooLong { slot: usize, id: EntryId, bytes: usize, bytes_max: usize },
     /// A payload that would stop every Effect client which reads it.
     #[error("the payload of entry {slot} ({id}) is not one complete SchemaBinary frame")]
     PayloadNotAFrame { slot: usize, id: EntryId },
@@ -105,7 +94,7 @@ impl<'a> WriteEntries<'a> {
         let mut batch = Batch::with_capacity(capacity, bytes);
         let bytes_max = limits.message_bytes_max.saturating_mul(EXPANSION_MAX);
         while let Some(entry) = entries.next_entry()? {
-            let entry = entry.check(batch.len(), limits)?;
+            let entry = entry.check(batch.len())?;
             if batch.bytes() + record_len(&entry) > bytes_max {
                 return Err(InvalidBatch::TooManyBytes { bytes_max }.into());
             }
@@ -136,21 +125,10 @@ impl<'a> WrittenEntries<'a> {
 }
 
 impl<'a> WrittenEntry<'a> {
-    fn check(&self, slot: usize, limits: &Limits) -> Result<EntryRef<'a>, InvalidBatch> {
+    fn check(&self, slot: usize) -> Result<EntryRef<'a>, InvalidBatch> {
         let Self { event, primary_key, payload, .. } = *self;
         let id = EntryId::from_slice(self.id)
             .ok_or(InvalidBatch::IdLength { slot, bytes: self.id.len() })?;
-        let (bytes, bytes_max) = (event.len(), limits.event_bytes_max);
-        if bytes == 0 {
-            return Err(InvalidBatch::EventEmpty { slot, id });
-        }
-        if bytes > bytes_max {
-            return Err(InvalidBatch::EventTooLong { slot, id, bytes, bytes_max });
-        }
-        let (bytes, bytes_max) = (primary_key.len(), limits.primary_key_bytes_max);
-        if bytes > bytes_max {
-            return Err(InvalidBatch::PrimaryKeyTooLong { slot, id, bytes, bytes_max });
-        }
         if !payload_is_complete_frame(payload) {
             return Err(InvalidBatch::PayloadNotAFrame { slot, id });
         }
@@ -220,28 +198,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_slot() {
-        let limits = Limits {
-            batch_entries_max: 2,
-            event_bytes_max: 3,
-            primary_key_bytes_max: 4,
-            ..Limits::default()
-        };
+        let limits = Limits { batch_entries_max: 2, ..Limits::default() };
         let unit = frame(&[]);
         let good = entry("Set", "key4", &unit);
         assert!(decode(&[], &limits).is_ok_and(|batch| batch.is_empty()));
         assert!(decode(&[good, good], &limits).is_ok_and(|batch| batch.len() == 2));
-        let cases: [(EntryRef<'_>, &str); 4] = [
-            (entry("", "", &unit), "is empty"),
-            (entry("Sets", "", &unit), "the event of entry 1 (07070707-"),
-            (entry("Set", "5 bytes", &unit), "the primary key of entry 1 (07070707-"),
-            (entry("Set", "", b"junk"), "not one complete SchemaBinary frame"),
-        ];
-        for (bad, expected) in cases {
-            let error = decode(&[good, bad], &limits).expect_err("refused");
-            assert!(matches!(error, BatchError::Invalid(_)), "{error:?}");
-            let message = error.to_string();
-            assert!(message.contains("entry 1") && message.contains(expected), "{message}");
-        }
+        let bad = entry("Set", "", b"junk");
+        let error = decode(&[good, bad], &limits).expect_err("refused");
+        assert_eq!(error, InvalidBatch::PayloadNotAFrame { slot: 1, id: bad.id }.into());
+        assert!(error.to_string().contains("entry 1 (07070707-"), "{error}");
         let error = decode(&[good; 3], &limits).expect_err("refused");
         assert_eq!(error, InvalidBatch::TooManyEntries { entries: 3, entries_max: 2 }.into());
     }

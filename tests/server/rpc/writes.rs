@@ -80,9 +80,9 @@ async fn what_can_never_be_taken_names_its_entry_and_is_counted() {
     let (server, mut client) = alice().await;
     let good = framed_entry("E", "1", b"");
     let bad = [
-        (framed_entry("", "1", b""), "the event of entry 1"),
-        (framed_entry(&"e".repeat(1_025), "1", b""), "the event of entry 1"),
-        (framed_entry("E", &"k".repeat(4_097), b""), "the primary key of entry 1"),
+        (framed_entry("", "1", b""), "the event is empty"),
+        (framed_entry(&"e".repeat(1_025), "1", b""), "the event is 1025 bytes long"),
+        (framed_entry("E", &"k".repeat(4_097), b""), "the primary key is 4097 bytes long"),
         (entry("E", "1", b"no frame"), "the payload of entry 1"),
         (entry("E", "1", b""), "the payload of entry 1"),
         (entry("E", "1", b"\x01\x20\x01\x20"), "the payload of entry 1"),
@@ -95,6 +95,7 @@ async fn what_can_never_be_taken_names_its_entry_and_is_counted() {
             (ErrorCode::InvalidRequest, "WriteEntries")
         );
         assert!(refused.message.contains(what), "{}", refused.message);
+        assert!(refused.message.contains("entry 1 ("), "{}", refused.message);
         assert!(refused.message.contains(&bad.id.to_string()), "{}", refused.message);
         server.comes_to("eventlog_requests_refused_total", count).await;
     }
