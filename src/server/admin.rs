@@ -36,6 +36,9 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .app_data(
             web::JsonConfig::default()
                 .limit(largest)
+                // Bodies are nothing but JSON, and `curl -d` calls them a form.
+                .content_type_required(false)
+                .content_type(|_| true)
                 .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
         )
         .app_data(

@@ -12,7 +12,11 @@ pub async fn request(addr: SocketAddr, head: &str, body: &str) -> String {
     let text = format!(
         "{head} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     );
-    let text = text.replacen(" HTTP/1.1\r\n", " HTTP/1.1\r\ncontent-type: application/json\r\n", 1);
+    let text = text.replacen(
+        " HTTP/1.1\r\n",
+        " HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded\r\n",
+        1,
+    );
     stream.write_all(text.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
