@@ -90,13 +90,16 @@ struct StoreAcks<T> {
 pub(crate) struct ConnectionCore<T> {
     subscriptions: Vec<Subscription>,
     acks: Vec<StoreAcks<T>>,
+    /// Acks of stores that the connection is not subscribed to, as they came: nothing has to precede them.
+    free: VecDeque<(StoreId, Sequence, T)>,
     subscribed: u64,
     turn: usize,
 }
 
 impl<T> Default for ConnectionCore<T> {
     fn default() -> Self {
-        Self { subscriptions: Vec::new(), acks: Vec::new(), subscribed: 0, turn: 0 }
+        let (subscriptions, acks) = (Vec::new(), Vec::new());
+        Self { subscriptions, acks, free: VecDeque::new(), subscribed: 0, turn: 0 }
     }
 }
 
@@ -109,6 +112,7 @@ impl<T> ConnectionCore<T> {
         start: Sequence,
     ) -> SubscriptionId {
         self.unsubscribe_key(&key);
+        self.bind_free_acks(&store);
         let id = SubscriptionId(self.subscribed);
         self.subscribed += 1;
         let cursor = start.max(Sequence::FIRST);
@@ -144,7 +148,7 @@ impl<T> ConnectionCore<T> {
     /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] said when it came in.
     pub(crate) fn answered(
         &mut self,
-        store: &StoreId,
+        store: StoreId,
         subscription: Option<SubscriptionId>,
         acked: &Acked,
         ack: T,
@@ -155,7 +159,22 @@ impl<T> ConnectionCore<T> {
             let first = acked.fresh.first;
             sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
         }
-        self.acks_of(store).push_back((acked.slots.greatest(), ack));
+        let greatest = acked.slots.greatest();
+        if self.subscriptions.iter().any(|sub| sub.store == store) {
+            self.acks_of(&store).push_back((greatest, ack));
+        } else {
+            self.free.push_back((store, greatest, ack));
+        }
+    }
+
+    /// A subscription to `store` begins: what is unsent of its acks has to wait for it as well.
+    fn bind_free_acks(&mut self, store: &StoreId) {
+        let free = std::mem::take(&mut self.free).into_iter();
+        let (bound, free): (VecDeque<_>, _) = free.partition(|(of, ..)| of == store);
+        self.free = free;
+        for (_, greatest, ack) in bound {
+            self.acks_of(store).push_back((greatest, ack));
+        }
     }
 
     /// The waiting acks of `store`. Where those of another store have all been sent, these take over its place: a
@@ -180,13 +199,15 @@ impl<T> ConnectionCore<T> {
             let mut subs = subscriptions.iter().filter(|sub| sub.store == acks.store);
             subs.all(|sub| sub.cursor > *greatest)
         };
-        let acks = self.acks.iter_mut().find(sendable)?;
-        acks.waiting.pop_front().map(|(_, ack)| ack)
+        match self.acks.iter_mut().find(sendable) {
+            Some(acks) => acks.waiting.pop_front().map(|(_, ack)| ack),
+            None => self.free.pop_front().map(|(.., ack)| ack),
+        }
     }
 
     /// Whether no ack waits.
     pub(crate) fn acks_are_sent(&self) -> bool {
-        self.acks.iter().all(|acks| acks.waiting.is_empty())
+        self.free.is_empty() && self.acks.iter().all(|acks| acks.waiting.is_empty())
     }
 
     /// The next subscription, in turns, whose cursor is not beyond its store's head, which no ack has to precede, and for
@@ -279,7 +300,7 @@ mod tests {
         let mut core = ConnectionCore::default();
         let id = core.subscribe(key("a"), store(), Sequence::ZERO);
         let noted = core.subscription_of(&key("a"));
-        core.answered(&store(), noted, &fresh(3, 2), 7);
+        core.answered(store(), noted, &fresh(3, 2), 7);
         assert_eq!(core.next_ack(), None, "1 and 2 are unsent");
         assert_eq!(pull(&mut core, 4), Some((id, seq(1))));
         assert_eq!(core.take(id, run(1, 4)).send, Some(run(1, 2)), "3 and 4 are its own");
@@ -292,7 +313,7 @@ mod tests {
         let mut core = ConnectionCore::default();
         core.subscribe(key("a"), store(), seq(1));
         let noted = core.subscription_of(&key("a"));
-        core.answered(&store(), noted, &fresh(1, 5), 7);
+        core.answered(store(), noted, &fresh(1, 5), 7);
         assert_eq!(pull(&mut core, 5), None);
         assert_eq!(core.next_ack(), Some(7));
     }
@@ -302,7 +323,7 @@ mod tests {
         let mut core = ConnectionCore::default();
         let a = core.subscribe(key("a"), store(), seq(1));
         let b = core.subscribe(key("b"), store(), seq(1));
-        core.answered(&store(), Some(a), &fresh(1, 1), 7);
+        core.answered(store(), Some(a), &fresh(1, 1), 7);
         assert_eq!(core.next_ack(), None, "b has not had it");
         assert_eq!(pull(&mut core, 1), Some((b, seq(1))));
         assert_eq!(core.take(b, run(1, 1)).send, Some(run(1, 1)));
@@ -314,13 +335,26 @@ mod tests {
         let mut core = ConnectionCore::default();
         let before = core.subscription_of(&key("a"));
         let first = core.subscribe(key("a"), store(), seq(1));
-        core.answered(&store(), before, &fresh(1, 1), 7);
+        core.answered(store(), before, &fresh(1, 1), 7);
         assert_eq!(core.take(first, run(1, 1)).send, Some(run(1, 1)));
         let second = core.subscribe(key("a"), store(), seq(2));
-        core.answered(&store(), Some(first), &fresh(2, 1), 8);
+        core.answered(store(), Some(first), &fresh(2, 1), 8);
         assert_eq!(core.take(first, run(2, 2)), Taken::default(), "the replaced one is gone");
         assert_eq!(core.take(second, run(2, 2)).send, Some(run(2, 2)));
         assert_eq!((core.next_ack(), core.next_ack()), (Some(7), Some(8)));
+    }
+
+    #[test]
+    fn an_unsent_ack_waits_for_a_subscription_that_begins_meanwhile() {
+        let mut core = ConnectionCore::default();
+        core.answered(store(), None, &fresh(2, 1), 7);
+        let other = StoreId::new("other").expect("a store");
+        core.answered(other, None, &fresh(1, 1), 8);
+        let id = core.subscribe(key("a"), store(), seq(1));
+        assert_eq!((core.next_ack(), core.next_ack()), (Some(8), None), "1 is unsent");
+        assert_eq!(core.take(id, run(1, 2)).send, Some(run(1, 2)));
+        assert_eq!(core.next_ack(), Some(7));
+        assert!(core.acks_are_sent());
     }
 
     #[test]
@@ -328,7 +362,7 @@ mod tests {
         let mut core = ConnectionCore::default();
         let id = core.subscribe(key("a"), store(), seq(2));
         for (first, count) in [(3, 1), (6, 2), (20, 1)] {
-            core.answered(&store(), Some(id), &fresh(first, count), first as u32);
+            core.answered(store(), Some(id), &fresh(first, count), first as u32);
         }
         assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(2, 2)), passed_own: true });
         assert_eq!(pull(&mut core, 9), None, "the ack of 3 goes first");
@@ -353,7 +387,7 @@ mod tests {
     fn a_write_without_entries_is_acknowledged_at_once() {
         let mut core = ConnectionCore::default();
         let id = core.subscribe(key("a"), store(), seq(1));
-        core.answered(&store(), Some(id), &fresh(9, 0), 7);
+        core.answered(store(), Some(id), &fresh(9, 0), 7);
         assert_eq!(core.next_ack(), Some(7));
     }
 }

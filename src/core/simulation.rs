@@ -318,7 +318,7 @@ impl World {
         match answer {
             Answer::Acked(acked) => {
                 let ack = (write, acked.slots.clone());
-                connection.core.answered(&store(), sent.subscription, &acked, ack);
+                connection.core.answered(store(), sent.subscription, &acked, ack);
             }
             Answer::Failed => {
                 connection.writes.remove(&write);

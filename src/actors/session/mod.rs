@@ -166,7 +166,7 @@ impl<W: Wire> Session<W> {
         match result {
             Ok(acked) => {
                 let ack = (pending.tag, acked.slots.clone());
-                self.core.answered(&pending.store, pending.subscription, &acked, ack);
+                self.core.answered(pending.store, pending.subscription, &acked, ack);
             }
             Err(failure) => self.refuse_write(pending.tag, &failure.into()),
         }

@@ -38,9 +38,18 @@ pub(super) struct Known {
 
 /// A request with the outcome of its checks.
 pub(super) enum Checked<W: Wire> {
-    Write(WriteRequest<W>, Moment, Result<StoreHandle, Refusal>),
+    Write(WriteRequest<W>, Asked, Result<StoreHandle, Refusal>),
     Subscribe(SubscribeRequest<W>, Result<StoreHandle, Refusal>),
     Identify(W::Identify, Verified, Result<(), Refusal>),
+}
+
+/// How the store of a write's key was found.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// When.
+    moment: Moment,
+    /// Whether all sessions remember it already.
+    remembered: bool,
 }
 
 /// A client wants to append. `wanted` is the store it insists on.
@@ -91,11 +100,12 @@ impl<W: Wire> Session<W> {
         let same = |known: &&Known| known.moment == moment && known.key == request.key;
         let known = self.resolved.as_ref().filter(same).map(|known| known.store.clone());
         let known = known.or_else(|| self.shared.resolved.get(&request.key));
+        let asked = Asked { moment, remembered: known.is_some() };
         let shared = self.shared.clone();
         self.checking = Some(Box::pin(async move {
             let names = (&request.key, request.wanted.as_deref());
             let store = check_write(&shared, names, &request.batch, known).await;
-            Checked::Write(request, moment, store)
+            Checked::Write(request, asked, store)
         }));
     }
 
@@ -128,8 +138,8 @@ impl<W: Wire> Session<W> {
             Checked::Subscribe(request, Err(refusal)) => {
                 self.refuse_subscription(request.tag, &refusal);
             }
-            Checked::Write(request, moment, Ok(store)) => {
-                self.remember(&request.key, &store, moment);
+            Checked::Write(request, asked, Ok(store)) => {
+                self.remember(&request.key, &store, asked);
                 self.take_write(request, store);
             }
             Checked::Subscribe(request, Ok(store)) => self.subscribe(request, &store),
@@ -140,12 +150,13 @@ impl<W: Wire> Session<W> {
         true
     }
 
-    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, moment: Moment) {
+    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
+        let Asked { moment, remembered } = asked;
         let same = |known: &Known| known.moment == moment && known.store.is(store);
         if self.resolved.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
         }
-        if !self.shared.resolved.get(key).is_some_and(|known| known.is(store)) {
+        if !remembered {
             self.shared.resolved.remember(key, store, moment);
         }
         self.resolved = Some(Known { key: key.clone(), store: store.clone(), moment });
