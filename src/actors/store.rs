@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use actix::WeakAddr;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
@@ -30,6 +31,11 @@ pub(crate) struct Append {
     /// Held until the writes are in, so that the store does not stop for idleness before.
     pub(crate) lease: Lease,
 }
+
+/// Stops if nobody needs the store: the registry opens it afresh when somebody does.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StopIfIdle;
 
 /// Stops once everything that was taken in is answered. The answer comes then.
 #[derive(Message)]
@@ -264,14 +270,16 @@ impl StoreActor {
         self.feed.reopen(log);
         self.advance(ctx);
     }
+}
 
-    /// Stops if nobody needs the store: the registry opens it afresh when somebody does.
-    fn passivate_if_idle(&mut self, ctx: &mut Context<Self>) {
-        let idle = self.core.is_idle() && !self.reopening;
-        if idle && self.last_used.elapsed() >= self.deps.idle_timeout && self.feed.close_if_unused()
-        {
-            log::debug!("store {}: idle, closed", self.store());
-            ctx.stop();
+/// Asks `store` now and then whether it is idle. Not an interval of its context, which would look at the timer several
+/// times for each write.
+async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        match store.upgrade() {
+            Some(store) if store.connected() => store.do_send(StopIfIdle),
+            Some(_) | None => return,
         }
     }
 }
@@ -302,7 +310,8 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
-        ctx.run_interval(self.deps.idle_timeout / 2, Self::passivate_if_idle);
+        let period = self.deps.idle_timeout / 2;
+        actix::spawn(ask_whether_idle(ctx.address().downgrade(), period));
     }
 }
 
@@ -323,8 +332,21 @@ impl Handler<Append> for StoreActor {
             let failure = WriteFailure::Definite(REOPENING.into());
             return refuse(writes.into_iter().map(|write| write.reply), &failure);
         }
-        writes.into_iter().for_each(|write| self.core.enqueue(write));
+        self.core.enqueue(writes);
         self.advance(ctx);
+    }
+}
+
+impl Handler<StopIfIdle> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, _: StopIfIdle, ctx: &mut Context<Self>) {
+        let idle = self.core.is_idle() && !self.reopening;
+        if idle && self.last_used.elapsed() >= self.deps.idle_timeout && self.feed.close_if_unused()
+        {
+            log::debug!("store {}: idle, closed", self.store());
+            ctx.stop();
+        }
     }
 }
 

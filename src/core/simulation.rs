@@ -151,11 +151,11 @@ impl World {
         let entries =
             ids.iter().map(|id| EntryRef { id: *id, event: "E", primary_key: "", payload: b"" });
         let incarnation = connection.incarnation;
-        self.core.enqueue(Write {
+        self.core.enqueue(vec![Write {
             batch: Batch::from_entries(entries),
             origin: Origin::Client(key(key_at)),
             reply: ReplyTo { connection: at, incarnation, write },
-        });
+        }]);
     }
 
     /// What storage would answer: ids on disk, and those handed to append.

@@ -156,9 +156,14 @@ impl<R> StoreCore<R> {
         }
     }
 
-    /// Takes a write in; it is placed behind all earlier ones.
-    pub(crate) fn enqueue(&mut self, write: Write<R>) {
-        self.waiting.push_back(write);
+    /// Takes writes in; they are placed behind all earlier ones.
+    pub(crate) fn enqueue(&mut self, writes: Vec<Write<R>>) {
+        if self.waiting.is_empty() {
+            // Not copied: where each write goes to another store, this is where they wait, and their group.
+            self.waiting = writes.into();
+        } else {
+            self.waiting.extend(writes);
+        }
     }
 
     /// The next writes to place, if there are any and it is their turn. [`StoreCore::place`] must follow before another
@@ -176,7 +181,12 @@ impl<R> StoreCore<R> {
         });
         let count = fitting.count();
         self.placing = true;
-        Some(Group { writes: self.waiting.drain(..count).collect() })
+        let writes = if count == self.waiting.len() {
+            std::mem::take(&mut self.waiting).into()
+        } else {
+            self.waiting.drain(..count).collect()
+        };
+        Some(Group { writes })
     }
 
     /// Gives sequences to the fresh ids of `group`. `known` answers [`Group::ids`] one to one. Returns what is to be
@@ -189,11 +199,13 @@ impl<R> StoreCore<R> {
     ) -> Vec<Segment> {
         self.placing = false;
         in_group.clear();
+        // A lone slot is no duplicate of another one in its group.
+        let mut in_group = (known.len() > 1).then_some(in_group);
         let mut builder = SegmentBuilder::new(self.next);
         let mut known = known.iter().copied();
         let answers = group.writes.into_iter().map(|write| {
             let known = known.by_ref().take(write.batch.len());
-            let acked = place_write(&write, known, in_group, &mut builder);
+            let acked = place_write(&write, known, in_group.as_deref_mut(), &mut builder);
             (write.reply, acked)
         });
         let answers = answers.collect();
@@ -246,7 +258,7 @@ impl<R> StoreCore<R> {
 fn place_write<R>(
     write: &Write<R>,
     known: impl Iterator<Item = Option<Sequence>>,
-    in_group: &mut HashMap<EntryId, Sequence>,
+    mut in_group: Option<&mut HashMap<EntryId, Sequence>>,
     builder: &mut SegmentBuilder,
 ) -> Acked {
     let first = builder.next();
@@ -254,11 +266,13 @@ fn place_write<R>(
     // Filled only once a duplicate shows: an all-fresh batch needs no list.
     let mut each: Option<Vec<Sequence>> = None;
     for (slot, (id, known)) in write.batch.ids().zip(known).enumerate() {
-        let duplicate = known.or_else(|| in_group.get(&id).copied());
+        let duplicate = known.or_else(|| in_group.as_ref()?.get(&id).copied());
         let sequence = duplicate.unwrap_or_else(|| {
             let record = write.batch.record(slot).unwrap_or_default();
             let sequence = builder.push(record, &write.origin);
-            in_group.insert(id, sequence);
+            if let Some(in_group) = &mut in_group {
+                in_group.insert(id, sequence);
+            }
             sequence
         });
         if duplicate.is_some() && each.is_none() {
@@ -314,9 +328,9 @@ mod tests {
     #[test]
     fn every_slot_is_answered_and_duplicates_keep_their_sequence() {
         let mut core = StoreCore::new(Sequence::new(5).expect("a sequence"));
-        core.enqueue(write(1, &[1, 2, 1]));
-        core.enqueue(write(2, &[9, 2, 3]));
-        core.enqueue(write(3, &[]));
+        core.enqueue(vec![write(1, &[1, 2, 1])]);
+        core.enqueue(vec![write(2, &[9, 2, 3])]);
+        core.enqueue(vec![write(3, &[])]);
         let segments = place(&mut core, &[(9, 4)]);
         let ids: Vec<_> = segments.iter().flat_map(Segment::ids).collect();
         assert_eq!(ids.iter().map(|(s, _)| s.get()).collect::<Vec<_>>(), [6, 7, 8]);
@@ -330,9 +344,9 @@ mod tests {
     #[test]
     fn a_group_of_duplicates_waits_for_the_appends_before_it() {
         let mut core = StoreCore::new(Sequence::ZERO);
-        core.enqueue(write(1, &[1]));
+        core.enqueue(vec![write(1, &[1])]);
         assert_eq!(place(&mut core, &[]).len(), 1);
-        core.enqueue(write(2, &[1]));
+        core.enqueue(vec![write(2, &[1])]);
         assert!(place(&mut core, &[(1, 1)]).is_empty());
         assert!(core.settle_known().is_none(), "its entry is not durable yet");
         assert_eq!(core.settle_appended().expect("the append").answers[0].0, 1);
@@ -343,13 +357,13 @@ mod tests {
     #[test]
     fn one_group_is_placed_at_a_time_and_two_are_in_flight() {
         let mut core = StoreCore::new(Sequence::ZERO);
-        core.enqueue(write(1, &[1]));
+        core.enqueue(vec![write(1, &[1])]);
         let group = core.take_group().expect("a group");
-        core.enqueue(write(2, &[2]));
+        core.enqueue(vec![write(2, &[2])]);
         assert!(core.take_group().is_none(), "the first one is not placed yet");
         core.place(group, &[None], &mut HashMap::new());
         place(&mut core, &[]);
-        core.enqueue(write(3, &[3]));
+        core.enqueue(vec![write(3, &[3])]);
         assert!(core.take_group().is_none(), "two are in flight");
         core.settle_appended();
         assert!(core.take_group().is_some());
@@ -358,13 +372,13 @@ mod tests {
     #[test]
     fn a_failure_refuses_everything_and_sequences_go_on_from_disk() {
         let mut core = StoreCore::new(Sequence::ZERO);
-        core.enqueue(write(1, &[1]));
+        core.enqueue(vec![write(1, &[1])]);
         place(&mut core, &[]);
-        core.enqueue(write(2, &[2]));
+        core.enqueue(vec![write(2, &[2])]);
         assert_eq!(core.fail(), [1, 2]);
         assert!(core.is_idle());
         core.resume(Sequence::ZERO);
-        core.enqueue(write(3, &[3]));
+        core.enqueue(vec![write(3, &[3])]);
         assert_eq!(place(&mut core, &[])[0].first(), Sequence::FIRST);
     }
 }
