@@ -60,7 +60,7 @@ pub(crate) struct Feed {
     store: StoreId,
     /// The last durable sequence, for readers that only look.
     head: AtomicU64,
-    /// The same, for readers that wait; gone once the feed is closed.
+    /// The same, for readers that wait: there once somebody does, and until the feed is closed.
     head_watch: Mutex<Option<watch::Sender<Sequence>>>,
     /// Written a few times per group commit, read by every pull.
     content: RwLock<Content>,
@@ -102,7 +102,7 @@ impl Feed {
         Self {
             store,
             head: AtomicU64::new(head.get()),
-            head_watch: Mutex::new(Some(watch::Sender::new(head))),
+            head_watch: Mutex::default(),
             content: RwLock::new(Content { log, recent: VecDeque::new(), recent_bytes: 0 }),
             subscribers: Mutex::default(),
             recent_bytes_max,
@@ -121,8 +121,12 @@ impl Feed {
 
     /// Follows the head until the feed is closed.
     pub(crate) fn watch_head(&self) -> watch::Receiver<Sequence> {
-        let watched = self.head_watch.lock().as_ref().map(watch::Sender::subscribe);
-        watched.unwrap_or_else(|| watch::channel(self.head()).1)
+        let mut watched = self.head_watch.lock();
+        // Looked at under the lock, which `close` takes afterwards: no sender outlives it.
+        if self.is_closed() {
+            return watch::channel(self.head()).1;
+        }
+        watched.get_or_insert_with(|| watch::Sender::new(self.head())).subscribe()
     }
 
     /// The log that reads go to at this moment.
