@@ -4,6 +4,7 @@
 //! head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
 //! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -71,6 +72,12 @@ impl std::ops::Deref for StoreHandle {
 
     fn deref(&self) -> &Opened {
         &self.0
+    }
+}
+
+impl Borrow<StoreId> for StoreHandle {
+    fn borrow(&self) -> &StoreId {
+        self.feed.store()
     }
 }
 

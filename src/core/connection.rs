@@ -9,6 +9,7 @@
 //! Heads must be looked at before answers are taken in: then every entry below a head seen here that the connection
 //! wrote itself has its answer here already, and is known to be its own.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 
 use crate::model::{PublicKey, Sequence, StoreId};
@@ -85,25 +86,26 @@ struct StoreAcks<T> {
     waiting: VecDeque<(Sequence, T)>,
 }
 
-/// The subscriptions and the unsent acks of one connection. `T` is what an ack is made of.
+/// The subscriptions and the unsent acks of one connection. `S` is a store, which need not be looked into as long as there
+/// is no subscription; `T` is what an ack is made of.
 #[derive(Debug)]
-pub(crate) struct ConnectionCore<T> {
+pub(crate) struct ConnectionCore<S, T> {
     subscriptions: Vec<Subscription>,
     acks: Vec<StoreAcks<T>>,
     /// Acks of stores that the connection is not subscribed to, as they came: nothing has to precede them.
-    free: VecDeque<(StoreId, Sequence, T)>,
+    free: VecDeque<(S, Sequence, T)>,
     subscribed: u64,
     turn: usize,
 }
 
-impl<T> Default for ConnectionCore<T> {
+impl<S, T> Default for ConnectionCore<S, T> {
     fn default() -> Self {
         let (subscriptions, acks) = (Vec::new(), Vec::new());
         Self { subscriptions, acks, free: VecDeque::new(), subscribed: 0, turn: 0 }
     }
 }
 
-impl<T> ConnectionCore<T> {
+impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
     /// Subscribes `key` to `store` from `start` on; an earlier subscription of the key ends.
     pub(crate) fn subscribe(
         &mut self,
@@ -148,7 +150,7 @@ impl<T> ConnectionCore<T> {
     /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] said when it came in.
     pub(crate) fn answered(
         &mut self,
-        store: StoreId,
+        store: S,
         subscription: Option<SubscriptionId>,
         acked: &Acked,
         ack: T,
@@ -160,8 +162,8 @@ impl<T> ConnectionCore<T> {
             sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
         }
         let greatest = acked.slots.greatest();
-        if self.subscriptions.iter().any(|sub| sub.store == store) {
-            self.acks_of(&store).push_back((greatest, ack));
+        if self.subscriptions.iter().any(|sub| sub.store == *store.borrow()) {
+            self.acks_of(store.borrow()).push_back((greatest, ack));
         } else {
             self.free.push_back((store, greatest, ack));
         }
@@ -170,7 +172,7 @@ impl<T> ConnectionCore<T> {
     /// A subscription to `store` begins: what is unsent of its acks has to wait for it as well.
     fn bind_free_acks(&mut self, store: &StoreId) {
         let free = std::mem::take(&mut self.free).into_iter();
-        let (bound, free): (VecDeque<_>, _) = free.partition(|(of, ..)| of == store);
+        let (bound, free): (VecDeque<_>, _) = free.partition(|(of, ..)| of.borrow() == store);
         self.free = free;
         for (_, greatest, ack) in bound {
             self.acks_of(store).push_back((greatest, ack));
@@ -291,7 +293,10 @@ mod tests {
         Acked { slots, fresh: FreshRun { first: seq(first), count } }
     }
 
-    fn pull(core: &mut ConnectionCore<u32>, head: u64) -> Option<(SubscriptionId, Sequence)> {
+    fn pull(
+        core: &mut ConnectionCore<StoreId, u32>,
+        head: u64,
+    ) -> Option<(SubscriptionId, Sequence)> {
         core.next_pull(|_| seq(head), |_| true)
     }
 
@@ -376,7 +381,7 @@ mod tests {
 
     #[test]
     fn subscriptions_take_turns() {
-        let mut core = ConnectionCore::<u32>::default();
+        let mut core = ConnectionCore::<StoreId, u32>::default();
         let ids: Vec<_> =
             ["a", "b", "c"].iter().map(|k| core.subscribe(key(k), store(), seq(1))).collect();
         let turns: Vec<_> = (0..4).filter_map(|_| pull(&mut core, 1)).map(|(id, _)| id).collect();

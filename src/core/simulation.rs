@@ -50,7 +50,7 @@ struct Seen {
 #[derive(Default)]
 struct Connection {
     incarnation: u64,
-    core: ConnectionCore<(u64, Slots)>,
+    core: ConnectionCore<StoreId, (u64, Slots)>,
     inbox: Vec<(u64, Answer)>,
     heads: Option<u64>,
     writes: HashMap<u64, Sent>,

@@ -1,6 +1,7 @@
 //! A run of consecutive entries of one store, in one buffer.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::limits::SEGMENT_BYTES_TARGET;
 use super::record::{MalformedRecord, RecordReader};
@@ -12,8 +13,11 @@ pub struct Segment {
     first: Sequence,
     count: u32,
     records: Bytes,
-    origins: Vec<OriginRun>,
+    origins: Origins,
 }
+
+/// Small segments nearly always have one.
+type Origins = SmallVec<[OriginRun; 1]>;
 
 /// So many consecutive entries with one origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl Segment {
         if count == 0 || origin_count != u64::from(count) {
             return Err(MalformedRecord);
         }
-        Ok(Self { first, count, records, origins })
+        Ok(Self { first, count, records, origins: origins.into() })
     }
 
     /// As [`Segment::from_parts`], for records whose number is known and whose bytes a checksum vouches for: does not
@@ -62,7 +66,7 @@ impl Segment {
         if count == 0 || origin_count != u64::from(count) {
             return Err(MalformedRecord);
         }
-        Ok(Self { first, count, records, origins })
+        Ok(Self { first, count, records, origins: origins.into() })
     }
 
     /// Its first `count` entries; all of them if it has no more. `None` for no entry.
@@ -78,7 +82,7 @@ impl Segment {
         (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
         let records = self.records.slice(..self.records.len() - reader.remaining());
         let mut left = count as u32;
-        let mut origins = Vec::new();
+        let mut origins = Origins::new();
         for run in &self.origins {
             if left == 0 {
                 break;
@@ -147,13 +151,14 @@ pub struct SegmentBuilder {
     done: Vec<Segment>,
     records: Vec<u8>,
     count: u32,
-    origins: Vec<OriginRun>,
+    origins: Origins,
 }
 
 impl SegmentBuilder {
     /// Starts at `first`.
     pub const fn new(first: Sequence) -> Self {
-        Self { next: first, done: Vec::new(), records: Vec::new(), count: 0, origins: Vec::new() }
+        let origins = Origins::new_const();
+        Self { next: first, done: Vec::new(), records: Vec::new(), count: 0, origins }
     }
 
     /// Appends one record, as [`Batch::record`](super::Batch::record) gives it, and returns its sequence.
@@ -192,6 +197,10 @@ impl SegmentBuilder {
 
     fn close(&mut self) {
         let first = Sequence::new(self.next.get() - u64::from(self.count)).unwrap_or(Sequence::MAX);
+        if self.done.is_empty() {
+            // Often there is one alone, and a vector begins with four.
+            self.done.reserve_exact(1);
+        }
         self.done.push(Segment {
             first,
             count: std::mem::take(&mut self.count),

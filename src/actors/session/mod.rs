@@ -59,7 +59,7 @@ pub(crate) struct Session<W: Wire> {
     _place: Place,
     wire: W,
     gate: Gate<Payload>,
-    core: ConnectionCore<(W::Write, Slots)>,
+    core: ConnectionCore<StoreHandle, (W::Write, Slots)>,
     /// Boxed, since the smallest map has room for four.
     subscriptions: HashMap<SubscriptionId, Box<Subscription<W>>>,
     /// The heads of this poll, see `core::connection`.
@@ -68,7 +68,7 @@ pub(crate) struct Session<W: Wire> {
     checking: Option<LocalBoxFuture<'static, Checked<W>>>,
     /// The key of that request was removed meanwhile.
     checking_void: bool,
-    /// The key of the last write, and its store.
+    /// The key of writes that come one after the other, and its store.
     resolved: Option<Known>,
     /// Unanswered writes by number; the first one's number is `writes_answered`.
     writes: VecDeque<Option<PendingWrite<W>>>,

@@ -23,7 +23,7 @@ use crate::protocol::rpc::auth::Verified;
 /// A write that was sent to its store.
 pub(super) struct PendingWrite<W: Wire> {
     pub(super) tag: W::Write,
-    pub(super) store: StoreId,
+    pub(super) store: StoreHandle,
     /// The subscription that its key had when it came in.
     pub(super) subscription: Option<SubscriptionId>,
     pub(super) bytes: usize,
@@ -159,7 +159,10 @@ impl<W: Wire> Session<W> {
         if !remembered {
             self.shared.resolved.remember(key, store, moment);
         }
-        self.resolved = Some(Known { key: key.clone(), store: store.clone(), moment });
+        // Only what is written to twice in a row: with many keys, each would take the place of another.
+        if self.outgoing.last().is_some_and(|(last, _)| last.is(store)) {
+            self.resolved = Some(Known { key: key.clone(), store: store.clone(), moment });
+        }
     }
 
     /// Puts a checked write on its way.
@@ -170,8 +173,8 @@ impl<W: Wire> Session<W> {
         self.write_bytes_in_flight += bytes;
         self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
         let subscription = self.core.subscription_of(&key);
-        let name = store.feed.store().clone();
-        self.writes.push_back(Some(PendingWrite { tag, store: name, subscription, bytes }));
+        let pending = PendingWrite { tag, store: store.clone(), subscription, bytes };
+        self.writes.push_back(Some(pending));
         let reply = Reply::session(self.inbox.clone(), number);
         let write = Write { batch, origin: Origin::Client(key), reply };
         match self.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {
