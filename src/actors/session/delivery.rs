@@ -165,7 +165,10 @@ impl<W: Wire> Session<W> {
         let head = self.head(id);
         let Some(sub) = self.subscriptions.get_mut(&id) else { return false };
         if !sub.has(cursor) {
-            sub.fetch(cursor);
+            match sub.backlog.as_mut().and_then(|backlog| backlog.page_at_hand(MESSAGE_BYTES)) {
+                Some(page) => self.send_page(id, &page),
+                None => sub.fetch(cursor),
+            }
             return true;
         }
         let mut parts = Vec::new();
@@ -184,9 +187,17 @@ impl<W: Wire> Session<W> {
         true
     }
 
+    fn send_page(&mut self, id: SubscriptionId, page: &Page) {
+        let Some(sub) = self.subscriptions.get_mut(&id) else { return };
+        self.shared.metrics.entries_sent.inc_by(page.len() as u64);
+        self.wire.page(&mut sub.tag, page, &mut self.out);
+        self.core.pass_backlog(id, page.next());
+        sub.backlog.take_if(|backlog| backlog.is_at_end());
+    }
+
     /// Takes in what arrived from disk or from the registry.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) {
-        let mut failed = Vec::new();
+        let (mut pages, mut failed) = (Vec::new(), Vec::new());
         for (id, sub) in &mut self.subscriptions {
             let arrived = sub.poll_waiting(cx);
             if matches!(arrived, Poll::Ready(Arrived::Page(_))) && sub.feed.feed().is_closed() {
@@ -198,12 +209,7 @@ impl<W: Wire> Session<W> {
                 Poll::Ready(Arrived::Segments(segments)) => {
                     sub.page.extend(segments.into_iter().map(FeedSegment::new));
                 }
-                Poll::Ready(Arrived::Page(Some(page))) => {
-                    let count = page.iter().count();
-                    self.shared.metrics.entries_sent.inc_by(count as u64);
-                    self.wire.page(&mut sub.tag, &page, &mut self.out);
-                    self.core.pass_backlog(*id, page.next());
-                }
+                Poll::Ready(Arrived::Page(Some(page))) => pages.push((*id, page)),
                 Poll::Ready(Arrived::Page(None)) => {
                     if let Some(backlog) = sub.backlog.take() {
                         self.core.pass_backlog(*id, backlog.head().next());
@@ -217,6 +223,7 @@ impl<W: Wire> Session<W> {
                 Poll::Ready(Arrived::Failed(refusal)) => failed.push((*id, refusal)),
             }
         }
+        pages.into_iter().for_each(|(id, page)| self.send_page(id, &page));
         for (id, refusal) in failed {
             log::warn!("a subscription ends: {refusal}");
             self.core.unsubscribe(id);

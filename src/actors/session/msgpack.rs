@@ -16,7 +16,7 @@ use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
-    encode_remote_entries,
+    encode_sized_entries,
 };
 use crate::protocol::rpc::auth::Verified;
 
@@ -216,8 +216,8 @@ impl Wire for MsgpackWire {
     }
 
     fn page(&mut self, key: &mut PublicKey, page: &Page, out: &mut Out) {
-        let entries = encode_remote_entries(page.iter());
-        self.changes(key, entries.len(), &[entries.elements(0..entries.len())], out);
+        let entries = encode_sized_entries(page.iter(), page.len(), page.record_bytes());
+        self.changes(key, entries.len(), &[entries.bytes()], out);
     }
 
     fn has_unfinished(&self) -> bool {

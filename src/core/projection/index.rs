@@ -271,15 +271,27 @@ impl Index {
     /// Whether a later entry of the bucket is eligible. Walks up to the next such entry, so that asking it of every
     /// slot in turn takes one step a slot.
     pub(super) fn is_followed(&self, slot: &Slot, at: &Moment) -> bool {
+        let mut no_limit = usize::MAX;
+        self.is_followed_within(slot, at, &mut no_limit).unwrap_or(false)
+    }
+
+    /// The same in so many steps, or `None`; counts them down.
+    pub(super) fn is_followed_within(
+        &self,
+        slot: &Slot,
+        at: &Moment,
+        steps_left: &mut usize,
+    ) -> Option<bool> {
         let mut next = slot.next;
         while next != NONE {
+            *steps_left = steps_left.checked_sub(1)?;
             let later = &self.slots[next as usize];
             if self.is_eligible(later, at) {
-                return true;
+                return Some(true);
             }
             next = later.next;
         }
-        false
+        Some(false)
     }
 
     /// The eligible entries of a bucket, from the last to the first.

@@ -45,6 +45,7 @@
 //! Keeps: the answer above, for every moment at or after the index's floor. Leaves out: reading entries, running
 //! effects, what fits in memory (`processing::compaction`).
 
+mod at_hand;
 mod index;
 mod plan;
 mod positions;
@@ -55,6 +56,7 @@ use std::sync::Arc;
 
 use crate::model::Sequence;
 
+pub(crate) use at_hand::AtHand;
 pub(crate) use index::{Index, Members, Output, Sighting};
 pub(crate) use plan::{Plan, Progress, Question, Step};
 

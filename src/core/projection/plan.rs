@@ -219,12 +219,15 @@ impl Index {
 
     fn latest(&self, slot: &Slot) -> Step {
         let (sequence, bucket) = (slot.sequence, slot.bucket);
-        match self.kept_output(bucket, &Members::only(sequence)) {
-            Some(Output { records: Some(records), .. }) => {
-                Step::Replaced { sequence, records: records.clone() }
-            }
-            _ => Step::Latest { sequence, bucket },
+        match self.kept_latest(slot) {
+            Some(records) => Step::Replaced { sequence, records: records.clone() },
+            None => Step::Latest { sequence, bucket },
         }
+    }
+
+    /// The record of the entry at a slot, the last of its bucket, if it is kept.
+    pub(super) fn kept_latest(&self, slot: &Slot) -> Option<&Arc<[u8]>> {
+        self.kept_output(slot.bucket, &Members::only(slot.sequence))?.records.as_ref()
     }
 
     fn fate_in_effect(&self, slot: &Slot, members: &Members) -> Fate {
@@ -248,7 +251,7 @@ impl Index {
     }
 
     /// The first slot at or behind a position.
-    fn slot_at(&self, position: Sequence) -> usize {
+    pub(super) fn slot_at(&self, position: Sequence) -> usize {
         self.slots.partition_point(|slot| slot.sequence < position)
     }
 }

@@ -49,22 +49,40 @@ impl Backlog {
         self.position
     }
 
+    /// Whether everything was given out.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.position > self.head
+    }
+
+    /// The next entries, up to `bytes_max` bytes of records or one entry, if they are kept in memory; `None` if
+    /// [`Backlog::next_page`] has to look. Does not block.
+    pub(crate) fn page_at_hand(&mut self, bytes_max: usize) -> Option<Page> {
+        let ask = Ask { source: &self.source, cursor: self.position, bytes_max };
+        let page = self.projected.as_mut()?.page_at_hand(ask)?;
+        self.pass(&page);
+        (!page.is_empty()).then_some(page)
+    }
+
     /// The next entries, about `bytes_max` bytes of records and at least what shares a sequence; `None` at the end.
     ///
     /// Blocks on disk reads, on effects, and the first time for a pass over the history. After an error it can be
     /// called again.
     pub(crate) fn next_page(&mut self, bytes_max: usize) -> Result<Option<Page>, StorageError> {
-        while self.position <= self.head {
+        while !self.is_at_end() {
             let page = self.page(bytes_max.max(1))?;
-            self.position = page.next();
-            if self.position > self.head {
-                self.projected = None;
-            }
+            self.pass(&page);
             if !page.is_empty() {
                 return Ok(Some(page));
             }
         }
         Ok(None)
+    }
+
+    fn pass(&mut self, page: &Page) {
+        self.position = page.next();
+        if self.is_at_end() {
+            self.projected = None;
+        }
     }
 
     fn page(&mut self, bytes_max: usize) -> Result<Page, StorageError> {

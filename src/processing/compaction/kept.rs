@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::compactor::CompactorSet;
 use crate::core::projection::{Index, Moment};
@@ -66,7 +66,7 @@ pub(super) struct StoreProjection {
     pub(super) set: Arc<CompactorSet>,
     moments: Mutex<Moments>,
     /// Locked while a page is planned, and while the index is filled: readers that come meanwhile want just that.
-    pub(super) kept: Mutex<Kept>,
+    pub(super) kept: RwLock<Kept>,
 }
 
 /// What is kept of one store.
@@ -115,7 +115,7 @@ impl StoreProjection {
         let mut kept =
             Kept { index: None, generation: 0, too_large: false, charge: budget.charge() };
         kept.account();
-        Self { set, moments: Mutex::default(), kept: Mutex::new(kept) }
+        Self { set, moments: Mutex::default(), kept: RwLock::new(kept) }
     }
 
     /// Takes in the moment of a reader that begins now. While it is held, nothing is pruned that the reader needs,
@@ -197,7 +197,7 @@ impl Stores {
         while self.budget.is_short() {
             let Some(store) = self.by_use.values().nth(busy).cloned() else { return };
             let projection = self.by_name.get(&store).map(|(projection, _)| projection.clone());
-            if let Some(mut kept) = projection.as_ref().and_then(|it| it.kept.try_lock()) {
+            if let Some(mut kept) = projection.as_ref().and_then(|it| it.kept.try_write()) {
                 kept.clear();
                 self.remove(&store);
             } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reader::LogReader;
-use crate::core::projection::{Plan, Step};
+use crate::core::projection::{AtHand, Plan, Step};
 use crate::model::{EntryRef, RecordReader, Segment, Sequence, write_record};
 use crate::storage::{StorageError, StoreLog};
 
@@ -54,6 +54,24 @@ impl Page {
         stored.into_iter().flatten().chain(copied.into_iter().flatten())
     }
 
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Stored(_, first, last) => last.next().since(*first) as usize,
+            Content::Copied(copied) => copied.sequences.len(),
+        }
+    }
+
+    /// How many bytes its entries take as records, or a few more.
+    pub(crate) fn record_bytes(&self) -> usize {
+        match &self.content {
+            Content::Stored(segments, ..) => {
+                segments.iter().map(|segment| segment.records().len()).sum()
+            }
+            Content::Copied(copied) => copied.records.len(),
+        }
+    }
+
     /// The segments it passes through untouched, if that is all it is. The first one may begin before the reader's
     /// position, and the last one may end behind [`Page::next`]: those entries are not part of the page.
     #[cfg(test)]
@@ -66,10 +84,13 @@ impl Page {
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        match &self.content {
-            Content::Stored(segments, ..) => segments.is_empty(),
-            Content::Copied(copied) => copied.sequences.is_empty(),
-        }
+        self.len() == 0
+    }
+}
+
+impl From<AtHand> for Page {
+    fn from(AtHand { sequences, records, next }: AtHand) -> Self {
+        Self { content: Content::Copied(Copied { sequences, records }), next }
     }
 }
 

@@ -63,6 +63,16 @@ impl Projected {
         Ok(page)
     }
 
+    /// The page that is asked for as far as all of it is in memory; `None` if that is not known at once. Does not block.
+    pub(super) fn page_at_hand(&mut self, ask: Ask<'_>) -> Option<Page> {
+        self.rejoin(ask.source);
+        let kept = self.projection.kept.try_read()?;
+        let index = kept.index.as_ref()?;
+        let is_filled = index.next() > self.moment.head();
+        let answers = is_filled && index.answers(&self.moment, ask.cursor);
+        answers.then(|| index.at_hand(&self.moment, ask.cursor, ask.bytes_max).into())
+    }
+
     /// Finds what is kept of the store now, should it have been forgotten in between.
     fn rejoin(&mut self, source: &Source) {
         let mut state = source.shared.state.lock();
@@ -76,7 +86,7 @@ impl Projected {
 
     /// Plans with the index that all readers of the store share; `None` if it cannot be had.
     fn plan_with_kept(&self, ask: Ask<'_>) -> Result<Option<Planned>, StorageError> {
-        let kept = &mut *self.projection.kept.lock();
+        let kept = &mut *self.projection.kept.write();
         if kept.too_large {
             return Ok(None);
         }
@@ -146,7 +156,7 @@ impl Projected {
         generation: Option<u64>,
         latest: Vec<(u32, Sequence, Arc<[u8]>)>,
     ) {
-        let mut kept = self.projection.kept.lock();
+        let mut kept = self.projection.kept.write();
         if Some(kept.generation) != generation {
             return;
         }

@@ -58,26 +58,26 @@ impl EncodedEntries {
 
 /// Encodes all entries of a segment.
 pub fn encode_entries(segment: &Segment) -> EncodedEntries {
-    let (count, bytes) = (segment.len(), segment.records().len());
-    encode(segment.iter(), count, bytes)
+    encode_sized_entries(segment.iter(), segment.len(), segment.records().len())
 }
 
-/// Encodes entries that are not those of a segment, such as what compaction made of them: less than 4 GiB in all.
+/// Encodes entries that are not those of a segment: less than 4 GiB in all.
 pub fn encode_remote_entries<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
 ) -> EncodedEntries {
     let count = entries.size_hint().0;
-    encode(entries, count, 0)
+    encode_sized_entries(entries, count, 0)
 }
 
-/// `count` and `bytes` tell how much room is needed; `bytes` counts the entries as records.
-fn encode<'a>(
+/// The same for entries whose size is known, such as what compaction made: there are `count`, and they take
+/// `record_bytes` as records. Only the room is taken from that, it need not be right.
+pub fn encode_sized_entries<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
     count: usize,
-    bytes: usize,
+    record_bytes: usize,
 ) -> EncodedEntries {
     let overhead = ENTRY_OVERHEAD_BYTES + ELEMENT_OVERHEAD_BYTES;
-    let mut out = Vec::with_capacity(bytes + count * overhead);
+    let mut out = Vec::with_capacity(record_bytes + count * overhead);
     let mut ends = Vec::with_capacity(count);
     for (sequence, entry) in entries {
         out.put_slice(b"\x82\xaeremoteSequence");

@@ -47,20 +47,22 @@ struct Row {
 impl EncodedRemoteEntries {
     /// Encodes the entries of a segment.
     pub fn from_segment(segment: &Segment) -> Self {
-        let bytes = segment.records().len() + segment.len() * ROW_RECORD_GAIN_BYTES;
-        Self::readable(segment.iter(), bytes)
+        Self::sized(segment.iter(), segment.len(), segment.records().len())
     }
 
-    /// Encodes entries that are not those of a segment, such as what compaction made of them; they come in the order of
-    /// their sequences.
+    /// Encodes entries that are not those of a segment; they come in the order of their sequences.
     pub fn new<'a>(entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>) -> Self {
-        Self::readable(entries, 0)
+        Self::sized(entries, 0, 0)
     }
 
-    fn readable<'a>(
+    /// The same for entries whose size is known, such as what compaction made: there are `count`, and they take
+    /// `record_bytes` as records. Only the room is taken from that, it need not be right.
+    pub fn sized<'a>(
         entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>,
-        bytes: usize,
+        count: usize,
+        record_bytes: usize,
     ) -> Self {
+        let bytes = record_bytes + count * ROW_RECORD_GAIN_BYTES;
         let mut withheld = 0;
         let readable = entries.into_iter().filter(|(_, entry)| {
             let is_readable = payload_is_complete_frame(entry.payload);

@@ -190,7 +190,7 @@ impl Wire for RpcWire {
     }
 
     fn page(&mut self, feed: &mut FeedTag, page: &Page, out: &mut Out) {
-        let encoded = EncodedRemoteEntries::new(page.iter());
+        let encoded = EncodedRemoteEntries::sized(page.iter(), page.len(), page.record_bytes());
         if encoded.withheld() > 0 {
             log::warn!(
                 "{} of the entries before {} are kept from an RPC client: their payload is no SchemaBinary frame",

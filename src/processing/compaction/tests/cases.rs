@@ -219,7 +219,7 @@ fn a_reader_from_further_below_leaves_an_index_for_all() {
     let last = feed.read(&compaction, (999, 1_000), 100);
     assert_eq!(last.len(), 2);
     let base = |backlog: &Backlog| {
-        let kept = projected(backlog).projection.kept.lock();
+        let kept = projected(backlog).projection.kept.read();
         kept.index.as_ref().is_some_and(|index| !index.begins_behind(at(1)))
     };
     let mut reader = feed.backlog(&compaction, 500, 1_000);
@@ -239,7 +239,7 @@ fn a_record_that_comes_when_the_index_is_another_is_let_go() {
     feed.append(0, "E", "a", b"");
     let mut reader = feed.backlog(&compaction, 0, 1_000);
     let beside = feed.backlog(&compaction, 0, 1_000);
-    let generation = projected(&beside).projection.kept.lock().generation;
+    let generation = projected(&beside).projection.kept.read().generation;
     assert_eq!(rest(&mut reader, 100).len(), 1);
     let late = vec![(7, at(1), [0].into())];
     projected(&beside).keep(&compaction.shared, Some(generation), late);

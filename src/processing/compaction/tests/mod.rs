@@ -89,7 +89,10 @@ pub(super) fn limits(compaction_bytes_max: usize) -> Limits {
 
 pub(super) fn next(backlog: &mut Backlog, bytes_max: usize) -> Option<Vec<RemoteEntry>> {
     let before = backlog.position();
-    let page = backlog.next_page(bytes_max).expect("memory reads")?;
+    let page = match backlog.page_at_hand(bytes_max) {
+        Some(page) => page,
+        None => backlog.next_page(bytes_max).expect("memory reads")?,
+    };
     assert_eq!(page.next(), backlog.position());
     let entries: Vec<RemoteEntry> = page
         .iter()

@@ -1,0 +1,79 @@
+//! What comes next for a reader, where all of it is kept: no log is read, nobody is asked, and the work has a bound.
+
+use super::index::Slot;
+use super::{Index, Moment, Rule};
+use crate::model::Sequence;
+
+/// Slots that are looked at for one piece: some tenths of a millisecond where none of them is sent.
+const SLOTS_MAX: usize = if cfg!(test) { 16 } else { 16 * 1_024 };
+
+/// Positions that are passed over at once: a bit for each of them is looked at.
+const POSITIONS_MAX: u64 = if cfg!(test) { 16 } else { 1_024 * 1_024 };
+
+/// Kept records that come next, if any do.
+#[derive(Debug)]
+pub(crate) struct AtHand {
+    /// One for each record, ascending.
+    pub(crate) sequences: Vec<Sequence>,
+    /// One after the other.
+    pub(crate) records: Vec<u8>,
+    /// The position behind them, of the feed as it is stored.
+    pub(crate) next: Sequence,
+}
+
+impl Index {
+    /// What a reader with this moment is sent from `from` on, as far as it is kept: up to `bytes_max` bytes of records,
+    /// or one record. Ends before all that [`Index::plan`] has to find out about, which includes all that an effect
+    /// replaced. The index must have seen all entries up to the moment's head.
+    pub(crate) fn at_hand(&self, at: &Moment, from: Sequence, bytes_max: usize) -> AtHand {
+        let mut hand = AtHand { sequences: Vec::new(), records: Vec::new(), next: from };
+        let end = self.end(at);
+        let mut slots_left = SLOTS_MAX;
+        for slot in &self.slots[self.slot_at(from)..] {
+            if !self.pass_gone(&mut hand.next, slot.sequence.min(end)) || hand.next == end {
+                return hand;
+            }
+            match self.sent(slot, at, &mut slots_left) {
+                Some([]) => {}
+                Some(record) if hand.has_room(record, bytes_max) => {
+                    hand.sequences.push(slot.sequence);
+                    hand.records.extend_from_slice(record);
+                }
+                Some(_) | None => return hand,
+            }
+            hand.next = slot.sequence.next();
+        }
+        self.pass_gone(&mut hand.next, end);
+        hand
+    }
+
+    /// Moves `next` to `to` if nothing in between is sent and that is quickly seen.
+    fn pass_gone(&self, next: &mut Sequence, to: Sequence) -> bool {
+        let passed =
+            *next >= to || to.since(*next) <= POSITIONS_MAX && self.gone.next_outside(*next) >= to;
+        if passed {
+            *next = to.max(*next);
+        }
+        passed
+    }
+
+    /// The record that stands at a slot, empty if none does; `None` if that is not kept, or not quickly seen.
+    fn sent(&self, slot: &Slot, at: &Moment, slots_left: &mut usize) -> Option<&[u8]> {
+        *slots_left = slots_left.checked_sub(1)?;
+        if !self.is_eligible(slot, at) {
+            return None;
+        }
+        match self.rule_of(slot) {
+            Rule::Drop => Some(&[]),
+            Rule::KeepLatest if self.is_followed_within(slot, at, slots_left)? => Some(&[]),
+            Rule::KeepLatest => Some(self.kept_latest(slot)?),
+            Rule::Effect => None,
+        }
+    }
+}
+
+impl AtHand {
+    fn has_room(&self, record: &[u8], bytes_max: usize) -> bool {
+        self.records.is_empty() || self.records.len() + record.len() <= bytes_max
+    }
+}
