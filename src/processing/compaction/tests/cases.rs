@@ -211,6 +211,49 @@ fn what_was_kept_is_not_read_again() {
     assert_eq!(rest(&mut again, 100), first);
 }
 
+/// What a reader gets without having to wait for anything.
+fn at_hand(backlog: &mut Backlog) -> usize {
+    std::iter::from_fn(|| backlog.page_at_hand(100)).map(|page| page.len()).sum()
+}
+
+#[test]
+fn what_is_kept_is_at_hand_up_to_what_is_not() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    let old = |n: usize| (0, "E", ["a", "b", "c", "d", "e"][n % 5], &b"x"[..]);
+    feed.append_all((0..10).map(old));
+    assert_eq!(at_hand(&mut feed.backlog(&compaction, 0, 1_000)), 0, "nothing is known yet");
+    feed.read(&compaction, (0, 1_000), 100);
+    let mut again = feed.backlog(&compaction, 0, 1_000);
+    let mut beside = feed.backlog(&compaction, 0, 1_000);
+    let kept = projected(&again).projection.clone();
+    let busy = kept.kept.write();
+    assert_eq!(at_hand(&mut again), 0, "somebody works on it");
+    drop(busy);
+    assert_eq!(at_hand(&mut again), 5);
+    assert!(again.is_at_end());
+    feed.append(0, "Other", "a", b"x");
+    feed.append_all((0..5).map(old));
+    let mut later = feed.backlog(&compaction, 0, 1_000);
+    assert_eq!(at_hand(&mut later), 0, "the index has not seen all that is below its head");
+    assert_eq!(feed.read(&compaction, (0, 1_000), 100).len(), 6);
+    assert_eq!(at_hand(&mut later), 0, "an entry of no compactor comes first");
+    assert_eq!(next(&mut later, 1).expect("that entry").len(), 1);
+    assert_eq!(at_hand(&mut later), 5);
+    assert_eq!(rest(&mut beside, 100).len(), 5, "of its own moment");
+}
+
+#[test]
+fn what_an_effect_replaced_is_never_at_hand() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::effect(count));
+    let mut feed = Feed::new();
+    feed.append_all((0..100).map(|_| (0, "E", "a", &b"x"[..])));
+    let sent = feed.read(&compaction, (0, 1_000), 100);
+    let mut again = feed.backlog(&compaction, 0, 1_000);
+    assert_eq!(at_hand(&mut again), 0);
+    assert_eq!(rest(&mut again, 100), sent);
+}
+
 #[test]
 fn a_reader_from_further_below_leaves_an_index_for_all() {
     let (compaction, _guard) = with(&Limits::default(), "*", Strategy::KeepLatest);
