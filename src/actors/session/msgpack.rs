@@ -16,7 +16,7 @@ use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
-    encode_sized_entries,
+    encode_remote_entry, remote_entries_bytes_max,
 };
 use crate::protocol::rpc::auth::Verified;
 
@@ -83,12 +83,17 @@ impl MsgpackWire {
         }
     }
 
-    /// Sends a `Changes` of so many elements, in chunks if it is large.
-    fn changes(&mut self, key: &PublicKey, count: usize, elements: &[&[u8]], out: &mut Out) {
-        let bytes: usize = elements.iter().map(|some| some.len()).sum();
+    /// Sends a `Changes` of so many elements, which `put` writes and take about so many bytes, in chunks if it is large.
+    fn changes(
+        &mut self,
+        key: &PublicKey,
+        (count, bytes): (usize, usize),
+        put: impl FnOnce(&mut BytesMut),
+        out: &mut Out,
+    ) {
         let mut message = BytesMut::with_capacity(bytes + key.as_str().len() + 64);
         encode_changes_header(&mut message, key, count);
-        elements.iter().for_each(|some| message.extend_from_slice(some));
+        put(&mut message);
         if message.len() <= CHUNK_BYTES {
             return out.push(message.freeze());
         }
@@ -212,12 +217,20 @@ impl Wire for MsgpackWire {
         let count = parts.iter().map(Part::count).sum();
         let slices: Vec<&[u8]> =
             parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
-        self.changes(key, count, &slices, out);
+        let bytes = slices.iter().map(|some| some.len()).sum();
+        let put = |message: &mut BytesMut| {
+            slices.iter().for_each(|some| message.extend_from_slice(some));
+        };
+        self.changes(key, (count, bytes), put, out);
     }
 
     fn page(&mut self, key: &mut PublicKey, page: &Page, out: &mut Out) {
-        let entries = encode_sized_entries(page.iter(), page.len(), page.record_bytes());
-        self.changes(key, entries.len(), &[entries.bytes()], out);
+        let count = page.len();
+        let bytes = remote_entries_bytes_max(count, page.record_bytes());
+        let put = |message: &mut BytesMut| {
+            page.iter().for_each(|(at, entry)| encode_remote_entry(message, at, &entry));
+        };
+        self.changes(key, (count, bytes), put, out);
     }
 
     fn has_unfinished(&self) -> bool {

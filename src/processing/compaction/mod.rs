@@ -6,8 +6,10 @@
 //! `core::projection` says what exactly is sent and why a client may resume anywhere.
 //!
 //! ```text
-//! Backlog ─► kept (an index a store, moved forward) ─► core::projection (a plan) ─► page (copied, or whole segments)
-//!               ▲ fill (scans the log)                     ▲ answer (asks effects)
+//! Backlog ─► kept (an index a store, moved forward) ─► core::projection ─► page
+//!               ▲ fill (scans the log)                    │ what is at hand (kept records: waits for nothing)
+//!                                                         │ or a plan (carried out from the log)
+//!                                                         ▲ answer (asks effects)
 //! ```
 //!
 //! Keeps: stored entries never change, and writing knows nothing of compaction; what a reader is sent does not depend

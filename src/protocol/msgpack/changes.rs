@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::entry::{ENTRY_OVERHEAD_BYTES, put_entry};
 use super::write::put_natural;
@@ -58,33 +58,47 @@ impl EncodedEntries {
 
 /// Encodes all entries of a segment.
 pub fn encode_entries(segment: &Segment) -> EncodedEntries {
-    encode_sized_entries(segment.iter(), segment.len(), segment.records().len())
+    let (count, bytes) = (segment.len(), segment.records().len());
+    encode(segment.iter(), count, bytes)
 }
 
-/// Encodes entries that are not those of a segment: less than 4 GiB in all.
+/// Encodes entries that are not those of a segment, such as what compaction made of them: less than 4 GiB in all.
 pub fn encode_remote_entries<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
 ) -> EncodedEntries {
     let count = entries.size_hint().0;
-    encode_sized_entries(entries, count, 0)
+    encode(entries, count, 0)
 }
 
-/// The same for entries whose size is known, such as what compaction made: there are `count`, and they take
-/// `record_bytes` as records. Only the room is taken from that, it need not be right.
-pub fn encode_sized_entries<'a>(
+/// `count` and `bytes` tell how much room is needed; `bytes` counts the entries as records.
+fn encode<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
     count: usize,
-    record_bytes: usize,
+    bytes: usize,
 ) -> EncodedEntries {
-    let overhead = ENTRY_OVERHEAD_BYTES + ELEMENT_OVERHEAD_BYTES;
-    let mut out = Vec::with_capacity(record_bytes + count * overhead);
+    let mut out = Vec::with_capacity(remote_entries_bytes_max(count, bytes));
     let mut ends = Vec::with_capacity(count);
     for (sequence, entry) in entries {
-        out.put_slice(b"\x82\xaeremoteSequence");
-        put_natural(&mut out, sequence.get());
-        out.put_slice(b"\xa5entry");
-        put_entry(&mut out, &entry);
+        put_element(&mut out, sequence, &entry);
         ends.push(out.len() as u32);
     }
     EncodedEntries { bytes: out.into(), ends: ends.into() }
+}
+
+/// How many bytes `count` elements take at most, of entries that take `record_bytes` as records.
+pub const fn remote_entries_bytes_max(count: usize, record_bytes: usize) -> usize {
+    record_bytes + count * (ENTRY_OVERHEAD_BYTES + ELEMENT_OVERHEAD_BYTES)
+}
+
+/// Writes a single element behind others, for a message that only one subscriber gets.
+pub fn encode_remote_entry(out: &mut BytesMut, sequence: Sequence, entry: &EntryRef<'_>) {
+    put_element(out, sequence, entry);
+}
+
+#[inline]
+fn put_element(out: &mut impl BufMut, sequence: Sequence, entry: &EntryRef<'_>) {
+    out.put_slice(b"\x82\xaeremoteSequence");
+    put_natural(out, sequence.get());
+    out.put_slice(b"\xa5entry");
+    put_entry(out, entry);
 }

@@ -20,7 +20,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use changes::{EncodedEntries, encode_entries, encode_remote_entries, encode_sized_entries};
+pub use changes::{
+    EncodedEntries, encode_entries, encode_remote_entries, encode_remote_entry,
+    remote_entries_bytes_max,
+};
 pub use encode::{
     encode_ack, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_ping,
     encode_pong, encode_request_changes, encode_stop_changes, encode_write,
