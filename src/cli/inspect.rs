@@ -19,7 +19,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Show what a data directory holds, without a server.
 ///
 /// A line has a store, the sequence of its last entry (which is the number of its entries, since there are no gaps), and
-/// the bytes they take on disk. With --store it prints the entries of that store. Nothing is changed; the server that
+/// the bytes they take on disk. With --store it prints the entries of that store. No entry is changed; the server that
 /// uses the directory has to be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -203,6 +203,7 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
         durability: durability(settings.durability, settings.durability_interval)?,
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
+        packs_bytes: default.packs_bytes,
     })
 }
 

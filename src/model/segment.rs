@@ -69,6 +69,28 @@ impl Segment {
         Ok(Self { first, count, records, origins: origins.into() })
     }
 
+    /// Segments that follow each other as one; `None` if there is none.
+    pub(crate) fn joined(pieces: &[Self]) -> Option<Self> {
+        let [head, rest @ ..] = pieces else { return None };
+        if rest.is_empty() {
+            return Some(head.clone());
+        }
+        let bytes = pieces.iter().map(|piece| piece.records.len()).sum();
+        let mut records = Vec::with_capacity(bytes);
+        let mut origins = Origins::new();
+        for piece in pieces {
+            records.extend_from_slice(&piece.records);
+            for run in &piece.origins {
+                match origins.last_mut() {
+                    Some(last) if last.origin == run.origin => last.count += run.count,
+                    _ => origins.push(run.clone()),
+                }
+            }
+        }
+        let count = pieces.iter().map(|piece| piece.count).sum();
+        Some(Self { first: head.first, count, records: records.into(), origins })
+    }
+
     /// Its first `count` entries; all of them if it has no more. `None` for no entry.
     pub(crate) fn truncated(&self, count: usize) -> Option<Self> {
         if count == 0 {
@@ -281,6 +303,26 @@ mod tests {
             segments[0].origins().to_vec(),
         );
         assert_eq!(parts.as_ref(), Ok(&segments[0]));
+    }
+
+    #[test]
+    fn joined_segments_have_the_entries_of_all_in_order() {
+        let batch = batch(6, 3);
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for slot in 0..batch.len() {
+            let origin = Origin::Server { run_handlers: !(2..5).contains(&slot) };
+            builder.push(batch.record(slot).expect("a slot"), &origin);
+        }
+        let whole = builder.finish().remove(0);
+        assert_eq!(Segment::joined(&[]), None);
+        for cut in 1..6 {
+            let first = whole.truncated(cut).expect("entries");
+            let mut builder = SegmentBuilder::new(first.last().next());
+            for (slot, origin) in (0..).zip(whole.origin_of_each()).skip(cut) {
+                builder.push(batch.record(slot).expect("a slot"), origin);
+            }
+            assert_eq!(Segment::joined(&[first, builder.finish().remove(0)]), Some(whole.clone()));
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
 const DIRECTORY: &str = "EVENTLOG_TEST_WRITE_IN";
-const STORES: u64 = 4;
+const STORES: u64 = 12;
 const IN_FLIGHT: usize = 3;
 
 fn store_id(store: u64) -> StoreId {
@@ -61,7 +61,9 @@ fn segments(store: u64, first: u64, count: u64) -> Vec<Segment> {
 }
 
 fn open(directory: &Path) -> (SledStorage, Database) {
-    let options = DatabaseOptions { ballast_bytes: 4 << 20, ..DatabaseOptions::default() };
+    // Small enough for stores to be written out of packs all the time.
+    let options =
+        DatabaseOptions { ballast_bytes: 4 << 20, packs_bytes: 64 << 10, ..Default::default() };
     let database = Database::open(directory, options).expect("it opens");
     (SledStorage::new(database.clone()), database)
 }

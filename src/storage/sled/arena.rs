@@ -34,8 +34,9 @@ impl Arena {
         let mut arena = Self { next: 0, end: 0 };
         for slot in &mut slots {
             let (key, value) = slot?;
-            let SlotKey(number) = SlotKey::parse(&key)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed slot key"))?;
+            let number = SlotKey::parse(&key)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed slot key"))?
+                .number();
             arena.end = arena.end.max(number + 1);
             if !value.is_empty() {
                 arena.next = number + 1;
@@ -49,12 +50,12 @@ impl Arena {
     pub(super) fn put(&mut self, ops: &mut Ops, bytes: Vec<u8>) -> u64 {
         let first = self.next;
         if bytes.len() <= SLOT_BYTES_MAX {
-            ops.insert(&SlotKey(first).to_bytes(), bytes);
+            ops.insert(&SlotKey::new(first).to_bytes(), bytes);
             self.next += 1;
             return first;
         }
         for part in bytes.chunks(SLOT_BYTES_MAX) {
-            ops.insert(&SlotKey(self.next).to_bytes(), part);
+            ops.insert(&SlotKey::new(self.next).to_bytes(), part);
             self.next += 1;
         }
         first
@@ -63,7 +64,7 @@ impl Arena {
     /// Adds emptying the slots of `body_bytes` bytes from `first` on to `ops`.
     pub(super) fn free(ops: &mut Ops, first: u64, body_bytes: u64) {
         for slot in slots_of(first, body_bytes) {
-            ops.insert(&SlotKey(slot).to_bytes(), Vec::new());
+            ops.insert(&SlotKey::new(slot).to_bytes(), Vec::new());
         }
     }
 
@@ -75,7 +76,7 @@ impl Arena {
         let end = self.next + PLACED_AT_ONCE;
         while self.end < end {
             // One by one: a batch would not keep their order.
-            tree.insert(SlotKey(self.end).to_bytes(), &[])?;
+            tree.insert(SlotKey::new(self.end).to_bytes(), &[])?;
             self.end += 1;
         }
         Ok(())

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::arena::Arena;
 use super::database::Durability;
-use super::key::{Ordinal, SegmentKey};
+use super::ends::HeldEnd;
+use super::group::{Changes, Group, Position};
 use super::keyspace::Keyspace;
 use super::ops::Ops;
 use super::recovery;
@@ -20,83 +20,7 @@ use super::shared::{Job, Next, Shared};
 use super::steps::{self, Step};
 use super::trees::Trees;
 use super::watch::FlushWatch;
-use crate::model::Sequence;
 use crate::storage::{AppendError, StorageError};
-
-/// A group is closed once it holds so much, in bytes. Larger ones make no sync cheaper and delay its answers.
-pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
-
-/// What one group changes.
-pub(super) struct Group<'a> {
-    ops: Vec<(Keyspace, Ops)>,
-    log: Ops,
-    bytes: usize,
-    position: &'a mut Position,
-    trees: &'a Trees,
-}
-
-/// What the commit thread alone gives out.
-pub(super) struct Position {
-    arena: Arena,
-    next_ordinal: Ordinal,
-}
-
-impl Position {
-    fn open(tree: &sled::Tree) -> io::Result<Self> {
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed segment key");
-        let segments = SegmentKey::of_store(0, Sequence::FIRST, Sequence::FIRST).start().to_vec()
-            ..=SegmentKey::of_store(Ordinal::MAX, Sequence::MAX, Sequence::MAX).end().to_vec();
-        let next_ordinal = match tree.range(segments).next_back().transpose()? {
-            Some((key, _)) => SegmentKey::parse(&key).ok_or_else(malformed)?.ordinal + 1,
-            None => 0,
-        };
-        Ok(Self { arena: Arena::open(tree)?, next_ordinal })
-    }
-}
-
-impl Group<'_> {
-    /// Sets `key` to `value` in the log's tree.
-    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<sled::IVec>) {
-        let value = value.into();
-        self.bytes += value.len();
-        self.log.insert(key, value);
-    }
-
-    /// Removes `key` from the log's tree.
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        self.log.remove(key);
-    }
-
-    /// The log's tree, as it was before this group.
-    pub(super) fn tree(&self) -> &sled::Tree {
-        self.trees.log()
-    }
-
-    /// Puts `bytes` into slots and returns the first.
-    pub(super) fn put_in_slots(&mut self, bytes: Vec<u8>) -> u64 {
-        self.bytes += bytes.len();
-        self.position.arena.put(&mut self.log, bytes)
-    }
-
-    /// Empties slots.
-    pub(super) fn free_slots(&mut self, first: u64, body_bytes: u64) {
-        Arena::free(&mut self.log, first, body_bytes);
-    }
-
-    /// The number for a store that has none yet.
-    pub(super) fn new_ordinal(&mut self) -> Ordinal {
-        let ordinal = self.position.next_ordinal;
-        self.position.next_ordinal += 1;
-        ordinal
-    }
-
-    fn add(&mut self, keyspace: Keyspace, ops: Ops) {
-        match self.ops.iter_mut().find(|(present, _)| *present == keyspace) {
-            Some((_, present)) => present.extend(ops),
-            None => self.ops.push((keyspace, ops)),
-        }
-    }
-}
 
 /// Starts the thread. It ends when the database is closed, with how that went.
 pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<Result<(), StorageError>>> {
@@ -178,7 +102,7 @@ impl Writer {
     pub(super) fn open(shared: &Arc<Shared>) -> io::Result<Self> {
         let shared = shared.clone();
         let trees = shared.trees().map_err(io::Error::other)?;
-        let position = Position::open(trees.log())?;
+        let position = Position::open(&trees, shared.options.packs_bytes)?;
         let log_file = File::options().read(true).write(true).open(shared.files.database_log())?;
         let watch = FlushWatch::start()?;
         Ok(Self { shared, trees, position, log_file, watch, sync_by: None })
@@ -188,24 +112,20 @@ impl Writer {
     fn commit_all(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
         let mut left = jobs.into_iter();
         while left.len() > 0 {
-            let mut group = Group {
-                ops: Vec::new(),
-                log: Ops::default(),
-                bytes: 0,
-                position: &mut self.position,
-                trees: &self.trees,
-            };
+            let mut group = Group::new(&mut self.position, &self.trees);
             let mut staged = Vec::new();
             for job in left.by_ref() {
                 staged.push(stage(&mut group, job));
-                if group.bytes >= GROUP_BYTES_MAX {
+                if group.is_full() {
                     break;
                 }
             }
-            let Group { mut ops, log, .. } = group;
-            ops.push((Keyspace::Log, log));
+            let Changes { ops, written_out } = group.finish();
             match self.write(ops) {
-                Ok(()) => staged.into_iter().for_each(|job| job.settle(Ok(()))),
+                Ok(()) => {
+                    staged.into_iter().for_each(|job| job.settle(Ok(())));
+                    written_out.iter().for_each(HeldEnd::moved);
+                }
                 Err(error) => {
                     return Err(Failure { error, tried: staged, untried: left.collect() });
                 }
@@ -217,7 +137,7 @@ impl Writer {
     fn write(&mut self, ops: Vec<(Keyspace, Ops)>) -> io::Result<()> {
         let shared = self.shared.clone();
         let (faults, trees) = (shared.faults(), &self.trees);
-        steps::take(faults, Step::Place, || self.position.arena.place(trees.log()))?;
+        steps::take(faults, Step::Place, || self.position.place_slots(trees.log()))?;
         for (keyspace, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
             steps::take(faults, Step::Apply, || Ok(ops.apply(trees.get(keyspace))?))?;
         }

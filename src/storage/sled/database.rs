@@ -41,11 +41,20 @@ pub struct DatabaseOptions {
     /// Disk space set aside so that the database can still be opened when the disk is full, in bytes; 32 MiB by
     /// default.
     pub ballast_bytes: u64,
+    /// What small appends may take, in bytes, before they are put in order, store by store; 32 MiB by default. So much
+    /// is read when the database is opened, and at most about three times as much of memory is used. The more it is, the
+    /// cheaper are small appends to many stores.
+    pub packs_bytes: u64,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> Self {
-        Self { durability: Durability::Sync, cache_bytes: 64 << 20, ballast_bytes: 32 << 20 }
+        Self {
+            durability: Durability::Sync,
+            cache_bytes: 64 << 20,
+            ballast_bytes: 32 << 20,
+            packs_bytes: 32 << 20,
+        }
     }
 }
 

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 
 use super::database::OpenError;
 
-const FORMAT: &str = "eventlog-server data directory, format 1\n";
+const FORMAT: &str = "eventlog-server data directory, format 2\n";
+/// The format before there were packs: what it has is read as it is.
+const FORMAT_WITHOUT_PACKS: &str = "eventlog-server data directory, format 1\n";
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 
@@ -48,6 +50,10 @@ impl Files {
         })?;
         match std::fs::read_to_string(directory.join(FORMAT_FILE)) {
             Ok(format) if format == FORMAT => {}
+            // Before anything else is written, so that an earlier version does not overlook it.
+            Ok(format) if format == FORMAT_WITHOUT_PACKS => {
+                write_format(directory).map_err(failed)?;
+            }
             Ok(found) => return Err(OpenError::UnknownFormat { path: path(), found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 write_format(directory).map_err(failed)?;
@@ -248,12 +254,21 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(
             directory.path().join("format"),
-            "eventlog-server data directory, format 2\n",
+            "eventlog-server data directory, format 3\n",
         )
         .expect("written");
         let Err(error) = Files::open(directory.path(), 0) else { panic!("opened") };
         assert!(matches!(error, OpenError::UnknownFormat { .. }));
-        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(error.to_string().contains("format 3"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_without_packs_is_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let format = directory.path().join("format");
+        std::fs::write(&format, FORMAT_WITHOUT_PACKS).expect("written");
+        drop(Files::open(directory.path(), 0).expect("free"));
+        assert_eq!(std::fs::read_to_string(format).expect("a file"), FORMAT);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::commit::Group;
 use super::database::DatabaseOptions;
 use super::files::Files;
+use super::group::Group;
 use super::keyspace::Keyspace;
 use super::ops::Ops;
 use super::steps::Faults;

@@ -88,7 +88,7 @@ impl Storage for SledStorage {
             // What an open log has in the tree may not be durable yet; it knows.
             let head = match self.log_in_use(&store) {
                 Some(log) => log.head(),
-                None => log::head_on_disk(&tree, &record)?,
+                None => log::head_on_disk(&tree, tree.ends(), &record)?,
             };
             if head > Sequence::ZERO {
                 stores.push((store, head));

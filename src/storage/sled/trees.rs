@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::database::{DatabaseOptions, OpenError};
+use super::ends::Ends;
 use super::files::{Files, is_full};
 use super::keyspace::Keyspace;
 use crate::model::RemoteId;
@@ -26,6 +27,7 @@ const REMOTE_ID: &[u8] = b"remote-id";
 pub(super) struct Trees {
     pub(super) db: sled::Db,
     all: Vec<sled::Tree>,
+    ends: Arc<Ends>,
     /// Counts how often this process opened it.
     pub(super) generation: u64,
 }
@@ -37,6 +39,11 @@ impl Trees {
 
     pub(super) fn log(&self) -> &sled::Tree {
         self.get(Keyspace::Log)
+    }
+
+    /// The ends of stores, in the log's tree and in packs.
+    pub(super) fn ends(&self) -> &Arc<Ends> {
+        &self.ends
     }
 }
 
@@ -51,6 +58,11 @@ pub(crate) struct Tree {
 impl Tree {
     pub(super) const fn new(trees: Arc<Trees>, keyspace: Keyspace) -> Self {
         Self { trees, keyspace }
+    }
+
+    /// The ends of stores, in the log's tree and in packs.
+    pub(super) fn ends(&self) -> &Ends {
+        self.trees.ends()
     }
 }
 
@@ -141,7 +153,8 @@ pub(super) fn open(
     db.flush()?;
     // What a process wrote before it was killed shows now; it is served only once it is on disk.
     files.sync_all()?;
-    Ok(Trees { db, all, generation })
+    let ends = Arc::new(Ends::load(&all[Keyspace::Log.index()])?);
+    Ok(Trees { db, all, ends, generation })
 }
 
 /// Opens sled, once its threads let go of an earlier one in this process. Others are kept out by our own lock.

@@ -3,13 +3,13 @@
 //! Keeps: keys of one kind stand together and sort as their fields do. Leaves out: what the keys lead to (`value`).
 
 mod block;
+mod number;
 mod segment;
-mod slot;
 mod store;
 
 pub(super) use block::BlockKey;
+pub(super) use number::{PackKey, SlotKey};
 pub(super) use segment::SegmentKey;
-pub(super) use slot::SlotKey;
 pub(super) use store::StoreKey;
 
 use std::ops::Range;
@@ -20,6 +20,9 @@ use crate::model::Sequence;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
+    /// Small appends of several stores, see [`PackKey`]. They are written over and over, and sled then writes the whole
+    /// leaf again: here their neighbours are small, next to slots they would not be.
+    Pack = 0,
     /// A store's name, see [`StoreKey`].
     Store = 1,
     /// A run of a store's entries, see [`SegmentKey`].
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn kinds_on_disk_do_not_change() {
-        let kinds = [Kind::Store, Kind::Segment, Kind::Block, Kind::Slot];
-        assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4]);
+        let kinds = [Kind::Pack, Kind::Store, Kind::Segment, Kind::Block, Kind::Slot];
+        assert_eq!(kinds.map(|kind| kind as u8), [0, 1, 2, 3, 4]);
     }
 }

@@ -1,14 +1,15 @@
 //! Decides how a store's entries lie on disk: which of them share a segment, and where it goes.
 //!
 //! Keeps: segments of some tens of KiB, however small the appends are. Whatever is appended while a group waits for the
-//! disk becomes one segment. The last segment of a store, while it is tiny, is written again together with what comes
-//! next; and a run of small ones becomes one. Everything happens within the group's own batch, so that a crash finds
-//! the store before it or after it.
+//! disk becomes one segment, unless it is tiny: then it goes into the group's pack, and into a segment together with what
+//! comes next; and a run of small segments becomes one. Everything happens within the group's own batch, so that a
+//! crash finds the store before it or after it.
 
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{Segment, Sequence};
 use crate::storage::StorageError;
-use crate::storage::sled::commit::Group;
+use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::group::Group;
 use crate::storage::sled::key::{Ordinal, SegmentKey};
 use crate::storage::sled::value::body;
 use crate::storage::sled::value::segment::{Place, encode_in_slots, encode_inline};
@@ -18,26 +19,29 @@ use super::reader::{Found, Reader};
 /// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
 /// several times while it fills.)
 const INLINE_BYTES_MAX: usize = 2_048;
-/// A last segment with a smaller body is written again with what comes next: on average half of this is written
-/// once more for each append.
-const TINY_BYTES: u64 = 1_024;
+/// A store's entries stay in packs while their records have fewer bytes than this,
+const PACKED_BYTES_MIN: u64 = 1_024;
+/// and up to seven times so much, from store to store: stores that grow in step do not all leave packs at once.
+const PACKED_BYTES_STEP: u64 = 128;
 /// A segment with a smaller body is merged with its neighbours of that kind,
 const SMALL_BYTES: u64 = 8 * 1_024;
 /// once they have so much together,
 const MERGE_BYTES: u64 = SEGMENT_BYTES_TARGET as u64;
+/// or there are so many,
+const MERGE_COUNT_MAX: usize = 128;
 /// or when a larger one follows and there are so many.
 const MERGE_COUNT_MIN: usize = 4;
 
-/// How a store's end lies on disk. Belongs to the commit thread.
+/// How a store's end lies on disk. Changed by the commit thread.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(in crate::storage::sled) struct Layout {
+    /// Whether the rest was read from the tree, or the store is new.
+    complete: bool,
     /// The last entry.
     pub(super) last: Sequence,
     /// Bytes of all records.
     pub(super) bytes: u64,
-    /// The last segment, if it is tiny.
-    tiny: Option<Segment>,
-    /// The small segments at the end, but for a tiny one.
+    /// The small segments at the end.
     small: Vec<Small>,
 }
 
@@ -48,49 +52,94 @@ struct Small {
 }
 
 impl Layout {
-    /// That of a store whose segments are on disk already.
-    pub(super) fn load(reader: &Reader<'_>) -> Result<Self, StorageError> {
-        let mut layout = Self::default();
+    /// That of a store without entries.
+    pub(super) fn empty() -> Self {
+        Self { complete: true, ..Self::default() }
+    }
+
+    /// Reads what is on disk, unless that was done; `end` is the store's.
+    pub(super) fn complete(
+        &mut self,
+        tree: &sled::Tree,
+        end: &End,
+        ends: &Ends,
+    ) -> Result<(), StorageError> {
+        if self.complete {
+            return Ok(());
+        }
+        let mut read = Self::in_segments(&Reader { tree, ordinal: end.ordinal, end: None })?;
+        ends.forget_up_to(end, read.last);
+        for piece in end.packed() {
+            if piece.first() != read.last.next() {
+                let (first, last) = (piece.first(), read.last);
+                return Err(StorageError::corrupt(format!("entry {first} follows entry {last}")));
+            }
+            read.last = piece.last();
+            read.bytes += piece.records().len() as u64;
+        }
+        *self = read;
+        Ok(())
+    }
+
+    fn in_segments(reader: &Reader<'_>) -> Result<Self, StorageError> {
+        let mut layout = Self::empty();
         for found in reader.backwards(Sequence::MAX) {
             let found = found?;
-            let is_last = layout.last == Sequence::ZERO;
-            if is_last {
+            if layout.last == Sequence::ZERO {
                 layout.last = found.last();
                 layout.bytes = found.record.bytes_before + found.record.bytes;
             }
             let body_bytes = found.body_bytes();
-            if is_last && body_bytes < TINY_BYTES {
-                layout.tiny = Some(reader.segment(found.first)?);
-            } else if body_bytes < SMALL_BYTES && layout.small_bytes() < MERGE_BYTES {
-                layout.small.push(Small { first: found.first, body_bytes });
-            } else {
+            if body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES {
                 break;
             }
+            layout.small.push(Small { first: found.first, body_bytes });
         }
         layout.small.reverse();
         Ok(layout)
     }
 
     /// Adds writing `segments`, which follow the last entry, to `group`.
-    pub(super) fn stage(
-        &mut self,
-        ordinal: Ordinal,
-        segments: Vec<Segment>,
-        group: &mut Group<'_>,
-    ) {
-        let tiny = self.tiny.take();
-        if let Some(tiny) = &tiny {
-            self.last = tiny.first().prev();
-            self.bytes -= tiny.records().len() as u64;
+    pub(super) fn stage(&mut self, end: &End, segments: Vec<Segment>, group: &mut Group<'_>) {
+        let packed = end.packed();
+        let packed_bytes_max = PACKED_BYTES_MIN + u64::from(end.ordinal % 8) * PACKED_BYTES_STEP;
+        if records_bytes(&packed) + records_bytes(&segments) < packed_bytes_max {
+            return self.pack(end, &segments, group);
         }
-        let bins = bins(tiny.into_iter().chain(segments));
+        self.take_back(end, &packed);
+        let mut bins = bins(packed.into_iter().chain(segments));
+        let rest = bins.pop_if(|bin| is_tiny(bin));
         let larger_follows = bins.iter().any(|bin| records_bytes(bin) >= SMALL_BYTES);
         let many = larger_follows && self.small.len() >= MERGE_COUNT_MIN;
-        if many || self.small_bytes() >= MERGE_BYTES {
-            self.merge(ordinal, group);
+        if many || self.small_bytes() >= MERGE_BYTES || self.small.len() >= MERGE_COUNT_MAX {
+            self.merge(end.ordinal, group);
         }
-        for (at, bin) in bins.iter().enumerate() {
-            self.write(ordinal, bin, at + 1 == bins.len(), group);
+        bins.iter().for_each(|bin| self.write(end.ordinal, bin, group));
+        if let Some(rest) = rest {
+            self.pack(end, &rest, group);
+        }
+    }
+
+    /// Adds writing what is in packs alone as segments to `group`. Returns how many bytes of records that are.
+    pub(in crate::storage::sled) fn write_out(
+        &mut self,
+        end: &End,
+        group: &mut Group<'_>,
+    ) -> Result<u64, StorageError> {
+        self.complete(group.tree(), end, group.ends())?;
+        let packed = end.packed();
+        self.take_back(end, &packed);
+        let bytes = records_bytes(&packed);
+        bins(packed.into_iter()).iter().for_each(|bin| self.write(end.ordinal, bin, group));
+        Ok(bytes)
+    }
+
+    /// All of `packed`, which is all there is in packs, is about to be written again.
+    fn take_back(&mut self, end: &End, packed: &[Segment]) {
+        end.move_packed();
+        if let Some(piece) = packed.first() {
+            self.last = piece.first().prev();
+            self.bytes -= records_bytes(packed);
         }
     }
 
@@ -98,16 +147,21 @@ impl Layout {
         self.small.iter().map(|small| small.body_bytes).sum()
     }
 
-    /// Writes the entries of `bin` as one segment; `is_last` if none follows in this group.
-    fn write(&mut self, ordinal: Ordinal, bin: &[Segment], is_last: bool, group: &mut Group<'_>) {
+    fn pack(&mut self, end: &End, pieces: &[Segment], group: &mut Group<'_>) {
+        let Some(piece) = Segment::joined(pieces) else { return };
+        self.last = piece.last();
+        self.bytes += piece.records().len() as u64;
+        let place = group.put_in_pack(end.ordinal, &piece);
+        group.ends().push(end, piece, place);
+    }
+
+    /// Writes the entries of `bin` as one segment.
+    fn write(&mut self, ordinal: Ordinal, bin: &[Segment], group: &mut Group<'_>) {
         let key = SegmentKey { ordinal, first: self.last.next() };
         let count: u32 = bin.iter().map(|piece| piece.len() as u32).sum();
         let body = body::encode(bin);
         let body_bytes = body.len() as u64;
-        if is_last && body_bytes < TINY_BYTES {
-            // Cannot fail, as it was just made.
-            self.tiny = body::decode(key.first, count, &body.clone().into()).ok();
-        } else if body_bytes < SMALL_BYTES {
+        if body_bytes < SMALL_BYTES {
             self.small.push(Small { first: key.first, body_bytes });
         } else {
             self.small.clear();
@@ -118,7 +172,8 @@ impl Layout {
         self.bytes += head.bytes;
     }
 
-    /// Makes one segment of the small ones, which are all in the tree.
+    /// Makes one segment of the small ones, which are all in the tree: no group writes segments of a store before it
+    /// merges some.
     fn merge(&mut self, ordinal: Ordinal, group: &mut Group<'_>) {
         let small = std::mem::take(&mut self.small);
         if let Err(error) = merge(ordinal, &small, group) {
@@ -152,7 +207,7 @@ fn merge(ordinal: Ordinal, small: &[Small], group: &mut Group<'_>) -> Result<(),
     let mut pieces = Vec::with_capacity(small.len());
     let mut merged: Vec<Found> = Vec::with_capacity(small.len());
     for one in small {
-        let reader = Reader { tree: group.tree(), ordinal };
+        let reader = Reader { tree: group.tree(), ordinal, end: None };
         let missing = || StorageError::corrupt(format!("no segment starts at {}", one.first));
         let found = reader.find(one.first)?.filter(|found| found.first == one.first);
         merged.push(found.ok_or_else(missing)?);
@@ -192,7 +247,7 @@ fn bins(pieces: impl Iterator<Item = Segment>) -> Vec<Vec<Segment>> {
 }
 
 fn is_tiny(bin: &[Segment]) -> bool {
-    records_bytes(bin) < TINY_BYTES
+    records_bytes(bin) < PACKED_BYTES_MIN
 }
 
 fn records_bytes(pieces: &[Segment]) -> u64 {

@@ -17,13 +17,15 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use self::layout::Layout;
+pub(super) use self::layout::Layout;
 use self::lookup::{DiskLookup, Ids, Known, Recent};
 use self::reader::Reader;
-use super::commit::{GROUP_BYTES_MAX, Group};
 use super::dedup::{Block, Directory, FingerprintCache, Tail};
-use super::key::{BlockKey, Ordinal, StoreKey};
+use super::ends::{End, Ends, HeldEnd};
+use super::group::{GROUP_BYTES_MAX, Group};
+use super::key::{BlockKey, StoreKey};
 use super::shared::{Job, Shared, Work};
+use super::trees::Trees;
 use super::value::block::{Fingerprints, Summary, prefix};
 use super::value::store;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
@@ -40,14 +42,12 @@ pub(super) struct Log {
     /// Of the database when this was opened.
     generation: u64,
     /// Set with the first append, or from disk.
-    ordinal: OnceLock<Ordinal>,
+    end: OnceLock<HeldEnd>,
     head: AtomicU64,
     bytes: AtomicU64,
     state: Mutex<State>,
     /// Nothing is queued or under way any more.
     idle: Condvar,
-    /// The commit thread's alone.
-    layout: Mutex<Layout>,
     recent: Recent,
 }
 
@@ -91,17 +91,15 @@ impl Log {
         let record = trees.log().get(key).map_err(StorageError::unavailable)?;
         let ordinal = record.map(|record| store::decode(&record)).transpose();
         let ordinal = ordinal.map_err(StorageError::corrupt)?;
-        let (layout, ids) = match ordinal {
-            Some(ordinal) => load(&Reader { tree: trees.log(), ordinal })?,
-            None => {
-                let ids = Ids { tail: Tail::new(Sequence::FIRST), directory: Directory::default() };
-                (Layout::default(), ids)
-            }
+        let end = ordinal.map(|ordinal| trees.ends().hold(ordinal));
+        let loaded = match &end {
+            Some(end) => load(&trees, end)?,
+            None => Loaded::default(),
         };
         let state = State {
             dead: None,
-            appended: layout.last,
-            ids,
+            appended: loaded.last,
+            ids: loaded.ids,
             pending: VecDeque::new(),
             staged: None,
             queued: false,
@@ -111,12 +109,11 @@ impl Log {
             cache: cache.clone(),
             store: store.clone(),
             generation: trees.generation,
-            ordinal: ordinal.map_or_else(OnceLock::new, OnceLock::from),
-            head: AtomicU64::new(layout.last.get()),
-            bytes: AtomicU64::new(layout.bytes),
+            end: end.map_or_else(OnceLock::new, OnceLock::from),
+            head: AtomicU64::new(loaded.last.get()),
+            bytes: AtomicU64::new(loaded.bytes),
             state: Mutex::new(state),
             idle: Condvar::new(),
-            layout: Mutex::new(layout),
             recent: Recent::default(),
         })
     }
@@ -151,14 +148,22 @@ impl Log {
         !std::mem::replace(&mut state.queued, true)
     }
 
-    /// The ordinal of the store, which it gets with its first entries.
-    fn ordinal(&self, group: &mut Group<'_>) -> Ordinal {
-        *self.ordinal.get_or_init(|| {
+    /// The end of the store, which gets its ordinal with its first entries.
+    fn end(&self, group: &mut Group<'_>) -> &End {
+        self.end.get_or_init(|| {
             let ordinal = group.new_ordinal();
             let key = StoreKey(self.store.clone()).to_bytes();
             group.insert(&key, &store::encode(ordinal));
-            ordinal
+            let end = group.ends().hold(ordinal);
+            *end.layout.lock() = Layout::empty();
+            end
         })
+    }
+
+    /// Reads the store from `tree`; nothing if it was never written to.
+    fn reader<'a>(&'a self, tree: &'a sled::Tree) -> Option<Reader<'a>> {
+        let end = self.end.get()?;
+        Some(Reader { tree, ordinal: end.ordinal, end: Some(end) })
     }
 
     /// The last durable sequence.
@@ -192,14 +197,40 @@ impl Log {
 }
 
 /// The last sequence of the store that has this record.
-pub(super) fn head_on_disk(tree: &sled::Tree, record: &[u8]) -> Result<Sequence, StorageError> {
+pub(super) fn head_on_disk(
+    tree: &sled::Tree,
+    ends: &Ends,
+    record: &[u8],
+) -> Result<Sequence, StorageError> {
     let ordinal = store::decode(record).map_err(StorageError::corrupt)?;
-    let last = Reader { tree, ordinal }.find(Sequence::MAX)?;
-    Ok(last.map_or(Sequence::ZERO, |found| found.last()))
+    // First what is in packs: it may be moved meanwhile.
+    let packed = ends.last_packed(ordinal);
+    let found = Reader { tree, ordinal, end: None }.find(Sequence::MAX)?;
+    Ok(found.map_or(Sequence::ZERO, |found| found.last()).max(packed))
 }
 
-fn load(reader: &Reader<'_>) -> Result<(Layout, Ids), StorageError> {
-    let layout = Layout::load(reader)?;
+/// What is read of a store when it is opened.
+struct Loaded {
+    last: Sequence,
+    bytes: u64,
+    ids: Ids,
+}
+
+impl Default for Loaded {
+    /// Of a store without entries.
+    fn default() -> Self {
+        let ids = Ids { tail: Tail::new(Sequence::FIRST), directory: Directory::default() };
+        Self { last: Sequence::ZERO, bytes: 0, ids }
+    }
+}
+
+fn load(trees: &Trees, end: &End) -> Result<Loaded, StorageError> {
+    let (last, bytes) = {
+        let mut layout = end.layout.lock();
+        layout.complete(trees.log(), end, trees.ends())?;
+        (layout.last, layout.bytes)
+    };
+    let reader = Reader { tree: trees.log(), ordinal: end.ordinal, end: Some(end) };
     let mut directory = Directory::default();
     for summary in reader.summaries() {
         let (first, summary) = summary?;
@@ -209,18 +240,18 @@ fn load(reader: &Reader<'_>) -> Result<(Layout, Ids), StorageError> {
             )));
         }
     }
-    if layout.last < directory.last() {
+    if last < directory.last() {
         return Err(StorageError::corrupt("there are more blocks than entries"));
     }
     let mut next = directory.last().next();
     let mut tail = Tail::new(next);
-    while next <= layout.last {
+    while next <= last {
         let segment = reader.segment(next)?;
         let unknown = segment.ids().skip_while(|(sequence, _)| *sequence < next);
         unknown.for_each(|(_, id)| tail.push(id));
         next = segment.last().next();
     }
-    Ok((layout, Ids { tail, directory }))
+    Ok(Loaded { last, bytes, ids: Ids { tail, directory } })
 }
 
 impl Work for Log {
@@ -229,7 +260,8 @@ impl Work for Log {
     }
 
     fn stage(&self, group: &mut Group<'_>) {
-        let mut layout = self.layout.lock();
+        let end = self.end(group);
+        let mut layout = end.layout.lock();
         let (mut segments, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut state = self.state.lock();
         while bytes < GROUP_BYTES_MAX
@@ -243,11 +275,12 @@ impl Work for Log {
         let head = segments.last().map_or(layout.last, Segment::last);
         let sealed = state.ids.directory.last();
         let full: Vec<_> = state.ids.tail.full(sealed, head).cloned().collect();
-        state.staged = Some(Staged { head, bytes: layout.bytes, blocks: Vec::new(), answers });
+        let bytes = layout.bytes + bytes as u64;
+        state.staged = Some(Staged { head, bytes, blocks: Vec::new(), answers });
         drop(state);
 
-        let ordinal = self.ordinal(group);
-        layout.stage(ordinal, segments, group);
+        layout.stage(end, segments, group);
+        let ordinal = end.ordinal;
         let mut blocks = Vec::with_capacity(full.len());
         for chunk in full {
             let slot = group.put_in_slots(Fingerprints::encode(chunk.ids()));
@@ -256,8 +289,9 @@ impl Work for Log {
             group.insert(&key.to_bytes(), summary.encode());
             blocks.push((chunk.first(), summary));
         }
-        if let Some(staged) = &mut self.state.lock().staged {
-            staged.bytes = layout.bytes;
+        if !blocks.is_empty()
+            && let Some(staged) = &mut self.state.lock().staged
+        {
             staged.blocks = blocks;
         }
     }
@@ -269,6 +303,7 @@ impl Work for Log {
         match &outcome {
             Ok(()) => {
                 if let Some(staged) = staged {
+                    self.end.get().inspect(|end| end.moved());
                     self.head.store(staged.head.get(), Ordering::Release);
                     self.bytes.store(staged.bytes, Ordering::Relaxed);
                     for (first, summary) in &staged.blocks {
@@ -327,8 +362,8 @@ impl StoreLog for SledLog {
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
         let log = &self.0;
         let trees = log.shared.trees_before_failure()?;
-        let disk = log.ordinal.get().map(|ordinal| DiskLookup {
-            reader: Reader { tree: trees.log(), ordinal: *ordinal },
+        let disk = log.reader(trees.log()).map(|reader| DiskLookup {
+            reader,
             generation: log.generation,
             cache: &log.cache,
             recent: &log.recent,
@@ -351,11 +386,12 @@ impl StoreLog for SledLog {
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
         // Read first: what is durable at this moment is in any tree that is got later.
         let head = self.0.head();
-        let Some(ordinal) = self.0.ordinal.get().filter(|_| from <= head) else {
+        if from > head {
             return Ok(Vec::new());
-        };
+        }
         let trees = self.0.shared.trees_before_failure()?;
-        Reader { tree: trees.log(), ordinal: *ordinal }.read(from, head, bytes_max)
+        let reader = self.0.reader(trees.log());
+        reader.map_or_else(|| Ok(Vec::new()), |reader| reader.read(from, head, bytes_max))
     }
 
     fn bytes(&self) -> u64 {

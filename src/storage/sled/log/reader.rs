@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::model::{Segment, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::arena::slots_of;
+use crate::storage::sled::ends::End;
 use crate::storage::sled::key::{Ordinal, SegmentKey, SlotKey};
 use crate::storage::sled::value::block::{Fingerprints, Summary};
 use crate::storage::sled::value::segment::{Place, SegmentRecord};
@@ -17,6 +18,8 @@ const TRIES: usize = 8;
 pub(super) struct Reader<'a> {
     pub(super) tree: &'a sled::Tree,
     pub(super) ordinal: Ordinal,
+    /// Where entries are that are in packs alone; without it, what is in segments is read.
+    pub(super) end: Option<&'a End>,
 }
 
 /// A segment's record, as found.
@@ -68,6 +71,9 @@ impl Reader<'_> {
 
     /// The segment that holds `at`, which must be in the log.
     pub(super) fn segment(&self, at: Sequence) -> Result<Segment, StorageError> {
+        if let Some(packed) = self.end.and_then(|end| end.segment(at)) {
+            return Ok(packed);
+        }
         for _ in 0..TRIES {
             let found = self.find(at)?.filter(|found| found.last() >= at);
             let found = found.ok_or_else(|| StorageError::corrupt(format!("no entry {at}")))?;
@@ -90,7 +96,7 @@ impl Reader<'_> {
     fn slots(&self, first: u64, body_bytes: u64) -> Result<Option<Bytes>, StorageError> {
         let slots = slots_of(first, body_bytes);
         let get = |slot| {
-            let value = self.tree.get(SlotKey(slot).to_bytes());
+            let value = self.tree.get(SlotKey::new(slot).to_bytes());
             value.map(Option::unwrap_or_default).map_err(StorageError::unavailable)
         };
         let bytes = if slots.end - slots.start == 1 {
@@ -131,7 +137,7 @@ impl Reader<'_> {
             // The last one may hold entries that are not durable yet.
             let durable = head.next().since(whole.first()) as usize;
             let Some(segment) = whole.truncated(durable) else { break };
-            // What was read a moment ago was merged with what follows: here it is again, as one.
+            // What was read a moment ago was merged with what follows, or moved from packs: here it is again, as one.
             while let Some(again) = segments.pop_if(|read| read.first() >= segment.first()) {
                 bytes -= again.records().len();
             }
@@ -144,7 +150,8 @@ impl Reader<'_> {
 
     /// Fingerprints of `count` ids from their slot.
     pub(super) fn fingerprints(&self, slot: u64, count: u32) -> Result<Fingerprints, StorageError> {
-        let value = self.tree.get(SlotKey(slot).to_bytes()).map_err(StorageError::unavailable)?;
+        let value =
+            self.tree.get(SlotKey::new(slot).to_bytes()).map_err(StorageError::unavailable)?;
         let value = value.ok_or_else(|| StorageError::corrupt("fingerprints are missing"))?;
         Fingerprints::decode(Bytes::from_owner(value), count).map_err(StorageError::corrupt)
     }

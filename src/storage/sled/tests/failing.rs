@@ -58,9 +58,14 @@ struct Failing {
 
 impl Failing {
     fn new(durability: Durability) -> Self {
+        Self::with_packs_of(durability, DatabaseOptions::default().packs_bytes)
+    }
+
+    fn with_packs_of(durability: Durability, packs_bytes: u64) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let faults = Arc::new(Planned::default());
-        let options = DatabaseOptions { durability, ballast_bytes: 0, ..Default::default() };
+        let options =
+            DatabaseOptions { durability, packs_bytes, ballast_bytes: 0, ..Default::default() };
         let database = Database::open_with(directory.path(), options, Some(faults.clone()));
         Self { faults, storage: SledStorage::new(database.expect("open")), directory }
     }
@@ -151,8 +156,8 @@ impl Writer {
 fn a_failure_at_any_step_loses_and_invents_nothing() {
     for step in [Step::Place, Step::Apply, Step::Flush, Step::Sync] {
         for fault in [Fault::NotDone, Fault::DoneAnyway] {
-            for times in [1, 3] {
-                let failing = Failing::new(Durability::Sync);
+            for (times, packs_bytes) in [(1, 1 << 20), (3, 1 << 20), (1, 0), (1, 1_000)] {
+                let failing = Failing::with_packs_of(Durability::Sync, packs_bytes);
                 let mut writer = Writer::default();
                 writer.write(&failing, "a", 3);
                 for nth in [0, 2] {

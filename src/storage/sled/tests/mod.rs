@@ -3,6 +3,7 @@
 mod failing;
 mod merging;
 mod model;
+mod packs;
 
 use super::{Database, DatabaseOptions, SledStorage};
 use crate::storage::Storage;

@@ -11,6 +11,8 @@ use crate::storage::contract::{Subject, all_ids, client, segments, store, wait};
 enum Action {
     /// Appends of so many entries each, all queued before the first is waited for.
     Append { store: usize, counts: Vec<usize>, bytes: usize, clock: u8 },
+    /// Appends of one entry each to all stores, at the same time.
+    AppendToAll { bytes: usize },
     /// Closes the storage and opens it again.
     Reopen,
     /// Opens the store's log again.
@@ -21,7 +23,7 @@ enum Action {
     Read { store: usize, from: u64, bytes_max: usize },
 }
 
-const STORES: usize = 3;
+const STORES: usize = 4;
 
 fn action() -> impl Strategy<Value = Action> {
     let counts = prop_oneof![
@@ -34,6 +36,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => (store.clone(), counts, bytes, 0..3_u8)
             .prop_map(|(store, counts, bytes, clock)| Action::Append { store, counts, bytes, clock }),
+        6 => (0..200_usize).prop_map(|bytes| Action::AppendToAll { bytes }),
         1 => Just(Action::Reopen),
         1 => store.clone().prop_map(|store| Action::Open { store }),
         2 => (store.clone(), 1..50_usize).prop_map(|(store, step)| Action::Lookup { store, step }),
@@ -59,9 +62,11 @@ struct Checked {
 }
 
 impl Checked {
-    fn new() -> Self {
-        let mut checked =
-            Self { subject: OnDisk::new(), logs: Vec::new(), expected: vec![Vec::new(); STORES] };
+    fn new(packs_bytes: u64) -> Self {
+        let mut subject = OnDisk::new();
+        subject.options.packs_bytes = packs_bytes;
+        subject.reopen();
+        let mut checked = Self { subject, logs: Vec::new(), expected: vec![Vec::new(); STORES] };
         checked.open_all();
         checked
     }
@@ -79,6 +84,7 @@ impl Checked {
             Action::Append { store, counts, bytes, clock } => {
                 self.append(*store, counts, *bytes, *clock);
             }
+            Action::AppendToAll { bytes } => self.append_to_all(*bytes),
             Action::Reopen => {
                 self.logs.clear();
                 self.subject.reopen();
@@ -100,6 +106,16 @@ impl Checked {
             let first = Sequence::new(self.expected[store].len() as u64 + 1).expect("a sequence");
             pending.push(self.logs[store].append(segments(first, &batch, bytes, &client("a"))));
             self.expected[store].extend(batch);
+        }
+        pending.into_iter().for_each(|append| wait(append).expect("appended"));
+    }
+
+    fn append_to_all(&mut self, bytes: usize) {
+        let mut pending = Vec::new();
+        for (log, expected) in self.logs.iter().zip(&mut self.expected) {
+            let id = EntryId::now();
+            pending.push(log.append(segments(log.head().next(), &[id], bytes, &client("b"))));
+            expected.push(id);
         }
         pending.into_iter().for_each(|append| wait(append).expect("appended"));
     }
@@ -140,8 +156,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_a_list(actions in proptest::collection::vec(action(), 1..30)) {
-        let mut checked = Checked::new();
+    fn behaves_as_a_list(
+        actions in proptest::collection::vec(action(), 1..40),
+        packs_bytes in prop_oneof![Just(0), Just(1_000), Just(4_000), Just(1 << 20)],
+    ) {
+        let mut checked = Checked::new(packs_bytes);
         actions.iter().for_each(|action| checked.apply(action));
         checked.apply(&Action::Reopen);
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {

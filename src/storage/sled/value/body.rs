@@ -19,18 +19,26 @@ const CLIENT: u8 = 0;
 const SERVER_WITH_HANDLERS: u8 = 1;
 const SERVER_WITHOUT_HANDLERS: u8 = 2;
 
+/// Origins up to this many are looked for one by one, which a segment with few of them is done sooner with.
+const ORIGINS_SCANNED: usize = 8;
+
 /// The body of the entries of `pieces`, which follow each other, as one segment.
 pub(in crate::storage::sled) fn encode(pieces: &[Segment]) -> Vec<u8> {
     let bytes: usize = pieces.iter().map(|piece| piece.records().len()).sum();
     let mut out = Vec::with_capacity(bytes + 64);
     out.put_u32_le(0);
-    write_origins(&mut out, pieces);
-    for piece in pieces {
-        out.extend_from_slice(piece.records());
-    }
+    write_content(&mut out, pieces);
     let crc = crc32fast::hash(&out[CRC_BYTES..]);
     out[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// Adds a body without its checksum to `out`.
+pub(super) fn write_content(out: &mut Vec<u8>, pieces: &[Segment]) {
+    write_origins(out, pieces);
+    for piece in pieces {
+        out.extend_from_slice(piece.records());
+    }
 }
 
 fn write_origins(out: &mut Vec<u8>, pieces: &[Segment]) {
@@ -42,8 +50,14 @@ fn write_origins(out: &mut Vec<u8>, pieces: &[Segment]) {
         match runs.last_mut() {
             Some((count, index)) if *table[*index] == run.origin => *count += u64::from(run.count),
             _ => {
-                let index = *indexes.entry(&run.origin).or_insert_with(|| {
+                let mut near = table.iter().take(ORIGINS_SCANNED);
+                let near = near.position(|origin| **origin == run.origin);
+                let index = near.or_else(|| indexes.get(&run.origin).copied());
+                let index = index.unwrap_or_else(|| {
                     table.push(&run.origin);
+                    if table.len() > ORIGINS_SCANNED {
+                        indexes.insert(&run.origin, table.len() - 1);
+                    }
                     table.len() - 1
                 });
                 runs.push((u64::from(run.count), index));
@@ -77,12 +91,22 @@ pub(in crate::storage::sled) fn decode(
     count: u32,
     body: &Bytes,
 ) -> Result<Segment, Malformed> {
-    let (crc, mut rest) = body.split_first_chunk().ok_or(Malformed("segment body"))?;
+    let (crc, rest) = body.split_first_chunk().ok_or(Malformed("segment body"))?;
     if u32::from_le_bytes(*crc) != crc32fast::hash(rest) {
         return Err(Malformed("segment body: its checksum differs"));
     }
+    read_content(first, count, &body.slice_ref(rest))
+}
+
+/// As [`decode`], for what [`write_content`] wrote, whose checksum was compared.
+pub(super) fn read_content(
+    first: Sequence,
+    count: u32,
+    content: &Bytes,
+) -> Result<Segment, Malformed> {
+    let mut rest = &content[..];
     let origins = read_origins(&mut rest).ok_or(Malformed("origins in a segment body"))?;
-    let records = body.slice_ref(rest);
+    let records = content.slice_ref(rest);
     Segment::from_counted_parts(first, count, records, origins)
         .map_err(|_| Malformed("segment body: its counts differ"))
 }

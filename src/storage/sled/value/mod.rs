@@ -5,6 +5,7 @@
 
 pub(super) mod block;
 pub(super) mod body;
+pub(super) mod pack;
 pub(super) mod segment;
 pub(super) mod store;
 
