@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A read is timed from the request to the last entry. What is read again is read at least five times and for half a second;
-//! the median counts. `docs/COMPACTION.md` has the figures.
+//! the median counts; but of what the others are measured by, all entries without a compactor, the fastest of five.
+//! `docs/COMPACTION.md` has the figures.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
@@ -72,7 +73,8 @@ fn reads(server: &Server, address: &str, store: &str) {
     let tail = ENTRIES / 100 * 99 + 1;
     let read = |from| Client::connect(address, store).read(from, ENTRIES);
     read(0);
-    let raw = again(|| read(0));
+    let all_raw = (0..5).map(|_| read(0)).min_by_key(|read| read.time);
+    let raw = all_raw.expect("five of them");
     row("all, raw", &raw, &raw);
     row("last 1%, raw", &again(|| read(tail)), &raw);
     let keep_latest = || register(compaction, Strategy::KeepLatest);
