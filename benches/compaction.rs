@@ -141,7 +141,7 @@ struct Read {
 }
 
 /// The median of several reads. Five of a few milliseconds are no sample: for some tens of milliseconds after other work
-/// the system leaves both ends on one core.
+/// they take half as long again, as if both ends shared a core.
 fn again(mut read: impl FnMut() -> Read) -> Read {
     let started = Instant::now();
     let mut reads = Vec::new();
