@@ -123,8 +123,8 @@ impl Writer {
             let Changes { ops, written_out } = group.finish();
             match self.write(ops) {
                 Ok(()) => {
-                    staged.into_iter().for_each(|job| job.settle(Ok(())));
                     written_out.iter().for_each(HeldEnd::moved);
+                    staged.into_iter().for_each(|job| job.settle(Ok(())));
                 }
                 Err(error) => {
                     return Err(Failure { error, tried: staged, untried: left.collect() });

@@ -93,8 +93,8 @@ impl<'a> Group<'a> {
 
     /// Nothing more is staged.
     pub(super) fn finish(mut self) -> Changes {
-        self.write_out();
         self.close_pack();
+        self.write_out();
         while let Some(number) = self.ends().places().superfluous() {
             self.remove(&PackKey::new(number).to_bytes());
         }

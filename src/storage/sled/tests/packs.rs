@@ -67,6 +67,12 @@ impl Stores {
         }
     }
 
+    /// Bytes of the packs that something is in which is nowhere else.
+    fn used_bytes(&self) -> u64 {
+        let tree = self.subject.database().tree(Keyspace::Log).expect("a tree");
+        tree.ends().places().used_bytes()
+    }
+
     /// How many packs and how many segments there are, and the bytes of the packs.
     fn on_disk(&self) -> (usize, usize, usize) {
         let tree = self.subject.database().tree(Keyspace::Log).expect("a tree");
@@ -139,8 +145,25 @@ fn with_no_room_in_packs_everything_is_written_out_at_once() {
         stores.append_to_all(count);
         stores.check();
     }
+    assert_eq!(stores.used_bytes(), 0);
     stores.subject.reopen();
     stores.append_to_all(1);
+    stores.check();
+}
+
+#[test]
+fn stores_that_nobody_opens_are_written_out_too() {
+    let mut stores = Stores::with_packs_of(1 << 20);
+    stores.append_to_all(1);
+    stores.subject.options.packs_bytes = 0;
+    stores.subject.reopen();
+    assert!(stores.used_bytes() > 0);
+    stores.append(&[(3, stores.open(3))], 1);
+    assert_eq!(stores.used_bytes(), 0);
+    let (_, segments, _) = stores.on_disk();
+    assert_eq!(segments, STORES);
+    stores.check();
+    stores.subject.reopen();
     stores.check();
 }
 
