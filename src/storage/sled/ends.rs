@@ -66,6 +66,8 @@ struct Packed {
     pieces: VecDeque<(Segment, Arc<Place>)>,
     /// So many of them are in a segment of the group that is being committed.
     moving: usize,
+    /// Of the records of the others.
+    bytes: u64,
     age: u64,
 }
 
@@ -134,6 +136,7 @@ impl Ends {
             state.next_age += 1;
             state.by_age.insert(packed.age, end.ordinal);
         }
+        packed.bytes += piece.records().len() as u64;
         packed.pieces.push_back((piece, place));
     }
 
@@ -141,6 +144,9 @@ impl Ends {
     pub(super) fn forget_up_to(&self, end: &End, last: Sequence) {
         let mut packed = end.packed.lock();
         let superseded = packed.pieces.partition_point(|(piece, _)| piece.last() <= last);
+        let bytes =
+            packed.pieces.range(..superseded).map(|(piece, _)| piece.records().len() as u64);
+        packed.bytes -= bytes.sum::<u64>();
         self.remove_first(&mut packed, superseded);
     }
 
@@ -199,6 +205,11 @@ impl End {
         Self { ordinal, layout: Mutex::default(), packed: Mutex::default() }
     }
 
+    /// Bytes of the records that are in packs alone and do not move yet.
+    pub(super) fn packed_bytes(&self) -> u64 {
+        self.packed.lock().bytes
+    }
+
     /// What is in packs alone and does not move yet, in order.
     pub(super) fn packed(&self) -> Vec<Segment> {
         let packed = self.packed.lock();
@@ -209,6 +220,7 @@ impl End {
     pub(super) fn move_packed(&self) {
         let mut packed = self.packed.lock();
         packed.moving = packed.pieces.len();
+        packed.bytes = 0;
     }
 
     /// The entries in packs, if `at` is among them.

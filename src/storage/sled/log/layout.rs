@@ -101,11 +101,11 @@ impl Layout {
 
     /// Adds writing `segments`, which follow the last entry, to `group`.
     pub(super) fn stage(&mut self, end: &End, segments: Vec<Segment>, group: &mut Group<'_>) {
-        let packed = end.packed();
         let packed_bytes_max = PACKED_BYTES_MIN + u64::from(end.ordinal % 8) * PACKED_BYTES_STEP;
-        if records_bytes(&packed) + records_bytes(&segments) < packed_bytes_max {
+        if end.packed_bytes() + records_bytes(&segments) < packed_bytes_max {
             return self.pack(end, &segments, group);
         }
+        let packed = end.packed();
         self.take_back(end, &packed);
         let mut bins = bins(packed.into_iter().chain(segments));
         let rest = bins.pop_if(|bin| is_tiny(bin));
