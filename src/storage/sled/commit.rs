@@ -4,8 +4,10 @@
 //! Keeps: nothing is settled well before it is on disk (or applied, with [`Durability::Interval`]); after a failure
 //! nothing is applied until sled was opened again.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -46,24 +48,34 @@ impl Drop for EndGuard<'_> {
 
 fn run(shared: &Arc<Shared>, mut writer: Writer) -> Result<(), StorageError> {
     loop {
-        let outcome = match shared.next(writer.sync_by) {
-            Next::Commit(jobs) => writer.commit_all(jobs),
-            Next::Deadline => writer.sync().map_err(Failure::of_nobody),
-            Next::Close => {
+        // A panic is an error of ours. It ends the thread, but nobody waits for ever because of it.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match shared.next(writer.sync_by) {
+            Next::Commit(jobs) => writer.commit_all(jobs).map(|()| true),
+            Next::Deadline => writer.sync().map(|()| true),
+            Next::Close => Ok(false),
+        }));
+        let (tried, untried) =
+            (std::mem::take(&mut writer.tried), std::mem::take(&mut writer.untried));
+        let error = match outcome {
+            Ok(Ok(true)) => continue,
+            Ok(Ok(false)) => {
                 let synced = writer.sync();
                 drop(writer);
                 return synced.and(recovery::close(shared)).map_err(StorageError::unavailable);
             }
+            Ok(Err(error)) => error,
+            Err(panic) => {
+                log::error!("the commit thread panicked: the database is closed");
+                shared.closed();
+                refuse(tried, untried, Vec::new(), "the commit thread panicked");
+                resume_unwind(panic);
+            }
         };
-        let Err(Failure { error, tried, untried }) = outcome else { continue };
         log::error!("writing to the database failed, it will be reopened: {error}");
         drop(writer);
         // Before anybody hears of it: whoever then opens a store must not find what only memory holds.
         let queued = shared.fail(&error.to_string());
-        let indefinite = AppendError::Indefinite(error.to_string().into());
-        tried.into_iter().for_each(|job| job.settle(Err(indefinite.clone())));
-        let definite = AppendError::Definite("an earlier write failed: nothing was tried".into());
-        untried.into_iter().chain(queued).for_each(|job| job.settle(Err(definite.clone())));
+        refuse(tried, untried, queued, &error.to_string());
         match recovery::reopen(shared, &error) {
             Some(reopened) => writer = reopened,
             None => return Err(StorageError::unavailable("closed while the disk was failing")),
@@ -71,19 +83,12 @@ fn run(shared: &Arc<Shared>, mut writer: Writer) -> Result<(), StorageError> {
     }
 }
 
-/// A write failed.
-struct Failure {
-    error: io::Error,
-    /// The group that it was for.
-    tried: Vec<Job>,
-    /// What was not come to.
-    untried: Vec<Job>,
-}
-
-impl Failure {
-    const fn of_nobody(error: io::Error) -> Self {
-        Self { error, tried: Vec::new(), untried: Vec::new() }
-    }
+/// Settles what was tried when a write failed, and what was not come to.
+fn refuse(tried: VecDeque<Job>, untried: VecDeque<Job>, queued: Vec<Job>, cause: &str) {
+    let indefinite = AppendError::Indefinite(cause.into());
+    tried.into_iter().for_each(|job| job.settle(Err(indefinite.clone())));
+    let definite = AppendError::Definite("an earlier write failed: nothing was tried".into());
+    untried.into_iter().chain(queued).for_each(|job| job.settle(Err(definite.clone())));
 }
 
 /// What writing needs while sled is open.
@@ -95,6 +100,10 @@ pub(super) struct Writer {
     watch: FlushWatch,
     /// When what is applied but not synced must be synced.
     sync_by: Option<Instant>,
+    /// The group that is being committed.
+    tried: VecDeque<Job>,
+    /// What comes after it.
+    untried: VecDeque<Job>,
 }
 
 impl Writer {
@@ -105,30 +114,26 @@ impl Writer {
         let position = Position::open(&trees, shared.options.packs_bytes)?;
         let log_file = File::options().read(true).write(true).open(shared.files.database_log())?;
         let watch = FlushWatch::start()?;
-        Ok(Self { shared, trees, position, log_file, watch, sync_by: None })
+        let (tried, untried) = (VecDeque::new(), VecDeque::new());
+        Ok(Self { shared, trees, position, log_file, watch, sync_by: None, tried, untried })
     }
 
-    /// Commits `jobs` in groups of bounded size.
-    fn commit_all(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
-        let mut left = jobs.into_iter();
-        while left.len() > 0 {
+    /// Commits `jobs` in groups of bounded size. What is not settled when that fails is in `tried` and `untried`.
+    fn commit_all(&mut self, jobs: Vec<Job>) -> io::Result<()> {
+        self.untried = jobs.into();
+        while !self.untried.is_empty() {
             let mut group = Group::new(&mut self.position, &self.trees);
-            let mut staged = Vec::new();
-            for job in left.by_ref() {
-                staged.push(stage(&mut group, job));
-                if group.is_full() {
-                    break;
-                }
+            while !group.is_full()
+                && let Some(job) = self.untried.pop_front()
+            {
+                self.tried.push_back(job);
+                self.tried.back_mut().into_iter().for_each(|job| stage(&mut group, job));
             }
             let Changes { ops, written_out } = group.finish();
-            match self.write(ops) {
-                Ok(()) => {
-                    written_out.iter().for_each(HeldEnd::moved);
-                    staged.into_iter().for_each(|job| job.settle(Ok(())));
-                }
-                Err(error) => {
-                    return Err(Failure { error, tried: staged, untried: left.collect() });
-                }
+            self.write(ops)?;
+            written_out.iter().for_each(HeldEnd::moved);
+            while let Some(job) = self.tried.pop_front() {
+                job.settle(Ok(()));
             }
         }
         Ok(())
@@ -159,15 +164,9 @@ impl Writer {
     }
 }
 
-fn stage(group: &mut Group<'_>, job: Job) -> Job {
+fn stage(group: &mut Group<'_>, job: &mut Job) {
     match job {
-        Job::Ops { keyspace, ops, answer } => {
-            group.add(keyspace, ops);
-            Job::Ops { keyspace, ops: Ops::default(), answer }
-        }
-        Job::Work(work) => {
-            work.stage(group);
-            Job::Work(work)
-        }
+        Job::Ops { keyspace, ops, .. } => group.add(*keyspace, std::mem::take(ops)),
+        Job::Work(work) => work.stage(group),
     }
 }

@@ -272,6 +272,34 @@ fn interval_writes_survive_a_failing_sync() {
 }
 
 #[test]
+fn a_panic_of_the_commit_thread_leaves_nobody_waiting() {
+    struct Panics(AtomicUsize);
+    impl Faults for Panics {
+        fn fault(&self, step: Step) -> Fault {
+            assert!(step != Step::Sync || self.0.fetch_add(1, Ordering::SeqCst) != 1, "on purpose");
+            Fault::None
+        }
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Panics(AtomicUsize::new(0)));
+    let database = Database::open_with(directory.path(), DatabaseOptions::default(), Some(faults));
+    let storage = SledStorage::new(database.expect("open"));
+    let log = storage.open(&store("a")).expect("open");
+    let batch = ids(3);
+    append(&*log, &batch, 10);
+    let failed = wait(log.append(segments(log.head().next(), &ids(1), 1, &client("a"))));
+    assert!(matches!(failed, Err(AppendError::Indefinite(_))), "{failed:?}");
+    let refused = wait(log.append(segments(log.head().next(), &ids(1), 1, &client("a"))));
+    assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
+    assert!(storage.ready().is_err());
+    assert!(storage.open(&store("a")).is_err(), "it does not wait for the append");
+    drop((log, storage));
+    let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+    let storage = SledStorage::new(database);
+    assert_eq!(all_ids(&*storage.open(&store("a")).expect("open"))[..3], batch);
+}
+
+#[test]
 fn closing_ends_the_wait_for_a_failing_disk() {
     let failing = Failing::new(Durability::Sync);
     let log = failing.open("a");
