@@ -27,7 +27,8 @@ use crate::storage::{AppendError, StorageError};
 pub enum Durability {
     /// Once it is on disk: a power cut after the answer takes nothing back.
     Sync,
-    /// Once it is applied; it is on disk at most so much later. A power cut may take back what was answered.
+    /// Once it is applied; it is on disk at most so much later. A power cut or a kill may take back what was answered, and
+    /// a power cut may leave a directory that cannot be opened: see `docs/FORMAT.md`.
     Interval(Duration),
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Keeps: a number is given out again only when nothing of what its pack holds is needed there any more, so packs are
 //! never removed, only written over; what is kept of them that nobody needs is bounded. Where commits are answered before
-//! they are on disk, this holds as well: after a power cut sled has its log up to some point, and a pack is written over
-//! behind the segments that have its entries.
+//! they are on disk, this holds as well: what sled recovers is its log up to some point, and a pack is written over behind
+//! the segments that have its entries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
