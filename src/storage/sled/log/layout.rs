@@ -101,6 +101,10 @@ impl Layout {
 
     /// Adds writing `segments`, which follow the last entry, to `group`.
     pub(super) fn stage(&mut self, end: &End, segments: Vec<Segment>, group: &mut Group<'_>) {
+        // Before all else, also of a store that leaves packs only when these are full.
+        if self.small.len() >= MERGE_COUNT_MAX || self.small_bytes() >= MERGE_BYTES {
+            self.merge(end.ordinal, group);
+        }
         let packed_bytes_max = PACKED_BYTES_MIN + u64::from(end.ordinal % 8) * PACKED_BYTES_STEP;
         if end.packed_bytes() + records_bytes(&segments) < packed_bytes_max {
             return self.pack(end, &segments, group);
@@ -110,8 +114,7 @@ impl Layout {
         let mut bins = bins(packed.into_iter().chain(segments));
         let rest = bins.pop_if(|bin| is_tiny(bin));
         let larger_follows = bins.iter().any(|bin| records_bytes(bin) >= SMALL_BYTES);
-        let many = larger_follows && self.small.len() >= MERGE_COUNT_MIN;
-        if many || self.small_bytes() >= MERGE_BYTES || self.small.len() >= MERGE_COUNT_MAX {
+        if larger_follows && self.small.len() >= MERGE_COUNT_MIN {
             self.merge(end.ordinal, group);
         }
         bins.iter().for_each(|bin| self.write(end.ordinal, bin, group));

@@ -152,6 +152,18 @@ fn with_no_room_in_packs_everything_is_written_out_at_once() {
 }
 
 #[test]
+fn what_is_written_out_bit_by_bit_ends_up_in_large_segments() {
+    let mut stores = Stores::with_packs_of(0);
+    let logs = [(0, stores.open(0))];
+    for _ in 0..600 {
+        stores.append(&logs, 1);
+    }
+    let (_, segments, _) = stores.on_disk();
+    assert!(segments < 150, "{segments} segments of 600 entries");
+    stores.check();
+}
+
+#[test]
 fn stores_that_nobody_opens_are_written_out_too() {
     let mut stores = Stores::with_packs_of(1 << 20);
     stores.append_to_all(1);
