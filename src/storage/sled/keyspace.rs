@@ -11,31 +11,23 @@ pub(crate) enum Keyspace {
     Registry,
     /// What handlers have been run on.
     Journal,
-    /// What is looked up in the journal by other things than its order.
-    JournalIndex,
     /// Identities that clients have proved.
     Identities,
 }
 
 impl Keyspace {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Meta,
-        Self::Log,
-        Self::Registry,
-        Self::Journal,
-        Self::JournalIndex,
-        Self::Identities,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Meta, Self::Log, Self::Registry, Self::Journal, Self::Identities];
 
     /// The name of the tree on disk. Persisted: a name is never changed and never used for something else.
+    /// Older directories also have an empty tree `journal-index`, which nobody opens.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
             Self::Log => "log",
             Self::Registry => "registry",
             Self::Journal => "journal",
-            Self::JournalIndex => "journal-index",
             Self::Identities => "identities",
         }
     }
@@ -49,12 +41,38 @@ impl Keyspace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::sled::{Database, DatabaseOptions};
 
     #[test]
     fn names_on_disk_do_not_change() {
         let names = Keyspace::ALL.map(Keyspace::name);
-        let kept = ["meta", "log", "registry", "journal", "journal-index", "identities"];
+        let kept = ["meta", "log", "registry", "journal", "identities"];
         assert_eq!(names, kept);
         assert!(Keyspace::ALL.iter().enumerate().all(|(at, keyspace)| keyspace.index() == at));
+    }
+
+    /// Sled, once the threads of the database let go of it.
+    fn sled_below(directory: &std::path::Path) -> sled::Db {
+        let config = sled::Config::new().path(directory.join("sled")).segment_size(4 << 20);
+        for _ in 0..2_000 {
+            if let Ok(db) = config.open() {
+                return db;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        config.open().expect("nobody has it open")
+    }
+
+    #[test]
+    fn a_directory_with_a_tree_of_an_earlier_version_opens() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || Database::open(directory.path(), DatabaseOptions::default());
+        open().expect("new").close().expect("closed");
+        let db = sled_below(directory.path());
+        db.open_tree("journal-index").expect("made").insert("key", "value").expect("written");
+        db.flush().expect("flushed");
+        drop(db);
+        open().expect("opens").close().expect("closed");
+        assert!(sled_below(directory.path()).tree_names().contains(&"journal-index".into()));
     }
 }
