@@ -41,13 +41,13 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Shows the kept index every entry up to `head`. `false` if that takes more memory than there is. `shrink` makes
-/// other stores give way. Blocks on disk reads.
+/// Shows the kept index every entry up to `head`. `false` if that takes more memory than there is, although
+/// `make_room` made other stores give way. Blocks on disk reads.
 pub(super) fn catch_up(
     projection: &StoreProjection,
     kept: &mut Kept,
     (log, head): (&Arc<dyn StoreLog>, Sequence),
-    mut is_short: impl FnMut() -> bool,
+    mut make_room: impl FnMut() -> bool,
 ) -> Result<bool, StorageError> {
     let Some(from) = kept.index.as_ref().map(Index::next) else { return Ok(false) };
     let mut matcher = Matcher::new(&projection.set);
@@ -62,19 +62,19 @@ pub(super) fn catch_up(
             index.prune(&projection.floor());
         }
         seen += 1;
-        seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, &mut is_short)
+        seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, &mut make_room)
     })?;
-    Ok(fits && fits_now(projection, kept, &mut is_short))
+    Ok(fits && fits_now(projection, kept, &mut make_room))
 }
 
 /// Whether the memory for what the index holds is there, once it holds no more than the latest reader needs.
 fn fits_now(
     projection: &StoreProjection,
     kept: &mut Kept,
-    is_short: &mut impl FnMut() -> bool,
+    make_room: &mut impl FnMut() -> bool,
 ) -> bool {
     kept.account();
-    if !is_short() {
+    if make_room() {
         return true;
     }
     if let (Some(index), Some(latest)) = (&mut kept.index, projection.latest()) {
@@ -82,7 +82,7 @@ fn fits_now(
         index.prune(&latest);
     }
     kept.account();
-    !is_short()
+    make_room()
 }
 
 /// An index for one reader alone, from `cursor` to wherever `bytes_max` suffices, and at least one position on.

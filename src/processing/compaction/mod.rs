@@ -185,12 +185,12 @@ impl Shared {
         self.budget.bytes_max / 16
     }
 
-    /// Whether memory is short even though stores that nobody reads just now were forgotten.
-    fn is_short(&self) -> bool {
-        self.budget.is_short() && {
+    /// Forgets stores that nobody reads just now, as far as memory is short. `false` if it still is.
+    fn make_room(&self) -> bool {
+        if self.budget.is_short() {
             self.state.lock().stores.shrink();
-            self.budget.is_short()
         }
+        !self.budget.is_short()
     }
 }
 

@@ -49,7 +49,7 @@ impl Projected {
             Some(planned) => planned,
             None => Planned { plan: self.plan_with_window(ask)?, generation: None },
         };
-        ask.source.shared.is_short();
+        ask.source.shared.make_room();
         let mut latest = Vec::new();
         let keep = |bucket, sequence, record: &[u8]| {
             if generation.is_some() {
@@ -93,7 +93,7 @@ impl Projected {
         prepare(kept, ask);
         let shared = &ask.source.shared;
         let history = (&ask.source.log, self.moment.head());
-        if !fill::catch_up(&self.projection, kept, history, || shared.is_short())? {
+        if !fill::catch_up(&self.projection, kept, history, || shared.make_room())? {
             kept.too_large = true;
             kept.clear();
             return Ok(None);
@@ -116,7 +116,7 @@ impl Projected {
         };
         let plan = self.plan(&mut index, ask, 0)?;
         charge.set(index.bytes());
-        self.window = (!shared.is_short()).then_some((index, charge));
+        self.window = shared.make_room().then_some((index, charge));
         Ok(plan)
     }
 
@@ -169,7 +169,7 @@ impl Projected {
         }
         kept.account();
         drop(kept);
-        shared.is_short();
+        shared.make_room();
     }
 }
 
