@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use eventlog_server::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
-use eventlog_server::processing::journal::{Conflicts, Effect};
-use eventlog_server::processing::{EventJournal, SledJournal};
+use eventlog_server::processing::{Effect, write_from_remote};
+use eventlog_server::services::journal::{Conflicts, EventJournal, SledJournal};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -111,7 +111,8 @@ fn handled(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (entries, through) = (vec![entry(next.get())], next);
             let mut effect = Nothing;
-            let write = journal.write_from_remote(ORIGIN, &mut next, entries, through, &mut effect);
+            let write =
+                write_from_remote(&*journal, ORIGIN, &mut next, entries, through, &mut effect);
             runtime.block_on(write).expect("written");
         });
     });

@@ -14,11 +14,10 @@ use std::time::Duration;
 use actix_web::web::{Bytes, Data, Html, Json};
 use actix_web::{App, HttpResponse, HttpServer, get};
 use eventlog_server::model::{PublicKey, StoreId};
-use eventlog_server::processing::{
-    Committed, Event, EventGroup, Handlers, MemoryJournal, Msgpack, Processor,
-};
+use eventlog_server::processing::{Committed, Event, EventGroup, Handlers, Msgpack, Processor};
 use eventlog_server::server::{Server, on_connect};
 use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::journal::MemoryJournal;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::StreamExt;

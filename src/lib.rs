@@ -74,9 +74,9 @@
 //! | --- | --- |
 //! | [`server`] | building a server and mounting it in an actix-web application |
 //! | [`client`] | writing to a server and following its feeds |
-//! | [`services`] | who has which store, who may do what: traits and implementations |
+//! | [`services`] | what the server asks others for (who has which store, who may do what, …): traits and implementations |
 //! | [`storage`] | where entries are kept: the trait, memory, sled |
-//! | [`processing`] | handlers, journal, reactivity, compaction |
+//! | [`processing`] | handlers, reactivity, compaction |
 //! | [`model`] | ids, entries, sequences, and every limit |
 //! | [`protocol`] | the wires, for those who write a client or a tool |
 //!

@@ -4,10 +4,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::model::{Entry, Origin, RemoteEntry, Sequence, StoreId};
+use crate::services::journal::Conflicts;
 
 use super::codec::{CodecError, PayloadCodec};
 use super::event::Event;
-use super::journal::Conflicts;
 
 /// A committed event, decoded. Dereferences to its payload.
 #[derive(Debug)]

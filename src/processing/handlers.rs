@@ -20,6 +20,7 @@ use super::event::{Event, EventGroup, Events, Holds, ListOf};
 ///
 /// ```compile_fail
 /// # use eventlog_server::processing::*;
+/// # use eventlog_server::services::journal::MemoryJournal;
 /// # use std::sync::Arc;
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct Added;
 /// # impl Event for Added { const TAG: &'static str = "A"; fn primary_key(&self) -> String { String::new() } }

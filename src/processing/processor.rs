@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::model::{Sequence, StoreId};
+use crate::services::journal::{EventJournal, JournalError, journal_origin};
 
 use super::event::{EventGroup, NoneLeft};
 use super::handlers::{EventHandler, HandlerParts, Handlers};
-use super::journal::{EventJournal, JournalError, journal_origin};
 use super::reactivity::Reactivity;
 use super::replay::{ReadFeed, Replay};
 use super::stats::ProcessingStats;

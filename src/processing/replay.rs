@@ -14,11 +14,12 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use crate::model::{Entry, EntryRef, Origin, RemoteEntry, Segment, Sequence, StoreId};
+use crate::services::journal::{Conflicts, JournalError, journal_origin};
 use crate::storage::StorageError;
 
 use super::committed::Delivery;
 use super::handlers::HandlerError;
-use super::journal::{Conflicts, Effect, JournalError, journal_origin};
+use super::journaling::{Effect, write_from_remote};
 use super::processor::{EventProcessing, Known, Processor, StoreProgress};
 
 /// Reads durable entries of a store as [`StoreLog::read`](crate::storage::StoreLog::read) does, from whichever log
@@ -136,9 +137,9 @@ impl<'a> Replay<'a> {
         let through = segments.last().map_or(start.prev(), Segment::last);
         let Known { next, handled } = known;
         let mut run = Run { replay: self, handled, origins };
-        let journal = &self.processor.journal;
+        let journal = &*self.processor.journal;
         let origin = journal_origin(self.store);
-        let written = journal.write_from_remote(origin, next, entries, through, &mut run).await;
+        let written = write_from_remote(journal, origin, next, entries, through, &mut run).await;
         // Before an error some may have been journaled.
         self.count_passed(segments, start..known.next);
         self.progress.moved_to(known.next);

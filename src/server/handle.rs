@@ -16,12 +16,11 @@ use crate::actors::session::shared::Shared;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
-    self, EventGroup, JournalError, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
-    Writer,
+    self, EventGroup, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
 };
 use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
-use crate::services::{Auth, RegistryError, StoreRegistry};
+use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
 
 /// A running server. Cheap to clone; all clones are the same server. It runs until [`Server::shutdown`].

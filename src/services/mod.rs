@@ -1,10 +1,19 @@
-//! What the server asks others about: which store a key has, and what a key may do.
+//! What the server asks others for. An application may put something of its own in place of each.
+//!
+//! | trait | what it keeps | comes with | choose your own when |
+//! | --- | --- | --- | --- |
+//! | [`Storage`] | the entries of all stores | [`memory`](crate::storage::memory), [`sled`](crate::storage::sled) | entries belong into a database you run already |
+//! | [`StoreRegistry`] | which store a key has | [`registry`] | your users' table knows who shares what |
+//! | [`Identities`] | which signing key a key has | [`identities`] | keys are bound elsewhere |
+//! | [`EventJournal`] | what handlers have run on | [`journal`] | handlers and journal belong into one database |
+//! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
 //! Keeps: a mapping is domain state, written down by `assign` alone; nothing derives a store from a key.
-//! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`).
+//! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`, `processing`).
 
 pub mod auth;
 pub mod identities;
+pub mod journal;
 pub mod origin_policy;
 pub mod registry;
 
@@ -12,62 +21,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::model::{Batch, PublicKey, StoreId};
+use crate::model::{Batch, PublicKey};
 
-/// The durable map from public keys to stores.
-///
-/// Every answer of the returned futures holds at the moment it is given. Dropping a future leaves the operation
-/// done or not done, never half done.
-pub trait StoreRegistry: Send + Sync + 'static {
-    /// The store of `key`; [`RegistryError::NotMapped`] if it has none.
-    fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
-
-    /// Maps `key` to `store`, durably before it answers. Repeating an assignment is fine;
-    /// [`RegistryError::AlreadyAssigned`] (with the store it has) if the key maps elsewhere.
-    fn assign<'a>(
-        &'a self,
-        key: &'a PublicKey,
-        store: &'a StoreId,
-    ) -> BoxFuture<'a, Result<(), RegistryError>>;
-
-    /// Removes the mapping of `key`, durably before it answers, and tells which store it had;
-    /// [`RegistryError::NotMapped`] if there was none.
-    fn remove<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
-
-    /// At most `count` mappings whose key comes after `after`, in the order of their keys.
-    fn list<'a>(
-        &'a self,
-        after: Option<&'a PublicKey>,
-        count: usize,
-    ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>>;
-}
-
-/// The registry has no answer, or not the one asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegistryError {
-    /// The key has no store.
-    #[error("public key {key:?} is not mapped to a store")]
-    NotMapped {
-        /// The key asked for.
-        key: PublicKey,
-    },
-    /// The key maps to another store than the one it was to be assigned.
-    #[error("public key {key:?} is already assigned to store {store:?}")]
-    AlreadyAssigned {
-        /// The key asked for.
-        key: PublicKey,
-        /// The store it has.
-        store: StoreId,
-    },
-    /// The registry cannot be reached; asking again may help.
-    #[error("the store registry is unavailable: {message}")]
-    Unavailable {
-        /// The key asked for, if the question named one.
-        key: Option<PublicKey>,
-        /// What went wrong.
-        message: Arc<str>,
-    },
-}
+#[doc(no_inline)]
+pub use crate::storage::{Storage, StoreLog};
+pub use identities::{Identities, IdentityError};
+pub use journal::{EventJournal, JournalError};
+pub use registry::{RegistryError, StoreRegistry};
 
 /// Says what a public key may do. There is no default: a server without one does not build.
 pub trait Auth: Send + Sync + 'static {

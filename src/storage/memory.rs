@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use super::{AppendError, Storage, StorageError, StoreLog};
+use super::{AppendError, Storage, StorageError, StoreLog, check_consecutive};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
 /// A [`Storage`] without a disk.
@@ -138,19 +138,6 @@ impl StoreLog for Log {
     fn bytes(&self) -> u64 {
         self.store.lock().bytes
     }
-}
-
-/// Says what is wrong with `segments` unless they go on behind `last` without a gap.
-pub(super) fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc<str>> {
-    let mut last = last;
-    for segment in segments {
-        if segment.first() != last.next() {
-            let first = segment.first();
-            return Err(format!("a segment starts at {first}, the log ends at {last}").into());
-        }
-        last = segment.last();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

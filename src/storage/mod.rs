@@ -101,3 +101,17 @@ pub enum AppendError {
     #[error("the append may or may not be stored: {0}")]
     Indefinite(Arc<str>),
 }
+
+/// Says what is wrong with `segments` unless they go on behind `last` without a gap: what
+/// [`StoreLog::append`] refuses.
+pub fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc<str>> {
+    let mut last = last;
+    for segment in segments {
+        if segment.first() != last.next() {
+            let first = segment.first();
+            return Err(format!("a segment starts at {first}, the log ends at {last}").into());
+        }
+        last = segment.last();
+    }
+    Ok(())
+}

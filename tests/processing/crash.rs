@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use eventlog_server::processing::SledJournal;
 use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::journal::SledJournal;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventlog_server::model::{Entry, EntryId, PublicKey};
-use eventlog_server::processing::{
-    Committed, Event, EventGroup, MemoryJournal, Msgpack, PayloadCodec, Processor,
-};
+use eventlog_server::processing::{Committed, Event, EventGroup, Msgpack, PayloadCodec, Processor};
 use eventlog_server::server::{Builder, Server};
+use eventlog_server::services::journal::MemoryJournal;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

@@ -17,7 +17,10 @@ use super::*;
 use crate::model::{
     Batch, Entry, Origin, PublicKey, RemoteEntry, RemoteId, SegmentBuilder, Sequence, StoreId,
 };
-use crate::processing::journal::{Conflicts, JournalChange, journal_origin};
+use crate::services::journal::{
+    Conflicts, EventJournal, JournalChange, JournalError, MemoryJournal, SledJournal,
+    journal_origin,
+};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, StoreLog};
 

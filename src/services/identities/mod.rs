@@ -46,3 +46,10 @@ pub enum IdentityError {
         message: Arc<str>,
     },
 }
+
+impl IdentityError {
+    /// An [`IdentityError::Unavailable`] with this cause.
+    pub fn unavailable(cause: impl std::fmt::Display) -> Self {
+        Self::Unavailable { message: cause.to_string().into() }
+    }
+}

@@ -1,4 +1,4 @@
-//! Bindings that last.
+//! Bindings that last, in a [`DurableMap`].
 //!
 //! ```text
 //! tree    identities
@@ -7,28 +7,21 @@
 //! ```
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::Mutex;
+use futures_util::future::BoxFuture;
 
 use super::{Identities, IdentityError, SigningKey};
 use crate::model::PublicKey;
-use crate::storage::AppendError;
-use crate::storage::sled::{Database, Keyspace, Ops};
-
-type Binding = Shared<BoxFuture<'static, Result<(), AppendError>>>;
+use crate::storage::sled::{Database, DurableMap, Keyspace};
 
 /// Bindings in a [`Database`].
 pub struct SledIdentities {
-    database: Database,
-    /// The binding that may not be durable yet. Whoever comes waits for it, so that no answer rests on what a power cut
-    /// could take back; it stays here if the call that made it is dropped.
-    under_way: Mutex<Option<Binding>>,
+    bound: DurableMap,
 }
 
 impl SledIdentities {
     /// The bindings in `database`.
     pub fn new(database: Database) -> Self {
-        Self { database, under_way: Mutex::new(None) }
+        Self { bound: DurableMap::new(database, Keyspace::Identities) }
     }
 
     async fn bind_once(
@@ -36,31 +29,16 @@ impl SledIdentities {
         key: &PublicKey,
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
-        let mut under_way = self.under_way.lock().await;
-        if let Some(binding) = &*under_way {
-            // Its failure is the business of whoever asked for it; the tree shows what came of it.
-            let _ = binding.clone().await;
-            *under_way = None;
+        let change = self.bound.change().await;
+        match self.bound.get(key.as_str()).await.map_err(IdentityError::unavailable)? {
+            Some(bound) if bound == signing_key => Ok(()),
+            Some(_) => Err(IdentityError::BoundToAnother { key: key.clone() }),
+            None => {
+                let bound = change.insert(key.as_str(), signing_key).await;
+                bound.map_err(IdentityError::unavailable)
+            }
         }
-        let tree = self.database.tree(Keyspace::Identities).map_err(|e| unavailable(&e))?;
-        let bound = tree.get(key.as_str()).map_err(|e| unavailable(&e))?;
-        match bound {
-            Some(bound) if bound == signing_key => return Ok(()),
-            Some(_) => return Err(IdentityError::BoundToAnother { key: key.clone() }),
-            None => {}
-        }
-        let mut ops = Ops::default();
-        ops.insert(key.as_str(), signing_key);
-        let binding = self.database.commit(Keyspace::Identities, ops).boxed().shared();
-        *under_way = Some(binding.clone());
-        let bound = binding.await.map_err(|e| unavailable(&e));
-        *under_way = None;
-        bound
     }
-}
-
-fn unavailable(cause: &dyn std::fmt::Display) -> IdentityError {
-    IdentityError::Unavailable { message: cause.to_string().into() }
 }
 
 impl Identities for SledIdentities {

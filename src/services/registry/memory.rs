@@ -23,7 +23,7 @@ impl MemoryRegistry {
     }
 
     fn find(&self, key: &PublicKey) -> Result<StoreId, RegistryError> {
-        self.stores.read().get(key).cloned().ok_or_else(|| not_mapped(key))
+        self.stores.read().get(key).cloned().ok_or_else(|| RegistryError::not_mapped(key))
     }
 
     fn insert(&self, key: &PublicKey, store: &StoreId) -> Result<(), RegistryError> {
@@ -62,7 +62,7 @@ impl StoreRegistry for MemoryRegistry {
     }
 
     fn remove<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
-        ready(self.stores.write().remove(key).ok_or_else(|| not_mapped(key))).boxed()
+        ready(self.stores.write().remove(key).ok_or_else(|| RegistryError::not_mapped(key))).boxed()
     }
 
     fn list<'a>(
@@ -72,10 +72,6 @@ impl StoreRegistry for MemoryRegistry {
     ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>> {
         ready(Ok(self.page(after, count))).boxed()
     }
-}
-
-pub(super) fn not_mapped(key: &PublicKey) -> RegistryError {
-    RegistryError::NotMapped { key: key.clone() }
 }
 
 #[cfg(test)]

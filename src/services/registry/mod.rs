@@ -1,7 +1,6 @@
-//! The registries that come with the server: in memory, on sled, and the one behind `--dev`.
+//! Which store a key has. Registries in memory, on sled, and the one behind `--dev`.
 //!
-//! Keeps: one contract, written on [`StoreRegistry`](super::StoreRegistry) and run as one test suite against each
-//! of them. Leaves out: who asks, and what happens to subscriptions when a mapping goes (`actors`).
+//! Keeps: one contract, written on [`StoreRegistry`] and run as one test suite against each of them. Leaves out: who asks, and what happens to subscriptions when a mapping goes (`actors`).
 
 #[cfg(test)]
 mod contract;
@@ -9,6 +8,79 @@ mod dev;
 mod memory;
 mod sled;
 
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::model::{PublicKey, StoreId};
+
 pub use dev::{DEV_STORE, DevRegistry};
 pub use memory::MemoryRegistry;
 pub use sled::SledRegistry;
+
+/// The durable map from public keys to stores.
+///
+/// Every answer of the returned futures holds at the moment it is given. Dropping a future leaves the operation
+/// done or not done, never half done.
+pub trait StoreRegistry: Send + Sync + 'static {
+    /// The store of `key`; [`RegistryError::NotMapped`] if it has none.
+    fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
+
+    /// Maps `key` to `store`, durably before it answers. Repeating an assignment is fine;
+    /// [`RegistryError::AlreadyAssigned`] (with the store it has) if the key maps elsewhere.
+    fn assign<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        store: &'a StoreId,
+    ) -> BoxFuture<'a, Result<(), RegistryError>>;
+
+    /// Removes the mapping of `key`, durably before it answers, and tells which store it had;
+    /// [`RegistryError::NotMapped`] if there was none.
+    fn remove<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
+
+    /// At most `count` mappings whose key comes after `after`, in the order of their keys.
+    fn list<'a>(
+        &'a self,
+        after: Option<&'a PublicKey>,
+        count: usize,
+    ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>>;
+}
+
+/// The registry has no answer, or not the one asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The key has no store.
+    #[error("public key {key:?} is not mapped to a store")]
+    NotMapped {
+        /// The key asked for.
+        key: PublicKey,
+    },
+    /// The key maps to another store than the one it was to be assigned.
+    #[error("public key {key:?} is already assigned to store {store:?}")]
+    AlreadyAssigned {
+        /// The key asked for.
+        key: PublicKey,
+        /// The store it has.
+        store: StoreId,
+    },
+    /// The registry cannot be reached; asking again may help.
+    #[error("the store registry is unavailable: {message}")]
+    Unavailable {
+        /// The key asked for, if the question named one.
+        key: Option<PublicKey>,
+        /// What went wrong.
+        message: Arc<str>,
+    },
+}
+
+impl RegistryError {
+    /// A [`RegistryError::NotMapped`] about `key`.
+    pub fn not_mapped(key: &PublicKey) -> Self {
+        Self::NotMapped { key: key.clone() }
+    }
+
+    /// A [`RegistryError::Unavailable`] with this cause.
+    pub fn unavailable(key: Option<&PublicKey>, cause: impl std::fmt::Display) -> Self {
+        Self::Unavailable { key: key.cloned(), message: cause.to_string().into() }
+    }
+}

@@ -1,8 +1,7 @@
 //! The registry that lasts.
 //!
-//! Keeps: an answer never rests on what a power cut could take back. The database shows a commit before it is durable, so
-//! there is at most one change under way, and whoever comes while it is waits for its end. Leaves out: a cache. A key is
-//! resolved once per connection, and sled keeps the pages of the keys in use.
+//! Keeps: what [`DurableMap`] keeps: an answer never rests on what a power cut could take back. Leaves out: a cache. The
+//! server remembers the stores of the keys that write (`actors::resolved`), and sled keeps the pages of the keys in use.
 //!
 //! ```text
 //! tree    registry
@@ -10,101 +9,52 @@
 //! value   the store id, UTF-8
 //! ```
 
-use std::ops::Bound;
-
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use parking_lot::RwLock;
-use tokio::sync::Mutex;
+use futures_util::future::BoxFuture;
 
-use super::memory::not_mapped;
 use crate::model::{PublicKey, StoreId};
 use crate::services::{RegistryError, StoreRegistry};
-use crate::storage::AppendError;
-use crate::storage::sled::{Database, Keyspace, Ops, Tree};
+use crate::storage::sled::{Database, DurableMap, Keyspace};
 
 /// Mappings in a [`Database`].
 ///
 /// A dropped [`assign`](StoreRegistry::assign) or [`remove`](StoreRegistry::remove) is done or not done, and the
 /// operations after it find out which. Reads take a moment of disk time if the page is not in memory.
 pub struct SledRegistry {
-    database: Database,
-    /// Held from the look at the old mapping to the end of the change. Async, because that end is a sync away.
-    changes: Mutex<()>,
-    /// The change that may not be durable yet. Reads of the tree hold it shared, so that none begins between the
-    /// moment in which a change is queued and the one in which it stands here.
-    under_way: RwLock<Option<Change>>,
+    stores: DurableMap,
 }
-
-type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 
 impl SledRegistry {
     /// The registry in `database`.
     pub fn new(database: Database) -> Self {
-        Self { database, changes: Mutex::new(()), under_way: RwLock::new(None) }
-    }
-
-    /// What `read` finds in the tree once everything in it is durable.
-    async fn read<T>(
-        &self,
-        key: Option<&PublicKey>,
-        read: impl Fn(&Tree) -> Result<T, sled::Error>,
-    ) -> Result<T, RegistryError> {
-        let unavailable = |cause: &dyn std::fmt::Display| unavailable(key, cause);
-        loop {
-            let change = {
-                let under_way = self.under_way.read();
-                match &*under_way {
-                    Some(change) if change.peek().is_none() => change.clone(),
-                    _ => {
-                        let tree =
-                            self.database.tree(Keyspace::Registry).map_err(|e| unavailable(&e))?;
-                        return read(&tree).map_err(|e| unavailable(&e));
-                    }
-                }
-            };
-            // Its failure is the business of whoever asked for it; the tree shows what came of it.
-            let _ = change.await;
-        }
+        Self { stores: DurableMap::new(database, Keyspace::Registry) }
     }
 
     async fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, RegistryError> {
-        let value = self.read(Some(key), |tree| tree.get(key.as_str())).await?;
+        let value = self.stores.get(key.as_str()).await;
+        let value = value.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         value.map(|value| store_id(key, &value)).transpose()
     }
 
-    /// Writes `ops`. The caller holds `changes`.
-    async fn change(&self, key: &PublicKey, ops: Ops) -> Result<(), RegistryError> {
-        let change = {
-            let mut under_way = self.under_way.write();
-            let change = self.database.commit(Keyspace::Registry, ops).boxed().shared();
-            *under_way = Some(change.clone());
-            change
-        };
-        change.await.map_err(|error| unavailable(Some(key), &error))
-    }
-
     async fn assign_once(&self, key: &PublicKey, store: &StoreId) -> Result<(), RegistryError> {
-        let _changing = self.changes.lock().await;
+        let change = self.stores.change().await;
         match self.find(key).await? {
             Some(other) if other != *store => {
                 Err(RegistryError::AlreadyAssigned { key: key.clone(), store: other })
             }
             Some(_) => Ok(()),
             None => {
-                let mut ops = Ops::default();
-                ops.insert(key.as_str(), store.as_str());
-                self.change(key, ops).await
+                let assigned = change.insert(key.as_str(), store.as_str().as_bytes()).await;
+                assigned.map_err(|error| RegistryError::unavailable(Some(key), error))
             }
         }
     }
 
     async fn remove_once(&self, key: &PublicKey) -> Result<StoreId, RegistryError> {
-        let _changing = self.changes.lock().await;
-        let store = self.find(key).await?.ok_or_else(|| not_mapped(key))?;
-        let mut ops = Ops::default();
-        ops.remove(key.as_str());
-        self.change(key, ops).await?;
+        let change = self.stores.change().await;
+        let store = self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key))?;
+        let removed = change.remove(key.as_str()).await;
+        removed.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         Ok(store)
     }
 
@@ -113,36 +63,29 @@ impl SledRegistry {
         after: Option<&PublicKey>,
         count: usize,
     ) -> Result<Vec<(PublicKey, StoreId)>, RegistryError> {
-        let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
-        let rows = self
-            .read(None, |tree| {
-                let rows = tree.range::<&str, _>((after, Bound::Unbounded)).take(count);
-                rows.collect::<Result<Vec<_>, _>>()
-            })
-            .await?;
+        let rows = self.stores.page(after.map(PublicKey::as_str), count).await;
+        let rows = rows.map_err(|error| RegistryError::unavailable(None, error))?;
         rows.iter().map(|(key, value)| mapping(key, value)).collect()
     }
 }
 
-fn unavailable(key: Option<&PublicKey>, cause: &dyn std::fmt::Display) -> RegistryError {
-    RegistryError::Unavailable { key: key.cloned(), message: cause.to_string().into() }
-}
-
 fn mapping(key: &[u8], value: &[u8]) -> Result<(PublicKey, StoreId), RegistryError> {
     let key = std::str::from_utf8(key).ok().and_then(|text| PublicKey::new(text).ok());
-    let key = key.ok_or_else(|| unavailable(None, &"a key on disk is malformed"))?;
+    let malformed = || RegistryError::unavailable(None, "a key on disk is malformed");
+    let key = key.ok_or_else(malformed)?;
     let store = store_id(&key, value)?;
     Ok((key, store))
 }
 
 fn store_id(key: &PublicKey, value: &[u8]) -> Result<StoreId, RegistryError> {
     let store = std::str::from_utf8(value).ok().and_then(|text| StoreId::new(text).ok());
-    store.ok_or_else(|| unavailable(Some(key), &"the mapping on disk is malformed"))
+    let malformed = || RegistryError::unavailable(Some(key), "the mapping on disk is malformed");
+    store.ok_or_else(malformed)
 }
 
 impl StoreRegistry for SledRegistry {
     fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
-        async move { self.find(key).await?.ok_or_else(|| not_mapped(key)) }.boxed()
+        async move { self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key)) }.boxed()
     }
 
     fn assign<'a>(
@@ -168,8 +111,6 @@ impl StoreRegistry for SledRegistry {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Deref;
-
     use tempfile::TempDir;
 
     use super::super::contract::{self, key, store};
@@ -199,13 +140,14 @@ mod tests {
     #[tokio::test]
     async fn mappings_are_there_after_reopening() {
         let directory = tempfile::tempdir().expect("a directory");
-        let registry = SledRegistry::new(open(&directory));
+        let database = open(&directory);
+        let registry = SledRegistry::new(database.clone());
         for name in ["alice", "bob"] {
             registry.assign(&key(name), &store("team")).await.expect("a free key");
         }
         registry.remove(&key("bob")).await.expect("it is there");
-        registry.database.close().expect("closed");
-        drop(registry);
+        database.close().expect("closed");
+        drop((registry, database));
         let registry = SledRegistry::new(open(&directory));
         assert_eq!(registry.list(None, 9).await, Ok(vec![(key("alice"), store("team"))]));
     }
@@ -228,31 +170,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_while_a_change_is_under_way() {
-        // A key resolved from what is not durable yet can be unmapped after a power cut.
-        let directory = tempfile::tempdir().expect("a directory");
-        let registry = SledRegistry::new(open(&directory));
-        let (made_durable, waiting) = tokio::sync::oneshot::channel::<()>();
-        let change = async move {
-            waiting.await.expect("the test tells");
-            Ok(())
-        };
-        let tree = registry.database.tree(Keyspace::Registry).expect("a tree");
-        tree.deref().insert("alice", "team").expect("applied");
-        *registry.under_way.write() = Some(change.boxed().shared());
-        let alice = key("alice");
-        let mut resolved = registry.resolve(&alice);
-        assert_eq!((&mut resolved).now_or_never(), None);
-        assert_eq!(registry.list(None, 1).now_or_never(), None);
-        made_durable.send(()).expect("it waits");
-        assert_eq!(resolved.await, Ok(store("team")));
-    }
-
-    #[tokio::test]
     async fn a_malformed_mapping_is_an_error_that_names_the_key() {
         let directory = tempfile::tempdir().expect("a directory");
-        let registry = SledRegistry::new(open(&directory));
-        let tree = registry.database.tree(Keyspace::Registry).expect("a tree");
+        let database = open(&directory);
+        let registry = SledRegistry::new(database.clone());
+        let tree = database.tree(Keyspace::Registry).expect("a tree");
         tree.insert("alice", &[0xff_u8][..]).expect("applied");
         let answer = registry.resolve(&key("alice")).await;
         assert!(
@@ -264,8 +186,9 @@ mod tests {
     #[tokio::test]
     async fn a_closed_database_makes_it_unavailable() {
         let directory = tempfile::tempdir().expect("a directory");
-        let registry = SledRegistry::new(open(&directory));
-        registry.database.close().expect("closed");
+        let database = open(&directory);
+        let registry = SledRegistry::new(database.clone());
+        database.close().expect("closed");
         let refused = registry.assign(&key("alice"), &store("team")).await;
         assert!(matches!(refused, Err(RegistryError::Unavailable { key: Some(_), .. })));
     }

@@ -8,6 +8,7 @@ mod arena;
 mod commit;
 mod database;
 mod dedup;
+mod durable_map;
 mod ends;
 mod files;
 mod group;
@@ -27,7 +28,7 @@ mod value;
 mod watch;
 
 pub use database::{Database, DatabaseOptions, Durability, OpenError};
+pub(crate) use durable_map::DurableMap;
 pub(crate) use keyspace::Keyspace;
 pub(crate) use ops::{Ops, VALUE_BYTES_MAX};
 pub use storage::SledStorage;
-pub(crate) use trees::Tree;

@@ -29,8 +29,7 @@ use super::trees::Trees;
 use super::value::block::{Fingerprints, Summary, prefix};
 use super::value::store;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::memory::check_consecutive;
-use crate::storage::{AppendError, StorageError, StoreLog};
+use crate::storage::{AppendError, StorageError, StoreLog, check_consecutive};
 
 type Answer = oneshot::Sender<Result<(), AppendError>>;
 

@@ -1,7 +1,7 @@
 //! What handlers have been run on, per store, and which entries conflict.
 //!
 //! Keeps: the position of an origin and its journaled entries move as one piece, durably; a conflict lookup costs the
-//! same whatever the size of the journal. Leaves out: what an effect is (`replay`), the feed itself (`storage`).
+//! same whatever the size of the journal. Leaves out: running the handlers (`processing`), the feed itself (`storage`).
 
 mod memory;
 mod sled;
@@ -11,7 +11,6 @@ mod suite;
 pub use memory::MemoryJournal;
 pub use sled::SledJournal;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -129,61 +128,4 @@ pub fn journal_origin(store: &StoreId) -> RemoteId {
     let digest: [u8; 32] = Sha256::digest(store.as_str()).into();
     let (origin, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
     RemoteId::from_bytes(*origin)
-}
-
-/// What happens to entries as they are journaled.
-pub trait Effect: Send {
-    /// Whether [`Effect::run`] wants the entries of `event`. Others are journaled without a conflict lookup, together
-    /// with the next one.
-    fn wants(&self, event: &str) -> bool;
-
-    /// Runs on one entry, before it is journaled and after all before it were, durably. Failures are its own to deal
-    /// with: the entry counts as processed. A break ends the write before the entry is journaled.
-    fn run(
-        &mut self,
-        entry: Arc<RemoteEntry>,
-        conflicts: Conflicts,
-    ) -> impl Future<Output = ControlFlow<()>> + Send;
-}
-
-impl dyn EventJournal {
-    /// Takes `entries` of `origin`, ascending by sequence, over into the journal, running `effect` on each it wants;
-    /// then moves the position behind `through`, so that sequences without an entry here stay passed over.
-    ///
-    /// `next` is where the journal is known to stand: entries before it are passed over. It moves on with every
-    /// durable append, and so stays right after an error or a dropped future; after an error the journal itself may
-    /// tell a position that is not durable.
-    ///
-    /// The effect of one entry begins after the one before is durable in the journal: after a crash at most one
-    /// effect is repeated, and after an error or a dropped future that of the entry which was under way.
-    pub async fn write_from_remote(
-        &self,
-        origin: RemoteId,
-        next: &mut Sequence,
-        entries: Vec<RemoteEntry>,
-        through: Sequence,
-        effect: &mut impl Effect,
-    ) -> Result<(), JournalError> {
-        // Not journaled yet, and of no interest to the lookups below: a conflict has an event that is wanted.
-        let mut pending = Vec::new();
-        let start = *next;
-        for entry in entries.into_iter().skip_while(|entry| entry.remote_sequence < start) {
-            let sequence = entry.remote_sequence;
-            let entry = Arc::new(entry);
-            pending.push(Arc::clone(&entry));
-            if effect.wants(&entry.entry.event) {
-                let conflicts = self.conflicts(origin, &entry.entry).await?;
-                if effect.run(entry, conflicts).await.is_break() {
-                    return Ok(());
-                }
-                self.append(origin, std::mem::take(&mut pending), sequence).await?;
-                *next = sequence.next();
-            }
-        }
-        if through >= *next {
-            self.append(origin, pending, through).await?;
-            *next = through.next();
-        }
-        Ok(())
-    }
 }

@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::processing::journal::suite;
+    use crate::services::journal::suite;
 
     #[tokio::test]
     async fn keeps_the_contract() {

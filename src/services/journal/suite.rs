@@ -1,10 +1,13 @@
 //! What every journal must do; each implementation runs it.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use proptest::prelude::Strategy;
 
 use super::*;
 use crate::model::EntryId;
+use crate::processing::{Effect, write_from_remote};
 
 pub(crate) fn entry(sequence: u64, event: &str, primary_key: &str, id: u64) -> RemoteEntry {
     let mut bytes = [0; 16];
@@ -46,7 +49,7 @@ async fn write(
     let through = Sequence::new(through).expect("a sequence");
     let mut next = journal.next_remote_sequence(origin(store)).await.expect("read");
     let written =
-        journal.write_from_remote(origin(store), &mut next, entries, through, &mut recorder);
+        write_from_remote(journal, origin(store), &mut next, entries, through, &mut recorder);
     written.await.expect("written");
     assert_eq!(journal.next_remote_sequence(origin(store)).await.expect("read"), next);
     recorder.0

@@ -209,7 +209,7 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
-    use crate::processing::journal::suite;
+    use crate::services::journal::suite;
     use crate::storage::sled::DatabaseOptions;
 
     fn open(path: &Path) -> (SledJournal, Database) {
