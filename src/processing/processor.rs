@@ -28,7 +28,7 @@ pub struct Processor {
     pub(super) stopping: watch::Sender<bool>,
     /// How many replays there are.
     running: watch::Sender<usize>,
-    stores: Mutex<HashMap<StoreId, Arc<StoreProgress>>>,
+    pub(super) stores: Mutex<HashMap<StoreId, Arc<StoreProgress>>>,
 }
 
 /// What is done with the entries of one event.

@@ -74,6 +74,7 @@ impl<'a> Replay<'a> {
             let caught_up = self.catch_up(&mut known, target).await;
             let go_on = async {
                 if let Err(fault) = caught_up {
+                    self.processor.stats.pauses.fetch_add(1, Relaxed);
                     log::error!("store {}: replay pauses for {pause:?}: {fault}", self.store);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);

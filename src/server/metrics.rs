@@ -12,6 +12,9 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) fn show(server: &Server) -> HttpResponse {
     let mut registry = Registry::with_prefix("eventlog");
     server.inner().shared.metrics.register(&mut registry);
+    if let Some(processor) = server.processor() {
+        processor.register(&mut registry);
+    }
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),

@@ -3,6 +3,7 @@
 mod crash;
 mod handlers;
 mod ingest;
+mod metrics;
 mod schema_binary;
 mod todo;
 

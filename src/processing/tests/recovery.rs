@@ -86,6 +86,7 @@ async fn a_journal_that_fails_after_the_handler_does_not_run_it_again() {
             processor.journal().entries(journal_origin(&feed.store), Sequence::FIRST, 9);
         assert_eq!(journaled.await.expect("read").len(), 2);
         assert_eq!(processor.position(&feed.store).await.expect("read").get(), 2);
+        assert_eq!(processor.stats().pauses.load(SeqCst), 2);
     }
 }
 
