@@ -17,7 +17,7 @@ mod processor;
 mod reactivity;
 mod replay;
 mod stats;
-mod writer;
+mod write;
 
 pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
@@ -28,7 +28,7 @@ pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
 pub(crate) use replay::ReadFeed;
 pub use stats::ProcessingStats;
-pub use writer::{WriteError, WriteOutcome, WriteToStore, Writer};
+pub use write::{WriteError, WriteOutcome};
 
 #[cfg(test)]
 mod tests;

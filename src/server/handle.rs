@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use actix::Addr;
 use actix_web::web::ServiceConfig;
-use futures_util::future::BoxFuture;
 
 use super::builder::Builder;
 use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
+use super::writer::Writer;
 use crate::actors::registry::{Assign, FinishStores, RegistryActor, Remove, WriteToStore};
 use crate::actors::session::shared::Shared;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
-    self, EventGroup, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
+    EventGroup, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
 };
 use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
@@ -118,7 +118,7 @@ impl Server {
 
     /// Writes events of `group` by type, into any store; resolves once they are durable.
     pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
-        Writer::new(Arc::new(self.clone()))
+        Writer::new(self.clone())
     }
 
     /// The compactors of this server: register further ones here.
@@ -185,17 +185,6 @@ impl Inner {
             processing.threads.stop();
         }
         self.threads.stop();
-    }
-}
-
-impl processing::WriteToStore for Server {
-    fn write_to_store<'a>(
-        &'a self,
-        store: &'a StoreId,
-        entries: Vec<Entry>,
-        run_handlers: bool,
-    ) -> BoxFuture<'a, Result<WriteOutcome, WriteError>> {
-        Box::pin(self.write_to_store(store.clone(), entries, run_handlers))
     }
 }
 

@@ -16,12 +16,14 @@ mod socket;
 mod threads;
 mod upgraded;
 mod watchdog;
+mod writer;
 
 pub use builder::{Builder, StartError};
 pub use handle::Server;
 pub use listen::{Listen, listen};
 pub use sever::files_per_connection;
 pub use socket::on_connect;
+pub use writer::Writer;
 
 pub use crate::actors::registry::{Assign, RegistryActor, Remove, WriteToStore};
 pub use crate::core::validate::{EntryFault, InvalidBatch};

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::model::{
-    Batch, Entry, Origin, PublicKey, RemoteEntry, RemoteId, SegmentBuilder, Sequence, StoreId,
+    Batch, Entry, EntryId, Origin, PublicKey, RemoteEntry, RemoteId, SegmentBuilder, Sequence,
+    StoreId,
 };
 use crate::services::journal::{
     Conflicts, EventJournal, JournalChange, JournalError, MemoryJournal, SledJournal,
@@ -158,22 +159,10 @@ fn client() -> Origin {
 }
 
 fn entry(id: &str, title: &str) -> Entry {
-    let writer = Writer::<Todos>::new(Arc::new(Nowhere));
-    writer.entry(&Added { id: id.to_owned(), title: title.to_owned() }).expect("encodes")
-}
-
-/// Takes no write: for the entries that a writer makes.
-struct Nowhere;
-
-impl WriteToStore for Nowhere {
-    fn write_to_store<'a>(
-        &'a self,
-        _: &'a StoreId,
-        _: Vec<Entry>,
-        _: bool,
-    ) -> BoxFuture<'a, Result<WriteOutcome, WriteError>> {
-        Box::pin(async { Err(WriteError::Definite("nowhere".into())) })
-    }
+    let added = Added { id: id.to_owned(), title: title.to_owned() };
+    let payload = Msgpack::encode(&added).expect("encodes").into();
+    let (event, primary_key) = (Added::TAG.to_owned(), added.primary_key());
+    Entry { id: EntryId::now(), event, primary_key, payload }
 }
 
 /// Waits until `done`, longer than anything takes that is going to happen.

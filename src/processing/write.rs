@@ -1,0 +1,39 @@
+//! What becomes of a batch that the server writes itself. Leaves out: the write (`actors`, `server`).
+
+use std::sync::Arc;
+
+use crate::core::validate::InvalidBatch;
+use crate::model::{RemoteEntry, Sequence};
+
+use super::codec::CodecError;
+
+/// A batch is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteOutcome {
+    /// One per slot; that of a duplicate is the one its id has had before.
+    pub sequence_numbers: Vec<Sequence>,
+    /// What was new, in the order of the feed.
+    pub committed: Vec<RemoteEntry>,
+}
+
+/// A batch was not written, or may not have been.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The payload of an event cannot be encoded; nothing was written.
+    #[error("the payload of a {event} cannot be encoded: {cause}")]
+    Unencodable {
+        /// The event tag.
+        event: &'static str,
+        /// What the codec found.
+        cause: CodecError,
+    },
+    /// An entry breaks a rule, or the batch a limit; nothing was written.
+    #[error("invalid entries: {0}")]
+    Invalid(#[from] InvalidBatch),
+    /// Refused, or lost before anything was done; nothing was written.
+    #[error("nothing was written: {0}")]
+    Definite(Arc<str>),
+    /// The batch may be stored. The same entries again give their sequences either way.
+    #[error("the entries may or may not be written: {0}")]
+    Indefinite(Arc<str>),
+}
