@@ -80,9 +80,23 @@
 //! | [`model`] | ids, entries, sequences, and every limit |
 //! | [`protocol`] | the wires, for those who write a client or a tool |
 //!
+//! # Features
+//!
+//! All of them are on by default, which is what the binary needs. A library wants `default-features = false` and the ones
+//! that it uses.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
+//! | `client` | `client`, with its TLS |
+//! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
+//!
 //! `docs/EMBEDDING.md` walks through the choices of an embedder, `docs/ARCHITECTURE.md` through the code.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod actors;
+#[cfg(feature = "client")]
 pub mod client;
 mod core;
 pub mod model;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// The greatest integer that JavaScript holds exactly, 2^53-1: no sequence, count or length of a protocol is above it.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 /// Longest store id.
 pub const STORE_ID_BYTES_MAX: usize = 256;
 /// Longest public key.

@@ -13,6 +13,7 @@ mod origin;
 mod record;
 mod segment;
 mod sequence;
+pub(crate) mod varint;
 
 pub use batch::Batch;
 pub use entry::{Entry, EntryRef, RemoteEntry};
@@ -21,6 +22,5 @@ pub use limits::Limits;
 pub use name::{InvalidName, PublicKey, StoreId};
 pub use origin::Origin;
 pub use record::{MalformedRecord, RecordReader, record_len, write_record};
-pub(crate) use record::{read_uvarint, write_uvarint};
 pub use segment::{OriginRun, Segment, SegmentBuilder};
 pub use sequence::{Sequence, SequenceOutOfRange};

@@ -7,9 +7,9 @@
 //! payload   uvarint length, bytes
 //! ```
 //!
-//! A uvarint is little-endian base 128, seven bits a byte, the high bit meaning that more follow. The encoding is
-//! persisted: it changes only together with the format version of the data directory.
+//! The encoding is persisted: it changes only together with the format version of the data directory.
 
+use super::varint::{read_uvarint, uvarint_len, write_uvarint};
 use super::{EntryId, EntryRef};
 
 /// Bytes that are not records: cut short, a length beyond the end, or names that are not UTF-8.
@@ -104,36 +104,6 @@ impl<'a> Iterator for RecordReader<'a> {
     }
 }
 
-pub(crate) const fn uvarint_len(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
-}
-
-pub(crate) fn write_uvarint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Takes a uvarint off the front of `rest`; `None` if it is cut short or above 64 bits.
-pub(crate) fn read_uvarint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for (at, &byte) in rest.iter().enumerate().take(10) {
-        let bits = u64::from(byte & 0x7f);
-        if at == 9 && bits > 1 {
-            return None;
-        }
-        value |= bits << (7 * at);
-        if byte < 0x80 {
-            *rest = &rest[at + 1..];
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -141,17 +111,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #[test]
-        fn uvarints_round_trip(value: u64, tail: Vec<u8>) {
-            let mut bytes = Vec::new();
-            write_uvarint(&mut bytes, value);
-            prop_assert_eq!(bytes.len(), uvarint_len(value));
-            bytes.extend_from_slice(&tail);
-            let mut rest = &bytes[..];
-            prop_assert_eq!(read_uvarint(&mut rest), Some(value));
-            prop_assert_eq!(rest, &tail[..]);
-        }
-
         #[test]
         fn records_round_trip(id: [u8; 16], event: String, key: String, payload: Vec<u8>) {
             let entry = EntryRef {
@@ -170,11 +129,5 @@ mod tests {
             let read: Vec<_> = RecordReader::new(&bytes).collect();
             prop_assert!(read.iter().rev().skip(1).all(Result::is_ok));
         }
-    }
-
-    #[test]
-    fn a_uvarint_above_64_bits_is_refused() {
-        assert_eq!(read_uvarint(&mut &[0xff; 10][..]), None);
-        assert_eq!(read_uvarint(&mut &[0x80, 0x80][..]), None);
     }
 }

@@ -29,19 +29,19 @@ pub struct OriginRun {
 }
 
 impl Segment {
-    /// A segment from its parts; walks the records once.
+    /// A segment from its parts; reads every record once.
     ///
     /// # Errors
-    /// If there is no record, one is malformed, or the origins do not count as many entries.
+    /// If there is no record, one is malformed or has names that are not UTF-8, or the origins do not count as many
+    /// entries.
     pub fn from_parts(
         first: Sequence,
         records: Bytes,
         origins: Vec<OriginRun>,
     ) -> Result<Self, MalformedRecord> {
-        let mut reader = RecordReader::new(&records);
         let mut count = 0_u32;
-        while reader.remaining() > 0 {
-            reader.skip_one()?;
+        for record in RecordReader::new(&records) {
+            record?;
             count += 1;
         }
         let origin_count: u64 = origins.iter().map(|run| u64::from(run.count)).sum();
@@ -51,11 +51,12 @@ impl Segment {
         Ok(Self { first, count, records, origins: origins.into() })
     }
 
-    /// As [`Segment::from_parts`], for records whose number is known and whose bytes a checksum vouches for: does not
-    /// walk them.
+    /// As [`Segment::from_parts`], for the records of an earlier segment whose number is known and whose bytes a checksum
+    /// vouches for: does not read them.
     ///
     /// # Errors
     /// If `count` is zero, or the origins do not count as many entries.
+    #[cfg(feature = "sled")]
     pub(crate) fn from_counted_parts(
         first: Sequence,
         count: u32,
@@ -70,7 +71,7 @@ impl Segment {
     }
 
     /// Segments that follow each other as one; `None` if there is none.
-    pub(crate) fn joined(pieces: &[Self]) -> Option<Self> {
+    pub fn joined(pieces: &[Self]) -> Option<Self> {
         let [head, rest @ ..] = pieces else { return None };
         if rest.is_empty() {
             return Some(head.clone());
@@ -91,8 +92,8 @@ impl Segment {
         Some(Self { first: head.first, count, records: records.into(), origins })
     }
 
-    /// Its first `count` entries; all of them if it has no more. `None` for no entry.
-    pub(crate) fn truncated(&self, count: usize) -> Option<Self> {
+    /// Its first `count` entries; all of them if it has no more. `None` for none, and if so many cannot be read.
+    pub fn truncated(&self, count: usize) -> Option<Self> {
         if count == 0 {
             return None;
         }
@@ -100,7 +101,6 @@ impl Segment {
             return Some(self.clone());
         }
         let mut reader = RecordReader::new(&self.records);
-        // Records are checked when a segment is made, so none is malformed.
         (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
         let records = self.records.slice(..self.records.len() - reader.remaining());
         let mut left = count as u32;
@@ -149,8 +149,19 @@ impl Segment {
     /// Its entries with their sequences, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let sequences = (0..).map(|n| self.first.plus(n));
-        // Records are checked when a segment is made, so none is malformed.
-        sequences.zip(RecordReader::new(&self.records).filter_map(Result::ok))
+        // Records are read when a segment is made, or were when they were kept, so all of them can be read.
+        let told = |_: &MalformedRecord| self.ends_early();
+        sequences.zip(
+            RecordReader::new(&self.records).map_while(move |entry| entry.inspect_err(told).ok()),
+        )
+    }
+
+    #[cold]
+    fn ends_early(&self) {
+        log::error!(
+            "the segment from sequence {} on holds what is no entry, and ends there",
+            self.first
+        );
     }
 
     /// Its ids with their sequences, in order; cheaper than [`Segment::iter`].
@@ -303,6 +314,25 @@ mod tests {
             segments[0].origins().to_vec(),
         );
         assert_eq!(parts.as_ref(), Ok(&segments[0]));
+    }
+
+    #[test]
+    fn what_is_no_segment_is_refused() {
+        let entry = EntryRef { id: EntryId::now(), event: "E", primary_key: "k", payload: b"" };
+        let mut record = Vec::new();
+        crate::model::write_record(&mut record, &entry);
+        let made = |records: &[u8], count| {
+            let run = OriginRun { count, origin: Origin::Server { run_handlers: false } };
+            let records = Bytes::copy_from_slice(records);
+            Segment::from_parts(Sequence::FIRST, records, vec![run]).map(|made| made.iter().count())
+        };
+        assert_eq!(made(&record, 1), Ok(1));
+        assert_eq!(made(&record, 2), Err(MalformedRecord));
+        assert_eq!(made(&[], 0), Err(MalformedRecord));
+        assert_eq!(made(&record[1..], 1), Err(MalformedRecord));
+        // The event's one letter, behind the id and a length.
+        record[EntryId::LEN + 1] = 0xff;
+        assert_eq!(made(&record, 1), Err(MalformedRecord), "no UTF-8");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::limits::INTEGER_MAX;
+
 /// A position in one store's feed: 1, 2, 3, … without gaps. Zero stands before the first.
 ///
 /// Never above 2^53-1, the greatest integer that the JavaScript clients can hold.
@@ -19,7 +21,7 @@ impl Sequence {
     /// The sequence of a store's first entry.
     pub const FIRST: Self = Self(1);
     /// The greatest sequence, 2^53-1.
-    pub const MAX: Self = Self((1 << 53) - 1);
+    pub const MAX: Self = Self(INTEGER_MAX);
 
     /// The sequence `value`; an error above [`Sequence::MAX`].
     pub const fn new(value: u64) -> Result<Self, SequenceOutOfRange> {

@@ -11,6 +11,7 @@
 pub(crate) mod contract;
 pub mod fault;
 pub mod memory;
+#[cfg(feature = "sled")]
 pub mod sled;
 
 use std::sync::Arc;

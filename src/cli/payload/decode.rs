@@ -3,9 +3,10 @@
 //! Keeps: every byte string comes back as something; nesting is limited, and the text is at most a small multiple of the
 //! bytes, whatever lengths they claim.
 
+use eventlog_server::model::limits::INTEGER_MAX;
 use serde_json::{Number, Value};
 
-use super::{FLOAT_INTEGER_MAX, travels_as_float};
+use super::travels_as_float;
 use crate::cli::text::{hex, timestamp};
 
 /// Deeper nesting is shown as bytes.
@@ -95,7 +96,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn float(&mut self, float: f64) -> Option<()> {
-        let whole = float.fract() == 0.0 && float.abs() <= FLOAT_INTEGER_MAX as f64;
+        let whole = float.fract() == 0.0 && float.abs() <= INTEGER_MAX as f64;
         if whole && travels_as_float(float as i64) {
             return self.number(float as i64);
         }

@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 
+use eventlog_server::model::limits::INTEGER_MAX;
 use eventlog_server::protocol::rpc::payload::json::infer;
 use serde_json::Value;
 
@@ -32,12 +33,9 @@ impl Codec {
     }
 }
 
-/// The greatest integer up to which a float holds every one.
-const FLOAT_INTEGER_MAX: u64 = (1 << 53) - 1;
-
 /// Whether JavaScript clients write `integer` as a float: they have no other number, and read a 64-bit integer as a
 /// `BigInt`, which their schemas refuse.
 const fn travels_as_float(integer: i64) -> bool {
     let fits_in_32_bits = integer >= i32::MIN as i64 && integer <= u32::MAX as i64;
-    !fits_in_32_bits && integer.unsigned_abs() <= FLOAT_INTEGER_MAX
+    !fits_in_32_bits && integer.unsigned_abs() <= INTEGER_MAX
 }

@@ -7,8 +7,7 @@
 
 use std::borrow::Cow;
 
-/// The greatest integer that a JavaScript number holds exactly.
-const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+use crate::model::limits::INTEGER_MAX;
 
 const NIL: u8 = 0xc0;
 const FLOAT64: u8 = 0xcb;
@@ -56,7 +55,7 @@ pub(super) fn to_javascript(bytes: &mut [u8]) {
 
 fn integer_of_float(token: &[u8]) -> Option<Vec<u8>> {
     let value = f64::from_be_bytes(token.get(1..9)?.try_into().ok()?);
-    let exact = value.fract() == 0.0 && value.abs() <= SAFE_INTEGER_MAX as f64;
+    let exact = value.fract() == 0.0 && value.abs() <= INTEGER_MAX as f64;
     let within_32_bits = value >= f64::from(i32::MIN) && value <= f64::from(u32::MAX);
     if !exact || within_32_bits {
         return None;
@@ -77,7 +76,7 @@ fn float_of_integer(token: &[u8]) -> Option<f64> {
         _ => (i64::from_be_bytes(bytes).unsigned_abs(), i64::from_be_bytes(bytes) < 0),
     };
     let float = magnitude as f64;
-    (magnitude <= SAFE_INTEGER_MAX).then_some(if negative { -float } else { float })
+    (magnitude <= INTEGER_MAX).then_some(if negative { -float } else { float })
 }
 
 /// The markers of a msgpack value, each with its own data but without the items it announces. Ends at the first

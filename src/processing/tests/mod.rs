@@ -1,6 +1,7 @@
 //! Replay, driven through the whole room on the memory storage.
 
 mod handling;
+#[cfg(feature = "sled")]
 mod recovery;
 
 use std::sync::Arc;
@@ -19,8 +20,7 @@ use crate::model::{
     StoreId,
 };
 use crate::services::journal::{
-    Conflicts, EventJournal, JournalChange, JournalError, MemoryJournal, SledJournal,
-    journal_origin,
+    Conflicts, EventJournal, JournalChange, JournalError, MemoryJournal, journal_origin,
 };
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, StoreLog};

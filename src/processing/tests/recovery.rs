@@ -1,6 +1,7 @@
 //! What survives restarts, failures of journal and feed, and two who replay at once.
 
 use super::*;
+use crate::services::journal::SledJournal;
 use crate::storage::sled::{Database, DatabaseOptions};
 
 /// A journal whose writes fail, before or after they happened, as often as told.

@@ -4,16 +4,14 @@
 //! its bytes; nesting costs nothing, because passing over a value only counts what is still to come.
 
 use super::error::Malformed;
-
-/// The greatest integer that JavaScript holds exactly, 2^53-1.
-pub(super) const NATURAL_MAX: u64 = (1 << 53) - 1;
+use crate::model::limits::INTEGER_MAX;
 
 /// One value, or the head of one: the children of an array or a map follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     Nil,
     Bool,
-    /// A number from 0 to [`NATURAL_MAX`] without a fraction, in whatever form it came.
+    /// A number from 0 to [`INTEGER_MAX`] without a fraction, in whatever form it came.
     Natural(u64),
     /// Any other number.
     Number(f64),
@@ -232,7 +230,7 @@ impl<'a> Reader<'a> {
 
 #[inline]
 fn natural<'a>(value: u64) -> Value<'a> {
-    if value <= NATURAL_MAX { Value::Natural(value) } else { Value::Number(value as f64) }
+    if value <= INTEGER_MAX { Value::Natural(value) } else { Value::Number(value as f64) }
 }
 
 #[inline]
@@ -241,7 +239,7 @@ fn integer<'a>(value: i64) -> Value<'a> {
 }
 
 fn number<'a>(value: f64) -> Value<'a> {
-    let is_natural = value.fract() == 0.0 && (0.0..=NATURAL_MAX as f64).contains(&value);
+    let is_natural = value.fract() == 0.0 && (0.0..=INTEGER_MAX as f64).contains(&value);
     // A whole number from 0 to 2^53-1, so the cast is exact.
     #[expect(clippy::cast_sign_loss)]
     if is_natural { Value::Natural(value as u64) } else { Value::Number(value) }

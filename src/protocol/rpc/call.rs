@@ -12,9 +12,10 @@ use super::ids::{
     ALGORITHM, DATA, ID, PART, PUBLIC_KEY, SIGNATURE, SIGNING_PUBLIC_KEY, START_SEQUENCE, STORE_ID,
     TAG,
 };
-use super::varint::{INT_MAX, write_natural};
+use super::varint::write_natural;
 use super::window::{Malformed, Window, natural, text};
 use crate::model::Sequence;
+use crate::model::limits::INTEGER_MAX;
 
 /// A request that is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +216,7 @@ impl<'a> Part<'a> {
 
     /// Appends the field that says which part it is.
     pub(super) fn write_place(&self, out: &mut Vec<u8>) {
-        debug_assert!(self.index < self.total && self.total <= INT_MAX);
+        debug_assert!(self.index < self.total && self.total <= INTEGER_MAX);
         let mut place = Vec::with_capacity(16);
         write_natural(&mut place, self.index);
         write_natural(&mut place, self.total);

@@ -7,8 +7,9 @@
 use bytes::{Buf, Bytes};
 
 use super::ids::DEFAULT_HEADER;
-use super::varint::{INT_MAX, sized_len, uvarint_len, write_uvarint};
+use super::varint::{sized_len, uvarint_len, write_uvarint};
 use super::window::{Malformed, Window};
+use crate::model::limits::INTEGER_MAX;
 
 /// No peer reads a frame whose body is longer than this, in bytes.
 pub const FRAME_BODY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
@@ -133,7 +134,7 @@ fn length_byte(value: &mut u64, bytes: &mut u32, byte: u8) -> Result<Option<u64>
     *bytes += 1;
     match byte {
         0x80.. => Ok(None),
-        _ if *value == 0 || *value > INT_MAX => Err(FrameError::Length),
+        _ if *value == 0 || *value > INTEGER_MAX => Err(FrameError::Length),
         _ => Ok(Some(*value)),
     }
 }

@@ -1,25 +1,10 @@
-//! Integers on the wire: base 128, seven bits a byte, the least first, the high bit meaning that more follow.
+//! Integers on the wire.
 //!
-//! Lengths, counts and ids are written as they are (*uvarint*). Signed integers are written as twice their
-//! magnitude, plus one when negative (*int*); that is sign and magnitude, not zigzag, and it has a second zero.
+//! Lengths, counts and ids are written as they are ([`uvarint`](crate::model::varint)). Signed integers are written as twice
+//! their magnitude, plus one when negative (*int*); that is sign and magnitude, not zigzag, and it has a second zero. No
+//! magnitude is above [`INTEGER_MAX`](crate::model::limits::INTEGER_MAX).
 
-/// The greatest magnitude of any integer of the protocol: what a JavaScript number holds exactly.
-pub(super) const INT_MAX: u64 = (1 << 53) - 1;
-
-/// How many bytes `value` takes as a uvarint.
-pub(super) const fn uvarint_len(value: u64) -> usize {
-    let bits = u64::BITS - (value | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
-/// Appends `value` as a uvarint, in as few bytes as possible.
-pub(super) fn write_uvarint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
+pub(super) use crate::model::varint::{uvarint_len, write_uvarint};
 
 /// How many bytes `len` bytes take with their length before them.
 pub(super) const fn sized_len(len: usize) -> usize {
@@ -32,7 +17,7 @@ pub(super) fn write_sized(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What is written, as a uvarint, for the int `value`, whose magnitude is at most [`INT_MAX`].
+/// What is written, as a uvarint, for the int `value`, whose magnitude is at most 2^53-1.
 pub(super) const fn int_code(value: i64) -> u64 {
     value.unsigned_abs() * 2 + value.is_negative() as u64
 }
@@ -42,7 +27,7 @@ pub(super) const fn natural_len(value: u64) -> usize {
     uvarint_len(value * 2)
 }
 
-/// Appends `value`, which is at most [`INT_MAX`], as an int.
+/// Appends `value`, which is at most 2^53-1, as an int.
 pub(super) fn write_natural(out: &mut Vec<u8>, value: u64) {
     write_uvarint(out, value * 2);
 }
@@ -58,6 +43,7 @@ mod tests {
 
     use super::super::window::Window;
     use super::*;
+    use crate::model::limits::INTEGER_MAX;
 
     fn int_bytes(value: i64) -> Vec<u8> {
         let mut out = Vec::new();
@@ -67,7 +53,7 @@ mod tests {
 
     #[test]
     fn ints_are_sign_and_magnitude() {
-        let max = INT_MAX.cast_signed();
+        let max = INTEGER_MAX.cast_signed();
         let known: [(i64, &[u8]); 9] = [
             (0, &[0]),
             (1, &[2]),
@@ -103,24 +89,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn uvarints_round_trip(value in 0..=INT_MAX) {
-            let mut out = Vec::new();
-            write_uvarint(&mut out, value);
-            prop_assert_eq!(out.len(), uvarint_len(value));
-            let mut window = Window::new(&out);
-            prop_assert_eq!(window.uvarint(), Ok(value));
-            prop_assert!(window.is_empty());
-        }
-
-        #[test]
-        fn uvarints_above_the_greatest_integer_are_refused(value in INT_MAX + 1..) {
+        fn uvarints_above_the_greatest_integer_are_refused(value in INTEGER_MAX + 1..) {
             let mut out = Vec::new();
             write_uvarint(&mut out, value);
             prop_assert!(Window::new(&out).uvarint().is_err());
         }
 
         #[test]
-        fn ints_round_trip(value in -(INT_MAX.cast_signed())..=INT_MAX.cast_signed()) {
+        fn ints_round_trip(value in -(INTEGER_MAX.cast_signed())..=INTEGER_MAX.cast_signed()) {
             let bytes = int_bytes(value);
             prop_assert_eq!(Window::new(&bytes).int(), Ok(value));
             if let Ok(natural) = u64::try_from(value) {

@@ -2,7 +2,8 @@
 //!
 //! Keeps: nothing is read beyond the end, nothing is copied, nothing is allocated.
 
-use super::varint::INT_MAX;
+use crate::model::limits::INTEGER_MAX;
+use crate::model::varint::{UVARINT_BYTES_MAX, read_uvarint};
 
 /// Bytes that are not what the protocol says they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,8 +77,8 @@ impl<'a> Window<'a> {
 
     /// A uvarint that is a length, a count or an id.
     pub(super) fn uvarint(&mut self) -> Result<u64, Malformed> {
-        let value = self.varint(10)?;
-        if value > INT_MAX { Err(Malformed::new("a number up to 2^53-1")) } else { Ok(value) }
+        let value = self.varint(UVARINT_BYTES_MAX)?;
+        if value > INTEGER_MAX { Err(Malformed::new("a number up to 2^53-1")) } else { Ok(value) }
     }
 
     /// A length, then as many bytes.
@@ -88,9 +89,9 @@ impl<'a> Window<'a> {
 
     /// A signed integer.
     pub(super) fn int(&mut self) -> Result<i64, Malformed> {
-        let code = self.varint(10)?;
+        let code = self.varint(UVARINT_BYTES_MAX)?;
         let magnitude = code >> 1;
-        if magnitude > INT_MAX {
+        if magnitude > INTEGER_MAX {
             return Err(Malformed::new("an integer of at most 53 bits"));
         }
         let value = magnitude.cast_signed();
@@ -119,19 +120,15 @@ impl<'a> Window<'a> {
     }
 
     fn varint(&mut self, bytes_max: usize) -> Result<u64, Malformed> {
-        let mut value = 0_u64;
-        for at in 0..bytes_max {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
+        let mut rest = self.rest;
+        let value = read_uvarint(&mut rest);
+        match value.filter(|_| self.rest.len() - rest.len() <= bytes_max) {
+            Some(value) => {
+                self.rest = rest;
+                Ok(value)
             }
-            value |= bits << (7 * at);
-            if byte < 0x80 {
-                return Ok(value);
-            }
+            None => Err(Malformed::new("a whole varint, and not too long a one")),
         }
-        Err(Malformed::new("a shorter varint"))
     }
 }
 

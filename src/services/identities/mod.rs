@@ -4,6 +4,7 @@
 //! has the signing key (`protocol::rpc::auth`), which comes before anything is bound.
 
 mod memory;
+#[cfg(feature = "sled")]
 mod sled;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use futures_util::future::BoxFuture;
 use crate::model::PublicKey;
 
 pub use self::memory::MemoryIdentities;
+#[cfg(feature = "sled")]
 pub use self::sled::SledIdentities;
 
 /// An Ed25519 public key.

@@ -4,11 +4,13 @@
 //! same whatever the size of the journal. Leaves out: running the handlers (`processing`), the feed itself (`storage`).
 
 mod memory;
+#[cfg(feature = "sled")]
 mod sled;
 #[cfg(test)]
 mod suite;
 
 pub use memory::MemoryJournal;
+#[cfg(feature = "sled")]
 pub use sled::SledJournal;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 mod contract;
 mod dev;
 mod memory;
+#[cfg(feature = "sled")]
 mod sled;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::model::{PublicKey, StoreId};
 
 pub use dev::{DEV_STORE, DevRegistry};
 pub use memory::MemoryRegistry;
+#[cfg(feature = "sled")]
 pub use sled::SledRegistry;
 
 /// The durable map from public keys to stores.

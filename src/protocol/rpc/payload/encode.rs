@@ -3,11 +3,12 @@
 use serde::ser::{self, Serialize};
 
 use super::super::ids::{VARIANT, variant_hash};
-use super::super::varint::{INT_MAX, int_code, write_uvarint};
+use super::super::varint::{int_code, write_uvarint};
 use super::number::{varint_code, write_number};
 use super::record::{Compound, Form};
 use super::with::Style;
 use super::{PayloadError, kind, member};
+use crate::model::limits::INTEGER_MAX;
 
 /// Where a value goes.
 #[derive(Debug)]
@@ -130,7 +131,7 @@ impl<'a> Serializer<'a> {
     }
 
     fn int(self, value: i128) -> Result<(), PayloadError> {
-        let int = i64::try_from(value).ok().filter(|int| int.unsigned_abs() <= INT_MAX);
+        let int = i64::try_from(value).ok().filter(|int| int.unsigned_abs() <= INTEGER_MAX);
         let code = int_code(int.ok_or(PayloadError::IntegerTooLarge(value))?);
         match self.place {
             Place::Field(_) | Place::Entry { .. } => {

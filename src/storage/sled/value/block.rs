@@ -17,7 +17,8 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::Malformed;
-use crate::model::{EntryId, read_uvarint, write_uvarint};
+use crate::model::EntryId;
+use crate::model::varint::{read_uvarint, write_uvarint};
 
 /// Entries of a block. Six bytes each have to fit into a slot, two bytes have to hold a place.
 pub(in crate::storage::sled) const BLOCK_ENTRIES: usize = 8_192;

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use bytes::{BufMut, Bytes};
 
 use super::Malformed;
-use crate::model::{Origin, OriginRun, PublicKey, Segment, Sequence, read_uvarint, write_uvarint};
+use crate::model::varint::{read_uvarint, write_uvarint};
+use crate::model::{Origin, OriginRun, PublicKey, Segment, Sequence};
 
 const CRC_BYTES: usize = 4;
 const CLIENT: u8 = 0;

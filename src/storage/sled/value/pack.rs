@@ -10,7 +10,8 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{Malformed, body};
-use crate::model::{Segment, Sequence, read_uvarint, write_uvarint};
+use crate::model::varint::{read_uvarint, write_uvarint};
+use crate::model::{Segment, Sequence};
 use crate::storage::sled::key::Ordinal;
 
 const VERSION: u8 = 1;

@@ -11,7 +11,7 @@
 //! ```
 
 use super::Malformed;
-use crate::model::{read_uvarint, write_uvarint};
+use crate::model::varint::{read_uvarint, write_uvarint};
 
 const INLINE: u8 = 0x11;
 const IN_SLOTS: u8 = 0x12;
