@@ -1,7 +1,7 @@
 //! The server as a service inside an existing actix-web application, behind that application's own login.
 //!
 //! The application has a page and sessions in a cookie. Events live under `/sync`: whoever has no valid cookie gets 401
-//! before anything becomes a WebSocket, and once connected may use the keys that are granted.
+//! before anything becomes a WebSocket. Who has one may use the public key that is called like the user, and no other.
 //!
 //! ```text
 //! cargo run --example embed
@@ -10,6 +10,7 @@
 //! ```
 
 use std::error::Error;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,14 @@ use actix_web::error::ErrorUnauthorized;
 use actix_web::http::header::COOKIE;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{App, HttpServer};
-use eventlog_server::model::{PublicKey, StoreId};
+use actix_web::{App, HttpMessage, HttpServer};
+use eventlog_server::model::{Batch, PublicKey, StoreId};
 use eventlog_server::server::{Server, on_connect};
-use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::identities::SledIdentities;
 use eventlog_server::services::registry::SledRegistry;
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
+use futures_util::future::BoxFuture;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -49,10 +51,14 @@ pub async fn start(database: &Database) -> Result<Server, Box<dyn Error>> {
     let storage = Arc::new(SledStorage::new(database.clone()));
     let registry = Arc::new(SledRegistry::new(database.clone()));
     let identities = Arc::new(SledIdentities::new(database.clone()));
-    // Who gets this far has shown the cookie; the application trusts its users with each other's keys.
-    let server = Server::builder(storage, registry, Arc::new(AllowAll)).identities(identities);
-    let server = server.start()?;
-    server.assign(PublicKey::new("alice")?, StoreId::new("household")?).await?;
+    let server = Server::builder(storage, registry, Arc::new(OwnKeyOnly))
+        .identities(identities)
+        // Once for each connection: what the login below has found out.
+        .caller(|request| request.extensions().get::<User>().copied())
+        .start()?;
+    for (_, User(name)) in SESSIONS {
+        server.assign(PublicKey::new(name)?, StoreId::new("household")?).await?;
+    }
     Ok(server)
 }
 
@@ -64,15 +70,59 @@ pub fn application(server: &Server, config: &mut ServiceConfig) {
         .service(sync.configure(|config| server.configure(config)));
 }
 
-/// The application's login: here, one session that everybody knows.
+/// Who is logged in.
+#[derive(Clone, Copy)]
+struct User(&'static str);
+
+/// The application's sessions. A real one looks them up.
+const SESSIONS: [(&str, User); 2] = [("let-me-in", User("alice")), ("me-too", User("bob"))];
+
+/// The application's login.
 async fn require_session(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let cookies = request.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
     let mut cookies = cookies.flat_map(|cookies| cookies.split(';').map(str::trim));
-    if !cookies.any(|cookie| cookie == "session=let-me-in") {
-        return Err(ErrorUnauthorized("log in first\n"));
-    }
+    let user = cookies.find_map(|cookie| {
+        let session = cookie.strip_prefix("session=")?;
+        SESSIONS.into_iter().find_map(|(known, user)| (known == session).then_some(user))
+    });
+    let Some(user) = user else { return Err(ErrorUnauthorized("log in first\n")) };
+    request.extensions_mut().insert(user);
     next.call(request).await
+}
+
+/// Lets a user be the public key of the same name.
+struct OwnKeyOnly;
+
+impl OwnKeyOnly {
+    fn check(claim: Claim<'_>) -> Result<(), AuthError> {
+        match claim.caller.get() {
+            Some(Some(User(name))) if *name == claim.key.as_str() => Ok(()),
+            _ => {
+                let message = "this is another user's key".into();
+                Err(AuthError { reason: AuthReason::Forbidden, key: claim.key.clone(), message })
+            }
+        }
+    }
+}
+
+impl Auth for OwnKeyOnly {
+    fn authorize_write<'a>(
+        &'a self,
+        claim: Claim<'a>,
+        _entries: &'a Batch,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        Box::pin(ready(Self::check(claim)))
+    }
+
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        Box::pin(ready(Self::check(claim)))
+    }
+
+    /// Else somebody could prove a key that its user has not used yet, and keep it.
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        Box::pin(ready(Self::check(claim)))
+    }
 }

@@ -8,6 +8,8 @@ pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 pub const STORE_ID_BYTES_MAX: usize = 256;
 /// Longest public key.
 pub const PUBLIC_KEY_BYTES_MAX: usize = 1_024;
+/// Longest path, query and headers of a WebSocket's handshake, together: they are kept as long as the connection lives.
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
 /// A segment is closed once its records reach this size. Larger values would share sled's pages badly (items
 /// above some 128 KiB become files of their own); smaller ones cost an insert each.
 pub const SEGMENT_BYTES_TARGET: usize = 32 * 1_024;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use actix::{Actor, Addr};
+use actix_web::HttpRequest;
 
+use super::caller::ValueOf;
 use super::handle::{Inner, Server};
 use super::replay::Processing;
 use super::threads::Threads;
@@ -38,6 +40,7 @@ pub struct Builder {
     pub(super) auth: Arc<dyn Auth>,
     pub(super) limits: Limits,
     pub(super) origins: OriginPolicy,
+    pub(super) caller: Option<ValueOf>,
     pub(super) admin_token: Option<String>,
     pub(super) store_threads: usize,
     pub(super) processor: Option<Processor>,
@@ -57,6 +60,20 @@ impl Builder {
     #[must_use]
     pub fn origins(mut self, origins: OriginPolicy) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// What the application knows about whoever connects: `value_of` is called once for each WebSocket, at its handshake, and
+    /// `Auth` gets the answer back from [`Caller::get`](crate::services::Caller::get). By default that has nothing.
+    ///
+    /// A request comes here behind the application's middleware, with the extensions that this has set.
+    #[must_use]
+    pub fn caller<T, F>(mut self, value_of: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn(&HttpRequest) -> T + Send + Sync + 'static,
+    {
+        self.caller = Some(Arc::new(move |request| Box::new(value_of(request))));
         self
     }
 
@@ -141,6 +158,7 @@ impl Builder {
             shared: Arc::new(shared),
             storage: self.storage,
             origins: self.origins,
+            caller: self.caller,
             admin_token: self.admin_token,
             store_registry: self.registry,
             threads,

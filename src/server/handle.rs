@@ -7,6 +7,7 @@ use actix::Addr;
 use actix_web::web::ServiceConfig;
 
 use super::builder::Builder;
+use super::caller::ValueOf;
 use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) origins: OriginPolicy,
+    pub(super) caller: Option<ValueOf>,
     pub(super) admin_token: Option<String>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) threads: Threads,
@@ -51,6 +53,7 @@ impl Server {
             auth,
             limits: Limits::default(),
             origins: OriginPolicy::default(),
+            caller: None,
             admin_token: None,
             store_threads: (cores / 2).max(1),
             processor: None,

@@ -6,6 +6,7 @@
 
 mod admin;
 mod builder;
+mod caller;
 mod handle;
 mod listen;
 mod metrics;

@@ -10,6 +10,7 @@ use actix_web_actors::ws::{WebsocketContext, handshake};
 use futures_util::stream;
 
 use super::admin;
+use super::caller::{caller_of, is_too_long};
 use super::handle::Server;
 use super::metrics;
 use super::sever::Severable;
@@ -72,6 +73,10 @@ fn upgrade<W: Wire>(
         return Ok(HttpResponse::Forbidden().body("this origin is not allowed\n"));
     }
     let mut response = handshake(request)?;
+    if is_too_long(request) {
+        shared.metrics.connections_refused.inc();
+        return Ok(HttpResponse::RequestHeaderFieldsTooLarge().body("the handshake is too long\n"));
+    }
     let inbox = Arc::new(Inbox::new());
     let sever = request.conn_data::<Severable>().cloned();
     let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
@@ -82,7 +87,8 @@ fn upgrade<W: Wire>(
             return Ok(refusal(refused));
         }
     };
-    let session = Session::new(shared.clone(), inbox, place, wire, payload);
+    let caller = caller_of(request, server.inner().caller.as_ref());
+    let session = Session::new(shared.clone(), caller, inbox, place, wire, payload);
     // The session reads the payload itself; the context's own decoder gets nothing.
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
 }

@@ -12,6 +12,7 @@
 //! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`, `processing`).
 
 pub mod auth;
+mod caller;
 pub mod identities;
 pub mod journal;
 pub mod origin_policy;
@@ -23,34 +24,48 @@ use futures_util::future::BoxFuture;
 
 use crate::model::{Batch, PublicKey};
 
+pub use self::caller::Caller;
+pub(crate) use self::caller::Value;
+use self::identities::SigningKey;
 #[doc(no_inline)]
 pub use crate::storage::{Storage, StoreLog};
 pub use identities::{Identities, IdentityError};
 pub use journal::{EventJournal, JournalError};
 pub use registry::{RegistryError, StoreRegistry};
 
-/// Says what a public key may do. There is no default: a server without one does not build.
+/// Says who may do what. There is no default: a server without one does not build.
+///
+/// What clients ask for is asked about here; what the server's own code writes is not, since nobody called.
 pub trait Auth: Send + Sync + 'static {
-    /// Whether `key` may append `entries`; asked once per batch, before anything else happens to it.
+    /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it.
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>>;
 
-    /// Whether `key` may read; asked before a subscription exists.
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>>;
+    /// Whether the caller may read with the key; asked before a subscription exists.
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>>;
 
-    /// Whether a client that has proved to hold `signing_key`, an Ed25519 public key, may be `key`; asked before the two are
-    /// bound to each other. Only the RPC protocol has such proofs. Allowed unless an implementation says otherwise.
-    fn authorize_identity<'a>(
-        &'a self,
-        key: &'a PublicKey,
-        signing_key: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<(), AuthError>> {
-        let _ = (key, signing_key);
+    /// Whether the caller, who has just proved to hold the signing key of the claim, may be its public key; asked before
+    /// the two are bound to each other. Only the RPC protocol has such proofs. Allowed unless an implementation says
+    /// otherwise.
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        let _ = claim;
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// What a client claims with each request: to be this public key.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Who connected.
+    pub caller: &'a Caller,
+    /// The public key that the request names.
+    pub key: &'a PublicKey,
+    /// The signing key with which the client proved on this connection to be that public key. `None` in the msgpack protocol, which
+    /// has no proofs: there the key is a name that whoever knows it can use.
+    pub proof: Option<&'a SigningKey>,
 }
 
 /// A refusal of [`Auth`].

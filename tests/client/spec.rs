@@ -7,7 +7,7 @@ use eventlog_server::model::{Batch, Entry, Limits, PublicKey, Sequence};
 use eventlog_server::protocol::msgpack::{Request, decode_request};
 use eventlog_server::server::Server;
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::services::{Auth, AuthError, AuthReason};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -34,14 +34,14 @@ impl NotMallory {
 impl Auth for NotMallory {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        Self::check(key)
+        Self::check(claim.key)
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        Self::check(key)
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        Self::check(claim.key)
     }
 }
 

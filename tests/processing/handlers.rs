@@ -4,7 +4,7 @@ use eventlog_server::model::{Batch, PublicKey};
 use eventlog_server::processing::{Observed, Observer};
 use eventlog_server::server::Server as EventLogServer;
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::services::{Auth, AuthError, AuthReason};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
@@ -53,14 +53,14 @@ impl RefuseAll {
 impl Auth for RefuseAll {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        Self::refuse(key)
+        Self::refuse(claim.key)
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        Self::refuse(key)
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        Self::refuse(claim.key)
     }
 }
 
@@ -70,13 +70,13 @@ struct ReadOnly;
 impl Auth for ReadOnly {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        RefuseAll::refuse(key)
+        RefuseAll::refuse(claim.key)
     }
 
-    fn authorize_read<'a>(&'a self, _: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+    fn authorize_read<'a>(&'a self, _: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

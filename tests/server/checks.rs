@@ -6,7 +6,7 @@ use eventlog_server::model::{Batch, PublicKey, StoreId};
 use eventlog_server::protocol::ErrorCode;
 use eventlog_server::server::Server;
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::services::{Auth, AuthError, AuthReason, RegistryError, StoreRegistry};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim, RegistryError, StoreRegistry};
 use eventlog_server::storage::Storage;
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::future::{BoxFuture, ready};
@@ -43,16 +43,16 @@ impl Noting {
 impl Auth for Noting {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        self.note(format!("may {key} write {}", entries.len()));
-        Self::decide(key)
+        self.note(format!("may {} write {}", claim.key, entries.len()));
+        Self::decide(claim.key)
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        self.note(format!("may {key} read"));
-        Self::decide(key)
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        self.note(format!("may {} read", claim.key));
+        Self::decide(claim.key)
     }
 }
 

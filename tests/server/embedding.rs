@@ -1,10 +1,12 @@
 //! The server inside other applications.
 
 use actix_web::{App, HttpServer, rt, web};
+use eventlog_server::protocol::{ErrorCode, rpc};
 use eventlog_server::server::{Server, on_connect};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
 use tokio::sync::oneshot;
 
+use crate::support::rpc::{RpcSocket, framed_entry, identity};
 use crate::support::server::in_memory;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key, store};
@@ -48,6 +50,33 @@ async fn the_example_asks_for_its_cookie_and_serves_its_own_routes() {
     client.next().await;
     client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(client.next_ack().await, (1, vec![1]));
+}
+
+/// With either protocol: there the user's own key is all that the application's `Auth` allows.
+#[tokio::test]
+async fn the_examples_users_get_no_further_than_their_own_keys() {
+    let data = tempfile::tempdir().expect("a folder");
+    let database = Database::open(data.path(), DatabaseOptions::default()).expect("a database");
+    let server = embed::start(&database).await.expect("it starts");
+    let mounted = server.clone();
+    let address = serve(move |config| embed::application(&mounted, config)).await;
+    let bob = [("Cookie", "session=me-too")];
+
+    let mut client = Socket::connect_with(&format!("ws://{address}/sync/eventlog"), &bob).await;
+    client.next().await;
+    client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::Unauthorized);
+    client.subscribe(&key("alice"), 0).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::Unauthorized);
+    client.write(&key("bob"), 2, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await, (2, vec![1]));
+
+    let mut client = RpcSocket::connect_with(&format!("ws://{address}/sync/rpc"), &bob).await;
+    let refused = client.authenticate(&identity("alice")).await.expect_err("refused");
+    assert_eq!(refused.code, rpc::ErrorCode::Unauthorized);
+    client.authenticate(&identity("bob")).await.expect("authenticated");
+    let write = client.write("bob", &[framed_entry("E", "", b"")]).await;
+    assert_eq!(write.expect("acknowledged").len(), 1);
 }
 
 /// Two servers in one application share nothing.

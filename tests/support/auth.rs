@@ -1,7 +1,7 @@
 //! Authorizations that do what servers must survive.
 
 use eventlog_server::model::{Batch, PublicKey};
-use eventlog_server::services::{Auth, AuthError, AuthReason};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use futures_util::future::{BoxFuture, ready};
 
 /// Refuses everything.
@@ -15,14 +15,14 @@ fn reject(key: &PublicKey) -> BoxFuture<'static, Result<(), AuthError>> {
 impl Auth for RejectAll {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        reject(key)
+        reject(claim.key)
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        reject(key)
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        reject(claim.key)
     }
 }
 
@@ -38,16 +38,16 @@ impl PanicOn {
 impl Auth for PanicOn {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
         // Before there is a future; the other one, while it runs.
-        self.decide(key);
+        self.decide(claim.key);
         Box::pin(ready(Ok(())))
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        self.decide(key);
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        self.decide(claim.key);
         Box::pin(ready(Ok(())))
     }
 }
@@ -67,10 +67,10 @@ impl Drop for Trap {
 impl Auth for PanicWhenDropped {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        let trapped = *key == self.0;
+        let trapped = *claim.key == self.0;
         Box::pin(async move {
             if trapped {
                 let _trap = Trap;
@@ -80,7 +80,7 @@ impl Auth for PanicWhenDropped {
         })
     }
 
-    fn authorize_read<'a>(&'a self, _: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+    fn authorize_read<'a>(&'a self, _: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         Box::pin(ready(Ok(())))
     }
 }

@@ -86,7 +86,11 @@ pub fn acks(entries: &[Entry], sequences: &[u64]) -> Acked {
 
 impl RpcSocket {
     pub async fn connect(url: &str) -> Self {
-        let socket = Socket::connect_only(url).await;
+        Self::connect_with(url, &[]).await
+    }
+
+    pub async fn connect_with(url: &str, headers: &[(&str, &str)]) -> Self {
+        let socket = Socket::connect_with(url, headers).await;
         let frames = FrameReader::new(FRAME_BYTES_MAX);
         Self { socket, frames, received: Bytes::new(), requests: 0, parts: Vec::new() }
     }

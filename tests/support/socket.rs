@@ -1,5 +1,6 @@
 //! A client that is nothing but a socket: it sends what it is told and shows what comes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -49,6 +50,12 @@ impl Socket {
     pub async fn connect_with(url: &str, headers: &[(&str, &str)]) -> Self {
         let (stream, _) = connect_async(upgrade(url, headers)).await.expect("a connection");
         Self { stream }
+    }
+
+    /// This end of the connection.
+    pub fn local_addr(&self) -> SocketAddr {
+        let MaybeTlsStream::Plain(stream) = self.stream.get_ref() else { panic!("no TLS here") };
+        stream.local_addr().expect("it is connected")
     }
 
     pub async fn try_connect(url: &str) -> Option<Self> {

@@ -7,46 +7,55 @@ use futures_util::FutureExt;
 
 use super::refusal::Refusal;
 use super::shared::Shared;
+use super::wire::Names;
 use crate::actors::registry::Resolve;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
 use crate::model::{Batch, PublicKey};
-use crate::protocol::rpc::auth::Verified;
+use crate::services::identities::SigningKey;
+use crate::services::{Caller, Claim};
 
-/// Whether `key` may append `batch`, and where: to `wanted`, if the client insists. `known` is the store it resolved to
-/// before, if that still holds.
-pub(crate) async fn check_write(
+/// Whether `caller` may append `batch`, and where. `known` is the store that its key resolved to before, if that still
+/// holds.
+pub(crate) async fn may_write(
     shared: &Arc<Shared>,
-    (key, wanted): (&PublicKey, Option<&str>),
+    caller: &Caller,
+    names: &Names,
     batch: &Batch,
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
-    guarded(AUTHORIZATION, async { shared.auth.authorize_write(key, batch).await }).await?;
+    let claim = names.claim(caller);
+    guarded(AUTHORIZATION, async { shared.auth.authorize_write(claim, batch).await }).await?;
     let store = match known {
-        Some(store) => is_wanted(store, wanted)?,
-        None => is_wanted(resolve(shared, key).await?, wanted)?,
+        Some(store) => store,
+        None => resolve(shared, &names.key).await?,
     };
+    let store = is_wanted(store, names.store.as_deref())?;
     validate_entries(batch, &shared.limits)?;
     Ok(store)
 }
 
-/// Whether `key` may read, and where: from `wanted`, if the client insists.
-pub(crate) async fn check_read(
+/// Whether `caller` may read, and where.
+pub(crate) async fn may_read(
     shared: &Arc<Shared>,
-    (key, wanted): (&PublicKey, Option<&str>),
+    caller: &Caller,
+    names: &Names,
 ) -> Result<StoreHandle, Refusal> {
-    guarded(AUTHORIZATION, async { shared.auth.authorize_read(key).await }).await?;
-    is_wanted(resolve(shared, key).await?, wanted)
+    let claim = names.claim(caller);
+    guarded(AUTHORIZATION, async { shared.auth.authorize_read(claim).await }).await?;
+    is_wanted(resolve(shared, &names.key).await?, names.store.as_deref())
 }
 
-/// Whether a client that has proved to hold `verified`'s signing key is taken for its public key: authorized first, then
-/// bound, if no other signing key is.
-pub(crate) async fn check_identity(
+/// Whether `caller`, who has proved to hold `signing_key`, is taken for `key`: authorized first, then bound, if no
+/// other signing key is.
+pub(crate) async fn may_be(
     shared: &Arc<Shared>,
-    verified: &Verified,
+    caller: &Caller,
+    key: &PublicKey,
+    signing_key: &SigningKey,
 ) -> Result<(), Refusal> {
-    let (key, signing_key) = (verified.public_key(), verified.signing_public_key());
-    let authorized = async { shared.auth.authorize_identity(key, signing_key).await };
+    let claim = Claim { caller, key, proof: Some(signing_key) };
+    let authorized = async { shared.auth.authorize_identity(claim).await };
     guarded(AUTHORIZATION, authorized).await?;
     guarded("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
 }

@@ -42,6 +42,7 @@ use super::store::StoreHandle;
 use crate::core::connection::{ConnectionCore, SubscriptionId};
 use crate::core::store::{Acked, Slots, Write};
 use crate::model::{PublicKey, Sequence};
+use crate::services::Caller;
 
 /// A poll ends once so many bytes are at hand for the socket; it is polled again when they are on their way.
 const OUT_BYTES_PER_POLL: usize = 64 * 1_024;
@@ -54,6 +55,7 @@ const FULL_RETRY_MILLIS: u64 = 10;
 
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
+    caller: Caller,
     inbox: Arc<Inbox>,
     /// Given back when the session ends.
     _place: Place,
@@ -96,6 +98,7 @@ type Ctx<W> = WebsocketContext<Session<W>>;
 impl<W: Wire> Session<W> {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        caller: Caller,
         inbox: Arc<Inbox>,
         place: Place,
         wire: W,
@@ -105,6 +108,7 @@ impl<W: Wire> Session<W> {
         let gate = Gate::new(payload, limits.frame_bytes_max, limits.message_bytes_max);
         Self {
             shared,
+            caller,
             inbox,
             _place: place,
             wire,

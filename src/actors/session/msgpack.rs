@@ -6,7 +6,7 @@ use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
-use super::wire::{Broken, Out, Part, Request, Wire};
+use super::wire::{Broken, Names, Out, Part, Request, Subscribe, Wire, Write};
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId};
@@ -18,7 +18,7 @@ use crate::protocol::msgpack::{
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
     encode_remote_entry, remote_entries_bytes_max,
 };
-use crate::protocol::rpc::auth::Verified;
+use crate::services::identities::SigningKey;
 
 const WRITE: &str = "WriteEntries";
 const SUBSCRIBE: &str = "RequestChanges";
@@ -63,10 +63,11 @@ impl MsgpackWire {
         match decoded {
             msgpack::Request::Write(WriteRequest { public_key: key, id, batch }) => {
                 let tag = WriteTag { id, key: key.clone() };
-                Ok(Some(Request::Write { tag, key, store: None, batch }))
+                Ok(Some(Request::Write(Write { tag, names: named(key), batch })))
             }
             msgpack::Request::RequestChanges { public_key: key, start } => {
-                Ok(Some(Request::Subscribe { tag: key.clone(), key, store: None, start }))
+                let tag = key.clone();
+                Ok(Some(Request::Subscribe(Subscribe { tag, names: named(key), start })))
             }
             msgpack::Request::StopChanges { public_key: key } => {
                 Ok(Some(Request::Unsubscribe { key }))
@@ -119,6 +120,11 @@ impl MsgpackWire {
         out.count_refusal();
         out.message(|buffer| encode_error(buffer, tag, id, key, code, text));
     }
+}
+
+/// In this protocol a request names its key and nothing else.
+fn named(key: PublicKey) -> Names {
+    Names { key, proof: None, store: None }
 }
 
 fn refuse_invalid(invalid: &InvalidRequest, out: &mut Out) {
@@ -184,7 +190,8 @@ impl Wire for MsgpackWire {
     fn identified(
         &mut self,
         identify: Infallible,
-        _: &Verified,
+        _: PublicKey,
+        _: SigningKey,
         _: Result<(), Refusal>,
         _: &mut Out,
     ) {

@@ -7,18 +7,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 
 use super::Session;
-use super::checks::{check_identity, check_read, check_write};
+use super::checks::{may_be, may_read, may_write};
 use super::delivery::Subscription;
 use super::refusal::Refusal;
-use super::wire::{Request, Wire};
+use super::wire::{Names, Request, Subscribe, Wire, Write};
 use crate::actors::reply::{Reply, WriteFailure};
 use crate::actors::resolved::Moment;
 use crate::actors::store::StoreHandle;
 use crate::core::connection::SubscriptionId;
-use crate::core::store::Write;
-use crate::model::{Batch, Origin, PublicKey, Sequence, StoreId};
+use crate::core::store;
+use crate::model::{Origin, PublicKey, Sequence, StoreId};
 use crate::processing::compaction::Backlog;
-use crate::protocol::rpc::auth::Verified;
+use crate::services::identities::SigningKey;
 
 /// A write that was sent to its store.
 pub(super) struct PendingWrite<W: Wire> {
@@ -38,9 +38,9 @@ pub(super) struct Known {
 
 /// A request with the outcome of its checks.
 pub(super) enum Checked<W: Wire> {
-    Write(WriteRequest<W>, Asked, Result<StoreHandle, Refusal>),
-    Subscribe(SubscribeRequest<W>, Result<StoreHandle, Refusal>),
-    Identify(W::Identify, Verified, Result<(), Refusal>),
+    Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
+    Subscribe(Subscribe<W>, Result<StoreHandle, Refusal>),
+    Identify(W::Identify, PublicKey, SigningKey, Result<(), Refusal>),
 }
 
 /// How the store of a write's key was found.
@@ -50,22 +50,6 @@ pub(super) struct Asked {
     moment: Moment,
     /// Whether all sessions remember it already.
     remembered: bool,
-}
-
-/// A client wants to append. `wanted` is the store it insists on.
-pub(super) struct WriteRequest<W: Wire> {
-    tag: W::Write,
-    key: PublicKey,
-    wanted: Option<Box<str>>,
-    batch: Batch,
-}
-
-/// A client wants to subscribe. `wanted` is the store it insists on.
-pub(super) struct SubscribeRequest<W: Wire> {
-    tag: W::Subscription,
-    key: PublicKey,
-    wanted: Option<Box<str>>,
-    start: Sequence,
 }
 
 impl<W: Wire> Session<W> {
@@ -80,13 +64,11 @@ impl<W: Wire> Session<W> {
     /// Starts a request.
     pub(super) fn check(&mut self, request: Request<W>) {
         match request {
-            Request::Write { tag, key, store: wanted, batch } => {
-                self.check_write(WriteRequest { tag, key, wanted, batch });
+            Request::Write(write) => self.check_write(write),
+            Request::Subscribe(subscribe) => self.check_subscribe(subscribe),
+            Request::Identify { tag, key, signing_key } => {
+                self.check_identity(tag, key, signing_key);
             }
-            Request::Subscribe { tag, key, store: wanted, start } => {
-                self.check_subscribe(SubscribeRequest { tag, key, wanted, start });
-            }
-            Request::Identify { tag, verified } => self.check_identity(tag, verified),
             Request::Unsubscribe { key } => {
                 if let Some(id) = self.core.unsubscribe_key(&key) {
                     self.forget_subscription(id);
@@ -95,33 +77,33 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    fn check_write(&mut self, request: WriteRequest<W>) {
+    fn check_write(&mut self, write: Write<W>) {
+        let key = &write.names.key;
         let moment = self.shared.resolved.moment();
-        let same = |known: &&Known| known.moment == moment && known.key == request.key;
+        let same = |known: &&Known| known.moment == moment && known.key == *key;
         let known = self.resolved.as_ref().filter(same).map(|known| known.store.clone());
-        let known = known.or_else(|| self.shared.resolved.get(&request.key));
+        let known = known.or_else(|| self.shared.resolved.get(key));
         let asked = Asked { moment, remembered: known.is_some() };
-        let shared = self.shared.clone();
+        let (shared, caller) = (self.shared.clone(), self.caller.clone());
         self.checking = Some(Box::pin(async move {
-            let names = (&request.key, request.wanted.as_deref());
-            let store = check_write(&shared, names, &request.batch, known).await;
-            Checked::Write(request, asked, store)
+            let store = may_write(&shared, &caller, &write.names, &write.batch, known).await;
+            Checked::Write(write, asked, store)
         }));
     }
 
-    fn check_subscribe(&mut self, request: SubscribeRequest<W>) {
-        let shared = self.shared.clone();
+    fn check_subscribe(&mut self, subscribe: Subscribe<W>) {
+        let (shared, caller) = (self.shared.clone(), self.caller.clone());
         self.checking = Some(Box::pin(async move {
-            let store = check_read(&shared, (&request.key, request.wanted.as_deref())).await;
-            Checked::Subscribe(request, store)
+            let store = may_read(&shared, &caller, &subscribe.names).await;
+            Checked::Subscribe(subscribe, store)
         }));
     }
 
-    fn check_identity(&mut self, tag: W::Identify, verified: Verified) {
-        let shared = self.shared.clone();
+    fn check_identity(&mut self, tag: W::Identify, key: PublicKey, signing_key: SigningKey) {
+        let (shared, caller) = (self.shared.clone(), self.caller.clone());
         self.checking = Some(Box::pin(async move {
-            let outcome = check_identity(&shared, &verified).await;
-            Checked::Identify(tag, verified, outcome)
+            let outcome = may_be(&shared, &caller, &key, &signing_key).await;
+            Checked::Identify(tag, key, signing_key, outcome)
         }));
     }
 
@@ -139,12 +121,12 @@ impl<W: Wire> Session<W> {
                 self.refuse_subscription(request.tag, &refusal);
             }
             Checked::Write(request, asked, Ok(store)) => {
-                self.remember(&request.key, &store, asked);
+                self.remember(&request.names.key, &store, asked);
                 self.take_write(request, store);
             }
             Checked::Subscribe(request, Ok(store)) => self.subscribe(request, &store),
-            Checked::Identify(tag, verified, outcome) => {
-                self.wire.identified(tag, &verified, outcome, &mut self.out);
+            Checked::Identify(tag, key, signing_key, outcome) => {
+                self.wire.identified(tag, key, signing_key, outcome, &mut self.out);
             }
         }
         true
@@ -166,8 +148,8 @@ impl<W: Wire> Session<W> {
     }
 
     /// Puts a checked write on its way.
-    fn take_write(&mut self, request: WriteRequest<W>, store: StoreHandle) {
-        let WriteRequest { tag, key, batch, .. } = request;
+    fn take_write(&mut self, write: Write<W>, store: StoreHandle) {
+        let Write { tag, names: Names { key, .. }, batch } = write;
         let number = self.writes_answered + self.writes.len() as u64;
         let bytes = batch.bytes();
         self.write_bytes_in_flight += bytes;
@@ -176,7 +158,7 @@ impl<W: Wire> Session<W> {
         let pending = PendingWrite { tag, store: store.clone(), subscription, bytes };
         self.writes.push_back(Some(pending));
         let reply = Reply::session(self.inbox.clone(), number);
-        let write = Write { batch, origin: Origin::Client(key), reply };
+        let write = store::Write { batch, origin: Origin::Client(key), reply };
         match self.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {
             Some((_, writes)) => writes.push(write),
             None => self.outgoing.push((store, vec![write])),
@@ -216,9 +198,9 @@ impl<W: Wire> Session<W> {
         Some(compaction.backlog(store.feed.store(), store.feed.log(), span, now_millis))
     }
 
-    fn subscribe(&mut self, request: SubscribeRequest<W>, store: &StoreHandle) {
+    fn subscribe(&mut self, request: Subscribe<W>, store: &StoreHandle) {
         let subscriptions_max = self.shared.limits.subscriptions_max;
-        let replaces = self.core.subscription_of(&request.key).is_some();
+        let replaces = self.core.subscription_of(&request.names.key).is_some();
         if !replaces && self.core.subscriptions() >= subscriptions_max {
             let refusal = Refusal::TooManySubscriptions { subscriptions_max };
             return self.refuse_subscription(request.tag, &refusal);
@@ -227,7 +209,7 @@ impl<W: Wire> Session<W> {
             // It was closed between the answer and now: ask again.
             return self.check_subscribe(request);
         };
-        let SubscribeRequest { tag, key, start, .. } = request;
+        let Subscribe { tag, names: Names { key, .. }, start } = request;
         let replaced = self.core.unsubscribe_key(&key);
         if let Some(sub) = replaced.and_then(|id| self.forget_subscription(id)) {
             self.wire.subscription_replaced(sub.tag, &mut self.out);
@@ -245,7 +227,7 @@ impl<W: Wire> Session<W> {
 async fn send_again(
     registry: actix::Addr<crate::actors::registry::RegistryActor>,
     store: StoreId,
-    mut writes: Vec<Write<Reply>>,
+    mut writes: Vec<store::Write<Reply>>,
 ) -> Result<(), String> {
     loop {
         let open = crate::actors::registry::OpenStore { store: store.clone() };
@@ -261,7 +243,7 @@ async fn send_again(
     }
 }
 
-fn refuse_all(writes: Vec<Write<Reply>>, cause: String) -> String {
+fn refuse_all(writes: Vec<store::Write<Reply>>, cause: String) -> String {
     let failure = WriteFailure::Definite(cause.as_str().into());
     writes.into_iter().for_each(|write| write.reply.fail(failure.clone()));
     cause

@@ -14,18 +14,49 @@ use crate::core::connection::Run;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
 use crate::processing::compaction::Page;
-use crate::protocol::rpc::auth::Verified;
+use crate::services::identities::SigningKey;
+use crate::services::{Caller, Claim};
 
-/// What a client asks for. A `store` is the one that the client insists on; it has to be its key's.
+/// What a client asks for.
 pub(crate) enum Request<W: Wire> {
     /// Append a batch.
-    Write { tag: W::Write, key: PublicKey, store: Option<Box<str>>, batch: Batch },
-    /// Subscribe the key from `start` on; ends the subscription that it had.
-    Subscribe { tag: W::Subscription, key: PublicKey, store: Option<Box<str>>, start: Sequence },
-    /// Take the key for proved on this connection, if that is allowed.
-    Identify { tag: W::Identify, verified: Verified },
+    Write(Write<W>),
+    /// Subscribe the key; ends the subscription that it had.
+    Subscribe(Subscribe<W>),
+    /// Take the key for proved on this connection by `signing_key`, if that is allowed.
+    Identify { tag: W::Identify, key: PublicKey, signing_key: SigningKey },
     /// End the subscription of the key, if it has one.
     Unsubscribe { key: PublicKey },
+}
+
+/// A client wants to append a batch.
+pub(crate) struct Write<W: Wire> {
+    pub(crate) tag: W::Write,
+    pub(crate) names: Names,
+    pub(crate) batch: Batch,
+}
+
+/// A client wants what is in its store from `start` on.
+pub(crate) struct Subscribe<W: Wire> {
+    pub(crate) tag: W::Subscription,
+    pub(crate) names: Names,
+    pub(crate) start: Sequence,
+}
+
+/// Whom and what a request names.
+pub(crate) struct Names {
+    pub(crate) key: PublicKey,
+    /// What proved the key on this connection, in a protocol that has proofs.
+    pub(crate) proof: Option<SigningKey>,
+    /// The store that the client insists on; it has to be its key's.
+    pub(crate) store: Option<Box<str>>,
+}
+
+impl Names {
+    /// What the request claims.
+    pub(crate) fn claim<'a>(&'a self, caller: &'a Caller) -> Claim<'a> {
+        Claim { caller, key: &self.key, proof: self.proof.as_ref() }
+    }
 }
 
 /// The connection cannot go on: what the client sent means nothing.
@@ -84,7 +115,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     fn identified(
         &mut self,
         identify: Self::Identify,
-        verified: &Verified,
+        key: PublicKey,
+        signing_key: SigningKey,
         outcome: Result<(), Refusal>,
         out: &mut Out,
     );
@@ -115,7 +147,7 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// A page of a compacted backlog for a subscription, not empty, as one message.
     fn page(&mut self, subscription: &mut Self::Subscription, page: &Page, out: &mut Out);
 
-    /// The first unfinished message has to be finished by then, if there is one.
+    /// Whether part of a message is here and the rest is not.
     fn has_unfinished(&self) -> bool;
 }
 

@@ -108,6 +108,11 @@ impl Verified {
     pub const fn signing_public_key(&self) -> &[u8; 32] {
         &self.signing_public_key
     }
+
+    /// Both.
+    pub fn into_parts(self) -> (PublicKey, [u8; 32]) {
+        (self.public_key, self.signing_public_key)
+    }
 }
 
 /// A challenge that nobody can foresee.

@@ -3,8 +3,8 @@
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use crate::model::{Batch, PublicKey};
-use crate::services::{Auth, AuthError};
+use crate::model::Batch;
+use crate::services::{Auth, AuthError, Claim};
 
 /// Allows every key to write and to read: for tests, for `--dev`, and where the network decides who gets here.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,13 +13,13 @@ pub struct AllowAll;
 impl Auth for AllowAll {
     fn authorize_write<'a>(
         &'a self,
-        _key: &'a PublicKey,
+        _claim: Claim<'a>,
         _entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
         ready(Ok(())).boxed()
     }
 
-    fn authorize_read<'a>(&'a self, _key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+    fn authorize_read<'a>(&'a self, _claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         ready(Ok(())).boxed()
     }
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use crate::model::{Batch, PublicKey};
-use crate::services::{Auth, AuthError, AuthReason};
+use crate::services::{Auth, AuthError, AuthReason, Claim};
 
 /// Who a [`Grant`] is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,20 +101,21 @@ impl Grants {
 impl Auth for Grants {
     fn authorize_write<'a>(
         &'a self,
-        key: &'a PublicKey,
+        claim: Claim<'a>,
         _entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        ready(self.check(key, "write", |rights| rights.write)).boxed()
+        ready(self.check(claim.key, "write", |rights| rights.write)).boxed()
     }
 
-    fn authorize_read<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
-        ready(self.check(key, "read", |rights| rights.read)).boxed()
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        ready(self.check(claim.key, "read", |rights| rights.read)).boxed()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::Caller;
 
     fn key(text: &str) -> PublicKey {
         PublicKey::new(text).expect("a public key")
@@ -126,9 +127,10 @@ mod tests {
     }
 
     async fn reasons(grants: &Grants, name: &str) -> [Option<AuthReason>; 2] {
-        let name = key(name);
-        let write = grants.authorize_write(&name, &Batch::default()).await;
-        let read = grants.authorize_read(&name).await;
+        let (caller, name) = (Caller::default(), key(name));
+        let claim = Claim { caller: &caller, key: &name, proof: None };
+        let write = grants.authorize_write(claim, &Batch::default()).await;
+        let read = grants.authorize_read(claim).await;
         [write, read].map(|answer| {
             let error = answer.err()?;
             assert_eq!(error.key, name);

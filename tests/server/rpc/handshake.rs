@@ -9,7 +9,7 @@ use eventlog_server::services::identities::{
     Identities, IdentityError, MemoryIdentities, SigningKey,
 };
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::services::{Auth, AuthError, AuthReason};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::future::{BoxFuture, ready};
 
@@ -155,21 +155,18 @@ struct NotMallory;
 impl Auth for NotMallory {
     fn authorize_write<'a>(
         &'a self,
-        _: &'a PublicKey,
+        _: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
         Box::pin(ready(Ok(())))
     }
 
-    fn authorize_read<'a>(&'a self, _: &'a PublicKey) -> BoxFuture<'a, Result<(), AuthError>> {
+    fn authorize_read<'a>(&'a self, _: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         Box::pin(ready(Ok(())))
     }
 
-    fn authorize_identity<'a>(
-        &'a self,
-        key: &'a PublicKey,
-        _: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<(), AuthError>> {
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        let key = claim.key;
         assert_ne!(key.as_str(), "boom", "this panic belongs to the test");
         let (reason, message) = (AuthReason::Forbidden, "not you".into());
         let refusal = AuthError { reason, key: key.clone(), message };

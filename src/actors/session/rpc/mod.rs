@@ -22,10 +22,11 @@ use crate::core::store::Slots;
 use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner};
-use crate::protocol::rpc::auth::{Handshake, Verified};
+use crate::protocol::rpc::auth::Handshake;
 use crate::protocol::rpc::{
     self, Answer, EncodedRemoteEntries, FrameReader, RequestId, encode_acks, encode_changes,
 };
+use crate::services::identities::SigningKey;
 
 /// What the tags of refusals are: not those of the requests, but those that Effect's server gives.
 const AUTHENTICATE: &str = "Authenticate";
@@ -47,7 +48,8 @@ pub(crate) struct RpcWire {
     /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
     refused_set: Option<u64>,
     handshake: Handshake,
-    identities: Vec<PublicKey>,
+    /// The keys that were proved, and by which signing keys.
+    identities: Vec<(PublicKey, SigningKey)>,
     /// The live subscriptions, by request.
     feeds: HashMap<RequestId, (PublicKey, Rc<Cell<u32>>)>,
 }
@@ -134,18 +136,18 @@ impl Wire for RpcWire {
     fn identified(
         &mut self,
         request: RequestId,
-        verified: &Verified,
+        key: PublicKey,
+        signing_key: SigningKey,
         outcome: Result<(), Refusal>,
         out: &mut Out,
     ) {
-        let key = verified.public_key();
         let outcome = outcome.and_then(|()| {
-            let known = self.identities.contains(key);
+            let known = self.identities.iter().any(|(known, _)| *known == key);
             if !known && self.identities.len() >= IDENTITIES_MAX {
                 return Err(Refusal::TooManyIdentities { identities_max: IDENTITIES_MAX });
             }
             if !known {
-                self.identities.push(key.clone());
+                self.identities.push((key.clone(), signing_key));
             }
             Ok(())
         });

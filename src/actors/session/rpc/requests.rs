@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::refuse::{beginning, broken, die, fail, refuse_for_good};
 use super::{AUTHENTICATE, CHANGES, FeedTag, RpcWire, WRITE, WriteTag};
-use crate::actors::session::wire::{Broken, Out, Request};
+use crate::actors::session::wire::{Broken, Names, Out, Request, Subscribe, Write};
 use crate::model::limits::STORE_ID_BYTES_MAX;
-use crate::model::{Limits, PublicKey, Sequence};
+use crate::model::{Limits, Sequence};
 use crate::protocol::rpc::auth::{AuthenticateError, random_challenge};
 use crate::protocol::rpc::{
     self, Answer, Authenticate, BatchError, Call, CallError, Changes, Envelope, ErrorCode,
@@ -102,7 +102,10 @@ impl RpcWire {
     ) -> Option<Request<Self>> {
         let proved = self.handshake.authenticate(now_millis, self.remote_id, claim);
         let refused = match proved {
-            Ok(verified) => return Some(Request::Identify { tag: request, verified }),
+            Ok(verified) => {
+                let (key, signing_key) = verified.into_parts();
+                return Some(Request::Identify { tag: request, key, signing_key });
+            }
             Err(
                 refused @ (AuthenticateError::NoChallenge
                 | AuthenticateError::ChallengeExpired
@@ -116,20 +119,21 @@ impl RpcWire {
         None
     }
 
-    /// Whether `key` was proved on this connection; if not, the request is refused.
-    fn identity(
+    /// What a request names, if its key was proved on this connection; if not, the request is refused.
+    fn proved(
         &self,
         request: &RequestId,
         tag: &str,
         (key, store): (&str, &str),
         out: &mut Out,
-    ) -> Option<PublicKey> {
-        let known = self.identities.iter().find(|known| known.as_str() == key).cloned();
-        if known.is_none() {
+    ) -> Option<Names> {
+        let Some((key, proof)) = self.identities.iter().find(|(known, _)| known.as_str() == key)
+        else {
             let message = "this connection has not authenticated as the public key";
             fail(request, tag, (Some(key), Some(store)), ErrorCode::Forbidden, message, out);
-        }
-        known
+            return None;
+        };
+        Some(Names { key: key.clone(), proof: Some(*proof), store: insisted(store) })
     }
 
     fn write(
@@ -151,18 +155,18 @@ impl RpcWire {
                 return None;
             }
         };
-        let names = (write.public_key, write.store_id);
-        let key = self.identity(&request, WRITE, names, out)?;
+        let (key, store) = (write.public_key, write.store_id);
+        let names = self.proved(&request, WRITE, (key, store), out)?;
         let batch = match write.batch(limits) {
             Ok(batch) => batch,
             Err(error @ (BatchError::Invalid(_) | BatchError::Malformed(_))) => {
-                let names = (Some(names.0), Some(names.1));
+                let names = (Some(key), Some(store));
                 refuse_for_good(&request, names, &error.to_string(), out);
                 return None;
             }
         };
-        let tag = WriteTag { request, ids: batch.ids().collect(), key: key.clone() };
-        Some(Request::Write { tag, key, store: named(write.store_id), batch })
+        let tag = WriteTag { request, ids: batch.ids().collect(), key: names.key.clone() };
+        Some(Request::Write(Write { tag, names, batch }))
     }
 
     fn write_part(
@@ -209,16 +213,16 @@ impl RpcWire {
         out: &mut Out,
     ) -> Option<Request<Self>> {
         let names = (changes.public_key, changes.store_id);
-        let key = self.identity(&request, CHANGES, names, out)?;
+        let names = self.proved(&request, CHANGES, names, out)?;
+        let key = names.key.clone();
         let unacknowledged = Rc::new(Cell::new(0));
         self.feeds.insert(request.clone(), (key.clone(), unacknowledged.clone()));
-        let tag = FeedTag { request, key: key.clone(), parts: 0, unacknowledged };
-        let store = named(changes.store_id);
-        Some(Request::Subscribe { tag, key, store, start: changes.start_sequence })
+        let tag = FeedTag { request, key, parts: 0, unacknowledged };
+        Some(Request::Subscribe(Subscribe { tag, names, start: changes.start_sequence }))
     }
 }
 
 /// The store that a client insists on; `None` if it means its own. What is cut off stays longer than any store's name.
-fn named(store: &str) -> Option<Box<str>> {
+fn insisted(store: &str) -> Option<Box<str>> {
     (store != DEFAULT_STORE).then(|| beginning(store, STORE_ID_BYTES_MAX + 1).into())
 }

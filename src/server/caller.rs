@@ -1,0 +1,29 @@
+//! Who asks for a WebSocket, as the server's `Auth` gets to see it.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+
+use crate::model::limits::HANDSHAKE_BYTES_MAX;
+use crate::services::{Caller, Value};
+
+/// What the embedding application makes of a request.
+pub(super) type ValueOf = Arc<dyn Fn(&HttpRequest) -> Value + Send + Sync>;
+
+/// Whether the request says more than is kept of it for as long as the connection lives.
+pub(super) fn is_too_long(request: &HttpRequest) -> bool {
+    let headers = request.headers().iter();
+    let bytes: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    target(request).len() + bytes > HANDSHAKE_BYTES_MAX
+}
+
+/// The caller of a request that becomes a WebSocket.
+pub(super) fn caller_of(request: &HttpRequest, value_of: Option<&ValueOf>) -> Caller {
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let value = value_of.map(|value_of| value_of(request));
+    Caller::connected(request.peer_addr(), target(request), headers, value)
+}
+
+fn target(request: &HttpRequest) -> &str {
+    request.uri().path_and_query().map_or("", |target| target.as_str())
+}

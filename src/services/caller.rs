@@ -1,0 +1,146 @@
+//! Who connected: what the handshake of a WebSocket said, and what the embedding application makes of it.
+//!
+//! Keeps: made once per connection, and a clone costs one count; `Debug` shows no header, no query and not the
+//! application's value, since these hold secrets. Leaves out: which public key a request names, and what was proved
+//! about that later ([`Claim`](super::Claim)).
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What only makes a WebSocket of a connection, the same or at random for everyone, is not kept.
+const HEADERS_NOT_KEPT: [&str; 5] = [
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-extensions",
+];
+
+/// Who connected. Cheap to clone; all clones are the same caller.
+#[derive(Clone, Default)]
+pub struct Caller(Arc<Known>);
+
+#[derive(Default)]
+struct Known {
+    peer: Option<SocketAddr>,
+    /// The path, and behind the first `?` the query.
+    target: Box<str>,
+    /// Each is a name, a colon, a value and a line feed, which neither of the two can have.
+    headers: Box<[u8]>,
+    value: Option<Value>,
+}
+
+/// What the embedding application knows about a caller.
+pub(crate) type Value = Box<dyn Any + Send + Sync>;
+
+impl Caller {
+    /// A caller without a handshake, of whom [`get`](Self::get) gives `value`: for code that asks an
+    /// [`Auth`](super::Auth) itself, as its tests do.
+    pub fn of<T: Send + Sync + 'static>(value: T) -> Self {
+        Self(Arc::new(Known { value: Some(Box::new(value)), ..Known::default() }))
+    }
+
+    /// The caller whose handshake asked for `target` with these headers.
+    pub(crate) fn connected<'a>(
+        peer: Option<SocketAddr>,
+        target: &str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        value: Option<Value>,
+    ) -> Self {
+        let mut lines = Vec::new();
+        for (name, text) in headers.filter(|(name, _)| !HEADERS_NOT_KEPT.contains(name)) {
+            lines.extend_from_slice(&[name.as_bytes(), b":", text, b"\n"].concat());
+        }
+        Self(Arc::new(Known { peer, target: target.into(), headers: lines.into(), value }))
+    }
+
+    /// The other end of the socket: the client, or the last proxy before the server.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    /// The path that the handshake asked for, as it was sent; empty without a handshake.
+    pub fn path(&self) -> &str {
+        self.0.target.split_once('?').map_or(&self.0.target, |(path, _)| path)
+    }
+
+    /// What stood behind the path's `?`, as it was sent; empty if nothing did.
+    pub fn query(&self) -> &str {
+        self.0.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The first header of this name, in whatever case; `None` if there is none or it is no UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The headers of the handshake, names in lower case; those with the same name in the order in which they came. What only
+    /// makes a WebSocket of the connection is left out (`upgrade`, `sec-websocket-key`).
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.headers.split(|byte| *byte == b'\n').filter_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            Some((std::str::from_utf8(&line[..colon]).ok()?, &line[colon + 1..]))
+        })
+    }
+
+    /// What the embedding application knows about the caller
+    /// ([`Builder::caller`](crate::server::Builder::caller)); `None` if that is nothing, or no `T`.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.0.value.as_ref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Caller");
+        shown.field("peer", &self.peer()).field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alice() -> Caller {
+        let headers = [
+            ("host", &b"example.org"[..]),
+            ("upgrade", b"websocket"),
+            ("cookie", b"theme=dark"),
+            ("cookie", b"session=SECRET: 1"),
+            ("x-raw", b"\xff"),
+        ];
+        let peer = Some(SocketAddr::from(([127, 0, 0, 1], 7)));
+        let value: Value = Box::new("SECRET".to_owned());
+        Caller::connected(peer, "/sync/rpc?token=SECRET?", headers.into_iter(), Some(value))
+    }
+
+    #[test]
+    fn a_caller_is_what_its_handshake_said() {
+        let caller = alice();
+        assert_eq!((caller.path(), caller.query()), ("/sync/rpc", "token=SECRET?"));
+        assert_eq!(caller.header("Cookie"), Some("theme=dark"));
+        assert_eq!((caller.header("upgrade"), caller.header("x-raw")), (None, None));
+        let cookies = caller.headers().filter(|(name, _)| *name == "cookie");
+        let cookies: Vec<_> = cookies.map(|(_, value)| value).collect();
+        assert_eq!(cookies, [&b"theme=dark"[..], b"session=SECRET: 1"]);
+        assert_eq!(caller.headers().last(), Some(("x-raw", &b"\xff"[..])));
+    }
+
+    #[test]
+    fn a_value_is_given_back_as_what_it_is_only() {
+        let caller = alice();
+        assert_eq!(caller.get::<String>().map(String::as_str), Some("SECRET"));
+        assert_eq!(caller.get::<u32>(), None);
+        assert_eq!(Caller::of(7_u32).get::<u32>(), Some(&7));
+        assert_eq!(Caller::default().get::<u32>(), None);
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let shown = format!("{:?}", alice());
+        assert_eq!(shown, r#"Caller { peer: Some(127.0.0.1:7), path: "/sync/rpc", .. }"#);
+    }
+}
