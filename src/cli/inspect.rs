@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{Segment, Sequence, StoreId};
 use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, SledStorage};
-use eventlog_server::storage::{Storage, StorageError};
+use eventlog_server::storage::{Storage, StorageError, StoreSize};
 use serde_json::json;
 
 use super::connect::is_reader_gone;
 use super::entry::{Format, Printer, parse_sequence};
 use super::text::one_line;
+
+/// How many stores are looked at at a time.
+const PAGE: usize = 1_000;
 
 /// How much of a log is read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -117,22 +120,34 @@ fn list_stores(
     format: Format,
     out: &mut impl Write,
 ) -> Result<(), InspectError> {
-    for (store, head) in storage.stores()? {
-        let bytes = storage.open(&store)?.bytes();
-        match format {
-            Format::People => {
-                let name = one_line(store.as_str());
-                writeln!(out, "{name}  {head} entries  {}", people_bytes(bytes))?;
-            }
-            Format::Json => {
-                let (head, store) = (head.get(), store.as_str());
-                let line =
-                    json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
-                writeln!(out, "{line}")?;
-            }
+    let mut page = storage.stores(None, PAGE)?;
+    while let Some((last, _)) = page.last() {
+        let next = storage.stores(Some(last), PAGE)?;
+        for (store, size) in page {
+            print_store(&store, size, format, out)?;
         }
+        page = next;
     }
     Ok(())
+}
+
+fn print_store(
+    store: &StoreId,
+    StoreSize { head, bytes }: StoreSize,
+    format: Format,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::People => {
+            let name = one_line(store.as_str());
+            writeln!(out, "{name}  {head} entries  {}", people_bytes(bytes))
+        }
+        Format::Json => {
+            let (head, store) = (head.get(), store.as_str());
+            let line = json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
+            writeln!(out, "{line}")
+        }
+    }
 }
 
 fn print_entries(

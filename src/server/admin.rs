@@ -2,6 +2,8 @@
 //!
 //! Keeps: nothing is answered without the token. Here our errors become HTTP statuses.
 
+use std::collections::HashMap;
+
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
@@ -13,11 +15,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Server;
-use crate::actors::registry::{OpenStore, OpenStores, Resolve, ResolveError};
-use crate::model::{Entry, EntryId, PublicKey, StoreId};
+use crate::actors::registry::OpenStores;
+use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
 use crate::processing::WriteError;
 use crate::services::RegistryError;
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError, StoreSize};
 
 /// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
 const PAGE: usize = 100;
@@ -84,15 +86,6 @@ enum Failure {
     Stopping(#[from] actix::MailboxError),
 }
 
-impl From<ResolveError> for Failure {
-    fn from(error: ResolveError) -> Self {
-        match error {
-            ResolveError::Registry(error) => Self::Registry(error),
-            ResolveError::Storage(error) => Self::Storage(error),
-        }
-    }
-}
-
 impl ResponseError for Failure {
     fn status_code(&self) -> StatusCode {
         match self {
@@ -141,8 +134,8 @@ async fn assign_key(
 }
 
 async fn show_key(server: web::Data<Server>, key: Path<String>) -> Answer {
-    let store = server.registry().send(Resolve { key: name(&key)? }).await??;
-    Ok(HttpResponse::Ok().json(Assignment { store_id: store.feed.store().clone() }))
+    let store_id = server.inner().store_registry.look_up(&name(&key)?).await?;
+    Ok(HttpResponse::Ok().json(Assignment { store_id }))
 }
 
 async fn remove_key(server: web::Data<Server>, key: Path<String>) -> Answer {
@@ -196,45 +189,51 @@ struct StoreStatus {
 }
 
 async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
-    let storage = server.inner().storage.clone();
+    let after = page.after.as_deref().map(name::<StoreId>).transpose()?;
+    let count = page.count();
     let stores =
-        web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
-    let after = page.after.as_deref().unwrap_or_default();
-    let names = stores.into_iter().map(|(store, _)| store);
-    let wanted = names.filter(|store| store.as_str() > after).take(page.count());
+        read_storage(&server, move |storage| storage.stores(after.as_ref(), count)).await?;
     let open = server.registry().send(OpenStores).await?;
-    let mut statuses = Vec::new();
-    for store in wanted {
-        let subscribers = open.iter().find(|handle| *handle.feed.store() == store);
-        let subscribers = subscribers.map_or(0, |handle| handle.feed.subscriber_count());
-        statuses.push(read_status(&server, store, subscribers).await?);
+    let subscribers: HashMap<&StoreId, usize> =
+        open.iter().map(|store| (store.feed.store(), store.feed.subscriber_count())).collect();
+    let mut statuses = Vec::with_capacity(stores.len());
+    for (store, size) in stores {
+        let subscribers = subscribers.get(&store).copied().unwrap_or_default();
+        statuses.push(read_status(&server, store, size, subscribers).await?);
     }
     Ok(HttpResponse::Ok().json(serde_json::json!({ "stores": statuses })))
 }
 
 async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
     let store: StoreId = name(&store)?;
-    let storage = server.inner().storage.clone();
-    let stores =
-        web::block(move || storage.stores()).await.map_err(StorageError::unavailable)??;
-    if !stores.iter().any(|(name, _)| *name == store) {
+    let asked = store.clone();
+    let size = read_storage(&server, move |storage| storage.size(&asked)).await?;
+    if size.head == Sequence::ZERO {
         return Err(Failure::NoSuchStore(store));
     }
-    let open = server.registry().send(OpenStore { store: store.clone() }).await??;
-    let status = read_status(&server, store, open.feed.subscriber_count()).await?;
-    Ok(HttpResponse::Ok().json(status))
+    let open = server.registry().send(OpenStores).await?;
+    let subscribers = open.iter().find(|open| *open.feed.store() == store);
+    let subscribers = subscribers.map_or(0, |open| open.feed.subscriber_count());
+    Ok(HttpResponse::Ok().json(read_status(&server, store, size, subscribers).await?))
 }
 
-/// Opens the store, if it is not open, for as long as its idle timeout lets it.
+async fn read_storage<T: Send + 'static>(
+    server: &Server,
+    read: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let storage = server.inner().storage.clone();
+    web::block(move || read(&*storage)).await.map_err(StorageError::unavailable)?
+}
+
 async fn read_status(
     server: &Server,
     store_id: StoreId,
+    StoreSize { head, bytes }: StoreSize,
     subscribers: usize,
 ) -> Result<StoreStatus, Failure> {
-    let open = server.registry().send(OpenStore { store: store_id.clone() }).await??;
-    let (head, bytes) = (open.feed.head().get(), open.feed.log().bytes());
     let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
     let replay_position = status.map(|status| status.position.get());
+    let head = head.get();
     Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers, replay_position })
 }
 

@@ -13,6 +13,9 @@ use crate::actors::registry::{OnOpen, OpenStore, RegistryActor};
 use crate::processing::{Processor, ReadFeed};
 use crate::storage::Storage;
 
+/// How many stores are looked at at a time.
+const PAGE: usize = 1_000;
+
 /// The handlers of a server, and where they run.
 pub(super) struct Processing {
     pub(super) processor: Arc<Processor>,
@@ -56,10 +59,17 @@ async fn open_behind(
     storage: Arc<dyn Storage>,
     registry: Addr<RegistryActor>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let heads = tokio::task::spawn_blocking(move || storage.stores()).await??;
-    for store in processor.stores_behind(heads).await? {
-        log::info!("store {store}: handlers are behind, catching up");
-        registry.send(OpenStore { store }).await??;
+    let mut after = None;
+    loop {
+        let (storage, from) = (storage.clone(), after.take());
+        let listing = tokio::task::spawn_blocking(move || storage.stores(from.as_ref(), PAGE));
+        let page = listing.await??;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let heads = page.into_iter().map(|(store, size)| (store, size.head));
+        for store in processor.stores_behind(heads).await? {
+            log::info!("store {store}: handlers are behind, catching up");
+            registry.send(OpenStore { store }).await??;
+        }
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 
 use futures_util::FutureExt;
 
-use super::{AppendError, Storage, StoreLog};
+use super::{AppendError, Storage, StoreLog, StoreSize};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{
     Batch, EntryId, EntryRef, Origin, PublicKey, Segment, SegmentBuilder, Sequence, StoreId,
@@ -90,7 +90,8 @@ pub(crate) fn an_empty_store_has_nothing(subject: &mut dyn Subject) {
     assert!(log.read(Sequence::FIRST, 1_000).expect("a read").is_empty());
     assert_eq!(log.probe(&ids(2)), Some(vec![None, None]));
     assert_eq!(log.lookup(&ids(2)).expect("a lookup"), [None, None]);
-    assert!(subject.storage().stores().expect("stores").is_empty());
+    assert!(subject.storage().stores(None, 9).expect("stores").is_empty());
+    assert_eq!(subject.storage().size(&store("a")).expect("a size"), StoreSize::default());
     assert!(matches!(log.append(Vec::new()).now_or_never(), Some(Ok(()))));
     assert!(subject.storage().ready().is_ok());
 }
@@ -255,20 +256,42 @@ pub(crate) fn stores_are_listed_once_they_have_entries(subject: &mut dyn Subject
     for (count, name) in (1_u64..).zip(names) {
         let log = subject.storage().open(&store(name)).expect("open");
         append(&*log, &ids(count as usize), 10);
-        sorted.push((store(name), Sequence::new(count).expect("a sequence")));
+        sorted.push((store(name), StoreSize { head: log.head(), bytes: log.bytes() }));
         kept.extend((count % 2 == 0).then_some(log));
     }
     subject.storage().open(&store("empty")).expect("open");
-    sorted.sort();
-    assert_eq!(subject.storage().stores().expect("stores"), sorted);
-    let last = sorted.pop().expect("some");
-    let kept_log = subject.storage().open(&last.0).expect("open");
+    sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+    check_listed(subject.storage(), &sorted);
+    let (last, size) = sorted.last_mut().expect("some");
+    let kept_log = subject.storage().open(last).expect("open");
     append(&*kept_log, &ids(3), 10);
-    sorted.push((last.0, last.1.plus(3)));
-    assert_eq!(subject.storage().stores().expect("stores"), sorted);
+    *size = StoreSize { head: size.head.plus(3), bytes: kept_log.bytes() };
+    check_listed(subject.storage(), &sorted);
     drop(kept);
     subject.reopen();
-    assert_eq!(subject.storage().stores().expect("stores"), sorted);
+    check_listed(subject.storage(), &sorted);
+}
+
+/// Lists the stores in pages, and one by one.
+fn check_listed(storage: &dyn Storage, expected: &[(StoreId, StoreSize)]) {
+    for count in 1..=expected.len() + 1 {
+        let mut listed: Vec<(StoreId, StoreSize)> = Vec::new();
+        loop {
+            let page = storage.stores(listed.last().map(|(last, _)| last), count).expect("a page");
+            assert!(page.len() <= count);
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
+        assert_eq!(listed, expected, "pages of {count}");
+    }
+    assert!(storage.stores(None, 0).expect("a page").is_empty());
+    let behind = storage.stores(Some(&store("aa")), 1).expect("a page");
+    assert_eq!(behind[0].0, store("b"), "after a name that no store has");
+    for (name, size) in expected {
+        assert_eq!(storage.size(name).expect("a size"), *size);
+    }
 }
 
 pub(crate) fn stores_do_not_mix(subject: &mut dyn Subject) {

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use super::{AppendError, Storage, StorageError, StoreLog};
+use super::{AppendError, Storage, StorageError, StoreLog, StoreSize};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
 /// How an append fails.
@@ -33,7 +33,7 @@ pub struct Faults {
     pub and_later_appends: bool,
     /// Whether [`StoreLog::read`] and [`StoreLog::lookup`] fail.
     pub reads: bool,
-    /// Whether [`Storage::open`], [`Storage::stores`] and [`Storage::ready`] fail.
+    /// Whether [`Storage::open`], [`Storage::stores`], [`Storage::size`] and [`Storage::ready`] fail.
     pub opening: bool,
 }
 
@@ -98,9 +98,18 @@ impl Storage for FaultyStorage {
         Ok(Arc::new(FaultyLog { inner, plan, dead: AtomicBool::new(false) }))
     }
 
-    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
         told(self.plan.lock().faults.opening)?;
-        self.inner.stores()
+        self.inner.stores(after, count)
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        told(self.plan.lock().faults.opening)?;
+        self.inner.size(store)
     }
 
     fn ready(&self) -> Result<(), StorageError> {

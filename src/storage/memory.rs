@@ -3,13 +3,14 @@
 //! Keeps: the contract of [`Storage`] in all but durability. Leaves out: any bound on memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use super::{AppendError, Storage, StorageError, StoreLog, check_consecutive};
+use super::{AppendError, Storage, StorageError, StoreLog, StoreSize, check_consecutive};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
 /// A [`Storage`] without a disk.
@@ -64,10 +65,21 @@ impl Storage for MemoryStorage {
         Ok(Arc::new(Log { store, opened }))
     }
 
-    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let stores = self.stores.lock();
-        let heads = stores.iter().map(|(id, store)| (id.clone(), store.lock().head));
-        Ok(heads.filter(|(_, head)| *head > Sequence::ZERO).collect())
+        let behind = stores.range::<StoreId, _>((after, Bound::Unbounded));
+        let sizes = behind.map(|(id, store)| (id.clone(), store.lock().size()));
+        Ok(sizes.filter(|(_, size)| size.head > Sequence::ZERO).take(count).collect())
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        let stores = self.stores.lock();
+        Ok(stores.get(store).map_or_else(StoreSize::default, |store| store.lock().size()))
     }
 
     fn ready(&self) -> Result<(), StorageError> {
@@ -76,6 +88,10 @@ impl Storage for MemoryStorage {
 }
 
 impl Store {
+    const fn size(&self) -> StoreSize {
+        StoreSize { head: self.head, bytes: self.bytes }
+    }
+
     fn append(&mut self, segments: Vec<Segment>) -> Result<(), AppendError> {
         check_consecutive(self.head, &segments).map_err(AppendError::Definite)?;
         for segment in segments {

@@ -31,12 +31,28 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StoreLog::head`] is final; the earlier object then refuses appends. Blocks on disk reads.
     fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError>;
 
-    /// Every store with at least one entry and its last durable sequence, in the order of their names. Opens none of
-    /// them: logs that are open stay so. Blocks on disk reads.
-    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError>;
+    /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, with
+    /// their sizes. Opens none of them: logs that are open stay so. Blocks on disk reads.
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError>;
+
+    /// The size of one store, zero if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError>;
 
     /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// How much of a store is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSize {
+    /// The last sequence, which is the number of entries, as [`StoreLog::head`] says it.
+    pub head: Sequence,
+    /// Bytes on disk, as [`StoreLog::bytes`] says it.
+    pub bytes: u64,
 }
 
 /// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.

@@ -110,7 +110,7 @@ async fn a_write_is_authorized_once_as_a_whole_then_resolved_then_validated() {
         assert_eq!(client.next_refusal().await.code, code, "{name}");
         assert_eq!(noting.asked(), asked);
     }
-    assert!(storage.stores().expect("the stores").is_empty(), "nothing was stored");
+    assert!(storage.stores(None, 1).expect("the stores").is_empty(), "nothing was stored");
     client.write(&key("alice"), 2, &batch(&good)).await;
     assert_eq!(client.next_ack().await, (2, vec![1, 2]));
     assert_eq!(noting.asked(), ["may alice write 2", "which store has alice"]);
@@ -145,7 +145,7 @@ async fn the_servers_own_writes_are_validated_and_nothing_else() {
         |event| server.server.write_to_store(store("team"), vec![entry(event, "", b"")], true);
     let refused = write("").await.expect_err("an empty event");
     assert!(refused.to_string().contains("entry 0"), "{refused}");
-    assert!(storage.stores().expect("the stores").is_empty(), "nothing was stored");
+    assert!(storage.stores(None, 1).expect("the stores").is_empty(), "nothing was stored");
     write("E").await.expect("written");
     assert_eq!(noting.asked(), <[String; 0]>::default());
 }

@@ -1,5 +1,6 @@
 //! The server over real sockets.
 
+mod admin;
 mod caller;
 mod checks;
 mod compaction;

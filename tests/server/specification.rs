@@ -83,7 +83,7 @@ async fn unauthorized_client_write_rejects_the_full_batch() {
     assert_eq!((refusal.request_tag.as_str(), refusal.id), ("WriteEntries", Some(3)));
     assert_eq!(refusal.public_key.as_deref(), Some("alice"));
     client.nothing_comes().await;
-    assert!(storage.stores().expect("the stores").is_empty(), "nothing was stored");
+    assert!(storage.stores(None, 1).expect("the stores").is_empty(), "nothing was stored");
 }
 
 #[tokio::test]

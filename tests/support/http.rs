@@ -6,17 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A whole answer, headers and body.
-pub async fn request(addr: SocketAddr, head: &str, body: &str) -> String {
+async fn request(addr: SocketAddr, line: &str, header: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.expect("a connection");
-    let length = body.len();
-    let text = format!(
-        "{head} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    let text = text.replacen(
-        " HTTP/1.1\r\n",
-        " HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded\r\n",
-        1,
-    );
+    let text = format!("{line} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n{header}\r\n");
     stream.write_all(text.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
@@ -25,4 +17,9 @@ pub async fn request(addr: SocketAddr, head: &str, body: &str) -> String {
 
 pub async fn get(addr: SocketAddr, path: &str) -> String {
     request(addr, &format!("GET {path}"), "").await
+}
+
+/// As [`get`], with a bearer token.
+pub async fn get_with_token(addr: SocketAddr, path: &str, token: &str) -> String {
+    request(addr, &format!("GET {path}"), &format!("authorization: Bearer {token}\r\n")).await
 }

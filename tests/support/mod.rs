@@ -11,6 +11,7 @@ pub mod random;
 pub mod rpc;
 pub mod server;
 pub mod socket;
+pub mod watched;
 
 use eventlog_server::model::{Batch, Entry, EntryId, PublicKey, StoreId};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog};
+use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
 use futures_util::future::BoxFuture;
 
 /// Panics when an entry with this event is appended.
@@ -29,8 +29,16 @@ impl Storage for PanickingStorage {
         Ok(Arc::new(PanickingLog { inner, event: self.event }))
     }
 
-    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
-        self.inner.stores()
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
+        self.inner.stores(after, count)
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        self.inner.size(store)
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -44,6 +44,10 @@ impl StoreRegistry for DevRegistry {
         Box::pin(self.resolve_or_assign(key))
     }
 
+    fn look_up<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
+        self.inner.look_up(key)
+    }
+
     fn assign<'a>(
         &'a self,
         key: &'a PublicKey,
@@ -80,7 +84,11 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_key_is_assigned_where_it_lasts() {
         let inner: Arc<dyn StoreRegistry> = Arc::new(MemoryRegistry::new());
+        let looked_up = dev(&inner).look_up(&key("alice")).await;
+        assert!(matches!(looked_up, Err(RegistryError::NotMapped { .. })));
+        assert_eq!(inner.list(None, 9).await, Ok(vec![]));
         assert_eq!(dev(&inner).resolve(&key("alice")).await, Ok(store("default")));
+        assert_eq!(dev(&inner).look_up(&key("alice")).await, Ok(store("default")));
         assert_eq!(inner.resolve(&key("alice")).await, Ok(store("default")));
     }
 

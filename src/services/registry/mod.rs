@@ -28,6 +28,12 @@ pub trait StoreRegistry: Send + Sync + 'static {
     /// The store of `key`; [`RegistryError::NotMapped`] if it has none.
     fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
 
+    /// As [`StoreRegistry::resolve`], for whoever only looks: changes nothing. A registry whose `resolve` may assign
+    /// has its own.
+    fn look_up<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
+        self.resolve(key)
+    }
+
     /// Maps `key` to `store`, durably before it answers. Repeating an assignment is fine;
     /// [`RegistryError::AlreadyAssigned`] (with the store it has) if the key maps elsewhere.
     fn assign<'a>(

@@ -109,10 +109,10 @@ impl Ends {
         HeldEnd { ends: self.clone(), end: known.end.clone() }
     }
 
-    /// The last entry in packs of the store with this ordinal; zero if there is none.
-    pub(super) fn last_packed(&self, ordinal: Ordinal) -> Sequence {
+    /// All that is in packs of the store with this ordinal, be it on its way to a segment or not.
+    pub(super) fn in_packs(&self, ordinal: Ordinal) -> Vec<Segment> {
         let end = self.state.lock().ends.get(&ordinal).map(|known| known.end.clone());
-        end.map_or(Sequence::ZERO, |end| end.last_packed())
+        end.map_or_else(Vec::new, |end| end.in_packs())
     }
 
     /// The greatest ordinal of a store that has something in packs.
@@ -234,7 +234,7 @@ impl End {
         Segment::joined(&pieces)
     }
 
-    fn last_packed(&self) -> Sequence {
-        self.packed.lock().pieces.back().map_or(Sequence::ZERO, |(piece, _)| piece.last())
+    fn in_packs(&self) -> Vec<Segment> {
+        self.packed.lock().pieces.iter().map(|(piece, _)| piece.clone()).collect()
     }
 }

@@ -10,8 +10,9 @@ use super::dedup::FingerprintCache;
 use super::key::StoreKey;
 use super::keyspace::Keyspace;
 use super::log::{self, Log, SledLog};
+use super::trees::Tree;
 use crate::model::{RemoteId, Sequence, StoreId};
-use crate::storage::{Storage, StorageError, StoreLog};
+use crate::storage::{Storage, StorageError, StoreLog, StoreSize};
 
 /// What lookups of old ids keep in memory, for all stores together, in bytes: enough for those of five million entries.
 const FINGERPRINT_BYTES_MAX: usize = 32 << 20;
@@ -47,6 +48,20 @@ impl SledStorage {
         let log = slot.lock();
         log.upgrade()
     }
+
+    /// The size of the store that has this record.
+    fn size_of(
+        &self,
+        store: &StoreId,
+        tree: &Tree,
+        record: &[u8],
+    ) -> Result<StoreSize, StorageError> {
+        // What an open log has in the tree may not be durable yet; it knows.
+        match self.log_in_use(store) {
+            Some(log) => Ok(log.size()),
+            None => log::size_on_disk(tree, tree.ends(), record),
+        }
+    }
 }
 
 impl Opened {
@@ -78,23 +93,33 @@ impl Storage for SledStorage {
         Ok(Arc::new(SledLog(log)))
     }
 
-    fn stores(&self) -> Result<Vec<(StoreId, Sequence)>, StorageError> {
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
         let tree = self.database.tree(Keyspace::Log)?;
+        let mut records = tree.range(StoreKey::all_after(after));
         let mut stores = Vec::new();
-        for record in tree.range(StoreKey::all()) {
+        while stores.len() < count
+            && let Some(record) = records.next()
+        {
             let (key, record) = record.map_err(StorageError::unavailable)?;
             let StoreKey(store) = StoreKey::parse(&key)
                 .ok_or_else(|| StorageError::corrupt("malformed key of a store"))?;
-            // What an open log has in the tree may not be durable yet; it knows.
-            let head = match self.log_in_use(&store) {
-                Some(log) => log.head(),
-                None => log::head_on_disk(&tree, tree.ends(), &record)?,
-            };
-            if head > Sequence::ZERO {
-                stores.push((store, head));
+            let size = self.size_of(&store, &tree, &record)?;
+            if size.head > Sequence::ZERO {
+                stores.push((store, size));
             }
         }
         Ok(stores)
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        let tree = self.database.tree(Keyspace::Log)?;
+        let record = tree.get(StoreKey(store.clone()).to_bytes());
+        let record = record.map_err(StorageError::unavailable)?;
+        record.map_or(Ok(StoreSize::default()), |record| self.size_of(store, &tree, &record))
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -28,7 +28,7 @@ async fn a_store_is_found_by_its_own_name_and_by_the_default_and_by_no_other() {
         assert_eq!(client.next_entries(&feed, 1).await, [(1, one[0].clone())]);
         client.interrupt(&feed).await;
     }
-    let stores = || storage.stores().expect("the stores");
+    let stores = || storage.stores(None, 9).expect("the stores");
     let before = stores();
     // Neither another key's store, nor one that nobody has; and none for a key without one.
     for (public_key, name) in

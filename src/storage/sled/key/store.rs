@@ -1,6 +1,6 @@
 //! Where the record of a store is found by its name: `1 | name (1 to 256 bytes of UTF-8)`.
 
-use std::ops::Range;
+use std::ops::Bound;
 
 use super::Kind;
 use crate::model::StoreId;
@@ -22,14 +22,23 @@ impl StoreKey {
         (*kind == Kind::Store as u8).then(|| StoreId::new(name).ok().map(Self))?
     }
 
-    /// Where all of them are.
-    pub(in crate::storage::sled) fn all() -> Range<[u8; 1]> {
-        Kind::Store.all()
+    /// Where those are whose names come after `after`; without it, all of them.
+    pub(in crate::storage::sled) fn all_after(
+        after: Option<&StoreId>,
+    ) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+        let all = Kind::Store.all();
+        let from = match after {
+            Some(after) => Bound::Excluded(Self(after.clone()).to_bytes()),
+            None => Bound::Included(all.start.to_vec()),
+        };
+        (from, Bound::Excluded(all.end.to_vec()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeBounds;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -40,8 +49,8 @@ mod tests {
             let [a, b] = [a, b].map(|name| StoreKey(StoreId::new(name).expect("a name")));
             prop_assert_eq!(StoreKey::parse(&a.to_bytes()), Some(a.clone()));
             prop_assert_eq!(a.to_bytes().cmp(&b.to_bytes()), a.0.cmp(&b.0));
-            let kind = [a.to_bytes()[0]];
-            prop_assert!(StoreKey::all().contains(&kind));
+            prop_assert!(StoreKey::all_after(None).contains(&a.to_bytes()));
+            prop_assert_eq!(StoreKey::all_after(Some(&b.0)).contains(&a.to_bytes()), a.0 > b.0);
         }
 
         #[test]

@@ -29,7 +29,7 @@ use super::trees::Trees;
 use super::value::block::{Fingerprints, Summary, prefix};
 use super::value::store;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, StorageError, StoreLog, check_consecutive};
+use crate::storage::{AppendError, StorageError, StoreLog, StoreSize, check_consecutive};
 
 type Answer = oneshot::Sender<Result<(), AppendError>>;
 
@@ -165,8 +165,12 @@ impl Log {
         Some(Reader { tree, ordinal: end.ordinal, end: Some(end) })
     }
 
-    /// The last durable sequence.
-    pub(super) fn head(&self) -> Sequence {
+    /// How much is durable.
+    pub(super) fn size(&self) -> StoreSize {
+        StoreSize { head: self.head(), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    fn head(&self) -> Sequence {
         Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
@@ -195,17 +199,28 @@ impl Log {
     }
 }
 
-/// The last sequence of the store that has this record.
-pub(super) fn head_on_disk(
+/// The size of the store that has this record, which is not open.
+pub(super) fn size_on_disk(
     tree: &sled::Tree,
     ends: &Ends,
     record: &[u8],
-) -> Result<Sequence, StorageError> {
+) -> Result<StoreSize, StorageError> {
     let ordinal = store::decode(record).map_err(StorageError::corrupt)?;
     // First what is in packs: it may be moved meanwhile.
-    let packed = ends.last_packed(ordinal);
-    let found = Reader { tree, ordinal, end: None }.find(Sequence::MAX)?;
-    Ok(found.map_or(Sequence::ZERO, |found| found.last()).max(packed))
+    let packed = ends.in_packs(ordinal);
+    let mut size = StoreSize::default();
+    if let Some(found) = (Reader { tree, ordinal, end: None }).find(Sequence::MAX)? {
+        size.head = found.last();
+        size.bytes = found.record.bytes_before + found.record.bytes;
+    }
+    for piece in packed {
+        // Others are in segments by now, or in packs twice.
+        if piece.first() == size.head.next() {
+            size.head = piece.last();
+            size.bytes += piece.records().len() as u64;
+        }
+    }
+    Ok(size)
 }
 
 /// What is read of a store when it is opened.

@@ -55,12 +55,14 @@ impl Stores {
     }
 
     fn check(&self) {
-        let listed = self.subject.storage().stores().expect("stores");
+        let listed = self.subject.storage().stores(None, usize::MAX).expect("stores");
         let heads = self.expected.iter().map(|ids| ids.len() as u64);
         let written = (0..).map(name).zip(heads).filter(|(_, head)| *head > 0);
-        assert!(listed.into_iter().map(|(store, head)| (store, head.get())).eq(written));
+        assert!(listed.iter().map(|(store, size)| (store.clone(), size.head.get())).eq(written));
         for (number, expected) in self.expected.iter().enumerate() {
             let log = self.open(number);
+            let size = listed.iter().find(|(store, _)| *store == name(number));
+            assert_eq!(size.map_or(0, |(_, size)| size.bytes), log.bytes());
             assert_eq!(&all_ids(&*log), expected);
             let known = log.lookup(expected).expect("a lookup");
             assert!(known.into_iter().flatten().map(Sequence::get).eq(1..=expected.len() as u64));
@@ -186,8 +188,8 @@ fn a_store_that_is_only_in_packs_keeps_its_number() {
     subject.reopen();
     append(&*subject.storage().open(&store("b")).expect("open"), &ids(2), 10);
     subject.reopen();
-    let heads = subject.storage().stores().expect("stores");
-    assert_eq!(heads.iter().map(|(_, head)| head.get()).collect::<Vec<_>>(), [1, 2]);
+    let stores = subject.storage().stores(None, 9).expect("stores");
+    assert_eq!(stores.iter().map(|(_, size)| size.head.get()).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]
