@@ -9,6 +9,7 @@
 //! the median counts; but of what the others are measured by, all entries without a compactor, the fastest of five.
 //! `docs/COMPACTION.md` has the figures.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads clocks and files")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 

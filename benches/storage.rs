@@ -4,6 +4,7 @@
 //! `cargo bench --bench storage -- [FILTER] [--directory DIR] [--seconds N]`. Prints a table: throughput depends on the
 //! disk of the moment, so quote ratios to the sync of the same run.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads clocks and files")]
 #![allow(clippy::expect_used, reason = "a benchmark may end where it cannot go on")]
 
 use std::collections::VecDeque;

@@ -1,5 +1,6 @@
 //! The `eventlog-server` binary: see `eventlog-server help`.
 
+#[expect(clippy::disallowed_methods, reason = "commands read files, and measure")]
 mod cli;
 mod config;
 

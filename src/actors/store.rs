@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
@@ -101,6 +101,10 @@ impl StoreHandle {
             Ok(lease) => {
                 // Bounded by what connections may have in flight. Lost only if the actor panics, and then the
                 // replies answer by themselves.
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "its one place: the order of writes is that of calls"
+                )]
                 self.addr.do_send(Append { writes, lease });
                 Ok(())
             }
@@ -124,7 +128,8 @@ pub(crate) struct StoreActor {
     /// Counts the logs opened so far; an answer of an earlier one is void.
     generation: u64,
     reopening: bool,
-    last_used: Instant,
+    /// How often it was asked whether it is idle since it was used last.
+    asked: u32,
     /// Kept between groups for its memory alone.
     in_group: HashMap<EntryId, Sequence>,
     finishing: Vec<oneshot::Sender<()>>,
@@ -140,7 +145,7 @@ impl StoreActor {
             core,
             generation: 0,
             reopening: false,
-            last_used: Instant::now(),
+            asked: 0,
             in_group: HashMap::new(),
             finishing: Vec::new(),
         }
@@ -279,14 +284,17 @@ impl StoreActor {
     }
 }
 
+/// How often an idle store is asked before it closes.
+const IDLE_ASKS: u32 = 3;
+
 /// Asks `store` now and then whether it is idle. Not an interval of its context, which would look at the timer several
 /// times for each write.
 async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
     loop {
         tokio::time::sleep(period).await;
-        match store.upgrade() {
-            Some(store) if store.connected() => store.do_send(StopIfIdle),
-            Some(_) | None => return,
+        let Some(store) = store.upgrade() else { return };
+        if store.send(StopIfIdle).await.is_err() {
+            return;
         }
     }
 }
@@ -317,7 +325,7 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
-        let period = self.deps.idle_timeout / 2;
+        let period = self.deps.idle_timeout / (IDLE_ASKS - 1);
         actix::spawn(ask_whether_idle(ctx.address().downgrade(), period));
     }
 }
@@ -334,7 +342,7 @@ impl Handler<Append> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, Append { writes, lease: _lease }: Append, ctx: &mut Context<Self>) {
-        self.last_used = Instant::now();
+        self.asked = 0;
         if self.reopening {
             let failure = WriteFailure::Definite(REOPENING.into());
             return refuse(writes.into_iter().map(|write| write.reply), &failure);
@@ -348,9 +356,10 @@ impl Handler<StopIfIdle> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: StopIfIdle, ctx: &mut Context<Self>) {
-        let idle = self.core.is_idle() && !self.reopening;
-        if idle && self.last_used.elapsed() >= self.deps.idle_timeout && self.feed.close_if_unused()
-        {
+        self.asked = self.asked.saturating_add(1);
+        // The first of these may have come at once after the use; between three lie two periods.
+        let idle = self.asked >= IDLE_ASKS && self.core.is_idle() && !self.reopening;
+        if idle && self.feed.close_if_unused() {
             log::debug!("store {}: idle, closed", self.store());
             ctx.stop();
         }

@@ -170,6 +170,7 @@ impl Config {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the configuration is a file")]
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;

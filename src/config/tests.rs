@@ -15,6 +15,7 @@ fn environment(pairs: &[(&str, &str)]) -> Environment {
 fn load(file: &str, variables: &[(&str, &str)], flags: Settings) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("eventlog.toml");
+    #[expect(clippy::disallowed_methods, reason = "the file that is read")]
     std::fs::write(&path, file).expect("written");
     Config::load(Some(&path), environment(variables), flags, false)
 }

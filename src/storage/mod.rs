@@ -12,6 +12,7 @@ pub(crate) mod contract;
 pub mod fault;
 pub mod memory;
 #[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub mod sled;
 
 use std::sync::Arc;
