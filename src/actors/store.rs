@@ -17,7 +17,7 @@ use super::feed::{Feed, FeedClosed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::reply::{Reply, WriteFailure};
-use crate::core::store::{Group, Settled, StoreCore, Write};
+use crate::core::store::{Settled, StoreCore, Write, WriteGroup};
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
@@ -178,7 +178,7 @@ impl StoreActor {
     }
 
     /// Asks the disk which ids are known; later groups wait.
-    fn look_up(&mut self, group: Group<Reply>, ids: Vec<EntryId>, ctx: &mut Context<Self>) {
+    fn look_up(&mut self, group: WriteGroup<Reply>, ids: Vec<EntryId>, ctx: &mut Context<Self>) {
         let (log, generation) = (self.log.clone(), self.generation);
         let lookup = tokio::task::spawn_blocking(move || log.lookup(&ids));
         let done = lookup.into_actor(self).map(move |found, actor, ctx| {
@@ -203,7 +203,12 @@ impl StoreActor {
         ctx.spawn(done);
     }
 
-    fn place(&mut self, group: Group<Reply>, known: &[Option<Sequence>], ctx: &mut Context<Self>) {
+    fn place(
+        &mut self,
+        group: WriteGroup<Reply>,
+        known: &[Option<Sequence>],
+        ctx: &mut Context<Self>,
+    ) {
         let segments = self.core.place(group, known, &mut self.in_group);
         if segments.is_empty() {
             self.settle_known();

@@ -22,7 +22,7 @@ use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
 const PLACED_GROUPS_MAX: usize = 2;
 
 /// A group takes waiting writes up to so many bytes of records (and always at least one write).
-const GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+const WRITE_GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// One write: a batch, who wrote it, and where its answer goes.
 #[derive(Debug)]
@@ -107,11 +107,11 @@ pub(crate) struct FreshRun {
 
 /// Writes taken to be placed together.
 #[derive(Debug)]
-pub(crate) struct Group<R> {
+pub(crate) struct WriteGroup<R> {
     writes: Vec<Write<R>>,
 }
 
-impl<R> Group<R> {
+impl<R> WriteGroup<R> {
     /// The ids of all slots, write after write: what storage is asked about.
     pub(crate) fn ids(&self) -> Vec<EntryId> {
         self.writes.iter().flat_map(|write| write.batch.ids()).collect()
@@ -168,14 +168,14 @@ impl<R> StoreCore<R> {
 
     /// The next writes to place, if there are any and it is their turn. [`StoreCore::place`] must follow before another
     /// group is given out.
-    pub(crate) fn take_group(&mut self) -> Option<Group<R>> {
+    pub(crate) fn take_group(&mut self) -> Option<WriteGroup<R>> {
         let syncing = self.placed.iter().filter(|placed| !placed.segments.is_empty()).count();
         if self.placing || self.waiting.is_empty() || syncing >= PLACED_GROUPS_MAX {
             return None;
         }
         let mut bytes = 0;
         let fitting = self.waiting.iter().take_while(|write| {
-            let fits = bytes < GROUP_BYTES_MAX;
+            let fits = bytes < WRITE_GROUP_BYTES_MAX;
             bytes += write.batch.bytes();
             fits
         });
@@ -186,14 +186,14 @@ impl<R> StoreCore<R> {
         } else {
             self.waiting.drain(..count).collect()
         };
-        Some(Group { writes })
+        Some(WriteGroup { writes })
     }
 
-    /// Gives sequences to the fresh ids of `group`. `known` answers [`Group::ids`] one to one. Returns what is to be
+    /// Gives sequences to the fresh ids of `group`. `known` answers [`WriteGroup::ids`] one to one. Returns what is to be
     /// appended as one piece; nothing if all was known.
     pub(crate) fn place(
         &mut self,
-        group: Group<R>,
+        group: WriteGroup<R>,
         known: &[Option<Sequence>],
         in_group: &mut HashMap<EntryId, Sequence>,
     ) -> Vec<Segment> {

@@ -41,13 +41,13 @@ pub(super) struct EventProcessing {
 #[derive(Default)]
 pub(super) struct StoreProgress {
     /// Held by the one replay of the store; nothing is known before it first reads the journal.
-    pub(super) known: tokio::sync::Mutex<Option<Known>>,
+    pub(super) known: tokio::sync::Mutex<Option<Reached>>,
     head: AtomicU64,
     position: AtomicU64,
 }
 
 /// What the process knows better than the journal, which after a failed write tells what may not be durable.
-pub(super) struct Known {
+pub(super) struct Reached {
     /// The first sequence that is not durable in the journal.
     pub(super) next: Sequence,
     /// The last sequence whose handler ran. Ahead of `next` when the journal failed after the handler.

@@ -20,7 +20,7 @@ use crate::storage::StorageError;
 use super::committed::Delivery;
 use super::handlers::HandlerError;
 use super::journaling::{Effect, write_from_remote};
-use super::processor::{EventProcessing, Known, Processor, StoreProgress};
+use super::processor::{EventProcessing, Processor, Reached, StoreProgress};
 
 /// Reads durable entries of a store as [`StoreLog::read`](crate::storage::StoreLog::read) does, from whichever log
 /// object is alive. Called where it may block.
@@ -92,11 +92,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Processes everything up to `target`, or until the processor stops.
-    async fn catch_up(&self, known: &mut Option<Known>, target: Sequence) -> Result<(), Fault> {
+    async fn catch_up(&self, known: &mut Option<Reached>, target: Sequence) -> Result<(), Fault> {
         if known.is_none() {
             let origin = journal_origin(self.store);
             let next = self.processor.journal.next_remote_sequence(origin).await?;
-            *known = Some(Known { next, handled: next.prev() });
+            *known = Some(Reached { next, handled: next.prev() });
         }
         while let Some(known) = known {
             self.progress.moved_to(known.next);
@@ -125,7 +125,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes what is new in `segments` through the journal.
-    async fn process(&self, known: &mut Known, segments: &[Segment]) -> Result<(), Fault> {
+    async fn process(&self, known: &mut Reached, segments: &[Segment]) -> Result<(), Fault> {
         let start = known.next;
         let mut entries = Vec::new();
         let mut origins = Vec::new();
@@ -136,8 +136,8 @@ impl<'a> Replay<'a> {
             }
         }
         let through = segments.last().map_or(start.prev(), Segment::last);
-        let Known { next, handled } = known;
-        let mut run = Run { replay: self, handled, origins };
+        let Reached { next, handled } = known;
+        let mut run = Handling { replay: self, handled, origins };
         let journal = &*self.processor.journal;
         let origin = journal_origin(self.store);
         let written = write_from_remote(journal, origin, next, entries, through, &mut run).await;
@@ -167,7 +167,7 @@ fn each(segments: &[Segment]) -> impl Iterator<Item = (Sequence, EntryRef<'_>, &
 }
 
 /// Runs the handlers on what is read at once.
-struct Run<'a> {
+struct Handling<'a> {
     replay: &'a Replay<'a>,
     /// The last sequence whose handler ran.
     handled: &'a mut Sequence,
@@ -175,7 +175,7 @@ struct Run<'a> {
     origins: Vec<(Sequence, &'a Origin)>,
 }
 
-impl Effect for Run<'_> {
+impl Effect for Handling<'_> {
     fn wants(&self, event: &str) -> bool {
         self.replay.processor.events.contains_key(event)
     }
@@ -205,7 +205,7 @@ impl Effect for Run<'_> {
     }
 }
 
-impl Run<'_> {
+impl Handling<'_> {
     /// Invalidates after success; else logs.
     fn settle(&self, entry: &RemoteEntry, processing: &EventProcessing, handled: Handled) {
         let (processor, store) = (self.replay.processor, self.replay.store);

@@ -15,7 +15,7 @@ use crate::model::Sequence;
 pub(super) struct Feed {
     /// `None`: the stream was dropped, only the end of the subscription is waited for.
     pub(super) stream: Option<Open>,
-    pub(super) link: Link,
+    pub(super) link: FeedLink,
 }
 
 /// A stream that somebody holds.
@@ -33,7 +33,7 @@ pub(super) struct Open {
 
 /// What the server was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum FeedLink {
     /// Nothing.
     Off,
     /// To feed the key.

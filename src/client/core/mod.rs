@@ -18,7 +18,7 @@ mod writes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use self::feed::{Feed, Link};
+use self::feed::{Feed, FeedLink};
 use self::pings::Pings;
 pub(super) use self::writes::Pending;
 use self::writes::Writes;
@@ -199,7 +199,7 @@ impl Core {
         self.outgoing.clear();
         self.pings.clear();
         self.feeds.retain(|_, feed| {
-            feed.link = Link::Off;
+            feed.link = FeedLink::Off;
             feed.stream.as_mut().map(|open| open.order.disconnected()).is_some()
         });
         let unanswered = (!self.policy.resend_writes).then_some(&RemoteError::Unanswered);
@@ -251,25 +251,25 @@ impl Core {
         }
         let (key, batch) = (pending.key.clone(), Arc::clone(&pending.batch));
         self.deliver(&key, |link, order, pages| match link {
-            Link::On => order.acked(id, &batch, &sequences, pages),
+            FeedLink::On => order.acked(id, &batch, &sequences, pages),
             // The next subscription brings it.
-            Link::Off | Link::Stopping { .. } => order.answered(id, pages),
+            FeedLink::Off | FeedLink::Stopping { .. } => order.answered(id, pages),
         });
         self.writes.answer(id, Ok(sequences));
     }
 
     fn fed(&mut self, key: &PublicKey, entries: &Entries) {
-        if self.feeds.get(key).is_some_and(|feed| feed.link == Link::On) {
+        if self.feeds.get(key).is_some_and(|feed| feed.link == FeedLink::On) {
             self.deliver(key, |_, order, pages| order.fed(entries, pages));
         }
     }
 
     fn pong(&mut self, id: u64) -> Result<(), Fault> {
         self.pings.answered(id)?;
-        let stopping = Link::Stopping { ping: id };
+        let stopping = FeedLink::Stopping { ping: id };
         let stopped = self.feeds.iter_mut().find(|(_, feed)| feed.link == stopping);
         if let Some((key, feed)) = stopped {
-            feed.link = Link::Off;
+            feed.link = FeedLink::Off;
             let key = key.clone();
             self.settle(&key);
         }
@@ -278,7 +278,7 @@ impl Core {
 
     fn feed_failed(&mut self, key: &PublicKey, error: RemoteError) {
         // While stopping it is about a subscription that nobody wants any longer.
-        if self.feeds.get(key).is_some_and(|feed| feed.link == Link::On) {
+        if self.feeds.get(key).is_some_and(|feed| feed.link == FeedLink::On) {
             self.fail_stream(key, error);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::feed::{Feed, Link, Open};
+use super::feed::{Feed, FeedLink, Open};
 use super::order::Order;
 use super::{Core, Outgoing};
 use crate::client::error::RemoteError;
@@ -46,7 +46,7 @@ impl Core {
                 return queue.end(Some(RemoteError::AlreadyStreaming(key)));
             }
             Some(Feed { stream: None, link }) => *link,
-            None => Link::Off,
+            None => FeedLink::Off,
         };
         let order =
             Order::new(start, self.writes.sent_with(&key), self.policy.acks_follow_the_feed);
@@ -78,7 +78,7 @@ impl Core {
     pub(super) fn deliver(
         &mut self,
         key: &PublicKey,
-        change: impl FnOnce(Link, &mut Order, &mut Vec<Page>),
+        change: impl FnOnce(FeedLink, &mut Order, &mut Vec<Page>),
     ) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         let Some(open) = &mut feed.stream else { return };
@@ -95,7 +95,7 @@ impl Core {
     /// Ends the subscription of `key`, so that it begins again behind what was delivered.
     fn resubscribe(&mut self, key: &PublicKey) {
         if let Some(feed) = self.feeds.get_mut(key)
-            && feed.link == Link::On
+            && feed.link == FeedLink::On
         {
             self.stop(key);
         }
@@ -105,19 +105,19 @@ impl Core {
     pub(super) fn settle(&mut self, key: &PublicKey) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         match (feed.link, feed.is_wanted()) {
-            (Link::Off, true) if self.connected => {
+            (FeedLink::Off, true) if self.connected => {
                 if let Some(open) = &mut feed.stream {
                     open.order.restart();
                     let start = open.order.next();
-                    feed.link = Link::On;
+                    feed.link = FeedLink::On;
                     self.outgoing.push_back(Outgoing::RequestChanges { key: key.clone(), start });
                 }
             }
-            (Link::Off, false) if feed.stream.is_none() => {
+            (FeedLink::Off, false) if feed.stream.is_none() => {
                 self.feeds.remove(key);
             }
-            (Link::On, false) => self.stop(key),
-            (Link::Off | Link::Stopping { .. }, _) | (Link::On, true) => {}
+            (FeedLink::On, false) => self.stop(key),
+            (FeedLink::Off | FeedLink::Stopping { .. }, _) | (FeedLink::On, true) => {}
         }
     }
 
@@ -125,7 +125,7 @@ impl Core {
         self.outgoing.push_back(Outgoing::StopChanges { key: key.clone() });
         let ping = self.ping();
         if let Some(feed) = self.feeds.get_mut(key) {
-            feed.link = Link::Stopping { ping };
+            feed.link = FeedLink::Stopping { ping };
             if let Some(open) = &mut feed.stream {
                 open.order.restart();
             }

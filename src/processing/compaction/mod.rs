@@ -57,7 +57,7 @@ pub struct Compaction {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Current>,
     budget: Arc<Budget>,
     bucket_bytes_max: u64,
     /// The latest time a reader began at.
@@ -67,7 +67,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct Current {
     set: Arc<CompactorSet>,
     registered: u64,
     stores: Stores,
@@ -100,7 +100,7 @@ impl Compaction {
         let set = Arc::new(CompactorSet::new(Vec::new()));
         let stores = Stores::new(budget.clone());
         let shared = Shared {
-            state: Mutex::new(State { set, registered: 0, stores }),
+            state: Mutex::new(Current { set, registered: 0, stores }),
             budget,
             bucket_bytes_max: limits.compaction_bucket_bytes_max as u64,
             latest_millis: AtomicU64::new(0),
@@ -166,7 +166,7 @@ impl Compaction {
     }
 }
 
-impl State {
+impl Current {
     /// Goes on with other compactors. What is kept was made for those before.
     fn replace(&mut self, compactors: Vec<Arc<Compactor>>) {
         self.set = Arc::new(CompactorSet::new(compactors));

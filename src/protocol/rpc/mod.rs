@@ -33,7 +33,7 @@ pub use frame::{FRAME_BODY_BYTES_MAX, FrameError, FrameReader, payload_is_comple
 pub use identity::Identity;
 pub use received::{ChangesValue, ChangesValues, ReceivedEntries, RemoteEntries};
 pub use window::Malformed;
-pub use write::{BatchError, InvalidBatch, WriteEntries, encode_write_entries};
+pub use write::{BatchError, BatchFault, WriteEntries, encode_write_entries};
 
 #[cfg(test)]
 mod vectors;

@@ -29,13 +29,13 @@ pub enum BatchError {
     Malformed(#[from] Malformed),
     /// They are, and one of them, or their number, is refused. Sending them again does not help.
     #[error(transparent)]
-    Invalid(#[from] InvalidBatch),
+    Invalid(#[from] BatchFault),
 }
 
 /// What is wrong with a batch. Slots count from 0; lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each field is named in the message of its variant")]
-pub enum InvalidBatch {
+pub enum BatchFault {
     /// More entries than a batch may have.
     #[error("{entries} entries in one write, at most {entries_max} are allowed")]
     TooManyEntries { entries: u64, entries_max: usize },
@@ -87,7 +87,7 @@ impl<'a> WriteEntries<'a> {
         let mut entries = self.entries()?;
         let (count, entries_max) = (entries.0.left(), limits.batch_entries_max);
         if count > entries_max as u64 {
-            return Err(InvalidBatch::TooManyEntries { entries: count, entries_max }.into());
+            return Err(BatchFault::TooManyEntries { entries: count, entries_max }.into());
         }
         let bytes = self.entries.len();
         let capacity = (count as usize).min(bytes / ROW_BYTES_MIN + 1);
@@ -96,7 +96,7 @@ impl<'a> WriteEntries<'a> {
         while let Some(entry) = entries.next_entry()? {
             let entry = entry.check(batch.len())?;
             if batch.bytes() + record_len(&entry) > bytes_max {
-                return Err(InvalidBatch::TooManyBytes { bytes_max }.into());
+                return Err(BatchFault::TooManyBytes { bytes_max }.into());
             }
             batch.push(&entry);
         }
@@ -125,12 +125,12 @@ impl<'a> WrittenEntries<'a> {
 }
 
 impl<'a> WrittenEntry<'a> {
-    fn check(&self, slot: usize) -> Result<EntryRef<'a>, InvalidBatch> {
+    fn check(&self, slot: usize) -> Result<EntryRef<'a>, BatchFault> {
         let Self { event, primary_key, payload, .. } = *self;
         let id = EntryId::from_slice(self.id)
-            .ok_or(InvalidBatch::IdLength { slot, bytes: self.id.len() })?;
+            .ok_or(BatchFault::IdLength { slot, bytes: self.id.len() })?;
         if !payload_is_complete_frame(payload) {
-            return Err(InvalidBatch::PayloadNotAFrame { slot, id });
+            return Err(BatchFault::PayloadNotAFrame { slot, id });
         }
         Ok(EntryRef { id, event, primary_key, payload })
     }
@@ -205,10 +205,10 @@ mod tests {
         assert!(decode(&[good, good], &limits).is_ok_and(|batch| batch.len() == 2));
         let bad = entry("Set", "", b"junk");
         let error = decode(&[good, bad], &limits).expect_err("refused");
-        assert_eq!(error, InvalidBatch::PayloadNotAFrame { slot: 1, id: bad.id }.into());
+        assert_eq!(error, BatchFault::PayloadNotAFrame { slot: 1, id: bad.id }.into());
         assert!(error.to_string().contains("entry 1 (07070707-"), "{error}");
         let error = decode(&[good; 3], &limits).expect_err("refused");
-        assert_eq!(error, InvalidBatch::TooManyEntries { entries: 3, entries_max: 2 }.into());
+        assert_eq!(error, BatchFault::TooManyEntries { entries: 3, entries_max: 2 }.into());
     }
 
     /// A write as a client could make it by hand: each row refers to the one long key before it.
@@ -251,7 +251,7 @@ mod tests {
         let write = bomb(600);
         assert!(write.len() < 20_000);
         let batch = WriteEntries::decode(&write).expect("a write").batch(&limits);
-        assert_eq!(batch, Err(InvalidBatch::TooManyBytes { bytes_max: 2 << 20 }.into()));
+        assert_eq!(batch, Err(BatchFault::TooManyBytes { bytes_max: 2 << 20 }.into()));
     }
 
     #[test]

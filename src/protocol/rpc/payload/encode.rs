@@ -1,4 +1,4 @@
-//! A serde value to bytes. What stands before a value depends on its place; so each value is told where it goes.
+//! A serde value to bytes. What stands before a value depends on its position; so each value is told where it goes.
 
 use serde::ser::{self, Serialize};
 
@@ -12,7 +12,7 @@ use crate::model::limits::INTEGER_MAX;
 
 /// Where a value goes.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Position {
     /// It fills what there is.
     Whole,
     /// The field of a struct with this id.
@@ -35,7 +35,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Serializer<'a> {
     out: &'a mut Vec<u8>,
-    place: Place,
+    position: Position,
     style: Style,
 }
 
@@ -78,11 +78,11 @@ pub(super) fn insert_uvarint(out: &mut Vec<u8>, at: usize, value: u64) {
 
 impl<'a> Serializer<'a> {
     pub(super) const fn whole(out: &'a mut Vec<u8>) -> Self {
-        Self::at(out, Place::Whole)
+        Self::at(out, Position::Whole)
     }
 
-    pub(super) const fn at(out: &'a mut Vec<u8>, place: Place) -> Self {
-        Self { out, place, style: Style::Plain }
+    pub(super) const fn at(out: &'a mut Vec<u8>, position: Position) -> Self {
+        Self { out, position, style: Style::Plain }
     }
 
     pub(super) fn with_style(mut self, style: Style) -> Self {
@@ -90,33 +90,35 @@ impl<'a> Serializer<'a> {
         self
     }
 
-    pub(super) const fn place(&self) -> &Place {
-        &self.place
+    pub(super) const fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Writes what goes before a value that has a window. `member` is its kind in a union; `None` for what is a union
     /// itself.
     pub(super) fn open(self, member: Option<u8>) -> Result<Opened<'a>, PayloadError> {
-        let length = match self.place {
-            Place::Whole => Length::None,
-            Place::Member => {
+        let length = match self.position {
+            Position::Whole => Length::None,
+            Position::Member => {
                 self.out.extend(member);
                 Length::None
             }
-            Place::Variant if member == Some(member::STRUCT) => Length::None,
-            Place::Variant => {
+            Position::Variant if member == Some(member::STRUCT) => Length::None,
+            Position::Variant => {
                 return Err(PayloadError::Unsupported("an enum's variant around no struct"));
             }
-            Place::Field(_) | Place::Entry { .. } => {
-                write_label(self.out, &self.place, kind::SIZED);
+            Position::Field(_) | Position::Entry { .. } => {
+                write_label(self.out, &self.position, kind::SIZED);
                 Length::Plain
             }
-            Place::Cell(id) => {
+            Position::Cell(id) => {
                 write_uvarint(self.out, u64::from(id));
                 Length::Doubled
             }
-            Place::Element { is_doubled: true } if member == Some(member::TEXT) => Length::Doubled,
-            Place::Element { .. } | Place::Slot => Length::Plain,
+            Position::Element { is_doubled: true } if member == Some(member::TEXT) => {
+                Length::Doubled
+            }
+            Position::Element { .. } | Position::Slot => Length::Plain,
         };
         let start = self.out.len();
         Ok(Opened { out: self.out, start, length })
@@ -133,17 +135,17 @@ impl<'a> Serializer<'a> {
     fn int(self, value: i128) -> Result<(), PayloadError> {
         let int = i64::try_from(value).ok().filter(|int| int.unsigned_abs() <= INTEGER_MAX);
         let code = int_code(int.ok_or(PayloadError::IntegerTooLarge(value))?);
-        match self.place {
-            Place::Field(_) | Place::Entry { .. } => {
-                write_label(self.out, &self.place, kind::INT);
+        match self.position {
+            Position::Field(_) | Position::Entry { .. } => {
+                write_label(self.out, &self.position, kind::INT);
                 write_uvarint(self.out, code);
                 Ok(())
             }
-            Place::Element { .. } | Place::Slot => {
+            Position::Element { .. } | Position::Slot => {
                 write_uvarint(self.out, code);
                 Ok(())
             }
-            Place::Whole | Place::Cell(_) | Place::Member | Place::Variant => {
+            Position::Whole | Position::Cell(_) | Position::Member | Position::Variant => {
                 let opened = self.open(Some(member::NUMBER))?;
                 write_uvarint(opened.out, code);
                 opened.close();
@@ -162,20 +164,20 @@ impl<'a> Serializer<'a> {
 }
 
 /// Writes the tag of a field or an entry.
-fn write_label(out: &mut Vec<u8>, place: &Place, kind: u8) {
-    match place {
-        Place::Field(id) => write_uvarint(out, u64::from(*id) * 8 + u64::from(kind)),
-        Place::Entry { key, is_doubled } => {
+fn write_label(out: &mut Vec<u8>, position: &Position, kind: u8) {
+    match position {
+        Position::Field(id) => write_uvarint(out, u64::from(*id) * 8 + u64::from(kind)),
+        Position::Entry { key, is_doubled } => {
             let code = key.len() as u64 * 8 + u64::from(kind);
             write_uvarint(out, if *is_doubled { code * 2 } else { code });
             out.extend_from_slice(key.as_bytes());
         }
-        Place::Whole
-        | Place::Cell(_)
-        | Place::Element { .. }
-        | Place::Slot
-        | Place::Member
-        | Place::Variant => {}
+        Position::Whole
+        | Position::Cell(_)
+        | Position::Element { .. }
+        | Position::Slot
+        | Position::Member
+        | Position::Variant => {}
     }
 }
 
@@ -194,16 +196,16 @@ impl<'a> ser::Serializer for Serializer<'a> {
     type SerializeStructVariant = Compound<'a>;
 
     fn serialize_bool(self, value: bool) -> Result<(), PayloadError> {
-        match self.place {
-            Place::Field(_) | Place::Entry { .. } => {
-                write_label(self.out, &self.place, if value { kind::TRUE } else { kind::FALSE });
+        match self.position {
+            Position::Field(_) | Position::Entry { .. } => {
+                write_label(self.out, &self.position, if value { kind::TRUE } else { kind::FALSE });
                 Ok(())
             }
-            Place::Element { .. } | Place::Slot => {
+            Position::Element { .. } | Position::Slot => {
                 self.out.push(value.into());
                 Ok(())
             }
-            Place::Whole | Place::Cell(_) | Place::Member | Place::Variant => {
+            Position::Whole | Position::Cell(_) | Position::Member | Position::Variant => {
                 self.window(member::BOOLEAN, &[value.into()])
             }
         }
@@ -246,19 +248,19 @@ impl<'a> ser::Serializer for Serializer<'a> {
     }
 
     fn serialize_f64(self, value: f64) -> Result<(), PayloadError> {
-        match (&self.place, varint_code(value)) {
-            (Place::Field(_) | Place::Entry { .. }, Some(code)) => {
-                write_label(self.out, &self.place, kind::INT);
+        match (&self.position, varint_code(value)) {
+            (Position::Field(_) | Position::Entry { .. }, Some(code)) => {
+                write_label(self.out, &self.position, kind::INT);
                 write_uvarint(self.out, code);
             }
-            (Place::Field(_) | Place::Entry { .. }, None) => {
-                write_label(self.out, &self.place, kind::DOUBLE);
+            (Position::Field(_) | Position::Entry { .. }, None) => {
+                write_label(self.out, &self.position, kind::DOUBLE);
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
-            (Place::Element { .. }, _) if self.style == Style::Numbers => {
+            (Position::Element { .. }, _) if self.style == Style::Numbers => {
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
-            (Place::Element { .. }, _) => {
+            (Position::Element { .. }, _) => {
                 return Err(PayloadError::Unsupported("an array of numbers without `numbers`"));
             }
             _ => {
@@ -295,15 +297,15 @@ impl<'a> ser::Serializer for Serializer<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), PayloadError> {
         let opened = self.open(None)?;
-        value.serialize(Serializer::at(opened.out, Place::Member))?;
+        value.serialize(Serializer::at(opened.out, Position::Member))?;
         opened.close();
         Ok(())
     }
 
     fn serialize_unit(self) -> Result<(), PayloadError> {
-        match self.place {
-            Place::Slot | Place::Variant => Ok(()),
-            Place::Element { .. } => Err(PayloadError::Unsupported("an array of nothings")),
+        match self.position {
+            Position::Slot | Position::Variant => Ok(()),
+            Position::Element { .. } => Err(PayloadError::Unsupported("an array of nothings")),
             _ => self.window(member::UNDEFINED, &[]),
         }
     }
@@ -319,11 +321,11 @@ impl<'a> ser::Serializer for Serializer<'a> {
         variant: &'static str,
     ) -> Result<(), PayloadError> {
         // Literals are no strings to refer to, so an array in a row has them with plain lengths.
-        let place = match self.place {
-            Place::Element { .. } => Place::Element { is_doubled: false },
-            place => place,
+        let position = match self.position {
+            Position::Element { .. } => Position::Element { is_doubled: false },
+            position => position,
         };
-        Serializer::at(self.out, place).window(member::TEXT, variant.as_bytes())
+        Serializer::at(self.out, position).window(member::TEXT, variant.as_bytes())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -342,13 +344,13 @@ impl<'a> ser::Serializer for Serializer<'a> {
         value: &T,
     ) -> Result<(), PayloadError> {
         let opened = self.open_variant(variant)?;
-        value.serialize(Serializer::at(opened.out, Place::Variant))?;
+        value.serialize(Serializer::at(opened.out, Position::Variant))?;
         opened.close();
         Ok(())
     }
 
     fn serialize_seq(self, _len: Option<usize>) -> Result<Compound<'a>, PayloadError> {
-        let (is_doubled, style) = (matches!(self.place, Place::Cell(_)), self.style);
+        let (is_doubled, style) = (matches!(self.position, Position::Cell(_)), self.style);
         let opened = self.open(Some(member::ARRAY))?;
         Ok(Compound::array(opened, is_doubled, style))
     }
@@ -376,8 +378,8 @@ impl<'a> ser::Serializer for Serializer<'a> {
     }
 
     fn serialize_map(self, _len: Option<usize>) -> Result<Compound<'a>, PayloadError> {
-        let is_doubled = matches!(self.place, Place::Cell(_));
-        let is_row = matches!(self.place, Place::Element { .. });
+        let is_doubled = matches!(self.position, Position::Cell(_));
+        let is_row = matches!(self.position, Position::Element { .. });
         let opened = self.open(Some(member::STRUCT))?;
         Ok(Compound::record(opened, is_row, is_doubled))
     }
@@ -387,7 +389,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
         _name: &'static str,
         _len: usize,
     ) -> Result<Compound<'a>, PayloadError> {
-        let is_row = matches!(self.place, Place::Element { .. });
+        let is_row = matches!(self.position, Position::Element { .. });
         let opened = self.open(Some(member::STRUCT))?;
         Ok(if is_row { Compound::row(opened) } else { Compound::new(opened, Form::Struct) })
     }

@@ -6,7 +6,7 @@ use serde::ser::{self, Serialize};
 
 use super::super::ids::field_id;
 use super::PayloadError;
-use super::encode::{Length, Opened, Place, Serializer, insert_length, insert_uvarint};
+use super::encode::{Length, Opened, Position, Serializer, insert_length, insert_uvarint};
 use super::with::Style;
 
 /// What kind of value is being written.
@@ -70,11 +70,11 @@ impl<'a> Compound<'a> {
     /// Writes the field of this name.
     pub(super) fn field_at(&mut self, name: &str) -> Serializer<'_> {
         let id = field_id(name);
-        let place = match self.form {
-            Form::Row => Place::Cell(id),
-            _ => Place::Field(id),
+        let position = match self.form {
+            Form::Row => Position::Cell(id),
+            _ => Position::Field(id),
         };
-        Serializer::at(self.opened.out, place)
+        Serializer::at(self.opened.out, position)
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), PayloadError> {
@@ -83,14 +83,14 @@ impl<'a> Compound<'a> {
 
     /// Writes the next element.
     pub(super) fn next_element(&mut self) -> Serializer<'_> {
-        let (place, style) = match &mut self.form {
+        let (position, style) = match &mut self.form {
             Form::Array { count, is_doubled, style, .. } => {
                 *count += 1;
-                (Place::Element { is_doubled: *is_doubled }, *style)
+                (Position::Element { is_doubled: *is_doubled }, *style)
             }
-            _ => (Place::Slot, Style::Plain),
+            _ => (Position::Slot, Style::Plain),
         };
-        Serializer::at(self.opened.out, place).with_style(style)
+        Serializer::at(self.opened.out, position).with_style(style)
     }
 
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
@@ -115,8 +115,8 @@ impl<'a> Compound<'a> {
             out.push(0);
             *start = Some(out.len());
         }
-        let place = Place::Entry { key, is_doubled: *is_doubled };
-        value.serialize(Serializer::at(out, place))
+        let position = Position::Entry { key, is_doubled: *is_doubled };
+        value.serialize(Serializer::at(out, position))
     }
 
     pub(super) fn finish(self) {

@@ -4,7 +4,7 @@ use serde::Serializer as _;
 use serde_json::{Map, Number, Value};
 
 use super::super::super::frame::frame;
-use super::super::encode::{Place, Serializer};
+use super::super::encode::{Position, Serializer};
 use super::super::record::{Compound, Form};
 use super::super::with::Style;
 use super::super::{PayloadError, member};
@@ -44,7 +44,7 @@ fn write_number(number: &Number, to: Serializer<'_>) -> Result<(), PayloadError>
 }
 
 fn write_object(fields: &Map<String, Value>, to: Serializer<'_>) -> Result<(), PayloadError> {
-    let is_row = matches!(to.place(), Place::Element { .. });
+    let is_row = matches!(to.position(), Position::Element { .. });
     let opened = to.open(Some(member::STRUCT))?;
     let mut object =
         if is_row { Compound::row(opened) } else { Compound::new(opened, Form::Struct) };
@@ -60,7 +60,7 @@ fn write_array(items: &[Value], to: Serializer<'_>) -> Result<(), PayloadError> 
     if items.iter().any(|item| item.is_null() || Some(std::mem::discriminant(item)) != kind) {
         return Err(PayloadError::Unsupported("an array of nulls or of values of several kinds"));
     }
-    let is_doubled = matches!(to.place(), Place::Cell(_));
+    let is_doubled = matches!(to.position(), Position::Cell(_));
     let has_fractions = items.iter().any(Value::is_f64);
     let style = if has_fractions { Style::Numbers } else { Style::Plain };
     let mut array = Compound::array(to.open(Some(member::ARRAY))?, is_doubled, style);
