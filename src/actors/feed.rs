@@ -92,7 +92,7 @@ pub(crate) enum Pulled {
     OnDisk(Arc<dyn StoreLog>),
 }
 
-/// The store was closed; the `RegistryActor` opens it afresh.
+/// The store was closed; whoever wants it has it opened afresh.
 #[derive(Debug)]
 pub(crate) struct FeedClosed;
 
@@ -233,10 +233,11 @@ impl Feed {
         subscribers.closed
     }
 
-    /// Closes the feed; subscribers are woken and find it so.
+    /// Closes the feed; subscribers are woken and find it so. Nothing stays in memory; who still reads, reads the log.
     pub(crate) fn close(&self) {
         self.subscribers.lock().closed = true;
         self.head_watch.lock().take();
+        self.content.write().clear();
         self.wake();
     }
 

@@ -9,8 +9,10 @@
 
 pub(crate) mod connections;
 pub(crate) mod feed;
+pub(crate) mod guard;
 pub(crate) mod inbox;
 pub(crate) mod metrics;
+pub(crate) mod open;
 pub(crate) mod registry;
 pub(crate) mod reply;
 pub(crate) mod resolved;
@@ -20,3 +22,4 @@ pub(crate) mod resolved;
 )]
 pub(crate) mod session;
 pub(crate) mod store;
+pub(crate) mod stores;

@@ -16,9 +16,10 @@ use tokio::sync::oneshot;
 use super::feed::{Feed, FeedClosed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
+use super::open::OpenStores;
 use super::reply::{Reply, WriteFailure};
 use crate::core::store::{Settled, StoreCore, Write, WriteGroup};
-use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::model::{EntryId, Limits, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
@@ -33,7 +34,7 @@ pub(crate) struct Append {
     pub(crate) lease: Lease,
 }
 
-/// Stops if nobody needs the store: the registry opens it afresh when somebody does.
+/// Stops if nobody needs the store: it is opened afresh when somebody does.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct StopIfIdle;
@@ -95,7 +96,14 @@ impl StoreHandle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Sends writes to the store. If it was closed in the meantime they come back; it is to be opened again then.
+    /// Whether it can be used; that may change at any time.
+    pub(crate) fn is_open(&self) -> bool {
+        self.addr.connected() && !self.feed.is_closed()
+    }
+
+    /// Sends writes to the store. If it was closed in the meantime they come back, for [`Stores::append`].
+    ///
+    /// [`Stores::append`]: super::stores::Stores::append
     pub(crate) fn append(&self, writes: Vec<Write<Reply>>) -> Result<(), Vec<Write<Reply>>> {
         match self.feed.lease() {
             Ok(lease) => {
@@ -117,11 +125,13 @@ impl StoreHandle {
 pub(crate) struct StoreDeps {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) idle_timeout: Duration,
+    pub(crate) limits: Arc<Limits>,
 }
 
 pub(crate) struct StoreActor {
     deps: Arc<StoreDeps>,
+    /// Told when this ends.
+    open: Arc<OpenStores>,
     log: Arc<dyn StoreLog>,
     feed: Arc<Feed>,
     core: StoreCore<Reply>,
@@ -136,10 +146,16 @@ pub(crate) struct StoreActor {
 }
 
 impl StoreActor {
-    pub(crate) fn new(deps: Arc<StoreDeps>, log: Arc<dyn StoreLog>, feed: Arc<Feed>) -> Self {
+    pub(crate) fn new(
+        deps: Arc<StoreDeps>,
+        open: Arc<OpenStores>,
+        log: Arc<dyn StoreLog>,
+        feed: Arc<Feed>,
+    ) -> Self {
         let core = StoreCore::new(log.head());
         Self {
             deps,
+            open,
             log,
             feed,
             core,
@@ -330,7 +346,7 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
-        let period = self.deps.idle_timeout / (IDLE_ASKS - 1);
+        let period = self.deps.limits.store_idle_timeout / (IDLE_ASKS - 1);
         actix::spawn(ask_whether_idle(ctx.address().downgrade(), period));
     }
 }
@@ -340,6 +356,7 @@ impl Drop for StoreActor {
     fn drop(&mut self) {
         self.deps.metrics.stores_open.dec();
         self.feed.close();
+        self.open.closed(&self.feed);
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Keeps: nothing is answered without the token. Here our errors become HTTP statuses.
 
-use std::collections::HashMap;
-
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
@@ -15,7 +13,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Server;
-use crate::actors::registry::OpenStores;
 use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
 use crate::processing::WriteError;
 use crate::services::RegistryError;
@@ -82,8 +79,6 @@ enum Failure {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("the server is stopping: {0}")]
-    Stopping(#[from] actix::MailboxError),
 }
 
 impl ResponseError for Failure {
@@ -97,7 +92,6 @@ impl ResponseError for Failure {
             Self::Registry(RegistryError::AlreadyAssigned { .. }) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
-            | Self::Stopping(_)
             | Self::Write(
                 WriteError::Unencodable { .. }
                 | WriteError::Definite(_)
@@ -193,13 +187,9 @@ async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> A
     let count = page.count();
     let stores =
         read_storage(&server, move |storage| storage.stores(after.as_ref(), count)).await?;
-    let open = server.registry().send(OpenStores).await?;
-    let subscribers: HashMap<&StoreId, usize> =
-        open.iter().map(|store| (store.feed.store(), store.feed.subscriber_count())).collect();
     let mut statuses = Vec::with_capacity(stores.len());
     for (store, size) in stores {
-        let subscribers = subscribers.get(&store).copied().unwrap_or_default();
-        statuses.push(read_status(&server, store, size, subscribers).await?);
+        statuses.push(read_status(&server, store, size).await?);
     }
     Ok(HttpResponse::Ok().json(serde_json::json!({ "stores": statuses })))
 }
@@ -211,10 +201,7 @@ async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
     if size.head == Sequence::ZERO {
         return Err(Failure::NoSuchStore(store));
     }
-    let open = server.registry().send(OpenStores).await?;
-    let subscribers = open.iter().find(|open| *open.feed.store() == store);
-    let subscribers = subscribers.map_or(0, |open| open.feed.subscriber_count());
-    Ok(HttpResponse::Ok().json(read_status(&server, store, size, subscribers).await?))
+    Ok(HttpResponse::Ok().json(read_status(&server, store, size).await?))
 }
 
 async fn read_storage<T: Send + 'static>(
@@ -229,10 +216,10 @@ async fn read_status(
     server: &Server,
     store_id: StoreId,
     StoreSize { head, bytes }: StoreSize,
-    subscribers: usize,
 ) -> Result<StoreStatus, Failure> {
     let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
     let replay_position = status.map(|status| status.position.get());
+    let subscribers = server.inner().shared.stores.subscribers(&store_id);
     let head = head.get();
     Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers, replay_position })
 }

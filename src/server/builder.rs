@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use actix::{Actor, Addr};
+use actix::Actor;
 use actix_web::HttpRequest;
 
 use super::caller::ValueOf;
@@ -13,10 +13,12 @@ use super::threads::Threads;
 use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
-use crate::actors::registry::{OnOpen, RegistryActor};
+use crate::actors::open::{OnOpen, OpenStores};
+use crate::actors::registry::RegistryActor;
 use crate::actors::resolved::Resolved;
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
+use crate::actors::stores::Stores;
 use crate::model::Limits;
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
@@ -115,7 +117,10 @@ impl Builder {
 
     /// Starts the server: from now on it can be written to from code, and be mounted.
     pub fn start(self) -> Result<Server, StartError> {
-        let threads = Threads::start("stores", self.store_threads)?;
+        let store_threads = Threads::start("stores", self.store_threads)?;
+        // Apart from stores, so that one that is busy delays nobody who asks for another.
+        let registry_thread = Threads::start("registry", 1)?;
+        let home = registry_thread.arbiters()[0].clone();
         let metrics = Arc::new(Metrics::default());
         let limits = Arc::new(self.limits);
         let connections = Arc::new(Connections::new(limits.connections_max));
@@ -123,31 +128,30 @@ impl Builder {
         let deps = StoreDeps {
             storage: self.storage.clone(),
             metrics: metrics.clone(),
-            idle_timeout: limits.store_idle_timeout,
+            limits: limits.clone(),
         };
         let processing = self.processor.map(Processing::new).transpose()?;
         let on_open = processing.as_ref().map_or_else(nothing_on_open, Processing::on_open);
-        let actor = RegistryActor::new(
-            self.registry.clone(),
-            Arc::new(deps),
-            limits.clone(),
-            connections.clone(),
-            resolved.clone(),
-            threads.arbiters().to_vec(),
-            on_open,
-        );
-        let registry = start_actor(actor, &threads);
+        let threads = store_threads.arbiters().to_vec();
+        let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
+        let registry = RegistryActor {
+            registry: self.registry.clone(),
+            open: open.clone(),
+            connections: connections.clone(),
+            resolved: resolved.clone(),
+        };
+        let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
-            processing.start(self.storage.clone(), registry.clone());
+            processing.start(self.storage.clone(), stores.clone());
         }
-        watchdog::start(&connections, &metrics, limits.stall_timeout, &threads);
+        watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let shared = Shared {
             compaction,
             remote_id: self.storage.remote_id(),
             auth: self.auth,
             identities: self.identities,
-            registry,
+            stores,
             limits,
             connections,
             metrics,
@@ -161,7 +165,8 @@ impl Builder {
             caller: self.caller,
             admin_token: self.admin_token,
             store_registry: self.registry,
-            threads,
+            store_threads,
+            registry_thread,
             processing,
         }))
     }
@@ -169,8 +174,4 @@ impl Builder {
 
 fn nothing_on_open() -> OnOpen {
     Arc::new(|_| ())
-}
-
-fn start_actor(actor: RegistryActor, threads: &Threads) -> Addr<RegistryActor> {
-    RegistryActor::start_in_arbiter(&threads.arbiters()[0], |_| actor)
 }

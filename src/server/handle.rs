@@ -12,8 +12,9 @@ use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
 use super::writer::Writer;
-use crate::actors::registry::{Assign, FinishStores, RegistryActor, Remove, WriteToStore};
+use crate::actors::registry::{Assign, RegistryActor, Remove, WriteToStore};
 use crate::actors::session::shared::Shared;
+use crate::actors::stores::unavailable;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
@@ -35,7 +36,8 @@ pub(super) struct Inner {
     pub(super) caller: Option<ValueOf>,
     pub(super) admin_token: Option<String>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
-    pub(super) threads: Threads,
+    pub(super) store_threads: Threads,
+    pub(super) registry_thread: Threads,
     pub(super) processing: Option<Processing>,
 }
 
@@ -88,7 +90,7 @@ impl Server {
     /// The address of the `RegistryActor`, for code that prefers messages: it takes [`WriteToStore`], [`Assign`] and
     /// [`Remove`].
     pub fn registry(&self) -> &Addr<RegistryActor> {
-        &self.0.shared.registry
+        self.0.shared.stores.registry()
     }
 
     /// Appends entries of the server's own to a store; resolves once they are durable. Dropped, the write goes on.
@@ -98,9 +100,7 @@ impl Server {
         entries: Vec<Entry>,
         run_handlers: bool,
     ) -> Result<WriteOutcome, WriteError> {
-        let write = WriteToStore { store_id, entries, run_handlers };
-        let sent = self.registry().send(write).await;
-        sent.unwrap_or_else(|error| Err(WriteError::Indefinite(error.to_string().into())))
+        self.0.shared.stores.write(WriteToStore { store_id, entries, run_handlers }).await
     }
 
     /// Maps a key to a store, durably. An existing other mapping is an error.
@@ -165,7 +165,7 @@ impl Server {
         if connections.count() > 0 {
             log::warn!("{} connections cut off at shutdown", connections.count());
         }
-        let finished = tokio::time::timeout_at(deadline, self.registry().send(FinishStores)).await;
+        let finished = tokio::time::timeout_at(deadline, self.0.shared.stores.finish()).await;
         if finished.is_err() {
             log::warn!("stores cut off at shutdown");
         }
@@ -187,10 +187,7 @@ impl Inner {
         if let Some(processing) = &self.processing {
             processing.threads.stop();
         }
-        self.threads.stop();
+        self.store_threads.stop();
+        self.registry_thread.stop();
     }
-}
-
-fn unavailable(error: actix::MailboxError) -> RegistryError {
-    RegistryError::Unavailable { key: None, message: error.to_string().into() }
 }

@@ -5,11 +5,10 @@
 use std::io;
 use std::sync::Arc;
 
-use actix::Addr;
-
 use super::threads::Threads;
 use crate::actors::feed::Feed;
-use crate::actors::registry::{OnOpen, OpenStore, RegistryActor};
+use crate::actors::open::OnOpen;
+use crate::actors::stores::Stores;
 use crate::processing::{Processor, ReadFeed};
 use crate::storage::Storage;
 
@@ -42,10 +41,10 @@ impl Processing {
     }
 
     /// Opens every store whose journal is behind its feed.
-    pub(super) fn start(&self, storage: Arc<dyn Storage>, registry: Addr<RegistryActor>) {
+    pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores) {
         let processor = self.processor.clone();
         self.threads.arbiters()[0].spawn(async move {
-            if let Err(error) = open_behind(&processor, storage, registry).await {
+            if let Err(error) = open_behind(&processor, storage, &stores).await {
                 log::error!(
                     "stores that are behind cannot be found; they catch up when used: {error}"
                 );
@@ -57,7 +56,7 @@ impl Processing {
 async fn open_behind(
     processor: &Processor,
     storage: Arc<dyn Storage>,
-    registry: Addr<RegistryActor>,
+    stores: &Stores,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut after = None;
     loop {
@@ -69,7 +68,7 @@ async fn open_behind(
         let heads = page.into_iter().map(|(store, size)| (store, size.head));
         for store in processor.stores_behind(heads).await? {
             log::info!("store {store}: handlers are behind, catching up");
-            registry.send(OpenStore { store }).await??;
+            stores.open(&store).await?;
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::threads::Threads;
+use actix::ArbiterHandle;
+
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 
@@ -15,11 +16,11 @@ pub(super) fn start(
     connections: &Arc<Connections>,
     metrics: &Arc<Metrics>,
     stall_timeout: Duration,
-    threads: &Threads,
+    thread: &ArbiterHandle,
 ) {
     let rounds = rounds(Arc::downgrade(connections), metrics.clone(), stall_timeout);
     // Refused only by a thread that has stopped.
-    threads.arbiters()[0].spawn(rounds);
+    thread.spawn(rounds);
 }
 
 async fn rounds(connections: Weak<Connections>, metrics: Arc<Metrics>, stall_timeout: Duration) {

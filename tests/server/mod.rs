@@ -15,4 +15,5 @@ mod registry;
 mod rpc;
 mod shutdown;
 mod specification;
+mod stores;
 mod upgrade;

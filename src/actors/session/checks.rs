@@ -1,14 +1,11 @@
 //! What stands before a request: authorize, then resolve, then validate. Nothing else happens to it before all hold.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-
-use futures_util::FutureExt;
 
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::wire::Names;
-use crate::actors::registry::Resolve;
+use crate::actors::guard::guarded;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
 use crate::model::{Batch, PublicKey};
@@ -25,10 +22,10 @@ pub(crate) async fn may_write(
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
-    guarded(AUTHORIZATION, async { shared.auth.authorize_write(claim, batch).await }).await?;
+    ask(AUTHORIZATION, async { shared.auth.authorize_write(claim, batch).await }).await?;
     let store = match known {
         Some(store) => store,
-        None => resolve(shared, &names.key).await?,
+        None => shared.stores.resolve(&names.key).await?,
     };
     let store = is_wanted(store, names.store.as_deref())?;
     validate_entries(batch, &shared.limits)?;
@@ -42,8 +39,8 @@ pub(crate) async fn may_read(
     names: &Names,
 ) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
-    guarded(AUTHORIZATION, async { shared.auth.authorize_read(claim).await }).await?;
-    is_wanted(resolve(shared, &names.key).await?, names.store.as_deref())
+    ask(AUTHORIZATION, async { shared.auth.authorize_read(claim).await }).await?;
+    is_wanted(shared.stores.resolve(&names.key).await?, names.store.as_deref())
 }
 
 /// Whether `caller`, who has proved to hold `signing_key`, is taken for `key`: authorized first, then bound, if no
@@ -56,8 +53,8 @@ pub(crate) async fn may_be(
 ) -> Result<(), Refusal> {
     let claim = Claim { caller, key, proof: Some(signing_key) };
     let authorized = async { shared.auth.authorize_identity(claim).await };
-    guarded(AUTHORIZATION, authorized).await?;
-    guarded("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
+    ask(AUTHORIZATION, authorized).await?;
+    ask("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
 }
 
 /// A client gets its key's store under the store's name alone.
@@ -70,25 +67,15 @@ fn is_wanted(store: StoreHandle, wanted: Option<&str>) -> Result<StoreHandle, Re
     }
 }
 
-async fn resolve(shared: &Arc<Shared>, key: &PublicKey) -> Result<StoreHandle, Refusal> {
-    match shared.registry.send(Resolve { key: key.clone() }).await {
-        Ok(resolved) => resolved.map_err(Refusal::from),
-        Err(error) => Err(Refusal::Internal(error.to_string())),
-    }
-}
-
 const AUTHORIZATION: &str = "authorization";
 
-/// A question that panics, be it when it is asked or on the way to its answer, is a refusal, and takes nobody with it.
-async fn guarded<T, E>(what: &str, answer: impl Future<Output = Result<T, E>>) -> Result<T, Refusal>
+/// A question that panics is a refusal.
+async fn ask<T, E>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Refusal>
 where
     Refusal: From<E>,
 {
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(answer) => answer.map_err(Refusal::from),
-        Err(_) => {
-            log::error!("{what} panicked");
-            Err(Refusal::Internal(format!("{what} failed unexpectedly")))
-        }
-    }
+    Ok(guarded(what, answer).await??)
 }

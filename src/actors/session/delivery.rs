@@ -12,9 +12,8 @@ use super::refusal::Refusal;
 use super::wire::{Part, Wire};
 use super::{OUT_BYTES_PER_POLL, Session};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
-use crate::actors::registry::{OpenStore, RegistryActor};
 use crate::core::connection::{Run, SubscriptionId};
-use crate::model::{Segment, Sequence, StoreId};
+use crate::model::{Segment, Sequence};
 use crate::processing::compaction::{Backlog, Page};
 use crate::storage::StorageError;
 
@@ -44,7 +43,7 @@ enum Waiting {
     Disk(LocalBoxFuture<'static, Result<Vec<Segment>, StorageError>>),
     Backlog(LocalBoxFuture<'static, (Backlog, Result<Option<Page>, StorageError>)>),
     /// The store died; it is opened afresh.
-    Store(LocalBoxFuture<'static, Result<FeedSubscription, Refusal>>),
+    Store(LocalBoxFuture<'static, Result<FeedSubscription, StorageError>>),
 }
 
 enum Arrived {
@@ -78,7 +77,7 @@ impl<W: Wire> Subscription<W> {
             }
             Some(Waiting::Store(open)) => match std::task::ready!(open.poll_unpin(cx)) {
                 Ok(feed) => Arrived::Store(feed),
-                Err(refusal) => Arrived::Failed(refusal),
+                Err(error) => Arrived::Failed(error.into()),
             },
         };
         self.waiting = None;
@@ -239,8 +238,9 @@ impl<W: Wire> Session<W> {
             let busy = matches!(sub.waiting, Some(Waiting::Store(_) | Waiting::Backlog(_)));
             if dead && !busy {
                 let store = sub.feed.feed().store().clone();
-                let open = subscribe_again(self.shared.registry.clone(), store, self.inbox.clone());
-                sub.waiting = Some(Waiting::Store(Box::pin(open)));
+                let (stores, inbox) = (self.shared.stores.clone(), self.inbox.clone());
+                let again = async move { stores.subscribe(&store, inbox).await };
+                sub.waiting = Some(Waiting::Store(Box::pin(again)));
             }
         }
     }
@@ -275,19 +275,5 @@ async fn next_page(mut backlog: Backlog) -> (Backlog, Result<Option<Page>, Stora
         Ok(made) => made,
         // Only a runtime that is shutting down drops it.
         Err(_) => std::future::pending().await,
-    }
-}
-
-async fn subscribe_again(
-    registry: actix::Addr<RegistryActor>,
-    store: StoreId,
-    inbox: Arc<crate::actors::inbox::Inbox>,
-) -> Result<FeedSubscription, Refusal> {
-    loop {
-        let opened = registry.send(OpenStore { store: store.clone() }).await;
-        let opened = opened.map_err(|error| Refusal::Internal(error.to_string()))??;
-        if let Ok(feed) = opened.feed.subscribe(inbox.clone()) {
-            return Ok(feed);
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! Why a client does not get what it asked for, and the code it is told.
 
-use crate::actors::registry::ResolveError;
+use crate::actors::guard::Panicked;
 use crate::actors::reply::WriteFailure;
+use crate::actors::stores::ResolveError;
 use crate::core::validate::InvalidBatch;
 use crate::protocol::ErrorCode;
 use crate::protocol::rpc;
@@ -44,6 +45,12 @@ impl From<ResolveError> for Refusal {
             ResolveError::Registry(error) => error.into(),
             ResolveError::Storage(error) => error.into(),
         }
+    }
+}
+
+impl From<Panicked> for Refusal {
+    fn from(panicked: Panicked) -> Self {
+        Self::Internal(panicked.to_string())
     }
 }
 

@@ -11,12 +11,12 @@ use super::checks::{may_be, may_read, may_write};
 use super::delivery::Subscription;
 use super::refusal::Refusal;
 use super::wire::{Names, Request, Subscribe, Wire, Write};
-use crate::actors::reply::{Reply, WriteFailure};
+use crate::actors::reply::Reply;
 use crate::actors::resolved::Moment;
-use crate::actors::store::StoreHandle;
+use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::core::connection::SubscriptionId;
 use crate::core::store;
-use crate::model::{Origin, PublicKey, Sequence, StoreId};
+use crate::model::{Origin, PublicKey, Sequence};
 use crate::processing::compaction::Backlog;
 use crate::services::identities::SigningKey;
 
@@ -32,7 +32,8 @@ pub(super) struct PendingWrite<W: Wire> {
 /// The store of a key, for as long as no key is removed from the registry.
 pub(super) struct Known {
     key: PublicKey,
-    store: StoreHandle,
+    /// Weak, since a connection that is silent must not keep a closed store in memory.
+    store: WeakStoreHandle,
     moment: Moment,
 }
 
@@ -81,7 +82,7 @@ impl<W: Wire> Session<W> {
         let key = &write.names.key;
         let moment = self.shared.resolved.moment();
         let same = |known: &&Known| known.moment == moment && known.key == *key;
-        let known = self.resolved.as_ref().filter(same).map(|known| known.store.clone());
+        let known = self.resolved.as_ref().filter(same).and_then(|known| known.store.upgrade());
         let known = known.or_else(|| self.shared.resolved.get(key));
         let asked = Asked { moment, remembered: known.is_some() };
         let (shared, caller) = (self.shared.clone(), self.caller.clone());
@@ -143,7 +144,7 @@ impl<W: Wire> Session<W> {
         }
         // Only what is written to twice in a row: with many keys, each would take the place of another.
         if self.outgoing.last().is_some_and(|(last, _)| last.is(store)) {
-            self.resolved = Some(Known { key: key.clone(), store: store.clone(), moment });
+            self.resolved = Some(Known { key: key.clone(), store: store.downgrade(), moment });
         }
     }
 
@@ -165,19 +166,13 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Sends the writes of this poll, one message per store. A store that was closed meanwhile is opened again
-    /// through the registry.
+    /// Sends the writes of this poll, one message per store. A store that was closed meanwhile is opened again.
     pub(super) fn send_writes(&mut self) {
         for (store, writes) in self.outgoing.drain(..) {
             let Err(writes) = store.append(writes) else { continue };
             self.resolved = None;
             self.shared.resolved.forget(&store);
-            let (registry, name) = (self.shared.registry.clone(), store.feed.store().clone());
-            actix::spawn(async move {
-                if let Err(cause) = send_again(registry, name, writes).await {
-                    log::warn!("a store could not be reached: {cause}");
-                }
-            });
+            self.shared.stores.append(store.feed.store(), writes);
         }
     }
 
@@ -221,30 +216,4 @@ impl<W: Wire> Session<W> {
         let backlog = self.backlog(store, (start, head));
         self.subscriptions.insert(id, Box::new(Subscription::new(tag, feed, backlog)));
     }
-}
-
-/// Opens a store and sends it writes that found it closed. If that fails the replies say so.
-async fn send_again(
-    registry: actix::Addr<crate::actors::registry::RegistryActor>,
-    store: StoreId,
-    mut writes: Vec<store::Write<Reply>>,
-) -> Result<(), String> {
-    loop {
-        let open = crate::actors::registry::OpenStore { store: store.clone() };
-        let opened = match registry.send(open).await {
-            Ok(Ok(handle)) => handle,
-            Ok(Err(error)) => return Err(refuse_all(writes, error.to_string())),
-            Err(error) => return Err(refuse_all(writes, error.to_string())),
-        };
-        match opened.append(writes) {
-            Ok(()) => return Ok(()),
-            Err(back) => writes = back,
-        }
-    }
-}
-
-fn refuse_all(writes: Vec<store::Write<Reply>>, cause: String) -> String {
-    let failure = WriteFailure::Definite(cause.as_str().into());
-    writes.into_iter().for_each(|write| write.reply.fail(failure.clone()));
-    cause
 }

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix::Addr;
-
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
-use crate::actors::registry::RegistryActor;
 use crate::actors::resolved::Resolved;
+use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::Auth;
@@ -19,7 +17,7 @@ pub(crate) struct Shared {
     pub(crate) remote_id: RemoteId,
     pub(crate) auth: Arc<dyn Auth>,
     pub(crate) identities: Arc<dyn Identities>,
-    pub(crate) registry: Addr<RegistryActor>,
+    pub(crate) stores: Stores,
     pub(crate) limits: Arc<Limits>,
     pub(crate) compaction: Compaction,
     pub(crate) connections: Arc<Connections>,

@@ -1,0 +1,225 @@
+//! Which stores are open, and how they come to be.
+//!
+//! Keeps: a store is open at most once; what is wanted of one that is not open waits for it, and is done in the order in
+//! which it was asked for, before anybody else gets the store; one that closed leaves nothing behind; stores are spread
+//! evenly over the threads. Leaves out: what a store does (`store`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use actix::prelude::*;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::feed::{Feed, FeedClosed, FeedSubscription};
+use super::inbox::Inbox;
+use super::reply::{Reply, WriteFailure};
+use super::store::{StoreActor, StoreDeps, StoreHandle};
+use crate::core::store::Write;
+use crate::model::StoreId;
+use crate::storage::{StorageError, StoreLog};
+
+/// The map gives memory back when less than a quarter of it is used, if it has room for so many stores.
+const SHRINK_ABOVE: usize = 1_024;
+
+/// What happens after a store was opened, before anybody gets it: replay starts there.
+pub(crate) type OnOpen = Arc<dyn Fn(&Arc<Feed>) + Send + Sync>;
+
+/// The stores of a server that are open or being opened.
+pub(crate) struct OpenStores {
+    deps: Arc<StoreDeps>,
+    /// Where stores run; at least one.
+    threads: Vec<ArbiterHandle>,
+    /// Where the end of an opening is waited for.
+    home: ArbiterHandle,
+    on_open: OnOpen,
+    /// How many were started.
+    started: AtomicUsize,
+    slots: Mutex<HashMap<StoreId, Slot>>,
+}
+
+enum Slot {
+    Open(StoreHandle),
+    Opening(Vec<Job>),
+}
+
+/// What is wanted of a store. Each is answered, also if the store cannot be opened.
+pub(super) enum Job {
+    Open(oneshot::Sender<Result<StoreHandle, StorageError>>),
+    Append(Vec<Write<Reply>>),
+    Subscribe(Arc<Inbox>, oneshot::Sender<Result<FeedSubscription, StorageError>>),
+}
+
+impl Job {
+    /// Does it; comes back if the store is closed.
+    fn run(self, store: &StoreHandle) -> Result<(), Self> {
+        // Whoever asked may have gone.
+        match self {
+            Self::Open(answer) if store.is_open() => drop(answer.send(Ok(store.clone()))),
+            Self::Open(_) => return Err(self),
+            Self::Append(writes) => return store.append(writes).map_err(Self::Append),
+            Self::Subscribe(inbox, answer) => match store.feed.subscribe(inbox.clone()) {
+                Ok(feed) => drop(answer.send(Ok(feed))),
+                Err(FeedClosed) => return Err(Self::Subscribe(inbox, answer)),
+            },
+        }
+        Ok(())
+    }
+
+    fn fail(self, error: &StorageError) {
+        match self {
+            Self::Open(answer) => drop(answer.send(Err(error.clone()))),
+            Self::Append(writes) => {
+                let failure = WriteFailure::Definite(error.to_string().into());
+                writes.into_iter().for_each(|write| write.reply.fail(failure.clone()));
+            }
+            Self::Subscribe(_, answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+impl OpenStores {
+    pub(crate) fn new(
+        deps: Arc<StoreDeps>,
+        threads: Vec<ArbiterHandle>,
+        home: ArbiterHandle,
+        on_open: OnOpen,
+    ) -> Arc<Self> {
+        let (started, slots) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { deps, threads, home, on_open, started, slots })
+    }
+
+    pub(super) fn deps(&self) -> &StoreDeps {
+        &self.deps
+    }
+
+    /// Has `job` done: now, or as soon as `store` is open.
+    pub(super) fn want(self: &Arc<Self>, store: &StoreId, job: Job) {
+        let mut slots = self.slots.lock();
+        // Run under the lock: nobody who gets the store afterwards comes before it.
+        let job = match slots.get_mut(store) {
+            Some(Slot::Opening(waiting)) => return waiting.push(job),
+            Some(Slot::Open(handle)) => match job.run(handle) {
+                Ok(()) => return,
+                Err(job) => job,
+            },
+            None => job,
+        };
+        let closed = slots.insert(store.clone(), Slot::Opening(vec![job]));
+        drop(slots);
+        drop(closed);
+        self.start_opening(store.clone());
+    }
+
+    fn start_opening(self: &Arc<Self>, store: StoreId) {
+        let opening = Opening(Some((self.clone(), store.clone())));
+        let storage = self.deps.storage.clone();
+        // Refused only by a thread that has stopped, and then dropped.
+        self.home.spawn(async move {
+            let log = tokio::task::spawn_blocking(move || storage.open(&store)).await;
+            opening.done(log.unwrap_or_else(|error| Err(StorageError::unavailable(error))));
+        });
+    }
+
+    fn opened(self: &Arc<Self>, store: &StoreId, log: Arc<dyn StoreLog>) {
+        let handle = self.start_store(store, log);
+        while let Some(waiting) = self.next_waiting(&handle) {
+            for job in waiting {
+                if let Err(job) = job.run(&handle) {
+                    job.fail(&StorageError::unavailable("the store closed while it was opened"));
+                }
+            }
+        }
+    }
+
+    /// What waits for a store that was opened; if nothing does, everybody gets it from now on.
+    fn next_waiting(&self, handle: &StoreHandle) -> Option<Vec<Job>> {
+        let store = handle.feed.store();
+        let mut slots = self.slots.lock();
+        match slots.get_mut(store) {
+            Some(Slot::Opening(waiting)) if !waiting.is_empty() => {
+                return Some(std::mem::take(waiting));
+            }
+            // If it closes later than this, `closed` comes later, too.
+            Some(_) | None if handle.is_open() => {
+                slots.insert(store.clone(), Slot::Open(handle.clone()));
+            }
+            Some(_) | None => drop(slots.remove(store)),
+        }
+        None
+    }
+
+    fn not_opened(&self, store: &StoreId, error: &StorageError) {
+        log::error!("store {store}: cannot be opened: {error}");
+        let before = self.slots.lock().remove(store);
+        if let Some(Slot::Opening(waiting)) = before {
+            waiting.into_iter().for_each(|job| job.fail(error));
+        }
+    }
+
+    fn start_store(self: &Arc<Self>, store: &StoreId, log: Arc<dyn StoreLog>) -> StoreHandle {
+        let recent_bytes_max = self.deps.limits.recent_bytes_max;
+        let feed = Arc::new(Feed::new(store.clone(), log.clone(), recent_bytes_max));
+        let actor = StoreActor::new(self.deps.clone(), self.clone(), log, feed.clone());
+        let at = self.started.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        let addr = StoreActor::start_in_arbiter(&self.threads[at], |_| actor);
+        (self.on_open)(&feed);
+        StoreHandle::new(addr, feed)
+    }
+
+    /// The store that had this feed was closed.
+    pub(super) fn closed(&self, feed: &Arc<Feed>) {
+        let mut slots = self.slots.lock();
+        let is_it = |slot: &Slot| matches!(slot, Slot::Open(open) if Arc::ptr_eq(&open.feed, feed));
+        let closed = slots.get(feed.store()).is_some_and(is_it);
+        let closed = closed.then(|| slots.remove(feed.store()));
+        if slots.capacity() > SHRINK_ABOVE && slots.len() < slots.capacity() / 4 {
+            let kept = slots.len() * 2;
+            slots.shrink_to(kept);
+        }
+        drop(slots);
+        // Perhaps the last one who has its log.
+        drop(closed);
+    }
+
+    /// The store, if it is open now.
+    pub(super) fn get(&self, store: &StoreId) -> Option<StoreHandle> {
+        match self.slots.lock().get(store) {
+            Some(Slot::Open(handle)) => Some(handle.clone()),
+            Some(Slot::Opening(_)) | None => None,
+        }
+    }
+
+    /// All stores that are open now.
+    pub(super) fn all(&self) -> Vec<StoreHandle> {
+        let slots = self.slots.lock();
+        let open = slots.values().filter_map(|slot| match slot {
+            Slot::Open(handle) => Some(handle.clone()),
+            Slot::Opening(_) => None,
+        });
+        open.collect()
+    }
+}
+
+/// A store that is being opened. Dropped before that is done, it fails what waits for it.
+struct Opening(Option<(Arc<OpenStores>, StoreId)>);
+
+impl Opening {
+    fn done(mut self, log: Result<Arc<dyn StoreLog>, StorageError>) {
+        if let Some((stores, store)) = self.0.take() {
+            match log {
+                Ok(log) => stores.opened(&store, log),
+                Err(error) => stores.not_opened(&store, &error),
+            }
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some((stores, store)) = self.0.take() {
+            stores.not_opened(&store, &StorageError::unavailable("the server stops"));
+        }
+    }
+}

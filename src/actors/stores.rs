@@ -1,0 +1,132 @@
+//! Stores, open or not: the way to them for everybody who is not one.
+//!
+//! Keeps: whoever asks is answered, and needs not care whether the store is open, was closed meanwhile, or died; writes
+//! given for one store are taken in their order. Leaves out: which stores are open (`open`), which store a key has
+//! (`registry`).
+
+use std::sync::Arc;
+
+use actix::Addr;
+use tokio::sync::oneshot;
+
+use super::feed::FeedSubscription;
+use super::inbox::Inbox;
+use super::open::{Job, OpenStores};
+use super::registry::{RegistryActor, Resolve, WriteToStore};
+use super::reply::{Reply, WriteFailure};
+use super::store::{FinishStore, StoreHandle};
+use crate::core::store::{Acked, Write};
+use crate::core::validate::validate;
+use crate::model::{Batch, Entry, Origin, PublicKey, RemoteEntry, Sequence, StoreId};
+use crate::processing::{WriteError, WriteOutcome};
+use crate::services::RegistryError;
+use crate::storage::StorageError;
+
+/// The stores of a server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    registry: Addr<RegistryActor>,
+    open: Arc<OpenStores>,
+}
+
+/// Why a key cannot be served.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Stores {
+    pub(crate) const fn new(registry: Addr<RegistryActor>, open: Arc<OpenStores>) -> Self {
+        Self { registry, open }
+    }
+
+    /// Where keys are mapped to stores.
+    pub(crate) const fn registry(&self) -> &Addr<RegistryActor> {
+        &self.registry
+    }
+
+    /// The store of a key, opened if it is not open.
+    pub(crate) async fn resolve(&self, key: &PublicKey) -> Result<StoreHandle, ResolveError> {
+        let asked = self.registry.send(Resolve { key: key.clone() }).await;
+        let store = asked.unwrap_or_else(|error| Err(unavailable(error)))?;
+        Ok(self.open(&store).await?)
+    }
+
+    /// The store, opened if it is not open. It can be closed again by the time it is used: then come back.
+    pub(crate) async fn open(&self, store: &StoreId) -> Result<StoreHandle, StorageError> {
+        let (answer, opened) = oneshot::channel();
+        self.open.want(store, Job::Open(answer));
+        opened.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Sends writes to a store, each answered through its [`Reply`]. Taken before this returns: a write that is given
+    /// later, to this or to a [`StoreHandle`] got later, comes after them.
+    pub(crate) fn append(&self, store: &StoreId, writes: Vec<Write<Reply>>) {
+        self.open.want(store, Job::Append(writes));
+    }
+
+    /// Subscribes to the feed of a store, see [`Feed::subscribe`](super::feed::Feed::subscribe).
+    pub(crate) async fn subscribe(
+        &self,
+        store: &StoreId,
+        inbox: Arc<Inbox>,
+    ) -> Result<FeedSubscription, StorageError> {
+        let (answer, subscribed) = oneshot::channel();
+        self.open.want(store, Job::Subscribe(inbox, answer));
+        subscribed.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Validates and appends entries of the server's own. Dropped after its first poll, the write goes on.
+    pub(crate) async fn write(&self, write: WriteToStore) -> Result<WriteOutcome, WriteError> {
+        let WriteToStore { store_id, entries, run_handlers } = write;
+        let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
+        validate(&batch, &self.open.deps().limits)?;
+        let (sender, answer) = oneshot::channel();
+        let (origin, reply) = (Origin::Server { run_handlers }, Reply::caller(sender));
+        self.append(&store_id, vec![Write { batch, origin, reply }]);
+        match answer.await {
+            Ok(Ok(acked)) => Ok(outcome(&acked, entries)),
+            Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),
+            Ok(Err(WriteFailure::Indefinite(cause))) => Err(WriteError::Indefinite(cause)),
+            // A reply answers even when it is dropped.
+            Err(_) => Err(WriteError::Indefinite("the store stopped".into())),
+        }
+    }
+
+    /// How many subscriptions a store has. Opens nothing.
+    pub(crate) fn subscribers(&self, store: &StoreId) -> usize {
+        self.open.get(store).map_or(0, |open| open.feed.subscriber_count())
+    }
+
+    /// Finishes all stores: what they took in is answered, then they stop.
+    pub(crate) async fn finish(&self) {
+        let finishing = self.open.all().into_iter().map(|store| store.addr.send(FinishStore));
+        futures_util::future::join_all(finishing).await;
+    }
+}
+
+/// Said by nobody, since a [`Job`] is always answered.
+fn stopped() -> StorageError {
+    StorageError::unavailable("the server stops")
+}
+
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> RegistryError {
+    RegistryError::Unavailable { key: None, message: error.to_string().into() }
+}
+
+/// What the writer is told: the first slot of each fresh sequence is the one that was committed.
+fn outcome(acked: &Acked, entries: Vec<Entry>) -> WriteOutcome {
+    let sequence_numbers: Vec<Sequence> = acked.slots.iter().collect();
+    let mut next = acked.fresh.first;
+    let mut committed = Vec::with_capacity(acked.fresh.count as usize);
+    for (sequence, entry) in sequence_numbers.iter().zip(entries) {
+        if *sequence == next && (committed.len() as u64) < acked.fresh.count {
+            committed.push(RemoteEntry { remote_sequence: next, entry });
+            next = next.next();
+        }
+    }
+    WriteOutcome { sequence_numbers, committed }
+}
