@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use eventlog_server::client::{self, ConnectError, EventLogRemote, Options, RemoteError};
 use eventlog_server::model::{RemoteId, Sequence};
-use eventlog_server::protocol::ErrorCode;
-use eventlog_server::protocol::msgpack::encode_error;
+use eventlog_server::protocol::msgpack::{ErrorCode, encode_error};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{connect_to, entries, hasty, next, numbered, take};

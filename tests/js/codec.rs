@@ -3,8 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use eventlog_server::model::limits::CHUNK_BYTES;
 use eventlog_server::model::{Batch, Entry, EntryId, Limits, PublicKey, RemoteId, Sequence};
-use eventlog_server::protocol::ErrorCode;
 use eventlog_server::protocol::chunk::{ChunkJoiner, split};
+use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::msgpack::{
     DecodeError, Request, WriteRequest, decode_request, encode_ack, encode_changes_header,
     encode_chunk, encode_error, encode_hello, encode_ping, encode_pong, encode_remote_entries,

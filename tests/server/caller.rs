@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::HttpRequest;
 use eventlog_server::model::{Batch, PublicKey};
-use eventlog_server::protocol::{ErrorCode, rpc};
+use eventlog_server::protocol::msgpack::ErrorCode;
+use eventlog_server::protocol::rpc;
 use eventlog_server::server::{Builder, Server};
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use eventlog_server::model::{Batch, PublicKey, StoreId};
-use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::server::Server;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::services::{Auth, AuthError, AuthReason, Claim, RegistryError, StoreRegistry};

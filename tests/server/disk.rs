@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;

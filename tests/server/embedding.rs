@@ -1,7 +1,8 @@
 //! The server inside other applications.
 
 use actix_web::{App, HttpServer, rt, web};
-use eventlog_server::protocol::{ErrorCode, rpc};
+use eventlog_server::protocol::msgpack::ErrorCode;
+use eventlog_server::protocol::rpc;
 use eventlog_server::server::{Server, on_connect};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
 use tokio::sync::oneshot;

@@ -1,6 +1,6 @@
 //! Every row of the protocol's table of failures: the answer is as it says, and the server stays up.
 
-use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::ErrorCode;
 
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;

@@ -1,6 +1,6 @@
 //! Keys come and go while clients are connected.
 
-use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::ErrorCode;
 
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;

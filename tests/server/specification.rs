@@ -12,7 +12,7 @@ use crate::support::auth::RejectAll;
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
-use eventlog_server::protocol::ErrorCode;
+use eventlog_server::protocol::msgpack::ErrorCode;
 
 #[tokio::test]
 async fn two_public_keys_mapped_to_the_same_store_share_transport_history() {

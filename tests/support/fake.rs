@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use eventlog_server::model::{Entry, Limits, PublicKey, RemoteId, Sequence};
-use eventlog_server::protocol::ErrorCode;
 use eventlog_server::protocol::msgpack::{
-    Request, WriteRequest, decode_request, encode_ack, encode_changes_header, encode_error,
-    encode_hello, encode_pong, encode_remote_entries,
+    ErrorCode, Request, WriteRequest, decode_request, encode_ack, encode_changes_header,
+    encode_error, encode_hello, encode_pong, encode_remote_entries,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};

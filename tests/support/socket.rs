@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use eventlog_server::model::{Batch, Entry, Limits, PublicKey, Sequence};
-use eventlog_server::protocol::ErrorCode;
 use eventlog_server::protocol::chunk::{ChunkJoiner, split};
+use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::msgpack::{
     Response, decode_response, encode_chunk, encode_ping, encode_request_changes,
     encode_stop_changes, encode_write,

@@ -11,8 +11,8 @@ use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId};
 use crate::processing::compaction::Page;
-use crate::protocol::ErrorCode;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
+use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,

@@ -4,7 +4,7 @@ use crate::actors::guard::Panicked;
 use crate::actors::reply::WriteFailure;
 use crate::actors::stores::ResolveError;
 use crate::core::validate::InvalidBatch;
-use crate::protocol::ErrorCode;
+use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::rpc;
 use crate::services::identities::IdentityError;
 use crate::services::{AuthError, RegistryError};

@@ -12,8 +12,8 @@ use crate::client::entries::Entries;
 use crate::client::error::RemoteError;
 use crate::model::PublicKey;
 use crate::model::limits::CHUNK_BYTES;
-use crate::protocol::ErrorCode;
 use crate::protocol::chunk::split;
+use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
     Response, decode_response, encode_chunk, encode_ping, encode_request_changes,
     encode_stop_changes, encode_write,

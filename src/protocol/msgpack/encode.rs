@@ -5,10 +5,10 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::code::ErrorCode;
 use super::entry::{ENTRY_OVERHEAD_BYTES, put_entry};
 use super::write::{put_array_len, put_bytes, put_natural, put_text};
 use crate::model::{Batch, PublicKey, RemoteId, Sequence};
-use crate::protocol::ErrorCode;
 
 /// Enough for the keys, the tag and the numbers of any message.
 const HEADER_BYTES: usize = 96;

@@ -8,6 +8,7 @@
 //! functions, which append to a buffer.
 
 mod changes;
+mod code;
 mod encode;
 mod entry;
 mod error;
@@ -24,6 +25,7 @@ pub use changes::{
     EncodedEntries, encode_entries, encode_remote_entries, encode_remote_entry,
     remote_entries_bytes_max,
 };
+pub use code::ErrorCode;
 pub use encode::{
     encode_ack, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_ping,
     encode_pong, encode_request_changes, encode_stop_changes, encode_write,

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
+use super::code::ErrorCode;
 use super::entry::read_entry;
 use super::error::{Malformed, ResponseError};
 use super::field::Field;
 use super::read::{Reader, Value};
 use crate::model::{EntryRef, PublicKey, RemoteId, Sequence};
-use crate::protocol::ErrorCode;
 
 /// A message of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,12 +106,12 @@ impl std::fmt::Display for ErrorCode {
 }
 
 /// The msgpack protocol knows some of the codes.
-impl From<protocol::ErrorCode> for ErrorCode {
-    fn from(code: protocol::ErrorCode) -> Self {
+impl From<protocol::msgpack::ErrorCode> for ErrorCode {
+    fn from(code: protocol::msgpack::ErrorCode) -> Self {
         match code {
-            protocol::ErrorCode::Unauthorized => Self::Unauthorized,
-            protocol::ErrorCode::InvalidRequest => Self::InvalidRequest,
-            protocol::ErrorCode::InternalServerError => Self::InternalServerError,
+            protocol::msgpack::ErrorCode::Unauthorized => Self::Unauthorized,
+            protocol::msgpack::ErrorCode::InvalidRequest => Self::InvalidRequest,
+            protocol::msgpack::ErrorCode::InternalServerError => Self::InternalServerError,
         }
     }
 }

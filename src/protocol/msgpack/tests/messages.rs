@@ -7,7 +7,6 @@ use super::super::*;
 use crate::model::{
     Batch, EntryId, EntryRef, Limits, Origin, PublicKey, RemoteId, SegmentBuilder, Sequence,
 };
-use crate::protocol::ErrorCode;
 
 fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::new();

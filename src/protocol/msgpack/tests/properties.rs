@@ -10,7 +10,6 @@ use super::forms::{Form, request_in_form};
 use crate::model::{
     Batch, Entry, EntryId, Limits, Origin, PublicKey, RemoteId, SegmentBuilder, Sequence,
 };
-use crate::protocol::ErrorCode;
 
 fn natural() -> impl Strategy<Value = u64> {
     // Around every border between two forms of a number, and anywhere.

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::super::*;
 use crate::model::{Batch, Entry, Limits, PublicKey, RemoteId, Sequence};
-use crate::protocol::ErrorCode;
 
 fn vectors(direction: &str) -> Vec<Value> {
     let text = include_str!("../../../../tests/vectors/msgpack.json");

@@ -1,0 +1,38 @@
+//! What a refusal is called on the wire.
+
+/// The kinds of refusal that a client is told, as they are spelled on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Who asks is unknown or not allowed to.
+    Unauthorized,
+    /// The request itself is wrong; sending it again will not help.
+    InvalidRequest,
+    /// The server could not do it; whether it happened may be unknown. Sending the same entries again is safe.
+    InternalServerError,
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 3] =
+        [Self::Unauthorized, Self::InvalidRequest, Self::InternalServerError];
+
+    /// The spelling on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "Unauthorized",
+            Self::InvalidRequest => "InvalidRequest",
+            Self::InternalServerError => "InternalServerError",
+        }
+    }
+
+    /// The code that is spelled so, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
