@@ -36,8 +36,10 @@ pub(crate) struct Taken {
     pub(crate) passed_own: bool,
 }
 
+/// A subscription, and with it `D`: what its owner needs to deliver it.
 #[derive(Debug)]
-struct Subscription {
+pub(crate) struct Subscription<D> {
+    pub(crate) delivery: D,
     id: SubscriptionId,
     key: PublicKey,
     store: StoreId,
@@ -47,7 +49,39 @@ struct Subscription {
     own: VecDeque<Run>,
 }
 
-impl Subscription {
+impl<D> Subscription<D> {
+    pub(crate) fn id(&self) -> SubscriptionId {
+        self.id
+    }
+
+    /// The next sequence it needs.
+    pub(crate) fn cursor(&self) -> Sequence {
+        self.cursor
+    }
+
+    /// Entries `run` of the feed are at hand: what to send of them now, which is up to an entry of its own. The cursor
+    /// moves behind that. Nothing if the run is not what comes next.
+    pub(crate) fn take(&mut self, run: Run) -> Taken {
+        if self.cursor < run.first || run.last < self.cursor {
+            return Taken::default();
+        }
+        let last = match self.own.front() {
+            Some(own) if own.first <= run.last => own.first.prev(),
+            _ => run.last,
+        };
+        let first = self.cursor;
+        self.cursor = last.next();
+        self.pass_own();
+        let send = (first <= last).then_some(Run { first, last });
+        Taken { send, passed_own: self.cursor != last.next() }
+    }
+
+    /// Everything before `next` was sent, or is not to be: the backlog, compacted, has got so far.
+    pub(crate) fn pass_backlog(&mut self, next: Sequence) {
+        self.cursor = self.cursor.max(next);
+        self.pass_own();
+    }
+
     /// Moves the cursor over entries of its own that come next.
     fn pass_own(&mut self) {
         while let Some(run) = self.own.front() {
@@ -65,19 +99,6 @@ impl Subscription {
         self.own.insert(at, run);
         self.pass_own();
     }
-
-    /// What of `run` to send now: up to an entry of its own. The cursor moves behind that.
-    fn take(&mut self, run: Run) -> Taken {
-        let last = match self.own.front() {
-            Some(own) if own.first <= run.last => own.first.prev(),
-            _ => run.last,
-        };
-        let first = self.cursor;
-        self.cursor = last.next();
-        self.pass_own();
-        let send = (first <= last).then_some(Run { first, last });
-        Taken { send, passed_own: self.cursor != last.next() }
-    }
 }
 
 #[derive(Debug)]
@@ -87,10 +108,11 @@ struct StoreAcks<T> {
 }
 
 /// The subscriptions and the unsent acks of one connection. `S` is a store, which need not be looked into as long as there
-/// is no subscription; `T` is what an ack is made of.
+/// is no subscription; `T` is what an ack is made of; `D` is what lies with a subscription, and is not looked into here.
 #[derive(Debug)]
-pub(crate) struct ConnectionCore<S, T> {
-    subscriptions: Vec<Subscription>,
+pub(crate) struct ConnectionCore<S, T, D> {
+    /// At most one for each key.
+    subscriptions: Vec<Subscription<D>>,
     acks: Vec<StoreAcks<T>>,
     /// Acks of stores that the connection is not subscribed to, as they came: nothing has to precede them.
     free: VecDeque<(S, Sequence, T)>,
@@ -98,22 +120,23 @@ pub(crate) struct ConnectionCore<S, T> {
     turn: usize,
 }
 
-impl<S, T> Default for ConnectionCore<S, T> {
+impl<S, T, D> Default for ConnectionCore<S, T, D> {
     fn default() -> Self {
         let (subscriptions, acks) = (Vec::new(), Vec::new());
         Self { subscriptions, acks, free: VecDeque::new(), subscribed: 0, turn: 0 }
     }
 }
 
-impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
-    /// Subscribes `key` to `store` from `start` on; an earlier subscription of the key ends.
+impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
+    /// Subscribes `key` to `store` from `start` on. An earlier subscription of the key ends, and is given back.
     pub(crate) fn subscribe(
         &mut self,
         key: PublicKey,
         store: StoreId,
         start: Sequence,
-    ) -> SubscriptionId {
-        self.unsubscribe_key(&key);
+        delivery: D,
+    ) -> (SubscriptionId, Option<Subscription<D>>) {
+        let replaced = self.unsubscribe_key(&key);
         self.bind_free_acks(&store);
         let id = SubscriptionId(self.subscribed);
         self.subscribed += 1;
@@ -122,19 +145,21 @@ impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
         if self.subscriptions.is_empty() {
             self.subscriptions.reserve_exact(1);
         }
-        self.subscriptions.push(Subscription { id, key, store, cursor, own: VecDeque::new() });
-        id
+        let own = VecDeque::new();
+        self.subscriptions.push(Subscription { delivery, id, key, store, cursor, own });
+        (id, replaced)
     }
 
     /// Ends the subscription of `key`, if there is one.
-    pub(crate) fn unsubscribe_key(&mut self, key: &PublicKey) -> Option<SubscriptionId> {
+    pub(crate) fn unsubscribe_key(&mut self, key: &PublicKey) -> Option<Subscription<D>> {
         let at = self.subscriptions.iter().position(|sub| sub.key == *key)?;
-        Some(self.subscriptions.remove(at).id)
+        Some(self.subscriptions.remove(at))
     }
 
     /// Ends a subscription, if it is still there.
-    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
-        self.subscriptions.retain(|sub| sub.id != id);
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) -> Option<Subscription<D>> {
+        let at = self.subscriptions.iter().position(|sub| sub.id == id)?;
+        Some(self.subscriptions.remove(at))
     }
 
     /// The subscription that `key` has at this moment: to be noted with a write, and given back with its answer.
@@ -142,9 +167,14 @@ impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
         self.subscriptions.iter().find(|sub| sub.key == *key).map(|sub| sub.id)
     }
 
-    /// How many subscriptions there are.
-    pub(crate) fn subscriptions(&self) -> usize {
-        self.subscriptions.len()
+    /// All subscriptions.
+    pub(crate) fn subscriptions(&self) -> &[Subscription<D>] {
+        &self.subscriptions
+    }
+
+    /// All subscriptions.
+    pub(crate) fn subscriptions_mut(&mut self) -> &mut [Subscription<D>] {
+        &mut self.subscriptions
     }
 
     /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] said when it came in.
@@ -156,7 +186,8 @@ impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
         ack: T,
     ) {
         if acked.fresh.count > 0
-            && let Some(sub) = self.get_mut(subscription)
+            && let Some(id) = subscription
+            && let Some(sub) = self.subscriptions.iter_mut().find(|sub| sub.id == id)
         {
             let first = acked.fresh.first;
             sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
@@ -216,54 +247,25 @@ impl<S: Borrow<StoreId>, T> ConnectionCore<S, T> {
     /// which `ready` holds.
     pub(crate) fn next_pull(
         &mut self,
-        head: impl Fn(SubscriptionId) -> Sequence,
-        ready: impl Fn(SubscriptionId) -> bool,
-    ) -> Option<(SubscriptionId, Sequence)> {
+        head: impl Fn(&D) -> Sequence,
+        ready: impl Fn(&D) -> bool,
+    ) -> Option<&mut Subscription<D>> {
         let count = self.subscriptions.len();
         let turns = (0..count).map(|n| (self.turn + n) % count);
         let behind = |at: &usize| {
             let sub = &self.subscriptions[*at];
-            sub.cursor <= head(sub.id) && ready(sub.id) && !self.has_ack_before(sub)
+            sub.cursor <= head(&sub.delivery) && ready(&sub.delivery) && !self.has_ack_before(sub)
         };
         let at = turns.into_iter().find(behind)?;
         self.turn = at + 1;
-        let sub = &self.subscriptions[at];
-        Some((sub.id, sub.cursor))
+        Some(&mut self.subscriptions[at])
     }
 
     /// Whether an ack waits, for another subscription, that belongs before what `sub` needs next.
-    fn has_ack_before(&self, sub: &Subscription) -> bool {
+    fn has_ack_before(&self, sub: &Subscription<D>) -> bool {
         let acks = self.acks.iter().find(|acks| acks.store == sub.store);
         let next = acks.and_then(|acks| acks.waiting.front());
         next.is_some_and(|(greatest, _)| *greatest < sub.cursor)
-    }
-
-    /// Entries `run` of the feed are at hand for `id`: what to send, and the cursor moves behind that. Nothing if the
-    /// subscription is gone, or the run is not what comes next.
-    pub(crate) fn take(&mut self, id: SubscriptionId, run: Run) -> Taken {
-        match self.get_mut(Some(id)) {
-            Some(sub) if run.first <= sub.cursor && sub.cursor <= run.last => sub.take(run),
-            _ => Taken::default(),
-        }
-    }
-
-    /// Everything before `next` was sent, or is not to be: the backlog of a subscription, compacted, has got so far.
-    pub(crate) fn pass_backlog(&mut self, id: SubscriptionId, next: Sequence) {
-        if let Some(sub) = self.get_mut(Some(id)) {
-            sub.cursor = sub.cursor.max(next);
-            sub.pass_own();
-        }
-    }
-
-    /// The cursor of `id`, if it is still there.
-    #[cfg(test)]
-    pub(crate) fn cursor(&self, id: SubscriptionId) -> Option<Sequence> {
-        self.subscriptions.iter().find(|sub| sub.id == id).map(|sub| sub.cursor)
-    }
-
-    fn get_mut(&mut self, id: Option<SubscriptionId>) -> Option<&mut Subscription> {
-        let id = id?;
-        self.subscriptions.iter_mut().find(|sub| sub.id == id)
     }
 }
 
@@ -293,30 +295,37 @@ mod tests {
         Acked { slots, fresh: FreshRun { first: seq(first), count } }
     }
 
-    fn pull(
-        core: &mut ConnectionCore<StoreId, u32>,
-        head: u64,
-    ) -> Option<(SubscriptionId, Sequence)> {
-        core.next_pull(|_| seq(head), |_| true)
+    type Core = ConnectionCore<StoreId, u32, ()>;
+
+    fn subscribe(core: &mut Core, name: &str, start: Sequence) -> SubscriptionId {
+        core.subscribe(key(name), store(), start, ()).0
+    }
+
+    fn pull(core: &mut Core, head: u64) -> Option<(SubscriptionId, Sequence)> {
+        core.next_pull(|()| seq(head), |()| true).map(|sub| (sub.id(), sub.cursor()))
+    }
+
+    fn take(core: &mut Core, id: SubscriptionId, run: Run) -> Taken {
+        core.subscriptions_mut().iter_mut().find(|sub| sub.id == id).expect("it is there").take(run)
     }
 
     #[test]
     fn an_ack_waits_for_the_feed_below_it() {
-        let mut core = ConnectionCore::default();
-        let id = core.subscribe(key("a"), store(), Sequence::ZERO);
+        let mut core = Core::default();
+        let id = subscribe(&mut core, "a", Sequence::ZERO);
         let noted = core.subscription_of(&key("a"));
         core.answered(store(), noted, &fresh(3, 2), 7);
         assert_eq!(core.next_ack(), None, "1 and 2 are unsent");
         assert_eq!(pull(&mut core, 4), Some((id, seq(1))));
-        assert_eq!(core.take(id, run(1, 4)).send, Some(run(1, 2)), "3 and 4 are its own");
+        assert_eq!(take(&mut core, id, run(1, 4)).send, Some(run(1, 2)), "3 and 4 are its own");
         assert_eq!(core.next_ack(), Some(7));
         assert_eq!(pull(&mut core, 4), None);
     }
 
     #[test]
     fn own_entries_that_come_next_are_passed_without_a_pull() {
-        let mut core = ConnectionCore::default();
-        core.subscribe(key("a"), store(), seq(1));
+        let mut core = Core::default();
+        subscribe(&mut core, "a", seq(1));
         let noted = core.subscription_of(&key("a"));
         core.answered(store(), noted, &fresh(1, 5), 7);
         assert_eq!(pull(&mut core, 5), None);
@@ -325,73 +334,81 @@ mod tests {
 
     #[test]
     fn another_key_of_the_connection_gets_the_entries_and_holds_the_ack_back() {
-        let mut core = ConnectionCore::default();
-        let a = core.subscribe(key("a"), store(), seq(1));
-        let b = core.subscribe(key("b"), store(), seq(1));
+        let mut core = Core::default();
+        let a = subscribe(&mut core, "a", seq(1));
+        let b = subscribe(&mut core, "b", seq(1));
         core.answered(store(), Some(a), &fresh(1, 1), 7);
         assert_eq!(core.next_ack(), None, "b has not had it");
         assert_eq!(pull(&mut core, 1), Some((b, seq(1))));
-        assert_eq!(core.take(b, run(1, 1)).send, Some(run(1, 1)));
+        assert_eq!(take(&mut core, b, run(1, 1)).send, Some(run(1, 1)));
         assert_eq!(core.next_ack(), Some(7));
     }
 
     #[test]
     fn what_was_written_before_subscribing_or_for_a_replaced_subscription_is_delivered() {
-        let mut core = ConnectionCore::default();
+        let mut core = Core::default();
         let before = core.subscription_of(&key("a"));
-        let first = core.subscribe(key("a"), store(), seq(1));
+        let first = subscribe(&mut core, "a", seq(1));
         core.answered(store(), before, &fresh(1, 1), 7);
-        assert_eq!(core.take(first, run(1, 1)).send, Some(run(1, 1)));
-        let second = core.subscribe(key("a"), store(), seq(2));
+        assert_eq!(take(&mut core, first, run(1, 1)).send, Some(run(1, 1)));
+        let (second, replaced) = core.subscribe(key("a"), store(), seq(2), ());
+        assert_eq!(replaced.map(|sub| sub.id()), Some(first), "the replaced one is gone");
         core.answered(store(), Some(first), &fresh(2, 1), 8);
-        assert_eq!(core.take(first, run(2, 2)), Taken::default(), "the replaced one is gone");
-        assert_eq!(core.take(second, run(2, 2)).send, Some(run(2, 2)));
+        assert_eq!(take(&mut core, second, run(2, 2)).send, Some(run(2, 2)));
         assert_eq!((core.next_ack(), core.next_ack()), (Some(7), Some(8)));
     }
 
     #[test]
     fn an_unsent_ack_waits_for_a_subscription_that_begins_meanwhile() {
-        let mut core = ConnectionCore::default();
+        let mut core = Core::default();
         core.answered(store(), None, &fresh(2, 1), 7);
         let other = StoreId::new("other").expect("a store");
         core.answered(other, None, &fresh(1, 1), 8);
-        let id = core.subscribe(key("a"), store(), seq(1));
+        let id = subscribe(&mut core, "a", seq(1));
         assert_eq!((core.next_ack(), core.next_ack()), (Some(8), None), "1 is unsent");
-        assert_eq!(core.take(id, run(1, 2)).send, Some(run(1, 2)));
+        assert_eq!(take(&mut core, id, run(1, 2)).send, Some(run(1, 2)));
         assert_eq!(core.next_ack(), Some(7));
         assert!(core.acks_are_sent());
     }
 
     #[test]
     fn the_ack_of_own_entries_goes_before_what_follows_them() {
-        let mut core = ConnectionCore::default();
-        let id = core.subscribe(key("a"), store(), seq(2));
+        let mut core = Core::default();
+        let id = subscribe(&mut core, "a", seq(2));
         for (first, count) in [(3, 1), (6, 2), (20, 1)] {
             core.answered(store(), Some(id), &fresh(first, count), first as u32);
         }
-        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(2, 2)), passed_own: true });
+        assert_eq!(
+            take(&mut core, id, run(1, 9)),
+            Taken { send: Some(run(2, 2)), passed_own: true }
+        );
         assert_eq!(pull(&mut core, 9), None, "the ack of 3 goes first");
         assert_eq!(core.next_ack(), Some(3));
-        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(4, 5)), passed_own: true });
+        assert_eq!(
+            take(&mut core, id, run(1, 9)),
+            Taken { send: Some(run(4, 5)), passed_own: true }
+        );
         assert_eq!(core.next_ack(), Some(6));
-        assert_eq!(core.take(id, run(1, 9)), Taken { send: Some(run(8, 9)), passed_own: false });
+        assert_eq!(
+            take(&mut core, id, run(1, 9)),
+            Taken { send: Some(run(8, 9)), passed_own: false }
+        );
         assert_eq!(core.next_ack(), None);
-        assert_eq!(core.cursor(id), Some(seq(10)));
+        assert_eq!(core.subscriptions()[0].cursor(), seq(10));
     }
 
     #[test]
     fn subscriptions_take_turns() {
-        let mut core = ConnectionCore::<StoreId, u32>::default();
-        let ids: Vec<_> =
-            ["a", "b", "c"].iter().map(|k| core.subscribe(key(k), store(), seq(1))).collect();
+        let mut core = Core::default();
+        let ids: Vec<_> = ["a", "b", "c"].iter().map(|k| subscribe(&mut core, k, seq(1))).collect();
         let turns: Vec<_> = (0..4).filter_map(|_| pull(&mut core, 1)).map(|(id, _)| id).collect();
         assert_eq!(turns, [ids[0], ids[1], ids[2], ids[0]]);
     }
 
     #[test]
     fn a_write_without_entries_is_acknowledged_at_once() {
-        let mut core = ConnectionCore::default();
-        let id = core.subscribe(key("a"), store(), seq(1));
+        let mut core = Core::default();
+        let id = subscribe(&mut core, "a", seq(1));
         core.answered(store(), Some(id), &fresh(9, 0), 7);
         assert_eq!(core.next_ack(), Some(7));
     }

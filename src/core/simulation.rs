@@ -50,7 +50,7 @@ struct Seen {
 #[derive(Default)]
 struct Connection {
     incarnation: u64,
-    core: ConnectionCore<StoreId, (u64, Slots)>,
+    core: ConnectionCore<StoreId, (u64, Slots), ()>,
     inbox: Vec<(u64, Answer)>,
     heads: Option<u64>,
     writes: HashMap<u64, Sent>,
@@ -264,7 +264,7 @@ impl World {
 
     fn subscribe(&mut self, at: usize, key_at: usize, start: u64) {
         let connection = &mut self.connections[at];
-        let id = connection.core.subscribe(key(key_at), store(), sequence(start));
+        let (id, _) = connection.core.subscribe(key(key_at), store(), sequence(start), ());
         let start = start.max(1);
         let seen = Seen { start, sequences: BTreeSet::new(), last: start - 1 };
         connection.subscriptions.insert(key_at, (id, seen));
@@ -275,7 +275,7 @@ impl World {
         let connection = &mut self.connections[at];
         let stopped = connection.core.unsubscribe_key(&key(key_at));
         let known = connection.subscriptions.remove(&key_at).map(|(id, _)| id);
-        assert_eq!(stopped, known);
+        assert_eq!(stopped.map(|sub| sub.id()), known);
     }
 
     /// A new connection of the same client: it subscribes again from the highest sequence it saw, or the next.
@@ -302,11 +302,11 @@ impl World {
             while let Some((write, slots)) = self.connections[at].core.next_ack() {
                 self.client_gets_ack(at, write, &slots);
             }
-            let pull = self.connections[at].core.next_pull(|_| sequence(head), |_| true);
-            let Some((id, cursor)) = pull else { return };
-            let last = head.min(cursor.get() + self.below(6) as u64);
-            let run = Run { first: cursor, last: sequence(last) };
-            if let Some(run) = self.connections[at].core.take(id, run).send {
+            let pull = self.connections[at].core.next_pull(|()| sequence(head), |()| true);
+            let Some(sub) = pull else { return };
+            let (id, cursor) = (sub.id(), sub.cursor());
+            let last = head.min(cursor.get() + self.rng.random_range(0..6_usize) as u64);
+            if let Some(run) = sub.take(Run { first: cursor, last: sequence(last) }).send {
                 self.client_gets_entries(at, id, run);
             }
         }

@@ -6,7 +6,8 @@ use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
-use super::wire::{Broken, Names, Out, Part, Request, Subscribe, Wire, Write};
+use super::subscriptions::Subscribed;
+use super::wire::{Broken, Identify, Names, Out, Part, Request, Subscribe, Wire, Write};
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId};
@@ -18,7 +19,6 @@ use crate::protocol::msgpack::{
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
     encode_remote_entry, remote_entries_bytes_max,
 };
-use crate::services::identities::SigningKey;
 
 const WRITE: &str = "WriteEntries";
 const SUBSCRIBE: &str = "RequestChanges";
@@ -173,6 +173,7 @@ impl Wire for MsgpackWire {
         &mut self,
         limits: &Limits,
         now_millis: u64,
+        _: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
         while let Some(message) = self.received.take() {
@@ -187,15 +188,8 @@ impl Wire for MsgpackWire {
         self.chunks.expire(now_millis).map_err(broken_chunks)
     }
 
-    fn identified(
-        &mut self,
-        identify: Infallible,
-        _: PublicKey,
-        _: SigningKey,
-        _: Result<(), Refusal>,
-        _: &mut Out,
-    ) {
-        match identify {}
+    fn identified(&mut self, identify: Identify<Self>, _: Result<(), Refusal>, _: &mut Out) {
+        match identify.tag {}
     }
 
     fn acked(&mut self, write: WriteTag, slots: &Slots, out: &mut Out) {

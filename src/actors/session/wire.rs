@@ -9,6 +9,7 @@ use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
+use super::subscriptions::Subscribed;
 use crate::actors::feed::FeedSegment;
 use crate::core::connection::Run;
 use crate::core::store::Slots;
@@ -23,8 +24,8 @@ pub(crate) enum Request<W: Wire> {
     Write(Write<W>),
     /// Subscribe the key; ends the subscription that it had.
     Subscribe(Subscribe<W>),
-    /// Take the key for proved on this connection by `signing_key`, if that is allowed.
-    Identify { tag: W::Identify, key: PublicKey, signing_key: SigningKey },
+    /// Take a key for proved on this connection, if that is allowed.
+    Identify(Identify<W>),
     /// End the subscription of the key, if it has one.
     Unsubscribe { key: PublicKey },
 }
@@ -41,6 +42,13 @@ pub(crate) struct Subscribe<W: Wire> {
     pub(crate) tag: W::Subscription,
     pub(crate) names: Names,
     pub(crate) start: Sequence,
+}
+
+/// A client has proved to hold `signing_key`, and wants to be `key`.
+pub(crate) struct Identify<W: Wire> {
+    pub(crate) tag: W::Identify,
+    pub(crate) key: PublicKey,
+    pub(crate) signing_key: SigningKey,
 }
 
 /// Whom and what a request names.
@@ -100,11 +108,13 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// Takes in one message of the WebSocket.
     fn accept(&mut self, message: Bytes);
 
-    /// The next request in what was taken in. What needs nothing but the wire itself is answered right here.
+    /// The next request in what was taken in. What needs nothing but the wire itself, and its part of the connection's
+    /// subscriptions, is answered right here.
     fn next_request(
         &mut self,
         limits: &Limits,
         now_millis: u64,
+        subscriptions: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken>;
 
@@ -112,14 +122,7 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     fn expire(&mut self, now_millis: u64) -> Result<(), Broken>;
 
     /// The key was bound and allowed, or not.
-    fn identified(
-        &mut self,
-        identify: Self::Identify,
-        key: PublicKey,
-        signing_key: SigningKey,
-        outcome: Result<(), Refusal>,
-        out: &mut Out,
-    );
+    fn identified(&mut self, identify: Identify<Self>, outcome: Result<(), Refusal>, out: &mut Out);
 
     /// A batch is durable.
     fn acked(&mut self, write: Self::Write, slots: &Slots, out: &mut Out);

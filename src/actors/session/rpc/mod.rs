@@ -8,16 +8,13 @@
 mod refuse;
 mod requests;
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::rc::Rc;
-
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
 use self::refuse::{broken_frame, fail};
 use super::refusal::Refusal;
-use super::wire::{Broken, Out, Part, Request, Wire};
+use super::subscriptions::Subscribed;
+use super::wire::{Broken, Identify, Out, Part, Request, Wire};
 use crate::core::store::Slots;
 use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
@@ -50,8 +47,6 @@ pub(crate) struct RpcWire {
     handshake: Handshake,
     /// The keys that were proved, and by which signing keys.
     identities: Vec<(PublicKey, SigningKey)>,
-    /// The live subscriptions, by request.
-    feeds: HashMap<RequestId, (PublicKey, Rc<Cell<u32>>)>,
 }
 
 /// Finds a write's answer its request.
@@ -67,7 +62,8 @@ pub(crate) struct FeedTag {
     key: PublicKey,
     /// Numbers the messages that were cut into parts.
     parts: u32,
-    unacknowledged: Rc<Cell<u32>>,
+    /// Messages on their way.
+    unacknowledged: u32,
 }
 
 impl RpcWire {
@@ -84,7 +80,6 @@ impl RpcWire {
             refused_set: None,
             handshake: Handshake::default(),
             identities: Vec::new(),
-            feeds: HashMap::new(),
         }
     }
 }
@@ -94,7 +89,7 @@ impl FeedTag {
         let messages = encode_changes(&self.request, runs, self.parts);
         self.parts = self.parts.wrapping_add(1);
         let sent = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-        self.unacknowledged.set(self.unacknowledged.get().saturating_add(sent));
+        self.unacknowledged = self.unacknowledged.saturating_add(sent);
         messages.into_iter().for_each(|message| out.push(message));
     }
 }
@@ -114,13 +109,15 @@ impl Wire for RpcWire {
         &mut self,
         limits: &Limits,
         now_millis: u64,
+        subscriptions: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
         while let Some(body) =
             self.frames.next_body(&mut self.received).map_err(|error| broken_frame(&error))?
         {
-            if let Some(request) = self.take_frame(&body, limits, now_millis, out)? {
-                return Ok(Some(request));
+            let request = self.take_frame(&body, limits, now_millis, subscriptions, out)?;
+            if request.is_some() {
+                return Ok(request);
             }
         }
         Ok(None)
@@ -135,12 +132,11 @@ impl Wire for RpcWire {
 
     fn identified(
         &mut self,
-        request: RequestId,
-        key: PublicKey,
-        signing_key: SigningKey,
+        identify: Identify<Self>,
         outcome: Result<(), Refusal>,
         out: &mut Out,
     ) {
+        let Identify { tag: request, key, signing_key } = identify;
         let outcome = outcome.and_then(|()| {
             let known = self.identities.iter().any(|(known, _)| *known == key);
             if !known && self.identities.len() >= IDENTITIES_MAX {
@@ -170,11 +166,8 @@ impl Wire for RpcWire {
     }
 
     fn subscription_refused(&mut self, feed: FeedTag, refusal: &Refusal, out: &mut Out) {
-        // A client that interrupted the request does not wait for an answer.
-        if self.feeds.remove(&feed.request).is_some() {
-            let (code, message) = (refusal.rpc_code(), refusal.to_string());
-            fail(&feed.request, CHANGES, (Some(feed.key.as_str()), None), code, &message, out);
-        }
+        let (code, message) = (refusal.rpc_code(), refusal.to_string());
+        fail(&feed.request, CHANGES, (Some(feed.key.as_str()), None), code, &message, out);
     }
 
     fn subscription_replaced(&mut self, feed: FeedTag, out: &mut Out) {
@@ -182,7 +175,7 @@ impl Wire for RpcWire {
     }
 
     fn may_send(&self, feed: &FeedTag) -> bool {
-        feed.unacknowledged.get() < UNACKNOWLEDGED_MAX
+        feed.unacknowledged < UNACKNOWLEDGED_MAX
     }
 
     fn entries(&mut self, feed: &mut FeedTag, parts: &[Part], out: &mut Out) {

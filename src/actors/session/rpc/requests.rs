@@ -1,20 +1,18 @@
 //! What a frame asks for, and what becomes of it before it is a request that the session checks.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
 use super::refuse::{beginning, broken, die, fail, refuse_for_good};
 use super::{AUTHENTICATE, CHANGES, FeedTag, RpcWire, WRITE, WriteTag};
-use crate::actors::session::wire::{Broken, Names, Out, Request, Subscribe, Write};
+use crate::actors::session::subscriptions::Subscribed;
+use crate::actors::session::wire::{Broken, Identify, Names, Out, Request, Subscribe, Write};
 use crate::model::limits::STORE_ID_BYTES_MAX;
 use crate::model::{Limits, Sequence};
 use crate::protocol::rpc::auth::{AuthenticateError, random_challenge};
 use crate::protocol::rpc::{
     self, Answer, Authenticate, BatchError, Call, CallError, Changes, Envelope, ErrorCode,
-    HelloResponse, RequestId, WriteEntries, encode_acks,
+    HelloResponse, RequestId, RequestIdRef, WriteEntries, encode_acks,
 };
 
 /// The name by which a client means its own store without knowing what it is called.
@@ -26,25 +24,28 @@ const QUOTED_CHARS_MAX: usize = 100;
 impl RpcWire {
     pub(super) fn take_frame(
         &mut self,
-        body: &[u8],
+        body: &Bytes,
         limits: &Limits,
         now_millis: u64,
+        subscriptions: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
         match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
-            Envelope::Request(request) if self.feeds.contains_key(request.id.as_bytes()) => {
+            Envelope::Request(request) if feed(subscriptions, request.id).is_some() => {
                 // Its answers would be taken for those of the feed.
                 let message = "a request has the id of a subscription that is open".to_owned();
                 Err(Broken { code: CloseCode::Protocol, message })
             }
-            Envelope::Request(request) => Ok(self.take_request(&request, limits, now_millis, out)),
+            Envelope::Request(request) => {
+                Ok(self.take_request(body, &request, limits, now_millis, out))
+            }
             Envelope::Interrupt(id) => {
-                let (key, _) = self.feeds.remove(id.as_bytes()).unzip();
-                Ok(key.map(|key| Request::Unsubscribe { key }))
+                let feed = feed(subscriptions, id);
+                Ok(feed.map(|feed| Request::Unsubscribe { key: feed.key.clone() }))
             }
             Envelope::Ack(id) => {
-                if let Some((_, unacknowledged)) = self.feeds.get(id.as_bytes()) {
-                    unacknowledged.set(unacknowledged.get().saturating_sub(1));
+                if let Some(feed) = feed(subscriptions, id) {
+                    feed.unacknowledged = feed.unacknowledged.saturating_sub(1);
                 }
                 Ok(None)
             }
@@ -63,6 +64,7 @@ impl RpcWire {
 
     fn take_request(
         &mut self,
+        body: &Bytes,
         request: &rpc::Request<'_>,
         limits: &Limits,
         now_millis: u64,
@@ -79,7 +81,10 @@ impl RpcWire {
             }
             Ok(Call::Authenticate(claim)) => self.authenticate(id, &claim, now_millis, out),
             Ok(Call::WriteSingle { data }) => self.write(id, data, limits, out),
-            Ok(Call::WriteChunked(part)) => self.write_part(id, &part, limits, now_millis, out),
+            Ok(Call::WriteChunked(part)) => {
+                let data = body.slice_ref(part.data);
+                self.write_part(id, &part, data, limits, now_millis, out)
+            }
             Ok(Call::Changes(changes)) => self.subscribe(id, &changes, out),
             Err(CallError::UnknownTag) => {
                 let tag = beginning(request.tag, QUOTED_CHARS_MAX);
@@ -104,7 +109,7 @@ impl RpcWire {
         let refused = match proved {
             Ok(verified) => {
                 let (key, signing_key) = verified.into_parts();
-                return Some(Request::Identify { tag: request, key, signing_key });
+                return Some(Request::Identify(Identify { tag: request, key, signing_key }));
             }
             Err(
                 refused @ (AuthenticateError::NoChallenge
@@ -173,6 +178,7 @@ impl RpcWire {
         &mut self,
         request: RequestId,
         part: &rpc::Part<'_>,
+        data: Bytes,
         limits: &Limits,
         now_millis: u64,
         out: &mut Out,
@@ -193,7 +199,6 @@ impl RpcWire {
             fail(&request, WRITE, (None, None), ErrorCode::InvalidRequest, message, out);
             return None;
         }
-        let data = Bytes::copy_from_slice(part.data);
         match self.chunks.push(now_millis, set, part.index, part.total, data) {
             Ok(Some(joined)) => return self.write(request, &joined, limits, out),
             Ok(None) => out.push(encode_acks(&request, [])),
@@ -215,11 +220,18 @@ impl RpcWire {
         let names = (changes.public_key, changes.store_id);
         let names = self.proved(&request, CHANGES, names, out)?;
         let key = names.key.clone();
-        let unacknowledged = Rc::new(Cell::new(0));
-        self.feeds.insert(request.clone(), (key.clone(), unacknowledged.clone()));
-        let tag = FeedTag { request, key, parts: 0, unacknowledged };
+        let tag = FeedTag { request, key, parts: 0, unacknowledged: 0 };
         Some(Request::Subscribe(Subscribe { tag, names, start: changes.start_sequence }))
     }
+}
+
+/// The wire's part of the subscription that this request has. A connection has few.
+fn feed<'a>(
+    subscriptions: &'a mut [Subscribed<RpcWire>],
+    request: RequestIdRef<'_>,
+) -> Option<&'a mut FeedTag> {
+    let mut feeds = subscriptions.iter_mut().map(|sub| &mut sub.delivery.tag);
+    feeds.find(|feed| feed.request.as_ref() == request)
 }
 
 /// The store that a client insists on; `None` if it means its own. What is cut off stays longer than any store's name.

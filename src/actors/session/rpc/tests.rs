@@ -12,7 +12,8 @@ fn taken(
 ) -> (Option<Request<RpcWire>>, Bytes) {
     let mut out = Out::default();
     wire.accept(call.encode(&RequestId::from_number(1)));
-    let request = wire.next_request(&Limits::default(), now_millis, &mut out).expect("not broken");
+    let request =
+        wire.next_request(&Limits::default(), now_millis, &mut [], &mut out).expect("not broken");
     (request, out.take().concat().into())
 }
 

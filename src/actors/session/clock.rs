@@ -1,0 +1,37 @@
+//! A session's time: milliseconds since it began, and one timer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+pub(super) struct Clock {
+    started: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { started: Instant::now(), timer: None }
+    }
+
+    pub(super) fn now_millis(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Whether the time is over that began when this was first asked with `after`, which is `None` while nothing is
+    /// waited for. Wakes the task then.
+    pub(super) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
+        let Some(after) = after else {
+            self.timer = None;
+            return false;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
+        let due = timer.as_mut().poll(cx) == Poll::Ready(());
+        if due {
+            self.timer = None;
+        }
+        due
+    }
+}

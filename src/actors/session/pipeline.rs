@@ -1,0 +1,260 @@
+//! The way of a request, from the wire until it is on its way to a store, has become a subscription, or is refused.
+//!
+//! ```text
+//!   wire ──► Received ──► Checking ──► Ready ──► a write joins those that this poll sends to its store (`writes`)
+//!               ▲            │ ▲         │       a subscription begins (`subscriptions`)
+//!               │            └─┘         │       a key counts as proved (`wire`)
+//!               │      may have to wait  │       what is refused is answered
+//!               └── its key was removed, or its store closed, meanwhile
+//! ```
+//!
+//! Keeps: a connection's requests are taken one after the other, so its writes reach a store in the order in which they
+//! came: the next one is `Received` when the last one is through. Most go all the way within one poll. A request is moved from stage
+//! to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests look (`wire`).
+
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use super::checks::{may_be, may_read, may_write};
+use super::refusal::Refusal;
+use super::wire::{Identify, Request, Subscribe, Wire, Write};
+use super::{Ctx, OUT_BYTES_PER_POLL, Session};
+use crate::actors::resolved::Moment;
+use crate::actors::store::{StoreHandle, WeakStoreHandle};
+use crate::model::PublicKey;
+use crate::services::Caller;
+
+/// A poll takes in at most so many messages before the thread's other connections have their turn.
+const MESSAGES_PER_POLL: usize = 512;
+
+/// How far a request has come.
+enum Stage<W: Wire> {
+    /// It is decoded.
+    Received(Request<W>),
+    /// Its checks are asked; it lies with them.
+    Checking(Checking<W>),
+    /// All checks have answered.
+    Ready(Checked<W>),
+}
+
+/// A request while it is checked.
+struct Checking<W: Wire> {
+    checks: LocalBoxFuture<'static, Checked<W>>,
+    /// A key was removed meanwhile: what they allow does not count.
+    void: bool,
+}
+
+/// A request with the outcome of its checks.
+enum Checked<W: Wire> {
+    Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
+    Subscribe(Subscribe<W>, Result<StoreHandle, Refusal>),
+    Identify(Identify<W>, Result<(), Refusal>),
+    /// Needs none.
+    Unsubscribe(PublicKey),
+}
+
+/// How the store of a write's key was found.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// When.
+    moment: Moment,
+    /// Whether all sessions remember it already.
+    remembered: bool,
+}
+
+/// The store of a key, for as long as no key is removed from the registry.
+struct Known {
+    key: PublicKey,
+    /// Weak, since a connection that is silent must not keep a closed store in memory.
+    store: WeakStoreHandle,
+    moment: Moment,
+}
+
+/// What a session keeps between requests.
+pub(super) struct Pipeline<W: Wire> {
+    caller: Caller,
+    /// The request whose checks have to wait; the next one waits as well.
+    waiting: Option<Checking<W>>,
+    /// The key of writes that come one after the other, and its store.
+    known: Option<Known>,
+}
+
+impl<W: Wire> Pipeline<W> {
+    pub(super) fn new(caller: Caller) -> Self {
+        Self { caller, waiting: None, known: None }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_none()
+    }
+
+    /// A key was removed from the registry. Whichever it is: checking again costs little, and keys are rarely removed.
+    pub(super) fn key_removed(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.void = true;
+        }
+    }
+
+    /// A store was closed.
+    pub(super) fn forget_store(&mut self) {
+        self.known = None;
+    }
+}
+
+impl<W: Wire> Checking<W> {
+    fn new(checks: impl Future<Output = Checked<W>> + 'static) -> Self {
+        Self { checks: Box::pin(checks), void: false }
+    }
+}
+
+impl<W: Wire> Checked<W> {
+    /// What is allowed by checks that do not count is to be checked again; a refusal stands.
+    fn again(self) -> Stage<W> {
+        match self {
+            Self::Write(write, _, Ok(_)) => Stage::Received(Request::Write(write)),
+            Self::Subscribe(subscribe, Ok(_)) => Stage::Received(Request::Subscribe(subscribe)),
+            Self::Write(_, _, Err(_))
+            | Self::Subscribe(_, Err(_))
+            | Self::Identify(..)
+            | Self::Unsubscribe(_) => Stage::Ready(self),
+        }
+    }
+}
+
+impl<W: Wire> Session<W> {
+    /// Takes requests in until one has to wait, a limit is reached, or nothing more is there.
+    pub(super) fn read(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) {
+        let mut messages = 0;
+        while !self.life.is_over() && self.out.bytes() < OUT_BYTES_PER_POLL {
+            // The request that waits goes before all others, also where nothing more may be taken in: its answer may be
+            // what the client waits for.
+            let stage = if let Some(waiting) = self.pipeline.waiting.take() {
+                Stage::Checking(waiting)
+            } else if self.is_full() {
+                // No waker: an answer to one of the writes wakes the session, or the timer if all connections are full.
+                return;
+            } else {
+                // What the wire has of its last message goes before the next one, which would take its place.
+                let now = self.clock.now_millis();
+                let limits = &self.shared.limits;
+                let subscriptions = self.core.subscriptions_mut();
+                match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
+                    Ok(Some(request)) => Stage::Received(request),
+                    Ok(None) if messages == MESSAGES_PER_POLL => return cx.waker().wake_by_ref(),
+                    Ok(None) => {
+                        messages += 1;
+                        if self.read_message(ctx, cx) {
+                            continue;
+                        }
+                        return;
+                    }
+                    Err(broken) => return self.break_off(broken),
+                }
+            };
+            if !self.take_through(stage, cx) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a request through its stages; `false` if it has to wait.
+    fn take_through(&mut self, mut stage: Stage<W>, cx: &mut Context<'_>) -> bool {
+        loop {
+            stage = match stage {
+                Stage::Received(request) => self.check(request),
+                Stage::Checking(mut checking) => match checking.checks.poll_unpin(cx) {
+                    Poll::Pending => {
+                        self.pipeline.waiting = Some(checking);
+                        return false;
+                    }
+                    Poll::Ready(checked) if checking.void => checked.again(),
+                    Poll::Ready(checked) => Stage::Ready(checked),
+                },
+                Stage::Ready(checked) => match self.carry_out(checked) {
+                    Some(request) => Stage::Received(request),
+                    None => return true,
+                },
+            }
+        }
+    }
+
+    /// Asks whether a request is allowed.
+    fn check(&mut self, request: Request<W>) -> Stage<W> {
+        let (shared, caller) = (self.shared.clone(), self.pipeline.caller.clone());
+        Stage::Checking(match request {
+            Request::Write(write) => {
+                let (asked, known) = self.known_store(&write.names.key);
+                Checking::new(async move {
+                    let (names, batch) = (&write.names, &write.batch);
+                    let store = may_write(&shared, &caller, names, batch, known).await;
+                    Checked::Write(write, asked, store)
+                })
+            }
+            Request::Subscribe(subscribe) => Checking::new(async move {
+                let store = may_read(&shared, &caller, &subscribe.names).await;
+                Checked::Subscribe(subscribe, store)
+            }),
+            Request::Identify(identify) => Checking::new(async move {
+                let Identify { key, signing_key, .. } = &identify;
+                let outcome = may_be(&shared, &caller, key, signing_key).await;
+                Checked::Identify(identify, outcome)
+            }),
+            Request::Unsubscribe { key } => return Stage::Ready(Checked::Unsubscribe(key)),
+        })
+    }
+
+    /// The store of a write's key, if it was resolved before.
+    fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
+        // Before the key is resolved: whatever is removed later makes the answer one of the past.
+        let moment = self.shared.resolved.moment();
+        let same = |known: &&Known| known.moment == moment && known.key == *key;
+        let known =
+            self.pipeline.known.as_ref().filter(same).and_then(|known| known.store.upgrade());
+        let known = known.or_else(|| self.shared.resolved.get(key));
+        (Asked { moment, remembered: known.is_some() }, known)
+    }
+
+    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
+        let Asked { moment, remembered } = asked;
+        let same = |known: &Known| known.moment == moment && known.store.is(store);
+        if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
+            return;
+        }
+        if !remembered {
+            self.shared.resolved.remember(key, store, moment);
+        }
+        // Only what is written to twice in a row: with many keys, each would take the place of another.
+        if self.writes.last_goes_to(store) {
+            self.pipeline.known =
+                Some(Known { key: key.clone(), store: store.downgrade(), moment });
+        }
+    }
+
+    /// Does what a request asks for, or refuses it. Gives it back if it has to be checked again.
+    fn carry_out(&mut self, checked: Checked<W>) -> Option<Request<W>> {
+        match checked {
+            Checked::Write(write, asked, Ok(store)) => {
+                self.remember(&write.names.key, &store, asked);
+                self.take_write(write, store);
+            }
+            Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
+            Checked::Subscribe(subscribe, Ok(store)) => {
+                return self.subscribe(subscribe, &store).map(Request::Subscribe);
+            }
+            Checked::Subscribe(subscribe, Err(refusal)) => {
+                self.refuse_subscription(subscribe.tag, &refusal);
+            }
+            Checked::Identify(identify, outcome) => {
+                self.wire.identified(identify, outcome, &mut self.out);
+            }
+            Checked::Unsubscribe(key) => {
+                if let Some(sub) = self.core.unsubscribe_key(&key) {
+                    self.ended(sub);
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,132 @@
+//! The writes of a connection between their checks and their answers.
+//!
+//! Keeps: they go to their stores in the order in which they were taken, all of a poll's for one store as one message; each is
+//! answered once; what is unanswered is counted, for the connection and for all. Leaves out: in which order acks leave
+//! (`core::connection`).
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::Session;
+use super::refusal::Refusal;
+use super::wire::{Names, Wire, Write};
+use crate::actors::reply::{Reply, WriteFailure};
+use crate::actors::store::StoreHandle;
+use crate::core::connection::SubscriptionId;
+use crate::core::store::{self, Acked};
+use crate::model::Origin;
+
+/// What a session keeps of its writes.
+pub(super) struct Writes<W: Wire> {
+    /// By number; the first one's number is `answered`.
+    unanswered: VecDeque<Option<Unanswered<W>>>,
+    answered: u64,
+    /// Bytes of the unanswered.
+    bytes: usize,
+    /// Those of this poll, by store.
+    outgoing: Vec<(StoreHandle, Vec<store::Write<Reply>>)>,
+}
+
+/// What is to be known of a write when its answer comes.
+struct Unanswered<W: Wire> {
+    tag: W::Write,
+    store: StoreHandle,
+    /// The subscription that its key had when it came in.
+    subscription: Option<SubscriptionId>,
+    bytes: usize,
+}
+
+impl<W: Wire> Default for Writes<W> {
+    fn default() -> Self {
+        let (unanswered, outgoing) = (VecDeque::new(), Vec::new());
+        Self { unanswered, answered: 0, bytes: 0, outgoing }
+    }
+}
+
+impl<W: Wire> Writes<W> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
+    /// Bytes of the unanswered.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the last write of this poll goes to `store`.
+    pub(super) fn last_goes_to(&self, store: &StoreHandle) -> bool {
+        self.outgoing.last().is_some_and(|(last, _)| last.is(store))
+    }
+
+    /// The write of this number, which was answered.
+    fn take(&mut self, number: u64) -> Option<Unanswered<W>> {
+        let at = number.wrapping_sub(self.answered) as usize;
+        let write = self.unanswered.get_mut(at).and_then(Option::take)?;
+        while let Some(None) = self.unanswered.front() {
+            self.unanswered.pop_front();
+            self.answered += 1;
+        }
+        self.bytes -= write.bytes;
+        Some(write)
+    }
+}
+
+impl<W: Wire> Session<W> {
+    /// Whether this connection, or all together, have as many writes in flight as they may.
+    pub(super) fn is_full(&self) -> bool {
+        let limits = &self.shared.limits;
+        self.writes.unanswered.len() >= limits.writes_in_flight_max
+            || self.writes.bytes >= limits.write_bytes_in_flight_max
+            || self.shared.is_full()
+    }
+
+    /// Puts a checked write on its way.
+    pub(super) fn take_write(&mut self, write: Write<W>, store: StoreHandle) {
+        let Write { tag, names: Names { key, .. }, batch } = write;
+        let writes = &mut self.writes;
+        let number = writes.answered + writes.unanswered.len() as u64;
+        let bytes = batch.bytes();
+        writes.bytes += bytes;
+        self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
+        // Now, not when the answer comes: its entries are passed over only for the subscription under which it came.
+        let subscription = self.core.subscription_of(&key);
+        let unanswered = Unanswered { tag, store: store.clone(), subscription, bytes };
+        writes.unanswered.push_back(Some(unanswered));
+        let reply = Reply::session(self.inbox.clone(), number);
+        let write = store::Write { batch, origin: Origin::Client(key), reply };
+        match writes.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {
+            Some((_, writes)) => writes.push(write),
+            None => writes.outgoing.push((store, vec![write])),
+        }
+    }
+
+    /// Sends the writes of this poll, one message per store. A store that was closed meanwhile is opened again.
+    pub(super) fn send_writes(&mut self) {
+        for (store, writes) in self.writes.outgoing.drain(..) {
+            let Err(writes) = store.append(writes) else { continue };
+            self.pipeline.forget_store();
+            self.shared.resolved.forget(&store);
+            self.shared.stores.append(store.feed.store(), writes);
+        }
+    }
+
+    pub(super) fn answered(&mut self, number: u64, result: Result<Acked, WriteFailure>) {
+        let Some(write) = self.writes.take(number) else { return };
+        self.shared.write_bytes_in_flight.fetch_sub(write.bytes, Ordering::Relaxed);
+        match result {
+            Ok(acked) => {
+                let ack = (write.tag, acked.slots.clone());
+                self.core.answered(write.store, write.subscription, &acked, ack);
+            }
+            Err(failure) => self.refuse_write(write.tag, &failure.into()),
+        }
+    }
+
+    pub(super) fn refuse_write(&mut self, tag: W::Write, refusal: &Refusal) {
+        // An invalid entry is one that an RPC client sends again for ever: somebody has to see it.
+        let invalid = matches!(refusal, Refusal::Invalid(_));
+        let level = if invalid { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "write refused: {refusal}");
+        self.wire.write_refused(tag, refusal, &mut self.out);
+    }
+}
