@@ -130,3 +130,142 @@ fn outcome(acked: &Acked, entries: Vec<Entry>) -> WriteOutcome {
     }
     WriteOutcome { sequence_numbers, committed }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use actix::{Actor, Arbiter, System};
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::actors::connections::Connections;
+    use crate::actors::metrics::Metrics;
+    use crate::actors::store::StoreDeps;
+    use crate::model::{EntryId, EntryRef, Limits};
+    use crate::services::registry::MemoryRegistry;
+    use crate::storage::fault::{Faults, FaultyStorage};
+    use crate::storage::memory::MemoryStorage;
+
+    const SOON: Duration = Duration::from_millis(10);
+
+    /// Stores that close after `idle`, what they lie on, and the thread on which openings are waited for.
+    fn stores(idle: Duration) -> (Stores, FaultyStorage, Arbiter) {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let limits = Arc::new(Limits { store_idle_timeout: idle, ..Limits::default() });
+        let (metrics, home) = (Arc::new(Metrics::default()), Arbiter::new());
+        let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits };
+        let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
+        let open = OpenStores::new(Arc::new(deps), threads, home.handle(), Arc::new(|_| ()));
+        let registry = RegistryActor {
+            registry: Arc::new(MemoryRegistry::new()),
+            open: open.clone(),
+            connections: Arc::new(Connections::new(1)),
+            resolved: Arc::default(),
+        };
+        (Stores::new(registry.start(), open), storage, home)
+    }
+
+    fn name() -> StoreId {
+        StoreId::new("team").expect("a name")
+    }
+
+    type Answer = oneshot::Receiver<Result<Acked, WriteFailure>>;
+
+    /// A write of one entry, and where its answer comes.
+    fn write() -> (Vec<Write<Reply>>, Answer) {
+        let entry = EntryRef { id: EntryId::now(), event: "E", primary_key: "", payload: b"" };
+        let (sender, answer) = oneshot::channel();
+        let origin = Origin::Server { run_handlers: true };
+        let batch = Batch::from_entries([entry]);
+        (vec![Write { batch, origin, reply: Reply::caller(sender) }], answer)
+    }
+
+    async fn sequence(answer: Answer) -> u64 {
+        let acked = answer.await.expect("an answer").expect("acknowledged");
+        acked.slots.iter().next().expect("a slot").get()
+    }
+
+    #[test]
+    fn what_waits_for_a_store_comes_in_order_and_before_what_its_handle_is_given() {
+        System::new().block_on(async {
+            let (stores, _, home) = stores(Duration::from_secs(60));
+            let (release, released) = mpsc::channel::<()>();
+            home.spawn(async move {
+                let _ = released.recv();
+            });
+            let (writes, first) = write();
+            stores.append(&name(), writes);
+            let store = name();
+            let mut opened = Box::pin(stores.open(&store));
+            assert!(opened.as_mut().now_or_never().is_none(), "the store is open too early");
+            let mut subscribed = Box::pin(stores.subscribe(&store, Arc::new(Inbox::new())));
+            assert!(subscribed.as_mut().now_or_never().is_none());
+            let (writes, second) = write();
+            stores.append(&name(), writes);
+            release.send(()).expect("it waits");
+            let handle = opened.await.expect("open");
+            let (writes, third) = write();
+            assert!(handle.append(writes).is_ok());
+            assert_eq!(sequence(third).await, 3);
+            assert_eq!((sequence(first).await, sequence(second).await), (1, 2));
+            let subscribed = subscribed.await.expect("subscribed");
+            assert!(Arc::ptr_eq(subscribed.feed(), &handle.feed), "a store is open once");
+            assert_eq!(stores.subscribers(&name()), 1);
+        });
+    }
+
+    #[test]
+    fn a_store_that_was_closed_is_opened_again_by_whoever_writes_to_it() {
+        System::new().block_on(async {
+            let (stores, ..) = stores(SOON);
+            let (writes, first) = write();
+            stores.append(&name(), writes);
+            assert_eq!(sequence(first).await, 1);
+            let handle = stores.open(&name()).await.expect("open");
+            while handle.is_open() || stores.open.get(&name()).is_some() {
+                tokio::time::sleep(SOON).await;
+            }
+            let (writes, second) = write();
+            let Err(writes) = handle.append(writes) else { panic!("a closed store takes writes") };
+            stores.append(&name(), writes);
+            assert_eq!(sequence(second).await, 2);
+        });
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_refuses_for_certain_and_is_tried_again() {
+        System::new().block_on(async {
+            let (stores, storage, _) = stores(Duration::from_secs(60));
+            storage.set(Faults { opening: true, ..Faults::default() });
+            let (writes, answer) = write();
+            stores.append(&name(), writes);
+            let refused = answer.await.expect("an answer");
+            assert!(matches!(refused, Err(WriteFailure::Definite(_))), "{refused:?}");
+            assert!(stores.open(&name()).await.is_err());
+            storage.set(Faults::default());
+            let (writes, answer) = write();
+            stores.append(&name(), writes);
+            assert_eq!(sequence(answer).await, 1);
+        });
+    }
+
+    #[test]
+    fn whoever_waits_for_a_store_is_answered_when_the_server_stops() {
+        System::new().block_on(async {
+            let (stores, _, home) = stores(Duration::from_secs(60));
+            let (release, released) = mpsc::channel::<()>();
+            home.spawn(async move {
+                let _ = released.recv();
+            });
+            let mut waiting = Box::pin(async { stores.open(&name()).await });
+            assert!(waiting.as_mut().now_or_never().is_none());
+            home.stop();
+            drop(release);
+            home.join().expect("no panic");
+            assert!(waiting.await.is_err());
+            assert!(stores.open(&name()).await.is_err());
+        });
+    }
+}
