@@ -79,17 +79,19 @@
 //! | [`processing`] | handlers, reactivity, compaction |
 //! | [`model`] | ids, entries, sequences, and every limit |
 //! | [`protocol`] | the wires, for those who write a client or a tool |
+//! | `testing` | the contracts of storage, registry, identities and journal as tests, for those who write one |
 //!
 //! # Features
 //!
-//! All of them are on by default, which is what the binary needs. A library wants `default-features = false` and the ones
-//! that it uses.
+//! All but `testing` are on by default, which is what the binary needs. A library wants `default-features = false` and the
+//! ones that it uses.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
 //! | `client` | `client`, with its TLS |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
+//! | `testing` | `testing`; for `[dev-dependencies]` |
 //!
 //! `docs/EMBEDDING.md` walks through the choices of an embedder, `docs/ARCHITECTURE.md` through the code.
 
@@ -106,3 +108,5 @@ pub mod protocol;
 pub mod server;
 pub mod services;
 pub mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -11,3 +11,4 @@ mod processing;
 mod server;
 mod storage;
 mod support;
+mod testing;

@@ -145,8 +145,8 @@ mod tests {
     use crate::actors::store::StoreDeps;
     use crate::model::{EntryId, EntryRef, Limits};
     use crate::services::registry::MemoryRegistry;
-    use crate::storage::fault::{Faults, FaultyStorage};
     use crate::storage::memory::MemoryStorage;
+    use crate::testing::fault::{Faults, FaultyStorage};
 
     const SOON: Duration = Duration::from_millis(10);
 

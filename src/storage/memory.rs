@@ -159,15 +159,6 @@ impl StoreLog for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::contract::{Subject, contract_tests};
 
-    impl Subject for MemoryStorage {
-        fn storage(&self) -> &dyn Storage {
-            self
-        }
-
-        fn reopen(&mut self) {}
-    }
-
-    contract_tests!(MemoryStorage::new());
+    crate::contract_tests!(storage: Arc::new(MemoryStorage::new()) as Arc<dyn Storage>);
 }

@@ -7,9 +7,6 @@
 //! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
 //! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
 
-#[cfg(test)]
-pub(crate) mod contract;
-pub mod fault;
 pub mod memory;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
@@ -62,8 +59,8 @@ pub trait StoreLog: Send + Sync + 'static {
     fn head(&self) -> Sequence;
 
     /// What the log knows of these ids without a disk read: one answer per id, or `None` if at least one of them
-    /// cannot be told that way. Covers entries handed to [`StoreLog::append`], durable or not. A fresh id of the
-    /// current time never needs a disk read.
+    /// cannot be told that way. Covers entries handed to [`StoreLog::append`], durable or not. Does not block. `None`
+    /// costs a [`StoreLog::lookup`], so answer for fresh ids of the current time if you can; but it is never wrong.
     fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>>;
 
     /// As [`StoreLog::probe`], but looks on disk where it has to. Blocks.

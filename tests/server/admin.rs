@@ -7,7 +7,7 @@ use eventlog_server::services::StoreRegistry;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::{DevRegistry, MemoryRegistry};
 use eventlog_server::storage::Storage;
-use eventlog_server::storage::fault::{Faults, FaultyStorage};
+use eventlog_server::testing::fault::{Faults, FaultyStorage};
 use serde_json::{Value, json};
 
 use crate::support::server::TestServer;

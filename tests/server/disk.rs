@@ -6,8 +6,8 @@ use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::storage::fault::{FailedAppend, Faults, FaultyStorage};
 use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::testing::fault::{FailedAppend, Faults, FaultyStorage};
 
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;

@@ -26,3 +26,12 @@ impl Identities for MemoryIdentities {
         Box::pin(ready(matches.then_some(()).ok_or_else(other)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    crate::contract_tests!(identities: Arc::new(MemoryIdentities::default()) as Arc<dyn Identities>);
+}

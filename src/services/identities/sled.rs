@@ -53,39 +53,12 @@ impl Identities for SledIdentities {
 
 #[cfg(test)]
 mod tests {
-    use super::super::MemoryIdentities;
+    use std::sync::Arc;
+
     use super::*;
-    use crate::storage::sled::DatabaseOptions;
+    use crate::testing::on_sled::OnSled;
 
-    async fn first_key_stays(identities: &dyn Identities) {
-        let (alice, bob) = (key("alice"), key("bob"));
-        assert_eq!(identities.bind(&alice, &[1; 32]).await, Ok(()));
-        assert_eq!(identities.bind(&alice, &[1; 32]).await, Ok(()));
-        let refused = Err(IdentityError::BoundToAnother { key: alice.clone() });
-        assert_eq!(identities.bind(&alice, &[2; 32]).await, refused);
-        assert_eq!(identities.bind(&bob, &[2; 32]).await, Ok(()));
-    }
-
-    fn key(name: &str) -> PublicKey {
-        PublicKey::new(name).expect("a key")
-    }
-
-    #[tokio::test]
-    async fn the_first_signing_key_stays_in_memory() {
-        first_key_stays(&MemoryIdentities::default()).await;
-    }
-
-    #[tokio::test]
-    async fn the_first_signing_key_stays_on_disk() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let options = DatabaseOptions::default();
-        let database = Database::open(dir.path(), options).expect("a database");
-        first_key_stays(&SledIdentities::new(database.clone())).await;
-        database.close().expect("closed");
-        let database = Database::open(dir.path(), options).expect("a database");
-        let identities = SledIdentities::new(database.clone());
-        let refused = identities.bind(&key("alice"), &[3; 32]).await;
-        assert_eq!(refused, Err(IdentityError::BoundToAnother { key: key("alice") }));
-        assert_eq!(identities.bind(&key("alice"), &[1; 32]).await, Ok(()));
-    }
+    crate::contract_tests!(identities: OnSled::<dyn Identities>::new(
+        |database| Arc::new(SledIdentities::new(database))
+    ));
 }

@@ -125,25 +125,7 @@ fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, JournalErr
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::services::journal::suite;
 
-    #[tokio::test]
-    async fn keeps_the_contract() {
-        suite::run(&MemoryJournal::new()).await;
-    }
-
-    proptest! {
-        #[test]
-        fn conflicts_agree_with_a_scan(entries in suite::few()) {
-            let journal = MemoryJournal::new();
-            wait(suite::conflicts_agree_with_a_scan(&journal, "a", &entries));
-        }
-    }
-
-    fn wait<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
-    }
+    crate::contract_tests!(journal: Arc::new(MemoryJournal::new()) as Arc<dyn EventJournal>);
 }

@@ -6,8 +6,6 @@
 mod memory;
 #[cfg(feature = "sled")]
 mod sled;
-#[cfg(test)]
-mod suite;
 
 pub use memory::MemoryJournal;
 #[cfg(feature = "sled")]
@@ -84,8 +82,9 @@ pub struct Conflicts {
 }
 
 impl Conflicts {
-    /// Takes conflicts by descending id, as many as the limits allow.
-    fn collect<E>(
+    /// Takes conflicts by descending id, as many as [`CONFLICTS_MAX`] and [`CONFLICT_BYTES_MAX`] allow; the first error
+    /// ends it.
+    pub fn collect<E>(
         descending: impl IntoIterator<Item = Result<Arc<RemoteEntry>, E>>,
     ) -> Result<Self, E> {
         let mut conflicts = Self { entries: Vec::new(), complete: true };

@@ -74,8 +74,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::super::MemoryRegistry;
-    use super::super::contract::{key, store};
     use super::*;
+    use crate::testing::{key, store};
 
     fn dev(inner: &Arc<dyn StoreRegistry>) -> DevRegistry {
         DevRegistry::new(inner.clone(), store(DEV_STORE))

@@ -78,12 +78,7 @@ impl StoreRegistry for MemoryRegistry {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::contract;
     use super::*;
 
-    #[tokio::test]
-    async fn memory_keeps_the_contract() {
-        contract::keeps(|| async { Arc::new(MemoryRegistry::new()) as Arc<dyn StoreRegistry> })
-            .await;
-    }
+    crate::contract_tests!(registry: Arc::new(MemoryRegistry::new()) as Arc<dyn StoreRegistry>);
 }

@@ -1,9 +1,7 @@
 //! Which store a key has. Registries in memory, on sled, and the one behind `--dev`.
 //!
-//! Keeps: one contract, written on [`StoreRegistry`] and run as one test suite against each of them. Leaves out: who asks, and what happens to subscriptions when a mapping goes (`actors`).
+//! Keeps: one contract, written on [`StoreRegistry`] and run as one test suite (`testing::registry`) against each of them. Leaves out: who asks, and what happens to subscriptions when a mapping goes (`actors`).
 
-#[cfg(test)]
-mod contract;
 mod dev;
 mod memory;
 #[cfg(feature = "sled")]

@@ -8,8 +8,8 @@ use eventlog_server::protocol::rpc::{
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::storage::fault::{FailedAppend, Faults, FaultyStorage};
 use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::testing::fault::{FailedAppend, Faults, FaultyStorage};
 
 use crate::support::auth::RejectAll;
 use crate::support::rpc::{DEFAULT, Heard, RpcSocket, acks, framed_entry};

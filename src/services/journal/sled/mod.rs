@@ -205,12 +205,14 @@ fn corrupt(what: &str) -> StorageError {
 mod tests {
     use std::path::Path;
 
-    use proptest::prelude::ProptestConfig;
-    use proptest::test_runner::TestRunner;
-
     use super::*;
-    use crate::services::journal::suite;
     use crate::storage::sled::DatabaseOptions;
+    use crate::testing::journal::{entry, origin};
+    use crate::testing::on_sled::OnSled;
+
+    crate::contract_tests!(journal: OnSled::<dyn EventJournal>::new(
+        |database| Arc::new(SledJournal::new(database))
+    ));
 
     fn open(path: &Path) -> (SledJournal, Database) {
         let database = Database::open(path, DatabaseOptions::default()).expect("opens");
@@ -218,46 +220,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn destroying_empties_the_tree() {
         let directory = tempfile::tempdir().expect("a directory");
         let (journal, _) = open(directory.path());
-        suite::run(&journal).await;
+        let entries = (1..=9).map(|n| Arc::new(entry(n, "e", "k", n))).collect();
+        let through = Sequence::FIRST.plus(8);
+        journal.append(origin("a"), entries, through).await.expect("written");
+        journal.destroy().await.expect("destroyed");
         let tree = journal.database.tree(Keyspace::Journal).expect("a tree");
-        assert!(tree.is_empty(), "destroy leaves nothing");
-    }
-
-    #[tokio::test]
-    async fn entries_index_and_position_are_there_after_reopening() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let origin = suite::origin("a");
-        let through = Sequence::new(5).expect("a sequence");
-        let entry = Arc::new(suite::entry(2, "e", "k", 7));
-        let (journal, database) = open(directory.path());
-        journal.append(origin, vec![Arc::clone(&entry)], through).await.expect("written");
-        drop(journal);
-        database.close().expect("closed");
-        drop(database);
-
-        let (journal, _) = open(directory.path());
-        assert_eq!(journal.next_remote_sequence(origin).await.expect("read").get(), 6);
-        let earlier = suite::entry(6, "e", "k", 6);
-        let found = journal.conflicts(origin, &earlier.entry).await.expect("read");
-        assert_eq!(found, Conflicts { entries: vec![entry], complete: true });
-    }
-
-    #[test]
-    fn conflicts_agree_with_a_scan() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (journal, _) = open(directory.path());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let mut runner = TestRunner::new(ProptestConfig::with_cases(24));
-        let case = std::cell::Cell::new(0);
-        let run = runner.run(&suite::few(), |entries| {
-            let store = case.replace(case.get() + 1).to_string();
-            runtime.block_on(suite::conflicts_agree_with_a_scan(&journal, &store, &entries));
-            Ok(())
-        });
-        run.expect("conflicts agree");
+        assert!(tree.is_empty(), "something is left");
     }
 
     #[tokio::test]
@@ -265,13 +236,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (journal, database) = open(directory.path());
         for size in [100, 10_000] {
-            let origin = suite::origin(&size.to_string());
-            let entries =
-                (1..=size).map(|n| suite::entry(n, "e", &(n % (size / 5)).to_string(), n));
+            let origin = origin(&size.to_string());
+            let entries = (1..=size).map(|n| entry(n, "e", &(n % (size / 5)).to_string(), n));
             let entries = entries.map(Arc::new).collect();
             let through = Sequence::new(size).expect("a sequence");
             journal.append(origin, entries, through).await.expect("written");
-            let early = suite::entry(size + 1, "e", "7", 0).entry;
+            let early = entry(size + 1, "e", "7", 0).entry;
             let tree = database.tree(Keyspace::Journal).expect("a tree");
             assert_eq!(later(&tree, origin, &key::subject(&early), early.id).count(), 5);
         }
@@ -282,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (journal, database) = open(directory.path());
         database.close().expect("closed");
-        let written = journal.append(suite::origin("a"), vec![], Sequence::FIRST).await;
+        let written = journal.append(origin("a"), vec![], Sequence::FIRST).await;
         assert!(matches!(written, Err(JournalError::Unwritten(_))));
     }
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::model::{EntryId, Sequence};
-use crate::storage::contract::{all_ids, append, client, ids, segments, store, wait};
 use crate::storage::sled::steps::{Fault, Faults, Step};
 use crate::storage::sled::{Database, DatabaseOptions, Durability, Keyspace, Ops, SledStorage};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
+use crate::testing::storage::{all_ids, append, client, ids, segments};
+use crate::testing::{store, wait};
 
 /// Fails a step when it comes for the so-manieth time, and then so often.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,10 @@
 
 use super::OnDisk;
 use crate::model::{EntryId, Segment};
-use crate::storage::contract::{Subject, all_ids, append, ids, read_all, store};
 use crate::storage::sled::Keyspace;
 use crate::storage::sled::key::{SegmentKey, SlotKey};
+use crate::testing::storage::{all_ids, append, ids, read_all};
+use crate::testing::{Subject, store};
 
 fn keys_on_disk(subject: &OnDisk) -> (usize, usize) {
     let tree = subject.database().tree(Keyspace::Log).expect("a tree");

@@ -6,8 +6,10 @@ mod model;
 mod packs;
 
 use super::{Database, DatabaseOptions, SledStorage};
+use crate::model::Sequence;
 use crate::storage::Storage;
-use crate::storage::contract::{Subject, contract_tests};
+use crate::testing::storage::{append, client, ids, segments};
+use crate::testing::{Subject, store};
 
 /// A [`SledStorage`] in a directory of its own.
 pub(super) struct OnDisk {
@@ -25,6 +27,10 @@ impl OnDisk {
         subject
     }
 
+    fn storage(&self) -> &dyn Storage {
+        self.sled()
+    }
+
     fn sled(&self) -> &SledStorage {
         self.storage.as_ref().expect("it is open")
     }
@@ -34,8 +40,8 @@ impl OnDisk {
     }
 }
 
-impl Subject for OnDisk {
-    fn storage(&self) -> &dyn Storage {
+impl Subject<dyn Storage> for OnDisk {
+    fn service(&self) -> &dyn Storage {
         self.sled()
     }
 
@@ -48,4 +54,34 @@ impl Subject for OnDisk {
     }
 }
 
-contract_tests!(OnDisk::new());
+crate::contract_tests!(storage: OnDisk::new());
+
+#[test]
+fn fresh_ids_and_recent_ones_need_no_disk() {
+    let mut subject = OnDisk::new();
+    let recent = ids(10);
+    append(&*subject.storage().open(&store("a")).expect("open"), &recent, 10);
+    for _ in 0..2 {
+        let log = subject.storage().open(&store("a")).expect("open");
+        assert_eq!(log.probe(&ids(1_000)), Some(vec![None; 1_000]));
+        assert_eq!(log.probe(&recent[9..]), Some(vec![Some(log.head())]));
+        subject.reopen();
+    }
+    let log = subject.storage().open(&store("a")).expect("open");
+    let under_way = segments(log.head().next(), &ids(1), 10, &client("alice"));
+    let id = under_way[0].ids().next().expect("one").1;
+    drop(log.append(under_way));
+    assert_eq!(log.probe(&[id]), Some(vec![Some(Sequence::FIRST.plus(10))]));
+}
+
+#[test]
+fn bytes_are_those_of_the_records() {
+    let mut subject = OnDisk::new();
+    let log = subject.storage().open(&store("a")).expect("open");
+    let appended = [1, 1_000, 2].map(|count| append(&*log, &ids(count), 100));
+    let records = appended.iter().flatten().map(|segment| segment.records().len() as u64);
+    let bytes = records.sum::<u64>();
+    assert_eq!(log.bytes(), bytes);
+    subject.reopen();
+    assert_eq!(subject.storage().open(&store("a")).expect("open").bytes(), bytes);
+}

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::OnDisk;
 use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::StoreLog;
-use crate::storage::contract::{Subject, all_ids, client, segments, store, wait};
+use crate::testing::storage::{all_ids, client, segments};
+use crate::testing::{Subject, store, wait};
 
 #[derive(Clone, Debug)]
 enum Action {

@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use super::OnDisk;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::storage::StoreLog;
-use crate::storage::contract::{Subject, all_ids, append, client, ids, segments, store, wait};
 use crate::storage::sled::key::{PackKey, SegmentKey};
 use crate::storage::sled::{Database, DatabaseOptions, Keyspace, OpenError};
+use crate::testing::storage::{all_ids, append, client, ids, segments};
+use crate::testing::{Subject, store, wait};
 
 const STORES: usize = 40;
 

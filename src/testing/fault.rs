@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use super::{AppendError, Storage, StorageError, StoreLog, StoreSize};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use crate::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
 
 /// How an append fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,31 +162,18 @@ impl StoreLog for FaultyLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::contract::{
-        Subject, all_ids, append, client, contract_tests, ids, segments, store, wait,
-    };
     use crate::storage::memory::MemoryStorage;
+    use crate::testing::storage::{all_ids, append, client, ids, segments};
+    use crate::testing::{store, wait};
 
-    struct Wrapped(FaultyStorage);
-
-    impl Wrapped {
-        fn new() -> Self {
-            Self(FaultyStorage::new(Arc::new(MemoryStorage::new())))
-        }
-    }
-
-    impl Subject for Wrapped {
-        fn storage(&self) -> &dyn Storage {
-            &self.0
-        }
-
-        fn reopen(&mut self) {}
+    fn wrapped() -> FaultyStorage {
+        FaultyStorage::new(Arc::new(MemoryStorage::new()))
     }
 
     mod contract {
         use super::*;
 
-        contract_tests!(Wrapped::new());
+        crate::contract_tests!(storage: Arc::new(wrapped()) as Arc<dyn Storage>);
     }
 
     #[test]
@@ -194,7 +181,7 @@ mod tests {
         for how in
             [FailedAppend::Definite, FailedAppend::IndefiniteStored, FailedAppend::IndefiniteLost]
         {
-            let Wrapped(storage) = Wrapped::new();
+            let storage = wrapped();
             let log = storage.open(&store("a")).expect("open");
             storage.set(Faults { append: Some((1, how)), ..Faults::default() });
             append(&*log, &ids(1), 1);
@@ -217,7 +204,7 @@ mod tests {
 
     #[test]
     fn later_appends_and_reads_fail_until_told_otherwise() {
-        let Wrapped(storage) = Wrapped::new();
+        let storage = wrapped();
         let log = storage.open(&store("a")).expect("open");
         append(&*log, &ids(1), 1);
         let append = Some((0, FailedAppend::IndefiniteLost));

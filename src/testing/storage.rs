@@ -1,32 +1,18 @@
-//! What every [`Storage`] must do: one suite, run against each implementation by [`contract_tests!`].
-//!
-//! A test gets a [`Subject`], which can be closed and opened again as often as the test likes.
+//! What every [`Storage`] must do.
 
 use futures_util::FutureExt;
 
-use super::{AppendError, Storage, StoreLog, StoreSize};
+use super::{Clause, Subject, store, wait};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{
     Batch, EntryId, EntryRef, Origin, PublicKey, Segment, SegmentBuilder, Sequence, StoreId,
 };
+use crate::storage::{AppendError, Storage, StoreLog, StoreSize};
 
-/// A storage under test.
-pub(crate) trait Subject {
-    /// The storage as it is open now.
-    fn storage(&self) -> &dyn Storage;
+/// The contract of [`Storage`].
+pub const CLAUSES: &[Clause<dyn Storage>] = crate::clauses!(storage table);
 
-    /// Closes it and opens it again, if it outlives that.
-    fn reopen(&mut self);
-}
-
-pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(future)
-}
-
-pub(crate) fn store(name: &str) -> StoreId {
-    StoreId::new(name).expect("a name")
-}
+type Tested<'a> = &'a mut dyn Subject<dyn Storage>;
 
 pub(crate) fn ids(count: usize) -> Vec<EntryId> {
     (0..count).map(|_| EntryId::now()).collect()
@@ -83,29 +69,34 @@ pub(crate) fn read_all(log: &dyn StoreLog, bytes_max: usize) -> Vec<Segment> {
     all
 }
 
-pub(crate) fn an_empty_store_has_nothing(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+/// What the log knows of `ids`. If it says so without a disk read, too, that is the same.
+fn known(log: &dyn StoreLog, ids: &[EntryId]) -> Vec<Option<Sequence>> {
+    let known = log.lookup(ids).expect("a lookup");
+    if let Some(probed) = log.probe(ids) {
+        assert_eq!(probed, known);
+    }
+    known
+}
+
+fn an_empty_store_has_nothing(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     assert_eq!(log.head(), Sequence::ZERO);
     assert_eq!(log.bytes(), 0);
     assert!(log.read(Sequence::FIRST, 1_000).expect("a read").is_empty());
-    assert_eq!(log.probe(&ids(2)), Some(vec![None, None]));
-    assert_eq!(log.lookup(&ids(2)).expect("a lookup"), [None, None]);
-    assert!(subject.storage().stores(None, 9).expect("stores").is_empty());
-    assert_eq!(subject.storage().size(&store("a")).expect("a size"), StoreSize::default());
+    assert_eq!(known(&*log, &ids(2)), [None, None]);
+    assert!(subject.service().stores(None, 9).expect("stores").is_empty());
+    assert_eq!(subject.service().size(&store("a")).expect("a size"), StoreSize::default());
     assert!(matches!(log.append(Vec::new()).now_or_never(), Some(Ok(()))));
-    assert!(subject.storage().ready().is_ok());
+    assert!(subject.service().ready().is_ok());
 }
 
-pub(crate) fn what_was_appended_is_read(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn what_was_appended_is_read(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let batches = [ids(1), ids(3), ids(1_000), ids(1), ids(2)];
     let mut expected: Vec<(Sequence, EntryId, Origin)> = Vec::new();
-    let mut bytes = 0;
     for (n, batch) in batches.iter().enumerate() {
         let origin = [client("alice"), Origin::Server { run_handlers: n == 1 }][n % 2].clone();
-        let appended = segments(log.head().next(), batch, 100, &origin);
-        bytes += appended.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
-        wait(log.append(appended)).expect("appended");
+        wait(log.append(segments(log.head().next(), batch, 100, &origin))).expect("appended");
         for id in batch {
             let next = expected.last().map_or(Sequence::FIRST, |(last, ..)| last.next());
             expected.push((next, *id, origin.clone()));
@@ -113,7 +104,7 @@ pub(crate) fn what_was_appended_is_read(subject: &mut dyn Subject) {
         assert_eq!(log.head(), expected.last().expect("some").0);
     }
     for _ in 0..2 {
-        let log = subject.storage().open(&store("a")).expect("open");
+        let log = subject.service().open(&store("a")).expect("open");
         for bytes_max in [0, 10_000, usize::MAX] {
             let segments = read_all(&*log, bytes_max);
             let read: Vec<_> = segments
@@ -126,13 +117,13 @@ pub(crate) fn what_was_appended_is_read(subject: &mut dyn Subject) {
                 .collect();
             assert_eq!(read, expected);
         }
-        assert_eq!(log.bytes(), bytes);
+        assert!(log.bytes() > 0);
         subject.reopen();
     }
 }
 
-pub(crate) fn a_read_may_begin_anywhere_and_is_bounded(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn a_read_may_begin_anywhere_and_is_bounded(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let batch = ids(2_000);
     append(&*log, &batch, 100);
     for from in [1_u64, 2, 700, 1_999, 2_000] {
@@ -151,45 +142,44 @@ pub(crate) fn a_read_may_begin_anywhere_and_is_bounded(subject: &mut dyn Subject
     assert!(log.read(Sequence::MAX, 1_000).expect("a read").is_empty());
 }
 
-pub(crate) fn ids_are_known_from_the_call_on(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn ids_are_known_from_the_call_on(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let batch = ids(3);
     let pending = log.append(segments(Sequence::FIRST, &batch, 10, &client("alice")));
     let asked = [batch[2], EntryId::now(), batch[0]];
     let expected = vec![Some(Sequence::FIRST.plus(2)), None, Some(Sequence::FIRST)];
-    assert_eq!(log.probe(&asked), Some(expected.clone()));
-    assert_eq!(log.lookup(&asked).expect("a lookup"), expected);
+    assert_eq!(known(&*log, &asked), expected);
     wait(pending).expect("appended");
-    assert_eq!(log.probe(&asked), Some(expected.clone()));
+    assert_eq!(known(&*log, &asked), expected);
     subject.reopen();
-    let log = subject.storage().open(&store("a")).expect("open");
-    assert_eq!(log.lookup(&asked).expect("a lookup"), expected);
-    let other = subject.storage().open(&store("b")).expect("open");
-    assert_eq!(other.lookup(&asked).expect("a lookup"), [None; 3], "ids are per store");
+    let log = subject.service().open(&store("a")).expect("open");
+    assert_eq!(known(&*log, &asked), expected);
+    let other = subject.service().open(&store("b")).expect("open");
+    assert_eq!(known(&*other, &asked), [None; 3], "ids are per store");
 }
 
-pub(crate) fn old_ids_are_found_and_fresh_ones_need_no_disk(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn ids_of_any_age_are_found(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let early = ids(10);
     let batch = ids(30_000);
     for part in batch.chunks(7_001) {
         append(&*log, part, 20);
     }
     for _ in 0..2 {
-        let log = subject.storage().open(&store("a")).expect("open");
+        let log = subject.service().open(&store("a")).expect("open");
         let expected: Vec<_> = (0..30_000).map(|n| Some(Sequence::FIRST.plus(n))).collect();
-        assert_eq!(log.lookup(&batch).expect("a lookup"), expected);
+        assert_eq!(known(&*log, &batch), expected);
         let backwards: Vec<EntryId> = batch.iter().rev().copied().collect();
-        let found = log.lookup(&backwards).expect("a lookup");
+        let found = known(&*log, &backwards);
         assert!(found.iter().rev().eq(expected.iter()));
-        assert_eq!(log.probe(&ids(1_000)), Some(vec![None; 1_000]));
-        assert_eq!(log.lookup(&early).expect("a lookup"), [None; 10]);
+        assert_eq!(known(&*log, &ids(1_000)), [None; 1_000]);
+        assert_eq!(known(&*log, &early), [None; 10]);
         subject.reopen();
     }
 }
 
-pub(crate) fn appends_may_be_queued_behind_each_other(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn appends_may_be_queued_behind_each_other(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let batches: Vec<Vec<EntryId>> = (1..60).map(|n| ids(n % 7 + 1)).collect();
     let mut first = Sequence::FIRST;
     let mut pending = Vec::new();
@@ -204,21 +194,21 @@ pub(crate) fn appends_may_be_queued_behind_each_other(subject: &mut dyn Subject)
         assert!(log.head() >= least);
     }
     subject.reopen();
-    let log = subject.storage().open(&store("a")).expect("open");
+    let log = subject.service().open(&store("a")).expect("open");
     assert_eq!(all_ids(&*log), batches.concat());
 }
 
-pub(crate) fn a_dropped_append_is_not_taken_back(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn a_dropped_append_is_not_taken_back(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let batch = ids(2);
     drop(log.append(segments(Sequence::FIRST, &batch, 10, &client("alice"))));
-    let again = subject.storage().open(&store("a")).expect("open");
+    let again = subject.service().open(&store("a")).expect("open");
     assert_eq!(again.head().get(), 2, "opening waits for what was queued");
     assert_eq!(all_ids(&*again), batch);
 }
 
-pub(crate) fn what_does_not_follow_is_refused(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn what_does_not_follow_is_refused(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     append(&*log, &ids(3), 10);
     let refused = |first: u64| {
         let first = Sequence::new(first).expect("a sequence");
@@ -234,11 +224,11 @@ pub(crate) fn what_does_not_follow_is_refused(subject: &mut dyn Subject) {
     assert_eq!(log.head().get(), 4);
 }
 
-pub(crate) fn an_earlier_log_refuses_appends_and_still_reads(subject: &mut dyn Subject) {
-    let earlier = subject.storage().open(&store("a")).expect("open");
+fn an_earlier_log_refuses_appends_and_still_reads(subject: Tested<'_>) {
+    let earlier = subject.service().open(&store("a")).expect("open");
     let first = ids(5);
     append(&*earlier, &first, 10);
-    let later = subject.storage().open(&store("a")).expect("open");
+    let later = subject.service().open(&store("a")).expect("open");
     let refused =
         wait(earlier.append(segments(Sequence::FIRST.plus(5), &ids(1), 10, &client("a"))));
     assert!(matches!(refused, Err(AppendError::Definite(_))));
@@ -248,28 +238,28 @@ pub(crate) fn an_earlier_log_refuses_appends_and_still_reads(subject: &mut dyn S
     assert_eq!(all_ids(&*earlier)[..5], first);
 }
 
-pub(crate) fn stores_are_listed_once_they_have_entries(subject: &mut dyn Subject) {
+fn stores_are_listed_once_they_have_entries(subject: Tested<'_>) {
     let long = "x".repeat(256);
     let names = ["b", "a", "ä", &long, "b/c"];
     let mut sorted = Vec::new();
     let mut kept = Vec::new();
     for (count, name) in (1_u64..).zip(names) {
-        let log = subject.storage().open(&store(name)).expect("open");
+        let log = subject.service().open(&store(name)).expect("open");
         append(&*log, &ids(count as usize), 10);
         sorted.push((store(name), StoreSize { head: log.head(), bytes: log.bytes() }));
         kept.extend((count % 2 == 0).then_some(log));
     }
-    subject.storage().open(&store("empty")).expect("open");
+    subject.service().open(&store("empty")).expect("open");
     sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-    check_listed(subject.storage(), &sorted);
+    check_listed(subject.service(), &sorted);
     let (last, size) = sorted.last_mut().expect("some");
-    let kept_log = subject.storage().open(last).expect("open");
+    let kept_log = subject.service().open(last).expect("open");
     append(&*kept_log, &ids(3), 10);
     *size = StoreSize { head: size.head.plus(3), bytes: kept_log.bytes() };
-    check_listed(subject.storage(), &sorted);
+    check_listed(subject.service(), &sorted);
     drop(kept);
     subject.reopen();
-    check_listed(subject.storage(), &sorted);
+    check_listed(subject.service(), &sorted);
 }
 
 /// Lists the stores in pages, and one by one.
@@ -294,10 +284,10 @@ fn check_listed(storage: &dyn Storage, expected: &[(StoreId, StoreSize)]) {
     }
 }
 
-pub(crate) fn stores_do_not_mix(subject: &mut dyn Subject) {
+fn stores_do_not_mix(subject: Tested<'_>) {
     let names = ["a", "b", "c"].map(store);
     let logs: Vec<_> =
-        names.iter().map(|name| subject.storage().open(name).expect("open")).collect();
+        names.iter().map(|name| subject.service().open(name).expect("open")).collect();
     let mut expected = vec![Vec::new(); 3];
     for round in 0..40 {
         for (log, expected) in logs.iter().zip(&mut expected) {
@@ -308,19 +298,19 @@ pub(crate) fn stores_do_not_mix(subject: &mut dyn Subject) {
     }
     subject.reopen();
     for (name, expected) in names.iter().zip(&expected) {
-        let log = subject.storage().open(name).expect("open");
+        let log = subject.service().open(name).expect("open");
         assert_eq!(all_ids(&*log), *expected);
     }
 }
 
-pub(crate) fn large_payloads_are_kept(subject: &mut dyn Subject) {
-    let log = subject.storage().open(&store("a")).expect("open");
+fn large_payloads_are_kept(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
     let mut expected = Vec::new();
     for bytes in [100, 60_000, 59_900, 200_000, 16 << 20, 10] {
         expected.extend(append(&*log, &ids(2), bytes));
     }
     for _ in 0..2 {
-        let log = subject.storage().open(&store("a")).expect("open");
+        let log = subject.service().open(&store("a")).expect("open");
         let read = read_all(&*log, 1 << 20);
         let entries = read.iter().flat_map(Segment::iter);
         assert!(entries.eq(expected.iter().flat_map(Segment::iter)));
@@ -328,40 +318,8 @@ pub(crate) fn large_payloads_are_kept(subject: &mut dyn Subject) {
     }
 }
 
-pub(crate) fn the_remote_id_stays(subject: &mut dyn Subject) {
-    let id = subject.storage().remote_id();
+fn the_remote_id_stays(subject: Tested<'_>) {
+    let id = subject.service().remote_id();
     subject.reopen();
-    assert_eq!(subject.storage().remote_id(), id);
+    assert_eq!(subject.service().remote_id(), id);
 }
-
-/// Runs the suite against the subjects that `$subject` makes.
-macro_rules! contract_tests {
-    ($subject:expr) => {
-        $crate::storage::contract::contract_tests!(
-            $subject;
-            an_empty_store_has_nothing,
-            what_was_appended_is_read,
-            a_read_may_begin_anywhere_and_is_bounded,
-            ids_are_known_from_the_call_on,
-            old_ids_are_found_and_fresh_ones_need_no_disk,
-            appends_may_be_queued_behind_each_other,
-            a_dropped_append_is_not_taken_back,
-            what_does_not_follow_is_refused,
-            an_earlier_log_refuses_appends_and_still_reads,
-            stores_are_listed_once_they_have_entries,
-            stores_do_not_mix,
-            large_payloads_are_kept,
-            the_remote_id_stays,
-        );
-    };
-    ($subject:expr; $($test:ident),* $(,)?) => {
-        $(
-            #[test]
-            fn $test() {
-                $crate::storage::contract::$test(&mut $subject);
-            }
-        )*
-    };
-}
-
-pub(crate) use contract_tests;

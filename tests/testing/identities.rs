@@ -1,0 +1,87 @@
+//! Identities from elsewhere.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventlog_server::model::PublicKey;
+use eventlog_server::services::identities::{Identities, IdentityError, SigningKey};
+use eventlog_server::testing::identities::CLAUSES;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::{Elsewhere, found};
+
+type Table = Mutex<HashMap<String, SigningKey>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    KeepsTheLast,
+    ComparesTheStart,
+    IgnoresCase,
+    LooksBeforeItLocks,
+    ForgetsAtReopening,
+}
+
+struct Rows {
+    table: Arc<Table>,
+    fault: Option<Fault>,
+}
+
+fn rows(fault: Option<Fault>) -> Elsewhere<dyn Identities> {
+    let table = Arc::<Table>::default();
+    Elsewhere::new(move || -> Arc<dyn Identities> {
+        let forgets = fault == Some(Fault::ForgetsAtReopening);
+        let table = if forgets { Arc::default() } else { table.clone() };
+        Arc::new(Rows { table, fault })
+    })
+}
+
+impl Rows {
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    fn fits(&self, key: &PublicKey, signing_key: &SigningKey) -> bool {
+        let name = key.as_str().to_owned();
+        let name = if self.has(Fault::IgnoresCase) { name.to_lowercase() } else { name };
+        let unknown = !self.table.lock().contains_key(&name);
+        if self.has(Fault::LooksBeforeItLocks) && unknown {
+            std::thread::sleep(Duration::from_millis(5));
+            self.table.lock().insert(name, *signing_key);
+            return true;
+        }
+        let mut table = self.table.lock();
+        if self.has(Fault::KeepsTheLast) {
+            table.insert(name.clone(), *signing_key);
+        }
+        let bound = table.entry(name).or_insert(*signing_key);
+        let compared = if self.has(Fault::ComparesTheStart) { 16 } else { bound.len() };
+        bound[..compared] == signing_key[..compared]
+    }
+}
+
+impl Identities for Rows {
+    fn bind<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: &'a SigningKey,
+    ) -> BoxFuture<'a, Result<(), IdentityError>> {
+        let other = || IdentityError::BoundToAnother { key: key.clone() };
+        Box::pin(ready(self.fits(key, signing_key).then_some(()).ok_or_else(other)))
+    }
+}
+
+eventlog_server::contract_tests!(identities: rows(None));
+
+#[test]
+fn each_fault_is_found() {
+    let faults = [
+        (Fault::KeepsTheLast, "the_first_signing_key_stays"),
+        (Fault::ComparesTheStart, "the_first_signing_key_stays"),
+        (Fault::IgnoresCase, "keys_do_not_mix"),
+        (Fault::LooksBeforeItLocks, "of_racing_bindings_one_wins"),
+        (Fault::ForgetsAtReopening, "bindings_are_there_after_reopening"),
+    ];
+    found(CLAUSES, &faults, rows);
+}

@@ -1,0 +1,229 @@
+//! A storage from elsewhere, which knows no id without reading; and a server over it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use eventlog_server::server::Server;
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::{
+    AppendError, Storage, StorageError, StoreLog, StoreSize, check_consecutive,
+};
+use eventlog_server::testing::storage::CLAUSES;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::{Elsewhere, found};
+use crate::support::server::TestServer;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    TakesAnySequence,
+    KnowsNoIds,
+    ReadsFromTheNextSegment,
+    ReadsWithoutBound,
+    LetsEarlierLogsAppend,
+    ListsEmptyStores,
+    ForgetsAtReopening,
+}
+
+struct Disk {
+    remote_id: RemoteId,
+    tables: Mutex<BTreeMap<StoreId, Arc<Mutex<Table>>>>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Counts openings: an earlier log appends nothing any more.
+    opened: u64,
+    rows: BTreeMap<Sequence, Segment>,
+    ids: HashMap<EntryId, Sequence>,
+}
+
+struct Rows {
+    disk: Arc<Disk>,
+    fault: Option<Fault>,
+}
+
+struct Log {
+    table: Arc<Mutex<Table>>,
+    opened: u64,
+    fault: Option<Fault>,
+}
+
+fn disk() -> Arc<Disk> {
+    Arc::new(Disk { remote_id: RemoteId::random(), tables: Mutex::default() })
+}
+
+fn rows(fault: Option<Fault>) -> Elsewhere<dyn Storage> {
+    let kept = disk();
+    Elsewhere::new(move || -> Arc<dyn Storage> {
+        let forgets = fault == Some(Fault::ForgetsAtReopening);
+        Arc::new(Rows { disk: if forgets { disk() } else { kept.clone() }, fault })
+    })
+}
+
+impl Table {
+    fn head(&self) -> Sequence {
+        self.rows.last_key_value().map_or(Sequence::ZERO, |(_, last)| last.last())
+    }
+
+    fn size(&self) -> StoreSize {
+        let bytes = self.rows.values().map(|row| row.records().len() as u64).sum();
+        StoreSize { head: self.head(), bytes }
+    }
+
+    fn append(&mut self, segments: Vec<Segment>) {
+        for segment in segments {
+            self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
+            self.rows.insert(segment.first(), segment);
+        }
+    }
+}
+
+impl Storage for Rows {
+    fn remote_id(&self) -> RemoteId {
+        self.disk.remote_id
+    }
+
+    fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError> {
+        let table = self.disk.tables.lock().entry(store.clone()).or_default().clone();
+        let opened = {
+            let mut table = table.lock();
+            table.opened += 1;
+            table.opened
+        };
+        Ok(Arc::new(Log { table, opened, fault: self.fault }))
+    }
+
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tables = self.disk.tables.lock();
+        let behind = tables.range::<StoreId, _>((after, Bound::Unbounded));
+        let sizes = behind.map(|(store, table)| (store.clone(), table.lock().size()));
+        let all = self.fault == Some(Fault::ListsEmptyStores);
+        Ok(sizes.filter(|(_, size)| all || size.head > Sequence::ZERO).take(count).collect())
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        let tables = self.disk.tables.lock();
+        Ok(tables.get(store).map_or_else(StoreSize::default, |table| table.lock().size()))
+    }
+
+    fn ready(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    fn append_now(&self, segments: Vec<Segment>) -> Result<(), AppendError> {
+        let mut table = self.table.lock();
+        if table.opened != self.opened && !self.has(Fault::LetsEarlierLogsAppend) {
+            return Err(AppendError::Definite("it was opened again".into()));
+        }
+        if !self.has(Fault::TakesAnySequence) {
+            check_consecutive(table.head(), &segments).map_err(AppendError::Definite)?;
+        }
+        table.append(segments);
+        Ok(())
+    }
+}
+
+impl StoreLog for Log {
+    fn head(&self) -> Sequence {
+        self.table.lock().head()
+    }
+
+    fn probe(&self, _: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+        None
+    }
+
+    fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        let table = self.table.lock();
+        let known = |id| table.ids.get(id).copied().filter(|_| !self.has(Fault::KnowsNoIds));
+        Ok(ids.iter().map(known).collect())
+    }
+
+    fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
+        Box::pin(ready(self.append_now(segments)))
+    }
+
+    fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
+        let table = self.table.lock();
+        let next_row = self.has(Fault::ReadsFromTheNextSegment);
+        let behind =
+            |row: &&Segment| if next_row { row.first() >= from } else { row.last() >= from };
+        let bytes_max = if self.has(Fault::ReadsWithoutBound) { usize::MAX } else { bytes_max };
+        let mut bytes = 0;
+        let mut read = Vec::new();
+        for row in table.rows.values().filter(behind) {
+            if bytes > bytes_max || (bytes == bytes_max && !read.is_empty()) {
+                break;
+            }
+            bytes += row.records().len();
+            read.push(row.clone());
+        }
+        Ok(read)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.table.lock().size().bytes
+    }
+}
+
+eventlog_server::contract_tests!(storage: rows(None));
+
+#[test]
+fn each_fault_is_found() {
+    let faults = [
+        (Fault::TakesAnySequence, "what_does_not_follow_is_refused"),
+        (Fault::KnowsNoIds, "ids_are_known_from_the_call_on"),
+        (Fault::ReadsFromTheNextSegment, "a_read_may_begin_anywhere_and_is_bounded"),
+        (Fault::ReadsWithoutBound, "a_read_may_begin_anywhere_and_is_bounded"),
+        (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
+        (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),
+        (Fault::ForgetsAtReopening, "what_was_appended_is_read"),
+    ];
+    found(CLAUSES, &faults, rows);
+}
+
+/// Every group of writes waits for a lookup, and the next ones behind it.
+#[tokio::test]
+async fn a_server_needs_no_id_to_be_known_without_a_read() {
+    let storage = Arc::new(Rows { disk: disk(), fault: None });
+    let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), Arc::new(AllowAll));
+    let server = TestServer::start(builder, &[("alice", "team"), ("bob", "team")]).await;
+    let (mut alice, mut bob) =
+        (Socket::connect(&server.url()).await, Socket::connect(&server.url()).await);
+    let entries: Vec<_> = (0..200).map(|n| entry("E", &n.to_string(), b"")).collect();
+    // Both write the same entries without waiting for an answer: each id is placed once, and both hear of the same place.
+    for (id, one) in (0..).zip(&entries) {
+        alice.write(&key("alice"), id, &batch(std::slice::from_ref(one))).await;
+        bob.write(&key("bob"), id, &batch(std::slice::from_ref(one))).await;
+    }
+    for id in 0..200 {
+        let answered = alice.next_ack().await;
+        assert_eq!(answered.0, id);
+        assert_eq!(answered, bob.next_ack().await);
+    }
+    alice.write(&key("alice"), 200, &batch(&entries)).await;
+    let (_, mut sequences) = alice.next_ack().await;
+    sequences.sort_unstable();
+    assert!(sequences.into_iter().eq(1..=200));
+    let mut reader = Socket::connect(&server.url()).await;
+    reader.subscribe(&key("alice"), 0).await;
+    assert_eq!(reader.next_entries(200).await.len(), 200);
+    reader.nothing_comes().await;
+}
