@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Keeps: a connection's requests are taken one after the other, so its writes reach a store in the order in which they
-//! came: the next one is `Received` when the last one is through. Most go all the way within one poll. A request is moved from stage
-//! to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests look (`wire`).
+//! came: the next one is `Received` when the last one is through. Most go all the way within one poll. A request is moved
+//! from stage to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests look (`wire`).
 
 use std::task::{Context, Poll};
 
