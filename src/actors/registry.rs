@@ -46,7 +46,7 @@ pub struct Remove {
 /// resolved.
 #[derive(Message)]
 #[rtype(result = "Result<WriteOutcome, WriteError>")]
-pub struct WriteToStore {
+pub struct AppendFromServer {
     /// The store, which need not exist before.
     pub store_id: StoreId,
     /// Appended as one batch, whole or not at all.
@@ -55,7 +55,7 @@ pub struct WriteToStore {
     pub run_handlers: bool,
 }
 
-/// Resolves keys; takes [`Assign`], [`Remove`] and [`WriteToStore`] from code in this process.
+/// Resolves keys; takes [`Assign`], [`Remove`] and [`AppendFromServer`] from code in this process.
 pub struct RegistryActor {
     pub(crate) registry: Arc<dyn StoreRegistry>,
     pub(crate) open: Arc<OpenStores>,
@@ -102,10 +102,10 @@ impl Handler<Remove> for RegistryActor {
     }
 }
 
-impl Handler<WriteToStore> for RegistryActor {
+impl Handler<AppendFromServer> for RegistryActor {
     type Result = ResponseFuture<Result<WriteOutcome, WriteError>>;
 
-    fn handle(&mut self, write: WriteToStore, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, write: AppendFromServer, ctx: &mut Context<Self>) -> Self::Result {
         let stores = Stores::new(ctx.address(), self.open.clone());
         async move { stores.write(write).await }.boxed()
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::feed::FeedSubscription;
 use super::inbox::Inbox;
 use super::open::{Job, OpenStores};
-use super::registry::{RegistryActor, Resolve, WriteToStore};
+use super::registry::{AppendFromServer, RegistryActor, Resolve};
 use super::reply::{Reply, WriteFailure};
 use super::store::{FinishStore, StoreHandle};
 use crate::core::store::{Acked, Write};
@@ -80,8 +80,8 @@ impl Stores {
     }
 
     /// Validates and appends entries of the server's own. Dropped after its first poll, the write goes on.
-    pub(crate) async fn write(&self, write: WriteToStore) -> Result<WriteOutcome, WriteError> {
-        let WriteToStore { store_id, entries, run_handlers } = write;
+    pub(crate) async fn write(&self, write: AppendFromServer) -> Result<WriteOutcome, WriteError> {
+        let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         validate(&batch, &self.open.deps().limits)?;
         let (sender, answer) = oneshot::channel();

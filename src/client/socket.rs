@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 use super::core::Incoming;
 use super::error::ConnectError;
 use super::options::{Options, Protocol};
-use super::wire::{self, Identities, Wire};
+use super::wire::{self, Keyring, Wire};
 use crate::model::RemoteId;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -43,7 +43,7 @@ pub(super) struct Target {
     /// Made when first needed: reading 150 certificates is not for those who never use TLS.
     tls: OnceLock<Arc<ClientConfig>>,
     options: Options,
-    identities: Identities,
+    identities: Keyring,
 }
 
 impl Target {
@@ -67,11 +67,11 @@ impl Target {
             .max_message_size(message_bytes_max)
             .max_frame_size(message_bytes_max);
         let identities = match &options.protocol {
-            Protocol::Msgpack => Identities::default(),
+            Protocol::Msgpack => Keyring::default(),
             Protocol::Rpc(rpc) => {
                 let named =
                     rpc.identities.iter().map(|one| (one.public_key().clone(), one.clone()));
-                Identities::new(named.collect())
+                Keyring::new(named.collect())
             }
         };
         Ok(Self { request, config, tls: OnceLock::new(), options, identities })

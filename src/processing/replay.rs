@@ -42,7 +42,7 @@ pub(super) struct Replay<'a> {
 
 /// Replay cannot go on for now.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+enum Interrupted {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -92,7 +92,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Processes everything up to `target`, or until the processor stops.
-    async fn catch_up(&self, known: &mut Option<Reached>, target: Sequence) -> Result<(), Fault> {
+    async fn catch_up(
+        &self,
+        known: &mut Option<Reached>,
+        target: Sequence,
+    ) -> Result<(), Interrupted> {
         if known.is_none() {
             let origin = journal_origin(self.store);
             let next = self.processor.journal.next_remote_sequence(origin).await?;
@@ -110,22 +114,22 @@ impl<'a> Replay<'a> {
     }
 
     /// Durable segments, the first of which holds `from`.
-    async fn read(&self, from: Sequence) -> Result<Vec<Segment>, Fault> {
+    async fn read(&self, from: Sequence) -> Result<Vec<Segment>, Interrupted> {
         let feed = Arc::clone(&self.feed);
         let segments = tokio::task::spawn_blocking(move || feed(from, READ_BYTES)).await;
-        let segments = segments.map_err(|_| Fault::Panicked)??;
+        let segments = segments.map_err(|_| Interrupted::Panicked)??;
         let mut next = from;
         for segment in &segments {
             if segment.first() > next || segment.last() < next {
-                return Err(Fault::Gap(next));
+                return Err(Interrupted::Gap(next));
             }
             next = segment.last().next();
         }
-        if next == from { Err(Fault::Gap(from)) } else { Ok(segments) }
+        if next == from { Err(Interrupted::Gap(from)) } else { Ok(segments) }
     }
 
     /// Takes what is new in `segments` through the journal.
-    async fn process(&self, known: &mut Reached, segments: &[Segment]) -> Result<(), Fault> {
+    async fn process(&self, known: &mut Reached, segments: &[Segment]) -> Result<(), Interrupted> {
         let start = known.next;
         let mut entries = Vec::new();
         let mut origins = Vec::new();

@@ -12,7 +12,7 @@ use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
 use super::writer::Writer;
-use crate::actors::registry::{Assign, RegistryActor, Remove, WriteToStore};
+use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
@@ -87,7 +87,7 @@ impl Server {
         self.0.shared.remote_id
     }
 
-    /// The address of the `RegistryActor`, for code that prefers messages: it takes [`WriteToStore`], [`Assign`] and
+    /// The address of the `RegistryActor`, for code that prefers messages: it takes [`AppendFromServer`], [`Assign`] and
     /// [`Remove`].
     pub fn registry(&self) -> &Addr<RegistryActor> {
         self.0.shared.stores.registry()
@@ -100,7 +100,7 @@ impl Server {
         entries: Vec<Entry>,
         run_handlers: bool,
     ) -> Result<WriteOutcome, WriteError> {
-        self.0.shared.stores.write(WriteToStore { store_id, entries, run_handlers }).await
+        self.0.shared.stores.write(AppendFromServer { store_id, entries, run_handlers }).await
     }
 
     /// Maps a key to a store, durably. An existing other mapping is an error.

@@ -12,7 +12,7 @@ use crate::model::{PublicKey, RemoteId};
 use crate::protocol::rpc::Identity;
 
 /// All identities of a client. Cheap to clone.
-pub(in crate::client) type Identities = Arc<HashMap<PublicKey, Identity>>;
+pub(in crate::client) type Keyring = Arc<HashMap<PublicKey, Identity>>;
 
 /// An older challenge is not signed; servers take the answer for 30 seconds, counted from when they sent it.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub(super) enum Ask {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Proofs {
-    identities: Identities,
+    identities: Keyring,
     proved: HashSet<PublicKey>,
     /// What is to be asked for keys that are not proved yet.
     held: HashMap<PublicKey, Vec<Outgoing>>,
@@ -51,7 +51,7 @@ struct Challenge {
 
 impl Proofs {
     /// Nothing is proved; a first hello is on its way.
-    pub(super) fn new(identities: Identities) -> Self {
+    pub(super) fn new(identities: Keyring) -> Self {
         Self {
             identities,
             proved: HashSet::new(),

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub(super) use self::identities::Identities;
+pub(super) use self::identities::Keyring;
 use self::msgpack::MsgpackWire;
 use self::rpc::RpcWire;
 use super::core::{Incoming, Outgoing};
@@ -64,7 +64,7 @@ pub(super) trait Wire: Debug + Send {
 }
 
 /// A new connection's wire. What has to be said first on it is among its messages.
-pub(super) fn connected(options: &Options, identities: &Identities) -> Box<dyn Wire> {
+pub(super) fn connected(options: &Options, identities: &Keyring) -> Box<dyn Wire> {
     match &options.protocol {
         Protocol::Msgpack => Box::new(MsgpackWire::new(options.message_bytes_max)),
         Protocol::Rpc(rpc) => {

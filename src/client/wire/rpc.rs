@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::identities::{Ask, Identities, Proofs};
+use super::identities::{Ask, Keyring, Proofs};
 use super::{Joiner, Wire, WireError};
 use crate::client::core::{Incoming, Outgoing};
 use crate::client::entries::Entries;
@@ -76,7 +76,7 @@ impl RpcWire {
     pub(super) fn new(
         message_bytes_max: usize,
         store: Option<&StoreId>,
-        identities: Identities,
+        identities: Keyring,
     ) -> Self {
         let mut wire = Self {
             store: store.map_or(DEFAULT_STORE, StoreId::as_str).into(),

@@ -76,7 +76,7 @@ fn stop(name: &str) -> Outgoing {
 
 fn wire(store: Option<&StoreId>) -> RpcWire {
     let identity = |name| (key(name), Identity::from_signing_key(key(name), &[7; 32]));
-    RpcWire::new(2_000_000, store, Identities::new(["alice", "bob"].map(identity).into()))
+    RpcWire::new(2_000_000, store, Keyring::new(["alice", "bob"].map(identity).into()))
 }
 
 impl Link {

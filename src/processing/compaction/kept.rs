@@ -150,7 +150,7 @@ impl StoreProjection {
 
 /// The stores whose history was read.
 #[derive(Debug)]
-pub(super) struct Stores {
+pub(super) struct KeptStores {
     by_name: HashMap<StoreId, (Arc<StoreProjection>, u64)>,
     /// The same stores, by when they were read last.
     by_use: BTreeMap<u64, StoreId>,
@@ -158,7 +158,7 @@ pub(super) struct Stores {
     budget: Arc<Budget>,
 }
 
-impl Stores {
+impl KeptStores {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self { by_name: HashMap::new(), by_use: BTreeMap::new(), uses: 0, budget }
     }

@@ -46,7 +46,7 @@ pub use pattern::EventPattern;
 
 use backlog::Source;
 use compactor::{Compactor, CompactorSet};
-use kept::{Budget, Stores};
+use kept::{Budget, KeptStores};
 use projected::Projected;
 
 /// The compactors of a server, and what is kept for those who read old history. Cheap to clone; clones are one.
@@ -70,7 +70,7 @@ struct Shared {
 struct Current {
     set: Arc<CompactorSet>,
     registered: u64,
-    stores: Stores,
+    stores: KeptStores,
 }
 
 /// An event would belong to two compactors.
@@ -98,7 +98,7 @@ impl Compaction {
     pub fn new(limits: &Limits) -> Self {
         let budget = Arc::new(Budget::new(limits.compaction_bytes_max));
         let set = Arc::new(CompactorSet::new(Vec::new()));
-        let stores = Stores::new(budget.clone());
+        let stores = KeptStores::new(budget.clone());
         let shared = Shared {
             state: Mutex::new(Current { set, registered: 0, stores }),
             budget,
