@@ -8,6 +8,7 @@ mod binary;
 mod client;
 mod js;
 mod processing;
+mod rooms;
 mod server;
 mod storage;
 mod support;
