@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::inbox::{Event, Inbox};
+use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
 
 /// Ends the socket of a connection from outside its session, which may not be running; `false` if it could not.
@@ -46,12 +46,12 @@ impl Connections {
         Self { live: Mutex::default(), count_max }
     }
 
-    /// Takes a connection in, until the place is dropped.
+    /// Takes a connection in, until the seat is dropped.
     pub(crate) fn enter(
         self: &Arc<Self>,
         inbox: Arc<Inbox>,
         sever: Option<Sever>,
-    ) -> Result<Place, Refused> {
+    ) -> Result<Seat, Refused> {
         let mut live = self.live.lock();
         if live.shutdown {
             return Err(Refused::ShuttingDown);
@@ -62,7 +62,7 @@ impl Connections {
         let number = live.next;
         live.next += 1;
         live.by_number.insert(number, Connection { inbox, sever });
-        Ok(Place { connections: self.clone(), number })
+        Ok(Seat { connections: self.clone(), number })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -71,18 +71,18 @@ impl Connections {
 
     /// Tells every connection that `key` has no store any more.
     pub(crate) fn key_removed(&self, key: &PublicKey) {
-        self.tell_all(|| Event::KeyRemoved(key.clone()));
+        self.tell_all(|| Notice::KeyRemoved(key.clone()));
     }
 
     /// Takes no further connections, and tells all to finish.
     pub(crate) fn shut_down(&self) {
         self.live.lock().shutdown = true;
-        self.tell_all(|| Event::Shutdown);
+        self.tell_all(|| Notice::Shutdown);
     }
 
-    fn tell_all(&self, event: impl Fn() -> Event) {
+    fn tell_all(&self, notice: impl Fn() -> Notice) {
         for connection in self.live.lock().by_number.values() {
-            connection.inbox.push(event());
+            connection.inbox.push(notice());
             connection.inbox.wake();
         }
     }
@@ -95,13 +95,13 @@ impl Connections {
     }
 }
 
-/// A connection's place among the live ones.
-pub(crate) struct Place {
+/// A connection's seat among the live ones.
+pub(crate) struct Seat {
     connections: Arc<Connections>,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.connections.live.lock().by_number.remove(&self.number);
     }
@@ -112,12 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_given_back() {
+    fn seats_are_bounded_and_given_back() {
         let connections = Arc::new(Connections::new(1));
         let inbox = Arc::new(Inbox::new());
-        let Ok(place) = connections.enter(inbox.clone(), None) else { panic!("no place") };
+        let Ok(seat) = connections.enter(inbox.clone(), None) else { panic!("no seat") };
         assert_eq!(connections.enter(inbox.clone(), None).err(), Some(Refused::Full));
-        drop(place);
+        drop(seat);
         assert!(connections.enter(inbox.clone(), None).is_ok());
         connections.shut_down();
         assert_eq!(connections.enter(inbox, None).err(), Some(Refused::ShuttingDown));

@@ -1,6 +1,6 @@
 //! Where a session finds what others have for it, and what the watchdog judges it by.
 //!
-//! Keeps: putting something in never blocks on the session and never grows without a bound, since each event answers
+//! Keeps: putting something in never blocks on the session and never grows without a bound, since each notice answers
 //! something that the session has in flight, or is one of a few kinds that are rare.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::model::PublicKey;
 
 /// Something that a session is to know.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum Notice {
     /// A write was answered. `write` is the number that the session gave it.
     Answered { write: u64, result: Result<Acked, WriteFailure> },
     /// The key was removed from the registry.
@@ -27,7 +27,7 @@ pub(crate) enum Event {
 /// The mailbox of one session.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    events: Mutex<Vec<Event>>,
+    notices: Mutex<Vec<Notice>>,
     waker: AtomicWaker,
     started: Instant,
     /// Since when (milliseconds after `started`, plus 1) the session ought to run and did not; 0 if it need not.
@@ -38,21 +38,21 @@ impl Inbox {
     #[expect(clippy::disallowed_methods, reason = "the watchdog judges it by how long it waits")]
     pub(crate) fn new() -> Self {
         Self {
-            events: Mutex::default(),
+            notices: Mutex::default(),
             waker: AtomicWaker::new(),
             started: Instant::now(),
             wanted_since: AtomicU64::new(0),
         }
     }
 
-    /// Adds an event without waking the session, see [`Inbox::wake`].
-    pub(crate) fn push(&self, event: Event) {
-        self.events.lock().push(event);
+    /// Adds a notice without waking the session, see [`Inbox::wake`].
+    pub(crate) fn push(&self, notice: Notice) {
+        self.notices.lock().push(notice);
     }
 
-    /// Moves all events into `into`, which is empty.
-    pub(crate) fn drain(&self, into: &mut Vec<Event>) {
-        std::mem::swap(&mut *self.events.lock(), into);
+    /// Moves all notices into `into`, which is empty.
+    pub(crate) fn drain(&self, into: &mut Vec<Notice>) {
+        std::mem::swap(&mut *self.notices.lock(), into);
     }
 
     /// Has the session polled. Any number of calls before it runs have the effect of one.

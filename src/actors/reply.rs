@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::inbox::{Event, Inbox};
+use super::inbox::{Inbox, Notice};
 use crate::core::store::Acked;
 
 /// A write was not acknowledged.
@@ -57,7 +57,7 @@ impl To {
     fn answer(self, result: Result<Acked, WriteFailure>) -> Option<Arc<Inbox>> {
         match self {
             Self::Session { inbox, write } => {
-                inbox.push(Event::Answered { write, result });
+                inbox.push(Notice::Answered { write, result });
                 Some(inbox)
             }
             Self::Caller(sender) => {

@@ -15,9 +15,9 @@ use crate::model::PublicKey;
 /// Keys remembered, at most; one more, and all are forgotten.
 const KEYS_MAX: usize = 65_536;
 
-/// A moment between two removals of keys.
+/// How many keys had been removed when something was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Removals(u64);
 
 /// See the module's description.
 #[derive(Default)]
@@ -29,8 +29,8 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     /// To be taken before a key is resolved, and given back with what it resolved to.
-    pub(crate) fn moment(&self) -> Moment {
-        Moment(self.removals.load(Ordering::Acquire))
+    pub(crate) fn removals(&self) -> Removals {
+        Removals(self.removals.load(Ordering::Acquire))
     }
 
     /// The store of `key`, if that is known.
@@ -38,10 +38,10 @@ impl Resolved {
         self.stores.read().get(key).and_then(WeakStoreHandle::upgrade)
     }
 
-    /// Remembers what `key` resolved to, unless a key was removed since `moment`.
-    pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, moment: Moment) {
+    /// Remembers what `key` resolved to, unless a key was removed since these `removals`.
+    pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, removals: Removals) {
         let mut stores = self.stores.write();
-        if self.moment() == moment {
+        if self.removals() == removals {
             if stores.len() >= KEYS_MAX {
                 stores.clear();
             }

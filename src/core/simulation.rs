@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use super::connection::{ConnectionCore, Run, SubscriptionId};
+use super::connection::{ConnectionCore, SequenceRun, SubscriptionId};
 use super::store::{Acked, Settled, Slots, StoreCore, Write};
 use crate::model::{Batch, EntryId, EntryRef, Origin, PublicKey, Segment, Sequence, StoreId};
 
@@ -306,7 +306,7 @@ impl World {
             let Some(sub) = pull else { return };
             let (id, cursor) = (sub.id(), sub.cursor());
             let last = head.min(cursor.get() + self.rng.random_range(0..6_usize) as u64);
-            if let Some(run) = sub.take(Run { first: cursor, last: sequence(last) }).send {
+            if let Some(run) = sub.take(SequenceRun { first: cursor, last: sequence(last) }).send {
                 self.client_gets_entries(at, id, run);
             }
         }
@@ -348,7 +348,7 @@ impl World {
         }
     }
 
-    fn client_gets_entries(&mut self, at: usize, id: SubscriptionId, run: Run) {
+    fn client_gets_entries(&mut self, at: usize, id: SubscriptionId, run: SequenceRun) {
         let mut of_connection = self.connections[at].subscriptions.values_mut();
         let (_, seen) = of_connection.find(|(of, _)| *of == id).expect("a live subscription");
         for n in run.first.get()..=run.last.get() {

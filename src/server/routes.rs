@@ -80,15 +80,15 @@ fn upgrade<W: Wire>(
     let inbox = Arc::new(Inbox::new());
     let sever = request.conn_data::<Severable>().cloned();
     let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
-    let place = match shared.connections.enter(inbox.clone(), sever) {
-        Ok(place) => place,
+    let seat = match shared.connections.enter(inbox.clone(), sever) {
+        Ok(seat) => seat,
         Err(refused) => {
             shared.metrics.connections_refused.inc();
             return Ok(refusal(refused));
         }
     };
     let caller = caller_of(request, server.inner().caller.as_ref());
-    let session = Session::new(shared.clone(), caller, inbox, place, wire, payload);
+    let session = Session::new(shared.clone(), caller, inbox, seat, wire, payload);
     // The session reads the payload itself; the context's own decoder gets nothing.
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
 }

@@ -20,10 +20,10 @@ const HEADERS_NOT_KEPT: [&str; 5] = [
 
 /// Who connected. Cheap to clone; all clones are the same caller.
 #[derive(Clone, Default)]
-pub struct Caller(Arc<Known>);
+pub struct Caller(Arc<Inner>);
 
 #[derive(Default)]
-struct Known {
+struct Inner {
     peer: Option<SocketAddr>,
     /// The path, and behind the first `?` the query.
     target: Box<str>,
@@ -39,7 +39,7 @@ impl Caller {
     /// A caller without a handshake, of whom [`get`](Self::get) gives `value`: for code that asks an
     /// [`Auth`](super::Auth) itself, as its tests do.
     pub fn of<T: Send + Sync + 'static>(value: T) -> Self {
-        Self(Arc::new(Known { value: Some(Box::new(value)), ..Known::default() }))
+        Self(Arc::new(Inner { value: Some(Box::new(value)), ..Inner::default() }))
     }
 
     /// The caller whose handshake asked for `target` with these headers.
@@ -53,7 +53,7 @@ impl Caller {
         for (name, text) in headers.filter(|(name, _)| !HEADERS_NOT_KEPT.contains(name)) {
             lines.extend_from_slice(&[name.as_bytes(), b":", text, b"\n"].concat());
         }
-        Self(Arc::new(Known { peer, target: target.into(), headers: lines.into(), value }))
+        Self(Arc::new(Inner { peer, target: target.into(), headers: lines.into(), value }))
     }
 
     /// The other end of the socket: the client, or the last proxy before the server.

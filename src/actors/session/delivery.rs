@@ -26,7 +26,7 @@
 use std::task::{Context, Poll};
 
 use super::subscriptions::{Arrived, Delivery, MESSAGE_BYTES, Subscribed, Waiting};
-use super::wire::{Out, Part, Wire};
+use super::wire::{Out, SegmentPart, Wire};
 use super::{OUT_BYTES_PER_POLL, Session};
 use crate::actors::feed::FeedSegment;
 use crate::actors::metrics::Metrics;
@@ -78,16 +78,16 @@ impl<W: Wire> Session<W> {
             return true;
         }
         let mut parts = Vec::new();
-        for Part { segment, run } in sub.delivery.runs(cursor) {
+        for SegmentPart { segment, run } in sub.delivery.runs(cursor) {
             let taken = sub.take(run);
-            parts.extend(taken.send.map(|run| Part { segment, run }));
+            parts.extend(taken.send.map(|run| SegmentPart { segment, run }));
             // The ack of what was passed over goes before anything that follows.
             if taken.passed_own {
                 break;
             }
         }
         if !parts.is_empty() {
-            let count: usize = parts.iter().map(Part::count).sum();
+            let count: usize = parts.iter().map(SegmentPart::count).sum();
             self.shared.metrics.entries_sent.inc_by(count as u64);
             self.wire.entries(&mut sub.delivery.tag, &parts, &mut self.out);
         }
@@ -117,7 +117,7 @@ impl<W: Wire> Session<W> {
                 }
                 Arrived::Store(feed) => {
                     sub.delivery.feed = feed;
-                    // Not here: heads are looked at before events are taken in, so by the next poll.
+                    // Not here: heads are looked at before notices are taken in, so by the next poll.
                     cx.waker().wake_by_ref();
                 }
                 Arrived::Failed(refusal) => failed.push((sub.id(), refusal)),

@@ -4,7 +4,7 @@
 //! by `core::connection`; nothing grows while the client does not read. Leaves out: how messages look (`wire`).
 //!
 //! An actix-web-actors context is polled only while the socket takes bytes. So the whole session is one future that is
-//! run on each poll: take in events, read frames, send writes to stores, then fetch entries until a socket's fill of
+//! run on each poll: take in notices, read frames, send writes to stores, then fetch entries until a socket's fill of
 //! bytes is at hand. A client that does not read is not polled, fetches nothing, and costs its cursor.
 //!
 //! | file | what it has of a session |
@@ -46,8 +46,8 @@ use self::shared::Shared;
 use self::subscriptions::Core;
 use self::wire::{Broken, Out, Wire};
 use self::writes::Writes;
-use super::connections::Place;
-use super::inbox::{Event, Inbox};
+use super::connections::Seat;
+use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
 use crate::services::Caller;
 
@@ -61,7 +61,7 @@ pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     /// Given back when the session ends.
-    _place: Place,
+    _seat: Seat,
     gate: Gate<Payload>,
     wire: W,
     pipeline: Pipeline<W>,
@@ -99,7 +99,7 @@ impl<W: Wire> Session<W> {
         shared: Arc<Shared>,
         caller: Caller,
         inbox: Arc<Inbox>,
-        place: Place,
+        seat: Seat,
         wire: W,
         payload: Payload,
     ) -> Self {
@@ -108,7 +108,7 @@ impl<W: Wire> Session<W> {
         Self {
             shared,
             inbox,
-            _place: place,
+            _seat: seat,
             gate,
             wire,
             pipeline: Pipeline::new(caller),
@@ -127,10 +127,10 @@ impl<W: Wire> Session<W> {
         }
         // First, so that whatever is put into the inbox from here on has this run again.
         self.inbox.running(cx.waker());
-        // Heads before events: then every entry below these heads that is our own is known to be.
+        // Heads before notices: then every entry below these heads that is our own is known to be.
         self.look_at_heads();
         // Before reading: answers make room for further writes, and a removed key is no longer allowed anything.
-        self.take_events();
+        self.take_notices();
         self.read(ctx, cx);
         // Behind all that was read, so that one message carries a store's writes of this poll.
         self.send_writes();
@@ -142,14 +142,14 @@ impl<W: Wire> Session<W> {
         self.close_if_due(ctx);
     }
 
-    fn take_events(&mut self) {
-        let mut events = Vec::new();
-        self.inbox.drain(&mut events);
-        for event in events {
-            match event {
-                Event::Answered { write, result } => self.answered(write, result),
-                Event::KeyRemoved(key) => self.key_removed(&key),
-                Event::Shutdown => self.life = Life::Finishing,
+    fn take_notices(&mut self) {
+        let mut notices = Vec::new();
+        self.inbox.drain(&mut notices);
+        for notice in notices {
+            match notice {
+                Notice::Answered { write, result } => self.answered(write, result),
+                Notice::KeyRemoved(key) => self.key_removed(&key),
+                Notice::Shutdown => self.life = Life::Finishing,
             }
         }
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
-use super::wire::{Broken, Identify, Names, Out, Part, Request, Subscribe, Wire, Write};
+use super::wire::{Broken, Identify, Names, Out, Request, SegmentPart, Subscribe, Wire, Write};
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId};
@@ -214,8 +214,8 @@ impl Wire for MsgpackWire {
         true
     }
 
-    fn entries(&mut self, key: &mut PublicKey, parts: &[Part], out: &mut Out) {
-        let count = parts.iter().map(Part::count).sum();
+    fn entries(&mut self, key: &mut PublicKey, parts: &[SegmentPart], out: &mut Out) {
+        let count = parts.iter().map(SegmentPart::count).sum();
         let slices: Vec<&[u8]> =
             parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
         let bytes = slices.iter().map(|some| some.len()).sum();

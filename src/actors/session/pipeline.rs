@@ -21,7 +21,7 @@ use super::checks::{may_be, may_read, may_write};
 use super::refusal::Refusal;
 use super::wire::{Identify, Request, Subscribe, Wire, Write};
 use super::{Ctx, OUT_BYTES_PER_POLL, Session};
-use crate::actors::resolved::Moment;
+use crate::actors::resolved::Removals;
 use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
 use crate::services::Caller;
@@ -58,18 +58,18 @@ enum Checked<W: Wire> {
 /// How the store of a write's key was found.
 #[derive(Clone, Copy)]
 struct Asked {
-    /// When.
-    moment: Moment,
+    /// How many keys had been removed then.
+    removals: Removals,
     /// Whether all sessions remember it already.
     remembered: bool,
 }
 
 /// The store of a key, for as long as no key is removed from the registry.
-struct Known {
+struct ResolvedKey {
     key: PublicKey,
     /// Weak, since a connection that is silent must not keep a closed store in memory.
     store: WeakStoreHandle,
-    moment: Moment,
+    removals: Removals,
 }
 
 /// What a session keeps between requests.
@@ -78,7 +78,7 @@ pub(super) struct Pipeline<W: Wire> {
     /// The request whose checks have to wait; the next one waits as well.
     waiting: Option<Checking<W>>,
     /// The key of writes that come one after the other, and its store.
-    known: Option<Known>,
+    known: Option<ResolvedKey>,
 }
 
 impl<W: Wire> Pipeline<W> {
@@ -208,27 +208,27 @@ impl<W: Wire> Session<W> {
     /// The store of a write's key, if it was resolved before.
     fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
         // Before the key is resolved: whatever is removed later makes the answer one of the past.
-        let moment = self.shared.resolved.moment();
-        let same = |known: &&Known| known.moment == moment && known.key == *key;
+        let removals = self.shared.resolved.removals();
+        let same = |known: &&ResolvedKey| known.removals == removals && known.key == *key;
         let known =
             self.pipeline.known.as_ref().filter(same).and_then(|known| known.store.upgrade());
         let known = known.or_else(|| self.shared.resolved.get(key));
-        (Asked { moment, remembered: known.is_some() }, known)
+        (Asked { removals, remembered: known.is_some() }, known)
     }
 
     fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
-        let Asked { moment, remembered } = asked;
-        let same = |known: &Known| known.moment == moment && known.store.is(store);
+        let Asked { removals, remembered } = asked;
+        let same = |known: &ResolvedKey| known.removals == removals && known.store.is(store);
         if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
         }
         if !remembered {
-            self.shared.resolved.remember(key, store, moment);
+            self.shared.resolved.remember(key, store, removals);
         }
         // Only what is written to twice in a row: with many keys, each would take the place of another.
         if self.writes.last_goes_to(store) {
             self.pipeline.known =
-                Some(Known { key: key.clone(), store: store.downgrade(), moment });
+                Some(ResolvedKey { key: key.clone(), store: store.downgrade(), removals });
         }
     }
 

@@ -16,10 +16,10 @@ use futures_util::future::LocalBoxFuture;
 
 use super::Session;
 use super::refusal::Refusal;
-use super::wire::{Names, Part, Subscribe, Wire};
+use super::wire::{Names, SegmentPart, Subscribe, Wire};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
 use crate::actors::store::StoreHandle;
-use crate::core::connection::{ConnectionCore, Run, Subscription};
+use crate::core::connection::{ConnectionCore, SequenceRun, Subscription};
 use crate::core::store::Slots;
 use crate::model::{Segment, Sequence};
 use crate::processing::compaction::{Backlog, Page};
@@ -124,17 +124,17 @@ impl<W: Wire> Delivery<W> {
     }
 
     /// The next parts from `cursor` up to the head, a message's fill of bytes.
-    pub(super) fn runs(&self, mut cursor: Sequence) -> Vec<Part> {
+    pub(super) fn runs(&self, mut cursor: Sequence) -> Vec<SegmentPart> {
         let mut bytes = 0;
         let mut parts = Vec::new();
         for segment in &self.segments {
             if bytes >= MESSAGE_BYTES || cursor > self.head || segment.segment().first() > cursor {
                 break;
             }
-            let run = Run { first: cursor, last: segment.segment().last().min(self.head) };
+            let run = SequenceRun { first: cursor, last: segment.segment().last().min(self.head) };
             bytes += segment.segment().records().len();
             cursor = run.last.next();
-            parts.push(Part { segment: segment.clone(), run });
+            parts.push(SegmentPart { segment: segment.clone(), run });
         }
         parts
     }

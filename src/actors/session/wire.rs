@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use crate::actors::feed::FeedSegment;
-use crate::core::connection::Run;
+use crate::core::connection::SequenceRun;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
 use crate::processing::compaction::Page;
@@ -75,12 +75,12 @@ pub(crate) struct Broken {
 }
 
 /// Consecutive entries of a segment.
-pub(crate) struct Part {
+pub(crate) struct SegmentPart {
     pub(crate) segment: Arc<FeedSegment>,
-    pub(crate) run: Run,
+    pub(crate) run: SequenceRun,
 }
 
-impl Part {
+impl SegmentPart {
     /// Number of entries.
     pub(crate) fn count(&self) -> usize {
         self.run.last.next().since(self.run.first) as usize
@@ -145,7 +145,12 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     fn may_send(&self, subscription: &Self::Subscription) -> bool;
 
     /// Entries for a subscription, at least one, as one message.
-    fn entries(&mut self, subscription: &mut Self::Subscription, parts: &[Part], out: &mut Out);
+    fn entries(
+        &mut self,
+        subscription: &mut Self::Subscription,
+        parts: &[SegmentPart],
+        out: &mut Out,
+    );
 
     /// A page of a compacted backlog for a subscription, not empty, as one message.
     fn page(&mut self, subscription: &mut Self::Subscription, page: &Page, out: &mut Out);

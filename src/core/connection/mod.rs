@@ -22,7 +22,7 @@ pub(crate) struct SubscriptionId(u64);
 
 /// Consecutive sequences, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct SequenceRun {
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Run {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// What to send.
-    pub(crate) send: Option<Run>,
+    pub(crate) send: Option<SequenceRun>,
     /// Entries of its own came next: their ack goes before anything that follows.
     pub(crate) passed_own: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Subscription<D> {
     /// The next sequence it needs, compaction or not.
     cursor: Sequence,
     /// What this connection wrote itself at or above the cursor, ascending.
-    own: VecDeque<Run>,
+    own: VecDeque<SequenceRun>,
 }
 
 impl<D> Subscription<D> {
@@ -61,7 +61,7 @@ impl<D> Subscription<D> {
 
     /// Entries `run` of the feed are at hand: what to send of them now, which is up to an entry of its own. The cursor
     /// moves behind that. Nothing if the run is not what comes next.
-    pub(crate) fn take(&mut self, run: Run) -> Taken {
+    pub(crate) fn take(&mut self, run: SequenceRun) -> Taken {
         if self.cursor < run.first || run.last < self.cursor {
             return Taken::default();
         }
@@ -72,7 +72,7 @@ impl<D> Subscription<D> {
         let first = self.cursor;
         self.cursor = last.next();
         self.pass_own();
-        let send = (first <= last).then_some(Run { first, last });
+        let send = (first <= last).then_some(SequenceRun { first, last });
         Taken { send, passed_own: self.cursor != last.next() }
     }
 
@@ -93,7 +93,7 @@ impl<D> Subscription<D> {
         }
     }
 
-    fn add_own(&mut self, run: Run) {
+    fn add_own(&mut self, run: SequenceRun) {
         // Answers come in feed order, so this is nearly always the end.
         let at = self.own.partition_point(|other| other.first < run.first);
         self.own.insert(at, run);
@@ -190,7 +190,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
             && let Some(sub) = self.subscriptions.iter_mut().find(|sub| sub.id == id)
         {
             let first = acked.fresh.first;
-            sub.add_own(Run { first, last: first.plus(acked.fresh.count - 1) });
+            sub.add_own(SequenceRun { first, last: first.plus(acked.fresh.count - 1) });
         }
         let greatest = acked.slots.greatest();
         if self.subscriptions.iter().any(|sub| sub.store == *store.borrow()) {

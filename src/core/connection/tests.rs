@@ -5,8 +5,8 @@ fn seq(n: u64) -> Sequence {
     Sequence::new(n).expect("a sequence")
 }
 
-fn run(first: u64, last: u64) -> Run {
-    Run { first: seq(first), last: seq(last) }
+fn run(first: u64, last: u64) -> SequenceRun {
+    SequenceRun { first: seq(first), last: seq(last) }
 }
 
 fn key(name: &str) -> PublicKey {
@@ -32,7 +32,7 @@ fn pull(core: &mut Core, head: u64) -> Option<(SubscriptionId, Sequence)> {
     core.next_pull(|()| seq(head), |()| true).map(|sub| (sub.id(), sub.cursor()))
 }
 
-fn take(core: &mut Core, id: SubscriptionId, run: Run) -> Taken {
+fn take(core: &mut Core, id: SubscriptionId, run: SequenceRun) -> Taken {
     core.subscriptions_mut().iter_mut().find(|sub| sub.id == id).expect("it is there").take(run)
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use self::refuse::{broken_frame, fail};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
-use super::wire::{Broken, Identify, Out, Part, Request, Wire};
+use super::wire::{Broken, Identify, Out, Request, SegmentPart, Wire};
 use crate::core::store::Slots;
 use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
@@ -178,7 +178,7 @@ impl Wire for RpcWire {
         feed.unacknowledged < UNACKNOWLEDGED_MAX
     }
 
-    fn entries(&mut self, feed: &mut FeedTag, parts: &[Part], out: &mut Out) {
+    fn entries(&mut self, feed: &mut FeedTag, parts: &[SegmentPart], out: &mut Out) {
         let encoded =
             parts.iter().map(|part| part.segment.rpc().run(part.run.first, part.run.last));
         feed.send(&encoded.collect::<Vec<_>>(), out);
