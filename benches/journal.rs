@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use eventlog_server::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
-use eventlog_server::processing::{Effect, write_from_remote};
+use eventlog_server::processing::{SideEffect, write_from_remote};
 use eventlog_server::services::journal::{Conflicts, EventJournal, SledJournal};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
 use tempfile::TempDir;
@@ -89,7 +89,7 @@ fn lookups(criterion: &mut Criterion) {
 /// Handles everything in no time.
 struct Nothing;
 
-impl Effect for Nothing {
+impl SideEffect for Nothing {
     fn wants(&self, _: &str) -> bool {
         true
     }

@@ -10,8 +10,8 @@ use crate::model::{RemoteEntry, RemoteId, Sequence};
 use crate::services::journal::{Conflicts, EventJournal, JournalError};
 
 /// What happens to entries as they are journaled.
-pub trait Effect: Send {
-    /// Whether [`Effect::run`] wants the entries of `event`. Others are journaled without a conflict lookup, together
+pub trait SideEffect: Send {
+    /// Whether [`SideEffect::run`] wants the entries of `event`. Others are journaled without a conflict lookup, together
     /// with the next one.
     fn wants(&self, event: &str) -> bool;
 
@@ -39,7 +39,7 @@ pub async fn write_from_remote(
     next: &mut Sequence,
     entries: Vec<RemoteEntry>,
     through: Sequence,
-    effect: &mut impl Effect,
+    effect: &mut impl SideEffect,
 ) -> Result<(), JournalError> {
     // Not journaled yet, and of no interest to the lookups below: a conflict has an event that is wanted.
     let mut pending = Vec::new();

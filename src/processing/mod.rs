@@ -23,7 +23,7 @@ pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use handlers::{Handlers, Outcome};
-pub use journaling::{Effect, write_from_remote};
+pub use journaling::{SideEffect, write_from_remote};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
 pub(crate) use replay::ReadFeed;

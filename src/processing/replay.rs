@@ -19,7 +19,7 @@ use crate::storage::StorageError;
 
 use super::committed::Delivery;
 use super::handlers::HandlerError;
-use super::journaling::{Effect, write_from_remote};
+use super::journaling::{SideEffect, write_from_remote};
 use super::processor::{EventProcessing, Processor, Reached, StoreProgress};
 
 /// Reads durable entries of a store as [`StoreLog::read`](crate::storage::StoreLog::read) does, from whichever log
@@ -179,7 +179,7 @@ struct Handling<'a> {
     origins: Vec<(Sequence, &'a Origin)>,
 }
 
-impl Effect for Handling<'_> {
+impl SideEffect for Handling<'_> {
     fn wants(&self, event: &str) -> bool {
         self.replay.processor.events.contains_key(event)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Clause, Subject, store, wait};
 use crate::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
-use crate::processing::{Effect, write_from_remote};
+use crate::processing::{SideEffect, write_from_remote};
 use crate::services::journal::{CONFLICTS_MAX, Conflicts, EventJournal, journal_origin};
 
 /// The contract of [`EventJournal`].
@@ -33,7 +33,7 @@ pub(crate) fn origin(name: &str) -> RemoteId {
 #[derive(Default)]
 struct Recorder(Vec<(u64, Vec<u64>)>);
 
-impl Effect for Recorder {
+impl SideEffect for Recorder {
     fn wants(&self, event: &str) -> bool {
         event != "passed"
     }
