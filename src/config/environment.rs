@@ -42,12 +42,14 @@ impl Environment {
     pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let named = variables.into_iter().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            let ours = name.starts_with(PREFIX)
-                && !OTHERS.contains(&name.as_str())
-                && !is_service_link(&name);
+            let ours = name.starts_with(PREFIX) && !OTHERS.contains(&name.as_str());
             ours.then_some((name, value))
         });
-        Self { left: named.collect() }
+        let mut left: BTreeMap<_, _> = named.collect();
+        let links: Vec<String> =
+            left.keys().filter(|name| is_service_link(name, &left)).cloned().collect();
+        links.iter().for_each(|link| drop(left.remove(link)));
+        Self { left }
     }
 
     /// The value of `variable`, which counts as known from now on.
@@ -68,15 +70,31 @@ impl Environment {
     }
 }
 
-/// Whether Kubernetes or Docker may have made this variable for a service named `eventlog` or `eventlog-…`; nobody
-/// who runs such a service has any use for an error about it.
-fn is_service_link(name: &str) -> bool {
-    name.ends_with("_SERVICE_HOST")
-        || name.ends_with("_SERVICE_PORT")
-        || name.contains("_SERVICE_PORT_")
-        || name.ends_with("_PORT")
-        || name.contains("_TCP")
-        || name.contains("_UDP")
+/// Whether Kubernetes or Docker made this variable for a service named `eventlog` or `eventlog-…`; nobody who runs such a
+/// service has any use for an error about it. They are told by what people do not write: a port that is a URL, the
+/// host beside the port. So `EVENTLOG_LISTEN_PORT=7420` is no link but a mistake.
+fn is_service_link(name: &str, all: &BTreeMap<String, OsString>) -> bool {
+    let is_url = |port: &str| {
+        let value = all.get(port).and_then(|value| value.to_str());
+        value.is_some_and(|value| {
+            ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+        })
+    };
+    if let Some(service) = name.strip_suffix("_SERVICE_HOST") {
+        return all.contains_key(&format!("{service}_SERVICE_PORT"));
+    }
+    if let Some((service, _)) = name.split_once("_SERVICE_PORT") {
+        return all.contains_key(&format!("{service}_SERVICE_HOST"));
+    }
+    // `…_PORT`, and `…_PORT_7420_TCP` with `_PROTO`, `_PORT` and `_ADDR` behind it.
+    let Some((service, rest)) = name.split_once("_PORT") else { return false };
+    match rest.strip_prefix('_') {
+        None => rest.is_empty() && is_url(name),
+        Some(rest) => {
+            rest.starts_with(|first: char| first.is_ascii_digit())
+                && is_url(&format!("{service}_PORT"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,11 +122,31 @@ mod tests {
             ("EVENTLOG_URL", "ws://x"),
             ("EVENTLOG_CONFIG", "x.toml"),
             ("EVENTLOG_SERVICE_HOST", "10.0.0.1"),
+            ("EVENTLOG_SERVICE_PORT", "7420"),
             ("EVENTLOG_SERVICE_PORT_WS", "7420"),
             ("EVENTLOG_PORT", "tcp://10.0.0.1:7420"),
+            ("EVENTLOG_PORT_7420_TCP", "tcp://10.0.0.1:7420"),
             ("EVENTLOG_PORT_7420_TCP_ADDR", "10.0.0.1"),
+            ("EVENTLOG_PORT_7420_TCP_PORT", "7420"),
+            ("EVENTLOG_PORT_7420_TCP_PROTO", "tcp"),
+            ("EVENTLOG_SERVER_SERVICE_HOST", "10.0.0.1"),
             ("EVENTLOG_SERVER_SERVICE_PORT", "7420"),
         ]);
         assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_only_looks_like_an_orchestrators_is_an_error() {
+        for (name, value) in [
+            ("EVENTLOG_LISTEN_PORT", "7420"),
+            ("EVENTLOG_PORT", "7420"),
+            ("EVENTLOG_SERVICE_PORT", "7420"),
+            ("EVENTLOG_SERVICE_HOST", "0.0.0.0"),
+            ("EVENTLOG_TCP_USER_TIMEOUT", "1s"),
+            ("EVENTLOG_PORT_7420_TCP", "tcp://10.0.0.1:7420"),
+        ] {
+            let unknown = EnvironmentError::Unknown { variable: name.to_owned() };
+            assert_eq!(environment(&[(name, value)]).finish(), Err(unknown));
+        }
     }
 }

@@ -20,7 +20,7 @@ use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::storage::sled::{DatabaseOptions, Durability};
 
 pub(crate) use environment::{Environment, EnvironmentError};
-pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings};
+pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings, StorageKind};
 use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer};
 use units::Size;
 pub(crate) use units::{Address, Span, Token};
@@ -34,6 +34,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) listen: SocketAddr,
+    /// In what everything is kept.
+    pub(crate) storage: StorageKind,
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
     /// When writes are acknowledged, how much of the disk to cache, and how much of it to set aside.
@@ -151,6 +153,7 @@ impl Config {
         let database = database(&settings)?;
         let config = Self {
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
+            storage: settings.storage.kind.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
             workers: settings.workers.map_or_else(cores, |count| count.0),

@@ -117,11 +117,19 @@ settings! {
         store_threads: Option<Count>,
         shutdown_timeout: Option<Span>,
         origins: Option<Origins>,
+        storage: StorageSettings,
         auth: AuthSettings,
         admin: AdminSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
         limits: LimitSettings,
+    }
+}
+
+settings! {
+    /// `[storage]`
+    StorageSettings {
+        kind: Option<StorageKind>,
     }
 }
 
@@ -202,6 +210,15 @@ impl LimitSettings {
             ),
         }
     }
+}
+
+/// In what everything is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StorageKind {
+    /// A sled database in the data directory.
+    #[default]
+    Sled,
 }
 
 /// When a write is acknowledged.

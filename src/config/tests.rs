@@ -132,6 +132,10 @@ fn a_wrong_value_is_named_with_how_to_write_it() {
         message.contains("EVENTLOG_LIMITS_FRAME_BYTES_MAX") && message.contains("16MiB"),
         "{message}"
     );
+    let message = refusal(allowed("[storage]\nkind = \"postgres\""));
+    assert!(message.contains("postgres") && message.contains("sled"), "{message}");
+    let message = refusal(load("", &[("EVENTLOG_STORAGE_KIND", "x")], Settings::default()));
+    assert!(message.contains("EVENTLOG_STORAGE_KIND") && message.contains("sled"), "{message}");
     let message = refusal(load("auth.mode = \"allow_all\"", &[], Settings::default()));
     assert!(message.contains("allow-all"), "{message}");
 }

@@ -6,6 +6,7 @@
 mod assign;
 mod compaction;
 mod files;
+mod kept;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -16,15 +17,15 @@ use eventlog_server::model::StoreId;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{Listen, Server, StartError, listen};
 use eventlog_server::services::auth::AllowAll;
-use eventlog_server::services::identities::SledIdentities;
-use eventlog_server::services::registry::{DEV_STORE, DevRegistry, SledRegistry};
+use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
-use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
-use eventlog_server::storage::{Storage, StorageError};
+use eventlog_server::storage::StorageError;
+use eventlog_server::storage::sled::OpenError;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::assign::{AssignError, assign_all};
+use self::kept::Kept;
 use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
 
 /// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
@@ -105,37 +106,33 @@ fn load(args: Args) -> Result<Config, ConfigError> {
 async fn serve(mut config: Config) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
-    let database = Database::open(&config.data_dir, config.database)?;
-    let (server, _compacting) = start(&config, &database).await?;
+    let kept = Kept::open(&config)?;
+    let (server, _compacting) = start(&config, &kept).await?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
     announce(&config, &server, listener.local_addr()?);
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
     listen(server, listener, options, stop.wait()).await?;
-    database.close()?;
+    kept.close()?;
     log::info!("stopped");
     Ok(())
 }
 
-/// The server that `config` describes, with what it keeps in `database`, and what holds its compactors in force.
-async fn start(
-    config: &Config,
-    database: &Database,
-) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
+/// The server that `config` describes, over what is `kept`, and what holds its compactors in force.
+async fn start(config: &Config, kept: &Kept) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
-    let storage: Arc<dyn Storage> = Arc::new(SledStorage::new(database.clone()));
-    let registry: Arc<dyn StoreRegistry> = Arc::new(SledRegistry::new(database.clone()));
-    assign_all(&*registry, &config.assign).await?;
+    assign_all(&*kept.registry, &config.assign).await?;
+    let registry = kept.registry.clone();
     let (auth, registry): (Arc<dyn Auth>, _) = match &config.auth {
         AuthChoice::Dev => (Arc::new(AllowAll), for_development(registry)),
         AuthChoice::AllowAll => (Arc::new(AllowAll), registry),
         AuthChoice::Grants(grants) => (Arc::new(grants.clone()), registry),
     };
-    let mut builder = Server::builder(storage, registry, auth)
+    let mut builder = Server::builder(kept.storage.clone(), registry, auth)
         .limits(config.limits.clone())
         .origins(config.origins.clone())
         .store_threads(config.store_threads)
-        .identities(Arc::new(SledIdentities::new(database.clone())))
+        .identities(kept.identities.clone())
         .compaction(compaction);
     if let Some(token) = &config.admin_token {
         builder = builder.admin_token(token.as_str());

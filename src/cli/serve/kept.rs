@@ -1,0 +1,41 @@
+//! What the server keeps, made by the kind of storage that the configuration names. A further kind is an arm here.
+
+use std::sync::Arc;
+
+use eventlog_server::services::identities::SledIdentities;
+use eventlog_server::services::registry::SledRegistry;
+use eventlog_server::services::{Identities, Storage, StoreRegistry};
+use eventlog_server::storage::StorageError;
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
+
+use crate::config::{Config, StorageKind};
+
+/// Entries, mappings and bindings, open. The binary has no handlers, so it keeps no journal.
+pub(super) struct Kept {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) registry: Arc<dyn StoreRegistry>,
+    pub(super) identities: Arc<dyn Identities>,
+    close: Box<dyn FnOnce() -> Result<(), StorageError>>,
+}
+
+impl Kept {
+    /// Opens what `config` names. Blocks on disk.
+    pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
+        match config.storage {
+            StorageKind::Sled => {
+                let database = Database::open(&config.data_dir, config.database)?;
+                Ok(Self {
+                    storage: Arc::new(SledStorage::new(database.clone())),
+                    registry: Arc::new(SledRegistry::new(database.clone())),
+                    identities: Arc::new(SledIdentities::new(database.clone())),
+                    close: Box::new(move || database.close()),
+                })
+            }
+        }
+    }
+
+    /// Waits until all of it is durable, and closes it. Blocks on disk.
+    pub(super) fn close(self) -> Result<(), StorageError> {
+        (self.close)()
+    }
+}
