@@ -1,12 +1,11 @@
 //! What cannot work, found before anything starts.
 
+use std::time::Duration;
+
 use eventlog_server::model::Limits;
-use eventlog_server::model::limits::CHUNK_BYTES;
 
 use super::{CompactionRule, Config, ConfigError};
 
-/// A client's chunk, with the message around it, has to fit into a frame.
-const FRAME_BYTES_LEAST: usize = CHUNK_BYTES + 1_024;
 /// A batch counts its bytes in 32 bits.
 const MESSAGE_BYTES_MOST: usize = 1 << 30;
 
@@ -34,67 +33,49 @@ fn check_compaction(rule: &CompactionRule) -> Result<(), ConfigError> {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    const POSITIVE: &str = "with nothing allowed nobody could do anything";
-    let Limits {
-        frame_bytes_max,
-        message_bytes_max,
-        batch_entries_max,
-        event_bytes_max,
-        primary_key_bytes_max,
-        chunk_sets_max,
-        chunk_set_bytes_max,
-        chunk_set_age_max,
-        connections_max,
-        subscriptions_max,
-        writes_in_flight_max,
-        write_bytes_in_flight_max,
-        write_bytes_in_flight_total_max,
-        stall_timeout,
-        store_idle_timeout: _,
-        recent_bytes_max: _,
-        compaction_bytes_max: _,
-        compaction_bucket_bytes_max: _,
-    } = limits;
-    let one = |key, value: &usize| at_least(key, *value, 1, POSITIVE);
-    one("[limits] batch_entries_max", batch_entries_max)?;
-    one("[limits] event_bytes_max", event_bytes_max)?;
-    one("[limits] primary_key_bytes_max", primary_key_bytes_max)?;
-    one("[limits] chunk_sets_max", chunk_sets_max)?;
-    one("[limits] connections_max", connections_max)?;
-    one("[limits] subscriptions_max", subscriptions_max)?;
-    one("[limits] writes_in_flight_max", writes_in_flight_max)?;
-    one("[limits] write_bytes_in_flight_max", write_bytes_in_flight_max)?;
-    one("[limits] write_bytes_in_flight_total_max", write_bytes_in_flight_total_max)?;
-    for (key, span) in [
-        ("[limits] chunk_set_age_max", chunk_set_age_max),
-        ("[limits] stall_timeout", stall_timeout),
-    ] {
-        if span.is_zero() {
-            return Err(impossible(key, "0", "everything would be too late at once"));
-        }
-    }
-    at_least(
-        "[limits] frame_bytes_max",
-        *frame_bytes_max,
-        FRAME_BYTES_LEAST,
-        "clients send chunks of 512000 bytes, which would not fit; 513024 is the least",
-    )?;
-    at_least(
-        "[limits] message_bytes_max",
-        *message_bytes_max,
-        FRAME_BYTES_LEAST,
-        "a single chunk would be too large; 513024 is the least",
-    )?;
-    if *message_bytes_max > MESSAGE_BYTES_MOST {
+    check_each(limits)?;
+    if limits.message_bytes_max > MESSAGE_BYTES_MOST {
         let reason = "1GiB is the most";
-        return Err(impossible("[limits] message_bytes_max", message_bytes_max, reason));
+        return Err(impossible("[limits] message_bytes_max", limits.message_bytes_max, reason));
     }
     at_least(
         "[limits] chunk_set_bytes_max",
-        *chunk_set_bytes_max,
-        *message_bytes_max,
+        limits.chunk_set_bytes_max,
+        limits.message_bytes_max,
         "the largest message has to fit, see `message_bytes_max`",
     )
+}
+
+macro_rules! check_each {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident = $default:expr $(, least $least:expr $(, $reason:literal)?)?;)*) => {
+        /// Refuses the first limit that is too little by itself.
+        fn check_each(limits: &Limits) -> Result<(), ConfigError> {
+            $($(
+                let (value, reason) = limits.$name.amount();
+                let key = concat!("[limits] ", stringify!($name));
+                at_least(key, value, $least, [$($reason,)? reason][0])?;
+            )?)*
+            Ok(())
+        }
+    };
+}
+eventlog_server::with_limits!(check_each);
+
+/// A limit as a number, and why it has to be more than nothing.
+trait Amount {
+    fn amount(&self) -> (usize, &'static str);
+}
+
+impl Amount for usize {
+    fn amount(&self) -> (usize, &'static str) {
+        (*self, "with nothing allowed nobody could do anything")
+    }
+}
+
+impl Amount for Duration {
+    fn amount(&self) -> (usize, &'static str) {
+        (usize::from(!self.is_zero()), "everything would be too late at once")
+    }
 }
 
 fn at_least(

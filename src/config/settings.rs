@@ -4,7 +4,6 @@
 //! and laying one over the other is the same for each. Leaves out: defaults and what fits together ([`super::Config`]).
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use eventlog_server::model::{Limits, PublicKey, StoreId};
 use serde::Deserialize;
@@ -148,69 +147,23 @@ settings! {
     }
 }
 
-settings! {
-    /// `[limits]`
-    LimitSettings {
-        frame_bytes_max: Option<Size>,
-        message_bytes_max: Option<Size>,
-        batch_entries_max: Option<Count>,
-        event_bytes_max: Option<Size>,
-        primary_key_bytes_max: Option<Size>,
-        chunk_sets_max: Option<Count>,
-        chunk_set_bytes_max: Option<Size>,
-        chunk_set_age_max: Option<Span>,
-        connections_max: Option<Count>,
-        subscriptions_max: Option<Count>,
-        writes_in_flight_max: Option<Count>,
-        write_bytes_in_flight_max: Option<Size>,
-        write_bytes_in_flight_total_max: Option<Size>,
-        stall_timeout: Option<Span>,
-        store_idle_timeout: Option<Span>,
-        recent_bytes_max: Option<Size>,
-        compaction_bytes_max: Option<Size>,
-        compaction_bucket_bytes_max: Option<Size>,
-    }
-}
-
-impl LimitSettings {
-    /// The limits, with their defaults where nothing is set.
-    pub(super) fn or_default(self) -> Limits {
-        let default = Limits::default();
-        let size = |set: Option<Size>, default| set.map_or(default, |size| size.0);
-        let count = |set: Option<Count>, default| set.map_or(default, |count| count.0);
-        let span = |set: Option<Span>, default: Duration| set.map_or(default, |span| span.0);
-        // No `..default`: a new limit has to be made settable.
-        Limits {
-            frame_bytes_max: size(self.frame_bytes_max, default.frame_bytes_max),
-            message_bytes_max: size(self.message_bytes_max, default.message_bytes_max),
-            batch_entries_max: count(self.batch_entries_max, default.batch_entries_max),
-            event_bytes_max: size(self.event_bytes_max, default.event_bytes_max),
-            primary_key_bytes_max: size(self.primary_key_bytes_max, default.primary_key_bytes_max),
-            chunk_sets_max: count(self.chunk_sets_max, default.chunk_sets_max),
-            chunk_set_bytes_max: size(self.chunk_set_bytes_max, default.chunk_set_bytes_max),
-            chunk_set_age_max: span(self.chunk_set_age_max, default.chunk_set_age_max),
-            connections_max: count(self.connections_max, default.connections_max),
-            subscriptions_max: count(self.subscriptions_max, default.subscriptions_max),
-            writes_in_flight_max: count(self.writes_in_flight_max, default.writes_in_flight_max),
-            write_bytes_in_flight_max: size(
-                self.write_bytes_in_flight_max,
-                default.write_bytes_in_flight_max,
-            ),
-            write_bytes_in_flight_total_max: size(
-                self.write_bytes_in_flight_total_max,
-                default.write_bytes_in_flight_total_max,
-            ),
-            stall_timeout: span(self.stall_timeout, default.stall_timeout),
-            store_idle_timeout: span(self.store_idle_timeout, default.store_idle_timeout),
-            recent_bytes_max: size(self.recent_bytes_max, default.recent_bytes_max),
-            compaction_bytes_max: size(self.compaction_bytes_max, default.compaction_bytes_max),
-            compaction_bucket_bytes_max: size(
-                self.compaction_bucket_bytes_max,
-                default.compaction_bucket_bytes_max,
-            ),
+macro_rules! limit_settings {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident = $default:expr $(, least $($least:expr),*)?;)*) => {
+        settings! {
+            /// `[limits]`
+            LimitSettings { $($name: Option<$kind>,)* }
         }
-    }
+
+        impl LimitSettings {
+            /// The limits, with their defaults where nothing is set.
+            pub(super) fn or_default(self) -> Limits {
+                let default = Limits::default();
+                Limits { $($name: self.$name.map_or(default.$name, |set| set.0),)* }
+            }
+        }
+    };
 }
+eventlog_server::with_limits!(limit_settings);
 
 /// In what everything is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

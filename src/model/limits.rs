@@ -10,78 +10,85 @@ pub const STORE_ID_BYTES_MAX: usize = 256;
 pub const PUBLIC_KEY_BYTES_MAX: usize = 1_024;
 /// Longest path, query and headers of a WebSocket's handshake, together: they are kept as long as the connection lives.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
-/// A segment is closed once its records reach this size. Larger values would share sled's pages badly (items
-/// above some 128 KiB become files of their own); smaller ones cost an insert each.
+/// A segment is closed once its records reach this size. Whoever reads one entry reads its segment, so larger ones cost
+/// readers of few entries; smaller ones cost storage a value each.
 pub const SEGMENT_BYTES_TARGET: usize = 32 * 1_024;
 /// An encoded message above this size travels in chunks of this size.
 pub const CHUNK_BYTES: usize = 512_000;
 
-/// What clients may make the server hold. Every field can be set in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest WebSocket frame, in bytes. Larger ones are refused at their header.
-    pub frame_bytes_max: usize,
-    /// Largest message, joined from frames or chunks, in bytes.
-    pub message_bytes_max: usize,
-    /// Most entries in one batch.
-    pub batch_entries_max: usize,
-    /// Longest event tag, in bytes.
-    pub event_bytes_max: usize,
-    /// Longest primary key, in bytes.
-    pub primary_key_bytes_max: usize,
-    /// Most unfinished chunk sets on one connection.
-    pub chunk_sets_max: usize,
-    /// Most bytes in unfinished chunk sets on one connection.
-    pub chunk_set_bytes_max: usize,
-    /// An unfinished chunk set older than this is a broken one.
-    pub chunk_set_age_max: Duration,
-    /// Most connections at once; further ones are refused with 503.
-    pub connections_max: usize,
-    /// Most subscriptions on one connection.
-    pub subscriptions_max: usize,
-    /// Most unanswered writes on one connection; at that number the server stops reading from it.
-    pub writes_in_flight_max: usize,
-    /// Most bytes in unanswered writes on one connection; above it the server stops reading from it.
-    pub write_bytes_in_flight_max: usize,
-    /// Most bytes in unanswered writes of all connections together.
-    pub write_bytes_in_flight_total_max: usize,
-    /// A connection that takes no bytes for so long, while bytes are waiting for it, is closed.
-    pub stall_timeout: Duration,
-    /// A store without subscribers is closed when nothing was written for so long.
-    pub store_idle_timeout: Duration,
-    /// Most recent entries kept in memory for the subscribers of one store, in bytes of their records.
-    pub recent_bytes_max: usize,
-    /// Most memory for what is kept of old history for readers of compacted feeds, of all stores together, in bytes.
-    pub compaction_bytes_max: usize,
-    /// A primary key with more bytes of eligible records than this is not given to a compactor's code, but sent as
-    /// it is.
-    pub compaction_bucket_bytes_max: usize,
+/// Gives every limit to the macro `$with`: its documentation, name, kind and default, the least that works, and why not
+/// less. All that is said about limits anywhere else is made of this.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! with_limits {
+    ($with:ident) => {
+        $with! {
+            /// Largest WebSocket frame, in bytes. Larger ones are refused at their header.
+            frame_bytes_max: Size = MIB,
+                least $crate::model::limits::CHUNK_BYTES + 1_024,
+                "clients send chunks of 512000 bytes, which would not fit; 513024 is the least";
+            /// Largest message, joined from frames or chunks, in bytes.
+            message_bytes_max: Size = 16 * MIB,
+                least $crate::model::limits::CHUNK_BYTES + 1_024,
+                "a single chunk would be too large; 513024 is the least";
+            /// Most entries in one batch.
+            batch_entries_max: Count = 100_000, least 1;
+            /// Longest event tag, in bytes.
+            event_bytes_max: Size = KIB, least 1;
+            /// Longest primary key, in bytes.
+            primary_key_bytes_max: Size = 4 * KIB, least 1;
+            /// Most unfinished chunk sets on one connection.
+            chunk_sets_max: Count = 8, least 1;
+            /// Most bytes in unfinished chunk sets on one connection.
+            chunk_set_bytes_max: Size = 32 * MIB;
+            /// An unfinished chunk set older than this is a broken one.
+            chunk_set_age_max: Span = Duration::from_secs(10), least 1;
+            /// Most connections at once; further ones are refused with 503.
+            connections_max: Count = 25_000, least 1;
+            /// Most subscriptions on one connection.
+            subscriptions_max: Count = 64, least 1;
+            /// Most unanswered writes on one connection; at that number the server stops reading from it.
+            writes_in_flight_max: Count = 4_096, least 1;
+            /// Most bytes in unanswered writes on one connection; above it the server stops reading from it.
+            write_bytes_in_flight_max: Size = 32 * MIB, least 1;
+            /// Most bytes in unanswered writes of all connections together.
+            write_bytes_in_flight_total_max: Size = 512 * MIB, least 1;
+            /// A connection that takes no bytes for so long, while bytes are waiting for it, is closed.
+            stall_timeout: Span = Duration::from_secs(30), least 1;
+            /// A store without subscribers is closed when nothing was written for so long.
+            store_idle_timeout: Span = Duration::from_secs(60);
+            /// Most recent entries kept in memory for the subscribers of one store, in bytes of their records.
+            recent_bytes_max: Size = MIB;
+            /// Most memory for what is kept of old history for readers of compacted feeds, of all stores together, in bytes.
+            compaction_bytes_max: Size = 128 * MIB;
+            /// A primary key with more bytes of eligible records than this is not given to a compactor's code, but sent as
+            /// it is.
+            compaction_bucket_bytes_max: Size = 16 * MIB;
+        }
+    };
 }
+
+/// Bytes.
+type Size = usize;
+type Count = usize;
+type Span = Duration;
 
 const KIB: usize = 1_024;
 const MIB: usize = 1_024 * KIB;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            frame_bytes_max: MIB,
-            message_bytes_max: 16 * MIB,
-            batch_entries_max: 100_000,
-            event_bytes_max: KIB,
-            primary_key_bytes_max: 4 * KIB,
-            chunk_sets_max: 8,
-            chunk_set_bytes_max: 32 * MIB,
-            chunk_set_age_max: Duration::from_secs(10),
-            connections_max: 25_000,
-            subscriptions_max: 64,
-            writes_in_flight_max: 4_096,
-            write_bytes_in_flight_max: 32 * MIB,
-            write_bytes_in_flight_total_max: 512 * MIB,
-            stall_timeout: Duration::from_secs(30),
-            store_idle_timeout: Duration::from_secs(60),
-            recent_bytes_max: MIB,
-            compaction_bytes_max: 128 * MIB,
-            compaction_bucket_bytes_max: 16 * MIB,
+macro_rules! declare {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident = $default:expr $(, least $($least:expr),*)?;)*) => {
+        /// What clients may make the server hold. Every field can be set in the configuration.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Limits {
+            $($(#[$doc])* #[doc = concat!("\n\nDefault: `", stringify!($default), "`.")] pub $name: $kind,)*
         }
-    }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+    };
 }
+with_limits!(declare);

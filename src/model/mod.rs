@@ -1,8 +1,8 @@
 //! The words everything else is written in: ids, entries, batches, segments, limits.
 //!
-//! Keeps: a value of one of these types is already within its bounds, so no other room checks it again.
-//! Leaves out: how the values travel (`protocol`), where they are kept (`storage`), what is decided about
-//! them (`core`).
+//! Keeps: a name, an id, a sequence or a segment that exists is a right one. How long an entry may be is not theirs to know:
+//! limits differ from server to server, and `core::validate` asks for them. Leaves out: how the values travel (`protocol`),
+//! where they are kept (`storage`), what is decided about them (`core`).
 
 mod batch;
 mod entry;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
+use crate::cli::address::ServerUrl;
 use crate::cli::peer::Protocol;
 
 /// Measure a server, in either protocol, and check what it answers.
@@ -52,7 +53,7 @@ pub(super) enum Scenario {
 pub(super) struct TargetArgs {
     /// The server to measure, such as `ws://127.0.0.1:7420/eventlog`. Without it one is started in a temporary directory.
     #[arg(long)]
-    pub(super) url: Option<String>,
+    pub(super) url: Option<ServerUrl>,
     /// What to speak with it [default: rpc if the URL ends in /rpc, else msgpack]. With rpc every key proves itself first.
     #[arg(long, value_enum)]
     pub(super) protocol: Option<Protocol>,
@@ -97,9 +98,8 @@ pub(super) enum FloorArg {
 impl TargetArgs {
     /// What was asked for, or else what the URL says.
     pub(super) fn protocol(&self) -> Protocol {
-        let is_rpc =
-            self.url.as_ref().is_some_and(|url| url.trim_end_matches('/').ends_with("/rpc"));
-        self.protocol.unwrap_or(if is_rpc { Protocol::Rpc } else { Protocol::Msgpack })
+        let said = self.url.as_ref().map_or(Protocol::Msgpack, ServerUrl::protocol);
+        self.protocol.unwrap_or(said)
     }
 
     /// Whether `floor` is to be measured.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::CatchUpArgs;
 use super::feed::Feeds;
-use super::floors::Floors;
+use super::floors::{Doing, Floors};
 use super::load::{self, Load, Record};
 use super::process::Usage;
 use super::report::{Report, grouped, human};
@@ -55,7 +55,7 @@ pub(super) async fn run(args: &CatchUpArgs) -> io::Result<bool> {
     });
     let title = format!("{readers} readers, {} entries of {} bytes", args.count, shape.payload);
     let mut report = Report::new("catch-up", settings, &title);
-    let floors = Floors::of_reads(&args.target, &load, &mut report).await?;
+    let floors = Floors::of(Doing::Reading, &args.target, &load, &mut report).await?;
     let filled = fill(args, &load, readers, &mut report).await?;
     let mut best = 0_f64;
     for number in 1..=args.rounds {
@@ -128,11 +128,11 @@ async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
     let started = Instant::now();
     let mut feeds =
         Feeds::subscribe(target.protocol, &mut socket, std::iter::once(key.clone()), *first);
-    std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
+    socket.flush().await?;
     let none = Duration::ZERO;
     let mut reading = Reading { first: none, all: none, bytes: 0, messages: 0, id_sum: 0 };
     while feeds.reached() < *last {
-        std::future::poll_fn(|cx| socket.poll_read(cx)).await?;
+        socket.receive().await?;
         while let Some(message) = socket.next_message()? {
             reading.bytes += message.len() as u64;
             reading.messages += 1;
@@ -142,7 +142,7 @@ async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
             })?;
         }
         feeds.acknowledge(&mut socket);
-        std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
+        socket.flush().await?;
         if reading.first.is_zero() && feeds.reached() >= first.get() {
             reading.first = started.elapsed();
         }

@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::args::FanOutArgs;
 use super::feed::Feeds;
-use super::floors::Floors;
+use super::floors::{Doing, Floors};
 use super::load::{self, Load, Record, conduct, open_writers};
 use super::report::Report;
 use super::socket::Socket;
@@ -63,7 +63,8 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
         title(&load)
     );
     let mut report = Report::new("fan-out", all_settings, &title);
-    let floors = Floors::of_deliveries(&args.target, &load, connections, &mut report).await?;
+    let doing = Doing::Delivering(connections);
+    let floors = Floors::of(doing, &args.target, &load, &mut report).await?;
     let target = Target::open(&args.target)?;
     // The first ones are the writers'.
     let keys = load::fresh_keys(load.keys + on_each, 1);

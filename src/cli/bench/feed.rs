@@ -7,7 +7,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use eventlog_server::model::{Limits, PublicKey, Sequence};
 use eventlog_server::protocol::chunk::ChunkJoiner;
-use eventlog_server::protocol::msgpack::{Response, encode_request_changes};
+use eventlog_server::protocol::msgpack::encode_request_changes;
 use eventlog_server::protocol::rpc::{ChangesValue, ChangesValues, Envelope, Exit, RemoteEntries};
 
 use super::message::{Element, Elements, Message, Messages};
@@ -57,7 +57,7 @@ impl Feeds {
                 }
                 Protocol::Rpc => rpc::encode_subscription(&feed.key, number, first),
             };
-            socket.push(request.len(), |out| out.extend_from_slice(&request));
+            socket.push(&request);
         }
         let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() };
         Self {
@@ -91,27 +91,20 @@ impl Feeds {
         }
         match self.messages.read(message)? {
             Message::Changes(key, elements) => take(&mut self.all, key, elements, each),
-            Message::Other(Response::Chunk { id, index, total, data }) => {
+            Message::Part(id, index, total, data) => {
                 let whole = self.chunks.push(0, id, index, total, data);
                 let Some(whole) = whole.map_err(io::Error::other)? else { return Ok(()) };
                 match self.joined.read(&whole)? {
                     Message::Changes(key, elements) => take(&mut self.all, key, elements, each),
-                    Message::Ack(..)
-                    | Message::Refused(..)
-                    | Message::Other(_)
-                    | Message::Nothing => Ok(()),
+                    _ => Ok(()),
                 }
             }
-            Message::Other(Response::Error { code, message, .. }) => {
-                Err(io::Error::other(format!("{code}: {message}")))
-            }
-            Message::Other(Response::Pong { .. }) => {
+            Message::Refused(_, reason) => Err(io::Error::other(reason)),
+            Message::Pong => {
                 self.pongs += 1;
                 Ok(())
             }
-            Message::Other(_) | Message::Ack(..) | Message::Refused(..) | Message::Nothing => {
-                Ok(())
-            }
+            Message::Ack(_) | Message::Nothing => Ok(()),
         }
     }
 
@@ -158,7 +151,7 @@ impl Feeds {
         for (number, feed) in self.all.iter_mut().enumerate() {
             for _ in 0..std::mem::take(&mut feed.unacknowledged) {
                 let taken = rpc::encode_taken(number);
-                socket.push(taken.len(), |out| out.extend_from_slice(&taken));
+                socket.push(&taken);
             }
         }
     }

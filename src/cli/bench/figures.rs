@@ -26,9 +26,9 @@ pub(super) struct Figures {
     measured: Cell<(u64, u64)>,
     /// Batches that were due while it was measured and were not sent.
     unsent: Cell<u64>,
-    /// Writes that were acknowledged.
+    /// Writes that were acknowledged since it is measured.
     pub(super) acks: Tally,
-    /// Entries that reached a subscriber.
+    /// Entries that reached a subscriber since then.
     pub(super) deliveries: Tally,
     faults: RefCell<BTreeMap<String, u64>>,
 }
@@ -79,7 +79,11 @@ impl Figures {
         let (since, _) = self.measured.get();
         match phase {
             Phase::WarmUp => {}
-            Phase::Measure => self.measured.set((self.nanos(), u64::MAX)),
+            Phase::Measure => {
+                self.measured.set((self.nanos(), u64::MAX));
+                self.acks.count_afresh();
+                self.deliveries.count_afresh();
+            }
             Phase::Stop => self.measured.set((since, self.nanos())),
         }
     }
@@ -133,6 +137,11 @@ impl Tally {
     pub(super) fn count(&self, messages: u64, entries: u64) {
         self.messages.set(self.messages.get() + messages);
         self.entries.set(self.entries.get() + entries);
+    }
+
+    fn count_afresh(&self) {
+        self.messages.set(0);
+        self.entries.set(0);
     }
 
     /// `count` took from `due` to `now`.

@@ -44,7 +44,7 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
     let keys = load::fresh_keys(args.keys.max(1), args.stores.clamp(1, args.keys.max(1)));
     target.assign(&keys)?;
     let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
-    Progress::begin("opening connections");
+    Progress::say("opening connections");
     let usage = || target.pid.and_then(Usage::of);
     let before = usage();
     let started = std::time::Instant::now();
@@ -114,18 +114,18 @@ impl Idle {
             }
             Protocol::Rpc => Envelope::Ping.encode(),
         };
-        self.socket.push(ping.len(), |out| out.extend_from_slice(&ping));
-        std::future::poll_fn(|cx| self.socket.poll_write(cx)).await
+        self.socket.push(&ping);
+        self.socket.flush().await
     }
 
     async fn pong(&mut self) -> io::Result<()> {
         while self.feeds.pongs() < self.pings {
-            std::future::poll_fn(|cx| self.socket.poll_read(cx)).await?;
+            self.socket.receive().await?;
             while let Some(message) = self.socket.next_message()? {
                 self.feeds.take(message, &mut |_| ())?;
             }
             self.feeds.acknowledge(&mut self.socket);
-            std::future::poll_fn(|cx| self.socket.poll_write(cx)).await?;
+            self.socket.flush().await?;
         }
         Ok(())
     }

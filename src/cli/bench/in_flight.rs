@@ -7,8 +7,6 @@ use super::template::REQUEST_MIN;
 /// A write that waits.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pending {
-    /// Zero if nothing is in flight here.
-    pub(super) request: u32,
     pub(super) store: usize,
     pub(super) due: u64,
     pub(super) id_sum: u128,
@@ -18,55 +16,52 @@ pub(super) struct Pending {
 
 /// The writes that wait for their answer.
 pub(super) struct InFlight {
-    /// As many as there may be; the low bits of a request id say which.
-    pending: Vec<Pending>,
-    free: Vec<usize>,
-    slot_bits: u32,
-    generation: u32,
+    /// A power of two, of which the low bits of a request id name one.
+    places: Vec<Option<(u32, Pending)>>,
+    count: usize,
+    count_max: usize,
+    request: u32,
 }
 
 impl InFlight {
-    pub(super) fn new(count: usize) -> Self {
-        let count = count.max(1);
-        Self {
-            pending: vec![Pending::default(); count],
-            free: (0..count).rev().collect(),
-            slot_bits: count.next_power_of_two().ilog2(),
-            generation: 0,
-        }
+    pub(super) fn new(count_max: usize) -> Self {
+        let count_max = count_max.max(1);
+        let places = vec![None; count_max.next_power_of_two()];
+        Self { places, count: 0, count_max, request: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.free.len() == self.pending.len()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty()
+    pub(super) const fn is_full(&self) -> bool {
+        self.count == self.count_max
     }
 
-    /// A place for one more, which is taken by [`InFlight::put`].
-    pub(super) fn take_slot(&mut self) -> Option<usize> {
-        self.free.pop()
-    }
-
-    pub(super) fn put(&mut self, slot: usize, write: Pending) {
-        self.pending[slot] = write;
-    }
-
-    /// A request id that answers find `slot` by: never below `REQUEST_MIN`, so that all have one width; each comes
-    /// again after some billion only.
-    pub(super) fn request(&mut self, slot: usize) -> u32 {
-        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> (self.slot_bits + 1));
-        (self.generation << self.slot_bits | slot as u32) + REQUEST_MIN
+    /// Takes in one more and gives its request id: never below `REQUEST_MIN`, so that all have one width. It must not be
+    /// full.
+    pub(super) fn put(&mut self, write: Pending) -> u32 {
+        let place = loop {
+            self.request = (self.request + 1) & (u32::MAX >> 1);
+            let place = self.request as usize & (self.places.len() - 1);
+            // An earlier write may wait for longer than later ones.
+            if self.places[place].is_none() {
+                break place;
+            }
+        };
+        let request = self.request + REQUEST_MIN;
+        self.places[place] = Some((request, write));
+        self.count += 1;
+        request
     }
 
     /// Takes out what `request` names, if that is in flight.
     pub(super) fn answered(&mut self, request: u64) -> Option<Pending> {
-        let request = u32::try_from(request).ok()?;
-        let slot = (request.checked_sub(REQUEST_MIN)? & !(u32::MAX << self.slot_bits)) as usize;
-        let found = self.pending.get_mut(slot).filter(|found| found.request == request)?;
-        self.free.push(slot);
-        Some(std::mem::take(found))
+        let number = request.checked_sub(REQUEST_MIN.into())?;
+        let place = number as usize & (self.places.len() - 1);
+        let (_, write) = self.places[place].take_if(|found| u64::from(found.0) == request)?;
+        self.count -= 1;
+        Some(write)
     }
 }
 
@@ -77,18 +72,24 @@ mod tests {
     #[test]
     fn an_answer_finds_its_write_once() {
         let mut in_flight = InFlight::new(3);
-        let slots: Vec<usize> = std::iter::from_fn(|| in_flight.take_slot()).collect();
-        assert_eq!(slots.len(), 3);
         let mut requests = Vec::new();
-        for slot in slots {
-            let request = in_flight.request(slot);
-            in_flight.put(slot, Pending { request, batch: slot as u64, ..Pending::default() });
-            requests.push((request, slot as u64));
+        for batch in 0..3 {
+            requests.push(in_flight.put(Pending { batch, ..Pending::default() }));
         }
+        assert!(in_flight.is_full());
         assert!(in_flight.answered(u64::MAX).is_none() && in_flight.answered(0).is_none());
-        for (request, batch) in requests {
-            assert_eq!(in_flight.answered(request.into()).map(|found| found.batch), Some(batch));
+        // The first one is answered last, and later ones pass it.
+        for batch in 3..10 {
+            let request = requests.remove(1);
+            assert_eq!(
+                in_flight.answered(request.into()).map(|found| found.batch),
+                Some(batch - 2)
+            );
             assert!(in_flight.answered(request.into()).is_none());
+            requests.push(in_flight.put(Pending { batch, ..Pending::default() }));
+        }
+        for request in requests {
+            assert!(in_flight.answered(request.into()).is_some());
         }
         assert!(in_flight.is_empty() && !in_flight.is_full());
     }

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::seen::Seen;
 use super::target::Target;
 use super::template::{EntryShape, Template};
-use super::writer::{Pace, Sent, Source, Writer, WriterOptions, Writing};
+use super::writer::{Pace, Sent, Writer, WriterOptions, Writing};
 
 /// Answers that do not come within this time after the end are given up.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -122,19 +122,15 @@ pub(super) async fn open_writers(
     load: &Load,
     record: Record,
 ) -> io::Result<Vec<Writer>> {
-    let mut again = match &record {
-        Record::Again(sent) => sent.clone().into_iter(),
+    let records = matches!(record, Record::Keep);
+    let mut again = match record {
+        Record::Again(sent) => sent.into_iter(),
         Record::Nothing | Record::Keep => Vec::new().into_iter(),
     };
     let mut writers = Vec::new();
     for number in 0..load.connections {
         let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
         let own: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
-        let source = match &record {
-            Record::Nothing => Source::Fresh(load.batches(number)),
-            Record::Keep => Source::Recorded(load.batches(number).unwrap_or(0)),
-            Record::Again(_) => Source::Again(again.next().unwrap_or_default()),
-        };
         let proved: Vec<&PublicKey> = own.iter().map(|(key, _)| key).collect();
         let socket = target.connect(&proved).await?;
         let template = Template::new(target.protocol, &own[0].0, load.shape);
@@ -143,7 +139,9 @@ pub(super) async fn open_writers(
             keys: own,
             in_flight: load.in_flight,
             pace: load.pace(&writing.figures, number),
-            source,
+            batches: load.batches(number),
+            records,
+            again: again.next(),
             echo: load.echo,
         };
         writers.push(Writer::new(writing.clone(), socket, template, options));
@@ -201,12 +199,13 @@ pub(super) async fn conduct(
 ) -> io::Result<Measured> {
     let figures = &writing.figures;
     if !load.warm_up.is_zero() {
-        Progress::begin("warming up");
+        Progress::say("warming up");
         tokio::time::sleep(load.warm_up).await;
     }
-    let before = Snapshot::take(target, figures);
+    let usage = || (target.pid.and_then(Usage::of), Usage::own());
+    let (started, before) = (Instant::now(), usage());
     figures.begin(Phase::Measure);
-    let mut progress = Progress::new(figures);
+    let mut progress = Progress::default();
     let deadline = tokio::time::Instant::now() + load.duration;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.tick().await;
@@ -221,9 +220,10 @@ pub(super) async fn conduct(
             },
         }
     }
-    let after = Snapshot::take(target, figures);
+    let (elapsed, after) = (started.elapsed(), usage());
+    let (acks, deliveries) = (figures.acks.counts(), figures.deliveries.counts());
     figures.begin(Phase::Stop);
-    progress.clear();
+    Progress::say("");
     let drained = tokio::time::timeout(DRAIN_PATIENCE, async {
         while let Some(ended) = writers.join_next().await {
             flatten(ended)?;
@@ -239,49 +239,17 @@ pub(super) async fn conduct(
     for missing in writing.seen.borrow().iter().map(missing).filter(|count| *count > 0) {
         figures.fault(format!("{missing} sequences of a store were never acknowledged"));
     }
-    Ok(before.until(&after, figures))
+    Ok(Measured {
+        elapsed,
+        acks: Stretch { counts: acks, latency: figures.acks.latency() },
+        deliveries: Stretch { counts: deliveries, latency: figures.deliveries.latency() },
+        unsent: figures.unsent_count(),
+        faults: figures.faults(),
+        server: before.0.zip(after.0),
+        generator: before.1.zip(after.1),
+    })
 }
 
 fn flatten(joined: Result<io::Result<()>, JoinError>) -> io::Result<()> {
     joined.unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-/// Everything that is told by a difference.
-struct Snapshot {
-    at: Instant,
-    acks: Counts,
-    deliveries: Counts,
-    server: Option<Usage>,
-    generator: Option<Usage>,
-}
-
-impl Snapshot {
-    fn take(target: &Target, figures: &Figures) -> Self {
-        Self {
-            at: Instant::now(),
-            acks: figures.acks.counts(),
-            deliveries: figures.deliveries.counts(),
-            server: target.pid.and_then(Usage::of),
-            generator: Usage::own(),
-        }
-    }
-
-    fn until(&self, after: &Self, figures: &Figures) -> Measured {
-        let stretch = |from: Counts, to: Counts, latency| Stretch {
-            counts: Counts {
-                messages: to.messages - from.messages,
-                entries: to.entries - from.entries,
-            },
-            latency,
-        };
-        Measured {
-            elapsed: after.at - self.at,
-            acks: stretch(self.acks, after.acks, figures.acks.latency()),
-            deliveries: stretch(self.deliveries, after.deliveries, figures.deliveries.latency()),
-            unsent: figures.unsent_count(),
-            faults: figures.faults(),
-            server: self.server.zip(after.server),
-            generator: self.generator.zip(after.generator),
-        }
-    }
 }

@@ -6,10 +6,9 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use eventlog_server::model::EntryId;
+use eventlog_server::model::{EntryId, Sequence};
 use eventlog_server::protocol::msgpack::{
-    Response, ResponseError, decode_response, encode_ack, encode_changes_header,
-    encode_remote_entries,
+    Reader, Response, Value, decode_response, encode_changes_header, encode_remote_entries,
 };
 
 use super::rpc;
@@ -17,61 +16,32 @@ use crate::cli::peer::Protocol;
 
 /// A message of a server.
 pub(super) enum Message<'a> {
-    /// Answers the write with this id.
-    Ack(u64, Sequences<'a>),
+    /// Answers a write.
+    Ack(Ack<'a>),
     /// Entries of the feed that was asked for with this key.
     Changes(&'a str, Elements<'a>),
-    /// The write with this id was refused, in the RPC protocol.
-    Refused(u64, String),
-    /// Anything else in the msgpack protocol.
-    Other(Response),
-    /// Anything else in the RPC protocol.
+    /// A request was refused; the id is that of a write.
+    Refused(Option<u64>, String),
+    /// Answers a ping.
+    Pong,
+    /// A part of a larger message: the set, index, total and bytes.
+    Part(u64, u64, u64, Bytes),
+    /// Anything else.
     Nothing,
 }
 
-/// The sequences of an ack, in slot order.
-#[derive(Clone)]
-pub(super) enum Sequences<'a> {
-    /// Where they lie.
-    Lying { rest: &'a [u8], count: usize },
-    /// Taken out from among the ids of their entries, of which this is the sum.
-    Taken { sequences: std::vec::IntoIter<u64>, id_sum: u128 },
-}
-
-impl Sequences<'_> {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Lying { count, .. } => *count,
-            Self::Taken { sequences, .. } => sequences.len(),
-        }
-    }
-
+/// A write is durable.
+pub(super) struct Ack<'a> {
+    pub(super) request: u64,
+    /// In slot order.
+    pub(super) sequences: &'a [u64],
     /// The sum of the entries' ids, if the ack names them.
-    pub(super) const fn id_sum(&self) -> Option<u128> {
-        match self {
-            Self::Lying { .. } => None,
-            Self::Taken { id_sum, .. } => Some(*id_sum),
-        }
-    }
-}
-
-impl Iterator for Sequences<'_> {
-    type Item = u64;
-
-    fn next(&mut self) -> Option<u64> {
-        match self {
-            Self::Lying { rest, count } => {
-                *count = count.checked_sub(1)?;
-                take_natural(rest)
-            }
-            Self::Taken { sequences, .. } => sequences.next(),
-        }
-    }
+    pub(super) id_sum: Option<u128>,
 }
 
 /// The elements of a `Changes`.
 pub(super) struct Elements<'a> {
-    rest: &'a [u8],
+    reader: Reader<'a>,
     count: usize,
 }
 
@@ -88,159 +58,118 @@ pub(super) struct Element<'a> {
     pub(super) payload: &'a [u8],
 }
 
+/// One of another form than the first ends the iteration early.
 impl<'a> Iterator for Elements<'a> {
     type Item = Element<'a>;
 
     fn next(&mut self) -> Option<Element<'a>> {
         self.count = self.count.checked_sub(1)?;
-        take_element(&mut self.rest)
+        read_element(&mut self.reader)
     }
 }
 
 /// Reads messages one after the other.
 pub(super) struct Messages {
     protocol: Protocol,
+    /// Those of the last ack.
+    sequences: Vec<u64>,
     /// The last message that came in another form.
     normal: BytesMut,
 }
 
 impl Messages {
     pub(super) fn new(protocol: Protocol) -> Self {
-        Self { protocol, normal: BytesMut::new() }
+        Self { protocol, sequences: Vec::new(), normal: BytesMut::new() }
     }
 
     /// Of the RPC protocol it reads answers to writes; feeds are read by [`Feeds`](super::feed::Feeds).
     pub(super) fn read<'a>(&'a mut self, message: &'a [u8]) -> io::Result<Message<'a>> {
-        match self.protocol {
-            Protocol::Msgpack => self.read_msgpack(message).map_err(io::Error::other),
-            Protocol::Rpc => rpc::read(message),
+        if self.protocol == Protocol::Rpc {
+            return rpc::read(message, &mut self.sequences);
         }
-    }
-
-    fn read_msgpack<'a>(&'a mut self, message: &'a [u8]) -> Result<Message<'a>, ResponseError> {
-        if let Some(known) = read_known(message) {
-            return Ok(known);
+        if let Some((key, elements)) = read_changes(message) {
+            return Ok(Message::Changes(key, elements));
         }
-        let response = decode_response(&Bytes::copy_from_slice(message))?;
-        self.normal.clear();
-        match &response {
+        if let Some(request) = read_ack(message, &mut self.sequences) {
+            let ack = Ack { request, sequences: &self.sequences, id_sum: None };
+            return Ok(Message::Ack(ack));
+        }
+        let response =
+            decode_response(&Bytes::copy_from_slice(message)).map_err(io::Error::other)?;
+        Ok(match response {
             Response::Ack { id, sequences } => {
-                encode_ack(&mut self.normal, *id, sequences.iter().copied());
+                self.sequences = sequences.into_iter().map(Sequence::get).collect();
+                Message::Ack(Ack { request: id, sequences: &self.sequences, id_sum: None })
             }
             Response::Changes(view) => {
                 let entries = encode_remote_entries(view.iter());
+                self.normal.clear();
                 encode_changes_header(&mut self.normal, view.public_key(), entries.len());
                 self.normal.extend_from_slice(entries.bytes());
+                read_changes(&self.normal)
+                    .map_or(Message::Nothing, |(key, elements)| Message::Changes(key, elements))
             }
-            Response::Hello { .. }
-            | Response::Pong { .. }
-            | Response::Chunk { .. }
-            | Response::Error { .. } => return Ok(Message::Other(response)),
-        }
-        Ok(read_known(&self.normal).unwrap_or(Message::Other(response)))
+            Response::Error { id, code, message, .. } => {
+                Message::Refused(id, format!("{code}: {message}"))
+            }
+            Response::Pong { .. } => Message::Pong,
+            Response::Chunk { id, index, total, data } => Message::Part(id, index, total, data),
+            Response::Hello { .. } => Message::Nothing,
+        })
     }
 }
 
-/// Reads an ack or entries in the form that this server writes. Of the entries only the first is looked at: one of another
-/// form further on ends the iteration early.
-fn read_known(message: &[u8]) -> Option<Message<'_>> {
-    let mut rest = message;
-    if take_literal(&mut rest, b"\x83\xa4_tag\xa3Ack\xa2id").is_some() {
-        let id = take_natural(&mut rest)?;
-        take_literal(&mut rest, b"\xafsequenceNumbers")?;
-        let count = take_array(&mut rest)?;
-        let sequences = Sequences::Lying { rest, count };
-        (sequences.clone().count() == count).then_some(Message::Ack(id, sequences))
-    } else {
-        take_literal(&mut rest, b"\x83\xa4_tag\xa7Changes\xa9publicKey")?;
-        let key = std::str::from_utf8(take_text(&mut rest)?).ok()?;
-        take_literal(&mut rest, b"\xa7entries")?;
-        let count = take_array(&mut rest)?;
-        let first = take_element(&mut { rest });
-        first.map(|_| Message::Changes(key, Elements { rest, count }))
+/// Reads an ack in the form that this server writes.
+fn read_ack(message: &[u8], sequences: &mut Vec<u64>) -> Option<u64> {
+    let mut reader = Reader::new(message);
+    let request =
+        reader.accept(b"\x83\xa4_tag\xa3Ack\xa2id").then(|| reader.value().ok()?.natural())??;
+    let count = array_after(&mut reader, b"\xafsequenceNumbers")?;
+    sequences.clear();
+    for _ in 0..count {
+        sequences.push(reader.value().ok()?.natural()?);
     }
+    Some(request)
 }
 
-fn take_element<'a>(rest: &mut &'a [u8]) -> Option<Element<'a>> {
-    take_literal(rest, b"\x82\xaeremoteSequence")?;
-    let sequence = take_natural(rest)?;
-    take_literal(rest, b"\xa5entry\x84\xa2id\xc4\x10")?;
-    let id = EntryId::from_slice(take(rest, EntryId::LEN)?)?;
-    take_literal(rest, b"\xa5event")?;
-    take_text(rest)?;
-    take_literal(rest, b"\xaaprimaryKey")?;
-    take_text(rest)?;
-    take_literal(rest, b"\xa7payload")?;
-    let len = match take_byte(rest)? {
-        0xc4 => take_uint(rest, 1)?,
-        0xc5 => take_uint(rest, 2)?,
-        0xc6 => take_uint(rest, 4)?,
-        _ => return None,
-    };
-    let payload = take(rest, len as usize)?;
-    Some(Element { sequence, id, payload })
+/// Reads entries in the form that this server writes. Only the first is looked at.
+fn read_changes(message: &[u8]) -> Option<(&str, Elements<'_>)> {
+    let mut reader = Reader::new(message);
+    if !reader.accept(b"\x83\xa4_tag\xa7Changes\xa9publicKey") {
+        return None;
+    }
+    let Value::Text(key) = reader.value().ok()? else { return None };
+    let count = array_after(&mut reader, b"\xa7entries")?;
+    read_element(&mut reader.clone())?;
+    Some((std::str::from_utf8(key).ok()?, Elements { reader, count }))
 }
 
-#[inline]
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(len)?;
-    *rest = left;
-    Some(taken)
-}
-
-#[inline]
-fn take_byte(rest: &mut &[u8]) -> Option<u8> {
-    let (first, left) = rest.split_first()?;
-    *rest = left;
-    Some(*first)
-}
-
-#[inline]
-fn take_literal(rest: &mut &[u8], literal: &[u8]) -> Option<()> {
-    *rest = rest.strip_prefix(literal)?;
-    Some(())
-}
-
-#[inline]
-fn take_uint(rest: &mut &[u8], width: usize) -> Option<u64> {
-    Some(take(rest, width)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-}
-
-#[inline]
-fn take_natural(rest: &mut &[u8]) -> Option<u64> {
-    match take_byte(rest)? {
-        small @ 0..=0x7f => Some(u64::from(small)),
-        0xcc => take_uint(rest, 1),
-        0xcd => take_uint(rest, 2),
-        0xce => take_uint(rest, 4),
-        // Above 2^32-1 it is a float; a benchmark does not get there.
+fn array_after(reader: &mut Reader<'_>, name: &[u8]) -> Option<usize> {
+    match reader.accept(name).then(|| reader.value())?.ok()? {
+        Value::Array(count) => Some(count),
         _ => None,
     }
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = match take_byte(rest)? {
-        short @ 0xa0..=0xbf => u64::from(short & 0x1f),
-        0xd9 => take_uint(rest, 1)?,
-        0xda => take_uint(rest, 2)?,
-        _ => return None,
-    };
-    take(rest, len as usize)
-}
-
-fn take_array(rest: &mut &[u8]) -> Option<usize> {
-    Some(match take_byte(rest)? {
-        short @ 0x90..=0x9f => usize::from(short & 0x0f),
-        0xdc => take_uint(rest, 2)? as usize,
-        0xdd => take_uint(rest, 4)? as usize,
-        _ => return None,
-    })
+fn read_element<'a>(reader: &mut Reader<'a>) -> Option<Element<'a>> {
+    let sequence =
+        reader.accept(b"\x82\xaeremoteSequence").then(|| reader.value())?.ok()?.natural()?;
+    let id = reader.accept(b"\xa5entry\x84\xa2id\xc4\x10").then(|| reader.array())?.ok()?;
+    for name in [&b"\xa5event"[..], b"\xaaprimaryKey"] {
+        let Value::Text(_) = reader.accept(name).then(|| reader.value())?.ok()? else {
+            return None;
+        };
+    }
+    match reader.accept(b"\xa7payload").then(|| reader.value())?.ok()? {
+        Value::Bytes(payload) => Some(Element { sequence, id: EntryId::from_bytes(id), payload }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use eventlog_server::model::{Batch, EntryRef, Origin, PublicKey, SegmentBuilder, Sequence};
-    use eventlog_server::protocol::msgpack::{encode_entries, encode_hello};
+    use eventlog_server::model::{Batch, EntryRef, Origin, PublicKey, SegmentBuilder};
+    use eventlog_server::protocol::msgpack::{encode_ack, encode_entries, encode_pong};
 
     use super::*;
 
@@ -270,21 +199,23 @@ mod tests {
     fn what_the_server_writes_is_read_in_place() {
         let ids = ids(40);
         let message = changes(65_530, &ids);
-        let Some(Message::Changes(_, elements)) = read_known(&message) else { panic!("not read") };
+        let (_, elements) = read_changes(&message).expect("read");
         assert_eq!(elements.len(), 40);
         assert!(elements.map(|e| (e.sequence, e.id)).eq((65_530..).zip(ids)));
 
-        let sequences = [1, 200, 65_536, 3_000_000_000].map(|n| Sequence::new(n).unwrap());
+        let sequences = [1, 200, 65_536, 3_000_000_000, 1 << 40].map(|n| Sequence::new(n).unwrap());
         let mut message = BytesMut::new();
         encode_ack(&mut message, 70_000, sequences.iter().copied());
-        let Some(Message::Ack(70_000, read)) = read_known(&message) else { panic!("not read") };
-        assert!(read.eq(sequences.map(Sequence::get)));
+        let mut read = Vec::new();
+        assert_eq!(read_ack(&message, &mut read), Some(70_000));
+        assert_eq!(read, sequences.map(Sequence::get));
+        assert!((0..message.len()).all(|len| read_ack(&message[..len], &mut read).is_none()));
     }
 
     #[test]
     fn what_is_cut_short_is_not_believed() {
         let message = changes(1, &ids(1));
-        assert!((0..message.len()).all(|len| read_known(&message[..len]).is_none()));
+        assert!((0..message.len()).all(|len| read_changes(&message[..len]).is_none()));
     }
 
     #[test]
@@ -293,17 +224,13 @@ mod tests {
         let ours = changes(5, &ids);
         // As JavaScript writes it: the length of the map in 16 bits.
         let theirs = [b"\xde\x00\x03", &ours[1..]].concat();
-        assert!(read_known(&theirs).is_none());
+        assert!(read_changes(&theirs).is_none());
         let mut messages = Messages::new(Protocol::Msgpack);
         let Ok(Message::Changes(_, elements)) = messages.read(&theirs) else { panic!("not read") };
         assert!(elements.map(|e| (e.sequence, e.id)).eq((5..).zip(ids)));
 
-        let mut hello = BytesMut::new();
-        let remote_id = eventlog_server::model::RemoteId::random();
-        encode_hello(&mut hello, &remote_id);
-        let read = messages.read(&hello);
-        assert!(
-            matches!(read, Ok(Message::Other(Response::Hello { remote_id: id })) if id == remote_id)
-        );
+        let mut pong = BytesMut::new();
+        encode_pong(&mut pong, 1);
+        assert!(matches!(messages.read(&pong), Ok(Message::Pong)));
     }
 }

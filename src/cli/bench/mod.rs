@@ -10,7 +10,6 @@ mod fan_out;
 mod feed;
 mod figures;
 mod floors;
-mod http;
 mod idle;
 mod in_flight;
 mod load;

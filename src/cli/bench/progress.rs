@@ -1,28 +1,19 @@
-//! A line on the terminal that says how it goes, once a second.
+//! A line on standard error that says how it goes, once a second.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use super::figures::{Counts, Figures};
 use super::report::grouped;
 
+#[derive(Default)]
 pub(super) struct Progress {
     acks: Counts,
     deliveries: Counts,
     seconds: u64,
-    terminal: bool,
 }
 
 impl Progress {
-    pub(super) fn new(figures: &Figures) -> Self {
-        Self {
-            acks: figures.acks.counts(),
-            deliveries: figures.deliveries.counts(),
-            seconds: 0,
-            terminal: std::io::stderr().is_terminal(),
-        }
-    }
-
-    /// Says how many there were since the last call; to be called once a second.
+    /// Says how many there were since the last call; to be called once a second, from when they are counted.
     pub(super) fn show(&mut self, figures: &Figures) {
         self.seconds += 1;
         let (acks, deliveries) = (figures.acks.counts(), figures.deliveries.counts());
@@ -35,28 +26,15 @@ impl Progress {
             line = format!("{line}  {}/s {what}", grouped(count as f64));
         }
         (self.acks, self.deliveries) = (acks, deliveries);
-        if self.terminal {
-            eprint!("\r\x1b[K{line}");
-            // A terminal that is gone misses nothing.
-            let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("{line}");
-        }
+        Self::say(&line);
     }
 
-    /// Says what is done before anything is counted.
-    pub(super) fn begin(what: &str) {
+    /// Says what is done, in place of what was said before.
+    pub(super) fn say(what: &str) {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{what}");
-        } else {
+        } else if !what.is_empty() {
             eprintln!("{what}");
-        }
-    }
-
-    /// Takes the line back.
-    pub(super) fn clear(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[K");
         }
     }
 }

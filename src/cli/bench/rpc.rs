@@ -12,7 +12,7 @@ use eventlog_server::protocol::rpc::{
     RequestId, RequestIdRef, encode_write_entries,
 };
 
-use super::message::{Message, Sequences};
+use super::message::{Ack, Message};
 use super::socket::Socket;
 
 /// The name by which a client means its own store.
@@ -20,9 +20,6 @@ const STORE: &str = "default";
 
 /// Requests are numbered from here on, so that all their ids have one width.
 const NUMBER_MIN: u64 = 1 << 27;
-
-/// So many bytes have these numbers in an id.
-pub(super) const NUMBER_BYTES: usize = 5;
 
 /// What stands in a payload before the bytes that are anybody's: a length, as long as it may be, and the mark of a frame.
 pub(super) const PAYLOAD_HEADER_BYTES: usize = 4;
@@ -32,27 +29,13 @@ pub(super) fn malformed(malformed: Malformed) -> io::Error {
 }
 
 /// The id of request `request`.
-fn request_id(request: u32) -> RequestId {
+pub(super) fn request_id(request: u32) -> RequestId {
     RequestId::from_number(NUMBER_MIN + u64::from(request))
-}
-
-/// The number of `request` as it stands in its id.
-pub(super) fn request_number(request: u32) -> [u8; NUMBER_BYTES] {
-    let mut code = (NUMBER_MIN + u64::from(request)) * 2;
-    let mut bytes = [0; NUMBER_BYTES];
-    for byte in &mut bytes {
-        *byte = code as u8 | 0x80;
-        code >>= 7;
-    }
-    bytes[NUMBER_BYTES - 1] &= 0x7f;
-    bytes
 }
 
 /// Which request this is the id of, if it is one of ours.
 fn request_of(id: RequestIdRef<'_>) -> Option<u32> {
-    let number: &[u8; NUMBER_BYTES] = id.as_bytes().strip_prefix(&[0])?.try_into().ok()?;
-    let code = number.iter().rev().fold(0, |code, byte| code << 7 | u64::from(byte & 0x7f));
-    u32::try_from((code / 2).checked_sub(NUMBER_MIN)?).ok()
+    u32::try_from(id.number()?.checked_sub(NUMBER_MIN)?).ok()
 }
 
 /// A payload of `bytes` bytes: a frame around bytes that do not compress.
@@ -96,13 +79,13 @@ pub(super) async fn prove(socket: &mut Socket, keys: &[&PublicKey]) -> io::Resul
 /// Sends a request and waits for the message that comes next.
 async fn ask(socket: &mut Socket, call: &Call<'_>, number: u64) -> io::Result<Vec<u8>> {
     let request = call.encode(&RequestId::from_number(number));
-    socket.push(request.len(), |out| out.extend_from_slice(&request));
-    std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
+    socket.push(&request);
+    socket.flush().await?;
     loop {
         if let Some(message) = socket.next_message()? {
             return Ok(message.to_vec());
         }
-        std::future::poll_fn(|cx| socket.poll_read(cx)).await?;
+        socket.receive().await?;
     }
 }
 
@@ -119,19 +102,7 @@ fn success(message: &[u8]) -> io::Result<&[u8]> {
 
 /// What a message says.
 pub(super) fn envelope(message: &[u8]) -> io::Result<Envelope<'_>> {
-    let (mut length, mut rest) = (0_u64, message);
-    for shift in (0..35).step_by(7) {
-        let Some((byte, behind)) = rest.split_first() else { break };
-        length |= u64::from(byte & 0x7f) << shift;
-        rest = behind;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    if length != rest.len() as u64 {
-        return Err(io::Error::other("a message that is not one frame"));
-    }
-    Envelope::decode(rest).map_err(malformed)
+    Envelope::decode_frame(message).map_err(malformed)
 }
 
 /// Which subscription this is the id of.
@@ -139,24 +110,22 @@ pub(super) fn subscription_of(id: RequestIdRef<'_>) -> Option<usize> {
     request_of(id).map(|number| number as usize)
 }
 
-/// Reads an answer to a write.
-pub(super) fn read(message: &[u8]) -> io::Result<Message<'static>> {
+/// Reads an answer to a write. Sequences go into `sequences`.
+pub(super) fn read<'a>(message: &[u8], sequences: &'a mut Vec<u64>) -> io::Result<Message<'a>> {
     let Envelope::Exit { id, exit } = envelope(message)? else { return Ok(Message::Nothing) };
-    let Some(request) = request_of(id) else { return Ok(Message::Nothing) };
-    match Exit::decode(exit).map_err(malformed)? {
-        Exit::Success(value) => Ok(Message::Ack(request.into(), acks(value)?)),
-        Exit::Failure(cause) => Ok(Message::Refused(request.into(), reason(&cause))),
-    }
-}
-
-fn acks(value: &[u8]) -> io::Result<Sequences<'static>> {
+    let Some(request) = request_of(id).map(u64::from) else { return Ok(Message::Nothing) };
+    let value = match Exit::decode(exit).map_err(malformed)? {
+        Exit::Success(value) => value,
+        Exit::Failure(cause) => return Ok(Message::Refused(Some(request), reason(&cause))),
+    };
     let mut acks = Acks::decode(value).map_err(malformed)?;
-    let (mut sequences, mut id_sum) = (Vec::new(), 0_u128);
+    let mut id_sum = 0_u128;
+    sequences.clear();
     while let Some((id, sequence)) = acks.next_ack().map_err(malformed)? {
         sequences.push(sequence.get());
         id_sum = id_sum.wrapping_add(id_number(id));
     }
-    Ok(Sequences::Taken { sequences: sequences.into_iter(), id_sum })
+    Ok(Message::Ack(Ack { request, sequences, id_sum: Some(id_sum) }))
 }
 
 /// An id as a number, for sums of them.
@@ -183,7 +152,7 @@ mod tests {
     fn every_request_number_has_one_width_and_comes_back() {
         for request in [0, 1, 0x1_0000, u32::MAX] {
             let id = request_id(request);
-            assert_eq!(id.as_ref().as_bytes(), [&[0][..], &request_number(request)].concat());
+            assert_eq!(id.as_ref().as_bytes().len(), 6);
             assert_eq!(request_of(id.as_ref()), Some(request));
         }
         assert_eq!(request_of(RequestId::from_number(7).as_ref()), None);
@@ -203,9 +172,9 @@ mod tests {
         let ids = [1, 2].map(|n: u128| EntryId::from_bytes(n.to_be_bytes()));
         let at = |n| Sequence::new(n).expect("a sequence");
         let message = encode_acks(&request_id(70_000), [(ids[0], at(5)), (ids[1], at(300))]);
-        let Ok(Message::Ack(70_000, sequences)) = read(&message) else { panic!("no ack") };
-        assert_eq!(sequences.id_sum(), Some(3));
-        assert!(sequences.eq([5, 300]));
-        assert!(read(&message[1..]).is_err());
+        let mut sequences = Vec::new();
+        let Ok(Message::Ack(ack)) = read(&message, &mut sequences) else { panic!("no ack") };
+        assert_eq!((ack.request, ack.sequences, ack.id_sum), (70_000, &[5, 300][..], Some(3)));
+        assert!(read(&message[1..], &mut Vec::new()).is_err());
     }
 }

@@ -67,16 +67,24 @@ impl Socket {
                 socket.unread.start += end + 4;
                 return Ok(socket);
             }
-            std::future::poll_fn(|cx| socket.poll_read(cx)).await?;
+            socket.receive().await?;
         }
     }
 
-    /// Adds a binary message of `len` bytes, which `fill` appends.
-    pub(super) fn push(&mut self, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.push_header(BINARY, len);
-        let start = self.out.len();
-        fill(&mut self.out);
-        debug_assert_eq!(self.out.len() - start, len);
+    /// Adds a binary message.
+    pub(super) fn push(&mut self, message: &[u8]) {
+        self.push_header(BINARY, message.len());
+        self.out.extend_from_slice(message);
+    }
+
+    /// Waits until everything is handed to the system.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_write(cx)).await
+    }
+
+    /// Waits until something comes.
+    pub(super) async fn receive(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_read(cx)).await
     }
 
     /// How many bytes wait to be sent.

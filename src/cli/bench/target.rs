@@ -7,13 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use eventlog_server::model::PublicKey;
+use serde::de::IgnoredAny;
 use tempfile::TempDir;
 
 use super::args::TargetArgs;
-use super::http;
 use super::rpc;
 use super::socket::Socket;
-use crate::cli::address::path;
+use crate::cli::address::{ServerUrl, path};
+use crate::cli::admin::Admin;
 use crate::cli::peer::Protocol;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ pub(super) struct Target {
     pub(super) addr: SocketAddr,
     pub(super) path: String,
     pub(super) protocol: Protocol,
-    admin_token: Option<String>,
+    admin: Option<Admin>,
     /// Its process, if that is known.
     pub(super) pid: Option<u32>,
     own: Option<OwnServer>,
@@ -49,9 +50,9 @@ impl Target {
     pub(super) fn open(args: &TargetArgs) -> io::Result<Self> {
         let Some(url) = &args.url else { return Self::start(args) };
         let protocol = args.protocol();
-        let (addr, path) = parse_url(url, protocol)?;
-        let admin_token = args.admin_token.clone();
-        Ok(Self { addr, path, protocol, admin_token, pid: args.pid, own: None })
+        let (addr, path) = address(&url.of(protocol))?;
+        let admin = args.admin_token.as_ref().map(|token| Admin::new(url, token));
+        Ok(Self { addr, path, protocol, admin, pid: args.pid, own: None })
     }
 
     fn start(args: &TargetArgs) -> io::Result<Self> {
@@ -81,12 +82,7 @@ impl Target {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        let pid = Some(child.id());
-        let mut own = OwnServer { child, directory };
-        wait_until_ready(addr, &mut own.child)?;
-        let protocol = args.protocol();
-        let path = path(protocol).to_owned();
-        Ok(Self { addr, path, protocol, admin_token: Some(token), pid, own: Some(own) })
+        Self::wait_for(child, directory, addr, args.protocol(), &token)
     }
 
     /// A bare echo server as a child process.
@@ -97,11 +93,33 @@ impl Target {
             .args(["bench", "echo-server", "--listen", &addr.to_string()])
             .stdin(Stdio::null())
             .spawn()?;
+        Self::wait_for(child, directory, addr, Protocol::Msgpack, "")
+    }
+
+    /// The child, once it is ready.
+    fn wait_for(
+        child: Child,
+        directory: TempDir,
+        addr: SocketAddr,
+        protocol: Protocol,
+        token: &str,
+    ) -> io::Result<Self> {
+        let url: ServerUrl = format!("ws://{addr}").parse().map_err(io::Error::other)?;
+        let admin = Admin::new(&url, token);
         let pid = Some(child.id());
         let mut own = OwnServer { child, directory };
-        wait_until_ready(addr, &mut own.child)?;
-        let (path, protocol) = ("/eventlog".to_owned(), Protocol::Msgpack);
-        Ok(Self { addr, path, protocol, admin_token: None, pid, own: Some(own) })
+        let deadline = Instant::now() + START_PATIENCE;
+        while !admin.is_ready() {
+            if let Some(status) = own.child.try_wait()? {
+                return Err(io::Error::other(format!("the server did not start: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the server did not become ready in time"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let path = path(protocol).to_owned();
+        Ok(Self { addr, path, protocol, admin: Some(admin), pid, own: Some(own) })
     }
 
     /// A connection on which requests for `keys` may be made.
@@ -121,16 +139,14 @@ impl Target {
     /// Maps every key to a store, through the admin API. Without a token nothing is assigned: a server in
     /// development mode then takes every key to one store.
     pub(super) fn assign(&self, keys: &[(PublicKey, String)]) -> io::Result<()> {
-        let Some(token) = &self.admin_token else { return Ok(()) };
+        let Some(admin) = &self.admin else { return Ok(()) };
         let assign = |(key, store): &(PublicKey, String)| {
-            let body = serde_json::json!({ "storeId": store }).to_string();
+            let body = serde_json::json!({ "storeId": store });
             let path = format!("/admin/keys/{key}");
-            match http::request(self.addr, "PUT", &path, Some(token), &body)? {
-                (200..300, _) => Ok(()),
-                (status, answer) => Err(io::Error::other(format!(
-                    "assigning the key {key}: the server answered {status}: {answer}"
-                ))),
-            }
+            admin
+                .request("PUT", &path, Some(&body))
+                .map(|_: IgnoredAny| ())
+                .map_err(io::Error::other)
         };
         std::thread::scope(|scope| {
             let share = keys.len().div_ceil(ASSIGN_THREADS).max(1);
@@ -147,42 +163,24 @@ impl Target {
 
     /// Whether keys are assigned, and so stores can be chosen.
     pub(super) const fn assigns(&self) -> bool {
-        self.admin_token.is_some()
+        self.admin.is_some()
     }
 }
 
-fn parse_url(url: &str, protocol: Protocol) -> io::Result<(SocketAddr, String)> {
-    let invalid =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {what}"));
-    let rest =
-        url.strip_prefix("ws://").ok_or_else(|| invalid("the URL has to begin with ws://"))?;
-    let (authority, path) = match rest.find('/') {
-        Some(at) => (&rest[..at], rest[at..].to_owned()),
-        None => (rest, path(protocol).to_owned()),
-    };
-    let with_port =
-        if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-    let addr = with_port.to_socket_addrs()?.next().ok_or_else(|| invalid("no such host"))?;
-    Ok((addr, path))
+/// Where to connect for `url`, and the path there.
+fn address(url: &ServerUrl) -> io::Result<(SocketAddr, String)> {
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let url = url.websocket();
+    let rest = url.strip_prefix("ws://").ok_or_else(|| invalid("the generator has no TLS"))?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let port = if authority.contains(':') { "" } else { ":80" };
+    let addr = format!("{authority}{port}").to_socket_addrs()?.next();
+    Ok((addr.ok_or_else(|| invalid("no such host"))?, path.to_owned()))
 }
 
 /// A local address that nobody listens on.
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
-}
-
-fn wait_until_ready(addr: SocketAddr, child: &mut Child) -> io::Result<()> {
-    let deadline = Instant::now() + START_PATIENCE;
-    while !matches!(http::request(addr, "GET", "/readyz", None, ""), Ok((200, _))) {
-        if let Some(status) = child.try_wait()? {
-            return Err(io::Error::other(format!("the server did not start: {status}")));
-        }
-        if Instant::now() > deadline {
-            return Err(io::Error::other("the server did not become ready in time"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Bytes of all files below `directory`. Files that vanish meanwhile do not count.

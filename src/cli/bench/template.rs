@@ -28,7 +28,6 @@ pub(super) struct Template {
     body: Vec<u8>,
     request_at: usize,
     key_at: usize,
-    key_len: usize,
     ids_at: Vec<usize>,
     /// Where payloads have room for a time; none if they are too short.
     stamps_at: Vec<usize>,
@@ -40,52 +39,36 @@ const STAMP_BYTES: usize = 8;
 impl Template {
     /// A write with `key`, or with any other of the same length.
     pub(super) fn new(protocol: Protocol, key: &PublicKey, shape: EntryShape) -> Self {
-        match protocol {
-            Protocol::Msgpack => Self::msgpack(key, shape),
-            Protocol::Rpc => Self::rpc(key, shape),
+        let random = random_bytes(shape.payload);
+        let (payload, header) = match protocol {
+            Protocol::Msgpack => (random, 0),
+            Protocol::Rpc => (rpc::payload(&random), rpc::PAYLOAD_HEADER_BYTES),
+        };
+        let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
+        let batch = Batch::from_entries(entries(&ids, &payload));
+        let body = match protocol {
+            Protocol::Msgpack => {
+                let mut body = BytesMut::new();
+                encode_write(&mut body, key, REQUEST_MIN.into(), &batch);
+                body.to_vec()
+            }
+            Protocol::Rpc => rpc::encode_write(key, REQUEST_MIN, &batch).to_vec(),
+        };
+        let request = match protocol {
+            Protocol::Msgpack => REQUEST_MIN.to_be_bytes().to_vec(),
+            Protocol::Rpc => rpc::request_id(REQUEST_MIN).as_ref().as_bytes().to_vec(),
+        };
+        let has_room = payload.len() >= header + STAMP_BYTES;
+        let stamped = std::iter::repeat_n(&payload[..], if has_room { ids.len() } else { 0 });
+        Self {
+            protocol,
+            request_at: places(&body, [&request[..]])[0],
+            key_at: places(&body, [key.as_str().as_bytes()])[0],
+            ids_at: places(&body, ids.iter().map(|id| &id.as_bytes()[..])),
+            stamps_at: places(&body, stamped).into_iter().map(|at| at + header).collect(),
+            body,
+            chunked: 0,
         }
-    }
-
-    fn msgpack(key: &PublicKey, shape: EntryShape) -> Self {
-        let payload = random_bytes(shape.payload);
-        let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
-        let batch = Batch::from_entries(entries(&ids, &payload));
-        let mut body = BytesMut::new();
-        encode_write(&mut body, key, REQUEST_MIN.into(), &batch);
-        let body = body.to_vec();
-        let (key_at, request_at, ids_at) = {
-            let mut find = finder(&body);
-            let key_at = find(key.as_str().as_bytes());
-            let request_at = find(&REQUEST_MIN.to_be_bytes());
-            let ids_at: Vec<usize> = ids.iter().map(|id| find(id.as_bytes())).collect();
-            (key_at, request_at, ids_at)
-        };
-        let last = ids_at.last().copied().unwrap_or(0);
-        let payload_after_id = body.len() - shape.payload - last;
-        let stamped = if shape.payload < STAMP_BYTES { &[][..] } else { &ids_at[..] };
-        let stamps_at = stamped.iter().map(|at| at + payload_after_id).collect();
-        let (protocol, key_len) = (Protocol::Msgpack, key.as_str().len());
-        Self { protocol, body, request_at, key_at, key_len, ids_at, stamps_at, chunked: 0 }
-    }
-
-    /// In this protocol the entries come first, each with its payload before its id.
-    fn rpc(key: &PublicKey, shape: EntryShape) -> Self {
-        let payload = rpc::payload(&random_bytes(shape.payload));
-        let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
-        let batch = Batch::from_entries(entries(&ids, &payload));
-        let body = rpc::encode_write(key, REQUEST_MIN, &batch).to_vec();
-        let (payloads_at, ids_at, key_at, request_at) = {
-            let mut find = finder(&body);
-            let places = ids.iter().map(|id| (find(&payload), find(id.as_bytes())));
-            let (payloads_at, ids_at): (Vec<usize>, Vec<usize>) = places.unzip();
-            let key_at = find(key.as_str().as_bytes());
-            (payloads_at, ids_at, key_at, find(&rpc::request_number(REQUEST_MIN)))
-        };
-        let has_room = payload.len() >= rpc::PAYLOAD_HEADER_BYTES + STAMP_BYTES;
-        let stamped = if has_room { payloads_at } else { Vec::new() };
-        let stamps_at = stamped.iter().map(|at| at + rpc::PAYLOAD_HEADER_BYTES).collect();
-        let (protocol, key_len) = (Protocol::Rpc, key.as_str().len());
-        Self { protocol, body, request_at, key_at, key_len, ids_at, stamps_at, chunked: 0 }
     }
 
     pub(super) const fn protocol(&self) -> Protocol {
@@ -98,31 +81,30 @@ impl Template {
     }
 
     pub(super) fn set_request(&mut self, request: u32) {
-        let place = &mut self.body[self.request_at..];
         match self.protocol {
-            Protocol::Msgpack => place[..4].copy_from_slice(&request.to_be_bytes()),
+            Protocol::Msgpack => put(&mut self.body, self.request_at, &request.to_be_bytes()),
             Protocol::Rpc => {
-                place[..rpc::NUMBER_BYTES].copy_from_slice(&rpc::request_number(request));
+                put(&mut self.body, self.request_at, rpc::request_id(request).as_ref().as_bytes());
             }
         }
     }
 
     /// `key` is as long as the first one was.
     pub(super) fn set_key(&mut self, key: &PublicKey) {
-        self.body[self.key_at..][..self.key_len].copy_from_slice(key.as_str().as_bytes());
+        put(&mut self.body, self.key_at, key.as_str().as_bytes());
     }
 
     /// Gives the entries these ids.
     pub(super) fn set_ids(&mut self, ids: impl Iterator<Item = EntryId>) {
         for (at, id) in self.ids_at.iter().zip(ids) {
-            self.body[*at..][..EntryId::LEN].copy_from_slice(id.as_bytes());
+            put(&mut self.body, *at, id.as_bytes());
         }
     }
 
     /// Puts a time into the first bytes of every payload that has room for it.
     pub(super) fn set_stamp(&mut self, nanos: u64) {
         for at in &self.stamps_at {
-            self.body[*at..][..STAMP_BYTES].copy_from_slice(&nanos.to_be_bytes());
+            put(&mut self.body, *at, &nanos.to_be_bytes());
         }
     }
 
@@ -133,7 +115,7 @@ impl Template {
 
     /// Sends it as one frame, however large it is.
     pub(super) fn push_whole(&self, socket: &mut Socket) {
-        socket.push(self.body.len(), |out| out.extend_from_slice(&self.body));
+        socket.push(&self.body);
     }
 
     /// Sends it, in chunks if it is a large one.
@@ -145,7 +127,7 @@ impl Template {
         if self.protocol == Protocol::Rpc {
             // A stream of bytes, which a frame may be cut anywhere in.
             for range in parts {
-                socket.push(range.len(), |out| out.extend_from_slice(&self.body[range]));
+                socket.push(&self.body[range]);
             }
             return;
         }
@@ -153,61 +135,67 @@ impl Template {
         for (index, range) in parts.enumerate() {
             let mut chunk = BytesMut::new();
             encode_chunk(&mut chunk, self.chunked, index as u64, total, &self.body[range]);
-            socket.push(chunk.len(), |out| out.extend_from_slice(&chunk));
+            socket.push(&chunk);
         }
         self.chunked += 1;
     }
 }
 
-/// Finds places one behind the other: each where its bytes first stand from the last one on.
-fn finder(body: &[u8]) -> impl FnMut(&[u8]) -> usize {
-    let mut at = 0;
-    move |part| {
-        at += body[at..].windows(part.len()).position(|bytes| bytes == part).unwrap_or(0);
+#[inline]
+fn put(body: &mut [u8], at: usize, bytes: &[u8]) {
+    body[at..][..bytes.len()].copy_from_slice(bytes);
+}
+
+/// Where each of `parts` stands, one behind the other.
+fn places<'a>(body: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<usize> {
+    let mut from = 0;
+    let place = |part: &[u8]| {
+        let at =
+            from + body[from..].windows(part.len()).position(|bytes| bytes == part).unwrap_or(0);
+        from = at + part.len();
         at
-    }
+    };
+    parts.into_iter().map(place).collect()
 }
 
 /// Ids as one client makes them: `UUIDv7` with the time of sending, ascending.
 pub(super) struct IdSource {
-    node: [u8; 6],
-    counter: u32,
+    /// What all of them have in common: all but the time in the first 48 bits and the number in the last 32.
+    node: u128,
+    count: u32,
 }
 
 impl IdSource {
     pub(super) fn new() -> Self {
-        let random = EntryId::now();
-        let [.., a, b, c, d, e, f] = *random.as_bytes();
-        Self { node: [a, b, c, d, e, f], counter: 0 }
+        let random = u128::from_be_bytes(*EntryId::now().as_bytes());
+        Self { node: random & (u128::MAX >> 48) & !u128::from(u32::MAX), count: 0 }
     }
 
     /// The next `count` ids, all made at `unix_millis`.
-    pub(super) const fn take(&mut self, unix_millis: u64, count: usize) -> IdRange {
-        let (node, first) = (self.node, self.counter);
-        self.counter = first.wrapping_add(count as u32);
-        IdRange { node, unix_millis, first, count: count as u32 }
+    pub(super) fn take(&mut self, unix_millis: u64, count: usize) -> IdRange {
+        let first = u128::from(unix_millis) << 80 | self.node | u128::from(self.count);
+        self.count = self.count.wrapping_add(count as u32);
+        IdRange { first, count: count as u32 }
     }
 }
 
 /// Consecutive ids of one client and one moment.
 #[derive(Clone, Copy)]
 pub(super) struct IdRange {
-    node: [u8; 6],
-    unix_millis: u64,
-    first: u32,
+    first: u128,
     count: u32,
 }
 
 impl IdRange {
     pub(super) fn iter(self) -> impl Iterator<Item = EntryId> {
-        let [a, b, c, d, e, f] = self.node;
-        let [_, _, t0, t1, t2, t3, t4, t5] = self.unix_millis.to_be_bytes();
-        (0..self.count).map(move |n| {
-            let [w, x, y, z] = self.first.wrapping_add(n).to_be_bytes();
-            let (version, variant) = (0x70 | a & 0x0f, 0x80 | c & 0x3f);
-            let bytes = [t0, t1, t2, t3, t4, t5, version, b, variant, d, e, f, w, x, y, z];
-            EntryId::from_bytes(bytes)
-        })
+        (0..u128::from(self.count))
+            .map(move |n| EntryId::from_bytes((self.first + n).to_be_bytes()))
+    }
+
+    /// The sum of the ids, as far as 128 bits go.
+    pub(super) const fn sum(self) -> u128 {
+        let count = self.count as u128;
+        self.first.wrapping_mul(count).wrapping_add(count * count.saturating_sub(1) / 2)
     }
 }
 
@@ -245,53 +233,46 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_patched_write_is_what_it_was_patched_to() {
+    /// A write that was patched, with its ids.
+    fn patched(protocol: Protocol) -> (Template, Vec<EntryId>) {
         let (first, other) = (PublicKey::new("key-1").unwrap(), PublicKey::new("key-2").unwrap());
-        let shape = EntryShape { batch: 3, payload: 20 };
-        let mut template = Template::new(Protocol::Msgpack, &first, shape);
+        let mut template = Template::new(protocol, &first, EntryShape { batch: 3, payload: 20 });
         let ids: Vec<EntryId> = IdSource::new().take(1_700_000_000_000, 3).iter().collect();
         template.set_key(&other);
         template.set_request(0xdead_beef);
         template.set_ids(ids.iter().copied());
         template.set_stamp(77);
-        assert_eq!(template.request_in(&template.body), Some(0xdead_beef));
-        let body = Bytes::from(template.body);
-        let decoded = decode_request(&body, &Limits::default());
-        let Ok(Request::Write(WriteRequest { public_key, id, batch })) = decoded else {
-            panic!("{decoded:?}")
-        };
-        assert_eq!((public_key, id), (other, 0xdead_beef));
+        (template, ids)
+    }
+
+    fn assert_patched(batch: &Batch, ids: Vec<EntryId>, stamp_at: usize) {
         assert!(batch.ids().eq(ids));
         for entry in batch.iter() {
             assert_eq!(entry.payload.len(), 20);
-            assert_eq!(entry.payload.first_chunk(), Some(&77_u64.to_be_bytes()));
+            assert_eq!(entry.payload[stamp_at..].first_chunk(), Some(&77_u64.to_be_bytes()));
         }
     }
 
     #[test]
-    fn a_patched_write_of_the_rpc_protocol_is_what_it_was_patched_to() {
-        let (first, other) = (PublicKey::new("key-1").unwrap(), PublicKey::new("key-2").unwrap());
-        let shape = EntryShape { batch: 3, payload: 20 };
-        let mut template = Template::new(Protocol::Rpc, &first, shape);
-        let ids: Vec<EntryId> = IdSource::new().take(1_700_000_000_000, 3).iter().collect();
-        template.set_key(&other);
-        template.set_request(0xdead_beef);
-        template.set_ids(ids.iter().copied());
-        template.set_stamp(77);
+    fn a_patched_write_is_what_it_was_patched_to() {
+        let (template, ids) = patched(Protocol::Msgpack);
+        assert_eq!(template.request_in(&template.body), Some(0xdead_beef));
+        let decoded = decode_request(&Bytes::from(template.body), &Limits::default());
+        let Ok(Request::Write(WriteRequest { public_key, id, batch })) = decoded else {
+            panic!("{decoded:?}")
+        };
+        assert_eq!((public_key.as_str(), id), ("key-2", 0xdead_beef));
+        assert_patched(&batch, ids, 0);
+
+        let (template, ids) = patched(Protocol::Rpc);
         let Ok(Envelope::Request(request)) = rpc::envelope(&template.body) else { panic!("none") };
-        assert_eq!(request.id.as_bytes()[1..], rpc::request_number(0xdead_beef));
+        assert_eq!(request.id, rpc::request_id(0xdead_beef).as_ref());
         let Ok(Call::WriteSingle { data }) = Call::decode(request.tag, request.payload) else {
             panic!("no write")
         };
         let write = WriteEntries::decode(data).unwrap();
         assert_eq!(write.public_key, "key-2");
-        let batch = write.batch(&Limits::default()).unwrap();
-        assert!(batch.ids().eq(ids));
-        for entry in batch.iter() {
-            assert_eq!(entry.payload.len(), 20);
-            assert_eq!(entry.payload[4..].first_chunk(), Some(&77_u64.to_be_bytes()));
-        }
+        assert_patched(&write.batch(&Limits::default()).unwrap(), ids, 4);
     }
 
     #[test]
@@ -302,5 +283,8 @@ mod tests {
         assert!(ids.is_sorted_by(|a, b| a < b));
         assert_eq!(ids[0].created_at_millis(), 5);
         assert_eq!(ids[0].as_bytes()[6] >> 4, 7);
+        let range = source.take(7, 3);
+        let sum = range.iter().map(|id| u128::from_be_bytes(*id.as_bytes())).sum::<u128>();
+        assert_eq!(range.sum(), sum);
     }
 }

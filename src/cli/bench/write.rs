@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::LoadArgs;
-use super::floors::Floors;
+use super::floors::{Doing, Floors};
 use super::load::{self, Key, Load, Measured, Record};
 use super::report::{Report, grouped, mebibytes};
 use super::target::{Target, disk_bytes};
@@ -30,11 +30,8 @@ pub(super) async fn run(
         load.warm_up = Duration::ZERO;
     }
     let mut report = Report::new(name, settings(&load), &title(&load));
-    let floors = if args.resend {
-        Floors::of_duplicates(&args.target, &load, &mut report).await?
-    } else {
-        Floors::of_writes(&args.target, &load, &mut report).await?
-    };
+    let doing = if args.resend { Doing::Repeating } else { Doing::Writing };
+    let floors = Floors::of(doing, &args.target, &load, &mut report).await?;
     let target = Target::open(&args.target)?;
     let keys = assigned_keys(&target, &load)?;
     let measured = if args.resend {

@@ -11,12 +11,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use eventlog_server::model::PublicKey;
-use eventlog_server::protocol::msgpack::Response;
 use tokio::time::Sleep;
 
 use super::figures::{Figures, Phase};
 use super::in_flight::{InFlight, Pending};
-use super::message::{Message, Messages, Sequences};
+use super::message::{Ack, Message, Messages};
 use super::process::unix_millis;
 use super::seen::Seen;
 use super::socket::Socket;
@@ -53,26 +52,6 @@ pub(super) struct Sent {
     sequences: Vec<u64>,
 }
 
-/// What one connection writes.
-pub(super) enum Source {
-    /// New entries, so many batches if that is said.
-    Fresh(Option<u64>),
-    /// New entries, so many batches; they are recorded.
-    Recorded(u64),
-    /// What was recorded.
-    Again(Vec<Sent>),
-}
-
-impl Source {
-    fn batches(&self) -> Option<u64> {
-        match self {
-            Self::Fresh(count) => *count,
-            Self::Recorded(count) => Some(*count),
-            Self::Again(sent) => Some(sent.len() as u64),
-        }
-    }
-}
-
 /// How one connection writes.
 pub(super) struct WriterOptions {
     /// Which one it is.
@@ -81,7 +60,12 @@ pub(super) struct WriterOptions {
     pub(super) keys: Vec<(PublicKey, usize)>,
     pub(super) in_flight: usize,
     pub(super) pace: Pace,
-    pub(super) source: Source,
+    /// It writes so many, if that is said.
+    pub(super) batches: Option<u64>,
+    /// What it writes is recorded.
+    pub(super) records: bool,
+    /// What was recorded, to be sent instead of new entries.
+    pub(super) again: Option<Vec<Sent>>,
     /// The server sends back what it gets.
     pub(super) echo: bool,
 }
@@ -93,7 +77,6 @@ pub(super) struct Writer {
     options: WriterOptions,
     ids: IdSource,
     in_flight: InFlight,
-    batches: Option<u64>,
     sent: u64,
     recorded: Vec<Sent>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -112,7 +95,6 @@ impl Writer {
             template,
             ids: IdSource::new(),
             in_flight: InFlight::new(options.in_flight),
-            batches: options.source.batches(),
             sent: 0,
             recorded: Vec::new(),
             timer: None,
@@ -149,7 +131,7 @@ impl Writer {
     /// Whether nothing more is to be sent.
     fn is_done(&self) -> bool {
         self.writing.figures.phase() == Phase::Stop
-            || self.batches.is_some_and(|batches| self.sent >= batches)
+            || self.options.batches.is_some_and(|batches| self.sent >= batches)
     }
 
     /// Puts into the send buffer what may be sent by now.
@@ -164,8 +146,10 @@ impl Writer {
             if due > now {
                 return;
             }
-            let Some(slot) = self.in_flight.take_slot() else { return };
-            self.send(slot, due, unix_millis);
+            if self.in_flight.is_full() {
+                return;
+            }
+            self.send(due, unix_millis);
         }
     }
 
@@ -180,42 +164,38 @@ impl Writer {
 
     /// Takes in what was due and could not be sent in time.
     fn count_unsent(&mut self) {
-        while self.batches.is_none_or(|batches| self.sent < batches)
+        while self.options.batches.is_none_or(|batches| self.sent < batches)
             && self.next_due().is_some_and(|due| self.writing.figures.unsent(due))
         {
             self.sent += 1;
         }
     }
 
-    fn send(&mut self, slot: usize, due: u64, unix_millis: u64) {
-        let request = self.in_flight.request(slot);
+    fn send(&mut self, due: u64, unix_millis: u64) {
         let batch = self.sent;
-        let (ids, at_key) = match &self.options.source {
-            Source::Again(sent) => (sent[batch as usize].ids, sent[batch as usize].at_key),
-            Source::Fresh(_) | Source::Recorded(_) => {
+        let (ids, at_key) = match &self.options.again {
+            Some(sent) => (sent[batch as usize].ids, sent[batch as usize].at_key),
+            None => {
                 let at_key = batch as usize % self.options.keys.len();
                 (self.ids.take(unix_millis, self.template.len()), at_key)
             }
         };
-        if let Source::Recorded(_) = self.options.source {
+        if self.options.records {
             self.recorded.push(Sent { ids, at_key, sequences: Vec::new() });
         }
         let (key, store) = &self.options.keys[at_key];
         if self.options.keys.len() > 1 {
             self.template.set_key(key);
         }
-        let mut id_sum = 0_u128;
-        self.template.set_ids(ids.iter().inspect(|id| {
-            id_sum = id_sum.wrapping_add(u128::from_be_bytes(*id.as_bytes()));
-        }));
-        self.template.set_request(request);
+        let pending = Pending { store: *store, due, id_sum: ids.sum(), batch };
+        self.template.set_ids(ids.iter());
+        self.template.set_request(self.in_flight.put(pending));
         self.template.set_stamp(due);
         if self.options.echo {
             self.template.push_whole(&mut self.socket);
         } else {
             self.template.push_to(&mut self.socket);
         }
-        self.in_flight.put(slot, Pending { request, store: *store, due, id_sum, batch });
         self.sent += 1;
     }
 
@@ -235,32 +215,26 @@ impl Writer {
                 continue;
             }
             match messages.read(message)? {
-                Message::Ack(id, sequences) => match in_flight.answered(id) {
+                Message::Ack(ack) => match in_flight.answered(ack.request) {
                     Some(pending) => {
-                        writing.acked(&pending, now, slots, sequences.clone());
+                        writing.acked(&pending, now, slots, &ack);
                         let at = pending.batch as usize;
-                        match &options.source {
-                            Source::Fresh(_) => {}
-                            Source::Recorded(_) => recorded[at].sequences = sequences.collect(),
-                            Source::Again(sent) => {
-                                if !sequences.eq(sent[at].sequences.iter().copied()) {
-                                    figures.fault("a duplicate got another sequence");
-                                }
-                            }
+                        if options.records {
+                            recorded[at].sequences = ack.sequences.to_vec();
+                        }
+                        let again = options.again.as_ref();
+                        if again.is_some_and(|sent| sent[at].sequences != ack.sequences) {
+                            figures.fault("a duplicate got another sequence");
                         }
                     }
                     None => figures.fault("an ack for nothing in flight"),
                 },
                 Message::Changes(..) => figures.fault("entries without subscription"),
                 Message::Refused(id, reason) => {
-                    in_flight.answered(id);
+                    id.and_then(|id| in_flight.answered(id));
                     figures.fault(reason);
                 }
-                Message::Other(Response::Error { id, code, message, .. }) => {
-                    id.and_then(|id| in_flight.answered(id));
-                    figures.fault(format!("{code}: {message}"));
-                }
-                Message::Other(_) | Message::Nothing => {}
+                Message::Pong | Message::Part(..) | Message::Nothing => {}
             }
         }
         Ok(())
@@ -289,18 +263,18 @@ impl Writing {
         }
     }
 
-    fn acked(&self, pending: &Pending, now: u64, slots: usize, sequences: Sequences<'_>) {
+    fn acked(&self, pending: &Pending, now: u64, slots: usize, ack: &Ack<'_>) {
         self.figures.acked(pending.due, now, slots as u64);
         self.id_sum.set(self.id_sum.get().wrapping_add(pending.id_sum));
-        if sequences.len() != slots {
+        if ack.sequences.len() != slots {
             self.figures.fault("an ack without a sequence for each slot");
         }
-        if sequences.id_sum().is_some_and(|id_sum| id_sum != pending.id_sum) {
+        if ack.id_sum.is_some_and(|id_sum| id_sum != pending.id_sum) {
             self.figures.fault("an ack of other entries");
         }
         let seen = &mut self.seen.borrow_mut()[pending.store];
-        for sequence in sequences {
-            if !seen.insert(sequence) {
+        for sequence in ack.sequences {
+            if !seen.insert(*sequence) {
                 self.figures.fault("a sequence was acknowledged twice");
             }
         }

@@ -4,6 +4,7 @@
 //! bytes, whatever lengths they claim.
 
 use eventlog_server::model::limits::INTEGER_MAX;
+use eventlog_server::protocol::msgpack::{self, Reader};
 use serde_json::{Number, Value};
 
 use super::travels_as_float;
@@ -25,63 +26,33 @@ pub(crate) struct Decoded {
 ///
 /// Byte strings are shown as `"0x…"`, times as RFC 3339, JavaScript's `undefined` as `null`.
 pub(crate) fn to_json(payload: &[u8]) -> Option<Decoded> {
-    let mut decoder = Decoder { rest: payload, json: String::new(), exact: true };
+    let (reader, json) = (Reader::new(payload), String::new());
+    let mut decoder = Decoder { reader, json, exact: true };
     decoder.value(0)?;
-    decoder.rest.is_empty().then_some(Decoded { json: decoder.json, exact: decoder.exact })
+    decoder.reader.rest().is_empty().then_some(Decoded { json: decoder.json, exact: decoder.exact })
 }
 
 struct Decoder<'a> {
-    rest: &'a [u8],
+    reader: Reader<'a>,
     json: String,
     exact: bool,
 }
 
-impl<'a> Decoder<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    /// A big-endian number of so many bytes, at most eight.
-    fn uint(&mut self, bytes: usize) -> Option<u64> {
-        Some(self.take(bytes)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    }
-
-    fn len(&mut self, bytes: usize) -> Option<usize> {
-        self.uint(bytes)?.try_into().ok()
-    }
-
+impl Decoder<'_> {
     fn value(&mut self, depth: usize) -> Option<()> {
-        let [marker] = self.array()?;
-        match marker {
-            0x00..=0x7f => self.number(marker),
-            0x80..=0x8f => self.map(usize::from(marker & 0x0f), depth),
-            0x90..=0x9f => self.list(usize::from(marker & 0x0f), depth),
-            0xa0..=0xbf => self.text(usize::from(marker & 0x1f)),
-            0xc0 => self.literal("null"),
-            // Never used by msgpack.
-            0xc1 => None,
-            0xc2 => self.literal("false"),
-            0xc3 => self.literal("true"),
-            0xc4..=0xc6 => self.len(1 << (marker - 0xc4)).and_then(|len| self.bytes(len)),
-            0xc7..=0xc9 => self.len(1 << (marker - 0xc7)).and_then(|len| self.extension(len)),
-            0xca => self.array().and_then(|bits| self.float(f32::from_be_bytes(bits).into())),
-            0xcb => self.array().and_then(|bits| self.float(f64::from_be_bytes(bits))),
-            0xcc..=0xcf => self.uint(1 << (marker - 0xcc)).and_then(|value| self.number(value)),
-            0xd0 => self.array().and_then(|bits| self.number(i8::from_be_bytes(bits))),
-            0xd1 => self.array().and_then(|bits| self.number(i16::from_be_bytes(bits))),
-            0xd2 => self.array().and_then(|bits| self.number(i32::from_be_bytes(bits))),
-            0xd3 => self.array().and_then(|bits| self.number(i64::from_be_bytes(bits))),
-            0xd4..=0xd8 => self.extension(1 << (marker - 0xd4)),
-            0xd9..=0xdb => self.len(1 << (marker - 0xd9)).and_then(|len| self.text(len)),
-            0xdc..=0xdd => self.len(2 << (marker - 0xdc)).and_then(|len| self.list(len, depth)),
-            0xde..=0xdf => self.len(2 << (marker - 0xde)).and_then(|len| self.map(len, depth)),
-            0xe0..=0xff => self.number(marker.cast_signed()),
+        match self.reader.value().ok()? {
+            msgpack::Value::Nil => self.literal("null"),
+            msgpack::Value::Bool(value) => self.literal(if value { "true" } else { "false" }),
+            msgpack::Value::Uint(value) => self.number(value),
+            msgpack::Value::Int(value) => self.number(value),
+            msgpack::Value::Float(value) => self.float(value),
+            msgpack::Value::Text(text) => {
+                self.literal(&Value::from(std::str::from_utf8(text).ok()?).to_string())
+            }
+            msgpack::Value::Bytes(bytes) => self.inexact(&format!("\"0x{}\"", hex(bytes))),
+            msgpack::Value::Array(len) => self.list(len, depth),
+            msgpack::Value::Map(len) => self.map(len, depth),
+            msgpack::Value::Extension(kind, data) => self.extension(kind, data),
         }
     }
 
@@ -101,16 +72,6 @@ impl<'a> Decoder<'a> {
             return self.number(float as i64);
         }
         self.literal(&Number::from_f64(float)?.to_string())
-    }
-
-    fn text(&mut self, len: usize) -> Option<()> {
-        let text = std::str::from_utf8(self.take(len)?).ok()?;
-        self.literal(&Value::from(text).to_string())
-    }
-
-    fn bytes(&mut self, len: usize) -> Option<()> {
-        let text = format!("\"0x{}\"", hex(self.take(len)?));
-        self.inexact(&text)
     }
 
     fn inexact(&mut self, text: &str) -> Option<()> {
@@ -159,10 +120,8 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn extension(&mut self, len: usize) -> Option<()> {
-        let [kind] = self.array()?;
-        let data = self.take(len)?;
-        match (kind.cast_signed(), data.len()) {
+    fn extension(&mut self, kind: i8, data: &[u8]) -> Option<()> {
+        match (kind, data.len()) {
             (0, 1) => self.inexact("null"),
             (-1, 4 | 8 | 12) => {
                 let text = format!("\"{}\"", timestamp(extension_time_ms(data)?));

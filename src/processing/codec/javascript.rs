@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use crate::model::limits::INTEGER_MAX;
+use crate::protocol::msgpack::Reader;
 
 const NIL: u8 = 0xc0;
 const FLOAT64: u8 = 0xcb;
@@ -20,7 +21,7 @@ const UNDEFINED: &[u8] = &[0xd4, 0, 0];
 pub(super) fn from_javascript(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut adapted: Vec<u8> = Vec::new();
     let mut copied = 0;
-    for (start, token) in Tokens::new(bytes) {
+    for (start, token) in tokens(bytes) {
         let replacement = match token[0] {
             FLOAT64 => integer_of_float(token),
             _ if token == UNDEFINED => Some(vec![NIL]),
@@ -41,7 +42,7 @@ pub(super) fn from_javascript(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Rewrites 64-bit integers that a JavaScript number holds exactly as float64, in place.
 pub(super) fn to_javascript(bytes: &mut [u8]) {
-    let starts: Vec<usize> = Tokens::new(bytes)
+    let starts: Vec<usize> = tokens(bytes)
         .filter(|(_, token)| matches!(token[0], UINT64 | INT64))
         .map(|(start, _)| start)
         .collect();
@@ -79,55 +80,13 @@ fn float_of_integer(token: &[u8]) -> Option<f64> {
     (magnitude <= INTEGER_MAX).then_some(if negative { -float } else { float })
 }
 
-/// The markers of a msgpack value, each with its own data but without the items it announces. Ends at the first
-/// marker that is cut short or reserved.
-struct Tokens<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Tokens<'a> {
-    const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    /// Length of the token at the front of `rest`.
-    fn len(rest: &[u8]) -> Option<usize> {
-        let sized = |width: usize, extra: usize| {
-            let field = rest.get(1..=width)?;
-            let len = field.iter().fold(0_usize, |len, byte| (len << 8) | usize::from(*byte));
-            len.checked_add(1 + width + extra)
-        };
-        match *rest.first()? {
-            0xc1 => None,
-            marker @ 0xa0..=0xbf => Some(1 + usize::from(marker & 0x1f)),
-            0xc4 | 0xd9 => sized(1, 0),
-            0xc5 | 0xda => sized(2, 0),
-            0xc6 | 0xdb => sized(4, 0),
-            0xc7 => sized(1, 1),
-            0xc8 => sized(2, 1),
-            0xc9 => sized(4, 1),
-            0xcc | 0xd0 => Some(2),
-            0xcd | 0xd1 | 0xd4 | 0xdc | 0xde => Some(3),
-            0xd5 => Some(4),
-            0xca | 0xce | 0xd2 | 0xdd | 0xdf => Some(5),
-            0xd6 => Some(6),
-            FLOAT64 | UINT64 | INT64 => Some(9),
-            0xd7 => Some(10),
-            0xd8 => Some(18),
-            0x00..=0x9f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => Some(1),
-        }
-    }
-}
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = (usize, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = &self.bytes[self.at..];
-        let token = Self::len(rest).and_then(|len| rest.get(..len))?;
-        let start = self.at;
-        self.at += token.len();
-        Some((start, token))
-    }
+/// The markers of a msgpack value, each with where it stands and its own data, but without the items it announces. Ends at
+/// the first one that is cut short or reserved.
+fn tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut reader = Reader::new(bytes);
+    std::iter::from_fn(move || {
+        let before = reader.rest();
+        reader.value().ok()?;
+        Some((bytes.len() - before.len(), &before[..before.len() - reader.rest().len()]))
+    })
 }

@@ -95,13 +95,22 @@ impl<'a> Reader<'a> {
     /// A natural number up to 2^53-1.
     #[inline]
     pub(super) fn natural(&mut self) -> Result<Field<u64>, Malformed> {
-        match self.value()? {
-            Value::Natural(value) => Ok(Field::Good(value)),
-            Value::Number(value) => {
-                Ok(Field::Bad(format!("is {value}, not a natural number up to 2^53-1")))
-            }
-            other => self.mistaken(&other, "a number"),
+        let value = self.value()?;
+        match value.natural() {
+            Some(natural) => Ok(Field::Good(natural)),
+            None => self.no_natural(&value),
         }
+    }
+
+    #[cold]
+    fn no_natural(&mut self, value: &Value<'_>) -> Result<Field<u64>, Malformed> {
+        let value = match value {
+            Value::Uint(value) => value.to_string(),
+            Value::Int(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            other => return self.mistaken(other, "a number"),
+        };
+        Ok(Field::Bad(format!("is {value}, not a natural number up to 2^53-1")))
     }
 
     /// Index and total of a chunk.
@@ -131,7 +140,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Field<T>, Malformed> {
         self.skip_rest(value)?;
         Ok(match value {
-            Value::Nil | Value::Undefined => Field::Missing,
+            Value::Nil | Value::Extension(0, _) => Field::Missing,
             other => Field::Bad(format!("is {} instead of {expected}", other.kind())),
         })
     }

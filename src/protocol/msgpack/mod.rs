@@ -5,7 +5,8 @@
 //! Leaves out: joining chunks ([`chunk`](super::chunk)), everything about connections.
 //!
 //! A server reads with [`decode_request`], a client with [`decode_response`]. Both directions write with the `encode_…`
-//! functions, which append to a buffer.
+//! functions, which append to a buffer. Payloads are msgpack too, for most clients: [`Reader`] reads any of it, value by
+//! value.
 
 mod changes;
 mod code;
@@ -31,5 +32,6 @@ pub use encode::{
     encode_pong, encode_request_changes, encode_stop_changes, encode_write,
 };
 pub use error::{DecodeError, InvalidRequest, Malformed, ResponseError};
+pub use read::{Reader, Value};
 pub use request::{Request, WriteRequest, decode_request};
 pub use response::{ChangesView, Response, decode_response};

@@ -8,37 +8,48 @@ use crate::model::limits::INTEGER_MAX;
 
 /// One value, or the head of one: the children of an array or a map follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub enum Value<'a> {
+    /// Nothing.
     Nil,
-    Bool,
-    /// A number from 0 to [`INTEGER_MAX`] without a fraction, in whatever form it came.
-    Natural(u64),
-    /// Any other number.
-    Number(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// A number that is written without a sign.
+    Uint(u64),
+    /// A number that is written with one, negative or not.
+    Int(i64),
+    /// A number that is written as a float of either width; it can be whole.
+    Float(f64),
     /// Text, not yet checked to be UTF-8.
     Text(&'a [u8]),
+    /// Bytes.
     Bytes(&'a [u8]),
+    /// So many values follow.
     Array(usize),
+    /// So many pairs of values follow.
     Map(usize),
-    /// Extension type 0, JavaScript's `undefined`.
-    Undefined,
-    Extension,
+    /// The type of an extension and its bytes. Type 0 is JavaScript's `undefined`.
+    Extension(i8, &'a [u8]),
 }
 
 impl Value<'_> {
+    /// The number that this is, if it is one from 0 to [`INTEGER_MAX`] without a fraction, in whatever form it came.
+    #[inline]
+    pub fn natural(&self) -> Option<u64> {
+        match self {
+            Self::Uint(value) => Some(*value),
+            Self::Int(value) => u64::try_from(*value).ok(),
+            Self::Float(value) => whole(*value),
+            _ => None,
+        }
+        .filter(|value| *value <= INTEGER_MAX)
+    }
+
     /// How many values follow that belong to this one.
     const fn children(&self) -> usize {
         match self {
             Self::Array(count) => *count,
             Self::Map(count) => *count * 2,
-            Self::Nil
-            | Self::Bool
-            | Self::Natural(_)
-            | Self::Number(_)
-            | Self::Text(_)
-            | Self::Bytes(_)
-            | Self::Undefined
-            | Self::Extension => 0,
+            _ => 0,
         }
     }
 
@@ -46,46 +57,48 @@ impl Value<'_> {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Nil => "nil",
-            Self::Bool => "a boolean",
-            Self::Natural(_) | Self::Number(_) => "a number",
+            Self::Bool(_) => "a boolean",
+            Self::Uint(_) | Self::Int(_) | Self::Float(_) => "a number",
             Self::Text(_) => "text",
             Self::Bytes(_) => "bytes",
             Self::Array(_) => "an array",
             Self::Map(_) => "a map",
-            Self::Undefined => "undefined",
-            Self::Extension => "an extension",
+            Self::Extension(0, _) => "undefined",
+            Self::Extension(..) => "an extension",
         }
     }
 }
 
 /// Takes values off the front of a slice.
 #[derive(Clone, Debug)]
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    /// Reads from the start of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// What is still unread.
-    pub(super) const fn rest(&self) -> &'a [u8] {
+    pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The next value, or its head.
+    /// The next value, or its head. After an error, what is read next means nothing.
     #[inline]
-    pub(super) fn value(&mut self) -> Result<Value<'a>, Malformed> {
+    pub fn value(&mut self) -> Result<Value<'a>, Malformed> {
         let [first] = self.array()?;
         Ok(match first {
-            0x00..=0x7f => Value::Natural(first.into()),
+            0x00..=0x7f => Value::Uint(first.into()),
             0x80..=0x8f => Value::Map(self.counted((first & 0x0f).into(), 2)?),
             0x90..=0x9f => Value::Array(self.counted((first & 0x0f).into(), 1)?),
             0xa0..=0xbf => Value::Text(self.take((first & 0x1f).into())?),
             0xc0 => Value::Nil,
             0xc1 => return Err(Malformed::ReservedByte),
-            0xc2 | 0xc3 => Value::Bool,
+            0xc2 => Value::Bool(false),
+            0xc3 => Value::Bool(true),
             0xc4 => Value::Bytes(self.sized8()?),
             0xc5 => Value::Bytes(self.sized16()?),
             0xc6 => Value::Bytes(self.sized32()?),
@@ -101,16 +114,16 @@ impl<'a> Reader<'a> {
                 let len = u32::from_be_bytes(self.array()?);
                 self.extension(len as usize)?
             }
-            0xca => number(f32::from_be_bytes(self.array()?).into()),
-            0xcb => number(f64::from_be_bytes(self.array()?)),
-            0xcc => natural(u8::from_be_bytes(self.array()?).into()),
-            0xcd => natural(u16::from_be_bytes(self.array()?).into()),
-            0xce => natural(u32::from_be_bytes(self.array()?).into()),
-            0xcf => natural(u64::from_be_bytes(self.array()?)),
-            0xd0 => integer(i8::from_be_bytes(self.array()?).into()),
-            0xd1 => integer(i16::from_be_bytes(self.array()?).into()),
-            0xd2 => integer(i32::from_be_bytes(self.array()?).into()),
-            0xd3 => integer(i64::from_be_bytes(self.array()?)),
+            0xca => Value::Float(f32::from_be_bytes(self.array()?).into()),
+            0xcb => Value::Float(f64::from_be_bytes(self.array()?)),
+            0xcc => Value::Uint(u8::from_be_bytes(self.array()?).into()),
+            0xcd => Value::Uint(u16::from_be_bytes(self.array()?).into()),
+            0xce => Value::Uint(u32::from_be_bytes(self.array()?).into()),
+            0xcf => Value::Uint(u64::from_be_bytes(self.array()?)),
+            0xd0 => Value::Int(i8::from_be_bytes(self.array()?).into()),
+            0xd1 => Value::Int(i16::from_be_bytes(self.array()?).into()),
+            0xd2 => Value::Int(i32::from_be_bytes(self.array()?).into()),
+            0xd3 => Value::Int(i64::from_be_bytes(self.array()?)),
             0xd4..=0xd8 => self.extension(1 << (first - 0xd4))?,
             0xd9 => Value::Text(self.sized8()?),
             0xda => Value::Text(self.sized16()?),
@@ -131,7 +144,7 @@ impl<'a> Reader<'a> {
                 let count = u32::from_be_bytes(self.array()?);
                 Value::Map(self.counted(count, 2)?)
             }
-            0xe0..=0xff => integer(i8::from_be_bytes([first]).into()),
+            0xe0..=0xff => Value::Int(i8::from_be_bytes([first]).into()),
         })
     }
 
@@ -170,7 +183,7 @@ impl<'a> Reader<'a> {
 
     /// Passes over `prefix` if it comes next.
     #[inline]
-    pub(super) fn accept(&mut self, prefix: &[u8]) -> bool {
+    pub fn accept(&mut self, prefix: &[u8]) -> bool {
         match self.rest.strip_prefix(prefix) {
             Some(rest) => {
                 self.rest = rest;
@@ -180,8 +193,9 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next bytes, as they are.
     #[inline]
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(*array)
@@ -223,24 +237,12 @@ impl<'a> Reader<'a> {
 
     fn extension(&mut self, len: usize) -> Result<Value<'a>, Malformed> {
         let [kind] = self.array()?;
-        self.take(len)?;
-        Ok(if kind == 0 { Value::Undefined } else { Value::Extension })
+        Ok(Value::Extension(kind.cast_signed(), self.take(len)?))
     }
 }
 
-#[inline]
-fn natural<'a>(value: u64) -> Value<'a> {
-    if value <= INTEGER_MAX { Value::Natural(value) } else { Value::Number(value as f64) }
-}
-
-#[inline]
-fn integer<'a>(value: i64) -> Value<'a> {
-    u64::try_from(value).map_or(Value::Number(value as f64), natural)
-}
-
-fn number<'a>(value: f64) -> Value<'a> {
-    let is_natural = value.fract() == 0.0 && (0.0..=INTEGER_MAX as f64).contains(&value);
-    // A whole number from 0 to 2^53-1, so the cast is exact.
-    #[expect(clippy::cast_sign_loss)]
-    if is_natural { Value::Natural(value as u64) } else { Value::Number(value) }
+fn whole(value: f64) -> Option<u64> {
+    let is_whole = value.fract() == 0.0 && (0.0..=INTEGER_MAX as f64).contains(&value);
+    #[expect(clippy::cast_sign_loss, reason = "from 0 to 2^53-1, and without a fraction")]
+    is_whole.then_some(value as u64)
 }

@@ -9,9 +9,7 @@ use std::borrow::Borrow;
 use bytes::Bytes;
 
 use super::ids::{FINGERPRINT, FINGERPRINT_HEADER};
-use super::varint::{
-    natural_len, sized_len, uvarint_len, write_natural, write_sized, write_uvarint,
-};
+use super::varint::{natural_len, sized_len, write_natural, write_sized, write_uvarint};
 use super::window::{Malformed, Window, text};
 
 /// The longest request id that is taken, in bytes; an Effect client uses two to nine.
@@ -72,6 +70,14 @@ impl<'a> RequestIdRef<'a> {
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
     }
+
+    /// Which request this is the id of, if [`RequestId::from_number`] made it.
+    pub fn number(self) -> Option<u64> {
+        let mut window = Window::new(self.0.strip_prefix(&[0])?);
+        // A double has eight bytes, and such a number fewer.
+        let number = (window.len() < 8).then(|| window.int().ok())??;
+        window.is_empty().then(|| u64::try_from(number).ok())?
+    }
 }
 
 /// A general number: a double, or a varint, or a varint and a decimal scale.
@@ -129,8 +135,8 @@ pub struct Request<'a> {
     pub tag: &'a str,
     /// A frame that holds the arguments.
     pub payload: &'a [u8],
-    /// Names and values.
-    pub headers: Headers<'a>,
+    /// Names and values, as they came.
+    pub headers: &'a [u8],
     /// No answer at all is wanted.
     pub is_notification: bool,
     /// Only a word that the request was received is wanted.
@@ -189,6 +195,14 @@ impl<'a> Envelope<'a> {
         };
         window.end()?;
         Ok(envelope)
+    }
+
+    /// Reads a whole frame, with the length before its body.
+    pub fn decode_frame(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let mut window = Window::new(frame);
+        let body = window.sized()?;
+        window.end()?;
+        Self::decode(body)
     }
 
     /// The whole frame.
@@ -259,7 +273,7 @@ impl<'a> Request<'a> {
             id,
             tag,
             payload,
-            headers: Headers(Window::new(&[])),
+            headers: &[0],
             is_notification: false,
             discard: false,
             trace_id: None,
@@ -279,7 +293,7 @@ impl<'a> Request<'a> {
         let sampled = optional_boolean(optional(window, has::SAMPLED)?)?;
         let tag = text(window.sized()?)?;
         let trace_id = optional_text(optional(window, has::TRACE_ID)?)?;
-        let headers = Headers::read(window.sized()?)?;
+        let headers = read_headers(window.sized()?)?;
         let is_notification = optional_true(optional(window, has::IS_NOTIFICATION)?)?;
         let discard = optional_true(optional(window, has::DISCARD)?)?;
         Ok(Self { id, tag, payload, headers, is_notification, discard, trace_id, span_id, sampled })
@@ -302,7 +316,7 @@ impl<'a> Request<'a> {
         optional(&mut fields, has::SAMPLED, self.sampled.map(|sampled| vec![0, sampled.into()]));
         write_sized(&mut fields, self.tag.as_bytes());
         optional(&mut fields, has::TRACE_ID, some_text(self.trace_id));
-        write_sized(&mut fields, &self.headers.to_bytes());
+        write_sized(&mut fields, self.headers);
         optional(&mut fields, has::IS_NOTIFICATION, truth(self.is_notification));
         optional(&mut fields, has::DISCARD, truth(self.discard));
         let mut out = Vec::with_capacity(frame_len(1 + fields.len()));
@@ -370,50 +384,14 @@ fn optional_true(bytes: Option<&[u8]>) -> Result<bool, Malformed> {
     }
 }
 
-/// The headers of a request: pairs of a name and a value, all of them checked.
-#[derive(Clone, Copy, Debug)]
-pub struct Headers<'a>(Window<'a>);
-
-impl PartialEq for Headers<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for Headers<'_> {}
-
-impl<'a> Headers<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut window = Window::new(bytes);
-        let count = window.count()?;
-        let pairs = window;
-        for _ in 0..count {
-            read_pair(window.sized()?)?;
-        }
-        window.end()?;
-        Ok(Self(pairs))
-    }
-
-    /// Names and values, in the order they were sent.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let mut window = self.0;
-        // All pairs were read once.
-        std::iter::from_fn(move || window.sized().and_then(read_pair).ok())
-    }
-
-    fn to_bytes(self) -> Vec<u8> {
-        let count = self.iter().count() as u64;
-        let mut out = Vec::with_capacity(uvarint_len(count) + self.0.len());
-        write_uvarint(&mut out, count);
-        let mut pairs = self.0;
-        out.extend_from_slice(pairs.rest());
-        out
-    }
-}
-
-fn read_pair(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
+/// The headers of a request, once all of them are pairs of a name and a value.
+fn read_headers(bytes: &[u8]) -> Result<&[u8], Malformed> {
     let mut window = Window::new(bytes);
-    let pair = (text(window.sized()?)?, text(window.sized()?)?);
-    window.end()?;
-    Ok(pair)
+    for _ in 0..window.count()? {
+        let mut pair = Window::new(window.sized()?);
+        text(pair.sized()?)?;
+        text(pair.sized()?)?;
+        pair.end()?;
+    }
+    window.end().map(|()| bytes)
 }

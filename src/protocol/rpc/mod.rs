@@ -27,7 +27,7 @@ mod write;
 pub use answer::{Acks, Answer, ErrorCode, HelloResponse, ProtocolError, encode_acks};
 pub use call::{Authenticate, Call, CallError, Changes, Part};
 pub use changes::{EncodedRemoteEntries, Run, encode_changes};
-pub use envelope::{Envelope, Headers, REQUEST_ID_BYTES_MAX, Request, RequestId, RequestIdRef};
+pub use envelope::{Envelope, REQUEST_ID_BYTES_MAX, Request, RequestId, RequestIdRef};
 pub use exit::{Cause, Exit, Reason, decode_defect};
 pub use frame::{FRAME_BODY_BYTES_MAX, FrameError, FrameReader, payload_is_complete_frame};
 pub use identity::Identity;

@@ -30,5 +30,7 @@ mod watch;
 pub use database::{Database, DatabaseOptions, Durability, OpenError};
 pub(crate) use durable_map::DurableMap;
 pub(crate) use keyspace::Keyspace;
-pub(crate) use ops::{Ops, VALUE_BYTES_MAX};
+pub(crate) use ops::Ops;
+pub use ops::VALUE_BYTES_MAX;
 pub use storage::SledStorage;
+pub use trees::LOG_UNIT_BYTES;

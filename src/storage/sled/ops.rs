@@ -4,7 +4,7 @@ use sled::IVec;
 
 /// The longest value that may be committed, in bytes: a tree page full of such values still goes into sled's log and
 /// never becomes a file of its own, which a sync of the log would miss.
-pub(crate) const VALUE_BYTES_MAX: usize = 60_000;
+pub const VALUE_BYTES_MAX: usize = 60_000;
 
 /// Changes to one tree, stored whole or not at all. Of several changes to a key the last one counts.
 #[derive(Clone, Debug, Default)]

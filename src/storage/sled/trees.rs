@@ -15,7 +15,7 @@ use crate::model::RemoteId;
 
 /// The unit in which sled lays out its log, in bytes. A quarter of it is the most that stays in the log; a page full
 /// of values of [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) is less. Persisted: sled refuses another one.
-const LOG_UNIT_BYTES: usize = 4 << 20;
+pub const LOG_UNIT_BYTES: usize = 4 << 20;
 
 /// How long threads of an earlier sled in this process may hold its lock.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -38,10 +38,10 @@ pub(super) async fn idle_bytes(connections: usize) -> io::Result<Option<f64>> {
     let mut open = Vec::new();
     for _ in 0..connections {
         let mut socket = Socket::connect(target.addr, &target.path).await?;
-        socket.push(1, |out| out.push(0));
-        std::future::poll_fn(|cx| socket.poll_write(cx)).await?;
+        socket.push(&[0]);
+        socket.flush().await?;
         while socket.next_message()?.is_none() {
-            std::future::poll_fn(|cx| socket.poll_read(cx)).await?;
+            socket.receive().await?;
         }
         open.push(socket);
     }

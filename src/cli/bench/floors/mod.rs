@@ -32,78 +32,53 @@ pub(super) struct Floors {
     storage: Option<f64>,
 }
 
+/// What is done with a load, beside which floors are measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It is written.
+    Writing,
+    /// It is sent again.
+    Repeating,
+    /// It is read.
+    Reading,
+    /// It is delivered to so many connections. Each of an echo server's sends a frame and waits for it.
+    Delivering(usize),
+}
+
 impl Floors {
-    /// Those of writing `load`.
-    pub(super) async fn of_writes(
+    /// Measures those that were asked for.
+    pub(super) async fn of(
+        doing: Doing,
         args: &TargetArgs,
         load: &Load,
         report: &mut Report,
     ) -> io::Result<Self> {
         let mut floors = Self::default();
-        if args.measures(FloorArg::Sync) {
+        if doing == Doing::Writing && args.measures(FloorArg::Sync) {
             floors.sync = Some(syncs(args, load, report)?);
         }
-        if args.measures(FloorArg::Echo) {
-            floors.echo = Some(echo(args, load, report).await?);
+        if doing != Doing::Reading && args.measures(FloorArg::Echo) {
+            let mut load = load.clone();
+            if let Doing::Delivering(connections) = doing {
+                (load.connections, load.keys, load.in_flight) = (connections, connections, 1);
+            }
+            floors.echo = Some(echo(args, &load, report).await?);
         }
-        if args.measures(FloorArg::Storage) {
+        if !matches!(doing, Doing::Delivering(_)) && args.measures(FloorArg::Storage) {
             say("storage alone");
             let directory = directory(args)?;
-            let appended = storage::append(directory.path(), load, args.floor_duration).await?;
-            report.rate("floor_storage_per_second", "floor: storage alone", appended);
-            floors.storage = Some(appended);
+            let (verb, per_second) = match doing {
+                Doing::Repeating => (" finds", storage::find(directory.path(), load).await?),
+                Doing::Reading => (" reads", storage::read(directory.path(), load).await?),
+                Doing::Writing | Doing::Delivering(_) => {
+                    ("", storage::append(directory.path(), load, args.floor_duration).await?)
+                }
+            };
+            let label = format!("floor: storage alone{verb}");
+            report.rate("floor_storage_per_second", &label, per_second);
+            floors.storage = Some(per_second);
         }
         Ok(floors)
-    }
-
-    /// Those of sending `load` again.
-    pub(super) async fn of_duplicates(
-        args: &TargetArgs,
-        load: &Load,
-        report: &mut Report,
-    ) -> io::Result<Self> {
-        let mut floors = Self::default();
-        if args.measures(FloorArg::Echo) {
-            floors.echo = Some(echo(args, load, report).await?);
-        }
-        if args.measures(FloorArg::Storage) {
-            say("storage alone");
-            let directory = directory(args)?;
-            let found = storage::find(directory.path(), load).await?;
-            report.rate("floor_storage_per_second", "floor: storage alone finds", found);
-            floors.storage = Some(found);
-        }
-        Ok(floors)
-    }
-
-    /// That of reading the entries of `load`.
-    pub(super) async fn of_reads(
-        args: &TargetArgs,
-        load: &Load,
-        report: &mut Report,
-    ) -> io::Result<Self> {
-        if !args.measures(FloorArg::Storage) {
-            return Ok(Self::default());
-        }
-        say("storage alone");
-        let directory = directory(args)?;
-        let read = storage::read(directory.path(), load).await?;
-        report.rate("floor_storage_per_second", "floor: storage alone reads", read);
-        Ok(Self { storage: Some(read), ..Self::default() })
-    }
-
-    /// That of delivering `load` to so many connections: each sends a frame and waits for it.
-    pub(super) async fn of_deliveries(
-        args: &TargetArgs,
-        load: &Load,
-        connections: usize,
-        report: &mut Report,
-    ) -> io::Result<Self> {
-        if !args.measures(FloorArg::Echo) {
-            return Ok(Self::default());
-        }
-        let load = Load { connections, keys: connections, in_flight: 1, ..load.clone() };
-        Ok(Self { echo: Some(echo(args, &load, report).await?), ..Self::default() })
     }
 
     /// What an idle connection of a bare echo server takes, in bytes.
@@ -153,12 +128,12 @@ fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Dura
     for sync::Kind { key, label, measure } in sync::KINDS {
         say(label);
         let directory = directory(args)?;
-        let syncs = measure(directory.path(), bytes, args.floor_duration)?;
-        median = syncs.median();
+        let per_second;
+        (per_second, median) = measure(directory.path(), bytes, args.floor_duration)?;
         let value = json!({
-            "per_second": syncs.per_second().round(), "p50": median.as_secs_f64(), "bytes": bytes,
+            "per_second": per_second.round(), "p50": median.as_secs_f64(), "bytes": bytes,
         });
-        let text = format!("{}/s, p50 {}", grouped(syncs.per_second()), human(median));
+        let text = format!("{}/s, p50 {}", grouped(per_second), human(median));
         report.add(key, label, value, text);
     }
     Ok(median)
@@ -191,5 +166,5 @@ fn directory(args: &TargetArgs) -> io::Result<TempDir> {
 }
 
 fn say(what: &str) {
-    Progress::begin(&format!("measuring {what}"));
+    Progress::say(&format!("measuring {what}"));
 }

@@ -5,30 +5,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
+use eventlog_server::storage::sled::{LOG_UNIT_BYTES, VALUE_BYTES_MAX};
 
 use super::super::figures::histogram;
 use super::super::report::quantile_of;
 
-/// As the server opens sled; a longer value would not stay in its log.
-const LOG_UNIT_BYTES: usize = 4 << 20;
-const VALUE_BYTES_MAX: usize = 60_000;
-
-/// How long syncs took.
-pub(super) struct Syncs {
-    latency: Histogram<u64>,
-    elapsed: Duration,
-}
-
-impl Syncs {
-    pub(super) fn per_second(&self) -> f64 {
-        self.latency.len() as f64 / self.elapsed.as_secs_f64()
-    }
-
-    pub(super) fn median(&self) -> Duration {
-        quantile_of(&self.latency, 0.5)
-    }
-}
+/// How many syncs there were in a second, and the median of how long they took.
+pub(super) type Syncs = (f64, Duration);
 
 /// `fdatasync` of a file, each after `bytes` more of it.
 fn of_file(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
@@ -89,5 +72,5 @@ fn repeat(time: Duration, mut sync: impl FnMut(u64) -> io::Result<()>) -> io::Re
         latency.saturating_record(now.saturating_sub(elapsed).as_nanos() as u64);
         elapsed = now;
     }
-    Ok(Syncs { latency, elapsed })
+    Ok((latency.len() as f64 / elapsed.as_secs_f64(), quantile_of(&latency, 0.5)))
 }

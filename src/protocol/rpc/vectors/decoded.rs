@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::window::{Window, text};
 use super::super::*;
 use super::json::{hex, number, object, undefined};
 use crate::model::{EntryRef, Sequence};
@@ -63,6 +64,15 @@ fn envelope(frame: &[u8]) -> Result<Value, Malformed> {
     Ok(envelope_value(&Envelope::decode(&body)?))
 }
 
+fn headers(bytes: &[u8]) -> Result<Value, Malformed> {
+    let mut window = Window::new(bytes);
+    let pairs = (0..window.count()?).map(|_| {
+        let mut pair = Window::new(window.sized()?);
+        Ok(json!([text(pair.sized()?)?, text(pair.sized()?)?]))
+    });
+    pairs.collect()
+}
+
 pub(super) fn envelope_value(envelope: &Envelope<'_>) -> Value {
     match envelope {
         Envelope::Ack(id) => json!({ "_tag": "Ack", "requestId": request_id(*id) }),
@@ -81,7 +91,7 @@ pub(super) fn envelope_value(envelope: &Envelope<'_>) -> Value {
             ("id", Some(request_id(request.id))),
             ("tag", Some(json!(request.tag))),
             ("payload", Some(hex(request.payload))),
-            ("headers", Some(request.headers.iter().map(|(a, b)| json!([a, b])).collect())),
+            ("headers", Some(headers(request.headers).expect("they were checked"))),
             ("isNotification", request.is_notification.then_some(json!(true))),
             ("discard", request.discard.then_some(json!(true))),
             ("traceId", request.trace_id.map(Value::from)),
