@@ -3,6 +3,7 @@
 //! Keeps: results go to standard output and nothing else does; what went wrong goes to standard error and says what to
 //! do; 0 is success, 1 a failure, 2 a wrong command line. Printing lives here only.
 
+mod accept_format;
 mod address;
 mod admin;
 mod bench;
@@ -52,6 +53,7 @@ enum Command {
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
+    AcceptFormat(accept_format::Args),
     Bench(bench::Args),
 }
 
@@ -65,6 +67,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),
+        Command::AcceptFormat(args) => finish(accept_format::run(&args)),
         Command::Bench(args) => finish(bench::run(&args)),
     }
 }

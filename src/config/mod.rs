@@ -17,16 +17,17 @@ use std::time::Duration;
 use eventlog_server::model::Limits;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
 use eventlog_server::services::origin_policy::OriginPolicy;
-use eventlog_server::storage::sled::{DatabaseOptions, Durability};
+use eventlog_server::storage::sled::DatabaseOptions;
 
 pub(crate) use environment::{Environment, EnvironmentError};
 pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings, StorageKind};
 use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer};
 use units::Size;
-pub(crate) use units::{Address, Span, Token};
+#[cfg(test)]
+pub(crate) use units::Span;
+pub(crate) use units::{Address, Token};
 
 const DATA_DIR: &str = "data";
-const DURABILITY_INTERVAL: Duration = Duration::from_millis(10);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A configuration that can work.
@@ -201,28 +202,16 @@ fn cores() -> usize {
 }
 
 fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
+    if settings.durability == Some(DurabilityMode::Interval) {
+        let reason = "it is not there any more: whatever is acknowledged survives a power cut";
+        return Err(check::impossible("durability", "interval", reason));
+    }
     let default = DatabaseOptions::default();
     let bytes = |set: Option<Size>, default| set.map_or(default, |size| size.0 as u64);
     Ok(DatabaseOptions {
-        durability: durability(settings.durability, settings.durability_interval)?,
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
-        packs_bytes: default.packs_bytes,
-    })
-}
-
-fn durability(
-    mode: Option<DurabilityMode>,
-    interval: Option<Span>,
-) -> Result<Durability, ConfigError> {
-    let interval = interval.map_or(DURABILITY_INTERVAL, |span| span.0);
-    if interval.is_zero() {
-        let reason = "a sync needs some time; \"sync\" is the mode without a gap";
-        return Err(check::impossible("durability_interval", "0", reason));
-    }
-    Ok(match mode.unwrap_or(DurabilityMode::Sync) {
-        DurabilityMode::Sync => Durability::Sync,
-        DurabilityMode::Interval => Durability::Interval(interval),
+        ..default
     })
 }
 

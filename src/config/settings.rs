@@ -109,7 +109,6 @@ settings! {
         listen: Option<Address>,
         data_dir: Option<PathBuf>,
         durability: Option<DurabilityMode>,
-        durability_interval: Option<Span>,
         cache_bytes: Option<Size>,
         ballast_bytes: Option<Size>,
         workers: Option<Count>,
@@ -180,7 +179,7 @@ pub(crate) enum StorageKind {
 pub(crate) enum DurabilityMode {
     /// Once it survives a power cut.
     Sync,
-    /// Once it is handed over, to be synced at most an interval later.
+    /// Was taken once, and is refused with a reason.
     Interval,
 }
 

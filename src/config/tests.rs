@@ -125,8 +125,8 @@ fn every_scalar_can_come_from_the_environment() {
         ("EVENTLOG_ADMIN_TOKEN", "12345"),
         ("EVENTLOG_WORKERS", "3"),
         ("EVENTLOG_ORIGINS", "https://a.example,https://b.example"),
-        ("EVENTLOG_DURABILITY", "interval"),
-        ("EVENTLOG_DURABILITY_INTERVAL", "5ms"),
+        ("EVENTLOG_DURABILITY", "sync"),
+        ("EVENTLOG_CACHE_BYTES", "5MiB"),
         ("EVENTLOG_LIMITS_STALL_TIMEOUT", "2m"),
         ("EVENTLOG_LIMITS_CONNECTIONS_MAX", "7"),
     ];
@@ -134,7 +134,7 @@ fn every_scalar_can_come_from_the_environment() {
     assert_eq!(config.admin_token.as_ref().map(Token::as_str), Some("12345"));
     assert_eq!(config.workers, 3);
     assert!(matches!(&config.origins, OriginPolicy::Listed(origins) if origins.len() == 2));
-    assert_eq!(config.database.durability, Durability::Interval(Duration::from_millis(5)));
+    assert_eq!(config.database.cache_bytes, 5 << 20);
     assert_eq!(config.limits.stall_timeout, Duration::from_secs(120));
     assert_eq!(config.limits.connections_max, 7);
 }
@@ -242,7 +242,7 @@ fn what_cannot_work_is_refused_with_its_key() {
         ("workers = 0", "workers"),
         ("store_threads = 0", "store_threads"),
         ("cache_bytes = 0", "cache_bytes"),
-        ("durability_interval = \"0s\"", "durability_interval"),
+        ("durability = \"interval\"", "durability"),
         ("limits.connections_max = 0", "connections_max"),
         ("limits.stall_timeout = \"0ms\"", "stall_timeout"),
         ("limits.frame_bytes_max = 512000", "frame_bytes_max"),

@@ -7,10 +7,16 @@
 //! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
 //! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
 
+#[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+#[expect(dead_code, unused_imports, reason = "looking at a whole log is not offered yet")]
+pub(crate) mod commit_log;
 pub mod memory;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub mod sled;
+#[cfg(feature = "sled")]
+mod slot;
 
 use std::sync::Arc;
 

@@ -61,9 +61,13 @@ fn segments(store: u64, first: u64, count: u64) -> Vec<Segment> {
 }
 
 fn open(directory: &Path) -> (SledStorage, Database) {
-    // Small enough for stores to be written out of packs all the time.
-    let options =
-        DatabaseOptions { ballast_bytes: 4 << 20, packs_bytes: 64 << 10, ..Default::default() };
+    // Small enough for checkpoints and changes of files all the time.
+    let options = DatabaseOptions {
+        ballast_bytes: 4 << 20,
+        checkpoint_bytes: 256 << 10,
+        log_file_bytes: 2 << 20,
+        ..Default::default()
+    };
     let database = Database::open(directory, options).expect("it opens");
     (SledStorage::new(database.clone()), database)
 }

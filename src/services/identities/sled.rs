@@ -30,7 +30,7 @@ impl SledIdentities {
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
         let change = self.bound.change().await;
-        match self.bound.get(key.as_str()).await.map_err(IdentityError::unavailable)? {
+        match self.bound.get(key.as_str()).map_err(IdentityError::unavailable)? {
             Some(bound) if bound == signing_key => Ok(()),
             Some(_) => Err(IdentityError::BoundToAnother { key: key.clone() }),
             None => {

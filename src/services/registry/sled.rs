@@ -19,7 +19,7 @@ use crate::storage::sled::{Database, DurableMap, Keyspace};
 /// Mappings in a [`Database`].
 ///
 /// A dropped [`assign`](StoreRegistry::assign) or [`remove`](StoreRegistry::remove) is done or not done, and the
-/// operations after it find out which. Reads take a moment of disk time if the page is not in memory.
+/// changes after it find out which. Reads take a moment of disk time if the page is not in memory.
 pub struct SledRegistry {
     stores: DurableMap,
 }
@@ -30,15 +30,15 @@ impl SledRegistry {
         Self { stores: DurableMap::new(database, Keyspace::Registry) }
     }
 
-    async fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, RegistryError> {
-        let value = self.stores.get(key.as_str()).await;
+    fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, RegistryError> {
+        let value = self.stores.get(key.as_str());
         let value = value.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         value.map(|value| store_id(key, &value)).transpose()
     }
 
     async fn assign_once(&self, key: &PublicKey, store: &StoreId) -> Result<(), RegistryError> {
         let change = self.stores.change().await;
-        match self.find(key).await? {
+        match self.find(key)? {
             Some(other) if other != *store => {
                 Err(RegistryError::AlreadyAssigned { key: key.clone(), store: other })
             }
@@ -52,18 +52,18 @@ impl SledRegistry {
 
     async fn remove_once(&self, key: &PublicKey) -> Result<StoreId, RegistryError> {
         let change = self.stores.change().await;
-        let store = self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key))?;
+        let store = self.find(key)?.ok_or_else(|| RegistryError::not_mapped(key))?;
         let removed = change.remove(key.as_str()).await;
         removed.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         Ok(store)
     }
 
-    async fn page(
+    fn page(
         &self,
         after: Option<&PublicKey>,
         count: usize,
     ) -> Result<Vec<(PublicKey, StoreId)>, RegistryError> {
-        let rows = self.stores.page(after.map(PublicKey::as_str), count).await;
+        let rows = self.stores.page(after.map(PublicKey::as_str), count);
         let rows = rows.map_err(|error| RegistryError::unavailable(None, error))?;
         rows.iter().map(|(key, value)| mapping(key, value)).collect()
     }
@@ -85,7 +85,7 @@ fn store_id(key: &PublicKey, value: &[u8]) -> Result<StoreId, RegistryError> {
 
 impl StoreRegistry for SledRegistry {
     fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
-        async move { self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key)) }.boxed()
+        async move { self.find(key)?.ok_or_else(|| RegistryError::not_mapped(key)) }.boxed()
     }
 
     fn assign<'a>(
@@ -105,7 +105,7 @@ impl StoreRegistry for SledRegistry {
         after: Option<&'a PublicKey>,
         count: usize,
     ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>> {
-        self.page(after, count).boxed()
+        async move { self.page(after, count) }.boxed()
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::storage::sled::DatabaseOptions;
+    use crate::storage::sled::{DatabaseOptions, Ops};
     use crate::testing::on_sled::OnSled;
     use crate::testing::{key, store};
 
@@ -150,8 +150,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let database = open(&directory);
         let registry = SledRegistry::new(database.clone());
-        let tree = database.tree(Keyspace::Registry).expect("a tree");
-        tree.insert("alice", &[0xff_u8][..]).expect("applied");
+        let mut ops = Ops::default();
+        ops.insert("alice", &[0xff_u8][..]);
+        database.commit(Keyspace::Registry, ops).await.expect("durable");
         let answer = registry.resolve(&key("alice")).await;
         assert!(
             matches!(&answer, Err(RegistryError::Unavailable { key: Some(name), .. }) if *name == key("alice"))

@@ -1,114 +1,28 @@
 //! The one owner of the files in a data directory.
 //!
-//! Keeps: every write goes through one commit thread and is answered when it is on disk; after a failed write the
-//! files are opened again before anything else is written or shown; readers get a tree for as long as one question
-//! takes. Leaves out: how a group is formed and made durable (`commit`), how the disk is won back (`recovery`).
+//! Keeps: every write goes through the commit thread and is answered when it is on disk; readers get a tree for as long as
+//! one question takes. Leaves out: how a group is made durable (`commit`), how it comes into sled (`checkpoint`).
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::commit;
+use super::commit::{self, Job};
 use super::files::Files;
 use super::keyspace::Keyspace;
+use super::open;
 use super::ops::{Ops, VALUE_BYTES_MAX};
-use super::shared::{Job, Shared};
+use super::options::{DatabaseOptions, OpenError};
+use super::shared::Shared;
 use super::steps::Faults;
-use super::trees::{self, Tree};
+use super::tables::Tree;
+use super::takeover;
 use crate::model::RemoteId;
+use crate::storage::commit_log::LogWriter;
 use crate::storage::{AppendError, StorageError};
-
-/// When a commit is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Once it is on disk: a power cut after the answer takes nothing back.
-    Sync,
-    /// Once it is applied; it is on disk at most so much later. A power cut or a kill may take back what was answered, and
-    /// a power cut may leave a directory that cannot be opened: see `docs/FORMAT.md`.
-    Interval(Duration),
-}
-
-/// How a [`Database`] is opened. The defaults suit a server.
-#[derive(Clone, Copy, Debug)]
-pub struct DatabaseOptions {
-    /// When commits are answered; [`Durability::Sync`] by default.
-    pub durability: Durability,
-    /// What sled may keep of its pages in memory, in bytes; 64 MiB by default. It takes somewhat more than it is told.
-    pub cache_bytes: u64,
-    /// Disk space set aside so that the database can still be opened when the disk is full, in bytes; 32 MiB by
-    /// default.
-    pub ballast_bytes: u64,
-    /// What small appends may take, in bytes, before they are put in order, store by store; 32 MiB by default. So much
-    /// is read when the database is opened, and at most about three times as much of memory is used. The more it is, the
-    /// cheaper are small appends to many stores.
-    pub packs_bytes: u64,
-}
-
-impl Default for DatabaseOptions {
-    fn default() -> Self {
-        Self {
-            durability: Durability::Sync,
-            cache_bytes: 64 << 20,
-            ballast_bytes: 32 << 20,
-            packs_bytes: 32 << 20,
-        }
-    }
-}
-
-/// A data directory could not be opened.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open, or this one has already.
-    #[error("the data directory {path:?} is in use by another process")]
-    InUse {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// It holds files, but none that says that it is a data directory.
-    #[error("{path:?} is not a data directory: it holds other files, and no file `format`")]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Another version of the server wrote it.
-    #[error("the data directory {path:?} has a format that this version does not know: {found:?}")]
-    UnknownFormat {
-        /// The data directory.
-        path: PathBuf,
-        /// What its file `format` says.
-        found: String,
-    },
-    /// The disk failed.
-    #[error("the data directory {path:?} cannot be opened: {cause}")]
-    Unavailable {
-        /// The data directory.
-        path: PathBuf,
-        /// What went wrong.
-        cause: Arc<str>,
-    },
-    /// What it holds is not what was written.
-    #[error("the data directory {path:?} is corrupt: {finding}")]
-    Corrupt {
-        /// The data directory.
-        path: PathBuf,
-        /// What is wrong.
-        finding: Arc<str>,
-    },
-}
-
-impl OpenError {
-    pub(super) fn unavailable(path: &Path, cause: &dyn std::fmt::Display) -> Self {
-        Self::Unavailable { path: path.to_owned(), cause: cause.to_string().into() }
-    }
-
-    pub(super) fn corrupt(path: &Path, finding: &dyn std::fmt::Display) -> Self {
-        Self::Corrupt { path: path.to_owned(), finding: finding.to_string().into() }
-    }
-}
 
 /// The open database. Clones share it; it is closed by [`Database::close`] or when the last clone is dropped.
 #[derive(Clone)]
@@ -120,7 +34,12 @@ pub struct Database {
 struct Owner {
     shared: Arc<Shared>,
     remote_id: RemoteId,
-    thread: Mutex<Option<JoinHandle<Result<(), StorageError>>>>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    commit: JoinHandle<Option<LogWriter>>,
+    checkpoint: JoinHandle<Result<(), StorageError>>,
 }
 
 impl Database {
@@ -135,12 +54,23 @@ impl Database {
         options: DatabaseOptions,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, OpenError> {
-        let files = Files::open(path, options.ballast_bytes)?;
-        let (trees, remote_id) = trees::open_first(&files, &options)?;
-        let shared = Arc::new(Shared::new(files, options, faults, trees));
-        let thread = commit::start(shared.clone()).map_err(|e| OpenError::unavailable(path, &e))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self { owner: Arc::new(Owner { shared, remote_id, thread }) })
+        let (files, format) = Files::open(path, options.ballast_bytes)?;
+        takeover::take_over(&files, format, &options, faults.as_deref())
+            .map_err(|failure| failure.of(path))?;
+        let opened = open::open(files, options, faults)?;
+        let unavailable = |error| OpenError::unavailable(path, &error);
+        let shared = opened.shared;
+        let checkpoint = opened.checkpointer.start(opened.log.files).map_err(unavailable)?;
+        let commit = commit::start(shared.clone(), opened.log.writer, opened.next_ordinal);
+        let commit = commit.map_err(unavailable)?;
+        let threads = Mutex::new(Some(Threads { commit, checkpoint }));
+        Ok(Self { owner: Arc::new(Owner { shared, remote_id: opened.remote_id, threads }) })
+    }
+
+    /// Removes what was kept of the data directory `path` when it was taken over from an earlier format: there is no way
+    /// back then. False if there was nothing. The directory may be open.
+    pub fn accept_format(path: &Path) -> Result<bool, OpenError> {
+        takeover::accept(path)
     }
 
     /// This server's own id, made with the data directory.
@@ -148,9 +78,9 @@ impl Database {
         self.owner.remote_id
     }
 
-    /// A tree to read. While the database is being reopened this blocks, for two seconds at most, and then fails.
+    /// A table to read. While sled is being reopened this blocks, for two seconds at most, and then fails.
     pub(crate) fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
-        self.owner.shared.tree(keyspace)
+        self.owner.shared.table(keyspace)
     }
 
     /// Queues `ops` and resolves once they are durable, or once that failed. They are stored whole or not at all.
@@ -170,7 +100,7 @@ impl Database {
             // The receiver is at hand: this cannot fail.
             let _ = answer.send(Err(AppendError::Definite(refusal.into())));
         } else {
-            self.owner.shared.enqueue(Job::Ops { keyspace, ops, answer });
+            self.owner.shared.queue.enqueue(Job::Table { table: keyspace, ops, answer });
         }
         async move {
             receiver.await.unwrap_or_else(|_| {
@@ -181,7 +111,7 @@ impl Database {
 
     /// Whether commits are taken: `Err` says why not.
     pub fn ready(&self) -> Result<(), StorageError> {
-        self.owner.shared.ready()
+        self.owner.shared.queue.ready()
     }
 
     /// Waits for what is queued and closes the files. Later commits are refused, later reads fail. Blocks on disk.
@@ -196,13 +126,19 @@ impl Database {
 
 impl Owner {
     fn close(&self) -> Result<(), StorageError> {
-        self.shared.refuse_from_now_on("the database is closed");
-        match self.thread.lock().take() {
-            Some(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(StorageError::unavailable("the commit thread panicked"))),
-            None => Ok(()),
-        }
+        self.shared.queue.close("the database is closed");
+        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        let panicked = |thread| StorageError::unavailable(format!("the {thread} thread panicked"));
+        let writer = threads.commit.join().map_err(|_| panicked("commit"));
+        self.shared.signal.ask_to_end();
+        let checkpointed = threads.checkpoint.join();
+        let logged = writer.and_then(|writer| match writer {
+            Some(writer) => writer.close().map_err(StorageError::unavailable),
+            None => Err(StorageError::unavailable("closed while writes failed")),
+        });
+        self.shared.access.closed();
+        self.shared.files.unlock();
+        checkpointed.unwrap_or_else(|_| Err(panicked("checkpoint"))).and(logged)
     }
 }
 
@@ -280,18 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn interval_commits_are_there_after_closing() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let durability = Durability::Interval(Duration::from_secs(3_600));
-        let options = DatabaseOptions { durability, ..DatabaseOptions::default() };
-        let database = Database::open(directory.path(), options).expect("open");
-        wait(database.commit(Keyspace::Registry, one("a", "1"))).expect("applied");
-        drop(database);
-        let tree = open(&directory).tree(Keyspace::Registry).expect("a tree");
-        assert_eq!(tree.get("a").expect("a read").as_deref(), Some(&b"1"[..]));
-    }
-
-    #[test]
     fn an_outsized_value_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let database = open(&directory);
@@ -299,6 +223,6 @@ mod tests {
         let answer = wait(database.commit(Keyspace::Registry, one("a", &value)));
         assert!(matches!(answer, Err(AppendError::Definite(_))));
         let tree = database.tree(Keyspace::Registry).expect("a tree");
-        assert_eq!(tree.get("a"), Ok(None));
+        assert_eq!(tree.get("a").expect("a read"), None);
     }
 }

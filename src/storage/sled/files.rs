@@ -5,6 +5,7 @@
 //! lock      held by the process that has it open
 //! ballast   bytes that are given back when the disk is full
 //! probe     written to find out whether the disk works again
+//! log/      the commit log
 //! sled/     the database
 //! ```
 
@@ -14,16 +15,26 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::database::OpenError;
+use super::options::OpenError;
 
-const FORMAT: &str = "eventlog-server data directory, format 2\n";
-/// The format before there were packs: what it has is read as it is.
-const FORMAT_WITHOUT_PACKS: &str = "eventlog-server data directory, format 1\n";
+const FORMAT: &str = "eventlog-server data directory, format 3\n";
+/// The formats before there was a commit log: in the first one there were no packs either.
+const FORMATS_BEFORE: [&str; 2] =
+    ["eventlog-server data directory, format 1\n", "eventlog-server data directory, format 2\n"];
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 
 /// Less than so much free space, in bytes, counts as a full disk: sled's log grows by some MiB at a time.
 const ROOM_BYTES_MIN: u64 = 16 << 20;
+
+/// Which format a data directory has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The one that is written.
+    This,
+    /// One that is to be taken over.
+    Earlier,
+}
 
 /// A data directory that this process holds the lock of.
 pub(super) struct Files {
@@ -35,7 +46,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Makes the directory if there is none, checks its format and takes the lock.
-    pub(super) fn open(directory: &Path, ballast_bytes: u64) -> Result<Self, OpenError> {
+    pub(super) fn open(directory: &Path, ballast_bytes: u64) -> Result<(Self, Format), OpenError> {
         let path = || directory.to_owned();
         let failed = |error: io::Error| OpenError::unavailable(directory, &error);
         std::fs::create_dir_all(directory).map_err(failed)?;
@@ -48,19 +59,43 @@ impl Files {
             std::fs::TryLockError::WouldBlock => OpenError::InUse { path: path() },
             std::fs::TryLockError::Error(error) => failed(error),
         })?;
-        match std::fs::read_to_string(directory.join(FORMAT_FILE)) {
-            Ok(format) if format == FORMAT => {}
-            // Before anything else is written, so that an earlier version does not overlook it.
-            Ok(format) if format == FORMAT_WITHOUT_PACKS => {
-                write_format(directory).map_err(failed)?;
-            }
+        let files = Self { directory: path(), ballast_bytes, lock: Mutex::new(Some(lock)) };
+        let format = match std::fs::read_to_string(files.format()) {
+            Ok(format) if format == FORMAT => Format::This,
+            Ok(format) if FORMATS_BEFORE.contains(&&*format) => Format::Earlier,
             Ok(found) => return Err(OpenError::UnknownFormat { path: path(), found }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_format(directory).map_err(failed)?;
+                files.write_format().map_err(failed)?;
+                Format::This
             }
             Err(error) => return Err(failed(error)),
-        }
-        Ok(Self { directory: path(), ballast_bytes, lock: Mutex::new(Some(lock)) })
+        };
+        Ok((files, format))
+    }
+
+    /// A directory within one that this process holds the lock of.
+    pub(super) fn unlocked(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), ballast_bytes: 0, lock: Mutex::new(None) }
+    }
+
+    /// Where it says which format it has.
+    pub(super) fn format(&self) -> PathBuf {
+        self.directory.join(FORMAT_FILE)
+    }
+
+    /// Whether it says that it has the format that is written.
+    pub(super) fn has_this_format(&self) -> io::Result<bool> {
+        Ok(std::fs::read_to_string(self.format())? == FORMAT)
+    }
+
+    /// Says that it has the format that is written.
+    pub(super) fn write_format(&self) -> io::Result<()> {
+        let new = self.directory.join("format.new");
+        let mut file = open_for_write(&new)?;
+        file.write_all(FORMAT.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(new, self.format())?;
+        sync_folder(&self.directory)
     }
 
     /// Lets others have the directory.
@@ -70,6 +105,11 @@ impl Files {
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Where the commit log has its files.
+    pub(super) fn log(&self) -> PathBuf {
+        self.directory.join("log")
     }
 
     /// Where sled has its files.
@@ -166,8 +206,13 @@ impl Files {
 
     /// Whether there is room for some more writes.
     pub(super) fn has_room(&self) -> io::Result<bool> {
+        self.has_room_for(ROOM_BYTES_MIN)
+    }
+
+    /// Whether there is room for `bytes` bytes.
+    pub(super) fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
         let space = rustix::fs::statvfs(&self.directory)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize) >= ROOM_BYTES_MIN)
+        Ok(space.f_bavail.saturating_mul(space.f_frsize) >= bytes)
     }
 
     fn ballast(&self) -> PathBuf {
@@ -189,15 +234,6 @@ fn is_ours(directory: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn write_format(directory: &Path) -> io::Result<()> {
-    let new = directory.join("format.new");
-    let mut file = open_for_write(&new)?;
-    file.write_all(FORMAT.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(new, directory.join(FORMAT_FILE))?;
-    sync_folder(directory)
 }
 
 /// Has the file system set `bytes` bytes aside for `file`.
@@ -231,7 +267,8 @@ fn open_existing(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Makes durable what was created, renamed or removed in a folder.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     // Elsewhere folders cannot be opened, or need no sync.
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
@@ -243,7 +280,7 @@ mod tests {
     #[test]
     fn a_second_opening_is_told_that_it_is_in_use() {
         let directory = tempfile::tempdir().expect("a directory");
-        let files = Files::open(directory.path(), 0).expect("free");
+        let (files, _) = Files::open(directory.path(), 0).expect("free");
         assert!(matches!(Files::open(directory.path(), 0), Err(OpenError::InUse { .. })));
         drop(files);
         assert!(Files::open(directory.path(), 0).is_ok());
@@ -254,21 +291,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(
             directory.path().join("format"),
-            "eventlog-server data directory, format 3\n",
+            "eventlog-server data directory, format 4\n",
         )
         .expect("written");
         let Err(error) = Files::open(directory.path(), 0) else { panic!("opened") };
         assert!(matches!(error, OpenError::UnknownFormat { .. }));
-        assert!(error.to_string().contains("format 3"), "{error}");
-    }
-
-    #[test]
-    fn a_directory_without_packs_is_taken_over() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let format = directory.path().join("format");
-        std::fs::write(&format, FORMAT_WITHOUT_PACKS).expect("written");
-        drop(Files::open(directory.path(), 0).expect("free"));
-        assert_eq!(std::fs::read_to_string(format).expect("a file"), FORMAT);
+        assert!(error.to_string().contains("format 4"), "{error}");
     }
 
     #[test]
@@ -282,7 +310,7 @@ mod tests {
     #[test]
     fn ballast_comes_and_goes() {
         let directory = tempfile::tempdir().expect("a directory");
-        let files = Files::open(directory.path(), 1 << 20).expect("free");
+        let (files, _) = Files::open(directory.path(), 1 << 20).expect("free");
         let ballast = directory.path().join("ballast");
         files.make_ballast().expect("room");
         assert_eq!(ballast.metadata().expect("a file").len(), 1 << 20);

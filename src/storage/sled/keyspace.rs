@@ -20,7 +20,10 @@ impl Keyspace {
     pub(crate) const ALL: [Self; 5] =
         [Self::Meta, Self::Log, Self::Registry, Self::Journal, Self::Identities];
 
-    /// The name of the tree on disk. Persisted: a name is never changed and never used for something else.
+    /// Those that other rooms commit to.
+    pub(crate) const TABLES: [Self; 3] = [Self::Registry, Self::Journal, Self::Identities];
+
+    /// The name of the tree in sled. Persisted: a name is never changed and never used for something else.
     /// Older directories also have an empty tree `journal-index`, which nobody opens.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -30,6 +33,22 @@ impl Keyspace {
             Self::Journal => "journal",
             Self::Identities => "identities",
         }
+    }
+
+    /// Its number in the commit log. Persisted, as the name is.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Meta => 0,
+            Self::Log => 1,
+            Self::Registry => 2,
+            Self::Journal => 3,
+            Self::Identities => 4,
+        }
+    }
+
+    /// The table with this number in the commit log.
+    pub(crate) fn table(number: u8) -> Option<Self> {
+        Self::TABLES.into_iter().find(|table| table.number() == number)
     }
 
     /// Its position in [`Keyspace::ALL`].
@@ -44,11 +63,13 @@ mod tests {
     use crate::storage::sled::{Database, DatabaseOptions};
 
     #[test]
-    fn names_on_disk_do_not_change() {
-        let names = Keyspace::ALL.map(Keyspace::name);
-        let kept = ["meta", "log", "registry", "journal", "identities"];
+    fn names_and_numbers_on_disk_do_not_change() {
+        let names = Keyspace::ALL.map(|keyspace| (keyspace.name(), keyspace.number()));
+        let kept = [("meta", 0), ("log", 1), ("registry", 2), ("journal", 3), ("identities", 4)];
         assert_eq!(names, kept);
         assert!(Keyspace::ALL.iter().enumerate().all(|(at, keyspace)| keyspace.index() == at));
+        assert!(Keyspace::TABLES.iter().all(|one| Keyspace::table(one.number()) == Some(*one)));
+        assert_eq!([0, 1, 5].map(Keyspace::table), [None; 3]);
     }
 
     /// Sled, once the threads of the database let go of it.

@@ -1,36 +1,48 @@
-//! Everything that persists, on sled. `docs/FORMAT.md` has the bytes.
+//! Everything that persists, in a commit log and on sled. `docs/FORMAT.md` has the bytes.
 //!
 //! Keeps: one owner of the files ([`Database`]); one thread that commits for everybody, so that all who write at the
-//! same time share one sync; after a failed write, nothing more until sled was opened again from disk. Leaves out:
-//! what the keys of other rooms mean (`services`, `processing`).
+//! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other rooms mean
+//! (`services`, `processing`).
+//!
+//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `record`, `ops`); the directory
+//! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
+//! (`ends`, `tables`); the two threads (`commit`, `checkpoint`); stores and the database for everybody else (`log`,
+//! `storage`, `database`).
 
-mod arena;
+mod budget;
+mod checkpoint;
 mod commit;
 mod database;
-mod dedup;
 mod durable_map;
 mod ends;
 mod files;
-mod group;
+mod ids;
 mod key;
 mod keyspace;
 mod log;
+mod open;
 mod ops;
-mod places;
-mod recovery;
+mod options;
+mod record;
+mod redo;
+mod segments;
 mod shared;
+mod signal;
 mod steps;
 mod storage;
+mod tables;
+mod takeover;
 #[cfg(test)]
 mod tests;
-mod trees;
+mod tree;
 mod value;
-mod watch;
 
-pub use database::{Database, DatabaseOptions, Durability, OpenError};
+pub use database::Database;
 pub(crate) use durable_map::DurableMap;
 pub(crate) use keyspace::Keyspace;
 pub(crate) use ops::Ops;
 pub use ops::VALUE_BYTES_MAX;
+pub use options::{DatabaseOptions, OpenError};
 pub use storage::SledStorage;
-pub use trees::LOG_UNIT_BYTES;
+pub(crate) use tables::Tree;
+pub use tree::LOG_UNIT_BYTES;

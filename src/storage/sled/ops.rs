@@ -34,9 +34,9 @@ impl Ops {
         values.map(|value| value.len()).max().unwrap_or(0)
     }
 
-    /// Adds `later` behind what is here.
-    pub(super) fn extend(&mut self, later: Self) {
-        self.ops.extend(later.ops);
+    /// The changes, in order; `None` removes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.ops.iter().map(|(key, value)| (&key[..], value.as_deref()))
     }
 
     /// Changes `tree`, whole or not at all.
@@ -62,5 +62,14 @@ impl Ops {
             }
         }
         batch
+    }
+}
+
+impl IntoIterator for Ops {
+    type Item = (IVec, Option<IVec>);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.ops.into_iter()
     }
 }

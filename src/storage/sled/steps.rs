@@ -1,22 +1,59 @@
 //! The steps in which the database touches the disk, and the seam at which tests make them fail.
 
 use std::io;
+use std::sync::Arc;
+
+pub(crate) use crate::storage::commit_log::{Fault, LogStep};
+
+use crate::storage::commit_log::Seam;
 
 /// A step that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
-    /// Make empty slots, ahead of the data that goes there.
-    Place,
-    /// Apply one group's changes to one tree, in memory.
+    /// One of the commit log.
+    Log(LogStep),
+    /// Apply a portion of a checkpoint to sled, in memory.
     Apply,
     /// Hand sled's buffers to the kernel.
     Flush,
     /// Have the kernel hand them to the disk.
-    Sync,
+    TableSync,
     /// Find out whether the disk works again.
     Probe,
     /// Open sled again.
     Reopen,
+    /// One of taking over an earlier format.
+    TakeOver(TakeOver),
+}
+
+/// A step of taking over an earlier format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TakeOver {
+    Copy,
+    Change,
+    Complete,
+    Keep,
+    WriteFormat,
+    MoveOld,
+    MoveSled,
+    MoveLog,
+    Clear,
+}
+
+#[cfg(test)]
+impl TakeOver {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Copy,
+        Self::Change,
+        Self::Complete,
+        Self::Keep,
+        Self::WriteFormat,
+        Self::MoveOld,
+        Self::MoveSled,
+        Self::MoveLog,
+        Self::Clear,
+    ];
 }
 
 /// Decides in tests which steps fail; a server has none.
@@ -25,16 +62,13 @@ pub(crate) trait Faults: Send + Sync {
     fn fault(&self, step: Step) -> Fault;
 }
 
-/// What happens to a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "faults are made in tests alone"))]
-pub(crate) enum Fault {
-    /// Nothing: it is done.
-    None,
-    /// It is not done, and fails.
-    NotDone,
-    /// It is done, and fails all the same.
-    DoneAnyway,
+/// Those of the commit log.
+pub(super) struct LogFaults(pub(super) Arc<dyn Faults>);
+
+impl Seam for LogFaults {
+    fn fault(&self, step: LogStep) -> Fault {
+        self.0.fault(Step::Log(step))
+    }
 }
 
 /// Does `step` unless a fault is to happen.

@@ -1,34 +1,35 @@
 //! [`Storage`] on sled: opens the logs of stores in a [`Database`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::commit::Writes;
 use super::database::Database;
-use super::dedup::FingerprintCache;
-use super::key::StoreKey;
-use super::keyspace::Keyspace;
-use super::log::{self, Log, SledLog};
-use super::trees::Tree;
-use crate::model::{RemoteId, Sequence, StoreId};
+use super::ids;
+use super::key::{Ordinal, StoreKey};
+use super::log::{self, SledLog};
+use super::value::store;
+use crate::model::{RemoteId, StoreId};
 use crate::storage::{Storage, StorageError, StoreLog, StoreSize};
 
-/// What lookups of old ids keep in memory, for all stores together, in bytes: enough for those of five million entries.
-const FINGERPRINT_BYTES_MAX: usize = 32 << 20;
+/// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
+/// twelve million entries.
+const IDS_BYTES_MAX: usize = 32 << 20;
 /// Stores that are not open any more are forgotten whenever there are twice as many, or so many.
 const FORGET_ABOVE_MIN: usize = 1_024;
 
 /// The logs of all stores in one data directory.
 pub struct SledStorage {
     pub(super) database: Database,
-    cache: Arc<FingerprintCache>,
+    cache: Arc<ids::Cache>,
     opened: Mutex<Opened>,
 }
 
 struct Opened {
-    /// The log object that was opened last for each store. Locked while the store is being opened.
-    logs: HashMap<StoreId, Arc<Mutex<Weak<Log>>>>,
+    /// The writing side of the log object that was opened last for each store. Locked while the store is being opened.
+    logs: HashMap<StoreId, Arc<Mutex<Weak<Writes>>>>,
     forget_above: usize,
 }
 
@@ -36,38 +37,15 @@ impl SledStorage {
     /// The logs in `database`.
     pub fn new(database: Database) -> Self {
         let opened = Opened { logs: HashMap::new(), forget_above: FORGET_ABOVE_MIN };
-        let cache = Arc::new(FingerprintCache::new(FINGERPRINT_BYTES_MAX));
+        let cache = Arc::new(ids::Cache::new(IDS_BYTES_MAX));
         Self { database, cache, opened: Mutex::new(opened) }
     }
 }
 
-impl SledStorage {
-    /// The log of `store`, if somebody has it, or something is queued on it.
-    fn log_in_use(&self, store: &StoreId) -> Option<Arc<Log>> {
-        let slot = self.opened.lock().logs.get(store)?.clone();
-        let log = slot.lock();
-        log.upgrade()
-    }
-
-    /// The size of the store that has this record.
-    fn size_of(
-        &self,
-        store: &StoreId,
-        tree: &Tree,
-        record: &[u8],
-    ) -> Result<StoreSize, StorageError> {
-        // What an open log has in the tree may not be durable yet; it knows.
-        match self.log_in_use(store) {
-            Some(log) => Ok(log.size()),
-            None => log::size_on_disk(tree, tree.ends(), record),
-        }
-    }
-}
-
 impl Opened {
-    fn entry(&mut self, store: &StoreId) -> Arc<Mutex<Weak<Log>>> {
+    fn entry(&mut self, store: &StoreId) -> Arc<Mutex<Weak<Writes>>> {
         if self.logs.len() >= self.forget_above {
-            let in_use = |slot: &Arc<Mutex<Weak<Log>>>| {
+            let in_use = |slot: &Arc<Mutex<Weak<Writes>>>| {
                 Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0
             };
             self.logs.retain(|_, slot| in_use(slot));
@@ -88,9 +66,9 @@ impl Storage for SledStorage {
         if let Some(earlier) = current.upgrade() {
             earlier.retire();
         }
-        let log = Arc::new(Log::load(self.database.shared(), &self.cache, store)?);
-        *current = Arc::downgrade(&log);
-        Ok(Arc::new(SledLog(log)))
+        let log = SledLog::load(self.database.shared(), &self.cache, store)?;
+        *current = Arc::downgrade(&log.writes);
+        Ok(Arc::new(log))
     }
 
     fn stores(
@@ -98,28 +76,25 @@ impl Storage for SledStorage {
         after: Option<&StoreId>,
         count: usize,
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
-        let tree = self.database.tree(Keyspace::Log)?;
-        let mut records = tree.range(StoreKey::all_after(after));
-        let mut stores = Vec::new();
-        while stores.len() < count
-            && let Some(record) = records.next()
-        {
+        let shared = self.database.shared();
+        // First those in memory: from there they move to the tree.
+        let mut stores: BTreeMap<StoreId, Ordinal> = shared.ends.names(after, count);
+        let trees = shared.access.trees()?;
+        for record in trees.log().range(StoreKey::all_after(after)).take(count) {
             let (key, record) = record.map_err(StorageError::unavailable)?;
             let StoreKey(store) = StoreKey::parse(&key)
                 .ok_or_else(|| StorageError::corrupt("malformed key of a store"))?;
-            let size = self.size_of(&store, &tree, &record)?;
-            if size.head > Sequence::ZERO {
-                stores.push((store, size));
-            }
+            stores.insert(store, store::decode(&record).map_err(StorageError::corrupt)?);
         }
-        Ok(stores)
+        drop(trees);
+        let sized = |(store, ordinal)| Ok((store, log::size_of(shared, ordinal)?));
+        stores.into_iter().take(count).map(sized).collect()
     }
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
-        let tree = self.database.tree(Keyspace::Log)?;
-        let record = tree.get(StoreKey(store.clone()).to_bytes());
-        let record = record.map_err(StorageError::unavailable)?;
-        record.map_or(Ok(StoreSize::default()), |record| self.size_of(store, &tree, &record))
+        let shared = self.database.shared();
+        let ordinal = log::ordinal_of(shared, store)?;
+        ordinal.map_or(Ok(StoreSize::default()), |ordinal| log::size_of(shared, ordinal))
     }
 
     fn ready(&self) -> Result<(), StorageError> {

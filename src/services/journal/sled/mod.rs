@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
 use crate::storage::StorageError;
-use crate::storage::sled::{Database, Keyspace, Ops, VALUE_BYTES_MAX};
+use crate::storage::sled::{Database, Keyspace, Ops, Tree, VALUE_BYTES_MAX};
 
 use self::key::Subject;
 use super::{CHANGES_MAX, Conflicts, EventJournal, JournalChange, JournalError};
@@ -36,11 +36,11 @@ impl SledJournal {
     /// Asks `question` of the tree, where it may block.
     fn read<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&sled::Tree) -> Result<T, StorageError> + Send + 'static,
+        question: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, JournalError>> {
         let database = self.database.clone();
         async move {
-            let ask = move || question(&*database.tree(Keyspace::Journal)?);
+            let ask = move || question(&database.tree(Keyspace::Journal)?);
             let answer = tokio::task::spawn_blocking(ask).await;
             let answer = answer.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
             answer.map_err(|error| JournalError::Unreadable(error.to_string().into()))
@@ -59,7 +59,7 @@ impl EventJournal for SledJournal {
         &self,
         origin: RemoteId,
     ) -> BoxFuture<'_, Result<Sequence, JournalError>> {
-        self.read(move |tree| match tree.get(key::position(origin)).map_err(failed)? {
+        self.read(move |tree| match tree.get(key::position(origin))? {
             None => Ok(Sequence::FIRST),
             Some(value) => {
                 key::read_sequence(&value).map(Sequence::next).ok_or_else(|| corrupt("a position"))
@@ -131,8 +131,9 @@ impl EventJournal for SledJournal {
         async move {
             loop {
                 let keys = self.read(|tree| {
-                    let keys = tree.iter().keys().take(REMOVED_AT_ONCE);
-                    keys.map(|key| key.map_err(failed)).collect::<Result<Vec<_>, _>>()
+                    let all = tree.range::<&[u8]>((Bound::Unbounded, Bound::Unbounded));
+                    let keys = all.take(REMOVED_AT_ONCE).map(|pair| pair.map(|(key, _)| key));
+                    keys.collect::<Result<Vec<_>, _>>()
                 });
                 let keys = keys.await?;
                 if keys.is_empty() {
@@ -149,16 +150,16 @@ impl EventJournal for SledJournal {
 
 /// The journaled entries of `origin` with this subject and a greater id, the greatest id first. Reads no others.
 fn later<'a>(
-    tree: &'a sled::Tree,
+    tree: &'a Tree,
     origin: RemoteId,
     subject: &Subject,
     id: EntryId,
 ) -> impl Iterator<Item = Result<Arc<RemoteEntry>, StorageError>> + use<'a> {
     let after = key::subject_entry(origin, subject, id);
     let last = key::subject_entry(origin, subject, key::ID_MAX);
-    let keys = tree.range((Bound::Excluded(after), Bound::Included(last))).rev();
+    let keys = tree.range_backwards((Bound::Excluded(after), Bound::Included(last)));
     keys.map(move |item| {
-        let (_, sequence) = item.map_err(failed)?;
+        let (_, sequence) = item?;
         let sequence = key::read_sequence(&sequence).ok_or_else(|| corrupt("an index"))?;
         let entry = entries(tree, origin, sequence..=sequence).next();
         entry.unwrap_or_else(|| Err(corrupt("an entry"))).map(Arc::new)
@@ -167,17 +168,17 @@ fn later<'a>(
 
 /// The journaled entries of `origin` in `range`, joined from their parts.
 fn entries(
-    tree: &sled::Tree,
+    tree: &Tree,
     origin: RemoteId,
     range: RangeInclusive<Sequence>,
 ) -> impl Iterator<Item = Result<RemoteEntry, StorageError>> {
     let (first, last) = range.into_inner();
-    let keys = key::entry(origin, first, 0)..=key::entry(origin, last, u32::MAX);
-    let mut parts = tree.range(keys).peekable();
+    let (first, last) = (key::entry(origin, first, 0), key::entry(origin, last, u32::MAX));
+    let mut parts = tree.range((Bound::Included(first), Bound::Included(last))).peekable();
     std::iter::from_fn(move || {
         let (key, value) = match parts.next()? {
             Ok(part) => part,
-            Err(error) => return Some(Err(failed(error))),
+            Err(error) => return Some(Err(error)),
         };
         let sequence = key::entry_sequence(&key);
         let mut value = value.to_vec();
@@ -191,10 +192,6 @@ fn entries(
         let entry = sequence.and_then(|sequence| key::read_entry(sequence, &value));
         Some(entry.ok_or_else(|| corrupt("an entry")))
     })
-}
-
-fn failed(error: sled::Error) -> StorageError {
-    StorageError::unavailable(error)
 }
 
 fn corrupt(what: &str) -> StorageError {
@@ -228,7 +225,8 @@ mod tests {
         journal.append(origin("a"), entries, through).await.expect("written");
         journal.destroy().await.expect("destroyed");
         let tree = journal.database.tree(Keyspace::Journal).expect("a tree");
-        assert!(tree.is_empty(), "something is left");
+        let mut left = tree.range::<&[u8]>((Bound::Unbounded, Bound::Unbounded));
+        assert!(left.next().is_none(), "something is left");
     }
 
     #[tokio::test]

@@ -2,13 +2,13 @@
 //!
 //! Keeps: keys of one kind stand together and sort as their fields do. Leaves out: what the keys lead to (`value`).
 
-mod block;
+mod ids;
 mod number;
 mod segment;
 mod store;
 
-pub(super) use block::BlockKey;
-pub(super) use number::{PackKey, SlotKey};
+pub(super) use ids::IdsKey;
+pub(super) use number::SlotKey;
 pub(super) use segment::SegmentKey;
 pub(super) use store::StoreKey;
 
@@ -16,19 +16,16 @@ use std::ops::Range;
 
 use crate::model::Sequence;
 
-/// The first byte of a key. Persisted: a number is never changed and never used for something else.
+/// The first byte of a key. Persisted: a number is never changed and never used for something else. Zero was used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
-    /// Small appends of several stores, see [`PackKey`]. They are written over and over, and sled then writes the whole
-    /// leaf again: here their neighbours are small, next to slots they would not be.
-    Pack = 0,
     /// A store's name, see [`StoreKey`].
     Store = 1,
     /// A run of a store's entries, see [`SegmentKey`].
     Segment = 2,
-    /// What ids a run of entries has, see [`BlockKey`].
-    Block = 3,
+    /// Which ids a store has, see [`IdsKey`].
+    Ids = 3,
     /// Bytes that are too many for the other kinds, see [`SlotKey`].
     Slot = 4,
 }
@@ -73,7 +70,7 @@ mod tests {
 
     #[test]
     fn kinds_on_disk_do_not_change() {
-        let kinds = [Kind::Pack, Kind::Store, Kind::Segment, Kind::Block, Kind::Slot];
-        assert_eq!(kinds.map(|kind| kind as u8), [0, 1, 2, 3, 4]);
+        let kinds = [Kind::Store, Kind::Segment, Kind::Ids, Kind::Slot];
+        assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4]);
     }
 }

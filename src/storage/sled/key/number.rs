@@ -8,37 +8,34 @@ const LEN: usize = 9;
 
 /// A key of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::storage::sled) struct NumberKey<const KIND: u8>(u64);
+pub(crate) struct NumberKey<const KIND: u8>(u64);
 
 /// Larger values, in the order in which they were written, whichever store they are of.
-pub(in crate::storage::sled) type SlotKey = NumberKey<{ Kind::Slot as u8 }>;
-
-/// Small appends of several stores, until they are in segments.
-pub(in crate::storage::sled) type PackKey = NumberKey<{ Kind::Pack as u8 }>;
+pub(crate) type SlotKey = NumberKey<{ Kind::Slot as u8 }>;
 
 impl<const KIND: u8> NumberKey<KIND> {
-    pub(in crate::storage::sled) const fn new(number: u64) -> Self {
+    pub(crate) const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    pub(in crate::storage::sled) const fn number(self) -> u64 {
+    pub(crate) const fn number(self) -> u64 {
         self.0
     }
 
-    pub(in crate::storage::sled) fn to_bytes(self) -> [u8; LEN] {
+    pub(crate) fn to_bytes(self) -> [u8; LEN] {
         let mut key = [KIND; LEN];
         key[1..].copy_from_slice(&self.0.to_be_bytes());
         key
     }
 
-    pub(in crate::storage::sled) fn parse(key: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(key: &[u8]) -> Option<Self> {
         let (kind, number) = key.split_first()?;
         let number = u64::from_be_bytes(number.try_into().ok()?);
         (*kind == KIND).then_some(Self(number))
     }
 
     /// Where all of them are.
-    pub(in crate::storage::sled) fn all() -> Range<[u8; 1]> {
+    pub(crate) fn all() -> Range<[u8; 1]> {
         [KIND]..[KIND + 1]
     }
 }
@@ -67,7 +64,6 @@ mod tests {
     #[test]
     fn bytes_do_not_change() {
         assert_eq!(SlotKey::new(0x0102).to_bytes(), [4, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(PackKey::new(0x0102).to_bytes(), [0, 0, 0, 0, 0, 0, 0, 1, 2]);
         for malformed in [&[4, 0][..], &[5, 0, 0, 0, 0, 0, 0, 1, 2], &[4; 10], &[]] {
             assert_eq!(SlotKey::parse(malformed), None);
         }

@@ -7,26 +7,26 @@ use crate::model::Sequence;
 
 /// The key of a segment's record. Sorts by store, then by sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::storage::sled) struct SegmentKey {
-    pub(in crate::storage::sled) ordinal: Ordinal,
+pub(crate) struct SegmentKey {
+    pub(crate) ordinal: Ordinal,
     /// The sequence of its first entry, never zero.
-    pub(in crate::storage::sled) first: Sequence,
+    pub(crate) first: Sequence,
 }
 
 impl SegmentKey {
-    pub(in crate::storage::sled) const LEN: usize = STORE_AND_SEQUENCE_LEN;
+    pub(crate) const LEN: usize = STORE_AND_SEQUENCE_LEN;
 
-    pub(in crate::storage::sled) fn to_bytes(self) -> [u8; Self::LEN] {
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         store_and_sequence(Kind::Segment, self.ordinal, self.first)
     }
 
-    pub(in crate::storage::sled) fn parse(key: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(key: &[u8]) -> Option<Self> {
         let (ordinal, first) = parse_store_and_sequence(Kind::Segment, key)?;
         Some(Self { ordinal, first })
     }
 
     /// Where those of one store are that start at `from` or later, up to `to`.
-    pub(in crate::storage::sled) fn of_store(
+    pub(crate) fn of_store(
         ordinal: Ordinal,
         from: Sequence,
         to: Sequence,

@@ -7,25 +7,23 @@ use crate::model::StoreId;
 
 /// The key of a store's record. Sorts as the names do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::storage::sled) struct StoreKey(pub(in crate::storage::sled) StoreId);
+pub(crate) struct StoreKey(pub(crate) StoreId);
 
 impl StoreKey {
-    pub(in crate::storage::sled) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut key = vec![Kind::Store as u8];
         key.extend_from_slice(self.0.as_str().as_bytes());
         key
     }
 
-    pub(in crate::storage::sled) fn parse(key: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(key: &[u8]) -> Option<Self> {
         let (kind, name) = key.split_first()?;
         let name = std::str::from_utf8(name).ok()?;
         (*kind == Kind::Store as u8).then(|| StoreId::new(name).ok().map(Self))?
     }
 
     /// Where those are whose names come after `after`; without it, all of them.
-    pub(in crate::storage::sled) fn all_after(
-        after: Option<&StoreId>,
-    ) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    pub(crate) fn all_after(after: Option<&StoreId>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
         let all = Kind::Store.all();
         let from = match after {
             Some(after) => Bound::Excluded(Self(after.clone()).to_bytes()),

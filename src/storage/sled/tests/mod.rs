@@ -1,9 +1,14 @@
 //! The contract, and what only a storage on a disk can be asked.
 
+mod checkpoints;
 mod failing;
+mod ids;
 mod merging;
 mod model;
-mod packs;
+mod tables;
+mod takeover;
+
+use std::time::{Duration, Instant};
 
 use super::{Database, DatabaseOptions, SledStorage};
 use crate::model::Sequence;
@@ -20,7 +25,16 @@ pub(super) struct OnDisk {
 
 impl OnDisk {
     fn new() -> Self {
-        let options = DatabaseOptions { ballast_bytes: 1 << 20, ..DatabaseOptions::default() };
+        Self::with(DatabaseOptions::default())
+    }
+
+    /// With a checkpoint after each group.
+    fn with_checkpoints() -> Self {
+        Self::with(DatabaseOptions { checkpoint_bytes: 0, ..DatabaseOptions::default() })
+    }
+
+    fn with(options: DatabaseOptions) -> Self {
+        let options = DatabaseOptions { ballast_bytes: 1 << 20, ..options };
         let directory = tempfile::tempdir().expect("a directory");
         let mut subject = Self { directory, options, storage: None };
         subject.reopen();
@@ -33,6 +47,12 @@ impl OnDisk {
 
     fn sled(&self) -> &SledStorage {
         self.storage.as_ref().expect("it is open")
+    }
+
+    /// Waits until nothing is in memory alone.
+    fn wait_for_checkpoint(&self) {
+        let budget = &self.database().shared().budget;
+        soon(|| (budget.bytes() == 0).then_some(()));
     }
 
     fn database(&self) -> &Database {
@@ -54,7 +74,28 @@ impl Subject<dyn Storage> for OnDisk {
     }
 }
 
-crate::contract_tests!(storage: OnDisk::new());
+pub(super) fn soon<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attempt() {
+            Some(done) => return done,
+            None if Instant::now() > deadline => panic!("not within a minute"),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+mod in_memory_until_the_end {
+    use super::*;
+
+    crate::contract_tests!(storage: OnDisk::new());
+}
+
+mod in_sled_as_soon_as_possible {
+    use super::*;
+
+    crate::contract_tests!(storage: OnDisk::with_checkpoints());
+}
 
 #[test]
 fn fresh_ids_and_recent_ones_need_no_disk() {

@@ -63,9 +63,9 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(packs_bytes: u64) -> Self {
+    fn new(checkpoint_bytes: u64) -> Self {
         let mut subject = OnDisk::new();
-        subject.options.packs_bytes = packs_bytes;
+        subject.options.checkpoint_bytes = checkpoint_bytes;
         subject.reopen();
         let mut checked = Self { subject, logs: Vec::new(), expected: vec![Vec::new(); STORES] };
         checked.open_all();
@@ -159,9 +159,9 @@ proptest! {
     #[test]
     fn behaves_as_a_list(
         actions in proptest::collection::vec(action(), 1..40),
-        packs_bytes in prop_oneof![Just(0), Just(1_000), Just(4_000), Just(1 << 20)],
+        checkpoint_bytes in prop_oneof![Just(0), Just(1_000), Just(20_000), Just(32 << 20)],
     ) {
-        let mut checked = Checked::new(packs_bytes);
+        let mut checked = Checked::new(checkpoint_bytes);
         actions.iter().for_each(|action| checked.apply(action));
         checked.apply(&Action::Reopen);
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {

@@ -24,7 +24,7 @@ const SERVER_WITHOUT_HANDLERS: u8 = 2;
 const ORIGINS_SCANNED: usize = 8;
 
 /// The body of the entries of `pieces`, which follow each other, as one segment.
-pub(in crate::storage::sled) fn encode(pieces: &[Segment]) -> Vec<u8> {
+pub(crate) fn encode(pieces: &[Segment]) -> Vec<u8> {
     let bytes: usize = pieces.iter().map(|piece| piece.records().len()).sum();
     let mut out = Vec::with_capacity(bytes + 64);
     out.put_u32_le(0);
@@ -35,10 +35,25 @@ pub(in crate::storage::sled) fn encode(pieces: &[Segment]) -> Vec<u8> {
 }
 
 /// Adds a body without its checksum to `out`.
-pub(super) fn write_content(out: &mut Vec<u8>, pieces: &[Segment]) {
+fn write_content(out: &mut Vec<u8>, pieces: &[Segment]) {
     write_origins(out, pieces);
     for piece in pieces {
         out.extend_from_slice(piece.records());
+    }
+}
+
+/// Adds what stands before the records of a body with the entries of `piece` alone: all but its checksum.
+pub(crate) fn write_origins_of(out: &mut Vec<u8>, piece: &Segment) {
+    match piece.origins() {
+        // Nearly always: no table is needed to find the same origins.
+        [run] => {
+            out.push(1);
+            write_origin(out, &run.origin);
+            out.push(1);
+            write_uvarint(out, u64::from(run.count));
+            out.push(0);
+        }
+        _ => write_origins(out, std::slice::from_ref(piece)),
     }
 }
 
@@ -87,11 +102,7 @@ fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
 }
 
 /// The segment of `count` entries from `first` on that has this body. Its records stay where they are.
-pub(in crate::storage::sled) fn decode(
-    first: Sequence,
-    count: u32,
-    body: &Bytes,
-) -> Result<Segment, Malformed> {
+pub(crate) fn decode(first: Sequence, count: u32, body: &Bytes) -> Result<Segment, Malformed> {
     let (crc, rest) = body.split_first_chunk().ok_or(Malformed("segment body"))?;
     if u32::from_le_bytes(*crc) != crc32fast::hash(rest) {
         return Err(Malformed("segment body: its checksum differs"));
@@ -99,8 +110,8 @@ pub(in crate::storage::sled) fn decode(
     read_content(first, count, &body.slice_ref(rest))
 }
 
-/// As [`decode`], for what [`write_content`] wrote, whose checksum was compared.
-pub(super) fn read_content(
+/// As [`decode`], for a body without its checksum, which was compared elsewhere.
+pub(crate) fn read_content(
     first: Sequence,
     count: u32,
     content: &Bytes,

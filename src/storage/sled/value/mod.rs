@@ -3,9 +3,7 @@
 //! Keeps: every value starts with its version; what is malformed is refused, never a panic, never an allocation of
 //! what a length merely claims. Leaves out: where the values lie (`key`).
 
-pub(super) mod block;
 pub(super) mod body;
-pub(super) mod pack;
 pub(super) mod segment;
 pub(super) mod store;
 

@@ -18,20 +18,20 @@ const IN_SLOTS: u8 = 0x12;
 
 /// Head of a segment's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage::sled) struct SegmentRecord {
+pub(crate) struct SegmentRecord {
     /// Number of entries, at least one.
-    pub(in crate::storage::sled) count: u32,
+    pub(crate) count: u32,
     /// Bytes of the records of all earlier entries of the store.
-    pub(in crate::storage::sled) bytes_before: u64,
+    pub(crate) bytes_before: u64,
     /// Bytes of its own records.
-    pub(in crate::storage::sled) bytes: u64,
+    pub(crate) bytes: u64,
     /// Where its body is.
-    pub(in crate::storage::sled) place: Place,
+    pub(crate) place: Place,
 }
 
 /// Where the body of a segment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage::sled) enum Place {
+pub(crate) enum Place {
     /// In the record itself, so far from its start.
     Inline {
         /// Offset in bytes.
@@ -47,12 +47,7 @@ pub(in crate::storage::sled) enum Place {
 }
 
 /// A record with `body` inside.
-pub(in crate::storage::sled) fn encode_inline(
-    count: u32,
-    bytes_before: u64,
-    bytes: u64,
-    body: &[u8],
-) -> Vec<u8> {
+pub(crate) fn encode_inline(count: u32, bytes_before: u64, bytes: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + body.len());
     head(&mut out, INLINE, count, bytes_before, bytes);
     out.extend_from_slice(body);
@@ -60,7 +55,7 @@ pub(in crate::storage::sled) fn encode_inline(
 }
 
 /// A record that leads to `body_bytes` bytes in slots from `slot` on.
-pub(in crate::storage::sled) fn encode_in_slots(
+pub(crate) fn encode_in_slots(
     count: u32,
     bytes_before: u64,
     bytes: u64,
@@ -81,7 +76,7 @@ fn head(out: &mut Vec<u8>, version: u8, count: u32, bytes_before: u64, bytes: u6
     write_uvarint(out, bytes);
 }
 
-pub(in crate::storage::sled) fn decode(value: &[u8]) -> Result<SegmentRecord, Malformed> {
+pub(crate) fn decode(value: &[u8]) -> Result<SegmentRecord, Malformed> {
     parse(value).ok_or(Malformed("segment record"))
 }
 

@@ -5,12 +5,12 @@ use crate::storage::sled::key::Ordinal;
 
 const VERSION: u8 = 1;
 
-pub(in crate::storage::sled) fn encode(ordinal: Ordinal) -> [u8; 5] {
+pub(crate) fn encode(ordinal: Ordinal) -> [u8; 5] {
     let [a, b, c, d] = ordinal.to_be_bytes();
     [VERSION, a, b, c, d]
 }
 
-pub(in crate::storage::sled) fn decode(value: &[u8]) -> Result<Ordinal, Malformed> {
+pub(crate) fn decode(value: &[u8]) -> Result<Ordinal, Malformed> {
     match value {
         [VERSION, ordinal @ ..] => ordinal.try_into().map(Ordinal::from_be_bytes).ok(),
         _ => None,

@@ -1,0 +1,85 @@
+//! What can be wrong with a log, as the caller is told.
+
+use std::io;
+
+use super::Position;
+
+/// A log could not be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// The disk failed; nothing is known of the log.
+    #[error("the log cannot be read: {0}")]
+    Unavailable(#[from] io::Error),
+    /// Something of the log is missing or was changed, and the caller did not take that.
+    #[error("the log is damaged: {0}")]
+    Damaged(LogDamage),
+    /// The folder has a log already.
+    #[error("there is a log in {0} already")]
+    Exists(std::path::PathBuf),
+    /// The log was written by a later version.
+    #[error("the log file {file} has version {version}, which is not known here")]
+    UnknownVersion { file: u64, version: u32 },
+}
+
+/// Frames that the log had, or may have had, and cannot give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogDamage {
+    /// The number of the file with the fault.
+    pub(crate) file: u64,
+    /// Which of its blocks of 512 bytes, if it is one; the first one is 0.
+    pub(crate) block: Option<u32>,
+    /// What is wrong there.
+    pub(crate) kind: DamageKind,
+    /// The first frame that is missing.
+    pub(crate) from: Position,
+    /// The last frame that is missing; `None`: this and whatever came behind it.
+    pub(crate) to: Option<Position>,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DamageKind {
+    /// There is no file with this number.
+    FileMissing,
+    /// The file does not say what it is, or says that it is another one.
+    Header,
+    /// The file belongs to the log of another directory.
+    Foreign,
+    /// The file is shorter than it was made.
+    Short,
+    /// A block is not as it was written, in more than one bit.
+    Block,
+    /// The disk does not give a block. It may do so later.
+    Unreadable,
+    /// A block is not there, though something behind it is, or it is known to have been synced.
+    BlockMissing,
+    /// A block stands where it was not written.
+    Misplaced,
+    /// All blocks of a frame look right, but they are not what was written together.
+    Frame,
+}
+
+impl std::fmt::Display for LogDamage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.kind {
+            DamageKind::FileMissing => "it is missing",
+            DamageKind::Header => "its header is wrong",
+            DamageKind::Foreign => "it belongs to another directory",
+            DamageKind::Short => "it was cut off",
+            DamageKind::Block => "a block was changed",
+            DamageKind::Unreadable => "a block cannot be read",
+            DamageKind::BlockMissing => "it ends early",
+            DamageKind::Misplaced => "a block stands in the wrong place",
+            DamageKind::Frame => "the sum of a frame is wrong",
+        };
+        write!(f, "file {:08}.log: {what}", self.file)?;
+        if let Some(block) = self.block {
+            write!(f, ", at block {block}")?;
+        }
+        match self.to {
+            Some(to) if to == self.from => write!(f, "; frame {to} is lost"),
+            Some(to) => write!(f, "; frames {} to {to} are lost", self.from),
+            None => write!(f, "; frames from {} on are lost", self.from),
+        }
+    }
+}

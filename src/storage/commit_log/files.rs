@@ -1,0 +1,281 @@
+//! The files of a log: which there are, the ones made ahead of time, and the ones that are done with.
+//!
+//! Keeps: a name that means something is given to a file only when its header is on disk; a file is let go of only with
+//! all that came before it; the commit thread finds a spare file, or makes a small one, and so never waits for
+//! megabytes of zeros. Leaves out: when to do so, and what happens to the frames of a finished file (the caller's).
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::block::BLOCK_BYTES;
+use super::header::Header;
+use super::seam::{self, LogStep};
+use super::{FinishedFile, LogOptions, Position, folder};
+
+/// The size of a file that is made when there is no spare one: some milliseconds.
+const SMALL_FILE_BYTES: u64 = 1 << 20;
+
+/// How much is written and synced at once to a file that is made ahead of time: a commit meanwhile waits for no more.
+const PREPARE_BYTES: usize = 1 << 20;
+
+/// The files of one log. Clones are handles to the same.
+#[derive(Clone)]
+pub(crate) struct LogFiles {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: LogOptions,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The files with frames in order; the last one is written to.
+    live: VecDeque<LiveFile>,
+    /// The numbers of spare files that are ready.
+    spares: Vec<u64>,
+    /// What the next file and the next spare one are called.
+    next_file: u64,
+    next_spare: u64,
+}
+
+#[derive(Clone, Copy)]
+struct LiveFile {
+    number: u64,
+    first: Position,
+}
+
+/// A file that has just been begun.
+pub(super) struct Begun {
+    pub(super) file: File,
+    pub(super) header: Header,
+}
+
+impl LogFiles {
+    /// The files in `live`, by number and first frame; `next_file` is the least number that was never used.
+    pub(super) fn new(
+        options: LogOptions,
+        live: impl IntoIterator<Item = (u64, Position)>,
+        next_file: u64,
+    ) -> io::Result<Self> {
+        let names = folder::list(&options.folder)?;
+        let next_spare = names.spares.last().map_or(1, |last| last + 1);
+        let mut spares = Vec::new();
+        for spare in names.spares {
+            let path = folder::spare(&options.folder, spare);
+            // One that was not finished is shorter.
+            if path.metadata()?.len() == standard_bytes(&options)
+                && spares.len() < options.spares_max
+            {
+                spares.push(spare);
+            } else {
+                std::fs::remove_file(path)?;
+            }
+        }
+        let live = live.into_iter().map(|(number, first)| LiveFile { number, first }).collect();
+        let state = Mutex::new(State { live, spares, next_file, next_spare });
+        Ok(Self { shared: Arc::new(Shared { options, state }) })
+    }
+
+    pub(super) fn options(&self) -> &LogOptions {
+        &self.shared.options
+    }
+
+    /// Makes a spare file if there is none: call it now and then, from a thread that may take its time (a second).
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        let spare = {
+            let mut state = self.shared.state.lock();
+            if !state.spares.is_empty() {
+                return Ok(());
+            }
+            state.take_spare_number()
+        };
+        let options = &self.shared.options;
+        let path = folder::spare(&options.folder, spare);
+        seam::take(options.seam.as_ref(), LogStep::Prepare, || {
+            drop(make(&path, standard_bytes(options))?);
+            Ok(())
+        })?;
+        self.shared.state.lock().spares.push(spare);
+        Ok(())
+    }
+
+    /// Bytes on disk of files with frames and spare ones.
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(&self.shared.options.folder)? {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok(bytes)
+    }
+
+    /// The finished files all of whose frames are at or below `up_to`, in order.
+    pub(crate) fn finished(&self, up_to: Position) -> Vec<FinishedFile> {
+        let state = self.shared.state.lock();
+        let pairs = state.live.iter().zip(state.live.iter().skip(1));
+        pairs
+            .map(|(file, next)| FinishedFile {
+                number: file.number,
+                path: folder::file(&self.shared.options.folder, file.number),
+                first: file.first,
+                last: next.first.before(),
+            })
+            .take_while(|file| file.last <= up_to)
+            .collect()
+    }
+
+    /// Lets go of the finished files all of whose frames are at or below `up_to`, in order, each once `done` has
+    /// returned `Ok` for it; an error of `done` ends it. They become spare files, or are removed.
+    pub(crate) fn release(
+        &self,
+        up_to: Position,
+        mut done: impl FnMut(&FinishedFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for file in self.finished(up_to) {
+            done(&file)?;
+            self.recycle(&file)?;
+        }
+        Ok(())
+    }
+
+    fn recycle(&self, file: &FinishedFile) -> io::Result<()> {
+        let options = &self.shared.options;
+        let standard = match file.path.metadata() {
+            // Whoever removed it: it is not needed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            metadata => Some(metadata?.len() == standard_bytes(options)),
+        };
+        let spare = {
+            let mut state = self.shared.state.lock();
+            (standard == Some(true) && state.spares.len() < options.spares_max)
+                .then(|| state.take_spare_number())
+        };
+        match (spare, standard) {
+            (Some(spare), _) => {
+                std::fs::rename(&file.path, folder::spare(&options.folder, spare))?;
+            }
+            (None, Some(_)) => std::fs::remove_file(&file.path)?,
+            (None, None) => {}
+        }
+        // Before it gets another header: else a power cut could give that one the old name.
+        folder::sync(&options.folder)?;
+        let mut state = self.shared.state.lock();
+        state.live.retain(|live| live.number != file.number);
+        state.spares.extend(spare);
+        Ok(())
+    }
+
+    /// Begins a file that has room for `blocks` blocks of frames, the first of which is `first`, behind a frame of
+    /// `time`. When this returns, its header and its name are on disk.
+    pub(super) fn begin(&self, first: Position, time: u64, blocks: u64) -> io::Result<Begun> {
+        seam::take(self.shared.options.seam.as_ref(), LogStep::Begin, || {
+            self.begin_for_real(first, time, blocks)
+        })
+    }
+
+    fn begin_for_real(&self, first: Position, time: u64, blocks: u64) -> io::Result<Begun> {
+        let options = &self.shared.options;
+        // Besides the frames there are two headers.
+        let bytes_needed = (blocks + 2) * BLOCK_BYTES as u64;
+        let standard = standard_bytes(options);
+        let mut state = self.shared.state.lock();
+        let ready = if bytes_needed <= standard { state.spares.pop() } else { None };
+        let spare = ready.unwrap_or_else(|| state.take_spare_number());
+        let number = state.next_file;
+        // Also if this fails: part of it may be there.
+        state.next_file += 1;
+        drop(state);
+        let path = folder::spare(&options.folder, spare);
+        let file = match ready {
+            Some(_) => OpenOptions::new().read(true).write(true).open(&path),
+            None => make(&path, bytes_needed.max(SMALL_FILE_BYTES.min(standard))),
+        };
+        let begun = file.and_then(|file| self.name(file, &path, number, first, time));
+        if begun.is_err() && ready.is_some() && path.exists() {
+            self.shared.state.lock().spares.push(spare);
+        }
+        begun
+    }
+
+    /// Makes the file at `path` the one with this number.
+    fn name(
+        &self,
+        file: File,
+        path: &Path,
+        number: u64,
+        first: Position,
+        time: u64,
+    ) -> io::Result<Begun> {
+        let LogOptions { folder, generation, .. } = &self.shared.options;
+        let blocks = file.metadata()?.len() / BLOCK_BYTES as u64;
+        let header = Header {
+            generation: *generation,
+            file: number,
+            life: life(),
+            blocks: u32::try_from(blocks).map_err(io::Error::other)?,
+            first,
+            time,
+        };
+        header.write(&file)?;
+        file.sync_data()?;
+        std::fs::rename(path, folder::file(folder, number))?;
+        self.shared.state.lock().live.push_back(LiveFile { number, first });
+        folder::sync(folder)?;
+        Ok(Begun { file, header })
+    }
+}
+
+impl State {
+    fn take_spare_number(&mut self) -> u64 {
+        self.next_spare += 1;
+        self.next_spare - 1
+    }
+}
+
+/// The size of a file that holds nothing larger than usual.
+fn standard_bytes(options: &LogOptions) -> u64 {
+    options.file_bytes.max(4 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
+}
+
+/// A number that the lives of files are told apart by.
+fn life() -> u32 {
+    // Never zero, so that zeros have none.
+    (uuid::Uuid::new_v4().as_u128() as u32).max(1)
+}
+
+/// Makes a file of zeros that are on disk, or none: an append to it changes no length and no extent.
+fn make(path: &Path, bytes: u64) -> io::Result<File> {
+    let made = (|| {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        write_zeros(&file, bytes)?;
+        file.sync_all()?;
+        Ok(file)
+    })();
+    if made.is_err() {
+        // It may not be there at all; and if it stays, the next start removes it.
+        drop(std::fs::remove_file(path));
+    }
+    made
+}
+
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    use std::io::Write;
+    // In one piece where the file system can; its length stays that of what was written.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
+    let zeros = vec![0; PREPARE_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(PREPARE_BYTES as u64);
+        file.write_all(&zeros[..now as usize])?;
+        file.sync_data()?;
+        left -= now;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The log that an acknowledgement stands for: frames of bytes, one after the other, each synced before the next.
+//!
+//! Keeps: an appended frame is given back after any crash, whole and in its place; bytes that were not appended are never
+//! given; what is missing or was changed on disk is told as a [`LogDamage`], with what it took, and is never mistaken
+//! for the end of the log. Leaves out: what is in a frame, and what was made of it elsewhere (`storage::sled`).
+//!
+//! ```text
+//! log/00000017.log   an array of blocks of 512 bytes, of a fixed size (`header`, `block`, `frame`)
+//! log/acked          how far the log reached a moment ago (`acked`)
+//! log/spare-3        a file made ahead of time
+//! ```
+//!
+//! [`create`] begins a log, [`open`] goes on with one. Each open begins a new file, so that nothing is ever written
+//! behind something whose fate is in doubt. The two handles are [`LogWriter`], for the one thread that commits, and
+//! [`LogFiles`], for the one that clears up behind it.
+
+mod acked;
+mod block;
+mod damage;
+mod files;
+mod finished;
+mod folder;
+mod frame;
+mod header;
+mod open;
+mod scan;
+mod seam;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(crate) use damage::{DamageKind, LogDamage, LogError};
+pub(crate) use files::LogFiles;
+pub(crate) use finished::FinishedFile;
+pub(crate) use frame::{BODY_BYTES_MAX, Frame};
+pub(crate) use open::{Found, FoundFrame, Log, create, exists, open};
+pub(crate) use seam::{Fault, LogStep, Seam};
+pub(crate) use verify::{Verified, verify, verify_running};
+pub(crate) use writer::{LogWriter, Salvaged};
+
+/// The number of a frame: 1, 2, 3 and so on over the life of the directory. Zero is before the first.
+///
+/// A number that was acknowledged never gets another content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Position(pub(crate) u64);
+
+impl Position {
+    /// The position behind this one.
+    #[must_use]
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The position before this one; zero has none, and stays.
+    #[must_use]
+    pub(crate) const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Tells the logs of two directories apart: random, and given to a directory when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Generation(pub(crate) [u8; 16]);
+
+/// Where a log is, and how it is kept.
+#[derive(Clone)]
+pub(crate) struct LogOptions {
+    /// The folder of the log; nothing else is in it.
+    pub(crate) folder: PathBuf,
+    /// Of the directory that the log belongs to.
+    pub(crate) generation: Generation,
+    /// The size of a file, rounded up to whole blocks. A frame that is larger gets a file made for it.
+    pub(crate) file_bytes: u64,
+    /// How many finished files are kept for reuse at most.
+    pub(crate) spares_max: usize,
+    /// Makes steps fail, in tests.
+    pub(crate) seam: Option<Arc<dyn Seam>>,
+}
+
+impl LogOptions {
+    /// Files of 64 MiB, two of them kept for reuse.
+    pub(crate) fn new(folder: PathBuf, generation: Generation) -> Self {
+        Self { folder, generation, file_bytes: 64 << 20, spares_max: 2, seam: None }
+    }
+}

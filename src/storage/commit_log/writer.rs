@@ -1,0 +1,194 @@
+//! Appends frames.
+//!
+//! Keeps: a frame is acknowledged when it is on disk, and at most one is not; after a failure nothing is written to that file
+//! again, and nothing at all until [`LogWriter::reopen_after_failure`]. A frame costs one write over blocks
+//! that exist and one sync. Leaves out: who writes what, and when.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::acked::Acked;
+use super::block::{BLOCK_BYTES, Seal};
+use super::files::{Begun, LogFiles};
+use super::frame::{Frame, blocks_for};
+use super::scan::{Fault, FileScan, Next};
+use super::seam::{self, LogStep};
+use super::{BODY_BYTES_MAX, DamageKind, Position, folder};
+
+/// Appends to a log. There is one.
+pub(crate) struct LogWriter {
+    files: LogFiles,
+    acked: Acked,
+    current: Begun,
+    seal: Seal,
+    /// Where the next frame goes.
+    place: u32,
+    last: Position,
+    /// Of the last frame.
+    time: u64,
+    buffer: Vec<u8>,
+    failed: bool,
+    /// What was found behind the last good frame, until it is in a new file.
+    salvaged: Option<Salvaged>,
+}
+
+/// A frame whose append failed, and which is on disk all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Salvaged {
+    /// Its number.
+    pub(crate) position: Position,
+    /// When it was appended.
+    pub(crate) time_ms: u64,
+    /// What was written to it.
+    pub(crate) body: Vec<u8>,
+}
+
+impl LogWriter {
+    pub(super) fn new(files: LogFiles, acked: Acked, current: Begun) -> Self {
+        let header = current.header;
+        Self {
+            files,
+            acked,
+            seal: header.seal(),
+            current,
+            place: 1,
+            last: header.first.before(),
+            time: header.time,
+            buffer: Vec::new(),
+            failed: false,
+            salvaged: None,
+        }
+    }
+
+    /// The last frame that is on disk.
+    pub(crate) fn last(&self) -> Position {
+        self.last
+    }
+
+    /// An empty frame that may get up to `body_bytes_max` bytes. If the current file has no room for so many a new one is
+    /// begun, so that [`Frame::file`] is certain. The buffer of the frame before is used again.
+    ///
+    /// After an error the writer takes nothing until [`Self::reopen_after_failure`].
+    pub(crate) fn frame(&mut self, body_bytes_max: u64) -> io::Result<Frame> {
+        self.alive()?;
+        if body_bytes_max > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        let blocks = blocks_for(body_bytes_max);
+        if blocks > u64::from(self.current.header.end() - self.place) {
+            self.begin(blocks).inspect_err(|_| self.failed = true)?;
+        }
+        Ok(Frame::new(std::mem::take(&mut self.buffer), blocks, self.current.header.file))
+    }
+
+    /// Appends `frame`, which was made behind the last append, and syncs it. `now_ms` is milliseconds since 1970; the frame
+    /// gets that, or the time of the one before if that is greater.
+    ///
+    /// After an error the frame may be there or not, and the writer takes nothing until
+    /// [`Self::reopen_after_failure`]. A frame that is larger than was said, so that it does not fit, is refused as
+    /// [`io::ErrorKind::InvalidInput`], and all stays as it was.
+    pub(crate) fn append(&mut self, mut frame: Frame, now_ms: u64) -> io::Result<Position> {
+        self.alive()?;
+        let room = u64::from(self.current.header.end() - self.place);
+        if frame.file() != self.current.header.file || frame.blocks() > room {
+            return Err(too_large());
+        }
+        let (position, time) = (self.last.next(), self.time.max(now_ms));
+        let bytes = frame.close(self.seal, position, time);
+        let blocks = (bytes.len() / BLOCK_BYTES) as u32;
+        self.write(bytes).inspect_err(|_| self.failed = true)?;
+        self.place += blocks;
+        self.last = position;
+        self.time = time;
+        self.acked.reached(position);
+        self.buffer = frame.into_buffer();
+        Ok(position)
+    }
+
+    /// Begins a new file, unless the current one has no frame: then what was appended so far can be released.
+    pub(crate) fn finish_file(&mut self) -> io::Result<()> {
+        self.alive()?;
+        if self.place > 1 {
+            self.begin(1).inspect_err(|_| self.failed = true)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a writer that has failed take frames again, in a new file. A frame whose append failed, but which the disk has,
+    /// is returned, and is then an appended one; otherwise it is gone, and its number is free.
+    ///
+    /// After an error the writer stays as it was, and this can be tried again.
+    pub(crate) fn reopen_after_failure(&mut self) -> io::Result<Option<Salvaged>> {
+        if !self.failed {
+            return Ok(None);
+        }
+        if self.salvaged.is_none() {
+            let seam = self.files.options().seam.clone();
+            self.salvaged = seam::take(seam.as_ref(), LogStep::Salvage, || self.salvage())?;
+        }
+        let blocks = self.salvaged.as_ref().map_or(1, |found| blocks_for(found.body.len() as u64));
+        self.begin(blocks)?;
+        if let Some(found) = &self.salvaged {
+            let mut frame = Frame::new(Vec::new(), blocks, self.current.header.file);
+            frame.write(&found.body);
+            self.write(frame.close(self.seal, found.position, found.time_ms))?;
+            self.place += frame.blocks() as u32;
+            self.last = found.position;
+            self.time = found.time_ms;
+            self.acked.reached(self.last);
+        }
+        self.failed = false;
+        Ok(self.salvaged.take())
+    }
+
+    /// Ends the log: notes that there is nothing behind the last frame.
+    pub(crate) fn close(self) -> io::Result<()> {
+        if self.failed { Ok(()) } else { self.acked.close() }
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.failed {
+            Err(io::Error::other("an earlier write to the log failed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn begin(&mut self, blocks: u64) -> io::Result<()> {
+        let begun = self.files.begin(self.last.next(), self.time, blocks)?;
+        self.acked.begun(begun.header.file)?;
+        self.seal = begun.header.seal();
+        self.current = begun;
+        self.place = 1;
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let seam = self.files.options().seam.as_ref();
+        let offset = u64::from(self.place) * BLOCK_BYTES as u64;
+        seam::take(seam, LogStep::Write, || self.current.file.write_all_at(bytes, offset))?;
+        seam::take(seam, LogStep::Sync, || self.current.file.sync_data())
+    }
+
+    /// What the disk, not a cache, has behind the last good frame.
+    fn salvage(&self) -> io::Result<Option<Salvaged>> {
+        let Begun { file, header } = &self.current;
+        // Pages that are still dirty are not forgotten; and this one may well fail as well.
+        drop(file.sync_data());
+        folder::forget_cached(file)?;
+        let mut scan = FileScan::at(file, header, self.place, self.last.next())?;
+        Ok(match scan.next(Some(self.last.next().next())) {
+            Next::Frame { position, time } => {
+                Some(Salvaged { position, time_ms: time, body: scan.body().to_vec() })
+            }
+            Next::End { fault: Some(Fault { kind: DamageKind::Unreadable, .. }), .. } => {
+                return Err(io::Error::other("what is behind the last frame cannot be read"));
+            }
+            Next::Gap { .. } | Next::End { .. } => None,
+        })
+    }
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the frame is larger than was said")
+}

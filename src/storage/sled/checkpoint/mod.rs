@@ -1,0 +1,163 @@
+//! The one thread that writes to sled: it brings there what the commit log has, now and then, a portion at a time.
+//!
+//! Keeps: a portion is in sled whole or not at all, and in memory until sled was synced; the position of a checkpoint is
+//! written once everything up to it is there. After a failed write sled is opened again before the next one, and writers
+//! go on meanwhile. Leaves out: what is in a frame of the log (`record`), how entries lie in sled (`segments`).
+
+mod portions;
+mod recovery;
+mod staged;
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::segments::Arena;
+use super::shared::Shared;
+use super::steps::{self, Step};
+use super::tree::{self, Trees};
+use crate::storage::StorageError;
+use crate::storage::commit_log::{LogFiles, Position};
+
+/// Brings to sled what is in memory.
+pub(super) struct Checkpointer {
+    shared: Arc<Shared>,
+    /// Gives out slots of sled as it was opened last.
+    arena: Arena,
+    /// Up to where everything is in sled for certain.
+    position: Position,
+}
+
+/// If the thread ends, however that comes, nothing is read any more, and nobody waits for a checkpoint.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.access.closed();
+        let why = "the checkpoint thread has ended";
+        self.0.checkpoint_failure.lock().get_or_insert_with(|| why.into());
+        self.0.queue.close(why);
+    }
+}
+
+impl Checkpointer {
+    /// Goes on behind the checkpoint at `position`.
+    pub(super) fn new(shared: Arc<Shared>, position: Position) -> io::Result<Self> {
+        let trees = shared.access.open_trees().map_err(io::Error::other)?;
+        let arena = Arena::open(trees.log())?;
+        Ok(Self { shared, arena, position })
+    }
+
+    /// Says in sled, for the first time, that there is a commit log.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
+        tree::apply_checkpoint(&trees, self.position.0)?;
+        self.sync(&trees)
+    }
+
+    /// Starts the thread. It ends when it is told to, with how the last checkpoint and closing sled went.
+    pub(super) fn start(
+        mut self,
+        files: LogFiles,
+    ) -> io::Result<JoinHandle<Result<(), StorageError>>> {
+        std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+            let _guard = EndGuard(self.shared.clone());
+            self.run(&files).map_err(StorageError::unavailable)
+        })
+    }
+
+    fn run(&mut self, files: &LogFiles) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut due = Instant::now() + shared.options.checkpoint_every;
+        loop {
+            let wanted = shared.signal.wait(due.saturating_duration_since(Instant::now()));
+            if wanted.end {
+                return self.end(files);
+            }
+            if wanted.file
+                && let Err(error) = files.prepare()
+            {
+                log::warn!("making a file of the commit log ahead of time: {error}");
+            }
+            let is_due = Instant::now() >= due;
+            if is_due {
+                due = Instant::now() + shared.options.checkpoint_every;
+            }
+            let bytes = shared.budget.bytes();
+            let is_much = wanted.checkpoint && bytes >= shared.options.checkpoint_bytes;
+            if !(is_much || is_due && shared.settled() > self.position) {
+                continue;
+            }
+            due = Instant::now() + shared.options.checkpoint_every;
+            if let Err(error) = self.checkpoint(files) {
+                log::error!("a checkpoint failed, the database will be reopened: {error}");
+                if !self.recover(&error) {
+                    return Err(io::Error::other("closed while the disk was failing"));
+                }
+                // What it did not come to is to be tried again.
+                due = Instant::now();
+            }
+        }
+    }
+
+    /// The last checkpoint; then sled is closed.
+    fn end(&mut self, files: &LogFiles) -> io::Result<()> {
+        let last = self.checkpoint(files);
+        if let Err(error) = &last {
+            log::error!("the last checkpoint failed, the commit log has the rest: {error}");
+        }
+        let trees = self.shared.access.take();
+        let closed = trees.map_or(Ok(()), |trees| tree::close(recovery::alone(trees)?));
+        last.and(closed)
+    }
+
+    /// Brings to sled whatever is in memory when it begins.
+    fn checkpoint(&mut self, files: &LogFiles) -> io::Result<()> {
+        // Sled asserts some of what it expects.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let position = self.shared.settled();
+            self.write_all()?;
+            self.write_position(position)
+        }));
+        let done = done.unwrap_or_else(|panic| Err(io::Error::other(message_of(panic.as_ref()))));
+        if let Err(error) = &done {
+            *self.shared.checkpoint_failure.lock() = Some(error.to_string().into());
+            self.shared.access.fail(error.to_string().into());
+            return done;
+        }
+        *self.shared.checkpoint_failure.lock() = None;
+        // Where that fails, they are let go of the next time.
+        if let Err(error) = files.release(self.position, |_| Ok(())) {
+            log::warn!("letting go of a file of the commit log: {error}");
+        }
+        Ok(())
+    }
+
+    /// Writes that everything up to `position` is in sled.
+    fn write_position(&mut self, position: Position) -> io::Result<()> {
+        if position > self.position {
+            let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
+            let faults = self.shared.faults();
+            steps::take(faults, Step::Apply, || tree::apply_checkpoint(&trees, position.0))?;
+            self.sync(&trees)?;
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    /// Makes everything that is applied durable.
+    fn sync(&self, trees: &Trees) -> io::Result<()> {
+        let faults = self.shared.faults();
+        steps::take(faults, Step::Flush, || trees.flush())?;
+        steps::take(faults, Step::TableSync, || trees.sync(&self.shared.files))
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a checkpoint panicked: {}", text.unwrap_or("no reason given"))
+}

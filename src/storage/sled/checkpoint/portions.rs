@@ -1,0 +1,107 @@
+//! What a checkpoint writes, a portion at a time.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Checkpointer;
+use super::staged::Staged;
+use crate::model::Sequence;
+use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::ops::Ops;
+use crate::storage::sled::segments::Portion;
+use crate::storage::sled::steps::{self, Step};
+use crate::storage::sled::tables::TableChanges;
+use crate::storage::sled::tree::Trees;
+
+/// How much a portion has, in bytes; more only where one piece or what is merged with it is larger.
+const PORTION_BYTES: usize = 2 << 20;
+
+impl Checkpointer {
+    /// Brings to sled whatever is in memory when it begins, but does not say so there.
+    pub(crate) fn write_all(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let trees = shared.access.open_trees().map_err(io::Error::other)?;
+        let mut ends = Taken::new(&shared.ends);
+        while ends.written < ends.all.len() {
+            self.write_stores(&mut ends, &trees)?;
+        }
+        for table in Keyspace::TABLES {
+            let mut taken: Option<TableChanges> = None;
+            loop {
+                let after = taken.as_ref().and_then(TableChanges::last_key);
+                taken = shared.tables.for_checkpoint(table, after, PORTION_BYTES);
+                let Some(taken) = &mut taken else { break };
+                self.write(&trees, table, std::mem::take(&mut taken.ops))?;
+                shared.tables.settle(taken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a portion of what stores have.
+    fn write_stores(&mut self, ends: &mut Taken<'_>, trees: &Trees) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut portion = Portion::new(trees.log(), &mut self.arena);
+        let (mut staged, mut next) = (Vec::new(), ends.written);
+        let mut has_more = false;
+        while !has_more
+            && let Some((end, last)) = ends.all.get(next)
+            && let Some(room) = PORTION_BYTES.checked_sub(portion.bytes()).filter(|room| *room > 0)
+        {
+            let places = (&shared.access, trees);
+            let one = Staged::add(end, room, places, &mut portion).map_err(io::Error::other)?;
+            has_more = one.leaves_some_up_to(*last);
+            staged.push(one);
+            next += 1;
+        }
+        let ops = portion.finish();
+        self.write(trees, Keyspace::Log, ops)?;
+        staged.into_iter().for_each(|staged| staged.settle(&shared.ends));
+        // The rest of the last one is for the next portion.
+        ends.written = next - usize::from(has_more);
+        Ok(())
+    }
+
+    /// Applies `ops`, and syncs sled.
+    fn write(&mut self, trees: &Trees, keyspace: Keyspace, ops: Ops) -> io::Result<()> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        steps::take(self.shared.faults(), Step::Apply, || {
+            if keyspace == Keyspace::Log {
+                self.arena.place(trees.log())?;
+            }
+            Ok(ops.apply(trees.get(keyspace))?)
+        })?;
+        self.sync(trees)
+    }
+}
+
+/// The stores that a checkpoint is to write. Those that it does not come to are given back.
+struct Taken<'a> {
+    ends: &'a Ends,
+    /// In the order of their keys, with what was their last entry.
+    all: Vec<(Arc<End>, Sequence)>,
+    written: usize,
+}
+
+impl<'a> Taken<'a> {
+    fn new(ends: &'a Ends) -> Self {
+        let mut taken = ends.take_changed();
+        taken.sort_by_key(|end| end.ordinal);
+        // One that got more while it was written was told twice.
+        taken.dedup_by_key(|end| end.ordinal);
+        let with_last = |end: Arc<End>| {
+            let last = end.last().unwrap_or(Sequence::ZERO);
+            (end, last)
+        };
+        Self { ends, all: taken.into_iter().map(with_last).collect(), written: 0 }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.ends.put_back(self.all.drain(self.written..).map(|(end, _)| end));
+    }
+}

@@ -1,0 +1,126 @@
+//! One store's part of a portion.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use crate::model::{Segment, Sequence};
+use crate::storage::StorageError;
+use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::ids::{self, Ids};
+use crate::storage::sled::key::StoreKey;
+use crate::storage::sled::segments::{Layout, Portion, Reader};
+use crate::storage::sled::tree::{Access, Trees};
+use crate::storage::sled::value::store;
+
+/// How many ids are merged in a portion: of 22 to 27 bytes each, a bit less than a portion has.
+const IDS_MERGED: usize = 1 << 16;
+
+/// What becomes true of a store when the portion is in sled. Until then nobody opens the store: what sled shows of it may
+/// be gone after a failure.
+pub(super) struct Staged<'a> {
+    end: &'a Arc<End>,
+    layout: MutexGuard<'a, Layout>,
+    access: &'a Access,
+    /// So many pieces leave memory.
+    pieces: usize,
+    /// The last entry of these.
+    last: Option<Sequence>,
+    ids: Option<Arc<Ids>>,
+    /// What is done for these.
+    sealing: Option<ids::Staged>,
+    is_settled: bool,
+}
+
+impl<'a> Staged<'a> {
+    /// Adds first pieces of `end` to `portion`, `bytes_max` bytes or one at least.
+    pub(super) fn add(
+        end: &'a Arc<End>,
+        bytes_max: usize,
+        (access, trees): (&'a Access, &Trees),
+        portion: &mut Portion<'_>,
+    ) -> Result<Self, StorageError> {
+        let layout = end.layout.lock();
+        let ids = end.ids.lock().upgrade();
+        let mut staged = Self {
+            end,
+            layout,
+            access,
+            pieces: 0,
+            last: None,
+            ids,
+            sealing: None,
+            is_settled: false,
+        };
+        let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
+        staged.layout.complete(&reader, trees.generation)?;
+        staged.add_pieces(bytes_max, portion)?;
+        staged.add_ids(&reader, trees.generation, portion)?;
+        Ok(staged)
+    }
+
+    fn add_pieces(
+        &mut self,
+        bytes_max: usize,
+        portion: &mut Portion<'_>,
+    ) -> Result<(), StorageError> {
+        let Self { end, layout, .. } = self;
+        let mut pieces = end.first_pieces(bytes_max);
+        self.pieces = pieces.len();
+        self.last = pieces.last().map(Segment::last);
+        // After a failure there may be more in sled than was known.
+        pieces.drain(..pieces.partition_point(|piece| piece.last() <= layout.last));
+        let Some(first) = pieces.first() else { return Ok(()) };
+        if first.first() != layout.last.next() {
+            let (first, last, name) = (first.first(), layout.last, &end.name);
+            let finding = format!("in store {name:?}, entry {first} follows entry {last}");
+            return Err(StorageError::corrupt(finding));
+        }
+        if !end.is_in_tree() {
+            let key = StoreKey(end.name.clone()).to_bytes();
+            portion.insert(&key, &store::encode(end.ordinal));
+        }
+        layout.stage(end.ordinal, pieces, portion);
+        Ok(())
+    }
+
+    /// Adds what is due for the ids of entries that are in the tree or the portion.
+    fn add_ids(
+        &mut self,
+        reader: &Reader<'_>,
+        generation: u64,
+        portion: &mut Portion<'_>,
+    ) -> Result<(), StorageError> {
+        let Some(ids) = &self.ids else { return Ok(()) };
+        let load = || reader.ids();
+        let last = self.layout.last;
+        self.sealing = ids.stage(last, IDS_MERGED, generation, load, reader, portion)?;
+        Ok(())
+    }
+
+    /// Whether memory has entries up to `last` that are not in the portion, or more is due for ids.
+    pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
+        let ids_are_due = self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last));
+        self.last.is_some_and(|taken| taken < last) || ids_are_due
+    }
+
+    /// The portion is in sled, which was synced.
+    pub(super) fn settle(mut self, ends: &Ends) {
+        self.is_settled = true;
+        if let Some((ids, staged)) = self.ids.take().zip(self.sealing.take()) {
+            ids.settle(staged);
+        }
+        ends.settle(self.end, self.pieces);
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            // Before the store is unlocked: who opens it then has to wait for sled to be opened again.
+            self.access.fail("a checkpoint failed".into());
+            self.layout.forget();
+            self.ids.iter().for_each(|ids| ids.forget());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A group: what is committed together, as one frame.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::queue::{Answer, Job};
+use super::writes::{Append, Writes};
+use crate::model::{Origin, Segment};
+use crate::storage::AppendError;
+use crate::storage::commit_log::{Frame, Position};
+use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::key::Ordinal;
+use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::ops::Ops;
+use crate::storage::sled::record::RecordWriter;
+use crate::storage::sled::tables::Tables;
+
+/// A group is closed once it holds so much, in bytes. Larger ones make no sync cheaper and delay its answers.
+pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes that a record takes besides names, keys and values.
+const RECORD_BYTES_MAX: usize = 64;
+
+/// Collects a group. Kept for its memory.
+pub(super) struct Group {
+    parts: Vec<Part>,
+    /// Of all stores, in the order of `parts`.
+    appends: VecDeque<Append>,
+    /// At least as many as its frame will have.
+    bytes: usize,
+    records: RecordWriter,
+    next_ordinal: Ordinal,
+}
+
+enum Part {
+    Table { table: Keyspace, ops: Ops, answer: Answer },
+    Store { writes: Arc<Writes>, appends: usize },
+}
+
+impl Group {
+    /// An empty one; `next_ordinal` is for the next store that has none.
+    pub(super) fn new(next_ordinal: Ordinal) -> Self {
+        let (parts, appends) = (Vec::new(), VecDeque::new());
+        Self { parts, appends, bytes: 0, records: RecordWriter::default(), next_ordinal }
+    }
+
+    /// Whether it holds as much as it may.
+    pub(super) const fn is_full(&self) -> bool {
+        self.bytes >= GROUP_BYTES_MAX
+    }
+
+    /// At least as many bytes as [`Group::write`] writes; zero if there is nothing to write.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds what `job` has.
+    pub(super) fn add(&mut self, job: Job) {
+        match job {
+            Job::Table { table, ops, answer } => {
+                let bytes = |(key, value): (&[u8], Option<&[u8]>)| {
+                    RECORD_BYTES_MAX + key.len() + value.map_or(0, <[u8]>::len)
+                };
+                self.bytes += ops.iter().map(bytes).sum::<usize>();
+                self.parts.push(Part::Table { table, ops, answer });
+            }
+            Job::Store(writes) => {
+                let before = self.appends.len();
+                let appends = writes.stage(&mut self.appends, GROUP_BYTES_MAX);
+                if appends > 0 {
+                    let staged = self.appends.range(before..).flat_map(|(segments, _)| segments);
+                    self.bytes += staged.map(record_bytes_max).sum::<usize>();
+                    self.bytes += RECORD_BYTES_MAX + writes.store.as_str().len();
+                }
+                self.parts.push(Part::Store { writes, appends });
+            }
+        }
+    }
+
+    /// Writes all of it to `frame`.
+    pub(super) fn write(&mut self, frame: &mut Frame, ends: &Arc<Ends>) {
+        let mut appends = self.appends.iter();
+        for part in &self.parts {
+            match part {
+                Part::Table { table, ops, .. } => {
+                    for (key, value) in ops.iter() {
+                        self.records.change(*table, key, value, |part| frame.write(part));
+                    }
+                }
+                Part::Store { appends: 0, .. } => {}
+                Part::Store { writes, appends: count } => {
+                    let end = writes.end.get_or_init(|| {
+                        self.next_ordinal += 1;
+                        let end = ends.hold(self.next_ordinal - 1, &writes.store, false);
+                        *end.ids.lock() = Arc::downgrade(&writes.ids);
+                        end
+                    });
+                    // What is named in a frame that fails is not named; but the next one begins another file.
+                    if end.named_in.swap(frame.file(), Ordering::Relaxed) != frame.file() {
+                        self.records.store(end.ordinal, &end.name, |part| frame.write(part));
+                    }
+                    for segment in appends.by_ref().take(*count).flat_map(|(segments, _)| segments)
+                    {
+                        self.records.entries(end.ordinal, segment, |part| frame.write(part));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The group is durable, as the frame at `position`. Gives the jobs that are to be queued again.
+    pub(super) fn settle(
+        &mut self,
+        position: Position,
+        ends: &Ends,
+        tables: &Tables,
+        mut again: impl FnMut(Job),
+    ) {
+        self.bytes = 0;
+        for part in self.parts.drain(..) {
+            match part {
+                Part::Table { table, ops, answer } => {
+                    tables.apply(table, ops, position.0);
+                    // Nobody may be waiting any more.
+                    let _ = answer.send(Ok(()));
+                }
+                Part::Store { writes, appends } => {
+                    if writes.settle(&mut self.appends, appends, ends) {
+                        again(Job::Store(writes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The group was tried and failed. Gives the ends of its stores, to be kept until it is known what became of it.
+    pub(super) fn fail(&mut self, error: &AppendError) -> Vec<Arc<End>> {
+        self.bytes = 0;
+        let mut ends = Vec::new();
+        for part in self.parts.drain(..) {
+            match part {
+                // Nobody may be waiting any more.
+                Part::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Part::Store { writes, appends } => {
+                    writes.fail(self.appends.drain(..appends), error);
+                    ends.extend(writes.end.get().cloned());
+                }
+            }
+        }
+        ends
+    }
+}
+
+fn record_bytes_max(segment: &Segment) -> usize {
+    let origin = |origin: &Origin| match origin {
+        Origin::Client(key) => key.as_str().len(),
+        Origin::Server { .. } => 0,
+    };
+    let origins = segment.origins().iter().map(|run| RECORD_BYTES_MAX + origin(&run.origin));
+    RECORD_BYTES_MAX + segment.records().len() + origins.sum::<usize>()
+}

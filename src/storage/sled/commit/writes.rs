@@ -1,0 +1,171 @@
+//! The writing side of a log object: what was handed in, and what became of it.
+//!
+//! Keeps: the head is what is durable; once an append has failed, or the store was opened again, nothing more is taken.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::queue::Answer;
+use crate::model::{Segment, Sequence, StoreId};
+use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::ids::Ids;
+use crate::storage::{AppendError, StoreSize, check_consecutive};
+
+/// One append.
+pub(crate) type Append = (Vec<Segment>, Answer);
+
+/// What a log object and the commit thread share.
+pub(crate) struct Writes {
+    pub(crate) store: StoreId,
+    /// Of the queue when the store was opened.
+    pub(crate) generation: u64,
+    /// Of the store; set with the first append, or from disk.
+    pub(crate) end: OnceLock<Arc<End>>,
+    /// The ids of all that was handed in.
+    pub(crate) ids: Arc<Ids>,
+    head: AtomicU64,
+    bytes: AtomicU64,
+    state: Mutex<State>,
+    /// Nothing is queued or under way any more.
+    idle: Condvar,
+}
+
+struct State {
+    /// Why nothing is taken any more.
+    dead: Option<Arc<str>>,
+    /// The last sequence that was handed in.
+    appended: Sequence,
+    /// Handed in, and not yet in a group.
+    pending: VecDeque<Append>,
+    /// Whether something is in the group that is being committed.
+    under_way: bool,
+    /// Whether the commit thread knows that there is something to do.
+    queued: bool,
+}
+
+impl Writes {
+    /// Of a store of this size with these ids, and its end unless it has no entries.
+    pub(crate) fn new(
+        store: StoreId,
+        generation: u64,
+        end: Option<Arc<End>>,
+        size: StoreSize,
+        ids: Arc<Ids>,
+    ) -> Self {
+        let state = State {
+            dead: None,
+            appended: size.head,
+            pending: VecDeque::new(),
+            under_way: false,
+            queued: false,
+        };
+        Self {
+            store,
+            generation,
+            end: end.map_or_else(OnceLock::new, OnceLock::from),
+            ids,
+            head: AtomicU64::new(size.head.get()),
+            bytes: AtomicU64::new(size.bytes),
+            state: Mutex::new(state),
+            idle: Condvar::new(),
+        }
+    }
+
+    /// The last durable sequence.
+    pub(crate) fn head(&self) -> Sequence {
+        Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
+    }
+
+    /// Bytes of all durable records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Refuses appends from now on and waits until those that were taken have settled.
+    pub(crate) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.dead.get_or_insert_with(|| "the store was opened again since".into());
+        while state.under_way || !state.pending.is_empty() {
+            self.idle.wait(&mut state);
+        }
+    }
+
+    /// Takes `segments` in; true if the commit thread is to be told.
+    pub(crate) fn take(&self, segments: Vec<Segment>, answer: Answer) -> bool {
+        let mut state = self.state.lock();
+        let refusal = match &state.dead {
+            Some(dead) => Some(dead.clone()),
+            None => check_consecutive(state.appended, &segments).err(),
+        };
+        if let Some(refusal) = refusal {
+            drop(state);
+            // Whoever asked may have gone.
+            let _ = answer.send(Err(AppendError::Definite(refusal)));
+            return false;
+        }
+        self.ids.push(segments.iter().flat_map(Segment::ids).map(|(_, id)| id));
+        state.appended = segments.last().map_or(state.appended, Segment::last);
+        state.pending.push_back((segments, answer));
+        !std::mem::replace(&mut state.queued, true)
+    }
+
+    /// Moves what was handed in to `group`, until that is `bytes_max` bytes. Gives how many appends that were.
+    pub(super) fn stage(&self, group: &mut VecDeque<Append>, bytes_max: usize) -> usize {
+        let (mut count, mut bytes) = (0, 0);
+        let mut state = self.state.lock();
+        while bytes < bytes_max
+            && let Some(append) = state.pending.pop_front()
+        {
+            bytes += append.0.iter().map(|segment| segment.records().len()).sum::<usize>();
+            group.push_back(append);
+            count += 1;
+        }
+        // Under the lock, so that whoever waits for idleness sees that it is under way.
+        state.under_way = count > 0;
+        count
+    }
+
+    /// The first `count` of `appends`, which were staged, are durable: takes them out. True if there is more to commit: the
+    /// commit thread is to be told again.
+    pub(super) fn settle(&self, appends: &mut VecDeque<Append>, count: usize, ends: &Ends) -> bool {
+        let last = appends.range(..count).rev().find_map(|(segments, _)| segments.last());
+        if let (Some(head), Some(end)) = (last.map(Segment::last), self.end.get()) {
+            let segments = appends.range_mut(..count).flat_map(|(segments, _)| segments.drain(..));
+            let bytes = ends.push(end, segments);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.head.store(head.get(), Ordering::Release);
+        }
+        for (_, answer) in appends.drain(..count) {
+            // Whoever asked may have gone.
+            let _ = answer.send(Ok(()));
+        }
+        let mut state = self.state.lock();
+        state.under_way = false;
+        state.queued = !state.pending.is_empty();
+        if !state.queued {
+            self.idle.notify_all();
+        }
+        state.queued
+    }
+
+    /// What was staged failed, or everything was refused: nothing more is taken.
+    pub(super) fn fail(&self, tried: impl Iterator<Item = Append>, error: &AppendError) {
+        let mut state = self.state.lock();
+        state.dead.get_or_insert_with(|| format!("an earlier append failed: {error}").into());
+        state.under_way = false;
+        state.queued = false;
+        let untried = std::mem::take(&mut state.pending);
+        drop(state);
+        let refusal = AppendError::Definite(error.to_string().into());
+        let tried = tried.map(|(_, answer)| (answer, error.clone()));
+        let untried = untried.into_iter().map(|(_, answer)| (answer, refusal.clone()));
+        for (answer, error) in tried.chain(untried) {
+            // Whoever asked may have gone.
+            let _ = answer.send(Err(error));
+        }
+        self.idle.notify_all();
+    }
+}

@@ -1,0 +1,177 @@
+//! The end of one store.
+
+use std::collections::VecDeque;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Ends;
+use crate::model::limits::SEGMENT_BYTES_TARGET;
+use crate::model::{Segment, Sequence, StoreId};
+use crate::storage::StoreSize;
+use crate::storage::sled::ids::Ids;
+use crate::storage::sled::key::Ordinal;
+use crate::storage::sled::segments::Layout;
+
+/// What a piece takes in memory besides its records, roughly, in bytes.
+const PIECE_BYTES: u64 = 160;
+
+/// The end of one store. It is forgotten when nobody has the store open and it has no pieces.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) ordinal: Ordinal,
+    pub(crate) name: StoreId,
+    /// How the store ends in the tree. Locked by a checkpoint from when it changes that until it is synced, and by who
+    /// opens the store.
+    pub(crate) layout: Mutex<Layout>,
+    /// The file of the commit log that its name was written to last; for the commit thread.
+    pub(crate) named_in: AtomicU64,
+    /// The ids of the log object that was opened last.
+    pub(crate) ids: Mutex<Weak<Ids>>,
+    /// Whether the tree has its record.
+    in_tree: AtomicBool,
+    /// Whether its name is found, in memory or in the tree.
+    is_named: AtomicBool,
+    tail: Mutex<Tail>,
+    ends: Weak<Ends>,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    /// Consecutive, up to the head of the store.
+    pieces: VecDeque<Segment>,
+    /// Of their records.
+    bytes: u64,
+    /// Whether the next checkpoint knows of it, or one is writing it.
+    changed: bool,
+}
+
+/// What [`End::push`] did.
+pub(super) struct Pushed {
+    /// Bytes of the records that were added.
+    pub(super) bytes: u64,
+    /// What they take in memory.
+    pub(super) memory_bytes: u64,
+    /// Whether a checkpoint is to be told.
+    pub(super) changed: bool,
+}
+
+impl End {
+    pub(super) fn new(ends: Weak<Ends>, ordinal: Ordinal, name: StoreId, in_tree: bool) -> Self {
+        Self {
+            ordinal,
+            name,
+            layout: Mutex::default(),
+            named_in: AtomicU64::new(0),
+            ids: Mutex::default(),
+            in_tree: AtomicBool::new(in_tree),
+            is_named: AtomicBool::new(in_tree),
+            tail: Mutex::default(),
+            ends,
+        }
+    }
+
+    /// Whether the tree has its record.
+    pub(crate) fn is_in_tree(&self) -> bool {
+        self.in_tree.load(Ordering::Acquire)
+    }
+
+    /// The last entry; `None` if all are in the tree.
+    pub(crate) fn last(&self) -> Option<Sequence> {
+        self.tail.lock().pieces.back().map(Segment::last)
+    }
+
+    /// How much the store has, which has `in_tree` in the tree.
+    pub(crate) fn size(&self, in_tree: StoreSize) -> StoreSize {
+        let tail = self.tail.lock();
+        let head = tail.pieces.back().map_or(Sequence::ZERO, Segment::last).max(in_tree.head);
+        let known = tail.pieces.iter().take_while(|piece| piece.last() <= in_tree.head);
+        // Some are known only after a failure.
+        let known: u64 = known.map(|piece| piece.records().len() as u64).sum();
+        StoreSize { head, bytes: in_tree.bytes + tail.bytes - known }
+    }
+
+    /// Entries from the piece that holds `at` on, as one segment of about the length that segments have on disk; `None`
+    /// if `at` is not here.
+    pub(crate) fn segment(&self, at: Sequence) -> Option<Segment> {
+        let tail = self.tail.lock();
+        let (first, last) = (tail.pieces.front()?.first(), tail.pieces.back()?.last());
+        if !(first..=last).contains(&at) {
+            return None;
+        }
+        let start = tail.pieces.partition_point(|piece| piece.last() < at);
+        let mut bytes = 0;
+        let fits = |piece: &&Segment| {
+            let is_first = bytes == 0;
+            bytes += piece.records().len();
+            is_first || bytes <= SEGMENT_BYTES_TARGET
+        };
+        let joined: Vec<Segment> = tail.pieces.range(start..).take_while(fits).cloned().collect();
+        drop(tail);
+        Segment::joined(&joined)
+    }
+
+    /// Its first pieces, until they have `bytes_max` bytes; one at least, if there is one.
+    pub(crate) fn first_pieces(&self, bytes_max: usize) -> Vec<Segment> {
+        let tail = self.tail.lock();
+        let mut bytes = 0;
+        let fits = |piece: &&Segment| {
+            let room = bytes == 0 || bytes < bytes_max;
+            bytes += piece.records().len();
+            room
+        };
+        tail.pieces.iter().take_while(fits).cloned().collect()
+    }
+
+    /// Adds `pieces`.
+    pub(super) fn push(&self, pieces: impl IntoIterator<Item = Segment>) -> Pushed {
+        let mut tail = self.tail.lock();
+        let before = tail.pieces.len();
+        let mut bytes = 0;
+        for piece in pieces {
+            bytes += piece.records().len() as u64;
+            tail.pieces.push_back(piece);
+        }
+        tail.bytes += bytes;
+        let memory_bytes = bytes + (tail.pieces.len() - before) as u64 * PIECE_BYTES;
+        Pushed { bytes, memory_bytes, changed: !std::mem::replace(&mut tail.changed, true) }
+    }
+
+    /// Whether a checkpoint is to be told that there is something to do.
+    pub(super) fn note_changed(&self) -> bool {
+        !std::mem::replace(&mut self.tail.lock().changed, true)
+    }
+
+    /// Forgets its first `count` pieces. Gives what they took in memory, and whether there are more.
+    pub(super) fn forget(&self, count: usize) -> (u64, bool) {
+        let mut tail = self.tail.lock();
+        // The rest moves to memory of its own: what many pieces took is given back.
+        let rest = tail.pieces.split_off(count);
+        let gone = std::mem::replace(&mut tail.pieces, rest);
+        let bytes: u64 = gone.iter().map(|piece| piece.records().len() as u64).sum();
+        tail.bytes -= bytes;
+        tail.changed = !tail.pieces.is_empty();
+        let changed = tail.changed;
+        drop(tail);
+        (bytes + gone.len() as u64 * PIECE_BYTES, changed)
+    }
+
+    /// True once, for a store whose name is to be found in memory from now on.
+    pub(super) fn is_named_first(&self) -> bool {
+        !self.is_named.load(Ordering::Relaxed) && !self.is_named.swap(true, Ordering::Relaxed)
+    }
+
+    /// True once, when its record came into the tree.
+    pub(super) fn is_in_tree_first(&self) -> bool {
+        !self.in_tree.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(ends) = self.ends.upgrade() {
+            ends.forget(self.ordinal);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The ends of stores: what is in the commit log and not in sled's tree yet, in memory.
+//!
+//! Keeps: what is durable and not in the tree is here, and nothing else is. An entry leaves only after the tree that has
+//! it was synced: who looks here first and then in the tree finds it. Leaves out: when entries leave (`checkpoint`).
+
+mod end;
+mod reader;
+
+pub(super) use end::End;
+pub(super) use reader::StoreReader;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::budget::Budget;
+use super::key::Ordinal;
+use crate::model::{Segment, StoreId};
+
+/// The ends of all stores that are open, or have entries that are not in the tree.
+#[derive(Debug)]
+pub(super) struct Ends {
+    state: Mutex<State>,
+    /// Those that have something for the next checkpoint.
+    changed: Mutex<Vec<Arc<End>>>,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ends: HashMap<Ordinal, Weak<End>>,
+    /// Of stores with entries whose records are not in the tree.
+    names: BTreeMap<StoreId, Ordinal>,
+}
+
+impl Ends {
+    /// None yet. What they hold is counted in `budget`.
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { state: Mutex::default(), changed: Mutex::default(), budget }
+    }
+
+    /// The end of the store with this ordinal and name; `in_tree` says whether the tree has its record.
+    pub(super) fn hold(
+        self: &Arc<Self>,
+        ordinal: Ordinal,
+        name: &StoreId,
+        in_tree: bool,
+    ) -> Arc<End> {
+        let mut state = self.state.lock();
+        if let Some(end) = state.ends.get(&ordinal).and_then(Weak::upgrade) {
+            return end;
+        }
+        let end = Arc::new(End::new(Arc::downgrade(self), ordinal, name.clone(), in_tree));
+        state.ends.insert(ordinal, Arc::downgrade(&end));
+        end
+    }
+
+    /// The end of the store with this ordinal, if it is open or has entries here.
+    pub(super) fn get(&self, ordinal: Ordinal) -> Option<Arc<End>> {
+        self.state.lock().ends.get(&ordinal).and_then(Weak::upgrade)
+    }
+
+    /// The ordinal of `store`, if the tree has no record of it and it has entries.
+    pub(super) fn ordinal(&self, store: &StoreId) -> Option<Ordinal> {
+        self.state.lock().names.get(store).copied()
+    }
+
+    /// The first `count` stores behind `after` with entries of which the tree has no record.
+    pub(super) fn names(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> BTreeMap<StoreId, Ordinal> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.state.lock();
+        let names = state.names.range::<StoreId, _>((after, Bound::Unbounded));
+        names.take(count).map(|(name, ordinal)| (name.clone(), *ordinal)).collect()
+    }
+
+    /// Adds `pieces`, which follow what the store has, and are durable. Gives how many bytes their records have.
+    pub(super) fn push(&self, end: &Arc<End>, pieces: impl IntoIterator<Item = Segment>) -> u64 {
+        if end.is_named_first() {
+            self.state.lock().names.insert(end.name.clone(), end.ordinal);
+        }
+        let pushed = end.push(pieces);
+        self.budget.add(pushed.memory_bytes);
+        if pushed.changed {
+            self.changed.lock().push(end.clone());
+        }
+        pushed.bytes
+    }
+
+    /// `end` has something for the next checkpoint.
+    pub(super) fn note_changed(&self, end: &Arc<End>) {
+        if end.note_changed() {
+            self.changed.lock().push(end.clone());
+        }
+    }
+
+    /// Those that have something for a checkpoint, which has to write each, or to put it back.
+    pub(super) fn take_changed(&self) -> Vec<Arc<End>> {
+        std::mem::take(&mut self.changed.lock())
+    }
+
+    /// A checkpoint did not come to these.
+    pub(super) fn put_back(&self, ends: impl IntoIterator<Item = Arc<End>>) {
+        self.changed.lock().extend(ends);
+    }
+
+    /// The first `count` pieces of `end`, and its record, are in the tree, and it was synced.
+    pub(super) fn settle(&self, end: &Arc<End>, count: usize) {
+        if end.is_in_tree_first() {
+            self.state.lock().names.remove(&end.name);
+        }
+        let (bytes, changed) = end.forget(count);
+        self.budget.free(bytes);
+        if changed {
+            self.changed.lock().push(end.clone());
+        }
+    }
+
+    fn forget(&self, ordinal: Ordinal) {
+        let mut state = self.state.lock();
+        // Somebody may have asked for it in between, and got another one.
+        if state.ends.get(&ordinal).is_some_and(|end| end.strong_count() == 0) {
+            state.ends.remove(&ordinal);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Finds ids: in memory, and where that does not tell, on disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cache::{Cache, Cached, Key};
+use super::head::Head;
+use super::page::Page;
+use super::part::Part;
+use super::record::Section;
+use super::runs::Runs;
+use super::tail::Tail;
+use super::{SEAL_IDS_MAX, SEAL_IDS_MIN, Slots};
+use crate::model::{EntryId, Sequence};
+use crate::storage::StorageError;
+use crate::storage::sled::value::Malformed;
+
+/// How often a lookup begins again because a merge was faster.
+const TRIES: usize = 8;
+
+/// What is known of a store's ids without the disk.
+#[derive(Debug)]
+pub(super) struct Known {
+    tail: Tail,
+    runs: Arc<Runs>,
+}
+
+/// A lookup that was begun: what the tail said, and where the rest is to be looked for.
+#[derive(Debug)]
+pub(super) struct Begun {
+    answers: Vec<Option<Sequence>>,
+    runs: Arc<Runs>,
+}
+
+/// Where heads and pages come from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    cache: &'a Cache,
+    /// Without it, what is not in the cache is not looked at.
+    slots: Option<&'a dyn Slots>,
+}
+
+/// Why a search did not come to its end.
+#[derive(Debug)]
+enum Stop {
+    /// Something is not in the cache.
+    NeedsDisk,
+    /// A section was merged with others since it was found.
+    Gone,
+    Failed(StorageError),
+}
+
+/// An id that was not found yet.
+struct Wanted {
+    id: EntryId,
+    hash: u64,
+    /// Which of the ids that were asked for.
+    at: usize,
+}
+
+impl Known {
+    pub(super) fn new(next: Sequence, runs: Arc<Runs>) -> Self {
+        Self { tail: Tail::new(next), runs }
+    }
+
+    /// Adds the id of the next entry.
+    pub(super) fn push(&mut self, id: EntryId) {
+        self.tail.push(id);
+    }
+
+    /// Ids to seal, of entries behind the last sealed one, up to `to`; `None` while there are fewer than
+    /// [`SEAL_IDS_MIN`].
+    pub(super) fn to_seal(&self, sealed: Sequence, to: Sequence) -> Option<Vec<EntryId>> {
+        let count = to.since(sealed).min(SEAL_IDS_MAX as u64);
+        let enough = count >= SEAL_IDS_MIN as u64;
+        enough.then(|| self.tail.ids(sealed.next(), sealed.plus(count)))
+    }
+
+    /// Entries up to `to` are in `runs`.
+    pub(super) fn sealed(&mut self, to: Sequence, runs: Arc<Runs>) {
+        self.runs = runs;
+        self.tail.forget(to);
+    }
+
+    /// Begins a lookup of `ids`.
+    pub(super) fn begin(&self, ids: &[EntryId]) -> Begun {
+        // Both at once: what leaves the tail is in the runs.
+        let answers = ids.iter().map(|id| self.tail.find(*id)).collect();
+        Begun { answers, runs: self.runs.clone() }
+    }
+}
+
+/// The sequence of each id as far as the store has it, if that can be told without the disk.
+pub(super) fn probe(ids: &[EntryId], cache: &Cache, begun: Begun) -> Option<Vec<Option<Sequence>>> {
+    let Begun { mut answers, runs } = begun;
+    runs.search(ids, &mut answers, Source { cache, slots: None }).ok()?;
+    Some(answers)
+}
+
+/// The sequence of each id, if the store has it. `begin` calls [`Known::begin`], under the lock that it is kept under.
+pub(super) fn lookup(
+    ids: &[EntryId],
+    cache: &Cache,
+    slots: &dyn Slots,
+    begin: impl Fn() -> Begun,
+) -> Result<Vec<Option<Sequence>>, StorageError> {
+    let source = Source { cache, slots: Some(slots) };
+    for _ in 0..TRIES {
+        let Begun { mut answers, runs } = begin();
+        match runs.search(ids, &mut answers, source) {
+            Ok(()) => return Ok(answers),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Gone | Stop::NeedsDisk) => {}
+        }
+    }
+    Err(StorageError::corrupt("slots of ids are empty"))
+}
+
+impl Runs {
+    /// Fills in the answers that are missing.
+    fn search(
+        &self,
+        ids: &[EntryId],
+        answers: &mut [Option<Sequence>],
+        source: Source<'_>,
+    ) -> Result<(), Stop> {
+        let mut wanted = self.wanted(ids, answers);
+        for run in self.iter() {
+            if wanted.is_empty() {
+                break;
+            }
+            let search = Search { runs: self, source, sections: &run.sections };
+            if search.fill_in(&wanted, answers)? {
+                wanted.retain(|wanted| answers[wanted.at].is_none());
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids without an answer that a section may have, ascending.
+    fn wanted(&self, ids: &[EntryId], answers: &[Option<Sequence>]) -> Vec<Wanted> {
+        let last = self.iter().filter_map(|run| run.sections.last()).map(|s| s.last).max();
+        // Most ids of the current time end here.
+        let Some(last) = last else { return Vec::new() };
+        let missing = ids.iter().zip(answers).enumerate();
+        let missing = missing.filter(|(_, (id, answer))| answer.is_none() && **id <= last);
+        let wanted = missing.map(|(at, (id, _))| Wanted { id: *id, hash: self.seed.hash(*id), at });
+        let mut wanted: Vec<Wanted> = wanted.collect();
+        wanted.sort_unstable_by_key(|wanted| wanted.id);
+        wanted
+    }
+}
+
+/// A search in one run.
+struct Search<'a> {
+    runs: &'a Runs,
+    source: Source<'a>,
+    sections: &'a [Section],
+}
+
+/// A section of the run, and its head.
+type Opened<'a> = (&'a Section, Arc<Head>);
+
+/// An id that may be in a section.
+struct Candidate<'a> {
+    wanted: &'a Wanted,
+    /// Which of those that were opened.
+    opened: usize,
+    bucket: Range<usize>,
+}
+
+impl<'a> Search<'a> {
+    /// Fills in the answers for those of `wanted`, which ascend, that the run has. True if there are any.
+    fn fill_in(&self, wanted: &[Wanted], answers: &mut [Option<Sequence>]) -> Result<bool, Stop> {
+        let (opened, mut candidates) = self.candidates(wanted)?;
+        // Three times through all, with little in between: so the processor waits for the memory of several at a time.
+        candidates.retain(|candidate| {
+            opened[candidate.opened].1.may_have(candidate.wanted.hash, candidate.bucket.clone())
+        });
+        let (mut found, mut last) = (false, None);
+        for Candidate { wanted, opened: at, .. } in candidates {
+            let (section, head) = &opened[at];
+            let key = (at, head.page_of(wanted.id));
+            let page = match last.take().filter(|(last, _)| *last == key) {
+                Some((_, page)) => page,
+                None => self.source.page(self.runs, section, key.1)?,
+            };
+            answers[wanted.at] = page.find(wanted.id);
+            found |= answers[wanted.at].is_some();
+            last = Some((key, page));
+        }
+        Ok(found)
+    }
+
+    /// Those of `wanted` that a section is around, and these sections.
+    fn candidates<'w>(
+        &self,
+        wanted: &'w [Wanted],
+    ) -> Result<(Vec<Opened<'a>>, Vec<Candidate<'w>>), Stop> {
+        let mut opened: Vec<Opened<'a>> = Vec::new();
+        let mut candidates = Vec::new();
+        let mut rest = self.sections;
+        for wanted in wanted {
+            if rest.first().is_some_and(|section| section.last < wanted.id) {
+                rest = &rest[rest.partition_point(|section| section.last < wanted.id)..];
+            }
+            let Some(section) = rest.first() else { break };
+            if wanted.id < section.first {
+                continue;
+            }
+            if opened.last().is_none_or(|(last, _)| last.number != section.number) {
+                opened.push((section, self.source.head(self.runs, section)?));
+            }
+            let at = opened.len() - 1;
+            let bucket = opened[at].1.bucket(wanted.hash);
+            candidates.push(Candidate { wanted, opened: at, bucket });
+        }
+        Ok((opened, candidates))
+    }
+}
+
+impl Source<'_> {
+    fn head(&self, runs: &Runs, section: &Section) -> Result<Arc<Head>, Stop> {
+        let cached = self.part(runs, section, 0, |part, bytes| {
+            Head::decode(part, bytes).map(|head| Cached::Head(Arc::new(head)))
+        })?;
+        let Cached::Head(head) = cached else { return Err(mixed_up(section)) };
+        Ok(head)
+    }
+
+    fn page(&self, runs: &Runs, section: &Section, number: usize) -> Result<Arc<Page>, Stop> {
+        // The head is in front of the pages.
+        let cached = self.part(runs, section, number as u32 + 1, |part, bytes| {
+            Page::decode(part, bytes).map(|page| Cached::Page(Arc::new(page)))
+        })?;
+        let Cached::Page(page) = cached else { return Err(mixed_up(section)) };
+        Ok(page)
+    }
+
+    fn part(
+        &self,
+        runs: &Runs,
+        section: &Section,
+        part: u32,
+        decode: impl Fn(Part, &Bytes) -> Result<Cached, Malformed>,
+    ) -> Result<Cached, Stop> {
+        let key = Key { seed: runs.seed.tag(), section: section.number, part };
+        if let Some(cached) = self.cache.get(key) {
+            return Ok(cached);
+        }
+        let slots = self.slots.ok_or(Stop::NeedsDisk)?;
+        let slot = section.slot + u64::from(part);
+        let bytes = slots.slot(slot).map_err(Stop::Failed)?.ok_or(Stop::Gone)?;
+        let part = Part { ordinal: runs.ordinal, section: section.number, number: part };
+        let cached = decode(part, &bytes);
+        let cached = cached.map_err(|error| Stop::Failed(StorageError::corrupt(error)))?;
+        self.cache.insert(key, cached.clone());
+        Ok(cached)
+    }
+}
+
+fn mixed_up(section: &Section) -> Stop {
+    let slot = section.slot;
+    Stop::Failed(StorageError::corrupt(format!("slot {slot} is both a head and a page of ids")))
+}

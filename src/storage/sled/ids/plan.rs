@@ -1,0 +1,62 @@
+//! Decides which runs are merged.
+//!
+//! Runs of a class are at most four times as large as each other, and four of a class are merged, into one of a higher
+//! class. So there are three of each class at rest, and an id is written again once for each class that it passes: five
+//! times on its way from a seal of 8,192 to a run of ten million.
+
+/// So many runs of a class are merged.
+pub(super) const FAN_IN: usize = 4;
+/// How many ids are merged for each id that is sealed, at most: more than there are classes, so that merges keep up
+/// with any ingest. Larger ones get what is left over by smaller ones.
+pub(super) const MERGED_PER_SEALED: u64 = 8;
+/// Runs up to here are of the least class, in ids. Merging them again and again costs less than sealing does.
+const SMALL_IDS: u64 = 8_192;
+
+/// A run, as far as planning needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sized {
+    pub(super) run: u64,
+    pub(super) ids: u64,
+}
+
+fn class(ids: u64) -> u32 {
+    ids.max(SMALL_IDS).ilog(FAN_IN as u64)
+}
+
+/// The runs to merge next, of those that are in no merge yet: the smaller ones first.
+pub(super) fn plan(mut runs: Vec<Sized>) -> Option<Vec<u64>> {
+    runs.sort_unstable_by_key(|run| run.ids);
+    let of_a_class = runs.chunk_by(|a, b| class(a.ids) == class(b.ids));
+    let merged = of_a_class.into_iter().find(|runs| runs.len() >= FAN_IN)?;
+    Some(merged.iter().map(|run| run.run).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(ids: &[u64]) -> Option<Vec<u64>> {
+        plan((0..).zip(ids).map(|(run, ids)| Sized { run, ids: *ids }).collect())
+    }
+
+    #[test]
+    fn four_of_a_size_are_merged() {
+        assert_eq!(planned(&[8_192, 8_192, 8_192]), None);
+        assert_eq!(planned(&[8_192, 9_000, 15_000, 8_192]), Some(vec![0, 3, 1, 2]));
+        assert_eq!(planned(&[8_192, 70_000, 8_192, 2_000_000, 8_192]), None);
+        assert_eq!(planned(&[1, 70_000, 100, 2_000_000, 3, 5_000]), Some(vec![0, 4, 2, 5]));
+    }
+
+    #[test]
+    fn the_smallest_go_first() {
+        let ids = [[100_000; 4], [8_192; 4]].concat();
+        assert_eq!(planned(&ids), Some(vec![4, 5, 6, 7]));
+    }
+
+    #[test]
+    fn a_merge_leads_to_a_higher_class() {
+        for ids in [8_192, 20_000, 1_000_000, 123_456_789] {
+            assert!(class(ids * FAN_IN as u64) > class(ids));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The ids of a store's newest entries, in memory.
+//!
+//! They are in chunks, each with a table of its own: few chunks, so that an id is looked for in few tables, and bounded
+//! ones, so that none takes long to be made larger. What is sealed is let go chunk by chunk.
+
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+
+use super::hash::Seed;
+use crate::model::{EntryId, Sequence};
+
+/// Ids of a chunk.
+const CHUNK_IDS: usize = 1 << POSITION_BITS >> 1;
+/// A chunk of which no more than this part is not sealed is made anew from it.
+const KEPT_PART_MAX: usize = 4;
+/// A bucket of a table holds one more than a position; zero is an empty one. Its other bits are of the id's hash, so that
+/// another id is mostly told without a look at it.
+const POSITION_BITS: u32 = 18;
+const POSITION: u32 = (1 << POSITION_BITS) - 1;
+
+static SEED: LazyLock<Seed> = LazyLock::new(Seed::random);
+
+/// The ids of consecutive entries.
+#[derive(Debug)]
+struct Chunk {
+    first: Sequence,
+    ids: Vec<EntryId>,
+    /// The least and the greatest id.
+    range: Option<(EntryId, EntryId)>,
+    /// Open addressing. A power of two long, at most half of it used.
+    table: Vec<u32>,
+}
+
+impl Chunk {
+    fn new(first: Sequence) -> Self {
+        Self { first, ids: Vec::new(), range: None, table: vec![0; 16] }
+    }
+
+    /// The sequence of its last entry.
+    fn last(&self) -> Sequence {
+        self.first.plus(self.ids.len() as u64).prev()
+    }
+
+    fn push(&mut self, id: EntryId) {
+        if self.table.len() <= self.ids.len() * 2 {
+            self.table = vec![0; self.table.len() * 2];
+            for at in 0..self.ids.len() {
+                self.place(at);
+            }
+        }
+        let (least, greatest) = self.range.unwrap_or((id, id));
+        self.range = Some((least.min(id), greatest.max(id)));
+        self.ids.push(id);
+        self.place(self.ids.len() - 1);
+    }
+
+    fn place(&mut self, at: usize) {
+        let (mut bucket, tag) = self.bucket(SEED.hash(self.ids[at]));
+        while self.table[bucket] != 0 {
+            bucket = self.next(bucket);
+        }
+        // At most `CHUNK_IDS`, which is a position.
+        self.table[bucket] = tag | (at as u32 + 1);
+    }
+
+    /// Where the id with this hash is looked for first, and its tag.
+    fn bucket(&self, hash: u64) -> (usize, u32) {
+        (hash as usize & (self.table.len() - 1), (hash >> 32) as u32 & !POSITION)
+    }
+
+    fn next(&self, bucket: usize) -> usize {
+        (bucket + 1) & (self.table.len() - 1)
+    }
+
+    fn find(&self, id: EntryId, hash: u64) -> Option<Sequence> {
+        // An id of the current time is greater than those of all chunks but the newest.
+        self.range.filter(|(least, greatest)| *least <= id && id <= *greatest)?;
+        let (mut bucket, tag) = self.bucket(hash);
+        loop {
+            let found = self.table[bucket];
+            let at = ((found & POSITION) as usize).checked_sub(1)?;
+            if found & !POSITION == tag && self.ids[at] == id {
+                return Some(self.first.plus(at as u64));
+            }
+            bucket = self.next(bucket);
+        }
+    }
+
+    /// Its ids behind `to`.
+    fn behind(&self, to: Sequence) -> &[EntryId] {
+        self.ids.get(to.next().since(self.first) as usize..).unwrap_or_default()
+    }
+}
+
+/// The ids that are in no section yet, and some that are.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Oldest first. The last one grows, the others are full.
+    chunks: VecDeque<Chunk>,
+    next: Sequence,
+}
+
+impl Tail {
+    /// Of a store whose entry `next` is the first that is not sealed.
+    pub(super) fn new(next: Sequence) -> Self {
+        Self { chunks: VecDeque::new(), next }
+    }
+
+    /// Adds the id of the next entry.
+    pub(super) fn push(&mut self, id: EntryId) {
+        let full = self.chunks.back().is_none_or(|chunk| chunk.ids.len() == CHUNK_IDS);
+        if full {
+            self.chunks.push_back(Chunk::new(self.next));
+        }
+        self.chunks.back_mut().into_iter().for_each(|chunk| chunk.push(id));
+        self.next = self.next.next();
+    }
+
+    /// The sequence of `id`, if it is here.
+    pub(super) fn find(&self, id: EntryId) -> Option<Sequence> {
+        let hash = SEED.hash(id);
+        self.chunks.iter().rev().find_map(|chunk| chunk.find(id, hash))
+    }
+
+    /// The ids of the entries from `from` to `to`, as far as they are here.
+    pub(super) fn ids(&self, from: Sequence, to: Sequence) -> Vec<EntryId> {
+        let here = |chunk: &Chunk| {
+            let start = from.since(chunk.first) as usize;
+            let end = to.next().since(chunk.first) as usize;
+            let end = end.min(chunk.ids.len());
+            chunk.ids[start.min(end)..end].to_vec()
+        };
+        self.chunks.iter().flat_map(here).collect()
+    }
+
+    /// Lets go of most of what is at `to` or before.
+    pub(super) fn forget(&mut self, to: Sequence) {
+        while self.chunks.front().is_some_and(|chunk| chunk.last() <= to) {
+            self.chunks.pop_front();
+        }
+        let Some(chunk) = self.chunks.front_mut() else { return };
+        let kept = chunk.behind(to);
+        if kept.len() <= chunk.ids.len() / KEPT_PART_MAX {
+            let mut anew = Chunk::new(to.next());
+            kept.iter().for_each(|id| anew.push(*id));
+            *chunk = anew;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_found_at_its_sequence_until_it_is_forgotten() {
+        let count = CHUNK_IDS * 2 + 100;
+        let ids: Vec<EntryId> = (0..count).map(|_| EntryId::now()).collect();
+        let sequence = |n: usize| Sequence::ZERO.plus(n as u64);
+        let mut tail = Tail::new(Sequence::FIRST);
+        assert_eq!(tail.find(ids[0]), None);
+        ids.iter().for_each(|id| tail.push(*id));
+        let assert_found = |tail: &Tail, from: usize| {
+            for (id, at) in ids.iter().zip(1..) {
+                assert_eq!(tail.find(*id), (at >= from).then(|| sequence(at)), "{at}");
+            }
+        };
+        assert_found(&tail, 1);
+        assert_eq!(tail.find(EntryId::now()), None);
+        assert_eq!(tail.find(EntryId::from_bytes([0; 16])), None);
+
+        assert_eq!(tail.ids(Sequence::FIRST, Sequence::MAX), ids);
+        for (from, to) in [(1, 10), (CHUNK_IDS - 5, CHUNK_IDS + 5), (40, CHUNK_IDS * 2 + 7)] {
+            assert_eq!(tail.ids(sequence(from), sequence(to)), &ids[from - 1..to]);
+        }
+
+        tail.forget(sequence(CHUNK_IDS / 2));
+        assert_found(&tail, 1);
+        tail.forget(sequence(CHUNK_IDS - CHUNK_IDS / 4));
+        assert_found(&tail, CHUNK_IDS - CHUNK_IDS / 4 + 1);
+        tail.forget(sequence(CHUNK_IDS));
+        assert_found(&tail, CHUNK_IDS + 1);
+        tail.forget(sequence(CHUNK_IDS));
+        assert_found(&tail, CHUNK_IDS + 1);
+        tail.forget(sequence(count));
+        assert_found(&tail, count + 1);
+        tail.push(ids[0]);
+        assert_eq!(tail.find(ids[0]), Some(sequence(count + 1)));
+    }
+
+    #[test]
+    fn ids_that_differ_little_are_told_apart() {
+        let ids: Vec<EntryId> =
+            (0..1_000_u128).map(|n| EntryId::from_bytes((n << 64).to_be_bytes())).collect();
+        let mut tail = Tail::new(Sequence::FIRST);
+        ids.iter().for_each(|id| tail.push(*id));
+        let found: Vec<_> = ids.iter().filter_map(|id| tail.find(*id)).map(Sequence::get).collect();
+        assert_eq!(found, (1..=1_000).collect::<Vec<_>>());
+    }
+}

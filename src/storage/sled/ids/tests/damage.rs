@@ -1,0 +1,129 @@
+//! What is damaged or missing is found, and can be made again.
+
+use super::{Batch, Disk, Ids, Kind, ORDINAL, Subject};
+use crate::model::EntryId;
+use crate::storage::StorageError;
+use crate::storage::sled::ids::cache::Cache;
+use crate::storage::sled::ids::index::Index;
+use crate::storage::sled::ids::lookup::lookup;
+
+fn filled() -> Subject {
+    let mut subject = Subject::new();
+    let mut ids = Ids::new(3);
+    for kind in [Kind::Spread, Kind::Fresh, Kind::Spread, Kind::Future, Kind::Spread, Kind::Spread]
+    {
+        subject.push(ids.take(kind, 1_500));
+        subject.step_with(1_500, &[], false, false);
+    }
+    subject.push(ids.take(Kind::Spread, 3_000));
+    subject.step_with(3_000, &[], false, false);
+    subject.step_with(0, &[500], false, false);
+    subject
+}
+
+fn is_corrupt<T>(result: &Result<T, StorageError>) -> bool {
+    matches!(result, Err(StorageError::Corrupt(_)))
+}
+
+fn find(disk: &Disk, ids: &[EntryId]) -> Result<usize, StorageError> {
+    let known = disk.load()?.known();
+    let found = lookup(ids, &Cache::new(1 << 20), disk, || known.begin(ids))?;
+    Ok(found.iter().flatten().count())
+}
+
+#[test]
+fn a_record_that_is_missing_or_damaged_is_found() {
+    let subject = filled();
+    let records = &subject.disk.records;
+    assert!(records.len() > 4);
+    for (key, value) in records {
+        let mut disk = subject.disk.clone();
+        disk.records.remove(key);
+        assert!(is_corrupt(&disk.load()), "{key:?} is missing");
+        for at in 0..value.len() {
+            let mut value = value.clone();
+            value[at] ^= 0x10;
+            disk.records.insert(key.clone(), value);
+            assert!(is_corrupt(&disk.load()), "byte {at} of {key:?}");
+        }
+    }
+    let mut keys = records.keys();
+    let (first, second) = (keys.nth(1).expect("a section"), keys.next().expect("another"));
+    let mut disk = subject.disk.clone();
+    disk.records.insert(first.clone(), records[second].clone());
+    assert!(is_corrupt(&disk.load()), "one record twice");
+}
+
+#[test]
+fn a_slot_that_is_missing_or_damaged_is_found() {
+    let subject = filled();
+    let freed: Vec<u64> =
+        subject.index.root.freed.iter().flat_map(|s| s.first..s.first + s.count).collect();
+    for (slot, value) in subject.disk.slots.iter().filter(|(slot, _)| !freed.contains(slot)) {
+        let mut disk = subject.disk.clone();
+        disk.slots.remove(slot);
+        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot} is missing");
+        let mut value = value.to_vec();
+        let middle = value.len() / 2;
+        value[middle] ^= 1;
+        disk.slots.insert(*slot, value.into());
+        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot}");
+        let another = subject.disk.slots.range(slot + 1..).chain(&subject.disk.slots).next();
+        disk.slots.insert(*slot, another.expect("another").1.clone());
+        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot} has another one's value");
+    }
+    assert_eq!(find(&subject.disk, &subject.ids).ok(), Some(subject.ids.len()));
+}
+
+#[test]
+fn an_index_is_made_again_and_no_record_of_the_old_one_stays() {
+    let mut subject = filled();
+    let damaged = subject.disk.records.keys().nth(1).expect("a section").clone();
+    subject.disk.records.insert(damaged, vec![1; 40]);
+    assert!(is_corrupt(&subject.disk.load()));
+    // Its slots stay; everything else is as if it had never been.
+    let slots = std::mem::take(&mut subject.disk.slots);
+    subject.index = Index::in_place_of(ORDINAL, subject.disk.records.keys().map(Ok)).expect("one");
+    let ids = subject.ids.clone();
+    for part in ids.chunks(4_000) {
+        subject.step(|step, _| step.seal(part), false, false);
+        subject.load();
+    }
+    assert!(subject.disk.slots.keys().all(|slot| !slots.contains_key(slot)));
+    subject.check();
+    assert_eq!(subject.lookup(&ids).iter().flatten().count(), ids.len());
+}
+
+#[test]
+fn a_merge_that_meets_damage_changes_nothing() {
+    let (mut subject, mut ids) = (Subject::new(), Ids::new(4));
+    for _ in 0..4 {
+        subject.push(ids.take(Kind::Spread, 1_000));
+        subject.step_with(1_000, &[], false, false);
+    }
+    assert!(subject.index.owes());
+    let mut batch = Batch::default();
+    let mut step = subject.index.step(&mut batch);
+    assert!(is_corrupt(&step.merge(&Disk::default(), 1_000)));
+    drop(step.finish());
+    assert!(batch.put.is_empty() && batch.freed.is_empty());
+    subject.disk.apply(batch);
+    subject.check();
+    assert!(!subject.index.owes(), "it is not tried again and again");
+    subject.push(ids.take(Kind::Spread, 1_000));
+    subject.step_with(1_000, &[1_000], false, false);
+    assert_eq!(subject.index.runs.iter().count(), 5);
+    subject.check();
+    subject.load();
+    subject.push(ids.take(Kind::Spread, 1_000));
+    subject.step_with(1_000, &[], false, false);
+    subject.step_with(0, &[10_000], false, false);
+    assert_eq!(subject.index.runs.iter().count(), 2, "it begins anew");
+    subject.check();
+}
+
+#[test]
+fn an_empty_store_has_no_records() {
+    let index = Index::load(ORDINAL, std::iter::empty::<Result<(Vec<u8>, Vec<u8>), _>>());
+    assert_eq!(index.expect("empty").sealed().get(), 0);
+}

@@ -1,0 +1,195 @@
+//! The log of one store on sled.
+//!
+//! Keeps: the head is what is durable, and nothing behind it is shown; ids count from the moment they are handed in.
+//! Leaves out: when entries are written (`commit`, `checkpoint`), how they are found (`ends`, `segments`).
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::MutexGuard;
+use tokio::sync::oneshot;
+
+use super::commit::{Job, Writes};
+use super::ends::{End, StoreReader};
+use super::ids::{Cache, Ids};
+use super::key::{Ordinal, StoreKey};
+use super::segments::{Layout, Reader};
+use super::shared::Shared;
+use super::tree::Trees;
+use super::value::store;
+use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::storage::{AppendError, StorageError, StoreLog, StoreSize};
+
+/// The most that one append may have, in bytes of records.
+const APPEND_BYTES_MAX: usize = 768 << 20;
+
+/// A [`StoreLog`] on sled.
+pub(super) struct SledLog {
+    shared: Arc<Shared>,
+    pub(super) writes: Arc<Writes>,
+}
+
+impl SledLog {
+    /// Reads from disk what is needed of `store`: its end, and what is known of its ids.
+    pub(super) fn load(
+        shared: &Arc<Shared>,
+        cache: &Arc<Cache>,
+        store: &StoreId,
+    ) -> Result<Self, StorageError> {
+        // First: after a failed write it is known from then on what became of it.
+        let generation = shared.queue.generation()?;
+        let hold = |ordinal| shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
+        let end = ordinal_of(shared, store)?.map(hold);
+        let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
+        let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(cache));
+        if let Some(end) = &end {
+            *end.ids.lock() = Arc::downgrade(&ids);
+            if ids.is_due(size.head) {
+                shared.ends.note_changed(end);
+            }
+        }
+        let writes = Writes::new(store.clone(), generation, end, size, ids);
+        Ok(Self { shared: shared.clone(), writes: Arc::new(writes) })
+    }
+
+    /// Reads the store from `trees`; nothing if it was never written to.
+    fn reader<'a>(&'a self, trees: &'a Trees) -> Option<StoreReader<'a>> {
+        let end = self.writes.end.get()?;
+        let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
+        Some(StoreReader { tree, end })
+    }
+}
+
+/// The ordinal of `store`; `None` if it has no entries.
+pub(super) fn ordinal_of(
+    shared: &Shared,
+    store: &StoreId,
+) -> Result<Option<Ordinal>, StorageError> {
+    // First in memory: from there its record moves to the tree.
+    if let Some(ordinal) = shared.ends.ordinal(store) {
+        return Ok(Some(ordinal));
+    }
+    let record = shared.access.trees()?.log().get(StoreKey(store.clone()).to_bytes());
+    let record = record.map_err(StorageError::unavailable)?;
+    record.map(|record| store::decode(&record)).transpose().map_err(StorageError::corrupt)
+}
+
+/// How much the store with this ordinal has.
+pub(super) fn size_of(shared: &Shared, ordinal: Ordinal) -> Result<StoreSize, StorageError> {
+    if let Some(end) = shared.ends.get(ordinal) {
+        return Ok(Located::at(shared, &end)?.size);
+    }
+    // It has nothing in memory.
+    let trees = shared.access.trees()?;
+    let last = Reader { tree: trees.log(), ordinal }.find(Sequence::MAX)?;
+    Ok(last.map_or_else(StoreSize::default, |last| StoreSize {
+        head: last.last(),
+        bytes: last.record.bytes_before + last.record.bytes,
+    }))
+}
+
+/// A store while nothing moves from memory to the tree; and what the tree has was synced.
+struct Located<'a> {
+    layout: MutexGuard<'a, Layout>,
+    trees: Arc<Trees>,
+    size: StoreSize,
+}
+
+impl<'a> Located<'a> {
+    fn at(shared: &Shared, end: &'a End) -> Result<Self, StorageError> {
+        let mut layout = end.layout.lock();
+        // Only then: a failed sled is not given out, and it was locked for as long as it was not known to be one.
+        let trees = shared.access.open_trees()?;
+        layout.complete(&Reader { tree: trees.log(), ordinal: end.ordinal }, trees.generation)?;
+        let size = end.size(StoreSize { head: layout.last, bytes: layout.bytes });
+        Ok(Self { layout, trees, size })
+    }
+}
+
+/// What is read of a store when it is opened.
+struct Loaded {
+    size: StoreSize,
+    ids: Arc<Ids>,
+}
+
+impl Loaded {
+    /// Of a store without entries.
+    fn none(cache: &Arc<Cache>) -> Self {
+        Self { size: StoreSize::default(), ids: Arc::new(Ids::none(cache.clone())) }
+    }
+
+    fn read(shared: &Shared, end: &End, cache: &Arc<Cache>) -> Result<Self, StorageError> {
+        let Located { layout, trees, size } = Located::at(shared, end)?;
+        let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
+        let index = match tree.ids() {
+            Err(StorageError::Corrupt(finding)) => {
+                log::error!("ids of store {:?} are indexed again: {finding}", end.name);
+                tree.no_ids()?
+            }
+            index => index?,
+        };
+        if layout.last < index.sealed() {
+            return Err(StorageError::corrupt("there are more ids than entries"));
+        }
+        let mut next = index.sealed().next();
+        let ids = Ids::new(index, trees.generation, cache.clone());
+        let reader = StoreReader { tree, end };
+        while next <= size.head {
+            let segment = reader.segment(next)?;
+            let unknown = segment.ids().skip_while(|(sequence, _)| *sequence < next);
+            ids.push(unknown.map(|(_, id)| id));
+            next = segment.last().next();
+        }
+        Ok(Self { size, ids: Arc::new(ids) })
+    }
+}
+
+impl StoreLog for SledLog {
+    fn head(&self) -> Sequence {
+        self.writes.head()
+    }
+
+    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+        self.writes.ids.probe(ids)
+    }
+
+    fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        let trees = self.shared.access.trees()?;
+        // Of no store, if it has no entries: then nothing is read.
+        let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
+        self.writes.ids.lookup(ids, &Reader { tree: trees.log(), ordinal })
+    }
+
+    fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
+        if segments.is_empty() {
+            return ready(Ok(())).boxed();
+        }
+        let bytes: usize = segments.iter().map(|segment| segment.records().len()).sum();
+        if bytes > APPEND_BYTES_MAX {
+            let refusal = format!("{bytes} bytes at once, {APPEND_BYTES_MAX} are the most");
+            return ready(Err(AppendError::Definite(refusal.into()))).boxed();
+        }
+        let (answer, receiver) = oneshot::channel();
+        if self.writes.take(segments, answer) {
+            self.shared.queue.enqueue(Job::Store(self.writes.clone()));
+        }
+        let ended = || AppendError::Indefinite("the commit thread ended before it answered".into());
+        receiver.map(move |answer| answer.unwrap_or_else(|_| Err(ended()))).boxed()
+    }
+
+    fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
+        // Read first: what is durable at this moment is found later, in memory or in the tree.
+        let head = self.writes.head();
+        if from > head {
+            return Ok(Vec::new());
+        }
+        let trees = self.shared.access.trees()?;
+        let reader = self.reader(&trees);
+        reader.map_or_else(|| Ok(Vec::new()), |reader| reader.read(from, head, bytes_max))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.writes.bytes()
+    }
+}

@@ -1,0 +1,103 @@
+//! Opens what a data directory has: sled, then the commit log, whose frames that sled does not have are shown again.
+
+use std::sync::Arc;
+
+use super::checkpoint::Checkpointer;
+use super::files::Files;
+use super::key::{Ordinal, SegmentKey};
+use super::options::{DatabaseOptions, OpenError, OpenFailure};
+use super::redo::Redo;
+use super::shared::Shared;
+use super::steps::{Faults, LogFaults};
+use super::tree::{self, Facts, Trees};
+use crate::model::{RemoteId, Sequence};
+use crate::storage::commit_log::{
+    self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
+};
+
+/// A directory that was opened; nothing runs yet.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) remote_id: RemoteId,
+    pub(super) log: Log,
+    pub(super) checkpointer: Checkpointer,
+    /// For the next store that has none.
+    pub(super) next_ordinal: Ordinal,
+}
+
+impl From<LogError> for OpenFailure {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(error) => Self::Io(error),
+            error => Self::corrupt(error),
+        }
+    }
+}
+
+/// Opens the directory of `files`.
+pub(super) fn open(
+    files: Files,
+    options: DatabaseOptions,
+    faults: Option<Arc<dyn Faults>>,
+) -> Result<Opened, OpenError> {
+    let directory = files.directory().to_owned();
+    let (trees, facts) = tree::open_first(&files, &options)?;
+    let shared = Arc::new(Shared::new(files, options, faults, trees));
+    with_log(shared, facts).map_err(|failure| failure.of(&directory))
+}
+
+fn with_log(shared: Arc<Shared>, facts: Facts) -> Result<Opened, OpenFailure> {
+    let from = Position(facts.checkpoint.unwrap_or(0));
+    let mut checkpointer = Checkpointer::new(shared.clone(), from)?;
+    let trees = shared.access.open_trees()?;
+    let in_tree = ordinal_max(&trees)?;
+    drop(trees);
+    let mut redo = Redo::new(&shared);
+    let options = LogOptions {
+        file_bytes: shared.options.log_file_bytes,
+        seam: shared.faults.clone().map(|faults| Arc::new(LogFaults(faults)) as Arc<dyn Seam>),
+        ..LogOptions::new(shared.files.log(), Generation(facts.generation))
+    };
+    let mut visit = |found: Found<'_>| match found {
+        Found::Frame(frame) => {
+            redo.frame(frame.position, frame.body)?;
+            if shared.budget.is_full() {
+                checkpointer.write_all()?;
+            }
+            Ok(())
+        }
+        Found::Damage(damage) => Err(OpenFailure::from(LogError::Damaged(damage.clone()))),
+    };
+    let log = match commit_log::exists(&options.folder)? {
+        true if facts.are_new => return Err(sled_is_lost()),
+        false if facts.checkpoint.is_none() => commit_log::create(options, from)?,
+        _ => commit_log::open(options, from, from, &mut visit)?,
+    };
+    if facts.checkpoint.is_none() {
+        // Nothing was ever acknowledged before the first one was written.
+        if log.last > from {
+            return Err(sled_is_lost());
+        }
+        checkpointer.begin()?;
+    }
+    if log.repaired > 0 {
+        log::warn!("{} changed bits in the commit log were put right", log.repaired);
+    }
+    shared.set_settled(log.last);
+    let next_ordinal = in_tree.max(redo.ordinal_max()).map_or(0, |max| max + 1);
+    Ok(Opened { remote_id: facts.remote_id, log, checkpointer, next_ordinal, shared })
+}
+
+/// The greatest ordinal of a store in the tree.
+fn ordinal_max(trees: &Trees) -> Result<Option<Ordinal>, OpenFailure> {
+    let segments = SegmentKey::of_store(0, Sequence::FIRST, Sequence::FIRST).start().to_vec()
+        ..=SegmentKey::of_store(Ordinal::MAX, Sequence::MAX, Sequence::MAX).end().to_vec();
+    let last = trees.log().range(segments).next_back().transpose()?;
+    let malformed = || OpenFailure::corrupt("malformed key of a segment");
+    let key = |(key, _): (sled::IVec, _)| SegmentKey::parse(&key).ok_or_else(malformed);
+    Ok(last.map(key).transpose()?.map(|key| key.ordinal))
+}
+
+fn sled_is_lost() -> OpenFailure {
+    OpenFailure::corrupt("there is a commit log, but the database in `sled` is a new one")
+}

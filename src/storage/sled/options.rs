@@ -1,0 +1,149 @@
+//! How a [`Database`](super::Database) is opened, and why that can fail.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::storage::StorageError;
+
+/// How a [`Database`](super::Database) is opened. The defaults suit a server.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseOptions {
+    /// What sled may keep of its pages in memory, in bytes; 64 MiB by default. It takes somewhat more than it is told.
+    pub cache_bytes: u64,
+    /// Disk space set aside so that the database can still be opened when the disk is full, in bytes; 32 MiB by
+    /// default.
+    pub ballast_bytes: u64,
+    /// A checkpoint begins once so much is in the commit log and not in sled, in bytes of memory; 32 MiB by default. Kept
+    /// in memory until then; after a kill so much is read again.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint begins at the latest so long after the one before, if anything was written; a minute by default.
+    pub checkpoint_every: Duration,
+    /// Writers wait while so much is in the commit log and not in sled, in bytes of memory; 128 MiB by default.
+    pub unapplied_bytes_max: u64,
+    /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
+    pub log_file_bytes: u64,
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            ballast_bytes: 32 << 20,
+            checkpoint_bytes: 32 << 20,
+            checkpoint_every: Duration::from_secs(60),
+            unapplied_bytes_max: 128 << 20,
+            log_file_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A data directory could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open, or this one has already.
+    #[error("the data directory {path:?} is in use by another process")]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// It holds files, but none that says that it is a data directory.
+    #[error("{path:?} is not a data directory: it holds other files, and no file `format`")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another version of the server wrote it.
+    #[error("the data directory {path:?} has a format that this version does not know: {found:?}")]
+    UnknownFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// What its file `format` says.
+        found: String,
+    },
+    /// The disk failed.
+    #[error("the data directory {path:?} cannot be opened: {cause}")]
+    Unavailable {
+        /// The data directory.
+        path: PathBuf,
+        /// What went wrong.
+        cause: Arc<str>,
+    },
+    /// What it holds is not what was written.
+    #[error("the data directory {path:?} is corrupt: {finding}")]
+    Corrupt {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        finding: Arc<str>,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn unavailable(path: &Path, cause: &dyn std::fmt::Display) -> Self {
+        Self::Unavailable { path: path.to_owned(), cause: cause.to_string().into() }
+    }
+
+    pub(crate) fn corrupt(path: &Path, finding: &dyn std::fmt::Display) -> Self {
+        Self::Corrupt { path: path.to_owned(), finding: finding.to_string().into() }
+    }
+}
+
+/// Why a step of opening failed.
+#[derive(Debug)]
+pub(crate) enum OpenFailure {
+    Io(io::Error),
+    Corrupt(String),
+}
+
+impl OpenFailure {
+    /// What was found is not what was written.
+    pub(crate) fn corrupt(finding: impl std::fmt::Display) -> Self {
+        Self::Corrupt(finding.to_string())
+    }
+
+    /// As the error of opening the data directory `path`.
+    pub(crate) fn of(self, path: &Path) -> OpenError {
+        match self {
+            Self::Io(error) => OpenError::unavailable(path, &error),
+            Self::Corrupt(finding) => OpenError::corrupt(path, &finding),
+        }
+    }
+}
+
+impl From<OpenFailure> for io::Error {
+    fn from(failure: OpenFailure) -> Self {
+        match failure {
+            OpenFailure::Io(error) => error,
+            OpenFailure::Corrupt(finding) => Self::new(io::ErrorKind::InvalidData, finding),
+        }
+    }
+}
+
+impl From<io::Error> for OpenFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<sled::Error> for OpenFailure {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => Self::Io(error),
+            error @ (sled::Error::Corruption { .. }
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::CollectionNotFound(_)) => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+impl From<StorageError> for OpenFailure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Unavailable(cause) => Self::Io(io::Error::other(cause.to_string())),
+            StorageError::Corrupt(finding) => Self::Corrupt(finding.to_string()),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The records in a frame of the commit log: what a group changed.
+//!
+//! ```text
+//! frame      records, one after the other; each: kind (1), uvarint length of what follows
+//! 1 store    ordinal (uvarint), name (UTF-8): stands in each file of the log before or in the first frame with entries
+//!            of the store
+//! 2 entries  ordinal (uvarint), first sequence (uvarint), count (uvarint), a segment's body without its checksum
+//! 3 change   number of the table (1), uvarint length, key, then 0 if it was removed, or 1 and its value
+//! ```
+//!
+//! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
+
+use bytes::Bytes;
+
+use super::key::Ordinal;
+use super::keyspace::Keyspace;
+use super::value::{Malformed, body};
+use crate::model::varint::{read_uvarint, write_uvarint};
+use crate::model::{Segment, Sequence, StoreId};
+
+const STORE: u8 = 1;
+const ENTRIES: u8 = 2;
+const CHANGE: u8 = 3;
+
+/// What one record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Record<'a> {
+    /// The store with this ordinal has this name.
+    Store { ordinal: Ordinal, name: StoreId },
+    /// Entries were appended.
+    Entries { ordinal: Ordinal, segment: Segment },
+    /// A key of a table was set, or removed.
+    Change { table: Keyspace, key: &'a [u8], value: Option<&'a [u8]> },
+}
+
+/// A frame cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadRecord {
+    #[error("malformed record in the commit log: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the commit log has a record of kind {0}, which a later version wrote")]
+    Unknown(u8),
+}
+
+/// Makes records. Kept for its memory.
+#[derive(Debug, Default)]
+pub(super) struct RecordWriter {
+    content: Vec<u8>,
+    head: Vec<u8>,
+}
+
+impl RecordWriter {
+    /// Gives the parts of a store's record to `out`.
+    pub(super) fn store(&mut self, ordinal: Ordinal, name: &StoreId, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        self.finish(STORE, name.as_str().as_bytes(), out);
+    }
+
+    /// Gives the parts of a record of these entries to `out`.
+    pub(super) fn entries(&mut self, ordinal: Ordinal, segment: &Segment, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        write_uvarint(&mut self.content, segment.first().get());
+        write_uvarint(&mut self.content, segment.len() as u64);
+        body::write_origins_of(&mut self.content, segment);
+        self.finish(ENTRIES, segment.records(), out);
+    }
+
+    /// Gives the parts of a change's record to `out`.
+    pub(super) fn change(
+        &mut self,
+        table: Keyspace,
+        key: &[u8],
+        value: Option<&[u8]>,
+        out: impl FnMut(&[u8]),
+    ) {
+        self.content.clear();
+        self.content.push(table.number());
+        write_uvarint(&mut self.content, key.len() as u64);
+        self.content.extend_from_slice(key);
+        self.content.push(u8::from(value.is_some()));
+        self.finish(CHANGE, value.unwrap_or_default(), out);
+    }
+
+    fn finish(&mut self, kind: u8, rest: &[u8], mut out: impl FnMut(&[u8])) {
+        self.head.clear();
+        self.head.push(kind);
+        write_uvarint(&mut self.head, (self.content.len() + rest.len()) as u64);
+        self.head.extend_from_slice(&self.content);
+        out(&self.head);
+        out(rest);
+    }
+}
+
+/// The records of a frame, in order. Ends after the first one that cannot be read.
+pub(super) fn records(mut frame: &[u8]) -> impl Iterator<Item = Result<Record<'_>, BadRecord>> {
+    std::iter::from_fn(move || {
+        let (kind, rest) = frame.split_first()?;
+        let record = read(*kind, rest).map(|(record, rest)| {
+            frame = rest;
+            record
+        });
+        if record.is_err() {
+            frame = &[];
+        }
+        Some(record)
+    })
+}
+
+fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
+    let malformed = BadRecord::Malformed(Malformed("its length"));
+    let len = read_uvarint(&mut rest).and_then(|len| usize::try_from(len).ok()).ok_or(malformed)?;
+    let (content, behind) = rest.split_at_checked(len).ok_or(malformed)?;
+    let record = match kind {
+        STORE => read_store(content).ok_or(Malformed("of a store"))?,
+        ENTRIES => read_entries(content)?,
+        CHANGE => read_change(content).ok_or(Malformed("of a change"))?,
+        unknown => return Err(BadRecord::Unknown(unknown)),
+    };
+    Ok((record, behind))
+}
+
+fn read_store(mut content: &[u8]) -> Option<Record<'_>> {
+    let ordinal = read_ordinal(&mut content)?;
+    let name = StoreId::new(std::str::from_utf8(content).ok()?).ok()?;
+    Some(Record::Store { ordinal, name })
+}
+
+fn read_entries(mut content: &[u8]) -> Result<Record<'_>, Malformed> {
+    let (ordinal, first, count) = read_entries_head(&mut content).ok_or(Malformed("of entries"))?;
+    // Copied, so that what goes to sled first does not keep the whole frame in memory.
+    let segment = body::read_content(first, count, &Bytes::copy_from_slice(content))?;
+    Ok(Record::Entries { ordinal, segment })
+}
+
+fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
+    let ordinal = read_ordinal(content)?;
+    let first = Sequence::new(read_uvarint(content)?).ok().filter(|one| *one > Sequence::ZERO)?;
+    let count = u32::try_from(read_uvarint(content)?).ok()?;
+    // Its end has to be a sequence as well.
+    Sequence::new(first.get().checked_add(u64::from(count))?).ok()?;
+    Some((ordinal, first, count))
+}
+
+fn read_ordinal(content: &mut &[u8]) -> Option<Ordinal> {
+    Ordinal::try_from(read_uvarint(content)?).ok()
+}
+
+fn read_change(content: &[u8]) -> Option<Record<'_>> {
+    let (number, mut rest) = content.split_first()?;
+    let table = Keyspace::table(*number)?;
+    let len = usize::try_from(read_uvarint(&mut rest)?).ok()?;
+    let (key, rest) = rest.split_at_checked(len)?;
+    let value = match rest.split_first()? {
+        (0, []) => None,
+        (1, value) => Some(value),
+        _ => return None,
+    };
+    Some(Record::Change { table, key, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Batch, EntryId, EntryRef, Origin, PublicKey, SegmentBuilder};
+
+    fn segment(first: u64, origins: &[u8]) -> Segment {
+        let mut builder = SegmentBuilder::new(Sequence::new(first).expect("a sequence"));
+        for origin in origins {
+            let payload = &[*origin; 9];
+            let entry = EntryRef { id: EntryId::now(), event: "E", primary_key: "k", payload };
+            let origin = match origin {
+                0 => Origin::Server { run_handlers: true },
+                n => Origin::Client(PublicKey::new(format!("key {n}")).expect("a key")),
+            };
+            builder.push(Batch::from_entries([entry]).record(0).expect("a slot"), &origin);
+        }
+        builder.finish().remove(0)
+    }
+
+    fn frame(write: impl FnOnce(&mut RecordWriter, &mut Vec<u8>)) -> Vec<u8> {
+        let mut frame = Vec::new();
+        write(&mut RecordWriter::default(), &mut frame);
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip(
+            ordinal: Ordinal,
+            name in "\\PC{1,60}",
+            first in 1..1_u64 << 40,
+            origins in proptest::collection::vec(0..3_u8, 1..20),
+            key: Vec<u8>,
+            value: Option<Vec<u8>>,
+        ) {
+            let name = StoreId::new(name).expect("a name");
+            let segment = segment(first, &origins);
+            let frame = frame(|writer, frame| {
+                writer.store(ordinal, &name, |part| frame.extend_from_slice(part));
+                writer.entries(ordinal, &segment, |part| frame.extend_from_slice(part));
+                let value = value.as_deref();
+                writer.change(Keyspace::Journal, &key, value, |part| frame.extend_from_slice(part));
+            });
+            let read: Vec<_> = records(&frame).collect();
+            let table = Keyspace::Journal;
+            prop_assert_eq!(read, [
+                Ok(Record::Store { ordinal, name }),
+                Ok(Record::Entries { ordinal, segment }),
+                Ok(Record::Change { table, key: &key, value: value.as_deref() }),
+            ]);
+        }
+
+        #[test]
+        fn malformed_frames_are_refused(kind in 0..5_u8, content: Vec<u8>) {
+            let frame = [&[kind, content.len() as u8][..], &content].concat();
+            // Nothing panics, and there is an end.
+            prop_assert!(records(&frame).count() <= frame.len());
+            if let Some(Ok(Record::Entries { segment, .. })) = records(&frame).next() {
+                prop_assert!(!segment.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_do_not_change() {
+        let id = EntryId::from_bytes([7; 16]);
+        let batch =
+            Batch::from_entries([EntryRef { id, event: "E", primary_key: "", payload: b"p" }]);
+        let mut builder = SegmentBuilder::new(Sequence::new(300).expect("a sequence"));
+        builder.push(batch.record(0).expect("a slot"), &Origin::Server { run_handlers: true });
+        let segment = builder.finish().remove(0);
+        let frame = frame(|writer, frame| {
+            let name = StoreId::new("team").expect("a name");
+            writer.store(300, &name, |part| frame.extend_from_slice(part));
+            writer.entries(300, &segment, |part| frame.extend_from_slice(part));
+            let out = |part: &[u8]| frame.extend_from_slice(part);
+            writer.change(Keyspace::Registry, b"key", Some(b"v"), out);
+            writer.change(Keyspace::Registry, b"key", None, |part| frame.extend_from_slice(part));
+        });
+        let record = [&[7; 16][..], b"\x01E\x00\x01p"].concat();
+        let entries = [&b"\x02\x1f\xac\x02\xac\x02\x01\x01\x01\x01\x01\x00"[..], &record].concat();
+        let changes = &b"\x03\x07\x02\x03key\x01v\x03\x06\x02\x03key\x00"[..];
+        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes].concat());
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_told() {
+        let read: Vec<_> = records(b"\x63\x00\x63\x00").collect();
+        assert_eq!(read, [Err(BadRecord::Unknown(0x63))]);
+    }
+}

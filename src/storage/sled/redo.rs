@@ -1,0 +1,132 @@
+//! Shows in memory what frames of the commit log say, after the database was opened or a write to the log failed.
+//!
+//! Keeps: the same result whatever of it sled has already. Of a store it has some first part; changes of tables are
+//! made again in their order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::ends::End;
+use super::key::{Ordinal, StoreKey};
+use super::options::OpenFailure;
+use super::record::{BadRecord, Record, records};
+use super::segments::Reader;
+use super::shared::Shared;
+use super::value::store;
+use crate::model::{Segment, Sequence, StoreId};
+use crate::storage::StorageError;
+use crate::storage::commit_log::Position;
+
+/// Shows frames, in order.
+pub(super) struct Redo<'a> {
+    shared: &'a Shared,
+    /// The stores that were named.
+    named: HashMap<Ordinal, Arc<End>>,
+    /// The names of all stores that are in the tree, once one of them was needed.
+    in_tree: Option<HashMap<Ordinal, StoreId>>,
+}
+
+impl From<BadRecord> for OpenFailure {
+    fn from(bad: BadRecord) -> Self {
+        Self::corrupt(bad)
+    }
+}
+
+impl<'a> Redo<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self { shared, named: HashMap::new(), in_tree: None }
+    }
+
+    /// The greatest ordinal that was named.
+    pub(super) fn ordinal_max(&self) -> Option<Ordinal> {
+        self.named.keys().max().copied()
+    }
+
+    /// Shows what the frame at `position` says.
+    pub(super) fn frame(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
+        for record in records(body) {
+            match record? {
+                Record::Store { ordinal, name } => self.name(ordinal, &name)?,
+                Record::Entries { ordinal, segment } => self.append(ordinal, segment)?,
+                Record::Change { table, key, value } => {
+                    self.shared.tables.apply_one(table, key, value, position.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, ordinal: Ordinal, name: &StoreId) -> Result<(), OpenFailure> {
+        let trees = self.shared.access.open_trees()?;
+        let record = trees.log().get(StoreKey(name.clone()).to_bytes())?;
+        let in_tree = record.map(|record| store::decode(&record)).transpose();
+        let in_tree = in_tree.map_err(OpenFailure::corrupt)?;
+        if in_tree.is_some_and(|known| known != ordinal) {
+            let finding = format!("store {name:?} has two numbers, {ordinal} is one of them");
+            return Err(OpenFailure::Corrupt(finding));
+        }
+        let end = self.shared.ends.hold(ordinal, name, in_tree.is_some());
+        if end.name != *name {
+            let finding = format!("stores {name:?} and {:?} have number {ordinal}", end.name);
+            return Err(OpenFailure::Corrupt(finding));
+        }
+        self.named.insert(ordinal, end);
+        Ok(())
+    }
+
+    /// The end of a store that was named, be it in a frame before the first one that is shown: then the tree has its name.
+    fn end(&mut self, ordinal: Ordinal) -> Result<Arc<End>, OpenFailure> {
+        let held = self.named.get(&ordinal).cloned().or_else(|| self.shared.ends.get(ordinal));
+        if let Some(end) = held {
+            return Ok(end);
+        }
+        let names = match &mut self.in_tree {
+            Some(names) => names,
+            unread => unread.insert(names_in_tree(self.shared)?),
+        };
+        let name = names.get(&ordinal).ok_or_else(|| {
+            OpenFailure::Corrupt(format!("nothing says which store has number {ordinal}"))
+        })?;
+        let end = self.shared.ends.hold(ordinal, name, true);
+        self.named.insert(ordinal, end.clone());
+        Ok(end)
+    }
+
+    fn append(&mut self, ordinal: Ordinal, segment: Segment) -> Result<(), OpenFailure> {
+        let end = self.end(ordinal)?;
+        let last = self.last(&end)?;
+        if segment.last() <= last {
+            // A checkpoint came so far.
+            return Ok(());
+        }
+        if segment.first() != last.next() {
+            let (first, name) = (segment.first(), &end.name);
+            let finding = format!("in store {name:?}, entry {first} follows entry {last}");
+            return Err(OpenFailure::Corrupt(finding));
+        }
+        self.shared.ends.push(&end, [segment]);
+        Ok(())
+    }
+
+    fn last(&self, end: &End) -> Result<Sequence, StorageError> {
+        if let Some(last) = end.last() {
+            return Ok(last);
+        }
+        let mut layout = end.layout.lock();
+        let trees = self.shared.access.open_trees()?;
+        let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
+        layout.complete(&reader, trees.generation)?;
+        Ok(layout.last)
+    }
+}
+
+fn names_in_tree(shared: &Shared) -> Result<HashMap<Ordinal, StoreId>, OpenFailure> {
+    let trees = shared.access.open_trees()?;
+    let pair = |record: sled::Result<(sled::IVec, sled::IVec)>| {
+        let (key, record) = record?;
+        let malformed = || OpenFailure::corrupt("malformed key of a store");
+        let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
+        Ok((store::decode(&record).map_err(OpenFailure::corrupt)?, name))
+    };
+    trees.log().range(StoreKey::all_after(None)).map(pair).collect()
+}

@@ -1,0 +1,229 @@
+//! Decides how a store's entries lie on disk: which of them share a segment, and where it goes.
+//!
+//! Keeps: segments of some tens of KiB, however small the appends are. What came since the last checkpoint becomes as few
+//! segments as it can; a last one that is tiny is written again, together with what follows; and a run of small segments
+//! becomes one. Everything happens within one portion, so that a crash finds the store before it or after it.
+
+use super::portion::Portion;
+use super::reader::{Found, Reader};
+use crate::model::limits::SEGMENT_BYTES_TARGET;
+use crate::model::{Segment, Sequence};
+use crate::storage::StorageError;
+use crate::storage::sled::key::{Ordinal, SegmentKey};
+use crate::storage::sled::value::body;
+use crate::storage::sled::value::segment::{Place, encode_in_slots, encode_inline};
+
+/// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
+/// several times while it fills.) A store's last segment is written again if it is one of these.
+const INLINE_BYTES_MAX: usize = 2_048;
+/// Entries with less than so much, in bytes of their records, take others with them into their segment, however large
+/// these are.
+const TINY_BYTES: u64 = 1_024;
+/// A segment with a smaller body is merged with its neighbours of that kind,
+const SMALL_BYTES: u64 = 8 * 1_024;
+/// once they have so much together,
+const MERGE_BYTES: u64 = SEGMENT_BYTES_TARGET as u64;
+/// or there are so many,
+const MERGE_COUNT_MAX: usize = 128;
+/// or when a larger one follows and there are so many.
+const MERGE_COUNT_MIN: usize = 4;
+
+/// How a store's entries end in the tree. Changed by the checkpoint thread.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    /// As which generation of sled has it; `None` if it is not known.
+    generation: Option<u64>,
+    /// The last entry.
+    pub(crate) last: Sequence,
+    /// Bytes of all records.
+    pub(crate) bytes: u64,
+    /// The small segments at the end.
+    small: Vec<Small>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Small {
+    first: Sequence,
+    body_bytes: u64,
+}
+
+impl Layout {
+    /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time.
+    pub(crate) fn complete(
+        &mut self,
+        reader: &Reader<'_>,
+        generation: u64,
+    ) -> Result<(), StorageError> {
+        if self.generation != Some(generation) {
+            *self = Self::read(reader)?;
+            self.generation = Some(generation);
+        }
+        Ok(())
+    }
+
+    /// What is in the tree is not known any more.
+    pub(crate) fn forget(&mut self) {
+        self.generation = None;
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, StorageError> {
+        let mut layout = Self::default();
+        for found in reader.backwards(Sequence::MAX) {
+            let found = found?;
+            if layout.last == Sequence::ZERO {
+                layout.last = found.last();
+                layout.bytes = found.record.bytes_before + found.record.bytes;
+            }
+            let body_bytes = found.body_bytes();
+            if body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES {
+                break;
+            }
+            layout.small.push(Small { first: found.first, body_bytes });
+        }
+        layout.small.reverse();
+        Ok(layout)
+    }
+
+    /// Adds writing `pieces`, which follow the last entry and are not nothing, to `portion`.
+    pub(crate) fn stage(
+        &mut self,
+        ordinal: Ordinal,
+        pieces: Vec<Segment>,
+        portion: &mut Portion<'_>,
+    ) {
+        if self.small.len() >= MERGE_COUNT_MAX || self.small_bytes() >= MERGE_BYTES {
+            self.merge(ordinal, portion);
+        }
+        let taken_back = self.take_back(ordinal, portion.tree());
+        let bins = bins(taken_back.into_iter().chain(pieces));
+        let larger_follows = bins.iter().any(|bin| records_bytes(bin) >= SMALL_BYTES);
+        if larger_follows && self.small.len() >= MERGE_COUNT_MIN {
+            self.merge(ordinal, portion);
+        }
+        bins.iter().for_each(|bin| self.write(ordinal, bin, portion));
+    }
+
+    /// The last segment, if it is tiny: it is about to be written again.
+    fn take_back(&mut self, ordinal: Ordinal, tree: &sled::Tree) -> Option<Segment> {
+        let last = self.small.last().filter(|one| one.body_bytes <= INLINE_BYTES_MAX as u64)?;
+        match (Reader { tree, ordinal }).segment(last.first) {
+            Ok(segment) if segment.first() == last.first => {
+                self.small.pop();
+                self.last = segment.first().prev();
+                self.bytes -= segment.records().len() as u64;
+                Some(segment)
+            }
+            // It stays as it is, which is no harm.
+            Ok(segment) => {
+                log::warn!("entry {} is in a segment from {}", last.first, segment.first());
+                None
+            }
+            Err(error) => {
+                log::warn!("reading a small segment: {error}");
+                None
+            }
+        }
+    }
+
+    fn small_bytes(&self) -> u64 {
+        self.small.iter().map(|small| small.body_bytes).sum()
+    }
+
+    /// Writes the entries of `bin` as one segment.
+    fn write(&mut self, ordinal: Ordinal, bin: &[Segment], portion: &mut Portion<'_>) {
+        let key = SegmentKey { ordinal, first: self.last.next() };
+        let count: u32 = bin.iter().map(|piece| piece.len() as u32).sum();
+        let body = body::encode(bin);
+        let body_bytes = body.len() as u64;
+        if body_bytes < SMALL_BYTES {
+            self.small.push(Small { first: key.first, body_bytes });
+        } else {
+            self.small.clear();
+        }
+        let head = Head { count, bytes_before: self.bytes, bytes: records_bytes(bin) };
+        put(portion, key, head, body);
+        self.last = self.last.plus(u64::from(count));
+        self.bytes += head.bytes;
+    }
+
+    /// Makes one segment of the small ones, which are all in the tree: no portion writes segments of a store before it
+    /// merges some.
+    fn merge(&mut self, ordinal: Ordinal, portion: &mut Portion<'_>) {
+        let small = std::mem::take(&mut self.small);
+        if let Err(error) = merge(ordinal, &small, portion) {
+            // They stay as they are, which is no harm.
+            log::warn!("merging small segments: {error}");
+        }
+    }
+}
+
+/// What the record of a segment says besides where it is.
+#[derive(Clone, Copy)]
+struct Head {
+    count: u32,
+    bytes_before: u64,
+    bytes: u64,
+}
+
+fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: Vec<u8>) {
+    let Head { count, bytes_before, bytes } = head;
+    let record = if body.len() <= INLINE_BYTES_MAX {
+        encode_inline(count, bytes_before, bytes, &body)
+    } else {
+        let body_bytes = body.len() as u64;
+        let slot = portion.put_in_slots(body);
+        encode_in_slots(count, bytes_before, bytes, slot, body_bytes)
+    };
+    portion.insert(&key.to_bytes(), record);
+}
+
+fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result<(), StorageError> {
+    let mut pieces = Vec::with_capacity(small.len());
+    let mut merged: Vec<Found> = Vec::with_capacity(small.len());
+    for one in small {
+        let reader = Reader { tree: portion.tree(), ordinal };
+        let missing = || StorageError::corrupt(format!("no segment starts at {}", one.first));
+        let found = reader.find(one.first)?.filter(|found| found.first == one.first);
+        merged.push(found.ok_or_else(missing)?);
+        pieces.push(reader.segment(one.first)?);
+    }
+    let [head, rest @ ..] = &merged[..] else { return Ok(()) };
+    for found in &merged {
+        if let Place::Slots { first, body_bytes } = found.record.place {
+            portion.free_slots(first, body_bytes);
+        }
+    }
+    for found in rest {
+        portion.remove(&SegmentKey { ordinal, first: found.first }.to_bytes());
+    }
+    let count = merged.iter().map(|found| found.record.count).sum();
+    let bytes = records_bytes(&pieces);
+    let head_of_all = Head { count, bytes_before: head.record.bytes_before, bytes };
+    put(portion, SegmentKey { ordinal, first: head.first }, head_of_all, body::encode(&pieces));
+    Ok(())
+}
+
+/// Puts consecutive segments together as far as they make segments of the size wanted.
+fn bins(pieces: impl Iterator<Item = Segment>) -> Vec<Vec<Segment>> {
+    let mut bins: Vec<Vec<Segment>> = Vec::new();
+    let mut bytes = 0;
+    for piece in pieces {
+        bytes += piece.records().len();
+        match bins.last_mut() {
+            Some(bin) if bytes <= SEGMENT_BYTES_TARGET || is_tiny(bin) => bin.push(piece),
+            _ => {
+                bytes = piece.records().len();
+                bins.push(vec![piece]);
+            }
+        }
+    }
+    bins
+}
+
+fn is_tiny(bin: &[Segment]) -> bool {
+    records_bytes(bin) < TINY_BYTES
+}
+
+fn records_bytes(pieces: &[Segment]) -> u64 {
+    pieces.iter().map(|piece| piece.records().len() as u64).sum()
+}

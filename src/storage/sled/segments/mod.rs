@@ -1,0 +1,14 @@
+//! How stores' entries lie in sled's tree of them: as segments, whose larger bodies lie in slots.
+//!
+//! Keeps: a portion changes a store from one whole state to another; reads find every entry that the tree has. Leaves
+//! out: what is in memory alone (`ends`), when portions are written (`checkpoint`).
+
+mod arena;
+mod layout;
+mod portion;
+mod reader;
+
+pub(super) use arena::Arena;
+pub(super) use layout::Layout;
+pub(super) use portion::Portion;
+pub(super) use reader::Reader;

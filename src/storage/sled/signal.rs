@@ -1,0 +1,60 @@
+//! How the checkpoint thread is told what to do.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// What somebody wants of the checkpoint thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// A checkpoint now.
+    pub(super) checkpoint: bool,
+    /// A further file of the commit log, ahead of time.
+    pub(super) file: bool,
+    /// A last checkpoint, and its end.
+    pub(super) end: bool,
+}
+
+/// Tells the checkpoint thread.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+}
+
+impl Signal {
+    pub(super) fn ask_for_checkpoint(&self) {
+        self.ask(|wanted| std::mem::replace(&mut wanted.checkpoint, true));
+    }
+
+    pub(super) fn ask_for_file(&self) {
+        self.ask(|wanted| std::mem::replace(&mut wanted.file, true));
+    }
+
+    pub(super) fn ask_to_end(&self) {
+        self.ask(|wanted| std::mem::replace(&mut wanted.end, true));
+    }
+
+    fn ask(&self, set: impl FnOnce(&mut Wanted) -> bool) {
+        if !set(&mut self.wanted.lock()) {
+            self.wake.notify_all();
+        }
+    }
+
+    /// What is wanted, once something is; after `patience` it may be nothing. That it is to end stays.
+    pub(super) fn wait(&self, patience: Duration) -> Wanted {
+        let mut wanted = self.wanted.lock();
+        if !(wanted.checkpoint || wanted.file || wanted.end) {
+            self.wake.wait_for(&mut wanted, patience);
+        }
+        let end = wanted.end;
+        std::mem::replace(&mut wanted, Wanted { end, ..Wanted::default() })
+    }
+
+    /// Waits out `delay`; true at once if the thread is to end.
+    pub(super) fn wait_for_end(&self, delay: Duration) -> bool {
+        let mut wanted = self.wanted.lock();
+        let _ = self.wake.wait_while_for(&mut wanted, |wanted| !wanted.end, delay);
+        wanted.end
+    }
+}

@@ -1,0 +1,74 @@
+//! What sled says of the data directory itself.
+//!
+//! ```text
+//! tree          meta
+//! remote-id     16 bytes
+//! generation    16 bytes, of the commit log: a log of another one is not this directory's
+//! checkpoint    version 1 (1), position (8, big-endian): the last frame whose content is wholly in sled; missing until
+//!               the commit log was made
+//! ```
+
+use std::io;
+
+use super::Trees;
+use crate::model::RemoteId;
+use crate::storage::sled::files::Files;
+use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::options::OpenFailure;
+
+const REMOTE_ID: &[u8] = b"remote-id";
+const GENERATION: &[u8] = b"generation";
+const CHECKPOINT: &[u8] = b"checkpoint";
+const CHECKPOINT_VERSION: u8 = 1;
+
+/// What sled says of the data directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Whether nothing was there before: the directory is new, or sled's files were lost.
+    pub(crate) are_new: bool,
+    pub(crate) remote_id: RemoteId,
+    /// Of the commit log.
+    pub(crate) generation: [u8; 16],
+    /// The position of the last frame whose content is wholly in sled; `None` before there was a commit log.
+    pub(crate) checkpoint: Option<u64>,
+}
+
+impl Facts {
+    /// Reads them; of a new directory they are made and synced.
+    pub(crate) fn read_or_make(trees: &Trees, files: &Files) -> Result<Self, OpenFailure> {
+        let meta = trees.get(Keyspace::Meta);
+        let malformed = |what: &str| OpenFailure::corrupt(format!("the {what} is malformed"));
+        let are_new = !meta.contains_key(GENERATION)?;
+        let bytes = |key| {
+            let made = uuid::Uuid::new_v4().into_bytes();
+            match meta.get(key)? {
+                Some(bytes) => Ok::<_, sled::Error>(<[u8; 16]>::try_from(&*bytes).ok()),
+                None => meta.insert(key, &made).map(|_| Some(made)),
+            }
+        };
+        let remote_id = bytes(REMOTE_ID)?.and_then(|bytes| RemoteId::from_slice(&bytes));
+        let remote_id = remote_id.ok_or_else(|| malformed("remote id"))?;
+        let generation = bytes(GENERATION)?.ok_or_else(|| malformed("generation"))?;
+        let checkpoint = match meta.get(CHECKPOINT)?.as_deref() {
+            None => None,
+            Some([CHECKPOINT_VERSION, position @ ..]) => {
+                let position = position.try_into().map_err(|_| malformed("checkpoint"))?;
+                Some(u64::from_be_bytes(position))
+            }
+            Some(_) => return Err(malformed("checkpoint")),
+        };
+        if checkpoint.is_none() {
+            trees.flush()?;
+            trees.sync(files)?;
+        }
+        Ok(Self { are_new, remote_id, generation, checkpoint })
+    }
+}
+
+/// Applies that everything up to the frame at `position` is in sled. It has to be on disk by now.
+pub(crate) fn apply_checkpoint(trees: &Trees, position: u64) -> io::Result<()> {
+    let mut value = [CHECKPOINT_VERSION; 9];
+    value[1..].copy_from_slice(&position.to_be_bytes());
+    trees.get(Keyspace::Meta).insert(CHECKPOINT, &value)?;
+    Ok(())
+}
