@@ -4,6 +4,7 @@
 //! do; 0 is success, 1 a failure, 2 a wrong command line. Printing lives here only.
 
 mod accept_format;
+mod accept_loss;
 mod address;
 mod admin;
 mod bench;
@@ -14,9 +15,11 @@ mod inspect;
 mod keys;
 mod payload;
 mod peer;
+mod rebuild;
 mod serve;
 mod tail;
 mod text;
+mod verify;
 mod write;
 
 use std::fmt::Display;
@@ -53,6 +56,9 @@ enum Command {
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
+    Verify(verify::Args),
+    Rebuild(rebuild::Args),
+    AcceptLoss(accept_loss::Args),
     AcceptFormat(accept_format::Args),
     Bench(bench::Args),
 }
@@ -67,6 +73,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),
+        Command::Verify(args) => finish(verify::run(&args)),
+        Command::Rebuild(args) => finish(rebuild::run(&args)),
+        Command::AcceptLoss(args) => finish(accept_loss::run(&args)),
         Command::AcceptFormat(args) => finish(accept_format::run(&args)),
         Command::Bench(args) => finish(bench::run(&args)),
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use eventlog_server::model::Limits;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
 use eventlog_server::services::origin_policy::OriginPolicy;
-use eventlog_server::storage::sled::DatabaseOptions;
+use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
 
 pub(crate) use environment::{Environment, EnvironmentError};
 pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings, StorageKind};
@@ -211,6 +211,12 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
     Ok(DatabaseOptions {
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
+        archive: ArchiveOptions {
+            enabled: settings.archive.enabled.map_or(default.archive.enabled, |flag| flag.0),
+            dir: settings.archive.dir.clone(),
+            bytes_max: settings.archive.bytes_max.map(|size| size.0 as u64),
+            age_max: settings.archive.age_max.map(|span| span.0),
+        },
         ..default
     })
 }

@@ -11,7 +11,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::environment::{Environment, EnvironmentError};
-use super::units::{Address, Count, Origins, Size, Span, Token};
+use super::units::{Address, Count, Flag, Origins, Size, Span, Token};
 
 /// What a source of settings can be asked.
 pub(super) trait Layer: Sized {
@@ -118,6 +118,7 @@ settings! {
         storage: StorageSettings,
         auth: AuthSettings,
         admin: AdminSettings,
+        archive: ArchiveSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
         limits: LimitSettings,
@@ -143,6 +144,16 @@ settings! {
     /// `[admin]`
     AdminSettings {
         token: Option<Token>,
+    }
+}
+
+settings! {
+    /// `[archive]`
+    ArchiveSettings {
+        enabled: Option<Flag>,
+        dir: Option<PathBuf>,
+        bytes_max: Option<Size>,
+        age_max: Option<Span>,
     }
 }
 

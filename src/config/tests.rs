@@ -63,6 +63,9 @@ fn the_example_shows_the_defaults() {
         ".auth.mode",
         ".auth.grant",
         ".admin.token",
+        ".archive.dir",
+        ".archive.bytes_max",
+        ".archive.age_max",
         ".assign",
         ".compaction",
     ];

@@ -9,7 +9,11 @@
 
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
-#[expect(dead_code, unused_imports, reason = "looking at a whole log is not offered yet")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no base is written yet"))]
+pub(crate) mod archive;
+#[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests alone look that closely"))]
 pub(crate) mod commit_log;
 pub mod memory;
 #[cfg(feature = "sled")]
@@ -17,6 +21,10 @@ pub mod memory;
 pub mod sled;
 #[cfg(feature = "sled")]
 mod slot;
+#[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing is erased yet"))]
+pub(crate) mod witness;
 
 use std::sync::Arc;
 

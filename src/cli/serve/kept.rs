@@ -23,7 +23,7 @@ impl Kept {
     pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
         match config.storage {
             StorageKind::Sled => {
-                let database = Database::open(&config.data_dir, config.database)?;
+                let database = Database::open(&config.data_dir, config.database.clone())?;
                 Ok(Self {
                     storage: Arc::new(SledStorage::new(database.clone())),
                     registry: Arc::new(SledRegistry::new(database.clone())),

@@ -105,15 +105,6 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Bytes on disk of files with frames and spare ones.
-    pub(crate) fn bytes(&self) -> io::Result<u64> {
-        let mut bytes = 0;
-        for entry in std::fs::read_dir(&self.shared.options.folder)? {
-            bytes += entry?.metadata()?.len();
-        }
-        Ok(bytes)
-    }
-
     /// The finished files all of whose frames are at or below `up_to`, in order.
     pub(crate) fn finished(&self, up_to: Position) -> Vec<FinishedFile> {
         let state = self.shared.state.lock();

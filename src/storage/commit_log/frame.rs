@@ -47,11 +47,6 @@ impl Frame {
         self.file
     }
 
-    /// How much was written to it.
-    pub(crate) fn body_bytes(&self) -> u64 {
-        self.body_bytes
-    }
-
     /// Adds `bytes` to the body.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) {
         self.body_bytes += bytes.len() as u64;

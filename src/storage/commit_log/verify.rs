@@ -17,13 +17,24 @@ pub(crate) struct Verified {
     pub(crate) damages: Vec<LogDamage>,
 }
 
+/// Gives `visit` every frame behind `from`, in order, and every damage that took one of those. Writes nothing; nobody else may write
+/// either. Returns the last frame. `seen` is as for [`super::open`].
+pub(crate) fn read<E: From<LogError>>(
+    options: &LogOptions,
+    from: Position,
+    seen: Position,
+    visit: impl FnMut(Found<'_>) -> Result<(), E>,
+) -> Result<Position, E> {
+    Ok(walk(options, from, seen, Purpose::Verify, visit)?.last)
+}
+
 /// Reads every frame behind `from`. Writes nothing; nobody else may write either. `seen` is as for [`super::open`].
 pub(crate) fn verify(
     options: &LogOptions,
     from: Position,
     seen: Position,
 ) -> Result<Verified, LogError> {
-    read(options, from, seen, Purpose::Verify)
+    look(options, from, seen, Purpose::Verify)
 }
 
 /// Reads every frame behind `from` up to `last`, which is the writer's [`super::LogWriter::last`] from before the call, while
@@ -33,10 +44,10 @@ pub(crate) fn verify_running(
     from: Position,
     last: Position,
 ) -> Result<Verified, LogError> {
-    read(options, from, last, Purpose::Running(last))
+    look(options, from, last, Purpose::Running(last))
 }
 
-fn read(
+fn look(
     options: &LogOptions,
     from: Position,
     seen: Position,

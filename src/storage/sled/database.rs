@@ -16,10 +16,12 @@ use super::keyspace::Keyspace;
 use super::open;
 use super::ops::{Ops, VALUE_BYTES_MAX};
 use super::options::{DatabaseOptions, OpenError};
+use super::rebuild::{self, AcceptedLoss};
 use super::shared::Shared;
 use super::steps::Faults;
 use super::tables::Tree;
 use super::takeover;
+use super::verify::{self, Verification};
 use crate::model::RemoteId;
 use crate::storage::commit_log::LogWriter;
 use crate::storage::{AppendError, StorageError};
@@ -71,6 +73,26 @@ impl Database {
     /// back then. False if there was nothing. The directory may be open.
     pub fn accept_format(path: &Path) -> Result<bool, OpenError> {
         takeover::accept(path)
+    }
+
+    /// Builds the database of the data directory `path` again, from the archive and the commit log; what it was is kept beside
+    /// it. Nothing is changed if something is missing. Blocks on disk.
+    pub fn rebuild(path: &Path, options: &DatabaseOptions) -> Result<(), OpenError> {
+        let (files, _) = Files::open(path, options.ballast_bytes)?;
+        rebuild::rebuild(&files, options, "it was asked for").map_err(|failure| failure.of(path))
+    }
+
+    /// Goes on with what is left of a damaged data directory, under another remote id. What was there is kept beside it. Blocks
+    /// on disk.
+    pub fn accept_loss(path: &Path, options: &DatabaseOptions) -> Result<AcceptedLoss, OpenError> {
+        let (files, _) = Files::open(path, options.ballast_bytes)?;
+        rebuild::accept_loss(&files, options).map_err(|failure| failure.of(path))
+    }
+
+    /// Reads everything in the data directory `path` and says what is wrong. Blocks on disk.
+    pub fn verify(path: &Path, options: &DatabaseOptions) -> Result<Verification, OpenError> {
+        let (files, _) = Files::open(path, options.ballast_bytes)?;
+        verify::verify(&files, options).map_err(|failure| failure.of(path))
     }
 
     /// This server's own id, made with the data directory.

@@ -5,8 +5,11 @@
 //! lock      held by the process that has it open
 //! ballast   bytes that are given back when the disk is full
 //! probe     written to find out whether the disk works again
+//! damaged   what was found wrong with the database, which is built again at the next start
 //! log/      the commit log
 //! sled/     the database
+//!
+//! And the witness, and the archive.
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -16,6 +19,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::options::OpenError;
+use crate::storage::witness::WitnessFiles;
 
 const FORMAT: &str = "eventlog-server data directory, format 3\n";
 /// The formats before there was a commit log: in the first one there were no packs either.
@@ -50,7 +54,8 @@ impl Files {
         let path = || directory.to_owned();
         let failed = |error: io::Error| OpenError::unavailable(directory, &error);
         std::fs::create_dir_all(directory).map_err(failed)?;
-        let foreign = !is_ours(directory).map_err(failed)?;
+        let witness = WitnessFiles::open(directory).map_err(failed)?.1.newest;
+        let foreign = witness.is_none() && !is_ours(directory).map_err(failed)?;
         if foreign {
             return Err(OpenError::Foreign { path: path() });
         }
@@ -60,6 +65,9 @@ impl Files {
             std::fs::TryLockError::Error(error) => failed(error),
         })?;
         let files = Self { directory: path(), ballast_bytes, lock: Mutex::new(Some(lock)) };
+        if witness.is_some() {
+            files.put_format_right().map_err(failed)?;
+        }
         let format = match std::fs::read_to_string(files.format()) {
             Ok(format) if format == FORMAT => Format::This,
             Ok(format) if FORMATS_BEFORE.contains(&&*format) => Format::Earlier,
@@ -88,6 +96,58 @@ impl Files {
         Ok(std::fs::read_to_string(self.format())? == FORMAT)
     }
 
+    /// Writes the line again if it is lost or damaged, in a directory that has a witness and so this format. Another line, which
+    /// differs in more than a bit and is well-formed, is of a later version.
+    fn put_format_right(&self) -> io::Result<()> {
+        let found = match std::fs::read(self.format()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found?,
+        };
+        let differ = |(a, b): (&u8, &u8)| (a ^ b).count_ones();
+        let bits: u32 = found.iter().zip(FORMAT.as_bytes()).map(differ).sum();
+        let digit = FORMAT.len() - 2;
+        let later = found.len() >= FORMAT.len()
+            && found[..digit] == FORMAT.as_bytes()[..digit]
+            && found[digit..found.len() - 1].iter().all(u8::is_ascii_digit)
+            && found.ends_with(b"\n");
+        if found == FORMAT.as_bytes() || later && bits != 1 {
+            return Ok(());
+        }
+        log::warn!("{} was lost or damaged, it is written again", self.format().display());
+        self.write_format()
+    }
+
+    /// Says that the database is damaged, so that it is built again at the next start.
+    pub(super) fn note_damage(&self, finding: &str) {
+        log::error!("the database is damaged: {finding}; at the next start it is built again");
+        let noted = std::fs::write(self.damage(), finding)
+            .and_then(|()| File::open(self.damage())?.sync_all())
+            .and_then(|()| sync_folder(&self.directory));
+        if let Err(error) = noted {
+            log::error!("noting that: {error}");
+        }
+    }
+
+    /// What was found to be damaged since the database was built.
+    pub(super) fn noted_damage(&self) -> io::Result<Option<String>> {
+        match std::fs::read(self.damage()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            noted => Ok(Some(String::from_utf8_lossy(&noted?).into_owned())),
+        }
+    }
+
+    /// Forgets that.
+    pub(super) fn forget_damage(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.damage()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync_folder(&self.directory)),
+        }
+    }
+
+    fn damage(&self) -> PathBuf {
+        self.directory.join("damaged")
+    }
+
     /// Says that it has the format that is written.
     pub(super) fn write_format(&self) -> io::Result<()> {
         let new = self.directory.join("format.new");
@@ -110,6 +170,11 @@ impl Files {
     /// Where the commit log has its files.
     pub(super) fn log(&self) -> PathBuf {
         self.directory.join("log")
+    }
+
+    /// Where the archive is, unless it is elsewhere.
+    pub(super) fn archive(&self) -> PathBuf {
+        self.directory.join("archive")
     }
 
     /// Where sled has its files.

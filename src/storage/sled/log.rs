@@ -53,6 +53,13 @@ impl SledLog {
         Ok(Self { shared: shared.clone(), writes: Arc::new(writes) })
     }
 
+    fn find(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
+        let trees = self.shared.access.trees()?;
+        // Of no store, if it has no entries: then nothing is read.
+        let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
+        self.writes.ids.lookup(ids, &Reader { tree: trees.log(), ordinal })
+    }
+
     /// Reads the store from `trees`; nothing if it was never written to.
     fn reader<'a>(&'a self, trees: &'a Trees) -> Option<StoreReader<'a>> {
         let end = self.writes.end.get()?;
@@ -71,8 +78,9 @@ pub(super) fn ordinal_of(
         return Ok(Some(ordinal));
     }
     let record = shared.access.trees()?.log().get(StoreKey(store.clone()).to_bytes());
-    let record = record.map_err(StorageError::unavailable)?;
-    record.map(|record| store::decode(&record)).transpose().map_err(StorageError::corrupt)
+    let record = record.map_err(StorageError::from)?;
+    let record = record.map(|record| store::decode(&record)).transpose();
+    Ok(record.map_err(StorageError::corrupt)?.map(|record| record.ordinal))
 }
 
 /// How much the store with this ordinal has.
@@ -101,7 +109,8 @@ impl<'a> Located<'a> {
         let mut layout = end.layout.lock();
         // Only then: a failed sled is not given out, and it was locked for as long as it was not known to be one.
         let trees = shared.access.open_trees()?;
-        layout.complete(&Reader { tree: trees.log(), ordinal: end.ordinal }, trees.generation)?;
+        let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
+        layout.complete(&reader, Some(&end.name), trees.generation)?;
         let size = end.size(StoreSize { head: layout.last, bytes: layout.bytes });
         Ok(Self { layout, trees, size })
     }
@@ -155,10 +164,7 @@ impl StoreLog for SledLog {
     }
 
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
-        let trees = self.shared.access.trees()?;
-        // Of no store, if it has no entries: then nothing is read.
-        let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
-        self.writes.ids.lookup(ids, &Reader { tree: trees.log(), ordinal })
+        self.shared.noting(&self.writes.store, || self.find(ids))
     }
 
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
@@ -184,9 +190,11 @@ impl StoreLog for SledLog {
         if from > head {
             return Ok(Vec::new());
         }
-        let trees = self.shared.access.trees()?;
-        let reader = self.reader(&trees);
-        reader.map_or_else(|| Ok(Vec::new()), |reader| reader.read(from, head, bytes_max))
+        self.shared.noting(&self.writes.store, || {
+            let trees = self.shared.access.trees()?;
+            let reader = self.reader(&trees);
+            reader.map_or_else(|| Ok(Vec::new()), |reader| reader.read(from, head, bytes_max))
+        })
     }
 
     fn bytes(&self) -> u64 {

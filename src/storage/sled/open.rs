@@ -1,19 +1,24 @@
 //! Opens what a data directory has: sled, then the commit log, whose frames that sled does not have are shown again.
 
+use std::io;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpointer;
 use super::files::Files;
 use super::key::{Ordinal, SegmentKey};
 use super::options::{DatabaseOptions, OpenError, OpenFailure};
+use super::rebuild;
 use super::redo::Redo;
 use super::shared::Shared;
 use super::steps::{Faults, LogFaults};
 use super::tree::{self, Facts, Trees};
+use super::watch::Watch;
 use crate::model::{RemoteId, Sequence};
+use crate::storage::archive::Archive;
 use crate::storage::commit_log::{
     self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
 };
+use crate::storage::witness::WitnessFiles;
 
 /// A directory that was opened; nothing runs yet.
 pub(super) struct Opened {
@@ -25,33 +30,80 @@ pub(super) struct Opened {
     pub(super) next_ordinal: Ordinal,
 }
 
-impl From<LogError> for OpenFailure {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Unavailable(error) => Self::Io(error),
-            error => Self::corrupt(error),
-        }
-    }
-}
-
-/// Opens the directory of `files`.
+/// Opens the directory of `files`. A damaged database is built again, if there is what it takes.
 pub(super) fn open(
     files: Files,
     options: DatabaseOptions,
     faults: Option<Arc<dyn Faults>>,
 ) -> Result<Opened, OpenError> {
     let directory = files.directory().to_owned();
-    let (trees, facts) = tree::open_first(&files, &options)?;
-    let shared = Arc::new(Shared::new(files, options, faults, trees));
-    with_log(shared, facts).map_err(|failure| failure.of(&directory))
+    let opened = match open_sled(&files, &options) {
+        Err(OpenFailure::Corrupt(finding)) => {
+            rebuild::rebuild(&files, &options, &finding).and_then(|()| open_sled(&files, &options))
+        }
+        opened => opened,
+    };
+    let opened = opened.and_then(|(trees, facts, watch)| {
+        let shared = Arc::new(Shared::new(files, options, faults, trees));
+        with_log(shared.clone(), facts, watch).inspect_err(|failure| {
+            if let OpenFailure::Corrupt(finding) = failure {
+                shared.files.note_damage(finding);
+            }
+        })
+    });
+    opened.map_err(|failure| failure.of(&directory))
 }
 
-fn with_log(shared: Arc<Shared>, facts: Facts) -> Result<Opened, OpenFailure> {
+/// Opens sled, and compares it with the witness: an [`OpenFailure::Corrupt`] is that it has not what it had.
+fn open_sled(
+    files: &Files,
+    options: &DatabaseOptions,
+) -> Result<(Trees, Facts, Watch), OpenFailure> {
+    if let Some(finding) = files.noted_damage()? {
+        return Err(OpenFailure::Corrupt(finding));
+    }
+    if !files.database_log().try_exists()? && has_more_than_sled(files)? {
+        return Err(OpenFailure::corrupt("the database in `sled` is missing"));
+    }
+    let (trees, facts) = tree::open_first(files, options)?;
+    let position = Position(facts.checkpoint.unwrap_or(0));
+    let watched = tree::guarded(|| Watch::open(files.directory(), &trees, &facts, position));
+    match watched {
+        Ok(watch) => Ok((trees, facts, watch)),
+        Err(failure) => {
+            if let Err(error) = tree::close(trees) {
+                log::warn!("closing sled: {error}");
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Whether the directory was there before, if there is no sled.
+fn has_more_than_sled(files: &Files) -> io::Result<bool> {
+    let (_, witness) = WitnessFiles::open(files.directory())?;
+    Ok(witness.newest.is_some() || commit_log::exists(&files.log())?)
+}
+
+/// The archive, if it is to be kept.
+pub(super) fn archive(
+    files: &Files,
+    options: &DatabaseOptions,
+    generation: Generation,
+) -> io::Result<Option<Archive>> {
+    let folder = options.archive.dir.clone().unwrap_or_else(|| files.archive());
+    options.archive.enabled.then(|| Archive::open(folder, generation)).transpose()
+}
+
+fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, OpenFailure> {
     let from = Position(facts.checkpoint.unwrap_or(0));
     let mut checkpointer = Checkpointer::new(shared.clone(), from)?;
     let trees = shared.access.open_trees()?;
     let in_tree = ordinal_max(&trees)?;
     drop(trees);
+    let seen = watch.position();
+    let archive = archive(&shared.files, &shared.options, Generation(facts.generation))?;
+    checkpointer.keep(watch, archive);
     let mut redo = Redo::new(&shared);
     let options = LogOptions {
         file_bytes: shared.options.log_file_bytes,
@@ -71,7 +123,7 @@ fn with_log(shared: Arc<Shared>, facts: Facts) -> Result<Opened, OpenFailure> {
     let log = match commit_log::exists(&options.folder)? {
         true if facts.are_new => return Err(sled_is_lost()),
         false if facts.checkpoint.is_none() => commit_log::create(options, from)?,
-        _ => commit_log::open(options, from, from, &mut visit)?,
+        _ => commit_log::open(options, from, seen, &mut visit)?,
     };
     if facts.checkpoint.is_none() {
         // Nothing was ever acknowledged before the first one was written.

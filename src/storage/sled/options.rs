@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::storage::StorageError;
+use crate::storage::archive::{ArchiveError, Retention};
+use crate::storage::commit_log::LogError;
 
 /// How a [`Database`](super::Database) is opened. The defaults suit a server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DatabaseOptions {
     /// What sled may keep of its pages in memory, in bytes; 64 MiB by default. It takes somewhat more than it is told.
     pub cache_bytes: u64,
@@ -24,6 +26,35 @@ pub struct DatabaseOptions {
     pub unapplied_bytes_max: u64,
     /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
     pub log_file_bytes: u64,
+    /// What becomes of finished files of the commit log.
+    pub archive: ArchiveOptions,
+}
+
+/// What becomes of finished files of the commit log. By default all of them are kept, compressed, in `archive` in the data
+/// directory: with them a damaged database is built again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveOptions {
+    /// Whether they are kept.
+    pub enabled: bool,
+    /// Where, if not in the data directory.
+    pub dir: Option<PathBuf>,
+    /// At most so many bytes of them.
+    pub bytes_max: Option<u64>,
+    /// None that are older.
+    pub age_max: Option<Duration>,
+}
+
+impl Default for ArchiveOptions {
+    fn default() -> Self {
+        Self { enabled: true, dir: None, bytes_max: None, age_max: None }
+    }
+}
+
+impl ArchiveOptions {
+    pub(super) fn retention(&self) -> Retention {
+        let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Retention { bytes_max: self.bytes_max, age_max_ms: self.age_max.map(milliseconds) }
+    }
 }
 
 impl Default for DatabaseOptions {
@@ -35,6 +66,7 @@ impl Default for DatabaseOptions {
             checkpoint_every: Duration::from_secs(60),
             unapplied_bytes_max: 128 << 20,
             log_file_bytes: 64 << 20,
+            archive: ArchiveOptions::default(),
         }
     }
 }
@@ -94,7 +126,10 @@ impl OpenError {
 #[derive(Debug)]
 pub(crate) enum OpenFailure {
     Io(io::Error),
+    /// The database is not what was written: it may be possible to build it again.
     Corrupt(String),
+    /// Something is not what was written, and there is nothing to put it right with.
+    Refused(String),
 }
 
 impl OpenFailure {
@@ -107,7 +142,7 @@ impl OpenFailure {
     pub(crate) fn of(self, path: &Path) -> OpenError {
         match self {
             Self::Io(error) => OpenError::unavailable(path, &error),
-            Self::Corrupt(finding) => OpenError::corrupt(path, &finding),
+            Self::Corrupt(finding) | Self::Refused(finding) => OpenError::corrupt(path, &finding),
         }
     }
 }
@@ -116,7 +151,9 @@ impl From<OpenFailure> for io::Error {
     fn from(failure: OpenFailure) -> Self {
         match failure {
             OpenFailure::Io(error) => error,
-            OpenFailure::Corrupt(finding) => Self::new(io::ErrorKind::InvalidData, finding),
+            OpenFailure::Corrupt(finding) | OpenFailure::Refused(finding) => {
+                Self::new(io::ErrorKind::InvalidData, finding)
+            }
         }
     }
 }
@@ -135,6 +172,38 @@ impl From<sled::Error> for OpenFailure {
             | sled::Error::ReportableBug(_)
             | sled::Error::Unsupported(_)
             | sled::Error::CollectionNotFound(_)) => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+impl From<LogError> for OpenFailure {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(error) => Self::Io(error),
+            LogError::Damaged(damage) => Self::Refused(format!(
+                "the commit log is damaged, and nothing else has what it lost: {damage}. Put back what is missing, or give it up \
+                 with `eventlog-server accept-loss`"
+            )),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<ArchiveError> for OpenFailure {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Unavailable(error) => Self::Io(error),
+            ArchiveError::Log(error) => error.into(),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<sled::Error> for StorageError {
+    fn from(error: sled::Error) -> Self {
+        match OpenFailure::from(error) {
+            OpenFailure::Io(error) => Self::unavailable(error),
+            OpenFailure::Corrupt(finding) | OpenFailure::Refused(finding) => Self::corrupt(finding),
         }
     }
 }

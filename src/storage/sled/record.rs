@@ -6,6 +6,7 @@
 //!            of the store
 //! 2 entries  ordinal (uvarint), first sequence (uvarint), count (uvarint), a segment's body without its checksum
 //! 3 change   number of the table (1), uvarint length, key, then 0 if it was removed, or 1 and its value
+//! 4 salt     16 bytes, before the first entries of a frame: what the hashes of their stores are salted with
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
@@ -17,10 +18,12 @@ use super::keyspace::Keyspace;
 use super::value::{Malformed, body};
 use crate::model::varint::{read_uvarint, write_uvarint};
 use crate::model::{Segment, Sequence, StoreId};
+use crate::storage::witness::FrameSalt;
 
 const STORE: u8 = 1;
 const ENTRIES: u8 = 2;
 const CHANGE: u8 = 3;
+const SALT: u8 = 4;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(super) enum Record<'a> {
     Entries { ordinal: Ordinal, segment: Segment },
     /// A key of a table was set, or removed.
     Change { table: Keyspace, key: &'a [u8], value: Option<&'a [u8]> },
+    /// The entries behind it in this frame have this salt.
+    Salt(FrameSalt),
 }
 
 /// A frame cannot be read.
@@ -55,6 +60,12 @@ impl RecordWriter {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
         self.finish(STORE, name.as_str().as_bytes(), out);
+    }
+
+    /// Gives the parts of a salt's record to `out`.
+    pub(super) fn salt(&mut self, salt: &FrameSalt, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        self.finish(SALT, salt.as_bytes(), out);
     }
 
     /// Gives the parts of a record of these entries to `out`.
@@ -116,6 +127,10 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
         STORE => read_store(content).ok_or(Malformed("of a store"))?,
         ENTRIES => read_entries(content)?,
         CHANGE => read_change(content).ok_or(Malformed("of a change"))?,
+        SALT => {
+            let salt = content.try_into().map_err(|_| Malformed("of a salt"))?;
+            Record::Salt(FrameSalt::from_bytes(salt))
+        }
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -199,8 +214,10 @@ mod tests {
         ) {
             let name = StoreId::new(name).expect("a name");
             let segment = segment(first, &origins);
+            let salt = FrameSalt::random();
             let frame = frame(|writer, frame| {
                 writer.store(ordinal, &name, |part| frame.extend_from_slice(part));
+                writer.salt(&salt, |part| frame.extend_from_slice(part));
                 writer.entries(ordinal, &segment, |part| frame.extend_from_slice(part));
                 let value = value.as_deref();
                 writer.change(Keyspace::Journal, &key, value, |part| frame.extend_from_slice(part));
@@ -209,13 +226,14 @@ mod tests {
             let table = Keyspace::Journal;
             prop_assert_eq!(read, [
                 Ok(Record::Store { ordinal, name }),
+                Ok(Record::Salt(salt)),
                 Ok(Record::Entries { ordinal, segment }),
                 Ok(Record::Change { table, key: &key, value: value.as_deref() }),
             ]);
         }
 
         #[test]
-        fn malformed_frames_are_refused(kind in 0..5_u8, content: Vec<u8>) {
+        fn malformed_frames_are_refused(kind in 0..6_u8, content: Vec<u8>) {
             let frame = [&[kind, content.len() as u8][..], &content].concat();
             // Nothing panics, and there is an end.
             prop_assert!(records(&frame).count() <= frame.len());

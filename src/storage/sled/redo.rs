@@ -3,7 +3,7 @@
 //! Keeps: the same result whatever of it sled has already. Of a store it has some first part; changes of tables are
 //! made again in their order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ends::End;
@@ -16,6 +16,7 @@ use super::value::store;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::commit_log::Position;
+use crate::storage::witness::FrameSalt;
 
 /// Shows frames, in order.
 pub(super) struct Redo<'a> {
@@ -24,17 +25,32 @@ pub(super) struct Redo<'a> {
     named: HashMap<Ordinal, Arc<End>>,
     /// The names of all stores that are in the tree, once one of them was needed.
     in_tree: Option<HashMap<Ordinal, StoreId>>,
+    /// Where entries of which stores were left out since those before them are missing, if that is accepted.
+    left_out: Option<BTreeMap<StoreId, Sequence>>,
 }
 
 impl From<BadRecord> for OpenFailure {
     fn from(bad: BadRecord) -> Self {
-        Self::corrupt(bad)
+        Self::Refused(bad.to_string())
     }
 }
 
 impl<'a> Redo<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, named: HashMap::new(), in_tree: None }
+        Self { shared, named: HashMap::new(), in_tree: None, left_out: None }
+    }
+
+    /// As [`Redo::new`], but entries whose predecessors are missing are left out.
+    pub(super) fn lenient(shared: &'a Shared) -> Self {
+        Self { left_out: Some(BTreeMap::new()), ..Self::new(shared) }
+    }
+
+    /// What was left out.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let lost = |(store, first): (&StoreId, &Sequence)| {
+            format!("store {store:?} has lost its entries from {first} on")
+        };
+        self.left_out.iter().flatten().map(lost).collect()
     }
 
     /// The greatest ordinal that was named.
@@ -44,10 +60,12 @@ impl<'a> Redo<'a> {
 
     /// Shows what the frame at `position` says.
     pub(super) fn frame(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
+        let mut salt = FrameSalt::default();
         for record in records(body) {
             match record? {
+                Record::Salt(of_frame) => salt = of_frame,
                 Record::Store { ordinal, name } => self.name(ordinal, &name)?,
-                Record::Entries { ordinal, segment } => self.append(ordinal, segment)?,
+                Record::Entries { ordinal, segment } => self.append(ordinal, segment, salt)?,
                 Record::Change { table, key, value } => {
                     self.shared.tables.apply_one(table, key, value, position.0);
                 }
@@ -61,7 +79,7 @@ impl<'a> Redo<'a> {
         let record = trees.log().get(StoreKey(name.clone()).to_bytes())?;
         let in_tree = record.map(|record| store::decode(&record)).transpose();
         let in_tree = in_tree.map_err(OpenFailure::corrupt)?;
-        if in_tree.is_some_and(|known| known != ordinal) {
+        if in_tree.is_some_and(|known| known.ordinal != ordinal) {
             let finding = format!("store {name:?} has two numbers, {ordinal} is one of them");
             return Err(OpenFailure::Corrupt(finding));
         }
@@ -92,11 +110,22 @@ impl<'a> Redo<'a> {
         Ok(end)
     }
 
-    fn append(&mut self, ordinal: Ordinal, segment: Segment) -> Result<(), OpenFailure> {
+    fn append(
+        &mut self,
+        ordinal: Ordinal,
+        segment: Segment,
+        salt: FrameSalt,
+    ) -> Result<(), OpenFailure> {
         let end = self.end(ordinal)?;
         let last = self.last(&end)?;
         if segment.last() <= last {
             // A checkpoint came so far.
+            return Ok(());
+        }
+        if segment.first() != last.next()
+            && let Some(left_out) = &mut self.left_out
+        {
+            left_out.entry(end.name.clone()).or_insert(last.next());
             return Ok(());
         }
         if segment.first() != last.next() {
@@ -104,7 +133,7 @@ impl<'a> Redo<'a> {
             let finding = format!("in store {name:?}, entry {first} follows entry {last}");
             return Err(OpenFailure::Corrupt(finding));
         }
-        self.shared.ends.push(&end, [segment]);
+        self.shared.ends.push(&end, [segment], salt);
         Ok(())
     }
 
@@ -115,7 +144,7 @@ impl<'a> Redo<'a> {
         let mut layout = end.layout.lock();
         let trees = self.shared.access.open_trees()?;
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
-        layout.complete(&reader, trees.generation)?;
+        layout.complete(&reader, Some(&end.name), trees.generation)?;
         Ok(layout.last)
     }
 }
@@ -126,7 +155,7 @@ fn names_in_tree(shared: &Shared) -> Result<HashMap<Ordinal, StoreId>, OpenFailu
         let (key, record) = record?;
         let malformed = || OpenFailure::corrupt("malformed key of a store");
         let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
-        Ok((store::decode(&record).map_err(OpenFailure::corrupt)?, name))
+        Ok((store::decode(&record).map_err(OpenFailure::corrupt)?.ordinal, name))
     };
     trees.log().range(StoreKey::all_after(None)).map(pair).collect()
 }

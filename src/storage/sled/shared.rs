@@ -1,7 +1,7 @@
 //! What the threads of the database and everybody who uses it have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,11 +10,12 @@ use super::commit::Queue;
 use super::ends::Ends;
 use super::files::Files;
 use super::keyspace::Keyspace;
-use super::options::DatabaseOptions;
+use super::options::{DatabaseOptions, OpenFailure};
 use super::signal::Signal;
 use super::steps::Faults;
 use super::tables::{Tables, Tree};
-use super::tree::{Access, Trees};
+use super::tree::{self, Access, Trees};
+use crate::model::StoreId;
 use crate::storage::StorageError;
 use crate::storage::commit_log::Position;
 
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     /// The last frame whose content is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
+    damage_noted: AtomicBool,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
 }
@@ -57,6 +59,7 @@ impl Shared {
             tables: Arc::new(Tables::new(budget.clone())),
             budget,
             settled: AtomicU64::new(0),
+            damage_noted: AtomicBool::new(false),
             checkpoint_failure: Mutex::new(None),
         }
     }
@@ -68,6 +71,27 @@ impl Shared {
     /// A table to read. While sled is being reopened this blocks, for two seconds at most, and then fails.
     pub(super) fn table(&self, table: Keyspace) -> Result<Tree, StorageError> {
         Ok(Tree::new(self.access.trees()?, self.tables.clone(), table))
+    }
+
+    /// Reads `store` from sled. What is found to be damaged is noted, so that sled is built again at the next start; until then the store
+    /// answers with that error.
+    pub(super) fn noting<T>(
+        &self,
+        store: &StoreId,
+        read: impl FnOnce() -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let read = tree::guarded(|| Ok(read())).unwrap_or_else(|failure| match failure {
+            OpenFailure::Io(error) => Err(StorageError::unavailable(error)),
+            OpenFailure::Corrupt(finding) | OpenFailure::Refused(finding) => {
+                Err(StorageError::corrupt(finding))
+            }
+        });
+        if let Err(StorageError::Corrupt(finding)) = &read
+            && !self.damage_noted.swap(true, Ordering::Relaxed)
+        {
+            self.files.note_damage(&format!("store {store:?}: {finding}"));
+        }
+        read
     }
 
     /// The last frame that a checkpoint which begins now will have in sled.

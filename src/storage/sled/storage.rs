@@ -66,7 +66,8 @@ impl Storage for SledStorage {
         if let Some(earlier) = current.upgrade() {
             earlier.retire();
         }
-        let log = SledLog::load(self.database.shared(), &self.cache, store)?;
+        let shared = self.database.shared();
+        let log = shared.noting(store, || SledLog::load(shared, &self.cache, store))?;
         *current = Arc::downgrade(&log.writes);
         Ok(Arc::new(log))
     }
@@ -81,10 +82,10 @@ impl Storage for SledStorage {
         let mut stores: BTreeMap<StoreId, Ordinal> = shared.ends.names(after, count);
         let trees = shared.access.trees()?;
         for record in trees.log().range(StoreKey::all_after(after)).take(count) {
-            let (key, record) = record.map_err(StorageError::unavailable)?;
+            let (key, record) = record.map_err(StorageError::from)?;
             let StoreKey(store) = StoreKey::parse(&key)
                 .ok_or_else(|| StorageError::corrupt("malformed key of a store"))?;
-            stores.insert(store, store::decode(&record).map_err(StorageError::corrupt)?);
+            stores.insert(store, store::decode(&record).map_err(StorageError::corrupt)?.ordinal);
         }
         drop(trees);
         let sized = |(store, ordinal)| Ok((store, log::size_of(shared, ordinal)?));

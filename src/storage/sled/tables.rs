@@ -160,7 +160,7 @@ impl Tree {
         if let Some(change) = self.changes().read().get(key) {
             return Ok(change.value.clone());
         }
-        self.trees.get(self.keyspace).get(key).map_err(StorageError::unavailable)
+        self.trees.get(self.keyspace).get(key).map_err(StorageError::from)
     }
 
     /// The pairs whose keys are in `range`, ascending. One that is set or removed meanwhile may be there or not.
@@ -236,7 +236,7 @@ impl<'a> Merged<'a> {
             && let Some(pairs) = &mut self.in_sled
         {
             let next = if self.backwards { pairs.next_back() } else { pairs.next() };
-            self.next = next.transpose().map_err(StorageError::unavailable)?;
+            self.next = next.transpose().map_err(StorageError::from)?;
             if self.next.is_none() {
                 self.in_sled = None;
             }

@@ -15,11 +15,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::commit::{Job, now_ms};
 use super::segments::Arena;
 use super::shared::Shared;
 use super::steps::{self, Step};
 use super::tree::{self, Trees};
+use super::watch::Watch;
 use crate::storage::StorageError;
+use crate::storage::archive::{Archive, Gaps, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
 
 /// Brings to sled what is in memory.
@@ -29,6 +32,13 @@ pub(super) struct Checkpointer {
     arena: Arena,
     /// Up to where everything is in sled for certain.
     position: Position,
+    /// Whether sled says that it may have more.
+    changing: bool,
+    /// None where a database is only built again.
+    watch: Option<Watch>,
+    archive: Option<Archive>,
+    /// Whether the witness or the archive are to be tried again.
+    behind: bool,
 }
 
 /// If the thread ends, however that comes, nothing is read any more, and nobody waits for a checkpoint.
@@ -48,7 +58,8 @@ impl Checkpointer {
     pub(super) fn new(shared: Arc<Shared>, position: Position) -> io::Result<Self> {
         let trees = shared.access.open_trees().map_err(io::Error::other)?;
         let arena = Arena::open(trees.log())?;
-        Ok(Self { shared, arena, position })
+        let (watch, archive) = (None, None);
+        Ok(Self { shared, arena, position, changing: true, watch, archive, behind: false })
     }
 
     /// Says in sled, for the first time, that there is a commit log.
@@ -56,6 +67,20 @@ impl Checkpointer {
         let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
         tree::apply_checkpoint(&trees, self.position.0)?;
         self.sync(&trees)
+    }
+
+    /// Brings to sled whatever is in memory, which is everything up to `position`, and closes it.
+    pub(super) fn finish(&mut self, position: Position) -> io::Result<()> {
+        self.write_all()?;
+        self.write_position(position)?;
+        let trees = self.shared.access.take();
+        trees.map_or(Ok(()), |trees| tree::close(recovery::alone(trees)?))
+    }
+
+    /// Keeps these from now on.
+    pub(super) fn keep(&mut self, watch: Watch, archive: Option<Archive>) {
+        self.watch = Some(watch);
+        self.archive = archive;
     }
 
     /// Starts the thread. It ends when it is told to, with how the last checkpoint and closing sled went.
@@ -86,9 +111,12 @@ impl Checkpointer {
             if is_due {
                 due = Instant::now() + shared.options.checkpoint_every;
             }
+            if is_due && shared.options.archive.enabled && shared.settled() > self.position {
+                shared.queue.enqueue(Job::FinishFile);
+            }
             let bytes = shared.budget.bytes();
             let is_much = wanted.checkpoint && bytes >= shared.options.checkpoint_bytes;
-            if !(is_much || is_due && shared.settled() > self.position) {
+            if !(is_much || is_due && (self.behind || shared.settled() > self.position)) {
                 continue;
             }
             due = Instant::now() + shared.options.checkpoint_every;
@@ -129,21 +157,52 @@ impl Checkpointer {
             return done;
         }
         *self.shared.checkpoint_failure.lock() = None;
-        // Where that fails, they are let go of the next time.
-        if let Err(error) = files.release(self.position, |_| Ok(())) {
-            log::warn!("letting go of a file of the commit log: {error}");
+        // Where that fails, it is done the next time.
+        let cleared = self.clear_up(files);
+        self.behind = cleared.is_err();
+        if let Err(error) = cleared {
+            log::warn!("clearing up behind a checkpoint: {error}");
         }
         Ok(())
     }
 
+    /// Sled has everything up to `position`: the witness says so, then the archive gets the finished files of the log, and only then
+    /// these are let go of.
+    fn clear_up(&mut self, files: &LogFiles) -> io::Result<()> {
+        if let Some(watch) = &mut self.watch {
+            let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
+            watch.write(&trees, self.position)?;
+        }
+        let Some(archive) = &self.archive else { return files.release(self.position, |_| Ok(())) };
+        let mut archived = false;
+        files.release(self.position, |file| {
+            let written = archive.write_log(file, Gaps::Kept).map_err(io::Error::other)?;
+            archived |= written.is_some();
+            Ok(())
+        })?;
+        if archived { self.retain(archive) } else { Ok(()) }
+    }
+
+    /// Removes what the archive is not to keep any more.
+    fn retain(&self, archive: &Archive) -> io::Result<()> {
+        let retention = self.shared.options.archive.retention();
+        if retention == Retention::default() {
+            return Ok(());
+        }
+        let files = archive.files()?.files;
+        let surplus: Vec<_> = retention.surplus(&files, now_ms()).into_iter().cloned().collect();
+        archive.remove(&surplus)
+    }
+
     /// Writes that everything up to `position` is in sled.
     fn write_position(&mut self, position: Position) -> io::Result<()> {
-        if position > self.position {
+        if position > self.position || self.changing {
             let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
             let faults = self.shared.faults();
             steps::take(faults, Step::Apply, || tree::apply_checkpoint(&trees, position.0))?;
             self.sync(&trees)?;
             self.position = position;
+            self.changing = false;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::storage::sled::ops::Ops;
 use crate::storage::sled::segments::Portion;
 use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tables::TableChanges;
-use crate::storage::sled::tree::Trees;
+use crate::storage::sled::tree::{self, Trees};
 
 /// How much a portion has, in bytes; more only where one piece or what is merged with it is larger.
 const PORTION_BYTES: usize = 2 << 20;
@@ -57,7 +57,13 @@ impl Checkpointer {
         }
         let ops = portion.finish();
         self.write(trees, Keyspace::Log, ops)?;
-        staged.into_iter().for_each(|staged| staged.settle(&shared.ends));
+        for staged in staged {
+            let (store, reached) = staged.reached();
+            staged.settle(&shared.ends);
+            if let Some(watch) = &mut self.watch {
+                watch.reached(store, reached);
+            }
+        }
         // The rest of the last one is for the next portion.
         ends.written = next - usize::from(has_more);
         Ok(())
@@ -68,13 +74,27 @@ impl Checkpointer {
         if ops.is_empty() {
             return Ok(());
         }
+        let tables = match &mut self.watch {
+            Some(watch) if keyspace != Keyspace::Log => {
+                Some(watch.change_tables(trees, keyspace, &ops)?)
+            }
+            _ => None,
+        };
         steps::take(self.shared.faults(), Step::Apply, || {
+            if !self.changing {
+                tree::apply_changing(trees)?;
+            }
             if keyspace == Keyspace::Log {
                 self.arena.place(trees.log())?;
             }
             Ok(ops.apply(trees.get(keyspace))?)
         })?;
-        self.sync(trees)
+        self.sync(trees)?;
+        self.changing = true;
+        if let (Some(watch), Some(tables)) = (&mut self.watch, tables) {
+            watch.set_tables(tables);
+        }
+        Ok(())
     }
 }
 

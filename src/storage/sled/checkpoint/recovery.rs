@@ -11,7 +11,7 @@ use super::Checkpointer;
 use crate::storage::sled::files::is_full;
 use crate::storage::sled::segments::Arena;
 use crate::storage::sled::steps::{self, Step};
-use crate::storage::sled::tree::{self, Trees};
+use crate::storage::sled::tree::{self, Facts, Trees};
 
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
@@ -71,6 +71,11 @@ impl Reopening<'_> {
         let (trees, arena) = steps::take(shared.faults(), Step::Reopen, || {
             let trees = tree::open(files, &shared.options, generation)?;
             let arena = Arena::open(trees.log())?;
+            let facts = Facts::read_or_make(&trees, files)?;
+            if facts.checkpoint.is_none_or(|position| position < self.checkpointer.position.0) {
+                let finding = "sled came back with less than it had";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, finding));
+            }
             Ok((trees, arena))
         })?;
         self.checkpointer.arena = arena;

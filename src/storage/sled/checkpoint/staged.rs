@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use crate::model::{Segment, Sequence};
+use crate::model::{Sequence, StoreId};
 use crate::storage::StorageError;
-use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::ends::{End, Ends, Piece};
 use crate::storage::sled::ids::{self, Ids};
 use crate::storage::sled::key::StoreKey;
 use crate::storage::sled::segments::{Layout, Portion, Reader};
 use crate::storage::sled::tree::{Access, Trees};
 use crate::storage::sled::value::store;
+use crate::storage::sled::watch::Reached;
 
 /// How many ids are merged in a portion: of 22 to 27 bytes each, a bit less than a portion has.
 const IDS_MERGED: usize = 1 << 16;
@@ -53,7 +54,7 @@ impl<'a> Staged<'a> {
             is_settled: false,
         };
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
-        staged.layout.complete(&reader, trees.generation)?;
+        staged.layout.complete(&reader, Some(&end.name), trees.generation)?;
         staged.add_pieces(bytes_max, portion)?;
         staged.add_ids(&reader, trees.generation, portion)?;
         Ok(staged)
@@ -67,20 +68,24 @@ impl<'a> Staged<'a> {
         let Self { end, layout, .. } = self;
         let mut pieces = end.first_pieces(bytes_max);
         self.pieces = pieces.len();
-        self.last = pieces.last().map(Segment::last);
+        self.last = pieces.last().map(Piece::last);
         // After a failure there may be more in sled than was known.
         pieces.drain(..pieces.partition_point(|piece| piece.last() <= layout.last));
         let Some(first) = pieces.first() else { return Ok(()) };
-        if first.first() != layout.last.next() {
-            let (first, last, name) = (first.first(), layout.last, &end.name);
+        if first.segment.first() != layout.last.next() {
+            let (first, last, name) = (first.segment.first(), layout.last, &end.name);
             let finding = format!("in store {name:?}, entry {first} follows entry {last}");
             return Err(StorageError::corrupt(finding));
         }
-        if !end.is_in_tree() {
-            let key = StoreKey(end.name.clone()).to_bytes();
-            portion.insert(&key, &store::encode(end.ordinal));
+        for Piece { segment, salt } in &pieces {
+            let salt = salt.append(end.ordinal, segment.first());
+            let hash = layout.hash.with_append(segment, salt);
+            layout.hash = hash.map_err(StorageError::corrupt)?;
         }
-        layout.stage(end.ordinal, pieces, portion);
+        let segments = pieces.into_iter().map(|piece| piece.segment).collect();
+        layout.stage(end.ordinal, segments, portion);
+        let key = StoreKey(end.name.clone()).to_bytes();
+        portion.insert(&key, &store::encode(end.ordinal, layout.last, layout.hash));
         Ok(())
     }
 
@@ -102,6 +107,12 @@ impl<'a> Staged<'a> {
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
         let ids_are_due = self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last));
         self.last.is_some_and(|taken| taken < last) || ids_are_due
+    }
+
+    /// Which store it is, and where it ends with the portion.
+    pub(super) fn reached(&self) -> (StoreId, Reached) {
+        let Layout { last: head, hash, .. } = *self.layout;
+        (self.end.name.clone(), Reached { ordinal: self.end.ordinal, head, hash })
     }
 
     /// The portion is in sled, which was synced.

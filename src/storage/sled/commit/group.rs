@@ -15,6 +15,7 @@ use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::record::RecordWriter;
 use crate::storage::sled::tables::Tables;
+use crate::storage::witness::FrameSalt;
 
 /// A group is closed once it holds so much, in bytes. Larger ones make no sync cheaper and delay its answers.
 pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -31,6 +32,8 @@ pub(super) struct Group {
     bytes: usize,
     records: RecordWriter,
     next_ordinal: Ordinal,
+    /// Of its frame.
+    salt: FrameSalt,
 }
 
 enum Part {
@@ -42,7 +45,8 @@ impl Group {
     /// An empty one; `next_ordinal` is for the next store that has none.
     pub(super) fn new(next_ordinal: Ordinal) -> Self {
         let (parts, appends) = (Vec::new(), VecDeque::new());
-        Self { parts, appends, bytes: 0, records: RecordWriter::default(), next_ordinal }
+        let (records, salt) = (RecordWriter::default(), FrameSalt::default());
+        Self { parts, appends, bytes: 0, records, next_ordinal, salt }
     }
 
     /// Whether it holds as much as it may.
@@ -65,13 +69,16 @@ impl Group {
                 self.bytes += ops.iter().map(bytes).sum::<usize>();
                 self.parts.push(Part::Table { table, ops, answer });
             }
+            // For the log, not for a frame.
+            Job::FinishFile => {}
             Job::Store(writes) => {
                 let before = self.appends.len();
                 let appends = writes.stage(&mut self.appends, GROUP_BYTES_MAX);
                 if appends > 0 {
                     let staged = self.appends.range(before..).flat_map(|(segments, _)| segments);
                     self.bytes += staged.map(record_bytes_max).sum::<usize>();
-                    self.bytes += RECORD_BYTES_MAX + writes.store.as_str().len();
+                    // Its name, and the salt of all.
+                    self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len();
                 }
                 self.parts.push(Part::Store { writes, appends });
             }
@@ -80,6 +87,10 @@ impl Group {
 
     /// Writes all of it to `frame`.
     pub(super) fn write(&mut self, frame: &mut Frame, ends: &Arc<Ends>) {
+        if !self.appends.is_empty() {
+            self.salt = FrameSalt::random();
+            self.records.salt(&self.salt, |part| frame.write(part));
+        }
         let mut appends = self.appends.iter();
         for part in &self.parts {
             match part {
@@ -126,7 +137,7 @@ impl Group {
                     let _ = answer.send(Ok(()));
                 }
                 Part::Store { writes, appends } => {
-                    if writes.settle(&mut self.appends, appends, ends) {
+                    if writes.settle(&mut self.appends, appends, self.salt, ends) {
                         again(Job::Store(writes));
                     }
                 }

@@ -96,12 +96,17 @@ impl Committer {
     /// Commits what is in `untried`, in groups of bounded size. After an error the group is not settled.
     fn commit_all(&mut self) -> io::Result<()> {
         while !self.untried.is_empty() && self.wait_for_room() {
+            let mut finish_file = false;
             while !self.group.is_full()
                 && let Some(job) = self.untried.pop_front()
             {
+                finish_file |= matches!(job, Job::FinishFile);
                 self.group.add(job);
             }
             self.commit()?;
+            if finish_file {
+                self.writer.finish_file()?;
+            }
         }
         Ok(())
     }
@@ -163,7 +168,7 @@ impl Committer {
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     // A clock before 1970 is as good as none: frames then get the time of the one before.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)

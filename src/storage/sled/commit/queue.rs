@@ -23,6 +23,8 @@ pub(crate) enum Job {
     Table { table: Keyspace, ops: Ops, answer: Answer },
     /// What was handed in for a store.
     Store(Arc<Writes>),
+    /// A further file of the commit log is to be begun, so that this one can be archived.
+    FinishFile,
 }
 
 impl Job {
@@ -32,6 +34,7 @@ impl Job {
             // Nobody may be waiting any more.
             Self::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Store(writes) => writes.fail(std::iter::empty(), error),
+            Self::FinishFile => {}
         }
     }
 }
@@ -91,7 +94,7 @@ impl Queue {
     pub(crate) fn enqueue(&self, job: Job) {
         let mut state = self.state.lock();
         let stale = match &job {
-            Job::Table { .. } => false,
+            Job::Table { .. } | Job::FinishFile => false,
             Job::Store(writes) => writes.generation != state.generation,
         };
         let refusal = match state.refusal() {

@@ -12,6 +12,7 @@ use super::queue::Answer;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::sled::ends::{End, Ends};
 use crate::storage::sled::ids::Ids;
+use crate::storage::witness::FrameSalt;
 use crate::storage::{AppendError, StoreSize, check_consecutive};
 
 /// One append.
@@ -128,13 +129,19 @@ impl Writes {
         count
     }
 
-    /// The first `count` of `appends`, which were staged, are durable: takes them out. True if there is more to commit: the
+    /// The first `count` of `appends`, which were staged, are durable, in a frame with this salt: takes them out. True if there is more to commit: the
     /// commit thread is to be told again.
-    pub(super) fn settle(&self, appends: &mut VecDeque<Append>, count: usize, ends: &Ends) -> bool {
+    pub(super) fn settle(
+        &self,
+        appends: &mut VecDeque<Append>,
+        count: usize,
+        salt: FrameSalt,
+        ends: &Ends,
+    ) -> bool {
         let last = appends.range(..count).rev().find_map(|(segments, _)| segments.last());
         if let (Some(head), Some(end)) = (last.map(Segment::last), self.end.get()) {
             let segments = appends.range_mut(..count).flat_map(|(segments, _)| segments.drain(..));
-            let bytes = ends.push(end, segments);
+            let bytes = ends.push(end, segments, salt);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.head.store(head.get(), Ordering::Release);
         }

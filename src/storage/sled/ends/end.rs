@@ -13,6 +13,7 @@ use crate::storage::StoreSize;
 use crate::storage::sled::ids::Ids;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::segments::Layout;
+use crate::storage::witness::FrameSalt;
 
 /// What a piece takes in memory besides its records, roughly, in bytes.
 const PIECE_BYTES: u64 = 160;
@@ -40,11 +41,19 @@ pub(crate) struct End {
 #[derive(Debug, Default)]
 struct Tail {
     /// Consecutive, up to the head of the store.
-    pieces: VecDeque<Segment>,
+    pieces: VecDeque<Piece>,
     /// Of their records.
     bytes: u64,
     /// Whether the next checkpoint knows of it, or one is writing it.
     changed: bool,
+}
+
+/// What a frame of the commit log has of one store, or a part of that.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) segment: Segment,
+    /// Of the frame.
+    pub(crate) salt: FrameSalt,
 }
 
 /// What [`End::push`] did.
@@ -72,23 +81,18 @@ impl End {
         }
     }
 
-    /// Whether the tree has its record.
-    pub(crate) fn is_in_tree(&self) -> bool {
-        self.in_tree.load(Ordering::Acquire)
-    }
-
     /// The last entry; `None` if all are in the tree.
     pub(crate) fn last(&self) -> Option<Sequence> {
-        self.tail.lock().pieces.back().map(Segment::last)
+        self.tail.lock().pieces.back().map(Piece::last)
     }
 
     /// How much the store has, which has `in_tree` in the tree.
     pub(crate) fn size(&self, in_tree: StoreSize) -> StoreSize {
         let tail = self.tail.lock();
-        let head = tail.pieces.back().map_or(Sequence::ZERO, Segment::last).max(in_tree.head);
+        let head = tail.pieces.back().map_or(Sequence::ZERO, Piece::last).max(in_tree.head);
         let known = tail.pieces.iter().take_while(|piece| piece.last() <= in_tree.head);
         // Some are known only after a failure.
-        let known: u64 = known.map(|piece| piece.records().len() as u64).sum();
+        let known: u64 = known.map(|piece| piece.segment.records().len() as u64).sum();
         StoreSize { head, bytes: in_tree.bytes + tail.bytes - known }
     }
 
@@ -96,42 +100,47 @@ impl End {
     /// if `at` is not here.
     pub(crate) fn segment(&self, at: Sequence) -> Option<Segment> {
         let tail = self.tail.lock();
-        let (first, last) = (tail.pieces.front()?.first(), tail.pieces.back()?.last());
+        let (first, last) = (tail.pieces.front()?.segment.first(), tail.pieces.back()?.last());
         if !(first..=last).contains(&at) {
             return None;
         }
         let start = tail.pieces.partition_point(|piece| piece.last() < at);
         let mut bytes = 0;
-        let fits = |piece: &&Segment| {
+        let fits = |segment: &Segment| {
             let is_first = bytes == 0;
-            bytes += piece.records().len();
+            bytes += segment.records().len();
             is_first || bytes <= SEGMENT_BYTES_TARGET
         };
-        let joined: Vec<Segment> = tail.pieces.range(start..).take_while(fits).cloned().collect();
+        let segments = tail.pieces.range(start..).map(|piece| piece.segment.clone());
+        let joined: Vec<Segment> = segments.take_while(fits).collect();
         drop(tail);
         Segment::joined(&joined)
     }
 
     /// Its first pieces, until they have `bytes_max` bytes; one at least, if there is one.
-    pub(crate) fn first_pieces(&self, bytes_max: usize) -> Vec<Segment> {
+    pub(crate) fn first_pieces(&self, bytes_max: usize) -> Vec<Piece> {
         let tail = self.tail.lock();
         let mut bytes = 0;
-        let fits = |piece: &&Segment| {
+        let fits = |piece: &&Piece| {
             let room = bytes == 0 || bytes < bytes_max;
-            bytes += piece.records().len();
+            bytes += piece.segment.records().len();
             room
         };
         tail.pieces.iter().take_while(fits).cloned().collect()
     }
 
-    /// Adds `pieces`.
-    pub(super) fn push(&self, pieces: impl IntoIterator<Item = Segment>) -> Pushed {
+    /// Adds `segments`, of a frame with this salt.
+    pub(super) fn push(
+        &self,
+        segments: impl IntoIterator<Item = Segment>,
+        salt: FrameSalt,
+    ) -> Pushed {
         let mut tail = self.tail.lock();
         let before = tail.pieces.len();
         let mut bytes = 0;
-        for piece in pieces {
-            bytes += piece.records().len() as u64;
-            tail.pieces.push_back(piece);
+        for segment in segments {
+            bytes += segment.records().len() as u64;
+            tail.pieces.push_back(Piece { segment, salt });
         }
         tail.bytes += bytes;
         let memory_bytes = bytes + (tail.pieces.len() - before) as u64 * PIECE_BYTES;
@@ -149,7 +158,7 @@ impl End {
         // The rest moves to memory of its own: what many pieces took is given back.
         let rest = tail.pieces.split_off(count);
         let gone = std::mem::replace(&mut tail.pieces, rest);
-        let bytes: u64 = gone.iter().map(|piece| piece.records().len() as u64).sum();
+        let bytes: u64 = gone.iter().map(|piece| piece.segment.records().len() as u64).sum();
         tail.bytes -= bytes;
         tail.changed = !tail.pieces.is_empty();
         let changed = tail.changed;
@@ -165,6 +174,12 @@ impl End {
     /// True once, when its record came into the tree.
     pub(super) fn is_in_tree_first(&self) -> bool {
         !self.in_tree.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Piece {
+    pub(crate) fn last(&self) -> Sequence {
+        self.segment.last()
     }
 }
 

@@ -7,11 +7,12 @@
 use super::portion::Portion;
 use super::reader::{Found, Reader};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
-use crate::model::{Segment, Sequence};
+use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
-use crate::storage::sled::key::{Ordinal, SegmentKey};
-use crate::storage::sled::value::body;
+use crate::storage::sled::key::{Ordinal, SegmentKey, StoreKey};
 use crate::storage::sled::value::segment::{Place, encode_in_slots, encode_inline};
+use crate::storage::sled::value::{body, store};
+use crate::storage::witness::StoreHash;
 
 /// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
 /// several times while it fills.) A store's last segment is written again if it is one of these.
@@ -37,6 +38,8 @@ pub(crate) struct Layout {
     pub(crate) last: Sequence,
     /// Bytes of all records.
     pub(crate) bytes: u64,
+    /// Over the entries.
+    pub(crate) hash: StoreHash,
     /// The small segments at the end.
     small: Vec<Small>,
 }
@@ -48,17 +51,40 @@ struct Small {
 }
 
 impl Layout {
-    /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time.
+    /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time. `store` is its name:
+    /// an error unless its record says the same. Without it there is no hash.
     pub(crate) fn complete(
         &mut self,
         reader: &Reader<'_>,
+        store: Option<&StoreId>,
         generation: u64,
     ) -> Result<(), StorageError> {
         if self.generation != Some(generation) {
             *self = Self::read(reader)?;
+            let hash = store.map(|store| self.recorded_hash(reader, store)).transpose()?;
+            self.hash = hash.unwrap_or_default();
             self.generation = Some(generation);
         }
         Ok(())
+    }
+
+    /// The hash in the record of `store`, which has to say where the store ends.
+    fn recorded_hash(
+        &self,
+        reader: &Reader<'_>,
+        store: &StoreId,
+    ) -> Result<StoreHash, StorageError> {
+        let record = reader.tree.get(StoreKey(store.clone()).to_bytes());
+        let record = record.map_err(StorageError::from)?;
+        let record = record.map(|record| store::decode(&record)).transpose();
+        let record = record.map_err(StorageError::corrupt)?;
+        let recorded = record.map_or(Some(Sequence::ZERO), |record| record.head);
+        if recorded.is_some_and(|head| head != self.last) {
+            let (head, last) = (recorded.unwrap_or_default(), self.last);
+            let finding = format!("store {store:?} ends with entry {last}, not with {head}");
+            return Err(StorageError::corrupt(finding));
+        }
+        Ok(record.map(|record| record.hash).unwrap_or_default())
     }
 
     /// What is in the tree is not known any more.

@@ -61,7 +61,7 @@ impl Reader<'_> {
     ) -> impl Iterator<Item = Result<Found, StorageError>> + use<> {
         let keys = SegmentKey::of_store(self.ordinal, Sequence::FIRST, at.max(Sequence::FIRST));
         self.tree.range(keys).rev().map(|item| {
-            let (key, value) = item.map_err(StorageError::unavailable)?;
+            let (key, value) = item.map_err(StorageError::from)?;
             Found::parse(&key, value)
         })
     }
@@ -115,20 +115,20 @@ impl Reader<'_> {
     /// The index of the store's ids.
     pub(crate) fn ids(&self) -> Result<Index, StorageError> {
         let records = self.tree.range(IdsKey::of_store(self.ordinal));
-        Index::load(self.ordinal, records.map(|record| record.map_err(StorageError::unavailable)))
+        Index::load(self.ordinal, records.map(|record| record.map_err(StorageError::from)))
     }
 
     /// An index without ids, in place of what there is.
     pub(crate) fn no_ids(&self) -> Result<Index, StorageError> {
         let keys = self.tree.range(IdsKey::of_store(self.ordinal)).keys();
-        Index::in_place_of(self.ordinal, keys.map(|key| key.map_err(StorageError::unavailable)))
+        Index::in_place_of(self.ordinal, keys.map(|key| key.map_err(StorageError::from)))
     }
 }
 
 impl Slots for Reader<'_> {
     fn slot(&self, number: u64) -> Result<Option<Bytes>, StorageError> {
         let value = self.tree.get(SlotKey::new(number).to_bytes());
-        let value = value.map_err(StorageError::unavailable)?;
+        let value = value.map_err(StorageError::from)?;
         Ok(value.filter(|value| !value.is_empty()).map(Bytes::from_owner))
     }
 }

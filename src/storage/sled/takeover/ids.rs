@@ -20,7 +20,7 @@ const MERGED_AT_ONCE: usize = 1 << 16;
 pub(super) fn index(trees: &Trees, files: &Files) -> Result<(), OpenFailure> {
     let mut arena = Arena::open(trees.log())?;
     for record in trees.log().range(StoreKey::all_after(None)) {
-        let ordinal = store::decode(&record?.1).map_err(OpenFailure::corrupt)?;
+        let ordinal = store::decode(&record?.1).map_err(OpenFailure::corrupt)?.ordinal;
         remove_blocks(trees, files, &mut arena, ordinal)?;
         index_store(trees, files, &mut arena, ordinal)?;
     }

@@ -25,7 +25,7 @@ pub(super) fn write_out(trees: &Trees, files: &Files) -> Result<(), OpenFailure>
     let mut ops = Portion::new(trees.log(), &mut arena);
     for (ordinal, pieces) in read_all(trees)? {
         let mut layout = Layout::default();
-        layout.complete(&Reader { tree: trees.log(), ordinal }, trees.generation)?;
+        layout.complete(&Reader { tree: trees.log(), ordinal }, None, trees.generation)?;
         let pieces = behind(ordinal, layout.last, pieces)?;
         if !pieces.is_empty() {
             layout.stage(ordinal, pieces, &mut ops);

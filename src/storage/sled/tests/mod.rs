@@ -1,6 +1,7 @@
 //! The contract, and what only a storage on a disk can be asked.
 
 mod checkpoints;
+mod damage;
 mod failing;
 mod ids;
 mod merging;
@@ -69,7 +70,7 @@ impl Subject<dyn Storage> for OnDisk {
         if let Some(storage) = self.storage.take() {
             storage.database.close().expect("closed");
         }
-        let database = Database::open(self.directory.path(), self.options).expect("open");
+        let database = Database::open(self.directory.path(), self.options.clone()).expect("open");
         self.storage = Some(SledStorage::new(database));
     }
 }

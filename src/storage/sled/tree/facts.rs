@@ -4,6 +4,7 @@
 //! tree          meta
 //! remote-id     16 bytes
 //! generation    16 bytes, of the commit log: a log of another one is not this directory's
+//! changing      there while a checkpoint is under way: what is in sled may be ahead of the position
 //! checkpoint    version 1 (1), position (8, big-endian): the last frame whose content is wholly in sled; missing until
 //!               the commit log was made
 //! ```
@@ -19,6 +20,8 @@ use crate::storage::sled::options::OpenFailure;
 const REMOTE_ID: &[u8] = b"remote-id";
 const GENERATION: &[u8] = b"generation";
 const CHECKPOINT: &[u8] = b"checkpoint";
+/// Set while a checkpoint is under way: what is in sled may be ahead of the position.
+const CHANGING: &[u8] = b"changing";
 const CHECKPOINT_VERSION: u8 = 1;
 
 /// What sled says of the data directory.
@@ -31,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) generation: [u8; 16],
     /// The position of the last frame whose content is wholly in sled; `None` before there was a commit log.
     pub(crate) checkpoint: Option<u64>,
+    /// Whether there may be more in sled.
+    pub(crate) changing: bool,
 }
 
 impl Facts {
@@ -61,7 +66,8 @@ impl Facts {
             trees.flush()?;
             trees.sync(files)?;
         }
-        Ok(Self { are_new, remote_id, generation, checkpoint })
+        let changing = meta.contains_key(CHANGING)?;
+        Ok(Self { are_new, remote_id, generation, checkpoint, changing })
     }
 }
 
@@ -69,6 +75,27 @@ impl Facts {
 pub(crate) fn apply_checkpoint(trees: &Trees, position: u64) -> io::Result<()> {
     let mut value = [CHECKPOINT_VERSION; 9];
     value[1..].copy_from_slice(&position.to_be_bytes());
-    trees.get(Keyspace::Meta).insert(CHECKPOINT, &value)?;
+    let mut batch = sled::Batch::default();
+    batch.insert(CHECKPOINT, &value);
+    batch.remove(CHANGING);
+    trees.get(Keyspace::Meta).apply_batch(batch)?;
+    Ok(())
+}
+
+/// Applies that a checkpoint is under way, before anything else of it.
+pub(crate) fn apply_changing(trees: &Trees) -> io::Result<()> {
+    trees.get(Keyspace::Meta).insert(CHANGING, &[])?;
+    Ok(())
+}
+
+/// Applies whose directory it is, before there is a checkpoint.
+pub(crate) fn apply_identity(
+    trees: &Trees,
+    remote_id: RemoteId,
+    generation: [u8; 16],
+) -> io::Result<()> {
+    let meta = trees.get(Keyspace::Meta);
+    meta.insert(REMOTE_ID, &remote_id.as_bytes()[..])?;
+    meta.insert(GENERATION, &generation)?;
     Ok(())
 }

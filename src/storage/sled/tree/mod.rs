@@ -5,7 +5,7 @@ mod facts;
 mod flush;
 
 pub(super) use access::Access;
-pub(super) use facts::{Facts, apply_checkpoint};
+pub(super) use facts::{Facts, apply_changing, apply_checkpoint, apply_identity};
 
 use std::any::Any;
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::files::{Files, is_full};
 use super::keyspace::Keyspace;
-use super::options::{DatabaseOptions, OpenError, OpenFailure};
+use super::options::{DatabaseOptions, OpenFailure};
 
 /// The unit in which sled lays out its log, in bytes. A quarter of it is the most that stays in the log; a page full
 /// of values of [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) is less. Persisted: sled refuses another one.
@@ -59,7 +59,7 @@ impl Trees {
 pub(super) fn open_first(
     files: &Files,
     options: &DatabaseOptions,
-) -> Result<(Trees, Facts), OpenError> {
+) -> Result<(Trees, Facts), OpenFailure> {
     let opened = match open(files, options, 0) {
         Err(OpenFailure::Io(error)) if is_full(&error) => {
             log::warn!("the disk is full: giving up the ballast to open the database");
@@ -67,15 +67,12 @@ pub(super) fn open_first(
         }
         opened => opened,
     };
-    let opened = opened.and_then(|trees| {
-        let facts = Facts::read_or_make(&trees, files)?;
-        Ok((trees, facts))
-    });
-    let opened = opened.map_err(|failure| failure.of(files.directory()))?;
+    let trees = opened?;
+    let facts = Facts::read_or_make(&trees, files)?;
     if let Err(error) = files.make_ballast() {
         log::warn!("setting disk space aside: {error}");
     }
-    Ok(opened)
+    Ok((trees, facts))
 }
 
 /// Opens sled and syncs what it wrote meanwhile.
@@ -120,6 +117,12 @@ fn open_unlocked(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
             opened => return Ok(opened?),
         }
     }
+}
+
+/// Does what reads sled, which asserts some of what it expects to find.
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, OpenFailure>) -> Result<T, OpenFailure> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|panic| Err(OpenFailure::Corrupt(message_of(panic.as_ref()))))
 }
 
 /// Closes sled. It flushes and syncs once more, and panics if that fails.

@@ -1,0 +1,69 @@
+//! `accept-loss`: goes on with what is left of a damaged data directory.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+
+use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
+
+const MEANING: &str = "\
+This gives up what a damaged data directory cannot give any more, and goes on with the rest:
+  - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
+    it still has;
+  - what only the damaged directory had, and no client has, is gone;
+  - what was there is kept beside it, under names that end in `.damaged-1`, and takes space until you remove it.
+";
+
+/// Go on with what is left of a damaged data directory, after saying what that means.
+///
+/// The server that uses the directory has to be stopped.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The data directory
+    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Where the archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
+    archive_dir: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `accept-loss` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AcceptLossError {
+    /// It was not confirmed.
+    #[error("nothing was changed")]
+    NotConfirmed,
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nobody can be asked.
+    #[error("cannot ask: {0}")]
+    Ask(#[from] io::Error),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), AcceptLossError> {
+    println!("{MEANING}");
+    if !args.yes && !is_confirmed()? {
+        return Err(AcceptLossError::NotConfirmed);
+    }
+    let mut options = DatabaseOptions::default();
+    options.archive.dir.clone_from(&args.archive_dir);
+    let accepted = Database::accept_loss(&args.data_dir, &options)?;
+    for lost in &accepted.lost {
+        println!("lost: {lost}");
+    }
+    for kept in &accepted.kept {
+        println!("kept: {}", kept.display());
+    }
+    Ok(())
+}
+
+fn is_confirmed() -> io::Result<bool> {
+    print!("Type yes to go on: ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}

@@ -1,0 +1,237 @@
+//! What a file has behind its head: chunks, each of some frames, compressed by itself, so that a fault takes no more
+//! than that. Before each stands a frame that zstd skips (`0x184d2a51`, 32, both little-endian), with
+//!
+//! ```text
+//! crc32        4   over the rest of these 32 bytes
+//! crc32        4   over the compressed bytes
+//! compressed   4   their number
+//! plain        4   the number of bytes that they become
+//! first        8   the number of the first frame in it
+//! last         8   of the last one
+//! ```
+//!
+//! Plain, a frame is its number (8), its time (8), the length of its body (4) and the body. A base numbers its parts from 1.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use crate::storage::commit_log::{FoundFrame, Position};
+use crate::storage::slot::{sum, u32_at, u64_at};
+
+const SKIPPED: [u8; 8] = [0x51, 0x2a, 0x4d, 0x18, 32, 0, 0, 0];
+const LABEL_BYTES: usize = SKIPPED.len() + 32;
+const FRAME_HEAD_BYTES: usize = 20;
+
+/// A chunk is closed when it has so many bytes before compression.
+const PLAIN_BYTES: usize = 1 << 20;
+
+/// The fastest level but for the negative ones: the archive shall not hold up what is archived.
+const LEVEL: i32 = 1;
+
+/// How much is looked through at once for the next chunk behind a fault.
+const SEARCH_BYTES: usize = 64 << 10;
+
+/// Compresses frames into a file.
+pub(super) struct ChunkWriter<'a> {
+    file: &'a File,
+    compressor: zstd::bulk::Compressor<'static>,
+    plain: Vec<u8>,
+    first: Position,
+    written: Written,
+}
+
+/// What was written, or read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) frames: u64,
+    pub(super) last: Position,
+    pub(super) time_ms: u64,
+    sum: u32,
+}
+
+impl Written {
+    pub(super) fn add(&mut self, frame: FoundFrame<'_>) {
+        let mut sum = crc32fast::Hasher::new_with_initial(self.sum);
+        sum.update(&frame_head(&frame));
+        sum.update(frame.body);
+        self.sum = sum.finalize();
+        self.frames += 1;
+        self.last = frame.position;
+        self.time_ms = frame.time_ms;
+    }
+}
+
+impl<'a> ChunkWriter<'a> {
+    /// Writes to where `file` stands.
+    pub(super) fn new(file: &'a File) -> io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        let (plain, first) = (Vec::with_capacity(PLAIN_BYTES * 2), Position(0));
+        Ok(Self { file, compressor, plain, first, written: Written::default() })
+    }
+
+    pub(super) fn write(&mut self, frame: FoundFrame<'_>) -> io::Result<()> {
+        if self.plain.is_empty() {
+            self.first = frame.position;
+        }
+        self.plain.extend_from_slice(&frame_head(&frame));
+        self.plain.extend_from_slice(frame.body);
+        self.written.add(frame);
+        if self.plain.len() >= PLAIN_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<Written> {
+        self.flush()?;
+        Ok(self.written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.plain.is_empty() {
+            return Ok(());
+        }
+        let data = self.compressor.compress(&self.plain)?;
+        let number = |len: usize| u32::try_from(len).map_err(io::Error::other);
+        let mut label = [0; LABEL_BYTES];
+        label[..8].copy_from_slice(&SKIPPED);
+        label[12..16].copy_from_slice(&crc32fast::hash(&data).to_be_bytes());
+        label[16..20].copy_from_slice(&number(data.len())?.to_be_bytes());
+        label[20..24].copy_from_slice(&number(self.plain.len())?.to_be_bytes());
+        label[24..32].copy_from_slice(&self.first.0.to_be_bytes());
+        label[32..].copy_from_slice(&self.written.last.0.to_be_bytes());
+        let sum = sum(0, &label[8..]);
+        label[8..12].copy_from_slice(&sum.to_be_bytes());
+        self.file.write_all(&label)?;
+        self.file.write_all(&data)?;
+        self.plain.clear();
+        Ok(())
+    }
+}
+
+fn frame_head(frame: &FoundFrame<'_>) -> [u8; FRAME_HEAD_BYTES] {
+    let mut head = [0; FRAME_HEAD_BYTES];
+    head[..8].copy_from_slice(&frame.position.0.to_be_bytes());
+    head[8..16].copy_from_slice(&frame.time_ms.to_be_bytes());
+    head[16..].copy_from_slice(&(frame.body.len() as u32).to_be_bytes());
+    head
+}
+
+/// Reads the chunks of a file.
+pub(super) struct ChunkReader<'a> {
+    file: &'a File,
+    at: u64,
+    data: Vec<u8>,
+    plain: Vec<u8>,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    fault: bool,
+}
+
+/// A chunk that is whole.
+pub(super) struct Chunk<'a> {
+    pub(super) frames: Frames<'a>,
+    /// Whether something before it was passed over.
+    pub(super) behind_fault: bool,
+}
+
+struct Label {
+    data_sum: u32,
+    data_bytes: usize,
+    plain_bytes: usize,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Reads from `at` on.
+    pub(super) fn new(file: &'a File, at: u64) -> io::Result<Self> {
+        let decompressor = zstd::bulk::Decompressor::new()?;
+        Ok(Self { file, at, data: Vec::new(), plain: Vec::new(), decompressor, fault: false })
+    }
+
+    /// Whether something was passed over between the last chunk that was given and the end.
+    pub(super) fn ends_with_fault(&self) -> bool {
+        self.fault
+    }
+
+    /// The next whole chunk.
+    pub(super) fn next(&mut self) -> io::Result<Option<Chunk<'_>>> {
+        self.fault = false;
+        let end = self.file.metadata()?.len();
+        while self.at < end {
+            let Some(label) = self.label(end) else {
+                self.fault = true;
+                self.at = self.search(end);
+                continue;
+            };
+            let start = self.at + LABEL_BYTES as u64;
+            self.at = start + label.data_bytes as u64;
+            if self.load(start, &label).is_some() {
+                let behind_fault = self.fault;
+                return Ok(Some(Chunk { frames: Frames(&self.plain), behind_fault }));
+            }
+            self.fault = true;
+        }
+        Ok(None)
+    }
+
+    /// What stands at `at` before a chunk, if it is whole, and the chunk is within the file.
+    fn label(&self, end: u64) -> Option<Label> {
+        let mut label = [0; LABEL_BYTES];
+        let left = end - self.at;
+        if left < LABEL_BYTES as u64 || self.file.read_exact_at(&mut label, self.at).is_err() {
+            return None;
+        }
+        let bytes = &label[8..];
+        let label = Label {
+            data_sum: u32_at(bytes, 4),
+            data_bytes: u32_at(bytes, 8) as usize,
+            plain_bytes: u32_at(bytes, 12) as usize,
+        };
+        let is_whole = sum(0, bytes) == u32_at(bytes, 0)
+            && label.data_bytes as u64 <= left - LABEL_BYTES as u64;
+        is_whole.then_some(label)
+    }
+
+    fn load(&mut self, start: u64, label: &Label) -> Option<()> {
+        self.data.resize(label.data_bytes, 0);
+        self.file.read_exact_at(&mut self.data, start).ok()?;
+        if crc32fast::hash(&self.data) != label.data_sum {
+            return None;
+        }
+        self.plain.clear();
+        self.plain.reserve_exact(label.plain_bytes);
+        let len = self.decompressor.decompress_to_buffer(&self.data, &mut self.plain).ok()?;
+        (len == label.plain_bytes).then_some(())
+    }
+
+    /// Where the next chunk might begin, behind `at`.
+    fn search(&self, end: u64) -> u64 {
+        let mut window = vec![0; SEARCH_BYTES];
+        let mut at = self.at + 1;
+        while at < end {
+            let len = (end - at).min(SEARCH_BYTES as u64) as usize;
+            // What cannot be read is passed over.
+            if self.file.read_exact_at(&mut window[..len], at).is_ok()
+                && let Some(found) =
+                    window[..len].windows(SKIPPED.len()).position(|bytes| bytes == SKIPPED)
+            {
+                return at + found as u64;
+            }
+            // It may lie across the end of what was looked through.
+            at += (len - (SKIPPED.len() - 1).min(len - 1)) as u64;
+        }
+        end
+    }
+}
+
+/// The frames of a chunk.
+pub(super) struct Frames<'a>(&'a [u8]);
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = FoundFrame<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (head, rest) = self.0.split_at_checked(FRAME_HEAD_BYTES)?;
+        let (body, rest) = rest.split_at_checked(u32_at(head, 16) as usize)?;
+        self.0 = rest;
+        Some(FoundFrame { position: Position(u64_at(head, 0)), time_ms: u64_at(head, 8), body })
+    }
+}

@@ -1,0 +1,71 @@
+//! What can be wrong with an archive, as the caller is told.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::storage::commit_log::{LogError, Position};
+
+/// An archive could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    /// The disk failed, or is full.
+    #[error("the archive is unavailable: {0}")]
+    Unavailable(#[from] io::Error),
+    /// What was to be archived cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Something of the archive is missing or was changed, and the caller did not take that.
+    #[error("the archive is damaged: {0}")]
+    Damaged(ArchiveDamage),
+    /// What was written was not read back as it was.
+    #[error("{0} was not read back as it was written")]
+    ReadBack(PathBuf),
+}
+
+/// Frames that the archive had, or should have, and cannot give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArchiveDamage {
+    /// The file with the fault; the folder if a file is missing.
+    pub(crate) path: PathBuf,
+    /// What is wrong.
+    pub(crate) kind: ArchiveDamageKind,
+    /// The first frame that is missing.
+    pub(crate) from: Position,
+    /// The last one; `None` if that is not known.
+    pub(crate) to: Option<Position>,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArchiveDamageKind {
+    /// There is no file with these frames.
+    Missing,
+    /// The file does not say what it is, or says that it is another one.
+    Head,
+    /// The file belongs to the archive of another directory.
+    Foreign,
+    /// The file was written by a later version.
+    Version,
+    /// A part of the file is not as it was written.
+    Chunk,
+    /// The log had lost these frames when it was archived.
+    Gap,
+}
+
+impl std::fmt::Display for ArchiveDamage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.kind {
+            ArchiveDamageKind::Missing => "a file is missing",
+            ArchiveDamageKind::Head => "its head is wrong",
+            ArchiveDamageKind::Foreign => "it belongs to another directory",
+            ArchiveDamageKind::Version => "a later version wrote it",
+            ArchiveDamageKind::Chunk => "a part was changed",
+            ArchiveDamageKind::Gap => "frames were lost before they came here",
+        };
+        write!(f, "{}: {what}; frames from {}", self.path.display(), self.from)?;
+        match self.to {
+            Some(to) => write!(f, " to {to} are lost"),
+            None => write!(f, " on are lost"),
+        }
+    }
+}

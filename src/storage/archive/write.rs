@@ -1,0 +1,153 @@
+//! Writes files of the archive.
+//!
+//! Keeps: a file gets its name once it is on disk and was read back from there; so after a crash it is there whole, or is
+//! written again. Leaves out: when the log file may be reused (when this has returned).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+
+use super::chunk::{ChunkReader, ChunkWriter, Written};
+use super::head::{self, HEAD_BYTES};
+use super::names::{self, Kind, Name};
+use super::{Archive, ArchiveError, ArchivedFile, sync_folder};
+use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, LogError, Position};
+
+/// What becomes of a log file that has lost frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// It is not archived.
+    Refused,
+    /// What is left of it is archived, and reading that tells what is not.
+    Kept,
+}
+
+impl Archive {
+    /// Archives the frames of `log`, unless that was done already; nothing for a file without any. On disk when this
+    /// returns.
+    pub(crate) fn write_log(
+        &self,
+        log: &FinishedFile,
+        gaps: Gaps,
+    ) -> Result<Option<ArchivedFile>, ArchiveError> {
+        if log.last < log.first {
+            return Ok(None);
+        }
+        if let Some(file) = self.find(Kind::Log, log.number)?
+            && (file.first, file.last) == (log.first, log.last)
+            && let Ok(read) = read_back(&file.path)
+            && read.frames == file.frames
+        {
+            return Ok(Some(file));
+        }
+        let name = Name { number: log.number, kind: Kind::Log, version: 1 };
+        let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
+            log.read(self.generation, |found| match found {
+                Found::Frame(frame) => write(frame),
+                Found::Damage(_) if gaps == Gaps::Kept => Ok(()),
+                Found::Damage(damage) => Err(LogError::Damaged(damage.clone()).into()),
+            })
+        };
+        self.write(&name, (log.first, log.last), frames).map(Some)
+    }
+
+    /// Begins the archive, or begins it again: `parts` together are what was there after frame `last`, whose time was `time_ms`; `number` is
+    /// that of the log file with the frames behind it. On disk when this returns.
+    pub(crate) fn write_base<E: Into<ArchiveError>>(
+        &self,
+        number: u64,
+        last: Position,
+        time_ms: u64,
+        parts: impl IntoIterator<Item = Result<Vec<u8>, E>>,
+    ) -> Result<ArchivedFile, ArchiveError> {
+        let name = Name { number, kind: Kind::Base, version: 1 };
+        let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
+            for (part, body) in (1..).map(Position).zip(parts) {
+                let body = body.map_err(Into::into)?;
+                write(FoundFrame { position: part, time_ms, body: &body })?;
+            }
+            Ok(())
+        };
+        self.write(&name, (last, last), frames)
+    }
+
+    /// Writes `file` again, as its next version, and removes it. `change` gives the new body of a frame, or nothing if it
+    /// stays as it is. What cannot be read is an error, and all stays as it was.
+    pub(crate) fn rewrite(
+        &self,
+        file: &ArchivedFile,
+        mut change: impl FnMut(FoundFrame<'_>) -> Option<Vec<u8>>,
+    ) -> Result<ArchivedFile, ArchiveError> {
+        let name = Name { number: file.number, kind: file.kind, version: file.version + 1 };
+        let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
+            file.frames(|frame| match change(frame) {
+                Some(body) => write(FoundFrame { body: &body, ..frame }),
+                None => write(frame),
+            })
+        };
+        let rewritten = self.write(&name, (file.first, file.last), frames)?;
+        self.remove(std::slice::from_ref(file))?;
+        Ok(rewritten)
+    }
+
+    /// Writes the file with this name, with the frames that `fill` gives.
+    fn write(
+        &self,
+        name: &Name,
+        (first, last): (Position, Position),
+        fill: impl FnOnce(
+            &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>,
+        ) -> Result<(), ArchiveError>,
+    ) -> Result<ArchivedFile, ArchiveError> {
+        let path = name.path(&self.folder);
+        let new = names::unfinished(&path);
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new)?;
+            file.seek(SeekFrom::Start(HEAD_BYTES))?;
+            let mut chunks = ChunkWriter::new(&file)?;
+            fill(&mut |frame| Ok(chunks.write(frame)?))?;
+            let written = chunks.finish()?;
+            let bytes = file.metadata()?.len().max(HEAD_BYTES);
+            let Name { number, kind, version } = *name;
+            let (time_ms, frames) = (written.time_ms, written.frames);
+            let path = path.clone();
+            let archived =
+                ArchivedFile { path, kind, number, version, first, last, time_ms, frames, bytes };
+            head::write(&file, &archived, self.generation)?;
+            file.sync_all()?;
+            forget_cached(&file)?;
+            if read_back(&new)? != written {
+                return Err(ArchiveError::ReadBack(archived.path));
+            }
+            std::fs::rename(&new, &archived.path)?;
+            sync_folder(&self.folder)?;
+            Ok(archived)
+        })();
+        if written.is_err() {
+            // If it stays, the next opening removes it.
+            drop(std::fs::remove_file(&new));
+        }
+        written
+    }
+}
+
+/// Reads all frames there are.
+fn read_back(path: &Path) -> std::io::Result<Written> {
+    let file = File::open(path)?;
+    let mut chunks = ChunkReader::new(&file, HEAD_BYTES)?;
+    let mut read = Written::default();
+    while let Some(chunk) = chunks.next()? {
+        chunk.frames.for_each(|frame| read.add(frame));
+    }
+    Ok(read)
+}
+
+/// Has what is read of `file` next come from the disk.
+fn forget_cached(file: &File) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+    Ok(())
+}

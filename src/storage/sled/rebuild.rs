@@ -1,0 +1,360 @@
+//! Builds a damaged database again, from the archive and the commit log.
+//!
+//! Keeps: it takes the place of the damaged one only when it is whole, is on disk, and has all that the witness says; the damaged
+//! one is kept under another name. If something is missing everything stays as it was, and what is missing is said.
+//! Leaves out: finding that a database is damaged (`open`, `watch`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::Checkpointer;
+use super::files::{Files, sync_folder};
+use super::open;
+use super::options::{DatabaseOptions, OpenFailure};
+use super::redo::Redo;
+use super::shared::Shared;
+use super::takeover::{bytes_in, copy_folder, remove_folder};
+use super::tree::{self, Facts};
+use super::watch;
+use crate::model::RemoteId;
+use crate::storage::archive::{Archive, ArchiveDamage, Archived, Kind};
+use crate::storage::commit_log::{self, Found, FoundFrame, Generation, LogOptions, Position};
+use crate::storage::witness::{Witness, WitnessFiles};
+
+/// How often it is said how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Builds the database of `files` again, which is damaged as `finding` says.
+pub(super) fn rebuild(
+    files: &Files,
+    options: &DatabaseOptions,
+    finding: &str,
+) -> Result<(), OpenFailure> {
+    let started = Instant::now();
+    log::error!(
+        "the database is damaged: {finding}. It is built again from archive and commit log"
+    );
+    let cannot = |why: String| {
+        OpenFailure::Refused(format!(
+            "the database is damaged ({finding}), and cannot be built again: {why}. Put back what is missing and run \
+             `eventlog-server rebuild`, or give it up with `eventlog-server accept-loss`"
+        ))
+    };
+    let (_, found) = WitnessFiles::open(files.directory())?;
+    let witness =
+        found.newest.ok_or_else(|| cannot("both copies of the witness are lost".into()))?;
+    let room = if files.database().try_exists()? { bytes_in(&files.database())? } else { 0 };
+    if !files.has_room_for(room)? {
+        let why = format!("to build the database again, {room} bytes have to be free");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
+    }
+    let building = files.directory().join("rebuilding");
+    remove_folder(&building)?;
+    std::fs::create_dir(&building)?;
+    let new = Files::unlocked(&building);
+    let frames = build(files, &new, options, &witness).map_err(|failure| match failure {
+        OpenFailure::Corrupt(why) | OpenFailure::Refused(why) => cannot(why),
+        failure @ OpenFailure::Io(_) => failure,
+    })?;
+    let kept = swap(files, &new)?;
+    remove_folder(&building)?;
+    files.forget_damage()?;
+    let seconds = started.elapsed().as_secs_f64();
+    log::warn!("the database was built again from {frames} frames, in {seconds:.1} s");
+    if let Some(kept) = kept {
+        log::warn!(
+            "the damaged one is {}, and takes {room} bytes until you remove it",
+            kept.display()
+        );
+    }
+    Ok(())
+}
+
+/// Builds it in `new`, and compares it with the witness.
+fn build(
+    files: &Files,
+    new: &Files,
+    options: &DatabaseOptions,
+    witness: &Witness,
+) -> Result<u64, OpenFailure> {
+    let trees = tree::open(new, options, 0)?;
+    tree::apply_identity(&trees, witness.remote_id, witness.generation.0)?;
+    let shared =
+        Arc::new(Shared::new(Files::unlocked(new.directory()), options.clone(), None, trees));
+    let mut checkpointer = Checkpointer::new(shared.clone(), Position(0))?;
+    let mut builder = Builder {
+        redo: Redo::new(&shared),
+        shared: &shared,
+        checkpointer: &mut checkpointer,
+        frames: 0,
+        lost: None,
+        said: Instant::now(),
+    };
+    let archive = open::archive(files, options, witness.generation)?;
+    let last = builder.fill(archive.as_ref(), files, witness)?;
+    let frames = builder.frames;
+    drop(builder);
+    checkpointer.finish(last)?;
+    let trees = tree::open(new, options, 0)?;
+    let compared = tree::guarded(|| {
+        let facts = Facts::read_or_make(&trees, new)?;
+        watch::compare(files.directory(), &trees, &facts, last)
+    });
+    tree::close(trees)?;
+    new.sync_all()?;
+    compared.map(|_| frames)
+}
+
+struct Builder<'a> {
+    redo: Redo<'a>,
+    shared: &'a Shared,
+    checkpointer: &'a mut Checkpointer,
+    frames: u64,
+    /// What is missing, if that is accepted.
+    lost: Option<Vec<String>>,
+    said: Instant,
+}
+
+impl Builder<'_> {
+    /// Shows everything there is, from the beginning; returns the last frame.
+    fn fill(
+        &mut self,
+        archive: Option<&Archive>,
+        files: &Files,
+        witness: &Witness,
+    ) -> Result<Position, OpenFailure> {
+        let log = LogOptions::new(files.log(), witness.generation);
+        let has_base = match archive {
+            Some(archive) => archive.files()?.files.iter().any(|file| file.kind == Kind::Base),
+            None => false,
+        };
+        if !(has_base || witness.complete || self.lost.is_some()) {
+            let why =
+                "the archive has no base, and the commit log did not begin with an empty database";
+            return Err(OpenFailure::Refused(why.into()));
+        }
+        let archived = match archive {
+            None => Position(0),
+            Some(archive) => {
+                let visit = |found: Archived<'_>| match found {
+                    Archived::Base(part) => self.show(Position(0), part),
+                    Archived::Frame(frame) => self.show(frame.position, frame.body),
+                    Archived::Damage(damage) => self.take_from_log(damage, &log),
+                };
+                // Without a base the log began with an empty database.
+                if has_base {
+                    archive.read(visit)?
+                } else {
+                    archive.read_behind(Position(0), visit)?
+                }
+            }
+        };
+        self.fill_from_log(archived, files, witness)
+    }
+
+    /// Shows what the log has behind `from`; returns the last frame.
+    fn fill_from_log(
+        &mut self,
+        from: Position,
+        files: &Files,
+        witness: &Witness,
+    ) -> Result<Position, OpenFailure> {
+        let log = LogOptions::new(files.log(), witness.generation);
+        commit_log::read(&log, from, witness.position, |found| match found {
+            Found::Frame(FoundFrame { position, body, .. }) => self.show(position, body),
+            Found::Damage(damage) => self.is_lost(format!("the commit log is damaged: {damage}")),
+        })
+    }
+
+    fn is_lost(&mut self, what: String) -> Result<(), OpenFailure> {
+        match &mut self.lost {
+            Some(lost) => {
+                lost.push(what);
+                Ok(())
+            }
+            None => Err(OpenFailure::Refused(what)),
+        }
+    }
+
+    /// What the archive has lost may be in the log yet.
+    fn take_from_log(
+        &mut self,
+        damage: &ArchiveDamage,
+        log: &LogOptions,
+    ) -> Result<(), OpenFailure> {
+        // If it is not known where it ends it is the end of the archive, and the log comes next anyway.
+        let Some(to) = damage.to else { return Ok(()) };
+        let lost = format!("the archive is damaged: {damage}");
+        if damage.from == Position(0) {
+            return self.is_lost(lost);
+        }
+        let mut next = damage.from;
+        commit_log::read(log, damage.from.before(), to, |found| match found {
+            Found::Frame(frame) if frame.position == next && frame.position <= to => {
+                next = next.next();
+                self.show(frame.position, frame.body)
+            }
+            Found::Frame(_) | Found::Damage(_) => Ok(()),
+        })?;
+        if next > to { Ok(()) } else { self.is_lost(lost) }
+    }
+
+    fn show(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
+        self.redo.frame(position, body)?;
+        self.frames += 1;
+        if self.shared.budget.is_full() {
+            self.checkpointer.write_all()?;
+        }
+        if self.said.elapsed() >= PROGRESS_EVERY {
+            self.said = Instant::now();
+            log::info!("building the database again: {} frames so far", self.frames);
+        }
+        Ok(())
+    }
+}
+
+/// Gives what is at `path` another name, if it is there.
+fn keep_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    if !path.try_exists()? {
+        return Ok(None);
+    }
+    for number in 1_u32.. {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        let aside = PathBuf::from(name);
+        if !aside.try_exists()? {
+            std::fs::rename(path, &aside)?;
+            path.parent().map_or(Ok(()), sync_folder)?;
+            return Ok(Some(aside));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts the new one in the place of the damaged one. Gives where that is now.
+fn swap(files: &Files, new: &Files) -> io::Result<Option<PathBuf>> {
+    let kept = keep_aside(&files.database())?;
+    std::fs::rename(new.database(), files.database())?;
+    sync_folder(new.directory())?;
+    sync_folder(files.directory())?;
+    Ok(kept)
+}
+
+/// What was given up, and what is kept of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// What is missing.
+    pub lost: Vec<String>,
+    /// Where what was there is now.
+    pub kept: Vec<PathBuf>,
+}
+
+/// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that; with
+/// another remote id and generation, so that every client begins again.
+pub(super) fn accept_loss(
+    files: &Files,
+    options: &DatabaseOptions,
+) -> Result<AcceptedLoss, OpenFailure> {
+    let building = files.directory().join("rebuilding");
+    remove_folder(&building)?;
+    std::fs::create_dir(&building)?;
+    let new = Files::unlocked(&building);
+    let (remote_id, generation) = (RemoteId::random(), *uuid::Uuid::new_v4().as_bytes());
+    let mut accepted = AcceptedLoss::default();
+    let copied = copy_sled(files, &new, options);
+    let witness = match &copied {
+        Ok(witness) => *witness,
+        Err(OpenFailure::Io(_)) => {
+            return Err(copied.err().unwrap_or(OpenFailure::Refused(String::new())));
+        }
+        Err(OpenFailure::Corrupt(why) | OpenFailure::Refused(why)) => {
+            accepted.lost.push(format!("the database cannot be read: {why}"));
+            remove_folder(&new.database())?;
+            let (_, found) = WitnessFiles::open(files.directory())?;
+            found.newest.ok_or_else(|| {
+                let why = "neither the database nor the witness can be read: nothing says whose directory this is";
+                OpenFailure::Refused(why.into())
+            })?
+        }
+    };
+    let trees = tree::open(&new, options, 0)?;
+    let shared =
+        Arc::new(Shared::new(Files::unlocked(new.directory()), options.clone(), None, trees));
+    let from = if copied.is_ok() { witness.position } else { Position(0) };
+    let mut checkpointer = Checkpointer::new(shared.clone(), from)?;
+    let mut builder = Builder {
+        redo: Redo::lenient(&shared),
+        shared: &shared,
+        checkpointer: &mut checkpointer,
+        frames: 0,
+        lost: Some(Vec::new()),
+        said: Instant::now(),
+    };
+    let last = if copied.is_ok() {
+        builder.fill_from_log(from, files, &witness)?
+    } else {
+        let archive = open::archive(files, options, witness.generation)?;
+        builder.fill(archive.as_ref(), files, &witness)?
+    };
+    accepted.lost.extend(builder.lost.take().unwrap_or_default());
+    accepted.lost.extend(builder.redo.lost());
+    drop(builder);
+    checkpointer.finish(last)?;
+    drop(shared);
+    let trees = tree::open(&new, options, 0)?;
+    tree::apply_identity(&trees, remote_id, generation)?;
+    tree::apply_checkpoint(&trees, 0)?;
+    trees.flush()?;
+    trees.sync(&new)?;
+    tree::close(trees)?;
+    new.sync_all()?;
+    let log = commit_log::create(
+        LogOptions::new(new.log(), Generation(generation)),
+        Position::default(),
+    )?;
+    log.writer.close()?;
+    // From here on a crash leaves a directory on which this is asked for again.
+    let archive = options.archive.dir.clone().unwrap_or_else(|| files.archive());
+    let witnesses = ["witness.a", "witness.b", "heads.a", "heads.b"];
+    let witnesses = witnesses.map(|name| files.directory().join(name));
+    for path in [files.log(), archive, files.database()].iter().chain(&witnesses) {
+        accepted.kept.extend(keep_aside(path)?);
+    }
+    std::fs::rename(new.log(), files.log())?;
+    std::fs::rename(new.database(), files.database())?;
+    sync_folder(files.directory())?;
+    files.write_format()?;
+    files.forget_damage()?;
+    remove_folder(&building)?;
+    Ok(accepted)
+}
+
+/// Copies sled, if it can be opened and read, and says how far it is.
+fn copy_sled(
+    files: &Files,
+    new: &Files,
+    options: &DatabaseOptions,
+) -> Result<Witness, OpenFailure> {
+    if !files.database_log().try_exists()? {
+        return Err(OpenFailure::corrupt("it is missing"));
+    }
+    if let Some(finding) = files.noted_damage()? {
+        return Err(OpenFailure::Corrupt(finding));
+    }
+    let room = bytes_in(&files.database())?;
+    if !files.has_room_for(room)? {
+        let why = format!("{room} bytes have to be free");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
+    }
+    copy_folder(&files.database(), &new.database())?;
+    let trees = tree::open(new, options, 0)?;
+    let read = tree::guarded(|| {
+        let facts = Facts::read_or_make(&trees, new)?;
+        let position = Position(facts.checkpoint.unwrap_or(0));
+        watch::compare(files.directory(), &trees, &facts, position)
+    });
+    tree::close(trees)?;
+    read
+}

@@ -1,0 +1,257 @@
+//! Faults of the disk: whatever becomes of one file, nothing wrong is served, nothing is missing without a word, and no
+//! sequence is given out again.
+//!
+//! `EVENTLOG_TEST_DAMAGE` sets the number of rounds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::checkpoints::copy_into;
+use super::soon;
+use crate::model::{EntryId, Segment};
+use crate::storage::sled::{Database, DatabaseOptions, Keyspace, OpenError, Ops, SledStorage};
+use crate::storage::{Storage, StorageError};
+use crate::testing::storage::{append, ids, read_all};
+use crate::testing::{store, wait};
+
+const ROUNDS: u64 = 24;
+const STORES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn options() -> DatabaseOptions {
+    DatabaseOptions {
+        ballast_bytes: 0,
+        log_file_bytes: 64 << 10,
+        checkpoint_bytes: 40_000,
+        checkpoint_every: Duration::from_secs(600),
+        ..Default::default()
+    }
+}
+
+/// A directory, what is in it, and what it was some time before.
+struct Ground {
+    now: tempfile::TempDir,
+    before: tempfile::TempDir,
+    stores: BTreeMap<&'static str, Vec<(EntryId, Vec<u8>)>>,
+    keys: BTreeMap<String, String>,
+}
+
+impl Ground {
+    fn new(killed: bool) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), options()).expect("open");
+        let storage = SledStorage::new(database.clone());
+        let [now, before] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let mut ground = Self { now, before, stores: BTreeMap::new(), keys: BTreeMap::new() };
+        ground.write(&storage, 30);
+        soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
+        copy_into(directory.path(), ground.before.path());
+        ground.write(&storage, 30);
+        soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
+        if killed {
+            copy_into(directory.path(), ground.now.path());
+        }
+        database.close().expect("closed");
+        if !killed {
+            copy_into(directory.path(), ground.now.path());
+        }
+        ground
+    }
+
+    fn write(&mut self, storage: &SledStorage, rounds: usize) {
+        for round in 0..rounds {
+            for (name, bytes) in STORES.into_iter().zip([10, 300, 3_000, 900]) {
+                let log = storage.open(&store(name)).expect("open");
+                let appended = append(&*log, &ids(1 + round % 4), bytes);
+                self.stores.entry(name).or_default().extend(entries(&appended));
+            }
+            let (key, value) = (format!("key {}", self.keys.len()), format!("value {round}"));
+            let mut ops = Ops::default();
+            ops.insert(key.as_str(), value.as_str());
+            wait(storage.database.commit(Keyspace::Registry, ops)).expect("durable");
+            self.keys.insert(key, value);
+        }
+    }
+
+    /// Opens what is in `directory`, and compares; gives how that went.
+    fn check(&self, directory: &Path) -> Outcome {
+        let database = match Database::open(directory, options()) {
+            Err(OpenError::InUse { .. } | OpenError::Unavailable { .. }) => return Outcome::Failed,
+            Err(error) => return Outcome::Refused(error.to_string()),
+            Ok(database) => database,
+        };
+        let storage = SledStorage::new(database.clone());
+        let mut outcome = Outcome::Whole;
+        for (name, expected) in &self.stores {
+            match read_store(&storage, name) {
+                Ok(found) => assert_eq!(found, *expected, "store {name}"),
+                Err(StorageError::Corrupt(finding)) => outcome = Outcome::Told(finding.to_string()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let table = database.tree(Keyspace::Registry).expect("a table");
+        for (key, expected) in &self.keys {
+            match table.get(key) {
+                Ok(found) => assert_eq!(found.as_deref(), Some(expected.as_bytes()), "{key}"),
+                Err(error) => outcome = Outcome::Told(error.to_string()),
+            }
+        }
+        // The next sequence is one that nobody has.
+        for name in STORES {
+            if let Ok(log) = storage.open(&store(name)) {
+                let appended = append(&*log, &ids(1), 10);
+                assert_eq!(appended[0].first().get() as usize, self.stores[name].len() + 1);
+            }
+        }
+        drop(table);
+        drop(storage);
+        drop(database);
+        outcome
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Whole,
+    Refused(String),
+    Told(String),
+    Failed,
+}
+
+fn entries(segments: &[Segment]) -> Vec<(EntryId, Vec<u8>)> {
+    let pairs = segments.iter().flat_map(Segment::iter);
+    pairs.map(|(_, entry)| (entry.id, entry.payload.to_vec())).collect()
+}
+
+fn read_store(storage: &SledStorage, name: &str) -> Result<Vec<(EntryId, Vec<u8>)>, StorageError> {
+    let log = storage.open(&store(name))?;
+    // An error of a read has to be one of the read, not a panic.
+    let mut next = crate::model::Sequence::FIRST;
+    while next <= log.head() {
+        match log.read(next, 1 << 20)?.last() {
+            Some(last) => next = last.last().next(),
+            None => break,
+        }
+    }
+    Ok(entries(&read_all(&*log, 1 << 20)))
+}
+
+/// A generator of numbers, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end.max(1)
+    }
+}
+
+fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("one").path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() {
+            files_in(&path, files);
+        } else if !(name.starts_with("spare") || ["lock", "probe", "ballast"].contains(&&*name)) {
+            files.push(path);
+        }
+    }
+}
+
+/// Damages one file of `directory`; says what was done.
+fn damage(random: &mut Random, directory: &Path, before: &Path) -> String {
+    let mut files = Vec::new();
+    files_in(directory, &mut files);
+    // Of some kinds there are many files.
+    let kind = ["sled", "log", "archive", ""][random.below(4) as usize];
+    files.retain(|path| match path.parent().filter(|parent| *parent != directory) {
+        Some(folder) => !kind.is_empty() && folder.starts_with(directory.join(kind)),
+        None => kind.is_empty(),
+    });
+    let path = &files[random.below(files.len() as u64) as usize];
+    let name = path.strip_prefix(directory).expect("in it");
+    let mut bytes = std::fs::read(path).expect("a file");
+    let len = bytes.len() as u64;
+    let kind = random.below(6);
+    // Most of a file may be zeros that nobody reads.
+    let used = |random: &mut Random| {
+        let at = random.below(len) as usize;
+        let used = bytes.iter().skip(at).position(|byte| *byte != 0);
+        used.map_or(at, |used| at + used)
+    };
+    let what = match kind {
+        0 if len > 0 => {
+            let at = used(random);
+            bytes[at] ^= 1 << random.below(8);
+            format!("a bit at {at}")
+        }
+        1 if len > 0 => {
+            let at = used(random);
+            bytes.truncate(at);
+            format!("cut off at {at}")
+        }
+        2 if len > 512 => {
+            let at = used(random) / 512 * 512;
+            let end = (at + 512).min(bytes.len());
+            bytes[at..end].fill(0);
+            format!("a block of zeros at {at}")
+        }
+        3 if len > 1_024 => {
+            let at = (used(random) / 512 * 512).min(bytes.len() - 1_024);
+            bytes.copy_within(at..at + 512, at + 512);
+            format!("the block at {at} twice")
+        }
+        4 if before.join(name).is_file() => {
+            bytes = std::fs::read(before.join(name)).expect("a file");
+            "put back as it was".to_owned()
+        }
+        _ => {
+            std::fs::remove_file(path).expect("removed");
+            return format!("{}: removed", name.display());
+        }
+    };
+    std::fs::write(path, bytes).expect("written");
+    format!("{}: {what}", name.display())
+}
+
+fn run(killed: bool) {
+    let rounds = std::env::var("EVENTLOG_TEST_DAMAGE").ok().and_then(|text| text.parse().ok());
+    let ground = Ground::new(killed);
+    let mut counts = BTreeMap::new();
+    for round in 0..rounds.unwrap_or(ROUNDS) {
+        let copy = tempfile::tempdir().expect("a directory");
+        copy_into(ground.now.path(), copy.path());
+        let what = damage(&mut Random(round), copy.path(), ground.before.path());
+        println!("round {round}: {what}");
+        let outcome = ground.check(copy.path());
+        let kind = match &outcome {
+            Outcome::Whole => "whole",
+            Outcome::Refused(why) => {
+                println!("  refused: {why}");
+                "refused"
+            }
+            Outcome::Told(what) => {
+                println!("  told: {what}");
+                "told"
+            }
+            Outcome::Failed => panic!("it cannot be opened for another reason"),
+        };
+        *counts.entry(kind).or_insert(0) += 1;
+    }
+    println!("{counts:?}");
+}
+
+#[test]
+fn no_fault_of_one_file_of_a_stopped_directory_does_harm_without_a_word() {
+    run(false);
+}
+
+#[test]
+fn no_fault_of_one_file_of_a_killed_directory_does_harm_without_a_word() {
+    run(true);
+}
