@@ -38,7 +38,7 @@ fn body(number: u64) -> Vec<u8> {
 
 fn log(folder: &TempDir) -> Log {
     let options = LogOptions {
-        file_bytes: 4 << 20,
+        file_bytes: 1 << 20,
         ..LogOptions::new(folder.path().join("log"), GENERATION)
     };
     commit_log::create(options, Position(0)).expect("a log")

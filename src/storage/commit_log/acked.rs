@@ -163,6 +163,14 @@ impl Acked {
         self.shared.note(&mut state, false)
     }
 
+    /// Waits until what was appended is noted.
+    #[cfg(test)]
+    pub(super) fn wait_until_noted(&self) {
+        while !self.shared.is_noted() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Notes that there is nothing behind what was appended.
     pub(super) fn close(mut self) -> io::Result<()> {
         self.end();

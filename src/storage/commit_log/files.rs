@@ -7,18 +7,23 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::block::BLOCK_BYTES;
+use super::direct::{self, Aligned};
 use super::header::Header;
 use super::seam::{self, LogStep};
 use super::{FinishedFile, LogOptions, Position, folder};
 
-/// The size of a file that is made when there is no spare one: some milliseconds.
+/// The size of the first file that is made because there is no spare one: it takes some milliseconds, and most logs that are
+/// opened need no more.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
+/// The next one is larger by so much, as long as files may be.
+const GROWTH: u64 = 8;
 
 /// How much is written and synced at once to a file that is made ahead of time: a commit meanwhile waits for no more.
 const PREPARE_BYTES: usize = 1 << 20;
@@ -39,6 +44,8 @@ struct State {
     live: VecDeque<LiveFile>,
     /// The numbers of spare files that are ready.
     spares: Vec<u64>,
+    /// The size of the last file that was made because there was no spare one.
+    made_bytes: u64,
     /// What the next file and the next spare one are called.
     next_file: u64,
     next_spare: u64,
@@ -52,6 +59,7 @@ struct LiveFile {
 
 /// A file that has just been begun.
 pub(super) struct Begun {
+    pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) header: Header,
 }
@@ -78,7 +86,8 @@ impl LogFiles {
             }
         }
         let live = live.into_iter().map(|(number, first)| LiveFile { number, first }).collect();
-        let state = Mutex::new(State { live, spares, next_file, next_spare });
+        let made_bytes = SMALL_FILE_BYTES / GROWTH;
+        let state = Mutex::new(State { live, spares, made_bytes, next_file, next_spare });
         Ok(Self { shared: Arc::new(Shared { options, state }) })
     }
 
@@ -180,11 +189,16 @@ impl LogFiles {
         let number = state.next_file;
         // Also if this fails: part of it may be there.
         state.next_file += 1;
+        let bytes = bytes_needed.max(state.made_bytes.saturating_mul(GROWTH).min(standard));
+        if ready.is_none() {
+            state.made_bytes = bytes;
+        }
         drop(state);
         let path = folder::spare(&options.folder, spare);
         let file = match ready {
             Some(_) => OpenOptions::new().read(true).write(true).open(&path),
-            None => make(&path, bytes_needed.max(SMALL_FILE_BYTES.min(standard))),
+            None if bytes <= SMALL_FILE_BYTES => make(&path, bytes),
+            None => reserve(&path, bytes),
         };
         let begun = file.and_then(|file| self.name(file, &path, number, first, time));
         if begun.is_err() && ready.is_some() && path.exists() {
@@ -214,10 +228,11 @@ impl LogFiles {
         };
         header.write(&file)?;
         file.sync_data()?;
-        std::fs::rename(path, folder::file(folder, number))?;
+        let named = folder::file(folder, number);
+        std::fs::rename(path, &named)?;
         self.shared.state.lock().live.push_back(LiveFile { number, first });
         folder::sync(folder)?;
-        Ok(Begun { file, header })
+        Ok(Begun { path: named, file, header })
     }
 }
 
@@ -244,7 +259,7 @@ fn make(path: &Path, bytes: u64) -> io::Result<File> {
     let made = (|| {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        write_zeros(&file, bytes)?;
+        write_zeros(path, &file, bytes)?;
         file.sync_all()?;
         Ok(file)
     })();
@@ -255,18 +270,36 @@ fn make(path: &Path, bytes: u64) -> io::Result<File> {
     made
 }
 
-fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
-    use std::io::Write;
+fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     // In one piece where the file system can; its length stays that of what was written.
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
-    let zeros = vec![0; PREPARE_BYTES];
-    let mut left = bytes;
-    while left > 0 {
-        let now = left.min(PREPARE_BYTES as u64);
-        file.write_all(&zeros[..now as usize])?;
-        file.sync_data()?;
-        left -= now;
+    let zeros = Aligned::zeros(PREPARE_BYTES);
+    // The page cache has other uses.
+    let direct = direct::open(path, false).ok();
+    let mut written = 0;
+    while written < bytes {
+        let part = &zeros[..(bytes - written).min(PREPARE_BYTES as u64) as usize];
+        if !direct.as_ref().map_or(Ok(false), |direct| direct::write(direct, part, written))? {
+            file.write_all_at(part, written)?;
+            file.sync_data()?;
+        }
+        written += part.len() as u64;
     }
     Ok(())
+}
+
+/// Makes a file of zeros that has its blocks, but not the zeros in them: at once, however large it is. An append to it
+/// changes what the file system says of those blocks, and takes half as long again.
+fn reserve(path: &Path, bytes: u64) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        if rustix::fs::fallocate(&open, rustix::fs::FallocateFlags::empty(), 0, bytes).is_ok() {
+            open.sync_all()?;
+            return Ok(open);
+        }
+    }
+    make(path, bytes)
 }

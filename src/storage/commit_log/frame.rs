@@ -11,6 +11,7 @@
 
 use super::Position;
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Label, PAYLOAD_BYTES, Seal};
+use super::direct::Aligned;
 use crate::storage::slot::u64_at;
 
 /// Bytes of a frame's first payload before the body.
@@ -28,17 +29,16 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// What is written, with room for the heads: every block but the last is complete.
-    blocks: Vec<u8>,
+    blocks: Aligned,
     body_bytes: u64,
     file: u64,
 }
 
 impl Frame {
     /// An empty one for `file`, in `buffer`, with room for `blocks`.
-    pub(super) fn new(mut buffer: Vec<u8>, blocks: u64, file: u64) -> Self {
-        buffer.clear();
-        buffer.reserve_exact(blocks as usize * BLOCK_BYTES);
-        buffer.resize(BODY_AT, 0);
+    pub(super) fn new(mut buffer: Aligned, blocks: u64, file: u64) -> Self {
+        buffer.reset(blocks as usize * BLOCK_BYTES);
+        buffer.resize(BODY_AT);
         Self { blocks: buffer, body_bytes: 0, file }
     }
 
@@ -53,18 +53,18 @@ impl Frame {
         while !bytes.is_empty() {
             let used = self.blocks.len() % BLOCK_BYTES;
             if used == 0 {
-                self.blocks.extend_from_slice(&[0; HEAD_BYTES]);
+                self.blocks.extend(&[0; HEAD_BYTES]);
                 continue;
             }
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - used));
-            self.blocks.extend_from_slice(now);
+            self.blocks.extend(now);
             bytes = later;
         }
     }
 
     /// Makes it ready to be written, and gives its bytes.
     pub(super) fn close(&mut self, seal: Seal, position: Position, time: u64) -> &[u8] {
-        self.blocks.resize(self.blocks.len().next_multiple_of(BLOCK_BYTES), 0);
+        self.blocks.resize(self.blocks.len().next_multiple_of(BLOCK_BYTES));
         let label = |index| Label { frame: position.0, index };
         let (first, rest) = self.blocks.split_at_mut(BLOCK_BYTES);
         let mut sum = FrameSum::new(position);
@@ -89,9 +89,8 @@ impl Frame {
     }
 
     /// Its buffer, for the next one.
-    pub(super) fn into_buffer(mut self) -> Vec<u8> {
-        self.blocks.clear();
-        self.blocks.shrink_to(KEPT_BYTES_MAX);
+    pub(super) fn into_buffer(mut self) -> Aligned {
+        self.blocks.shrink(KEPT_BYTES_MAX);
         self.blocks
     }
 }

@@ -17,6 +17,7 @@
 mod acked;
 mod block;
 mod damage;
+mod direct;
 mod files;
 mod finished;
 mod folder;

@@ -4,11 +4,13 @@
 //! again, and nothing at all until [`LogWriter::reopen_after_failure`]. A frame costs one write over blocks
 //! that exist and one sync. Leaves out: who writes what, and when.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::acked::Acked;
 use super::block::{BLOCK_BYTES, Seal};
+use super::direct::{self, Aligned};
 use super::files::{Begun, LogFiles};
 use super::frame::{Frame, blocks_for};
 use super::scan::{Fault, FileScan, Next};
@@ -26,7 +28,9 @@ pub(crate) struct LogWriter {
     last: Position,
     /// Of the last frame.
     time: u64,
-    buffer: Vec<u8>,
+    buffer: Aligned,
+    /// The current file, for writes past the page cache; `None` where that cannot be.
+    direct: Option<File>,
     failed: bool,
     /// What was found behind the last good frame, until it is in a new file.
     salvaged: Option<Salvaged>,
@@ -46,6 +50,7 @@ pub(crate) struct Salvaged {
 impl LogWriter {
     pub(super) fn new(files: LogFiles, acked: Acked, current: Begun) -> Self {
         let header = current.header;
+        let direct = direct::open(&current.path, true).ok();
         Self {
             files,
             acked,
@@ -54,7 +59,8 @@ impl LogWriter {
             place: 1,
             last: header.first.before(),
             time: header.time,
-            buffer: Vec::new(),
+            buffer: Aligned::default(),
+            direct,
             failed: false,
             salvaged: None,
         }
@@ -128,13 +134,13 @@ impl LogWriter {
         }
         let blocks = self.salvaged.as_ref().map_or(1, |found| blocks_for(found.body.len() as u64));
         self.begin(blocks)?;
-        if let Some(found) = &self.salvaged {
-            let mut frame = Frame::new(Vec::new(), blocks, self.current.header.file);
-            frame.write(&found.body);
-            self.write(frame.close(self.seal, found.position, found.time_ms))?;
+        if let Some(Salvaged { position, time_ms, body }) = &self.salvaged {
+            let mut frame = Frame::new(Aligned::default(), blocks, self.current.header.file);
+            frame.write(body);
+            self.write(frame.close(self.seal, *position, *time_ms))?;
             self.place += frame.blocks() as u32;
-            self.last = found.position;
-            self.time = found.time_ms;
+            self.last = *position;
+            self.time = *time_ms;
             self.acked.reached(self.last);
         }
         self.failed = false;
@@ -144,6 +150,12 @@ impl LogWriter {
     /// Ends the log: notes that there is nothing behind the last frame.
     pub(crate) fn close(self) -> io::Result<()> {
         if self.failed { Ok(()) } else { self.acked.close() }
+    }
+
+    /// Waits until how far the log reaches is noted: the next note is then the writer's own.
+    #[cfg(test)]
+    pub(super) fn wait_until_noted(&self) {
+        self.acked.wait_until_noted();
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -158,6 +170,7 @@ impl LogWriter {
         let begun = self.files.begin(self.last.next(), self.time, blocks)?;
         self.acked.begun(begun.header.file)?;
         self.seal = begun.header.seal();
+        self.direct = direct::open(&begun.path, true).ok();
         self.current = begun;
         self.place = 1;
         Ok(())
@@ -166,13 +179,22 @@ impl LogWriter {
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let seam = self.files.options().seam.as_ref();
         let offset = u64::from(self.place) * BLOCK_BYTES as u64;
-        seam::take(seam, LogStep::Write, || self.current.file.write_all_at(bytes, offset))?;
-        seam::take(seam, LogStep::Sync, || self.current.file.sync_data())
+        let is_synced = seam::take(seam, LogStep::Write, || {
+            if let Some(direct) = &self.direct
+                && direct::write(direct, bytes, offset)?
+            {
+                return Ok(true);
+            }
+            self.current.file.write_all_at(bytes, offset).map(|()| false)
+        })?;
+        seam::take(seam, LogStep::Sync, || {
+            if is_synced { Ok(()) } else { self.current.file.sync_data() }
+        })
     }
 
     /// What the disk, not a cache, has behind the last good frame.
     fn salvage(&self) -> io::Result<Option<Salvaged>> {
-        let Begun { file, header } = &self.current;
+        let Begun { file, header, .. } = &self.current;
         // Pages that are still dirty are not forgotten; and this one may well fail as well.
         drop(file.sync_data());
         folder::forget_cached(file)?;

@@ -36,6 +36,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upkeep;
 mod value;
 mod verify;
 mod watch;

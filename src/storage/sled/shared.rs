@@ -15,6 +15,7 @@ use super::signal::Signal;
 use super::steps::Faults;
 use super::tables::{Tables, Tree};
 use super::tree::{self, Access, Trees};
+use super::upkeep::Wanted;
 use crate::model::StoreId;
 use crate::storage::StorageError;
 use crate::storage::commit_log::Position;
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     /// To the checkpoint thread.
     pub(super) signal: Signal,
+    /// To the thread that keeps the files of the commit log.
+    pub(super) upkeep: Wanted,
     pub(super) access: Access,
     pub(super) ends: Arc<Ends>,
     pub(super) tables: Arc<Tables>,
@@ -54,6 +57,7 @@ impl Shared {
             faults,
             queue: Queue::new(),
             signal: Signal::default(),
+            upkeep: Wanted::default(),
             access: Access::new(trees),
             ends: Arc::new(Ends::new(budget.clone())),
             tables: Arc::new(Tables::new(budget.clone())),

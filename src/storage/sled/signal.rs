@@ -9,8 +9,6 @@ use parking_lot::{Condvar, Mutex};
 pub(super) struct Wanted {
     /// A checkpoint now.
     pub(super) checkpoint: bool,
-    /// A further file of the commit log, ahead of time.
-    pub(super) file: bool,
     /// A last checkpoint, and its end.
     pub(super) end: bool,
 }
@@ -27,10 +25,6 @@ impl Signal {
         self.ask(|wanted| std::mem::replace(&mut wanted.checkpoint, true));
     }
 
-    pub(super) fn ask_for_file(&self) {
-        self.ask(|wanted| std::mem::replace(&mut wanted.file, true));
-    }
-
     pub(super) fn ask_to_end(&self) {
         self.ask(|wanted| std::mem::replace(&mut wanted.end, true));
     }
@@ -44,7 +38,7 @@ impl Signal {
     /// What is wanted, once something is; after `patience` it may be nothing. That it is to end stays.
     pub(super) fn wait(&self, patience: Duration) -> Wanted {
         let mut wanted = self.wanted.lock();
-        if !(wanted.checkpoint || wanted.file || wanted.end) {
+        if !(wanted.checkpoint || wanted.end) {
             self.wake.wait_for(&mut wanted, patience);
         }
         let end = wanted.end;

@@ -74,6 +74,7 @@ fn a_reopening_that_fails_can_be_tried_again_and_keeps_what_it_found() {
             let (options, plan) = with_plan(options(folder.path()));
             let mut log = new(&options);
             append(&mut log, b"one");
+            log.writer.wait_until_noted();
             plan.add(LogStep::Sync, Fault::DoneAnyway);
             assert!(try_append(&mut log, b"two").is_err());
             plan.add(step, fault);

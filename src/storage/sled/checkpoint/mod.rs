@@ -15,14 +15,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::commit::{Job, now_ms};
+use super::commit::Job;
 use super::segments::Arena;
 use super::shared::Shared;
 use super::steps::{self, Step};
 use super::tree::{self, Trees};
+use super::upkeep::Upkeep;
 use super::watch::Watch;
 use crate::storage::StorageError;
-use crate::storage::archive::{Archive, Gaps, Retention};
+use crate::storage::archive::Archive;
 use crate::storage::commit_log::{LogFiles, Position};
 
 /// Brings to sled what is in memory.
@@ -37,7 +38,7 @@ pub(super) struct Checkpointer {
     /// None where a database is only built again.
     watch: Option<Watch>,
     archive: Option<Archive>,
-    /// Whether the witness or the archive are to be tried again.
+    /// Whether the witness is to be tried again.
     behind: bool,
 }
 
@@ -88,24 +89,22 @@ impl Checkpointer {
         mut self,
         files: LogFiles,
     ) -> io::Result<JoinHandle<Result<(), StorageError>>> {
+        let upkeep = Upkeep::start(self.shared.clone(), files, self.archive.take())?;
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             let _guard = EndGuard(self.shared.clone());
-            self.run(&files).map_err(StorageError::unavailable)
+            // Ends when the last checkpoint was made.
+            let _upkeep = upkeep;
+            self.run().map_err(StorageError::unavailable)
         })
     }
 
-    fn run(&mut self, files: &LogFiles) -> io::Result<()> {
+    fn run(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut due = Instant::now() + shared.options.checkpoint_every;
         loop {
             let wanted = shared.signal.wait(due.saturating_duration_since(Instant::now()));
             if wanted.end {
-                return self.end(files);
-            }
-            if wanted.file
-                && let Err(error) = files.prepare()
-            {
-                log::warn!("making a file of the commit log ahead of time: {error}");
+                return self.end();
             }
             let is_due = Instant::now() >= due;
             if is_due {
@@ -120,7 +119,7 @@ impl Checkpointer {
                 continue;
             }
             due = Instant::now() + shared.options.checkpoint_every;
-            if let Err(error) = self.checkpoint(files) {
+            if let Err(error) = self.checkpoint() {
                 log::error!("a checkpoint failed, the database will be reopened: {error}");
                 if !self.recover(&error) {
                     return Err(io::Error::other("closed while the disk was failing"));
@@ -132,8 +131,8 @@ impl Checkpointer {
     }
 
     /// The last checkpoint; then sled is closed.
-    fn end(&mut self, files: &LogFiles) -> io::Result<()> {
-        let last = self.checkpoint(files);
+    fn end(&mut self) -> io::Result<()> {
+        let last = self.checkpoint();
         if let Err(error) = &last {
             log::error!("the last checkpoint failed, the commit log has the rest: {error}");
         }
@@ -143,7 +142,7 @@ impl Checkpointer {
     }
 
     /// Brings to sled whatever is in memory when it begins.
-    fn checkpoint(&mut self, files: &LogFiles) -> io::Result<()> {
+    fn checkpoint(&mut self) -> io::Result<()> {
         // Sled asserts some of what it expects.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let position = self.shared.settled();
@@ -158,40 +157,22 @@ impl Checkpointer {
         }
         *self.shared.checkpoint_failure.lock() = None;
         // Where that fails, it is done the next time.
-        let cleared = self.clear_up(files);
-        self.behind = cleared.is_err();
-        if let Err(error) = cleared {
-            log::warn!("clearing up behind a checkpoint: {error}");
+        let witnessed = self.witness();
+        self.behind = witnessed.is_err();
+        if let Err(error) = witnessed {
+            log::warn!("the witness of a checkpoint cannot be written: {error}");
         }
         Ok(())
     }
 
-    /// Sled has everything up to `position`: the witness says so, then the archive gets the finished files of the log, and only then
-    /// these are let go of.
-    fn clear_up(&mut self, files: &LogFiles) -> io::Result<()> {
+    /// Sled has everything up to `position`: the witness says so, and only then files of the log are let go of.
+    fn witness(&mut self) -> io::Result<()> {
         if let Some(watch) = &mut self.watch {
             let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
             watch.write(&trees, self.position)?;
         }
-        let Some(archive) = &self.archive else { return files.release(self.position, |_| Ok(())) };
-        let mut archived = false;
-        files.release(self.position, |file| {
-            let written = archive.write_log(file, Gaps::Kept).map_err(io::Error::other)?;
-            archived |= written.is_some();
-            Ok(())
-        })?;
-        if archived { self.retain(archive) } else { Ok(()) }
-    }
-
-    /// Removes what the archive is not to keep any more.
-    fn retain(&self, archive: &Archive) -> io::Result<()> {
-        let retention = self.shared.options.archive.retention();
-        if retention == Retention::default() {
-            return Ok(());
-        }
-        let files = archive.files()?.files;
-        let surplus: Vec<_> = retention.surplus(&files, now_ms()).into_iter().cloned().collect();
-        archive.remove(&surplus)
+        self.shared.upkeep.release(self.position);
+        Ok(())
     }
 
     /// Writes that everything up to `position` is in sled.

@@ -16,6 +16,8 @@ use crate::storage::sled::tree::{self, Trees};
 
 /// How much a portion has, in bytes; more only where one piece or what is merged with it is larger.
 const PORTION_BYTES: usize = 2 << 20;
+/// The same while memory fills up: fewer syncs, but commits wait for the disk for longer.
+const PORTION_BYTES_FULL: usize = 8 << 20;
 
 impl Checkpointer {
     /// Brings to sled whatever is in memory when it begins, but does not say so there.
@@ -42,15 +44,18 @@ impl Checkpointer {
     /// Writes a portion of what stores have.
     fn write_stores(&mut self, ends: &mut Taken<'_>, trees: &Trees) -> io::Result<()> {
         let shared = self.shared.clone();
+        let is_much = shared.budget.bytes() > 2 * shared.options.checkpoint_bytes;
+        let bytes = if is_much { PORTION_BYTES_FULL } else { PORTION_BYTES };
         let mut portion = Portion::new(trees.log(), &mut self.arena);
         let (mut staged, mut next) = (Vec::new(), ends.written);
         let mut has_more = false;
         while !has_more
             && let Some((end, last)) = ends.all.get(next)
-            && let Some(room) = PORTION_BYTES.checked_sub(portion.bytes()).filter(|room| *room > 0)
+            && let Some(room) = bytes.checked_sub(portion.bytes()).filter(|room| *room > 0)
         {
             let places = (&shared.access, trees);
-            let one = Staged::add(end, room, places, &mut portion).map_err(io::Error::other)?;
+            let one =
+                Staged::add((end, *last), room, places, &mut portion).map_err(io::Error::other)?;
             has_more = one.leaves_some_up_to(*last);
             staged.push(one);
             next += 1;
@@ -98,7 +103,8 @@ impl Checkpointer {
     }
 }
 
-/// The stores that a checkpoint is to write. Those that it does not come to are given back.
+/// The stores that a checkpoint is to write, each up to the entry that was its last one: what comes meanwhile is for the next one, so
+/// that this one ends however fast that is. Those that it does not come to are given back.
 struct Taken<'a> {
     ends: &'a Ends,
     /// In the order of their keys, with what was their last entry.

@@ -34,9 +34,9 @@ pub(super) struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    /// Adds first pieces of `end` to `portion`, `bytes_max` bytes or one at least.
+    /// Adds first pieces of `end` up to the entry `last` to `portion`, `bytes_max` bytes or one at least.
     pub(super) fn add(
-        end: &'a Arc<End>,
+        (end, last): (&'a Arc<End>, Sequence),
         bytes_max: usize,
         (access, trees): (&'a Access, &Trees),
         portion: &mut Portion<'_>,
@@ -55,18 +55,19 @@ impl<'a> Staged<'a> {
         };
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         staged.layout.complete(&reader, Some(&end.name), trees.generation)?;
-        staged.add_pieces(bytes_max, portion)?;
+        staged.add_pieces(last, bytes_max, portion)?;
         staged.add_ids(&reader, trees.generation, portion)?;
         Ok(staged)
     }
 
     fn add_pieces(
         &mut self,
+        last: Sequence,
         bytes_max: usize,
         portion: &mut Portion<'_>,
     ) -> Result<(), StorageError> {
         let Self { end, layout, .. } = self;
-        let mut pieces = end.first_pieces(bytes_max);
+        let mut pieces = end.first_pieces(last, bytes_max);
         self.pieces = pieces.len();
         self.last = pieces.last().map(Piece::last);
         // After a failure there may be more in sled than was known.
@@ -103,7 +104,7 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Whether memory has entries up to `last` that are not in the portion, or more is due for ids.
+    /// Whether memory has entries up to `last` that are not in the portion, or more is due for ids of those that are.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
         let ids_are_due = self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last));
         self.last.is_some_and(|taken| taken < last) || ids_are_due

@@ -119,7 +119,7 @@ impl Committer {
             self.group.write(&mut frame, &shared.ends);
             // The first file is a small one, and enough for many.
             if self.file != 0 && self.file != frame.file() {
-                shared.signal.ask_for_file();
+                shared.upkeep.ask_for_file();
             }
             self.file = frame.file();
             position = self.writer.append(frame, now_ms())?;

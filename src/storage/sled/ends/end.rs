@@ -117,12 +117,12 @@ impl End {
         Segment::joined(&joined)
     }
 
-    /// Its first pieces, until they have `bytes_max` bytes; one at least, if there is one.
-    pub(crate) fn first_pieces(&self, bytes_max: usize) -> Vec<Piece> {
+    /// Its first pieces up to the entry `last`, until they have `bytes_max` bytes; one at least, if there is one.
+    pub(crate) fn first_pieces(&self, last: Sequence, bytes_max: usize) -> Vec<Piece> {
         let tail = self.tail.lock();
         let mut bytes = 0;
         let fits = |piece: &&Piece| {
-            let room = bytes == 0 || bytes < bytes_max;
+            let room = piece.last() <= last && (bytes == 0 || bytes < bytes_max);
             bytes += piece.segment.records().len();
             room
         };
@@ -188,5 +188,29 @@ impl Drop for End {
         if let Some(ends) = self.ends.upgrade() {
             ends.forget(self.ordinal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::storage::{client, ids, segments};
+
+    #[test]
+    fn what_came_after_a_checkpoint_began_is_left_for_the_next_one() {
+        let name = StoreId::new("a").expect("a name");
+        let end = End::new(Weak::new(), 0, name, false);
+        for first in [1, 6, 11] {
+            let first = Sequence::new(first).expect("a sequence");
+            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), FrameSalt::random());
+        }
+        let pieces = |last: u64, bytes_max| {
+            let last = Sequence::new(last).expect("a sequence");
+            end.first_pieces(last, bytes_max).last().map(|piece| piece.last().get())
+        };
+        assert_eq!(pieces(15, usize::MAX), Some(15));
+        assert_eq!(pieces(10, usize::MAX), Some(10));
+        assert_eq!(pieces(15, 1), Some(5));
+        assert_eq!(pieces(4, usize::MAX), None);
     }
 }

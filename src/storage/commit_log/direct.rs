@@ -1,0 +1,129 @@
+//! Writes past the page cache, where the system can: no copy for the processor to make, and none that a failed sync could leave
+//! behind. Memory for such writes is aligned.
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What memory is aligned to, in bytes: enough for any disk.
+const ALIGNED_BYTES: usize = 4_096;
+
+/// Bytes that begin at an aligned address, as long as there are no more than were reserved.
+#[derive(Debug, Default)]
+pub(super) struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    /// Empties it, and reserves room for `bytes`.
+    pub(super) fn reset(&mut self, bytes: usize) {
+        self.memory.clear();
+        self.memory.reserve_exact(bytes + ALIGNED_BYTES);
+        // It is never more than that, but a system may refuse to say.
+        self.start = self.memory.as_ptr().align_offset(ALIGNED_BYTES).min(ALIGNED_BYTES);
+        self.memory.resize(self.start, 0);
+    }
+
+    /// `len` zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        let mut zeros = Self::default();
+        zeros.reset(len);
+        zeros.resize(len);
+        zeros
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.memory.extend_from_slice(bytes);
+    }
+
+    /// Makes it `len` bytes long, with zeros where it becomes longer.
+    pub(super) fn resize(&mut self, len: usize) {
+        self.memory.resize(self.start + len, 0);
+    }
+
+    /// Empties it, and gives memory back above `bytes_max`.
+    pub(super) fn shrink(&mut self, bytes_max: usize) {
+        self.memory.clear();
+        self.memory.shrink_to(bytes_max);
+        self.start = 0;
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..]
+    }
+}
+
+/// Opens a file for writes past the page cache; if `durable`, each of them is on disk when it returns.
+pub(super) fn open(path: &Path, durable: bool) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = if durable { OFlags::DIRECT | OFlags::DSYNC } else { OFlags::DIRECT };
+        std::fs::OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (path, durable);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Writes `bytes` past the page cache; false if that is not possible this way, and nothing was written.
+pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
+    if bytes.as_ptr().align_offset(ALIGNED_BYTES) != 0 {
+        return Ok(false);
+    }
+    match file.write_all_at(bytes, offset) {
+        // The sectors of the disk are larger, or the file system cannot.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_begins_where_a_disk_can_take_it_and_is_what_was_put_in() {
+        let mut bytes = Aligned::default();
+        for len in [1, 100_000, 512] {
+            bytes.reset(len);
+            assert!(bytes.is_empty());
+            bytes.extend(&vec![7; len]);
+            assert_eq!(bytes.as_ptr().align_offset(ALIGNED_BYTES), 0);
+            assert_eq!(*bytes, vec![7; len]);
+            bytes.shrink(600);
+        }
+        assert_eq!(*Aligned::zeros(3), [0; 3]);
+    }
+
+    #[test]
+    fn what_is_written_past_the_cache_is_read_through_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, [1; 8_192]).expect("written");
+        let Ok(direct) = open(&path, true) else { return println!("skipped: not on this disk") };
+        let mut bytes = Aligned::zeros(4_096);
+        bytes.fill(2);
+        if write(&direct, &bytes, 4_096).expect("written") {
+            let read = std::fs::read(&path).expect("read");
+            assert_eq!((&read[..4_096], &read[4_096..]), (&[1; 4_096][..], &[2; 4_096][..]));
+        }
+        assert!(!write(&direct, &bytes[1..513], 0).expect("refused"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The thread that keeps the files of the commit log: it makes them ahead of time, and lets go of those that sled does not need any
+//! more, once they are archived.
+//!
+//! Keeps: a file is let go of only when the archive has it, if there is one; what fails is tried again. Neither a commit
+//! nor a checkpoint waits for it. Leaves out: when sled has what a file holds (`checkpoint`).
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::commit::now_ms;
+use super::shared::Shared;
+use crate::storage::archive::{Archive, Gaps, Retention};
+use crate::storage::commit_log::{LogFiles, Position};
+
+/// Tells the thread what to do.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// A file is to be there ahead of time.
+    file: bool,
+    /// Sled and the witness have everything up to here; `None` once that was taken.
+    release: Option<Position>,
+    end: bool,
+}
+
+impl Wanted {
+    /// A file of the log was begun: the next one is to be made ahead of time.
+    pub(super) fn ask_for_file(&self) {
+        self.ask(|state| state.file = true);
+    }
+
+    /// Sled and the witness have everything up to `position`.
+    pub(super) fn release(&self, position: Position) {
+        self.ask(|state| state.release = Some(position));
+    }
+
+    fn ask(&self, set: impl FnOnce(&mut State)) {
+        set(&mut self.state.lock());
+        self.wake.notify_one();
+    }
+
+    /// What is wanted, once something is, or after `patience`. That it is to end stays.
+    fn next(&self, patience: Option<Duration>) -> State {
+        let mut state = self.state.lock();
+        while !(state.file || state.release.is_some() || state.end) {
+            match patience {
+                None => self.wake.wait(&mut state),
+                Some(patience) if self.wake.wait_for(&mut state, patience).timed_out() => break,
+                Some(_) => {}
+            }
+        }
+        let end = state.end;
+        std::mem::replace(&mut *state, State { end, ..State::default() })
+    }
+}
+
+/// The running thread.
+pub(super) struct Upkeep {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Starts it.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        files: LogFiles,
+        archive: Option<Archive>,
+    ) -> io::Result<Self> {
+        let keeper = Keeper { shared: shared.clone(), files, archive };
+        let thread = std::thread::Builder::new().name("log-files".to_owned());
+        let thread = Some(thread.spawn(move || keeper.run())?);
+        Ok(Self { shared, thread })
+    }
+}
+
+impl Drop for Upkeep {
+    /// Waits until what may be let go of is, or could not be.
+    fn drop(&mut self) {
+        self.shared.upkeep.ask(|state| state.end = true);
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, files stay, and are let go of after the next start.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    files: LogFiles,
+    archive: Option<Archive>,
+}
+
+impl Keeper {
+    fn run(&self) {
+        let mut failed = None;
+        loop {
+            let patience = failed.map(|_| self.shared.options.checkpoint_every);
+            let wanted = self.shared.upkeep.next(patience);
+            if wanted.file
+                && let Err(error) = self.files.prepare()
+            {
+                log::warn!("making a file of the commit log ahead of time: {error}");
+            }
+            if let Some(position) = wanted.release.or(failed.take()) {
+                failed = self.release(position).is_err().then_some(position);
+            }
+            if wanted.end {
+                return;
+            }
+        }
+    }
+
+    fn release(&self, position: Position) -> io::Result<()> {
+        let released = match &self.archive {
+            None => self.files.release(position, |_| Ok(())),
+            Some(archive) => self.archive(archive, position),
+        };
+        released.inspect_err(|error| {
+            log::warn!("finished files of the commit log stay for now: {error}");
+        })
+    }
+
+    fn archive(&self, archive: &Archive, position: Position) -> io::Result<()> {
+        let mut archived = false;
+        self.files.release(position, |file| {
+            let written = archive.write_log(file, Gaps::Kept).map_err(io::Error::other)?;
+            archived |= written.is_some();
+            Ok(())
+        })?;
+        if archived { self.retain(archive) } else { Ok(()) }
+    }
+
+    /// Removes what the archive is not to keep any more.
+    fn retain(&self, archive: &Archive) -> io::Result<()> {
+        let retention = self.shared.options.archive.retention();
+        if retention == Retention::default() {
+            return Ok(());
+        }
+        let files = archive.files()?.files;
+        let surplus: Vec<_> = retention.surplus(&files, now_ms()).into_iter().cloned().collect();
+        archive.remove(&surplus)
+    }
+}
