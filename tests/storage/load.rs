@@ -19,8 +19,67 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
 const DIRECTORY: &str = "EVENTLOG_TEST_WRITE_IN";
-const STORES: u64 = 12;
+const LOAD: &str = "EVENTLOG_TEST_WRITE";
 const IN_FLIGHT: usize = 3;
+
+/// What is written, each to stores of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Entries of some bytes up to 150 KB, some of them in batches of 500.
+    Mixed,
+    /// One entry of 300 bytes at a time.
+    Small,
+    /// One of 20 KB.
+    Medium,
+    /// One of 600 KB.
+    Large,
+    /// Batches of 12 MB.
+    Batches,
+    /// One of 300 bytes, to each of 10,000 stores.
+    Stores,
+}
+
+impl Load {
+    pub const ALL: [Self; 6] =
+        [Self::Mixed, Self::Small, Self::Medium, Self::Large, Self::Batches, Self::Stores];
+
+    fn of(store: u64) -> Self {
+        Self::ALL[(store / STORES_MAX) as usize]
+    }
+
+    fn stores(self) -> std::ops::Range<u64> {
+        let first = self as u64 * STORES_MAX;
+        match self {
+            Self::Stores => first..first + 10_000,
+            Self::Batches => first..first + 2,
+            _ => first..first + 12,
+        }
+    }
+
+    /// How many entries the batch has that begins here.
+    fn batch(self, mixed: u64) -> u64 {
+        match self {
+            Self::Mixed if mixed.is_multiple_of(20) => 500,
+            Self::Mixed => mixed % 8 + 1,
+            Self::Batches => 600,
+            _ => 1,
+        }
+    }
+
+    /// How many bytes an entry has.
+    fn bytes(self, mixed: u64) -> usize {
+        match self {
+            Self::Mixed if mixed % 500 == 7 => 150_000,
+            Self::Mixed => (mixed % 300) as usize,
+            Self::Small | Self::Stores => 300,
+            Self::Medium | Self::Batches => 20_000,
+            Self::Large => 600_000,
+        }
+    }
+}
+
+/// The numbers of a load's stores begin with a multiple of this.
+const STORES_MAX: u64 = 100_000;
 
 fn store_id(store: u64) -> StoreId {
     StoreId::new(format!("store {store}")).expect("a name")
@@ -43,7 +102,7 @@ fn entry_id(store: u64, sequence: u64) -> EntryId {
 fn payload(store: u64, sequence: u64, batch: (u64, u64)) -> Vec<u8> {
     let mut payload = [batch.0.to_be_bytes(), batch.1.to_be_bytes()].concat();
     let mixed = mixed(store, sequence);
-    let len = if mixed % 500 == 7 { 150_000 } else { (mixed % 300) as usize };
+    let len = Load::of(store).bytes(mixed);
     payload.extend(mixed.to_le_bytes().iter().cycle().take(len));
     payload
 }
@@ -78,7 +137,10 @@ fn write_in_a_child_process() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let (storage, _database) = open(Path::new(&directory));
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
-    let writers: Vec<_> = (0..STORES)
+    let load = std::env::var(LOAD).expect("what to write");
+    let load = Load::ALL.into_iter().find(|one| format!("{one:?}") == load).expect("a load");
+    let writers: Vec<_> = load
+        .stores()
         .map(|store| {
             let log = storage.open(&store_id(store)).expect("open");
             runtime.spawn(write(store, log))
@@ -97,8 +159,7 @@ async fn write(store: u64, log: Arc<dyn StoreLog>) {
     let mut pending = FuturesOrdered::new();
     loop {
         while pending.len() < IN_FLIGHT {
-            let mixed = mixed(store, next);
-            let count = if mixed.is_multiple_of(20) { 500 } else { mixed % 8 + 1 };
+            let count = Load::of(store).batch(mixed(store, next));
             let append = log.append(segments(store, next, count));
             next += count;
             pending.push_back(async move { append.await.map(|()| next - 1) });
@@ -118,12 +179,13 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Has another process write into `directory`.
-    pub fn start(directory: &Path) -> Self {
+    /// Has another process write `load` into `directory`.
+    pub fn start(directory: &Path, load: Load) -> Self {
         let binary = std::env::current_exe().expect("this binary");
         let mut child = Command::new(binary)
             .args(["--exact", "storage::load::write_in_a_child_process", "--nocapture"])
             .env(DIRECTORY, directory)
+            .env(LOAD, format!("{load:?}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -163,12 +225,12 @@ impl Writing {
     }
 }
 
-/// Checks that all that was answered is there, and that what is there is what was written, batch by batch.
+/// Checks that all that was answered is there, and that what is there of these loads is what was written, batch by batch.
 /// Gives the number of entries.
-pub fn check(directory: &Path, acks: &HashMap<u64, u64>) -> u64 {
+pub fn check(directory: &Path, loads: &[Load], acks: &HashMap<u64, u64>) -> u64 {
     let (storage, database) = open(directory);
     let mut entries = 0;
-    for store in 0..STORES {
+    for store in loads.iter().flat_map(|load| load.stores()) {
         let log = storage.open(&store_id(store)).expect("open");
         let head = log.head().get();
         let acked = acks.get(&store).copied().unwrap_or(0);

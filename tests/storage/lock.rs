@@ -2,12 +2,12 @@
 
 use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
 
-use super::load::Writing;
+use super::load::{Load, Writing};
 
 #[test]
 fn a_directory_in_use_by_another_process_is_refused_by_name() {
     let directory = tempfile::tempdir().expect("a directory");
-    let writing = Writing::start(directory.path());
+    let writing = Writing::start(directory.path(), Load::Mixed);
     writing.wait_for_an_ack();
     let Err(error) = Database::open(directory.path(), DatabaseOptions::default()) else {
         panic!("two processes have it open")

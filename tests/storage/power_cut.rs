@@ -2,17 +2,17 @@
 //! is gone that was not on disk at that moment; then it is mounted again.
 //!
 //! Needs Linux, root, `mkfs.ext4`, loop devices, and `python3` for the one system call; elsewhere it says that it does
-//! not run. `EVENTLOG_TEST_POWER_CUTS` sets the number of cuts.
+//! not run. `EVENTLOG_TEST_POWER_CUTS` sets the number of cuts: they are of eight kinds, in turn.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::load::{Writing, check};
+use super::load::{Load, Writing, check};
 
-const CUTS: u64 = 4;
-const SIZE: u64 = 512 << 20;
+const CUTS: u64 = 8;
+const SIZE: u64 = 1 << 30;
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is written any more.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys
@@ -98,28 +98,70 @@ fn nothing_answered_is_lost_in_a_power_cut() {
     disk.unmount().expect("unmounted");
     let cuts = std::env::var("EVENTLOG_TEST_POWER_CUTS").ok();
     let cuts = cuts.and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS);
-    let data = disk.mounted_at.join("data");
-    let (mut acks, mut entries) = (HashMap::new(), 0);
+    let mut subject = Subject { data: disk.mounted_at.join("data"), ..Subject::default() };
     for cut in 0..cuts {
         disk.mount().expect("mounted");
         if free(&disk) < SIZE / 2 {
-            std::fs::remove_dir_all(&data).expect("removed");
-            (acks, entries) = (HashMap::new(), 0);
+            std::fs::remove_dir_all(&subject.data).expect("removed");
+            subject = Subject { data: subject.data, ..Subject::default() };
         }
-        let writing = Writing::start(&data);
-        writing.wait_for_an_ack();
-        std::thread::sleep(Duration::from_millis(cut * 37 % 400));
-        disk.cut().expect("cut");
-        acks.extend(writing.kill());
+        println!("cut {cut}");
+        // Checkpoints and changes of files happen all the time.
+        let delay = Duration::from_millis(cut * 37 % 400);
+        match cut % 8 {
+            6 => subject.cut_while_built_again(&disk, delay / 2),
+            7 => {
+                // Killed, and started again, before the cut.
+                let writing = Writing::start(&subject.data, Load::Mixed);
+                writing.wait_for_an_ack();
+                subject.acks.extend(writing.kill());
+                subject.cut_while_written(&disk, Load::Mixed, delay);
+            }
+            load => subject.cut_while_written(&disk, Load::ALL[load as usize], delay),
+        }
         disk.unmount().expect("unmounted");
-
         disk.mount().expect("mounted");
-        let now = check(&data, &acks);
-        assert!(now > entries, "cut {cut}: something was written");
-        entries = now;
+        subject.check(cut % 8 != 6);
         disk.unmount().expect("unmounted");
     }
-    println!("{cuts} power cuts, {entries} entries");
+    println!("{cuts} power cuts, {} entries", subject.entries);
+}
+
+/// A data directory, and what is known of it.
+#[derive(Default)]
+struct Subject {
+    data: PathBuf,
+    loads: Vec<Load>,
+    acks: HashMap<u64, u64>,
+    entries: u64,
+}
+
+impl Subject {
+    fn cut_while_written(&mut self, disk: &LoopDisk, load: Load, delay: Duration) {
+        if !self.loads.contains(&load) {
+            self.loads.push(load);
+        }
+        let writing = Writing::start(&self.data, load);
+        writing.wait_for_an_ack();
+        std::thread::sleep(delay);
+        disk.cut().expect("cut");
+        self.acks.extend(writing.kill());
+    }
+
+    /// The database is lost, and built again when it is opened: that is where the power is cut.
+    fn cut_while_built_again(&mut self, disk: &LoopDisk, delay: Duration) {
+        std::fs::remove_file(self.data.join("sled/db")).expect("removed");
+        let writing = Writing::start(&self.data, Load::Mixed);
+        std::thread::sleep(delay);
+        disk.cut().expect("cut");
+        self.acks.extend(writing.kill());
+    }
+
+    fn check(&mut self, has_more: bool) {
+        let now = check(&self.data, &self.loads, &self.acks);
+        assert!(now >= self.entries + u64::from(has_more), "something was written");
+        self.entries = now;
+    }
 }
 
 fn free(disk: &LoopDisk) -> u64 {

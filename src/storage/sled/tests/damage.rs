@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use super::checkpoints::copy_into;
 use super::soon;
-use crate::model::{EntryId, Segment};
+use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::sled::{Database, DatabaseOptions, Keyspace, OpenError, Ops, SledStorage};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, StoreLog};
 use crate::testing::storage::{append, ids, read_all};
 use crate::testing::{store, wait};
 
 const ROUNDS: u64 = 24;
 const STORES: [&str; 4] = ["a", "b", "c", "d"];
+const TABLES: [Keyspace; 3] = [Keyspace::Registry, Keyspace::Identities, Keyspace::Journal];
 
 fn options() -> DatabaseOptions {
     DatabaseOptions {
@@ -33,7 +34,8 @@ struct Ground {
     now: tempfile::TempDir,
     before: tempfile::TempDir,
     stores: BTreeMap<&'static str, Vec<(EntryId, Vec<u8>)>>,
-    keys: BTreeMap<String, String>,
+    /// By the number of the table, and the key.
+    keys: BTreeMap<(u8, String), String>,
 }
 
 impl Ground {
@@ -65,12 +67,25 @@ impl Ground {
                 let appended = append(&*log, &ids(1 + round % 4), bytes);
                 self.stores.entry(name).or_default().extend(entries(&appended));
             }
-            let (key, value) = (format!("key {}", self.keys.len()), format!("value {round}"));
-            let mut ops = Ops::default();
-            ops.insert(key.as_str(), value.as_str());
-            wait(storage.database.commit(Keyspace::Registry, ops)).expect("durable");
-            self.keys.insert(key, value);
+            for table in TABLES {
+                let (key, value) = (format!("key {}", self.keys.len()), format!("value {round}"));
+                let mut ops = Ops::default();
+                ops.insert(key.as_str(), value.as_str());
+                wait(storage.database.commit(table, ops)).expect("durable");
+                self.keys.insert((table.number(), key), value);
+            }
         }
+    }
+
+    /// Whoever sends everything again is told what it was; the next sequence is one that nobody has.
+    fn write_on(&self, name: &str, log: &dyn StoreLog) {
+        let known: Vec<_> = self.stores[name].iter().map(|(id, _)| *id).collect();
+        if let Ok(found) = log.lookup(&known) {
+            let found = found.into_iter().map(|found| found.map_or(0, Sequence::get));
+            assert!(found.eq(1..=known.len() as u64), "store {name}: an id is not known");
+        }
+        let appended = append(log, &ids(1), 10);
+        assert_eq!(appended[0].first().get() as usize, known.len() + 1);
     }
 
     /// Opens what is in `directory`, and compares; gives how that went.
@@ -89,21 +104,21 @@ impl Ground {
                 Err(error) => panic!("{error}"),
             }
         }
-        let table = database.tree(Keyspace::Registry).expect("a table");
-        for (key, expected) in &self.keys {
-            match table.get(key) {
-                Ok(found) => assert_eq!(found.as_deref(), Some(expected.as_bytes()), "{key}"),
-                Err(error) => outcome = Outcome::Told(error.to_string()),
+        for table in TABLES {
+            let tree = database.tree(table).expect("a table");
+            for ((_, key), expected) in self.keys.iter().filter(|(key, _)| key.0 == table.number())
+            {
+                match tree.get(key) {
+                    Ok(found) => assert_eq!(found.as_deref(), Some(expected.as_bytes()), "{key}"),
+                    Err(error) => outcome = Outcome::Told(error.to_string()),
+                }
             }
         }
-        // The next sequence is one that nobody has.
         for name in STORES {
             if let Ok(log) = storage.open(&store(name)) {
-                let appended = append(&*log, &ids(1), 10);
-                assert_eq!(appended[0].first().get() as usize, self.stores[name].len() + 1);
+                self.write_on(name, &*log);
             }
         }
-        drop(table);
         drop(storage);
         drop(database);
         outcome
@@ -126,7 +141,7 @@ fn entries(segments: &[Segment]) -> Vec<(EntryId, Vec<u8>)> {
 fn read_store(storage: &SledStorage, name: &str) -> Result<Vec<(EntryId, Vec<u8>)>, StorageError> {
     let log = storage.open(&store(name))?;
     // An error of a read has to be one of the read, not a panic.
-    let mut next = crate::model::Sequence::FIRST;
+    let mut next = Sequence::FIRST;
     while next <= log.head() {
         match log.read(next, 1 << 20)?.last() {
             Some(last) => next = last.last().next(),
