@@ -21,8 +21,9 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Show what a data directory holds, without a server.
 ///
-/// A line has a store, the sequence of its last entry (which is the number of its entries, since there are no gaps), and
-/// the bytes they take on disk. With --store it prints the entries of that store. No entry is changed; the server that
+/// A line has a store, the sequence of its last entry (which is the number of its entries, since there are no gaps), the
+/// bytes they take on disk, and a hash over them: two copies of a store with the same last entry and the same hash hold the
+/// same. With --store it prints the entries of that store. No entry is changed; the server that
 /// uses the directory has to be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -124,7 +125,7 @@ fn list_stores(
     while let Some((last, _)) = page.last() {
         let next = storage.stores(Some(last), PAGE)?;
         for (store, size) in page {
-            print_store(&store, size, format, out)?;
+            print_store(&store, size, storage.hash(&store)?, format, out)?;
         }
         page = next;
     }
@@ -134,17 +135,24 @@ fn list_stores(
 fn print_store(
     store: &StoreId,
     StoreSize { head, bytes }: StoreSize,
+    hash: Option<(Sequence, String)>,
     format: Format,
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
         Format::People => {
             let name = one_line(store.as_str());
-            writeln!(out, "{name}  {head} entries  {}", people_bytes(bytes))
+            write!(out, "{name}  {head} entries  {}", people_bytes(bytes))?;
+            hash.map_or(Ok(()), |(_, hash)| write!(out, "  {hash}"))?;
+            writeln!(out)
         }
         Format::Json => {
             let (head, store) = (head.get(), store.as_str());
-            let line = json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
+            let mut line =
+                json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
+            if let Some((_, hash)) = hash {
+                line["hash"] = hash.into();
+            }
             writeln!(out, "{line}")
         }
     }

@@ -176,20 +176,47 @@ struct StoreStatus {
     head: u64,
     entries: u64,
     bytes: u64,
+    /// Over the entries; absent where the storage keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
     subscribers: usize,
     /// The last entry that handlers were run on; absent without handlers.
     #[serde(skip_serializing_if = "Option::is_none")]
     replay_position: Option<u64>,
 }
 
+/// How much a store has, and the hash over that.
+struct Measured {
+    size: StoreSize,
+    hash: Option<String>,
+}
+
+impl Measured {
+    fn read(
+        storage: &dyn Storage,
+        store: &StoreId,
+        mut size: StoreSize,
+    ) -> Result<Self, StorageError> {
+        let hash = storage.hash(store)?.map(|(last, hash)| {
+            // There may be more than there was a moment ago.
+            size.head = last;
+            hash
+        });
+        Ok(Self { size, hash })
+    }
+}
+
 async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after = page.after.as_deref().map(name::<StoreId>).transpose()?;
     let count = page.count();
-    let stores =
-        read_storage(&server, move |storage| storage.stores(after.as_ref(), count)).await?;
+    let stores = read_storage(&server, move |storage| {
+        let stores = storage.stores(after.as_ref(), count)?.into_iter();
+        stores.map(|(store, size)| Ok((Measured::read(storage, &store, size)?, store))).collect()
+    });
+    let stores: Vec<_> = stores.await?;
     let mut statuses = Vec::with_capacity(stores.len());
-    for (store, size) in stores {
-        statuses.push(read_status(&server, store, size).await?);
+    for (sized, store) in stores {
+        statuses.push(read_status(&server, store, sized).await?);
     }
     Ok(HttpResponse::Ok().json(serde_json::json!({ "stores": statuses })))
 }
@@ -197,11 +224,14 @@ async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> A
 async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
     let store: StoreId = name(&store)?;
     let asked = store.clone();
-    let size = read_storage(&server, move |storage| storage.size(&asked)).await?;
-    if size.head == Sequence::ZERO {
+    let sized = read_storage(&server, move |storage| {
+        Measured::read(storage, &asked, storage.size(&asked)?)
+    });
+    let sized = sized.await?;
+    if sized.size.head == Sequence::ZERO {
         return Err(Failure::NoSuchStore(store));
     }
-    Ok(HttpResponse::Ok().json(read_status(&server, store, size).await?))
+    Ok(HttpResponse::Ok().json(read_status(&server, store, sized).await?))
 }
 
 async fn read_storage<T: Send + 'static>(
@@ -215,13 +245,13 @@ async fn read_storage<T: Send + 'static>(
 async fn read_status(
     server: &Server,
     store_id: StoreId,
-    StoreSize { head, bytes }: StoreSize,
+    Measured { size: StoreSize { head, bytes }, hash }: Measured,
 ) -> Result<StoreStatus, Failure> {
     let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
     let replay_position = status.map(|status| status.position.get());
     let subscribers = server.inner().shared.stores.subscribers(&store_id);
     let head = head.get();
-    Ok(StoreStatus { store_id, head, entries: head, bytes, subscribers, replay_position })
+    Ok(StoreStatus { store_id, head, entries: head, bytes, hash, subscribers, replay_position })
 }
 
 #[derive(Deserialize)]

@@ -54,6 +54,14 @@ pub trait Storage: Send + Sync + 'static {
     /// The size of one store, zero if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError>;
 
+    /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries; `None` if it has no
+    /// entries, or if this storage keeps no hash. Copies of a store whose last entries and hashes are the same hold the
+    /// same. Opens nothing. Blocks on disk reads.
+    fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
+        let _ = store;
+        Ok(None)
+    }
+
     /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
 }

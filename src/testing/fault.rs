@@ -112,6 +112,11 @@ impl Storage for FaultyStorage {
         self.inner.size(store)
     }
 
+    fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
+        told(self.plan.lock().faults.opening)?;
+        self.inner.hash(store)
+    }
+
     fn ready(&self) -> Result<(), StorageError> {
         told(self.plan.lock().faults.opening)?;
         self.inner.ready()

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::tree::Trees;
 use super::value::store;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::storage::witness::StoreHash;
 use crate::storage::{AppendError, StorageError, StoreLog, StoreSize};
 
 /// The most that one append may have, in bytes of records.
@@ -95,6 +96,18 @@ pub(super) fn size_of(shared: &Shared, ordinal: Ordinal) -> Result<StoreSize, St
         head: last.last(),
         bytes: last.record.bytes_before + last.record.bytes,
     }))
+}
+
+/// The hash over the entries of `store`, and the last of them; `None` if it has none.
+pub(super) fn hash_of(
+    shared: &Shared,
+    store: &StoreId,
+) -> Result<Option<(Sequence, StoreHash)>, StorageError> {
+    let Some(ordinal) = ordinal_of(shared, store)? else { return Ok(None) };
+    let end = shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
+    let located = Located::at(shared, &end)?;
+    let (last, hash) = end.hash(located.layout.last, located.layout.hash)?;
+    Ok((last > Sequence::ZERO).then_some((last, hash)))
 }
 
 /// A store while nothing moves from memory to the tree; and what the tree has was synced.

@@ -11,7 +11,7 @@ use super::ids;
 use super::key::{Ordinal, StoreKey};
 use super::log::{self, SledLog};
 use super::value::store;
-use crate::model::{RemoteId, StoreId};
+use crate::model::{RemoteId, Sequence, StoreId};
 use crate::storage::{Storage, StorageError, StoreLog, StoreSize};
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
@@ -96,6 +96,12 @@ impl Storage for SledStorage {
         let shared = self.database.shared();
         let ordinal = log::ordinal_of(shared, store)?;
         ordinal.map_or(Ok(StoreSize::default()), |ordinal| log::size_of(shared, ordinal))
+    }
+
+    fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
+        let shared = self.database.shared();
+        let hash = shared.noting(store, || log::hash_of(shared, store))?;
+        Ok(hash.map(|(last, hash)| (last, hash.to_string())))
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -54,9 +54,16 @@ pub(crate) struct EntrySalts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryDigest(pub(crate) [u8; 8]);
 
-/// The hash over the entries of a store up to some sequence.
+/// The hash over the entries of a store up to some sequence. Two copies of a store with the same last entry and the same hash hold
+/// the same entries; stores of two servers that got the same entries do not have the same. Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreHash(pub(crate) [u8; 16]);
+
+impl std::fmt::Display for StoreHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
 
 impl std::fmt::Debug for FrameSalt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

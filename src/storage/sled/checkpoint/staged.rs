@@ -78,10 +78,8 @@ impl<'a> Staged<'a> {
             let finding = format!("in store {name:?}, entry {first} follows entry {last}");
             return Err(StorageError::corrupt(finding));
         }
-        for Piece { segment, salt } in &pieces {
-            let salt = salt.append(end.ordinal, segment.first());
-            let hash = layout.hash.with_append(segment, salt);
-            layout.hash = hash.map_err(StorageError::corrupt)?;
+        for piece in &pieces {
+            layout.hash = piece.hashed(end.ordinal, layout.hash)?;
         }
         let segments = pieces.into_iter().map(|piece| piece.segment).collect();
         layout.stage(end.ordinal, segments, portion);

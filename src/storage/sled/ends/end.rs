@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use super::Ends;
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{Segment, Sequence, StoreId};
-use crate::storage::StoreSize;
 use crate::storage::sled::ids::Ids;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::segments::Layout;
-use crate::storage::witness::FrameSalt;
+use crate::storage::witness::{FrameSalt, StoreHash};
+use crate::storage::{StorageError, StoreSize};
 
 /// What a piece takes in memory besides its records, roughly, in bytes.
 const PIECE_BYTES: u64 = 160;
@@ -94,6 +94,21 @@ impl End {
         // Some are known only after a failure.
         let known: u64 = known.map(|piece| piece.segment.records().len() as u64).sum();
         StoreSize { head, bytes: in_tree.bytes + tail.bytes - known }
+    }
+
+    /// The last entry, and the hash over all, of a store that has entries up to `last` with this `hash` in the tree.
+    pub(crate) fn hash(
+        &self,
+        last: Sequence,
+        hash: StoreHash,
+    ) -> Result<(Sequence, StoreHash), StorageError> {
+        let pieces: Vec<Piece> = self.tail.lock().pieces.iter().cloned().collect();
+        pieces
+            .iter()
+            .filter(|piece| piece.last() > last)
+            .try_fold((last, hash), |(_, hash), piece| {
+                Ok((piece.last(), piece.hashed(self.ordinal, hash)?))
+            })
     }
 
     /// Entries from the piece that holds `at` on, as one segment of about the length that segments have on disk; `None`
@@ -178,6 +193,16 @@ impl End {
 }
 
 impl Piece {
+    /// The hash over what comes before it in its store, and over it.
+    pub(crate) fn hashed(
+        &self,
+        ordinal: Ordinal,
+        before: StoreHash,
+    ) -> Result<StoreHash, StorageError> {
+        let salt = self.salt.append(ordinal, self.segment.first());
+        before.with_append(&self.segment, salt).map_err(StorageError::corrupt)
+    }
+
     pub(crate) fn last(&self) -> Sequence {
         self.segment.last()
     }

@@ -127,3 +127,28 @@ fn bytes_are_those_of_the_records() {
     subject.reopen();
     assert_eq!(subject.storage().open(&store("a")).expect("open").bytes(), bytes);
 }
+
+#[test]
+fn the_hash_is_that_of_the_entries_wherever_they_are() {
+    let mut subject = OnDisk::new();
+    let hash = |subject: &OnDisk, name: &str| subject.storage().hash(&store(name)).expect("read");
+    assert_eq!(hash(&subject, "a"), None);
+    let log = subject.storage().open(&store("a")).expect("open");
+    append(&*log, &ids(100), 100);
+    let (last, first) = hash(&subject, "a").expect("a hash");
+    assert_eq!((last.get(), first.len()), (100, 32));
+    append(&*log, &ids(1), 100);
+    let more = hash(&subject, "a");
+    assert!(more.as_ref().is_some_and(|(last, hash)| last.get() == 101 && *hash != first));
+    drop(log);
+    // In sled alone; then with more in memory.
+    subject.reopen();
+    assert_eq!(hash(&subject, "a"), more);
+    let log = subject.storage().open(&store("a")).expect("open");
+    append(&*log, &ids(7), 100);
+    let most = hash(&subject, "a");
+    assert_ne!(most, more);
+    drop(log);
+    subject.reopen();
+    assert_eq!(hash(&subject, "a"), most);
+}
