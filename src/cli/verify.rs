@@ -10,7 +10,8 @@ use super::text::one_line;
 /// Read everything in a data directory and say what is wrong: nothing is put right.
 ///
 /// Reads the commit log, the archive, the witness and the database, with all checksums and hashes. Prints a line for each
-/// fault, and fails if there is one. The server that uses the directory has to be stopped.
+/// fault, and fails if there is one. While a server uses the directory it reads everything but the database, at the lowest priority; what
+/// the server reads there is checked each time that it does.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The data directory
@@ -53,8 +54,15 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     }
     let mut options = DatabaseOptions::default();
     options.archive.dir.clone_from(&args.archive_dir);
-    let found = Database::verify(&args.data_dir, &options)?;
     let mut out = io::stdout().lock();
+    let found = match Database::verify(&args.data_dir, &options) {
+        Err(OpenError::InUse { .. }) => {
+            writeln!(out, "a server uses the directory: the database itself is not read")?;
+            lower_priority();
+            Database::verify_running(&args.data_dir, &options)?
+        }
+        found => found?,
+    };
     for fault in &found.faults {
         let store =
             fault.store.as_ref().map(|store| format!("store {}: ", one_line(store.as_str())));
@@ -66,5 +74,13 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     match found.faults.len() {
         0 => Ok(()),
         count => Err(VerifyError::Faults { count }),
+    }
+}
+
+/// Everybody else comes first.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        log::warn!("lowering the priority: {error}");
     }
 }

@@ -102,6 +102,11 @@ impl Archive {
         Ok(Self { folder, generation })
     }
 
+    /// The archive in `folder`, to be read while somebody else writes to it.
+    pub(crate) const fn to_read(folder: PathBuf, generation: Generation) -> Self {
+        Self { folder, generation }
+    }
+
     /// The files, of each the version that was written last: by number, a base before the log file with its number.
     pub(crate) fn files(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();

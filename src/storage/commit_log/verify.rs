@@ -28,6 +28,17 @@ pub(crate) fn read<E: From<LogError>>(
     Ok(walk(options, from, seen, Purpose::Verify, visit)?.last)
 }
 
+/// As [`read`], up to `last`, while the writer goes on appending: `last` was appended before the call. What is released meanwhile is
+/// given as damaged, or is an error.
+pub(crate) fn read_running<E: From<LogError>>(
+    options: &LogOptions,
+    from: Position,
+    last: Position,
+    visit: impl FnMut(Found<'_>) -> Result<(), E>,
+) -> Result<Position, E> {
+    Ok(walk(options, from, last, Purpose::Running(last), visit)?.last)
+}
+
 /// Reads every frame behind `from`. Writes nothing; nobody else may write either. `seen` is as for [`super::open`].
 pub(crate) fn verify(
     options: &LogOptions,

@@ -52,7 +52,10 @@ pub(super) fn walk<E: From<LogError>>(
 ) -> Result<Walked, E> {
     // First, so that what is appended meanwhile is not missed when a running server is looked at.
     let note = acked::read(&options.folder, options.generation).map_err(LogError::from)?;
-    let chain = Chain::read(options, purpose)?;
+    let mut chain = Chain::read(options, purpose)?;
+    if let Purpose::Running(last) = purpose {
+        chain.good.retain(|file| file.header.first <= last.next());
+    }
     let mut walk = Walk { from, purpose, visit, last: from, time: 0, frames: 0, repaired: 0 };
     let end = walk.files(&chain)?;
     walk.judge_end(&chain, end, note, seen)?;
@@ -227,8 +230,10 @@ impl<V> Walk<V> {
         let note = note.unwrap_or(Note { file: 0, position: Position(0), closed: false });
         let known = self.from.max(seen).max(note.position);
         let known = self.last_of_running().map_or(known, |last| last.min(known));
-        let missing = (last_file < note.file || last_file == 0)
-            .then_some((note.file.max(1), DamageKind::FileMissing));
+        // The ones that were begun since are not looked at.
+        let is_behind = last_file < note.file && self.last_of_running().is_none();
+        let missing =
+            (is_behind || last_file == 0).then_some((note.file.max(1), DamageKind::FileMissing));
         let unread = chain.bad.iter().find(|(number, _)| *number > last_file).copied();
         let fault = end.as_ref().and_then(|end| {
             let early = Fault { place: end.place, kind: DamageKind::BlockMissing };

@@ -95,6 +95,16 @@ impl Database {
         verify::verify(&files, options).map_err(|failure| failure.of(path))
     }
 
+    /// As [`Database::verify`], of a directory that a server uses: without the database itself, which takes one process.
+    /// Writes nothing.
+    pub fn verify_running(
+        path: &Path,
+        options: &DatabaseOptions,
+    ) -> Result<Verification, OpenError> {
+        let verified = verify::verify_running(&Files::unlocked(path), options);
+        verified.map_err(|failure| failure.of(path))
+    }
+
     /// This server's own id, made with the data directory.
     pub fn remote_id(&self) -> RemoteId {
         self.owner.remote_id

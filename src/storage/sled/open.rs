@@ -95,6 +95,16 @@ pub(super) fn archive(
     options.archive.enabled.then(|| Archive::open(folder, generation)).transpose()
 }
 
+/// As [`archive`], but nothing is written there.
+pub(super) fn archive_to_read(
+    files: &Files,
+    options: &DatabaseOptions,
+    generation: Generation,
+) -> Option<Archive> {
+    let folder = options.archive.dir.clone().unwrap_or_else(|| files.archive());
+    folder.is_dir().then(|| Archive::to_read(folder, generation))
+}
+
 fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, OpenFailure> {
     let from = Position(facts.checkpoint.unwrap_or(0));
     let mut checkpointer = Checkpointer::new(shared.clone(), from)?;

@@ -1,9 +1,11 @@
 //! Reads everything in a data directory, and says what is wrong.
 //!
-//! Keeps: nothing is put right. Leaves out: a directory that is in use.
+//! Keeps: nothing is put right. Of a directory that a server uses, what can be read without disturbing it.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::files::Files;
 use super::key::{Ordinal, StoreKey};
@@ -18,7 +20,12 @@ use crate::model::{Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::archive::{Archived, Kind};
 use crate::storage::commit_log::{self, Found, LogOptions, Position};
-use crate::storage::witness::{FrameSalt, Heads, StoreHash, Witness, WitnessFiles};
+use crate::storage::witness::{FrameSalt, HeadRecord, Heads, StoreHash, Witness, WitnessFiles};
+
+/// How long a server takes at most to write what was found half written.
+const MOMENT: Duration = Duration::from_millis(300);
+/// How often the log of a running server is looked at before what is missing is taken for damaged.
+const LOOKS: usize = 10;
 
 /// What a data directory holds, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,54 +51,121 @@ pub struct Fault {
     pub finding: String,
 }
 
+/// Reads everything.
 pub(super) fn verify(
     files: &Files,
     options: &DatabaseOptions,
 ) -> Result<Verification, OpenFailure> {
-    let mut verifier = Verifier { files, found: Verification::default(), chains: HashMap::new() };
+    let mut verifier = Verifier::new(files);
     let (_, witness) = WitnessFiles::open(files.directory())?;
     for path in &witness.damaged {
         verifier.fault(path, None, "it is missing or not as it was written");
     }
     if let Some(witness) = &witness.newest {
-        verifier.heads(witness)?;
-        verifier.frames(options, witness)?;
+        let heads = Heads::open(files.directory(), witness.generation)?;
+        let (_, damaged) = read_heads(&heads)?;
+        verifier.damaged_heads(&damaged);
     }
     if let Some(finding) = files.noted_damage()? {
         verifier.fault(&files.database(), None, finding);
     }
     verifier.sled(options)?;
+    if let Some(witness) = &witness.newest {
+        verifier.frames(options, witness)?;
+    }
     Ok(verifier.found)
+}
+
+/// Reads what can be read of a directory that a server uses: the archive, the commit log up to the last checkpoint, the witness
+/// and the heads, whose hashes are compared. Not sled, which takes one process. Writes nothing.
+pub(super) fn verify_running(
+    files: &Files,
+    options: &DatabaseOptions,
+) -> Result<Verification, OpenFailure> {
+    let mut verifier = Verifier::new(files);
+    // First, so that the frames which are read after them reach as far.
+    let found = twice(|| {
+        let (_, found) = WitnessFiles::open(files.directory())?;
+        Ok(if found.damaged.is_empty() { Ok(found) } else { Err(found) })
+    })?;
+    for path in &found.damaged {
+        verifier.fault(path, None, "it is missing or not as it was written");
+    }
+    let Some(witness) = found.newest else { return Ok(verifier.found) };
+    let heads = Heads::open(files.directory(), witness.generation)?;
+    let (records, damaged) = twice(|| {
+        let read = read_heads(&heads)?;
+        Ok(if read.1.is_empty() { Ok(read) } else { Err(read) })
+    })?;
+    verifier.damaged_heads(&damaged);
+    for (ordinal, HeadRecord { head, hash, position }) in records {
+        // What was written since the witness may be ahead of what is read.
+        if position <= witness.position {
+            verifier.expected.insert(ordinal, Expected { head, hash, name: None });
+        }
+    }
+    verifier.running_frames(options, &witness)?;
+    Ok(verifier.found)
+}
+
+/// What is being written may look damaged: looks once more after a moment.
+fn twice<T>(mut look: impl FnMut() -> io::Result<Result<T, T>>) -> io::Result<T> {
+    match look()? {
+        Ok(whole) => Ok(whole),
+        Err(_) => {
+            std::thread::sleep(MOMENT);
+            look().map(|looked| looked.unwrap_or_else(|damaged| damaged))
+        }
+    }
+}
+
+/// The records that say where stores end, and the stores with a damaged one.
+type HeadRecords = (Vec<(Ordinal, HeadRecord)>, Vec<Ordinal>);
+
+fn read_heads(heads: &Heads) -> io::Result<HeadRecords> {
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
+    heads.read_all(|ordinal, read| {
+        records.extend(read.record.map(|record| (ordinal, record)));
+        if read.damaged {
+            damaged.push(ordinal);
+        }
+    })?;
+    Ok((records, damaged))
 }
 
 struct Verifier<'a> {
     files: &'a Files,
     found: Verification,
-    /// Where each store was in the frames that were read, and its hash there, newest last.
-    chains: HashMap<Ordinal, Vec<(Sequence, StoreHash)>>,
+    /// Where stores end, and with which hash, by what is to be compared.
+    expected: HashMap<Ordinal, Expected>,
+    /// Where each store is in the frames that were read, and its hash there; `None` from where that is not known.
+    chains: HashMap<Ordinal, Option<(Sequence, StoreHash)>>,
 }
 
-impl Verifier<'_> {
+struct Expected {
+    head: Sequence,
+    hash: StoreHash,
+    name: Option<StoreId>,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(files: &'a Files) -> Self {
+        let found = Verification::default();
+        Self { files, found, expected: HashMap::new(), chains: HashMap::new() }
+    }
+
     fn fault(&mut self, path: &Path, store: Option<&StoreId>, finding: impl std::fmt::Display) {
         let (path, store, finding) = (path.to_owned(), store.cloned(), finding.to_string());
         self.found.faults.push(Fault { path, store, finding });
     }
 
-    fn heads(&mut self, witness: &Witness) -> Result<(), OpenFailure> {
-        let heads = Heads::open(self.files.directory(), witness.generation)?;
-        let mut damaged = Vec::new();
-        heads.read_all(|ordinal, read| {
-            if read.damaged {
-                damaged.push(ordinal);
-            }
-        })?;
+    fn damaged_heads(&mut self, damaged: &[Ordinal]) {
         let path = self.files.directory().join("heads.a");
         for ordinal in damaged {
             let finding =
                 format!("the record of store number {ordinal} is damaged, here or in heads.b");
             self.fault(&path, None, finding);
         }
-        Ok(())
     }
 
     fn frames(&mut self, options: &DatabaseOptions, witness: &Witness) -> Result<(), OpenFailure> {
@@ -126,6 +200,57 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// As [`Verifier::frames`], while the server appends, archives and reuses files.
+    fn running_frames(
+        &mut self,
+        options: &DatabaseOptions,
+        witness: &Witness,
+    ) -> Result<(), OpenFailure> {
+        let log = LogOptions::new(self.files.log(), witness.generation);
+        let archive = open::archive_to_read(self.files, options, witness.generation);
+        let (mut last, mut damages) = (Position(0), Vec::new());
+        for _ in 0..LOOKS {
+            damages.clear();
+            if let Some(archive) = &archive {
+                let mut faults = Vec::new();
+                last = archive.read_behind(last, |found| match found {
+                    Archived::Base(_) => Ok(()),
+                    Archived::Frame(frame) => self.frame(frame.body),
+                    Archived::Damage(damage) => {
+                        faults.push((damage.path.clone(), damage.to_string()));
+                        Ok::<_, OpenFailure>(())
+                    }
+                })?;
+                faults.iter().for_each(|(path, finding)| self.fault(path, None, finding));
+            }
+            if last >= witness.position {
+                return Ok(());
+            }
+            let read =
+                commit_log::read_running(&log, last, witness.position, |found| match found {
+                    // Behind a damage it is read again.
+                    Found::Frame(frame) if damages.is_empty() => {
+                        last = frame.position;
+                        self.frame(frame.body)
+                    }
+                    Found::Frame(_) => Ok(()),
+                    Found::Damage(damage) => {
+                        let path = log.folder.join(format!("{:08}.log", damage.file));
+                        damages.push((path, damage.to_string()));
+                        Ok(())
+                    }
+                });
+            match read {
+                Ok(_) if damages.is_empty() => return Ok(()),
+                // A file was archived and reused in between: the archive has it.
+                Ok(_) | Err(OpenFailure::Io(_)) => std::thread::sleep(MOMENT),
+                Err(failure) => return Err(failure),
+            }
+        }
+        damages.iter().for_each(|(path, finding)| self.fault(path, None, finding));
+        Ok(())
+    }
+
     /// Goes on with the hashes of the stores in a frame.
     fn frame(&mut self, body: &[u8]) -> Result<(), OpenFailure> {
         self.found.frames += 1;
@@ -134,21 +259,33 @@ impl Verifier<'_> {
             match record? {
                 Record::Salt(of_frame) => salt = of_frame,
                 Record::Entries { ordinal, segment } => {
-                    let chain = self.chains.entry(ordinal).or_default();
-                    let (last, hash) = chain.last().copied().unwrap_or_default();
-                    if segment.first() != last.next() {
-                        // From here on it is not known.
-                        chain.clear();
-                        continue;
+                    let chain =
+                        self.chains.entry(ordinal).or_insert_with(|| Some(Default::default()));
+                    let Some((last, hash)) = *chain else { continue };
+                    *chain = None;
+                    // If there is a gap it is not known from here on.
+                    if segment.first() == last.next() {
+                        let salt = salt.append(ordinal, segment.first());
+                        let hash =
+                            hash.with_append(&segment, salt).map_err(OpenFailure::corrupt)?;
+                        *chain = Some((segment.last(), hash));
+                        self.compare(ordinal, segment.last(), hash);
                     }
-                    let salt = salt.append(ordinal, segment.first());
-                    let hash = hash.with_append(&segment, salt).map_err(OpenFailure::corrupt)?;
-                    chain.push((segment.last(), hash));
                 }
                 Record::Store { .. } | Record::Change { .. } => {}
             }
         }
         Ok(())
+    }
+
+    fn compare(&mut self, ordinal: Ordinal, last: Sequence, hash: StoreHash) {
+        let is_other = |expected: &&Expected| expected.head == last && expected.hash != hash;
+        if let Some(expected) = self.expected.get(&ordinal).filter(is_other) {
+            let (path, name) = (self.files.database(), expected.name.clone());
+            let finding =
+                format!("the hash of store number {ordinal} is not that of its entries in the log");
+            self.fault(&path, name.as_ref(), finding);
+        }
     }
 
     fn sled(&mut self, options: &DatabaseOptions) -> Result<(), OpenFailure> {
@@ -192,6 +329,10 @@ impl Verifier<'_> {
             if let Err(error) = self.store(trees, &record) {
                 self.fault(&self.files.database(), Some(&name), error);
             }
+            if let Some(head) = record.head {
+                let expected = Expected { head, hash: record.hash, name: Some(name) };
+                self.expected.insert(record.ordinal, expected);
+            }
         }
         Ok(())
     }
@@ -214,11 +355,6 @@ impl Verifier<'_> {
             }
             self.found.entries += segment.len() as u64;
             next = segment.last().next();
-        }
-        let chain = self.chains.get(&record.ordinal).into_iter().flatten();
-        let expected = chain.clone().find(|(head, _)| Some(*head) == record.head);
-        if expected.is_some_and(|(_, hash)| *hash != record.hash) {
-            return Err(StorageError::corrupt("its hash is not that of the entries in the log"));
         }
         Ok(())
     }

@@ -162,6 +162,12 @@ impl Random {
     }
 }
 
+fn files_of(directory: &Path, folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    files_in(&directory.join(folder), &mut files);
+    files
+}
+
 fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = std::fs::read_dir(folder)
         .expect("a folder")
@@ -269,4 +275,37 @@ fn no_fault_of_one_file_of_a_stopped_directory_does_harm_without_a_word() {
 #[test]
 fn no_fault_of_one_file_of_a_killed_directory_does_harm_without_a_word() {
     run(true);
+}
+
+#[test]
+fn a_directory_in_use_is_verified_without_false_alarm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = DatabaseOptions { checkpoint_bytes: 4_000, ..options() };
+    let database = Database::open(directory.path(), options.clone()).expect("open");
+    let storage = SledStorage::new(database.clone());
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let verify = || Database::verify_running(directory.path(), &options).expect("read");
+    std::thread::scope(|scope| {
+        let (storage, ended) = (&storage, &ended);
+        scope.spawn(move || {
+            let logs = STORES.map(|name| storage.open(&store(name)).expect("open"));
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                logs.iter().for_each(|log| drop(append(&**log, &ids(2), 2_000)));
+            }
+        });
+        let mut faults = Vec::new();
+        let mut looks = 0;
+        while faults.is_empty() && (looks < 20 || files_of(directory.path(), "archive").len() < 5) {
+            faults = verify().faults;
+            looks += 1;
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(faults, [], "look {looks}");
+    });
+    let files = files_of(directory.path(), "archive");
+    let mut bytes = std::fs::read(&files[0]).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&files[0], bytes).expect("written");
+    assert!(verify().faults.iter().any(|fault| fault.path == files[0]));
 }
