@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
@@ -23,6 +24,8 @@ struct Connection {
 pub(crate) struct Connections {
     live: Mutex<Live>,
     count_max: usize,
+    /// For readers in this process, which are no connections.
+    news: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -43,7 +46,7 @@ pub(crate) enum Refused {
 
 impl Connections {
     pub(crate) fn new(count_max: usize) -> Self {
-        Self { live: Mutex::default(), count_max }
+        Self { live: Mutex::default(), count_max, news: watch::Sender::new(()) }
     }
 
     /// Takes a connection in, until the seat is dropped.
@@ -80,7 +83,17 @@ impl Connections {
         self.tell_all(|| Notice::Shutdown);
     }
 
+    /// Tells of removed keys and of a shutdown, from now on.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.live.lock().shutdown
+    }
+
     fn tell_all(&self, notice: impl Fn() -> Notice) {
+        self.news.send_replace(());
         for connection in self.live.lock().by_number.values() {
             connection.inbox.push(notice());
             connection.inbox.wake();

@@ -7,6 +7,8 @@
 //! not read handles no messages: answers lie in its [`Inbox`](inbox::Inbox), entries in the store's
 //! [`Feed`](feed::Feed), and a wake-up that coalesces says that there is something to fetch.
 
+#[expect(clippy::disallowed_methods, reason = "compaction is told what time it is")]
+pub(crate) mod changes;
 pub(crate) mod connections;
 pub(crate) mod feed;
 pub(crate) mod guard;

@@ -84,9 +84,20 @@ impl Stores {
         let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         validate(&batch, &self.open.deps().limits)?;
+        self.write_batch(&store_id, batch, Origin::Server { run_handlers }, entries).await
+    }
+
+    /// Appends `batch`, which is these `entries` and was validated. Dropped after its first poll, the write goes on.
+    pub(crate) async fn write_batch(
+        &self,
+        store: &StoreId,
+        batch: Batch,
+        origin: Origin,
+        entries: Vec<Entry>,
+    ) -> Result<WriteOutcome, WriteError> {
         let (sender, answer) = oneshot::channel();
-        let (origin, reply) = (Origin::Server { run_handlers }, Reply::caller(sender));
-        self.append(&store_id, vec![Write { batch, origin, reply }]);
+        let reply = Reply::caller(sender);
+        self.append(store, vec![Write { batch, origin, reply }]);
         match answer.await {
             Ok(Ok(acked)) => Ok(outcome(&acked, entries)),
             Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),

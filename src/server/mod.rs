@@ -8,6 +8,7 @@ mod admin;
 mod builder;
 mod caller;
 mod handle;
+mod in_process;
 mod listen;
 mod metrics;
 mod replay;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use builder::{Builder, StartError};
 pub use handle::Server;
+pub use in_process::{Changes, ClientError};
 pub use listen::{Listen, listen};
 pub use sever::files_per_connection;
 pub use socket::on_connect;

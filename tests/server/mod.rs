@@ -9,6 +9,7 @@ mod disk;
 mod embedding;
 mod failures;
 mod feed;
+mod in_process;
 mod limits;
 mod panics;
 mod registry;

@@ -109,7 +109,8 @@ fn nothing_answered_is_lost_in_a_power_cut() {
         // Checkpoints and changes of files happen all the time.
         let delay = Duration::from_millis(cut * 37 % 400);
         match cut % 8 {
-            6 => subject.cut_while_built_again(&disk, delay / 2),
+            6 if !subject.loads.is_empty() => subject.cut_while_built_again(&disk, delay / 2),
+            6 => subject.cut_while_written(&disk, Load::Mixed, delay),
             7 => {
                 // Killed, and started again, before the cut.
                 let writing = Writing::start(&subject.data, Load::Mixed);

@@ -15,13 +15,13 @@
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `subscriptions`, `delivery` | what a subscription has at hand; what of it is sent, and when |
 
-mod checks;
+pub(crate) mod checks;
 mod clock;
 mod delivery;
 mod gate;
 pub(crate) mod msgpack;
 mod pipeline;
-mod refusal;
+pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod shared;
 mod subscriptions;

@@ -6,10 +6,8 @@
 //! and when (`delivery`).
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -17,6 +15,7 @@ use futures_util::future::LocalBoxFuture;
 use super::Session;
 use super::refusal::Refusal;
 use super::wire::{Names, SegmentPart, Subscribe, Wire};
+use crate::actors::changes::{backlog, next_page};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
 use crate::actors::store::StoreHandle;
 use crate::core::connection::{ConnectionCore, SequenceRun, Subscription};
@@ -111,7 +110,7 @@ impl<W: Wire> Delivery<W> {
     pub(super) fn fetch(&mut self, cursor: Sequence) {
         self.segments.clear();
         if let Some(backlog) = self.backlog.take() {
-            self.waiting = Some(Waiting::Backlog(Box::pin(next_page(backlog))));
+            self.waiting = Some(Waiting::Backlog(Box::pin(next_page(backlog, PAGE_BYTES))));
             return;
         }
         match self.feed.feed().pull(cursor, MESSAGE_BYTES) {
@@ -140,22 +139,6 @@ impl<W: Wire> Delivery<W> {
     }
 }
 
-/// Makes the next page on the pool of blocking threads.
-async fn next_page(mut backlog: Backlog) -> (Backlog, Result<Option<Page>, StorageError>) {
-    let made = tokio::task::spawn_blocking(move || {
-        // An effect that panics fails this subscription alone.
-        let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(PAGE_BYTES)));
-        let panicked = |_| Err(StorageError::unavailable("compaction panicked"));
-        let page = page.unwrap_or_else(panicked);
-        (backlog, page)
-    });
-    match made.await {
-        Ok(made) => made,
-        // Only a runtime that is shutting down drops it.
-        Err(_) => std::future::pending().await,
-    }
-}
-
 impl<W: Wire> Session<W> {
     /// Begins a subscription to `store`, or refuses it. Gives the request back if the store was closed meanwhile.
     pub(super) fn subscribe(
@@ -172,7 +155,7 @@ impl<W: Wire> Session<W> {
         }
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else { return Some(request) };
         let Subscribe { tag, names: Names { key, .. }, start } = request;
-        let backlog = self.backlog(store, (start, feed.feed().head()));
+        let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let delivery = Delivery::new(tag, feed, backlog);
         self.shared.metrics.subscriptions_open.inc();
         let (_, replaced) = self.core.subscribe(key, store.feed.store().clone(), start, delivery);
@@ -181,18 +164,6 @@ impl<W: Wire> Session<W> {
             self.wire.subscription_replaced(tag, &mut self.out);
         }
         None
-    }
-
-    /// What compactors make of what is there from the first of these sequences to the second; nothing if there is no
-    /// compactor.
-    fn backlog(&self, store: &StoreHandle, span: (Sequence, Sequence)) -> Option<Backlog> {
-        let compaction = &self.shared.compaction;
-        if compaction.is_empty() {
-            return None;
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_millis = now.as_millis() as u64;
-        Some(compaction.backlog(store.feed.store(), store.feed.log(), span, now_millis))
     }
 
     /// Tells the client why a subscription, which `core` has given back, ended.

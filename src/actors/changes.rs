@@ -1,0 +1,217 @@
+//! The feed of a store as a stream, for code in this process.
+//!
+//! Keeps: what a subscription keeps: every entry from the start on, once, in order, and nothing that is not durable; compacted
+//! like that of a client unless raw entries are asked for; who does not poll costs a place in the store and a cursor. Ends with
+//! an error when the key does not have the store any more, and without one when the server stops. Leaves out: sockets
+//! (`session`).
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::watch;
+
+use super::connections::Connections;
+use super::feed::{Feed, FeedSubscription, Pulled, read_blocking};
+use super::inbox::Inbox;
+use super::stores::{ResolveError, Stores};
+use crate::model::{PublicKey, RemoteEntry, Segment, Sequence, StoreId};
+use crate::processing::compaction::{Backlog, Compaction, Page};
+use crate::storage::StorageError;
+
+/// How much is read, or compacted, at a time, in bytes.
+const PAGE_BYTES: usize = 128 << 10;
+
+/// A stream ends because of this.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Resolve(ResolveError),
+    Storage(StorageError),
+    /// The key has no store any more, or another one.
+    KeyRemoved,
+}
+
+impl From<StorageError> for Ended {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Entries in order.
+pub(crate) type Changes = BoxStream<'static, Result<RemoteEntry, Ended>>;
+
+/// What a stream is made with.
+pub(crate) struct Wanted {
+    pub(crate) store: StoreId,
+    /// The first sequence that is wanted.
+    pub(crate) from: Sequence,
+    /// The key in whose name it is read, if so.
+    pub(crate) key: Option<PublicKey>,
+    /// What compacts what is there already; nothing if raw entries are wanted.
+    pub(crate) compaction: Option<Compaction>,
+}
+
+struct Reading {
+    stores: Stores,
+    connections: Arc<Connections>,
+    key: Option<PublicKey>,
+    /// Something happened to keys, or to the server.
+    news: watch::Receiver<()>,
+    subscription: FeedSubscription,
+    head: watch::Receiver<Sequence>,
+    cursor: Sequence,
+    backlog: Option<Backlog>,
+}
+
+/// The entries that are wanted. The store is opened if it is not open.
+pub(crate) async fn changes(
+    stores: &Stores,
+    connections: &Arc<Connections>,
+    Wanted { store, from, key, compaction }: Wanted,
+) -> Result<Changes, Ended> {
+    // Before the store is looked at: whatever happens later is noticed.
+    let news = connections.news();
+    let subscription = stores.subscribe(&store, Arc::new(Inbox::new())).await?;
+    let feed = subscription.feed();
+    let cursor = from.max(Sequence::FIRST);
+    let backlog = compaction.and_then(|compaction| backlog(&compaction, feed, cursor));
+    let (stores, connections, head) = (stores.clone(), connections.clone(), feed.watch_head());
+    let reading = Reading { stores, connections, key, news, subscription, head, cursor, backlog };
+    // It may have lost its store before there were news.
+    reading.check_key().await?;
+    let pages = stream::try_unfold(reading, |reading| Box::pin(next(reading)));
+    Ok(pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed())
+}
+
+/// The next entries, once there are any; `None` if the server stops.
+async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Reading)>, Ended> {
+    loop {
+        if reading.connections.is_shut_down() {
+            return Ok(None);
+        }
+        if reading.news.has_changed().unwrap_or(false) {
+            reading.news.mark_unchanged();
+            reading.check_key().await?;
+        }
+        let mut page = VecDeque::new();
+        if let Some(backlog) = reading.backlog.take() {
+            reading.read_backlog(backlog, &mut page).await?;
+        } else if reading.cursor <= reading.subscription.feed().head() {
+            reading.read(&mut page).await?;
+        } else if reading.subscription.feed().is_closed() {
+            reading.open_again().await?;
+        } else {
+            tokio::select! {
+                _ = reading.head.changed() => {}
+                _ = reading.news.changed() => reading.check_key().await?,
+            }
+        }
+        if !page.is_empty() {
+            return Ok(Some((page, reading)));
+        }
+    }
+}
+
+impl Reading {
+    async fn check_key(&self) -> Result<(), Ended> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let store = self.stores.resolve(key).await.map_err(Ended::Resolve)?;
+        let is_same = store.feed.store() == self.subscription.feed().store();
+        if is_same { Ok(()) } else { Err(Ended::KeyRemoved) }
+    }
+
+    async fn read_backlog(
+        &mut self,
+        backlog: Backlog,
+        into: &mut VecDeque<RemoteEntry>,
+    ) -> Result<(), StorageError> {
+        let head = backlog.head();
+        let (backlog, page) = next_page(backlog, PAGE_BYTES).await;
+        match page? {
+            Some(page) => {
+                let entries = page.iter().map(|(remote_sequence, entry)| RemoteEntry {
+                    remote_sequence,
+                    entry: entry.to_entry(),
+                });
+                into.extend(entries);
+                self.cursor = page.next();
+                self.backlog = (!backlog.is_at_end()).then_some(backlog);
+            }
+            None => self.cursor = head.next(),
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, into: &mut VecDeque<RemoteEntry>) -> Result<(), StorageError> {
+        let feed = self.subscription.feed();
+        // First: what is read later has all of it.
+        let head = feed.head();
+        let cursor = self.cursor;
+        match feed.pull(cursor, PAGE_BYTES) {
+            Pulled::Recent(segments) => {
+                segments.iter().for_each(|one| add(one.segment(), (cursor, head), into));
+            }
+            Pulled::OnDisk(log) => {
+                let segments = read_blocking(log, cursor, PAGE_BYTES).await?;
+                segments.iter().for_each(|one| add(one, (cursor, head), into));
+            }
+        }
+        self.cursor = into.back().map_or(cursor, |last| last.remote_sequence.next());
+        Ok(())
+    }
+
+    /// The store was closed, or its actor died.
+    async fn open_again(&mut self) -> Result<(), StorageError> {
+        let store = self.subscription.feed().store().clone();
+        self.subscription = self.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
+        self.head = self.subscription.feed().watch_head();
+        Ok(())
+    }
+}
+
+/// Adds the entries of `segment` in this span.
+fn add(segment: &Segment, (first, last): (Sequence, Sequence), into: &mut VecDeque<RemoteEntry>) {
+    let wanted = segment.iter().filter(|(sequence, _)| (first..=last).contains(sequence));
+    into.extend(
+        wanted.map(|(remote_sequence, entry)| RemoteEntry {
+            remote_sequence,
+            entry: entry.to_entry(),
+        }),
+    );
+}
+
+/// What compactors make of what is there from `from` on; nothing if there is no compactor.
+pub(crate) fn backlog(
+    compaction: &Compaction,
+    feed: &Arc<Feed>,
+    from: Sequence,
+) -> Option<Backlog> {
+    if compaction.is_empty() {
+        return None;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let span = (from, feed.head());
+    Some(compaction.backlog(feed.store(), feed.log(), span, now.as_millis() as u64))
+}
+
+/// Makes the next page on the pool of blocking threads.
+pub(crate) async fn next_page(
+    mut backlog: Backlog,
+    bytes_max: usize,
+) -> (Backlog, Result<Option<Page>, StorageError>) {
+    let made = tokio::task::spawn_blocking(move || {
+        // An effect that panics fails this reader alone.
+        let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(bytes_max)));
+        let panicked = |_| Err(StorageError::unavailable("compaction panicked"));
+        let page = page.unwrap_or_else(panicked);
+        (backlog, page)
+    });
+    match made.await {
+        Ok(made) => made,
+        // Only a runtime that is shutting down drops it.
+        Err(_) => std::future::pending().await,
+    }
+}
