@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use eventlog_server::client::{EventLogRemote, Options};
 use eventlog_server::model::{Entry, Limits, Sequence};
-use eventlog_server::protocol::msgpack::{Response, encode_write};
+use eventlog_server::protocol::msgpack::{Response, encode_request_changes_with_ack, encode_write};
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
@@ -108,4 +108,26 @@ async fn an_entry_that_fills_a_message_is_served_and_a_larger_one_closes_the_con
     let change = change.expect("in time").expect("it goes on").expect("an entry");
     assert!(change.entry == largest, "the client's stream");
     assert!(reader.next_joined_entries(1).await == [(1, largest)], "as it is sent");
+}
+
+/// Who asks is told that the subscription stands, and where the store is, before anything of it; who does not ask is not.
+#[tokio::test]
+async fn a_subscription_is_acknowledged_if_that_is_wanted() {
+    let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
+    let one = entry("E", "1", b"");
+    server.server.write_to_store(store("team"), vec![one.clone()], true).await.expect("a write");
+    let mut client = Socket::connect(&server.url()).await;
+    let ask = |name: &str| {
+        let mut bytes = BytesMut::new();
+        encode_request_changes_with_ack(&mut bytes, &key(name), Sequence::ZERO);
+        bytes
+    };
+    client.send(ask("alice")).await;
+    let stands = Response::Subscribed { public_key: key("alice"), head: Sequence::FIRST };
+    assert_eq!(client.next().await, stands);
+    assert_eq!(client.next_entries(1).await, [(1, one.clone())]);
+    client.send(ask("nobody")).await;
+    assert_eq!(client.next_refusal().await.request_tag, "RequestChanges");
+    client.subscribe(&key("bob"), 0).await;
+    assert_eq!(client.next_entries(1).await, [(1, one)]);
 }

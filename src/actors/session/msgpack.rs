@@ -10,14 +10,14 @@ use super::subscriptions::Subscribed;
 use super::wire::{Broken, Identify, Names, Out, Request, SegmentPart, Subscribe, Wire, Write};
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{Limits, PublicKey, RemoteId};
+use crate::model::{Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
-    encode_remote_entry, remote_entries_bytes_max,
+    encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
 };
 
 const WRITE: &str = "WriteEntries";
@@ -37,6 +37,13 @@ pub(crate) struct MsgpackWire {
 pub(crate) struct WriteTag {
     id: u64,
     key: PublicKey,
+}
+
+/// Whose subscription it is.
+pub(crate) struct SubscriptionTag {
+    key: PublicKey,
+    /// Whether the client wants to be told that it stands.
+    ack: bool,
 }
 
 impl MsgpackWire {
@@ -65,8 +72,8 @@ impl MsgpackWire {
                 let tag = WriteTag { id, key: key.clone() };
                 Ok(Some(Request::Write(Write { tag, names: named(key), batch })))
             }
-            msgpack::Request::RequestChanges { public_key: key, start } => {
-                let tag = key.clone();
+            msgpack::Request::RequestChanges { public_key: key, start, ack } => {
+                let tag = SubscriptionTag { key: key.clone(), ack };
                 Ok(Some(Request::Subscribe(Subscribe { tag, names: named(key), start })))
             }
             msgpack::Request::StopChanges { public_key: key } => {
@@ -157,7 +164,7 @@ fn broken_chunks(error: ChunkError) -> Broken {
 
 impl Wire for MsgpackWire {
     type Write = WriteTag;
-    type Subscription = PublicKey;
+    type Subscription = SubscriptionTag;
     /// Nobody proves anything in this protocol.
     type Identify = Infallible;
 
@@ -201,20 +208,26 @@ impl Wire for MsgpackWire {
         Self::error(out, WRITE, id, key, refusal.code(), &refusal.to_string());
     }
 
-    fn subscription_refused(&mut self, key: PublicKey, refusal: &Refusal, out: &mut Out) {
-        let key = Some(key.as_str());
+    fn subscribed(&mut self, tag: &SubscriptionTag, head: Sequence, out: &mut Out) {
+        if tag.ack {
+            out.message(|buffer| encode_subscribed(buffer, &tag.key, head));
+        }
+    }
+
+    fn subscription_refused(&mut self, tag: SubscriptionTag, refusal: &Refusal, out: &mut Out) {
+        let key = Some(tag.key.as_str());
         Self::error(out, SUBSCRIBE, None, key, refusal.code(), &refusal.to_string());
     }
 
-    fn subscription_replaced(&mut self, _: PublicKey, _: &mut Out) {
+    fn subscription_replaced(&mut self, _: SubscriptionTag, _: &mut Out) {
         // The protocol has no word for it: the client knows that it asked twice.
     }
 
-    fn may_send(&self, _: &PublicKey) -> bool {
+    fn may_send(&self, _: &SubscriptionTag) -> bool {
         true
     }
 
-    fn entries(&mut self, key: &mut PublicKey, parts: &[SegmentPart], out: &mut Out) {
+    fn entries(&mut self, tag: &mut SubscriptionTag, parts: &[SegmentPart], out: &mut Out) {
         let count = parts.iter().map(SegmentPart::count).sum();
         let slices: Vec<&[u8]> =
             parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
@@ -222,16 +235,16 @@ impl Wire for MsgpackWire {
         let put = |message: &mut BytesMut| {
             slices.iter().for_each(|some| message.extend_from_slice(some));
         };
-        self.changes(key, (count, bytes), put, out);
+        self.changes(&tag.key, (count, bytes), put, out);
     }
 
-    fn page(&mut self, key: &mut PublicKey, page: &Page, out: &mut Out) {
+    fn page(&mut self, tag: &mut SubscriptionTag, page: &Page, out: &mut Out) {
         let count = page.len();
         let bytes = remote_entries_bytes_max(count, page.record_bytes());
         let put = |message: &mut BytesMut| {
             page.iter().for_each(|(at, entry)| encode_remote_entry(message, at, &entry));
         };
-        self.changes(key, (count, bytes), put, out);
+        self.changes(&tag.key, (count, bytes), put, out);
     }
 
     fn has_unfinished(&self) -> bool {

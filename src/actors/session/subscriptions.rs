@@ -158,6 +158,8 @@ impl<W: Wire> Session<W> {
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let delivery = Delivery::new(tag, feed, backlog);
         self.shared.metrics.subscriptions_open.inc();
+        let stands = (&delivery.tag, delivery.head);
+        self.wire.subscribed(stands.0, stands.1, &mut self.out);
         let (_, replaced) = self.core.subscribe(key, store.feed.store().clone(), start, delivery);
         if let Some(replaced) = replaced {
             let tag = self.ended(replaced);

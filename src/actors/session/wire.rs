@@ -138,6 +138,11 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     );
 
+    /// A subscription stands, to a store with this head: for protocols that tell.
+    fn subscribed(&mut self, subscription: &Self::Subscription, head: Sequence, out: &mut Out) {
+        let _ = (subscription, head, out);
+    }
+
     /// A subscription ended because its key has another one now.
     fn subscription_replaced(&mut self, subscription: Self::Subscription, out: &mut Out);
 

@@ -114,7 +114,7 @@ impl Messages {
             }
             Response::Pong { .. } => Message::Pong,
             Response::Chunk { id, index, total, data } => Message::Part(id, index, total, data),
-            Response::Hello { .. } => Message::Nothing,
+            Response::Hello { .. } | Response::Subscribed { .. } => Message::Nothing,
         })
     }
 }

@@ -121,8 +121,8 @@ fn incoming(response: Response) -> Option<Incoming> {
         Response::Error { request_tag, id, public_key, code, message } => {
             return failed(request_tag, id, public_key, code, message);
         }
-        // Joined before it gets here.
-        Response::Chunk { .. } => return None,
+        // Parts are joined before they get here; and nobody asks to be told that a subscription stands.
+        Response::Chunk { .. } | Response::Subscribed { .. } => return None,
     })
 }
 

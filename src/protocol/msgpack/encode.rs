@@ -96,6 +96,27 @@ pub fn encode_request_changes(out: &mut BytesMut, public_key: &PublicKey, start:
     put_natural(out, start.get());
 }
 
+/// As [`encode_request_changes`], asking to be told that the subscription stands.
+pub fn encode_request_changes_with_ack(
+    out: &mut BytesMut,
+    public_key: &PublicKey,
+    start: Sequence,
+) {
+    out.put_slice(b"\x84\xa4_tag\xaeRequestChanges");
+    put_public_key(out, public_key);
+    out.put_slice(b"\xadstartSequence");
+    put_natural(out, start.get());
+    out.put_slice(b"\xa3ack\xc3");
+}
+
+/// Encodes that the subscription with `public_key` stands, and the last sequence that its store had then.
+pub fn encode_subscribed(out: &mut BytesMut, public_key: &PublicKey, head: Sequence) {
+    out.put_slice(b"\x83\xa4_tag\xaaSubscribed");
+    put_public_key(out, public_key);
+    out.put_slice(b"\xa4head");
+    put_natural(out, head.get());
+}
+
 /// Encodes the end of the subscription with `public_key`.
 pub fn encode_stop_changes(out: &mut BytesMut, public_key: &PublicKey) {
     out.put_slice(b"\x82\xa4_tag\xabStopChanges");

@@ -71,6 +71,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(super) fn boolean(&mut self) -> Result<Field<bool>, Malformed> {
+        match self.value()? {
+            Value::Bool(value) => Ok(Field::Good(value)),
+            other => self.mistaken(&other, "true or false"),
+        }
+    }
+
     #[inline]
     pub(super) fn bytes(&mut self) -> Result<Field<&'a [u8]>, Malformed> {
         match self.value()? {

@@ -23,6 +23,8 @@ pub enum Request {
         public_key: PublicKey,
         /// The first entry wanted; zero means the first there is.
         start: Sequence,
+        /// Whether the client wants to be told that the subscription stands.
+        ack: bool,
     },
     /// End a subscription.
     StopChanges {
@@ -93,6 +95,7 @@ struct Fields<'a> {
     public_key: Field<&'a str>,
     id: Field<u64>,
     start: Field<u64>,
+    ack: Field<bool>,
     part: Field<(u64, u64)>,
     data: Field<&'a [u8]>,
     entries: Field<Batch>,
@@ -107,6 +110,7 @@ impl<'a> Fields<'a> {
             public_key: Field::Missing,
             id: Field::Missing,
             start: Field::Missing,
+            ack: Field::Missing,
             part: Field::Missing,
             data: Field::Missing,
             entries: Field::Missing,
@@ -117,6 +121,7 @@ impl<'a> Fields<'a> {
                 b"publicKey" => fields.public_key = reader.text()?,
                 b"id" => fields.id = reader.natural()?,
                 b"startSequence" => fields.start = reader.natural()?,
+                b"ack" => fields.ack = reader.boolean()?,
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
                 b"entries" => {
@@ -146,7 +151,9 @@ impl<'a> Fields<'a> {
     fn request_changes(&self) -> Result<Request, String> {
         let public_key = self.public_key()?;
         let start = Sequence::new(self.start.require("startSequence")?);
-        Ok(Request::RequestChanges { public_key, start: start.map_err(|error| error.to_string())? })
+        let start = start.map_err(|error| error.to_string())?;
+        let ack = self.ack.optional("ack")?.unwrap_or(false);
+        Ok(Request::RequestChanges { public_key, start, ack })
     }
 
     fn stop_changes(&self) -> Result<Request, String> {

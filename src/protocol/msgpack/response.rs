@@ -24,6 +24,13 @@ pub enum Response {
         /// The sequence of each slot, in slot order.
         sequences: Vec<Sequence>,
     },
+    /// A subscription stands; only for who asked to be told.
+    Subscribed {
+        /// The key whose subscription it is.
+        public_key: PublicKey,
+        /// The last sequence of the store at that moment: what is up to here was there before.
+        head: Sequence,
+    },
     /// The next entries of a feed.
     Changes(ChangesView),
     /// The answer to a ping.
@@ -117,6 +124,7 @@ pub fn decode_response(bytes: &Bytes) -> Result<Response, ResponseError> {
     let (response_tag, response) = match tag {
         "Hello" => ("Hello", fields.hello()),
         "Ack" => ("Ack", fields.ack()),
+        "Subscribed" => ("Subscribed", fields.subscribed()),
         "Changes" => ("Changes", fields.changes(bytes)),
         "Pong" => ("Pong", fields.pong()),
         "ChunkedMessage" => ("ChunkedMessage", fields.chunk(bytes)),
@@ -132,6 +140,7 @@ struct Fields<'a> {
     id: Field<u64>,
     remote_id: Field<[u8; 16]>,
     sequences: Field<Elements<'a>>,
+    head: Field<u64>,
     public_key: Field<&'a str>,
     entries: Field<Elements<'a>>,
     last: Sequence,
@@ -158,6 +167,7 @@ impl<'a> Fields<'a> {
             id: Field::Missing,
             remote_id: Field::Missing,
             sequences: Field::Missing,
+            head: Field::Missing,
             public_key: Field::Missing,
             entries: Field::Missing,
             last: Sequence::ZERO,
@@ -177,6 +187,7 @@ impl<'a> Fields<'a> {
                         Ok(reader.natural()?.require("sequence").map(drop))
                     })?;
                 }
+                b"head" => fields.head = reader.natural()?,
                 b"publicKey" => fields.public_key = reader.text()?,
                 b"entries" => {
                     let mut last = Sequence::ZERO;
@@ -217,6 +228,13 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(Response::Ack { id, sequences })
+    }
+
+    fn subscribed(&self) -> Result<Response, String> {
+        let public_key = self.public_key.require("publicKey")?;
+        let public_key = PublicKey::new(public_key).map_err(|error| error.to_string())?;
+        let head = Sequence::new(self.head.require("head")?).map_err(|error| error.to_string())?;
+        Ok(Response::Subscribed { public_key, head })
     }
 
     fn changes(&self, frame: &Bytes) -> Result<Response, String> {

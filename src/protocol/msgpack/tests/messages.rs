@@ -131,7 +131,8 @@ fn keys_come_in_any_order_and_unknown_ones_are_ignored() {
     let bytes = b"\x86\x05\xa1x\x91\x01\x02\xadstartSequence\x05\xa9publicKey\xa2pk\
         \xa4more\x81\xa1a\xd4\x07\x01\xa4_tag\xaeRequestChanges";
     let start = Sequence::new(5).expect("a sequence");
-    assert_eq!(request(bytes), Ok(Request::RequestChanges { public_key: key("pk"), start }));
+    let expected = Request::RequestChanges { public_key: key("pk"), start, ack: false };
+    assert_eq!(request(bytes), Ok(expected));
 }
 
 #[test]
@@ -259,6 +260,9 @@ fn answers_read_back() {
     let sequences = vec![Sequence::FIRST, Sequence::MAX];
     let bytes = encoded(|out| encode_ack(out, 3, sequences.iter().copied()));
     assert_eq!(decode_response(&bytes), Ok(Response::Ack { id: 3, sequences }));
+    let bytes = encoded(|out| encode_subscribed(out, &key("pk"), Sequence::MAX));
+    let expected = Response::Subscribed { public_key: key("pk"), head: Sequence::MAX };
+    assert_eq!(decode_response(&bytes), Ok(expected));
     let bytes = encoded(|out| encode_pong(out, 300));
     assert_eq!(decode_response(&bytes), Ok(Response::Pong { id: 300 }));
     let bytes = encoded(|out| {

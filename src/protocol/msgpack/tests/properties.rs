@@ -53,8 +53,9 @@ fn write() -> impl Strategy<Value = Request> {
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         write(),
-        (key(), sequence())
-            .prop_map(|(public_key, start)| Request::RequestChanges { public_key, start }),
+        (key(), sequence(), any::<bool>()).prop_map(|(public_key, start, ack)| {
+            Request::RequestChanges { public_key, start, ack }
+        }),
         key().prop_map(|public_key| Request::StopChanges { public_key }),
         (natural(), natural(), natural(), vec(any::<u8>(), 0..300)).prop_map(
             |(id, index, total, data)| Request::Chunk { id, index, total, data: data.into() }
@@ -69,8 +70,11 @@ fn encode(request: &Request) -> Bytes {
         Request::Write(WriteRequest { public_key, id, batch }) => {
             encode_write(&mut out, public_key, *id, batch);
         }
-        Request::RequestChanges { public_key, start } => {
+        Request::RequestChanges { public_key, start, ack: false } => {
             encode_request_changes(&mut out, public_key, *start);
+        }
+        Request::RequestChanges { public_key, start, ack: true } => {
+            encode_request_changes_with_ack(&mut out, public_key, *start);
         }
         Request::StopChanges { public_key } => encode_stop_changes(&mut out, public_key),
         Request::Chunk { id, index, total, data } => {

@@ -71,6 +71,7 @@ fn request(value: &Value) -> Request {
         "RequestChanges" => Request::RequestChanges {
             public_key: key(&value["publicKey"]),
             start: sequence(&value["startSequence"]),
+            ack: false,
         },
         "StopChanges" => Request::StopChanges { public_key: key(&value["publicKey"]) },
         "ChunkedMessage" => Request::Chunk {
@@ -132,6 +133,7 @@ fn every_response_vector_decodes_to_its_value() {
                 assert_eq!((id, "Pong"), (number(&value["id"]), tag(value)));
             }
             Response::Chunk { .. } => panic!("{name} is no chunk"),
+            Response::Subscribed { .. } => panic!("{name} was not asked for"),
             Response::Error { request_tag, id, public_key, code, message } => {
                 assert_eq!((request_tag, "Error"), (text(&value["requestTag"]), tag(value)));
                 assert_eq!(id, value["id"].as_u64());
