@@ -1,10 +1,12 @@
 //! The flags of `bench`.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use tempfile::TempDir;
 
 use crate::cli::address::ServerUrl;
 use crate::cli::peer::Protocol;
@@ -100,6 +102,12 @@ impl TargetArgs {
     pub(super) fn protocol(&self) -> Protocol {
         let said = self.url.as_ref().map_or(Protocol::Msgpack, ServerUrl::protocol);
         self.protocol.unwrap_or(said)
+    }
+
+    /// A fresh directory on the disk that is measured.
+    pub(super) fn temporary_directory(&self) -> io::Result<TempDir> {
+        let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
+        TempDir::with_prefix_in("eventlog-bench-", parent)
     }
 
     /// Whether `floor` is to be measured.

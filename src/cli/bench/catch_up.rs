@@ -10,8 +10,8 @@ use super::args::CatchUpArgs;
 use super::feed::Feeds;
 use super::floors::{Doing, Floors};
 use super::load::{self, Load, Record};
-use super::process::Usage;
 use super::report::{Report, grouped, human};
+use super::rpc::id_number;
 use super::target::Target;
 use super::template::EntryShape;
 use super::write::{INGEST, assigned_keys};
@@ -88,11 +88,10 @@ async fn fill(
 /// Reads everything once; entries per second.
 async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Result<f64> {
     let Filled { target, keys, readers, .. } = filled;
-    let usage = || (target.pid.and_then(Usage::of), Usage::own());
-    let before = usage();
+    let before = target.usage();
     let readings = (0..*readers).map(|at| read(filled, &keys[at % keys.len()]));
     let readings = futures_util::future::try_join_all(readings).await?;
-    let after = usage();
+    let after = target.usage();
     if readings.iter().any(|reading| reading.id_sum != filled.id_sum) {
         report.fault("what was read is not what was written");
     }
@@ -137,8 +136,7 @@ async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
             reading.bytes += message.len() as u64;
             reading.messages += 1;
             feeds.take(message, &mut |entry| {
-                let id = u128::from_be_bytes(*entry.id.as_bytes());
-                reading.id_sum = reading.id_sum.wrapping_add(id);
+                reading.id_sum = reading.id_sum.wrapping_add(id_number(entry.id));
             })?;
         }
         feeds.acknowledge(&mut socket);

@@ -202,8 +202,7 @@ pub(super) async fn conduct(
         Progress::say("warming up");
         tokio::time::sleep(load.warm_up).await;
     }
-    let usage = || (target.pid.and_then(Usage::of), Usage::own());
-    let (started, before) = (Instant::now(), usage());
+    let (started, before) = (Instant::now(), target.usage());
     figures.begin(Phase::Measure);
     let mut progress = Progress::default();
     let deadline = tokio::time::Instant::now() + load.duration;
@@ -220,7 +219,7 @@ pub(super) async fn conduct(
             },
         }
     }
-    let (elapsed, after) = (started.elapsed(), usage());
+    let (elapsed, after) = (started.elapsed(), target.usage());
     let (acks, deliveries) = (figures.acks.counts(), figures.deliveries.counts());
     figures.begin(Phase::Stop);
     Progress::say("");

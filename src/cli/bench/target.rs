@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use tempfile::TempDir;
 
 use super::args::TargetArgs;
+use super::process::Usage;
 use super::rpc;
 use super::socket::Socket;
 use crate::cli::address::{ServerUrl, path};
@@ -56,10 +57,7 @@ impl Target {
     }
 
     fn start(args: &TargetArgs) -> io::Result<Self> {
-        let directory = match &args.directory {
-            Some(parent) => TempDir::with_prefix_in("eventlog-bench-", parent)?,
-            None => TempDir::with_prefix("eventlog-bench-")?,
-        };
+        let directory = args.temporary_directory()?;
         let token = eventlog_server::model::RemoteId::random().to_string();
         let config = directory.path().join("bench.toml");
         std::fs::write(&config, format!("[admin]\ntoken = \"{token}\"\n"))?;
@@ -159,6 +157,11 @@ impl Target {
             });
             joined.collect()
         })
+    }
+
+    /// What the server has used so far, and this process; what the system does not tell is not there.
+    pub(super) fn usage(&self) -> (Option<Usage>, Option<Usage>) {
+        (self.pid.and_then(Usage::of), Usage::own())
     }
 
     /// Whether keys are assigned, and so stores can be chosen.

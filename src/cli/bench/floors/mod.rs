@@ -11,7 +11,6 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::json;
-use tempfile::TempDir;
 
 use super::args::{FloorArg, TargetArgs};
 use super::load::{Load, Measured};
@@ -66,7 +65,7 @@ impl Floors {
         }
         if !matches!(doing, Doing::Delivering(_)) && args.measures(FloorArg::Storage) {
             say("storage alone");
-            let directory = directory(args)?;
+            let directory = args.temporary_directory()?;
             let (verb, per_second) = match doing {
                 Doing::Repeating => (" finds", storage::find(directory.path(), load).await?),
                 Doing::Reading => (" reads", storage::read(directory.path(), load).await?),
@@ -127,7 +126,7 @@ fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Dura
     let mut median = Duration::ZERO;
     for sync::Kind { key, label, measure } in sync::KINDS {
         say(label);
-        let directory = directory(args)?;
+        let directory = args.temporary_directory()?;
         let per_second;
         (per_second, median) = measure(directory.path(), bytes, args.floor_duration)?;
         let value = json!({
@@ -155,14 +154,6 @@ async fn echo(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result
     });
     report.add("floor_echo", "floor: echo", value, text);
     Ok(per_second)
-}
-
-/// A directory on the disk that the server's will be on.
-fn directory(args: &TargetArgs) -> io::Result<TempDir> {
-    match &args.directory {
-        Some(parent) => TempDir::with_prefix_in("eventlog-bench-", parent),
-        None => TempDir::with_prefix("eventlog-bench-"),
-    }
 }
 
 fn say(what: &str) {
