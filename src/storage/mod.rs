@@ -9,7 +9,7 @@
 
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no base is written yet"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing is erased yet"))]
 pub(crate) mod archive;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]

@@ -114,6 +114,13 @@ impl LogFiles {
         Ok(())
     }
 
+    /// The number of the first file that there is, and of its first frame.
+    pub(crate) fn first(&self) -> (u64, Position) {
+        let state = self.shared.state.lock();
+        // There is always one that is written to.
+        state.live.front().map_or((state.next_file, Position(0)), |file| (file.number, file.first))
+    }
+
     /// The finished files all of whose frames are at or below `up_to`, in order.
     pub(crate) fn finished(&self, up_to: Position) -> Vec<FinishedFile> {
         let state = self.shared.state.lock();

@@ -9,6 +9,7 @@
 //! (`ends`, `tables`); the two threads (`commit`, `checkpoint`); stores and the database for everybody else (`log`,
 //! `storage`, `database`).
 
+mod base;
 mod budget;
 mod checkpoint;
 mod commit;

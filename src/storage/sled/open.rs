@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::base;
 use super::checkpoint::Checkpointer;
+use super::commit::now_ms;
 use super::files::Files;
 use super::key::{Ordinal, SegmentKey};
 use super::options::{DatabaseOptions, OpenError, OpenFailure};
@@ -14,7 +16,7 @@ use super::steps::{Faults, LogFaults};
 use super::tree::{self, Facts, Trees};
 use super::watch::Watch;
 use crate::model::{RemoteId, Sequence};
-use crate::storage::archive::Archive;
+use crate::storage::archive::{Archive, ArchiveError, Kind};
 use crate::storage::commit_log::{
     self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
 };
@@ -113,7 +115,8 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     drop(trees);
     let seen = watch.position();
     let archive = archive(&shared.files, &shared.options, Generation(facts.generation))?;
-    checkpointer.keep(watch, archive);
+    let is_complete = watch.is_complete();
+    checkpointer.keep(watch, archive.clone());
     let mut redo = Redo::new(&shared);
     let options = LogOptions {
         file_bytes: shared.options.log_file_bytes,
@@ -145,9 +148,36 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     if log.repaired > 0 {
         log::warn!("{} changed bits in the commit log were put right", log.repaired);
     }
+    if let Some(archive) = &archive
+        && let Err(error) = write_base(&shared, archive, &log, (from, is_complete))
+    {
+        log::error!("the archive has no base, so the database cannot be built again: {error}");
+    }
     shared.set_settled(log.last);
     let next_ordinal = in_tree.max(redo.ordinal_max()).map_or(0, |max| max + 1);
     Ok(Opened { remote_id: facts.remote_id, log, checkpointer, next_ordinal, shared })
+}
+
+/// Writes what sled has to the archive, if what archive and log have does not begin with an empty database.
+fn write_base(
+    shared: &Shared,
+    archive: &Archive,
+    log: &Log,
+    (from, is_complete): (Position, bool),
+) -> Result<(), ArchiveError> {
+    let files = archive.files()?.files;
+    let firsts = files.iter().filter(|file| file.kind == Kind::Log).map(|file| file.first);
+    let (number, in_log) = log.files.first();
+    let first = firsts.chain([in_log]).min().unwrap_or(in_log);
+    let has_base = files.iter().any(|file| file.kind == Kind::Base);
+    if has_base || is_complete && first <= Position(1) {
+        return Ok(());
+    }
+    log::info!("the archive gets a base, which takes a while");
+    let trees = shared.access.open_trees().map_err(io::Error::other)?;
+    let parts = base::parts(&trees).map(|part| part.map_err(io::Error::from));
+    archive.write_base(number, from, now_ms(), parts)?;
+    Ok(())
 }
 
 /// The greatest ordinal of a store in the tree.

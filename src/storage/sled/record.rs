@@ -7,6 +7,7 @@
 //! 2 entries  ordinal (uvarint), first sequence (uvarint), count (uvarint), a segment's body without its checksum
 //! 3 change   number of the table (1), uvarint length, key, then 0 if it was removed, or 1 and its value
 //! 4 salt     16 bytes, before the first entries of a frame: what the hashes of their stores are salted with
+//! 5 hash     ordinal (uvarint), hash (16): what the store's hash is with the entries that come next; in the base of an archive
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
@@ -18,12 +19,13 @@ use super::keyspace::Keyspace;
 use super::value::{Malformed, body};
 use crate::model::varint::{read_uvarint, write_uvarint};
 use crate::model::{Segment, Sequence, StoreId};
-use crate::storage::witness::FrameSalt;
+use crate::storage::witness::{FrameSalt, StoreHash};
 
 const STORE: u8 = 1;
 const ENTRIES: u8 = 2;
 const CHANGE: u8 = 3;
 const SALT: u8 = 4;
+const HASH: u8 = 5;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) enum Record<'a> {
     Change { table: Keyspace, key: &'a [u8], value: Option<&'a [u8]> },
     /// The entries behind it in this frame have this salt.
     Salt(FrameSalt),
+    /// The hash of the store with the entries that come next.
+    Hash { ordinal: Ordinal, hash: StoreHash },
 }
 
 /// A frame cannot be read.
@@ -66,6 +70,13 @@ impl RecordWriter {
     pub(super) fn salt(&mut self, salt: &FrameSalt, out: impl FnMut(&[u8])) {
         self.content.clear();
         self.finish(SALT, salt.as_bytes(), out);
+    }
+
+    /// Gives the parts of a hash's record to `out`.
+    pub(super) fn hash(&mut self, ordinal: Ordinal, hash: StoreHash, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        self.finish(HASH, &hash.0, out);
     }
 
     /// Gives the parts of a record of these entries to `out`.
@@ -131,6 +142,7 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
             let salt = content.try_into().map_err(|_| Malformed("of a salt"))?;
             Record::Salt(FrameSalt::from_bytes(salt))
         }
+        HASH => read_hash(content).ok_or(Malformed("of a hash"))?,
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -156,6 +168,11 @@ fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
     // Its end has to be a sequence as well.
     Sequence::new(first.get().checked_add(u64::from(count))?).ok()?;
     Some((ordinal, first, count))
+}
+
+fn read_hash(mut content: &[u8]) -> Option<Record<'_>> {
+    let ordinal = read_ordinal(&mut content)?;
+    Some(Record::Hash { ordinal, hash: StoreHash(content.try_into().ok()?) })
 }
 
 fn read_ordinal(content: &mut &[u8]) -> Option<Ordinal> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::ends::End;
+use super::ends::{End, Hashing};
 use super::key::{Ordinal, StoreKey};
 use super::options::OpenFailure;
 use super::record::{BadRecord, Record, records};
@@ -60,12 +60,18 @@ impl<'a> Redo<'a> {
 
     /// Shows what the frame at `position` says.
     pub(super) fn frame(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
-        let mut salt = FrameSalt::default();
+        let (mut salt, mut known) = (FrameSalt::default(), None);
         for record in records(body) {
             match record? {
                 Record::Salt(of_frame) => salt = of_frame,
                 Record::Store { ordinal, name } => self.name(ordinal, &name)?,
-                Record::Entries { ordinal, segment } => self.append(ordinal, segment, salt)?,
+                Record::Hash { ordinal, hash } => known = Some((ordinal, hash)),
+                Record::Entries { ordinal, segment } => {
+                    let known = known.take_if(|(of, _)| *of == ordinal);
+                    let salted = Hashing::Salted(salt);
+                    let hashing = known.map_or(salted, |(_, hash)| Hashing::Known(hash));
+                    self.append(ordinal, segment, hashing)?;
+                }
                 Record::Change { table, key, value } => {
                     self.shared.tables.apply_one(table, key, value, position.0);
                 }
@@ -114,7 +120,7 @@ impl<'a> Redo<'a> {
         &mut self,
         ordinal: Ordinal,
         segment: Segment,
-        salt: FrameSalt,
+        hashing: Hashing,
     ) -> Result<(), OpenFailure> {
         let end = self.end(ordinal)?;
         let last = self.last(&end)?;
@@ -133,7 +139,7 @@ impl<'a> Redo<'a> {
             let finding = format!("in store {name:?}, entry {first} follows entry {last}");
             return Err(OpenFailure::Corrupt(finding));
         }
-        self.shared.ends.push(&end, [segment], salt);
+        self.shared.ends.push(&end, [segment], hashing);
         Ok(())
     }
 

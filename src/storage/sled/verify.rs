@@ -175,7 +175,7 @@ impl<'a> Verifier<'a> {
         if let Some(archive) = archive {
             let has_base = archive.files()?.files.iter().any(|file| file.kind == Kind::Base);
             let visit = |found: Archived<'_>| match found {
-                Archived::Base(_) => Ok(()),
+                Archived::Base(part) => self.frame(part),
                 Archived::Frame(frame) => self.frame(frame.body),
                 Archived::Damage(damage) => {
                     self.fault(&damage.path, None, damage);
@@ -254,20 +254,29 @@ impl<'a> Verifier<'a> {
     /// Goes on with the hashes of the stores in a frame.
     fn frame(&mut self, body: &[u8]) -> Result<(), OpenFailure> {
         self.found.frames += 1;
-        let mut salt = FrameSalt::default();
+        let (mut salt, mut known) = (FrameSalt::default(), None);
         for record in records(body) {
             match record? {
                 Record::Salt(of_frame) => salt = of_frame,
+                Record::Hash { ordinal, hash } => known = Some((ordinal, hash)),
                 Record::Entries { ordinal, segment } => {
                     let chain =
                         self.chains.entry(ordinal).or_insert_with(|| Some(Default::default()));
-                    let Some((last, hash)) = *chain else { continue };
+                    // What the base has, frames behind it may have once more.
+                    let Some((last, hash)) = chain.filter(|(last, _)| segment.last() > *last)
+                    else {
+                        continue;
+                    };
                     *chain = None;
                     // If there is a gap it is not known from here on.
                     if segment.first() == last.next() {
                         let salt = salt.append(ordinal, segment.first());
-                        let hash =
-                            hash.with_append(&segment, salt).map_err(OpenFailure::corrupt)?;
+                        let hash = match known.take_if(|(of, _)| *of == ordinal) {
+                            Some((_, known)) => known,
+                            None => {
+                                hash.with_append(&segment, salt).map_err(OpenFailure::corrupt)?
+                            }
+                        };
                         *chain = Some((segment.last(), hash));
                         self.compare(ordinal, segment.last(), hash);
                     }

@@ -66,6 +66,11 @@ impl Watch {
         Ok(Self { files, heads, last: now, reached: HashMap::new(), stores, tables })
     }
 
+    /// Whether the commit log began with an empty database.
+    pub(super) fn is_complete(&self) -> bool {
+        self.last.complete
+    }
+
     /// What sled had at the last checkpoint.
     pub(super) fn position(&self) -> Position {
         self.last.position

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::queue::Answer;
 use crate::model::{Segment, Sequence, StoreId};
-use crate::storage::sled::ends::{End, Ends};
+use crate::storage::sled::ends::{End, Ends, Hashing};
 use crate::storage::sled::ids::Ids;
 use crate::storage::witness::FrameSalt;
 use crate::storage::{AppendError, StoreSize, check_consecutive};
@@ -141,7 +141,7 @@ impl Writes {
         let last = appends.range(..count).rev().find_map(|(segments, _)| segments.last());
         if let (Some(head), Some(end)) = (last.map(Segment::last), self.end.get()) {
             let segments = appends.range_mut(..count).flat_map(|(segments, _)| segments.drain(..));
-            let bytes = ends.push(end, segments, salt);
+            let bytes = ends.push(end, segments, Hashing::Salted(salt));
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.head.store(head.get(), Ordering::Release);
         }

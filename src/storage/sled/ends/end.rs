@@ -52,8 +52,16 @@ struct Tail {
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     pub(crate) segment: Segment,
-    /// Of the frame.
-    pub(crate) salt: FrameSalt,
+    pub(crate) hashing: Hashing,
+}
+
+/// How the hash of a store with a piece is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hashing {
+    /// With the salt of the piece's frame.
+    Salted(FrameSalt),
+    /// It is known.
+    Known(StoreHash),
 }
 
 /// What [`End::push`] did.
@@ -144,18 +152,18 @@ impl End {
         tail.pieces.iter().take_while(fits).cloned().collect()
     }
 
-    /// Adds `segments`, of a frame with this salt.
+    /// Adds `segments`, which are hashed so.
     pub(super) fn push(
         &self,
         segments: impl IntoIterator<Item = Segment>,
-        salt: FrameSalt,
+        hashing: Hashing,
     ) -> Pushed {
         let mut tail = self.tail.lock();
         let before = tail.pieces.len();
         let mut bytes = 0;
         for segment in segments {
             bytes += segment.records().len() as u64;
-            tail.pieces.push_back(Piece { segment, salt });
+            tail.pieces.push_back(Piece { segment, hashing });
         }
         tail.bytes += bytes;
         let memory_bytes = bytes + (tail.pieces.len() - before) as u64 * PIECE_BYTES;
@@ -199,8 +207,13 @@ impl Piece {
         ordinal: Ordinal,
         before: StoreHash,
     ) -> Result<StoreHash, StorageError> {
-        let salt = self.salt.append(ordinal, self.segment.first());
-        before.with_append(&self.segment, salt).map_err(StorageError::corrupt)
+        match self.hashing {
+            Hashing::Known(hash) => Ok(hash),
+            Hashing::Salted(salt) => {
+                let salt = salt.append(ordinal, self.segment.first());
+                before.with_append(&self.segment, salt).map_err(StorageError::corrupt)
+            }
+        }
     }
 
     pub(crate) fn last(&self) -> Sequence {
@@ -225,9 +238,10 @@ mod tests {
     fn what_came_after_a_checkpoint_began_is_left_for_the_next_one() {
         let name = StoreId::new("a").expect("a name");
         let end = End::new(Weak::new(), 0, name, false);
+        let hashing = Hashing::Salted(FrameSalt::random());
         for first in [1, 6, 11] {
             let first = Sequence::new(first).expect("a sequence");
-            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), FrameSalt::random());
+            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), hashing);
         }
         let pieces = |last: u64, bytes_max| {
             let last = Sequence::new(last).expect("a sequence");

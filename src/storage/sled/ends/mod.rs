@@ -6,7 +6,7 @@
 mod end;
 mod reader;
 
-pub(super) use end::{End, Piece};
+pub(super) use end::{End, Hashing, Piece};
 pub(super) use reader::StoreReader;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 use super::budget::Budget;
 use super::key::Ordinal;
 use crate::model::{Segment, StoreId};
-use crate::storage::witness::FrameSalt;
 
 /// The ends of all stores that are open, or have entries that are not in the tree.
 #[derive(Debug)]
@@ -80,18 +79,18 @@ impl Ends {
         names.take(count).map(|(name, ordinal)| (name.clone(), *ordinal)).collect()
     }
 
-    /// Adds `segments`, of a frame with this salt, which follow what the store has, and are durable. Gives how many bytes
+    /// Adds `segments`, which are hashed so, follow what the store has, and are durable. Gives how many bytes
     /// their records have.
     pub(super) fn push(
         &self,
         end: &Arc<End>,
         segments: impl IntoIterator<Item = Segment>,
-        salt: FrameSalt,
+        hashing: Hashing,
     ) -> u64 {
         if end.is_named_first() {
             self.state.lock().names.insert(end.name.clone(), end.ordinal);
         }
-        let pushed = end.push(segments, salt);
+        let pushed = end.push(segments, hashing);
         self.budget.add(pushed.memory_bytes);
         if pushed.changed {
             self.changed.lock().push(end.clone());

@@ -309,3 +309,34 @@ fn a_directory_in_use_is_verified_without_false_alarm() {
     std::fs::write(&files[0], bytes).expect("written");
     assert!(verify().faults.iter().any(|fault| fault.path == files[0]));
 }
+
+#[test]
+fn an_archive_that_begins_later_has_a_base() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let ground = {
+        let without = DatabaseOptions {
+            archive: crate::storage::sled::ArchiveOptions { enabled: false, ..Default::default() },
+            ..options()
+        };
+        let database = Database::open(directory.path(), without).expect("open");
+        let storage = SledStorage::new(database.clone());
+        let [now, before] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let mut ground = Ground { now, before, stores: BTreeMap::new(), keys: BTreeMap::new() };
+        ground.write(&storage, 40);
+        database.close().expect("closed");
+        ground
+    };
+    let mut ground = ground;
+    // Once as it is, and once with more behind the base.
+    for more in [0, 20] {
+        let database = Database::open(directory.path(), options()).expect("open");
+        ground.write(&SledStorage::new(database.clone()), more);
+        database.close().expect("closed");
+        let copy = tempfile::tempdir().expect("a directory");
+        copy_into(directory.path(), copy.path());
+        let verified = Database::verify(copy.path(), &options()).expect("read");
+        assert_eq!(verified.faults, []);
+        std::fs::remove_file(copy.path().join("sled/db")).expect("removed");
+        assert!(matches!(ground.check(copy.path()), Outcome::Whole));
+    }
+}

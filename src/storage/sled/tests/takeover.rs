@@ -104,6 +104,30 @@ fn a_directory_of_an_earlier_format_is_taken_over_and_the_old_one_kept() {
 }
 
 #[test]
+fn what_was_taken_over_can_be_built_again() {
+    for format in formats() {
+        let directory = golden(format);
+        let database = open(directory.path());
+        let storage = SledStorage::new(database.clone());
+        append(&*storage.open(&store("team-new")).expect("open"), &ids(3), 10);
+        let hash = |database: &Database| {
+            SledStorage::new(database.clone()).hash(&store("team-alice")).expect("a hash")
+        };
+        let hashed = hash(&database);
+        drop(storage);
+        database.close().expect("closed");
+        drop(database);
+        std::fs::remove_dir_all(directory.path().join("sled")).expect("removed");
+        let database = open(directory.path());
+        let heads = SledStorage::new(database.clone()).stores(None, usize::MAX).expect("stores");
+        let heads: Vec<_> = heads.iter().map(|(_, size)| size.head.get()).collect();
+        assert_eq!(heads, [261, 3, 1, 1, 3]);
+        assert_eq!(hash(&database), hashed);
+        assert_eq!(table(&database, Keyspace::Identities), [("erin".to_owned(), 32)]);
+    }
+}
+
+#[test]
 fn a_takeover_that_is_cut_off_at_any_step_is_done_at_the_next_start() {
     struct At(TakeOver, Mutex<Fault>);
     impl Faults for At {

@@ -1,0 +1,123 @@
+//! The base of an archive: all that sled has, as records, so that a database can be built again although the archive does not begin with
+//! its first frame.
+//!
+//! Keeps: with the frames behind the checkpoint that sled is at, the same comes of it, hashes included. Leaves out: when one is
+//! needed (`open`), how it lies on disk (`archive`).
+
+use super::key::StoreKey;
+use super::keyspace::Keyspace;
+use super::options::OpenFailure;
+use super::record::RecordWriter;
+use super::segments::Reader;
+use super::tree::Trees;
+use super::value::store::{self, StoreRecord};
+use crate::model::{Sequence, StoreId};
+
+/// How much a part has, in bytes, or one segment more.
+const PART_BYTES: usize = 1 << 20;
+
+type Part = Result<Vec<u8>, OpenFailure>;
+
+/// All of it, in parts of about a mebibyte.
+pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
+    let stores = trees.log().range(StoreKey::all_after(None)).flat_map(move |record| {
+        let named = record.map_err(OpenFailure::from).and_then(|(key, value)| parse(&key, &value));
+        match named {
+            Ok((name, record)) => Either::One(of_store(trees, &name, record)),
+            Err(failure) => Either::Other(std::iter::once(Err(failure))),
+        }
+    });
+    let tables = Keyspace::TABLES.into_iter().flat_map(move |table| of_table(trees, table));
+    joined(stores.chain(tables))
+}
+
+/// One of two iterators.
+enum Either<A, B> {
+    One(A),
+    Other(B),
+}
+
+impl<T, A: Iterator<Item = T>, B: Iterator<Item = T>> Iterator for Either<A, B> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Self::One(one) => one.next(),
+            Self::Other(other) => other.next(),
+        }
+    }
+}
+
+fn parse(key: &[u8], value: &[u8]) -> Result<(StoreId, StoreRecord), OpenFailure> {
+    let malformed = || OpenFailure::corrupt("malformed key of a store");
+    let StoreKey(name) = StoreKey::parse(key).ok_or_else(malformed)?;
+    Ok((name, store::decode(value).map_err(OpenFailure::corrupt)?))
+}
+
+/// Its name, then each of its segments; before the last one, the hash that it ends with.
+fn of_store<'a>(
+    trees: &'a Trees,
+    name: &StoreId,
+    record: StoreRecord,
+) -> impl Iterator<Item = Part> + use<'a> {
+    let mut begin = Vec::new();
+    RecordWriter::default().store(record.ordinal, name, |bytes| begin.extend_from_slice(bytes));
+    let reader = Reader { tree: trees.log(), ordinal: record.ordinal };
+    let mut next = Sequence::FIRST;
+    let mut end = None;
+    let segments = std::iter::from_fn(move || {
+        let part = (|| {
+            let last = match end {
+                Some(last) => last,
+                None => {
+                    *end.insert(reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |it| it.last()))
+                }
+            };
+            if next > last {
+                return Ok(None);
+            }
+            let (mut part, mut records) = (Vec::new(), RecordWriter::default());
+            let segment = reader.segment(next)?;
+            if segment.last() == last {
+                records.hash(record.ordinal, record.hash, |bytes| part.extend_from_slice(bytes));
+            }
+            records.entries(record.ordinal, &segment, |bytes| part.extend_from_slice(bytes));
+            next = segment.last().next();
+            Ok(Some(part))
+        })();
+        if part.is_err() {
+            // Once is enough.
+            next = Sequence::MAX;
+            end = Some(Sequence::ZERO);
+        }
+        part.transpose()
+    });
+    std::iter::once(Ok(begin)).chain(segments)
+}
+
+fn of_table(trees: &Trees, table: Keyspace) -> impl Iterator<Item = Part> + use<'_> {
+    trees.get(table).iter().map(move |pair| {
+        let (key, value) = pair?;
+        let mut part = Vec::new();
+        let out = |bytes: &[u8]| part.extend_from_slice(bytes);
+        RecordWriter::default().change(table, &key, Some(&value), out);
+        Ok(part)
+    })
+}
+
+/// The same in fewer, larger parts.
+fn joined(mut small: impl Iterator<Item = Part>) -> impl Iterator<Item = Part> {
+    std::iter::from_fn(move || {
+        let mut part = small.next()?;
+        while let Ok(bytes) = &mut part
+            && bytes.len() < PART_BYTES
+            && let Some(next) = small.next()
+        {
+            match next {
+                Ok(more) => bytes.extend_from_slice(&more),
+                Err(failure) => part = Err(failure),
+            }
+        }
+        Some(part)
+    })
+}
