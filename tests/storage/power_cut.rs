@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::load::{Load, Writing, check};
 
 const CUTS: u64 = 8;
-const SIZE: u64 = 1 << 30;
+const SIZE: u64 = 2 << 30;
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is written any more.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys
