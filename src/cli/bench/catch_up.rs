@@ -75,8 +75,7 @@ async fn fill(
     let target = Target::open(&args.target)?;
     let keys = assigned_keys(&target, load)?;
     let (writing, filled) = load::run(&target, &keys, load, Record::Nothing).await?;
-    let per_second = filled.acks.counts.entries as f64 / filled.elapsed.as_secs_f64();
-    report.rate("fill_per_second", "filled with", per_second);
+    report.rate("fill_per_second", "filled with", filled.entries_per_second());
     report.faults(&filled.faults);
     let keys = keys.into_iter().map(|(key, _)| key).collect();
     let seen = writing.seen.borrow();

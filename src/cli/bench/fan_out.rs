@@ -15,7 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::args::FanOutArgs;
 use super::feed::Feeds;
 use super::floors::{Doing, Floors};
-use super::load::{self, Load, Record, conduct, open_writers};
+use super::load::{self, Load, Record, conduct, start_writers};
 use super::report::Report;
 use super::socket::Socket;
 use super::target::Target;
@@ -46,10 +46,9 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
         keys: args.writers.max(1),
         stores: 1,
         duration: args.duration,
-        count: None,
         warm_up: args.warm_up,
         rate: args.rate,
-        echo: false,
+        ..Load::default()
     };
     let connections =
         args.connections.unwrap_or(args.subscribers).clamp(1, args.subscribers.max(1));
@@ -83,13 +82,10 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
         reached.push(subscriber.reached.clone());
         subscribers.spawn_local_on(subscriber.run(), &local);
     }
-    let writers = open_writers(&target, &writing, writer_keys, &load, Record::Nothing).await?;
-    let mut tasks = JoinSet::new();
-    for writer in writers {
-        tasks.spawn_local_on(writer.run(), &local);
-    }
+    let record = Record::Nothing;
+    let writers = start_writers(&target, &writing, writer_keys, &load, record, &local).await?;
     let settle = async |writing: &Writing| all_reached(writing, &reached).await;
-    let measured = local.run_until(conduct(&target, &writing, &load, tasks, settle)).await?;
+    let measured = local.run_until(conduct(&target, &writing, &load, writers, settle)).await?;
     report.measured(&measured);
     floors.compare(&measured, &mut report);
     Ok(report.print(args.target.json))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use eventlog_server::model::{EntryId, PublicKey};
 use hdrhistogram::Histogram;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, LocalSet};
 
 use super::args::LoadArgs;
 use super::figures::{Counts, Figures, Phase};
@@ -113,21 +113,22 @@ pub(super) enum Record {
     Again(Vec<Vec<Sent>>),
 }
 
-/// Opens the connections that write `load`. Key `n` belongs to store `n` modulo the number of stores, and is written with
-/// by connection `n` modulo the number of connections.
-pub(super) async fn open_writers(
+/// Opens the connections that write `load`; they begin once `local` is polled. Key `n` belongs to store `n` modulo the
+/// number of stores, and is written with by connection `n` modulo the number of connections.
+pub(super) async fn start_writers(
     target: &Target,
     writing: &Rc<Writing>,
     keys: &[Key],
     load: &Load,
     record: Record,
-) -> io::Result<Vec<Writer>> {
+    local: &LocalSet,
+) -> io::Result<JoinSet<io::Result<()>>> {
     let records = matches!(record, Record::Keep);
     let mut again = match record {
         Record::Again(sent) => sent.into_iter(),
         Record::Nothing | Record::Keep => Vec::new().into_iter(),
     };
-    let mut writers = Vec::new();
+    let mut writers = JoinSet::new();
     for number in 0..load.connections {
         let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
         let own: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
@@ -144,7 +145,8 @@ pub(super) async fn open_writers(
             again: again.next(),
             echo: load.echo,
         };
-        writers.push(Writer::new(writing.clone(), socket, template, options));
+        let writer = Writer::new(writing.clone(), socket, template, options);
+        writers.spawn_local_on(writer.run(), local);
     }
     Ok(writers)
 }
@@ -163,6 +165,13 @@ pub(super) struct Measured {
     pub(super) generator: Option<(Usage, Usage)>,
 }
 
+impl Measured {
+    /// Acknowledged entries per second.
+    pub(super) fn entries_per_second(&self) -> f64 {
+        self.acks.counts.entries as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
 /// What was counted while it was measured.
 pub(super) struct Stretch {
     pub(super) counts: Counts,
@@ -178,13 +187,9 @@ pub(super) async fn run(
     record: Record,
 ) -> io::Result<(Rc<Writing>, Measured)> {
     let writing = Rc::new(Writing::new(load.stores, load.connections));
-    let writers = open_writers(target, &writing, keys, load, record).await?;
-    let mut tasks = JoinSet::new();
-    let local = tokio::task::LocalSet::new();
-    for writer in writers {
-        tasks.spawn_local_on(writer.run(), &local);
-    }
-    let measured = local.run_until(conduct(target, &writing, load, tasks, async |_| ())).await?;
+    let local = LocalSet::new();
+    let writers = start_writers(target, &writing, keys, load, record, &local).await?;
+    let measured = local.run_until(conduct(target, &writing, load, writers, async |_| ())).await?;
     Ok((writing, measured))
 }
 

@@ -53,8 +53,7 @@ async fn resend(
 ) -> io::Result<Measured> {
     let disk = |target: &Target| target.data_dir().map(|path| disk_bytes(&path)).transpose();
     let (writing, first) = load::run(target, keys, load, Record::Keep).await?;
-    let per_second = first.acks.counts.entries as f64 / first.elapsed.as_secs_f64();
-    report.rate("first_per_second", "written first with", per_second);
+    report.rate("first_per_second", "written first with", first.entries_per_second());
     report.faults(&first.faults);
     let before = disk(target)?;
     let sent = writing.sent.take();

@@ -101,7 +101,7 @@ impl Floors {
         let seconds = measured.elapsed.as_secs_f64();
         let (acks, deliveries) = (&measured.acks, &measured.deliveries);
         let messages = acks.counts.messages.max(deliveries.counts.messages) as f64 / seconds;
-        self.compare_rates(messages, acks.counts.entries as f64 / seconds, report);
+        self.compare_rates(messages, measured.entries_per_second(), report);
         if let Some(sync) = self.sync {
             let median = quantile_of(&acks.latency, 0.5);
             let times = median.as_secs_f64() / sync.as_secs_f64();
