@@ -6,7 +6,7 @@
 //!
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); the two threads (`commit`, `checkpoint`); stores and the database for everybody else (`log`,
+//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`); stores and the database for everybody else (`log`,
 //! `storage`, `database`).
 
 mod base;

@@ -35,13 +35,22 @@ fn table(database: &Database, table: Keyspace) -> Vec<(String, usize)> {
     .collect()
 }
 
-/// What the earlier version wrote: 260 entries at once and one more, three single ones, one, and one.
-fn check(database: &Database) {
+/// What the earlier versions wrote: 260 entries at once and one more, three single ones, one, and one. The first one also
+/// wrote a store with enough ids for a block of them and an entry in two slots, and a position to the journal.
+fn check(database: &Database, format: &str) {
     let storage = SledStorage::new(database.clone());
     let stores = storage.stores(None, usize::MAX).expect("stores");
     let stores: Vec<_> =
         stores.iter().map(|(store, size)| (store.as_str(), size.head.get())).collect();
-    assert_eq!(stores, [("team-alice", 261), ("team-bob", 3), ("team-carol", 1), ("team-erin", 1)]);
+    let mut expected =
+        vec![("team-alice", 261), ("team-bob", 3), ("team-carol", 1), ("team-erin", 1)];
+    if format == "format-1" {
+        expected.push(("team-frank", 8_301));
+        check_many(&storage);
+        let position = ("\u{1}0123456789abcdef".to_owned(), 8);
+        assert_eq!(table(database, Keyspace::Journal), [position]);
+    }
+    assert_eq!(stores, expected);
     let log = storage.open(&store("team-alice")).expect("open");
     let read = log.read(Sequence::FIRST, usize::MAX).expect("a read");
     let ids: Vec<_> = read.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
@@ -65,8 +74,18 @@ fn check(database: &Database) {
     assert_eq!(table(database, Keyspace::Identities), [("erin".to_owned(), 32)]);
 }
 
-fn formats() -> [&'static str; 1] {
-    ["format-2"]
+fn check_many(storage: &SledStorage) {
+    let log = storage.open(&store("team-frank")).expect("open");
+    let read = log.read(Sequence::FIRST, usize::MAX).expect("a read");
+    let ids: Vec<_> = read.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
+    let known = log.lookup(&ids).expect("a lookup");
+    assert!(known.into_iter().map(|at| at.map_or(0, Sequence::get)).eq(1..=8_301));
+    let last = read.iter().flat_map(Segment::iter).last().expect("an entry").1;
+    assert_eq!(last.payload, [7; 70_000]);
+}
+
+fn formats() -> [&'static str; 2] {
+    ["format-1", "format-2"]
 }
 
 #[test]
@@ -74,7 +93,7 @@ fn a_directory_of_an_earlier_format_is_taken_over_and_the_old_one_kept() {
     for format in formats() {
         let directory = golden(format);
         let database = open(directory.path());
-        check(&database);
+        check(&database, format);
         let remote_id = database.remote_id();
         let storage = SledStorage::new(database.clone());
         for name in ["team-alice", "team-bob", "team-new"] {
@@ -88,7 +107,11 @@ fn a_directory_of_an_earlier_format_is_taken_over_and_the_old_one_kept() {
         let storage = SledStorage::new(database.clone());
         let heads = storage.stores(None, usize::MAX).expect("stores");
         let heads: Vec<_> = heads.iter().map(|(_, size)| size.head.get()).collect();
-        assert_eq!(heads, [264, 6, 1, 1, 3]);
+        let expected: &[u64] = match format {
+            "format-1" => &[264, 6, 1, 1, 8_301, 3],
+            _ => &[264, 6, 1, 1, 3],
+        };
+        assert_eq!(heads, expected);
 
         // What was there before is as it was.
         let old = directory.path().join("before-format-3");
@@ -144,7 +167,7 @@ fn a_takeover_that_is_cut_off_at_any_step_is_done_at_the_next_start() {
                 let options = DatabaseOptions::default();
                 let failed = Database::open_with(directory.path(), options, Some(faults));
                 assert!(matches!(failed.map(drop), Err(OpenError::Unavailable { .. })), "{step:?}");
-                check(&open(directory.path()));
+                check(&open(directory.path()), format);
                 assert!(!directory.path().join("taking-over").exists());
                 let old = directory.path().join("before-format-3/sled/db");
                 let same = |path: &Path| std::fs::read(path).expect("a file");
