@@ -211,6 +211,7 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
     Ok(DatabaseOptions {
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
+        disk_low_bytes: bytes(settings.disk_low_bytes, default.disk_low_bytes),
         archive: ArchiveOptions {
             enabled: settings.archive.enabled.map_or(default.archive.enabled, |flag| flag.0),
             dir: settings.archive.dir.clone(),

@@ -111,6 +111,7 @@ settings! {
         durability: Option<DurabilityMode>,
         cache_bytes: Option<Size>,
         ballast_bytes: Option<Size>,
+        disk_low_bytes: Option<Size>,
         workers: Option<Count>,
         store_threads: Option<Count>,
         shutdown_timeout: Option<Span>,

@@ -62,8 +62,24 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What an operator may want to watch, for metrics. Does not block on the disk.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
     /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// Something to watch, as it is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name among those of the storage: small letters and underscores.
+    pub name: &'static str,
+    /// What it says, with its unit.
+    pub help: &'static str,
+    /// What it is now; of what is so or not, 1 or 0.
+    pub value: u64,
 }
 
 /// How much of a store is durable.

@@ -46,3 +46,14 @@ async fn a_failed_append_is_refused_and_the_retry_finds_out() {
         reader.nothing_comes().await;
     }
 }
+
+#[tokio::test]
+async fn whether_writes_are_taken_is_a_metric() {
+    let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+    let registry = Arc::new(MemoryRegistry::new());
+    let builder = Server::builder(Arc::new(storage.clone()), registry, Arc::new(AllowAll));
+    let server = TestServer::start(builder, &[]).await;
+    server.comes_to("eventlog_storage_is_ready", 1).await;
+    storage.set(Faults { opening: true, ..Faults::default() });
+    server.comes_to("eventlog_storage_is_ready", 0).await;
+}

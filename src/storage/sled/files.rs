@@ -5,6 +5,7 @@
 //! lock      held by the process that has it open
 //! ballast   bytes that are given back when the disk is full
 //! probe     written to find out whether the disk works again
+//! place     where it was made
 //! damaged   what was found wrong with the database, which is built again at the next start
 //! log/      the commit log
 //! sled/     the database
@@ -138,7 +139,17 @@ impl Files {
 
     /// Forgets that.
     pub(super) fn forget_damage(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.damage()) {
+        self.remove(&self.damage())
+    }
+
+    /// Forgets where it was made: it is another directory from now on.
+    pub(super) fn forget_place(&self) -> io::Result<()> {
+        self.remove(&self.place())
+    }
+
+    /// Removes a file of the directory, if it is there.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| sync_folder(&self.directory)),
         }
@@ -150,12 +161,23 @@ impl Files {
 
     /// Says that it has the format that is written.
     pub(super) fn write_format(&self) -> io::Result<()> {
-        let new = self.directory.join("format.new");
+        self.write_whole(&self.format(), FORMAT.as_bytes())
+    }
+
+    /// Writes the file `path` of the directory anew, whole or not at all.
+    pub(super) fn write_whole(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let new = path.with_extension("new");
         let mut file = open_for_write(&new)?;
-        file.write_all(FORMAT.as_bytes())?;
+        file.set_len(0)?;
+        file.write_all(content)?;
         file.sync_all()?;
-        std::fs::rename(new, self.format())?;
+        std::fs::rename(new, path)?;
         sync_folder(&self.directory)
+    }
+
+    /// Where it says where it was made.
+    pub(super) fn place(&self) -> PathBuf {
+        self.directory.join("place")
     }
 
     /// Lets others have the directory.
@@ -246,10 +268,7 @@ impl Files {
 
     /// Gives the ballast back to the file system.
     pub(super) fn drop_ballast(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.ballast()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.and_then(|()| sync_folder(&self.directory)),
-        }
+        self.remove(&self.ballast())
     }
 
     /// Makes the ballast again if it is gone, or as much of it as there is room for.
@@ -276,8 +295,13 @@ impl Files {
 
     /// Whether there is room for `bytes` bytes.
     pub(super) fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
+        Ok(self.free_bytes()? >= bytes)
+    }
+
+    /// How many bytes are free.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(&self.directory)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize) >= bytes)
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     fn ballast(&self) -> PathBuf {

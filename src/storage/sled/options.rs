@@ -20,10 +20,13 @@ pub struct DatabaseOptions {
     /// A checkpoint begins once so much is in the commit log and not in sled, in bytes of memory; 32 MiB by default. Kept
     /// in memory until then; after a kill so much is read again.
     pub checkpoint_bytes: u64,
-    /// A checkpoint begins at the latest so long after the one before, if anything was written; a minute by default.
+    /// A checkpoint begins at the latest so long after the one before, if anything was written; a minute by default. A file of
+    /// the commit log is finished at the latest so long after something was written to it.
     pub checkpoint_every: Duration,
     /// Writers wait while so much is in the commit log and not in sled, in bytes of memory; 128 MiB by default.
     pub unapplied_bytes_max: u64,
+    /// With less room than this on the disk there are warnings, in bytes; 1 GiB by default.
+    pub disk_low_bytes: u64,
     /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
     pub log_file_bytes: u64,
     /// What becomes of finished files of the commit log.
@@ -65,6 +68,7 @@ impl Default for DatabaseOptions {
             checkpoint_bytes: 32 << 20,
             checkpoint_every: Duration::from_secs(60),
             unapplied_bytes_max: 128 << 20,
+            disk_low_bytes: 1 << 30,
             log_file_bytes: 64 << 20,
             archive: ArchiveOptions::default(),
         }

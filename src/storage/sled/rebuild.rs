@@ -326,6 +326,7 @@ pub(super) fn accept_loss(
     std::fs::rename(new.database(), files.database())?;
     sync_folder(files.directory())?;
     files.write_format()?;
+    files.forget_place()?;
     files.forget_damage()?;
     remove_folder(&building)?;
     Ok(accepted)

@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::commit::Queue;
 use super::ends::Ends;
 use super::files::Files;
+use super::health::Health;
 use super::keyspace::Keyspace;
 use super::options::{DatabaseOptions, OpenFailure};
 use super::signal::Signal;
@@ -17,8 +18,8 @@ use super::tables::{Tables, Tree};
 use super::tree::{self, Access, Trees};
 use super::upkeep::Wanted;
 use crate::model::StoreId;
-use crate::storage::StorageError;
 use crate::storage::commit_log::Position;
+use crate::storage::{Figure, StorageError};
 
 pub(super) struct Shared {
     pub(super) files: Files,
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     /// The last frame whose content is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
     damage_noted: AtomicBool,
+    pub(super) health: Health,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
 }
@@ -64,6 +66,7 @@ impl Shared {
             budget,
             settled: AtomicU64::new(0),
             damage_noted: AtomicBool::new(false),
+            health: Health::default(),
             checkpoint_failure: Mutex::new(None),
         }
     }
@@ -96,6 +99,55 @@ impl Shared {
             self.files.note_damage(&format!("store {store:?}: {finding}"));
         }
         read
+    }
+
+    /// Figures of the moment.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let flag = |of: &AtomicBool| u64::from(of.load(Ordering::Relaxed));
+        let health = &self.health;
+        let figure = |name, help, value| Figure { name, help, value };
+        vec![
+            figure(
+                "unapplied_bytes",
+                "Memory that holds what sled does not have yet",
+                self.budget.bytes(),
+            ),
+            figure(
+                "checkpoints_fail",
+                "1 while sled cannot be written",
+                u64::from(self.checkpoint_failure.lock().is_some()),
+            ),
+            figure(
+                "archive_fails",
+                "1 while finished log files cannot be archived or let go of",
+                flag(&health.archive_fails),
+            ),
+            figure(
+                "log_files_fail",
+                "1 while no log file can be made ahead of time",
+                flag(&health.file_fails),
+            ),
+            figure(
+                "disk_free_bytes",
+                "Room on the disk, looked at once a minute",
+                health.free_bytes(),
+            ),
+            figure(
+                "disk_is_low",
+                "1 while there is less room than disk_low_bytes",
+                u64::from(health.room_is_low()),
+            ),
+            figure(
+                "directory_is_copy",
+                "1 if the data directory is a copy of the one that was made",
+                u64::from(health.is_copy()),
+            ),
+            figure(
+                "damage_found",
+                "1 once something was read that is not what was written",
+                flag(&self.damage_noted),
+            ),
+        ]
     }
 
     /// The last frame that a checkpoint which begins now will have in sled.

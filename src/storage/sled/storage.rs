@@ -12,7 +12,7 @@ use super::key::{Ordinal, StoreKey};
 use super::log::{self, SledLog};
 use super::value::store;
 use crate::model::{RemoteId, Sequence, StoreId};
-use crate::storage::{Storage, StorageError, StoreLog, StoreSize};
+use crate::storage::{Figure, Storage, StorageError, StoreLog, StoreSize};
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
@@ -102,6 +102,10 @@ impl Storage for SledStorage {
         let shared = self.database.shared();
         let hash = shared.noting(store, || log::hash_of(shared, store))?;
         Ok(hash.map(|(last, hash)| (last, hash.to_string())))
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.database.shared().figures()
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ struct State {
     file: bool,
     /// Sled and the witness have everything up to here; `None` once that was taken.
     release: Option<Position>,
+    /// What that was last.
+    reached: Position,
     end: bool,
 }
 
@@ -40,7 +43,15 @@ impl Wanted {
 
     /// Sled and the witness have everything up to `position`.
     pub(super) fn release(&self, position: Position) {
-        self.ask(|state| state.release = Some(position));
+        self.ask(|state| {
+            state.reached = position;
+            state.release = Some(position);
+        });
+    }
+
+    /// A file was finished before it was full: sled may have all of it.
+    pub(super) fn file_is_finished(&self) {
+        self.ask(|state| state.release = Some(state.reached));
     }
 
     fn ask(&self, set: impl FnOnce(&mut State)) {
@@ -58,8 +69,8 @@ impl Wanted {
                 Some(_) => {}
             }
         }
-        let end = state.end;
-        std::mem::replace(&mut *state, State { end, ..State::default() })
+        let State { reached, end, .. } = *state;
+        std::mem::replace(&mut *state, State { reached, end, ..State::default() })
     }
 }
 
@@ -104,20 +115,34 @@ impl Keeper {
     fn run(&self) {
         let mut failed = None;
         loop {
-            let patience = failed.map(|_| self.shared.options.checkpoint_every);
+            let health = &self.shared.health;
+            let fails = failed.is_some() || health.file_fails.load(Relaxed);
+            let patience = fails.then_some(self.shared.options.checkpoint_every);
             let wanted = self.shared.upkeep.next(patience);
-            if wanted.file
-                && let Err(error) = self.files.prepare()
-            {
-                log::warn!("making a file of the commit log ahead of time: {error}");
+            if wanted.file || health.file_fails.load(Relaxed) && self.has_room_for_file() {
+                health.file_fails.store(self.prepare().is_err(), Relaxed);
             }
             if let Some(position) = wanted.release.or(failed.take()) {
                 failed = self.release(position).is_err().then_some(position);
+                health.archive_fails.store(failed.is_some(), Relaxed);
             }
             if wanted.end {
                 return;
             }
         }
+    }
+
+    /// Whether a file made ahead of time leaves room for what waits for it: sled, and the log after a failure.
+    fn has_room_for_file(&self) -> bool {
+        let Shared { files, options, .. } = &*self.shared;
+        files.has_room_for(options.log_file_bytes.saturating_mul(2)).unwrap_or(false)
+    }
+
+    /// Where that fails, the thread that commits makes the file when it needs one.
+    fn prepare(&self) -> io::Result<()> {
+        self.files.prepare().inspect_err(|error| {
+            log::warn!("making a file of the commit log ahead of time: {error}");
+        })
     }
 
     fn release(&self, position: Position) -> io::Result<()> {

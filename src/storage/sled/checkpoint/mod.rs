@@ -101,17 +101,17 @@ impl Checkpointer {
     fn run(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut due = Instant::now() + shared.options.checkpoint_every;
+        let mut minutes = Minutes { due, finished: shared.settled() };
         loop {
-            let wanted = shared.signal.wait(due.saturating_duration_since(Instant::now()));
+            let next = due.min(minutes.due);
+            let wanted = shared.signal.wait(next.saturating_duration_since(Instant::now()));
             if wanted.end {
                 return self.end();
             }
+            minutes.pass(&shared);
             let is_due = Instant::now() >= due;
             if is_due {
                 due = Instant::now() + shared.options.checkpoint_every;
-            }
-            if is_due && shared.options.archive.enabled && shared.settled() > self.position {
-                shared.queue.enqueue(Job::FinishFile);
             }
             let bytes = shared.budget.bytes();
             let is_much = wanted.checkpoint && bytes >= shared.options.checkpoint_bytes;
@@ -193,6 +193,29 @@ impl Checkpointer {
         let faults = self.shared.faults();
         steps::take(faults, Step::Flush, || trees.flush())?;
         steps::take(faults, Step::TableSync, || trees.sync(&self.shared.files))
+    }
+}
+
+/// What is done each minute, however many checkpoints there are meanwhile.
+struct Minutes {
+    due: Instant,
+    /// The log file that has this frame is finished, or about to be.
+    finished: Position,
+}
+
+impl Minutes {
+    /// Has a log file finished that something was written to, and looks at the disk, if that is due.
+    fn pass(&mut self, shared: &Shared) {
+        if Instant::now() < self.due {
+            return;
+        }
+        self.due = Instant::now() + shared.options.checkpoint_every;
+        let settled = shared.settled();
+        if shared.options.archive.enabled && settled > self.finished {
+            shared.queue.enqueue(Job::FinishFile);
+            self.finished = settled;
+        }
+        shared.health.look(&shared.files, shared.options.disk_low_bytes);
     }
 }
 

@@ -106,6 +106,7 @@ impl Committer {
             self.commit()?;
             if finish_file {
                 self.writer.finish_file()?;
+                self.shared.upkeep.file_is_finished();
             }
         }
         Ok(())

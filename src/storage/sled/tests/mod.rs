@@ -3,6 +3,7 @@
 mod checkpoints;
 mod damage;
 mod failing;
+mod health;
 mod ids;
 mod merging;
 mod model;

@@ -1,0 +1,104 @@
+//! What an operator should know: what fails while writes go on, how much room there is, and where the directory is.
+//!
+//! Keeps: what is wrong is in the log when it begins, and again each hour while it lasts; figures cost no disk access.
+//! Leaves out: what is done about it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::files::Files;
+use super::place;
+
+/// How often something is said again that is still so.
+const AGAIN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// The last try to let go of finished files of the commit log failed, which is mostly the archive.
+    pub(super) archive_fails: AtomicBool,
+    /// The last try to make a file of the commit log ahead of time failed.
+    pub(super) file_fails: AtomicBool,
+    free_bytes: AtomicU64,
+    room_is_low: AtomicBool,
+    is_copy: AtomicBool,
+    said: Mutex<Said>,
+}
+
+/// When it was said last.
+#[derive(Debug, Default)]
+struct Said {
+    room: Option<Instant>,
+    copy: Option<Instant>,
+}
+
+impl Health {
+    /// Looks at the directory when it was opened, and says what speaks against its place.
+    pub(super) fn begin(&self, files: &Files, low_bytes: u64) {
+        let path = files.directory().display();
+        match place::doubts(files.directory()) {
+            Ok(Some(doubt)) => log::warn!("the data directory {path} {doubt}"),
+            Ok(None) => {}
+            Err(error) => log::warn!("what file system {path} is on cannot be told: {error}"),
+        }
+        match place::is_copy(files) {
+            Ok(is_copy) => self.is_copy.store(is_copy, Relaxed),
+            Err(error) => log::warn!("whether {path} is a copy cannot be told: {error}"),
+        }
+        self.look(files, low_bytes);
+    }
+
+    /// Looks how much room there is, with less than `low_bytes` said to be low, and says what is due. Call it now and then.
+    pub(super) fn look(&self, files: &Files, low_bytes: u64) {
+        let mut said = self.said.lock();
+        if self.is_copy.load(Relaxed) && is_due(&mut said.copy) {
+            log::error!(
+                "{0} is a copy of the data directory that was made. If the other one is in use or newer, stop this server: \
+                 both would give the same sequences to different entries. If the other one is gone for good, remove {0}/place",
+                files.directory().display()
+            );
+        }
+        let free = match files.free_bytes() {
+            Ok(free) => free,
+            Err(error) => return log::warn!("how much room there is cannot be told: {error}"),
+        };
+        self.free_bytes.store(free, Relaxed);
+        let is_low = free < low_bytes;
+        self.room_is_low.store(is_low, Relaxed);
+        if is_low && is_due(&mut said.room) {
+            log::warn!(
+                "the disk has only {} MiB left, disk_low_bytes says that {} MiB are to be free; when it is full, writes are refused",
+                free >> 20,
+                low_bytes >> 20
+            );
+        } else if !is_low && said.room.take().is_some() {
+            log::info!("the disk has room again");
+        }
+    }
+
+    /// Bytes that were free at the last look.
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Relaxed)
+    }
+
+    /// Whether that was too little.
+    pub(super) fn room_is_low(&self) -> bool {
+        self.room_is_low.load(Relaxed)
+    }
+
+    /// Whether the directory is a copy of the one that was made.
+    pub(super) fn is_copy(&self) -> bool {
+        self.is_copy.load(Relaxed)
+    }
+}
+
+/// Whether something is to be said that was said last at `said`; then that is now.
+fn is_due(said: &mut Option<Instant>) -> bool {
+    let due = said.is_none_or(|said| said.elapsed() >= AGAIN_EVERY);
+    if due {
+        *said = Some(Instant::now());
+    }
+    due
+}
