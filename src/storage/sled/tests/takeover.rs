@@ -144,7 +144,11 @@ fn what_was_taken_over_can_be_built_again() {
         let database = open(directory.path());
         let heads = SledStorage::new(database.clone()).stores(None, usize::MAX).expect("stores");
         let heads: Vec<_> = heads.iter().map(|(_, size)| size.head.get()).collect();
-        assert_eq!(heads, [261, 3, 1, 1, 3]);
+        let expected: &[u64] = match format {
+            "format-1" => &[261, 3, 1, 1, 8_301, 3],
+            _ => &[261, 3, 1, 1, 3],
+        };
+        assert_eq!(heads, expected);
         assert_eq!(hash(&database), hashed);
         assert_eq!(table(&database, Keyspace::Identities), [("erin".to_owned(), 32)]);
     }
