@@ -81,7 +81,7 @@ fn check_many(storage: &SledStorage) {
     let known = log.lookup(&ids).expect("a lookup");
     assert!(known.into_iter().map(|at| at.map_or(0, Sequence::get)).eq(1..=8_301));
     let last = read.iter().flat_map(Segment::iter).last().expect("an entry").1;
-    assert_eq!(last.payload, [7; 70_000]);
+    assert_eq!(last.payload, vec![7; 70_000]);
 }
 
 fn formats() -> [&'static str; 2] {
