@@ -89,19 +89,21 @@ impl Checkpointer {
         mut self,
         files: LogFiles,
     ) -> io::Result<JoinHandle<Result<(), StorageError>>> {
+        // Before this thread runs there may be more.
+        let opened_at = self.shared.settled();
         let upkeep = Upkeep::start(self.shared.clone(), files, self.archive.take())?;
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             let _guard = EndGuard(self.shared.clone());
             // Ends when the last checkpoint was made.
             let _upkeep = upkeep;
-            self.run().map_err(StorageError::unavailable)
+            self.run(opened_at).map_err(StorageError::unavailable)
         })
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self, opened_at: Position) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut due = Instant::now() + shared.options.checkpoint_every;
-        let mut minutes = Minutes { due, finished: shared.settled() };
+        let mut minutes = Minutes { due, finished: opened_at };
         loop {
             let next = due.min(minutes.due);
             let wanted = shared.signal.wait(next.saturating_duration_since(Instant::now()));
