@@ -94,7 +94,7 @@ async fn a_text_frame_is_closed_with_1003() {
 async fn a_frame_above_the_limit_is_closed_with_1009() {
     let server = server().await;
     let mut client = Socket::connect(&server.url()).await;
-    client.send_bytes(&vec![0; 1_100_000]).await;
+    client.send_too_much(&vec![0; 1_100_000]).await;
     assert_eq!(client.close_code().await, Some(1009));
 }
 

@@ -76,6 +76,11 @@ impl Socket {
         self.stream.send(Message::Binary(bytes.freeze())).await.expect("sent");
     }
 
+    /// The server may close the connection before it has read all of it.
+    pub async fn send_too_much(&mut self, bytes: &[u8]) {
+        drop(self.stream.send(Message::Binary(Bytes::copy_from_slice(bytes))).await);
+    }
+
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.expect("sent");
     }
