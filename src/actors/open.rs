@@ -1,7 +1,7 @@
 //! Which stores are open, and how they come to be.
 //!
 //! Keeps: a store is open at most once; what is wanted of one that is not open waits for it, and is done in the order in
-//! which it was asked for, before anybody else gets the store; one that closed leaves nothing behind; stores are spread
+//! which it was asked for, before anybody gets the store's handle; one that closed leaves nothing behind; stores are spread
 //! evenly over the threads. Leaves out: what a store does (`store`).
 
 use std::collections::HashMap;
@@ -52,6 +52,10 @@ pub(super) enum Job {
 }
 
 impl Job {
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
     /// Does it; comes back if the store is closed.
     fn run(self, store: &StoreHandle) -> Result<(), Self> {
         // Whoever asked may have gone.
@@ -124,13 +128,19 @@ impl OpenStores {
 
     fn opened(self: &Arc<Self>, store: &StoreId, log: Arc<dyn StoreLog>) {
         let handle = self.start_store(store, log);
-        while let Some(waiting) = self.next_waiting(&handle) {
-            for job in waiting {
-                if let Err(job) = job.run(&handle) {
-                    job.fail(&StorageError::unavailable("the store closed while it was opened"));
-                }
+        let run = |job: Job| {
+            if let Err(job) = job.run(&handle) {
+                job.fail(&StorageError::unavailable("the store closed while it was opened"));
             }
+        };
+        // Who gets the handle can write past what still waits: so handles are given away last.
+        let mut opens = Vec::new();
+        while let Some(waiting) = self.next_waiting(&handle) {
+            let (open, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(Job::is_open);
+            opens.extend(open);
+            rest.into_iter().for_each(run);
         }
+        opens.into_iter().for_each(run);
     }
 
     /// What waits for a store that was opened; if nothing does, everybody gets it from now on.
