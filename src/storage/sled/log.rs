@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use super::commit::{Job, Writes};
 use super::ends::{End, StoreReader};
-use super::ids::{Cache, Ids};
+use super::ids::{Cache, Ids, SEAL_IDS_MAX};
 use super::key::{Ordinal, StoreKey};
+use super::reindex;
 use super::segments::{Layout, Reader};
 use super::shared::Shared;
 use super::tree::Trees;
@@ -22,6 +23,9 @@ use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::witness::StoreHash;
 use crate::storage::{AppendError, StorageError, StoreLog, StoreSize};
 
+/// How many entries in sled are read for their ids when a store is opened. If there are more that are not indexed, whoever is
+/// the first to ask for an id has them indexed.
+const UNSEALED_MAX: u64 = 2 * SEAL_IDS_MAX as u64;
 /// The most that one append may have, in bytes of records.
 const APPEND_BYTES_MAX: usize = 768 << 20;
 
@@ -54,11 +58,10 @@ impl SledLog {
         Ok(Self { shared: shared.clone(), writes: Arc::new(writes) })
     }
 
-    fn find(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
-        let trees = self.shared.access.trees()?;
-        // Of no store, if it has no entries: then nothing is read.
-        let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
-        self.writes.ids.lookup(ids, &Reader { tree: trees.log(), ordinal })
+    /// How many ids are in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(&self) -> usize {
+        self.writes.ids.in_memory()
     }
 
     /// Reads the store from `trees`; nothing if it was never written to.
@@ -111,14 +114,14 @@ pub(super) fn hash_of(
 }
 
 /// A store while nothing moves from memory to the tree; and what the tree has was synced.
-struct Located<'a> {
-    layout: MutexGuard<'a, Layout>,
-    trees: Arc<Trees>,
+pub(super) struct Located<'a> {
+    pub(super) layout: MutexGuard<'a, Layout>,
+    pub(super) trees: Arc<Trees>,
     size: StoreSize,
 }
 
 impl<'a> Located<'a> {
-    fn at(shared: &Shared, end: &'a End) -> Result<Self, StorageError> {
+    pub(super) fn at(shared: &Shared, end: &'a End) -> Result<Self, StorageError> {
         let mut layout = end.layout.lock();
         // Only then: a failed sled is not given out, and it was locked for as long as it was not known to be one.
         let trees = shared.access.open_trees()?;
@@ -144,18 +147,17 @@ impl Loaded {
     fn read(shared: &Shared, end: &End, cache: &Arc<Cache>) -> Result<Self, StorageError> {
         let Located { layout, trees, size } = Located::at(shared, end)?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
-        let index = match tree.ids() {
+        let index = match tree.ids().and_then(|index| index.checked(layout.last)) {
             Err(StorageError::Corrupt(finding)) => {
-                log::error!("ids of store {:?} are indexed again: {finding}", end.name);
+                shared.ids_are_damaged(&end.name, &finding);
                 tree.no_ids()?
             }
             index => index?,
         };
-        if layout.last < index.sealed() {
-            return Err(StorageError::corrupt("there are more ids than entries"));
-        }
-        let mut next = index.sealed().next();
-        let ids = Ids::new(index, trees.generation, cache.clone());
+        let is_far_behind = layout.last.since(index.sealed()) > UNSEALED_MAX;
+        // What sled does not have is in memory anyway.
+        let mut next = if is_far_behind { layout.last } else { index.sealed() }.next();
+        let ids = Ids::new(index, next, trees.generation, cache.clone());
         let reader = StoreReader { tree, end };
         while next <= size.head {
             let segment = reader.segment(next)?;
@@ -177,7 +179,7 @@ impl StoreLog for SledLog {
     }
 
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {
-        self.shared.noting(&self.writes.store, || self.find(ids))
+        self.shared.noting(&self.writes.store, || reindex::look_up(&self.shared, &self.writes, ids))
     }
 
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {

@@ -6,8 +6,8 @@
 //!
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`); stores and the database for everybody else (`log`,
-//! `storage`, `database`).
+//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`); stores and the database for everybody else (`reindex`,
+//! `log`, `storage`, `database`).
 
 mod base;
 mod budget;
@@ -29,6 +29,7 @@ mod place;
 mod rebuild;
 mod record;
 mod redo;
+mod reindex;
 mod segments;
 mod shared;
 mod signal;

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// The last frame whose content is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
     damage_noted: AtomicBool,
+    /// What was damaged could be made again in place.
+    ids_damaged: AtomicBool,
     pub(super) health: Health,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
@@ -66,6 +68,7 @@ impl Shared {
             budget,
             settled: AtomicU64::new(0),
             damage_noted: AtomicBool::new(false),
+            ids_damaged: AtomicBool::new(false),
             health: Health::default(),
             checkpoint_failure: Mutex::new(None),
         }
@@ -99,6 +102,12 @@ impl Shared {
             self.files.note_damage(&format!("store {store:?}: {finding}"));
         }
         read
+    }
+
+    /// The index of the ids of `store` is not what was written, and is made again.
+    pub(super) fn ids_are_damaged(&self, store: &StoreId, finding: &str) {
+        log::error!("the ids of store {store:?} are indexed again from its entries: {finding}");
+        self.ids_damaged.store(true, Ordering::Relaxed);
     }
 
     /// Figures of the moment.
@@ -145,7 +154,7 @@ impl Shared {
             figure(
                 "damage_found",
                 "1 once something was read that is not what was written",
-                flag(&self.damage_noted),
+                flag(&self.damage_noted) | flag(&self.ids_damaged),
             ),
         ]
     }

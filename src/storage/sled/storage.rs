@@ -40,6 +40,18 @@ impl SledStorage {
         let cache = Arc::new(ids::Cache::new(IDS_BYTES_MAX));
         Self { database, cache, opened: Mutex::new(opened) }
     }
+
+    pub(super) fn load(&self, store: &StoreId) -> Result<SledLog, StorageError> {
+        let slot = self.opened.lock().entry(store);
+        let mut current = slot.lock();
+        if let Some(earlier) = current.upgrade() {
+            earlier.retire();
+        }
+        let shared = self.database.shared();
+        let log = shared.noting(store, || SledLog::load(shared, &self.cache, store))?;
+        *current = Arc::downgrade(&log.writes);
+        Ok(log)
+    }
 }
 
 impl Opened {
@@ -61,17 +73,8 @@ impl Storage for SledStorage {
     }
 
     fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError> {
-        let slot = self.opened.lock().entry(store);
-        let mut current = slot.lock();
-        if let Some(earlier) = current.upgrade() {
-            earlier.retire();
-        }
-        let shared = self.database.shared();
-        let log = shared.noting(store, || SledLog::load(shared, &self.cache, store))?;
-        *current = Arc::downgrade(&log.writes);
-        Ok(Arc::new(log))
+        Ok(Arc::new(self.load(store)?))
     }
-
     fn stores(
         &self,
         after: Option<&StoreId>,

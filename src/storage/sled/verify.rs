@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files::Files;
+use super::ids::Check;
 use super::key::{Ordinal, StoreKey};
 use super::open;
 use super::options::{DatabaseOptions, OpenFailure};
@@ -335,8 +336,10 @@ impl<'a> Verifier<'a> {
             let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
             let record = store::decode(&record).map_err(OpenFailure::corrupt)?;
             self.found.stores += 1;
-            if let Err(error) = self.store(trees, &record) {
-                self.fault(&self.files.database(), Some(&name), error);
+            for finding in
+                self.store(trees, &record).unwrap_or_else(|error| vec![error.to_string()])
+            {
+                self.fault(&self.files.database(), Some(&name), finding);
             }
             if let Some(head) = record.head {
                 let expected = Expected { head, hash: record.hash, name: Some(name) };
@@ -346,7 +349,12 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn store(&mut self, trees: &Trees, record: &store::StoreRecord) -> Result<(), StorageError> {
+    /// Reads the entries of a store, and the index of their ids. Gives what is wrong with that.
+    fn store(
+        &mut self,
+        trees: &Trees,
+        record: &store::StoreRecord,
+    ) -> Result<Vec<String>, StorageError> {
         let reader = Reader { tree: trees.log(), ordinal: record.ordinal };
         let found = reader.find(Sequence::MAX)?;
         let last = found.map_or(Sequence::ZERO, |found| found.last());
@@ -354,6 +362,8 @@ impl<'a> Verifier<'a> {
             let finding = format!("it ends with entry {last}, not with {head}");
             return Err(StorageError::corrupt(finding));
         }
+        let index = reader.ids().and_then(|index| index.checked(last));
+        let mut check = index.as_ref().ok().map(Check::new);
         let mut next = Sequence::FIRST;
         while next <= last {
             let segment = reader.segment(next)?;
@@ -363,8 +373,12 @@ impl<'a> Verifier<'a> {
                 return Err(StorageError::corrupt(finding));
             }
             self.found.entries += segment.len() as u64;
+            for (sequence, id) in segment.ids() {
+                check.iter_mut().for_each(|check| check.entry(id, sequence));
+            }
             next = segment.last().next();
         }
-        Ok(())
+        let checked = check.map_or(Ok(()), |check| check.finish(&reader));
+        Ok(checked.err().into_iter().chain(index.err().map(|error| error.to_string())).collect())
     }
 }

@@ -117,7 +117,10 @@ impl Checkpointer {
             }
             let bytes = shared.budget.bytes();
             let is_much = wanted.checkpoint && bytes >= shared.options.checkpoint_bytes;
-            if !(is_much || is_due && (self.behind || shared.settled() > self.position)) {
+            if !(is_much
+                || wanted.ids
+                || is_due && (self.behind || shared.settled() > self.position))
+            {
                 continue;
             }
             due = Instant::now() + shared.options.checkpoint_every;

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::model::EntryId;
+use crate::model::{EntryId, Sequence};
 
 /// Odd, and half of its bits are set.
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -40,6 +40,11 @@ impl Seed {
         let mixed = fold((id >> 64) as u64 ^ self.0[0], id as u64 ^ self.0[1]);
         // Once more: with equal first halves, the first product alone keeps the order of what ascends.
         fold(mixed ^ self.0[0], MULTIPLIER)
+    }
+
+    /// The hash of an entry's id and its sequence.
+    pub(super) fn hash_of_entry(self, id: EntryId, sequence: Sequence) -> u64 {
+        fold(self.hash(id) ^ sequence.get(), MULTIPLIER)
     }
 }
 

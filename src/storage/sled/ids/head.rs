@@ -17,6 +17,7 @@ use std::ops::Range;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::part::Part;
+use super::record::Section;
 use crate::model::EntryId;
 use crate::storage::sled::value::Malformed;
 
@@ -83,6 +84,12 @@ impl Head {
         let firsts = content.split_to(pages * EntryId::LEN);
         let starts = content.split_to(starts_bytes);
         Some(Self { firsts, starts, prints: content })
+    }
+
+    /// Whether it is the head of `section`, by what that says of itself.
+    pub(super) fn is_of(&self, section: &Section) -> bool {
+        let says = (section.count as usize, section.pages as usize, Some(section.first.as_bytes()));
+        says == (self.count(), self.firsts().len(), self.firsts().first())
     }
 
     /// Number of the section's ids.

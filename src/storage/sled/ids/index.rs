@@ -40,6 +40,8 @@ pub(crate) struct Index {
     failed: bool,
     /// Records of a damaged index that this one replaces.
     stale: Vec<Vec<u8>>,
+    /// Whether what is to be emptied is known from the disk alone.
+    freed_is_read: bool,
 }
 
 /// Changes to an index, all in one batch. To be ended with [`Step::finish`] once it was begun.
@@ -75,6 +77,7 @@ impl Index {
             owed: 0,
             failed: false,
             stale: Vec::new(),
+            freed_is_read: false,
         }
     }
 
@@ -112,6 +115,7 @@ impl Index {
             )));
         }
         index.root = root.unwrap_or(index.root);
+        index.freed_is_read = true;
         index.plan();
         Ok(index)
     }
@@ -131,9 +135,43 @@ impl Index {
         self.root.sealed
     }
 
-    /// What readers know after it was loaded.
-    pub(super) fn known(&self) -> Known {
-        Known::new(self.root.sealed.next(), self.runs())
+    /// This one, of a store with entries up to `last`; corrupt if it has ids of more.
+    pub(crate) fn checked(self, last: Sequence) -> Result<Self, StorageError> {
+        if self.sealed() > last {
+            let sealed = self.sealed();
+            let finding =
+                format!("ids are indexed up to entry {sealed}, and the last one is {last}");
+            return Err(StorageError::corrupt(finding));
+        }
+        Ok(self)
+    }
+
+    /// Looks, once, whether what the next step empties is what it should be: an index that came back in an older version says
+    /// so of slots that others have by now. What cannot be read stays.
+    pub(super) fn check_freed(&mut self, slots: &dyn Slots) {
+        let ordinal = self.runs.ordinal;
+        if std::mem::take(&mut self.freed_is_read) {
+            self.root.freed.retain(|freed| {
+                let is_whole = freed.is_whole(ordinal, slots);
+                if !is_whole {
+                    log::warn!("slot {} and those behind it are not emptied: they are not those of section {} of the ids of \
+                         store number {ordinal}", freed.first, freed.section);
+                }
+                is_whole
+            });
+        }
+    }
+
+    /// What readers know after it was loaded: the ids of entries from `next` on are to be pushed.
+    pub(super) fn known(&self, next: Sequence) -> Known {
+        Known::new(self.root.sealed, self.runs(), next)
+    }
+
+    /// The slots of all sections.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> Vec<u64> {
+        let sections = self.runs.iter().flat_map(|run| &run.sections).map(Section::slots);
+        sections.flat_map(|slots| slots.first..slots.first + slots.count()).collect()
     }
 
     /// What lookups need.
@@ -152,7 +190,7 @@ impl Index {
             changes.remove(&key);
         }
         for slots in self.root.freed.drain(..) {
-            changes.free(slots.first, slots.count);
+            changes.free(slots.first, slots.count());
         }
         let sealed = self.root.sealed;
         let runs = Arc::new(Runs::new(self.runs.ordinal, self.runs.seed));

@@ -1,11 +1,12 @@
 //! Finds ids: in memory, and where that does not tell, on disk.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::cache::{Cache, Cached, Key};
+use super::hash::Seed;
 use super::head::Head;
 use super::page::Page;
 use super::part::Part;
@@ -25,6 +26,23 @@ const TRIES: usize = 8;
 pub(super) struct Known {
     tail: Tail,
     runs: Arc<Runs>,
+    /// Entries up to here are in `runs`. Those between here and the tail are in neither, while the index is made again.
+    sealed: Sequence,
+    /// Some of these, to be sealed next, with the first one's sequence.
+    again: Option<(Sequence, Vec<EntryId>)>,
+    /// What is wrong with the index, if something is.
+    damage: Option<Arc<str>>,
+}
+
+/// Why it is not known whether a store has an id.
+#[derive(Debug)]
+pub(crate) enum Unknown {
+    /// Some entries are not indexed: see [`Ids::gap`](super::Ids::gap).
+    Gap,
+    /// The index that hashes so is damaged, and is to be made again.
+    Damaged(Seed, Arc<str>),
+    /// It cannot be read.
+    Failed(StorageError),
 }
 
 /// A lookup that was begun: what the tail said, and where the rest is to be looked for.
@@ -49,6 +67,7 @@ enum Stop {
     NeedsDisk,
     /// A section was merged with others since it was found.
     Gone,
+    Damaged(Arc<str>),
     Failed(StorageError),
 }
 
@@ -61,8 +80,44 @@ struct Wanted {
 }
 
 impl Known {
-    pub(super) fn new(next: Sequence, runs: Arc<Runs>) -> Self {
-        Self { tail: Tail::new(next), runs }
+    /// Of a store whose entries up to `sealed` are in `runs`; those from `next` on are to be pushed.
+    pub(super) fn new(sealed: Sequence, runs: Arc<Runs>, next: Sequence) -> Self {
+        Self { tail: Tail::new(next), runs, sealed, again: None, damage: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_memory(&self) -> usize {
+        self.tail.len() + self.again.as_ref().map_or(0, |(_, ids)| ids.len())
+    }
+
+    /// What the index hashes with.
+    pub(super) fn seed(&self) -> Seed {
+        self.runs.seed
+    }
+
+    /// The first entries that are neither in the runs nor in the tail, as many as can be sealed at once.
+    pub(super) fn gap(&self) -> Option<RangeInclusive<Sequence>> {
+        let (first, behind) = (self.sealed.next(), self.tail.first());
+        let last = behind.prev().min(self.sealed.plus(SEAL_IDS_MAX as u64));
+        (first < behind).then_some(first..=last)
+    }
+
+    /// These are the ids of the entries from `first` on. Ignored if the gap does not begin there any more.
+    pub(super) fn fill(&mut self, first: Sequence, ids: Vec<EntryId>) {
+        if self.gap().is_some_and(|gap| *gap.start() == first) {
+            self.again = Some((first, ids));
+        }
+    }
+
+    /// Nothing is told any more before the index was made again.
+    pub(super) fn give_up(&mut self, finding: Arc<str>) {
+        self.damage = Some(finding);
+    }
+
+    /// In place of what was given up there are these runs.
+    pub(super) fn begin_again(&mut self, runs: Arc<Runs>) {
+        self.damage = None;
+        self.sealed(Sequence::ZERO, runs);
     }
 
     /// Adds the id of the next entry.
@@ -70,25 +125,42 @@ impl Known {
         self.tail.push(id);
     }
 
-    /// Ids to seal, of entries behind the last sealed one, up to `to`; `None` while there are fewer than
-    /// [`SEAL_IDS_MIN`].
-    pub(super) fn to_seal(&self, sealed: Sequence, to: Sequence) -> Option<Vec<EntryId>> {
-        let count = to.since(sealed).min(SEAL_IDS_MAX as u64);
-        let enough = count >= SEAL_IDS_MIN as u64;
-        enough.then(|| self.tail.ids(sealed.next(), sealed.plus(count)))
+    /// Whether there is something to seal, of entries up to `to`: [`SEAL_IDS_MIN`], or what fills a gap.
+    pub(super) fn is_due(&self, to: Sequence) -> bool {
+        match self.gap() {
+            Some(_) => self.again.is_some(),
+            None => to.since(self.sealed) >= SEAL_IDS_MIN as u64,
+        }
+    }
+
+    /// Ids to seal, of entries behind the last sealed one, up to `to`, if that [is due](Known::is_due).
+    pub(super) fn to_seal(&self, to: Sequence) -> Option<Vec<EntryId>> {
+        if self.gap().is_some() {
+            return self.again.as_ref().map(|(_, ids)| ids.clone());
+        }
+        let count = to.since(self.sealed).min(SEAL_IDS_MAX as u64);
+        self.is_due(to).then(|| self.tail.ids(self.sealed.next(), self.sealed.plus(count)))
     }
 
     /// Entries up to `to` are in `runs`.
     pub(super) fn sealed(&mut self, to: Sequence, runs: Arc<Runs>) {
         self.runs = runs;
+        self.sealed = to;
+        self.again.take_if(|(first, _)| *first != to.next());
         self.tail.forget(to);
     }
 
     /// Begins a lookup of `ids`.
-    pub(super) fn begin(&self, ids: &[EntryId]) -> Begun {
+    pub(super) fn begin(&self, ids: &[EntryId]) -> Result<Begun, Unknown> {
+        if let Some(finding) = &self.damage {
+            return Err(Unknown::Damaged(self.seed(), finding.clone()));
+        }
+        if self.gap().is_some() {
+            return Err(Unknown::Gap);
+        }
         // Both at once: what leaves the tail is in the runs.
         let answers = ids.iter().map(|id| self.tail.find(*id)).collect();
-        Begun { answers, runs: self.runs.clone() }
+        Ok(Begun { answers, runs: self.runs.clone() })
     }
 }
 
@@ -104,18 +176,23 @@ pub(super) fn lookup(
     ids: &[EntryId],
     cache: &Cache,
     slots: &dyn Slots,
-    begin: impl Fn() -> Begun,
-) -> Result<Vec<Option<Sequence>>, StorageError> {
+    begin: impl Fn() -> Result<Begun, Unknown>,
+) -> Result<Vec<Option<Sequence>>, Unknown> {
     let source = Source { cache, slots: Some(slots) };
-    for _ in 0..TRIES {
-        let Begun { mut answers, runs } = begin();
+    let mut tries = TRIES;
+    loop {
+        let Begun { mut answers, runs } = begin()?;
+        tries -= 1;
         match runs.search(ids, &mut answers, source) {
             Ok(()) => return Ok(answers),
-            Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Gone | Stop::NeedsDisk) => {}
+            Err(Stop::Failed(error)) => return Err(Unknown::Failed(error)),
+            Err(Stop::Damaged(finding)) => return Err(Unknown::Damaged(runs.seed, finding)),
+            Err(Stop::Gone | Stop::NeedsDisk) if tries > 0 => {}
+            Err(Stop::Gone | Stop::NeedsDisk) => {
+                return Err(Unknown::Damaged(runs.seed, "slots of ids are empty".into()));
+            }
         }
     }
-    Err(StorageError::corrupt("slots of ids are empty"))
 }
 
 impl Runs {
@@ -224,7 +301,11 @@ impl<'a> Search<'a> {
 impl Source<'_> {
     fn head(&self, runs: &Runs, section: &Section) -> Result<Arc<Head>, Stop> {
         let cached = self.part(runs, section, 0, |part, bytes| {
-            Head::decode(part, bytes).map(|head| Cached::Head(Arc::new(head)))
+            let head = Head::decode(part, bytes)?;
+            let is_its_head = head.is_of(section);
+            is_its_head
+                .then(|| Cached::Head(Arc::new(head)))
+                .ok_or(Malformed("head of ids: it is another section's"))
         })?;
         let Cached::Head(head) = cached else { return Err(mixed_up(section)) };
         Ok(head)
@@ -255,7 +336,7 @@ impl Source<'_> {
         let bytes = slots.slot(slot).map_err(Stop::Failed)?.ok_or(Stop::Gone)?;
         let part = Part { ordinal: runs.ordinal, section: section.number, number: part };
         let cached = decode(part, &bytes);
-        let cached = cached.map_err(|error| Stop::Failed(StorageError::corrupt(error)))?;
+        let cached = cached.map_err(|error| Stop::Damaged(error.to_string().into()))?;
         self.cache.insert(key, cached.clone());
         Ok(cached)
     }
@@ -263,5 +344,5 @@ impl Source<'_> {
 
 fn mixed_up(section: &Section) -> Stop {
     let slot = section.slot;
-    Stop::Failed(StorageError::corrupt(format!("slot {slot} is both a head and a page of ids")))
+    Stop::Damaged(format!("slot {slot} is both a head and a page of ids").into())
 }

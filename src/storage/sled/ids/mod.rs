@@ -8,8 +8,9 @@
 //!
 //! Keeps: an id that was sealed is in at least one section for ever; all that changes with a commit is one batch, and the
 //! index is whole before it and after it, in the middle of a merge as well, so nothing is picked up or cleaned up after a
-//! crash; slots are emptied only once readers know where else to look. Clients choose ids: no choice makes it slower than
-//! evenly spread ones do, and hashes are keyed. Leaves out: when a batch is formed and made durable, what entries are.
+//! crash; slots are emptied only once readers know where else to look. What is damaged is never taken for one that has not
+//! an id: it is made again from the entries ([`opened`]). Clients choose ids: no choice makes it slower than evenly spread ones
+//! do, and hashes are keyed. Leaves out: when a batch is formed and made durable, what entries are.
 //!
 //! ```text
 //! entries ─► Tail ──seal──► sections of a run ──merge──► fewer runs
@@ -17,6 +18,7 @@
 //! ```
 
 mod cache;
+mod check;
 mod cut;
 mod hash;
 mod head;
@@ -35,7 +37,9 @@ mod tail;
 mod tests;
 
 pub(crate) use cache::Cache;
+pub(crate) use check::Check;
 pub(crate) use index::{Index, Staged};
+pub(crate) use lookup::Unknown;
 pub(crate) use opened::Ids;
 
 use bytes::Bytes;

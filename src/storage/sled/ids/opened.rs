@@ -1,15 +1,22 @@
 //! The ids of a store that is open: what is known of them, shared by who looks them up and the thread that writes them.
 //!
 //! Two locks: readers never wait for one that is held while something is read or merged.
+//!
+//! An index that is damaged, or behind the entries by more than memory should hold, is made again in place: until it has
+//! come to the ids that are in memory there is a *gap*, and nothing is told of any id. Who wants to know reads the entries in the
+//! gap, some at a time, and hands over their ids ([`Ids::fill`]); the thread that writes seals them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::cache::Cache;
+use super::hash::Seed;
 use super::index::{Index, Staged};
-use super::lookup::{Known, lookup, probe};
-use super::{Changes, SEAL_IDS_MIN, Slots};
+use super::lookup::{Known, Unknown, lookup, probe};
+use super::{Changes, Slots};
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
 
@@ -18,7 +25,11 @@ use crate::storage::StorageError;
 pub(crate) struct Ids {
     cache: Arc<Cache>,
     known: Mutex<Known>,
+    /// Something was sealed, or what was handed over will not be.
+    changed: Condvar,
     index: Mutex<Loaded>,
+    /// Held by who fills the gap.
+    filling: Mutex<()>,
 }
 
 /// The index, as far as it is known.
@@ -28,23 +39,27 @@ enum Loaded {
     Unknown,
     /// As this generation of the database has it.
     Known(u64, Box<Index>),
-    /// In this generation it cannot be read. What is known of ids stays known, and nothing is added.
+    /// In this generation it cannot be read.
     Damaged(u64),
 }
 
 impl Ids {
-    /// Of a store that `index` has all ids of, as it is in this generation of the database; those behind
-    /// [`Index::sealed`] are to be pushed.
-    pub(crate) fn new(index: Index, generation: u64, cache: Arc<Cache>) -> Self {
-        let known = Mutex::new(index.known());
-        Self { cache, known, index: Mutex::new(Loaded::Known(generation, Box::new(index))) }
+    /// Of a store that `index` has ids of, as it is in this generation of the database; those of entries from `next` on
+    /// are to be pushed. If these do not follow, there is a gap.
+    pub(crate) fn new(index: Index, next: Sequence, generation: u64, cache: Arc<Cache>) -> Self {
+        let known = index.known(next);
+        Self::with(cache, known, Loaded::Known(generation, Box::new(index)))
     }
 
     /// Of a store without entries.
     pub(crate) fn none(cache: Arc<Cache>) -> Self {
         // Of no store: nothing is in it, and it is read from the tree before it is changed.
-        let known = Mutex::new(Index::new(0).known());
-        Self { cache, known, index: Mutex::new(Loaded::Unknown) }
+        Self::with(cache, Index::new(0).known(Sequence::FIRST), Loaded::Unknown)
+    }
+
+    fn with(cache: Arc<Cache>, known: Known, loaded: Loaded) -> Self {
+        let (known, index) = (Mutex::new(known), Mutex::new(loaded));
+        Self { cache, known, changed: Condvar::new(), index, filling: Mutex::default() }
     }
 
     /// Adds the ids of the next entries. They count from now on.
@@ -55,7 +70,7 @@ impl Ids {
 
     /// See [`StoreLog::probe`](crate::storage::StoreLog::probe).
     pub(crate) fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
-        let begun = self.known.lock().begin(ids);
+        let begun = self.known.lock().begin(ids).ok()?;
         probe(ids, &self.cache, begun)
     }
 
@@ -64,8 +79,50 @@ impl Ids {
         &self,
         ids: &[EntryId],
         slots: &dyn Slots,
-    ) -> Result<Vec<Option<Sequence>>, StorageError> {
+    ) -> Result<Vec<Option<Sequence>>, Unknown> {
         lookup(ids, &self.cache, slots, || self.known.lock().begin(ids))
+    }
+
+    /// Begins an index in place of the damaged one that hashes so, unless that was done. `make` gives one that is empty. Call it
+    /// while nothing is staged.
+    pub(crate) fn begin_again(
+        &self,
+        damaged: Seed,
+        generation: u64,
+        make: impl FnOnce() -> Result<Index, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut loaded = self.index.lock();
+        // It changes under the lock of the index alone.
+        let seed = self.known.lock().seed();
+        if seed == damaged {
+            let index = make()?;
+            self.known.lock().begin_again(index.runs());
+            *loaded = Loaded::Known(generation, Box::new(index));
+        }
+        Ok(())
+    }
+
+    /// To be held by who fills the gap.
+    pub(crate) fn filling(&self) -> MutexGuard<'_, ()> {
+        self.filling.lock()
+    }
+
+    /// The first entries whose ids are neither indexed nor in memory, as many as are to be handed over at once; `None` if there
+    /// are none.
+    pub(crate) fn gap(&self) -> Option<RangeInclusive<Sequence>> {
+        self.known.lock().gap()
+    }
+
+    /// Hands over the ids of the entries from `first` on, as [`Ids::gap`] has asked for them.
+    pub(crate) fn fill(&self, first: Sequence, ids: Vec<EntryId>) {
+        self.known.lock().fill(first, ids);
+    }
+
+    /// Waits until the gap does not begin with `first` any more, for `patience` at most; whether it does not.
+    pub(crate) fn wait_for_seal(&self, first: Sequence, patience: Duration) -> bool {
+        let begins_there = |known: &mut Known| known.gap().is_some_and(|gap| *gap.start() == first);
+        let mut known = self.known.lock();
+        !self.changed.wait_while_for(&mut known, begins_there, patience).timed_out()
     }
 
     /// Adds to `changes` what is due: seals ids of entries up to `to`, which are durable, and merges about `ids_max`.
@@ -81,36 +138,44 @@ impl Ids {
     ) -> Result<Option<Staged>, StorageError> {
         let mut loaded = self.index.lock();
         if loaded.generation() != Some(generation) {
-            *loaded = self.load(generation, load)?;
+            *loaded = self.load(to, generation, load)?;
         }
         let Loaded::Known(_, index) = &mut *loaded else { return Ok(None) };
-        let ids = self.known.lock().to_seal(index.sealed(), to);
+        let ids = self.known.lock().to_seal(to);
         if ids.is_none() && !index.owes() {
             return Ok(None);
         }
+        index.check_freed(slots);
         let mut step = index.step(changes);
         step.seal(&ids.unwrap_or_default());
-        if let Err(error) = step.merge(slots, ids_max.max(1)) {
-            log::error!(
-                "merging ids, which is left off until the database is opened again: {error}"
-            );
+        match step.merge(slots, ids_max.max(1)) {
+            Err(StorageError::Corrupt(finding)) => self.known.lock().give_up(finding),
+            Err(error) => {
+                log::error!("merging ids is left off until they are loaded again: {error}");
+            }
+            Ok(()) => {}
         }
         Ok(Some(step.finish()))
     }
 
+    /// What the database has of a store with entries up to `to`.
     fn load(
         &self,
+        to: Sequence,
         generation: u64,
         load: impl FnOnce() -> Result<Index, StorageError>,
     ) -> Result<Loaded, StorageError> {
-        match load() {
+        let index = load().and_then(|index| index.checked(to));
+        let mut known = self.known.lock();
+        match index {
             Ok(index) => {
                 // Before anything is emptied that readers may look at by what they knew.
-                self.known.lock().sealed(index.sealed(), index.runs());
+                known.sealed(index.sealed(), index.runs());
+                self.changed.notify_all();
                 Ok(Loaded::Known(generation, Box::new(index)))
             }
             Err(StorageError::Corrupt(finding)) => {
-                log::error!("ids stay in memory until their store is opened again: {finding}");
+                known.give_up(finding);
                 Ok(Loaded::Damaged(generation))
             }
             Err(error) => Err(error),
@@ -119,10 +184,10 @@ impl Ids {
 
     /// Whether there is more to [`stage`](Ids::stage) for entries up to `to`.
     pub(crate) fn is_due(&self, to: Sequence) -> bool {
-        let enough = |sealed| to.since(sealed) >= SEAL_IDS_MIN as u64;
+        let is_due = || self.known.lock().is_due(to);
         match &*self.index.lock() {
-            Loaded::Unknown => enough(Sequence::ZERO),
-            Loaded::Known(_, index) => enough(index.sealed()) || index.owes(),
+            Loaded::Unknown => is_due(),
+            Loaded::Known(_, index) => is_due() || index.owes(),
             Loaded::Damaged(_) => false,
         }
     }
@@ -130,11 +195,18 @@ impl Ids {
     /// What was staged is durable.
     pub(crate) fn settle(&self, staged: Staged) {
         staged.settle(&self.known, &self.cache);
+        self.changed.notify_all();
     }
 
     /// What was staged failed: whether it is durable is to be read from the disk.
     pub(crate) fn forget(&self) {
         *self.index.lock() = Loaded::Unknown;
+    }
+
+    /// How many ids are in memory, those that are handed over included.
+    #[cfg(test)]
+    pub(crate) fn in_memory(&self) -> usize {
+        self.known.lock().in_memory()
     }
 }
 

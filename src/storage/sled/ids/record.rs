@@ -3,24 +3,27 @@
 //! ```text
 //! key       3 (1) | ordinal (4) | 0 for the root, else the section's number (8), big-endian
 //!
-//! both      version 2 (1) | crc32 over key and the rest (4, little-endian) | the rest:
+//! both      version (1; section 2, root 3) | crc32 over key and the rest (4, little-endian) | the rest:
 //! section   run, uvarint | first slot, uvarint | ids, uvarint | pages, uvarint | least id (16) | greatest id (16)
 //! root      seed of the hashes (16) | last sealed sequence, uvarint | next section's number, uvarint |
 //!           sections, uvarint | sum of their crc32, uvarint |
-//!           slots to empty: uvarint count; each: first, uvarint; number, uvarint
+//!           sections to empty: uvarint count; each: its number, uvarint; first slot, uvarint; pages, uvarint
 //! ```
 //!
 //! A section's head is in its first slot, its pages are in those behind.
 
 use bytes::BufMut;
 
+use super::Slots;
 use super::hash::Seed;
+use super::part::Part;
 use crate::model::varint::{read_uvarint, write_uvarint};
 use crate::model::{EntryId, Sequence};
-use crate::storage::sled::key::IdsKey;
+use crate::storage::sled::key::{IdsKey, Ordinal};
 use crate::storage::sled::value::Malformed;
 
-const VERSION: u8 = 2;
+const SECTION_VERSION: u8 = 2;
+const ROOT_VERSION: u8 = 3;
 const PREFIX_BYTES: usize = 5;
 
 /// A section, as memory knows it.
@@ -40,11 +43,30 @@ pub(super) struct Section {
     pub(super) slot: u64,
 }
 
-/// Consecutive slots.
+/// Where a section is, or was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SlotRange {
+pub(super) struct Slotted {
+    /// Its number.
+    pub(super) section: u64,
+    /// The slot of its head, which is in front of its pages.
     pub(super) first: u64,
-    pub(super) count: u64,
+    pub(super) pages: u32,
+}
+
+impl Slotted {
+    /// Number of its slots.
+    pub(super) const fn count(&self) -> u64 {
+        1 + self.pages as u64
+    }
+
+    /// Whether its slots have what it wrote there.
+    pub(super) fn is_whole(&self, ordinal: Ordinal, slots: &dyn Slots) -> bool {
+        (0..=self.pages).all(|number| {
+            let bytes = slots.slot(self.first.saturating_add(number.into()));
+            let part = Part { ordinal, section: self.section, number };
+            matches!(bytes, Ok(Some(bytes)) if part.content(&bytes).is_some())
+        })
+    }
 }
 
 /// What is true of a store's index as a whole.
@@ -60,18 +82,18 @@ pub(super) struct Root {
     /// Of the checksums in their records.
     pub(super) sum: u64,
     /// What sections had that are no more; emptied with the next change.
-    pub(super) freed: Vec<SlotRange>,
+    pub(super) freed: Vec<Slotted>,
 }
 
 impl Section {
     /// The slots of its head and its pages.
-    pub(super) const fn slots(&self) -> SlotRange {
-        SlotRange { first: self.slot, count: 1 + self.pages as u64 }
+    pub(super) const fn slots(&self) -> Slotted {
+        Slotted { section: self.number, first: self.slot, pages: self.pages }
     }
 
     /// The record of this section, which belongs to `run`, and its checksum.
     pub(super) fn encode(&self, key: IdsKey, run: u64) -> (Vec<u8>, u32) {
-        let mut out = begin();
+        let mut out = begin(SECTION_VERSION);
         for number in [run, self.slot, u64::from(self.count), u64::from(self.pages)] {
             write_uvarint(&mut out, number);
         }
@@ -82,8 +104,8 @@ impl Section {
 
     /// A section with the run it belongs to and the checksum of its record.
     pub(super) fn decode(key: IdsKey, value: &[u8]) -> Result<(Self, u64, u32), Malformed> {
-        let (crc, rest) =
-            open(key, value).ok_or(Malformed("section record: its checksum differs"))?;
+        let (crc, rest) = open(SECTION_VERSION, key, value)
+            .ok_or(Malformed("section record: its checksum differs"))?;
         let (section, run) = Self::parse(key.number, rest).ok_or(Malformed("section record"))?;
         Ok((section, run, crc))
     }
@@ -102,21 +124,23 @@ impl Section {
 
 impl Root {
     pub(super) fn encode(&self, key: IdsKey) -> Vec<u8> {
-        let mut out = begin();
+        let mut out = begin(ROOT_VERSION);
         out.put_slice(&self.seed.to_bytes());
         for number in [self.sealed.get(), self.next, self.sections, self.sum] {
             write_uvarint(&mut out, number);
         }
         write_uvarint(&mut out, self.freed.len() as u64);
-        for slots in &self.freed {
-            write_uvarint(&mut out, slots.first);
-            write_uvarint(&mut out, slots.count);
+        for Slotted { section, first, pages } in &self.freed {
+            for number in [*section, *first, u64::from(*pages)] {
+                write_uvarint(&mut out, number);
+            }
         }
         finish(key, out).0
     }
 
     pub(super) fn decode(key: IdsKey, value: &[u8]) -> Result<Self, Malformed> {
-        let (_, rest) = open(key, value).ok_or(Malformed("root of ids: its checksum differs"))?;
+        let (_, rest) =
+            open(ROOT_VERSION, key, value).ok_or(Malformed("root of ids: its checksum differs"))?;
         Self::parse(rest).ok_or(Malformed("root of ids"))
     }
 
@@ -127,15 +151,18 @@ impl Root {
         let (sections, sum) = (number()?, number()?);
         // Nothing is reserved by a count that was only claimed.
         let freed = (0..number()?)
-            .map(|_| Some(SlotRange { first: number()?, count: number()? }))
+            .map(|_| {
+                let (section, first) = (number()?, number()?);
+                Some(Slotted { section, first, pages: u32::try_from(number()?).ok()? })
+            })
             .collect::<Option<_>>()?;
         let seed = Seed::from_bytes(*seed);
         rest.is_empty().then_some(Self { seed, sealed, next, sections, sum, freed })
     }
 }
 
-fn begin() -> Vec<u8> {
-    vec![VERSION; PREFIX_BYTES]
+fn begin(version: u8) -> Vec<u8> {
+    vec![version; PREFIX_BYTES]
 }
 
 fn checksum(key: IdsKey, rest: &[u8]) -> u32 {
@@ -151,11 +178,11 @@ fn finish(key: IdsKey, mut out: Vec<u8>) -> (Vec<u8>, u32) {
     (out, crc)
 }
 
-fn open(key: IdsKey, value: &[u8]) -> Option<(u32, &[u8])> {
+fn open(version: u8, key: IdsKey, value: &[u8]) -> Option<(u32, &[u8])> {
     let (prefix, rest) = value.split_first_chunk::<PREFIX_BYTES>()?;
-    let [version, crc @ ..] = *prefix;
+    let [found, crc @ ..] = *prefix;
     let crc = u32::from_le_bytes(crc);
-    (version == VERSION && crc == checksum(key, rest)).then_some((crc, rest))
+    (found == version && crc == checksum(key, rest)).then_some((crc, rest))
 }
 
 #[cfg(test)]
@@ -176,8 +203,8 @@ mod tests {
 
     fn root() -> impl Strategy<Value = Root> {
         let numbers = (0..=Sequence::MAX.get(), any::<u64>(), any::<u64>(), any::<u64>());
-        let slots = (any::<u64>(), any::<u64>());
-        let slots = slots.prop_map(|(first, count)| SlotRange { first, count });
+        let slots = (any::<u64>(), any::<u64>(), any::<u32>());
+        let slots = slots.prop_map(|(section, first, pages)| Slotted { section, first, pages });
         let freed = proptest::collection::vec(slots, 0..5);
         (numbers, any::<[u8; 16]>(), freed).prop_map(
             |((sealed, next, sections, sum), seed, freed)| {
@@ -205,9 +232,12 @@ mod tests {
 
         #[test]
         fn malformed_records_are_refused(rest: Vec<u8>, value: Vec<u8>) {
-            let mut out = begin();
-            out.extend_from_slice(&rest);
-            for value in [value, finish(KEY, out).0] {
+            let begun = |version| {
+                let mut out = begin(version);
+                out.extend_from_slice(&rest);
+                finish(KEY, out).0
+            };
+            for value in [value, begun(SECTION_VERSION), begun(ROOT_VERSION)] {
                 if let Ok((section, ..)) = Section::decode(KEY, &value) {
                     prop_assert!(section.first <= section.last && section.count > 0);
                 }
@@ -235,12 +265,12 @@ mod tests {
         assert_eq!(crc, crc32fast::hash(&keyed));
         assert_eq!(value, [&[2][..], &crc.to_le_bytes(), &rest].concat());
 
-        let freed = vec![SlotRange { first: 300, count: 5 }];
+        let freed = vec![Slotted { section: 6, first: 300, pages: 4 }];
         let sealed = Sequence::new(7).expect("a sequence");
         let seed = Seed::from_bytes([8; 16]);
         let root = Root { seed, sealed, next: 3, sections: 2, sum: 300, freed };
         let value = root.encode(IdsKey { ordinal: 1, number: 0 });
-        let rest = [&[8; 16][..], &[7, 3, 2, 0xac, 2, 1, 0xac, 2, 5]].concat();
-        assert_eq!((value[0], &value[5..]), (2, &rest[..]));
+        let rest = [&[8; 16][..], &[7, 3, 2, 0xac, 2, 1, 6, 0xac, 2, 4]].concat();
+        assert_eq!((value[0], &value[5..]), (3, &rest[..]));
     }
 }

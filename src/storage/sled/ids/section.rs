@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(pieces.concat(), entries);
         assert!(pieces.iter().all(|piece| piece.len() > SECTION_IDS_MAX / 2));
         let built = build(1, 2, Seed::random(), &entries[..SECTION_IDS_MAX]).expect("entries");
-        assert_eq!(built.values.len() as u64, built.section.slots().count);
+        assert_eq!(built.values.len() as u64, built.section.slots().count());
         assert!(built.values.iter().all(|value| value.len() <= VALUE_BYTES_MAX));
         assert!(build(1, 2, Seed::random(), &[]).is_none());
         assert_eq!(cut(&[]).count(), 0);

@@ -116,6 +116,16 @@ impl Tail {
         self.next = self.next.next();
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.ids.len()).sum()
+    }
+
+    /// The first entry whose id is here, or the next one.
+    pub(super) fn first(&self) -> Sequence {
+        self.chunks.front().map_or(self.next, |chunk| chunk.first)
+    }
+
     /// The sequence of `id`, if it is here.
     pub(super) fn find(&self, id: EntryId) -> Option<Sequence> {
         let hash = SEED.hash(id);

@@ -1,11 +1,13 @@
 //! What is damaged or missing is found, and can be made again.
 
 use super::{Batch, Disk, Ids, Kind, ORDINAL, Subject};
-use crate::model::EntryId;
+use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
+use crate::storage::sled::ids::Slots;
 use crate::storage::sled::ids::cache::Cache;
+use crate::storage::sled::ids::check::Check;
 use crate::storage::sled::ids::index::Index;
-use crate::storage::sled::ids::lookup::lookup;
+use crate::storage::sled::ids::lookup::{Unknown, lookup};
 
 fn filled() -> Subject {
     let mut subject = Subject::new();
@@ -25,10 +27,15 @@ fn is_corrupt<T>(result: &Result<T, StorageError>) -> bool {
     matches!(result, Err(StorageError::Corrupt(_)))
 }
 
-fn find(disk: &Disk, ids: &[EntryId]) -> Result<usize, StorageError> {
-    let known = disk.load()?.known();
+fn find(disk: &Disk, ids: &[EntryId]) -> Result<usize, Unknown> {
+    let index = disk.load().map_err(Unknown::Failed)?;
+    let known = index.known(index.sealed().next());
     let found = lookup(ids, &Cache::new(1 << 20), disk, || known.begin(ids))?;
     Ok(found.iter().flatten().count())
+}
+
+fn is_damaged(found: &Result<usize, Unknown>) -> bool {
+    matches!(found, Err(Unknown::Damaged(..)))
 }
 
 #[test]
@@ -58,21 +65,92 @@ fn a_record_that_is_missing_or_damaged_is_found() {
 fn a_slot_that_is_missing_or_damaged_is_found() {
     let subject = filled();
     let freed: Vec<u64> =
-        subject.index.root.freed.iter().flat_map(|s| s.first..s.first + s.count).collect();
+        subject.index.root.freed.iter().flat_map(|s| s.first..s.first + s.count()).collect();
     for (slot, value) in subject.disk.slots.iter().filter(|(slot, _)| !freed.contains(slot)) {
         let mut disk = subject.disk.clone();
         disk.slots.remove(slot);
-        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot} is missing");
+        assert!(is_damaged(&find(&disk, &subject.ids)), "slot {slot} is missing");
         let mut value = value.to_vec();
         let middle = value.len() / 2;
         value[middle] ^= 1;
         disk.slots.insert(*slot, value.into());
-        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot}");
+        assert!(is_damaged(&find(&disk, &subject.ids)), "slot {slot}");
         let another = subject.disk.slots.range(slot + 1..).chain(&subject.disk.slots).next();
         disk.slots.insert(*slot, another.expect("another").1.clone());
-        assert!(is_corrupt(&find(&disk, &subject.ids)), "slot {slot} has another one's value");
+        assert!(is_damaged(&find(&disk, &subject.ids)), "slot {slot} has another one's value");
     }
     assert_eq!(find(&subject.disk, &subject.ids).ok(), Some(subject.ids.len()));
+}
+
+fn checked(subject: &Subject, disk: &Disk) -> Result<(), String> {
+    let index = disk.load().map_err(|error| error.to_string())?;
+    let mut check = Check::new(&index);
+    let entries = subject.ids.iter().zip(1..);
+    entries.for_each(|(id, at)| check.entry(*id, Sequence::ZERO.plus(at)));
+    check.finish(disk)
+}
+
+#[test]
+fn a_check_of_all_finds_what_a_lookup_may_not_come_to() {
+    let subject = filled();
+    assert_eq!(checked(&subject, &subject.disk), Ok(()));
+    let freed: Vec<u64> =
+        subject.index.root.freed.iter().flat_map(|s| s.first..s.first + s.count()).collect();
+    for slot in subject.disk.slots.keys().filter(|slot| !freed.contains(slot)) {
+        let mut disk = subject.disk.clone();
+        let mut value = disk.slots[slot].to_vec();
+        value.reverse();
+        disk.slots.insert(*slot, value.into());
+        assert!(checked(&subject, &disk).is_err(), "slot {slot}");
+    }
+    // An index of other entries, and one that says more than it has.
+    let mut other = filled();
+    other.ids.swap(3, 4);
+    assert!(checked(&other, &other.disk).is_err());
+    let mut ahead = filled();
+    ahead.index.root.sealed = ahead.index.root.sealed.next();
+    ahead.push(Ids::new(9).take(Kind::Fresh, 1));
+    ahead.step(|_, _| {}, false, false);
+    assert!(checked(&ahead, &ahead.disk).is_err());
+}
+
+#[test]
+fn an_older_index_empties_nothing_that_others_have_by_now() {
+    let subject = filled();
+    let freed = subject.index.root.freed.clone();
+    assert!(!freed.is_empty());
+    let emptied = |disk: &Disk| {
+        let mut index = disk.load().expect("whole");
+        index.check_freed(disk);
+        let mut batch = Batch::default();
+        drop(index.step(&mut batch).finish());
+        batch.freed.len()
+    };
+    assert_eq!(emptied(&subject.disk), freed.len());
+    let others: [Option<&[u8]>; 2] = [Some(b"what somebody else wrote"), None];
+    for other in others {
+        let mut disk = subject.disk.clone();
+        let last = freed[0].first + freed[0].count() - 1;
+        match other {
+            Some(value) => drop(disk.slots.insert(last, value.to_vec().into())),
+            None => drop(disk.slots.remove(&last)),
+        }
+        assert!(disk.slot(freed[0].first).expect("read").is_some());
+        assert_eq!(emptied(&disk), freed.len() - 1);
+    }
+}
+
+#[test]
+fn a_head_of_another_section_with_this_number_is_found() {
+    let subject = filled();
+    let (seed, number) = (subject.index.runs.seed, 1);
+    let section = *subject.index.runs.iter().flat_map(|run| &run.sections).next().expect("one");
+    let entries = subject.entries(&section);
+    let other = super::super::section::build(ORDINAL, section.number, seed, &entries[1..]);
+    let mut disk = subject.disk.clone();
+    let values = other.expect("a section").values.into_iter().take(number);
+    disk.slots.extend((section.slot..).zip(values.map(Into::into)));
+    assert!(is_damaged(&find(&disk, &[entries[0].0])));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::index::{Index, Step};
 use super::lookup::{Known, lookup};
 use super::page::Page;
 use super::part::Part;
-use super::record::Section;
+use super::record::{Section, Slotted};
 use super::{Changes, Slots};
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
@@ -105,7 +105,7 @@ struct Subject {
 impl Subject {
     fn new() -> Self {
         let index = Index::new(ORDINAL);
-        let known = Mutex::new(index.known());
+        let known = Mutex::new(index.known(Sequence::FIRST));
         let cache = Cache::new(1 << 20);
         let (disk, ids) = (Disk::default(), Vec::new());
         Self { disk, index, known, cache, next_slot: 0, ids, written: 0 }
@@ -142,7 +142,7 @@ impl Subject {
 
     fn load(&mut self) {
         self.index = self.disk.load().expect("a whole index");
-        self.known = Mutex::new(self.index.known());
+        self.known = Mutex::new(self.index.known(self.index.sealed().next()));
         let mut known = self.known.lock();
         self.ids[self.sealed()..].iter().for_each(|id| known.push(*id));
     }
@@ -172,7 +172,7 @@ impl Subject {
         for run in self.index.runs.iter() {
             assert!(run.sections.windows(2).all(|pair| pair[0].last < pair[1].first));
             for section in &run.sections {
-                slots += section.slots().count;
+                slots += section.slots().count();
                 for (id, sequence) in self.entries(section) {
                     assert_eq!(self.ids[sequence.get() as usize - 1], id);
                     found.insert(sequence, id);
@@ -181,7 +181,7 @@ impl Subject {
         }
         let sealed: Vec<EntryId> = found.values().copied().collect();
         assert_eq!(sealed, &self.ids[..self.sealed()]);
-        let freed: u64 = self.index.root.freed.iter().map(|slots| slots.count).sum();
+        let freed: u64 = self.index.root.freed.iter().map(Slotted::count).sum();
         assert_eq!(self.disk.slots.len() as u64, slots + freed, "a slot is left over");
         let sections: usize = self.index.runs.iter().map(|run| run.sections.len()).sum();
         let root = usize::from(!self.disk.records.is_empty());

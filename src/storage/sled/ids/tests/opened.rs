@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::{Batch, Disk, Ids as Made, Kind, ORDINAL};
 use crate::model::{EntryId, Sequence};
+use crate::storage::StorageError;
 use crate::storage::sled::ids::cache::Cache;
-use crate::storage::sled::ids::{Ids, SEAL_IDS_MAX, SEAL_IDS_MIN};
+use crate::storage::sled::ids::{Ids, Index, SEAL_IDS_MAX, SEAL_IDS_MIN, Unknown};
 
 struct Opened {
     disk: RefCell<Disk>,
@@ -61,6 +62,29 @@ impl Opened {
         true
     }
 
+    /// Has ids in the gap indexed, so many at a time.
+    fn fill(&mut self, at_once: usize) {
+        while let Some(gap) = self.ids.gap() {
+            let first = gap.start().get() as usize - 1;
+            let end = (gap.end().get() as usize).min(first + at_once);
+            self.ids.fill(*gap.start(), self.all[first..end].to_vec());
+            self.stage(Outcome::Settled);
+        }
+    }
+
+    fn begin_again(&self) {
+        let probed = self.ids.lookup(&self.all, &*self.disk.borrow());
+        let Err(Unknown::Damaged(seed, _)) = probed else { panic!("{probed:?}") };
+        let make = || {
+            let keys: Vec<_> = self.disk.borrow().records.keys().cloned().collect();
+            Index::in_place_of(ORDINAL, keys.into_iter().map(Ok::<_, StorageError>))
+        };
+        self.ids.begin_again(seed, self.generation, make).expect("begun");
+        // Once is enough.
+        let again = || -> Result<Index, StorageError> { panic!("it was begun") };
+        self.ids.begin_again(seed, self.generation, again).expect("begun");
+    }
+
     fn check(&self) {
         let found = self.ids.lookup(&self.all, &*self.disk.borrow()).expect("looked up");
         assert!(found.into_iter().zip(1..).all(|(at, n)| at == Some(Sequence::ZERO.plus(n))));
@@ -107,4 +131,76 @@ fn another_store_knows_nothing_of_them() {
     let other = Ids::none(Arc::new(Cache::new(1 << 20)));
     assert_eq!(other.probe(&opened.all), Some(vec![None; opened.all.len()]));
     assert_ne!(ORDINAL, 0);
+}
+
+fn sealed(kinds: &[Kind]) -> (Opened, Made) {
+    let (mut opened, mut made) = (Opened::new(), Made::new(8));
+    for kind in kinds {
+        opened.push(made.take(*kind, SEAL_IDS_MIN));
+        assert!(opened.stage(Outcome::Settled));
+    }
+    (opened, made)
+}
+
+#[test]
+fn nothing_is_told_while_an_index_is_made_again() {
+    let (mut opened, mut made) = sealed(&[Kind::Spread, Kind::Fresh, Kind::Spread]);
+    opened.push(made.take(Kind::Fresh, 100));
+    for slot in opened.disk.borrow_mut().slots.values_mut() {
+        *slot = [slot.as_ref(), b"more"].concat().into();
+    }
+    // What was read before is in memory; not so in a store that is opened now.
+    let index = opened.disk.borrow().load().expect("records");
+    let next = index.sealed().next();
+    opened.ids = Ids::new(index, next, 0, Arc::new(Cache::new(1 << 20)));
+    opened.ids.push(opened.all[next.get() as usize - 1..].iter().copied());
+    opened.begin_again();
+    let (new, known) = (made.take(Kind::Fresh, 1), opened.all[5]);
+    for id in [new[0], known, opened.all[opened.all.len() - 1]] {
+        assert_eq!(opened.ids.probe(&[id]), None);
+        let found = opened.ids.lookup(&[id], &*opened.disk.borrow());
+        assert!(matches!(found, Err(Unknown::Gap)), "{found:?}");
+    }
+    assert!(!opened.ids.is_due(opened.head()), "nothing was handed over");
+    // More is written meanwhile, and what was handed over too late is left out.
+    opened.push(made.take(Kind::Fresh, SEAL_IDS_MIN));
+    opened.ids.fill(Sequence::FIRST.next(), opened.all[1..9].to_vec());
+    assert!(!opened.stage(Outcome::Settled));
+    opened.ids.fill(Sequence::FIRST, opened.all[..9].to_vec());
+    assert!(opened.stage(Outcome::FailedAndThere));
+    opened.fill(7_000);
+    while opened.stage(Outcome::Settled) {}
+    opened.check();
+    assert_eq!(opened.ids.probe(&new), Some(vec![None]));
+}
+
+#[test]
+fn an_index_that_is_older_than_what_was_told_is_noticed() {
+    let (mut opened, mut made) = sealed(&[Kind::Spread, Kind::Spread]);
+    let before = opened.disk.borrow().clone();
+    opened.push(made.take(Kind::Spread, SEAL_IDS_MIN));
+    assert!(opened.stage(Outcome::Settled));
+    // Sled was opened again meanwhile, and came back with an older index.
+    *opened.disk.borrow_mut() = before;
+    opened.ids.forget();
+    opened.push(made.take(Kind::Spread, SEAL_IDS_MIN));
+    opened.stage(Outcome::Settled);
+    assert_eq!(opened.ids.probe(&made.take(Kind::Fresh, 1)), None);
+    opened.fill(SEAL_IDS_MAX);
+    while opened.stage(Outcome::Settled) {}
+    opened.check();
+}
+
+#[test]
+fn an_index_with_more_ids_than_entries_is_made_again() {
+    let (mut opened, _) = sealed(&[Kind::Spread, Kind::Fresh]);
+    opened.ids = Ids::none(Arc::new(Cache::new(1 << 20)));
+    let of_others = std::mem::take(&mut opened.all);
+    opened.push(of_others[..5].to_vec());
+    let staged = opened.stage(Outcome::Settled);
+    assert!(!staged);
+    opened.begin_again();
+    opened.check();
+    let found = opened.ids.lookup(&of_others[5..], &*opened.disk.borrow()).expect("looked up");
+    assert!(found.iter().all(Option::is_none));
 }
