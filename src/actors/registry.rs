@@ -1,7 +1,8 @@
 //! The RegistryActor: from public keys to stores, for everybody in this process.
 //!
-//! Keeps: a registry that is slow, or panics, delays nobody who does not ask it; a removed key ends its live
-//! subscriptions. Leaves out: the mapping itself (`services::StoreRegistry`), and how a store is reached (`stores`).
+//! Keeps: a registry that is slow, or panics, delays nobody who does not ask it; a key that was used with a store is served from
+//! that one or not at all, whatever the registry says (`docs/KEYS.md`); a removed key ends its live subscriptions. Leaves out:
+//! the mapping itself (`services::StoreRegistry`), what is noted of used keys (`storage`), and how a store is reached (`stores`).
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::stores::{Stores, unavailable};
 use crate::model::{Entry, PublicKey, StoreId};
 use crate::processing::{WriteError, WriteOutcome};
 use crate::services::{RegistryError, StoreRegistry};
+use crate::storage::{Storage, StorageError};
 
 /// Which store does this key have?
 #[derive(Message)]
@@ -24,7 +26,7 @@ pub(crate) struct Resolve {
     pub(crate) key: PublicKey,
 }
 
-/// Maps a key to a store, durably.
+/// Maps a key to a store, durably. A key that was used with another store before is refused.
 #[derive(Message)]
 #[rtype(result = "Result<(), RegistryError>")]
 pub struct Assign {
@@ -34,10 +36,20 @@ pub struct Assign {
     pub store_id: StoreId,
 }
 
-/// Removes the mapping of a key, durably, and ends its live subscriptions; tells which store it had.
+/// Removes the mapping of a key, durably, and ends its live subscriptions; tells which store it had. It can be assigned to that
+/// one again, and to no other before a [`Release`].
 #[derive(Message)]
 #[rtype(result = "Result<StoreId, RegistryError>")]
 pub struct Remove {
+    /// The key.
+    pub public_key: PublicKey,
+}
+
+/// Forgets which store a key was used with, durably, so that it can be given another one; tells which it was, if it was used.
+/// To be asked for when no client has anything left of that store.
+#[derive(Message)]
+#[rtype(result = "Result<Option<StoreId>, RegistryError>")]
+pub struct Release {
     /// The key.
     pub public_key: PublicKey,
 }
@@ -55,12 +67,76 @@ pub struct AppendFromServer {
     pub run_handlers: bool,
 }
 
-/// Resolves keys; takes [`Assign`], [`Remove`] and [`AppendFromServer`] from code in this process.
+/// Resolves keys; takes [`Assign`], [`Remove`], [`Release`] and [`AppendFromServer`] from code in this process.
 pub struct RegistryActor {
-    pub(crate) registry: Arc<dyn StoreRegistry>,
+    pub(crate) keys: Keys,
     pub(crate) open: Arc<OpenStores>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) resolved: Arc<Resolved>,
+}
+
+impl RegistryActor {
+    /// What was said of `key` does not count any more.
+    fn key_changed(&self, key: &PublicKey) {
+        // First this, then the news: a session that hears of it resolves afresh.
+        self.resolved.key_removed();
+        self.connections.key_removed(key);
+    }
+}
+
+/// What is asked about keys: the registry, and what is noted of those that were used.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) registry: Arc<dyn StoreRegistry>,
+    pub(crate) storage: Arc<dyn Storage>,
+}
+
+impl Keys {
+    async fn resolve(self, key: PublicKey) -> Result<StoreId, RegistryError> {
+        let used = self.storage.used_keys();
+        let noted = used.get(&key).map_err(|error| not_noted(&key, &error))?;
+        let (store, noted) = match noted {
+            // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to.
+            Some(noted) => (self.registry.look_up(&key).await?, noted),
+            None => {
+                let store = self.registry.resolve(&key).await?;
+                let noted = used.note(&key, &store).await;
+                (store, noted.map_err(|error| not_noted(&key, &error))?)
+            }
+        };
+        same_store(key, store, noted)
+    }
+
+    async fn assign(self, key: PublicKey, store: StoreId) -> Result<(), RegistryError> {
+        let noted = self.storage.used_keys().get(&key);
+        if let Some(noted) = noted.map_err(|error| not_noted(&key, &error))? {
+            same_store(key.clone(), store.clone(), noted)?;
+        }
+        self.registry.assign(&key, &store).await
+    }
+
+    async fn remove(self, key: PublicKey) -> Result<StoreId, RegistryError> {
+        let store = self.registry.remove(&key).await?;
+        // It may have been used before uses were noted. What was noted stays, and a key that cannot be noted is removed all the same.
+        if let Err(error) = self.storage.used_keys().note(&key, &store).await {
+            log::warn!("public key {key:?} was removed, its store {store:?} is not noted: {error}");
+        }
+        Ok(store)
+    }
+
+    async fn release(self, key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
+        let released = self.storage.used_keys().release(&key).await;
+        released.map_err(|error| not_noted(&key, &error))
+    }
+}
+
+/// `store`, if that is the one that the key was used with.
+fn same_store(key: PublicKey, store: StoreId, noted: StoreId) -> Result<StoreId, RegistryError> {
+    if store == noted { Ok(store) } else { Err(RegistryError::Moved { key, store: noted }) }
+}
+
+fn not_noted(key: &PublicKey, error: &StorageError) -> RegistryError {
+    RegistryError::unavailable(Some(key), error)
 }
 
 impl Actor for RegistryActor {
@@ -71,8 +147,7 @@ impl Handler<Resolve> for RegistryActor {
     type Result = ResponseFuture<Result<StoreId, RegistryError>>;
 
     fn handle(&mut self, Resolve { key }: Resolve, _: &mut Context<Self>) -> Self::Result {
-        let registry = self.registry.clone();
-        ask(async move { registry.resolve(&key).await }).boxed()
+        ask(self.keys.clone().resolve(key)).boxed()
     }
 }
 
@@ -80,25 +155,35 @@ impl Handler<Assign> for RegistryActor {
     type Result = ResponseFuture<Result<(), RegistryError>>;
 
     fn handle(&mut self, assign: Assign, _: &mut Context<Self>) -> Self::Result {
-        let registry = self.registry.clone();
-        ask(async move { registry.assign(&assign.public_key, &assign.store_id).await }).boxed()
+        ask(self.keys.clone().assign(assign.public_key, assign.store_id)).boxed()
     }
 }
 
 impl Handler<Remove> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
 
-    fn handle(&mut self, Remove { public_key }: Remove, _: &mut Context<Self>) -> Self::Result {
-        let (registry, key) = (self.registry.clone(), public_key.clone());
-        let removed = ask(async move { registry.remove(&key).await });
-        Box::pin(removed.into_actor(self).map(move |removed, actor, _| {
-            if removed.is_ok() {
-                // First this, then the news: a session that hears of it resolves afresh.
-                actor.resolved.key_removed();
-                actor.connections.key_removed(&public_key);
-            }
-            removed
-        }))
+    fn handle(
+        &mut self,
+        Remove { public_key: key }: Remove,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let removed = ask(self.keys.clone().remove(key.clone())).into_actor(self);
+        Box::pin(removed.map(move |removed, actor, _| removed.inspect(|_| actor.key_changed(&key))))
+    }
+}
+
+impl Handler<Release> for RegistryActor {
+    type Result = ResponseActFuture<Self, Result<Option<StoreId>, RegistryError>>;
+
+    fn handle(
+        &mut self,
+        Release { public_key: key }: Release,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
+        let released = ask(self.keys.clone().release(key.clone())).into_actor(self);
+        Box::pin(
+            released.map(move |released, actor, _| released.inspect(|_| actor.key_changed(&key))),
+        )
     }
 }
 

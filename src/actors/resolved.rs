@@ -1,11 +1,13 @@
 //! The stores of keys that were resolved lately, for all sessions together.
 //!
-//! Keeps: a key is never answered for once its removal was announced; memory is bounded, and holds no store open.
-//! A write on a connection with many keys would otherwise ask the `RegistryActor` each time: two hops between threads,
-//! one request after the other.
+//! Keeps: a key is never answered for once its removal was announced, nor for longer than an answer of the registry counts, since
+//! a registry of the application's own changes without a word; memory is bounded, and holds no store open. A write on a
+//! connection with many keys would otherwise ask the `RegistryActor` each time: two hops between threads, one request after the
+//! other.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -15,43 +17,58 @@ use crate::model::PublicKey;
 /// Keys remembered, at most; one more, and all are forgotten.
 const KEYS_MAX: usize = 65_536;
 
-/// How many keys had been removed when something was resolved.
+/// When something was asked of the registry: how many keys had been removed then, and what time it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Removals(u64);
+pub(crate) struct Asked {
+    removals: u64,
+    at: Instant,
+}
 
 /// See the module's description.
-#[derive(Default)]
 pub(crate) struct Resolved {
     /// Counts removals. Written only together with the map.
     removals: AtomicU64,
-    stores: RwLock<HashMap<PublicKey, WeakStoreHandle>>,
+    /// For so long an answer counts.
+    age_max: Duration,
+    stores: RwLock<HashMap<PublicKey, (WeakStoreHandle, Asked)>>,
 }
 
 impl Resolved {
+    pub(crate) fn new(age_max: Duration) -> Self {
+        Self { removals: AtomicU64::new(0), age_max, stores: RwLock::default() }
+    }
+
     /// To be taken before a key is resolved, and given back with what it resolved to.
-    pub(crate) fn removals(&self) -> Removals {
-        Removals(self.removals.load(Ordering::Acquire))
+    pub(crate) fn asking(&self, now: Instant) -> Asked {
+        Asked { removals: self.removals.load(Ordering::Acquire), at: now }
     }
 
-    /// The store of `key`, if that is known.
-    pub(crate) fn get(&self, key: &PublicKey) -> Option<StoreHandle> {
-        self.stores.read().get(key).and_then(WeakStoreHandle::upgrade)
+    /// Whether an answer to what was `asked` then counts for what is asked `now`.
+    pub(crate) fn counts(&self, asked: Asked, now: Asked) -> bool {
+        asked.removals == now.removals && now.at.saturating_duration_since(asked.at) < self.age_max
     }
 
-    /// Remembers what `key` resolved to, unless a key was removed since these `removals`.
-    pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, removals: Removals) {
+    /// The store of `key`, if that is known, and when it was asked for.
+    pub(crate) fn get(&self, key: &PublicKey, now: Asked) -> Option<(StoreHandle, Asked)> {
+        let stores = self.stores.read();
+        let (store, asked) = stores.get(key).filter(|(_, asked)| self.counts(*asked, now))?;
+        Some((store.upgrade()?, *asked))
+    }
+
+    /// Remembers what `key` resolved to, unless a key was removed since it was `asked`.
+    pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
         let mut stores = self.stores.write();
-        if self.removals() == removals {
+        if self.removals.load(Ordering::Acquire) == asked.removals {
             if stores.len() >= KEYS_MAX {
                 stores.clear();
             }
-            stores.insert(key.clone(), store.downgrade());
+            stores.insert(key.clone(), (store.downgrade(), asked));
         }
     }
 
     /// Forgets a store that was closed.
     pub(crate) fn forget(&self, store: &StoreHandle) {
-        self.stores.write().retain(|_, known| !known.is(store));
+        self.stores.write().retain(|_, (known, _)| !known.is(store));
     }
 
     /// A key was removed from the registry: whatever was resolved before is resolved again.

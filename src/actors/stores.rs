@@ -153,6 +153,8 @@ mod tests {
     use super::*;
     use crate::actors::connections::Connections;
     use crate::actors::metrics::Metrics;
+    use crate::actors::registry::Keys;
+    use crate::actors::resolved::Resolved;
     use crate::actors::store::StoreDeps;
     use crate::model::{EntryId, EntryRef, Limits};
     use crate::services::registry::MemoryRegistry;
@@ -170,10 +172,13 @@ mod tests {
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), Arc::new(|_| ()));
         let registry = RegistryActor {
-            registry: Arc::new(MemoryRegistry::new()),
+            keys: Keys {
+                registry: Arc::new(MemoryRegistry::new()),
+                storage: Arc::new(storage.clone()),
+            },
             open: open.clone(),
             connections: Arc::new(Connections::new(1)),
-            resolved: Arc::default(),
+            resolved: Arc::new(Resolved::new(SOON)),
         };
         (Stores::new(registry.start(), open), storage, home)
     }

@@ -26,6 +26,7 @@ Examples:
   eventlog-server keys assign alice team
   eventlog-server keys list
   eventlog-server keys remove alice          # also ends what alice follows right now
+  eventlog-server keys release alice         # no device has anything of alice any more: another store may follow
   eventlog-server keys list --json --url https://events.example")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -43,7 +44,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
-    /// Map a key to a store; a key that maps to another one is left as it is, and that is an error
+    /// Map a key to a store; a key that maps to another one, or was used with another one before, is left as it is, and that is an error
     Assign {
         /// The public key
         key: PublicKey,
@@ -54,6 +55,14 @@ enum KeysCommand {
     List,
     /// Remove a key; entries stay where they are, subscriptions of the key end
     Remove {
+        /// The public key
+        key: PublicKey,
+    },
+    /// Forget which store a key was used with, so that it can be mapped to another
+    ///
+    /// Do so when no device has anything left of that store. One that has would miss entries of the next store, and write there
+    /// what was meant for the last. Where devices may have something, give them a new key instead.
+    Release {
         /// The public key
         key: PublicKey,
     },
@@ -100,6 +109,7 @@ pub(super) fn run(args: Args) -> Result<(), KeysError> {
         KeysCommand::Assign { key, store } => assign(&admin, key, &store, json, &mut out),
         KeysCommand::List => list(&admin, json, &mut out),
         KeysCommand::Remove { key } => remove(&admin, key, json, &mut out),
+        KeysCommand::Release { key } => release(&admin, key, json, &mut out),
     };
     match done {
         Err(KeysError::Print(error)) if is_reader_gone(&error) => Ok(()),
@@ -126,6 +136,17 @@ fn remove(
     out: &mut impl Write,
 ) -> Result<(), KeysError> {
     let Assigned { store_id } = admin.request("DELETE", &path(&key), None)?;
+    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
+}
+
+fn release(
+    admin: &Admin,
+    key: PublicKey,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), KeysError> {
+    let path = format!("{}/release", path(&key));
+    let Assigned { store_id } = admin.request("POST", &path, None)?;
     Ok(print(out, json, &Mapping { public_key: key, store_id })?)
 }
 

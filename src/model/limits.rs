@@ -57,6 +57,9 @@ macro_rules! with_limits {
             stall_timeout: Span = Duration::from_secs(30), least 1;
             /// A store without subscribers is closed when nothing was written for so long.
             store_idle_timeout: Span = Duration::from_secs(60);
+            /// For so long an answer of the registry counts for writes; then it is asked again. A mapping that changes in the
+            /// registry alone, without a word to the server, counts after this time at the latest.
+            registry_answer_age_max: Span = Duration::from_secs(10);
             /// Most recent entries kept in memory for the subscribers of one store, in bytes of their records.
             recent_bytes_max: Size = MIB;
             /// Most memory for what is kept of old history for readers of compacted feeds, of all stores together, in bytes.

@@ -48,6 +48,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .route("/keys/{key}", web::put().to(assign_key))
         .route("/keys/{key}", web::get().to(show_key))
         .route("/keys/{key}", web::delete().to(remove_key))
+        .route("/keys/{key}/release", web::post().to(release_key))
         .route("/stores", web::get().to(list_stores))
         .route("/stores/{store}", web::get().to(show_store))
         .route("/stores/{store}/entries", web::post().to(write_entries));
@@ -71,6 +72,8 @@ enum Failure {
     Unauthorized,
     #[error("{0}")]
     Invalid(String),
+    #[error("public key {0:?} was not used with a store")]
+    NotUsed(PublicKey),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
     #[error(transparent)]
@@ -86,10 +89,12 @@ impl ResponseError for Failure {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
-            Self::NoSuchStore(_) | Self::Registry(RegistryError::NotMapped { .. }) => {
-                StatusCode::NOT_FOUND
+            Self::NoSuchStore(_)
+            | Self::NotUsed(_)
+            | Self::Registry(RegistryError::NotMapped { .. }) => StatusCode::NOT_FOUND,
+            Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. }) => {
+                StatusCode::CONFLICT
             }
-            Self::Registry(RegistryError::AlreadyAssigned { .. }) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Write(
@@ -134,6 +139,13 @@ async fn show_key(server: web::Data<Server>, key: Path<String>) -> Answer {
 
 async fn remove_key(server: web::Data<Server>, key: Path<String>) -> Answer {
     let store_id = server.remove(name(&key)?).await?;
+    Ok(HttpResponse::Ok().json(Assignment { store_id }))
+}
+
+async fn release_key(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let key: PublicKey = name(&key)?;
+    let released = server.release(key.clone()).await?;
+    let store_id = released.ok_or(Failure::NotUsed(key))?;
     Ok(HttpResponse::Ok().json(Assignment { store_id }))
 }
 

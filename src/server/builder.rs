@@ -14,7 +14,7 @@ use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::open::{OnOpen, OpenStores};
-use crate::actors::registry::RegistryActor;
+use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
@@ -124,7 +124,7 @@ impl Builder {
         let metrics = Arc::new(Metrics::default());
         let limits = Arc::new(self.limits);
         let connections = Arc::new(Connections::new(limits.connections_max));
-        let resolved = Arc::new(Resolved::default());
+        let resolved = Arc::new(Resolved::new(limits.registry_answer_age_max));
         let deps = StoreDeps {
             storage: self.storage.clone(),
             metrics: metrics.clone(),
@@ -135,7 +135,7 @@ impl Builder {
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
         let registry = RegistryActor {
-            registry: self.registry.clone(),
+            keys: Keys { registry: self.registry.clone(), storage: self.storage.clone() },
             open: open.clone(),
             connections: connections.clone(),
             resolved: resolved.clone(),

@@ -12,7 +12,7 @@ use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
 use super::writer::Writer;
-use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Remove};
+use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
@@ -87,8 +87,8 @@ impl Server {
         self.0.shared.remote_id
     }
 
-    /// The address of the `RegistryActor`, for code that prefers messages: it takes [`AppendFromServer`], [`Assign`] and
-    /// [`Remove`].
+    /// The address of the `RegistryActor`, for code that prefers messages: it takes [`AppendFromServer`], [`Assign`],
+    /// [`Remove`] and [`Release`].
     pub fn registry(&self) -> &Addr<RegistryActor> {
         self.0.shared.stores.registry()
     }
@@ -103,7 +103,8 @@ impl Server {
         self.0.shared.stores.write(AppendFromServer { store_id, entries, run_handlers }).await
     }
 
-    /// Maps a key to a store, durably. An existing other mapping is an error.
+    /// Maps a key to a store, durably. An existing other mapping is an error; so is another store than the key was used with
+    /// before, [`RegistryError::Moved`].
     pub async fn assign(
         &self,
         public_key: PublicKey,
@@ -116,6 +117,14 @@ impl Server {
     /// Removes the mapping of a key, durably; its live subscriptions end with an error. Tells which store it had.
     pub async fn remove(&self, public_key: PublicKey) -> Result<StoreId, RegistryError> {
         let sent = self.registry().send(Remove { public_key }).await;
+        sent.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// Forgets which store a key was used with, durably, so that it can be given another one; tells which it was, if it was
+    /// used. For when no client has anything left of that store: one that has would miss entries of its next store, and write
+    /// there what was meant for the last. Its live subscriptions end.
+    pub async fn release(&self, public_key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
+        let sent = self.registry().send(Release { public_key }).await;
         sent.unwrap_or_else(|error| Err(unavailable(error)))
     }
 

@@ -82,9 +82,9 @@ impl From<Ended> for ClientError {
         match ended {
             // The key lost its store: who follows it wants to know that, not how it is found out.
             Ended::KeyRemoved
-            | Ended::Resolve(ResolveError::Registry(RegistryError::NotMapped { .. })) => {
-                Self::KeyRemoved
-            }
+            | Ended::Resolve(ResolveError::Registry(
+                RegistryError::NotMapped { .. } | RegistryError::Moved { .. },
+            )) => Self::KeyRemoved,
             Ended::Resolve(ResolveError::Registry(error)) => error.into(),
             Ended::Resolve(ResolveError::Storage(error)) | Ended::Storage(error) => error.into(),
         }

@@ -28,5 +28,5 @@ pub use sever::files_per_connection;
 pub use socket::on_connect;
 pub use writer::Writer;
 
-pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Remove};
+pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 pub use crate::core::validate::{EntryFault, InvalidBatch};

@@ -10,7 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use super::{AppendError, Storage, StorageError, StoreLog, StoreSize, check_consecutive};
+use super::{
+    AppendError, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    check_consecutive,
+};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
 /// A [`Storage`] without a disk.
@@ -18,6 +21,7 @@ use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 pub struct MemoryStorage {
     remote_id: RemoteId,
     stores: Mutex<BTreeMap<StoreId, Arc<Mutex<Store>>>>,
+    used_keys: MemoryUsedKeys,
 }
 
 /// What outlives a log object.
@@ -40,7 +44,8 @@ struct Log {
 impl MemoryStorage {
     /// An empty one with a random remote id.
     pub fn new() -> Self {
-        Self { remote_id: RemoteId::random(), stores: Mutex::default() }
+        let used_keys = MemoryUsedKeys::default();
+        Self { remote_id: RemoteId::random(), stores: Mutex::default(), used_keys }
     }
 }
 
@@ -80,6 +85,10 @@ impl Storage for MemoryStorage {
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         let stores = self.stores.lock();
         Ok(stores.get(store).map_or_else(StoreSize::default, |store| store.lock().size()))
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        &self.used_keys
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod sled;
 #[cfg(feature = "sled")]
 mod slot;
+mod used_keys;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing is erased yet"))]
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
 /// Opens the logs of stores. One instance owns its data.
@@ -61,6 +63,9 @@ pub trait Storage: Send + Sync + 'static {
         let _ = store;
         Ok(None)
     }
+
+    /// Which store each public key was used with.
+    fn used_keys(&self) -> &dyn UsedKeys;
 
     /// What an operator may want to watch, for metrics. Does not block on the disk.
     fn figures(&self) -> Vec<Figure> {

@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, Figure, Storage, StorageError, StoreLog, StoreSize};
+use crate::storage::{AppendError, Figure, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 
 /// How an append fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,10 @@ impl Storage for FaultyStorage {
     fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
         told(self.plan.lock().faults.opening)?;
         self.inner.hash(store)
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        self.inner.used_keys()
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -150,6 +150,8 @@ macro_rules! clauses {
             stores_do_not_mix
             large_payloads_are_kept
             the_remote_id_stays
+            a_key_stays_with_the_store_it_was_used_with_first
+            of_racing_first_uses_one_wins
         }
     };
     (registry $then:ident $($with:tt)*) => {

@@ -114,6 +114,11 @@ fn keys_are_mapped_and_removed_while_the_server_runs() {
     let (code, complaint) = tail.end();
     assert!(code == Some(1) && complaint.contains("removed"), "{code:?}: {complaint}");
     assert!(keys(&["remove", odd]).failed(1).contains("not mapped"));
+    // It was used with its store, and that is known for as long as nobody says that nothing is left of it.
+    assert!(keys(&["assign", odd, "other"]).failed(1).contains("does not move"));
+    assert_eq!(keys(&["release", odd]).ok(), format!("{odd}  team\n"));
+    assert!(keys(&["release", odd]).failed(1).contains("was not used"));
+    assert_eq!(keys(&["assign", odd, "other"]).ok(), format!("{odd}  other\n"));
 
     let wrong = server.run(&["keys", "--token", "guess", "list"]).failed(1);
     assert!(wrong.contains("EVENTLOG_ADMIN_TOKEN"), "{wrong}");

@@ -1,6 +1,7 @@
 // Clients of `effect` 4.1 as an application has them: every part is the package's own, nothing is patched.
 
 import { generateKeyPairSync, sign } from "node:crypto"
+import { createInterface } from "node:readline"
 import { Cause, Context, Effect, Exit, Layer, Redacted, Schema, Scope } from "effect-4.1"
 import {
   EventGroup,
@@ -55,6 +56,21 @@ export const entry = (event, primaryKey, bytes = Buffer.alloc(0)) =>
     primaryKey,
     payload: payload(bytes)
   })
+
+// A case; prints its name when it holds.
+export const step = async (name, run) => {
+  await run()
+  console.log(`ok: ${name}`)
+}
+
+// Has whoever runs the script restart the server, and resolves when that is done.
+export const restarter = () => {
+  const restarted = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+  return async () => {
+    console.log("restart")
+    await restarted.next()
+  }
+}
 
 export const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
 

@@ -7,7 +7,6 @@
 
 import assert from "node:assert/strict"
 import { createHash, randomBytes } from "node:crypto"
-import { createInterface } from "node:readline"
 import { Effect } from "effect-4.1"
 
 import { Client } from "./client.mjs"
@@ -21,7 +20,9 @@ import {
   makeIdentity,
   payload,
   Remote,
+  restarter,
   signingKey,
+  step,
   storeId,
   until
 } from "./stock.mjs"
@@ -30,16 +31,7 @@ const [address, token] = process.argv.slice(2)
 assert.ok(token, "usage: node stock_session.mjs HOST:PORT ADMIN_TOKEN")
 const url = `ws://${address}/rpc`
 
-const step = async (name, run) => {
-  await run()
-  console.log(`ok: ${name}`)
-}
-
-const restarted = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
-const restart = async () => {
-  console.log("restart")
-  await restarted.next()
-}
+const restart = restarter()
 
 const headers = { authorization: `Bearer ${token}` }
 const stores = async () => {

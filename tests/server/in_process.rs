@@ -148,8 +148,13 @@ async fn a_stream_ends_when_its_key_is_removed_or_moved_and_when_the_server_stop
     registry.assign(&key("bob"), &store("other")).await.expect("assigned");
     server.forget(&key("bob"));
     assert!(matches!(bob.next().await, Some(Err(ClientError::KeyRemoved))));
-    let outcome = server.ingest_client(&caller, &key("bob"), vec![entry("E", "", b"")]).await;
-    assert_eq!(outcome.expect("taken").sequence_numbers, [at(1)], "in the other store");
+    let moved = key("bob");
+    let ingest = || server.ingest_client(&caller, &moved, vec![entry("E", "", b"")]);
+    let refused = ingest().await;
+    let is_moved = matches!(refused, Err(ClientError::Registry(RegistryError::Moved { .. })));
+    assert!(is_moved, "{refused:?}");
+    assert_eq!(server.release(key("bob")).await, Ok(Some(store("team"))));
+    assert_eq!(ingest().await.expect("taken").sequence_numbers, [at(1)], "in the other store");
     // The third one goes on, until the end.
     write(server, 1).await;
     assert_eq!(next(carol).await.remote_sequence, at(2));

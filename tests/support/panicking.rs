@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
+use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 use futures_util::future::BoxFuture;
 
 /// Panics when an entry with this event is appended.
@@ -39,6 +39,10 @@ impl Storage for PanickingStorage {
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         self.inner.size(store)
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        self.inner.used_keys()
     }
 
     fn ready(&self) -> Result<(), StorageError> {

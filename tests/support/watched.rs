@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
+use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -70,6 +70,10 @@ impl Storage for WatchedStorage {
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         self.inner.size(store)
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        self.inner.used_keys()
     }
 
     fn ready(&self) -> Result<(), StorageError> {

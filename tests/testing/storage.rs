@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use eventlog_server::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::{
-    AppendError, Storage, StorageError, StoreLog, StoreSize, check_consecutive,
+    AppendError, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    check_consecutive,
 };
 use eventlog_server::testing::storage::CLAUSES;
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
@@ -29,11 +31,39 @@ enum Fault {
     LetsEarlierLogsAppend,
     ListsEmptyStores,
     ForgetsAtReopening,
+    LetsKeysMove,
 }
 
 struct Disk {
     remote_id: RemoteId,
     tables: Mutex<BTreeMap<StoreId, Arc<Mutex<Table>>>>,
+    used_keys: MemoryUsedKeys,
+    moving_keys: MovingKeys,
+}
+
+/// Notes the last store of a key instead of the first.
+#[derive(Default)]
+struct MovingKeys(MemoryUsedKeys);
+
+impl UsedKeys for MovingKeys {
+    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+        self.0.get(key)
+    }
+
+    fn note<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        store: &'a StoreId,
+    ) -> BoxFuture<'a, Result<StoreId, StorageError>> {
+        Box::pin(self.0.release(key).then(|_| self.0.note(key, store)))
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
+        self.0.release(key)
+    }
 }
 
 #[derive(Default)]
@@ -56,7 +86,12 @@ struct Log {
 }
 
 fn disk() -> Arc<Disk> {
-    Arc::new(Disk { remote_id: RemoteId::random(), tables: Mutex::default() })
+    Arc::new(Disk {
+        remote_id: RemoteId::random(),
+        tables: Mutex::default(),
+        used_keys: MemoryUsedKeys::default(),
+        moving_keys: MovingKeys::default(),
+    })
 }
 
 fn rows(fault: Option<Fault>) -> Elsewhere<dyn Storage> {
@@ -116,6 +151,14 @@ impl Storage for Rows {
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         let tables = self.disk.tables.lock();
         Ok(tables.get(store).map_or_else(StoreSize::default, |table| table.lock().size()))
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        if self.fault == Some(Fault::LetsKeysMove) {
+            &self.disk.moving_keys
+        } else {
+            &self.disk.used_keys
+        }
     }
 
     fn ready(&self) -> Result<(), StorageError> {
@@ -195,6 +238,8 @@ fn each_fault_is_found() {
         (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
         (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),
         (Fault::ForgetsAtReopening, "what_was_appended_is_read"),
+        (Fault::ForgetsAtReopening, "a_key_stays_with_the_store_it_was_used_with_first"),
+        (Fault::LetsKeysMove, "a_key_stays_with_the_store_it_was_used_with_first"),
     ];
     found(CLAUSES, &faults, rows);
 }

@@ -16,6 +16,10 @@ impl Clock {
         Self { started: Instant::now(), timer: None }
     }
 
+    pub(super) fn now() -> Instant {
+        Instant::now()
+    }
+
     pub(super) fn now_millis(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }

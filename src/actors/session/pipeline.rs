@@ -18,10 +18,11 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::checks::{may_be, may_read, may_write};
+use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{Identify, Request, Subscribe, Wire, Write};
 use super::{Ctx, OUT_BYTES_PER_POLL, Session};
-use crate::actors::resolved::Removals;
+use crate::actors::resolved;
 use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
 use crate::services::Caller;
@@ -58,18 +59,18 @@ enum Checked<W: Wire> {
 /// How the store of a write's key was found.
 #[derive(Clone, Copy)]
 struct Asked {
-    /// How many keys had been removed then.
-    removals: Removals,
+    /// When it was asked for.
+    asked: resolved::Asked,
     /// Whether all sessions remember it already.
     remembered: bool,
 }
 
-/// The store of a key, for as long as no key is removed from the registry.
+/// The store of a key, for as long as the registry's answer counts.
 struct ResolvedKey {
     key: PublicKey,
     /// Weak, since a connection that is silent must not keep a closed store in memory.
     store: WeakStoreHandle,
-    removals: Removals,
+    asked: resolved::Asked,
 }
 
 /// What a session keeps between requests.
@@ -208,27 +209,30 @@ impl<W: Wire> Session<W> {
     /// The store of a write's key, if it was resolved before.
     fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
         // Before the key is resolved: whatever is removed later makes the answer one of the past.
-        let removals = self.shared.resolved.removals();
-        let same = |known: &&ResolvedKey| known.removals == removals && known.key == *key;
-        let known =
-            self.pipeline.known.as_ref().filter(same).and_then(|known| known.store.upgrade());
-        let known = known.or_else(|| self.shared.resolved.get(key));
-        (Asked { removals, remembered: known.is_some() }, known)
+        let resolved = &self.shared.resolved;
+        let now = resolved.asking(Clock::now());
+        let own = self.pipeline.known.as_ref();
+        let own = own.filter(|known| resolved.counts(known.asked, now) && known.key == *key);
+        let own = own.and_then(|known| Some((known.store.upgrade()?, known.asked)));
+        match own.or_else(|| resolved.get(key, now)) {
+            Some((store, asked)) => (Asked { asked, remembered: true }, Some(store)),
+            None => (Asked { asked: now, remembered: false }, None),
+        }
     }
 
     fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
-        let Asked { removals, remembered } = asked;
-        let same = |known: &ResolvedKey| known.removals == removals && known.store.is(store);
+        let Asked { asked, remembered } = asked;
+        let same = |known: &ResolvedKey| known.asked == asked && known.store.is(store);
         if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
         }
         if !remembered {
-            self.shared.resolved.remember(key, store, removals);
+            self.shared.resolved.remember(key, store, asked);
         }
         // Only what is written to twice in a row: with many keys, each would take the place of another.
         if self.writes.last_goes_to(store) {
             self.pipeline.known =
-                Some(ResolvedKey { key: key.clone(), store: store.downgrade(), removals });
+                Some(ResolvedKey { key: key.clone(), store: store.downgrade(), asked });
         }
     }
 
@@ -239,11 +243,15 @@ impl<W: Wire> Session<W> {
                 self.remember(&write.names.key, &store, asked);
                 self.take_write(write, store);
             }
-            Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
+            Checked::Write(write, _, Err(refusal)) => {
+                self.notice_loss(&write.names.key, &refusal);
+                self.refuse_write(write.tag, &refusal);
+            }
             Checked::Subscribe(subscribe, Ok(store)) => {
                 return self.subscribe(subscribe, &store).map(Request::Subscribe);
             }
             Checked::Subscribe(subscribe, Err(refusal)) => {
+                self.notice_loss(&subscribe.names.key, &refusal);
                 self.refuse_subscription(subscribe.tag, &refusal);
             }
             Checked::Identify(identify, outcome) => {
@@ -256,5 +264,16 @@ impl<W: Wire> Session<W> {
             }
         }
         None
+    }
+
+    /// A refusal can be how it comes to light that a key has lost its store, in a registry that changes without a word. Then
+    /// everything that was subscribed with the key ends, here and on other connections.
+    fn notice_loss(&mut self, key: &PublicKey, refusal: &Refusal) {
+        if refusal.is_loss_of_key() && self.core.subscription_of(key).is_some() {
+            // Here at once, so that further refusals of this poll find nothing to tell.
+            self.key_removed(key);
+            self.shared.resolved.key_removed();
+            self.shared.connections.key_removed(key);
+        }
     }
 }

@@ -55,12 +55,59 @@ impl From<Panicked> for Refusal {
 }
 
 impl Refusal {
+    /// What the client is told in words: nothing of how the application or the server is made, which is for the log alone.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Registry(RegistryError::Unavailable { .. }) => {
+                "the store registry is unavailable".to_owned()
+            }
+            Self::Registry(
+                RegistryError::Moved { .. } | RegistryError::AlreadyAssigned { .. },
+            ) => "moved: this public key was used with another store, and needs to be replaced by a new one".to_owned(),
+            Self::Identity(IdentityError::Unavailable { .. }) => {
+                "the bindings of signing keys are unavailable".to_owned()
+            }
+            Self::Storage(_) => "the storage is unavailable".to_owned(),
+            Self::Internal(_) => "internal error".to_owned(),
+            Self::Auth(_)
+            | Self::Registry(RegistryError::NotMapped { .. })
+            | Self::Write(_)
+            | Self::Invalid(_)
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyIdentities { .. }
+            | Self::NoSuchStore { .. }
+            | Self::Replaced
+            | Self::Identity(IdentityError::BoundToAnother { .. })
+            | Self::KeyRemoved => self.to_string(),
+        }
+    }
+
+    /// How loud it is in the log: somebody has to see what the client is not told, and what it sends again for ever.
+    pub(crate) fn level(&self) -> log::Level {
+        let hidden = self.told() != self.to_string();
+        if hidden || matches!(self, Self::Invalid(_)) {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        }
+    }
+
+    /// Whether the key has no store any more, or not the one that it was used with.
+    pub(crate) const fn is_loss_of_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Registry(RegistryError::NotMapped { .. } | RegistryError::Moved { .. })
+        )
+    }
+
     /// What the msgpack protocol calls it.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Auth(_) => ErrorCode::Unauthorized,
             Self::Registry(
-                RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
+                RegistryError::NotMapped { .. }
+                | RegistryError::AlreadyAssigned { .. }
+                | RegistryError::Moved { .. },
             )
             | Self::Invalid(_)
             | Self::TooManySubscriptions { .. }
@@ -84,7 +131,9 @@ impl Refusal {
             Self::Auth(_) => rpc::ErrorCode::Unauthorized,
             Self::Identity(IdentityError::BoundToAnother { .. }) => rpc::ErrorCode::Forbidden,
             Self::Registry(
-                RegistryError::NotMapped { .. } | RegistryError::AlreadyAssigned { .. },
+                RegistryError::NotMapped { .. }
+                | RegistryError::AlreadyAssigned { .. }
+                | RegistryError::Moved { .. },
             )
             | Self::NoSuchStore { .. }
             | Self::KeyRemoved => rpc::ErrorCode::NotFound,

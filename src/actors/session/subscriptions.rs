@@ -175,7 +175,7 @@ impl<W: Wire> Session<W> {
     }
 
     pub(super) fn refuse_subscription(&mut self, tag: W::Subscription, refusal: &Refusal) {
-        log::debug!("subscription refused: {refusal}");
+        log::log!(refusal.level(), "subscription refused: {refusal}");
         self.wire.subscription_refused(tag, refusal, &mut self.out);
     }
 

@@ -123,10 +123,7 @@ impl<W: Wire> Session<W> {
     }
 
     pub(super) fn refuse_write(&mut self, tag: W::Write, refusal: &Refusal) {
-        // An invalid entry is one that an RPC client sends again for ever: somebody has to see it.
-        let invalid = matches!(refusal, Refusal::Invalid(_));
-        let level = if invalid { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "write refused: {refusal}");
+        log::log!(refusal.level(), "write refused: {refusal}");
         self.wire.write_refused(tag, refusal, &mut self.out);
     }
 }

@@ -1,18 +1,19 @@
 //! The mappings that the configuration wants the registry to have.
 
 use eventlog_server::model::{PublicKey, StoreId};
-use eventlog_server::services::{RegistryError, StoreRegistry};
+use eventlog_server::server::Server;
+use eventlog_server::services::RegistryError;
 
 use crate::config::Assignment;
 
 /// A mapping of the configuration cannot be made. Those before it were.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::cli) enum AssignError {
-    /// The key has another store.
+    /// The key has, or had, another store.
     #[error(
-        "[[assign]] maps {key:?} to {wanted:?}, and the registry has it at {store:?}, where its events are. \
-         Correct the configuration; or take the [[assign]] out, start, and move the key with \
-         `eventlog-server keys remove` and `keys assign`"
+        "[[assign]] maps {key:?} to {wanted:?}, but it belongs to {store:?}, where its events are. \
+         A key does not move: correct the configuration, or give its clients a new key. If no device has anything of this key, \
+         take the [[assign]] out, start, and free the key with `eventlog-server keys remove` and `keys release`"
     )]
     Elsewhere {
         /// The key.
@@ -29,13 +30,13 @@ pub(in crate::cli) enum AssignError {
 
 /// Makes each mapping, durably; one that is there already is fine.
 pub(super) async fn assign_all(
-    registry: &dyn StoreRegistry,
+    server: &Server,
     assignments: &[Assignment],
 ) -> Result<(), AssignError> {
     for Assignment { public_key, store_id } in assignments {
-        let assigned = registry.assign(public_key, store_id).await;
+        let assigned = server.assign(public_key.clone(), store_id.clone()).await;
         assigned.map_err(|error| match error {
-            RegistryError::AlreadyAssigned { key, store } => {
+            RegistryError::AlreadyAssigned { key, store } | RegistryError::Moved { key, store } => {
                 AssignError::Elsewhere { key, wanted: store_id.clone(), store }
             }
             error @ (RegistryError::NotMapped { .. } | RegistryError::Unavailable { .. }) => {
@@ -48,7 +49,12 @@ pub(super) async fn assign_all(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use eventlog_server::services::StoreRegistry;
+    use eventlog_server::services::auth::AllowAll;
     use eventlog_server::services::registry::MemoryRegistry;
+    use eventlog_server::storage::memory::MemoryStorage;
 
     use super::*;
 
@@ -59,12 +65,19 @@ mod tests {
         }
     }
 
+    fn server() -> (Server, Arc<MemoryRegistry>) {
+        let registry = Arc::new(MemoryRegistry::new());
+        let storage = Arc::new(MemoryStorage::new());
+        let server = Server::builder(storage, registry.clone(), Arc::new(AllowAll)).start();
+        (server.expect("it starts"), registry)
+    }
+
     #[tokio::test]
     async fn what_is_wanted_is_there_afterwards_and_again_after_a_restart() {
-        let registry = MemoryRegistry::new();
+        let (server, registry) = server();
         let wanted = [assignment("alice", "team"), assignment("bob", "team")];
         for _ in 0..2 {
-            assert_eq!(assign_all(&registry, &wanted).await, Ok(()));
+            assert_eq!(assign_all(&server, &wanted).await, Ok(()));
         }
         let listed = registry.list(None, 9).await.expect("a page");
         assert_eq!(listed.len(), 2);
@@ -72,12 +85,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_is_elsewhere_is_an_error_that_names_both_stores() {
-        let registry = MemoryRegistry::new();
-        assign_all(&registry, &[assignment("alice", "team")]).await.expect("a free key");
-        let moved = assign_all(&registry, &[assignment("alice", "other")]).await;
-        let message = moved.expect_err("refused").to_string();
-        assert!(["alice", "team", "other"].iter().all(|name| message.contains(name)), "{message}");
+        let (server, registry) = server();
         let alice = PublicKey::new("alice").expect("a key");
+        assign_all(&server, &[assignment("alice", "team")]).await.expect("a free key");
+        for is_removed in [false, true] {
+            if is_removed {
+                server.remove(alice.clone()).await.expect("it is there");
+            }
+            let moved = assign_all(&server, &[assignment("alice", "other")]).await;
+            let message = moved.expect_err("refused").to_string();
+            let named = ["alice", "team", "other"].iter().all(|name| message.contains(name));
+            assert!(named, "{message}");
+        }
+        assign_all(&server, &[assignment("alice", "team")]).await.expect("its own store");
         assert_eq!(
             registry.resolve(&alice).await.map(|store| store.to_string()),
             Ok("team".into())

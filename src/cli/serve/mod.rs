@@ -121,7 +121,6 @@ async fn serve(mut config: Config) -> Result<(), ServeError> {
 /// The server that `config` describes, over what is `kept`, and what holds its compactors in force.
 async fn start(config: &Config, kept: &Kept) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
-    assign_all(&*kept.registry, &config.assign).await?;
     let registry = kept.registry.clone();
     let (auth, registry): (Arc<dyn Auth>, _) = match &config.auth {
         AuthChoice::Dev => (Arc::new(AllowAll), for_development(registry)),
@@ -137,7 +136,9 @@ async fn start(config: &Config, kept: &Kept) -> Result<(Server, Vec<CompactionGu
     if let Some(token) = &config.admin_token {
         builder = builder.admin_token(token.as_str());
     }
-    Ok((builder.start()?, guards))
+    let server = builder.start()?;
+    assign_all(&server, &config.assign).await?;
+    Ok((server, guards))
 }
 
 fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {

@@ -20,6 +20,9 @@ pub use sled::SledRegistry;
 
 /// The durable map from public keys to stores.
 ///
+/// Whatever it answers, clients are served from no other store than the one that their key was used with first
+/// (`docs/KEYS.md`): that the server notes by itself, in its storage.
+///
 /// Every answer of the returned futures holds at the moment it is given. Dropping a future leaves the operation
 /// done or not done, never half done.
 pub trait StoreRegistry: Send + Sync + 'static {
@@ -67,6 +70,17 @@ pub enum RegistryError {
         /// The key asked for.
         key: PublicKey,
         /// The store it has.
+        store: StoreId,
+    },
+    /// Clients have used the key with another store before, so it does not move: the server says so, see `docs/KEYS.md`.
+    #[error(
+        "public key {key:?} was used with store {store:?}, and a key does not move: its clients hold sequences of that store. \
+         Give them another key, or release this one when none of them has anything left of that store"
+    )]
+    Moved {
+        /// The key asked for.
+        key: PublicKey,
+        /// The store that it was used with.
         store: StoreId,
     },
     /// The registry cannot be reached; asking again may help.

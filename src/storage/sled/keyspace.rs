@@ -13,15 +13,18 @@ pub(crate) enum Keyspace {
     Journal,
     /// Identities that clients have proved.
     Identities,
+    /// Which store a public key was used with.
+    UsedKeys,
 }
 
 impl Keyspace {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Meta, Self::Log, Self::Registry, Self::Journal, Self::Identities];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Meta, Self::Log, Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys];
 
     /// Those that other rooms commit to.
-    pub(crate) const TABLES: [Self; 3] = [Self::Registry, Self::Journal, Self::Identities];
+    pub(crate) const TABLES: [Self; 4] =
+        [Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys];
 
     /// The name of the tree in sled. Persisted: a name is never changed and never used for something else.
     /// Older directories also have an empty tree `journal-index`, which nobody opens.
@@ -32,6 +35,7 @@ impl Keyspace {
             Self::Registry => "registry",
             Self::Journal => "journal",
             Self::Identities => "identities",
+            Self::UsedKeys => "used-keys",
         }
     }
 
@@ -43,6 +47,7 @@ impl Keyspace {
             Self::Registry => 2,
             Self::Journal => 3,
             Self::Identities => 4,
+            Self::UsedKeys => 5,
         }
     }
 
@@ -66,10 +71,11 @@ mod tests {
     fn names_and_numbers_on_disk_do_not_change() {
         let names = Keyspace::ALL.map(|keyspace| (keyspace.name(), keyspace.number()));
         let kept = [("meta", 0), ("log", 1), ("registry", 2), ("journal", 3), ("identities", 4)];
-        assert_eq!(names, kept);
+        assert_eq!(names[..5], kept);
+        assert_eq!(names[5..], [("used-keys", 5)]);
         assert!(Keyspace::ALL.iter().enumerate().all(|(at, keyspace)| keyspace.index() == at));
         assert!(Keyspace::TABLES.iter().all(|one| Keyspace::table(one.number()) == Some(*one)));
-        assert_eq!([0, 1, 5].map(Keyspace::table), [None; 3]);
+        assert_eq!([0, 1, 6].map(Keyspace::table), [None; 3]);
     }
 
     /// Sled, once the threads of the database let go of it.

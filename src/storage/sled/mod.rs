@@ -41,6 +41,7 @@ mod takeover;
 mod tests;
 mod tree;
 mod upkeep;
+mod used_keys;
 mod value;
 mod verify;
 mod watch;

@@ -10,9 +10,10 @@ use super::database::Database;
 use super::ids;
 use super::key::{Ordinal, StoreKey};
 use super::log::{self, SledLog};
+use super::used_keys::SledUsedKeys;
 use super::value::store;
 use crate::model::{RemoteId, Sequence, StoreId};
-use crate::storage::{Figure, Storage, StorageError, StoreLog, StoreSize};
+use crate::storage::{Figure, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
@@ -24,6 +25,7 @@ const FORGET_ABOVE_MIN: usize = 1_024;
 pub struct SledStorage {
     pub(super) database: Database,
     cache: Arc<ids::Cache>,
+    used_keys: SledUsedKeys,
     opened: Mutex<Opened>,
 }
 
@@ -38,7 +40,8 @@ impl SledStorage {
     pub fn new(database: Database) -> Self {
         let opened = Opened { logs: HashMap::new(), forget_above: FORGET_ABOVE_MIN };
         let cache = Arc::new(ids::Cache::new(IDS_BYTES_MAX));
-        Self { database, cache, opened: Mutex::new(opened) }
+        let used_keys = SledUsedKeys::new(database.clone());
+        Self { database, cache, used_keys, opened: Mutex::new(opened) }
     }
 
     pub(super) fn load(&self, store: &StoreId) -> Result<SledLog, StorageError> {
@@ -105,6 +108,10 @@ impl Storage for SledStorage {
         let shared = self.database.shared();
         let hash = shared.noting(store, || log::hash_of(shared, store))?;
         Ok(hash.map(|(last, hash)| (last, hash.to_string())))
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        &self.used_keys
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -54,6 +54,6 @@ async fn a_key_that_is_removed_loses_its_feed_and_its_writes() {
     let refused = client.write("alice", &[framed_entry("E", "1", b"")]).await;
     assert_eq!(refused.expect_err("refused").code, ErrorCode::NotFound);
     // The identity is still proved: what comes back is the key's store.
-    server.server.assign(key("alice"), store("new")).await.expect("assigned");
+    server.server.assign(key("alice"), store("team")).await.expect("assigned");
     client.write("alice", &[framed_entry("E", "1", b"")]).await.expect("acked");
 }

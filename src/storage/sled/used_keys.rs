@@ -1,0 +1,67 @@
+//! Which store each public key was used with, in a [`DurableMap`].
+//!
+//! ```text
+//! tree    used-keys
+//! key     the public key, UTF-8
+//! value   the store id, UTF-8
+//! ```
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::database::Database;
+use super::durable_map::DurableMap;
+use super::keyspace::Keyspace;
+use crate::model::{PublicKey, StoreId};
+use crate::storage::{StorageError, UsedKeys};
+
+pub(super) struct SledUsedKeys {
+    stores: DurableMap,
+}
+
+impl SledUsedKeys {
+    pub(super) fn new(database: Database) -> Self {
+        Self { stores: DurableMap::new(database, Keyspace::UsedKeys) }
+    }
+
+    async fn note_once(&self, key: &PublicKey, store: &StoreId) -> Result<StoreId, StorageError> {
+        let change = self.stores.change().await;
+        if let Some(noted) = self.get(key)? {
+            return Ok(noted);
+        }
+        let noted = change.insert(key.as_str(), store.as_str().as_bytes()).await;
+        noted.map_err(StorageError::unavailable)?;
+        Ok(store.clone())
+    }
+
+    async fn release_once(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+        let change = self.stores.change().await;
+        let Some(noted) = self.get(key)? else { return Ok(None) };
+        change.remove(key.as_str()).await.map_err(StorageError::unavailable)?;
+        Ok(Some(noted))
+    }
+}
+
+impl UsedKeys for SledUsedKeys {
+    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+        let Some(value) = self.stores.get(key.as_str())? else { return Ok(None) };
+        let store = std::str::from_utf8(&value).ok().and_then(|text| StoreId::new(text).ok());
+        let malformed = || StorageError::corrupt("the store that a key was used with is malformed");
+        store.map(Some).ok_or_else(malformed)
+    }
+
+    fn note<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        store: &'a StoreId,
+    ) -> BoxFuture<'a, Result<StoreId, StorageError>> {
+        self.note_once(key, store).boxed()
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
+        self.release_once(key).boxed()
+    }
+}
