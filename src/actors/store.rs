@@ -5,7 +5,6 @@
 //! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::open::OpenStores;
 use super::reply::{Reply, WriteFailure};
-use crate::core::store::{Settled, StoreCore, Write, WriteGroup};
+use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::{EntryId, Limits, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
@@ -141,7 +140,7 @@ pub(crate) struct StoreActor {
     /// How often it was asked whether it is idle since it was used last.
     asked: u32,
     /// Kept between groups for its memory alone.
-    in_group: HashMap<EntryId, Sequence>,
+    in_group: PlacedIds,
     finishing: Vec<oneshot::Sender<()>>,
 }
 
@@ -162,7 +161,7 @@ impl StoreActor {
             generation: 0,
             reopening: false,
             asked: 0,
-            in_group: HashMap::new(),
+            in_group: PlacedIds::default(),
             finishing: Vec::new(),
         }
     }

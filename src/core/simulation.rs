@@ -10,7 +10,7 @@ use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::connection::{ConnectionCore, SequenceRun, SubscriptionId};
-use super::store::{Acked, Settled, Slots, StoreCore, Write};
+use super::store::{Acked, PlacedIds, Settled, Slots, StoreCore, Write};
 use crate::model::{Batch, EntryId, EntryRef, Origin, PublicKey, Segment, Sequence, StoreId};
 
 const CONNECTIONS: usize = 3;
@@ -173,7 +173,7 @@ impl World {
         }
         let Some(group) = self.core.take_group() else { return };
         let known: Vec<_> = group.ids().into_iter().map(|id| self.lookup(id)).collect();
-        let segments = self.core.place(group, &known, &mut HashMap::new());
+        let segments = self.core.place(group, &known, &mut PlacedIds::default());
         if segments.is_empty() {
             self.settle_known();
         } else {

@@ -24,6 +24,9 @@ const PLACED_GROUPS_MAX: usize = 2;
 /// A group takes waiting writes up to so many bytes of records (and always at least one write).
 const WRITE_GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// The ids that a group has placed so far. Its hash is quick, and nobody who chooses ids can foresee it.
+pub(crate) type PlacedIds = HashMap<EntryId, Sequence, foldhash::fast::RandomState>;
+
 /// One write: a batch, who wrote it, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Write<R> {
@@ -195,7 +198,7 @@ impl<R> StoreCore<R> {
         &mut self,
         group: WriteGroup<R>,
         known: &[Option<Sequence>],
-        in_group: &mut HashMap<EntryId, Sequence>,
+        in_group: &mut PlacedIds,
     ) -> Vec<Segment> {
         self.placing = false;
         in_group.clear();
@@ -258,7 +261,7 @@ impl<R> StoreCore<R> {
 fn place_write<R>(
     write: &Write<R>,
     known: impl Iterator<Item = Option<Sequence>>,
-    mut in_group: Option<&mut HashMap<EntryId, Sequence>>,
+    mut in_group: Option<&mut PlacedIds>,
     builder: &mut SegmentBuilder,
 ) -> Acked {
     let first = builder.next();
@@ -318,7 +321,7 @@ mod tests {
                 found.map(|(_, sequence)| Sequence::new(*sequence).expect("a sequence"))
             })
             .collect();
-        core.place(group, &known, &mut HashMap::new())
+        core.place(group, &known, &mut PlacedIds::default())
     }
 
     fn sequences(acked: &Acked) -> Vec<u64> {
@@ -361,7 +364,7 @@ mod tests {
         let group = core.take_group().expect("a group");
         core.enqueue(vec![write(2, &[2])]);
         assert!(core.take_group().is_none(), "the first one is not placed yet");
-        core.place(group, &[None], &mut HashMap::new());
+        core.place(group, &[None], &mut PlacedIds::default());
         place(&mut core, &[]);
         core.enqueue(vec![write(3, &[3])]);
         assert!(core.take_group().is_none(), "two are in flight");

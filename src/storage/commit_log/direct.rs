@@ -1,5 +1,5 @@
-//! Writes past the page cache, where the system can: no copy for the processor to make, and none that a failed sync could leave
-//! behind. Memory for such writes is aligned.
+//! Writes and reads past the page cache, where the system can: no copy for the processor to make, and none that a failed sync could
+//! leave behind. Memory for them is aligned.
 
 use std::fs::File;
 use std::io;
@@ -68,16 +68,26 @@ impl DerefMut for Aligned {
 
 /// Opens a file for writes past the page cache; if `durable`, each of them is on disk when it returns.
 pub(super) fn open(path: &Path, durable: bool) -> io::Result<File> {
+    open_with(path, std::fs::OpenOptions::new().write(true), durable)
+}
+
+/// Opens a file to be read past the page cache, into memory that is [`Aligned`]. A reading may still fail where another file
+/// handle can read: if sectors of the disk are larger.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    open_with(path, std::fs::OpenOptions::new().read(true), false)
+}
+
+fn open_with(path: &Path, options: &mut std::fs::OpenOptions, durable: bool) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
         let flags = if durable { OFlags::DIRECT | OFlags::DSYNC } else { OFlags::DIRECT };
-        std::fs::OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
+        options.custom_flags(flags.bits().cast_signed()).open(path)
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (path, durable);
+        let _ = (path, options, durable);
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -40,7 +40,8 @@ impl FinishedFile {
                 return Err(LogError::UnknownVersion { file: self.number, version }.into());
             }
         };
-        let mut scan = FileScan::new(&file, &header).map_err(LogError::from)?;
+        let scan = FileScan::new(&file, &header).map_err(LogError::from)?;
+        let mut scan = scan.past_cache(&self.path);
         while scan.position() <= self.last {
             let expected = scan.position();
             match scan.next(Some(self.last.next())) {

@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::block::{BLOCK_BYTES, Block, Label, Seal};
+use super::direct::{self, Aligned};
 use super::frame::Taking;
 use super::header::Header;
 use super::{DamageKind, Position};
@@ -69,6 +71,12 @@ impl<'a> FileScan<'a> {
             repaired: Vec::new(),
             highest: Position(0),
         })
+    }
+
+    /// Reads past the page cache where it can, through the file at this path, which is the same: nobody reads it again soon.
+    pub(super) fn past_cache(mut self, path: &Path) -> Self {
+        self.blocks.direct = direct::open_to_read(path).ok();
+        self
     }
 
     /// The body of the frame that was found last.
@@ -182,6 +190,8 @@ impl<'a> FileScan<'a> {
 /// The blocks of a file, read some at a time.
 struct Blocks<'a> {
     file: &'a File,
+    /// The same file, to be read past the page cache.
+    direct: Option<File>,
     seal: Seal,
     /// The place behind the last one that can be of a frame.
     end: u32,
@@ -189,7 +199,7 @@ struct Blocks<'a> {
     readable: u32,
     /// Whether it has less than it was made with, be it only the second header.
     short: bool,
-    window: Vec<u8>,
+    window: Aligned,
     window_at: u32,
     /// Places in the window that the disk does not give.
     unreadable: Vec<u32>,
@@ -203,11 +213,12 @@ impl<'a> Blocks<'a> {
         let blocks = u32::try_from(bytes / BLOCK_BYTES as u64).unwrap_or(u32::MAX);
         Ok(Self {
             file,
+            direct: None,
             seal: header.seal(),
             end: header.end(),
             readable: blocks.min(header.end()),
             short: bytes < header.file_bytes(),
-            window: Vec::new(),
+            window: Aligned::default(),
             window_at: 0,
             unreadable: Vec::new(),
             repaired: Vec::new(),
@@ -249,10 +260,17 @@ impl<'a> Blocks<'a> {
             return;
         }
         let blocks = WINDOW_BLOCKS.min(self.readable - place);
-        self.window.resize(blocks as usize * BLOCK_BYTES, 0);
+        self.window.reset(blocks as usize * BLOCK_BYTES);
+        self.window.resize(blocks as usize * BLOCK_BYTES);
         self.window_at = place;
         self.unreadable.clear();
         let offset = |place: u32| u64::from(place) * BLOCK_BYTES as u64;
+        if let Some(direct) = &self.direct {
+            if direct.read_exact_at(&mut self.window, offset(place)).is_ok() {
+                return;
+            }
+            self.direct = None;
+        }
         if self.file.read_exact_at(&mut self.window, offset(place)).is_ok() {
             return;
         }

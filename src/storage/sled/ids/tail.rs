@@ -32,8 +32,10 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(first: Sequence) -> Self {
-        Self { first, ids: Vec::new(), range: None, table: vec![0; 16] }
+    /// An empty one, made for so many ids; it grows if more come.
+    fn new(first: Sequence, ids: usize) -> Self {
+        let table = vec![0; (ids * 2).next_power_of_two().max(16)];
+        Self { first, ids: Vec::with_capacity(ids), range: None, table }
     }
 
     /// The sequence of its last entry.
@@ -110,7 +112,9 @@ impl Tail {
     pub(super) fn push(&mut self, id: EntryId) {
         let full = self.chunks.back().is_none_or(|chunk| chunk.ids.len() == CHUNK_IDS);
         if full {
-            self.chunks.push_back(Chunk::new(self.next));
+            // Behind a full one there are likely to be as many.
+            let ids = if self.chunks.is_empty() { 0 } else { CHUNK_IDS };
+            self.chunks.push_back(Chunk::new(self.next, ids));
         }
         self.chunks.back_mut().into_iter().for_each(|chunk| chunk.push(id));
         self.next = self.next.next();
@@ -151,7 +155,7 @@ impl Tail {
         let Some(chunk) = self.chunks.front_mut() else { return };
         let kept = chunk.behind(to);
         if kept.len() <= chunk.ids.len() / KEPT_PART_MAX {
-            let mut anew = Chunk::new(to.next());
+            let mut anew = Chunk::new(to.next(), kept.len());
             kept.iter().for_each(|id| anew.push(*id));
             *chunk = anew;
         }
