@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::future::ready;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -44,6 +45,18 @@ pub struct Handlers<G: EventGroup, S, Left> {
 pub(super) struct HandlerParts {
     pub(super) handlers: Vec<(&'static str, EventHandler)>,
     pub(super) invalidates: HashMap<&'static str, Vec<Arc<str>>>,
+}
+
+impl HandlerParts {
+    /// Adds those of `keys` that the event does not have yet.
+    fn invalidate(&mut self, tag: &'static str, keys: impl IntoIterator<Item = Arc<str>>) {
+        let invalidated = self.invalidates.entry(tag).or_default();
+        for key in keys {
+            if !invalidated.contains(&key) {
+                invalidated.push(key);
+            }
+        }
+    }
 }
 
 /// Decodes a delivery and runs the handler of its event.
@@ -92,11 +105,23 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         Handlers { state: self.state, parts: self.parts, group: PhantomData }
     }
 
-    /// Invalidates `keys` after every event of the group whose handler succeeded.
+    /// Leaves the events that have no handler yet without one: they count as handled, without being decoded, and invalidate what
+    /// the group says. `Todos::handlers(Arc::new(())).invalidates(["todos"]).pass_rest()` has no handler at all.
+    pub fn pass_rest(mut self) -> Handlers<G, S, ()> {
+        for tag in <G::Events as Events>::TAGS {
+            if self.parts.handlers.iter().all(|(handled, _)| handled != tag) {
+                self.parts.handlers.push((tag, Box::new(|_| Box::pin(ready(Ok(()))))));
+            }
+        }
+        Handlers { state: self.state, parts: self.parts, group: PhantomData }
+    }
+
+    /// Invalidates `keys` after every event of the group whose handler succeeded. A key that an event has more than once, from here
+    /// or from [`Handlers::invalidates_on`], is invalidated once.
     pub fn invalidates<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         let keys: Vec<Arc<str>> = keys.into_iter().map(Into::into).collect();
         for tag in <G::Events as Events>::TAGS {
-            self.parts.invalidates.entry(tag).or_default().extend(keys.iter().cloned());
+            self.parts.invalidate(tag, keys.iter().cloned());
         }
         self
     }
@@ -110,8 +135,7 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         E: Event,
         ListOf<G>: Holds<E, At>,
     {
-        let keys = keys.into_iter().map(Into::into);
-        self.parts.invalidates.entry(E::TAG).or_default().extend(keys);
+        self.parts.invalidate(E::TAG, keys.into_iter().map(Into::into));
         self
     }
 }

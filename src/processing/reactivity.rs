@@ -1,6 +1,7 @@
 //! Tells in-process observers that something they show has changed.
 //!
-//! Keeps: an observer is told of every invalidation, or how many it missed; it never holds up whoever invalidates.
+//! Keeps: an observer is told of every invalidation, or how many it missed, and first of all that it has to look, since nothing
+//! is known of what changed before, in this process or an earlier one; it never holds up whoever invalidates.
 //! Leaves out: what changed (observers read it anew), and when something counts as changed (`replay`).
 
 use std::collections::VecDeque;
@@ -33,7 +34,6 @@ struct Topics {
 /// A key, alone or with a primary key.
 type Topic = (Arc<str>, Option<Arc<str>>);
 
-#[derive(Default)]
 struct Queue {
     items: VecDeque<Observed>,
     waker: Option<Waker>,
@@ -54,6 +54,9 @@ pub struct Invalidation {
 /// What an observer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
+    /// Look, whatever was shown before: what comes next tells of everything that changes from here on. Comes first, and once; a
+    /// process that starts again has no memory of what it told before.
+    Look,
     /// Something changed.
     Invalidated(Invalidation),
     /// So many invalidations came at this point that were not kept, since the observer was slow.
@@ -61,12 +64,12 @@ pub enum Observed {
 }
 
 impl Reactivity {
-    /// Observes every invalidation of `key`, in all stores.
+    /// Observes every invalidation of `key`, in all stores, from now on; the stream begins with [`Observed::Look`].
     pub fn observe(&self, key: impl Into<Arc<str>>) -> Observer {
         self.subscribe((key.into(), None))
     }
 
-    /// Observes the invalidations of `key` for one primary key, in all stores.
+    /// As [`Reactivity::observe`], of the invalidations for one primary key.
     pub fn observe_one(
         &self,
         key: impl Into<Arc<str>>,
@@ -78,7 +81,8 @@ impl Reactivity {
     fn subscribe(&self, topic: Topic) -> Observer {
         let mut topics = self.topics.lock();
         let closed = topics.closed;
-        let queue = Arc::new(Mutex::new(Queue { closed, ..Queue::default() }));
+        let items = VecDeque::from([Observed::Look]);
+        let queue = Arc::new(Mutex::new(Queue { items, waker: None, closed }));
         topics.observers.entry(topic.clone()).or_default().push(Arc::clone(&queue));
         Observer { topic, queue, topics: Arc::clone(&self.topics) }
     }
@@ -114,7 +118,8 @@ impl Reactivity {
 
 impl Queue {
     fn push(&mut self, invalidation: Invalidation) {
-        if self.items.len() < OBSERVER_QUEUE_MAX {
+        let has_looked = self.items.front() != Some(&Observed::Look);
+        if self.items.len() < OBSERVER_QUEUE_MAX + usize::from(!has_looked) {
             self.items.push_back(Observed::Invalidated(invalidation));
         } else if let Some(Observed::Missed(count)) = self.items.back_mut() {
             *count += 1;
@@ -203,6 +208,7 @@ mod tests {
         let mut taken = Vec::new();
         while let Some(Some(observed)) = observer.next().now_or_never() {
             taken.push(match observed {
+                Observed::Look => "look".to_owned(),
                 Observed::Invalidated(one) => format!("{} {}", one.key, one.primary_key),
                 Observed::Missed(count) => format!("missed {count}"),
             });
@@ -217,8 +223,16 @@ mod tests {
         let mut one = reactivity.observe_one("todos", "1");
         invalidate(&reactivity, &["todos", "counts"], "1");
         invalidate(&reactivity, &["todos"], "2");
-        assert_eq!(taken(&mut all), ["todos 1", "todos 2"]);
-        assert_eq!(taken(&mut one), ["todos 1"]);
+        assert_eq!(taken(&mut all), ["look", "todos 1", "todos 2"]);
+        assert_eq!(taken(&mut one), ["look", "todos 1"]);
+        // Whoever comes later has to look, and hears of nothing that it sees then.
+        let mut late = reactivity.observe("todos");
+        assert_eq!(taken(&mut late), ["look"]);
+        invalidate(&reactivity, &["todos"], "3");
+        assert_eq!(
+            (taken(&mut late), taken(&mut all)),
+            (vec!["todos 3".to_owned()], vec!["todos 3".to_owned()])
+        );
     }
 
     #[test]
@@ -231,8 +245,9 @@ mod tests {
             invalidate(&reactivity, &["k"], &n.to_string());
             seen_by_quick += taken(&mut quick).len();
         }
-        assert_eq!(seen_by_quick, OBSERVER_QUEUE_MAX + 5);
-        let seen = taken(&mut slow);
+        assert_eq!(seen_by_quick, 1 + OBSERVER_QUEUE_MAX + 5);
+        let mut seen = taken(&mut slow);
+        assert_eq!(seen.remove(0), "look");
         assert_eq!(seen.len(), OBSERVER_QUEUE_MAX + 1);
         assert_eq!(seen[OBSERVER_QUEUE_MAX - 1], format!("k {}", OBSERVER_QUEUE_MAX - 1));
         assert_eq!(seen[OBSERVER_QUEUE_MAX], "missed 5");
@@ -259,7 +274,7 @@ mod tests {
         invalidate(&reactivity, &["k"], "1");
         tokio::task::yield_now().await;
         reactivity.close();
-        assert_eq!(waiting.await.expect("no panic").len(), 1);
-        assert_eq!(reactivity.observe("k").next().await, None);
+        assert_eq!(waiting.await.expect("no panic").len(), 2);
+        assert_eq!(reactivity.observe("k").collect::<Vec<_>>().await, [Observed::Look]);
     }
 }

@@ -16,8 +16,10 @@ use crate::support::server::in_memory;
 /// The primary keys that `observer` was told of so far.
 fn told(observer: &mut Observer) -> Vec<String> {
     let mut told = Vec::new();
-    while let Some(Some(Observed::Invalidated(one))) = observer.next().now_or_never() {
-        told.push(one.primary_key.to_string());
+    while let Some(Some(observed)) = observer.next().now_or_never() {
+        if let Observed::Invalidated(one) = observed {
+            told.push(one.primary_key.to_string());
+        }
     }
     told
 }

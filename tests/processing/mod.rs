@@ -4,6 +4,7 @@ mod crash;
 mod handlers;
 mod ingest;
 mod metrics;
+mod reactivity;
 mod schema_binary;
 mod todo;
 

@@ -49,6 +49,7 @@ async fn a_handler_that_fails_panics_or_cannot_decode_stops_nothing() {
         [&stats.handled, &stats.failed, &stats.panicked, &stats.undecodable, &stats.unhandled];
     assert_eq!(counters.map(|counter| counter.load(SeqCst)), [1; 5]);
     assert_eq!(processor.position(&store).await.expect("read").get(), 5);
+    assert_eq!(observer.next().now_or_never(), Some(Some(Observed::Look)));
     let invalidated = observer.next().now_or_never().flatten();
     assert!(matches!(invalidated, Some(Observed::Invalidated(one)) if &*one.primary_key == "k"));
     assert_eq!(observer.next().now_or_never(), None);
@@ -70,8 +71,10 @@ async fn keys_are_invalidated_per_event_with_its_primary_key() {
     feed.replay_to_the_end(&processor).await;
     let told = |observer: &mut Observer| {
         let mut told = Vec::new();
-        while let Some(Some(Observed::Invalidated(one))) = observer.next().now_or_never() {
-            told.push(format!("{} {} {}", one.store, one.key, one.primary_key));
+        while let Some(Some(observed)) = observer.next().now_or_never() {
+            if let Observed::Invalidated(one) = observed {
+                told.push(format!("{} {} {}", one.store, one.key, one.primary_key));
+            }
         }
         told
     };
