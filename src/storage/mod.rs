@@ -9,11 +9,9 @@
 
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing is erased yet"))]
 pub(crate) mod archive;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
-#[cfg_attr(not(test), expect(dead_code, reason = "tests alone look that closely"))]
 pub(crate) mod commit_log;
 pub mod memory;
 #[cfg(feature = "sled")]
@@ -24,7 +22,6 @@ mod slot;
 mod used_keys;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing is erased yet"))]
 pub(crate) mod witness;
 
 use std::sync::Arc;

@@ -14,9 +14,6 @@ pub(crate) enum ArchiveError {
     /// What was to be archived cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Something of the archive is missing or was changed, and the caller did not take that.
-    #[error("the archive is damaged: {0}")]
-    Damaged(ArchiveDamage),
     /// What was written was not read back as it was.
     #[error("{0} was not read back as it was written")]
     ReadBack(PathBuf),

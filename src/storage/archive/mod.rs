@@ -31,7 +31,6 @@ pub(crate) use damage::{ArchiveDamage, ArchiveDamageKind, ArchiveError};
 pub(crate) use names::Kind;
 pub(crate) use read::Archived;
 pub(crate) use retention::Retention;
-pub(crate) use write::Gaps;
 
 use crate::storage::commit_log::{Generation, Position};
 

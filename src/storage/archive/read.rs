@@ -105,17 +105,6 @@ impl Archive {
 }
 
 impl ArchivedFile {
-    /// Gives `visit` all frames; what cannot be read is an error.
-    pub(super) fn frames(
-        &self,
-        mut visit: impl FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>,
-    ) -> Result<(), ArchiveError> {
-        self.read(Position(0), |found| match found {
-            Ok(frame) => visit(frame),
-            Err(damage) => Err(ArchiveError::Damaged(damage)),
-        })
-    }
-
     /// Gives `visit` what the file has behind `from`.
     fn visit<E: From<ArchiveError>>(
         &self,

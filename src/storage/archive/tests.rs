@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use tempfile::TempDir;
 
 use super::{
-    Archive, ArchiveDamage, ArchiveDamageKind, ArchiveError, Archived, ArchivedFile, Gaps, Kind,
+    Archive, ArchiveDamage, ArchiveDamageKind, ArchiveError, Archived, ArchivedFile, Kind,
 };
 use crate::storage::commit_log::{self, FinishedFile, Generation, Log, LogOptions, Position};
 
@@ -95,7 +95,7 @@ static EXAMPLE: LazyLock<(TempDir, Vec<ArchivedFile>)> = LazyLock::new(|| {
     base(&archive, 1, 0, &[b"one", b"two"]);
     append(&mut log, 1..=LAST);
     for file in finish(&mut log) {
-        archive.write_log(&file, Gaps::Refused).expect("written");
+        archive.write_log(&file).expect("written");
     }
     let listing = archive.files().expect("listed");
     assert_eq!(listing.unreadable, []);
@@ -143,7 +143,7 @@ fn a_newer_base_stands_for_what_is_before_it() {
     finish(&mut log);
     append(&mut log, 3..=3);
     for file in finish(&mut log) {
-        archive.write_log(&file, Gaps::Refused).expect("written");
+        archive.write_log(&file).expect("written");
     }
     base(&archive, 2, 2, &[b"first two"]);
     let found = read(&archive);
@@ -156,16 +156,16 @@ fn what_is_archived_already_is_left_alone_and_what_was_spoiled_is_written_again(
     let (mut log, archive) = (log(&folder), archive(&folder));
     append(&mut log, 1..=6);
     let file = &finish(&mut log)[0];
-    let written = archive.write_log(file, Gaps::Refused).expect("written").expect("frames");
+    let written = archive.write_log(file).expect("written").expect("frames");
     let modified = || written.path.metadata().expect("a file").modified().expect("a time");
     let before = modified();
-    assert_eq!(archive.write_log(file, Gaps::Refused).expect("written"), Some(written.clone()));
+    assert_eq!(archive.write_log(file).expect("written"), Some(written.clone()));
     assert_eq!(modified(), before);
     let mut bytes = std::fs::read(&written.path).expect("a file");
     let whole = bytes.clone();
     bytes[600] ^= 0xff;
     std::fs::write(&written.path, bytes).expect("written");
-    archive.write_log(file, Gaps::Refused).expect("written");
+    archive.write_log(file).expect("written");
     assert_eq!(std::fs::read(&written.path).expect("a file"), whole);
 }
 
@@ -204,11 +204,11 @@ fn a_file_without_frames_is_not_archived() {
     append(&mut log, 1..=1);
     let mut file = finish(&mut log).remove(0);
     file.last = Position(0);
-    assert_eq!(archive(&folder).write_log(&file, Gaps::Refused).expect("nothing to do"), None);
+    assert_eq!(archive(&folder).write_log(&file).expect("nothing to do"), None);
 }
 
 #[test]
-fn a_log_file_with_a_gap_is_archived_only_if_that_is_taken() {
+fn a_log_file_with_a_gap_is_archived_and_the_gap_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut log, archive) = (log(&folder), archive(&folder));
     base(&archive, 1, 0, &[]);
@@ -218,10 +218,7 @@ fn a_log_file_with_a_gap_is_archived_only_if_that_is_taken() {
     // The first frame has three blocks behind that of the header.
     bytes[512..1_024].fill(0);
     std::fs::write(&file.path, bytes).expect("written");
-    let refused = archive.write_log(&file, Gaps::Refused);
-    assert!(matches!(refused, Err(ArchiveError::Log(_))));
-    assert_eq!(std::fs::read_dir(folder.path().join("archive")).expect("a folder").count(), 1);
-    archive.write_log(&file, Gaps::Kept).expect("written");
+    archive.write_log(&file).expect("written");
     let found = read(&archive);
     assert_eq!(found.frames.len(), 1);
     let [damage] = &*found.damages else { panic!("{:?}", found.damages) };
@@ -234,19 +231,15 @@ fn a_rewritten_file_takes_the_place_of_the_old_one_also_after_a_crash() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut log, archive_before) = (log(&folder), archive(&folder));
     append(&mut log, 1..=2);
-    let written = archive_before.write_log(&finish(&mut log)[0], Gaps::Refused);
+    let written = archive_before.write_log(&finish(&mut log)[0]);
     let written = written.expect("written").expect("frames");
-    let old = std::fs::read(&written.path).expect("a file");
-    let change = |frame: crate::storage::commit_log::FoundFrame<'_>| {
-        (frame.position == Position(2)).then(|| b"erased".to_vec())
-    };
-    let rewritten = archive_before.rewrite(&written, change).expect("rewritten");
-    assert!(!written.path.exists());
     // As if the process had ended before it removed the old one, and while it wrote another one.
-    std::fs::write(&written.path, old).expect("written");
-    std::fs::write(rewritten.path.with_extension("zst.new"), b"half").expect("written");
+    let rewritten = written.path.with_file_name("00000001.2.log.zst");
+    std::fs::copy(&written.path, &rewritten).expect("copied");
+    std::fs::write(&written.path, b"old").expect("written");
+    std::fs::write(rewritten.with_extension("zst.new"), b"half").expect("written");
     let archive = archive(&folder);
-    assert_eq!(read(&archive).frames, [(1, body(1)), (2, b"erased".to_vec())]);
+    assert_eq!(read(&archive).frames, [(1, body(1)), (2, body(2))]);
     let names = std::fs::read_dir(folder.path().join("archive")).expect("a folder");
     assert_eq!(names.count(), 1);
 }

@@ -11,24 +11,14 @@ use super::chunk::{ChunkReader, ChunkWriter, Written};
 use super::head::{self, HEAD_BYTES};
 use super::names::{self, Kind, Name};
 use super::{Archive, ArchiveError, ArchivedFile, sync_folder};
-use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, LogError, Position};
-
-/// What becomes of a log file that has lost frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gaps {
-    /// It is not archived.
-    Refused,
-    /// What is left of it is archived, and reading that tells what is not.
-    Kept,
-}
+use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, Position};
 
 impl Archive {
-    /// Archives the frames of `log`, unless that was done already; nothing for a file without any. On disk when this
-    /// returns.
+    /// Archives the frames of `log`, unless that was done already; nothing for a file without any. Of one that has lost
+    /// frames it is what is left: reading that tells what is not. On disk when this returns.
     pub(crate) fn write_log(
         &self,
         log: &FinishedFile,
-        gaps: Gaps,
     ) -> Result<Option<ArchivedFile>, ArchiveError> {
         if log.last < log.first {
             return Ok(None);
@@ -44,8 +34,7 @@ impl Archive {
         let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
             log.read(self.generation, |found| match found {
                 Found::Frame(frame) => write(frame),
-                Found::Damage(_) if gaps == Gaps::Kept => Ok(()),
-                Found::Damage(damage) => Err(LogError::Damaged(damage.clone()).into()),
+                Found::Damage(_) => Ok(()),
             })
         };
         self.write(&name, (log.first, log.last), frames).map(Some)
@@ -69,25 +58,6 @@ impl Archive {
             Ok(())
         };
         self.write(&name, (last, last), frames)
-    }
-
-    /// Writes `file` again, as its next version, and removes it. `change` gives the new body of a frame, or nothing if it
-    /// stays as it is. What cannot be read is an error, and all stays as it was.
-    pub(crate) fn rewrite(
-        &self,
-        file: &ArchivedFile,
-        mut change: impl FnMut(FoundFrame<'_>) -> Option<Vec<u8>>,
-    ) -> Result<ArchivedFile, ArchiveError> {
-        let name = Name { number: file.number, kind: file.kind, version: file.version + 1 };
-        let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
-            file.frames(|frame| match change(frame) {
-                Some(body) => write(FoundFrame { body: &body, ..frame }),
-                None => write(frame),
-            })
-        };
-        let rewritten = self.write(&name, (file.first, file.last), frames)?;
-        self.remove(std::slice::from_ref(file))?;
-        Ok(rewritten)
     }
 
     /// Writes the file with this name, with the frames that `fill` gives.

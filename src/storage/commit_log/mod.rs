@@ -41,9 +41,7 @@ pub(crate) use finished::FinishedFile;
 pub(crate) use frame::{BODY_BYTES_MAX, Frame};
 pub(crate) use open::{Found, FoundFrame, Log, create, exists, open};
 pub(crate) use seam::{Fault, LogStep, Seam};
-pub(crate) use verify::{read, read_running};
-#[cfg(test)]
-pub(crate) use verify::{verify, verify_running};
+pub(crate) use verify::{Read, read, read_running};
 pub(crate) use writer::{LogWriter, Salvaged};
 
 /// The number of a frame: 1, 2, 3 and so on over the life of the directory. Zero is before the first.

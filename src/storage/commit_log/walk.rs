@@ -36,8 +36,6 @@ pub(super) struct Walked {
     pub(super) files: Vec<(u64, Position)>,
     /// The least number that no file had.
     pub(super) next_file: u64,
-    /// How many frames were read.
-    pub(super) frames: u64,
     /// How many blocks were put right.
     pub(super) repaired: u64,
 }
@@ -56,13 +54,13 @@ pub(super) fn walk<E: From<LogError>>(
     if let Purpose::Running(last) = purpose {
         chain.good.retain(|file| file.header.first <= last.next());
     }
-    let mut walk = Walk { from, purpose, visit, last: from, time: 0, frames: 0, repaired: 0 };
+    let mut walk = Walk { from, purpose, visit, last: from, time: 0, repaired: 0 };
     let end = walk.files(&chain)?;
     walk.judge_end(&chain, end, note, seen)?;
     let noted_file = note.map_or(0, |note| note.file);
     let next_file = chain.last_number().max(noted_file) + 1;
-    let Walk { last, time, frames, repaired, .. } = walk;
-    Ok(Walked { last, time, files: chain.by_first(last.next()), next_file, frames, repaired })
+    let Walk { last, time, repaired, .. } = walk;
+    Ok(Walked { last, time, files: chain.by_first(last.next()), next_file, repaired })
 }
 
 /// The files of a log.
@@ -145,7 +143,6 @@ struct Walk<V> {
     /// The last frame that was read, or passed over, or lost.
     last: Position,
     time: u64,
-    frames: u64,
     repaired: u64,
 }
 
@@ -265,7 +262,6 @@ impl<V> Walk<V> {
         V: FnMut(Found<'_>) -> Result<(), E>,
     {
         self.time = self.time.max(frame.time_ms);
-        self.frames += 1;
         if frame.position > self.from {
             (self.visit)(Found::Frame(frame))?;
             self.last = frame.position;

@@ -198,7 +198,7 @@ impl From<ArchiveError> for OpenFailure {
         match error {
             ArchiveError::Unavailable(error) => Self::Io(error),
             ArchiveError::Log(error) => error.into(),
-            error => Self::Refused(error.to_string()),
+            error @ ArchiveError::ReadBack(_) => Self::Refused(error.to_string()),
         }
     }
 }

@@ -166,6 +166,7 @@ impl Builder<'_> {
             Found::Frame(FoundFrame { position, body, .. }) => self.show(position, body),
             Found::Damage(damage) => self.is_lost(format!("the commit log is damaged: {damage}")),
         })
+        .map(|read| read.last)
     }
 
     fn is_lost(&mut self, what: String) -> Result<(), OpenFailure> {

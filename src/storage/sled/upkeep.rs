@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::commit::now_ms;
 use super::shared::Shared;
-use crate::storage::archive::{Archive, Gaps, Retention};
+use crate::storage::archive::{Archive, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
 
 /// Tells the thread what to do.
@@ -158,7 +158,7 @@ impl Keeper {
     fn archive(&self, archive: &Archive, position: Position) -> io::Result<()> {
         let mut archived = false;
         self.files.release(position, |file| {
-            let written = archive.write_log(file, Gaps::Kept).map_err(io::Error::other)?;
+            let written = archive.write_log(file).map_err(io::Error::other)?;
             archived |= written.is_some();
             Ok(())
         })?;

@@ -20,7 +20,7 @@ use super::watch;
 use crate::model::{Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::archive::{Archived, Kind};
-use crate::storage::commit_log::{self, Found, LogOptions, Position};
+use crate::storage::commit_log::{self, Found, LogOptions, Position, Read};
 use crate::storage::witness::{FrameSalt, HeadRecord, Heads, StoreHash, Witness, WitnessFiles};
 
 /// How long a server takes at most to write what was found half written.
@@ -190,15 +190,25 @@ impl<'a> Verifier<'a> {
             };
         }
         let log = LogOptions::new(self.files.log(), witness.generation);
-        commit_log::read(&log, from, witness.position, |found| match found {
+        let read = commit_log::read(&log, from, witness.position, |found| match found {
             Found::Frame(frame) => self.frame(frame.body),
             Found::Damage(damage) => {
                 let path = log.folder.join(format!("{:08}.log", damage.file));
                 self.fault(&path, None, damage);
-                Ok(())
+                Ok::<_, OpenFailure>(())
             }
         })?;
+        self.repairable(&log.folder, read);
         Ok(())
+    }
+
+    fn repairable(&mut self, folder: &Path, read: Read) {
+        if read.repairable > 0 {
+            let blocks = read.repairable;
+            let finding =
+                format!("{blocks} blocks have a changed bit, which is put right at the next start");
+            self.fault(folder, None, finding);
+        }
     }
 
     /// As [`Verifier::frames`], while the server appends, archives and reuses files.
@@ -242,7 +252,10 @@ impl<'a> Verifier<'a> {
                     }
                 });
             match read {
-                Ok(_) if damages.is_empty() => return Ok(()),
+                Ok(read) if damages.is_empty() => {
+                    self.repairable(&log.folder, read);
+                    return Ok(());
+                }
                 // A file was archived and reused in between: the archive has it.
                 Ok(_) | Err(OpenFailure::Io(_)) => std::thread::sleep(MOMENT),
                 Err(failure) => return Err(failure),

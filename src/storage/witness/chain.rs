@@ -132,12 +132,8 @@ impl Iterator for EntrySalts {
 }
 
 impl EntryDigest {
-    /// Of an entry whose record, behind the id, is `rest`.
-    pub(crate) fn new(rest: &[u8], origin: &Origin, salt: EntrySalt) -> Self {
-        Self::with_origin(rest, origin_hash(origin), salt)
-    }
-
-    fn with_origin(rest: &[u8], origin: u64, salt: EntrySalt) -> Self {
+    /// Of an entry whose record, behind the id, is `rest`, and whose origin hashes so.
+    fn new(rest: &[u8], origin: u64, salt: EntrySalt) -> Self {
         let plain = XxHash3_64::oneshot(rest).wrapping_mul(ODD).wrapping_add(origin);
         Self((plain ^ u64::from_be_bytes(salt.0)).to_be_bytes())
     }
@@ -170,7 +166,7 @@ impl StoreHash {
                 let start = records.len() - reader.remaining();
                 let id = reader.skip_one()?;
                 let rest = &records[start + EntryId::LEN..records.len() - reader.remaining()];
-                let digest = EntryDigest::with_origin(rest, origin, salt);
+                let digest = EntryDigest::new(rest, origin, salt);
                 hash = hash.with_entry(sequence, id, digest);
                 sequence = sequence.plus(1);
             }
@@ -256,7 +252,7 @@ mod tests {
             let id = reader.skip_one().expect("a record");
             let end = whole.records().len() - reader.remaining();
             let rest = &whole.records()[start + EntryId::LEN..end];
-            kept.push((sequence, id, EntryDigest::new(rest, origin, salt)));
+            kept.push((sequence, id, EntryDigest::new(rest, origin_hash(origin), salt)));
             (start, sequence) = (end, sequence.plus(1));
         }
         for (sequence, id, digest) in kept {
@@ -281,8 +277,10 @@ mod tests {
     fn the_same_entry_has_another_digest_under_another_salt() {
         let origin = Origin::Server { run_handlers: false };
         let salts = FrameSalt::random().append(1, Sequence::new(1).expect("one")).entries();
-        let digests: HashSet<_> =
-            salts.take(50).map(|salt| EntryDigest::new(b"yes", &origin, salt).0).collect();
+        let digests: HashSet<_> = salts
+            .take(50)
+            .map(|salt| EntryDigest::new(b"yes", origin_hash(&origin), salt).0)
+            .collect();
         assert_eq!(digests.len(), 50);
     }
 }

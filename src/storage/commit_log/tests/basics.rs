@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::ground::{append, folder, new, options, reopen, try_append};
+use super::ground::{append, folder, new, options, reopen, try_append, verify, verify_running};
 use crate::storage::commit_log::{
-    DamageKind, Found, Generation, LogError, LogOptions, Position, create, open, verify,
-    verify_running,
+    DamageKind, Found, Generation, LogError, LogOptions, Position, create, open,
 };
 
 fn bodies() -> Vec<Vec<u8>> {
@@ -167,7 +166,10 @@ fn a_log_can_be_verified_while_it_is_written_to() {
         for _ in 0..50 {
             let last = Position(appended.load(Ordering::Acquire));
             let verified = verify_running(&options, Position(0), last).expect("readable");
-            assert_eq!((verified.frames, verified.last, verified.damages), (last.0, last, vec![]));
+            assert_eq!(
+                (verified.frames, verified.read.last, verified.damages),
+                (last.0, last, vec![])
+            );
         }
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("appended");

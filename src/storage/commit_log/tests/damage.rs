@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::ground::{Example, append, files, folder, new, options, reopen, reopen_damaged};
-use crate::storage::commit_log::{Position, verify};
+use super::ground::{Example, append, files, folder, new, options, reopen, reopen_damaged, verify};
+use crate::storage::commit_log::Position;
 
 static EXAMPLE: LazyLock<Example> = LazyLock::new(Example::new);
 

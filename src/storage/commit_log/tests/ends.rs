@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::ground::{Bodies, append, folder, new, options, reopen, reopen_damaged};
-use crate::storage::commit_log::{DamageKind, LogOptions, Position, folder as names, verify};
+use super::ground::{Bodies, append, folder, new, options, reopen, reopen_damaged, verify};
+use crate::storage::commit_log::{DamageKind, LogOptions, Position, folder as names};
 
 const BLOCK: usize = 512;
 const FRAMES: usize = 5;
@@ -81,7 +81,7 @@ fn a_missing_block_is_the_end_only_in_the_last_frame() {
             let frame = Position(frame as u64);
             assert_eq!(lost, [(frame, Some(frame))], "block {index}");
         } else {
-            assert_eq!((lost, verified.last), (vec![], Position(FRAMES as u64 - 1)));
+            assert_eq!((lost, verified.read.last), (vec![], Position(FRAMES as u64 - 1)));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::storage::commit_log::{
-    Found, Generation, Log, LogDamage, LogError, LogOptions, Position, create, open,
+    Found, Generation, Log, LogDamage, LogError, LogOptions, Position, Read, create, open, read,
+    read_running,
 };
 
 /// The bodies of appended frames, the first one being of frame 1.
@@ -41,6 +42,47 @@ pub(super) fn try_append(log: &mut Log, body: &[u8]) -> std::io::Result<Position
     let mut frame = log.writer.frame(body.len() as u64)?;
     frame.write(body);
     log.writer.append(frame, 1_000)
+}
+
+/// What a reading of a whole log found.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) frames: u64,
+    pub(super) read: Read,
+    pub(super) damages: Vec<LogDamage>,
+}
+
+/// Takes every damage.
+fn look(
+    read: impl FnOnce(&mut dyn FnMut(Found<'_>) -> Result<(), LogError>) -> Result<Read, LogError>,
+) -> Result<Verified, LogError> {
+    let (mut frames, mut damages) = (0, Vec::new());
+    let read = read(&mut |found| {
+        match found {
+            Found::Frame(_) => frames += 1,
+            Found::Damage(damage) => damages.push(damage.clone()),
+        }
+        Ok(())
+    })?;
+    Ok(Verified { frames, read, damages })
+}
+
+/// Reads a log and takes every damage.
+pub(super) fn verify(
+    options: &LogOptions,
+    from: Position,
+    seen: Position,
+) -> Result<Verified, LogError> {
+    look(|visit| read(options, from, seen, visit))
+}
+
+/// As [`verify`], up to `last`, while it is written to.
+pub(super) fn verify_running(
+    options: &LogOptions,
+    from: Position,
+    last: Position,
+) -> Result<Verified, LogError> {
+    look(|visit| read_running(options, from, last, visit))
 }
 
 /// Opens a log that has no damage.

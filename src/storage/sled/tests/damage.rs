@@ -340,3 +340,25 @@ fn an_archive_that_begins_later_has_a_base() {
         assert!(matches!(ground.check(copy.path()), Outcome::Whole));
     }
 }
+
+#[test]
+fn a_changed_bit_that_the_next_start_puts_right_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = Database::open(directory.path(), options()).expect("open");
+    let storage = SledStorage::new(database.clone());
+    let log = storage.open(&store("a")).expect("open");
+    append(&*log, &ids(3), 100);
+    let copy = tempfile::tempdir().expect("a directory");
+    copy_into(directory.path(), copy.path());
+    let files = files_of(copy.path(), "log");
+    let path = files.iter().rfind(|path| path.extension().is_some()).expect("a file");
+    let mut bytes = std::fs::read(path).expect("a file");
+    // Behind the header, and behind what a block begins with.
+    bytes[512 + 40] ^= 2;
+    std::fs::write(path, bytes).expect("written");
+    let verified = Database::verify(copy.path(), &options()).expect("read");
+    let [fault] = &verified.faults[..] else { panic!("{:?}", verified.faults) };
+    assert!(fault.finding.contains("changed bit"), "{fault:?}");
+    drop(Database::open(copy.path(), options()).expect("open"));
+    assert_eq!(Database::verify(copy.path(), &options()).expect("read").faults, []);
+}
