@@ -179,8 +179,8 @@ fn index(rule: Rule, keys: &[String], entries: u64) -> Index {
     let mut sequence = Sequence::FIRST;
     for number in 0..entries {
         let primary_key = &keys[(number.wrapping_mul(7_919) % keys.len() as u64) as usize];
-        let (compactor, created, bytes) = (0, number, 150);
-        index.see(&Sighting { sequence, compactor, primary_key, created, bytes });
+        let id = EntryId::from_bytes((u128::from(number) << 80).to_be_bytes());
+        index.see(&Sighting { sequence, compactor: 0, primary_key, id, bytes: 150 });
         sequence = sequence.next();
     }
     index.seen_before(sequence);

@@ -202,7 +202,10 @@ pub(crate) async fn next_page(
     mut backlog: Backlog,
     bytes_max: usize,
 ) -> (Backlog, Result<Option<Page>, StorageError>) {
+    let turn = backlog.turn().await;
     let made = tokio::task::spawn_blocking(move || {
+        // As long as it works, even if nobody waits for it any more.
+        let _turn = turn;
         // An effect that panics fails this reader alone.
         let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(bytes_max)));
         let panicked = |_| Err(StorageError::unavailable("compaction panicked"));

@@ -160,6 +160,19 @@ impl StoreLog for Log {
         Ok(self.store.lock().read(from, bytes_max))
     }
 
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        let store = self.store.lock();
+        let above = store.ids.iter().filter(|(other, at)| **other > id && **at < before);
+        let mut sequences: Vec<Sequence> = above.map(|(_, at)| *at).take(count_max + 1).collect();
+        sequences.sort_unstable();
+        Ok((sequences.len() <= count_max).then_some(sequences))
+    }
+
     fn bytes(&self) -> u64 {
         self.store.lock().bytes
     }

@@ -119,6 +119,18 @@ pub trait StoreLog: Send + Sync + 'static {
     /// before `from`. Blocks on disk reads.
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError>;
 
+    /// Where durable entries before `before` stand whose ids are above `id`: their sequences, ascending. `None` if there are
+    /// more than `count_max`, or if this log cannot tell much faster than by reading all its entries. Blocks on disk reads.
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        let _ = (id, before, count_max);
+        Ok(None)
+    }
+
     /// Bytes that the store's segments take on disk. Does not block.
     fn bytes(&self) -> u64;
 }

@@ -31,7 +31,7 @@ pub struct Faults {
     pub append: Option<(usize, FailedAppend)>,
     /// Whether the appends after that one fail as well, on whichever log, until other faults are set.
     pub and_later_appends: bool,
-    /// Whether [`StoreLog::read`] and [`StoreLog::lookup`] fail.
+    /// Whether [`StoreLog::read`], [`StoreLog::lookup`] and [`StoreLog::above`] fail.
     pub reads: bool,
     /// Whether [`Storage::open`], [`Storage::stores`], [`Storage::size`] and [`Storage::ready`] fail.
     pub opening: bool,
@@ -165,6 +165,16 @@ impl StoreLog for FaultyLog {
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
         told(self.plan.lock().faults.reads)?;
         self.inner.read(from, bytes_max)
+    }
+
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        told(self.plan.lock().faults.reads)?;
+        self.inner.above(id, before, count_max)
     }
 
     fn bytes(&self) -> u64 {

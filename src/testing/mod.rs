@@ -142,6 +142,7 @@ macro_rules! clauses {
             a_read_may_begin_anywhere_and_is_bounded
             ids_are_known_from_the_call_on
             ids_of_any_age_are_found
+            what_stands_above_an_id_is_told_whole_or_not_at_all
             appends_may_be_queued_behind_each_other
             a_dropped_append_is_not_taken_back
             what_does_not_follow_is_refused

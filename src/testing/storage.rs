@@ -158,6 +158,35 @@ fn ids_are_known_from_the_call_on(subject: Tested<'_>) {
     assert_eq!(known(&*other, &asked), [None; 3], "ids are per store");
 }
 
+fn what_stands_above_an_id_is_told_whole_or_not_at_all(subject: Tested<'_>) {
+    let log = subject.service().open(&store("a")).expect("open");
+    let mut written = ids(20_000);
+    // Some come late.
+    written.swap(100, 19_000);
+    written.swap(9_000, 10_000);
+    for part in written.chunks(3_001) {
+        append(&*log, part, 20);
+    }
+    for _ in 0..2 {
+        let log = subject.service().open(&store("a")).expect("open");
+        for (at, before) in
+            [(100, 101), (100, 20_000), (5_000, 4_000), (10_000, 9_500), (19_000, 50)]
+        {
+            let expected: Vec<Sequence> = (0..before - 1)
+                .filter(|n| written[*n as usize] > written[at])
+                .map(|n| Sequence::FIRST.plus(n))
+                .collect();
+            let before = Sequence::new(before).expect("a sequence");
+            for count_max in [20_000, expected.len(), expected.len().saturating_sub(1)] {
+                let told = log.above(written[at], before, count_max).expect("a read");
+                let fits = expected.len() <= count_max;
+                assert!(told.is_none() || fits && told.as_ref() == Some(&expected));
+            }
+        }
+        subject.reopen();
+    }
+}
+
 fn ids_of_any_age_are_found(subject: Tested<'_>) {
     let log = subject.service().open(&store("a")).expect("open");
     let early = ids(10);

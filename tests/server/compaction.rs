@@ -2,16 +2,20 @@
 //! server can show.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventlog_server::model::{Entry, EntryId, Limits};
+use eventlog_server::model::{Entry, EntryId, Limits, Sequence};
 use eventlog_server::processing::compaction::{
     Compaction, CompactionGuard, EventPattern, Strategy,
 };
+use eventlog_server::services::Caller;
+use futures_util::StreamExt;
 
 use crate::support::server::{TestServer, in_memory};
 use crate::support::socket::Socket;
-use crate::support::{batch, entry, key};
+use crate::support::{batch, entry, key, store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -121,12 +125,99 @@ async fn live_entries_follow_a_backlog_whose_end_was_compacted_away() {
     reader.nothing_comes().await;
 }
 
-/// Writers never pause while readers come and go: each of them ends with the last entry of every key.
+/// A device that was offline delivers at one o'clock what it wrote at eleven; somebody else wrote at noon. Whoever was
+/// there before ends at noon by the clients' rule, so a new reader must.
+#[tokio::test]
+async fn an_old_value_that_comes_late_does_not_win_for_new_readers() {
+    let (server, _guard) = server_with(Strategy::KeepLatest).await;
+    let noon = aged(3 * DAY, "NoteMade", "k", b"noon");
+    let eleven = aged(3 * DAY + Duration::from_secs(3_600), "NoteMade", "k", b"eleven");
+    let other = aged(3 * DAY, "NoteMade", "other", b"");
+    write(&server, std::slice::from_ref(&noon)).await;
+    write(&server, &[eleven, other.clone()]).await;
+    assert_eq!(read(&server, "bob", 0, 2).await, [(1, noon), (3, other.clone())]);
+    assert_eq!(read(&server, "bob", 2, 1).await, [(3, other)], "noon was seen");
+}
+
+/// An effect that writes 20 MiB for a primary key: no client takes such a message, and one that got none waited for ever.
+#[tokio::test]
+async fn a_replacement_that_no_client_could_read_leaves_the_entries_as_they_are() {
+    let (server, _guard) = server_with(Strategy::effect(|bucket, out| {
+        let bytes = if bucket.primary_key == "large" { 20 << 20 } else { 1 };
+        out.write("NoteJoined", vec![7; bytes]);
+        Ok(())
+    }))
+    .await;
+    let old = |key: &str| aged(3 * DAY, "NoteMade", key, b"1");
+    let entries = [old("small"), old("large"), old("small"), old("large")];
+    write(&server, &entries).await;
+    let sent = read(&server, "bob", 0, 3).await;
+    let [_, two, _, four] = entries;
+    assert_eq!((sent[1].0, &*sent[1].1.payload), (3, &[7][..]), "the other key is compacted");
+    assert_eq!([&sent[0], &sent[2]], [&(2, two), &(4, four)]);
+}
+
+/// Many readers wait for an effect that does not come back, on a runtime with fewer threads than there are readers.
+#[test]
+fn a_slow_effect_holds_up_its_own_store_only() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let compaction = Compaction::new(&Limits::default());
+    let effect = Strategy::effect(move |bucket, out| {
+        if bucket.primary_key == "slow" {
+            // Ends when the sender is gone.
+            let _ = released.lock().expect("no panic").recv();
+        }
+        out.write("NoteJoined", b"joined".to_vec());
+        Ok(())
+    });
+    let _guard =
+        compaction.register([EventPattern::glob("Note*")], DAY, effect).expect("the first");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let server = in_memory().compaction(compaction).start().expect("a server");
+        for name in ["slow", "quick"] {
+            server.assign(key(name), store(name)).await.expect("an assignment");
+            let old = vec![aged(3 * DAY, "NoteMade", name, b"1")];
+            server.write_to_store(store(name), old, false).await.expect("written");
+        }
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let first_of = |name: &'static str| {
+            let (server, waiting) = (server.clone(), waiting.clone());
+            async move {
+                let caller = Caller::default();
+                let changes = server.request_changes(&caller, &key(name), Sequence::ZERO).await;
+                let mut changes = changes.expect("a stream");
+                waiting.fetch_add(1, Ordering::SeqCst);
+                changes.next().await.expect("an entry").expect("no error").entry.event
+            }
+        };
+        let slow: Vec<_> = (0..40).map(|_| tokio::spawn(first_of("slow"))).collect();
+        while waiting.load(Ordering::SeqCst) < slow.len() {
+            tokio::task::yield_now().await;
+        }
+        let quick = tokio::time::timeout(Duration::from_secs(60), first_of("quick")).await;
+        assert_eq!(quick.as_deref(), Ok("NoteJoined"));
+        assert!(slow.iter().all(|reader| !reader.is_finished()));
+        drop(release);
+        for reader in slow {
+            assert_eq!(reader.await.expect("no panic"), "NoteJoined");
+        }
+    });
+}
+
+/// Writers never pause while readers come and go: each of them ends with the greatest id of every key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_a_feed_that_moves_end_with_the_last_entry_of_each_key() {
+async fn readers_of_a_feed_that_moves_end_with_the_greatest_id_of_each_key() {
     let (server, _guard) = server_with(Strategy::KeepLatest).await;
     let mut writer = Socket::connect(&server.url()).await;
     let mut readers = Vec::new();
+    let mut greatest: BTreeMap<String, (EntryId, u64)> = BTreeMap::new();
     for round in 0..20_u64 {
         let entries: Vec<Entry> = (0..50_u64)
             .map(|n| {
@@ -135,32 +226,34 @@ async fn readers_of_a_feed_that_moves_end_with_the_last_entry_of_each_key() {
                 aged(age, "NoteMade", key, &(round * 50 + n + 1).to_be_bytes())
             })
             .collect();
+        for (entry, sequence) in entries.iter().zip(round * 50 + 1..) {
+            let this = (entry.id, sequence);
+            let known = greatest.entry(entry.primary_key.clone()).or_insert(this);
+            *known = this.max(*known);
+        }
         writer.write(&key("alice"), round, &batch(&entries)).await;
         let mut reader = Socket::connect(&server.url()).await;
-        reader.subscribe(&key("bob"), round * 7).await;
-        readers.push(reader);
+        let start = round * 7;
+        reader.subscribe(&key("bob"), start).await;
+        readers.push((reader, start));
         assert_eq!(writer.next_ack().await.0, round);
     }
-    for mut reader in readers {
-        let mut latest = BTreeMap::new();
+    for (mut reader, start) in readers {
+        let mut seen_of: BTreeMap<String, (EntryId, u64)> = BTreeMap::new();
         let mut seen = 0;
         while seen < 1_000 {
             for (sequence, entry) in reader.next_changes().await {
                 assert!(sequence > seen, "{sequence} comes after {seen}");
                 assert_eq!(*entry.payload, sequence.to_be_bytes(), "an entry as it was written");
                 seen = sequence;
-                latest.insert(entry.primary_key, sequence);
+                let this = (entry.id, sequence);
+                let known = seen_of.entry(entry.primary_key).or_insert(this);
+                *known = this.max(*known);
             }
         }
-        let last = |key: &str| (1..=1_000_u64).rev().find(|sequence| key_of(*sequence) == key);
-        for (key, sequence) in latest {
-            assert_eq!(Some(sequence), last(&key), "the last of {key}");
+        // What stands before its start, whoever begins there has seen.
+        for (key, greatest) in greatest.iter().filter(|(_, (_, sequence))| *sequence >= start) {
+            assert_eq!(seen_of.get(key), Some(greatest), "the greatest of {key} from {start} on");
         }
     }
-}
-
-/// The key that the entry at `sequence` was written with above.
-fn key_of(sequence: u64) -> &'static str {
-    let (round, n) = ((sequence - 1) / 50, (sequence - 1) % 50);
-    ["a", "b", "c", "d", "e"][(n * round % 5) as usize]
 }

@@ -111,6 +111,15 @@ impl StoreLog for WatchedLog {
         self.inner.read(from, bytes_max)
     }
 
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        self.inner.above(id, before, count_max)
+    }
+
     fn bytes(&self) -> u64 {
         self.inner.bytes()
     }

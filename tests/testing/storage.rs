@@ -28,6 +28,7 @@ enum Fault {
     KnowsNoIds,
     ReadsFromTheNextSegment,
     ReadsWithoutBound,
+    TellsOfAllAbove,
     LetsEarlierLogsAppend,
     ListsEmptyStores,
     ForgetsAtReopening,
@@ -221,6 +222,20 @@ impl StoreLog for Log {
         Ok(read)
     }
 
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        let table = self.table.lock();
+        let wanted = |at: Sequence| self.has(Fault::TellsOfAllAbove) || at < before;
+        let ids = table.ids.iter().filter(|(other, at)| **other > id && wanted(**at));
+        let mut above: Vec<Sequence> = ids.map(|(_, at)| *at).collect();
+        above.sort_unstable();
+        Ok((above.len() <= count_max).then_some(above))
+    }
+
     fn bytes(&self) -> u64 {
         self.table.lock().size().bytes
     }
@@ -235,6 +250,7 @@ fn each_fault_is_found() {
         (Fault::KnowsNoIds, "ids_are_known_from_the_call_on"),
         (Fault::ReadsFromTheNextSegment, "a_read_may_begin_anywhere_and_is_bounded"),
         (Fault::ReadsWithoutBound, "a_read_may_begin_anywhere_and_is_bounded"),
+        (Fault::TellsOfAllAbove, "what_stands_above_an_id_is_told_whole_or_not_at_all"),
         (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
         (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),
         (Fault::ForgetsAtReopening, "what_was_appended_is_read"),

@@ -65,7 +65,7 @@ impl Index {
         }
         match self.rule_of(slot) {
             Rule::Drop => Some(&[]),
-            Rule::KeepLatest if self.is_followed_within(slot, at, slots_left)? => Some(&[]),
+            Rule::KeepLatest if self.is_superseded_within(slot, at, slots_left)? => Some(&[]),
             Rule::KeepLatest => Some(self.kept_latest(slot)?),
             Rule::Effect => None,
         }

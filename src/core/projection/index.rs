@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use super::positions::PositionSet;
 use super::{Moment, Rule};
-use crate::model::Sequence;
+use crate::model::{EntryId, Sequence};
 
-/// No slot: the end of a chain. Budgets keep slots (32 bytes each) far below this many.
-const NONE: u32 = u32::MAX;
+/// No slot: the end of a chain. Budgets keep slots (40 bytes each) far below this many.
+pub(super) const NONE: u32 = u32::MAX;
+
+const ID_MIN: EntryId = EntryId::from_bytes([0; EntryId::LEN]);
+const ID_MAX: EntryId = EntryId::from_bytes([0xff; EntryId::LEN]);
 
 /// Fewer slots than this are never worth pruning.
 const PRUNE_SLOTS_MIN: usize = if cfg!(test) { 4 } else { 4_096 };
@@ -23,8 +26,7 @@ pub(crate) struct Sighting<'a> {
     /// The compactor its event belongs to.
     pub(crate) compactor: u32,
     pub(crate) primary_key: &'a str,
-    /// Creation time in Unix milliseconds.
-    pub(crate) created: u64,
+    pub(crate) id: EntryId,
     /// Size of its record.
     pub(crate) bytes: usize,
 }
@@ -32,20 +34,21 @@ pub(crate) struct Sighting<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) sequence: Sequence,
-    pub(super) created: u64,
+    pub(super) id: EntryId,
     pub(super) bytes: u32,
     pub(super) bucket: u32,
-    /// The slot before it in its bucket.
-    prev: u32,
-    /// The slot behind it in its bucket.
-    next: u32,
+    /// The slot before it in its bucket's chain.
+    pub(super) prev: u32,
+    /// The slot behind it in its bucket's chain.
+    pub(super) next: u32,
 }
 
 /// All entries of one compactor and primary key, eligible or not.
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) compactor: u32,
-    last: u32,
+    /// The end of its chain, which ascends by id with [`Rule::KeepLatest`], else by sequence.
+    pub(super) last: u32,
     pub(super) output: Option<Output>,
 }
 
@@ -73,12 +76,12 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// The one member of a bucket that only its last entry matters to.
+    /// The one member of a bucket that only one entry matters to.
     pub(crate) fn only(end: Sequence) -> Self {
         Self { end, bytes: 0 }
     }
 
-    fn add(&mut self, slot: &Slot) {
+    pub(super) fn add(&mut self, slot: &Slot) {
         self.end = self.end.max(slot.sequence);
         self.bytes += u64::from(slot.bytes);
     }
@@ -94,8 +97,16 @@ pub(crate) struct Index {
     end: Sequence,
     /// The first entry it has not seen.
     next: Sequence,
+    /// Of the entries before `base`, it has seen those with greater ids than this that [`Rule::KeepLatest`] counts.
+    seen_above: EntryId,
+    /// The least id of the others that this rule counts.
+    least: EntryId,
     /// Ascending by sequence.
     pub(super) slots: Vec<Slot>,
+    /// Of entries before `base`, until all that are missing have been seen.
+    earlier: Vec<Slot>,
+    /// Slots that are in no chain yet, because an entry with a greater id stood before them.
+    pub(super) late: Vec<u32>,
     pub(super) buckets: Vec<Bucket>,
     /// For each compactor, the bucket of each primary key.
     keys: Vec<HashMap<Box<str>, u32>>,
@@ -111,15 +122,21 @@ pub(crate) struct Index {
 impl Index {
     /// An index for compactors with these rules, of entries from `base` on, which answers cursors there.
     ///
-    /// With a rule that looks at whole buckets ([`Rule::Effect`]) it must see the entries before `base` as well.
+    /// With [`Rule::Effect`] it must see the entries before `base` as well, and with [`Rule::KeepLatest`] those of them
+    /// that are [missing](Index::missing).
     pub(crate) fn new(rules: Arc<[Rule]>, base: Sequence) -> Self {
         let keys = rules.iter().map(|_| HashMap::new()).collect();
+        let is_whole = base <= Sequence::FIRST;
         Self {
             rules,
             base,
             end: Sequence::MAX,
             next: base,
+            seen_above: if is_whole { ID_MIN } else { ID_MAX },
+            least: ID_MAX,
             slots: Vec::new(),
+            earlier: Vec::new(),
+            late: Vec::new(),
             buckets: Vec::new(),
             keys,
             gone: PositionSet::new(base, Sequence::MAX),
@@ -147,25 +164,68 @@ impl Index {
         self.base > cursor
     }
 
-    /// Whether it can answer a reader with this moment and cursor, once it has seen the entries up to its head.
+    /// Whether it has seen all entries up to `head`, and knows where each stands among those of its primary key.
+    pub(crate) fn has_seen(&self, head: Sequence) -> bool {
+        self.next > head && self.late.is_empty() && self.missing().is_none()
+    }
+
+    /// The id above which entries from before its base may supersede one that it has seen: it has to
+    /// [see](Index::see_earlier) them as well. `None` if it has.
+    pub(crate) fn missing(&self) -> Option<EntryId> {
+        (self.least < self.seen_above).then_some(self.least)
+    }
+
+    /// The first sequence whose cursor it can answer.
+    pub(crate) const fn base(&self) -> Sequence {
+        self.base
+    }
+
+    /// Whether it can answer a reader with this moment and cursor, once it [has seen](Index::has_seen) its head.
     pub(crate) fn answers(&self, at: &Moment, cursor: Sequence) -> bool {
         let within = cursor >= self.base && cursor < self.end;
         within && self.floor.as_ref().is_none_or(|floor| at.not_before(floor))
     }
 
-    /// Takes in an entry of a compactor. Entries come in feed order.
+    /// Takes in an entry of a compactor. Entries come in feed order; [`settle`](Self::settle) follows the last of them.
     pub(crate) fn see(&mut self, entry: &Sighting<'_>) {
-        let bucket = self.bucket_of(entry.compactor, entry.primary_key);
-        self.slots.push(Slot {
-            sequence: entry.sequence,
-            created: entry.created,
-            bytes: u32::try_from(entry.bytes).unwrap_or(u32::MAX),
-            bucket,
-            prev: NONE,
-            next: NONE,
-        });
+        if self.rules[entry.compactor as usize] == Rule::KeepLatest {
+            self.least = self.least.min(entry.id);
+        }
+        let slot = self.slot(entry);
+        self.slots.push(slot);
         self.link(self.slots.len() - 1);
         self.next = entry.sequence.next();
+    }
+
+    /// Takes in an entry from before its base, in any order; it counts once [`Index::seen_earlier`] says so.
+    pub(crate) fn see_earlier(&mut self, entry: &Sighting<'_>) {
+        if self.rules[entry.compactor as usize] == Rule::KeepLatest {
+            let slot = self.slot(entry);
+            self.earlier.push(slot);
+        }
+    }
+
+    /// Says that of the entries before its base all those with ids above `above` have been seen.
+    pub(crate) fn seen_earlier(&mut self, above: EntryId) {
+        self.seen_above = above;
+        let mut slots = std::mem::take(&mut self.earlier);
+        slots.append(&mut self.slots);
+        slots.sort_by_key(|slot| slot.sequence);
+        // Some were seen the last time that something was missing.
+        slots.dedup_by_key(|slot| slot.sequence);
+        self.slots = slots;
+        self.link_all();
+    }
+
+    fn slot(&mut self, entry: &Sighting<'_>) -> Slot {
+        Slot {
+            sequence: entry.sequence,
+            id: entry.id,
+            bytes: u32::try_from(entry.bytes).unwrap_or(u32::MAX),
+            bucket: self.bucket_of(entry.compactor, entry.primary_key),
+            prev: NONE,
+            next: NONE,
+        }
     }
 
     /// Says that all entries before `next` have been seen, those of no compactor included.
@@ -206,6 +266,7 @@ impl Index {
     /// does not come back: the floor only moves up.
     pub(crate) fn prune(&mut self, floor: &Moment) {
         let floor = &self.floor.as_ref().map_or_else(|| floor.clone(), |it| it.later_of(floor));
+        self.settle();
         let kept: Vec<Slot> = (0..self.slots.len())
             .filter(|at| !self.is_gone_for_good(*at, floor))
             .map(|at| self.slots[at])
@@ -217,8 +278,7 @@ impl Index {
             }
         }
         self.slots = kept;
-        self.buckets.iter_mut().for_each(|bucket| bucket.last = NONE);
-        (0..self.slots.len()).for_each(|at| self.link(at));
+        self.link_all();
         self.prune_at = (self.slots.len() * 2).max(PRUNE_SLOTS_MIN);
         self.floor = Some(floor.clone());
     }
@@ -242,7 +302,8 @@ impl Index {
 
     /// About how much memory it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
+        (self.slots.capacity() + self.earlier.capacity()) * size_of::<Slot>()
+            + self.late.capacity() * size_of::<u32>()
             + self.buckets.capacity() * size_of::<Bucket>()
             + self.gone.bytes()
             + self.key_bytes
@@ -265,66 +326,14 @@ impl Index {
 
     pub(super) fn is_eligible(&self, slot: &Slot, at: &Moment) -> bool {
         let compactor = self.buckets[slot.bucket as usize].compactor;
-        at.eligible(compactor, slot.created, slot.sequence)
-    }
-
-    /// Whether a later entry of the bucket is eligible. Walks up to the next such entry, so that asking it of every
-    /// slot in turn takes one step a slot.
-    pub(super) fn is_followed(&self, slot: &Slot, at: &Moment) -> bool {
-        let mut no_limit = usize::MAX;
-        self.is_followed_within(slot, at, &mut no_limit).unwrap_or(false)
-    }
-
-    /// The same in so many steps, or `None`; counts them down.
-    pub(super) fn is_followed_within(
-        &self,
-        slot: &Slot,
-        at: &Moment,
-        steps_left: &mut usize,
-    ) -> Option<bool> {
-        let mut next = slot.next;
-        while next != NONE {
-            *steps_left = steps_left.checked_sub(1)?;
-            let later = &self.slots[next as usize];
-            if self.is_eligible(later, at) {
-                return Some(true);
-            }
-            next = later.next;
-        }
-        Some(false)
-    }
-
-    /// The eligible entries of a bucket, from the last to the first.
-    pub(super) fn members(&self, bucket: u32, at: &Moment) -> impl Iterator<Item = &Slot> {
-        let slot = |at: u32| (at != NONE).then(|| &self.slots[at as usize]);
-        let last = slot(self.buckets[bucket as usize].last);
-        std::iter::successors(last, move |this| slot(this.prev))
-            .filter(move |slot| self.is_eligible(slot, at))
-    }
-
-    /// Sums up [`Index::members`].
-    pub(super) fn sum_members(&self, bucket: u32, at: &Moment) -> Members {
-        let mut members = Members::default();
-        self.members(bucket, at).for_each(|slot| members.add(slot));
-        members
-    }
-
-    /// Hangs a slot at the end of its bucket's chain.
-    fn link(&mut self, at: usize) {
-        let bucket = &mut self.buckets[self.slots[at].bucket as usize];
-        let prev = std::mem::replace(&mut bucket.last, at as u32);
-        self.slots[at].prev = prev;
-        self.slots[at].next = NONE;
-        if prev != NONE {
-            self.slots[prev as usize].next = at as u32;
-        }
+        at.eligible(compactor, slot.id.created_at_millis(), slot.sequence)
     }
 
     /// Entries of an effect's bucket are needed as long as the bucket may be asked for again.
     fn is_gone_for_good(&self, at: usize, floor: &Moment) -> bool {
         let slot = &self.slots[at];
         match self.rule_of(slot) {
-            Rule::KeepLatest => self.is_eligible(slot, floor) && self.is_followed(slot, floor),
+            Rule::KeepLatest => self.is_eligible(slot, floor) && self.is_superseded(slot, floor),
             Rule::Drop => self.is_eligible(slot, floor),
             Rule::Effect => false,
         }

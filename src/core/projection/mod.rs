@@ -8,8 +8,9 @@
 //! has no part in it. Its *end* is its greatest sequence. A reader is sent, ascending, from its cursor on:
 //!
 //! * every entry that is not eligible, at its own sequence;
-//! * what replaces a bucket, at the bucket's end: its last entry unchanged ([`Rule::KeepLatest`]), nothing
-//!   ([`Rule::Drop`]), or what an effect wrote ([`Rule::Effect`]);
+//! * of a bucket with [`Rule::KeepLatest`], the entry with the greatest id, unchanged and at its own sequence: wherever
+//!   it stands, for clients settle conflicts by ids and not by the order in which entries arrived;
+//! * what an effect wrote in the place of a bucket ([`Rule::Effect`]), at the bucket's end; nothing with [`Rule::Drop`];
 //! * the entries of a bucket whose effect failed, at their own sequences.
 //!
 //! So what a reader is sent is a function of the feed, the compactors, its moment and its cursor. Nothing else enters:
@@ -21,15 +22,22 @@
 //! replacements of one bucket) travels in one message, so no cursor comes to lie within it. A reader that resumes with
 //! the highest sequence it saw is sent that place again, with the same ids; with that plus one, it is not.
 //!
-//! *From one moment to a later one* (time and head do not go back), buckets only gain members, so their ends only move
-//! up. Take a reader that has seen all below `c` at the first moment, and resumes from `c` at the second. An entry `e`
-//! below `c` was sent raw, or was in a bucket. If that bucket ended below `c`, what replaced it was sent. If it ended
-//! at or above `c`, it still does, and what replaces it now (it contains `e`) is still to come. So nothing is skipped.
-//! What may come twice, in another form, is an entry that was sent raw or in a smaller bucket and whose bucket has
-//! since got an end at or above `c`. This is why a replacement must say what its primary key *is* after the bucket
-//! rather than what *changed*: it is applied over some of what it was made from. With the rules built in this
-//! holds by itself: the last entry of a primary key is at every moment sent at its own sequence, unless it is
-//! dropped, so every reader, however often it resumed, has seen it last.
+//! *From one moment to a later one* (time and head do not go back), buckets only gain members. Take a reader that has
+//! seen all below `c` at the first moment, and resumes from `c` at the second.
+//!
+//! With an effect, ends only move up. An entry `e` below `c` was sent raw, or was in a bucket. If that bucket ended below
+//! `c`, what replaced it was sent. If it ended at or above `c`, it still does, and what replaces it now (it contains `e`)
+//! is still to come. So nothing is skipped. What may come twice, in another form, is an entry that was sent raw or in a
+//! smaller bucket and whose bucket has since got an end at or above `c`. This is why a replacement must say what its
+//! primary key *is* after the bucket rather than what *changed*: it is applied over some of what it was made from.
+//!
+//! With `KeepLatest`, let `w` be the entry with the greatest id of a bucket at the second moment. If `w` stands at or above
+//! `c`, it is sent now, at its own sequence. If it stands below, the reader has met it: either raw, since it was not
+//! eligible at the first moment or came after that moment's head; or in the bucket of the first moment, which has no id
+//! that the second one has not, so that `w` stood for it and was sent. Every other entry of the bucket has a smaller id,
+//! and to a client that settles conflicts by ids it makes no difference whether it came at all, before `w` or after it. So
+//! each reader, however often it resumed, has the greatest id of each primary key. That an entry is superseded by one
+//! that stands before a reader's cursor is no other case: the reader has that one.
 //!
 //! *What is outside of this*: a clock that goes back, a compactor that is removed or changed, a bucket whose effect
 //! begins to fail. Each of them gives back entries as raw that were to be replaced further on. A reader that begins at
@@ -40,12 +48,17 @@
 //!
 //! [`Index`] takes the entries of a feed in order and keeps a slot for each one that belongs to a compactor, linked to
 //! its neighbours in the bucket. Whether an entry is eligible depends on the reader's moment, so one index answers
-//! readers of many moments. Entries that no later moment will need are reduced to a bit ([`Index::prune`]).
+//! readers of many moments. Entries that no later moment will need are reduced to a bit ([`Index::prune`]). With
+//! `KeepLatest` neighbours are neighbours by id. The eligible entries of a bucket are then the first ones of its chain, but
+//! for those behind the head, since ids begin with the time: so an entry is superseded if an eligible one follows, and
+//! whether one does is seen in a step or two. An index that does not begin with the first entry needs those entries from
+//! before it that have greater ids than the least it has seen ([`Index::missing`]): mostly none.
 //!
 //! Keeps: the answer above, for every moment at or after the index's floor. Leaves out: reading entries, running
 //! effects, what fits in memory (`processing::compaction`).
 
 mod at_hand;
+mod chains;
 mod index;
 mod plan;
 mod positions;
@@ -63,7 +76,7 @@ pub(crate) use plan::{Plan, Progress, Question, Step};
 /// What becomes of the buckets of one compactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// The last entry stays, unchanged.
+    /// The entry with the greatest id stays, unchanged.
     KeepLatest,
     /// Nothing stays.
     Drop,

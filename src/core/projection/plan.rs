@@ -23,7 +23,7 @@ pub(crate) enum Step {
         /// The last sequence.
         last: Sequence,
     },
-    /// The entry at `sequence`, the last of its bucket.
+    /// The entry at `sequence`, which stands for its bucket.
     Latest {
         /// Where it stands.
         sequence: Sequence,
@@ -207,7 +207,7 @@ impl Index {
         }
         match self.rule_of(slot) {
             Rule::Drop => Fate::Gone,
-            Rule::KeepLatest if self.is_followed(slot, at) => Fate::Gone,
+            Rule::KeepLatest if self.is_superseded(slot, at) => Fate::Gone,
             Rule::KeepLatest => Fate::End(self.latest(slot)),
             Rule::Effect => {
                 let sum = || self.sum_members(slot.bucket, at);
@@ -225,7 +225,7 @@ impl Index {
         }
     }
 
-    /// The record of the entry at a slot, the last of its bucket, if it is kept.
+    /// The record of the entry at a slot, which stands for its bucket, if it is kept.
     pub(super) fn kept_latest(&self, slot: &Slot) -> Option<&Arc<[u8]>> {
         self.kept_output(slot.bucket, &Members::only(slot.sequence))?.records.as_ref()
     }

@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::EntryId;
 
 const AGES: [u64; 3] = [10, 30, 20];
 const RULES: [Rule; 3] = [Rule::KeepLatest, Rule::Drop, Rule::Effect];
 
 /// One entry of a feed: the compactor it belongs to, its primary key, when it was created.
 type Given = (Option<u32>, u8, u64);
+
+/// Ids of the same time are in no order that has to do with the feed's.
+fn id(sequence: u64, created: u64) -> EntryId {
+    let tie = u128::from(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    EntryId::from_bytes((u128::from(created) << 80 | tie).to_be_bytes())
+}
 
 /// What a reader is sent at one sequence: the entry as it is, or what stands for these members.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +50,11 @@ fn naive(feed: &[Given], now: u64, head: u64, start: u64) -> Vec<(u64, Sent)> {
     for ((compactor, _), members) in buckets {
         let end = members[members.len() - 1];
         match RULES[compactor as usize] {
-            Rule::KeepLatest => _ = sent.insert(end, Sent::Raw),
+            Rule::KeepLatest => {
+                let of = |sequence: &u64| id(*sequence, feed[*sequence as usize - 1].2);
+                let greatest = members.into_iter().max_by_key(of).unwrap_or(end);
+                sent.insert(greatest, Sent::Raw);
+            }
             Rule::Effect if fails(&members) => {
                 sent.extend(members.into_iter().map(|member| (member, Sent::Raw)));
             }
@@ -60,14 +71,25 @@ fn at(sequence: u64) -> Sequence {
 
 fn extend(index: &mut Index, feed: &[Given], head: u64) {
     for sequence in index.next().get()..=head {
-        let (compactor, key, created) = feed[sequence as usize - 1];
-        if let Some(compactor) = compactor {
-            let (primary_key, bytes) = (&*key.to_string(), 19 + created as usize);
-            let sequence = at(sequence);
-            index.see(&Sighting { sequence, compactor, primary_key, created, bytes });
-        }
+        sight(feed, sequence, |sighting| index.see(sighting));
         index.seen_before(at(sequence + 1));
     }
+    index.settle();
+    let Some(above) = index.missing() else { return };
+    // In any order.
+    for sequence in (1..index.base().get()).rev() {
+        if id(sequence, feed[sequence as usize - 1].2) > above {
+            sight(feed, sequence, |sighting| index.see_earlier(sighting));
+        }
+    }
+    index.seen_earlier(above);
+    assert_eq!(index.missing(), None);
+}
+
+fn sight(feed: &[Given], sequence: u64, see: impl FnOnce(&Sighting<'_>)) {
+    let (Some(compactor), key, created) = feed[sequence as usize - 1] else { return };
+    let (id, bytes, sequence) = (id(sequence, created), 19 + created as usize, at(sequence));
+    see(&Sighting { sequence, compactor, primary_key: &key.to_string(), id, bytes });
 }
 
 /// Answers as an effect would: the record of a bucket is the list of its members.
@@ -166,16 +188,38 @@ proptest! {
     }
 
     #[test]
-    fn only_what_lies_ahead_matters_to_rules_without_effects(
+    fn of_what_lies_behind_only_greater_ids_matter_to_rules_without_effects(
         feed in prop::collection::vec((prop::option::of(0_u32..2), 0_u8..4, 0_u64..100), 40),
         start in 1_u64..40,
+        heads in prop::collection::vec((0_u64..20, any::<bool>()), 1..4),
         now in 0_u64..150,
     ) {
         let mut index = Index::new(RULES[..2].into(), at(start));
-        let moment = Moment::new(now, AGES.into_iter().take(2), at(40));
-        extend(&mut index, &feed, 40);
-        prop_assert_eq!(read(&mut index, &moment, start, 100), naive(&feed, now, 40, start));
+        let mut head = start;
+        for (more, prune) in heads {
+            head = (head + more).min(40);
+            let moment = Moment::new(now, AGES.into_iter().take(2), at(head));
+            extend(&mut index, &feed, head);
+            prop_assert!(index.has_seen(at(head)));
+            if prune {
+                index.prune(&moment);
+            }
+            prop_assert_eq!(read(&mut index, &moment, start, 100), naive(&feed, now, head, start));
+        }
     }
+}
+
+#[test]
+fn many_entries_that_come_late_are_put_in_order_at_once() {
+    let count = 200_000;
+    let mut index = Index::new([Rule::KeepLatest].into(), Sequence::FIRST);
+    // Each id is below all before it; one in a hundred is not.
+    let late = |n: u64| if n.is_multiple_of(100) { n } else { count - n };
+    let feed: Vec<Given> = (0..count).map(|n| (Some(0), 0, late(n))).collect();
+    extend(&mut index, &feed, count);
+    let moment = Moment::new(count, [10], at(count));
+    let recent = 9;
+    assert_eq!(read(&mut index, &moment, 0, 1_000).len(), recent + 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Asks effects what replaces their buckets, and gives what they write its ids.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -9,17 +10,74 @@ use super::compactor::{Bucket, CompactionFailure, Compactor, CompactorSet, Repla
 use super::compactor::{Replacements, Strategy};
 use super::reader::LogReader;
 use crate::core::projection::{Output, Question};
-use crate::model::{Entry, EntryId, EntryRef, Sequence, StoreId, write_record};
+use crate::model::limits::PUBLIC_KEY_BYTES_MAX;
+use crate::model::{Entry, EntryId, EntryRef, Limits, Sequence, StoreId, write_record};
+use crate::protocol::msgpack::remote_entries_bytes_max;
 use crate::storage::{StorageError, StoreLog};
 
 /// Entries of a bucket may stand far apart: not more than a segment is read for each.
 const READ_AHEAD_BYTES: usize = 1;
+
+/// What a message takes besides its entries: a public key, and some names.
+const AROUND_BYTES: usize = PUBLIC_KEY_BYTES_MAX + 128;
+
+/// Lengths of a record have at most so many bytes.
+const LENGTH_BYTES_MAX: usize = 10;
+
+/// What clients can read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// What replaces a bucket travels in one message.
+    message_bytes_max: usize,
+    event_bytes_max: usize,
+}
+
+impl Bounds {
+    pub(super) const fn new(limits: &Limits) -> Self {
+        let Limits { message_bytes_max, event_bytes_max, .. } = *limits;
+        Self { message_bytes_max, event_bytes_max }
+    }
+
+    /// Refuses what no client could read. `first` is the first entry that is replaced.
+    fn check(
+        self,
+        written: Vec<Replacement>,
+        first: &Entry,
+    ) -> Result<Vec<Replacement>, CompactionFailure> {
+        let failure = |reason: fmt::Arguments<'_>| CompactionFailure::new(&first.event, reason);
+        for Replacement { event, .. } in &written {
+            if event.is_empty() {
+                return Err(failure(format_args!("a replacement has an empty event")));
+            }
+            let (bytes, bytes_max) = (event.len(), self.event_bytes_max);
+            if bytes > bytes_max {
+                let told = format_args!(
+                    "a replacement's event has {bytes} bytes, {bytes_max} are the most"
+                );
+                return Err(failure(told));
+            }
+        }
+        let bytes_max = self.message_bytes_max.saturating_sub(AROUND_BYTES);
+        let sizes = written.iter().map(|it| it.event.len() + it.payload.len());
+        let around = first.primary_key.len() + EntryId::LEN + 3 * LENGTH_BYTES_MAX;
+        let record_bytes = sizes.sum::<usize>() + written.len() * around;
+        let bytes = remote_entries_bytes_max(written.len(), record_bytes);
+        if bytes > bytes_max {
+            let told = format_args!(
+                "what replaces a primary key takes {bytes} bytes, {bytes_max} are the most for clients"
+            );
+            return Err(failure(told));
+        }
+        Ok(written)
+    }
+}
 
 /// Reads the members of all buckets in one way up the log, and asks for each what becomes of it. Blocks.
 pub(super) fn answer(
     (set, store): (&CompactorSet, &StoreId),
     log: &Arc<dyn StoreLog>,
     questions: &[Question],
+    bounds: Bounds,
 ) -> Result<Vec<Output>, StorageError> {
     let mut wanted: Vec<(Sequence, usize)> = Vec::new();
     for (at, question) in questions.iter().enumerate() {
@@ -34,13 +92,19 @@ pub(super) fn answer(
     let compactor = |question: &Question| &*set.compactors()[question.compactor as usize];
     let asked = questions.iter().zip(&entries);
     Ok(asked
-        .map(|(question, entries)| ask(compactor(question), store, question, entries))
+        .map(|(question, entries)| ask((compactor(question), bounds), store, question, entries))
         .collect())
 }
 
-fn ask(compactor: &Compactor, store: &StoreId, question: &Question, entries: &[Entry]) -> Output {
+fn ask(
+    (compactor, bounds): (&Compactor, Bounds),
+    store: &StoreId,
+    question: &Question,
+    entries: &[Entry],
+) -> Output {
     let replaced = match entries.first() {
-        Some(first) => run(compactor, &Bucket { primary_key: &first.primary_key, entries }),
+        Some(first) => run(compactor, &Bucket { primary_key: &first.primary_key, entries })
+            .and_then(|written| bounds.check(written, first)),
         None => Err(too_large(compactor, question)),
     };
     let (raw, records) = match replaced {
@@ -71,11 +135,7 @@ fn run(compactor: &Compactor, bucket: &Bucket<'_>) -> Result<Vec<Replacement>, C
     let mut replacements = Replacements::default();
     catch_unwind(AssertUnwindSafe(|| effect(bucket, &mut replacements)))
         .unwrap_or_else(|_| Err(CompactionFailure::new(first_event, "the compactor panicked")))?;
-    let written = replacements.into_written();
-    if written.iter().any(|replacement| replacement.event.is_empty()) {
-        return Err(CompactionFailure::new(first_event, "a replacement has an empty event"));
-    }
-    Ok(written)
+    Ok(replacements.into_written())
 }
 
 fn records_of(

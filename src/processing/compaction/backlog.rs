@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Shared;
 use super::compactor::CompactorSet;
 use super::page::{self, Page};
@@ -61,6 +63,13 @@ impl Backlog {
         let page = self.projected.as_mut()?.page_at_hand(ask)?;
         self.pass(&page);
         (!page.is_empty()).then_some(page)
+    }
+
+    /// Waits for its turn among the readers of its store, to be held while [`Backlog::next_page`] runs. An effect that is slow
+    /// keeps the store's other readers waiting: here they do so without a thread, of which there are not many.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.projected.as_ref()?.projection.turns.clone();
+        turns.acquire_owned().await.ok()
     }
 
     /// The next entries, about `bytes_max` bytes of records and at least what shares a sequence; `None` at the end.

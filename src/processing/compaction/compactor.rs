@@ -81,7 +81,7 @@ type Effect = dyn Fn(&Bucket<'_>, &mut Replacements) -> Result<(), CompactionFai
 /// What a compactor does with a bucket.
 #[derive(Clone)]
 pub enum Strategy {
-    /// Its last entry is sent unchanged, with its own id and at its own sequence.
+    /// The entry with the greatest id, which need not be the last one, is sent unchanged and at its own sequence.
     KeepLatest,
     /// Nothing of it is sent.
     Drop,
@@ -200,7 +200,8 @@ impl CompactorSet {
         self.exact.get(event).copied().or_else(|| glob().map(|(_, at)| *at))
     }
 
-    /// Whether what is sent at a position can depend on entries before it.
+    /// Whether what is sent at a position can depend on any entry before it. With [`Rule::KeepLatest`] it depends on those
+    /// with greater ids alone, which are few.
     pub(super) fn looks_back(&self) -> bool {
         self.rules.contains(&Rule::Effect)
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::compactor::CompactorSet;
 use super::kept::{Kept, StoreProjection};
-use super::reader::scan;
+use super::reader::{LogReader, scan};
 use crate::core::projection::{Index, Moment, Rule, Sighting};
-use crate::model::{EntryRef, Sequence, record_len};
+use crate::model::{EntryId, EntryRef, Sequence, record_len};
 use crate::storage::{StorageError, StoreLog};
 
 /// Memory is looked at whenever so many entries were seen.
@@ -35,19 +35,44 @@ impl<'a> Matcher<'a> {
             sequence,
             compactor,
             primary_key: entry.primary_key,
-            created: entry.id.created_at_millis(),
+            id: entry.id,
             bytes: record_len(entry),
         })
     }
 }
 
-/// Shows the kept index every entry up to `head`. `false` if that takes more memory than there is, although
+/// So many entries before an index are looked at one by one; where there are more, it begins with the first entry.
+const EARLIER_MAX: usize = if cfg!(test) { 8 } else { 32 * 1_024 };
+
+/// They may stand far apart: about a segment is read for each, or a few that follow each other.
+const EARLIER_READ_BYTES: usize = 64 * 1_024;
+
+/// Shows the kept index every entry up to `head`, and those before it that count. `false` if that takes more memory than there is, although
 /// `make_room` made other stores give way. Blocks on disk reads.
 pub(super) fn catch_up(
     projection: &StoreProjection,
     kept: &mut Kept,
     (log, head): (&Arc<dyn StoreLog>, Sequence),
     mut make_room: impl FnMut() -> bool,
+) -> Result<bool, StorageError> {
+    let fits = show(projection, kept, (log, head), &mut make_room)?;
+    let missing = |index: &Index| Some((index.missing()?, index.base()));
+    let Some((above, base)) = kept.index.as_ref().and_then(missing) else { return Ok(fits) };
+    if let Some(earlier) = log.above(above, base, EARLIER_MAX)? {
+        let shown = show_earlier(projection, kept, (log, above, &earlier), &mut make_room);
+        // What was shown to no purpose is not to add up.
+        return shown.inspect_err(|_| kept.clear());
+    }
+    kept.begin(Index::new(projection.set.rules().clone(), Sequence::FIRST));
+    show(projection, kept, (log, head), &mut make_room)
+}
+
+/// Shows the kept index every entry up to `head`.
+fn show(
+    projection: &StoreProjection,
+    kept: &mut Kept,
+    (log, head): (&Arc<dyn StoreLog>, Sequence),
+    make_room: &mut impl FnMut() -> bool,
 ) -> Result<bool, StorageError> {
     let Some(from) = kept.index.as_ref().map(Index::next) else { return Ok(false) };
     let mut matcher = Matcher::new(&projection.set);
@@ -62,9 +87,34 @@ pub(super) fn catch_up(
             index.prune(&projection.floor());
         }
         seen += 1;
-        seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, &mut make_room)
-    })?;
-    Ok(fits && fits_now(projection, kept, &mut make_room))
+        seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, make_room)
+    });
+    // After an error too: others are answered from what it has seen.
+    kept.index.iter_mut().for_each(Index::settle);
+    Ok(fits? && fits_now(projection, kept, make_room))
+}
+
+/// Shows the kept index these entries from before it, which are all that have ids above `above`.
+fn show_earlier(
+    projection: &StoreProjection,
+    kept: &mut Kept,
+    (log, above, earlier): (&Arc<dyn StoreLog>, EntryId, &[Sequence]),
+    make_room: &mut impl FnMut() -> bool,
+) -> Result<bool, StorageError> {
+    let mut matcher = Matcher::new(&projection.set);
+    let mut reader = LogReader::new(log, EARLIER_READ_BYTES);
+    for (seen, sequence) in (1..).zip(earlier) {
+        let entry = reader.entry(*sequence)?;
+        let sighting = matcher.sight(*sequence, &entry);
+        if let (Some(index), Some(sighting)) = (&mut kept.index, sighting) {
+            index.see_earlier(&sighting);
+        }
+        if seen % ACCOUNT_ENTRIES == 0 && !fits_now(projection, kept, make_room) {
+            return Ok(false);
+        }
+    }
+    kept.index.iter_mut().for_each(|index| index.seen_earlier(above));
+    Ok(fits_now(projection, kept, make_room))
 }
 
 /// Whether the memory for what the index holds is there, once it holds no more than the latest reader needs.
@@ -143,7 +193,8 @@ impl Window<'_> {
     ) -> Result<bool, StorageError> {
         let mut matcher = Matcher::new(self.set);
         let mut bucket_bytes = vec![0; index.buckets()];
-        let from = if self.set.looks_back() { Sequence::FIRST } else { self.cursor };
+        let drops_only = self.set.rules().iter().all(|rule| *rule == Rule::Drop);
+        let from = if drops_only { self.cursor } else { Sequence::FIRST };
         let fits = scan(self.log, (from, self.at.head()), |sequence, entry| {
             let Some(sighting) = matcher.sight(sequence, &entry) else { return true };
             if !self.is_eligible(&sighting) || !self.matters(&sighting, end) {
@@ -165,20 +216,20 @@ impl Window<'_> {
             }
             index.bytes() <= bytes_max
         })?;
+        index.settle();
         index.seen_before(self.at.head().next());
         Ok(fits)
     }
 
     fn is_eligible(&self, entry: &Sighting<'_>) -> bool {
-        self.at.eligible(entry.compactor, entry.created, entry.sequence)
+        self.at.eligible(entry.compactor, entry.id.created_at_millis(), entry.sequence)
     }
 
     /// Whether an entry can have part in what is sent from the cursor to `end`.
     fn matters(&self, entry: &Sighting<'_>, end: Sequence) -> bool {
         match self.set.rules()[entry.compactor as usize] {
-            Rule::KeepLatest => entry.sequence >= self.cursor,
             Rule::Drop => entry.sequence >= self.cursor && entry.sequence < end,
-            Rule::Effect => true,
+            Rule::KeepLatest | Rule::Effect => true,
         }
     }
 }

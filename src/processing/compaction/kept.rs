@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
 use super::compactor::CompactorSet;
 use crate::core::projection::{Index, Moment};
@@ -15,6 +16,9 @@ use crate::model::{Sequence, StoreId};
 
 /// About what a store without an index takes.
 const STORE_BYTES: usize = 512;
+
+/// So many pages of a store are made at once: enough for the processors, and few of the threads that wait for disks.
+const TURNS: usize = 4;
 
 /// Bytes that all indexes may take, and how many they do.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub(super) struct StoreProjection {
     moments: Mutex<Moments>,
     /// Locked while a page is planned, and while the index is filled: readers that come meanwhile want just that.
     pub(super) kept: RwLock<Kept>,
+    /// Who may make a page just now, see [`Backlog::turn`](super::Backlog::turn).
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// What is kept of one store.
@@ -84,6 +90,12 @@ impl Kept {
     /// Charges the store for what it takes now.
     pub(super) fn account(&mut self) {
         self.charge.set(STORE_BYTES + self.index.as_ref().map_or(0, Index::bytes));
+    }
+
+    /// Goes on with another index.
+    pub(super) fn begin(&mut self, index: Index) {
+        self.clear();
+        self.index = Some(index);
     }
 
     /// Forgets the index.
@@ -115,7 +127,8 @@ impl StoreProjection {
         let mut kept =
             Kept { index: None, generation: 0, too_large: false, charge: budget.charge() };
         kept.account();
-        Self { set, moments: Mutex::default(), kept: RwLock::new(kept) }
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Self { set, moments: Mutex::default(), kept: RwLock::new(kept), turns }
     }
 
     /// Takes in the moment of a reader that begins now. While it is held, nothing is pruned that the reader needs,

@@ -17,6 +17,7 @@
 //! (a page is made where it is asked for), sockets.
 
 mod answer;
+mod asking;
 mod backlog;
 mod compactor;
 mod fill;
@@ -44,6 +45,8 @@ pub use group::{DecodeEvents, GroupBucket, GroupEvent, GroupReplacements};
 pub(crate) use page::Page;
 pub use pattern::EventPattern;
 
+use answer::Bounds;
+use asking::Asking;
 use backlog::Source;
 use compactor::{Compactor, CompactorSet};
 use kept::{Budget, KeptStores};
@@ -60,10 +63,12 @@ struct Shared {
     state: Mutex<Current>,
     budget: Arc<Budget>,
     bucket_bytes_max: u64,
+    /// What an effect may write.
+    bounds: Bounds,
     /// The latest time a reader began at.
     latest_millis: AtomicU64,
-    /// Held while an effect is asked.
-    asking: Mutex<()>,
+    /// The members of buckets that are in memory for effects.
+    asking: Asking,
 }
 
 #[derive(Debug)]
@@ -103,8 +108,9 @@ impl Compaction {
             state: Mutex::new(Current { set, registered: 0, stores }),
             budget,
             bucket_bytes_max: limits.compaction_bucket_bytes_max as u64,
+            bounds: Bounds::new(limits),
             latest_millis: AtomicU64::new(0),
-            asking: Mutex::new(()),
+            asking: Asking::default(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -153,6 +153,13 @@ fn copy(
                 copied.push(*sequence, &reader.entry(*sequence)?);
                 keep(*bucket, *sequence, &copied.records[start..]);
             }
+            // Effects write up to a message's fill: nothing else fits into that one.
+            Step::Replaced { sequence, records }
+                if !copied.records.is_empty()
+                    && copied.records.len() + records.len() > bytes_max =>
+            {
+                return Ok(Page { content: Content::Copied(copied), next: *sequence });
+            }
             Step::Replaced { sequence, records } => copied.extend(*sequence, records),
         }
         if copied.records.len() >= bytes_max {

@@ -68,8 +68,8 @@ impl Projected {
         self.rejoin(ask.source);
         let kept = self.projection.kept.try_read()?;
         let index = kept.index.as_ref()?;
-        let is_filled = index.next() > self.moment.head();
-        let answers = is_filled && index.answers(&self.moment, ask.cursor);
+        let has_seen = index.has_seen(self.moment.head());
+        let answers = has_seen && index.answers(&self.moment, ask.cursor);
         answers.then(|| index.at_hand(&self.moment, ask.cursor, ask.bytes_max).into())
     }
 
@@ -138,10 +138,12 @@ impl Projected {
             }
             let limits = (ASK_BYTES_MAX, source.shared.bucket_bytes_max);
             let questions = index.questions(&self.moment, &plan, limits);
-            // One at a time for the whole server: it holds the members of buckets in memory.
-            let asking = source.shared.asking.lock();
-            let outputs = answer::answer((&source.set, &source.store), &source.log, &questions)?;
-            drop(asking);
+            let shared = &source.shared;
+            let read = questions.iter().filter(|question| !question.sequences.is_empty());
+            let asked = shared.asking.take(read.map(|question| question.members.bytes).sum());
+            let of = (&*source.set, &source.store);
+            let outputs = answer::answer(of, &source.log, &questions, shared.bounds)?;
+            drop(asked);
             for (question, output) in questions.iter().zip(outputs) {
                 index.set_output(question.bucket, output);
             }
@@ -175,7 +177,7 @@ impl Projected {
 
 /// Makes an index if there is none that begins early enough.
 ///
-/// Where nothing depends on what came before, the first reader need not wait for the history below its cursor; if a
+/// Where nothing depends on all that came before, the first reader need not wait for the history below its cursor; if a
 /// second one comes from further below, the index is made anew from the first entry.
 fn prepare(kept: &mut Kept, Ask { source, cursor, .. }: Ask<'_>) {
     let base = match &kept.index {
@@ -183,6 +185,5 @@ fn prepare(kept: &mut Kept, Ask { source, cursor, .. }: Ask<'_>) {
         None if !source.set.looks_back() => cursor,
         Some(_) | None => Sequence::FIRST,
     };
-    kept.clear();
-    kept.index = Some(Index::new(source.set.rules().clone(), base));
+    kept.begin(Index::new(source.set.rules().clone(), base));
 }

@@ -212,6 +212,21 @@ impl StoreLog for SledLog {
         })
     }
 
+    fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        self.shared.noting(&self.writes.store, || {
+            let trees = self.shared.access.trees()?;
+            // Of no store, if it has no entries: then nothing is read.
+            let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
+            let reader = Reader { tree: trees.log(), ordinal };
+            self.writes.ids.above(id, before, count_max, &reader)
+        })
+    }
+
     fn bytes(&self) -> u64 {
         self.writes.bytes()
     }

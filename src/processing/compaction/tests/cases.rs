@@ -98,6 +98,38 @@ fn a_compactor_that_panics_or_writes_nonsense_changes_nothing() {
 }
 
 #[test]
+fn what_no_client_could_read_is_not_sent() {
+    let limits = Limits { message_bytes_max: 10_000, event_bytes_max: 10, ..Limits::default() };
+    let large = |bytes: usize| {
+        Strategy::effect(move |_, out| {
+            out.write("Large", vec![7; bytes]);
+            Ok(())
+        })
+    };
+    let many = Strategy::effect(|_, out| {
+        (0..1_000).for_each(|_| out.write("Many", Vec::new()));
+        Ok(())
+    });
+    let long = Strategy::effect(|_, out| {
+        out.write("MuchTooLong", Vec::new());
+        Ok(())
+    });
+    let mut feed = Feed::new();
+    feed.append_all([(0, "Other", "a", &[1; 4_000][..]), (0, "E", "a", b"1"), (0, "E", "a", b"2")]);
+    for strategy in [large(10_000), large(1_000_000), many, long] {
+        let (compaction, _guard) = with(&limits, "E", strategy);
+        let sent = feed.read(&compaction, (0, 1_000), 100_000);
+        assert!(sent.iter().map(|it| &it.entry).eq(&feed.entries), "sent as they are");
+    }
+    // What can just be read is alone in its message.
+    let (compaction, _guard) = with(&limits, "E", large(8_000));
+    let mut backlog = feed.backlog(&compaction, 0, 1_000);
+    assert_eq!(next(&mut backlog, 10_000).map(|page| page.len()), Some(1));
+    let replaced = next(&mut backlog, 10_000).expect("another page");
+    assert_eq!(shown(&replaced), [(3, "Large", "a", &[7; 8_000][..])]);
+}
+
+#[test]
 fn a_primary_key_that_is_too_large_is_sent_as_it_is() {
     let limits = Limits { compaction_bucket_bytes_max: 200, ..Limits::default() };
     let (compaction, _guard) = with(&limits, "E", Strategy::effect(count));
@@ -181,6 +213,51 @@ fn time_does_not_go_back() {
     feed.append_all([(0, "E", "a", &b"1"[..]), (500, "E", "a", b"2")]);
     let sent = feed.read(&compaction, (0, 1_000), 1_000);
     assert_eq!(feed.read(&compaction, (0, 300), 1_000), sent);
+}
+
+/// A device that was offline delivers what it wrote before what others wrote since: the greatest id counts, wherever it
+/// stands, for those who come back as for new readers.
+#[test]
+fn what_comes_late_does_not_win() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    feed.append_all([(0, "E", "b", &b"b"[..]), (12, "E", "a", b"noon"), (11, "E", "a", b"eleven")]);
+    let now = 112;
+    let sequences =
+        |sent: Vec<RemoteEntry>| sent.iter().map(|it| it.remote_sequence.get()).collect::<Vec<_>>();
+    // The first one makes an index that begins at its cursor.
+    assert!(sequences(feed.read(&compaction, (3, now), 100)).is_empty());
+    assert_eq!(sequences(feed.read(&compaction, (2, now), 100)), [2]);
+    assert_eq!(sequences(feed.read(&compaction, (0, now), 100)), [1, 2]);
+    feed.append_all([(10, "E", "a", &b"ten"[..]), (13, "E", "a", b"one")]);
+    assert_eq!(sequences(feed.read(&compaction, (0, now), 100)), [1, 2, 5], "5 is not old enough");
+    assert_eq!(sequences(feed.read(&compaction, (3, now + 1), 100)), [5]);
+    assert_eq!(sequences(feed.read(&compaction, (0, now + 1), 100)), [1, 5]);
+}
+
+#[test]
+fn a_reader_of_the_end_does_not_wait_for_a_look_at_the_whole_history() {
+    let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
+    let mut feed = Feed::new();
+    for n in 0..1_000 {
+        // One clock is ahead.
+        let created = if n == 500 { 5_000 } else { n };
+        feed.append(created, "E", ["a", "b", "c"][n as usize % 3], b"");
+    }
+    assert_eq!(feed.read(&compaction, (990, 100_000), 1_000).len(), 2, "one stood there before");
+    let begins_late = |feed: &Feed| {
+        let reader = feed.backlog(&compaction, 990, 100_000);
+        let kept = projected(&reader).projection.kept.read();
+        kept.index.as_ref().is_some_and(|index| index.begins_behind(at(1)))
+    };
+    assert!(begins_late(&feed));
+    // Some stand before that were written later than this one, but not many.
+    feed.append(985, "E", "a", b"");
+    assert_eq!(feed.read(&compaction, (990, 100_000), 1_000).len(), 2);
+    assert!(begins_late(&feed));
+    feed.append(700, "E", "b", b"");
+    assert_eq!(feed.read(&compaction, (990, 100_000), 1_000).len(), 2);
+    assert!(!begins_late(&feed), "too many to look at one by one");
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub(super) fn at(sequence: u64) -> Sequence {
     Sequence::new(sequence).expect("a small number")
 }
 
-/// A `UUIDv7` of that time, unlike all with another number.
+/// A `UUIDv7` of that time; of the same time, a greater number gives a greater one.
 fn id(created: u64, number: u64) -> EntryId {
     let mut bytes = [0x70; 16];
     bytes[..6].copy_from_slice(&created.to_be_bytes()[2..]);

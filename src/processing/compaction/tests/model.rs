@@ -68,11 +68,14 @@ fn naive(feed: &[Entry], start: u64, now: u64) -> Vec<(u64, Option<EntryId>, Ent
         }
     }
     for ((c, primary_key), bucket) in buckets {
-        let (end, last) = bucket[bucket.len() - 1];
+        let (end, _) = bucket[bucket.len() - 1];
         let entries: Vec<Entry> = bucket.iter().map(|(_, entry)| (*entry).clone()).collect();
         let mut out = Replacements::default();
         match &strategies()[c] {
-            Strategy::KeepLatest => sent.push((end, Some(last.id), last.clone())),
+            Strategy::KeepLatest => {
+                let greatest = bucket.iter().max_by_key(|(_, entry)| entry.id).expect("an entry");
+                sent.push((greatest.0, Some(greatest.1.id), greatest.1.clone()));
+            }
             Strategy::Drop => {}
             Strategy::Effect(effect) => {
                 match effect(&Bucket { primary_key, entries: &entries }, &mut out) {

@@ -12,8 +12,8 @@ use super::*;
 struct Client {
     ids: HashSet<EntryId>,
     cursor: u64,
-    /// The last payload of each key: what a client that keeps the latest shows.
-    latest: BTreeMap<String, Vec<u8>>,
+    /// The entry with the greatest id of each key: what a client shows that resolves conflicts as clients do.
+    latest: BTreeMap<String, (EntryId, Vec<u8>)>,
     /// All that the payloads of each key told: what a client that was skipped would lack.
     all: BTreeMap<String, BTreeSet<u8>>,
 }
@@ -28,7 +28,9 @@ impl Client {
                 continue;
             }
             new = true;
-            self.latest.insert(entry.primary_key.clone(), entry.payload.to_vec());
+            let this = (entry.id, entry.payload.to_vec());
+            let latest = self.latest.entry(entry.primary_key.clone()).or_insert(this.clone());
+            *latest = this.max(latest.clone());
             let all = self.all.entry(entry.primary_key.clone()).or_default();
             all.extend(entry.payload.iter());
         }
@@ -94,9 +96,11 @@ proptest! {
         let mut feed = Feed::new();
         write(&mut feed, 1_000, &before);
         let (client, now) = live(&mut feed, &compaction, &steps);
-        let mut at_once = Client::default();
+        let (mut at_once, mut raw) = (Client::default(), Client::default());
         at_once.take(&feed.read(&compaction, (0, now), 1 << 20));
-        prop_assert_eq!(client.latest, at_once.latest);
+        prop_assert_eq!(&client.latest, &at_once.latest);
+        raw.take(&feed.read(&Compaction::new(&limits(0)), (0, 0), 1 << 20));
+        prop_assert_eq!(&client.latest, &raw.latest);
     }
 
     #[test]
@@ -121,11 +125,14 @@ proptest! {
     fn at_one_moment_a_cursor_lies_before_a_bucket_or_behind_it(
         before in prop::collection::vec((0_u8..4, 0_u64..300), 0..40),
         bytes_max in 1_usize..200,
+        keep_latest: bool,
     ) {
-        let (compaction, _guard) = compaction(Strategy::effect(|bucket, out| {
+        let parts = Strategy::effect(|bucket, out| {
             (0..3).for_each(|n| out.write("Part", vec![n, bucket.entries.len() as u8]));
             Ok(())
-        }));
+        });
+        let (compaction, _guard) =
+            compaction(if keep_latest { Strategy::KeepLatest } else { parts });
         let mut feed = Feed::new();
         write(&mut feed, 1_000, &before);
         let whole = feed.read(&compaction, (0, 1_000), 1 << 20);

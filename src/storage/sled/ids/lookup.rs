@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::above::Above;
 use super::cache::{Cache, Cached, Key};
 use super::hash::Seed;
 use super::head::Head;
@@ -19,7 +20,7 @@ use crate::storage::StorageError;
 use crate::storage::sled::value::Malformed;
 
 /// How often a lookup begins again because a merge was faster.
-const TRIES: usize = 8;
+pub(super) const TRIES: usize = 8;
 
 /// What is known of a store's ids without the disk.
 #[derive(Debug)]
@@ -54,15 +55,15 @@ pub(super) struct Begun {
 
 /// Where heads and pages come from.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    cache: &'a Cache,
+pub(super) struct Source<'a> {
+    pub(super) cache: &'a Cache,
     /// Without it, what is not in the cache is not looked at.
-    slots: Option<&'a dyn Slots>,
+    pub(super) slots: Option<&'a dyn Slots>,
 }
 
 /// Why a search did not come to its end.
 #[derive(Debug)]
-enum Stop {
+pub(super) enum Stop {
     /// Something is not in the cache.
     NeedsDisk,
     /// A section was merged with others since it was found.
@@ -161,6 +162,13 @@ impl Known {
         // Both at once: what leaves the tail is in the runs.
         let answers = ids.iter().map(|id| self.tail.find(*id)).collect();
         Ok(Begun { answers, runs: self.runs.clone() })
+    }
+
+    /// Where the newest entries stand that `above` asks for, and where the others are to be looked for. `None` while that is
+    /// not known of all ids.
+    pub(super) fn begin_above(&self, above: &Above) -> Option<(Vec<Sequence>, Arc<Runs>)> {
+        let all = self.damage.is_none() && self.gap().is_none();
+        all.then(|| (self.tail.above(above.id, above.before), self.runs.clone()))
     }
 }
 
@@ -299,7 +307,7 @@ impl<'a> Search<'a> {
 }
 
 impl Source<'_> {
-    fn head(&self, runs: &Runs, section: &Section) -> Result<Arc<Head>, Stop> {
+    pub(super) fn head(&self, runs: &Runs, section: &Section) -> Result<Arc<Head>, Stop> {
         let cached = self.part(runs, section, 0, |part, bytes| {
             let head = Head::decode(part, bytes)?;
             let is_its_head = head.is_of(section);
@@ -311,7 +319,12 @@ impl Source<'_> {
         Ok(head)
     }
 
-    fn page(&self, runs: &Runs, section: &Section, number: usize) -> Result<Arc<Page>, Stop> {
+    pub(super) fn page(
+        &self,
+        runs: &Runs,
+        section: &Section,
+        number: usize,
+    ) -> Result<Arc<Page>, Stop> {
         // The head is in front of the pages.
         let cached = self.part(runs, section, number as u32 + 1, |part, bytes| {
             Page::decode(part, bytes).map(|page| Cached::Page(Arc::new(page)))

@@ -17,6 +17,7 @@
 //!                  └────────── Step ── one batch ──────────┘
 //! ```
 
+mod above;
 mod cache;
 mod check;
 mod cut;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::above::Above;
 use super::cache::Cache;
 use super::hash::Seed;
 use super::index::{Index, Staged};
@@ -123,6 +124,18 @@ impl Ids {
         let begins_there = |known: &mut Known| known.gap().is_some_and(|gap| *gap.start() == first);
         let mut known = self.known.lock();
         !self.changed.wait_while_for(&mut known, begins_there, patience).timed_out()
+    }
+
+    /// See [`StoreLog::above`](crate::storage::StoreLog::above).
+    pub(crate) fn above(
+        &self,
+        id: EntryId,
+        before: Sequence,
+        count_max: usize,
+        slots: &dyn Slots,
+    ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        let above = Above { id, before, count_max };
+        above.find(&self.cache, slots, || self.known.lock().begin_above(&above))
     }
 
     /// Adds to `changes` what is due: seals ids of entries up to `to`, which are durable, and merges about `ids_max`.

@@ -90,6 +90,12 @@ impl Page {
         (EntryId::from_bytes(self.ids()[at]), Sequence::ZERO.plus(self.least).plus(place))
     }
 
+    /// The sequences of the ids above `id`.
+    pub(super) fn above(&self, id: EntryId) -> impl Iterator<Item = Sequence> {
+        let first = self.ids().partition_point(|other| other <= id.as_bytes());
+        (first..self.len()).map(|at| self.entry(at).1)
+    }
+
     /// The sequence of `id`, if it is here.
     pub(super) fn find(&self, id: EntryId) -> Option<Sequence> {
         let at = self.ids().binary_search(id.as_bytes()).ok()?;

@@ -88,6 +88,14 @@ impl Chunk {
         }
     }
 
+    /// Where entries before `before` stand whose ids are above `id`.
+    fn above(&self, id: EntryId, before: Sequence) -> impl Iterator<Item = Sequence> {
+        let any = self.range.is_some_and(|(_, greatest)| greatest > id);
+        let count = if any { before.since(self.first) as usize } else { 0 };
+        let ids = (0..).zip(&self.ids).take(count);
+        ids.filter(move |(_, other)| **other > id).map(|(at, _)| self.first.plus(at))
+    }
+
     /// Its ids behind `to`.
     fn behind(&self, to: Sequence) -> &[EntryId] {
         self.ids.get(to.next().since(self.first) as usize..).unwrap_or_default()
@@ -134,6 +142,11 @@ impl Tail {
     pub(super) fn find(&self, id: EntryId) -> Option<Sequence> {
         let hash = SEED.hash(id);
         self.chunks.iter().rev().find_map(|chunk| chunk.find(id, hash))
+    }
+
+    /// Where entries before `before` stand whose ids are above `id`, as far as they are here.
+    pub(super) fn above(&self, id: EntryId, before: Sequence) -> Vec<Sequence> {
+        self.chunks.iter().flat_map(|chunk| chunk.above(id, before)).collect()
     }
 
     /// The ids of the entries from `from` to `to`, as far as they are here.

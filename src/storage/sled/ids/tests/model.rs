@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{Ids, Kind, Random, Subject};
 use crate::model::{EntryId, Sequence};
+use crate::storage::sled::ids::above::Above;
 use crate::storage::sled::ids::lookup::{lookup, probe};
 
 #[derive(Clone, Debug)]
@@ -117,11 +118,33 @@ impl Checked {
         }
     }
 
+    fn above(&mut self) {
+        let count = self.subject.ids.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let id = self.subject.ids[self.random.below(count) as usize];
+        let before = Sequence::FIRST.plus(self.random.below(count));
+        let sequences = (1..before.get()).map(|at| Sequence::ZERO.plus(at));
+        let expected: Vec<_> =
+            sequences.zip(&self.subject.ids).filter(|(_, o)| **o > id).map(|(at, _)| at).collect();
+        let Subject { cache, disk, known, .. } = &self.subject;
+        let told = |count_max| {
+            let above = Above { id, before, count_max };
+            above.find(cache, disk, || known.lock().begin_above(&above)).expect("a read")
+        };
+        assert_eq!(told(expected.len()).as_ref(), Some(&expected));
+        if let Some(too_few) = expected.len().checked_sub(1) {
+            assert_eq!(told(too_few), None);
+        }
+    }
+
     fn run(seed: u64, actions: &[Action]) {
         let mut checked = Self::new(seed);
         for action in actions {
             checked.apply(action);
             checked.subject.check();
+            checked.above();
         }
         checked.apply(&Action::Settle);
         checked.subject.check();
