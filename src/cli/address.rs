@@ -93,7 +93,7 @@ impl ServerUrl {
 }
 
 /// Where a server that is mounted as usual speaks `protocol`.
-pub(super) const fn path(protocol: Protocol) -> &'static str {
+const fn path(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Msgpack => "/eventlog",
         Protocol::Rpc => "/rpc",

@@ -75,12 +75,6 @@ impl Admin {
         Self { agent: config.into(), base: url.http(), token: token.to_owned() }
     }
 
-    /// Whether the server says that it takes requests.
-    pub(super) fn is_ready(&self) -> bool {
-        let answer = self.agent.get(format!("{}/readyz", self.base)).call();
-        answer.is_ok_and(|answer| answer.status().is_success())
-    }
-
     /// Sends a request with an optional JSON body and reads the JSON answer.
     pub(super) fn request<T: DeserializeOwned>(
         &self,

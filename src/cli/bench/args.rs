@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use tempfile::TempDir;
 
+use super::template::EntryShape;
 use crate::cli::address::ServerUrl;
 use crate::cli::peer::Protocol;
 
@@ -47,7 +48,10 @@ pub(super) enum Scenario {
     /// The generator's own ceiling: the frames of `write` against a bare echo server, which does nothing with them.
     Echo(LoadArgs),
     #[command(hide = true)]
-    EchoServer(EchoServerArgs),
+    EchoServer {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
 }
 
 /// Which server.
@@ -119,6 +123,39 @@ impl TargetArgs {
     }
 }
 
+/// What is written.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(super) struct EntryArgs {
+    /// Entries in a batch [default: 1 for write, 10 for fan-out, 1000 for ingest and catch-up].
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Bytes in the payload of an entry; for fan-out at least 8, since the time of sending travels in it.
+    #[arg(long, default_value_t = 100)]
+    payload: usize,
+}
+
+impl EntryArgs {
+    /// `batch` unless another was chosen.
+    pub(super) fn shape(self, batch: usize) -> EntryShape {
+        EntryShape { batch: self.batch.unwrap_or(batch).max(1), payload: self.payload }
+    }
+}
+
+/// When it is written.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(super) struct TimeArgs {
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub(super) duration: Duration,
+    /// How long to write before measuring begins, in seconds.
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    pub(super) warm_up: Duration,
+    /// Batches per second over all connections that write, whatever the server does; latency then counts from the moment
+    /// when a batch was due. Without it every connection writes on as soon as it is answered.
+    #[arg(long)]
+    pub(super) rate: Option<f64>,
+}
+
 /// How writers behave.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LoadArgs {
@@ -130,31 +167,19 @@ pub(super) struct LoadArgs {
     /// Most unanswered batches on a connection [default: 64 for write, 4 for ingest].
     #[arg(long)]
     pub(super) in_flight: Option<usize>,
-    /// Entries in a batch [default: 1 for write, 1000 for ingest].
-    #[arg(long)]
-    pub(super) batch: Option<usize>,
-    /// Bytes in the payload of an entry.
-    #[arg(long, default_value_t = 100)]
-    pub(super) payload: usize,
+    #[command(flatten)]
+    pub(super) entries: EntryArgs,
     /// Public keys, dealt out over the connections [default: as many as connections, or as stores if they are more].
     #[arg(long)]
     pub(super) keys: Option<usize>,
     /// Stores, dealt out over the keys. More than one takes an admin token.
     #[arg(long, default_value_t = 1)]
     pub(super) stores: usize,
-    /// How long to measure, in seconds.
-    #[arg(long, default_value = "10", value_parser = seconds, conflicts_with = "count")]
-    pub(super) duration: Duration,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
     /// Write so many entries and measure all of it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "duration")]
     pub(super) count: Option<u64>,
-    /// How long to write before measuring begins, in seconds.
-    #[arg(long, default_value = "2", value_parser = seconds)]
-    pub(super) warm_up: Duration,
-    /// Batches per second over all connections, whatever the server does; latency then counts from the moment when a
-    /// batch was due. Without it every connection writes on as soon as it is answered.
-    #[arg(long)]
-    pub(super) rate: Option<f64>,
     /// Write, then send all of it again, and measure that [default count: 1000000].
     #[arg(long)]
     pub(super) resend: bool,
@@ -168,12 +193,8 @@ pub(super) struct CatchUpArgs {
     /// Entries that the store is filled with first.
     #[arg(long, default_value_t = 1_000_000)]
     pub(super) count: u64,
-    /// Entries in a batch while it is filled.
-    #[arg(long, default_value_t = 1_000)]
-    pub(super) batch: usize,
-    /// Bytes in the payload of an entry.
-    #[arg(long, default_value_t = 100)]
-    pub(super) payload: usize,
+    #[command(flatten)]
+    pub(super) entries: EntryArgs,
     /// Readers at the same time, each on a connection of its own.
     #[arg(long, default_value_t = 1)]
     pub(super) readers: usize,
@@ -199,21 +220,10 @@ pub(super) struct FanOutArgs {
     /// Most unanswered batches on a writer's connection.
     #[arg(long, default_value_t = 4)]
     pub(super) in_flight: usize,
-    /// Entries in a batch.
-    #[arg(long, default_value_t = 10)]
-    pub(super) batch: usize,
-    /// Bytes in the payload of an entry, at least 8: the time of sending travels in it.
-    #[arg(long, default_value_t = 100)]
-    pub(super) payload: usize,
-    /// How long to measure, in seconds.
-    #[arg(long, default_value = "10", value_parser = seconds)]
-    pub(super) duration: Duration,
-    /// How long to write before measuring begins, in seconds.
-    #[arg(long, default_value = "2", value_parser = seconds)]
-    pub(super) warm_up: Duration,
-    /// Batches per second over all writers, whatever the server does.
-    #[arg(long)]
-    pub(super) rate: Option<f64>,
+    #[command(flatten)]
+    pub(super) entries: EntryArgs,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
 }
 
 /// Who is idle.
@@ -233,12 +243,6 @@ pub(super) struct IdleArgs {
     /// How long to stay, in seconds; every connection pings at the beginning and every 10 seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub(super) duration: Duration,
-}
-
-#[derive(clap::Args, Clone, Debug)]
-pub(super) struct EchoServerArgs {
-    #[arg(long)]
-    pub(super) listen: SocketAddr,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

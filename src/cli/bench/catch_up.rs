@@ -7,13 +7,12 @@ use eventlog_server::model::{PublicKey, Sequence};
 use serde_json::json;
 
 use super::args::CatchUpArgs;
-use super::feed::Feeds;
 use super::floors::{Doing, Floors};
-use super::load::{self, Load, Record};
+use super::load::{self, Load};
 use super::report::{Report, grouped, human};
 use super::rpc::id_number;
+use super::subscriber::Subscriber;
 use super::target::Target;
-use super::template::EntryShape;
 use super::write::{INGEST, assigned_keys};
 
 /// What one reader found.
@@ -39,16 +38,8 @@ struct Filled {
 }
 
 pub(super) async fn run(args: &CatchUpArgs) -> io::Result<bool> {
-    let shape = EntryShape { batch: args.batch.max(1), payload: args.payload };
-    let load = Load {
-        connections: INGEST.0,
-        in_flight: INGEST.1,
-        shape,
-        keys: INGEST.0,
-        stores: 1,
-        count: Some(args.count),
-        ..Load::default()
-    };
+    let shape = args.entries.shape(INGEST.2);
+    let load = Load { count: Some(args.count), ..Load::new(INGEST.0, INGEST.1, shape) };
     let readers = args.readers.max(1);
     let settings = json!({
         "entries": args.count, "payload_bytes": shape.payload, "batch": shape.batch, "readers": readers,
@@ -74,23 +65,22 @@ async fn fill(
 ) -> io::Result<Filled> {
     let target = Target::open(&args.target)?;
     let keys = assigned_keys(&target, load)?;
-    let (writing, filled) = load::run(&target, &keys, load, Record::Nothing).await?;
+    let filled = load::run(&target, &keys, load, Vec::new()).await?;
     report.rate("fill_per_second", "filled with", filled.entries_per_second());
-    report.faults(&filled.faults);
+    report.faults(&filled.run.figures.faults);
     let keys = keys.into_iter().map(|(key, _)| key).collect();
-    let seen = writing.seen.borrow();
-    let first = Sequence::new(seen[0].min().max(1)).map_err(io::Error::other)?;
-    let (last, id_sum) = (seen[0].max(), writing.id_sum.get());
-    Ok(Filled { target, keys, readers, first, last, id_sum })
+    let (seen, id_sum) = (&filled.run.seen[0], filled.run.id_sum);
+    let first = Sequence::new(seen.min().max(1)).map_err(io::Error::other)?;
+    Ok(Filled { target, keys, readers, first, last: seen.max(), id_sum })
 }
 
 /// Reads everything once; entries per second.
 async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Result<f64> {
     let Filled { target, keys, readers, .. } = filled;
-    let before = target.usage();
+    let before = target.usages();
     let readings = (0..*readers).map(|at| read(filled, &keys[at % keys.len()]));
     let readings = futures_util::future::try_join_all(readings).await?;
-    let after = target.usage();
+    let after = target.usages();
     if readings.iter().any(|reading| reading.id_sum != filled.id_sum) {
         report.fault("what was read is not what was written");
     }
@@ -113,37 +103,24 @@ async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Resul
         human(readings[0].first),
     );
     report.add(&format!("round_{number}"), &format!("round {number}"), value, text);
-    for (who, before, after) in [("server", before.0, after.0), ("generator", before.1, after.1)] {
-        report.usage(who, before.zip(after), elapsed, entries);
-    }
+    report.usages(before, after, elapsed, entries);
     Ok(entries_per_second)
 }
 
 /// Reads all of it with `key` on a connection of its own.
 async fn read(filled: &Filled, key: &PublicKey) -> io::Result<Reading> {
     let Filled { target, first, last, .. } = filled;
-    let mut socket = target.connect(&[key]).await?;
+    let mut subscriber = Subscriber::open(target, std::slice::from_ref(key), *first).await?;
     let started = Instant::now();
-    let mut feeds =
-        Feeds::subscribe(target.protocol, &mut socket, std::iter::once(key.clone()), *first);
-    socket.flush().await?;
-    let none = Duration::ZERO;
-    let mut reading = Reading { first: none, all: none, bytes: 0, messages: 0, id_sum: 0 };
-    while feeds.reached() < *last {
-        socket.receive().await?;
-        while let Some(message) = socket.next_message()? {
-            reading.bytes += message.len() as u64;
-            reading.messages += 1;
-            feeds.take(message, &mut |entry| {
-                reading.id_sum = reading.id_sum.wrapping_add(id_number(entry.id));
-            })?;
-        }
-        feeds.acknowledge(&mut socket);
-        socket.flush().await?;
-        if reading.first.is_zero() && feeds.reached() >= first.get() {
-            reading.first = started.elapsed();
+    let (mut first_after, mut id_sum) = (None, 0_u128);
+    while subscriber.reached() < *last {
+        subscriber.wait().await?;
+        subscriber.take(&mut |entry| id_sum = id_sum.wrapping_add(id_number(entry.id)))?;
+        if subscriber.reached() >= first.get() {
+            first_after.get_or_insert_with(|| started.elapsed());
         }
     }
-    reading.all = started.elapsed();
-    Ok(reading)
+    let all = started.elapsed();
+    let Subscriber { bytes, messages, .. } = subscriber;
+    Ok(Reading { first: first_after.unwrap_or(all), all, bytes, messages, id_sum })
 }

@@ -8,8 +8,10 @@ use actix::{Actor, StreamHandler};
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Payload};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{App, HttpRequest, HttpServer};
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
+
+use super::target::LISTENING;
 
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
@@ -35,12 +37,11 @@ pub(super) fn serve(listen: SocketAddr) -> io::Result<()> {
     let echo = |request: HttpRequest, payload: Payload| async move {
         ws::WsResponseBuilder::new(Echo, &request, payload).frame_size(FRAME_BYTES_MAX).start()
     };
-    let app = move || {
-        App::new()
-            .route("/eventlog", web::get().to(echo))
-            .route("/readyz", web::get().to(|| async { HttpResponse::Ok().finish() }))
-    };
+    let app = move || App::new().route("/eventlog", web::get().to(echo));
     let server = HttpServer::new(app).on_connect(send_at_once).bind(listen)?;
+    for address in server.addrs() {
+        println!("{LISTENING}ws://{address}/eventlog");
+    }
     actix_web::rt::System::new().block_on(server.run())
 }
 

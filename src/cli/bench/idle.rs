@@ -1,37 +1,24 @@
 //! The scenario `idle`: connections that have a subscription and nothing to say but a ping now and then.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use eventlog_server::model::{PublicKey, Sequence};
-use eventlog_server::protocol::msgpack::encode_ping;
-use eventlog_server::protocol::rpc::Envelope;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::args::IdleArgs;
-use super::feed::Feeds;
 use super::floors::Floors;
 use super::load;
-use super::process::Usage;
 use super::progress::Progress;
 use super::report::{Report, grouped, human};
-use super::socket::Socket;
+use super::subscriber::Subscriber;
 use super::target::Target;
-use crate::cli::peer::Protocol;
 
 /// So many connections are opened at a time.
 const OPENING: usize = 64;
 /// As often as the protocol's clients do.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-struct Idle {
-    protocol: Protocol,
-    socket: Socket,
-    feeds: Feeds,
-    pings: u64,
-}
 
 pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
     let settings = json!({
@@ -45,30 +32,29 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
     target.assign(&keys)?;
     let keys: Vec<PublicKey> = keys.into_iter().map(|(key, _)| key).collect();
     Progress::say("opening connections");
-    let usage = || target.pid.and_then(Usage::of);
-    let before = usage();
-    let started = std::time::Instant::now();
-    let opening = (0..args.connections).map(|at| Idle::open(&target, &keys[at % keys.len()]));
-    let mut idle: Vec<Idle> = stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
+    let before = target.usages();
+    let started = Instant::now();
+    let opening = (0..args.connections).map(|at| open(&target, &keys[at % keys.len()]));
+    let mut idle: Vec<Subscriber> =
+        stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
     let opened = started.elapsed();
     let per_second = args.connections as f64 / opened.as_secs_f64();
     let text = format!("{}, {} connections/s", human(opened), grouped(per_second));
     report.add("open_seconds", "opened in", opened.as_secs_f64(), text);
 
-    let open = usage();
+    let open = target.usages();
     let deadline = started + opened + args.duration;
     loop {
         ping_all(&mut idle).await?;
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         tokio::time::sleep(left.min(PING_INTERVAL)).await;
         if left <= PING_INTERVAL {
             break;
         }
     }
-    let after = usage();
-    if let (Some(before), Some(after)) = (before, after) {
-        let all = after.resident_bytes.saturating_sub(before.resident_bytes);
-        let each = all as f64 / args.connections.max(1) as f64;
+    let after = target.usages();
+    if let (Some(before), Some(after)) = (before[0], after[0]) {
+        let each = after.resident_bytes_since(&before) / args.connections.max(1) as f64;
         let text = format!("{:.2} KiB", each / 1_024.0);
         report.add("bytes_per_connection", "memory each", each.round(), text);
         if let Some(floor) = floor {
@@ -76,12 +62,21 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
             report.add("of_echo", "to echo each", times, text);
         }
     }
-    report.usage("server", open.zip(after), args.duration, args.connections as u64);
+    report.usages(open, after, args.duration, args.connections as u64);
     Ok(report.print(args.target.json))
 }
 
+/// A connection whose subscription was taken in: the answer to a ping says so.
+async fn open(target: &Target, key: &PublicKey) -> io::Result<Subscriber> {
+    let mut subscriber =
+        Subscriber::open(target, std::slice::from_ref(key), Sequence::FIRST).await?;
+    subscriber.ping().await?;
+    subscriber.pong().await?;
+    Ok(subscriber)
+}
+
 /// Pings every connection, and waits for every pong.
-async fn ping_all(idle: &mut [Idle]) -> io::Result<()> {
+async fn ping_all(idle: &mut [Subscriber]) -> io::Result<()> {
     for connection in &mut *idle {
         connection.ping().await?;
     }
@@ -89,44 +84,4 @@ async fn ping_all(idle: &mut [Idle]) -> io::Result<()> {
         connection.pong().await?;
     }
     Ok(())
-}
-
-impl Idle {
-    async fn open(target: &Target, key: &PublicKey) -> io::Result<Self> {
-        let protocol = target.protocol;
-        let mut socket = target.connect(&[key]).await?;
-        let feeds =
-            Feeds::subscribe(protocol, &mut socket, std::iter::once(key.clone()), Sequence::FIRST);
-        let mut idle = Self { protocol, socket, feeds, pings: 0 };
-        // Its answer says that the subscription was taken in.
-        idle.ping().await?;
-        idle.pong().await?;
-        Ok(idle)
-    }
-
-    async fn ping(&mut self) -> io::Result<()> {
-        self.pings += 1;
-        let ping = match self.protocol {
-            Protocol::Msgpack => {
-                let mut ping = BytesMut::new();
-                encode_ping(&mut ping, self.pings);
-                ping.freeze()
-            }
-            Protocol::Rpc => Envelope::Ping.encode(),
-        };
-        self.socket.push(&ping);
-        self.socket.flush().await
-    }
-
-    async fn pong(&mut self) -> io::Result<()> {
-        while self.feeds.pongs() < self.pings {
-            self.socket.receive().await?;
-            while let Some(message) = self.socket.next_message()? {
-                self.feeds.take(message, &mut |_| ())?;
-            }
-            self.feeds.acknowledge(&mut self.socket);
-            self.socket.flush().await?;
-        }
-        Ok(())
-    }
 }

@@ -7,19 +7,19 @@ mod args;
 mod catch_up;
 mod echo;
 mod fan_out;
-mod feed;
 mod figures;
 mod floors;
 mod idle;
 mod in_flight;
 mod load;
-mod message;
 mod process;
 mod progress;
+mod reader;
 mod report;
 mod rpc;
 mod seen;
 mod socket;
+mod subscriber;
 mod target;
 mod template;
 mod write;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), BenchError> {
         Scenario::FanOut(args) => runtime.block_on(fan_out::run(args))?,
         Scenario::Idle(args) => runtime.block_on(idle::run(args))?,
         Scenario::Echo(args) => runtime.block_on(write::echo(args))?,
-        Scenario::EchoServer(args) => return Ok(echo::serve(args.listen)?),
+        Scenario::EchoServer { listen } => return Ok(echo::serve(*listen)?),
     };
     if sound { Ok(()) } else { Err(BenchError::Faulty) }
 }

@@ -14,6 +14,9 @@ pub(super) struct Usage {
     pub(super) resident_bytes_max: u64,
 }
 
+/// The server that is measured and this process, as far as the system tells.
+pub(super) type Usages = [Option<Usage>; 2];
+
 impl Usage {
     /// That of process `pid`; `None` if there is none, or no `/proc`.
     pub(super) fn of(pid: u32) -> Option<Self> {
@@ -34,9 +37,14 @@ impl Usage {
         })
     }
 
-    /// That of this process.
-    pub(super) fn own() -> Option<Self> {
-        Self::of(std::process::id())
+    /// CPU time since `before`, in seconds.
+    pub(super) fn cpu_since(&self, before: &Self) -> f64 {
+        self.cpu.saturating_sub(before.cpu).as_secs_f64()
+    }
+
+    /// How many more bytes are resident than `before`.
+    pub(super) fn resident_bytes_since(&self, before: &Self) -> f64 {
+        self.resident_bytes.saturating_sub(before.resident_bytes) as f64
     }
 }
 
@@ -62,7 +70,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_has_memory() {
-        let usage = Usage::own().expect("a process");
+        let usage = Usage::of(std::process::id()).expect("a process");
         assert!(usage.resident_bytes > 100_000 && usage.resident_bytes <= usage.resident_bytes_max);
     }
 }

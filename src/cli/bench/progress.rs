@@ -2,13 +2,13 @@
 
 use std::io::IsTerminal;
 
-use super::figures::{Counts, Figures};
+use super::figures::Figures;
 use super::report::grouped;
 
 #[derive(Default)]
 pub(super) struct Progress {
-    acks: Counts,
-    deliveries: Counts,
+    acked: u64,
+    delivered: u64,
     seconds: u64,
 }
 
@@ -16,16 +16,16 @@ impl Progress {
     /// Says how many there were since the last call; to be called once a second, from when they are counted.
     pub(super) fn show(&mut self, figures: &Figures) {
         self.seconds += 1;
-        let (acks, deliveries) = (figures.acks.counts(), figures.deliveries.counts());
         let mut line = format!("{} s", self.seconds);
-        let parts = [
-            ("entries acknowledged", acks.entries - self.acks.entries),
-            ("delivered", deliveries.entries - self.deliveries.entries),
-        ];
-        for (what, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
-            line = format!("{line}  {}/s {what}", grouped(count as f64));
+        for (what, before, now) in [
+            ("entries acknowledged", &mut self.acked, figures.acks.entries),
+            ("delivered", &mut self.delivered, figures.deliveries.entries),
+        ] {
+            if now > *before {
+                line = format!("{line}  {}/s {what}", grouped((now - *before) as f64));
+            }
+            *before = now;
         }
-        (self.acks, self.deliveries) = (acks, deliveries);
         Self::say(&line);
     }
 

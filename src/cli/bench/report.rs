@@ -6,8 +6,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::load::{Measured, Stretch};
-use super::process::{self, Usage};
+use super::figures::Tally;
+use super::load::Measured;
+use super::process::{self, Usages};
 
 /// Named figures, in the order in which they were added.
 pub(super) struct Report {
@@ -52,61 +53,65 @@ impl Report {
 
     /// Throughput, latency, CPU and memory.
     pub(super) fn measured(&mut self, measured: &Measured) {
-        let elapsed = measured.elapsed;
+        let figures = &measured.run.figures;
+        let elapsed = figures.elapsed();
         self.add("seconds", "measured", elapsed.as_secs_f64(), human(elapsed));
-        self.stretch("acknowledged", &measured.acks, elapsed);
-        if measured.deliveries.counts.entries > 0 {
-            self.stretch("delivered", &measured.deliveries, elapsed);
+        self.tally("acknowledged", &figures.acks, elapsed);
+        if figures.deliveries.entries > 0 {
+            self.tally("delivered", &figures.deliveries, elapsed);
         }
-        let entries = measured.acks.counts.entries.max(measured.deliveries.counts.entries);
-        self.usage("server", measured.server, elapsed, entries);
-        self.usage("generator", measured.generator, elapsed, entries);
-        if measured.unsent > 0 {
-            let text = format!("{} batches that were due", grouped(measured.unsent as f64));
-            self.add("unsent", "never sent", measured.unsent, text);
+        let entries = figures.acks.entries.max(figures.deliveries.entries);
+        self.usages(measured.before, measured.after, elapsed, entries);
+        if figures.unsent > 0 {
+            let text = format!("{} batches that were due", grouped(figures.unsent as f64));
+            self.add("unsent", "never sent", figures.unsent, text);
         }
-        self.faults(&measured.faults);
+        self.faults(&figures.faults);
     }
 
-    fn stretch(&mut self, what: &str, stretch: &Stretch, elapsed: Duration) {
-        let per_second = |count: u64| count as f64 / elapsed.as_secs_f64();
-        let (messages, entries) =
-            (per_second(stretch.counts.messages), per_second(stretch.counts.entries));
+    fn tally(&mut self, what: &str, tally: &Tally, elapsed: Duration) {
+        let [messages, entries] =
+            [tally.messages, tally.entries].map(|count| count as f64 / elapsed.as_secs_f64());
+        let latency = QUANTILES.map(|(name, of)| (name, quantile_of(&tally.latency, of)));
+        let seconds = latency.map(|(name, time)| (name, time.as_secs_f64()));
         let value = json!({
             "messages_per_second": messages.round(),
             "entries_per_second": entries.round(),
-            "latency": latency_json(&stretch.latency),
+            "latency": BTreeMap::from(seconds),
         });
         let text = format!("{} entries/s, {} messages/s", grouped(entries), grouped(messages));
         self.add(what, what, value, text);
-        self.lines.push((format!("{what} after"), latency_text(&stretch.latency)));
+        let texts = latency.map(|(name, time)| format!("{name} {}", human(time)));
+        self.lines.push((format!("{what} after"), texts.join("  ")));
     }
 
-    /// CPU time and memory of a process over some time, in which it handled so many entries.
-    pub(super) fn usage(
+    /// CPU time and memory of server and generator over some time, in which so many entries were handled.
+    pub(super) fn usages(
         &mut self,
-        who: &str,
-        usage: Option<(Usage, Usage)>,
+        before: Usages,
+        after: Usages,
         elapsed: Duration,
         entries: u64,
     ) {
-        let Some((before, after)) = usage else { return };
-        let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
-        let cores = cpu / elapsed.as_secs_f64();
-        let nanos_per_entry = 1e9 * cpu / entries.max(1) as f64;
-        let value = json!({
-            "cores": cores,
-            "cpu_nanos_per_entry": nanos_per_entry,
-            "resident_bytes": after.resident_bytes,
-            "resident_bytes_max": after.resident_bytes_max,
-        });
-        let text = format!(
-            "{cores:.2} cores, {} ns of CPU an entry, {} resident, {} at most",
-            grouped(nanos_per_entry),
-            mebibytes(after.resident_bytes),
-            mebibytes(after.resident_bytes_max),
-        );
-        self.add(who, who, value, text);
+        let usages = before.into_iter().zip(after).map(|(before, after)| before.zip(after));
+        for (who, usage) in ["server", "generator"].into_iter().zip(usages) {
+            let Some((before, after)) = usage else { continue };
+            let cpu = after.cpu_since(&before);
+            let (cores, nanos) = (cpu / elapsed.as_secs_f64(), 1e9 * cpu / entries.max(1) as f64);
+            let value = json!({
+                "cores": cores,
+                "cpu_nanos_per_entry": nanos,
+                "resident_bytes": after.resident_bytes,
+                "resident_bytes_max": after.resident_bytes_max,
+            });
+            let text = format!(
+                "{cores:.2} cores, {} ns of CPU an entry, {} resident, {} at most",
+                grouped(nanos),
+                mebibytes(after.resident_bytes),
+                mebibytes(after.resident_bytes_max),
+            );
+            self.add(who, who, value, text);
+        }
     }
 
     /// Adds to what went wrong.
@@ -146,18 +151,6 @@ impl Report {
 
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
-
-fn latency_json(latency: &Histogram<u64>) -> Value {
-    let seconds = QUANTILES.map(|(name, quantile)| {
-        (name.to_owned(), quantile_of(latency, quantile).as_secs_f64().into())
-    });
-    Value::Object(seconds.into_iter().collect())
-}
-
-fn latency_text(latency: &Histogram<u64>) -> String {
-    let texts = QUANTILES.map(|(name, q)| format!("{name} {}", human(quantile_of(latency, q))));
-    texts.join("  ")
-}
 
 /// The latency that the fraction `quantile` does not exceed.
 pub(super) fn quantile_of(latency: &Histogram<u64>, quantile: f64) -> Duration {

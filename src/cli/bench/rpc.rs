@@ -8,11 +8,10 @@ use std::io;
 use bytes::Bytes;
 use eventlog_server::model::{Batch, EntryId, PublicKey, Sequence};
 use eventlog_server::protocol::rpc::{
-    Acks, Call, Cause, Changes, Envelope, Exit, HelloResponse, Identity, Malformed, Reason,
-    RequestId, RequestIdRef, encode_write_entries,
+    Acks, Call, Cause, Changes, Envelope, Exit, HelloResponse, Identity, Reason, RequestId,
+    RequestIdRef, encode_write_entries,
 };
 
-use super::message::{Ack, Message};
 use super::socket::Socket;
 
 /// The name by which a client means its own store.
@@ -24,18 +23,14 @@ const NUMBER_MIN: u64 = 1 << 27;
 /// What stands in a payload before the bytes that are anybody's: a length, as long as it may be, and the mark of a frame.
 pub(super) const PAYLOAD_HEADER_BYTES: usize = 4;
 
-pub(super) fn malformed(malformed: Malformed) -> io::Error {
-    io::Error::other(malformed)
-}
-
 /// The id of request `request`.
 pub(super) fn request_id(request: u32) -> RequestId {
     RequestId::from_number(NUMBER_MIN + u64::from(request))
 }
 
-/// Which request this is the id of, if it is one of ours.
-fn request_of(id: RequestIdRef<'_>) -> Option<u32> {
-    u32::try_from(id.number()?.checked_sub(NUMBER_MIN)?).ok()
+/// Which request or subscription this is the id of, if it is one of ours.
+pub(super) fn request_of(id: RequestIdRef<'_>) -> Option<u64> {
+    id.number()?.checked_sub(NUMBER_MIN)
 }
 
 /// A payload of `bytes` bytes: a frame around bytes that do not compress.
@@ -64,11 +59,14 @@ pub(super) fn encode_taken(number: usize) -> Bytes {
 }
 
 /// Proves every one of `keys` on a connection that was just opened.
-pub(super) async fn prove(socket: &mut Socket, keys: &[&PublicKey]) -> io::Result<()> {
+pub(super) async fn prove<'a>(
+    socket: &mut Socket,
+    keys: impl IntoIterator<Item = &'a PublicKey>,
+) -> io::Result<()> {
     for (number, key) in (0..).step_by(2).zip(keys) {
-        let identity = Identity::from_signing_key((*key).clone(), &[7; 32]);
+        let identity = Identity::from_signing_key(key.clone(), &[7; 32]);
         let hello = ask(socket, &Call::Hello, number).await?;
-        let hello = HelloResponse::decode(success(&hello)?).map_err(malformed)?;
+        let hello = HelloResponse::decode(success(&hello)?).map_err(io::Error::other)?;
         let signature = identity.sign(hello.remote_id, hello.challenge);
         let claim = Call::Authenticate(identity.claim(&signature));
         success(&ask(socket, &claim, number + 1).await?)?;
@@ -94,38 +92,29 @@ fn success(message: &[u8]) -> io::Result<&[u8]> {
     let Envelope::Exit { exit, .. } = envelope(message)? else {
         return Err(io::Error::other("another message instead of an answer"));
     };
-    match Exit::decode(exit).map_err(malformed)? {
+    match Exit::decode(exit).map_err(io::Error::other)? {
         Exit::Success(value) => Ok(value),
         Exit::Failure(cause) => Err(io::Error::other(reason(&cause))),
     }
 }
 
 /// What a message says.
+#[inline]
 pub(super) fn envelope(message: &[u8]) -> io::Result<Envelope<'_>> {
-    Envelope::decode_frame(message).map_err(malformed)
+    Envelope::decode_frame(message).map_err(io::Error::other)
 }
 
-/// Which subscription this is the id of.
-pub(super) fn subscription_of(id: RequestIdRef<'_>) -> Option<usize> {
-    request_of(id).map(|number| number as usize)
-}
-
-/// Reads an answer to a write. Sequences go into `sequences`.
-pub(super) fn read<'a>(message: &[u8], sequences: &'a mut Vec<u64>) -> io::Result<Message<'a>> {
-    let Envelope::Exit { id, exit } = envelope(message)? else { return Ok(Message::Nothing) };
-    let Some(request) = request_of(id).map(u64::from) else { return Ok(Message::Nothing) };
-    let value = match Exit::decode(exit).map_err(malformed)? {
-        Exit::Success(value) => value,
-        Exit::Failure(cause) => return Ok(Message::Refused(Some(request), reason(&cause))),
-    };
-    let mut acks = Acks::decode(value).map_err(malformed)?;
+/// Reads the acks of a write into `sequences`, in slot order; the sum of the ids in them.
+#[inline]
+pub(super) fn read_acks(value: &[u8], sequences: &mut Vec<u64>) -> io::Result<u128> {
+    let mut acks = Acks::decode(value).map_err(io::Error::other)?;
     let mut id_sum = 0_u128;
     sequences.clear();
-    while let Some((id, sequence)) = acks.next_ack().map_err(malformed)? {
+    while let Some((id, sequence)) = acks.next_ack().map_err(io::Error::other)? {
         sequences.push(sequence.get());
         id_sum = id_sum.wrapping_add(id_number(id));
     }
-    Ok(Message::Ack(Ack { request, sequences, id_sum: Some(id_sum) }))
+    Ok(id_sum)
 }
 
 /// An id as a number, for sums of them.
@@ -146,14 +135,16 @@ pub(super) fn reason(cause: &Cause<'_>) -> String {
 mod tests {
     use eventlog_server::protocol::rpc::{encode_acks, payload_is_complete_frame};
 
+    use super::super::reader::{Answer, Reader};
     use super::*;
+    use crate::cli::peer::Protocol;
 
     #[test]
     fn every_request_number_has_one_width_and_comes_back() {
         for request in [0, 1, 0x1_0000, u32::MAX] {
             let id = request_id(request);
             assert_eq!(id.as_ref().as_bytes().len(), 6);
-            assert_eq!(request_of(id.as_ref()), Some(request));
+            assert_eq!(request_of(id.as_ref()), Some(request.into()));
         }
         assert_eq!(request_of(RequestId::from_number(7).as_ref()), None);
     }
@@ -172,9 +163,9 @@ mod tests {
         let ids = [1, 2].map(|n: u128| EntryId::from_bytes(n.to_be_bytes()));
         let at = |n| Sequence::new(n).expect("a sequence");
         let message = encode_acks(&request_id(70_000), [(ids[0], at(5)), (ids[1], at(300))]);
-        let mut sequences = Vec::new();
-        let Ok(Message::Ack(ack)) = read(&message, &mut sequences) else { panic!("no ack") };
+        let mut reader = Reader::new(Protocol::Rpc);
+        let Ok(Answer::Ack(ack)) = reader.read(&message, &mut |_| ()) else { panic!("no ack") };
         assert_eq!((ack.request, ack.sequences, ack.id_sum), (70_000, &[5, 300][..], Some(3)));
-        assert!(read(&message[1..], &mut Vec::new()).is_err());
+        assert!(reader.read(&message[1..], &mut |_| ()).is_err());
     }
 }

@@ -1,24 +1,24 @@
 //! The server that is measured: one that runs already, or a child process in a temporary directory.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use eventlog_server::model::PublicKey;
 use serde::de::IgnoredAny;
 use tempfile::TempDir;
 
 use super::args::TargetArgs;
-use super::process::Usage;
+use super::process::{Usage, Usages};
 use super::rpc;
 use super::socket::Socket;
-use crate::cli::address::{ServerUrl, path};
+use crate::cli::address::ServerUrl;
 use crate::cli::admin::Admin;
 use crate::cli::peer::Protocol;
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// What a server says once it listens, before where.
+pub(super) const LISTENING: &str = "listening on ";
 /// Keys are assigned so many at a time.
 const ASSIGN_THREADS: usize = 8;
 
@@ -29,7 +29,7 @@ pub(super) struct Target {
     pub(super) protocol: Protocol,
     admin: Option<Admin>,
     /// Its process, if that is known.
-    pub(super) pid: Option<u32>,
+    pid: Option<u32>,
     own: Option<OwnServer>,
 }
 
@@ -59,9 +59,6 @@ impl Target {
     fn start(args: &TargetArgs) -> io::Result<Self> {
         let directory = args.temporary_directory()?;
         let token = eventlog_server::model::RemoteId::random().to_string();
-        let config = directory.path().join("bench.toml");
-        std::fs::write(&config, format!("[admin]\ntoken = \"{token}\"\n"))?;
-        let addr = free_address()?;
         let mut command = Command::new(std::env::current_exe()?);
         // It is measured as it is, not as this process is told to speak to others.
         for (name, _) in std::env::vars_os() {
@@ -69,59 +66,45 @@ impl Target {
                 command.env_remove(name);
             }
         }
-        let child = command
-            .args(["serve", "--dev", "--config"])
-            .arg(&config)
-            .arg("--data-dir")
-            .arg(directory.path().join("data"))
-            .args(["--listen", &addr.to_string()])
-            .args(&args.server_arg)
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        Self::wait_for(child, directory, addr, args.protocol(), &token)
+        command.env("EVENTLOG_ADMIN_TOKEN", &token).env("RUST_LOG", "error");
+        command.args(["serve", "--dev", "--data-dir"]).arg(directory.path().join("data"));
+        command.args(&args.server_arg);
+        Self::spawn(command, directory, args.protocol(), &token)
     }
 
     /// A bare echo server as a child process.
     pub(super) fn start_echo() -> io::Result<Self> {
-        let directory = TempDir::with_prefix("eventlog-bench-")?;
-        let addr = free_address()?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["bench", "echo-server", "--listen", &addr.to_string()])
-            .stdin(Stdio::null())
-            .spawn()?;
-        Self::wait_for(child, directory, addr, Protocol::Msgpack, "")
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bench", "echo-server"]);
+        Self::spawn(command, TempDir::with_prefix("eventlog-bench-")?, Protocol::Msgpack, "")
     }
 
-    /// The child, once it is ready.
-    fn wait_for(
-        child: Child,
+    /// A child that says where it listens, once it does.
+    fn spawn(
+        mut command: Command,
         directory: TempDir,
-        addr: SocketAddr,
         protocol: Protocol,
         token: &str,
     ) -> io::Result<Self> {
-        let url: ServerUrl = format!("ws://{addr}").parse().map_err(io::Error::other)?;
-        let admin = Admin::new(&url, token);
-        let pid = Some(child.id());
-        let mut own = OwnServer { child, directory };
-        let deadline = Instant::now() + START_PATIENCE;
-        while !admin.is_ready() {
-            if let Some(status) = own.child.try_wait()? {
-                return Err(io::Error::other(format!("the server did not start: {status}")));
-            }
-            if Instant::now() > deadline {
-                return Err(io::Error::other("the server did not become ready in time"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        command.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut own = OwnServer { child: command.spawn()?, directory };
+        let mut said = String::new();
+        if let Some(output) = own.child.stdout.take() {
+            BufReader::new(output).read_line(&mut said)?;
         }
-        let path = path(protocol).to_owned();
-        Ok(Self { addr, path, protocol, admin: Some(admin), pid, own: Some(own) })
+        let url: Option<ServerUrl> =
+            said.trim().strip_prefix(LISTENING).and_then(|url| url.parse().ok());
+        let url = url.ok_or_else(|| io::Error::other("the server did not start"))?;
+        let (addr, path) = address(&url.of(protocol))?;
+        let (admin, pid) = (Some(Admin::new(&url, token)), Some(own.child.id()));
+        Ok(Self { addr, path, protocol, admin, pid, own: Some(own) })
     }
 
     /// A connection on which requests for `keys` may be made.
-    pub(super) async fn connect(&self, keys: &[&PublicKey]) -> io::Result<Socket> {
+    pub(super) async fn connect<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a PublicKey>,
+    ) -> io::Result<Socket> {
         let mut socket = Socket::connect(self.addr, &self.path).await?;
         if self.protocol == Protocol::Rpc {
             rpc::prove(&mut socket, keys).await?;
@@ -141,27 +124,22 @@ impl Target {
         let assign = |(key, store): &(PublicKey, String)| {
             let body = serde_json::json!({ "storeId": store });
             let path = format!("/admin/keys/{key}");
-            admin
-                .request("PUT", &path, Some(&body))
-                .map(|_: IgnoredAny| ())
-                .map_err(io::Error::other)
+            let assigned: Result<IgnoredAny, _> = admin.request("PUT", &path, Some(&body));
+            assigned.map(drop).map_err(io::Error::other)
         };
         std::thread::scope(|scope| {
-            let share = keys.len().div_ceil(ASSIGN_THREADS).max(1);
-            let threads: Vec<_> = keys
-                .chunks(share)
-                .map(|keys| scope.spawn(move || keys.iter().try_for_each(assign)))
-                .collect();
-            let joined = threads.into_iter().map(|thread| {
+            let shares = keys.chunks(keys.len().div_ceil(ASSIGN_THREADS).max(1));
+            let threads: Vec<_> =
+                shares.map(|keys| scope.spawn(move || keys.iter().try_for_each(assign))).collect();
+            threads.into_iter().try_for_each(|thread| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("assigning keys failed")))
-            });
-            joined.collect()
+            })
         })
     }
 
-    /// What the server has used so far, and this process; what the system does not tell is not there.
-    pub(super) fn usage(&self) -> (Option<Usage>, Option<Usage>) {
-        (self.pid.and_then(Usage::of), Usage::own())
+    /// What the server has used so far, and this process.
+    pub(super) fn usages(&self) -> Usages {
+        [self.pid, Some(std::process::id())].map(|pid| pid.and_then(Usage::of))
     }
 
     /// Whether keys are assigned, and so stores can be chosen.
@@ -179,11 +157,6 @@ fn address(url: &ServerUrl) -> io::Result<(SocketAddr, String)> {
     let port = if authority.contains(':') { "" } else { ":80" };
     let addr = format!("{authority}{port}").to_socket_addrs()?.next();
     Ok((addr.ok_or_else(|| invalid("no such host"))?, path.to_owned()))
-}
-
-/// A local address that nobody listens on.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// Bytes of all files below `directory`. Files that vanish meanwhile do not count.

@@ -1,10 +1,10 @@
 //! A write that is encoded once and then sent over and over, with other ids in it each time.
 
 use bytes::BytesMut;
-use eventlog_server::model::limits::CHUNK_BYTES;
 use eventlog_server::model::{Batch, EntryId, EntryRef, PublicKey};
 use eventlog_server::protocol::chunk::split;
 use eventlog_server::protocol::msgpack::{encode_chunk, encode_write};
+use uuid::Uuid;
 
 use super::rpc;
 use super::socket::Socket;
@@ -46,17 +46,16 @@ impl Template {
         };
         let ids: Vec<EntryId> = (0..shape.batch).map(|_| EntryId::now()).collect();
         let batch = Batch::from_entries(entries(&ids, &payload));
-        let body = match protocol {
+        let (body, request) = match protocol {
             Protocol::Msgpack => {
                 let mut body = BytesMut::new();
                 encode_write(&mut body, key, REQUEST_MIN.into(), &batch);
-                body.to_vec()
+                (body.to_vec(), REQUEST_MIN.to_be_bytes().to_vec())
             }
-            Protocol::Rpc => rpc::encode_write(key, REQUEST_MIN, &batch).to_vec(),
-        };
-        let request = match protocol {
-            Protocol::Msgpack => REQUEST_MIN.to_be_bytes().to_vec(),
-            Protocol::Rpc => rpc::request_id(REQUEST_MIN).as_ref().as_bytes().to_vec(),
+            Protocol::Rpc => {
+                let body = rpc::encode_write(key, REQUEST_MIN, &batch);
+                (body.to_vec(), rpc::request_id(REQUEST_MIN).as_ref().as_bytes().to_vec())
+            }
         };
         let has_room = payload.len() >= header + STAMP_BYTES;
         let stamped = std::iter::repeat_n(&payload[..], if has_room { ids.len() } else { 0 });
@@ -69,10 +68,6 @@ impl Template {
             body,
             chunked: 0,
         }
-    }
-
-    pub(super) const fn protocol(&self) -> Protocol {
-        self.protocol
     }
 
     /// Number of entries.
@@ -113,31 +108,23 @@ impl Template {
         message.get(self.request_at..)?.first_chunk().map(|id| u32::from_be_bytes(*id))
     }
 
-    /// Sends it as one frame, however large it is.
-    pub(super) fn push_whole(&self, socket: &mut Socket) {
-        socket.push(&self.body);
-    }
-
-    /// Sends it, in chunks if it is a large one.
-    pub(super) fn push_to(&mut self, socket: &mut Socket) {
-        if self.body.len() <= CHUNK_BYTES {
-            return self.push_whole(socket);
-        }
+    /// Sends it: in chunks if it is a large one, unless it has to be one frame.
+    pub(super) fn push_to(&mut self, socket: &mut Socket, whole: bool) {
         let parts = split(self.body.len());
-        if self.protocol == Protocol::Rpc {
+        match self.protocol {
+            _ if whole || parts.len() == 1 => socket.push(&self.body),
             // A stream of bytes, which a frame may be cut anywhere in.
-            for range in parts {
-                socket.push(&self.body[range]);
+            Protocol::Rpc => parts.for_each(|range| socket.push(&self.body[range])),
+            Protocol::Msgpack => {
+                let total = parts.len() as u64;
+                for (index, range) in parts.enumerate() {
+                    let mut chunk = BytesMut::new();
+                    encode_chunk(&mut chunk, self.chunked, index as u64, total, &self.body[range]);
+                    socket.push(&chunk);
+                }
+                self.chunked += 1;
             }
-            return;
         }
-        let total = parts.len() as u64;
-        for (index, range) in parts.enumerate() {
-            let mut chunk = BytesMut::new();
-            encode_chunk(&mut chunk, self.chunked, index as u64, total, &self.body[range]);
-            socket.push(&chunk);
-        }
-        self.chunked += 1;
     }
 }
 
@@ -214,14 +201,7 @@ pub(super) fn entries<'a>(
 
 /// Bytes that do not compress, to stand for any payload.
 pub(super) fn random_bytes(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = std::iter::repeat_with(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    });
-    next.take(count).collect()
+    std::iter::repeat_with(|| Uuid::new_v4().into_bytes()).flatten().take(count).collect()
 }
 
 #[cfg(test)]

@@ -1,16 +1,12 @@
 //! The scenarios `write`, `ingest` and `echo`: batches from many connections.
 
 use std::io;
-use std::time::Duration;
-
-use serde_json::{Value, json};
 
 use super::args::LoadArgs;
 use super::floors::{Doing, Floors};
-use super::load::{self, Key, Load, Measured, Record};
+use super::load::{self, Key, Load, Measured, Round};
 use super::report::{Report, grouped, mebibytes};
 use super::target::{Target, disk_bytes};
-use super::template::EntryShape;
 
 /// Connections, batches in flight and entries in a batch, unless told otherwise.
 pub(super) const WRITE: (usize, usize, usize) = (16, 64, 1);
@@ -24,12 +20,11 @@ pub(super) async fn run(
     args: &LoadArgs,
     defaults: (usize, usize, usize),
 ) -> io::Result<bool> {
-    let mut load = Load::new(args, defaults);
+    let mut load = Load::of(args, defaults);
     if args.resend {
         load.count = load.count.or(Some(RESEND_ENTRIES));
-        load.warm_up = Duration::ZERO;
     }
-    let mut report = Report::new(name, settings(&load), &title(&load));
+    let mut report = Report::new(name, load.settings(), &load.title());
     let doing = if args.resend { Doing::Repeating } else { Doing::Writing };
     let floors = Floors::of(doing, &args.target, &load, &mut report).await?;
     let target = Target::open(&args.target)?;
@@ -37,7 +32,7 @@ pub(super) async fn run(
     let measured = if args.resend {
         resend(&target, &keys, &load, &mut report).await?
     } else {
-        load::run(&target, &keys, &load, Record::Nothing).await?.1
+        load::run(&target, &keys, &load, Vec::new()).await?
     };
     report.measured(&measured);
     floors.compare(&measured, &mut report);
@@ -52,12 +47,12 @@ async fn resend(
     report: &mut Report,
 ) -> io::Result<Measured> {
     let disk = |target: &Target| target.data_dir().map(|path| disk_bytes(&path)).transpose();
-    let (writing, first) = load::run(target, keys, load, Record::Keep).await?;
+    let round = |round| Load { round, ..*load };
+    let first = load::run(target, keys, &round(Round::First), Vec::new()).await?;
     report.rate("first_per_second", "written first with", first.entries_per_second());
-    report.faults(&first.faults);
+    report.faults(&first.run.figures.faults);
     let before = disk(target)?;
-    let sent = writing.sent.take();
-    let (_, again) = load::run(target, keys, load, Record::Again(sent)).await?;
+    let again = load::run(target, keys, &round(Round::Second), first.run.sent).await?;
     if let Some((before, after)) = before.zip(disk(target)?) {
         let (growth, text) = (after.saturating_sub(before), mebibytes(after));
         let text = format!("{} bytes, to {text}", grouped(growth as f64));
@@ -67,11 +62,11 @@ async fn resend(
 }
 
 pub(super) async fn echo(args: &LoadArgs) -> io::Result<bool> {
-    let load = Load { echo: true, ..Load::new(args, WRITE) };
+    let load = Load { echo: true, ..Load::of(args, WRITE) };
     let target = Target::start_echo()?;
     let keys = load::fresh_keys(load.keys, load.stores);
-    let (_, measured) = load::run(&target, &keys, &load, Record::Nothing).await?;
-    let mut report = Report::new("echo", settings(&load), &title(&load));
+    let measured = load::run(&target, &keys, &load, Vec::new()).await?;
+    let mut report = Report::new("echo", load.settings(), &load.title());
     report.measured(&measured);
     Ok(report.print(args.target.json))
 }
@@ -84,26 +79,4 @@ pub(super) fn assigned_keys(target: &Target, load: &Load) -> io::Result<Vec<Key>
     let keys = load::fresh_keys(load.keys, load.stores);
     target.assign(&keys)?;
     Ok(keys)
-}
-
-pub(super) fn settings(load: &Load) -> Value {
-    json!({
-        "connections": load.connections,
-        "in_flight": load.in_flight,
-        "batch": load.shape.batch,
-        "payload_bytes": load.shape.payload,
-        "keys": load.keys,
-        "stores": load.stores,
-        "batches_per_second": load.rate,
-        "entries": load.count,
-    })
-}
-
-pub(super) fn title(load: &Load) -> String {
-    let Load { connections, in_flight, stores, shape: EntryShape { batch, payload }, .. } = load;
-    let rate = load.rate.map_or_else(String::new, |rate| format!(", {rate} batches/s"));
-    format!(
-        "{connections} connections, {in_flight} in flight, {batch} x {payload} bytes a batch, \
-         {stores} stores{rate}"
-    )
 }

@@ -3,7 +3,7 @@
 //! Keeps: an ack answers a write that is in flight, once, with one sequence per slot; each of them is new to its store,
 //! or, for what is sent again, the one that it had.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,110 +13,102 @@ use std::time::Duration;
 use eventlog_server::model::PublicKey;
 use tokio::time::Sleep;
 
-use super::figures::{Figures, Phase};
+use super::figures::Figures;
 use super::in_flight::{InFlight, Pending};
-use super::message::{Ack, Message, Messages};
+use super::load::{Key, Load, Round};
 use super::process::unix_millis;
+use super::reader::{Ack, Answer, Reader};
 use super::seen::Seen;
 use super::socket::Socket;
+use super::target::Target;
 use super::template::{IdRange, IdSource, Template};
 
 /// More is not put into the send buffer at once.
 const OUT_BYTES: usize = 1 << 20;
 
-/// When writes are sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Pace {
-    /// As soon as fewer than the most are in flight.
-    Closed,
-    /// One every so many nanoseconds, beginning at `first`, however long answers take.
-    Open { first: u64, every: f64 },
-}
-
-/// What the writers of a run share.
-pub(super) struct Writing {
+/// What the connections of a run share, and what it comes to.
+#[derive(Default)]
+pub(super) struct Run {
     pub(super) figures: Figures,
     /// By the number of the store.
-    pub(super) seen: RefCell<Vec<Seen>>,
+    pub(super) seen: Vec<Seen>,
     /// The sum of all acknowledged ids, to compare with what is read.
-    pub(super) id_sum: Cell<u128>,
-    /// What each connection sent, if that is recorded.
-    pub(super) sent: RefCell<Vec<Vec<Sent>>>,
+    pub(super) id_sum: u128,
+    /// What each connection sent, if there are two rounds.
+    pub(super) sent: Vec<Vec<Sent>>,
 }
 
 /// A write that was sent, with enough to send it again.
-#[derive(Clone)]
 pub(super) struct Sent {
     ids: IdRange,
-    at_key: usize,
     sequences: Vec<u64>,
 }
 
-/// How one connection writes.
-pub(super) struct WriterOptions {
-    /// Which one it is.
-    pub(super) number: usize,
-    /// Keys, all of one length, and the number of the store of each.
-    pub(super) keys: Vec<(PublicKey, usize)>,
-    pub(super) in_flight: usize,
-    pub(super) pace: Pace,
-    /// It writes so many, if that is said.
-    pub(super) batches: Option<u64>,
-    /// What it writes is recorded.
-    pub(super) records: bool,
-    /// What was recorded, to be sent instead of new entries.
-    pub(super) again: Option<Vec<Sent>>,
-    /// The server sends back what it gets.
-    pub(super) echo: bool,
-}
-
 pub(super) struct Writer {
-    writing: Rc<Writing>,
+    run: Rc<RefCell<Run>>,
     socket: Socket,
+    reader: Reader,
     template: Template,
-    options: WriterOptions,
+    load: Load,
+    /// Which connection it is.
+    number: usize,
+    /// Keys, all of one length, and the number of the store of each.
+    keys: Vec<(PublicKey, usize)>,
+    /// When its first batch is due, if the load has a rate.
+    first_due: u64,
+    /// How many it writes.
+    batches: u64,
     ids: IdSource,
     in_flight: InFlight,
     sent: u64,
-    recorded: Vec<Sent>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        writing: Rc<Writing>,
-        socket: Socket,
-        template: Template,
-        options: WriterOptions,
-    ) -> Self {
-        Self {
-            writing,
+    /// Connects as number `number` of `load`.
+    pub(super) async fn open(
+        target: &Target,
+        run: Rc<RefCell<Run>>,
+        keys: &[Key],
+        load: Load,
+        number: usize,
+    ) -> io::Result<Self> {
+        let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
+        let keys: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
+        let socket = target.connect(keys.iter().map(|(key, _)| key)).await?;
+        // Spread, so that not all of them send at once.
+        let delay = load.nanos_each().unwrap_or(0.0) * number as f64 / load.connections as f64;
+        let first_due = run.borrow().figures.now() + whole(delay);
+        Ok(Self {
+            run,
             socket,
-            template,
+            reader: Reader::new(target.protocol),
+            template: Template::new(target.protocol, &keys[0].0, load.shape),
+            load,
+            number,
+            keys,
+            first_due,
+            batches: load.batches(number),
             ids: IdSource::new(),
-            in_flight: InFlight::new(options.in_flight),
+            in_flight: InFlight::new(load.in_flight),
             sent: 0,
-            recorded: Vec::new(),
             timer: None,
-            options,
-        }
+        })
     }
 
     /// Writes until the run stops, or there is no more to write, and everything is answered.
-    pub(super) async fn run(mut self) -> io::Result<()> {
-        let mut messages = Messages::new(self.template.protocol());
-        std::future::poll_fn(|cx| self.poll(&mut messages, cx)).await?;
+    pub(super) async fn write(mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll(cx)).await?;
         self.count_unsent();
-        self.writing.sent.borrow_mut()[self.options.number] = self.recorded;
         Ok(())
     }
 
-    fn poll(&mut self, messages: &mut Messages, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.send_due();
             let written = self.socket.poll_write(cx)?;
             if self.socket.poll_read(cx)?.is_ready() {
-                self.receive(messages)?;
+                self.receive()?;
                 continue;
             }
             if self.is_done() && self.in_flight.is_empty() {
@@ -130,111 +122,92 @@ impl Writer {
 
     /// Whether nothing more is to be sent.
     fn is_done(&self) -> bool {
-        self.writing.figures.phase() == Phase::Stop
-            || self.options.batches.is_some_and(|batches| self.sent >= batches)
+        self.sent >= self.batches || self.run.borrow().figures.has_stopped()
+    }
+
+    /// Whether another batch may be sent once it is due.
+    fn may_send(&self) -> bool {
+        !self.in_flight.is_full() && !self.is_done()
     }
 
     /// Puts into the send buffer what may be sent by now.
     fn send_due(&mut self) {
-        if self.in_flight.is_full() || self.is_done() {
+        if !self.may_send() {
             return;
         }
-        let now = self.writing.figures.nanos();
+        let now = self.run.borrow().figures.now();
         let unix_millis = unix_millis();
-        while self.socket.unsent() < OUT_BYTES && !self.is_done() {
+        while self.socket.unsent() < OUT_BYTES && self.may_send() {
             let due = self.next_due().unwrap_or(now);
             if due > now {
-                return;
-            }
-            if self.in_flight.is_full() {
                 return;
             }
             self.send(due, unix_millis);
         }
     }
 
-    /// When the next batch is due; `None` if whenever it can be sent.
+    /// When the next batch is due, however long answers take; `None` if whenever it can be sent.
     fn next_due(&self) -> Option<u64> {
-        match self.options.pace {
-            Pace::Closed => None,
-            #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
-            Pace::Open { first, every } => Some(first + (self.sent as f64 * every) as u64),
-        }
+        Some(self.first_due + whole(self.sent as f64 * self.load.nanos_each()?))
     }
 
     /// Takes in what was due and could not be sent in time.
     fn count_unsent(&mut self) {
-        while self.options.batches.is_none_or(|batches| self.sent < batches)
-            && self.next_due().is_some_and(|due| self.writing.figures.unsent(due))
-        {
+        let figures = &mut self.run.borrow_mut().figures;
+        while self.sent < self.batches && self.next_due().is_some_and(|due| figures.unsent(due)) {
             self.sent += 1;
         }
     }
 
     fn send(&mut self, due: u64, unix_millis: u64) {
-        let batch = self.sent;
-        let (ids, at_key) = match &self.options.again {
-            Some(sent) => (sent[batch as usize].ids, sent[batch as usize].at_key),
-            None => {
-                let at_key = batch as usize % self.options.keys.len();
-                (self.ids.take(unix_millis, self.template.len()), at_key)
-            }
+        let (batch, at_key) = (self.sent, self.sent as usize % self.keys.len());
+        let ids = match self.load.round {
+            Round::Second => self.run.borrow().sent[self.number][batch as usize].ids,
+            Round::Only | Round::First => self.ids.take(unix_millis, self.template.len()),
         };
-        if self.options.records {
-            self.recorded.push(Sent { ids, at_key, sequences: Vec::new() });
+        if self.load.round == Round::First {
+            let sent = &mut self.run.borrow_mut().sent[self.number];
+            sent.push(Sent { ids, sequences: Vec::new() });
         }
-        let (key, store) = &self.options.keys[at_key];
-        if self.options.keys.len() > 1 {
+        let (key, store) = &self.keys[at_key];
+        if self.keys.len() > 1 {
             self.template.set_key(key);
         }
         let pending = Pending { store: *store, due, id_sum: ids.sum(), batch };
         self.template.set_ids(ids.iter());
         self.template.set_request(self.in_flight.put(pending));
         self.template.set_stamp(due);
-        if self.options.echo {
-            self.template.push_whole(&mut self.socket);
-        } else {
-            self.template.push_to(&mut self.socket);
-        }
+        self.template.push_to(&mut self.socket, self.load.echo);
         self.sent += 1;
     }
 
-    fn receive(&mut self, messages: &mut Messages) -> io::Result<()> {
-        let now = self.writing.figures.nanos();
+    fn receive(&mut self) -> io::Result<()> {
+        let run = &mut *self.run.borrow_mut();
+        let now = run.figures.now();
         let slots = self.template.len();
-        let Self { writing, socket, template, options, in_flight, recorded, .. } = self;
-        let figures = &writing.figures;
-        while let Some(message) = socket.next_message()? {
-            if options.echo {
+        while let Some(message) = self.socket.next_message()? {
+            if self.load.echo {
                 // The first message may be anything.
-                let request = template.request_in(message).unwrap_or(0);
-                match in_flight.answered(request.into()) {
-                    Some(pending) => figures.acked(pending.due, now, slots as u64),
-                    None => figures.fault("an answer to nothing"),
+                let request = self.template.request_in(message).unwrap_or(0);
+                match self.in_flight.answered(request.into()) {
+                    Some(pending) => run.figures.acked(pending.due, now, slots as u64),
+                    None => run.figures.fault("an answer to nothing"),
                 }
                 continue;
             }
-            match messages.read(message)? {
-                Message::Ack(ack) => match in_flight.answered(ack.request) {
+            match self.reader.read(message, &mut |_| ())? {
+                Answer::Ack(ack) => match self.in_flight.answered(ack.request) {
                     Some(pending) => {
-                        writing.acked(&pending, now, slots, &ack);
-                        let at = pending.batch as usize;
-                        if options.records {
-                            recorded[at].sequences = ack.sequences.to_vec();
-                        }
-                        let again = options.again.as_ref();
-                        if again.is_some_and(|sent| sent[at].sequences != ack.sequences) {
-                            figures.fault("a duplicate got another sequence");
-                        }
+                        run.acked(&pending, now, slots, &ack);
+                        run.compare(self.load.round, self.number, &pending, &ack);
                     }
-                    None => figures.fault("an ack for nothing in flight"),
+                    None => run.figures.fault("an ack for nothing in flight"),
                 },
-                Message::Changes(..) => figures.fault("entries without subscription"),
-                Message::Refused(id, reason) => {
-                    id.and_then(|id| in_flight.answered(id));
-                    figures.fault(reason);
+                Answer::Refused(id, reason) => {
+                    id.and_then(|id| self.in_flight.answered(id));
+                    run.figures.fault(reason);
                 }
-                Message::Pong | Message::Part(..) | Message::Nothing => {}
+                Answer::Other => {}
             }
         }
         Ok(())
@@ -242,9 +215,8 @@ impl Writer {
 
     /// Ready once the next batch is due; pending if answers have to come first.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waits = self.in_flight.is_full() || self.is_done();
-        let Some(due) = self.next_due().filter(|_| !waits) else { return Poll::Pending };
-        let due = self.writing.figures.moment(due).into();
+        let Some(due) = self.next_due().filter(|_| self.may_send()) else { return Poll::Pending };
+        let due = self.run.borrow().figures.instant(due).into();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)));
         if timer.deadline() != due {
             timer.as_mut().reset(due);
@@ -253,30 +225,44 @@ impl Writer {
     }
 }
 
-impl Writing {
-    pub(super) fn new(stores: usize, connections: usize) -> Self {
-        Self {
-            figures: Figures::new(),
-            seen: RefCell::new((0..stores).map(|_| Seen::default()).collect()),
-            id_sum: Cell::new(0),
-            sent: RefCell::new((0..connections).map(|_| Vec::new()).collect()),
-        }
+#[expect(clippy::cast_sign_loss, reason = "no time is negative")]
+const fn whole(nanos: f64) -> u64 {
+    nanos as u64
+}
+
+impl Run {
+    /// `sent` is empty except in a second round.
+    pub(super) fn new(load: &Load, mut sent: Vec<Vec<Sent>>) -> Self {
+        sent.resize_with(load.connections, Vec::new);
+        let seen = (0..load.stores).map(|_| Seen::default()).collect();
+        Self { seen, sent, ..Self::default() }
     }
 
-    fn acked(&self, pending: &Pending, now: u64, slots: usize, ack: &Ack<'_>) {
+    fn acked(&mut self, pending: &Pending, now: u64, slots: usize, ack: &Ack<'_>) {
         self.figures.acked(pending.due, now, slots as u64);
-        self.id_sum.set(self.id_sum.get().wrapping_add(pending.id_sum));
+        self.id_sum = self.id_sum.wrapping_add(pending.id_sum);
         if ack.sequences.len() != slots {
             self.figures.fault("an ack without a sequence for each slot");
         }
         if ack.id_sum.is_some_and(|id_sum| id_sum != pending.id_sum) {
             self.figures.fault("an ack of other entries");
         }
-        let seen = &mut self.seen.borrow_mut()[pending.store];
+        let seen = &mut self.seen[pending.store];
         for sequence in ack.sequences {
             if !seen.insert(*sequence) {
                 self.figures.fault("a sequence was acknowledged twice");
             }
+        }
+    }
+
+    /// Of what is sent twice, the second time gets the sequences of the first.
+    fn compare(&mut self, round: Round, connection: usize, pending: &Pending, ack: &Ack<'_>) {
+        let batch = pending.batch as usize;
+        match round {
+            Round::Only => {}
+            Round::First => self.sent[connection][batch].sequences = ack.sequences.to_vec(),
+            Round::Second if self.sent[connection][batch].sequences == ack.sequences => {}
+            Round::Second => self.figures.fault("a duplicate got another sequence"),
         }
     }
 }

@@ -40,8 +40,8 @@ pub(super) enum Doing {
     Repeating,
     /// It is read.
     Reading,
-    /// It is delivered to so many connections. Each of an echo server's sends a frame and waits for it.
-    Delivering(usize),
+    /// It is delivered.
+    Delivering,
 }
 
 impl Floors {
@@ -57,20 +57,17 @@ impl Floors {
             floors.sync = Some(syncs(args, load, report)?);
         }
         if doing != Doing::Reading && args.measures(FloorArg::Echo) {
-            let mut load = load.clone();
-            if let Doing::Delivering(connections) = doing {
-                (load.connections, load.keys, load.in_flight) = (connections, connections, 1);
-            }
-            floors.echo = Some(echo(args, &load, report).await?);
+            floors.echo = Some(echo(args, load, report).await?);
         }
-        if !matches!(doing, Doing::Delivering(_)) && args.measures(FloorArg::Storage) {
+        if doing != Doing::Delivering && args.measures(FloorArg::Storage) {
             say("storage alone");
             let directory = args.temporary_directory()?;
+            let (path, time) = (directory.path(), args.floor_duration);
             let (verb, per_second) = match doing {
-                Doing::Repeating => (" finds", storage::find(directory.path(), load).await?),
-                Doing::Reading => (" reads", storage::read(directory.path(), load).await?),
-                Doing::Writing | Doing::Delivering(_) => {
-                    ("", storage::append(directory.path(), load, args.floor_duration).await?)
+                Doing::Repeating => (" finds", storage::find(path, load).await?),
+                Doing::Reading => (" reads", storage::read(path, load).await?),
+                Doing::Writing | Doing::Delivering => {
+                    ("", storage::append(path, load, time).await?)
                 }
             };
             let label = format!("floor: storage alone{verb}");
@@ -98,12 +95,12 @@ impl Floors {
 
     /// Sets what was measured against them.
     pub(super) fn compare(&self, measured: &Measured, report: &mut Report) {
-        let seconds = measured.elapsed.as_secs_f64();
-        let (acks, deliveries) = (&measured.acks, &measured.deliveries);
-        let messages = acks.counts.messages.max(deliveries.counts.messages) as f64 / seconds;
-        self.compare_rates(messages, measured.entries_per_second(), report);
+        let figures = &measured.run.figures;
+        let messages = figures.acks.messages.max(figures.deliveries.messages);
+        let messages_per_second = messages as f64 / figures.elapsed().as_secs_f64();
+        self.compare_rates(messages_per_second, measured.entries_per_second(), report);
         if let Some(sync) = self.sync {
-            let median = quantile_of(&acks.latency, 0.5);
+            let median = quantile_of(&figures.acks.latency, 0.5);
             let times = median.as_secs_f64() / sync.as_secs_f64();
             report.add("p50_of_one_sync", "p50 to one sync", times, format!("{times:.2} times"));
         }
@@ -141,10 +138,12 @@ fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Dura
 async fn echo(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<f64> {
     say("an echo server");
     let measured = echo::run(load, args.floor_duration).await?;
-    let per_second = measured.acks.counts.messages as f64 / measured.elapsed.as_secs_f64();
-    let cpu = measured.server.map(|(before, after)| after.cpu.saturating_sub(before.cpu));
-    let nanos =
-        cpu.map(|cpu| 1e9 * cpu.as_secs_f64() / measured.acks.counts.messages.max(1) as f64);
+    let figures = &measured.run.figures;
+    let per_second = figures.acks.messages as f64 / figures.elapsed().as_secs_f64();
+    let cpu = measured.before[0].zip(measured.after[0]);
+    let nanos = cpu.map(|(before, after)| {
+        1e9 * after.cpu_since(&before) / figures.acks.messages.max(1) as f64
+    });
     let mut text = format!("{} messages/s", grouped(per_second));
     if let Some(nanos) = nanos {
         text = format!("{text}, {} ns of CPU a message", grouped(nanos));

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 
 use super::super::load::Load;
 use super::super::process::unix_millis;
-use super::super::template::{EntryShape, IdSource, entries};
+use super::super::template::{EntryShape, IdSource, entries, random_bytes};
 
 /// What is read or looked for, if the load does not say.
 const ENTRIES: u64 = 1_000_000;
@@ -32,7 +32,7 @@ pub(super) async fn append(directory: &Path, load: &Load, time: Duration) -> io:
     while start.elapsed() < time {
         alone.append().await?;
     }
-    alone.finish().await?;
+    alone.settle(0).await?;
     let per_second = alone.entries as f64 / start.elapsed().as_secs_f64();
     alone.database.close().map_err(io::Error::other)?;
     Ok(per_second)
@@ -40,8 +40,8 @@ pub(super) async fn append(directory: &Path, load: &Load, time: Duration) -> io:
 
 /// Reads a store from its first entry to its last; entries per second.
 pub(super) async fn read(directory: &Path, load: &Load) -> io::Result<f64> {
-    let mut alone = Alone::filled(directory, load, |_| ()).await?;
-    let log = alone.reopened()?;
+    let alone = Alone::filled(directory, load, |_| ()).await?;
+    let log = &alone.stores[0].log;
     let (start, mut next) = (Instant::now(), Sequence::FIRST);
     while next <= log.head() {
         let segments = log.read(next, READ_BYTES).map_err(io::Error::other)?;
@@ -53,8 +53,8 @@ pub(super) async fn read(directory: &Path, load: &Load) -> io::Result<f64> {
 /// Looks for everything that a store has, batch by batch; entries per second.
 pub(super) async fn find(directory: &Path, load: &Load) -> io::Result<f64> {
     let mut ids: Vec<EntryId> = Vec::new();
-    let mut alone = Alone::filled(directory, load, |id| ids.push(id)).await?;
-    let log = alone.reopened()?;
+    let alone = Alone::filled(directory, load, |id| ids.push(id)).await?;
+    let log = &alone.stores[0].log;
     let start = Instant::now();
     for batch in ids.chunks(load.shape.batch) {
         let found = match log.probe(batch) {
@@ -90,6 +90,14 @@ struct Store {
     next: Sequence,
 }
 
+impl Store {
+    fn open(storage: &SledStorage, number: usize) -> io::Result<Self> {
+        let name = StoreId::new(format!("bench-{number}")).map_err(io::Error::other)?;
+        let log = storage.open(&name).map_err(io::Error::other)?;
+        Ok(Self { next: log.head().next(), log })
+    }
+}
+
 impl Alone {
     /// The batches that `load` has in flight are dealt out over its stores; those of a store make one group at the
     /// disk and one that collects meanwhile.
@@ -97,11 +105,7 @@ impl Alone {
         let options = DatabaseOptions::default();
         let database = Database::open(directory, options).map_err(io::Error::other)?;
         let storage = SledStorage::new(database.clone());
-        let stores = (0..load.stores).map(|number| {
-            let store = StoreId::new(format!("bench-{number}")).map_err(io::Error::other)?;
-            let log = storage.open(&store).map_err(io::Error::other)?;
-            Ok(Store { next: log.head().next(), log })
-        });
+        let stores = (0..load.stores).map(|number| Store::open(&storage, number));
         let stores = stores.collect::<io::Result<_>>()?;
         let in_flight = load.connections * load.in_flight;
         let of_store = in_flight.div_ceil(load.stores);
@@ -111,7 +115,7 @@ impl Alone {
             storage,
             stores,
             shape: load.shape,
-            payload: super::super::template::random_bytes(load.shape.payload),
+            payload: random_bytes(load.shape.payload),
             origin: Origin::Client(PublicKey::new("bench").map_err(io::Error::other)?),
             ids: IdSource::new(),
             batches,
@@ -122,26 +126,26 @@ impl Alone {
         })
     }
 
-    /// One that holds what `load` counts, in one store; `each` is shown the ids.
+    /// One with one store, opened afresh, that holds what `load` counts; `each` is shown the ids.
     async fn filled(
         directory: &Path,
         load: &Load,
         mut each: impl FnMut(EntryId),
     ) -> io::Result<Self> {
-        let load = Load { stores: 1, ..load.clone() };
+        let load = Load { stores: 1, ..*load };
         let mut alone = Self::open(directory, &load)?;
         while alone.entries < load.count.unwrap_or(ENTRIES) {
             alone.append().await?.into_iter().for_each(&mut each);
         }
-        alone.finish().await?;
+        alone.settle(0).await?;
+        alone.stores.clear();
+        alone.stores.push(Store::open(&alone.storage, 0)?);
         Ok(alone)
     }
 
     /// Appends one group to the store whose turn it is, once there is room for it; the ids in it.
     async fn append(&mut self) -> io::Result<Vec<EntryId>> {
-        if self.pending.len() == self.appends_max {
-            self.settle().await?;
-        }
+        self.settle(self.appends_max - 1).await?;
         let count = self.batches * self.shape.batch;
         let ids: Vec<EntryId> = self.ids.take(unix_millis(), count).iter().collect();
         let batch = Batch::from_entries(entries(&ids, &self.payload));
@@ -157,26 +161,14 @@ impl Alone {
         Ok(ids)
     }
 
-    async fn settle(&mut self) -> io::Result<()> {
-        match self.pending.pop_front() {
-            Some(append) => append.await.map_err(io::Error::other),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits for everything.
-    async fn finish(&mut self) -> io::Result<()> {
-        while !self.pending.is_empty() {
-            self.settle().await?;
+    /// Waits until no more than so many appends are under way.
+    async fn settle(&mut self, appends_max: usize) -> io::Result<()> {
+        while self.pending.len() > appends_max
+            && let Some(append) = self.pending.pop_front()
+        {
+            append.await.map_err(io::Error::other)?;
         }
         Ok(())
-    }
-
-    /// The first store, opened afresh.
-    fn reopened(&mut self) -> io::Result<Arc<dyn StoreLog>> {
-        self.stores.clear();
-        let store = StoreId::new("bench-0").map_err(io::Error::other)?;
-        self.storage.open(&store).map_err(io::Error::other)
     }
 }
 
@@ -208,7 +200,7 @@ mod tests {
             for _ in 0..10 {
                 assert_eq!(alone.append().await.expect("appended").len(), 7);
             }
-            alone.finish().await.expect("durable");
+            alone.settle(0).await.expect("durable");
         });
         let heads: Vec<u64> = alone.stores.iter().map(|store| store.log.head().get()).collect();
         assert_eq!(heads, [21, 21, 14, 14]);
