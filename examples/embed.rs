@@ -10,7 +10,7 @@
 //! ```
 
 use std::error::Error;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::ErrorUnauthorized;
 use actix_web::http::header::COOKIE;
 use actix_web::middleware::{Next, from_fn};
+use actix_web::rt::signal::ctrl_c;
+use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpMessage, HttpServer};
 use eventlog_server::model::{Batch, PublicKey, StoreId};
@@ -33,17 +35,34 @@ use futures_util::future::BoxFuture;
 async fn main() -> Result<(), Box<dyn Error>> {
     let database = Database::open("data-embed".as_ref(), DatabaseOptions::default())?;
     let server = start(&database).await?;
-    let mounted = server.clone();
+    let (mounted, ending) = (server.clone(), server);
     HttpServer::new(move || App::new().configure(|config| application(&mounted, config)))
         // Lets the server watch its sockets; see `on_connect`.
         .on_connect(on_connect)
+        // First the server ends its sockets, then actix the rest: the other way round, actix waits for the sockets.
+        .shutdown_signal(async move {
+            told_to_stop().await;
+            ending.shutdown(Duration::from_secs(10)).await;
+        })
         .bind(("127.0.0.1", 8080))?
         .run()
         .await?;
-    // Actix has stopped taking connections: finish what was received, then close what is ours.
-    server.shutdown(Duration::from_secs(10)).await;
     database.close()?;
     Ok(())
+}
+
+/// Ctrl-C, or what a service manager sends.
+async fn told_to_stop() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
+            Err(_) => pending().await,
+        }
+    };
+    tokio::select! {
+        _ = ctrl_c() => {}
+        _ = terminate => {}
+    }
 }
 
 /// The server, with everything it keeps in one database.

@@ -11,6 +11,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::rt::signal::ctrl_c;
 use actix_web::web::{Bytes, Data, Html, Json};
 use actix_web::{App, HttpResponse, HttpServer, get};
 use eventlog_server::model::{PublicKey, StoreId};
@@ -137,8 +138,14 @@ pub async fn run(listener: TcpListener, remind_every: Duration) -> Result<(), Bo
         let app = App::new().app_data(model.clone()).app_data(Data::new(mounted.clone()));
         app.configure(|config| mounted.configure(config)).service((page, list, changes))
     };
-    HttpServer::new(app).on_connect(on_connect).shutdown_timeout(1).listen(listener)?.run().await?;
-    server.shutdown(Duration::from_secs(5)).await;
+    // First the server ends its sockets, then actix the rest.
+    let stop = async move {
+        if ctrl_c().await.is_ok() {
+            server.shutdown(Duration::from_secs(5)).await;
+        }
+    };
+    let http = HttpServer::new(app).on_connect(on_connect).shutdown_signal(stop);
+    http.listen(listener)?.run().await?;
     Ok(())
 }
 

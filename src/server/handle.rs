@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use actix_web::web::ServiceConfig;
+use tokio::time::Instant;
 
 use super::builder::Builder;
 use super::caller::ValueOf;
@@ -24,6 +25,9 @@ use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
+
+/// So long the threads of stores and registry may take to end when there is no time left.
+const THREADS_GRACE: Duration = Duration::from_millis(500);
 
 /// A running server. Cheap to clone; all clones are the same server. It runs until [`Server::shutdown`].
 #[derive(Clone)]
@@ -163,12 +167,17 @@ impl Server {
     }
 
     /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the
-    /// stores. Whatever is not done after `timeout` is cut off. Storage stays open; it is the caller's to close.
+    /// stores. Whatever is not done after `timeout` is cut off, or left to itself where it cannot be: a handler that blocks its
+    /// thread goes on, and nothing waits for it. Storage stays open; it is the caller's to close.
+    ///
+    /// In an application that mounts the server this comes before the end of its `HttpServer`, which waits for sockets that are
+    /// open: give this to [`HttpServer::shutdown_signal`](actix_web::HttpServer::shutdown_signal), behind whatever tells that
+    /// the application is to end.
     pub async fn shutdown(&self, timeout: Duration) {
         let connections = &self.0.shared.connections;
         connections.shut_down();
-        let deadline = tokio::time::Instant::now() + timeout;
-        while connections.count() > 0 && tokio::time::Instant::now() < deadline {
+        let deadline = Instant::now() + timeout;
+        while connections.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if connections.count() > 0 {
@@ -185,18 +194,12 @@ impl Server {
                 log::warn!("handlers cut off at shutdown; what they worked on is handled again");
             }
         }
-        let inner = self.0.clone();
-        // Joining threads blocks; a panic in there was logged.
-        let _ = tokio::task::spawn_blocking(move || inner.stop_threads()).await;
-    }
-}
-
-impl Inner {
-    fn stop_threads(&self) {
-        if let Some(processing) = &self.processing {
-            processing.threads.stop();
+        if let Some(processing) = &self.0.processing {
+            processing.threads.stop(deadline).await;
         }
-        self.store_threads.stop();
-        self.registry_thread.stop();
+        // Nothing of them is left to do: they end at once, unless something below them blocks.
+        let deadline = deadline.max(Instant::now() + THREADS_GRACE);
+        self.0.store_threads.stop(deadline).await;
+        self.0.registry_thread.stop(deadline).await;
     }
 }

@@ -1,5 +1,6 @@
 //! The threads that stores and handlers run on.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -7,11 +8,20 @@ use std::thread::{self, JoinHandle};
 use actix::{Arbiter, ArbiterHandle, System};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 /// Threads with an actix system each, independent of the one that the application may have.
 pub(super) struct Threads {
     arbiters: Vec<ArbiterHandle>,
-    running: Mutex<Vec<(oneshot::Sender<()>, JoinHandle<()>)>>,
+    running: Mutex<Vec<Running>>,
+}
+
+struct Running {
+    name: String,
+    stop: oneshot::Sender<()>,
+    /// Resolves, without a value, when all that ran on the thread is gone.
+    ended: oneshot::Receiver<Infallible>,
+    thread: JoinHandle<()>,
 }
 
 impl Threads {
@@ -21,9 +31,12 @@ impl Threads {
         let mut running = Vec::new();
         for number in 0..count.max(1) {
             let (stop, stopped) = oneshot::channel::<()>();
+            let (ending, ended) = oneshot::channel();
             let (started, arbiter) = mpsc::channel();
             let name = format!("eventlog-{what}-{number}");
-            let thread = thread::Builder::new().name(name).spawn(move || {
+            let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+                // Dropped behind the system, which waits for its blocking tasks.
+                let _ending = ending;
                 System::new().block_on(async move {
                     // If nobody waits any more, `stopped` is gone as well and the thread ends.
                     let _ = started.send(Arbiter::current());
@@ -31,7 +44,7 @@ impl Threads {
                 });
             })?;
             arbiters.push(arbiter.recv().map_err(io::Error::other)?);
-            running.push((stop, thread));
+            running.push(Running { name, stop, ended, thread });
         }
         Ok(Self { arbiters, running: Mutex::new(running) })
     }
@@ -40,13 +53,21 @@ impl Threads {
         &self.arbiters
     }
 
-    /// Stops the threads and waits for them; what is not finished is dropped.
-    pub(super) fn stop(&self) {
-        for (stop, thread) in self.running.lock().drain(..) {
+    /// Stops the threads; what is not finished is dropped. A thread on which somebody's code blocks, or waits for a blocking
+    /// task, is not waited for beyond `deadline`: it ends when that code does.
+    pub(super) async fn stop(&self, deadline: Instant) {
+        let running = std::mem::take(&mut *self.running.lock());
+        let told = running.into_iter().map(|Running { name, stop, ended, thread }| {
             // Fails only if the thread is gone already.
             let _ = stop.send(());
-            if thread.join().is_err() {
-                log::error!("a thread of the server panicked");
+            (name, ended, thread)
+        });
+        // All are told before one is waited for.
+        for (name, ended, thread) in told.collect::<Vec<_>>() {
+            if timeout_at(deadline, ended).await.is_err() {
+                log::warn!("{name} is still busy, and is left to end by itself");
+            } else if thread.join().is_err() {
+                log::error!("{name} panicked");
             }
         }
     }

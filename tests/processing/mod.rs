@@ -1,6 +1,7 @@
 //! Handlers, journal and reactivity of a whole server.
 
 mod crash;
+mod ending;
 mod handlers;
 mod ingest;
 mod metrics;

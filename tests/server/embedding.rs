@@ -1,5 +1,7 @@
 //! The server inside other applications.
 
+use std::time::Duration;
+
 use actix_web::{App, HttpServer, rt, web};
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
@@ -104,4 +106,44 @@ async fn two_servers_mounted_side_by_side_keep_different_data() {
             assert_eq!(client.next_ack().await, (id, vec![id]));
         }
     }
+}
+
+/// Actix waits 30 seconds for sockets that are open, and then cuts them off.
+#[tokio::test]
+async fn ending_the_application_as_documented_closes_live_sockets_with_1001_at_once() {
+    let server = in_memory().start().expect("it starts");
+    server.assign(key("alice"), store("team")).await.expect("assigned");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (told, address) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        rt::System::new().block_on(async move {
+            let (mounted, ending) = (server.clone(), server);
+            let app = move || App::new().configure(|config| mounted.configure(config));
+            let http = HttpServer::new(app).on_connect(on_connect).workers(2);
+            let http = http.shutdown_signal(async move {
+                stopped.await.expect("the test stops it");
+                ending.shutdown(Duration::from_secs(20)).await;
+            });
+            let http = http.bind(("127.0.0.1", 0)).expect("a port");
+            told.send(http.addrs()[0]).expect("the test waits");
+            http.run().await.expect("it serves");
+        });
+        ended.send(()).expect("the test waits");
+    });
+    let address = address.await.expect("it starts");
+    let mut silent = Socket::connect(&format!("ws://{address}/eventlog")).await;
+    let mut writer = Socket::connect(&format!("ws://{address}/eventlog")).await;
+    let mut reader = RpcSocket::connect(&format!("ws://{address}/rpc")).await;
+    reader.authenticate(&identity("alice")).await.expect("authenticated");
+    let feed = reader.subscribe("alice", "default", 0).await;
+    writer.write(&key("alice"), 1, &batch(&[framed_entry("E", "", b"")])).await;
+    assert_eq!(writer.next_ack().await, (1, vec![1]));
+    reader.next_entries(&feed, 1).await;
+    stop.send(()).expect("it runs");
+    for socket in [&mut silent, &mut writer, &mut reader.socket] {
+        assert_eq!(socket.close_code().await, Some(1001));
+    }
+    let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+    end.expect("before actix gives them up").expect("no panic");
 }
