@@ -2,7 +2,7 @@
 
 import { generateKeyPairSync, sign } from "node:crypto"
 import { createInterface } from "node:readline"
-import { Cause, Context, Effect, Exit, Layer, Redacted, Schema, Scope } from "effect-4.1"
+import { Cause, Context, Effect, Exit, Layer, Queue, Redacted, Schema, Scope } from "effect-4.1"
 import {
   EventGroup,
   EventJournal,
@@ -192,6 +192,31 @@ export class Remote extends Scoped {
   }
 }
 
+// The sequences that come through the package's remote if it asks for `startSequence`, and the server sends all of these.
+export const arrived = async (entries, startSequence) => {
+  const identity = await makeIdentity()
+  const remoteEntries = entries.map((one) => new EventJournal.RemoteEntry(one))
+  const data = await Effect.runPromise(EventLogMessage.ChangesRpc.encodeUnencrypted(remoteEntries))
+  const client = {
+    "EventLog.Hello": () => Effect.succeed({ remoteId: new Uint8Array(16), challenge: new Uint8Array(32) }),
+    "EventLog.Authenticate": () => Effect.void,
+    "EventLog.Changes": () =>
+      Effect.tap(Queue.unbounded(), (queue) => Queue.offer(queue, { _tag: "Single", data }))
+  }
+  const program = Effect.gen(function*() {
+    const remote = yield* EventLogRemote.makeUnencrypted
+    const changes = yield* remote.changes({ identity, storeId: DEFAULT_STORE, startSequence })
+    return yield* Queue.takeAll(changes)
+  })
+  const got = await Effect.runPromise(program.pipe(
+    Effect.scoped,
+    Effect.provideService(EventLogRemote.EventLogRemoteClient, client),
+    Effect.provide(EventLog.layerRegistry),
+    Effect.provide(EventLogEncryption.layerSubtle)
+  ))
+  return got.map(({ remoteSequence }) => remoteSequence)
+}
+
 class Feed {
   constructor(queue, scope) {
     this.queue = queue
@@ -201,7 +226,6 @@ class Feed {
   }
 
   async take() {
-    const { Queue } = await import("effect-4.1")
     for (;;) {
       const exit = await Effect.runPromise(Effect.exit(Queue.takeAll(this.queue)))
       if (Exit.isFailure(exit)) {

@@ -10,7 +10,7 @@ import assert from "node:assert/strict"
 import { createConnection, createServer } from "node:net"
 
 import { Client } from "./client.mjs"
-import { Browser, entry, makeIdentity, restarter, step, until } from "./stock.mjs"
+import { arrived, Browser, entry, makeIdentity, restarter, step, until } from "./stock.mjs"
 
 const [address, token] = process.argv.slice(2)
 assert.ok(token, "usage: node stock_moves.mjs HOST:PORT ADMIN_TOKEN")
@@ -66,6 +66,11 @@ const blue = ["blue 1", "blue 2", "blue 3"]
 // The msgpack protocol has one of each kind, too.
 const old = await Client.connect(`ws://${address}/eventlog`, "old")
 const away = await Client.connect(`ws://${address}/eventlog`, "old")
+
+await step("a client drops what comes with a lower sequence than it asked for, so a new store cannot be served from its beginning", async () => {
+  const entries = [1, 2, 3, 4, 5].map((remoteSequence) => ({ remoteSequence, entry: entry("Noted", "n") }))
+  assert.deepEqual(await arrived(entries, 4), [4, 5])
+})
 
 await step("two stores have their devices, one of them more entries than the other", async () => {
   assert.equal((await assign("old", "red")).status, 200)
