@@ -1,9 +1,10 @@
 //! `accept-loss`: goes on with what is left of a damaged data directory.
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
 
-use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
+use eventlog_server::storage::sled::{Database, OpenError};
+
+use super::data_dir::DataDir;
 
 const MEANING: &str = "\
 This gives up what a damaged data directory cannot give any more, and goes on with the rest:
@@ -18,12 +19,8 @@ This gives up what a damaged data directory cannot give any more, and goes on wi
 /// The server that uses the directory has to be stopped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
-    data_dir: PathBuf,
-    /// Where the archive is [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
-    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDir,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -48,9 +45,7 @@ pub(super) fn run(args: &Args) -> Result<(), AcceptLossError> {
     if !args.yes && !is_confirmed()? {
         return Err(AcceptLossError::NotConfirmed);
     }
-    let mut options = DatabaseOptions::default();
-    options.archive.dir.clone_from(&args.archive_dir);
-    let accepted = Database::accept_loss(&args.data_dir, &options)?;
+    let accepted = Database::accept_loss(&args.data.path, &args.data.options())?;
     for lost in &accepted.lost {
         println!("lost: {lost}");
     }

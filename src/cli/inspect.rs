@@ -2,14 +2,14 @@
 
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{Segment, Sequence, StoreId};
-use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, SledStorage};
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 use eventlog_server::storage::{Storage, StorageError, StoreSize};
 use serde_json::json;
 
 use super::connect::is_reader_gone;
+use super::data_dir::{DataDir, NoDataDirectory};
 use super::entry::{Format, Printer, parse_sequence};
 use super::text::one_line;
 
@@ -32,9 +32,8 @@ Examples:
   eventlog-server inspect --json
   eventlog-server inspect --store team --from 1000 --count 10")]
 pub(super) struct Args {
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    data: DataDir,
     /// Print the entries of this store
     #[arg(long)]
     store: Option<StoreId>,
@@ -53,11 +52,8 @@ pub(super) struct Args {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InspectError {
     /// There is nothing to inspect.
-    #[error("{} is no data directory; --data-dir says where one is", path.display())]
-    NoDataDirectory {
-        /// What was to be inspected.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
     /// It cannot be opened.
     #[error("{0}{hint}", hint = what_to_do(.0))]
     Open(#[from] OpenError),
@@ -86,11 +82,8 @@ fn what_to_do(error: &OpenError) -> &'static str {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), InspectError> {
-    // Opening would make one.
-    if !is_data_directory(&args.data_dir) {
-        return Err(InspectError::NoDataDirectory { path: args.data_dir.clone() });
-    }
-    let database = Database::open(&args.data_dir, DatabaseOptions::default())?;
+    args.data.must_exist()?;
+    let database = Database::open(&args.data.path, args.data.options())?;
     let storage = SledStorage::new(database.clone());
     let mut out = BufWriter::new(io::stdout().lock());
     let printed = show(&storage, args, &mut out).and_then(|()| Ok(out.flush()?));
@@ -99,10 +92,6 @@ pub(super) fn run(args: &Args) -> Result<(), InspectError> {
         Err(InspectError::Print(error)) if is_reader_gone(&error) => Ok(()),
         printed => printed,
     }
-}
-
-fn is_data_directory(path: &Path) -> bool {
-    path.join("format").is_file()
 }
 
 fn show(storage: &dyn Storage, args: &Args, out: &mut impl Write) -> Result<(), InspectError> {
@@ -273,16 +262,6 @@ mod tests {
     async fn a_store_that_is_not_there_is_an_error() {
         let nobody = printed(&storage(1).await, &["--store", "nobody"]);
         assert!(matches!(nobody, Err(InspectError::NoSuchStore { .. })));
-    }
-
-    #[test]
-    fn what_is_no_data_directory_is_left_alone() {
-        let directory = tempfile::tempdir().expect("a directory");
-        assert!(!is_data_directory(directory.path()));
-        assert!(!is_data_directory(&directory.path().join("nowhere")));
-        let database = Database::open(directory.path(), DatabaseOptions::default());
-        database.expect("it opens").close().expect("it closes");
-        assert!(is_data_directory(directory.path()));
     }
 
     #[test]

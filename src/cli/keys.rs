@@ -106,10 +106,20 @@ pub(super) fn run(args: Args) -> Result<(), KeysError> {
     let admin = Admin::new(&url, token.as_str());
     let mut out = io::stdout().lock();
     let done = match command {
-        KeysCommand::Assign { key, store } => assign(&admin, key, &store, json, &mut out),
         KeysCommand::List => list(&admin, json, &mut out),
-        KeysCommand::Remove { key } => remove(&admin, key, json, &mut out),
-        KeysCommand::Release { key } => release(&admin, key, json, &mut out),
+        KeysCommand::Assign { key, store } => {
+            let body = json!({ "storeId": store });
+            let assigned = admin.request("PUT", &path(&key), Some(&body));
+            print_store(assigned, key, json, &mut out)
+        }
+        KeysCommand::Remove { key } => {
+            let removed = admin.request("DELETE", &path(&key), None);
+            print_store(removed, key, json, &mut out)
+        }
+        KeysCommand::Release { key } => {
+            let released = admin.request("POST", &format!("{}/release", path(&key)), None);
+            print_store(released, key, json, &mut out)
+        }
     };
     match done {
         Err(KeysError::Print(error)) if is_reader_gone(&error) => Ok(()),
@@ -117,37 +127,14 @@ pub(super) fn run(args: Args) -> Result<(), KeysError> {
     }
 }
 
-fn assign(
-    admin: &Admin,
-    key: PublicKey,
-    store: &StoreId,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), KeysError> {
-    let body = json!({ "storeId": store });
-    let Assigned { store_id } = admin.request("PUT", &path(&key), Some(&body))?;
-    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
-}
-
-fn remove(
-    admin: &Admin,
+/// Prints the store that `key` has or had, which is what the server answers.
+fn print_store(
+    answer: Result<Assigned, AdminError>,
     key: PublicKey,
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), KeysError> {
-    let Assigned { store_id } = admin.request("DELETE", &path(&key), None)?;
-    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
-}
-
-fn release(
-    admin: &Admin,
-    key: PublicKey,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), KeysError> {
-    let path = format!("{}/release", path(&key));
-    let Assigned { store_id } = admin.request("POST", &path, None)?;
-    Ok(print(out, json, &Mapping { public_key: key, store_id })?)
+    Ok(print(out, json, &Mapping { public_key: key, store_id: answer?.store_id })?)
 }
 
 fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), KeysError> {

@@ -9,6 +9,7 @@ mod address;
 mod admin;
 mod bench;
 mod connect;
+mod data_dir;
 mod entry;
 mod identity;
 mod inspect;

@@ -1,8 +1,8 @@
 //! `rebuild`: builds a database again from its archive and its commit log.
 
-use std::path::PathBuf;
+use eventlog_server::storage::sled::{Database, OpenError};
 
-use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
+use super::data_dir::DataDir;
 
 /// Build the database again, from the archive and the commit log.
 ///
@@ -11,18 +11,12 @@ use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
 /// that uses the directory has to be stopped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
-    data_dir: PathBuf,
-    /// Where the archive is [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
-    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDir,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), OpenError> {
-    let mut options = DatabaseOptions::default();
-    options.archive.dir.clone_from(&args.archive_dir);
-    Database::rebuild(&args.data_dir, &options)?;
+    Database::rebuild(&args.data.path, &args.data.options())?;
     println!("the database was built again");
     Ok(())
 }

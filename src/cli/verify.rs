@@ -1,10 +1,10 @@
 //! `verify`: reads everything in a data directory, and says what is wrong.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError};
+use eventlog_server::storage::sled::{Database, OpenError};
 
+use super::data_dir::{DataDir, NoDataDirectory};
 use super::text::one_line;
 
 /// Read everything in a data directory and say what is wrong: nothing is put right.
@@ -14,23 +14,16 @@ use super::text::one_line;
 /// the server reads there is checked each time that it does.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_DATA_DIR", default_value = "data")]
-    data_dir: PathBuf,
-    /// Where the archive is [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
-    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDir,
 }
 
 /// `verify` failed, or found something.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum VerifyError {
     /// There is nothing to verify.
-    #[error("{} is no data directory; --data-dir says where one is", path.display())]
-    NoDataDirectory {
-        /// What was to be verified.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -48,18 +41,14 @@ pub(super) enum VerifyError {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
-    // Opening would make one.
-    if !args.data_dir.join("format").is_file() && !args.data_dir.join("witness.a").is_file() {
-        return Err(VerifyError::NoDataDirectory { path: args.data_dir.clone() });
-    }
-    let mut options = DatabaseOptions::default();
-    options.archive.dir.clone_from(&args.archive_dir);
+    args.data.must_exist()?;
+    let options = args.data.options();
     let mut out = io::stdout().lock();
-    let found = match Database::verify(&args.data_dir, &options) {
+    let found = match Database::verify(&args.data.path, &options) {
         Err(OpenError::InUse { .. }) => {
             writeln!(out, "a server uses the directory: the database itself is not read")?;
             lower_priority();
-            Database::verify_running(&args.data_dir, &options)?
+            Database::verify_running(&args.data.path, &options)?
         }
         found => found?,
     };

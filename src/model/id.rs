@@ -4,6 +4,34 @@ use std::fmt;
 
 use uuid::Uuid;
 
+/// Has an id be made of its bytes, and give them.
+macro_rules! sixteen_bytes {
+    ($id:ident) => {
+        impl $id {
+            /// The id with these bytes.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// The id in `bytes`; `None` unless there are exactly 16.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// Its 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
 /// The id a writer gives to an entry: a `UUIDv7`, compared as its 16 bytes.
 ///
 /// Any 16 bytes are taken; the version bits are the writer's business. The first 48 bits are read as the
@@ -11,28 +39,15 @@ use uuid::Uuid;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId([u8; 16]);
 
+sixteen_bytes!(EntryId);
+
 impl EntryId {
     /// Length in bytes, here and on every wire.
     pub const LEN: usize = 16;
 
-    /// The id with these bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id in `bytes`; `None` unless there are exactly 16.
-    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
     /// A fresh id of the current time: later calls in this process give greater ids.
     pub fn now() -> Self {
         Self(Uuid::now_v7().into_bytes())
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
     }
 
     /// Creation time in Unix milliseconds: the first 48 bits, big-endian.
@@ -45,12 +60,6 @@ impl EntryId {
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Uuid::from_bytes(self.0).hyphenated(), f)
-    }
-}
-
-impl fmt::Debug for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -67,37 +76,18 @@ impl std::str::FromStr for EntryId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId([u8; 16]);
 
+sixteen_bytes!(RemoteId);
+
 impl RemoteId {
-    /// The id with these bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id in `bytes`; `None` unless there are exactly 16.
-    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
     /// A random id, for a server that starts with an empty data directory.
     pub fn random() -> Self {
         Self(Uuid::new_v4().into_bytes())
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
     }
 }
 
 impl fmt::Display for RemoteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for RemoteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

@@ -205,7 +205,7 @@ impl Wire for MsgpackWire {
 
     fn write_refused(&mut self, write: WriteTag, refusal: &Refusal, out: &mut Out) {
         let (id, key) = (Some(write.id), Some(write.key.as_str()));
-        Self::error(out, WRITE, id, key, refusal.code(), &refusal.told());
+        Self::error(out, WRITE, id, key, refusal.codes().0, &refusal.told());
     }
 
     fn subscribed(&mut self, tag: &SubscriptionTag, head: Sequence, out: &mut Out) {
@@ -216,7 +216,7 @@ impl Wire for MsgpackWire {
 
     fn subscription_refused(&mut self, tag: SubscriptionTag, refusal: &Refusal, out: &mut Out) {
         let key = Some(tag.key.as_str());
-        Self::error(out, SUBSCRIBE, None, key, refusal.code(), &refusal.told());
+        Self::error(out, SUBSCRIBE, None, key, refusal.codes().0, &refusal.told());
     }
 
     fn subscription_replaced(&mut self, _: SubscriptionTag, _: &mut Out) {

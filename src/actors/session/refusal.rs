@@ -100,52 +100,32 @@ impl Refusal {
         )
     }
 
-    /// What the msgpack protocol calls it.
-    pub(crate) fn code(&self) -> ErrorCode {
+    /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
+    /// that may mend is called so.
+    pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
-            Self::Auth(_) => ErrorCode::Unauthorized,
-            Self::Registry(
-                RegistryError::NotMapped { .. }
-                | RegistryError::AlreadyAssigned { .. }
-                | RegistryError::Moved { .. },
-            )
-            | Self::Invalid(_)
-            | Self::TooManySubscriptions { .. }
-            | Self::TooManyIdentities { .. }
-            | Self::NoSuchStore { .. }
-            | Self::Replaced
-            | Self::Identity(IdentityError::BoundToAnother { .. })
-            | Self::KeyRemoved => ErrorCode::InvalidRequest,
-            Self::Registry(RegistryError::Unavailable { .. })
-            | Self::Identity(IdentityError::Unavailable { .. })
-            | Self::Storage(_)
-            | Self::Write(_)
-            | Self::Internal(_) => ErrorCode::InternalServerError,
-        }
-    }
-
-    /// What the RPC protocol calls it. `Forbidden` has a client authenticate again, so only what that may mend is
-    /// called so.
-    pub(crate) fn rpc_code(&self) -> rpc::ErrorCode {
-        match self {
-            Self::Auth(_) => rpc::ErrorCode::Unauthorized,
-            Self::Identity(IdentityError::BoundToAnother { .. }) => rpc::ErrorCode::Forbidden,
+            Self::Auth(_) => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
+            Self::Identity(IdentityError::BoundToAnother { .. }) => {
+                (ErrorCode::InvalidRequest, rpc::ErrorCode::Forbidden)
+            }
             Self::Registry(
                 RegistryError::NotMapped { .. }
                 | RegistryError::AlreadyAssigned { .. }
                 | RegistryError::Moved { .. },
             )
             | Self::NoSuchStore { .. }
-            | Self::KeyRemoved => rpc::ErrorCode::NotFound,
+            | Self::KeyRemoved => (ErrorCode::InvalidRequest, rpc::ErrorCode::NotFound),
             Self::Invalid(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
-            | Self::Replaced => rpc::ErrorCode::InvalidRequest,
+            | Self::Replaced => (ErrorCode::InvalidRequest, rpc::ErrorCode::InvalidRequest),
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Write(_)
-            | Self::Internal(_) => rpc::ErrorCode::InternalServerError,
+            | Self::Internal(_) => {
+                (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
+            }
         }
     }
 }

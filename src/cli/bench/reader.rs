@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use eventlog_server::model::{EntryId, Limits, PublicKey, Sequence};
 use eventlog_server::protocol::chunk::ChunkJoiner;
 use eventlog_server::protocol::msgpack::{
-    self, Response, Value, decode_response, encode_request_changes,
+    Reader, Response, Value, decode_response, encode_request_changes,
 };
 use eventlog_server::protocol::rpc::{
     ChangesValue, ChangesValues, Envelope, Exit, RemoteEntries, RequestIdRef,
@@ -49,7 +49,7 @@ pub(super) struct Element<'a> {
 }
 
 /// Reads the messages of one connection.
-pub(super) struct Reader {
+pub(super) struct MessageReader {
     protocol: Protocol,
     feeds: Vec<Feed>,
     /// Those of the last ack.
@@ -68,7 +68,7 @@ struct Feed {
     unacknowledged: u32,
 }
 
-impl Reader {
+impl MessageReader {
     /// One without subscriptions.
     pub(super) fn new(protocol: Protocol) -> Self {
         let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() };
@@ -265,7 +265,7 @@ fn feed_of<'a>(feeds: &'a mut [Feed], key: &[u8]) -> io::Result<&'a mut Feed> {
 /// Reads an ack in the form that this server writes, of a request with a number of four bytes, as the generator's are.
 #[inline]
 fn read_ack(message: &[u8], sequences: &mut Vec<u64>) -> Option<u64> {
-    let mut rest = msgpack::Reader::new(message);
+    let mut rest = Reader::new(message);
     if !rest.accept(b"\x83\xa4_tag\xa3Ack\xa2id\xce") {
         return None;
     }
@@ -279,8 +279,8 @@ fn read_ack(message: &[u8], sequences: &mut Vec<u64>) -> Option<u64> {
 }
 
 /// Begins to read entries in the form that this server writes: the key, how many there are, and where they begin.
-fn begin_changes(message: &[u8]) -> Option<(&[u8], usize, msgpack::Reader<'_>)> {
-    let mut rest = msgpack::Reader::new(message);
+fn begin_changes(message: &[u8]) -> Option<(&[u8], usize, Reader<'_>)> {
+    let mut rest = Reader::new(message);
     let key = value_after(&mut rest, b"\x83\xa4_tag\xa7Changes\xa9publicKey")?;
     let entries = value_after(&mut rest, b"\xa7entries")?;
     let (Value::Text(key), Value::Array(count)) = (key, entries) else { return None };
@@ -289,7 +289,7 @@ fn begin_changes(message: &[u8]) -> Option<(&[u8], usize, msgpack::Reader<'_>)> 
 
 /// One of them, if it is as the generator writes it.
 #[inline]
-fn take_element<'a>(rest: &mut msgpack::Reader<'a>) -> Option<Element<'a>> {
+fn take_element<'a>(rest: &mut Reader<'a>) -> Option<Element<'a>> {
     let sequence = value_after(rest, b"\x82\xaeremoteSequence")?.natural()?;
     if !rest.accept(b"\xa5entry\x84\xa2id\xc4\x10") {
         return None;
@@ -301,7 +301,7 @@ fn take_element<'a>(rest: &mut msgpack::Reader<'a>) -> Option<Element<'a>> {
 }
 
 #[inline]
-fn value_after<'a>(rest: &mut msgpack::Reader<'a>, before: &[u8]) -> Option<Value<'a>> {
+fn value_after<'a>(rest: &mut Reader<'a>, before: &[u8]) -> Option<Value<'a>> {
     if rest.accept(before) { rest.value().ok() } else { None }
 }
 
@@ -334,15 +334,15 @@ mod tests {
     }
 
     /// One that has a feed whose next sequence is `next`.
-    fn subscribed(next: u64) -> Reader {
-        let mut reader = Reader::new(Protocol::Msgpack);
+    fn subscribed(next: u64) -> MessageReader {
+        let mut reader = MessageReader::new(Protocol::Msgpack);
         let key = PublicKey::new("a key").unwrap();
         reader.feeds.push(Feed { key, next, unacknowledged: 0 });
         reader
     }
 
     /// The sequences and ids of the entries in these messages.
-    fn read(reader: &mut Reader, messages: &[&[u8]]) -> io::Result<Vec<(u64, EntryId)>> {
+    fn read(reader: &mut MessageReader, messages: &[&[u8]]) -> io::Result<Vec<(u64, EntryId)>> {
         let mut found = Vec::new();
         for message in messages {
             reader.read(message, &mut |entry| found.push((entry.sequence, entry.id)))?;
@@ -379,7 +379,7 @@ mod tests {
         for next in [2, 3] {
             assert!(read(&mut subscribed(next), &[&message]).is_err());
         }
-        assert!(read(&mut Reader::new(Protocol::Msgpack), &[&message]).is_err());
+        assert!(read(&mut MessageReader::new(Protocol::Msgpack), &[&message]).is_err());
     }
 
     #[test]

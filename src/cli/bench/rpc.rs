@@ -135,7 +135,7 @@ pub(super) fn reason(cause: &Cause<'_>) -> String {
 mod tests {
     use eventlog_server::protocol::rpc::{encode_acks, payload_is_complete_frame};
 
-    use super::super::reader::{Answer, Reader};
+    use super::super::reader::{Answer, MessageReader};
     use super::*;
     use crate::cli::peer::Protocol;
 
@@ -163,7 +163,7 @@ mod tests {
         let ids = [1, 2].map(|n: u128| EntryId::from_bytes(n.to_be_bytes()));
         let at = |n| Sequence::new(n).expect("a sequence");
         let message = encode_acks(&request_id(70_000), [(ids[0], at(5)), (ids[1], at(300))]);
-        let mut reader = Reader::new(Protocol::Rpc);
+        let mut reader = MessageReader::new(Protocol::Rpc);
         let Ok(Answer::Ack(ack)) = reader.read(&message, &mut |_| ()) else { panic!("no ack") };
         assert_eq!((ack.request, ack.sequences, ack.id_sum), (70_000, &[5, 300][..], Some(3)));
         assert!(reader.read(&message[1..], &mut |_| ()).is_err());

@@ -7,7 +7,7 @@ use eventlog_server::model::{PublicKey, Sequence};
 use eventlog_server::protocol::msgpack::encode_ping;
 use eventlog_server::protocol::rpc::Envelope;
 
-use super::reader::{Answer, Element, Reader};
+use super::reader::{Answer, Element, MessageReader};
 use super::socket::Socket;
 use super::target::Target;
 use crate::cli::peer::Protocol;
@@ -15,7 +15,7 @@ use crate::cli::peer::Protocol;
 pub(super) struct Subscriber {
     protocol: Protocol,
     socket: Socket,
-    reader: Reader,
+    reader: MessageReader,
     pings: u64,
     /// What has come so far.
     pub(super) messages: u64,
@@ -32,7 +32,7 @@ impl Subscriber {
     ) -> io::Result<Self> {
         let protocol = target.protocol;
         let mut socket = target.connect(keys).await?;
-        let mut reader = Reader::new(protocol);
+        let mut reader = MessageReader::new(protocol);
         for key in keys {
             reader.subscribe(&mut socket, key, first);
         }

@@ -17,7 +17,7 @@ use super::figures::Figures;
 use super::in_flight::{InFlight, Pending};
 use super::load::{Key, Load, Round};
 use super::process::unix_millis;
-use super::reader::{Ack, Answer, Reader};
+use super::reader::{Ack, Answer, MessageReader};
 use super::seen::Seen;
 use super::socket::Socket;
 use super::target::Target;
@@ -47,7 +47,7 @@ pub(super) struct Sent {
 pub(super) struct Writer {
     run: Rc<RefCell<Run>>,
     socket: Socket,
-    reader: Reader,
+    reader: MessageReader,
     template: Template,
     load: Load,
     /// Which connection it is.
@@ -82,7 +82,7 @@ impl Writer {
         Ok(Self {
             run,
             socket,
-            reader: Reader::new(target.protocol),
+            reader: MessageReader::new(target.protocol),
             template: Template::new(target.protocol, &keys[0].0, load.shape),
             load,
             number,

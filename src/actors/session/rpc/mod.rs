@@ -150,7 +150,7 @@ impl Wire for RpcWire {
         match outcome {
             Ok(()) => out.push(Answer::Done.encode(&request)),
             Err(refusal) => {
-                let (code, message) = (refusal.rpc_code(), refusal.told());
+                let (code, message) = (refusal.codes().1, refusal.told());
                 fail(&request, AUTHENTICATE, (Some(key.as_str()), None), code, &message, out);
             }
         }
@@ -161,12 +161,12 @@ impl Wire for RpcWire {
     }
 
     fn write_refused(&mut self, write: WriteTag, refusal: &Refusal, out: &mut Out) {
-        let (code, message) = (refusal.rpc_code(), refusal.told());
+        let (code, message) = (refusal.codes().1, refusal.told());
         fail(&write.request, WRITE, (Some(write.key.as_str()), None), code, &message, out);
     }
 
     fn subscription_refused(&mut self, feed: FeedTag, refusal: &Refusal, out: &mut Out) {
-        let (code, message) = (refusal.rpc_code(), refusal.told());
+        let (code, message) = (refusal.codes().1, refusal.told());
         fail(&feed.request, CHANGES, (Some(feed.key.as_str()), None), code, &message, out);
     }
 

@@ -80,6 +80,11 @@ impl RpcWire {
                 None
             }
             Ok(Call::Authenticate(claim)) => self.authenticate(id, &claim, now_millis, out),
+            Ok(Call::WriteSingle { .. } | Call::WriteChunked(_)) if self.identities.is_empty() => {
+                let message = "this connection has not authenticated";
+                fail(&id, WRITE, (None, None), ErrorCode::Forbidden, message, out);
+                None
+            }
             Ok(Call::WriteSingle { data }) => self.write(id, data, limits, out),
             Ok(Call::WriteChunked(part)) => {
                 let data = body.slice_ref(part.data);
@@ -148,11 +153,6 @@ impl RpcWire {
         limits: &Limits,
         out: &mut Out,
     ) -> Option<Request<Self>> {
-        if self.identities.is_empty() {
-            let message = "this connection has not authenticated";
-            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
-            return None;
-        }
         let write = match WriteEntries::decode(data) {
             Ok(write) => write,
             Err(malformed) => {
@@ -183,11 +183,6 @@ impl RpcWire {
         now_millis: u64,
         out: &mut Out,
     ) -> Option<Request<Self>> {
-        if self.identities.is_empty() {
-            let message = "this connection has not authenticated";
-            fail(&request, WRITE, (None, None), ErrorCode::Forbidden, message, out);
-            return None;
-        }
         // Only names the set: that a negative id looks large does not matter.
         let set = part.id.cast_unsigned();
         // A set that begins anew is another write, under the same number.

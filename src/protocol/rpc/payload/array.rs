@@ -271,13 +271,13 @@ impl<'de> MapAccess<'de> for Row<'_, 'de> {
 
 /// Reads the elements of a tuple one after the other.
 #[derive(Debug)]
-pub(super) struct Slots<'de> {
+pub(super) struct TupleElements<'de> {
     window: Window<'de>,
     left: usize,
     depth: u8,
 }
 
-impl<'de> Slots<'de> {
+impl<'de> TupleElements<'de> {
     pub(super) const fn new(window: Window<'de>, left: usize, depth: u8) -> Self {
         Self { window, left, depth }
     }
@@ -287,7 +287,7 @@ impl<'de> Slots<'de> {
     }
 }
 
-impl<'de> SeqAccess<'de> for &mut Slots<'de> {
+impl<'de> SeqAccess<'de> for &mut TupleElements<'de> {
     type Error = PayloadError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
@@ -297,7 +297,7 @@ impl<'de> SeqAccess<'de> for &mut Slots<'de> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         let depth = self.depth;
-        let source = Source::Slot(&mut self.window);
+        let source = Source::TupleElement(&mut self.window);
         seed.deserialize(Value { source, depth }).map(Some)
     }
 }

@@ -3,7 +3,7 @@
 use serde::de::{self, Visitor};
 
 use super::super::window::{Malformed, Window, text};
-use super::array::{Elements, Slots};
+use super::array::{Elements, TupleElements};
 use super::fields::{Entries, StructFields, record_block};
 use super::number::{integer, read_integer, read_number};
 use super::variant::Variant;
@@ -31,7 +31,7 @@ pub(super) enum Source<'a, 'de> {
     /// The next element of an array.
     Element(&'a mut Elements<'de>),
     /// The next element of a tuple.
-    Slot(&'a mut Window<'de>),
+    TupleElement(&'a mut Window<'de>),
 }
 
 /// A value that is to be read, and how deep it is.
@@ -58,7 +58,7 @@ impl<'a, 'de> Value<'a, 'de> {
             Source::Member([kind, bytes @ ..]) if *kind == member => Ok(bytes),
             Source::Member(_) => Err(Malformed::new("another member of a union")),
             Source::Element(elements) => elements.window().sized(),
-            Source::Slot(window) => window.sized(),
+            Source::TupleElement(window) => window.sized(),
             Source::Text(_) | Source::Number(_) | Source::Boolean(_) => {
                 Err(Malformed::new("a field of another kind"))
             }
@@ -96,7 +96,7 @@ impl<'a, 'de> Value<'a, 'de> {
         match self.source {
             Source::Number(number) => integer(number),
             Source::Element(elements) => elements.window().int(),
-            Source::Slot(window) => window.int(),
+            Source::TupleElement(window) => window.int(),
             _ => read_integer(self.window(member::NUMBER)?),
         }
     }
@@ -113,7 +113,7 @@ impl<'a, 'de> Value<'a, 'de> {
         let byte = match self.source {
             Source::Boolean(boolean) => return Ok(boolean),
             Source::Element(elements) => elements.window().byte()?,
-            Source::Slot(window) => window.byte()?,
+            Source::TupleElement(window) => window.byte()?,
             _ => match self.window(member::BOOLEAN)? {
                 [byte] => *byte,
                 _ => return Err(Malformed::new("a boolean")),
@@ -141,7 +141,7 @@ impl<'a, 'de> Value<'a, 'de> {
 
     fn nothing(self) -> Result<(), Malformed> {
         let bytes = match self.source {
-            Source::Slot(_) => return Ok(()),
+            Source::TupleElement(_) => return Ok(()),
             Source::Member([member::UNDEFINED | member::NULL, bytes @ ..]) => bytes,
             _ => self.window(member::UNDEFINED)?,
         };
@@ -268,9 +268,9 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
         visitor: V,
     ) -> Result<V::Value, PayloadError> {
         let depth = self.deeper()?;
-        let mut slots = Slots::new(Window::new(self.window(member::ARRAY)?), len, depth);
-        let value = visitor.visit_seq(&mut slots)?;
-        slots.end()?;
+        let mut elements = TupleElements::new(Window::new(self.window(member::ARRAY)?), len, depth);
+        let value = visitor.visit_seq(&mut elements)?;
+        elements.end()?;
         Ok(value)
     }
 
@@ -342,7 +342,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
         visitor: V,
     ) -> Result<V::Value, PayloadError> {
         match self.source {
-            Source::Element(_) | Source::Slot(_) => {
+            Source::Element(_) | Source::TupleElement(_) => {
                 Err(PayloadError::Unsupported("an element of no type"))
             }
             _ => visitor.visit_unit(),

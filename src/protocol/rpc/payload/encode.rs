@@ -24,7 +24,7 @@ pub(super) enum Position {
     /// An element of an array. In a row, lengths of strings are doubled.
     Element { is_doubled: bool },
     /// An element of a tuple.
-    Slot,
+    TupleElement,
     /// A member of a union, with its kind before it.
     Member,
     /// What a variant is, beyond its `_tag`: only a struct.
@@ -41,7 +41,7 @@ pub(super) struct Serializer<'a> {
 
 /// A value that is being written, and whose length goes before it once it is known.
 #[derive(Debug)]
-pub(super) struct Opened<'a> {
+pub(super) struct OpenValue<'a> {
     pub(super) out: &'a mut Vec<u8>,
     start: usize,
     length: Length,
@@ -54,7 +54,7 @@ pub(super) enum Length {
     Doubled,
 }
 
-impl Opened<'_> {
+impl OpenValue<'_> {
     pub(super) fn close(self) {
         insert_length(self.out, self.start, self.length);
     }
@@ -96,7 +96,7 @@ impl<'a> Serializer<'a> {
 
     /// Writes what goes before a value that has a window. `member` is its kind in a union; `None` for what is a union
     /// itself.
-    pub(super) fn open(self, member: Option<u8>) -> Result<Opened<'a>, PayloadError> {
+    pub(super) fn open(self, member: Option<u8>) -> Result<OpenValue<'a>, PayloadError> {
         let length = match self.position {
             Position::Whole => Length::None,
             Position::Member => {
@@ -118,10 +118,10 @@ impl<'a> Serializer<'a> {
             Position::Element { is_doubled: true } if member == Some(member::TEXT) => {
                 Length::Doubled
             }
-            Position::Element { .. } | Position::Slot => Length::Plain,
+            Position::Element { .. } | Position::TupleElement => Length::Plain,
         };
         let start = self.out.len();
-        Ok(Opened { out: self.out, start, length })
+        Ok(OpenValue { out: self.out, start, length })
     }
 
     /// Writes a value whose bytes are `bytes`.
@@ -141,7 +141,7 @@ impl<'a> Serializer<'a> {
                 write_uvarint(self.out, code);
                 Ok(())
             }
-            Position::Element { .. } | Position::Slot => {
+            Position::Element { .. } | Position::TupleElement => {
                 write_uvarint(self.out, code);
                 Ok(())
             }
@@ -155,7 +155,7 @@ impl<'a> Serializer<'a> {
     }
 
     /// Begins a union's variant; its fields are to follow.
-    fn open_variant(self, variant: &str) -> Result<Opened<'a>, PayloadError> {
+    fn open_variant(self, variant: &str) -> Result<OpenValue<'a>, PayloadError> {
         let opened = self.open(None)?;
         opened.out.push(VARIANT);
         opened.out.extend_from_slice(&variant_hash(variant).to_le_bytes());
@@ -175,7 +175,7 @@ fn write_label(out: &mut Vec<u8>, position: &Position, kind: u8) {
         Position::Whole
         | Position::Cell(_)
         | Position::Element { .. }
-        | Position::Slot
+        | Position::TupleElement
         | Position::Member
         | Position::Variant => {}
     }
@@ -183,6 +183,15 @@ fn write_label(out: &mut Vec<u8>, position: &Position, kind: u8) {
 
 pub(super) const TUPLE_VARIANT: PayloadError =
     PayloadError::Unsupported("an enum's variant around a tuple");
+
+/// Has an integer written, of whatever type.
+macro_rules! integers {
+    ($($name:ident $int:ty),*) => {$(
+        fn $name(self, value: $int) -> Result<(), PayloadError> {
+            self.int(value.into())
+        }
+    )*};
+}
 
 impl<'a> ser::Serializer for Serializer<'a> {
     type Ok = ();
@@ -201,7 +210,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
                 write_label(self.out, &self.position, if value { kind::TRUE } else { kind::FALSE });
                 Ok(())
             }
-            Position::Element { .. } | Position::Slot => {
+            Position::Element { .. } | Position::TupleElement => {
                 self.out.push(value.into());
                 Ok(())
             }
@@ -211,36 +220,9 @@ impl<'a> ser::Serializer for Serializer<'a> {
         }
     }
 
-    fn serialize_i8(self, value: i8) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_i16(self, value: i16) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_i32(self, value: i32) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_i64(self, value: i64) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_u8(self, value: u8) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_u16(self, value: u16) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_u32(self, value: u32) -> Result<(), PayloadError> {
-        self.int(value.into())
-    }
-
-    fn serialize_u64(self, value: u64) -> Result<(), PayloadError> {
-        self.int(value.into())
+    integers! {
+        serialize_i8 i8, serialize_i16 i16, serialize_i32 i32, serialize_i64 i64,
+        serialize_u8 u8, serialize_u16 u16, serialize_u32 u32, serialize_u64 u64
     }
 
     fn serialize_f32(self, value: f32) -> Result<(), PayloadError> {
@@ -304,7 +286,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
 
     fn serialize_unit(self) -> Result<(), PayloadError> {
         match self.position {
-            Position::Slot | Position::Variant => Ok(()),
+            Position::TupleElement | Position::Variant => Ok(()),
             Position::Element { .. } => Err(PayloadError::Unsupported("an array of nothings")),
             _ => self.window(member::UNDEFINED, &[]),
         }

@@ -6,7 +6,7 @@ use serde::ser::{self, Serialize};
 
 use super::super::ids::field_id;
 use super::PayloadError;
-use super::encode::{Length, Opened, Position, Serializer, insert_length, insert_uvarint};
+use super::encode::{Length, OpenValue, Position, Serializer, insert_length, insert_uvarint};
 use super::with::Style;
 
 /// What kind of value is being written.
@@ -34,7 +34,7 @@ pub(super) enum Form {
 /// A value of several values.
 #[derive(Debug)]
 pub(super) struct Compound<'a> {
-    opened: Opened<'a>,
+    opened: OpenValue<'a>,
     form: Form,
 }
 
@@ -42,17 +42,17 @@ pub(super) struct Compound<'a> {
 const DOUBLES: u8 = 0;
 
 impl<'a> Compound<'a> {
-    pub(super) const fn new(opened: Opened<'a>, form: Form) -> Self {
+    pub(super) const fn new(opened: OpenValue<'a>, form: Form) -> Self {
         Self { opened, form }
     }
 
     /// A row that declares its own shape.
-    pub(super) fn row(opened: Opened<'a>) -> Self {
+    pub(super) fn row(opened: OpenValue<'a>) -> Self {
         opened.out.push(0);
         Self::new(opened, Form::Row)
     }
 
-    pub(super) fn array(opened: Opened<'a>, is_doubled: bool, style: Style) -> Self {
+    pub(super) fn array(opened: OpenValue<'a>, is_doubled: bool, style: Style) -> Self {
         let start = opened.out.len();
         if style == Style::Numbers {
             opened.out.push(DOUBLES);
@@ -60,7 +60,7 @@ impl<'a> Compound<'a> {
         Self::new(opened, Form::Array { start, count: 0, is_doubled, style })
     }
 
-    pub(super) fn record(opened: Opened<'a>, is_row: bool, is_doubled: bool) -> Self {
+    pub(super) fn record(opened: OpenValue<'a>, is_row: bool, is_doubled: bool) -> Self {
         if is_row {
             opened.out.push(0);
         }
@@ -77,10 +77,6 @@ impl<'a> Compound<'a> {
         Serializer::at(self.opened.out, position)
     }
 
-    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), PayloadError> {
-        value.serialize(self.field_at(name))
-    }
-
     /// Writes the next element.
     pub(super) fn next_element(&mut self) -> Serializer<'_> {
         let (position, style) = match &mut self.form {
@@ -88,7 +84,7 @@ impl<'a> Compound<'a> {
                 *count += 1;
                 (Position::Element { is_doubled: *is_doubled }, *style)
             }
-            _ => (Position::Slot, Style::Plain),
+            _ => (Position::TupleElement, Style::Plain),
         };
         Serializer::at(self.opened.out, position).with_style(style)
     }
@@ -143,47 +139,55 @@ impl<T: Serialize + ?Sized> fmt::Display for Text<'_, T> {
     }
 }
 
-impl ser::SerializeSeq for Compound<'_> {
-    type Ok = ();
-    type Error = PayloadError;
+/// Has a kind of value write one element after the other.
+macro_rules! elements {
+    ($($kind:ident $element:ident),*) => {$(
+        impl ser::$kind for Compound<'_> {
+            type Ok = ();
+            type Error = PayloadError;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
-        self.element(value)
-    }
+            fn $element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
+                self.element(value)
+            }
 
-    fn end(self) -> Result<(), PayloadError> {
-        self.finish();
-        Ok(())
-    }
+            fn end(self) -> Result<(), PayloadError> {
+                self.finish();
+                Ok(())
+            }
+        }
+    )*};
 }
 
-impl ser::SerializeTuple for Compound<'_> {
-    type Ok = ();
-    type Error = PayloadError;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), PayloadError> {
-        self.finish();
-        Ok(())
-    }
+elements! {
+    SerializeSeq serialize_element,
+    SerializeTuple serialize_element,
+    SerializeTupleStruct serialize_field
 }
 
-impl ser::SerializeTupleStruct for Compound<'_> {
-    type Ok = ();
-    type Error = PayloadError;
+/// Has a kind of value write one field after the other.
+macro_rules! fields {
+    ($($kind:ident),*) => {$(
+        impl ser::$kind for Compound<'_> {
+            type Ok = ();
+            type Error = PayloadError;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
-        self.element(value)
-    }
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), PayloadError> {
+                value.serialize(self.field_at(name))
+            }
 
-    fn end(self) -> Result<(), PayloadError> {
-        self.finish();
-        Ok(())
-    }
+            fn end(self) -> Result<(), PayloadError> {
+                self.finish();
+                Ok(())
+            }
+        }
+    )*};
 }
+
+fields! { SerializeStruct, SerializeStructVariant }
 
 impl ser::SerializeMap for Compound<'_> {
     type Ok = ();
@@ -195,42 +199,6 @@ impl ser::SerializeMap for Compound<'_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), PayloadError> {
         self.entry(value)
-    }
-
-    fn end(self) -> Result<(), PayloadError> {
-        self.finish();
-        Ok(())
-    }
-}
-
-impl ser::SerializeStruct for Compound<'_> {
-    type Ok = ();
-    type Error = PayloadError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), PayloadError> {
-        self.field(name, value)
-    }
-
-    fn end(self) -> Result<(), PayloadError> {
-        self.finish();
-        Ok(())
-    }
-}
-
-impl ser::SerializeStructVariant for Compound<'_> {
-    type Ok = ();
-    type Error = PayloadError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), PayloadError> {
-        self.field(name, value)
     }
 
     fn end(self) -> Result<(), PayloadError> {

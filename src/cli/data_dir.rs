@@ -1,0 +1,61 @@
+//! The data directory of a server, for the commands that work on it without one.
+
+use std::path::PathBuf;
+
+use eventlog_server::storage::sled::DatabaseOptions;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DataDir {
+    /// The data directory
+    #[arg(
+        long = "data-dir",
+        value_name = "DIR",
+        env = "EVENTLOG_DATA_DIR",
+        default_value = "data"
+    )]
+    pub(super) path: PathBuf,
+    /// Where the archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
+    archive_dir: Option<PathBuf>,
+}
+
+/// There is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is no data directory; --data-dir says where one is", path.display())]
+pub(super) struct NoDataDirectory {
+    path: PathBuf,
+}
+
+impl DataDir {
+    pub(super) fn options(&self) -> DatabaseOptions {
+        let mut options = DatabaseOptions::default();
+        options.archive.dir.clone_from(&self.archive_dir);
+        options
+    }
+
+    /// For a command that only reads: opening would make one.
+    pub(super) fn must_exist(&self) -> Result<(), NoDataDirectory> {
+        if self.path.join("format").is_file() || self.path.join("witness.a").is_file() {
+            return Ok(());
+        }
+        Err(NoDataDirectory { path: self.path.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventlog_server::storage::sled::Database;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_data_directory_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let is_one = |path| DataDir { path, archive_dir: None }.must_exist().is_ok();
+        let path = || directory.path().to_owned();
+        assert!(!is_one(path()) && !is_one(path().join("nowhere")));
+        let database = Database::open(&path(), DatabaseOptions::default());
+        database.expect("it opens").close().expect("it closes");
+        assert!(is_one(path()));
+    }
+}
