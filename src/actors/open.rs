@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -17,14 +18,20 @@ use super::inbox::Inbox;
 use super::reply::{Reply, WriteFailure};
 use super::store::{StoreActor, StoreDeps, StoreHandle};
 use crate::core::store::Write;
-use crate::model::StoreId;
+use crate::model::{Sequence, StoreId};
 use crate::storage::{StorageError, StoreLog};
 
 /// The map gives memory back when less than a quarter of it is used, if it has room for so many stores.
 const SHRINK_ABOVE: usize = 1_024;
 
-/// What happens after a store was opened, before anybody gets it: replay starts there.
-pub(crate) type OnOpen = Arc<dyn Fn(&Arc<Feed>) + Send + Sync>;
+/// What happens when a store is opened, before anybody gets it.
+pub(crate) trait OnOpen: Send + Sync {
+    /// The log is open and nothing was written to it since; nothing is until this is done.
+    fn opening(&self, store: &StoreId, head: Sequence) -> BoxFuture<'static, ()>;
+
+    /// The store is open: replay starts here.
+    fn opened(&self, feed: &Arc<Feed>);
+}
 
 /// The stores of a server that are open or being opened.
 pub(crate) struct OpenStores {
@@ -33,7 +40,7 @@ pub(crate) struct OpenStores {
     threads: Vec<ArbiterHandle>,
     /// Where the end of an opening is waited for.
     home: ArbiterHandle,
-    on_open: OnOpen,
+    on_open: Option<Arc<dyn OnOpen>>,
     /// How many were started.
     started: AtomicUsize,
     slots: Mutex<HashMap<StoreId, Slot>>,
@@ -88,7 +95,7 @@ impl OpenStores {
         deps: Arc<StoreDeps>,
         threads: Vec<ArbiterHandle>,
         home: ArbiterHandle,
-        on_open: OnOpen,
+        on_open: Option<Arc<dyn OnOpen>>,
     ) -> Arc<Self> {
         let (started, slots) = (AtomicUsize::new(0), Mutex::default());
         Arc::new(Self { deps, threads, home, on_open, started, slots })
@@ -118,11 +125,16 @@ impl OpenStores {
 
     fn start_opening(self: &Arc<Self>, store: StoreId) {
         let opening = Opening(Some((self.clone(), store.clone())));
-        let storage = self.deps.storage.clone();
+        let (storage, on_open) = (self.deps.storage.clone(), self.on_open.clone());
         // Refused only by a thread that has stopped, and then dropped.
         self.home.spawn(async move {
-            let log = tokio::task::spawn_blocking(move || storage.open(&store)).await;
-            opening.done(log.unwrap_or_else(|error| Err(StorageError::unavailable(error))));
+            let opened = store.clone();
+            let log = tokio::task::spawn_blocking(move || storage.open(&opened)).await;
+            let log = log.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
+            if let (Ok(log), Some(on_open)) = (&log, on_open) {
+                on_open.opening(&store, log.head()).await;
+            }
+            opening.done(log);
         });
     }
 
@@ -174,7 +186,9 @@ impl OpenStores {
         let actor = StoreActor::new(self.deps.clone(), self.clone(), log, feed.clone());
         let at = self.started.fetch_add(1, Ordering::Relaxed) % self.threads.len();
         let addr = StoreActor::start_in_arbiter(&self.threads[at], |_| actor);
-        (self.on_open)(&feed);
+        if let Some(on_open) = &self.on_open {
+            on_open.opened(&feed);
+        }
         StoreHandle::new(addr, feed)
     }
 

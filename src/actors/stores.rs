@@ -170,7 +170,7 @@ mod tests {
         let (metrics, home) = (Arc::new(Metrics::default()), Arbiter::new());
         let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
-        let open = OpenStores::new(Arc::new(deps), threads, home.handle(), Arc::new(|_| ()));
+        let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);
         let registry = RegistryActor {
             keys: Keys {
                 registry: Arc::new(MemoryRegistry::new()),

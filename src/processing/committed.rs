@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::model::{Entry, Origin, RemoteEntry, Sequence, StoreId};
-use crate::services::journal::Conflicts;
 
 use super::codec::{CodecError, PayloadCodec};
+use super::conflicts::Conflicts;
 use super::event::Event;
 
 /// A committed event, decoded. Dereferences to its payload.
@@ -17,8 +17,8 @@ pub struct Committed<E> {
     delivery: Delivery,
 }
 
-/// An entry that was journaled before the one at hand, with the same event and primary key, and a greater id: written
-/// later by the clocks of the writers, committed earlier.
+/// An entry that its group has passed before the one at hand, with the same event and primary key, and a greater id:
+/// written later by the clocks of the writers, committed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict<E> {
     /// Its payload.
@@ -68,7 +68,7 @@ impl<E> Committed<E> {
 
     /// Whether no conflict was left out for its number or size.
     pub const fn has_all_conflicts(&self) -> bool {
-        self.delivery.conflicts.complete
+        !self.delivery.conflicts.cut
     }
 }
 

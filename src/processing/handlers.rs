@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use super::codec::CodecError;
 use super::committed::{Committed, Delivery};
 use super::event::{Event, EventGroup, Events, Holds, ListOf};
+use super::group::{EventProcessing, GroupOptions};
 
 /// The handlers of group `G` and what they share; `Left` are the events that still lack one.
 ///
@@ -36,15 +37,16 @@ use super::event::{Event, EventGroup, Events, Holds, ListOf};
 #[must_use = "handlers do nothing until a server has them"]
 pub struct Handlers<G: EventGroup, S, Left> {
     state: Arc<S>,
-    pub(super) parts: HandlerParts,
+    parts: HandlerParts,
     group: PhantomData<fn() -> (G, Left)>,
 }
 
 /// The handlers of one group without their types.
 #[derive(Default)]
-pub(super) struct HandlerParts {
-    pub(super) handlers: Vec<(&'static str, EventHandler)>,
-    pub(super) invalidates: HashMap<&'static str, Vec<Arc<str>>>,
+struct HandlerParts {
+    options: GroupOptions,
+    handlers: Vec<(&'static str, EventHandler)>,
+    invalidates: HashMap<&'static str, Vec<Arc<str>>>,
 }
 
 impl HandlerParts {
@@ -82,8 +84,9 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
     /// Runs `handler` on every committed `E`: an async closure, or an async fn, of the shared state and the event.
     ///
     /// It gives back nothing, or a `Result` whose error is logged. Per store, one handler runs at a time, in the
-    /// order of the feed; a slow one delays its own store. One that blocks its thread should use
-    /// [`tokio::task::spawn_blocking`]. After a crash the last event of a store may be handled a second time.
+    /// order of the feed; a slow one delays its own group in its own store. One that blocks its thread should use
+    /// [`tokio::task::spawn_blocking`]. After a crash the last events of a store may be handled a second time, at most
+    /// [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of them.
     pub fn on<E, F, Fut, At>(mut self, handler: F) -> Handlers<G, S, Left::Rest>
     where
         E: Event,
@@ -103,6 +106,34 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         });
         self.parts.handlers.push((E::TAG, run));
         Handlers { state: self.state, parts: self.parts, group: PhantomData }
+    }
+
+    /// Names the group: under this name the journal keeps where it is in each store. Without one that is the name of the
+    /// type `G` without its path, so renaming the type makes a new group.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.parts.options.name = Some(name.into());
+        self
+    }
+
+    /// How the group is kept and run, [`Handlers::named`] included.
+    pub fn options(mut self, options: GroupOptions) -> Self {
+        self.parts.options = options;
+        self
+    }
+
+    /// Options, the name unless they have one, and what is done with each event.
+    pub(super) fn into_parts(
+        mut self,
+    ) -> (GroupOptions, &'static str, Vec<(&'static str, EventProcessing)>) {
+        let path = std::any::type_name::<G>();
+        // Of `a::b::Group<a::c::Param>` that is `Group`.
+        let path = path.split('<').next().unwrap_or(path);
+        let name = path.rsplit("::").next().unwrap_or(path);
+        let handlers = self.parts.handlers.into_iter().map(|(tag, handler)| {
+            let invalidates = self.parts.invalidates.remove(tag).unwrap_or_default();
+            (tag, EventProcessing { handler, invalidates })
+        });
+        (self.parts.options, name, handlers.collect())
     }
 
     /// Leaves the events that have no handler yet without one: they count as handled, without being decoded, and invalidate what

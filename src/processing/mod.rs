@@ -1,32 +1,37 @@
 //! What happens to committed entries: typed handlers, conflicts, invalidations, and events the server writes itself.
 //!
-//! Keeps: every committed entry that asks for it is processed once, in the order of its store's feed, beside the write
+//! Keeps: every committed entry that asks for it is processed by each group once, in the order of its store's feed, beside the write
 //! path; what fails is logged and stops nothing. Leaves out: committing (`storage`, `actors`), feeds to clients.
 //!
 //! A server without handlers has no processing: nothing is journaled, no task runs. When handlers are added later,
 //! replay starts at the first entry of every store; when a group is added to others, it sees what is committed
-//! from then on, and everything if the journal is destroyed first.
+//! from then on, unless its [`GroupOptions`] say otherwise.
 
+mod begin;
 mod codec;
 mod committed;
 pub mod compaction;
+mod conflicts;
 mod event;
+mod group;
 mod handlers;
-mod journaling;
+mod lane;
 mod processor;
 mod reactivity;
 mod replay;
+mod settle;
 mod stats;
 mod write;
 
 pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
+pub use conflicts::{CONFLICT_BYTES_MAX, CONFLICTS_MAX};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
+pub use group::{BatchOutcome, CommittedEntry, EntryHandler, GroupOptions};
 pub use handlers::{Handlers, Outcome};
-pub use journaling::{SideEffect, write_from_remote};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
-pub(crate) use replay::ReadFeed;
+pub(crate) use replay::{OpenFeed, ReadFeed};
 pub use stats::ProcessingStats;
 pub use write::{WriteError, WriteOutcome};
 

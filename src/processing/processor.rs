@@ -1,65 +1,64 @@
-//! The handlers of a server, and the replay of every store through them.
+//! The groups of a server, and the replay of every store through them.
 //!
-//! Keeps: one replay at a time per store, whoever starts it; what a handler did is not done again while the process
-//! lives. Leaves out: when a store needs a replay, and the threads it runs on (`actors`, `server`).
+//! Keeps: one call at a time per group and store, whoever starts a replay; what a handler did is not done again while the
+//! process lives. Leaves out: when a store needs a replay, and the threads it runs on (`actors`, `server`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
-use crate::model::{Sequence, StoreId};
-use crate::services::journal::{EventJournal, JournalError, journal_origin};
-
+use super::begin::Beginning;
 use super::event::{EventGroup, NoneLeft};
-use super::handlers::{EventHandler, HandlerParts, Handlers};
+use super::group::{EntryHandler, EventProcessing, Group, GroupOptions, Runs};
+use super::handlers::Handlers;
+use super::lane::Lane;
 use super::reactivity::Reactivity;
-use super::replay::{ReadFeed, Replay};
+use super::replay::{self, OpenFeed};
 use super::stats::ProcessingStats;
+use crate::model::{RemoteId, Sequence, StoreId};
+use crate::services::journal::layout::{self, GROUP_NAME_BYTES_MAX, Place};
+use crate::services::journal::{EventJournal, JournalError, JournalRange, journal_origin};
 
-/// Runs committed entries through journal, handlers and reactivity.
+/// So many entries a crash repeats at most, unless the application says otherwise.
+const REPEATS_MAX: usize = 1_024;
+
+/// Runs committed entries through the handlers of groups.
 pub struct Processor {
     pub(super) journal: Arc<dyn EventJournal>,
-    pub(super) events: HashMap<&'static str, EventProcessing>,
+    pub(super) groups: Vec<Group>,
+    pub(super) repeats_max: usize,
+    pub(super) beginning: OnceCell<Beginning>,
     pub(super) reactivity: Reactivity,
     pub(super) stats: ProcessingStats,
     pub(super) stopping: watch::Sender<bool>,
+    /// Nobody waits any more for handlers that are still under way.
+    pub(super) cut_off: AtomicBool,
     /// How many replays there are.
     running: watch::Sender<usize>,
     pub(super) stores: Mutex<HashMap<StoreId, Arc<StoreProgress>>>,
 }
 
-/// What is done with the entries of one event.
-pub(super) struct EventProcessing {
-    pub(super) handler: EventHandler,
-    pub(super) invalidates: Vec<Arc<str>>,
-}
-
-/// How far the replay of one store is.
-#[derive(Default)]
+/// How far the groups are in one store.
 pub(super) struct StoreProgress {
-    /// Held by the one replay of the store; nothing is known before it first reads the journal.
-    pub(super) known: tokio::sync::Mutex<Option<Reached>>,
-    head: AtomicU64,
-    position: AtomicU64,
-}
-
-/// What the process knows better than the journal, which after a failed write tells what may not be durable.
-pub(super) struct Reached {
-    /// The first sequence that is not durable in the journal.
-    pub(super) next: Sequence,
-    /// The last sequence whose handler ran. Ahead of `next` when the journal failed after the handler.
-    pub(super) handled: Sequence,
+    pub(super) origin: RemoteId,
+    /// One for each group.
+    pub(super) lanes: Vec<Lane>,
+    /// The head, as long as the store is open, and then the last one.
+    head: Mutex<watch::Receiver<Sequence>>,
+    /// The head before anything was written in this life of the store.
+    head_at_open: Sequence,
+    moved: watch::Sender<()>,
 }
 
 /// How far the processing of a store is behind its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayStatus {
-    /// The last durable sequence that the replay was told of.
+    /// The last durable sequence.
     pub head: Sequence,
-    /// The last sequence that was processed.
+    /// The last sequence that all groups have processed.
     pub position: Sequence,
 }
 
@@ -74,7 +73,13 @@ impl ReplayStatus {
 #[must_use = "groups do nothing until the processor is built"]
 pub struct ProcessorBuilder {
     journal: Arc<dyn EventJournal>,
-    groups: Vec<HandlerParts>,
+    groups: Vec<(GroupOptions, Unnamed)>,
+    repeats_max: usize,
+}
+
+enum Unnamed {
+    Typed { name: &'static str, events: Vec<(&'static str, EventProcessing)> },
+    Entries(Box<dyn EntryHandler>),
 }
 
 /// The groups do not fit together.
@@ -86,15 +91,37 @@ pub enum ProcessorError {
     /// An event has an empty tag, which no entry can have.
     #[error("an event has an empty tag")]
     EmptyTag,
+    /// Two groups have one name.
+    #[error("two groups have the name {0:?}; give one of them another")]
+    NameTwice(String),
+    /// A group has no name that can be kept.
+    #[error(
+        "a group has the name {0:?}, which is empty or longer than {GROUP_NAME_BYTES_MAX} bytes"
+    )]
+    Name(String),
 }
 
 impl ProcessorBuilder {
     /// Adds the handlers of a group.
-    pub fn group<G: EventGroup, S, Left: NoneLeft>(
+    pub fn group<G: EventGroup, S: Send + Sync + 'static, Left: NoneLeft>(
         mut self,
         handlers: Handlers<G, S, Left>,
     ) -> Self {
-        self.groups.push(handlers.parts);
+        let (options, name, events) = handlers.into_parts();
+        self.groups.push((options, Unnamed::Typed { name, events }));
+        self
+    }
+
+    /// Adds a group that is given entries of any events; `options` have its name.
+    pub fn entry_group(mut self, options: GroupOptions, handler: impl EntryHandler) -> Self {
+        self.groups.push((options, Unnamed::Entries(Box::new(handler))));
+        self
+    }
+
+    /// How many entries of a store a crash can have a group handle again, 1,024 by default. With 1, each entry waits until the
+    /// one before is durable in the journal, which costs a sync for each.
+    pub fn repeats_max(mut self, entries: usize) -> Self {
+        self.repeats_max = entries.max(1);
         self
     }
 
@@ -103,26 +130,43 @@ impl ProcessorBuilder {
         self.groups.is_empty()
     }
 
-    /// The processor, unless two events have the same tag.
+    /// The processor, unless two events have the same tag, or two groups the same name.
     pub fn build(self) -> Result<Processor, ProcessorError> {
-        let mut events = HashMap::new();
-        for mut group in self.groups {
-            for (tag, handler) in group.handlers {
-                let invalidates = group.invalidates.remove(tag).unwrap_or_default();
-                if tag.is_empty() {
-                    return Err(ProcessorError::EmptyTag);
+        let (mut tags, mut names) = (HashSet::new(), HashSet::new());
+        let mut groups = Vec::new();
+        for (options, unnamed) in self.groups {
+            let (default, runs) = match unnamed {
+                Unnamed::Entries(handler) => ("", Runs::Entries(handler)),
+                Unnamed::Typed { name, events } => {
+                    for (tag, _) in &events {
+                        if tag.is_empty() {
+                            return Err(ProcessorError::EmptyTag);
+                        }
+                        if !tags.insert(*tag) {
+                            return Err(ProcessorError::EventTwice(tag));
+                        }
+                    }
+                    (name, Runs::Typed(events.into_iter().collect()))
                 }
-                if events.insert(tag, EventProcessing { handler, invalidates }).is_some() {
-                    return Err(ProcessorError::EventTwice(tag));
-                }
+            };
+            let name: Arc<str> = options.name.as_deref().unwrap_or(default).into();
+            if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
+                return Err(ProcessorError::Name(name.to_string()));
             }
+            if !names.insert(name.clone()) {
+                return Err(ProcessorError::NameTwice(name.to_string()));
+            }
+            groups.push(Group { name, begin: options.begin, runs });
         }
         Ok(Processor {
             journal: self.journal,
-            events,
+            groups,
+            repeats_max: self.repeats_max,
+            beginning: OnceCell::new(),
             reactivity: Reactivity::default(),
             stats: ProcessingStats::default(),
             stopping: watch::Sender::new(false),
+            cut_off: AtomicBool::new(false),
             running: watch::Sender::new(0),
             stores: Mutex::default(),
         })
@@ -132,7 +176,7 @@ impl ProcessorBuilder {
 impl Processor {
     /// Starts a processor that keeps its positions in `journal`.
     pub fn builder(journal: Arc<dyn EventJournal>) -> ProcessorBuilder {
-        ProcessorBuilder { journal, groups: Vec::new() }
+        ProcessorBuilder { journal, groups: Vec::new(), repeats_max: REPEATS_MAX }
     }
 
     /// Where observers of invalidations subscribe.
@@ -150,6 +194,11 @@ impl Processor {
         &self.journal
     }
 
+    /// How many entries one write of a position may stand for: while it is under way, as many again are handled.
+    pub(super) const fn batch_max(&self) -> usize {
+        if self.repeats_max < 2 { 1 } else { self.repeats_max / 2 }
+    }
+
     /// How far the replay of `store` is; `None` if none was started, or it ended with nothing left to do.
     pub fn status(&self, store: &StoreId) -> Option<ReplayStatus> {
         self.stores.lock().get(store).map(|progress| progress.status())
@@ -161,52 +210,92 @@ impl Processor {
         stores.iter().map(|(store, progress)| (store.clone(), progress.status())).collect()
     }
 
-    /// The last sequence of `store` that was processed, as the journal has it.
+    /// The last sequence of `store` that all groups have processed, as the journal has it.
     pub async fn position(&self, store: &StoreId) -> Result<Sequence, JournalError> {
-        self.journal.next_remote_sequence(journal_origin(store)).await.map(Sequence::prev)
+        let positions = self.positions(&[store]).await?;
+        Ok(positions.first().and_then(|of| of.iter().min().copied()).unwrap_or(Sequence::ZERO))
     }
 
-    /// Which of these stores, given with their heads, the journal is behind: at start, each needs a replay.
+    /// The position of each group in each of these stores, as the journal has it.
+    async fn positions(&self, stores: &[&StoreId]) -> Result<Vec<Vec<Sequence>>, JournalError> {
+        let key = |origin, group: &Group| JournalRange::one(layout::place(origin, &group.name));
+        let of_store = |store: &&StoreId| {
+            let origin = journal_origin(store);
+            self.groups.iter().map(move |group| key(origin, group))
+        };
+        let found = self.journal.read(stores.iter().flat_map(of_store).collect()).await?;
+        let position = |pairs: &Vec<(bytes::Bytes, bytes::Bytes)>| {
+            let place = pairs.first().map(|(_, value)| layout::read_place(value)).transpose()?;
+            Ok(place.unwrap_or(Place::at(Sequence::ZERO)).position)
+        };
+        let positions = found.iter().map(position).collect::<Result<Vec<_>, JournalError>>()?;
+        Ok(positions.chunks(self.groups.len().max(1)).map(<[Sequence]>::to_vec).collect())
+    }
+
+    /// Which of these stores, given with their heads, some group is behind: at start, each needs a replay. From now on
+    /// they count as behind.
     pub(crate) async fn stores_behind(
         &self,
-        heads: impl IntoIterator<Item = (StoreId, Sequence)>,
+        heads: &[(StoreId, Sequence)],
     ) -> Result<Vec<StoreId>, JournalError> {
+        self.begin(heads).await?;
+        let stores: Vec<&StoreId> = heads.iter().map(|(store, _)| store).collect();
+        let positions = self.positions(&stores).await?;
         let mut behind = Vec::new();
-        for (store, head) in heads {
-            if self.position(&store).await? < head {
-                behind.push(store);
+        for ((store, head), positions) in heads.iter().zip(positions) {
+            if positions.iter().any(|position| position < head) {
+                let progress = self.progress(store, &watch::channel(*head).1);
+                progress.lanes.iter().zip(positions).for_each(|(lane, at)| lane.expect(at));
+                behind.push(store.clone());
             }
         }
         Ok(behind)
     }
 
-    /// Processes `store` from where the journal stands to `head`, again each time `head` moves, until its sender is
-    /// gone and nothing is left, or until [`Processor::stop`]. Never fails: what goes wrong is logged and tried
-    /// again, with pauses of up to 5 s.
+    fn progress(&self, store: &StoreId, head: &watch::Receiver<Sequence>) -> Arc<StoreProgress> {
+        let mut stores = self.stores.lock();
+        let made = || Arc::new(StoreProgress::new(store, self.groups.len(), head.clone()));
+        Arc::clone(stores.entry(store.clone()).or_insert_with(made))
+    }
+
+    /// A store is open: from now on its head is known. Its replay follows.
+    pub(crate) fn opened(&self, feed: &OpenFeed) {
+        let progress = self.progress(&feed.store, &feed.head);
+        *progress.head.lock() = feed.head.clone();
+    }
+
+    /// Processes a store from where the journal stands to its head, again each time that moves, until the store is closed
+    /// and nothing is left, or until [`Processor::stop`]. Never fails: what goes wrong is logged and tried again,
+    /// with pauses of up to 5 s.
     ///
-    /// A second replay of the same store waits until the first has ended. Dropping the future ends it; a handler
-    /// under way is then dropped too, and run again by the next replay.
-    pub(crate) async fn replay(
-        &self,
-        store: StoreId,
-        feed: ReadFeed,
-        head: watch::Receiver<Sequence>,
-    ) {
+    /// Replays of one store share its groups. Dropping the future ends it; a handler under way is then dropped too, and
+    /// run again by the next replay.
+    pub(crate) async fn replay(&self, feed: OpenFeed) {
         let _running = Running::new(&self.running);
-        let progress = Arc::clone(self.stores.lock().entry(store.clone()).or_default());
-        Replay::new(self, &store, &progress, feed).run(head).await;
+        let progress = self.progress(&feed.store, &feed.head);
+        replay::run(self, &feed, &progress).await;
         let mut stores = self.stores.lock();
         // One reference is the map's, one is ours: nobody else replays the store. What is left to do stays
         // visible, and so does what is known about it.
         if Arc::strong_count(&progress) == 2 && progress.status().lag() == 0 {
-            stores.remove(&store);
+            stores.remove(&feed.store);
         }
+    }
+
+    /// Whether [`Processor::stop`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Ends every replay after the handler that is under way, and the streams of all observers.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.reactivity.close();
+    }
+
+    /// From now on no position moves, whatever handlers under way come to.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.store(true, Relaxed);
     }
 
     /// Waits until no replay runs; after [`Processor::stop`] that is when the handlers under way have ended.
@@ -233,18 +322,32 @@ impl Drop for Running<'_> {
 }
 
 impl StoreProgress {
+    fn new(store: &StoreId, groups: usize, head: watch::Receiver<Sequence>) -> Self {
+        let head_at_open = *head.borrow();
+        Self {
+            origin: journal_origin(store),
+            lanes: (0..groups).map(|_| Lane::new()).collect(),
+            head: Mutex::new(head),
+            head_at_open,
+            moved: watch::Sender::new(()),
+        }
+    }
+
+    pub(super) const fn head_at_open(&self) -> Sequence {
+        self.head_at_open
+    }
+
     pub(super) fn status(&self) -> ReplayStatus {
-        let read = |at: &AtomicU64| Sequence::new(at.load(Relaxed)).unwrap_or(Sequence::MAX);
-        // The position first: it never passes the head, so the two never look the wrong way round.
-        let position = read(&self.position);
-        ReplayStatus { head: read(&self.head).max(position), position }
+        // The position first: it never passes the head, so the two never look the wrong way round. Before the journal was
+        // read, the best guess is that everything was processed that was there.
+        let position = |lane: &Lane| lane.position().unwrap_or(self.head_at_open);
+        let position = self.lanes.iter().map(position).min().unwrap_or(Sequence::ZERO);
+        let head = *self.head.lock().borrow();
+        ReplayStatus { head: head.max(position), position }
     }
 
-    pub(super) fn saw_head(&self, head: Sequence) {
-        self.head.fetch_max(head.get(), Relaxed);
-    }
-
-    pub(super) fn moved_to(&self, next: Sequence) {
-        self.position.fetch_max(next.prev().get(), Relaxed);
+    /// Tells who waits that a group has moved.
+    pub(super) fn tell(&self) {
+        self.moved.send_replace(());
     }
 }

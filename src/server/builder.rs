@@ -13,7 +13,7 @@ use super::threads::Threads;
 use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
-use crate::actors::open::{OnOpen, OpenStores};
+use crate::actors::open::OpenStores;
 use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::shared::Shared;
@@ -131,7 +131,7 @@ impl Builder {
             limits: limits.clone(),
         };
         let processing = self.processor.map(Processing::new).transpose()?;
-        let on_open = processing.as_ref().map_or_else(nothing_on_open, Processing::on_open);
+        let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
         let registry = RegistryActor {
@@ -142,7 +142,7 @@ impl Builder {
         };
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
-            processing.start(self.storage.clone(), stores.clone());
+            processing.start(self.storage.clone(), stores.clone(), &home);
         }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
@@ -170,8 +170,4 @@ impl Builder {
             processing,
         }))
     }
-}
-
-fn nothing_on_open() -> OnOpen {
-    Arc::new(|_| ())
 }

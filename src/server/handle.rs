@@ -191,6 +191,7 @@ impl Server {
             processing.processor.stop();
             let stopped = processing.processor.stopped();
             if tokio::time::timeout_at(deadline, stopped).await.is_err() {
+                processing.processor.cut_off();
                 log::warn!("handlers cut off at shutdown; what they worked on is handled again");
             }
         }

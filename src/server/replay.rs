@@ -1,24 +1,68 @@
-//! Has every store replayed through the handlers: when it is opened, and at start if it is behind.
+//! Has every store replayed through the groups: when it is opened, and at start if it is behind.
 //!
 //! Handlers run on a thread of their own, so that one that computes for long delays no write.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::threads::Threads;
 use crate::actors::feed::Feed;
 use crate::actors::open::OnOpen;
 use crate::actors::stores::Stores;
-use crate::processing::{Processor, ReadFeed};
-use crate::storage::Storage;
+use crate::model::{Sequence, StoreId};
+use crate::processing::{OpenFeed, Processor, ReadFeed};
+use crate::services::JournalError;
+use crate::storage::{Storage, StorageError};
 
 /// How many stores are looked at at a time.
 const PAGE: usize = 1_000;
+/// So long the opening of a store waits for the journal.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The handlers of a server, and where they run.
 pub(super) struct Processing {
     pub(super) processor: Arc<Processor>,
     pub(super) threads: Threads,
+}
+
+/// Starts the replays of stores that are opened; each ends when its store is closed and nothing is left.
+struct Replays {
+    processor: Arc<Processor>,
+    handlers: ArbiterHandle,
+}
+
+impl OnOpen for Replays {
+    fn opening(&self, store: &StoreId, head: Sequence) -> BoxFuture<'static, ()> {
+        let (processor, stores) = (self.processor.clone(), [(store.clone(), head)]);
+        async move {
+            let begun = tokio::time::timeout(JOURNAL_PATIENCE, processor.begin(&stores)).await;
+            let [(store, _)] = &stores;
+            let fault = match begun {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the journal is slow".to_owned(),
+            };
+            log::error!("store {store}: where groups begin is written down later: {fault}");
+        }
+        .boxed()
+    }
+
+    fn opened(&self, feed: &Arc<Feed>) {
+        let (processor, feed) = (self.processor.clone(), feed.clone());
+        let (store, head) = (feed.store().clone(), feed.watch_head());
+        let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
+        let feed = OpenFeed { store, read, head };
+        processor.opened(&feed);
+        // Refused only by a thread that has stopped, with the server.
+        self.handlers.spawn(async move { processor.replay(feed).await });
+    }
 }
 
 impl Processing {
@@ -27,48 +71,78 @@ impl Processing {
         Ok(Self { processor: Arc::new(processor), threads })
     }
 
-    /// Starts the replay of a store that was just opened; it ends when the store is closed and nothing is left.
-    pub(super) fn on_open(&self) -> OnOpen {
-        let processor = self.processor.clone();
-        let arbiter = self.threads.arbiters()[0].clone();
-        Arc::new(move |feed: &Arc<Feed>| {
-            let (processor, feed) = (processor.clone(), feed.clone());
-            let (store, head) = (feed.store().clone(), feed.watch_head());
-            let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
-            // Refused only by a thread that has stopped, with the server.
-            arbiter.spawn(async move { processor.replay(store, read, head).await });
-        })
+    pub(super) fn on_open(&self) -> Arc<dyn OnOpen> {
+        let handlers = self.threads.arbiters()[0].clone();
+        Arc::new(Replays { processor: self.processor.clone(), handlers })
     }
 
-    /// Opens every store whose journal is behind its feed.
-    pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores) {
+    /// Looks at every store, on the thread `home`: writes down where groups begin, and opens those in which some group is
+    /// behind.
+    pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores, home: &ArbiterHandle) {
         let processor = self.processor.clone();
-        self.threads.arbiters()[0].spawn(async move {
-            if let Err(error) = open_behind(&processor, storage, &stores).await {
-                log::error!(
-                    "stores that are behind cannot be found; they catch up when used: {error}"
-                );
+        home.spawn(async move {
+            let mut pause = PAUSE_MIN;
+            let mut behind = None;
+            while !processor.is_stopping() {
+                let fault = match open_behind(&processor, &storage, &stores, &mut behind).await {
+                    Ok(()) => return,
+                    Err(fault) => fault,
+                };
+                log::error!("stores that are behind cannot be opened, trying again: {fault}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
             }
         });
     }
 }
 
+/// Some store cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+enum NotOpened {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Opens the stores that are `behind`, and leaves there those that do not open. Looks first for those that are.
 async fn open_behind(
     processor: &Processor,
-    storage: Arc<dyn Storage>,
+    storage: &Arc<dyn Storage>,
     stores: &Stores,
-) -> Result<(), Box<dyn std::error::Error>> {
+    behind: &mut Option<Vec<StoreId>>,
+) -> Result<(), NotOpened> {
+    let found = match behind.take() {
+        Some(found) => found,
+        None => find_behind(processor, storage).await?,
+    };
+    let mut not_opened = Ok(());
+    let left = behind.insert(Vec::new());
+    for store in found {
+        log::info!("store {store}: handlers are behind, catching up");
+        if let Err(error) = stores.open(&store).await {
+            left.push(store);
+            not_opened = Err(error.into());
+        }
+    }
+    not_opened
+}
+
+async fn find_behind(
+    processor: &Processor,
+    storage: &Arc<dyn Storage>,
+) -> Result<Vec<StoreId>, NotOpened> {
     let mut after = None;
+    let mut behind = Vec::new();
     loop {
         let (storage, from) = (storage.clone(), after.take());
         let listing = tokio::task::spawn_blocking(move || storage.stores(from.as_ref(), PAGE));
-        let page = listing.await??;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let page = listing.await.map_err(StorageError::unavailable)??;
+        let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        let heads = page.into_iter().map(|(store, size)| (store, size.head));
-        for store in processor.stores_behind(heads).await? {
-            log::info!("store {store}: handlers are behind, catching up");
-            stores.open(&store).await?;
-        }
+        let heads: Vec<_> = page.into_iter().map(|(store, size)| (store, size.head)).collect();
+        behind.extend(processor.stores_behind(&heads).await?);
     }
+    processor.begun().await?;
+    Ok(behind)
 }

@@ -5,7 +5,7 @@
 //! | [`Storage`] | the entries of all stores | [`memory`](crate::storage::memory), [`sled`](crate::storage::sled) | entries belong into a database you run already |
 //! | [`StoreRegistry`] | which store a key has | [`registry`] | your users' table knows who shares what |
 //! | [`Identities`] | which signing key a key has | [`identities`] | keys are bound elsewhere |
-//! | [`EventJournal`] | what handlers have run on | [`journal`] | handlers and journal belong into one database |
+//! | [`EventJournal`] | how far groups of handlers are | [`journal`] | positions belong into a database of yours |
 //! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
 //! Keeps: a mapping is domain state, written down by `assign` alone; nothing derives a store from a key.

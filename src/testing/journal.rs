@@ -1,236 +1,162 @@
-//! What every [`EventJournal`] must do, alone and under [`write_from_remote`], which is how the server uses it.
+//! What every [`EventJournal`] must do.
 
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use futures_util::FutureExt;
 
-use bytes::Bytes;
-
-use super::{Clause, Subject, store, wait};
-use crate::model::{Entry, EntryId, RemoteEntry, RemoteId, Sequence};
-use crate::processing::{SideEffect, write_from_remote};
-use crate::services::journal::{CONFLICTS_MAX, Conflicts, EventJournal, journal_origin};
+use super::{Clause, Subject, wait};
+use crate::services::journal::{
+    EventJournal, JournalChanges, JournalPair, JournalRange, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
 
 /// The contract of [`EventJournal`].
 pub const CLAUSES: &[Clause<dyn EventJournal>] = crate::clauses!(journal table);
 
 type Tested<'a> = &'a mut dyn Subject<dyn EventJournal>;
 
-pub(crate) fn entry(sequence: u64, event: &str, primary_key: &str, id: u64) -> RemoteEntry {
-    let mut bytes = [0; 16];
-    bytes[8..].copy_from_slice(&id.to_be_bytes());
-    let remote_sequence = Sequence::new(sequence).expect("a sequence");
-    let (event, primary_key) = (event.to_owned(), primary_key.to_owned());
-    let payload = Bytes::from(format!("payload of {id}"));
-    let id = EntryId::from_bytes(bytes);
-    RemoteEntry { remote_sequence, entry: Entry { id, event, primary_key, payload } }
-}
-
-pub(crate) fn origin(name: &str) -> RemoteId {
-    journal_origin(&store(name))
-}
-
-/// Wants every event but `"passed"`; keeps what it ran on, with the sequences of the conflicts.
-#[derive(Default)]
-struct Recorder(Vec<(u64, Vec<u64>)>);
-
-impl SideEffect for Recorder {
-    fn wants(&self, event: &str) -> bool {
-        event != "passed"
+fn changes(pairs: &[(&[u8], Option<&[u8]>)]) -> JournalChanges {
+    let mut changes = JournalChanges::default();
+    for (key, value) in pairs {
+        match value {
+            Some(value) => changes.set(key, value),
+            None => changes.remove(key),
+        }
     }
-
-    async fn run(&mut self, entry: Arc<RemoteEntry>, conflicts: Conflicts) -> ControlFlow<()> {
-        let sequences = conflicts.entries.iter().map(|entry| entry.remote_sequence.get());
-        self.0.push((entry.remote_sequence.get(), sequences.collect()));
-        ControlFlow::Continue(())
-    }
+    changes
 }
 
-fn write(
-    journal: &dyn EventJournal,
-    name: &str,
-    entries: Vec<RemoteEntry>,
-    through: u64,
-) -> Vec<(u64, Vec<u64>)> {
-    let mut recorder = Recorder::default();
-    let through = Sequence::new(through).expect("a sequence");
-    let mut next = wait(journal.next_remote_sequence(origin(name))).expect("read");
-    let written =
-        write_from_remote(journal, origin(name), &mut next, entries, through, &mut recorder);
-    wait(written).expect("written");
-    assert_eq!(wait(journal.next_remote_sequence(origin(name))).expect("read"), next);
-    recorder.0
+fn write(journal: &dyn EventJournal, pairs: &[(&[u8], Option<&[u8]>)]) {
+    wait(journal.write(changes(pairs))).expect("written");
 }
 
-fn next(journal: &dyn EventJournal, name: &str) -> u64 {
-    wait(journal.next_remote_sequence(origin(name))).expect("read").get()
+fn range(first: &[u8], last: &[u8], count: usize, backwards: bool) -> JournalRange {
+    JournalRange { first: first.to_vec(), last: last.to_vec(), count, backwards }
 }
 
-fn each_entry_is_run_once_and_the_position_follows(subject: Tested<'_>) {
+fn read(journal: &dyn EventJournal, range: JournalRange) -> Vec<JournalPair> {
+    let mut found = wait(journal.read(vec![range])).expect("read");
+    assert_eq!(found.len(), 1, "an answer for each range");
+    found.remove(0)
+}
+
+/// The keys of a range, as text.
+fn keys(journal: &dyn EventJournal, range: JournalRange) -> String {
+    let found = read(journal, range).into_iter();
+    let keys = found.map(|(key, _)| String::from_utf8(key.to_vec()).expect("text"));
+    keys.collect::<Vec<_>>().join(" ")
+}
+
+fn value(journal: &dyn EventJournal, key: &[u8]) -> Option<Vec<u8>> {
+    let found = read(journal, JournalRange::one(key.to_vec()));
+    found.into_iter().next().map(|(found, value)| {
+        assert_eq!(found, key);
+        value.to_vec()
+    })
+}
+
+fn ranges_are_in_the_order_of_keys_with_both_ends(subject: Tested<'_>) {
     let journal = subject.service();
-    assert_eq!(next(journal, "a"), 1);
-    let first = vec![entry(1, "e", "k", 1), entry(2, "passed", "k", 2), entry(4, "e", "l", 4)];
-    assert_eq!(write(journal, "a", first.clone(), 6), [(1, vec![]), (4, vec![])]);
-    assert_eq!(next(journal, "a"), 7);
-    assert_eq!(next(journal, "b"), 1);
-    let mut again = first.clone();
-    again.push(entry(7, "passed", "k", 7));
-    assert_eq!(write(journal, "a", again, 7), []);
-    assert_eq!(next(journal, "a"), 8);
-    let entries = wait(journal.entries(origin("a"), Sequence::FIRST, 3)).expect("read");
-    assert_eq!(entries, first);
-    let entries = wait(journal.entries(origin("a"), Sequence::new(5).expect("one"), 3));
-    assert_eq!(entries.expect("read"), [entry(7, "passed", "k", 7)]);
-    assert_eq!(write(journal, "a", vec![], 3), []);
-    assert_eq!(next(journal, "a"), 8);
+    let names: [&[u8]; 6] = [b"b", b"a", b"ba", b"c", b"bb", b"ab"];
+    write(journal, &names.map(|key| (key, Some(key))));
+    let all = |count, backwards| range(b"", b"z", count, backwards);
+    assert_eq!(keys(journal, all(9, false)), "a ab b ba bb c");
+    assert_eq!(keys(journal, all(9, true)), "c bb ba b ab a");
+    assert_eq!(keys(journal, all(2, false)), "a ab");
+    assert_eq!(keys(journal, all(2, true)), "c bb");
+    assert_eq!(keys(journal, range(b"ab", b"bb", 9, false)), "ab b ba bb");
+    assert_eq!(keys(journal, range(b"ab", b"bb", 9, true)), "bb ba b ab");
+    assert_eq!(keys(journal, range(b"aa", b"az", 9, false)), "ab");
+    assert_eq!(keys(journal, range(b"d", b"z", 9, false)), "");
+    assert_eq!(keys(journal, range(b"c", b"a", 9, true)), "", "no key is in it");
 }
 
-fn conflicts_are_the_later_ids_of_the_same_subject_in_order(subject: Tested<'_>) {
+fn each_range_of_a_read_is_answered_in_its_place(subject: Tested<'_>) {
     let journal = subject.service();
-    let entries = vec![
-        entry(1, "e", "k", 30),
-        entry(2, "e", "k", 20),
-        entry(3, "e", "l", 40),
-        entry(4, "f", "k", 40),
-        entry(5, "e", "k", 10),
-        entry(6, "e", "k", 20),
-        entry(7, "e", "", 1),
-        entry(8, "ek", "", 0),
+    write(journal, &[(b"a", Some(b"1")), (b"b", Some(b"2")), (b"c", Some(b"3"))]);
+    let asked = vec![
+        JournalRange::one(b"c".to_vec()),
+        JournalRange::one(b"x".to_vec()),
+        range(b"a", b"b", 9, false),
+        JournalRange::one(b"a".to_vec()),
     ];
-    let seen = write(journal, "a", entries, 8);
-    let conflicts: Vec<Vec<u64>> = seen.into_iter().map(|(_, conflicts)| conflicts).collect();
-    let none = Vec::new();
-    let expected = [
-        none.clone(),
-        vec![1],
-        none.clone(),
-        none.clone(),
-        vec![2, 1],
-        vec![1],
-        none.clone(),
-        none,
-    ];
-    assert_eq!(conflicts, expected);
-    assert_eq!(write(journal, "b", vec![entry(1, "e", "k", 10)], 1), [(1, vec![])]);
+    let found = wait(journal.read(asked)).expect("read");
+    let values = found.iter().map(|pairs| pairs.iter().flat_map(|(_, value)| value.to_vec()));
+    let values: Vec<Vec<u8>> = values.map(Iterator::collect).collect();
+    assert_eq!(values, [&b"3"[..], b"", b"12", b"1"]);
+    assert_eq!(wait(journal.read(Vec::new())).expect("read").len(), 0);
 }
 
-fn conflicts_are_bounded_and_the_latest_are_kept(subject: Tested<'_>) {
+fn of_several_changes_to_a_key_the_last_counts(subject: Tested<'_>) {
     let journal = subject.service();
-    let count = CONFLICTS_MAX as u64 + 1;
-    let entries = (1..=count).map(|n| Arc::new(entry(n, "e", "k", 10 + n))).collect();
-    let through = Sequence::new(count).expect("a sequence");
-    wait(journal.append(origin("a"), entries, through)).expect("written");
-    let conflicts =
-        |id| wait(journal.conflicts(origin("a"), &entry(0, "e", "k", id).entry)).expect("read");
-    let cut = conflicts(1);
-    assert!(!cut.complete);
-    let sequences = cut.entries.iter().map(|entry| entry.remote_sequence.get());
-    assert!(sequences.eq(2..=count));
-    let whole = conflicts(11);
-    assert_eq!((whole.complete, whole.entries.len()), (true, CONFLICTS_MAX));
-}
-
-fn an_append_can_be_repeated(subject: Tested<'_>) {
-    let journal = subject.service();
-    let entries = vec![Arc::new(entry(1, "e", "k", 5)), Arc::new(entry(2, "e", "k", 6))];
+    write(journal, &[(b"a", Some(b"1")), (b"b", Some(b"1")), (b"a", Some(b"2")), (b"b", None)]);
+    assert_eq!((value(journal, b"a"), value(journal, b"b")), (Some(b"2".to_vec()), None));
+    write(journal, &[(b"a", None), (b"absent", None), (b"b", None), (b"b", Some(b"3"))]);
+    assert_eq!((value(journal, b"a"), value(journal, b"b")), (None, Some(b"3".to_vec())));
     for _ in 0..2 {
-        let through = Sequence::new(2).expect("a sequence");
-        wait(journal.append(origin("a"), entries.clone(), through)).expect("written");
+        write(journal, &[(b"c", Some(b"4")), (b"b", None)]);
+        assert_eq!((value(journal, b"c"), value(journal, b"b")), (Some(b"4".to_vec()), None));
     }
-    let found = wait(journal.conflicts(origin("a"), &entry(0, "e", "k", 1).entry)).expect("read");
-    assert_eq!(found.entries, entries);
-    assert_eq!(next(journal, "a"), 3);
 }
 
-fn an_entry_of_any_size_comes_back_whole(subject: Tested<'_>) {
+fn keys_and_values_are_any_bytes(subject: Tested<'_>) {
     let journal = subject.service();
-    let (mut large, small) = (entry(1, "e", "k", 5), entry(2, "e", "k", 6));
-    large.entry.payload = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let both = vec![large, small];
-    let entries = both.iter().cloned().map(Arc::new).collect();
-    wait(journal.append(origin("a"), entries, both[1].remote_sequence)).expect("written");
-    let read = wait(journal.entries(origin("a"), Sequence::FIRST, 9)).expect("read");
-    assert!(read == both);
-    let found = wait(journal.conflicts(origin("a"), &entry(0, "e", "k", 1).entry)).expect("read");
-    assert!(found.entries.iter().map(|entry| &**entry).eq(&both));
+    let (long_key, long_value) = (vec![0xfe; KEY_BYTES_MAX], vec![0xff; VALUE_BYTES_MAX]);
+    let names: [&[u8]; 5] = [&[0], &[0, 0], &[0xff, 0], b"'%", &long_key];
+    let all = names.map(|key| (key, Some(&long_value[..])));
+    write(journal, &all);
+    write(journal, &[(b"none", Some(b""))]);
+    for key in names {
+        assert!(value(journal, key).is_some_and(|value| value == long_value), "{key:?}");
+    }
+    assert_eq!(value(journal, b"none"), Some(Vec::new()));
+    let found = read(journal, range(&[0], &[0xff; 3], 9, false));
+    let found: Vec<Vec<u8>> = found.into_iter().map(|(key, _)| key.to_vec()).collect();
+    let mut expected = names.map(<[u8]>::to_vec).to_vec();
+    expected.push(b"none".to_vec());
+    expected.sort();
+    assert_eq!(found, expected);
 }
 
-fn changes_tell_what_is_journaled(subject: Tested<'_>) {
+fn a_dropped_write_happened_whole_or_not_at_all(subject: Tested<'_>) {
     let journal = subject.service();
-    let mut changes = journal.changes();
-    write(journal, "a", vec![entry(1, "e", "k", 1), entry(2, "passed", "k", 2)], 2);
-    for sequence in 1..=2 {
-        let change = wait(changes.recv()).expect("a change");
-        assert_eq!(change.origin, origin("a"));
-        assert_eq!(change.entry.remote_sequence.get(), sequence);
+    for round in 0..50_u8 {
+        let pairs: Vec<[u8; 2]> = (0..20).map(|n| [round, n]).collect();
+        let pairs: Vec<(&[u8], Option<&[u8]>)> =
+            pairs.iter().map(|key| (&key[..], Some(&b"v"[..]))).collect();
+        // Polled once, so that it may be under way. The write behind it says that it is over.
+        let _ = journal.write(changes(&pairs)).now_or_never();
+        write(journal, &[(b"zz", Some(b"v"))]);
+        let found = read(journal, range(&[round, 0], &[round, 0xff], 99, false)).len();
+        assert!(found == 0 || found == pairs.len(), "{found} of {}", pairs.len());
     }
 }
 
-/// The entries of one store meet in few subjects; what each sees is compared with a scan over those before it.
-fn conflicts_agree_with_a_scan(subject: Tested<'_>) {
-    for round in 0..24 {
-        let entries = few(round);
-        let expected: Vec<_> = (0..entries.len())
-            .map(|at| (entries[at].remote_sequence.get(), scan(&entries[..at], &entries[at])))
-            .collect();
-        let through = entries.len() as u64;
-        let seen = write(subject.service(), &format!("store {round}"), entries, through);
-        assert_eq!(seen, expected, "round {round}");
-    }
+fn many_changes_are_one_write(subject: Tested<'_>) {
+    let journal = subject.service();
+    let keys: Vec<[u8; 4]> = (0..10_000_u32).map(u32::to_be_bytes).collect();
+    let pairs: Vec<(&[u8], Option<&[u8]>)> =
+        keys.iter().map(|key| (&key[..], Some(&key[2..]))).collect();
+    write(journal, &pairs);
+    let found = read(journal, range(&[0; 4], &[0xff; 4], usize::MAX, false));
+    assert!(found.iter().map(|(key, _)| &key[..]).eq(keys.iter().map(|key| &key[..])));
+    assert!(found.iter().all(|(key, value)| key[2..] == value[..]));
 }
 
-/// The sequences of those in `before` that conflict with `entry`, in the order of their ids.
-fn scan(before: &[RemoteEntry], entry: &RemoteEntry) -> Vec<u64> {
-    let entry = &entry.entry;
-    let subject = (&entry.event, &entry.primary_key);
-    let same = before.iter().filter(|other| {
-        (&other.entry.event, &other.entry.primary_key) == subject && other.entry.id > entry.id
-    });
-    let mut conflicts: Vec<&RemoteEntry> = same.collect();
-    conflicts.sort_by_key(|other| other.entry.id);
-    conflicts.into_iter().map(|other| other.remote_sequence.get()).collect()
-}
-
-/// Up to forty entries with an event, a primary key and an id out of few. The same ones for a round, whenever it runs.
-fn few(round: u64) -> Vec<RemoteEntry> {
-    let mut state = round;
-    let mut below = |bound: u64| {
-        // The generator of Knuth's MMIX; its upper bits are random enough.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % bound
-    };
-    let count = 1 + below(39);
-    let entries = (1..=count).map(|sequence| {
-        let (event, key, id) = (below(2) as usize, below(3) as usize, below(9));
-        entry(sequence, ["e", "f"][event], ["", "k", "l"][key], id * 100 + sequence)
-    });
-    entries.collect()
-}
-
-fn entries_and_position_are_there_after_reopening(subject: Tested<'_>) {
-    let kept = entry(2, "e", "k", 7);
-    let through = Sequence::new(5).expect("a sequence");
-    let append = subject.service().append(origin("a"), vec![Arc::new(kept.clone())], through);
-    wait(append).expect("written");
+fn what_was_written_is_there_after_reopening(subject: Tested<'_>) {
+    write(subject.service(), &[(b"a", Some(b"1")), (b"b", Some(b"2"))]);
+    write(subject.service(), &[(b"b", None), (b"c", Some(b"3"))]);
     subject.reopen();
     let journal = subject.service();
-    assert_eq!(next(journal, "a"), 6);
-    let entries = wait(journal.entries(origin("a"), Sequence::FIRST, 9)).expect("read");
-    assert_eq!(entries, std::slice::from_ref(&kept));
-    let earlier = entry(6, "e", "k", 6);
-    let found = wait(journal.conflicts(origin("a"), &earlier.entry)).expect("read");
-    assert_eq!(found, Conflicts { entries: vec![Arc::new(kept)], complete: true });
+    assert_eq!(keys(journal, range(b"", b"z", 9, false)), "a c");
+    assert_eq!(value(journal, b"c"), Some(b"3".to_vec()));
 }
 
 fn destroying_leaves_nothing(subject: Tested<'_>) {
     let journal = subject.service();
-    for name in ["a", "b"] {
-        write(journal, name, vec![entry(1, "e", "k", 2), entry(2, "passed", "k", 3)], 2);
-    }
+    let keys: Vec<[u8; 4]> = (0..25_000_u32).map(u32::to_be_bytes).collect();
+    let pairs: Vec<(&[u8], Option<&[u8]>)> =
+        keys.iter().map(|key| (&key[..], Some(&b"v"[..]))).collect();
+    write(journal, &pairs);
     wait(journal.destroy()).expect("destroyed");
-    for name in ["a", "b"] {
-        assert_eq!(next(journal, name), 1);
-        assert_eq!(wait(journal.entries(origin(name), Sequence::FIRST, 1)).expect("read"), []);
-        assert_eq!(write(journal, name, vec![entry(1, "e", "k", 1)], 1), [(1, vec![])]);
-    }
+    assert_eq!(read(journal, range(&[], &[0xff; 8], 9, false)), []);
+    write(journal, &[(b"a", Some(b"1"))]);
+    assert_eq!(value(journal, b"a"), Some(b"1".to_vec()));
 }

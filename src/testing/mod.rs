@@ -180,14 +180,13 @@ macro_rules! clauses {
     };
     (journal $then:ident $($with:tt)*) => {
         $crate::clauses! { @$then journal ($($with)*);
-            each_entry_is_run_once_and_the_position_follows
-            conflicts_are_the_later_ids_of_the_same_subject_in_order
-            conflicts_are_bounded_and_the_latest_are_kept
-            conflicts_agree_with_a_scan
-            an_append_can_be_repeated
-            an_entry_of_any_size_comes_back_whole
-            changes_tell_what_is_journaled
-            entries_and_position_are_there_after_reopening
+            ranges_are_in_the_order_of_keys_with_both_ends
+            each_range_of_a_read_is_answered_in_its_place
+            of_several_changes_to_a_key_the_last_counts
+            keys_and_values_are_any_bytes
+            a_dropped_write_happened_whole_or_not_at_all
+            many_changes_are_one_write
+            what_was_written_is_there_after_reopening
             destroying_leaves_nothing
         }
     };

@@ -88,9 +88,6 @@ async fn ends_in_time(keeps: Keeps) {
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the thread ends");
-    if keeps == Keeps::ItsThread {
-        return;
-    }
     // It moved no position: its entry is handled again, and the one before it is not.
     let server = start();
     processed(&server, "team", 2).await;

@@ -1,51 +1,42 @@
-//! A journal from elsewhere.
+//! A journal from elsewhere: a table with two columns.
 
-use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use eventlog_server::model::{Entry, RemoteEntry, RemoteId, Sequence};
 use eventlog_server::services::journal::{
-    CHANGES_MAX, Conflicts, EventJournal, JournalChange, JournalError,
+    EventJournal, JournalChanges, JournalError, JournalPair, JournalRange,
 };
 use eventlog_server::testing::journal::CLAUSES;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
 
 use super::{Elsewhere, found};
 
-#[derive(Default)]
-struct Table {
-    through: Sequence,
-    entries: BTreeMap<Sequence, Arc<RemoteEntry>>,
-}
-
-type Tables = Mutex<HashMap<RemoteId, Table>>;
+type Table = Mutex<BTreeMap<Vec<u8>, Vec<u8>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    PositionIsThatOfTheLastEntry,
-    ConflictsOfAnyKey,
-    ConflictsInTheOrderOfTheFeed,
-    AllConflicts,
-    TellsNoChanges,
-    DestroysNoPositions,
+    LeavesOutTheLastKey,
+    ReadsForwardsAlone,
+    AnswersWithoutTheEmptyRanges,
+    TakesTheFirstOfSeveralChanges,
+    KeysEndWithAZero,
+    CutsManyChanges,
+    DestroysOnePage,
     ForgetsAtReopening,
 }
 
 struct Rows {
-    tables: Arc<Tables>,
+    table: Arc<Table>,
     fault: Option<Fault>,
-    changes: broadcast::Sender<JournalChange>,
 }
 
 fn rows(fault: Option<Fault>) -> Elsewhere<dyn EventJournal> {
-    let tables = Arc::<Tables>::default();
+    let table = Arc::<Table>::default();
     Elsewhere::new(move || -> Arc<dyn EventJournal> {
         let forgets = fault == Some(Fault::ForgetsAtReopening);
-        let tables = if forgets { Arc::default() } else { tables.clone() };
-        Arc::new(Rows { tables, fault, changes: broadcast::channel(CHANGES_MAX).0 })
+        let table = if forgets { Arc::default() } else { table.clone() };
+        Arc::new(Rows { table, fault })
     })
 }
 
@@ -54,96 +45,66 @@ impl Rows {
         self.fault == Some(fault)
     }
 
-    /// By descending id.
-    fn later(&self, origin: RemoteId, entry: &Entry) -> Vec<Arc<RemoteEntry>> {
-        let any_key = self.has(Fault::ConflictsOfAnyKey);
-        let conflicts = |RemoteEntry { entry: other, .. }: &RemoteEntry| {
-            let same_key = any_key || other.primary_key == entry.primary_key;
-            other.event == entry.event && same_key && other.id > entry.id
+    fn select(&self, range: JournalRange) -> Vec<JournalPair> {
+        let JournalRange { first, last, count, backwards } = range;
+        let table = self.table.lock();
+        let within = |key: &Vec<u8>| {
+            *key >= first
+                && (*key < last || (*key == last && !self.has(Fault::LeavesOutTheLastKey)))
         };
-        let tables = self.tables.lock();
-        let entries = tables.get(&origin).into_iter().flat_map(|table| table.entries.values());
-        let mut later: Vec<_> = entries.filter(|other| conflicts(other)).cloned().collect();
-        if !self.has(Fault::ConflictsInTheOrderOfTheFeed) {
-            later.sort_by_key(|other| other.entry.id);
+        let mut pairs: Vec<JournalPair> = table
+            .iter()
+            .filter(|(key, _)| within(key) || (first == last && **key == first))
+            .map(|(key, value)| (key.clone().into(), value.clone().into()))
+            .collect();
+        if backwards && !self.has(Fault::ReadsForwardsAlone) {
+            pairs.reverse();
         }
-        later.reverse();
-        later
+        pairs.truncate(count);
+        pairs
     }
-}
-
-fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, JournalError>> {
-    Box::pin(ready(Ok(value)))
 }
 
 impl EventJournal for Rows {
-    fn next_remote_sequence(
+    fn read(
         &self,
-        origin: RemoteId,
-    ) -> BoxFuture<'_, Result<Sequence, JournalError>> {
-        let tables = self.tables.lock();
-        let Some(table) = tables.get(&origin) else { return done(Sequence::FIRST) };
-        let last = table.entries.last_key_value().map_or(Sequence::ZERO, |(last, _)| *last);
-        let of_the_last = self.has(Fault::PositionIsThatOfTheLastEntry);
-        done(if of_the_last { last } else { table.through }.next())
-    }
-
-    fn conflicts<'a>(
-        &'a self,
-        origin: RemoteId,
-        entry: &'a Entry,
-    ) -> BoxFuture<'a, Result<Conflicts, JournalError>> {
-        let mut later = self.later(origin, entry);
-        if self.has(Fault::AllConflicts) {
-            later.reverse();
-            return done(Conflicts { entries: later, complete: true });
+        ranges: Vec<JournalRange>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<JournalPair>>, JournalError>> {
+        let mut found: Vec<_> = ranges.into_iter().map(|range| self.select(range)).collect();
+        if self.has(Fault::AnswersWithoutTheEmptyRanges) && found.len() > 1 {
+            found.retain(|pairs| !pairs.is_empty());
         }
-        let Ok(conflicts) = Conflicts::collect(later.into_iter().map(Ok::<_, Infallible>));
-        done(conflicts)
+        Box::pin(ready(Ok(found)))
     }
 
-    fn append(
-        &self,
-        origin: RemoteId,
-        entries: Vec<Arc<RemoteEntry>>,
-        through: Sequence,
-    ) -> BoxFuture<'_, Result<(), JournalError>> {
-        let mut tables = self.tables.lock();
-        let table = tables.entry(origin).or_default();
-        table.through = through;
-        for entry in entries {
-            table.entries.insert(entry.remote_sequence, entry.clone());
-            if !self.has(Fault::TellsNoChanges) {
-                let _ = self.changes.send(JournalChange { origin, entry });
+    fn write(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>> {
+        let mut table = self.table.lock();
+        let mut changes: Vec<_> = changes.iter().collect();
+        if self.has(Fault::TakesTheFirstOfSeveralChanges) {
+            changes.reverse();
+        }
+        if self.has(Fault::CutsManyChanges) {
+            changes.truncate(1_000);
+        }
+        for (key, value) in changes {
+            let mut key = key.to_vec();
+            if self.has(Fault::KeysEndWithAZero) {
+                key.truncate(key.iter().position(|byte| *byte == 0).unwrap_or(key.len()));
             }
+            match value {
+                Some(value) => table.insert(key, value.to_vec()),
+                None => table.remove(&key),
+            };
         }
-        done(())
-    }
-
-    fn entries(
-        &self,
-        origin: RemoteId,
-        from: Sequence,
-        count: usize,
-    ) -> BoxFuture<'_, Result<Vec<RemoteEntry>, JournalError>> {
-        let tables = self.tables.lock();
-        let entries = tables.get(&origin).into_iter().flat_map(|table| table.entries.range(from..));
-        done(entries.take(count).map(|(_, entry)| RemoteEntry::clone(entry)).collect())
-    }
-
-    fn changes(&self) -> broadcast::Receiver<JournalChange> {
-        let (_, silence) = broadcast::channel(1);
-        if self.has(Fault::TellsNoChanges) { silence } else { self.changes.subscribe() }
+        Box::pin(ready(Ok(())))
     }
 
     fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
-        let mut tables = self.tables.lock();
-        if self.has(Fault::DestroysNoPositions) {
-            tables.values_mut().for_each(|table| table.entries.clear());
-        } else {
-            tables.clear();
-        }
-        done(())
+        let mut table = self.table.lock();
+        let page = if self.has(Fault::DestroysOnePage) { 1_000 } else { usize::MAX };
+        let keys: Vec<_> = table.keys().take(page).cloned().collect();
+        keys.iter().for_each(|key| _ = table.remove(key));
+        Box::pin(ready(Ok(())))
     }
 }
 
@@ -152,13 +113,14 @@ eventlog_server::contract_tests!(journal: rows(None));
 #[test]
 fn each_fault_is_found() {
     let faults = [
-        (Fault::PositionIsThatOfTheLastEntry, "each_entry_is_run_once_and_the_position_follows"),
-        (Fault::ConflictsOfAnyKey, "conflicts_are_the_later_ids_of_the_same_subject_in_order"),
-        (Fault::ConflictsInTheOrderOfTheFeed, "conflicts_agree_with_a_scan"),
-        (Fault::AllConflicts, "conflicts_are_bounded_and_the_latest_are_kept"),
-        (Fault::TellsNoChanges, "changes_tell_what_is_journaled"),
-        (Fault::DestroysNoPositions, "destroying_leaves_nothing"),
-        (Fault::ForgetsAtReopening, "entries_and_position_are_there_after_reopening"),
+        (Fault::LeavesOutTheLastKey, "ranges_are_in_the_order_of_keys_with_both_ends"),
+        (Fault::ReadsForwardsAlone, "ranges_are_in_the_order_of_keys_with_both_ends"),
+        (Fault::AnswersWithoutTheEmptyRanges, "each_range_of_a_read_is_answered_in_its_place"),
+        (Fault::TakesTheFirstOfSeveralChanges, "of_several_changes_to_a_key_the_last_counts"),
+        (Fault::KeysEndWithAZero, "keys_and_values_are_any_bytes"),
+        (Fault::CutsManyChanges, "many_changes_are_one_write"),
+        (Fault::DestroysOnePage, "destroying_leaves_nothing"),
+        (Fault::ForgetsAtReopening, "what_was_written_is_there_after_reopening"),
     ];
     found(CLAUSES, &faults, rows);
 }

@@ -25,9 +25,6 @@ async fn each_entry_that_runs_handlers_is_handled_once_in_feed_order() {
     assert_eq!(model.seen(), ["s 1 one", "s 2 two", "s 4 four", "s 5 five"]);
     assert_eq!(processor.stats().handled.load(SeqCst), 4);
     assert_eq!(processor.stats().skipped.load(SeqCst), 1);
-    let journaled = processor.journal().entries(journal_origin(&feed.store), Sequence::FIRST, 9);
-    let journaled = journaled.await.expect("read");
-    assert!(journaled.iter().map(|entry| entry.remote_sequence.get()).eq([1, 2, 4, 5]));
 }
 
 #[tokio::test]
@@ -141,6 +138,6 @@ async fn a_slow_handler_delays_its_own_store_only_and_its_lag_shows() {
 #[test]
 fn two_events_of_one_tag_do_not_build() {
     let (first, second) = (handlers(&Model::new()), handlers(&Model::new()));
-    let built = Processor::builder(journal()).group(first).group(second).build();
+    let built = Processor::builder(journal()).group(first).group(second.named("other")).build();
     assert_eq!(built.err(), Some(ProcessorError::EventTwice("Added")));
 }

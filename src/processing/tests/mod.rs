@@ -1,5 +1,6 @@
 //! Replay, driven through the whole room on the memory storage.
 
+mod groups;
 mod handling;
 #[cfg(feature = "sled")]
 mod recovery;
@@ -11,16 +12,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::model::{
-    Batch, Entry, EntryId, Origin, PublicKey, RemoteEntry, RemoteId, SegmentBuilder, Sequence,
-    StoreId,
-};
+use crate::model::{Batch, Entry, EntryId, Origin, PublicKey, SegmentBuilder, Sequence, StoreId};
 use crate::services::journal::{
-    Conflicts, EventJournal, JournalChange, JournalError, MemoryJournal, journal_origin,
+    EventJournal, JournalChanges, JournalError, JournalPair, JournalRange, MemoryJournal,
+    journal_origin,
 };
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, StoreLog};
@@ -140,10 +139,14 @@ impl Feed {
         Arc::new(move |from, bytes_max| log.read(from, bytes_max))
     }
 
+    fn open(&self, read: ReadFeed) -> OpenFeed {
+        OpenFeed { store: self.store.clone(), read, head: self.head.subscribe() }
+    }
+
     fn replay(&self, processor: &Arc<Processor>) -> JoinHandle<()> {
-        let (processor, store) = (Arc::clone(processor), self.store.clone());
-        let (read, head) = (self.read(), self.head.subscribe());
-        tokio::spawn(async move { processor.replay(store, read, head).await })
+        let (processor, feed) = (Arc::clone(processor), self.open(self.read()));
+        processor.opened(&feed);
+        tokio::spawn(async move { processor.replay(feed).await })
     }
 
     /// Replays to the head and ends.

@@ -19,31 +19,18 @@ impl Faulty {
 }
 
 impl EventJournal for Faulty {
-    fn next_remote_sequence(
+    fn read(
         &self,
-        origin: RemoteId,
-    ) -> BoxFuture<'_, Result<Sequence, JournalError>> {
-        self.journal.next_remote_sequence(origin)
+        ranges: Vec<JournalRange>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<JournalPair>>, JournalError>> {
+        self.journal.read(ranges)
     }
 
-    fn conflicts<'a>(
-        &'a self,
-        origin: RemoteId,
-        entry: &'a Entry,
-    ) -> BoxFuture<'a, Result<Conflicts, JournalError>> {
-        self.journal.conflicts(origin, entry)
-    }
-
-    fn append(
-        &self,
-        origin: RemoteId,
-        entries: Vec<Arc<RemoteEntry>>,
-        through: Sequence,
-    ) -> BoxFuture<'_, Result<(), JournalError>> {
+    fn write(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>> {
         Box::pin(async move {
             let fails = self.failures.load(SeqCst) > 0;
             if !fails || self.write_first.load(SeqCst) {
-                self.journal.append(origin, entries, through).await?;
+                self.journal.write(changes).await?;
             }
             if fails {
                 self.failures.fetch_sub(1, SeqCst);
@@ -51,23 +38,6 @@ impl EventJournal for Faulty {
             }
             Ok(())
         })
-    }
-
-    fn entries(
-        &self,
-        origin: RemoteId,
-        from: Sequence,
-        count: usize,
-    ) -> BoxFuture<'_, Result<Vec<RemoteEntry>, JournalError>> {
-        self.journal.entries(origin, from, count)
-    }
-
-    fn changes(&self) -> broadcast::Receiver<JournalChange> {
-        self.journal.changes()
-    }
-
-    fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.journal.destroy()
     }
 }
 
@@ -83,9 +53,6 @@ async fn a_journal_that_fails_after_the_handler_does_not_run_it_again() {
         drop(feed.head);
         replay.await.expect("no panic");
         assert_eq!(model.seen(), ["s 1 one", "s 2 two"]);
-        let journaled =
-            processor.journal().entries(journal_origin(&feed.store), Sequence::FIRST, 9);
-        assert_eq!(journaled.await.expect("read").len(), 2);
         assert_eq!(processor.position(&feed.store).await.expect("read").get(), 2);
         assert_eq!(processor.stats().pauses.load(SeqCst), 2);
     }
@@ -108,10 +75,10 @@ async fn a_replay_goes_on_where_the_journal_stands_and_skipped_stays_skipped() {
     let (second, other) = (Feed::new(&storage, "s"), Feed::new(&storage, "t"));
     let restarted = processor(&model, Arc::new(SledJournal::new(open())));
     let heads = |feeds: [&Feed; 2]| feeds.map(|feed| (feed.store.clone(), feed.log.head()));
-    let behind = restarted.stores_behind(heads([&second, &other])).await;
+    let behind = restarted.stores_behind(&heads([&second, &other])).await;
     assert_eq!(behind.expect("read"), []);
     second.add(&["three"]).await;
-    let behind = restarted.stores_behind(heads([&second, &other])).await;
+    let behind = restarted.stores_behind(&heads([&second, &other])).await;
     assert_eq!(behind.expect("read"), std::slice::from_ref(&second.store));
     second.replay_to_the_end(&restarted).await;
     assert_eq!(model.seen(), ["s 1 one", "s 3 three"]);
@@ -170,8 +137,7 @@ async fn a_feed_that_fails_is_read_again() {
         2 => panic!("told to panic"),
         _ => read(from, bytes_max),
     });
-    let (replaying, store, head) = (&processor, feed.store.clone(), feed.head.subscribe());
-    let replay = replaying.replay(store, faulty, head);
+    let replay = processor.replay(feed.open(faulty));
     let end = async {
         until(|| model.seen().len() == 2).await;
         drop(feed.head);

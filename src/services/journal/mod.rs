@@ -1,116 +1,99 @@
-//! What handlers have been run on, per store, and which entries conflict.
+//! Where the processing keeps what it must not forget: how far each group of handlers is in each store, which entries
+//! conflict, what failed.
 //!
-//! Keeps: the position of an origin and its journaled entries move as one piece, durably; a conflict lookup costs the
-//! same whatever the size of the journal. Leaves out: running the handlers (`processing`), the feed itself (`storage`).
+//! The journal itself is no more than a durable, ordered map from bytes to bytes: a table with two columns does. What the
+//! keys and values mean is in `layout`, once for all implementations.
+//!
+//! Keeps: a write is there whole or not at all, and durable once it is answered. Leaves out: running the handlers
+//! (`processing`), and the entries, which stay in the feed (`storage`).
 
+mod changes;
+pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "sled")]
 mod sled;
 
+pub use changes::JournalChanges;
 pub use memory::MemoryJournal;
 #[cfg(feature = "sled")]
 pub use sled::SledJournal;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
 
-use crate::model::{Entry, RemoteEntry, RemoteId, Sequence, StoreId};
+use crate::model::{RemoteId, StoreId};
 
-/// Most conflicts that one lookup gives.
-pub const CONFLICTS_MAX: usize = 1_000;
-/// Most bytes of payload in the conflicts that one lookup gives; one conflict is given whatever its size.
-pub const CONFLICT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
-/// Most changes kept for a receiver of [`EventJournal::changes`] that lags.
-pub const CHANGES_MAX: usize = 1_024;
+/// Most bytes in a key.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Most bytes in a value.
+pub const VALUE_BYTES_MAX: usize = 16 * 1_024;
 
-/// The processing journal: per origin, that is per store, the entries that were processed and the position up to
-/// which the feed was.
+/// So many keys one write of [`EventJournal::destroy`] removes.
+const REMOVED_AT_ONCE: usize = 10_000;
+
+/// The processing journal: a durable map from keys to values, in the order of the keys as bytes.
 ///
-/// Dropping a future leaves its operation done or not done, never half done.
+/// Keys have at most [`KEY_BYTES_MAX`], values [`VALUE_BYTES_MAX`]; either may be empty. Dropping a future leaves its
+/// operation done or not done, never half done.
 pub trait EventJournal: Send + Sync + 'static {
-    /// The first sequence of `origin` that was not processed; [`Sequence::FIRST`] for an unknown origin.
-    fn next_remote_sequence(
+    /// What is in each of `ranges`, in their order. Shows every write that was answered.
+    fn read(
         &self,
-        origin: RemoteId,
-    ) -> BoxFuture<'_, Result<Sequence, JournalError>>;
+        ranges: Vec<JournalRange>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<JournalPair>>, JournalError>>;
 
-    /// The journaled entries of `origin` with the event and primary key of `entry` and a greater id, in id order. At
-    /// most [`CONFLICTS_MAX`] and [`CONFLICT_BYTES_MAX`]; where there are more, those with the greatest ids.
-    fn conflicts<'a>(
-        &'a self,
-        origin: RemoteId,
-        entry: &'a Entry,
-    ) -> BoxFuture<'a, Result<Conflicts, JournalError>>;
+    /// Makes `changes`, all as one piece, durable once resolved. Repeating a call changes nothing.
+    fn write(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>>;
 
-    /// Journals `entries`, ascending by sequence, and sets the position of `origin` behind `through`, all as one
-    /// piece, durable once resolved. No entry stands above `through`. Repeating a call changes nothing. One caller at
-    /// a time writes for an origin.
-    fn append(
-        &self,
-        origin: RemoteId,
-        entries: Vec<Arc<RemoteEntry>>,
-        through: Sequence,
-    ) -> BoxFuture<'_, Result<(), JournalError>>;
-
-    /// At most `count` journaled entries of `origin` from sequence `from` on, ascending.
-    fn entries(
-        &self,
-        origin: RemoteId,
-        from: Sequence,
-        count: usize,
-    ) -> BoxFuture<'_, Result<Vec<RemoteEntry>, JournalError>>;
-
-    /// Every entry journaled from now on, of all origins. A receiver that lags by more than [`CHANGES_MAX`] is told
-    /// how many it missed.
-    fn changes(&self) -> broadcast::Receiver<JournalChange>;
-
-    /// Removes all entries and positions, so that every feed is processed again from its start. Nothing else may be
-    /// under way on the journal.
-    fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>>;
-}
-
-/// What a conflict lookup found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conflicts {
-    /// In the order of their ids.
-    pub entries: Vec<Arc<RemoteEntry>>,
-    /// Whether none was left out for its number or size.
-    pub complete: bool,
-}
-
-impl Conflicts {
-    /// Takes conflicts by descending id, as many as [`CONFLICTS_MAX`] and [`CONFLICT_BYTES_MAX`] allow; the first error
-    /// ends it.
-    pub fn collect<E>(
-        descending: impl IntoIterator<Item = Result<Arc<RemoteEntry>, E>>,
-    ) -> Result<Self, E> {
-        let mut conflicts = Self { entries: Vec::new(), complete: true };
-        let mut bytes = 0;
-        for entry in descending {
-            let entry = entry?;
-            bytes += entry.entry.payload.len();
-            let full = conflicts.entries.len() == CONFLICTS_MAX || bytes > CONFLICT_BYTES_MAX;
-            if full && !conflicts.entries.is_empty() {
-                conflicts.complete = false;
-                break;
+    /// Removes everything, so that all groups begin anew. Nothing else may be under way on the journal. In several writes:
+    /// if it fails between two, repeat it.
+    fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        async move {
+            let all = JournalRange {
+                first: Vec::new(),
+                last: vec![0xff; KEY_BYTES_MAX],
+                count: REMOVED_AT_ONCE,
+                backwards: false,
+            };
+            loop {
+                let found = self.read(vec![all.clone()]).await?;
+                let mut changes = JournalChanges::default();
+                found.iter().flatten().for_each(|(key, _)| changes.remove(key));
+                if changes.is_empty() {
+                    return Ok(());
+                }
+                self.write(changes).await?;
             }
-            conflicts.entries.push(entry);
         }
-        conflicts.entries.reverse();
-        Ok(conflicts)
+        .boxed()
     }
 }
 
-/// An entry was journaled.
+/// A key and its value.
+pub type JournalPair = (Bytes, Bytes);
+
+/// The keys from `first` to `last`, both included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalChange {
-    /// Whose.
-    pub origin: RemoteId,
-    /// The entry, with its sequence at that origin.
-    pub entry: Arc<RemoteEntry>,
+pub struct JournalRange {
+    /// The least key.
+    pub first: Vec<u8>,
+    /// The greatest key; before `first`, there is none.
+    pub last: Vec<u8>,
+    /// At most so many pairs.
+    pub count: usize,
+    /// Whether the greatest keys come first.
+    pub backwards: bool,
+}
+
+impl JournalRange {
+    /// One key.
+    pub fn one(key: Vec<u8>) -> Self {
+        Self { last: key.clone(), first: key, count: 1, backwards: false }
+    }
 }
 
 /// The journal failed.

@@ -1,0 +1,156 @@
+//! A group of handlers as the processor knows it: typed, as [`Handlers`](super::Handlers) collects them, or of any events,
+//! chosen while the program runs.
+//!
+//! Both kinds have a name, under which their positions are kept in each store, and are run by the same machinery (`lane`):
+//! begin, order, retries, dead letters, pauses and rewinds are one. A group of the second kind is an [`EntryHandler`], which is given
+//! entries as they are stored, many at once, and says how far it came:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use eventlog_server::model::StoreId;
+//! # use eventlog_server::processing::{BatchOutcome, CommittedEntry, EntryHandler, GroupOptions, Processor};
+//! # use eventlog_server::services::journal::MemoryJournal;
+//! # use futures_util::future::BoxFuture;
+//! struct Forward { events: String }
+//!
+//! impl EntryHandler for Forward {
+//!     fn wants(&self, _: &StoreId, event: &str) -> bool {
+//!         event.starts_with(&self.events)
+//!     }
+//!
+//!     fn handle<'a>(&'a self, store: &'a StoreId, entries: &'a [CommittedEntry]) -> BoxFuture<'a, BatchOutcome> {
+//!         Box::pin(async move {
+//!             println!("{store}: {} entries", entries.len());
+//!             BatchOutcome::done(entries.len())
+//!         })
+//!     }
+//! }
+//!
+//! # let journal = Arc::new(MemoryJournal::new());
+//! let forward = Forward { events: "Todo".to_owned() };
+//! let options = GroupOptions::named("forward").from_now();
+//! let processor = Processor::builder(journal).entry_group(options, forward).build();
+//! # assert!(processor.is_ok());
+//! ```
+//!
+//! Keeps: what is the same for all groups. Leaves out: running them (`lane`), where they begin (`begin`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::handlers::EventHandler;
+use crate::model::{Origin, RemoteEntry, StoreId};
+
+/// How a group is kept and run, of either kind.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct GroupOptions {
+    pub(super) name: Option<String>,
+    pub(super) begin: Option<BeginAt>,
+}
+
+/// Where a group begins that the journal does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BeginAt {
+    Start,
+    Now,
+}
+
+impl GroupOptions {
+    /// Under this name positions are kept: it stays the same whatever becomes of the code.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// Begins with the first entry of every store when the journal sees the group first.
+    pub const fn from_start(mut self) -> Self {
+        self.begin = Some(BeginAt::Start);
+        self
+    }
+
+    /// Begins with what is committed after the journal has seen the group first.
+    pub const fn from_now(mut self) -> Self {
+        self.begin = Some(BeginAt::Now);
+        self
+    }
+}
+
+/// A group that is given entries of any events, as they are stored, many at once.
+///
+/// Per store, one call is under way at a time, in the order of the feed. After a crash entries can come again, at most
+/// [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of them.
+pub trait EntryHandler: Send + Sync + 'static {
+    /// Whether it wants the entries of `event` in `store`.
+    fn wants(&self, store: &StoreId, event: &str) -> bool;
+
+    /// Most entries of one call.
+    fn entries_max(&self) -> usize {
+        100
+    }
+
+    /// Handles some of the first `entries`, of which there is at least one.
+    fn handle<'a>(
+        &'a self,
+        store: &'a StoreId,
+        entries: &'a [CommittedEntry],
+    ) -> BoxFuture<'a, BatchOutcome>;
+}
+
+/// A committed entry as it is stored, and who wrote it.
+#[derive(Clone, Debug)]
+pub struct CommittedEntry {
+    /// The entry, with its sequence.
+    pub entry: Arc<RemoteEntry>,
+    /// A client, by its public key, or the server.
+    pub origin: Origin,
+}
+
+/// How far an [`EntryHandler`] came.
+#[derive(Debug)]
+#[must_use]
+pub struct BatchOutcome {
+    pub(super) done: usize,
+    pub(super) failure: Option<String>,
+}
+
+impl BatchOutcome {
+    /// The first `done` entries are handled; what is left comes again with the next call.
+    pub const fn done(done: usize) -> Self {
+        Self { done, failure: None }
+    }
+
+    /// The first `done` entries are handled, and the one behind them failed.
+    pub fn failed(done: usize, failure: impl Into<String>) -> Self {
+        Self { done, failure: Some(failure.into()) }
+    }
+}
+
+/// A group of a [`Processor`](super::Processor).
+pub(super) struct Group {
+    pub(super) name: Arc<str>,
+    pub(super) begin: Option<BeginAt>,
+    pub(super) runs: Runs,
+}
+
+/// What a group does with entries.
+pub(super) enum Runs {
+    Typed(HashMap<&'static str, EventProcessing>),
+    Entries(Box<dyn EntryHandler>),
+}
+
+/// What is done with the entries of one event.
+pub(super) struct EventProcessing {
+    pub(super) handler: EventHandler,
+    pub(super) invalidates: Vec<Arc<str>>,
+}
+
+impl Group {
+    pub(super) fn wants(&self, store: &StoreId, event: &str) -> bool {
+        match &self.runs {
+            Runs::Typed(events) => events.contains_key(event),
+            Runs::Entries(handler) => handler.wants(store, event),
+        }
+    }
+}
