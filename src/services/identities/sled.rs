@@ -29,12 +29,12 @@ impl SledIdentities {
         key: &PublicKey,
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
-        let change = self.bound.change().await;
+        let change = self.bound.change(key.as_str()).await;
         match self.bound.get(key.as_str()).map_err(IdentityError::unavailable)? {
             Some(bound) if bound == signing_key => Ok(()),
             Some(_) => Err(IdentityError::BoundToAnother { key: key.clone() }),
             None => {
-                let bound = change.insert(key.as_str(), signing_key).await;
+                let bound = change.insert(signing_key).await;
                 bound.map_err(IdentityError::unavailable)
             }
         }

@@ -37,23 +37,23 @@ impl SledRegistry {
     }
 
     async fn assign_once(&self, key: &PublicKey, store: &StoreId) -> Result<(), RegistryError> {
-        let change = self.stores.change().await;
+        let change = self.stores.change(key.as_str()).await;
         match self.find(key)? {
             Some(other) if other != *store => {
                 Err(RegistryError::AlreadyAssigned { key: key.clone(), store: other })
             }
             Some(_) => Ok(()),
             None => {
-                let assigned = change.insert(key.as_str(), store.as_str().as_bytes()).await;
+                let assigned = change.insert(store.as_str().as_bytes()).await;
                 assigned.map_err(|error| RegistryError::unavailable(Some(key), error))
             }
         }
     }
 
     async fn remove_once(&self, key: &PublicKey) -> Result<StoreId, RegistryError> {
-        let change = self.stores.change().await;
+        let change = self.stores.change(key.as_str()).await;
         let store = self.find(key)?.ok_or_else(|| RegistryError::not_mapped(key))?;
-        let removed = change.remove(key.as_str()).await;
+        let removed = change.remove().await;
         removed.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         Ok(store)
     }

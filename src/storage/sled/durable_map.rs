@@ -1,8 +1,10 @@
 //! A small map in a table of its own: which store a key has, which signing key.
 //!
-//! Keeps: changes are made one after the other, each after a look at what the one before left. Leaves out: a cache, since
-//! sled keeps the pages of the keys in use; and what keys and values mean.
+//! Keeps: the changes of a key are made one after the other, each after a look at what the one before left; those of different keys
+//! share syncs, so that many clients that come at once do not wait for each other. Leaves out: a cache, since sled keeps the
+//! pages of the keys in use; and what keys and values mean.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
 use futures_util::FutureExt;
@@ -15,6 +17,9 @@ use super::keyspace::Keyspace;
 use super::ops::Ops;
 use crate::storage::{AppendError, StorageError};
 
+/// So many changes may be under way at once.
+const CHANGES_MAX: usize = 256;
+
 type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 
 /// Texts to bytes, at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) each. Shows what is durable. Reads take a moment of
@@ -22,21 +27,23 @@ type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 pub(crate) struct DurableMap {
     database: Database,
     keyspace: Keyspace,
-    /// Held from the look at a value to the end of its change. Async, because that end is a sync away. What it holds is
-    /// the last change, which may be under way: the call that made it can be dropped.
-    changes: Mutex<Option<Change>>,
+    /// By the hash of the key. Held from the look at a value to the end of its change. Async, because that end is a sync away. What
+    /// it holds is the last change, which may be under way: the call that made it can be dropped.
+    changes: Box<[Mutex<Option<Change>>]>,
 }
 
-/// The right to make one change, which one caller has at a time.
+/// The right to make one change of a key, which one caller has at a time.
 pub(crate) struct Changing<'a> {
     map: &'a DurableMap,
+    key: &'a str,
     last: MutexGuard<'a, Option<Change>>,
 }
 
 impl DurableMap {
     /// The map in the table of `keyspace`, which is nobody else's.
     pub(crate) fn new(database: Database, keyspace: Keyspace) -> Self {
-        Self { database, keyspace, changes: Mutex::new(None) }
+        let changes = (0..CHANGES_MAX).map(|_| Mutex::new(None)).collect();
+        Self { database, keyspace, changes }
     }
 
     /// The value of `key`.
@@ -54,30 +61,32 @@ impl DurableMap {
         self.database.tree(self.keyspace)?.range((after, Bound::Unbounded)).take(count).collect()
     }
 
-    /// Waits for its turn to change something. What is read from then on stays until the change.
-    pub(crate) async fn change(&self) -> Changing<'_> {
-        let mut last = self.changes.lock().await;
+    /// Waits for its turn to change `key`. What is read of it from then on stays until the change.
+    pub(crate) async fn change<'a>(&'a self, key: &'a str) -> Changing<'a> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let mut last = self.changes[hasher.finish() as usize % CHANGES_MAX].lock().await;
         if let Some(change) = &*last {
             // Its failure is the business of whoever asked for it; the table shows what came of it.
             let _ = change.clone().await;
             *last = None;
         }
-        Changing { map: self, last }
+        Changing { map: self, key, last }
     }
 }
 
 impl Changing<'_> {
-    /// Sets `key` to `value`, durably before it answers. Once polled, a dropped call takes nothing back.
-    pub(crate) async fn insert(self, key: &str, value: &[u8]) -> Result<(), AppendError> {
+    /// Sets the key to `value`, durably before it answers. Once polled, a dropped call takes nothing back.
+    pub(crate) async fn insert(self, value: &[u8]) -> Result<(), AppendError> {
         let mut ops = Ops::default();
-        ops.insert(key, value);
+        ops.insert(self.key, value);
         self.commit(ops).await
     }
 
-    /// Removes `key`, as [`Changing::insert`] sets it.
-    pub(crate) async fn remove(self, key: &str) -> Result<(), AppendError> {
+    /// Removes the key, as [`Changing::insert`] sets it.
+    pub(crate) async fn remove(self) -> Result<(), AppendError> {
         let mut ops = Ops::default();
-        ops.remove(key);
+        ops.remove(self.key);
         self.commit(ops).await
     }
 
@@ -102,9 +111,24 @@ mod tests {
         for round in 0..100 {
             let name = format!("key {round}");
             // Polled once, so that it is queued; a sync is hardly ever over by then.
-            let _ = map.change().await.insert(&name, b"first").now_or_never();
-            let _alone = map.change().await;
+            let _ = map.change(&name).await.insert(b"first").now_or_never();
+            let _alone = map.change(&name).await;
             assert_eq!(map.get(&name).expect("a read").as_deref(), Some(&b"first"[..]));
         }
+    }
+
+    #[tokio::test]
+    async fn changes_of_different_keys_do_not_wait_for_each_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let map = DurableMap::new(database, Keyspace::Identities);
+        let first = map.change("a key").await;
+        // Few of the others share its place.
+        let mut others = (0..100).map(|n| format!("key {n}"));
+        let has_turn = others.any(|key| map.change(&key).now_or_never().is_some());
+        assert!(has_turn, "all wait for one");
+        assert!(map.change("a key").now_or_never().is_none(), "a key is changed by two at once");
+        first.insert(b"value").await.expect("durable");
+        assert!(map.change("a key").now_or_never().is_some());
     }
 }

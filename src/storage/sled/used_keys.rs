@@ -25,19 +25,19 @@ impl SledUsedKeys {
     }
 
     async fn note_once(&self, key: &PublicKey, store: &StoreId) -> Result<StoreId, StorageError> {
-        let change = self.stores.change().await;
+        let change = self.stores.change(key.as_str()).await;
         if let Some(noted) = self.get(key)? {
             return Ok(noted);
         }
-        let noted = change.insert(key.as_str(), store.as_str().as_bytes()).await;
+        let noted = change.insert(store.as_str().as_bytes()).await;
         noted.map_err(StorageError::unavailable)?;
         Ok(store.clone())
     }
 
     async fn release_once(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
-        let change = self.stores.change().await;
+        let change = self.stores.change(key.as_str()).await;
         let Some(noted) = self.get(key)? else { return Ok(None) };
-        change.remove(key.as_str()).await.map_err(StorageError::unavailable)?;
+        change.remove().await.map_err(StorageError::unavailable)?;
         Ok(Some(noted))
     }
 }
