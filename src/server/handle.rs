@@ -191,11 +191,10 @@ impl Server {
             processing.processor.stop();
             let stopped = processing.processor.stopped();
             if tokio::time::timeout_at(deadline, stopped).await.is_err() {
-                processing.processor.cut_off();
                 log::warn!("handlers cut off at shutdown; what they worked on is handled again");
             }
-        }
-        if let Some(processing) = &self.0.processing {
+            // Also when it has stopped: whoever starts a replay later starts none.
+            processing.processor.cut_off();
             processing.threads.stop(deadline).await;
         }
         // Nothing of them is left to do: they end at once, unless something below them blocks.

@@ -59,7 +59,7 @@ async fn ends_in_time(keeps: Keeps) {
     let (storage, journal) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryJournal::new()));
     let start = || {
         let group = Todos::handlers(stuck.clone()).on(handle);
-        let processor = Processor::builder(journal.clone()).group(group).build();
+        let processor = Processor::builder(journal.clone()).repeats_max(1).group(group).build();
         let registry = Arc::new(MemoryRegistry::new());
         let builder = Server::builder(storage.clone(), registry, Arc::new(AllowAll));
         builder.processor(processor.expect("one type per tag")).start().expect("it starts")
@@ -96,7 +96,7 @@ async fn ends_in_time(keeps: Keeps) {
 }
 
 #[tokio::test]
-async fn a_handler_that_blocks_its_thread_holds_up_no_shutdown() {
+async fn a_handler_that_blocks_its_thread_holds_up_no_shutdown_and_moves_no_position_after_it() {
     ends_in_time(Keeps::ItsThread).await;
 }
 
