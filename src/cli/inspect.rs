@@ -11,7 +11,7 @@ use serde_json::json;
 use super::connect::is_reader_gone;
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::entry::{Format, Printer, parse_sequence};
-use super::text::one_line;
+use super::text::{one_line, people_bytes};
 
 /// How many stores are looked at at a time.
 const PAGE: usize = 1_000;
@@ -175,16 +175,6 @@ fn print_entries(
     Ok(())
 }
 
-/// A number of bytes to three digits or so.
-fn people_bytes(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let fitting = units.iter().find(|(_, shift)| bytes >= 1 << shift);
-    fitting.map_or_else(
-        || format!("{bytes} B"),
-        |(unit, shift)| format!("{:.1} {unit}", bytes as f64 / f64::from(1 << shift)),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use eventlog_server::model::{Batch, EntryId, EntryRef, Origin, SegmentBuilder};
@@ -262,13 +252,5 @@ mod tests {
     async fn a_store_that_is_not_there_is_an_error() {
         let nobody = printed(&storage(1).await, &["--store", "nobody"]);
         assert!(matches!(nobody, Err(InspectError::NoSuchStore { .. })));
-    }
-
-    #[test]
-    fn bytes_are_readable() {
-        assert_eq!(people_bytes(0), "0 B");
-        assert_eq!(people_bytes(1_536), "1.5 KiB");
-        assert_eq!(people_bytes(16 << 20), "16.0 MiB");
-        assert_eq!(people_bytes(5 << 40), "5120.0 GiB");
     }
 }

@@ -49,6 +49,16 @@ pub(super) fn timestamp(unix_ms: u64) -> String {
     moment.map_or_else(|| format!("{unix_ms}ms"), |moment| format!("{moment:.3}"))
 }
 
+/// A number of bytes to three digits or so.
+pub(super) fn people_bytes(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fitting = units.iter().find(|(_, shift)| bytes >= 1 << shift);
+    fitting.map_or_else(
+        || format!("{bytes} B"),
+        |(unit, shift)| format!("{:.1} {unit}", bytes as f64 / f64::from(1 << shift)),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -94,5 +104,13 @@ mod tests {
         fn no_line_has_control_characters(text: String) {
             prop_assert!(!one_line(&text).chars().any(char::is_control));
         }
+    }
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!(people_bytes(0), "0 B");
+        assert_eq!(people_bytes(1_536), "1.5 KiB");
+        assert_eq!(people_bytes(16 << 20), "16.0 MiB");
+        assert_eq!(people_bytes(5 << 40), "5120.0 GiB");
     }
 }

@@ -22,6 +22,10 @@ pub(crate) struct Span(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count(pub(crate) usize);
 
+/// Yes or no: `true` or `false`, in the environment as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flag(pub(crate) bool);
+
 /// An address and port to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) SocketAddr);
@@ -79,6 +83,12 @@ impl Count {
             .and_then(|count| usize::try_from(count).ok())
             .map(Self)
             .ok_or_else(|| format!("{text:?} is not a whole number"))
+    }
+}
+
+impl Flag {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("{text:?} is neither true nor false"))
     }
 }
 
@@ -169,6 +179,10 @@ macro_rules! reads_from_text {
                         $name::parse(text).map_err(E::custom)
                     }
 
+                    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<$name, E> {
+                        $name::parse(&flag.to_string()).map_err(E::custom)
+                    }
+
                     fn visit_i64<E: de::Error>(self, number: i64) -> Result<$name, E> {
                         $name::parse(&number.to_string()).map_err(E::custom)
                     }
@@ -184,6 +198,7 @@ reads_from_text! {
     Size: "a size such as \"16MiB\"",
     Span: "a time such as \"30s\"",
     Count: "a whole number",
+    Flag: "true or false",
     Address: "an address and a port such as \"127.0.0.1:7420\"",
     Token: "a text",
 }
@@ -213,34 +228,6 @@ impl<'de> Deserialize<'de> for Origins {
         }
 
         deserializer.deserialize_any(List)
-    }
-}
-
-/// Yes or no: `true` or `false`, in the environment as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flag(pub(crate) bool);
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl serde::de::Visitor<'_> for Either {
-            type Value = Flag;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("true or false")
-            }
-
-            fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<Flag, E> {
-                Ok(Flag(flag))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Flag, E> {
-                text.parse()
-                    .map(Flag)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(Either)
     }
 }
 

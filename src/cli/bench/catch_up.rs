@@ -29,8 +29,8 @@ struct Reading {
 /// What there is to read.
 struct Filled {
     target: Target,
+    /// That of each reader.
     keys: Vec<PublicKey>,
-    readers: usize,
     first: Sequence,
     last: u64,
     /// The sum of the ids from `first` to `last`.
@@ -68,25 +68,24 @@ async fn fill(
     let filled = load::run(&target, &keys, load, Vec::new()).await?;
     report.rate("fill_per_second", "filled with", filled.entries_per_second());
     report.faults(&filled.run.figures.faults);
-    let keys = keys.into_iter().map(|(key, _)| key).collect();
+    let keys = keys.into_iter().map(|(key, _)| key).cycle().take(readers).collect();
     let (seen, id_sum) = (&filled.run.seen[0], filled.run.id_sum);
     let first = Sequence::new(seen.min().max(1)).map_err(io::Error::other)?;
-    Ok(Filled { target, keys, readers, first, last: seen.max(), id_sum })
+    Ok(Filled { target, keys, first, last: seen.max(), id_sum })
 }
 
 /// Reads everything once; entries per second.
 async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Result<f64> {
-    let Filled { target, keys, readers, .. } = filled;
-    let before = target.usages();
-    let readings = (0..*readers).map(|at| read(filled, &keys[at % keys.len()]));
+    let before = filled.target.usages();
+    let readings = filled.keys.iter().map(|key| read(filled, key));
     let readings = futures_util::future::try_join_all(readings).await?;
-    let after = target.usages();
+    let after = filled.target.usages();
     if readings.iter().any(|reading| reading.id_sum != filled.id_sum) {
         report.fault("what was read is not what was written");
     }
     let elapsed = readings.iter().map(|reading| reading.all).max().unwrap_or_default();
     let sum = |of: fn(&Reading) -> u64| readings.iter().map(of).sum::<u64>() as f64;
-    let entries = (filled.last + 1 - filled.first.get()) * *readers as u64;
+    let entries = (filled.last + 1 - filled.first.get()) * readings.len() as u64;
     let entries_per_second = entries as f64 / elapsed.as_secs_f64();
     let bytes_per_second = sum(|reading| reading.bytes) / elapsed.as_secs_f64();
     let entries_per_message = entries as f64 / sum(|reading| reading.messages);

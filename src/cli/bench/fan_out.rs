@@ -103,12 +103,11 @@ fn take(subscriber: &mut Subscriber, run: &RefCell<Run>) -> io::Result<()> {
     let taken = subscriber.take(&mut |entry| {
         let due = entry.payload.first_chunk().map_or(0, |due| u64::from_be_bytes(*due));
         if due != same_due {
-            figures.delivered(same_due, now, std::mem::take(&mut count));
+            figures.delivered(same_due, now, 0, std::mem::take(&mut count));
             same_due = due;
         }
         count += 1;
     });
-    figures.delivered(same_due, now, count);
-    figures.received(now, subscriber.messages - messages_before);
+    figures.delivered(same_due, now, subscriber.messages - messages_before, count);
     taken
 }

@@ -88,20 +88,14 @@ impl Figures {
         }
     }
 
-    /// A message that came at `now` delivers so many entries that were due at `due`.
-    pub(super) fn delivered(&mut self, due: u64, now: u64, entries: u64) {
+    /// So many messages that came at `now` deliver so many entries that were due at `due`.
+    pub(super) fn delivered(&mut self, due: u64, now: u64, messages: u64, entries: u64) {
         if self.measured.contains(&now) {
+            self.deliveries.messages += messages;
             self.deliveries.entries += entries;
         }
         if self.measured.contains(&due) {
             self.deliveries.record(due, now, entries);
-        }
-    }
-
-    /// So many messages with entries came at `now`.
-    pub(super) fn received(&mut self, now: u64, messages: u64) {
-        if self.measured.contains(&now) {
-            self.deliveries.messages += messages;
         }
     }
 

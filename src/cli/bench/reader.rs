@@ -225,7 +225,8 @@ impl MessageReader {
     pub(super) fn acknowledge(&mut self, socket: &mut Socket) {
         for (number, feed) in self.feeds.iter_mut().enumerate() {
             for _ in 0..std::mem::take(&mut feed.unacknowledged) {
-                socket.push(&rpc::encode_taken(number));
+                let request = rpc::request_id(number as u32);
+                socket.push(&Envelope::Ack(request.as_ref()).encode());
             }
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::figures::Tally;
 use super::load::Measured;
 use super::process::{self, Usages};
+use crate::cli::text::people_bytes;
 
 /// Named figures, in the order in which they were added.
 pub(super) struct Report {
@@ -107,8 +108,8 @@ impl Report {
             let text = format!(
                 "{cores:.2} cores, {} ns of CPU an entry, {} resident, {} at most",
                 grouped(nanos),
-                mebibytes(after.resident_bytes),
-                mebibytes(after.resident_bytes_max),
+                people_bytes(after.resident_bytes),
+                people_bytes(after.resident_bytes_max),
             );
             self.add(who, who, value, text);
         }
@@ -170,25 +171,9 @@ pub(super) fn grouped(number: f64) -> String {
     text
 }
 
-/// A duration with three significant digits.
+/// A duration in the unit that fits it.
 pub(super) fn human(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    let (value, unit) = match seconds {
-        s if s >= 1.0 => (s, "s"),
-        s if s >= 1e-3 => (s * 1e3, "ms"),
-        s => (s * 1e6, "µs"),
-    };
-    let decimals = match value {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$} {unit}")
-}
-
-/// Bytes as MiB.
-pub(super) fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    format!("{duration:.2?}")
 }
 
 #[cfg(test)]
@@ -199,8 +184,8 @@ mod tests {
     fn figures_are_readable() {
         assert_eq!(grouped(1_234_567.8), "1,234,568");
         assert_eq!(grouped(999.0), "999");
-        assert_eq!(human(Duration::from_micros(1_234)), "1.23 ms");
-        assert_eq!(human(Duration::from_secs(123)), "123 s");
-        assert_eq!(human(Duration::from_nanos(45_600)), "45.6 µs");
+        assert_eq!(human(Duration::from_micros(1_234)), "1.23ms");
+        assert_eq!(human(Duration::from_secs(123)), "123.00s");
+        assert_eq!(human(Duration::from_nanos(45_600)), "45.60µs");
     }
 }

@@ -53,11 +53,6 @@ pub(super) fn encode_subscription(key: &PublicKey, number: usize, start: Sequenc
     Call::Changes(changes).encode(&request_id(number as u32))
 }
 
-/// Says that a message of subscription `number` was taken in.
-pub(super) fn encode_taken(number: usize) -> Bytes {
-    Envelope::Ack(request_id(number as u32).as_ref()).encode()
-}
-
 /// Proves every one of `keys` on a connection that was just opened.
 pub(super) async fn prove<'a>(
     socket: &mut Socket,

@@ -5,8 +5,9 @@ use std::io;
 use super::args::LoadArgs;
 use super::floors::{Doing, Floors};
 use super::load::{self, Key, Load, Measured, Round};
-use super::report::{Report, grouped, mebibytes};
+use super::report::{Report, grouped};
 use super::target::{Target, disk_bytes};
+use crate::cli::text::people_bytes;
 
 /// Connections, batches in flight and entries in a batch, unless told otherwise.
 pub(super) const WRITE: (usize, usize, usize) = (16, 64, 1);
@@ -54,7 +55,7 @@ async fn resend(
     let before = disk(target)?;
     let again = load::run(target, keys, &round(Round::Second), first.run.sent).await?;
     if let Some((before, after)) = before.zip(disk(target)?) {
-        let (growth, text) = (after.saturating_sub(before), mebibytes(after));
+        let (growth, text) = (after.saturating_sub(before), people_bytes(after));
         let text = format!("{} bytes, to {text}", grouped(growth as f64));
         report.add("disk_growth_bytes", "disk growth", growth, text);
     }

@@ -7,9 +7,10 @@ use super::error::Malformed;
 use super::read::{Reader, Value};
 
 /// What stands under one key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Field<T> {
     /// Absent, nil or undefined.
+    #[default]
     Missing,
     Good(T),
     /// Not what it should be; the text goes on from `the NAME …`.

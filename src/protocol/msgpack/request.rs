@@ -90,6 +90,7 @@ pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeE
 
 /// Every field that some request has. None means different things in two requests, so they can be read before the tag
 /// is known; what the request has no use for is dropped.
+#[derive(Default)]
 struct Fields<'a> {
     tag: Field<&'a str>,
     public_key: Field<&'a str>,
@@ -105,16 +106,7 @@ impl<'a> Fields<'a> {
     fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let count = reader.message()?;
-        let mut fields = Self {
-            tag: Field::Missing,
-            public_key: Field::Missing,
-            id: Field::Missing,
-            start: Field::Missing,
-            ack: Field::Missing,
-            part: Field::Missing,
-            data: Field::Missing,
-            entries: Field::Missing,
-        };
+        let mut fields = Self::default();
         for _ in 0..count {
             match reader.key()? {
                 b"_tag" => fields.tag = reader.text()?,
@@ -140,7 +132,7 @@ impl<'a> Fields<'a> {
     fn write(&mut self) -> Result<Request, String> {
         let public_key = self.public_key()?;
         let id = self.id.require("id")?;
-        let batch = match std::mem::replace(&mut self.entries, Field::Missing) {
+        let batch = match std::mem::take(&mut self.entries) {
             Field::Good(batch) => batch,
             Field::Missing => return Err("the entries are missing".to_owned()),
             Field::Bad(sentence) => return Err(sentence),

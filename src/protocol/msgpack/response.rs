@@ -135,6 +135,7 @@ pub fn decode_response(bytes: &Bytes) -> Result<Response, ResponseError> {
 }
 
 /// Every field that some response has; none means different things in two of them.
+#[derive(Default)]
 struct Fields<'a> {
     tag: Field<&'a str>,
     id: Field<u64>,
@@ -162,21 +163,7 @@ impl<'a> Fields<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let count = reader.message()?;
-        let mut fields = Self {
-            tag: Field::Missing,
-            id: Field::Missing,
-            remote_id: Field::Missing,
-            sequences: Field::Missing,
-            head: Field::Missing,
-            public_key: Field::Missing,
-            entries: Field::Missing,
-            last: Sequence::ZERO,
-            part: Field::Missing,
-            data: Field::Missing,
-            request_tag: Field::Missing,
-            code: Field::Missing,
-            message: Field::Missing,
-        };
+        let mut fields = Self::default();
         for _ in 0..count {
             match reader.key()? {
                 b"_tag" => fields.tag = reader.text()?,

@@ -8,10 +8,12 @@ mod storage;
 mod sync;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
+use self::sync::Syncs;
 use super::args::{FloorArg, TargetArgs};
 use super::load::{Load, Measured};
 use super::progress::Progress;
@@ -120,19 +122,19 @@ impl Floors {
 /// Measures syncs after about as many bytes as a batch has; the median of those that the server uses.
 fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Duration> {
     let bytes = load.shape.batch * (load.shape.payload + ENTRY_BYTES);
-    let mut median = Duration::ZERO;
-    for sync::Kind { key, label, measure } in sync::KINDS {
+    let mut measure = |key, label, repeat: fn(&Path, usize, Duration) -> io::Result<Syncs>| {
         say(label);
         let directory = args.temporary_directory()?;
-        let per_second;
-        (per_second, median) = measure(directory.path(), bytes, args.floor_duration)?;
+        let (per_second, median) = repeat(directory.path(), bytes, args.floor_duration)?;
         let value = json!({
             "per_second": per_second.round(), "p50": median.as_secs_f64(), "bytes": bytes,
         });
         let text = format!("{}/s, p50 {}", grouped(per_second), human(median));
         report.add(key, label, value, text);
-    }
-    Ok(median)
+        Ok(median)
+    };
+    measure("floor_fdatasync", "floor: fdatasync", sync::of_file)?;
+    measure("floor_sync", "floor: server's sync", sync::of_log)
 }
 
 async fn echo(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<f64> {

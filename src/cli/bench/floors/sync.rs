@@ -19,7 +19,7 @@ const FILE_BYTES: usize = 64 << 20;
 pub(super) type Syncs = (f64, Duration);
 
 /// `fdatasync` of a file, each after `bytes` more of it.
-fn of_file(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
+pub(super) fn of_file(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
     let mut file = File::create(directory.join("file"))?;
     let piece = vec![7; bytes];
     repeat(time, |_| {
@@ -30,7 +30,7 @@ fn of_file(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> 
 
 /// What a commit of the server waits for, without anything around it: `bytes` go over blocks that a file has already, past
 /// the page cache and durable at once; or, where the disk cannot do that, with `fdatasync`.
-fn of_log(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
+pub(super) fn of_log(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
     let bytes = bytes.next_multiple_of(BLOCK_BYTES);
     let file_bytes = FILE_BYTES.next_multiple_of(bytes);
     let path = directory.join("log");
@@ -61,22 +61,6 @@ fn open_direct(path: &Path) -> io::Result<File> {
         let _ = path;
         Err(io::ErrorKind::Unsupported.into())
     }
-}
-
-/// `fdatasync` and what the server does, in this order.
-pub(super) const KINDS: [Kind; 2] = [
-    Kind { key: "floor_fdatasync", label: "floor: fdatasync", measure: of_file },
-    Kind { key: "floor_sync", label: "floor: server's sync", measure: of_log },
-];
-
-/// A kind of sync.
-pub(super) struct Kind {
-    /// What it is called for machines.
-    pub(super) key: &'static str,
-    /// And for people.
-    pub(super) label: &'static str,
-    /// Does it for so long, each time after so many bytes.
-    pub(super) measure: fn(&Path, usize, Duration) -> io::Result<Syncs>,
 }
 
 fn repeat(time: Duration, mut sync: impl FnMut(u64) -> io::Result<()>) -> io::Result<Syncs> {
