@@ -217,6 +217,10 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
             dir: settings.archive.dir.clone(),
             bytes_max: settings.archive.bytes_max.map(|size| size.0 as u64),
             age_max: settings.archive.age_max.map(|span| span.0),
+            waiting_bytes_max: bytes(
+                settings.archive.waiting_bytes_max,
+                default.archive.waiting_bytes_max,
+            ),
         },
         ..default
     })

@@ -155,6 +155,7 @@ settings! {
         dir: Option<PathBuf>,
         bytes_max: Option<Size>,
         age_max: Option<Span>,
+        waiting_bytes_max: Option<Size>,
     }
 }
 

@@ -116,6 +116,28 @@ impl Segment {
         Some(Self { first: self.first, count: count as u32, records, origins })
     }
 
+    /// Its entries but for the first `count`; `None` if there are none, or so many cannot be read.
+    #[cfg(feature = "sled")]
+    pub(crate) fn skipping(&self, count: usize) -> Option<Self> {
+        if count >= self.len() {
+            return None;
+        }
+        let mut reader = RecordReader::new(&self.records);
+        (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
+        let records = self.records.slice(self.records.len() - reader.remaining()..);
+        let mut skipped = count as u32;
+        let mut origins = Origins::new();
+        for run in &self.origins {
+            let left = run.count.saturating_sub(skipped);
+            skipped -= run.count - left;
+            if left > 0 {
+                origins.push(OriginRun { count: left, origin: run.origin.clone() });
+            }
+        }
+        let first = self.first.plus(count as u64);
+        Some(Self { first, count: self.count - count as u32, records, origins })
+    }
+
     /// The sequence of its first entry.
     pub const fn first(&self) -> Sequence {
         self.first
@@ -372,6 +394,23 @@ mod tests {
             assert_eq!(cut.len(), count.min(5));
             let parts = (cut.first(), cut.records().clone(), cut.origins().to_vec());
             assert_eq!(Segment::from_parts(parts.0, parts.1, parts.2), Ok(cut));
+        }
+    }
+
+    #[cfg(feature = "sled")]
+    #[test]
+    fn what_is_cut_off_and_what_is_left_are_the_whole() {
+        let batch = batch(6, 3);
+        let mut builder = SegmentBuilder::new(Sequence::FIRST);
+        for slot in 0..batch.len() {
+            let origin = Origin::Server { run_handlers: slot < 2 };
+            builder.push(batch.record(slot).expect("a slot"), &origin);
+        }
+        let whole = builder.finish().remove(0);
+        assert_eq!((whole.skipping(0).as_ref(), whole.skipping(6)), (Some(&whole), None));
+        for count in 1..6 {
+            let both = [whole.truncated(count), whole.skipping(count)].map(|it| it.expect("some"));
+            assert_eq!(Segment::joined(&both), Some(whole.clone()));
         }
     }
 }

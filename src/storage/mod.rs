@@ -69,7 +69,7 @@ pub trait Storage: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Whether writes are taken: `Err` says why not, and that the storage is trying to get there again.
+    /// Whether writes are taken and everything can be read: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
 }
 

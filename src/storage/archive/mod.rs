@@ -21,6 +21,7 @@ mod read;
 mod retention;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod write;
 
 use std::fs::File;

@@ -121,6 +121,13 @@ impl LogFiles {
         state.live.front().map_or((state.next_file, Position(0)), |file| (file.number, file.first))
     }
 
+    /// The number of the file that has the frame at `position`, or will have it.
+    pub(crate) fn number_of(&self, position: Position) -> u64 {
+        let state = self.shared.state.lock();
+        let file = state.live.iter().rfind(|file| file.first <= position);
+        file.or(state.live.front()).map_or(state.next_file, |file| file.number)
+    }
+
     /// The finished files all of whose frames are at or below `up_to`, in order.
     pub(crate) fn finished(&self, up_to: Position) -> Vec<FinishedFile> {
         let state = self.shared.state.lock();
@@ -134,6 +141,11 @@ impl LogFiles {
             })
             .take_while(|file| file.last <= up_to)
             .collect()
+    }
+
+    /// How much the finished files all of whose frames are at or below `up_to` take on disk.
+    pub(crate) fn finished_bytes(&self, up_to: Position) -> io::Result<u64> {
+        self.finished(up_to).iter().map(|file| Ok(file.path.metadata()?.len())).sum()
     }
 
     /// Lets go of the finished files all of whose frames are at or below `up_to`, in order, each once `done` has

@@ -1,8 +1,8 @@
 //! The base of an archive: all that sled has, as records, so that a database can be built again although the archive does not begin with
 //! its first frame.
 //!
-//! Keeps: with the frames behind the checkpoint that sled is at, the same comes of it, hashes included. Leaves out: when one is
-//! needed (`open`), how it lies on disk (`archive`).
+//! Keeps: with the frames behind the checkpoint that sled was at when it was begun, the same comes of it, hashes included, though
+//! checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it lies on disk (`archive`).
 
 use super::key::StoreKey;
 use super::keyspace::Keyspace;
@@ -55,7 +55,7 @@ fn parse(key: &[u8], value: &[u8]) -> Result<(StoreId, StoreRecord), OpenFailure
 }
 
 /// Its name, then each of its segments; before the last one, the hash that it ends with.
-fn of_store<'a>(
+pub(super) fn of_store<'a>(
     trees: &'a Trees,
     name: &StoreId,
     record: StoreRecord,
@@ -69,15 +69,22 @@ fn of_store<'a>(
         let part = (|| {
             let last = match end {
                 Some(last) => last,
-                None => {
-                    *end.insert(reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |it| it.last()))
-                }
+                // Behind what its record says there may be more by now, whose hash is not in it.
+                None => *end.insert(match record.head {
+                    Some(head) => head,
+                    None => reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |it| it.last()),
+                }),
             };
             if next > last {
                 return Ok(None);
             }
             let (mut part, mut records) = (Vec::new(), RecordWriter::default());
-            let segment = reader.segment(next)?;
+            let whole = reader.segment(next)?;
+            // Those before `next` were given in another segment, of which this one was made since.
+            let segment = whole.skipping(next.since(whole.first()) as usize);
+            let segment = segment.and_then(|it| it.truncated(last.next().since(next) as usize));
+            let malformed = || OpenFailure::corrupt(format!("a malformed segment from {next} on"));
+            let segment = segment.ok_or_else(malformed)?;
             if segment.last() == last {
                 records.hash(record.ordinal, record.hash, |bytes| part.extend_from_slice(bytes));
             }

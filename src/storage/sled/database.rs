@@ -142,9 +142,10 @@ impl Database {
         }
     }
 
-    /// Whether commits are taken: `Err` says why not.
+    /// Whether commits are taken, and everything can be read: `Err` says why not.
     pub fn ready(&self) -> Result<(), StorageError> {
-        self.owner.shared.queue.ready()
+        self.owner.shared.queue.ready()?;
+        self.owner.shared.access.ready()
     }
 
     /// Waits for what is queued and closes the files. Later commits are refused, later reads fail. Blocks on disk.

@@ -19,6 +19,11 @@ const AGAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Health {
     /// The last try to let go of finished files of the commit log failed, which is mostly the archive.
     pub(super) archive_fails: AtomicBool,
+    /// Files had to be let go of that the archive does not have, or the retention took some that are needed: a database cannot be
+    /// built again.
+    pub(super) archive_is_incomplete: AtomicBool,
+    /// How much the finished files of the commit log take that are not let go of.
+    pub(super) waiting_bytes: AtomicU64,
     /// The last try to make a file of the commit log ahead of time failed.
     pub(super) file_fails: AtomicBool,
     free_bytes: AtomicU64,

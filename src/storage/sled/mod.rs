@@ -6,7 +6,7 @@
 //!
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`); stores and the database for everybody else (`reindex`,
+//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
 //! `log`, `storage`, `database`).
 
 mod base;
@@ -17,6 +17,7 @@ mod database;
 mod durable_map;
 mod ends;
 mod files;
+mod further_base;
 mod health;
 mod ids;
 mod key;

@@ -45,11 +45,15 @@ pub struct ArchiveOptions {
     pub bytes_max: Option<u64>,
     /// None that are older.
     pub age_max: Option<Duration>,
+    /// How many bytes of finished files wait while the archive cannot be written; 4 GiB by default. Then the oldest are let go of,
+    /// and it gets a new base once it can be written.
+    pub waiting_bytes_max: u64,
 }
 
 impl Default for ArchiveOptions {
     fn default() -> Self {
-        Self { enabled: true, dir: None, bytes_max: None, age_max: None }
+        let waiting_bytes_max = 4 << 30;
+        Self { enabled: true, dir: None, bytes_max: None, age_max: None, waiting_bytes_max }
     }
 }
 

@@ -132,6 +132,16 @@ impl Shared {
                 flag(&health.archive_fails),
             ),
             figure(
+                "archive_is_incomplete",
+                "1 while the database cannot be built again from the archive and the commit log",
+                flag(&health.archive_is_incomplete),
+            ),
+            figure(
+                "waiting_log_bytes",
+                "Finished log files that the archive does not have yet",
+                health.waiting_bytes.load(Ordering::Relaxed),
+            ),
+            figure(
                 "log_files_fail",
                 "1 while no log file can be made ahead of time",
                 flag(&health.file_fails),

@@ -1,7 +1,7 @@
 //! The thread that keeps the files of the commit log: it makes them ahead of time, and lets go of those that sled does not need any
 //! more, once they are archived.
 //!
-//! Keeps: a file is let go of only when the archive has it, if there is one; what fails is tried again. Neither a commit
+//! Keeps: a file is let go of only when the archive has it, if there is one, or when too much waits for that; what fails is tried again. Neither a commit
 //! nor a checkpoint waits for it. Leaves out: when sled has what a file holds (`checkpoint`).
 
 use std::io;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::commit::now_ms;
+use super::further_base::FurtherBase;
 use super::shared::Shared;
 use crate::storage::archive::{Archive, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
@@ -54,6 +55,11 @@ impl Wanted {
         self.ask(|state| state.release = Some(state.reached));
     }
 
+    /// The archive is to be looked at.
+    pub(super) fn look_again(&self) {
+        self.file_is_finished();
+    }
+
     fn ask(&self, set: impl FnOnce(&mut State)) {
         set(&mut self.state.lock());
         self.wake.notify_one();
@@ -86,8 +92,10 @@ impl Upkeep {
         shared: Arc<Shared>,
         files: LogFiles,
         archive: Option<Archive>,
+        is_complete: bool,
     ) -> io::Result<Self> {
-        let keeper = Keeper { shared: shared.clone(), files, archive };
+        let base = FurtherBase::new(shared.clone(), is_complete);
+        let mut keeper = Keeper { shared: shared.clone(), files, archive, base };
         let thread = std::thread::Builder::new().name("log-files".to_owned());
         let thread = Some(thread.spawn(move || keeper.run())?);
         Ok(Self { shared, thread })
@@ -109,13 +117,15 @@ struct Keeper {
     shared: Arc<Shared>,
     files: LogFiles,
     archive: Option<Archive>,
+    base: FurtherBase,
 }
 
 impl Keeper {
-    fn run(&self) {
+    fn run(&mut self) {
         let mut failed = None;
         loop {
-            let health = &self.shared.health;
+            let shared = self.shared.clone();
+            let health = &shared.health;
             let fails = failed.is_some() || health.file_fails.load(Relaxed);
             let patience = fails.then_some(self.shared.options.checkpoint_every);
             let wanted = self.shared.upkeep.next(patience);
@@ -145,24 +155,51 @@ impl Keeper {
         })
     }
 
-    fn release(&self, position: Position) -> io::Result<()> {
-        let released = match &self.archive {
+    fn release(&mut self, position: Position) -> io::Result<()> {
+        let released = match self.archive.clone() {
             None => self.files.release(position, |_| Ok(())),
-            Some(archive) => self.archive(archive, position),
+            Some(archive) => self.archive(&archive, position),
         };
-        released.inspect_err(|error| {
+        if let Err(error) = &released {
             log::warn!("finished files of the commit log stay for now: {error}");
-        })
+            self.let_go(position).unwrap_or_else(|error| {
+                log::warn!("finished files of the commit log cannot be let go of: {error}");
+            });
+        }
+        let waiting = self.files.finished_bytes(position);
+        self.shared.health.waiting_bytes.store(waiting.unwrap_or(0), Relaxed);
+        released
     }
 
-    fn archive(&self, archive: &Archive, position: Position) -> io::Result<()> {
+    fn archive(&mut self, archive: &Archive, position: Position) -> io::Result<()> {
         let mut archived = false;
         self.files.release(position, |file| {
             let written = archive.write_log(file).map_err(io::Error::other)?;
             archived |= written.is_some();
             Ok(())
         })?;
-        if archived { self.retain(archive) } else { Ok(()) }
+        if archived {
+            self.retain(archive)?;
+        }
+        self.base.look(archive, &self.files, position)
+    }
+
+    /// Lets go of the oldest files though the archive does not have them, as far as too much waits: sled has what is in them, and there
+    /// would be no end to it. The last one stays, so that archiving is tried again.
+    fn let_go(&self, position: Position) -> io::Result<()> {
+        let bytes_max = self.shared.options.archive.waiting_bytes_max;
+        while self.files.finished_bytes(position)? > bytes_max
+            && let [oldest, _, ..] = &self.files.finished(position)[..]
+        {
+            log::error!(
+                "{} is let go of, and the archive does not have it: until the archive can be written and has a further base, \
+                 the database cannot be built again",
+                oldest.path.display()
+            );
+            self.shared.health.archive_is_incomplete.store(true, Relaxed);
+            self.files.release(oldest.last, |_| Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Removes what the archive is not to keep any more.

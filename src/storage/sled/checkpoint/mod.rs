@@ -12,6 +12,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -91,7 +92,11 @@ impl Checkpointer {
     ) -> io::Result<JoinHandle<Result<(), StorageError>>> {
         // Before this thread runs there may be more.
         let opened_at = self.shared.settled();
-        let upkeep = Upkeep::start(self.shared.clone(), files, self.archive.take())?;
+        let is_complete = self.watch.as_ref().is_some_and(Watch::is_complete);
+        let archive = self.archive.take();
+        let upkeep = Upkeep::start(self.shared.clone(), files, archive, is_complete)?;
+        // What an earlier process did not come to.
+        self.shared.upkeep.release(self.position);
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             let _guard = EndGuard(self.shared.clone());
             // Ends when the last checkpoint was made.
@@ -216,7 +221,9 @@ impl Minutes {
         }
         self.due = Instant::now() + shared.options.checkpoint_every;
         let settled = shared.settled();
-        if shared.options.archive.enabled && settled > self.finished {
+        // While a finished file could not be let go of, one more each minute would only take room.
+        let takes_files = !shared.health.archive_fails.load(Relaxed);
+        if shared.options.archive.enabled && takes_files && settled > self.finished {
             shared.queue.enqueue(Job::FinishFile);
             self.finished = settled;
         }

@@ -19,7 +19,7 @@ const ROUNDS: u64 = 24;
 const STORES: [&str; 4] = ["a", "b", "c", "d"];
 const TABLES: [Keyspace; 3] = [Keyspace::Registry, Keyspace::Identities, Keyspace::Journal];
 
-fn options() -> DatabaseOptions {
+pub(super) fn options() -> DatabaseOptions {
     DatabaseOptions {
         ballast_bytes: 0,
         log_file_bytes: 64 << 10,
@@ -30,7 +30,7 @@ fn options() -> DatabaseOptions {
 }
 
 /// A directory, what is in it, and what it was some time before.
-struct Ground {
+pub(super) struct Ground {
     now: tempfile::TempDir,
     before: tempfile::TempDir,
     stores: BTreeMap<&'static str, Vec<(EntryId, Vec<u8>)>>,
@@ -39,12 +39,17 @@ struct Ground {
 }
 
 impl Ground {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        let [now, before] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        Self { now, before, stores: BTreeMap::new(), keys: BTreeMap::new() }
+    }
+
     fn new(killed: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let database = Database::open(directory.path(), options()).expect("open");
         let storage = SledStorage::new(database.clone());
-        let [now, before] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let mut ground = Self { now, before, stores: BTreeMap::new(), keys: BTreeMap::new() };
+        let mut ground = Self::empty();
         ground.write(&storage, 30);
         soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
         copy_into(directory.path(), ground.before.path());
@@ -60,7 +65,7 @@ impl Ground {
         ground
     }
 
-    fn write(&mut self, storage: &SledStorage, rounds: usize) {
+    pub(super) fn write(&mut self, storage: &SledStorage, rounds: usize) {
         for round in 0..rounds {
             for (name, bytes) in STORES.into_iter().zip([10, 300, 3_000, 900]) {
                 let log = storage.open(&store(name)).expect("open");
@@ -89,7 +94,7 @@ impl Ground {
     }
 
     /// Opens what is in `directory`, and compares; gives how that went.
-    fn check(&self, directory: &Path) -> Outcome {
+    pub(super) fn check(&self, directory: &Path) -> Outcome {
         let database = match Database::open(directory, options()) {
             Err(OpenError::InUse { .. } | OpenError::Unavailable { .. }) => return Outcome::Failed,
             Err(error) => return Outcome::Refused(error.to_string()),
@@ -126,7 +131,7 @@ impl Ground {
 }
 
 #[derive(Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     Whole,
     Refused(String),
     Told(String),
@@ -162,7 +167,7 @@ impl Random {
     }
 }
 
-fn files_of(directory: &Path, folder: &str) -> Vec<PathBuf> {
+pub(super) fn files_of(directory: &Path, folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     files_in(&directory.join(folder), &mut files);
     files
@@ -308,37 +313,6 @@ fn a_directory_in_use_is_verified_without_false_alarm() {
     bytes[middle] ^= 4;
     std::fs::write(&files[0], bytes).expect("written");
     assert!(verify().faults.iter().any(|fault| fault.path == files[0]));
-}
-
-#[test]
-fn an_archive_that_begins_later_has_a_base() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let ground = {
-        let without = DatabaseOptions {
-            archive: crate::storage::sled::ArchiveOptions { enabled: false, ..Default::default() },
-            ..options()
-        };
-        let database = Database::open(directory.path(), without).expect("open");
-        let storage = SledStorage::new(database.clone());
-        let [now, before] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let mut ground = Ground { now, before, stores: BTreeMap::new(), keys: BTreeMap::new() };
-        ground.write(&storage, 40);
-        database.close().expect("closed");
-        ground
-    };
-    let mut ground = ground;
-    // Once as it is, and once with more behind the base.
-    for more in [0, 20] {
-        let database = Database::open(directory.path(), options()).expect("open");
-        ground.write(&SledStorage::new(database.clone()), more);
-        database.close().expect("closed");
-        let copy = tempfile::tempdir().expect("a directory");
-        copy_into(directory.path(), copy.path());
-        let verified = Database::verify(copy.path(), &options()).expect("read");
-        assert_eq!(verified.faults, []);
-        std::fs::remove_file(copy.path().join("sled/db")).expect("removed");
-        assert!(matches!(ground.check(copy.path()), Outcome::Whole));
-    }
 }
 
 #[test]

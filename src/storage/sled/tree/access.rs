@@ -57,12 +57,21 @@ impl Access {
         loop {
             let cause = match &*phase {
                 Phase::Open(trees) => return Ok(trees.clone()),
-                Phase::Closed => return Err(StorageError::unavailable("the database is closed")),
+                Phase::Closed => return Err(closed()),
                 Phase::Failed { cause, .. } => cause.clone(),
             };
             if self.changed.wait_until(&mut phase, deadline).timed_out() {
                 return Err(StorageError::Unavailable(cause));
             }
+        }
+    }
+
+    /// Whether everything in sled can be read: `Err` says why not.
+    pub(crate) fn ready(&self) -> Result<(), StorageError> {
+        match &*self.phase.lock() {
+            Phase::Open(_) => Ok(()),
+            Phase::Failed { cause, .. } => Err(StorageError::Unavailable(cause.clone())),
+            Phase::Closed => Err(closed()),
         }
     }
 
@@ -106,4 +115,8 @@ impl Access {
         *self.phase.lock() = Phase::Closed;
         self.changed.notify_all();
     }
+}
+
+fn closed() -> StorageError {
+    StorageError::unavailable("the database is closed")
 }
