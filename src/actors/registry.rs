@@ -4,10 +4,13 @@
 //! that one or not at all, whatever the registry says (`docs/KEYS.md`); a removed key ends its live subscriptions. Leaves out:
 //! the mapping itself (`services::StoreRegistry`), what is noted of used keys (`storage`), and how a store is reached (`stores`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::connections::Connections;
 use super::guard::guarded;
@@ -67,20 +70,72 @@ pub struct AppendFromServer {
     pub run_handlers: bool,
 }
 
+/// So many keys that do not move are remembered to have been told of.
+const TOLD_MAX: usize = 10_000;
+
+/// The log hears no more often than this that the registry does not answer.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// What the log was told: clients whose key is not served ask again and again.
+#[derive(Default)]
+struct Told {
+    moved: HashSet<PublicKey>,
+    unavailable: Option<Instant>,
+}
+
 /// Resolves keys; takes [`Assign`], [`Remove`], [`Release`] and [`AppendFromServer`] from code in this process.
 pub struct RegistryActor {
-    pub(crate) keys: Keys,
-    pub(crate) open: Arc<OpenStores>,
-    pub(crate) connections: Arc<Connections>,
-    pub(crate) resolved: Arc<Resolved>,
+    keys: Keys,
+    open: Arc<OpenStores>,
+    connections: Arc<Connections>,
+    resolved: Arc<Resolved>,
+    told: Told,
 }
 
 impl RegistryActor {
+    pub(crate) fn new(
+        keys: Keys,
+        open: Arc<OpenStores>,
+        connections: Arc<Connections>,
+        resolved: Arc<Resolved>,
+    ) -> Self {
+        Self { keys, open, connections, resolved, told: Told::default() }
+    }
+
     /// What was said of `key` does not count any more.
-    fn key_changed(&self, key: &PublicKey) {
+    fn key_changed(&mut self, key: &PublicKey) {
+        self.told.moved.remove(key);
         // First this, then the news: a session that hears of it resolves afresh.
         self.resolved.key_removed();
         self.connections.key_removed(key);
+    }
+
+    fn tell_log(&mut self, error: &RegistryError) {
+        if self.told.is_news(error, Instant::now()) {
+            log::warn!("a client is refused: {error}");
+        }
+    }
+}
+
+impl Told {
+    /// Whether the log has to hear of `error`, of which the client is not told all.
+    fn is_news(&mut self, error: &RegistryError, now: Instant) -> bool {
+        match error {
+            RegistryError::NotMapped { .. } => false,
+            RegistryError::Moved { key, .. } | RegistryError::AlreadyAssigned { key, .. } => {
+                if self.moved.len() >= TOLD_MAX {
+                    self.moved.clear();
+                }
+                self.moved.insert(key.clone())
+            }
+            RegistryError::Unavailable { .. } => {
+                let is_news = self.unavailable.is_none_or(|told| now - told >= TOLD_EVERY);
+                if is_news {
+                    self.unavailable = Some(now);
+                }
+                is_news
+            }
+        }
     }
 }
 
@@ -144,10 +199,13 @@ impl Actor for RegistryActor {
 }
 
 impl Handler<Resolve> for RegistryActor {
-    type Result = ResponseFuture<Result<StoreId, RegistryError>>;
+    type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
 
     fn handle(&mut self, Resolve { key }: Resolve, _: &mut Context<Self>) -> Self::Result {
-        ask(self.keys.clone().resolve(key)).boxed()
+        let resolved = ask(self.keys.clone().resolve(key)).into_actor(self);
+        Box::pin(
+            resolved.map(|resolved, actor, _| resolved.inspect_err(|error| actor.tell_log(error))),
+        )
     }
 }
 
@@ -201,4 +259,29 @@ async fn ask<T>(
     answer: impl Future<Output = Result<T, RegistryError>>,
 ) -> Result<T, RegistryError> {
     guarded("the registry", answer).await.unwrap_or_else(|panicked| Err(unavailable(panicked)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{key, store};
+
+    #[test]
+    fn the_log_hears_of_a_key_once_and_of_a_registry_that_is_down_once_a_second() {
+        let mut told = Told::default();
+        let start = Instant::now();
+        let moved = |name| RegistryError::Moved { key: key(name), store: store("team") };
+        for (name, is_news) in [("alice", true), ("alice", false), ("bob", true), ("alice", false)]
+        {
+            assert_eq!(told.is_news(&moved(name), start), is_news, "{name}");
+        }
+        assert!(!told.is_news(&RegistryError::not_mapped(&key("carol")), start));
+        for (millis, is_news) in
+            [(0, true), (1, false), (999, false), (1_000, true), (1_999, false)]
+        {
+            let error = RegistryError::unavailable(None, "down");
+            let now = start + Duration::from_millis(millis);
+            assert_eq!(told.is_news(&error, now), is_news, "{millis}");
+        }
+    }
 }

@@ -171,15 +171,11 @@ mod tests {
         let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);
-        let registry = RegistryActor {
-            keys: Keys {
-                registry: Arc::new(MemoryRegistry::new()),
-                storage: Arc::new(storage.clone()),
-            },
-            open: open.clone(),
-            connections: Arc::new(Connections::new(1)),
-            resolved: Arc::new(Resolved::new(SOON)),
-        };
+        let keys =
+            Keys { registry: Arc::new(MemoryRegistry::new()), storage: Arc::new(storage.clone()) };
+        let (connections, resolved) =
+            (Arc::new(Connections::new(1)), Arc::new(Resolved::new(SOON)));
+        let registry = RegistryActor::new(keys, open.clone(), connections, resolved);
         (Stores::new(registry.start(), open), storage, home)
     }
 

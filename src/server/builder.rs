@@ -134,12 +134,9 @@ impl Builder {
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
-        let registry = RegistryActor {
-            keys: Keys { registry: self.registry.clone(), storage: self.storage.clone() },
-            open: open.clone(),
-            connections: connections.clone(),
-            resolved: resolved.clone(),
-        };
+        let keys = Keys { registry: self.registry.clone(), storage: self.storage.clone() };
+        let registry =
+            RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
             processing.start(self.storage.clone(), stores.clone(), &home);

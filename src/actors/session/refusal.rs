@@ -82,13 +82,23 @@ impl Refusal {
         }
     }
 
-    /// How loud it is in the log: somebody has to see what the client is not told, and what it sends again for ever.
-    pub(crate) fn level(&self) -> log::Level {
-        let hidden = self.told() != self.to_string();
-        if hidden || matches!(self, Self::Invalid(_)) {
-            log::Level::Warn
-        } else {
-            log::Level::Debug
+    /// How loud it is in the log: somebody has to see what the client is not told, and what it sends again for ever. Of the registry
+    /// the log hears from the `RegistryActor`, less often.
+    pub(crate) const fn level(&self) -> log::Level {
+        match self {
+            Self::Identity(IdentityError::Unavailable { .. })
+            | Self::Storage(_)
+            | Self::Internal(_)
+            | Self::Invalid(_) => log::Level::Warn,
+            Self::Auth(_)
+            | Self::Registry(_)
+            | Self::Write(_)
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyIdentities { .. }
+            | Self::NoSuchStore { .. }
+            | Self::Replaced
+            | Self::Identity(IdentityError::BoundToAnother { .. })
+            | Self::KeyRemoved => log::Level::Debug,
         }
     }
 
