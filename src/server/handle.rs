@@ -26,8 +26,8 @@ use crate::services::origin_policy::OriginPolicy;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
 
-/// So long the threads of stores and registry may take to end when there is no time left.
-const THREADS_GRACE: Duration = Duration::from_millis(500);
+/// So long threads may take to end when there is no time left.
+const THREADS_GRACE: Duration = Duration::from_millis(200);
 
 /// A running server. Cheap to clone; all clones are the same server. It runs until [`Server::shutdown`].
 #[derive(Clone)]
@@ -195,11 +195,15 @@ impl Server {
             }
             // Also when it has stopped: whoever starts a replay later starts none.
             processing.processor.cut_off();
-            processing.threads.stop(deadline).await;
         }
-        // Nothing of them is left to do: they end at once, unless something below them blocks.
+        // Nothing is left to do for these: they end at once, unless somebody's code blocks them.
         let deadline = deadline.max(Instant::now() + THREADS_GRACE);
-        self.0.store_threads.stop(deadline).await;
-        self.0.registry_thread.stop(deadline).await;
+        let handlers = async {
+            if let Some(processing) = &self.0.processing {
+                processing.threads.stop(deadline).await;
+            }
+        };
+        let stores = self.0.store_threads.stop(deadline);
+        tokio::join!(handlers, stores, self.0.registry_thread.stop(deadline));
     }
 }
