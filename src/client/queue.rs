@@ -19,7 +19,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     pages: VecDeque<Page>,
     entries: usize,
@@ -47,17 +47,7 @@ pub(super) enum Taken {
 
 impl Queue {
     pub(super) fn new(entries_max: usize, bytes_max: usize) -> Arc<Self> {
-        let state = State {
-            pages: VecDeque::new(),
-            entries: 0,
-            bytes: 0,
-            entries_max,
-            bytes_max,
-            paused: false,
-            ended: false,
-            error: None,
-            waker: None,
-        };
+        let state = State { entries_max, bytes_max, ..State::default() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 

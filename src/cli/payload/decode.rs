@@ -50,8 +50,8 @@ impl Decoder<'_> {
                 self.literal(&Value::from(std::str::from_utf8(text).ok()?).to_string())
             }
             msgpack::Value::Bytes(bytes) => self.inexact(&format!("\"0x{}\"", hex(bytes))),
-            msgpack::Value::Array(len) => self.list(len, depth),
-            msgpack::Value::Map(len) => self.map(len, depth),
+            msgpack::Value::Array(len) => self.list(false, len, depth),
+            msgpack::Value::Map(len) => self.list(true, len, depth),
             msgpack::Value::Extension(kind, data) => self.extension(kind, data),
         }
     }
@@ -79,30 +79,21 @@ impl Decoder<'_> {
         self.literal(text)
     }
 
-    fn list(&mut self, len: usize, depth: usize) -> Option<()> {
-        let depth = deeper(depth)?;
-        self.json.push('[');
+    /// So many values, or pairs of a name and a value.
+    fn list(&mut self, is_map: bool, len: usize, depth: usize) -> Option<()> {
+        let depth = (depth < DEPTH_MAX).then_some(depth + 1)?;
+        self.json.push(if is_map { '{' } else { '[' });
         for at in 0..len {
             if at > 0 {
                 self.json.push(',');
             }
-            self.value(depth)?;
-        }
-        self.literal("]")
-    }
-
-    fn map(&mut self, len: usize, depth: usize) -> Option<()> {
-        let depth = deeper(depth)?;
-        self.json.push('{');
-        for at in 0..len {
-            if at > 0 {
-                self.json.push(',');
+            if is_map {
+                self.name()?;
+                self.json.push(':');
             }
-            self.name()?;
-            self.json.push(':');
             self.value(depth)?;
         }
-        self.literal("}")
+        self.literal(if is_map { "}" } else { "]" })
     }
 
     /// The name of a field. Only texts can be one in JSON; numbers are shown as such, and nothing else is shown.
@@ -130,10 +121,6 @@ impl Decoder<'_> {
             _ => None,
         }
     }
-}
-
-fn deeper(depth: usize) -> Option<usize> {
-    (depth < DEPTH_MAX).then_some(depth + 1)
 }
 
 /// The timestamp extension in its three sizes, as Unix milliseconds; `None` before 1970 or far beyond.

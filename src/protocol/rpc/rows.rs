@@ -10,6 +10,8 @@
 //! Keeps: memory grows with the bytes of the array, by a small factor. Leaves out: references when writing; a writer
 //! declares its shape in the first row and uses it in the others.
 
+use std::ops::Range;
+
 use super::fields::SeenIds;
 use super::varint::write_uvarint;
 use super::window::{Malformed, Window, text};
@@ -59,8 +61,7 @@ pub(super) struct Rows<'a, const N: usize> {
     window: Window<'a>,
     left: u64,
     columns: &'static [Column; N],
-    /// For each shape where it ends in `fields`.
-    shapes: Vec<u32>,
+    shapes: Shapes,
     /// The columns of all shapes; [`UNKNOWN`] for a field that is passed over.
     fields: Vec<u8>,
     /// The strings that each column had.
@@ -68,6 +69,35 @@ pub(super) struct Rows<'a, const N: usize> {
 }
 
 const UNKNOWN: u8 = u8::MAX;
+
+/// The shapes that an array's rows have declared: where each ends among the fields of all of them.
+#[derive(Debug, Default)]
+pub(super) struct Shapes(Vec<u32>);
+
+impl Shapes {
+    /// A shape was declared, and now there are so many fields.
+    pub(super) fn declare(&mut self, fields: usize) {
+        // A frame has at most 2^32 bytes, and each field takes two of them.
+        self.0.push(fields as u32);
+    }
+
+    /// Which of the fields are those of `shape`, counted from 1.
+    pub(super) fn fields(&self, shape: u64) -> Result<Range<u32>, Malformed> {
+        let at = usize::try_from(shape - 1).ok();
+        let end = at.and_then(|at| self.0.get(at)).copied();
+        let (Some(at), Some(end)) = (at, end) else {
+            return Err(Malformed::new("a shape that was declared"));
+        };
+        let begin = if at == 0 { 0 } else { self.0[at - 1] };
+        Ok(begin..end)
+    }
+}
+
+/// String `at` of those that were there before.
+pub(super) fn known<'a>(texts: &[&'a str], at: u64) -> Result<&'a str, Malformed> {
+    let text = usize::try_from(at).ok().and_then(|at| texts.get(at));
+    text.copied().ok_or(Malformed::new("a string that was there before"))
+}
 
 impl<'a, const N: usize> Rows<'a, N> {
     /// The rows in `window`, which ends with them.
@@ -77,7 +107,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     ) -> Result<Self, Malformed> {
         let left = window.count()?;
         let texts = [const { Vec::new() }; N];
-        Ok(Self { window, left, columns, shapes: Vec::new(), fields: Vec::new(), texts })
+        Ok(Self { window, left, columns, shapes: Shapes::default(), fields: Vec::new(), texts })
     }
 
     /// How many rows are unread, as the writer says.
@@ -119,8 +149,7 @@ impl<'a, const N: usize> Rows<'a, N> {
             self.fields.push(field);
             self.cell(field, row, cells)?;
         }
-        // A frame has at most 2^32 bytes, and each field takes two of them.
-        self.shapes.push(self.fields.len() as u32);
+        self.shapes.declare(self.fields.len());
         seen.all_differ()
     }
 
@@ -130,13 +159,7 @@ impl<'a, const N: usize> Rows<'a, N> {
         row: &mut Window<'a>,
         cells: &mut [Option<Cell<'a>>; N],
     ) -> Result<(), Malformed> {
-        let at = usize::try_from(shape - 1).ok();
-        let end = at.and_then(|at| self.shapes.get(at)).copied();
-        let (Some(at), Some(end)) = (at, end) else {
-            return Err(Malformed::new("a shape that was declared"));
-        };
-        let begin = if at == 0 { 0 } else { self.shapes[at - 1] };
-        for field in begin..end {
+        for field in self.shapes.fields(shape)? {
             self.cell(self.fields[field as usize], row, cells)?;
         }
         Ok(())
@@ -162,11 +185,7 @@ impl<'a, const N: usize> Rows<'a, N> {
                 Cell::Text(text)
             }
             Some(bytes) => Cell::Bytes(bytes),
-            None => {
-                let at = usize::try_from(code >> 1).ok();
-                let text = at.and_then(|at| texts.get(at));
-                Cell::Text(text.ok_or(Malformed::new("a string that was there before"))?)
-            }
+            None => Cell::Text(known(texts, code >> 1)?),
         });
         Ok(())
     }

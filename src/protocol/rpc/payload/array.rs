@@ -5,6 +5,7 @@ use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess};
 
 use super::super::fields::SeenIds;
 use super::super::ids::field_id;
+use super::super::rows::{Shapes, known};
 use super::super::window::{Malformed, Window, text};
 use super::PayloadError;
 use super::decode::{Source, Texts, Value};
@@ -20,8 +21,7 @@ pub(super) struct Elements<'de> {
     texts: Option<Texts<'de>>,
     /// In which form the numbers are.
     run: Option<u8>,
-    /// For each shape of the rows so far where it ends in `shape_fields`.
-    shapes: Vec<u32>,
+    shapes: Shapes,
     /// The fields of all shapes: their ids, and their names if the type has them.
     shape_fields: Vec<(u64, Option<&'static str>)>,
     /// The strings that each field had.
@@ -53,7 +53,7 @@ impl<'de> Elements<'de> {
             depth,
             texts,
             run: None,
-            shapes: Vec::new(),
+            shapes: Shapes::default(),
             shape_fields: Vec::new(),
             field_texts: Vec::new(),
         })
@@ -109,7 +109,7 @@ impl<'de> Elements<'de> {
     ) -> Result<Row<'_, 'de>, Malformed> {
         let mut window = Window::new(self.window.sized()?);
         let shape = window.uvarint()?;
-        let unread = if shape == 0 { None } else { Some(self.shape(shape)?) };
+        let unread = if shape == 0 { None } else { Some(self.shapes.fields(shape)?) };
         Ok(Row {
             elements: self,
             window,
@@ -133,17 +133,6 @@ impl<'de> Elements<'de> {
         Ok(entries)
     }
 
-    /// Which of the fields of all shapes are those of `shape`, counted from 1.
-    fn shape(&self, shape: u64) -> Result<std::ops::Range<u32>, Malformed> {
-        let at = usize::try_from(shape - 1).ok();
-        let end = at.and_then(|at| self.shapes.get(at)).copied();
-        let (Some(at), Some(end)) = (at, end) else {
-            return Err(Malformed::new("a shape that was declared"));
-        };
-        let begin = if at == 0 { 0 } else { self.shapes[at - 1] };
-        Ok(begin..end)
-    }
-
     /// The strings that field `id` had.
     fn texts_of(&mut self, id: u64) -> &mut Texts<'de> {
         let known = self.field_texts.iter().position(|(of, _)| *of == id);
@@ -153,12 +142,6 @@ impl<'de> Elements<'de> {
         });
         &mut self.field_texts[at].1
     }
-}
-
-/// String `at` of those that were there before.
-pub(super) fn known<'de>(texts: &Texts<'de>, at: u64) -> Result<&'de str, Malformed> {
-    let text = usize::try_from(at).ok().and_then(|at| texts.get(at));
-    text.copied().ok_or(Malformed::new("a string that was there before"))
 }
 
 impl<'de> SeqAccess<'de> for &mut Elements<'de> {
@@ -225,8 +208,7 @@ impl<'de> Row<'_, 'de> {
         }
         if self.window.is_empty() {
             std::mem::take(&mut self.seen).all_differ()?;
-            // A field takes at least two bytes, and a payload is far from 4 GiB.
-            elements.shapes.push(elements.shape_fields.len() as u32);
+            elements.shapes.declare(elements.shape_fields.len());
             self.unread = Some(0..0);
             return Ok(None);
         }

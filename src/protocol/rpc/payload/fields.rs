@@ -5,8 +5,8 @@ use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess};
 
 use super::super::fields::{SeenIds, skip_field};
 use super::super::ids::field_id;
+use super::super::rows::known;
 use super::super::window::{Malformed, Window, text};
-use super::array::known;
 use super::decode::{Source, Texts, Value};
 use super::number::{read_varint, scaled};
 use super::{PayloadError, kind};
