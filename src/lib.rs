@@ -77,6 +77,7 @@
 //! | [`services`] | what the server asks others for (who has which store, who may do what, …): traits and implementations |
 //! | [`storage`] | where entries are kept: the trait, memory, sled |
 //! | [`processing`] | handlers, reactivity, compaction |
+//! | [`webhooks`] | handlers outside of the process |
 //! | [`model`] | ids, entries, sequences, and every limit |
 //! | [`protocol`] | the wires, for those who write a client or a tool |
 //! | `testing` | the contracts of storage, registry, identities and journal as tests, for those who write one |
@@ -90,6 +91,7 @@
 //! | --- | --- |
 //! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
 //! | `client` | `client`, with its TLS |
+//! | `webhooks` | `webhooks`, with its HTTP client |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |
 //!
@@ -110,3 +112,7 @@ pub mod services;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(any(feature = "client", feature = "webhooks"))]
+mod tls;
+#[cfg(feature = "webhooks")]
+pub mod webhooks;

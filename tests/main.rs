@@ -13,3 +13,4 @@ mod server;
 mod storage;
 mod support;
 mod testing;
+mod webhooks;

@@ -3,9 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use futures_util::{SinkExt, StreamExt};
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -21,6 +19,7 @@ use super::error::ConnectError;
 use super::options::{Options, Protocol};
 use super::wire::{self, Keyring, Wire};
 use crate::model::RemoteId;
+use crate::tls::trusting;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -102,24 +101,8 @@ impl Target {
         Ok(socket)
     }
 
-    /// The provider is named: a program that has another one, or two of them, is not affected.
     fn tls(&self) -> Arc<ClientConfig> {
-        let make = || {
-            let mut roots = RootCertStore::empty();
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            let own = self.options.trusted_certificates.iter().cloned();
-            let (_, unusable) = roots.add_parsable_certificates(own.map(CertificateDer::from));
-            if unusable > 0 {
-                log::warn!("{unusable} of the trusted certificates cannot be read");
-            }
-            let provider = Arc::new(ring::default_provider());
-            let versions =
-                ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-            // Fails for a provider without any cipher of these versions; this one has them.
-            #[expect(clippy::expect_used)]
-            let builder = versions.expect("ring supports TLS 1.2 and 1.3");
-            Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
-        };
+        let make = || Arc::new(trusting(&self.options.trusted_certificates));
         Arc::clone(self.tls.get_or_init(make))
     }
 }

@@ -18,10 +18,11 @@ use eventlog_server::model::Limits;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
 use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
+use eventlog_server::webhooks::WebhookOptions;
 
 pub(crate) use environment::{Environment, EnvironmentError};
 pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings, StorageKind};
-use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer};
+use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer, WebhookEntry};
 use units::Size;
 #[cfg(test)]
 pub(crate) use units::Span;
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) assign: Vec<Assignment>,
     /// What readers get of old entries.
     pub(crate) compaction: Vec<CompactionRule>,
+    /// Who is told of entries.
+    pub(crate) webhooks: Vec<WebhookOptions>,
     /// What clients may make the server hold.
     pub(crate) limits: Limits,
 }
@@ -167,6 +170,7 @@ impl Config {
             admin_token: settings.admin.token,
             assign: settings.assign,
             compaction: settings.compaction,
+            webhooks: settings.webhook.into_iter().map(WebhookEntry::into_options).collect(),
             limits: settings.limits.or_default(),
         };
         check::check(&config)?;

@@ -6,12 +6,13 @@
 use std::path::PathBuf;
 
 use eventlog_server::model::{Limits, PublicKey, StoreId};
+use eventlog_server::webhooks::{Begin, WebhookOptions};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::environment::{Environment, EnvironmentError};
-use super::units::{Address, Count, Flag, Origins, Size, Span, Token};
+use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
 
 /// What a source of settings can be asked.
 pub(super) trait Layer: Sized {
@@ -122,6 +123,7 @@ settings! {
         archive: ArchiveSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
+        webhook: Vec<WebhookEntry>,
         limits: LimitSettings,
     }
 }
@@ -235,6 +237,38 @@ pub(crate) struct CompactionRule {
     /// How old an entry is before the rule counts for it.
     pub(crate) older_than: Span,
     pub(crate) strategy: CompactionStrategy,
+}
+
+/// One `[[webhook]]`: who is told of entries.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookEntry {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    /// One, or several while they are changed.
+    pub(crate) secret: Secrets,
+    pub(crate) from: Begin,
+    pub(crate) stores: Option<Vec<String>>,
+    pub(crate) events: Option<Vec<String>>,
+    pub(crate) entries_max: Option<Count>,
+    pub(crate) requests_max: Option<Count>,
+    pub(crate) timeout: Option<Span>,
+}
+
+impl WebhookEntry {
+    /// The options, with their defaults where nothing is set.
+    pub(super) fn into_options(self) -> WebhookOptions {
+        let default = WebhookOptions::new(self.name, self.url, Vec::new(), self.from);
+        WebhookOptions {
+            secrets: self.secret.0,
+            stores: self.stores.unwrap_or(default.stores),
+            events: self.events.unwrap_or(default.events),
+            entries_max: self.entries_max.map_or(default.entries_max, |count| count.0),
+            requests_max: self.requests_max.map_or(default.requests_max, |count| count.0),
+            timeout: self.timeout.map_or(default.timeout, |span| span.0),
+            ..default
+        }
+    }
 }
 
 /// What a `[[compaction]]` leaves of the old entries of one primary key.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use eventlog_server::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use eventlog_server::model::{PublicKey, StoreId};
+use eventlog_server::webhooks::Begin;
 
 use super::*;
 
@@ -68,6 +69,7 @@ fn the_example_shows_the_defaults() {
         ".archive.age_max",
         ".assign",
         ".compaction",
+        ".webhook",
     ];
     assert_eq!(missing, without_default);
 }
@@ -237,6 +239,31 @@ fn assignments_and_compaction_are_read() {
     assert_eq!(rule.older_than.0, Duration::from_hours(720));
     assert_eq!(rule.strategy, CompactionStrategy::Drop);
     assert!(allowed("[[assign]]\npublic_key = \"\"\nstore_id = \"team\"").is_err());
+}
+
+#[test]
+fn webhooks_are_read_and_say_where_they_begin() {
+    let webhook = |more: &str| {
+        allowed(&format!("[[webhook]]\nname = \"mailer\"\nurl = \"http://127.0.0.1/\"\n{more}"))
+    };
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let config = webhook(&format!("secret = \"{secret}\"\nfrom = \"start\"\ntimeout = \"5s\""));
+    let config = config.expect("it works");
+    let [options] = &config.webhooks[..] else { panic!("one webhook") };
+    assert_eq!((options.from, options.timeout), (Begin::Start, Duration::from_secs(5)));
+    assert_eq!((&options.events[..], options.entries_max), (&["*".to_owned()][..], 100));
+    assert!(!format!("{config:?}").contains(&secret[10..]), "a secret is not shown");
+    let both = webhook(&format!("secret = [\"{secret}\", \"{secret}\"]\nfrom = \"now\""));
+    assert_eq!(both.expect("it works").webhooks[0].secrets.len(), 2);
+    for (more, says) in [
+        (&*format!("secret = \"{secret}\""), "missing field `from`"),
+        ("from = \"now\"", "missing field `secret`"),
+        ("secret = \"whsec_short\"\nfrom = \"now\"", "24 to 64 random bytes"),
+        (&*format!("secret = \"{secret}\"\nfrom = \"yesterday\""), "yesterday"),
+    ] {
+        let message = refusal(webhook(more));
+        assert!(message.contains(says), "{more}: {message}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use eventlog_server::services::origin_policy::OriginPolicy;
+use eventlog_server::webhooks::{InvalidSecret, Secret};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 /// A number of bytes: `1048576`, `"512KiB"`, `"16MiB"`, `"1GiB"`.
@@ -33,6 +34,27 @@ pub(crate) struct Address(pub(crate) SocketAddr);
 /// The bearer token of the admin API. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(String);
+
+/// What requests are signed with: one secret, or a list of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Secrets(pub(crate) Vec<Secret>);
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged, expecting = "a secret is a text, or a list of texts")]
+        enum Texts {
+            One(String),
+            Several(Vec<String>),
+        }
+        let texts = match Texts::deserialize(deserializer)? {
+            Texts::One(text) => vec![text],
+            Texts::Several(texts) => texts,
+        };
+        let secrets = texts.iter().map(|text| text.parse());
+        secrets.collect::<Result<_, InvalidSecret>>().map(Self).map_err(de::Error::custom)
+    }
+}
 
 /// Which web pages may connect: a list, or one text with commas.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ mod reconnect;
 mod rpc;
 mod spec;
 mod streams;
-mod tls;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -16,11 +16,11 @@ use crate::support::key;
 use crate::support::server::TestServer;
 
 /// For `localhost`, signed by itself, good for a hundred years.
-const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
+pub const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
 const KEY: &[u8] = include_bytes!("tls/key.der");
 
 /// Takes TLS off before it forwards to `server`.
-async fn terminator(server: SocketAddr) -> SocketAddr {
+pub async fn terminator(server: SocketAddr) -> SocketAddr {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

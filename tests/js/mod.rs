@@ -6,5 +6,5 @@
 
 mod codec;
 mod live;
-mod node;
+pub mod node;
 mod stock;

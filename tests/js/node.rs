@@ -14,6 +14,24 @@ fn directory() -> PathBuf {
 
 /// `node` with one of our scripts; `None`, and a word about it, if there is no `node` here.
 pub fn script(name: &str) -> Option<Command> {
+    let mut command = node(name)?;
+    command.arg(directory().join(name)).current_dir(directory());
+    Some(command)
+}
+
+/// `node` with one of the examples, as if its packages had been installed beside it in `beside`.
+pub fn example(name: &str, beside: &Path) -> Option<Command> {
+    let mut command = node(name)?;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    std::fs::copy(example, beside.join(name)).expect("a copy");
+    let packages = directory().join("node_modules");
+    std::os::unix::fs::symlink(packages, beside.join("node_modules")).expect("a link");
+    command.arg(beside.join(name)).current_dir(beside);
+    Some(command)
+}
+
+/// `node` with the packages installed.
+fn node(name: &str) -> Option<Command> {
     let found = Command::new("node").arg("--version").stdout(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have node");
@@ -22,9 +40,7 @@ pub fn script(name: &str) -> Option<Command> {
         return None;
     }
     install();
-    let mut command = Command::new("node");
-    command.arg(directory().join(name)).current_dir(directory());
-    Some(command)
+    Some(Command::new("node"))
 }
 
 /// Installs the packages, unless that was done since the lock file changed. Tests may be processes of their own, so a

@@ -8,6 +8,7 @@ pub mod panicking;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod receiver;
 pub mod rpc;
 pub mod server;
 pub mod socket;

@@ -1,17 +1,10 @@
-//! msgpack to JSON text.
+//! msgpack as people read it.
 //!
-//! Keeps: every byte string comes back as something; nesting is limited, and the text is at most a small multiple of the
-//! bytes, whatever lengths they claim.
+//! Keeps: every byte string comes back as something.
 
-use eventlog_server::model::limits::INTEGER_MAX;
-use eventlog_server::protocol::msgpack::{self, Reader};
-use serde_json::{Number, Value};
+use eventlog_server::protocol::msgpack::{self, NoJson};
 
-use super::travels_as_float;
 use crate::cli::text::{hex, timestamp};
-
-/// Deeper nesting is shown as bytes.
-const DEPTH_MAX: usize = 100;
 
 /// A payload as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,118 +19,24 @@ pub(crate) struct Decoded {
 ///
 /// Byte strings are shown as `"0x…"`, times as RFC 3339, JavaScript's `undefined` as `null`.
 pub(crate) fn to_json(payload: &[u8]) -> Option<Decoded> {
-    let (reader, json) = (Reader::new(payload), String::new());
-    let mut decoder = Decoder { reader, json, exact: true };
-    decoder.value(0)?;
-    decoder.reader.rest().is_empty().then_some(Decoded { json: decoder.json, exact: decoder.exact })
-}
-
-struct Decoder<'a> {
-    reader: Reader<'a>,
-    json: String,
-    exact: bool,
-}
-
-impl Decoder<'_> {
-    fn value(&mut self, depth: usize) -> Option<()> {
-        match self.reader.value().ok()? {
-            msgpack::Value::Nil => self.literal("null"),
-            msgpack::Value::Bool(value) => self.literal(if value { "true" } else { "false" }),
-            msgpack::Value::Uint(value) => self.number(value),
-            msgpack::Value::Int(value) => self.number(value),
-            msgpack::Value::Float(value) => self.float(value),
-            msgpack::Value::Text(text) => {
-                self.literal(&Value::from(std::str::from_utf8(text).ok()?).to_string())
-            }
-            msgpack::Value::Bytes(bytes) => self.inexact(&format!("\"0x{}\"", hex(bytes))),
-            msgpack::Value::Array(len) => self.list(false, len, depth),
-            msgpack::Value::Map(len) => self.list(true, len, depth),
-            msgpack::Value::Extension(kind, data) => self.extension(kind, data),
-        }
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "it ends what can fail, in every kind of value")]
-    fn literal(&mut self, text: &str) -> Option<()> {
-        self.json.push_str(text);
-        Some(())
-    }
-
-    fn number(&mut self, number: impl Into<Number>) -> Option<()> {
-        self.literal(&number.into().to_string())
-    }
-
-    fn float(&mut self, float: f64) -> Option<()> {
-        let whole = float.fract() == 0.0 && float.abs() <= INTEGER_MAX as f64;
-        if whole && travels_as_float(float as i64) {
-            return self.number(float as i64);
-        }
-        self.literal(&Number::from_f64(float)?.to_string())
-    }
-
-    fn inexact(&mut self, text: &str) -> Option<()> {
-        self.exact = false;
-        self.literal(text)
-    }
-
-    /// So many values, or pairs of a name and a value.
-    fn list(&mut self, is_map: bool, len: usize, depth: usize) -> Option<()> {
-        let depth = (depth < DEPTH_MAX).then_some(depth + 1)?;
-        self.json.push(if is_map { '{' } else { '[' });
-        for at in 0..len {
-            if at > 0 {
-                self.json.push(',');
-            }
-            if is_map {
-                self.name()?;
-                self.json.push(':');
-            }
-            self.value(depth)?;
-        }
-        self.literal(if is_map { "}" } else { "]" })
-    }
-
-    /// The name of a field. Only texts can be one in JSON; numbers are shown as such, and nothing else is shown.
-    fn name(&mut self) -> Option<()> {
-        let from = self.json.len();
-        self.value(DEPTH_MAX)?;
-        match self.json.as_bytes().get(from)? {
-            b'"' => Some(()),
-            b'-' | b'0'..=b'9' => {
-                self.exact = false;
-                self.json.insert(from, '"');
-                self.literal("\"")
-            }
-            _ => None,
-        }
-    }
-
-    fn extension(&mut self, kind: i8, data: &[u8]) -> Option<()> {
-        match (kind, data.len()) {
-            (0, 1) => self.inexact("null"),
-            (-1, 4 | 8 | 12) => {
-                let text = format!("\"{}\"", timestamp(extension_time_ms(data)?));
-                self.inexact(&text)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The timestamp extension in its three sizes, as Unix milliseconds; `None` before 1970 or far beyond.
-fn extension_time_ms(data: &[u8]) -> Option<u64> {
-    let uint = |bytes: &[u8]| bytes.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-    let (seconds, nanoseconds) = match data.len() {
-        4 => (uint(data), 0),
-        8 => (uint(data) & ((1 << 34) - 1), uint(data) >> 34),
-        _ => (u64::try_from(uint(&data[4..]).cast_signed()).ok()?, uint(&data[..4])),
-    };
-    seconds.checked_mul(1_000)?.checked_add(nanoseconds / 1_000_000)
+    let mut exact = true;
+    let json = msgpack::to_json(payload, |value| {
+        exact = false;
+        Some(match value {
+            NoJson::Undefined => "null".to_owned(),
+            NoJson::Bytes(bytes) => format!("\"0x{}\"", hex(bytes)),
+            NoJson::Time(unix_ms) => format!("\"{}\"", timestamp(unix_ms)),
+            NoJson::Name(number) => format!("\"{number}\""),
+        })
+    })?;
+    Some(Decoded { json, exact })
 }
 
 #[cfg(test)]
 mod tests {
+    use eventlog_server::protocol::msgpack::JSON_DEPTH_MAX;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::from_json;
     use super::*;
@@ -207,8 +106,8 @@ mod tests {
     #[test]
     fn nesting_is_limited() {
         let nested = |depth| [vec![0x91; depth], vec![0xc0]].concat();
-        assert!(to_json(&nested(DEPTH_MAX)).is_some());
-        assert_eq!(to_json(&nested(DEPTH_MAX + 1)), None);
+        assert!(to_json(&nested(JSON_DEPTH_MAX)).is_some());
+        assert_eq!(to_json(&nested(JSON_DEPTH_MAX + 1)), None);
         assert_eq!(to_json(&nested(1_000_000)), None);
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::travels_as_float;
+use eventlog_server::protocol::msgpack::travels_as_float;
 
 /// `value` as the JavaScript clients write it: named fields, and integers as integers.
 ///

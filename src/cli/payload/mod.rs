@@ -7,7 +7,6 @@
 mod decode;
 mod encode;
 
-use eventlog_server::model::limits::INTEGER_MAX;
 use eventlog_server::protocol::rpc::payload::json::infer;
 use serde_json::Value;
 
@@ -31,11 +30,4 @@ impl Codec {
             Self::SchemaBinary => infer(&json).map_err(|error| error.to_string()),
         }
     }
-}
-
-/// Whether JavaScript clients write `integer` as a float: they have no other number, and read a 64-bit integer as a
-/// `BigInt`, which their schemas refuse.
-const fn travels_as_float(integer: i64) -> bool {
-    let fits_in_32_bits = integer >= i32::MIN as i64 && integer <= u32::MAX as i64;
-    !fits_in_32_bits && integer.unsigned_abs() <= INTEGER_MAX
 }

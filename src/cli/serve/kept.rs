@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use eventlog_server::services::identities::SledIdentities;
+use eventlog_server::services::journal::SledJournal;
 use eventlog_server::services::registry::SledRegistry;
-use eventlog_server::services::{Identities, Storage, StoreRegistry};
+use eventlog_server::services::{EventJournal, Identities, Storage, StoreRegistry};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
 use crate::config::{Config, StorageKind};
 
-/// Entries, mappings and bindings, open. The binary has no handlers, so it keeps no journal.
+/// Entries, mappings and bindings, open.
 pub(super) struct Kept {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) identities: Arc<dyn Identities>,
+    /// How far webhooks are.
+    pub(super) journal: Arc<dyn EventJournal>,
     close: Box<dyn FnOnce() -> Result<(), StorageError>>,
 }
 
@@ -28,6 +31,7 @@ impl Kept {
                     storage: Arc::new(SledStorage::new(database.clone())),
                     registry: Arc::new(SledRegistry::new(database.clone())),
                     identities: Arc::new(SledIdentities::new(database.clone())),
+                    journal: Arc::new(SledJournal::new(database.clone())),
                     close: Box::new(move || database.close()),
                 })
             }

@@ -7,6 +7,7 @@ mod assign;
 mod compaction;
 mod files;
 mod kept;
+mod webhooks;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use eventlog_server::model::StoreId;
+use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{Listen, Server, StartError, listen};
 use eventlog_server::services::auth::AllowAll;
@@ -21,6 +23,7 @@ use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::OpenError;
+use eventlog_server::webhooks::WebhookError;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -76,6 +79,12 @@ pub(super) enum ServeError {
     /// Two rules of the configuration are about the same event.
     #[error("[[compaction]]: {0}")]
     Compaction(#[from] DuplicateEvent),
+    /// A webhook cannot work.
+    #[error("[[webhook]]: {0}")]
+    Webhook(#[from] WebhookError),
+    /// Webhooks do not go together.
+    #[error("[[webhook]]: {0}")]
+    Webhooks(#[from] ProcessorError),
     /// The server's threads cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -133,6 +142,9 @@ async fn start(config: &Config, kept: &Kept) -> Result<(Server, Vec<CompactionGu
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .compaction(compaction);
+    if let Some(processor) = webhooks::processor(&config.webhooks, &kept.journal)? {
+        builder = builder.processor(processor);
+    }
     if let Some(token) = &config.admin_token {
         builder = builder.admin_token(token.as_str());
     }

@@ -14,6 +14,7 @@ mod encode;
 mod entry;
 mod error;
 mod field;
+mod json;
 mod read;
 mod request;
 mod response;
@@ -33,6 +34,7 @@ pub use encode::{
     encode_subscribed, encode_write,
 };
 pub use error::{DecodeError, InvalidRequest, Malformed, ResponseError};
+pub use json::{JSON_DEPTH_MAX, NoJson, to_json, travels_as_float};
 pub use read::{Reader, Value};
 pub use request::{Request, WriteRequest, decode_request};
 pub use response::{ChangesView, Response, decode_response};

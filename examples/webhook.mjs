@@ -1,0 +1,63 @@
+// A receiver of webhooks: verifies who sent a request, and takes every entry once, in order.
+//
+//     npm install standardwebhooks
+//     WEBHOOK_SECRET=whsec_… node webhook.mjs
+//
+// and in the configuration of the server, with the same secret:
+//
+//     [[webhook]]
+//     name = "todos"
+//     url = "http://127.0.0.1:8081/"
+//     secret = "whsec_…"
+//     from = "start"
+//     events = ["Todo*"]
+
+import { readFileSync, renameSync, writeFileSync } from "node:fs"
+import { createServer } from "node:http"
+import { Webhook } from "standardwebhooks"
+
+const webhook = new Webhook(process.env.WEBHOOK_SECRET)
+const file = process.env.STATE ?? "todos.json"
+
+// How far each store is, kept together with what was made of its entries: an entry that comes again is known by it.
+let state = { sequences: {}, titles: {} }
+try {
+  state = JSON.parse(readFileSync(file, "utf8"))
+} catch (error) {
+  if (error.code !== "ENOENT") throw error
+}
+
+const take = (store, entry) => {
+  if (entry.sequence <= (state.sequences[store] ?? 0)) return
+  // A `payloadBase64` instead is one that JSON cannot say.
+  if (entry.event === "TodoAdded") state.titles[`${store}/${entry.primaryKey}`] = entry.payload.title
+  state.sequences[store] = entry.sequence
+  console.log(`${store} ${entry.sequence} ${entry.event} ${entry.primaryKey}`)
+}
+
+const read = async (request) => {
+  const parts = []
+  for await (const part of request) parts.push(part)
+  return Buffer.concat(parts)
+}
+
+const server = createServer(async (request, response) => {
+  const body = await read(request)
+  let message
+  try {
+    // Throws also for a request of more than five minutes ago.
+    message = webhook.verify(body, request.headers)
+  } catch {
+    // No 4xx of those that say something about the entries: it comes again, once the secret is right.
+    return response.writeHead(401).end()
+  }
+  for (const entry of message.entries) take(message.store, entry)
+  // Before it answers: what was answered does not come again.
+  writeFileSync(`${file}.new`, JSON.stringify(state))
+  renameSync(`${file}.new`, file)
+  response.writeHead(204).end()
+})
+
+server.listen(process.env.PORT ?? 8081, "127.0.0.1", () => {
+  console.log(`listening on http://127.0.0.1:${server.address().port}/`)
+})

@@ -1,0 +1,27 @@
+//! The `[[webhook]]` entries as groups.
+
+use std::sync::Arc;
+
+use eventlog_server::processing::Processor;
+use eventlog_server::services::EventJournal;
+use eventlog_server::webhooks::{Webhook, WebhookOptions};
+
+use super::ServeError;
+
+/// What runs the webhooks; `None` without any, and then nothing is journaled.
+pub(super) fn processor(
+    webhooks: &[WebhookOptions],
+    journal: &Arc<dyn EventJournal>,
+) -> Result<Option<Processor>, ServeError> {
+    if webhooks.is_empty() {
+        return Ok(None);
+    }
+    let mut builder = Processor::builder(journal.clone());
+    for options in webhooks {
+        let (name, url) = (&options.name, &options.url);
+        let webhook = Webhook::new(options.clone())?;
+        log::info!("webhook {name} sends to {url}");
+        builder = builder.entry_group(webhook.group(), webhook);
+    }
+    Ok(Some(builder.build()?))
+}

@@ -1,0 +1,87 @@
+//! Handlers outside of the process: entries are sent to receivers as JSON, signed as Standard Webhooks says.
+//!
+//! A [`Webhook`] is a group of a [`Processor`](crate::processing::Processor), with positions of its own in each store:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use eventlog_server::processing::Processor;
+//! use eventlog_server::services::journal::MemoryJournal;
+//! use eventlog_server::webhooks::{Begin, Webhook, WebhookOptions};
+//!
+//! let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
+//! let options = WebhookOptions {
+//!     events: vec!["Todo*".to_owned()],
+//!     ..WebhookOptions::new("mailer", "https://mailer.example/events", [secret], Begin::Now)
+//! };
+//! let webhook = Webhook::new(options)?;
+//! # let journal = Arc::new(MemoryJournal::new());
+//! let processor = Processor::builder(journal).entry_group(webhook.group(), webhook).build()?;
+//! # drop(processor);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Keeps: each store's entries arrive in order, at least once, one request at a time; a receiver that is slow or dead takes a
+//! bounded number of connections, and holds up nobody but itself. Leaves out: positions (`processing`), who is told of
+//! what (`cli` reads the configuration). What each answer means is said in `docs/WEBHOOKS.md`.
+
+mod answer;
+mod body;
+mod deliver;
+mod options;
+mod send;
+mod sign;
+
+pub use options::{Begin, WebhookError, WebhookOptions};
+pub use sign::{InvalidSecret, Secret};
+
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Semaphore;
+
+use self::send::Sender;
+use crate::processing::GroupOptions;
+use crate::processing::compaction::EventPattern;
+
+/// Entries that a receiver outside of the process is told of.
+pub struct Webhook {
+    name: String,
+    from: Begin,
+    stores: Vec<EventPattern>,
+    events: Vec<EventPattern>,
+    secrets: Vec<Secret>,
+    entries_max: usize,
+    sender: Sender,
+    /// One for each request that may be under way.
+    permits: Semaphore,
+    /// It has answered that nothing is to be sent any more.
+    gone: AtomicBool,
+}
+
+impl Webhook {
+    /// Connects to nobody yet.
+    pub fn new(options: WebhookOptions) -> Result<Self, WebhookError> {
+        let url = options.check()?;
+        let patterns = |texts: Vec<String>| texts.into_iter().map(EventPattern::glob).collect();
+        Ok(Self {
+            sender: Sender::new(url, options.timeout, &options.trusted_certificates),
+            name: options.name,
+            from: options.from,
+            stores: patterns(options.stores),
+            events: patterns(options.events),
+            secrets: options.secrets,
+            entries_max: options.entries_max,
+            permits: Semaphore::new(options.requests_max),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// Under which name it is kept, and where it begins: for
+    /// [`entry_group`](crate::processing::ProcessorBuilder::entry_group).
+    pub fn group(&self) -> GroupOptions {
+        let options = GroupOptions::named(self.name.as_str());
+        match self.from {
+            Begin::Start => options.from_start(),
+            Begin::Now => options.from_now(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What a webhook is made with, and which of that cannot work.
+
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::Secret;
+
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a webhook is made with.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// Under this name the webhook's positions are kept: letters, digits, `-` and `_`, at most 64.
+    pub name: String,
+    /// Where entries are sent to, as the body of a `POST`, with `http` or `https`.
+    pub url: String,
+    /// What requests are signed with, all of them.
+    pub secrets: Vec<Secret>,
+    /// Where it begins when it is first seen.
+    pub from: Begin,
+    /// Of which stores: names, in which a `*` stands for any text. All.
+    pub stores: Vec<String>,
+    /// Which events: tags, in which a `*` stands for any text. All.
+    pub events: Vec<String>,
+    /// Most entries of one request. 100.
+    pub entries_max: usize,
+    /// Most requests under way, over all stores. 8.
+    pub requests_max: usize,
+    /// How long a request may take, from connecting to the end of the answer. 20 s.
+    pub timeout: Duration,
+    /// Certificates (X.509, DER) of authorities to trust besides those that browsers trust, for `https`. None.
+    pub trusted_certificates: Vec<Vec<u8>>,
+}
+
+/// Where a webhook begins when it is first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum Begin {
+    /// With the first entry of every store.
+    Start,
+    /// With what is committed from then on.
+    Now,
+}
+
+/// Options of a webhook that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    /// Its name is none to keep positions under.
+    #[error(
+        "{0:?} is no name of a webhook: letters, digits, - and _ are, at most {NAME_BYTES_MAX}"
+    )]
+    Name(String),
+    /// Nobody can be reached there.
+    #[error("webhook {webhook:?}: {url:?} is no URL to send to: {reason}")]
+    Url {
+        /// The webhook's name.
+        webhook: String,
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A number or list that leaves nothing to do.
+    #[error("webhook {webhook:?}: `{option}` {reason}")]
+    Empty {
+        /// The webhook's name.
+        webhook: String,
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl WebhookOptions {
+    /// All events of all stores.
+    pub fn new(
+        name: impl Into<String>,
+        url: impl Into<String>,
+        secrets: impl Into<Vec<Secret>>,
+        from: Begin,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            url: url.into(),
+            secrets: secrets.into(),
+            from,
+            stores: vec!["*".to_owned()],
+            events: vec!["*".to_owned()],
+            entries_max: 100,
+            requests_max: 8,
+            timeout: Duration::from_secs(20),
+            trusted_certificates: Vec::new(),
+        }
+    }
+
+    /// The URL, if all of it can work.
+    pub(super) fn check(&self) -> Result<Uri, WebhookError> {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let length = self.name.len();
+        if length == 0 || length > NAME_BYTES_MAX || !self.name.bytes().all(letter) {
+            return Err(WebhookError::Name(self.name.clone()));
+        }
+        let empty = |option, reason| {
+            Err(WebhookError::Empty { webhook: self.name.clone(), option, reason })
+        };
+        for (option, list) in [("stores", &self.stores), ("events", &self.events)] {
+            if list.is_empty() || list.iter().any(String::is_empty) {
+                return empty(option, "names nothing; \"*\" stands for all");
+            }
+        }
+        if self.secrets.is_empty() {
+            return empty("secrets", "is empty: nothing would be signed");
+        }
+        for (option, number) in
+            [("entries_max", self.entries_max), ("requests_max", self.requests_max)]
+        {
+            if number == 0 {
+                return empty(option, "is 0: nothing would be sent");
+            }
+        }
+        if self.timeout.is_zero() {
+            return empty("timeout", "is 0: nothing would arrive in time");
+        }
+        self.url()
+    }
+
+    fn url(&self) -> Result<Uri, WebhookError> {
+        let wrong = |reason| {
+            let (webhook, url) = (self.name.clone(), self.url.clone());
+            WebhookError::Url { webhook, url, reason }
+        };
+        let url: Uri = self.url.parse().map_err(|_| wrong("it cannot be read as one"))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) {
+            return Err(wrong("it begins with neither http:// nor https://"));
+        }
+        match url.authority() {
+            Some(authority) if authority.as_str().contains('@') => {
+                Err(wrong("it holds a user, and requests are signed instead"))
+            }
+            Some(authority) if !authority.host().is_empty() => Ok(url),
+            Some(_) | None => Err(wrong("it names no host")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut WebhookOptions);
+
+    fn options() -> WebhookOptions {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("a secret");
+        WebhookOptions::new("mailer", "https://mailer.example:8443/in?a=b", [secret], Begin::Now)
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_with_the_webhooks_name() {
+        assert_eq!(options().check().map(|url| url.to_string()), Ok(options().url));
+        let wrong: [(&str, Change); 9] = [
+            ("\"a b\"", |it| it.name = "a b".to_owned()),
+            ("\"\"", |it| it.name = String::new()),
+            ("http://", |it| it.url = "ftp://mailer.example".to_owned()),
+            ("cannot be read", |it| it.url = "https://".to_owned()),
+            ("a user", |it| it.url = "https://a:b@mailer.example".to_owned()),
+            ("`stores`", |it| it.stores = Vec::new()),
+            ("`events`", |it| it.events = vec![String::new()]),
+            ("`secrets`", |it| it.secrets = Vec::new()),
+            ("`requests_max`", |it| it.requests_max = 0),
+        ];
+        for (says, change) in wrong {
+            let mut options = options();
+            change(&mut options);
+            let error = options.check().expect_err(says).to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}
