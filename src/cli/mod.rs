@@ -11,6 +11,7 @@ mod bench;
 mod connect;
 mod data_dir;
 mod entry;
+mod groups;
 mod identity;
 mod inspect;
 mod keys;
@@ -44,7 +45,7 @@ Try it out, in three terminals:
   eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
 
 Environment:
-  EVENTLOG_URL   the server that write, tail and keys talk to
+  EVENTLOG_URL   the server that write, tail, keys and groups talk to
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
 
@@ -54,6 +55,7 @@ Exit codes: 0 success, 1 failure, 2 wrong command line.";
 enum Command {
     Serve(serve::Args),
     Keys(keys::Args),
+    Groups(groups::Args),
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
@@ -71,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
     match command {
         Command::Serve(args) => finish(serve::run(args)),
         Command::Keys(args) => finish(keys::run(args)),
+        Command::Groups(args) => finish(groups::run(args)),
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),

@@ -9,6 +9,7 @@
 //! Leaves out: what lists the stores (`server`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
@@ -26,7 +27,7 @@ const REMOVED_AT_ONCE: usize = 10_000;
 pub(super) struct Beginning {
     groups: Mutex<Vec<(Arc<str>, Begin)>>,
     /// Held from the look at what is there to the end of the write.
-    writing: tokio::sync::Mutex<()>,
+    pub(super) writing: tokio::sync::Mutex<()>,
 }
 
 impl Processor {
@@ -38,8 +39,16 @@ impl Processor {
 
     async fn look(&self) -> Result<Beginning, JournalError> {
         let [former, _] = layout::former(1);
-        let found = self.journal.read(vec![layout::groups(), former]).await?;
-        let [known, former] = &found[..] else { return Err(layout::malformed("an answer")) };
+        let mut ranges = vec![layout::groups(), former];
+        let all = usize::MAX;
+        ranges.extend(self.groups.iter().map(|group| layout::letters(&group.name, None, all)));
+        let found = self.journal.read(ranges).await?;
+        let [known, former, letters @ ..] = &found[..] else {
+            return Err(layout::malformed("an answer"));
+        };
+        for (group, letters) in self.groups.iter().zip(letters) {
+            group.letters.store(letters.len(), Relaxed);
+        }
         let known = known.iter().map(layout::read_group).collect::<Result<Vec<_>, _>>()?;
         let by_default = match (known.is_empty(), former.is_empty()) {
             (true, true) => Begin::First,
@@ -50,12 +59,13 @@ impl Processor {
         let mut groups = Vec::new();
         for group in &self.groups {
             let record = known.iter().find(|(name, _)| **name == *group.name);
-            let begin = match (record, group.begin) {
+            let begin = match (record, group.options.begin) {
                 (Some((_, record)), _) => record.begin,
                 (None, Some(BeginAt::Start)) => Begin::First,
                 (None, Some(BeginAt::Now)) => Begin::Head,
                 (None, None) => by_default,
             };
+            group.paused.store(record.is_some_and(|(_, record)| record.paused), Relaxed);
             if record.is_none() {
                 let record = GroupRecord { begin, paused: false };
                 changes.set(&layout::group(&group.name), &layout::group_value(record));
@@ -114,6 +124,7 @@ impl Processor {
     /// earlier versions had a use for.
     pub(crate) async fn begun(&self) -> Result<(), JournalError> {
         let beginning = self.beginning().await?;
+        let _writing = beginning.writing.lock().await;
         let groups = beginning.groups.lock().clone();
         let mut changes = JournalChanges::default();
         let mut former = false;

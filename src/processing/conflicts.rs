@@ -42,6 +42,7 @@ pub(super) type Found = BTreeMap<EntryId, Sequence>;
 pub(super) struct Late {
     pub(super) subject: Subject,
     pub(super) id: EntryId,
+    /// Rows of this sequence and above are left out.
     pub(super) sequence: Sequence,
 }
 

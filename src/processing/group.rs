@@ -37,18 +37,36 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
+use super::failure::Failure;
 use super::handlers::EventHandler;
 use crate::model::{Origin, RemoteEntry, StoreId};
 
+/// How often an entry is tried, if the handler says so and the application nothing else.
+pub const TRIES_MAX: u32 = 16;
+/// How many dead letters a group keeps, unless the application says otherwise.
+pub const DEAD_LETTERS_MAX: usize = 1_000;
+
 /// How a group is kept and run, of either kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct GroupOptions {
     pub(super) name: Option<String>,
     pub(super) begin: Option<BeginAt>,
+    pub(super) tries_max: u32,
+    pub(super) letters_max: usize,
+    pub(super) full_pauses: bool,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        let (tries_max, letters_max) = (TRIES_MAX, DEAD_LETTERS_MAX);
+        Self { name: None, begin: None, tries_max, letters_max, full_pauses: false }
+    }
 }
 
 /// Where a group begins that the journal does not know yet.
@@ -73,6 +91,22 @@ impl GroupOptions {
     /// Begins with what is committed after the journal has seen the group first.
     pub const fn from_now(mut self) -> Self {
         self.begin = Some(BeginAt::Now);
+        self
+    }
+
+    /// An entry whose handler says [`Failure::retry`](super::Failure::retry) is tried so often, the first time included; then it has
+    /// failed for good. [`TRIES_MAX`] by default. A restart begins to count anew.
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries_max = tries.max(1);
+        self
+    }
+
+    /// Keeps so many entries that failed, and pauses the group in all stores while there are as many, until some are retried
+    /// or dismissed: no failure is lost. By default [`DEAD_LETTERS_MAX`] are kept, and what fails when these are there is
+    /// only logged.
+    pub const fn dead_letters(mut self, letters: usize) -> Self {
+        self.letters_max = letters;
+        self.full_pauses = true;
         self
     }
 }
@@ -112,7 +146,7 @@ pub struct CommittedEntry {
 #[must_use]
 pub struct BatchOutcome {
     pub(super) done: usize,
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
 }
 
 impl BatchOutcome {
@@ -121,8 +155,9 @@ impl BatchOutcome {
         Self { done, failure: None }
     }
 
-    /// The first `done` entries are handled, and the one behind them failed.
-    pub fn failed(done: usize, failure: impl Into<String>) -> Self {
+    /// The first `done` entries are handled, and the one behind them failed. If the failure may pass, what is left comes again
+    /// after its pause; else that one entry goes to the dead letters.
+    pub fn failed(done: usize, failure: impl Into<Failure>) -> Self {
         Self { done, failure: Some(failure.into()) }
     }
 }
@@ -130,8 +165,13 @@ impl BatchOutcome {
 /// A group of a [`Processor`](super::Processor).
 pub(super) struct Group {
     pub(super) name: Arc<str>,
-    pub(super) begin: Option<BeginAt>,
+    pub(super) options: GroupOptions,
     pub(super) runs: Runs,
+    pub(super) paused: AtomicBool,
+    /// How many dead letters it has.
+    pub(super) letters: AtomicUsize,
+    /// Sent to when somebody pauses, resumes or rewinds it, or sees to its dead letters.
+    pub(super) changed: watch::Sender<()>,
 }
 
 /// What a group does with entries.
@@ -147,6 +187,24 @@ pub(super) struct EventProcessing {
 }
 
 impl Group {
+    pub(super) fn new(name: Arc<str>, options: GroupOptions, runs: Runs) -> Self {
+        let (paused, letters) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { name, options, runs, paused, letters, changed: watch::Sender::new(()) }
+    }
+
+    /// Whether it has as many dead letters as it keeps, and pauses for that.
+    pub(super) fn is_full(&self) -> bool {
+        self.options.full_pauses && self.letters.load(Relaxed) >= self.options.letters_max
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed) || self.is_full()
+    }
+
+    pub(super) fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
     pub(super) fn wants(&self, store: &StoreId, event: &str) -> bool {
         match &self.runs {
             Runs::Typed(events) => events.contains_key(event),

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use super::codec::CodecError;
 use super::committed::{Committed, Delivery};
 use super::event::{Event, EventGroup, Events, Holds, ListOf};
+use super::failure::Failure;
 use super::group::{EventProcessing, GroupOptions};
 
 /// The handlers of group `G` and what they share; `Left` are the events that still lack one.
@@ -70,8 +71,8 @@ pub(super) type EventHandler =
 pub(super) enum HandlerError {
     #[error("the payload does not decode: {0}")]
     Undecodable(#[from] CodecError),
-    #[error("the handler failed: {0}")]
-    Failed(String),
+    #[error("the handler failed: {}", .0.message)]
+    Failed(Failure),
 }
 
 impl<G: EventGroup, S: Send + Sync + 'static> Handlers<G, S, ListOf<G>> {
@@ -83,7 +84,7 @@ impl<G: EventGroup, S: Send + Sync + 'static> Handlers<G, S, ListOf<G>> {
 impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
     /// Runs `handler` on every committed `E`: an async closure, or an async fn, of the shared state and the event.
     ///
-    /// It gives back nothing, or a `Result` whose error is logged. Per store, one handler runs at a time, in the
+    /// It gives back nothing, or a `Result` whose error is logged and kept, or tried again, see [`Failure`]. Per store, one handler runs at a time, in the
     /// order of the feed; a slow one delays its own group in its own store. One that blocks its thread should use
     /// [`tokio::task::spawn_blocking`]. After a crash the last events of a store may be handled a second time, at most
     /// [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of them.
@@ -171,20 +172,26 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
     }
 }
 
-/// What a handler may return: `()`, or a `Result` whose error can be shown.
+/// What a handler may return: `()`, or a `Result` whose error is a [`Failure`] or can be shown.
 pub trait Outcome {
-    /// Success, or what to log.
-    fn into_result(self) -> Result<(), String>;
+    /// Success, or what failed.
+    fn into_result(self) -> Result<(), Failure>;
 }
 
 impl Outcome for () {
-    fn into_result(self) -> Result<(), String> {
+    fn into_result(self) -> Result<(), Failure> {
         Ok(())
     }
 }
 
 impl<E: Display> Outcome for Result<(), E> {
-    fn into_result(self) -> Result<(), String> {
-        self.map_err(|error| error.to_string())
+    fn into_result(self) -> Result<(), Failure> {
+        self.map_err(Failure::failed)
+    }
+}
+
+impl Outcome for Result<(), Failure> {
+    fn into_result(self) -> Result<(), Failure> {
+        self
     }
 }

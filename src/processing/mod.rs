@@ -12,7 +12,9 @@ mod codec;
 mod committed;
 pub mod compaction;
 mod conflicts;
+mod control;
 mod event;
+mod failure;
 mod group;
 mod handlers;
 mod lane;
@@ -26,8 +28,12 @@ mod write;
 pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
 pub use conflicts::{CONFLICT_BYTES_MAX, CONFLICTS_MAX};
+pub use control::{DeadLetter, GroupError, GroupStatus};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
-pub use group::{BatchOutcome, CommittedEntry, EntryHandler, GroupOptions};
+pub use failure::Failure;
+pub use group::{
+    BatchOutcome, CommittedEntry, DEAD_LETTERS_MAX, EntryHandler, GroupOptions, TRIES_MAX,
+};
 pub use handlers::{Handlers, Outcome};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};

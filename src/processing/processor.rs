@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 
 use super::begin::Beginning;
 use super::event::{EventGroup, NoneLeft};
@@ -31,6 +31,8 @@ pub struct Processor {
     pub(super) groups: Vec<Group>,
     pub(super) repeats_max: usize,
     pub(super) beginning: OnceCell<Beginning>,
+    /// Told when a group may be behind in stores that are not open.
+    pub(super) look_again: Notify,
     pub(super) reactivity: Reactivity,
     pub(super) stats: ProcessingStats,
     pub(super) stopping: watch::Sender<bool>,
@@ -48,6 +50,8 @@ pub(super) struct StoreProgress {
     pub(super) lanes: Vec<Lane>,
     /// The head, as long as the store is open, and then the last one.
     head: Mutex<watch::Receiver<Sequence>>,
+    /// The store, once it is or was open.
+    feed: Mutex<Option<OpenFeed>>,
     /// The head before anything was written in this life of the store.
     head_at_open: Sequence,
     moved: watch::Sender<()>,
@@ -156,13 +160,14 @@ impl ProcessorBuilder {
             if !names.insert(name.clone()) {
                 return Err(ProcessorError::NameTwice(name.to_string()));
             }
-            groups.push(Group { name, begin: options.begin, runs });
+            groups.push(Group::new(name, options, runs));
         }
         Ok(Processor {
             journal: self.journal,
             groups,
             repeats_max: self.repeats_max,
             beginning: OnceCell::new(),
+            look_again: Notify::new(),
             reactivity: Reactivity::default(),
             stats: ProcessingStats::default(),
             stopping: watch::Sender::new(false),
@@ -243,7 +248,8 @@ impl Processor {
         let positions = self.positions(&stores).await?;
         let mut behind = Vec::new();
         for ((store, head), positions) in heads.iter().zip(positions) {
-            if positions.iter().any(|position| position < head) {
+            // One that is ahead is none of this feed; opened, it says so.
+            if positions.iter().any(|position| position != head) {
                 let progress = self.progress(store, &watch::channel(*head).1);
                 progress.lanes.iter().zip(positions).for_each(|(lane, at)| lane.expect(at));
                 behind.push(store.clone());
@@ -252,7 +258,11 @@ impl Processor {
         Ok(behind)
     }
 
-    fn progress(&self, store: &StoreId, head: &watch::Receiver<Sequence>) -> Arc<StoreProgress> {
+    pub(super) fn progress(
+        &self,
+        store: &StoreId,
+        head: &watch::Receiver<Sequence>,
+    ) -> Arc<StoreProgress> {
         let mut stores = self.stores.lock();
         let made = || Arc::new(StoreProgress::new(store, self.groups.len(), head.clone()));
         Arc::clone(stores.entry(store.clone()).or_insert_with(made))
@@ -262,6 +272,7 @@ impl Processor {
     pub(crate) fn opened(&self, feed: &OpenFeed) {
         let progress = self.progress(&feed.store, &feed.head);
         *progress.head.lock() = feed.head.clone();
+        *progress.feed.lock() = Some(feed.clone());
     }
 
     /// Processes a store from where the journal stands to its head, again each time that moves, until the store is closed
@@ -274,12 +285,23 @@ impl Processor {
         let _running = Running::new(&self.running);
         let progress = self.progress(&feed.store, &feed.head);
         replay::run(self, &feed, &progress).await;
+        self.release(&feed.store, progress);
+    }
+
+    /// Whoever took `progress` is done with it.
+    pub(super) fn release(&self, store: &StoreId, progress: Arc<StoreProgress>) {
         let mut stores = self.stores.lock();
         // One reference is the map's, one is ours: nobody else replays the store. What is left to do stays
         // visible, and so does what is known about it.
         if Arc::strong_count(&progress) == 2 && progress.status().lag() == 0 {
-            stores.remove(&feed.store);
+            stores.remove(store);
         }
+        drop(progress);
+    }
+
+    /// Resolves when a group may be behind in stores that are not open.
+    pub(crate) async fn look_again(&self) {
+        self.look_again.notified().await;
     }
 
     /// Whether [`Processor::stop`] was called.
@@ -328,6 +350,7 @@ impl StoreProgress {
             origin: journal_origin(store),
             lanes: (0..groups).map(|_| Lane::new()).collect(),
             head: Mutex::new(head),
+            feed: Mutex::new(None),
             head_at_open,
             moved: watch::Sender::new(()),
         }
@@ -335,6 +358,17 @@ impl StoreProgress {
 
     pub(super) const fn head_at_open(&self) -> Sequence {
         self.head_at_open
+    }
+
+    pub(super) fn feed(&self) -> Option<OpenFeed> {
+        self.feed.lock().clone()
+    }
+
+    /// Of one group.
+    pub(super) fn status_of(&self, group: usize) -> ReplayStatus {
+        let position = self.lanes.get(group).and_then(Lane::position);
+        let position = position.unwrap_or(self.head_at_open);
+        ReplayStatus { head: (*self.head.lock().borrow()).max(position), position }
     }
 
     pub(super) fn status(&self) -> ReplayStatus {

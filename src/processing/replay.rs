@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::lane::LaneRun;
 use super::processor::{Processor, StoreProgress};
-use crate::model::{Segment, Sequence, StoreId};
+use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::services::journal::JournalError;
 use crate::storage::StorageError;
 
@@ -39,6 +39,23 @@ pub(super) enum Interrupted {
     Gap(Sequence),
     #[error("reading the feed panicked")]
     Panicked,
+    #[error(
+        "the journal does not belong to this feed: entry {id}, processed last at sequence {position}, is not there. If the \
+         storage or the journal was restored, rewind the group in this store to where it is to go on"
+    )]
+    Another { position: Sequence, id: EntryId },
+    #[error(
+        "the journal does not belong to this feed: entries up to {position} were processed, and the feed ends at {head}. If the \
+         storage or the journal was restored, rewind the group in this store to where it is to go on"
+    )]
+    Ahead { position: Sequence, head: Sequence },
+}
+
+impl Interrupted {
+    /// Whether trying again does not help, only somebody who decides.
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Another { .. } | Self::Ahead { .. })
+    }
 }
 
 /// Runs the groups side by side, each at its own pace.

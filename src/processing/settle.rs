@@ -1,11 +1,19 @@
-//! What became of a handler: counted, and logged unless it succeeded.
+//! What became of a handler: counted, logged, and kept as a dead letter if it failed for good.
 
 use std::any::Any;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use super::failure::{Failure, Retry};
+use super::group::Group;
 use super::handlers::HandlerError;
 use super::processor::Processor;
-use crate::model::{Entry, RemoteEntry, StoreId};
+use crate::model::{Entry, EntryId, RemoteEntry, StoreId};
+use crate::services::journal::layout::{self, Letter};
+use crate::services::journal::{JournalChanges, journal_origin};
+
+/// Most bytes of an event or an error that a dead letter has.
+const TEXT_BYTES_MAX: usize = 1_000;
 
 /// What a handler came to; the outer error is what it panicked with.
 pub(super) type Handled = Result<Result<(), HandlerError>, Box<dyn Any + Send>>;
@@ -17,6 +25,7 @@ pub(super) enum Outcome {
     Undecodable(String),
     Failed(String),
     Panicked(String),
+    Retry(Retry, String),
 }
 
 impl Outcome {
@@ -24,28 +33,117 @@ impl Outcome {
         match handled {
             Ok(Ok(())) => Self::Done,
             Ok(Err(error @ HandlerError::Undecodable(_))) => Self::Undecodable(error.to_string()),
-            Ok(Err(error @ HandlerError::Failed(_))) => Self::Failed(error.to_string()),
+            Ok(Err(HandlerError::Failed(failure))) => Self::of_failure(&failure),
             Err(panic) => Self::Panicked(format!("the handler panicked: {}", text(&*panic))),
+        }
+    }
+
+    pub(super) fn of_failure(failure: &Failure) -> Self {
+        let what = format!("the handler failed: {}", failure.message);
+        match failure.retry {
+            None => Self::Failed(what),
+            Some(retry) => Self::Retry(retry, what),
         }
     }
 }
 
+/// What follows for the group.
+pub(super) enum Next {
+    /// On to the next entry.
+    Pass,
+    /// The same one again, after so long.
+    Again(Duration),
+    /// The same one again, once there is room for dead letters.
+    Full,
+}
+
 impl Processor {
-    /// Counts and logs what became of `entry`.
-    pub(super) fn settle(&self, store: &StoreId, entry: &RemoteEntry, outcome: &Outcome) {
+    /// Counts, logs and keeps what became of `entry`, which was tried `tries` times before.
+    pub(super) fn settle(
+        &self,
+        group: &Group,
+        store: &StoreId,
+        entry: &RemoteEntry,
+        outcome: Outcome,
+        tries: u32,
+        changes: &mut JournalChanges,
+    ) -> Next {
         let stats = &self.stats;
         let (counter, what) = match outcome {
             Outcome::Done => {
                 stats.handled.fetch_add(1, Relaxed);
-                return;
+                return Next::Pass;
+            }
+            Outcome::Retry(retry, what) if tries + 1 < group.options.tries_max => {
+                stats.retried.fetch_add(1, Relaxed);
+                let delay = retry.delay(tries + 1);
+                log::warn!("{}: {what}; again in {delay:?}", Subject(group, store, entry));
+                return Next::Again(delay);
             }
             Outcome::Undecodable(what) => (&stats.undecodable, what),
-            Outcome::Failed(what) => (&stats.failed, what),
+            Outcome::Failed(what) | Outcome::Retry(_, what) => (&stats.failed, what),
             Outcome::Panicked(what) => (&stats.panicked, what),
         };
+        let kept = keep(group, store, entry, &what, changes);
+        let subject = Subject(group, store, entry);
+        match kept {
+            Kept::Yes => log::error!("{subject}: {what}"),
+            Kept::Full if group.options.full_pauses => {
+                log::error!(
+                    "{subject}: {what}; the group pauses, its dead letters are as many as it keeps"
+                );
+                return Next::Full;
+            }
+            Kept::Full => log::error!("{subject}: {what}; not kept, there are dead letters enough"),
+        }
         counter.fetch_add(1, Relaxed);
-        let Entry { id, event, .. } = &entry.entry;
-        log::error!("store {store}: entry {id} ({event}, {}): {what}", entry.remote_sequence);
+        Next::Pass
+    }
+}
+
+enum Kept {
+    Yes,
+    Full,
+}
+
+fn keep(
+    group: &Group,
+    store: &StoreId,
+    entry: &RemoteEntry,
+    what: &str,
+    changes: &mut JournalChanges,
+) -> Kept {
+    let room = |letters| (letters < group.options.letters_max).then_some(letters + 1);
+    if group.letters.fetch_update(Relaxed, Relaxed, room).is_err() {
+        return Kept::Full;
+    }
+    let key = layout::letter(&group.name, journal_origin(store), entry.remote_sequence);
+    changes.set(&key, &layout::letter_value(&letter(store, entry, what)));
+    Kept::Yes
+}
+
+pub(super) fn letter(store: &StoreId, entry: &RemoteEntry, error: &str) -> Letter {
+    let cut = |text: &str| -> String {
+        text.char_indices().take_while(|(at, _)| *at < TEXT_BYTES_MAX).map(|(_, c)| c).collect()
+    };
+    Letter {
+        // The clock, as ids read it.
+        unix_millis: EntryId::now().created_at_millis(),
+        id: entry.entry.id,
+        store: store.as_str().to_owned(),
+        event: cut(&entry.entry.event),
+        error: cut(error),
+    }
+}
+
+/// An entry that a group has to do with, for the log.
+struct Subject<'a>(&'a Group, &'a StoreId, &'a RemoteEntry);
+
+impl std::fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(group, store, RemoteEntry { remote_sequence, entry: Entry { id, event, .. } }) =
+            self;
+        write!(f, "store {store}, group {}: entry {id} ({event}, {remote_sequence})", group.name)
     }
 }
 

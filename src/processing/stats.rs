@@ -28,6 +28,8 @@ pub struct ProcessingStats {
     pub unhandled: AtomicU64,
     /// Written not to run handlers.
     pub skipped: AtomicU64,
+    /// A handler asked to be tried again.
+    pub retried: AtomicU64,
     /// A replay paused, because the journal or the feed failed.
     pub pauses: AtomicU64,
 }
@@ -66,6 +68,14 @@ impl Processor {
         registry.register("entries_processed", "Entries that replays passed", processed);
         let pauses = ConstCounter::new(self.stats.pauses.load(Relaxed));
         registry.register("replay_pauses", "Pauses after a failed journal or feed", pauses);
+        let retries = ConstCounter::new(self.stats.retried.load(Relaxed));
+        registry.register("handler_retries", "Times a handler asked to be tried again", retries);
+        let letters = self.groups.iter().map(|group| group.letters.load(Relaxed) as u64).sum();
+        registry.register(
+            "dead_letters",
+            "Entries that failed and are kept",
+            ConstGauge::<u64>::new(letters),
+        );
         let lag = self.lag();
         let gauges = [
             ("replay_stores_behind", "Stores with entries left to process", lag.stores),

@@ -12,9 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::admin_groups;
 use super::handle::Server;
 use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
-use crate::processing::WriteError;
+use crate::processing::{GroupError, WriteError};
 use crate::services::RegistryError;
 use crate::storage::{Storage, StorageError, StoreSize};
 
@@ -51,7 +52,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .route("/keys/{key}/release", web::post().to(release_key))
         .route("/stores", web::get().to(list_stores))
         .route("/stores/{store}", web::get().to(show_store))
-        .route("/stores/{store}/entries", web::post().to(write_entries));
+        .route("/stores/{store}/entries", web::post().to(write_entries))
+        .configure(admin_groups::configure);
     config.service(scope);
 }
 
@@ -65,7 +67,7 @@ fn is_authorized(request: &ServiceRequest, token: &str) -> bool {
 
 /// Why an admin request is not served.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(
         "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
     )]
@@ -82,6 +84,8 @@ enum Failure {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 impl ResponseError for Failure {
@@ -91,12 +95,15 @@ impl ResponseError for Failure {
             Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)
-            | Self::Registry(RegistryError::NotMapped { .. }) => StatusCode::NOT_FOUND,
-            Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. }) => {
-                StatusCode::CONFLICT
-            }
+            | Self::Registry(RegistryError::NotMapped { .. })
+            | Self::Group(
+                GroupError::NoSuchGroup(_) | GroupError::NoSuchStore(_) | GroupError::NoSuchLetter,
+            ) => StatusCode::NOT_FOUND,
+            Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. })
+            | Self::Group(GroupError::Runs(_) | GroupError::FailedAgain(_)) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
+            | Self::Group(GroupError::Unavailable(_))
             | Self::Write(
                 WriteError::Unencodable { .. }
                 | WriteError::Definite(_)
@@ -111,9 +118,9 @@ impl ResponseError for Failure {
     }
 }
 
-type Answer = Result<HttpResponse, Failure>;
+pub(super) type Answer = Result<HttpResponse, Failure>;
 
-fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error: T::Err| Failure::Invalid(error.to_string()))
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::builder::Builder;
 use super::caller::ValueOf;
+use super::groups::Groups;
 use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
@@ -164,6 +165,11 @@ impl Server {
         }
         let position = processor.position(store).await?;
         Ok(Some(ReplayStatus { head: position, position }))
+    }
+
+    /// The groups of handlers, to see to; `None` without handlers.
+    pub fn groups(&self) -> Option<Groups> {
+        self.processor().map(|_| Groups::new(self.clone()))
     }
 
     /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the

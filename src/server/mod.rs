@@ -5,8 +5,10 @@
 //! and printing (the binary).
 
 mod admin;
+mod admin_groups;
 mod builder;
 mod caller;
+mod groups;
 mod handle;
 mod in_process;
 mod listen;
@@ -21,6 +23,7 @@ mod watchdog;
 mod writer;
 
 pub use builder::{Builder, StartError};
+pub use groups::Groups;
 pub use handle::Server;
 pub use in_process::{Changes, ClientError};
 pub use listen::{Listen, listen};

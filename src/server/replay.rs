@@ -81,18 +81,37 @@ impl Processing {
     pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores, home: &ArbiterHandle) {
         let processor = self.processor.clone();
         home.spawn(async move {
-            let mut pause = PAUSE_MIN;
-            let mut behind = None;
             while !processor.is_stopping() {
-                let fault = match open_behind(&processor, &storage, &stores, &mut behind).await {
-                    Ok(()) => return,
-                    Err(fault) => fault,
-                };
-                log::error!("stores that are behind cannot be opened, trying again: {fault}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                open_all_behind(&processor, &storage, &stores).await;
+                processor.look_again().await;
             }
         });
+    }
+
+    /// Runs `work` where handlers run, and waits for it; `None` if the server stops before it is done.
+    pub(super) async fn on_handlers<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        // Refused only by a thread that has stopped, with the server.
+        self.threads.arbiters()[0].spawn(async move {
+            // Whoever asked may have gone.
+            let _ = answer.send(work.await);
+        });
+        answered.await.ok()
+    }
+}
+
+/// Until all stores are open in which some group is behind, or the server stops.
+async fn open_all_behind(processor: &Processor, storage: &Arc<dyn Storage>, stores: &Stores) {
+    let mut pause = PAUSE_MIN;
+    let mut behind = None;
+    while !processor.is_stopping() {
+        let Err(fault) = open_behind(processor, storage, stores, &mut behind).await else { return };
+        log::error!("stores that are behind cannot be opened, trying again: {fault}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

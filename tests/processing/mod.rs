@@ -2,6 +2,7 @@
 
 mod crash;
 mod ending;
+mod groups;
 mod handlers;
 mod ingest;
 mod metrics;

@@ -1,5 +1,6 @@
 //! Replay, driven through the whole room on the memory storage.
 
+mod failing;
 mod groups;
 mod handling;
 #[cfg(feature = "sled")]

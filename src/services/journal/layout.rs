@@ -5,6 +5,7 @@
 //! | row, 2 | origin (16), subject (16), entry id (16) | sequence (8) |
 //! | place, 4 | origin (16), name of the group | version 1 (1), position (8), id of the entry there (16), greatest id (16), indexed (8) |
 //! | group, 5 | name of the group | version 1 (1), where it begins (1), whether it pauses (1) |
+//! | letter, 6 | length of the group's name (1), name, origin (16), sequence (8) | version 1 (1), Unix milliseconds (8), id (16), then store and event, each its length (4) and bytes, and the error |
 //! | 1, of earlier versions | origin (16) | position (8), of all groups |
 //! | 3, of earlier versions | origin (16), sequence (8), part (4) | a part of an entry |
 //!
@@ -22,6 +23,7 @@ const ROW: u8 = 2;
 const FORMER_ENTRY: u8 = 3;
 const PLACE: u8 = 4;
 const GROUP: u8 = 5;
+const LETTER: u8 = 6;
 
 const VERSION: u8 = 1;
 
@@ -103,6 +105,16 @@ pub(crate) fn place(origin: RemoteId, group: &str) -> Vec<u8> {
     [&[PLACE][..], origin.as_bytes(), group.as_bytes()].concat()
 }
 
+/// The places of all groups in all stores.
+pub(crate) fn places() -> JournalRange {
+    all(PLACE, usize::MAX)
+}
+
+/// The group that the key of a place names.
+pub(crate) fn place_group(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(17..)?).ok()
+}
+
 pub(crate) fn place_value(place: &Place) -> [u8; 49] {
     let mut value = [VERSION; 49];
     value[1..9].copy_from_slice(&sequence_value(place.position));
@@ -148,6 +160,66 @@ pub(crate) fn read_group(
         Some((name, GroupRecord { begin, paused: paused != 0 }))
     };
     read().ok_or_else(|| malformed("a group"))
+}
+
+pub(crate) fn letter(group: &str, origin: RemoteId, sequence: Sequence) -> Vec<u8> {
+    [&letters_of(group)[..], origin.as_bytes(), &sequence_value(sequence)].concat()
+}
+
+/// The letters of a group whose keys come after `after`.
+pub(crate) fn letters(group: &str, after: Option<Vec<u8>>, count: usize) -> JournalRange {
+    let first = letters_of(group);
+    let last = [&first[..], &[0xff; 24]].concat();
+    let first = after.map_or(first, |key| [&key[..], &[0]].concat());
+    JournalRange { first, last, count, backwards: false }
+}
+
+fn letters_of(group: &str) -> Vec<u8> {
+    // Names are not longer: see `GROUP_NAME_BYTES_MAX`.
+    [&[LETTER, group.len() as u8][..], group.as_bytes()].concat()
+}
+
+/// What is kept of an entry that failed, beside group, store and sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) unix_millis: u64,
+    pub(crate) id: EntryId,
+    pub(crate) store: String,
+    pub(crate) event: String,
+    pub(crate) error: String,
+}
+
+pub(crate) fn letter_value(letter: &Letter) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    value.extend_from_slice(&letter.unix_millis.to_be_bytes());
+    value.extend_from_slice(letter.id.as_bytes());
+    for text in [&letter.store, &letter.event] {
+        value.extend_from_slice(&(text.len() as u32).to_be_bytes());
+        value.extend_from_slice(text.as_bytes());
+    }
+    value.extend_from_slice(letter.error.as_bytes());
+    value
+}
+
+/// The sequence in the key of a letter, and what its value has.
+pub(crate) fn read_letter((key, value): &JournalPair) -> Result<(Sequence, Letter), JournalError> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let read = || {
+        let sequence = read_sequence(key.get(key.len().checked_sub(8)?..)?)?;
+        let (millis, rest) = value.strip_prefix(&[VERSION])?.split_first_chunk()?;
+        let (id, mut rest) = rest.split_at_checked(EntryId::LEN)?;
+        let mut take = || {
+            let (len, after) = rest.split_first_chunk()?;
+            let (taken, after) = after.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+            rest = after;
+            text(taken)
+        };
+        let (store, event) = (take()?, take()?);
+        let (unix_millis, error) = (u64::from_be_bytes(*millis), text(rest)?);
+        let id = EntryId::from_slice(id)?;
+        Some((sequence, Letter { unix_millis, id, store, event, error }))
+    };
+    read().ok_or_else(|| malformed("a dead letter"))
 }
 
 /// The position that earlier versions had for all groups of a store.
@@ -198,7 +270,7 @@ mod tests {
         #[test]
         fn malformed_values_are_errors(key: Vec<u8>, value: Vec<u8>) {
             let pair = (key.into(), value.clone().into());
-            let _ = (read_row(&pair), read_group(&pair));
+            let _ = (read_row(&pair), read_group(&pair), read_letter(&pair), place_group(&pair.0));
             prop_assert!(read_place(&value).is_err() || value.len() == 49 && value[0] == VERSION);
         }
 
@@ -214,6 +286,23 @@ mod tests {
                 prop_assert_eq!(read_group(&pair).expect("a group"), (name.clone(), kept));
             }
         }
+    }
+
+    #[test]
+    fn letters_round_trip_and_those_of_a_group_lie_together() {
+        let at = |at| Sequence::new(at).expect("in range");
+        let (store, event, error) = ("s".to_owned(), "Änderung".to_owned(), String::new());
+        let kept = Letter { unix_millis: 1 << 40, id: id(7), store, event, error };
+        let key = letter("g", ORIGIN, at(9));
+        let pair = (key.clone().into(), letter_value(&kept).into());
+        assert_eq!(read_letter(&pair).expect("a letter"), (at(9), kept));
+        let range = letters("g", None, 9);
+        let within =
+            |range: &JournalRange, key: &Vec<u8>| range.first <= *key && *key <= range.last;
+        assert!(within(&range, &key));
+        assert!(!within(&range, &letter("gg", ORIGIN, at(9))));
+        let range = letters("g", Some(key.clone()), 9);
+        assert!(!within(&range, &key) && within(&range, &letter("g", ORIGIN, at(10))));
     }
 
     #[test]
@@ -238,6 +327,12 @@ mod tests {
         assert_eq!(hex(&group("Todos")), "05546f646f73");
         let kept = GroupRecord { begin: Begin::Former, paused: true };
         assert_eq!(group_value(kept), [1, 2, 1]);
+        let key = letter("Todos", ORIGIN, sequence);
+        assert_eq!(hex(&key), format!("0605546f646f73{ab}0000000000000102"));
+        let (store, event, error) = ("s".to_owned(), "E".to_owned(), "no".to_owned());
+        let kept = Letter { unix_millis: 3, id: id(0xcd), store, event, error };
+        let value = format!("010000000000000003{cd}000000017300000001456e6f");
+        assert_eq!(hex(&letter_value(&kept)), value);
     }
 
     #[test]

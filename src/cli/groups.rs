@@ -1,0 +1,277 @@
+//! `groups`: how the handlers of a running server are, and what failed.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use eventlog_server::model::StoreId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::address::{DEFAULT, ServerUrl};
+use super::admin::{Admin, AdminError, percent_encode};
+use super::connect::is_reader_gone;
+use super::text::one_line;
+use crate::config::Token;
+
+/// A page of dead letters; the server gives at most as many at once.
+const PAGE: usize = 1_000;
+
+/// Show the groups of handlers of a server, pause them, have them go on elsewhere, and see to what failed.
+///
+/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  export EVENTLOG_ADMIN_TOKEN=…
+  eventlog-server groups list
+  eventlog-server groups dead-letters billing
+  eventlog-server groups retry billing team 1207
+  eventlog-server groups dismiss billing --all
+  eventlog-server groups rewind --group billing --store team --from 1")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: GroupsCommand,
+    /// The server
+    #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
+    url: ServerUrl,
+    /// The server's admin token; better given in the environment, where other users do not see it
+    #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupsCommand {
+    /// Print every group, how far it is behind, and what keeps it
+    List,
+    /// Have a group pause in all stores, until it is resumed
+    Pause {
+        /// The group
+        group: String,
+    },
+    /// Have a group go on
+    Resume {
+        /// The group
+        group: String,
+    },
+    /// Have groups handle a store again from an entry on, or pass over what is before it
+    Rewind {
+        /// The sequence of the entry that comes next; beyond the last one, whatever comes
+        #[arg(long)]
+        from: u64,
+        /// The group [default: all]
+        #[arg(long)]
+        group: Option<String>,
+        /// The store [default: all]
+        #[arg(long)]
+        store: Option<StoreId>,
+    },
+    /// Remove what is kept of a group that the server does not run any more
+    Forget {
+        /// The group
+        group: String,
+    },
+    /// Print the entries that failed for good
+    DeadLetters {
+        /// The group
+        group: String,
+    },
+    /// Run the handler on a dead letter once more
+    Retry {
+        /// The group
+        group: String,
+        /// The store
+        store: StoreId,
+        /// The sequence
+        sequence: u64,
+    },
+    /// Remove a dead letter, or all of a group
+    #[command(arg_required_else_help = true)]
+    Dismiss {
+        /// The group
+        group: String,
+        /// The store
+        #[arg(requires = "sequence", required_unless_present = "all")]
+        store: Option<StoreId>,
+        /// The sequence
+        sequence: Option<u64>,
+        /// All of them
+        #[arg(long, conflicts_with = "store")]
+        all: bool,
+    },
+}
+
+/// `groups` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GroupsError {
+    /// There is no token to show.
+    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
+    NoToken,
+    /// The server did not do it.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The result cannot be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+pub(super) fn run(args: Args) -> Result<(), GroupsError> {
+    let Args { command, url, token, json } = args;
+    let token = token.ok_or(GroupsError::NoToken)?;
+    let admin = Admin::new(&url, token.as_str());
+    let mut out = io::stdout().lock();
+    let done = match command {
+        GroupsCommand::List => list(&admin, json, &mut out),
+        GroupsCommand::DeadLetters { group } => dead_letters(&admin, &group, json, &mut out),
+        other => act(&admin, other, json, &mut out),
+    };
+    match done {
+        Err(GroupsError::Print(error)) if is_reader_gone(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn path(group: &str, rest: &str) -> String {
+    format!("/admin/groups/{}{rest}", percent_encode(group))
+}
+
+/// What changes something: says what was done.
+fn act(
+    admin: &Admin,
+    command: GroupsCommand,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), GroupsError> {
+    let (method, path, body, said) = match command {
+        GroupsCommand::List | GroupsCommand::DeadLetters { .. } => return Ok(()),
+        GroupsCommand::Pause { group } => ("POST", path(&group, "/pause"), None, "paused"),
+        GroupsCommand::Resume { group } => ("POST", path(&group, "/resume"), None, "resumed"),
+        GroupsCommand::Forget { group } => ("DELETE", path(&group, ""), None, "forgotten"),
+        GroupsCommand::Rewind { from, group, store } => {
+            let body = json!({ "from": from, "group": group, "storeId": store });
+            ("POST", "/admin/rewind".to_owned(), Some(body), "rewound")
+        }
+        GroupsCommand::Retry { group, store, sequence } => {
+            let body = json!({ "storeId": store, "sequence": sequence });
+            ("POST", path(&group, "/dead-letters/retry"), Some(body), "retried, and done")
+        }
+        GroupsCommand::Dismiss { group, store: Some(store), sequence: Some(sequence), .. } => {
+            let store = percent_encode(store.as_str());
+            let which = format!("/dead-letters?storeId={store}&sequence={sequence}");
+            ("DELETE", path(&group, &which), None, "dismissed")
+        }
+        GroupsCommand::Dismiss { group, .. } => {
+            ("DELETE", path(&group, "/dead-letters?all=true"), None, "dismissed")
+        }
+    };
+    let answer: Value = admin.request(method, &path, body.as_ref())?;
+    if json {
+        writeln!(out, "{answer}")?;
+    } else {
+        writeln!(out, "{said}")?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    groups: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    name: String,
+    runs: bool,
+    paused: bool,
+    full: bool,
+    dead_letters: usize,
+    stores_behind: usize,
+    lag: u64,
+    refused: Vec<Refused>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Refused {
+    store_id: String,
+    error: String,
+}
+
+fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), GroupsError> {
+    let Listed { groups } = admin.request("GET", "/admin/groups", None)?;
+    for group in groups {
+        if json {
+            writeln!(out, "{group}")?;
+        } else if let Ok(group) = serde_json::from_value::<Group>(group) {
+            print(out, &group)?;
+        }
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl Write, group: &Group) -> io::Result<()> {
+    let Group { name, runs, paused, full, dead_letters, stores_behind, lag, refused } = group;
+    let state = match (runs, paused, full) {
+        (false, ..) => "gone",
+        (_, true, _) => "paused",
+        (.., true) => "paused: too many dead letters",
+        _ => "running",
+    };
+    let name = one_line(name);
+    writeln!(
+        out,
+        "{name}  {state}  {lag} behind in {stores_behind} stores  {dead_letters} dead letters"
+    )?;
+    for Refused { store_id, error } in refused {
+        writeln!(out, "  {}: {}", one_line(store_id), one_line(error))?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    dead_letters: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Letter {
+    store_id: String,
+    sequence: u64,
+    id: String,
+    event: String,
+    error: String,
+}
+
+fn dead_letters(
+    admin: &Admin,
+    group: &str,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), GroupsError> {
+    let mut after = String::new();
+    loop {
+        let path = path(group, &format!("/dead-letters?count={PAGE}{after}"));
+        let Page { dead_letters } = admin.request("GET", &path, None)?;
+        let count = dead_letters.len();
+        for value in dead_letters {
+            let Ok(letter) = serde_json::from_value::<Letter>(value.clone()) else { continue };
+            let Letter { store_id, sequence, id, event, error } = &letter;
+            if json {
+                writeln!(out, "{value}")?;
+            } else {
+                let (store, event, error) = (one_line(store_id), one_line(event), one_line(error));
+                writeln!(out, "{store}  {sequence}  {id}  {event}  {error}")?;
+            }
+            let store = percent_encode(store_id);
+            after = format!("&afterStore={store}&afterSequence={sequence}");
+        }
+        if count < PAGE {
+            return Ok(());
+        }
+    }
+}

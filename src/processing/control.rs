@@ -1,0 +1,331 @@
+//! What people ask of groups: how they are, to pause, to go on, to begin elsewhere, and what failed.
+//!
+//! Keeps: whatever is asked is durable when it is answered. Leaves out: opening stores for it (`server`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+
+use super::group::Group;
+use super::lane::{Lane, LaneRun};
+use super::processor::Processor;
+use super::replay::Interrupted;
+use crate::model::{EntryId, Sequence, StoreId};
+use crate::services::journal::layout::{self, Begin, GroupRecord};
+use crate::services::journal::{
+    JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
+};
+
+/// So many keys are removed at once.
+const REMOVED_AT_ONCE: usize = 10_000;
+/// So many of the stores that refuse a group are named.
+const REFUSED_MAX: usize = 100;
+
+/// How a group is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is one of this server's; of others, the journal still has positions.
+    pub runs: bool,
+    /// Whether somebody paused it.
+    pub paused: bool,
+    /// Whether it pauses because it has as many dead letters as it keeps.
+    pub full: bool,
+    /// How many dead letters it has.
+    pub dead_letters: usize,
+    /// In how many stores it is behind.
+    pub stores_behind: usize,
+    /// How many entries it is behind, in all stores.
+    pub lag: u64,
+    /// Stores whose feed is not the one that the journal belongs to, and what is wrong: there it goes on once it is rewound. At
+    /// most 100 of them.
+    pub refused: Vec<(StoreId, Arc<str>)>,
+}
+
+/// An entry that failed, and is kept until somebody has it tried again or dismisses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The store.
+    pub store: StoreId,
+    /// Where in its feed.
+    pub sequence: Sequence,
+    /// The entry's id.
+    pub id: EntryId,
+    /// The entry's event; of a very long one the begin.
+    pub event: String,
+    /// What the handler said last; of a very long text the begin.
+    pub error: String,
+    /// When, in milliseconds of Unix time.
+    pub unix_millis: u64,
+}
+
+/// What was asked of a group did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// No group of this server has this name.
+    #[error("there is no group {0:?}")]
+    NoSuchGroup(String),
+    /// A group that runs cannot be forgotten.
+    #[error("group {0:?} runs; take it out of the server before it is forgotten")]
+    Runs(String),
+    /// Nobody has such a store.
+    #[error("there is no store {0:?}")]
+    NoSuchStore(StoreId),
+    /// There is no such dead letter.
+    #[error("there is no such dead letter")]
+    NoSuchLetter,
+    /// The handler failed again, and the entry stays where it is.
+    #[error("{0}")]
+    FailedAgain(String),
+    /// The journal or the feed failed.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<JournalError> for GroupError {
+    fn from(error: JournalError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<Interrupted> for GroupError {
+    fn from(fault: Interrupted) -> Self {
+        Self::Unavailable(fault.to_string())
+    }
+}
+
+impl Processor {
+    pub(super) fn group(&self, name: &str) -> Result<(usize, &Group), GroupError> {
+        let found = self.groups.iter().enumerate().find(|(_, group)| *group.name == *name);
+        found.ok_or_else(|| GroupError::NoSuchGroup(name.to_owned()))
+    }
+
+    /// How each group is: those that run, in their order, and then those that the journal still knows.
+    pub async fn groups(&self) -> Result<Vec<GroupStatus>, JournalError> {
+        self.beginning().await?;
+        let known = self.journal.read(vec![layout::groups()]).await?;
+        let known = known.iter().flatten().map(layout::read_group);
+        let known = known.collect::<Result<Vec<_>, _>>()?;
+        let mut statuses: Vec<_> = self
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(at, group)| self.group_status(at, group))
+            .collect();
+        for (name, record) in known {
+            if self.group(&name).is_err() {
+                let letters = layout::letters(&name, None, usize::MAX);
+                let letters = self.journal.read(vec![letters]).await?;
+                statuses.push(GroupStatus {
+                    name: name.into(),
+                    runs: false,
+                    paused: record.paused,
+                    full: false,
+                    dead_letters: letters.iter().map(Vec::len).sum(),
+                    stores_behind: 0,
+                    lag: 0,
+                    refused: Vec::new(),
+                });
+            }
+        }
+        Ok(statuses)
+    }
+
+    fn group_status(&self, at: usize, group: &Group) -> GroupStatus {
+        let mut status = GroupStatus {
+            name: Arc::clone(&group.name),
+            runs: true,
+            paused: group.paused.load(Relaxed),
+            full: group.is_full(),
+            dead_letters: group.letters.load(Relaxed),
+            stores_behind: 0,
+            lag: 0,
+            refused: Vec::new(),
+        };
+        for (store, progress) in &*self.stores.lock() {
+            let lag = progress.status_of(at).lag();
+            status.stores_behind += usize::from(lag > 0);
+            status.lag = status.lag.saturating_add(lag);
+            let refused = progress.lanes.get(at).and_then(Lane::refused);
+            if let Some(why) = refused.filter(|_| status.refused.len() < REFUSED_MAX) {
+                status.refused.push((store.clone(), why));
+            }
+        }
+        status
+    }
+
+    /// Has a group pause in all stores, behind the handlers that are under way, until it is resumed; a restart changes
+    /// nothing about that.
+    pub async fn pause(&self, group: &str) -> Result<(), GroupError> {
+        self.set_paused(group, true).await
+    }
+
+    /// Has a group go on that was paused.
+    pub async fn resume(&self, group: &str) -> Result<(), GroupError> {
+        self.set_paused(group, false).await
+    }
+
+    async fn set_paused(&self, name: &str, paused: bool) -> Result<(), GroupError> {
+        let (_, group) = self.group(name)?;
+        let beginning = self.beginning().await?;
+        let _writing = beginning.writing.lock().await;
+        let key = layout::group(name);
+        let found = self.journal.read(vec![JournalRange::one(key.clone())]).await?;
+        let found = found.iter().flatten().map(layout::read_group).next().transpose()?;
+        let begin = found.map_or(Begin::First, |(_, record)| record.begin);
+        let mut changes = JournalChanges::default();
+        changes.set(&key, &layout::group_value(GroupRecord { begin, paused }));
+        self.journal.write(changes).await?;
+        group.paused.store(paused, Relaxed);
+        self.go_on(group);
+        Ok(())
+    }
+
+    /// Something keeps the group no more: lanes look again, and stores are opened that it is behind in.
+    fn go_on(&self, group: &Group) {
+        group.tell();
+        self.look_again.notify_one();
+    }
+
+    /// Has a group, or all of them, go on with entry `from` in these stores, given with their heads; behind a head, with what
+    /// comes next. Waits for handlers under way.
+    pub(crate) async fn rewind(
+        &self,
+        stores: &[(StoreId, Sequence)],
+        group: Option<&str>,
+        from: Sequence,
+    ) -> Result<(), GroupError> {
+        let only = group.map(|name| self.group(name)).transpose()?.map(|(at, _)| at);
+        self.begin(stores).await?;
+        let rewound = stores.iter().map(|(store, head)| async move {
+            let progress = self.progress(store, &watch::channel(*head).1);
+            for (at, (group, lane)) in self.groups.iter().zip(&progress.lanes).enumerate() {
+                if only.is_none_or(|only| only == at) {
+                    lane.rewind(self, group, &progress, from.prev().min(*head)).await?;
+                }
+            }
+            self.release(store, progress);
+            Ok::<_, GroupError>(())
+        });
+        try_join_all(rewound).await?;
+        self.look_again.notify_one();
+        Ok(())
+    }
+
+    /// Removes what the journal has of a group that does not run: its positions and dead letters. If it comes back, it is a
+    /// new one.
+    pub async fn forget(&self, group: &str) -> Result<(), GroupError> {
+        if self.group(group).is_ok() {
+            return Err(GroupError::Runs(group.to_owned()));
+        }
+        let key = layout::group(group);
+        let found = self.journal.read(vec![JournalRange::one(key.clone())]).await?;
+        if found.iter().all(Vec::is_empty) {
+            return Err(GroupError::NoSuchGroup(group.to_owned()));
+        }
+        self.remove(layout::letters(group, None, REMOVED_AT_ONCE), |_| true).await?;
+        let of_group = |key: &[u8]| layout::place_group(key) == Some(group);
+        let places = JournalRange { count: REMOVED_AT_ONCE, ..layout::places() };
+        self.remove(places, of_group).await?;
+        let mut changes = JournalChanges::default();
+        changes.remove(&key);
+        Ok(self.journal.write(changes).await?)
+    }
+
+    /// Removes the keys in `range` that `wanted` says yes to; looks at `count` of them at once.
+    async fn remove(
+        &self,
+        mut range: JournalRange,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<usize, JournalError> {
+        let mut removed = 0;
+        loop {
+            let found = self.journal.read(vec![range.clone()]).await?;
+            let found: Vec<JournalPair> = found.into_iter().flatten().collect();
+            let Some((last, _)) = found.last() else { return Ok(removed) };
+            range.first = [last, &[0][..]].concat();
+            let mut changes = JournalChanges::default();
+            for (key, _) in found.iter().filter(|(key, _)| wanted(key)) {
+                changes.remove(key);
+                removed += 1;
+            }
+            if !changes.is_empty() {
+                self.journal.write(changes).await?;
+            }
+        }
+    }
+
+    /// At most `count` dead letters of a group, in an order of their own, behind the one of this store and sequence.
+    pub async fn dead_letters(
+        &self,
+        group: &str,
+        after: Option<(&StoreId, Sequence)>,
+        count: usize,
+    ) -> Result<Vec<DeadLetter>, GroupError> {
+        let after = after.map(|(store, at)| layout::letter(group, journal_origin(store), at));
+        let found = self.journal.read(vec![layout::letters(group, after, count)]).await?;
+        let read = |pair: &JournalPair| {
+            let (sequence, letter) = layout::read_letter(pair)?;
+            let layout::Letter { unix_millis, id, store, event, error } = letter;
+            let store = StoreId::new(store).map_err(|_| layout::malformed("a dead letter"))?;
+            Ok(DeadLetter { store, sequence, id, event, error, unix_millis })
+        };
+        found.iter().flatten().map(read).collect()
+    }
+
+    /// Removes a dead letter, or all of a group; how many there were.
+    pub async fn dismiss(
+        &self,
+        group: &str,
+        letter: Option<(&StoreId, Sequence)>,
+    ) -> Result<usize, GroupError> {
+        let removed = match letter {
+            None => {
+                let range = layout::letters(group, None, REMOVED_AT_ONCE);
+                self.remove(range, |_| true).await?
+            }
+            Some((store, sequence)) => {
+                let key = layout::letter(group, journal_origin(store), sequence);
+                self.remove(JournalRange::one(key), |_| true).await?
+            }
+        };
+        if removed == 0 && letter.is_some() {
+            return Err(GroupError::NoSuchLetter);
+        }
+        self.letters_left(group).await?;
+        Ok(removed)
+    }
+
+    /// Runs the handler on a dead letter once more, behind the one that is under way in its store, which must be open. Done,
+    /// the letter is gone. Conflicts are those of now: later entries of its primary key are among them.
+    pub(crate) async fn retry_letter(
+        &self,
+        group: &str,
+        store: &StoreId,
+        sequence: Sequence,
+    ) -> Result<(), GroupError> {
+        let (at, group) = self.group(group)?;
+        let progress = self.stores.lock().get(store).cloned();
+        let no_store = || GroupError::NoSuchStore(store.clone());
+        let progress = progress.ok_or_else(no_store)?;
+        let feed = progress.feed().ok_or_else(no_store)?;
+        let Some(lane) = progress.lanes.get(at) else { return Err(no_store()) };
+        let (processor, progress, feed) = (self, &*progress, &feed);
+        let run = LaneRun { processor, group, progress, lane, feed, counts_others: false };
+        run.retry_letter(sequence).await?;
+        self.letters_left(&group.name).await
+    }
+
+    /// Counts the dead letters of a group anew; one that paused for them goes on if there is room.
+    async fn letters_left(&self, group: &str) -> Result<(), GroupError> {
+        let Ok((_, group)) = self.group(group) else { return Ok(()) };
+        let letters = layout::letters(&group.name, None, usize::MAX);
+        let left = self.journal.read(vec![letters]).await?;
+        group.letters.store(left.iter().map(Vec::len).sum(), Relaxed);
+        self.go_on(group);
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! What people ask of a group in one store: to go on somewhere else, to try a dead letter again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Lane, LaneRun};
+use crate::model::{RemoteEntry, Sequence};
+use crate::processing::conflicts::{self, Found, Late};
+use crate::processing::control::GroupError;
+use crate::processing::group::{CommittedEntry, Group};
+use crate::processing::processor::{Processor, StoreProgress};
+use crate::processing::replay::{self, Interrupted};
+use crate::processing::settle::Outcome;
+use crate::services::journal::layout::{self, Place};
+use crate::services::journal::{JournalChanges, JournalError, JournalRange};
+
+impl Lane {
+    /// Has the group go on behind `position`, durably. Waits for the handler that is under way.
+    pub(in crate::processing) async fn rewind(
+        &self,
+        processor: &Processor,
+        group: &Group,
+        progress: &StoreProgress,
+        position: Sequence,
+    ) -> Result<(), JournalError> {
+        let state = &mut *self.state.lock().await;
+        // What it has is written below, or is of no use any more.
+        let _ = state.writes.settle().await;
+        let key = layout::place(progress.origin, &group.name);
+        let found = processor.journal.read(vec![JournalRange::one(key.clone())]).await?;
+        let found = found.iter().flatten().next();
+        let found = found.map(|(_, value)| layout::read_place(value)).transpose()?;
+        let before = state.place.or(found).unwrap_or(Place::at(Sequence::ZERO));
+        let mut place = Place { last: layout::ID_MIN, ..before };
+        (place.position, place.indexed) = (position, before.indexed.min(position));
+        if position == Sequence::ZERO {
+            // Nothing is before the first entry.
+            place.greatest = layout::ID_MIN;
+        } else if self.refused().is_some() || position > before.position {
+            // The place says nothing of what is before it in this feed.
+            place.greatest = layout::ID_MAX;
+        }
+        let mut changes = std::mem::take(&mut state.writes.next);
+        changes.set(&key, &layout::place_value(&place));
+        processor.journal.write(changes).await?;
+        (state.writes.handled, state.writes.passed) = (0, 0);
+        // To be read again.
+        state.place = None;
+        self.position.store(position.get(), Relaxed);
+        *self.refused.lock() = None;
+        group.tell();
+        Ok(())
+    }
+}
+
+impl LaneRun<'_> {
+    /// Runs the handler on a dead letter once more; done, it is one no more. Conflicts are those of now, later entries of its
+    /// primary key included.
+    pub(in crate::processing) async fn retry_letter(
+        &self,
+        sequence: Sequence,
+    ) -> Result<(), GroupError> {
+        let state = &mut *self.lane.state.lock().await;
+        let mut place = match state.place {
+            Some(place) => place,
+            None => self.load(state).await?,
+        };
+        // It may be one of those that are not written yet.
+        self.write(&mut state.writes, &place).await?;
+        state.writes.settle().await?;
+        let key = layout::letter(&self.group.name, self.progress.origin, sequence);
+        let found = self.processor.journal.read(vec![JournalRange::one(key.clone())]).await?;
+        let found = found.into_iter().flatten().next().ok_or(GroupError::NoSuchLetter)?;
+        let (_, mut letter) = layout::read_letter(&found)?;
+        let entry = self.entry(sequence).await?;
+        if entry.entry.entry.id != letter.id {
+            return Err(Interrupted::Another { position: sequence, id: letter.id }.into());
+        }
+        let outcome = if self.is_typed() {
+            self.index_all(state, &mut place).await?;
+            let subject = layout::subject(&entry.entry.entry.as_ref());
+            let late = Late { subject, id: letter.id, sequence: place.position.next() };
+            let late = std::slice::from_ref(&late);
+            let found = conflicts::look_up(&*self.processor.journal, self.origin(), late).await?;
+            let found = found.into_iter().next().unwrap_or_else(Found::new);
+            self.run_handler(state, &place, &entry, found).await?
+        } else {
+            match self.run_batch(state, &place, std::slice::from_ref(&entry)).await {
+                (1.., _) => Outcome::Done,
+                (_, outcome) => outcome,
+            }
+        };
+        let mut changes = JournalChanges::default();
+        let failed = match outcome {
+            Outcome::Done => None,
+            Outcome::Undecodable(what)
+            | Outcome::Failed(what)
+            | Outcome::Panicked(what)
+            | Outcome::Retry(_, what) => Some(what),
+        };
+        match &failed {
+            None => changes.remove(&key),
+            Some(what) => {
+                letter = crate::processing::settle::letter(&self.feed.store, &entry.entry, what);
+                changes.set(&key, &layout::letter_value(&letter));
+            }
+        }
+        self.processor.journal.write(changes).await?;
+        match failed {
+            None => Ok(()),
+            Some(what) => Err(GroupError::FailedAgain(what)),
+        }
+    }
+
+    async fn entry(&self, sequence: Sequence) -> Result<CommittedEntry, Interrupted> {
+        let segments = replay::read(&self.feed.read, sequence, 1).await?;
+        let mut entries = segments.iter().flat_map(|segment| {
+            segment
+                .iter()
+                .zip(segment.origin_of_each())
+                .map(|((at, entry), origin)| (at, entry, origin))
+        });
+        let found = entries.find(|(at, ..)| *at == sequence).ok_or(Interrupted::Gap(sequence))?;
+        let (remote_sequence, entry, origin) = found;
+        let entry = Arc::new(RemoteEntry { remote_sequence, entry: entry.to_entry() });
+        Ok(CommittedEntry { entry, origin: origin.clone() })
+    }
+}

@@ -1,0 +1,371 @@
+//! Takes one group through one store.
+//!
+//! Keeps: entries are handled in the order of the feed, one call at a time, whatever becomes of a call; after a crash at
+//! most `repeats_max` are handled again. Thinks in batches: a piece of the feed is read at once, one read of the journal
+//! looks up all its conflicts, and one write makes a position durable for many entries.
+//! Leaves out: what a handler is (`group`), where a group begins (`begin`), what people ask of it (`control`).
+
+mod asked;
+mod fill;
+mod handle;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use self::fill::Recent;
+use super::conflicts::{Cache, Found};
+use super::group::{CommittedEntry, Group};
+use super::processor::{Processor, StoreProgress};
+use super::replay::{self, Interrupted, OpenFeed};
+use crate::model::{EntryId, RemoteId, Segment, Sequence};
+use crate::services::journal::layout::{self, Place, Subject};
+use crate::services::journal::{JournalChanges, JournalError, JournalRange};
+
+/// What is read of the feed at once, in bytes of records: as much is in memory for every group in every store that is
+/// behind.
+const READ_BYTES: usize = 64 * 1_024;
+/// So many entries without a handler are passed between two writes of the position.
+const PASSED_MAX: u64 = 100_000;
+/// Between two pieces of the feed that are indexed when there is nothing else to do, so that it takes little from those
+/// who write.
+const INDEX_PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How far a group is in a store, as long as the process knows.
+pub(super) struct Lane {
+    /// Held by whoever takes the group on.
+    state: tokio::sync::Mutex<State>,
+    /// The last sequence that was processed, for who looks on; [`UNKNOWN`] before the journal was read.
+    position: AtomicU64,
+    /// Why the group cannot go on in this store before somebody rewinds it.
+    refused: parking_lot::Mutex<Option<Arc<str>>>,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+struct State {
+    /// Where the group is; `None` before the journal was read.
+    place: Option<Place>,
+    /// The last sequence that was read of the feed, and the id there.
+    read: (Sequence, EntryId),
+    /// What was read and is wanted, and not handled yet.
+    queue: VecDeque<Wanted>,
+    /// What was handled last.
+    recent: Recent,
+    cache: Cache,
+    /// How often the front of the queue was tried.
+    tries: u32,
+    writes: Writes,
+}
+
+/// An entry that the group has a handler for.
+struct Wanted {
+    entry: CommittedEntry,
+    subject: Subject,
+    /// Rows of the journal that conflict with it; `None` if no entry before it has a greater id.
+    found: Option<Found>,
+}
+
+/// What is to be written to the journal, and what is being written.
+#[derive(Default)]
+struct Writes {
+    next: JournalChanges,
+    /// Entries that were handled since the last write began, and passed.
+    handled: usize,
+    passed: u64,
+    under_way: Option<(JoinHandle<Result<(), JournalError>>, JournalChanges)>,
+}
+
+/// What a step came to.
+enum Step {
+    More,
+    CaughtUp,
+    /// Caught up, with rows still to write.
+    Indexing,
+    /// With the front of the queue, which is to be tried again.
+    Wait(Duration),
+    Paused,
+    Stopped,
+}
+
+impl State {
+    /// Goes on behind `place`, whatever it was doing.
+    fn stand_at(&mut self, place: Place) {
+        self.place = Some(place);
+        self.read = (place.position, place.last);
+        self.queue.clear();
+        self.recent = Recent::behind(place.greatest);
+        self.tries = 0;
+    }
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        let state = State {
+            place: None,
+            read: (Sequence::ZERO, layout::ID_MIN),
+            queue: VecDeque::new(),
+            recent: Recent::behind(layout::ID_MIN),
+            cache: Cache::default(),
+            tries: 0,
+            writes: Writes::default(),
+        };
+        let refused = parking_lot::Mutex::default();
+        let state = tokio::sync::Mutex::new(state);
+        Self { state, position: AtomicU64::new(UNKNOWN), refused }
+    }
+
+    /// The last sequence that was processed; `None` before the journal was read.
+    pub(super) fn position(&self) -> Option<Sequence> {
+        Sequence::new(self.position.load(Relaxed)).ok()
+    }
+
+    pub(super) fn refused(&self) -> Option<Arc<str>> {
+        self.refused.lock().clone()
+    }
+
+    /// What the journal says, until the group is under way.
+    pub(super) fn expect(&self, position: Sequence) {
+        // Fails if more is known already.
+        let _ = self.position.compare_exchange(UNKNOWN, position.get(), Relaxed, Relaxed);
+    }
+}
+
+/// A group on its way through an open store.
+#[derive(Clone, Copy)]
+pub(super) struct LaneRun<'a> {
+    pub(super) processor: &'a Processor,
+    pub(super) group: &'a Group,
+    pub(super) progress: &'a StoreProgress,
+    pub(super) lane: &'a Lane,
+    pub(super) feed: &'a OpenFeed,
+    /// Whether it counts what no group handles.
+    pub(super) counts_others: bool,
+}
+
+impl LaneRun<'_> {
+    /// Until the processor stops, or the store is closed and nothing is left that can be done.
+    pub(super) async fn run(self) {
+        let mut stopping = self.processor.stopping.subscribe();
+        let mut changed = self.group.changed.subscribe();
+        let mut head = self.feed.head.clone();
+        let mut pause = PAUSE_MIN;
+        while !self.is_stopping() {
+            let target = *head.borrow_and_update();
+            changed.mark_unchanged();
+            let stepped = self.step(target).await;
+            self.progress.tell();
+            let (wait, wakes) = match &stepped {
+                Ok(Step::Stopped) => return,
+                Ok(Step::More) => (Some(Duration::ZERO), false),
+                Ok(Step::CaughtUp | Step::Paused) => (None, true),
+                Ok(Step::Indexing) => (Some(INDEX_PAUSE), true),
+                Ok(Step::Wait(delay)) => (Some(*delay), false),
+                Err(fault) if fault.is_refusal() => {
+                    self.refuse(fault);
+                    (None, true)
+                }
+                Err(fault) => {
+                    self.tell_fault(fault, pause);
+                    (Some(pause), false)
+                }
+            };
+            pause = if stepped.is_err() { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+            if wait == Some(Duration::ZERO) {
+                continue;
+            }
+            let elapsed = tokio::time::sleep(wait.unwrap_or(Duration::MAX));
+            tokio::select! {
+                // Whoever opens the store again goes on, and whoever resumes the group has it opened.
+                moved = head.changed(), if wakes => if moved.is_err() && wait.is_none() { return },
+                () = elapsed, if wait.is_some() => {}
+                _ = changed.changed() => {}
+                _ = stopping.changed() => {}
+            }
+        }
+    }
+
+    fn refuse(&self, fault: &Interrupted) {
+        let refused = self.lane.refused.lock().replace(fault.to_string().into());
+        if refused.is_none() {
+            let (store, group) = (&self.feed.store, &self.group.name);
+            log::error!("store {store}, group {group}: {fault}");
+        }
+    }
+
+    fn tell_fault(&self, fault: &Interrupted, pause: Duration) {
+        self.processor.stats.pauses.fetch_add(1, Relaxed);
+        let (store, group) = (&self.feed.store, &self.group.name);
+        log::error!("store {store}, group {group}: pauses for {pause:?}: {fault}");
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.processor.stopping.borrow()
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.processor.cut_off.load(Relaxed)
+    }
+
+    /// Handles a batch, at most as far as `target`.
+    async fn step(&self, target: Sequence) -> Result<Step, Interrupted> {
+        let state = &mut *self.lane.state.lock().await;
+        let mut place = match state.place {
+            Some(place) => place,
+            None => self.load(state).await?,
+        };
+        let goes_on = !self.is_stopping() && !self.group.is_paused();
+        if state.queue.is_empty() && state.read.0 < target && goes_on {
+            self.read(state, &mut place).await?;
+        }
+        let handled = self.handle(state, &mut place).await;
+        if self.is_cut_off() {
+            return Ok(Step::Stopped);
+        }
+        let caught_up = state.queue.is_empty() && state.read.0 >= target;
+        if state.queue.is_empty() {
+            self.pass(state, &mut place);
+        }
+        let waits = handled?;
+        let stopping = self.is_stopping();
+        let ends = stopping || caught_up || waits.is_some() || !goes_on;
+        if caught_up && !stopping {
+            self.index(state, &mut place).await?;
+        }
+        if ends
+            || state.writes.handled >= self.processor.batch_max()
+            || state.writes.passed >= PASSED_MAX
+        {
+            self.write(&mut state.writes, &place).await?;
+        }
+        if ends || self.processor.repeats_max == 1 {
+            state.writes.settle().await?;
+        }
+        let indexed = place.indexed >= place.position;
+        if caught_up && indexed {
+            // The journal has it all: a store that is quiet takes no memory for it.
+            state.cache = Cache::default();
+            state.recent = Recent::behind(place.greatest);
+        }
+        let paused = (!goes_on).then_some(Step::Paused);
+        Ok(match (stopping, caught_up) {
+            (true, _) => Step::Stopped,
+            (_, false) if waits.is_some() || paused.is_some() => {
+                waits.or(paused).unwrap_or(Step::More)
+            }
+            (_, true) if indexed => Step::CaughtUp,
+            (_, true) => Step::Indexing,
+            _ => Step::More,
+        })
+    }
+
+    fn origin(&self) -> RemoteId {
+        self.progress.origin
+    }
+
+    async fn load(&self, state: &mut State) -> Result<Place, Interrupted> {
+        let store = &self.feed.store;
+        self.processor.begin(&[(store.clone(), self.progress.head_at_open())]).await?;
+        let key = layout::place(self.origin(), &self.group.name);
+        let found = self.processor.journal.read(vec![JournalRange::one(key)]).await?;
+        let found = found.iter().flatten().next();
+        let place = found.map(|(_, value)| layout::read_place(value)).transpose()?;
+        let mut place = place.unwrap_or(Place::at(Sequence::ZERO));
+        self.lane.position.store(place.position.get(), Relaxed);
+        self.check(&place).await?;
+        if place.greatest == layout::ID_MAX {
+            place.greatest = self.greatest_up_to(place.position).await?;
+        }
+        state.stand_at(place);
+        Ok(place)
+    }
+
+    /// The greatest id up to there: after a rewind, or where an earlier version did not keep it.
+    async fn greatest_up_to(&self, position: Sequence) -> Result<EntryId, Interrupted> {
+        let (mut at, mut greatest) = (Sequence::ZERO, layout::ID_MIN);
+        while at < position && !self.is_stopping() {
+            for segment in replay::read(&self.feed.read, at.next(), READ_BYTES).await? {
+                at = segment.last();
+                greatest = segment.ids().map(|(_, id)| id).fold(greatest, Ord::max);
+            }
+        }
+        // Stopped before the end, it says nothing; nothing is handled then either.
+        Ok(if at < position { layout::ID_MAX } else { greatest })
+    }
+
+    /// Whether the feed is the one that the place belongs to: it has the entry that was processed last.
+    async fn check(&self, place: &Place) -> Result<(), Interrupted> {
+        let Place { position, last, .. } = *place;
+        if position == Sequence::ZERO {
+            return Ok(());
+        }
+        let head = *self.feed.head.borrow();
+        if position > head {
+            return Err(Interrupted::Ahead { position, head });
+        }
+        if last == layout::ID_MIN {
+            return Ok(());
+        }
+        let segments = replay::read(&self.feed.read, position, 1).await?;
+        let mut ids = segments.iter().flat_map(Segment::ids);
+        match ids.find(|(at, _)| *at == position) {
+            Some((_, found)) if found == last => Ok(()),
+            _ => Err(Interrupted::Another { position, id: last }),
+        }
+    }
+
+    /// Nothing is left to handle of what was read.
+    fn pass(&self, state: &mut State, place: &mut Place) {
+        let (sequence, id) = state.read;
+        if place.position < sequence {
+            state.writes.passed += sequence.since(place.position);
+            (place.position, place.last) = (sequence, id);
+            state.place = Some(*place);
+            self.lane.position.store(sequence.get(), Relaxed);
+        }
+    }
+
+    /// Begins to write the place and what belongs to it, after the write before; nothing, if nothing was passed.
+    async fn write(&self, writes: &mut Writes, place: &Place) -> Result<(), Interrupted> {
+        writes.settle().await?;
+        self.begin_write(writes, place);
+        Ok(())
+    }
+
+    fn begin_write(&self, writes: &mut Writes, place: &Place) {
+        if writes.passed == 0 && writes.next.is_empty() {
+            return;
+        }
+        let mut changes = std::mem::take(&mut writes.next);
+        let key = layout::place(self.origin(), &self.group.name);
+        changes.set(&key, &layout::place_value(place));
+        let (journal, written) = (Arc::clone(&self.processor.journal), changes.clone());
+        // Goes on by itself, while the next batch is handled.
+        let write = tokio::spawn(async move { journal.write(written).await });
+        writes.under_way = Some((write, changes));
+        (writes.handled, writes.passed) = (0, 0);
+    }
+}
+
+impl Writes {
+    /// Waits for the write that is under way. If it failed, what it had is written with the next one.
+    async fn settle(&mut self) -> Result<(), JournalError> {
+        let Some((write, _)) = &mut self.under_way else { return Ok(()) };
+        let lost =
+            |error: tokio::task::JoinError| Err(JournalError::Unwritten(error.to_string().into()));
+        let written = write.await.unwrap_or_else(lost);
+        let changes = self.under_way.take().map(|(_, changes)| changes);
+        if written.is_err()
+            && let Some(mut changes) = changes
+        {
+            changes.append(&self.next);
+            self.next = changes;
+        }
+        written
+    }
+}

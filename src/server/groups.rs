@@ -1,0 +1,145 @@
+//! Sees to the groups of a running server, in the stores that are open and in all others.
+
+use std::sync::Arc;
+
+use super::handle::Server;
+use super::replay::Processing;
+use crate::model::{Sequence, StoreId};
+use crate::processing::{DeadLetter, GroupError, GroupStatus, Processor};
+use crate::services::JournalError;
+use crate::storage::StorageError;
+
+/// How many stores are rewound at a time.
+const PAGE: usize = 1_000;
+
+/// The groups of handlers of a [`Server`]. Whatever is asked is durable once it is answered.
+#[derive(Clone)]
+pub struct Groups {
+    server: Server,
+}
+
+impl From<StorageError> for GroupError {
+    fn from(error: StorageError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl Groups {
+    /// Of a server that has handlers.
+    pub(super) const fn new(server: Server) -> Self {
+        Self { server }
+    }
+
+    fn processing(&self) -> Result<&Processing, GroupError> {
+        let processing = self.server.inner().processing.as_ref();
+        processing.ok_or_else(|| GroupError::Unavailable("there are no handlers".to_owned()))
+    }
+
+    fn processor(&self) -> Result<&Arc<Processor>, GroupError> {
+        Ok(&self.processing()?.processor)
+    }
+
+    /// How each group is; those that the journal knows and this server does not run come last.
+    pub async fn list(&self) -> Result<Vec<GroupStatus>, JournalError> {
+        match self.server.processor() {
+            Some(processor) => processor.groups().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// See [`Processor::pause`].
+    pub async fn pause(&self, group: &str) -> Result<(), GroupError> {
+        self.processor()?.pause(group).await
+    }
+
+    /// See [`Processor::resume`].
+    pub async fn resume(&self, group: &str) -> Result<(), GroupError> {
+        self.processor()?.resume(group).await
+    }
+
+    /// See [`Processor::forget`].
+    pub async fn forget(&self, group: &str) -> Result<(), GroupError> {
+        self.processor()?.forget(group).await
+    }
+
+    /// See [`Processor::dead_letters`].
+    pub async fn dead_letters(
+        &self,
+        group: &str,
+        after: Option<(&StoreId, Sequence)>,
+        count: usize,
+    ) -> Result<Vec<DeadLetter>, GroupError> {
+        self.processor()?.dead_letters(group, after, count).await
+    }
+
+    /// See [`Processor::dismiss`].
+    pub async fn dismiss(
+        &self,
+        group: &str,
+        letter: Option<(&StoreId, Sequence)>,
+    ) -> Result<usize, GroupError> {
+        self.processor()?.dismiss(group, letter).await
+    }
+
+    /// Runs the handler on a dead letter once more, behind the one that is under way in its store. Done, the letter is gone; else
+    /// it has the new failure. The handler is given the conflicts of now: later entries of the primary key are among them, so
+    /// that an old value does not overwrite a new one.
+    pub async fn retry(
+        &self,
+        group: &str,
+        store: &StoreId,
+        sequence: Sequence,
+    ) -> Result<(), GroupError> {
+        let processing = self.processing()?;
+        // Held until it is done: an open store stays so.
+        let opened = self.server.inner().shared.stores.open(store).await?;
+        let _lease = opened.feed.lease();
+        let processor = Arc::clone(&processing.processor);
+        let (group, store) = (group.to_owned(), store.clone());
+        let retried = processing
+            .on_handlers(async move { processor.retry_letter(&group, &store, sequence).await });
+        let stopped = || Err(GroupError::Unavailable("the server stops".to_owned()));
+        retried.await.unwrap_or_else(stopped)
+    }
+
+    /// Has a group, or all of them, go on with entry `from` of a store, or of all of them; beyond a head, with what comes next.
+    /// Waits for handlers under way there. Conflicts reach back to where a group began to pass the feed: rewound to the
+    /// first entry, it knows all.
+    pub async fn rewind(
+        &self,
+        store: Option<&StoreId>,
+        group: Option<&str>,
+        from: Sequence,
+    ) -> Result<(), GroupError> {
+        let processor = self.processor()?;
+        let storage = self.server.inner().storage.clone();
+        let read = |read: Box<dyn FnOnce() -> Result<_, StorageError> + Send>| async {
+            tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
+        };
+        if let Some(store) = store {
+            let asked = store.clone();
+            let size = read(Box::new(move || Ok(vec![(asked.clone(), storage.size(&asked)?)])));
+            let heads: Vec<_> =
+                size.await?.into_iter().map(|(store, size)| (store, size.head)).collect();
+            if heads.iter().any(|(_, head)| *head == Sequence::ZERO) {
+                return Err(GroupError::NoSuchStore(store.clone()));
+            }
+            return processor.rewind(&heads, group, from).await;
+        }
+        let mut after: Option<StoreId> = None;
+        loop {
+            let (storage, from_store) = (storage.clone(), after.take());
+            let page = read(Box::new(move || storage.stores(from_store.as_ref(), PAGE))).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let heads: Vec<_> = page.into_iter().map(|(store, size)| (store, size.head)).collect();
+            processor.rewind(&heads, group, from).await?;
+        }
+    }
+}
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Groups")
+    }
+}
