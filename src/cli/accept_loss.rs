@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use eventlog_server::storage::sled::{Database, OpenError};
 
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, NoDataDirectory};
 
 const MEANING: &str = "\
 This gives up what a damaged data directory cannot give any more, and goes on with the rest:
@@ -29,6 +29,9 @@ pub(super) struct Args {
 /// `accept-loss` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AcceptLossError {
+    /// There is nothing that could be lost.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
     /// It was not confirmed.
     #[error("nothing was changed")]
     NotConfirmed,
@@ -41,6 +44,7 @@ pub(super) enum AcceptLossError {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), AcceptLossError> {
+    args.data.must_exist()?;
     println!("{MEANING}");
     if !args.yes && !is_confirmed()? {
         return Err(AcceptLossError::NotConfirmed);

@@ -33,9 +33,9 @@ impl DataDir {
         options
     }
 
-    /// For a command that only reads: opening would make one.
+    /// For a command that begins nothing: opening would make one.
     pub(super) fn must_exist(&self) -> Result<(), NoDataDirectory> {
-        if self.path.join("format").is_file() || self.path.join("witness.a").is_file() {
+        if ["format", "witness.a", "witness.b"].iter().any(|name| self.path.join(name).is_file()) {
             return Ok(());
         }
         Err(NoDataDirectory { path: self.path.clone() })

@@ -2,7 +2,7 @@
 
 use eventlog_server::storage::sled::{Database, OpenError};
 
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, NoDataDirectory};
 
 /// Build the database again, from the archive and the commit log.
 ///
@@ -15,7 +15,19 @@ pub(super) struct Args {
     data: DataDir,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), OpenError> {
+/// `rebuild` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RebuildError {
+    /// There is nothing to build again.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
+    /// It cannot be built again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), RebuildError> {
+    args.data.must_exist()?;
     Database::rebuild(&args.data.path, &args.data.options())?;
     println!("the database was built again");
     Ok(())

@@ -83,3 +83,14 @@ fn a_server_that_is_not_there_is_named() {
         assert!(complaint.contains(address) && complaint.contains("running"), "{complaint}");
     }
 }
+
+#[test]
+fn a_command_for_a_data_directory_makes_none() {
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("dta");
+    for command in [&["verify"][..], &["rebuild"], &["accept-loss", "--yes"], &["inspect"]] {
+        let complaint = run(&[command, &["--data-dir", data(&path)]].concat()).failed(1);
+        assert!(complaint.contains("--data-dir says where one is"), "{command:?}: {complaint}");
+        assert!(!path.exists(), "{command:?}");
+    }
+}

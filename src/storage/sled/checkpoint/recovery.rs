@@ -39,6 +39,9 @@ impl Checkpointer {
                 Err(error) => {
                     reopening.full = is_full(&error);
                     log::warn!("the database is not open again yet: {error}");
+                    // Else nobody would, as long as this takes.
+                    let shared = &reopening.checkpointer.shared;
+                    shared.health.look(&shared.files, shared.options.disk_low_bytes);
                 }
             }
             delay = (delay * 2).min(DELAY_MAX);
