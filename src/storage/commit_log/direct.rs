@@ -80,10 +80,11 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
 fn open_with(path: &Path, options: &mut std::fs::OpenOptions, durable: bool) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
-        use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
-        let flags = if durable { OFlags::DIRECT | OFlags::DSYNC } else { OFlags::DIRECT };
-        options.custom_flags(flags.bits().cast_signed()).open(path)
+        // Not those of `rustix`, whose DSYNC is `O_SYNC` on Linux: that also writes when the file was changed, which on a file
+        // system with a journal is another write every few milliseconds.
+        let flags = if durable { libc::O_DIRECT | libc::O_DSYNC } else { libc::O_DIRECT };
+        options.custom_flags(flags).open(path)
     }
     #[cfg(not(target_os = "linux"))]
     {

@@ -53,8 +53,8 @@ fn open_direct(path: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC;
-        std::fs::OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
+        let flags = libc::O_DIRECT | libc::O_DSYNC;
+        std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path)
     }
     #[cfg(not(target_os = "linux"))]
     {
