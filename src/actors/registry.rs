@@ -70,18 +70,11 @@ pub struct AppendFromServer {
     pub run_handlers: bool,
 }
 
-/// So many keys that do not move are remembered to have been told of.
-const TOLD_MAX: usize = 10_000;
+/// So many keys are remembered to have lost their store.
+const LOST_MAX: usize = 10_000;
 
 /// The log hears no more often than this that the registry does not answer.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-
-/// What the log was told: clients whose key is not served ask again and again.
-#[derive(Default)]
-struct Told {
-    moved: HashSet<PublicKey>,
-    unavailable: Option<Instant>,
-}
 
 /// Resolves keys; takes [`Assign`], [`Remove`], [`Release`] and [`AppendFromServer`] from code in this process.
 pub struct RegistryActor {
@@ -89,7 +82,20 @@ pub struct RegistryActor {
     open: Arc<OpenStores>,
     connections: Arc<Connections>,
     resolved: Arc<Resolved>,
-    told: Told,
+    lost: LostKeys,
+    /// When the log was told last that the registry does not answer.
+    told: Option<Instant>,
+}
+
+/// Keys that were used, and have no store now or another one: everybody was told. Their clients ask again and again.
+#[derive(Default)]
+struct LostKeys(HashSet<PublicKey>);
+
+impl LostKeys {
+    /// Whether that is news of `key`. If there are too many it is not: what has to be done once would be done again and again.
+    fn add(&mut self, key: &PublicKey) -> bool {
+        self.0.len() < LOST_MAX && self.0.insert(key.clone())
+    }
 }
 
 impl RegistryActor {
@@ -99,41 +105,37 @@ impl RegistryActor {
         connections: Arc<Connections>,
         resolved: Arc<Resolved>,
     ) -> Self {
-        Self { keys, open, connections, resolved, told: Told::default() }
+        let lost = LostKeys::default();
+        Self { keys, open, connections, resolved, lost, told: None }
     }
 
     /// What was said of `key` does not count any more.
-    fn key_changed(&mut self, key: &PublicKey) {
-        self.told.moved.remove(key);
+    fn key_changed(&self, key: &PublicKey) {
         // First this, then the news: a session that hears of it resolves afresh.
         self.resolved.key_removed();
         self.connections.key_removed(key);
     }
 
-    fn tell_log(&mut self, error: &RegistryError) {
-        if self.told.is_news(error, Instant::now()) {
-            log::warn!("a client is refused: {error}");
-        }
-    }
-}
-
-impl Told {
-    /// Whether the log has to hear of `error`, of which the client is not told all.
-    fn is_news(&mut self, error: &RegistryError, now: Instant) -> bool {
-        match error {
-            RegistryError::NotMapped { .. } => false,
-            RegistryError::Moved { key, .. } | RegistryError::AlreadyAssigned { key, .. } => {
-                if self.moved.len() >= TOLD_MAX {
-                    self.moved.clear();
-                }
-                self.moved.insert(key.clone())
+    /// A registry of the application's own changes without a word: what it answers can be how it comes to light that a key has lost
+    /// its store. Then all that is subscribed with it ends.
+    fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, RegistryError>) {
+        match answer {
+            Ok(_) => {
+                self.lost.0.remove(key);
             }
-            RegistryError::Unavailable { .. } => {
-                let is_news = self.unavailable.is_none_or(|told| now - told >= TOLD_EVERY);
-                if is_news {
-                    self.unavailable = Some(now);
+            Err(error @ RegistryError::Unavailable { .. }) => {
+                let now = Instant::now();
+                if self.told.is_none_or(|told| now - told >= TOLD_EVERY) {
+                    log::warn!("clients are refused: {error}");
+                    self.told = Some(now);
                 }
-                is_news
+            }
+            Err(error) => {
+                let is_used = matches!(self.keys.storage.used_keys().get(key), Ok(Some(_)));
+                if is_used && self.lost.add(key) {
+                    log::warn!("clients are refused: {error}");
+                    self.key_changed(key);
+                }
             }
         }
     }
@@ -202,10 +204,11 @@ impl Handler<Resolve> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
 
     fn handle(&mut self, Resolve { key }: Resolve, _: &mut Context<Self>) -> Self::Result {
-        let resolved = ask(self.keys.clone().resolve(key)).into_actor(self);
-        Box::pin(
-            resolved.map(|resolved, actor, _| resolved.inspect_err(|error| actor.tell_log(error))),
-        )
+        let resolved = ask(self.keys.clone().resolve(key.clone())).into_actor(self);
+        Box::pin(resolved.map(move |resolved, actor, _| {
+            actor.notice(&key, &resolved);
+            resolved
+        }))
     }
 }
 
@@ -226,7 +229,12 @@ impl Handler<Remove> for RegistryActor {
         _: &mut Context<Self>,
     ) -> Self::Result {
         let removed = ask(self.keys.clone().remove(key.clone())).into_actor(self);
-        Box::pin(removed.map(move |removed, actor, _| removed.inspect(|_| actor.key_changed(&key))))
+        Box::pin(removed.map(move |removed, actor, _| {
+            removed.inspect(|_| {
+                actor.lost.add(&key);
+                actor.key_changed(&key);
+            })
+        }))
     }
 }
 
@@ -259,29 +267,4 @@ async fn ask<T>(
     answer: impl Future<Output = Result<T, RegistryError>>,
 ) -> Result<T, RegistryError> {
     guarded("the registry", answer).await.unwrap_or_else(|panicked| Err(unavailable(panicked)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{key, store};
-
-    #[test]
-    fn the_log_hears_of_a_key_once_and_of_a_registry_that_is_down_once_a_second() {
-        let mut told = Told::default();
-        let start = Instant::now();
-        let moved = |name| RegistryError::Moved { key: key(name), store: store("team") };
-        for (name, is_news) in [("alice", true), ("alice", false), ("bob", true), ("alice", false)]
-        {
-            assert_eq!(told.is_news(&moved(name), start), is_news, "{name}");
-        }
-        assert!(!told.is_news(&RegistryError::not_mapped(&key("carol")), start));
-        for (millis, is_news) in
-            [(0, true), (1, false), (999, false), (1_000, true), (1_999, false)]
-        {
-            let error = RegistryError::unavailable(None, "down");
-            let now = start + Duration::from_millis(millis);
-            assert_eq!(told.is_news(&error, now), is_news, "{millis}");
-        }
-    }
 }

@@ -12,6 +12,7 @@ use eventlog_server::services::registry::{DevRegistry, MemoryRegistry};
 use eventlog_server::services::{Caller, RegistryError, StoreRegistry};
 use eventlog_server::storage::Storage;
 use eventlog_server::storage::memory::MemoryStorage;
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, ready};
 
 use crate::support::rpc::RpcSocket;
@@ -100,54 +101,61 @@ async fn a_table_that_moves_a_key_without_a_word_ends_what_the_key_had_in_a_boun
         &[("alice", "team-a"), ("bob", "team-b")],
     )
     .await;
-    let mut alice = Socket::connect(&running.url()).await;
-    let mut tablet = Socket::connect(&running.url()).await;
-    for client in [&mut alice, &mut tablet] {
-        client.subscribe(&key("alice"), 0).await;
-    }
-    assert_eq!(write(&mut alice, 1).await, Ok((1, vec![1])));
-    assert_eq!(tablet.next_entries(1).await[0].0, 1);
+    let mut writer = Socket::connect(&running.url()).await;
+    let mut reader = Socket::connect(&running.url()).await;
+    reader.subscribe(&key("alice"), 0).await;
+    let caller = Caller::default();
+    let follow = async || {
+        let changes = running.server.request_changes(&caller, &key("alice"), Sequence::FIRST).await;
+        changes.expect("a feed")
+    };
+    let mut in_process = follow().await;
+    assert_eq!(write(&mut writer, 1).await, Ok((1, vec![1])));
+    assert_eq!(reader.next_entries(1).await[0].0, 1);
 
     move_in_the_table(&registry, "alice", "team-b").await;
     // Until the last answer of the registry is too old, writes go where they went.
     let mut id = 1;
-    let ended = loop {
+    let refused = loop {
         id += 1;
-        match write(&mut alice, id).await {
+        match write(&mut writer, id).await {
             Ok((_, sequences)) => assert_eq!(sequences, [id]),
-            Err(ended) => break ended,
+            Err(refused) => break refused,
         }
         assert!(id < 1_000, "the server does not notice");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!((&*ended.request_tag, ended.code), ("RequestChanges", ErrorCode::InvalidRequest));
-    let refused = alice.next_refusal().await;
     assert_eq!((refused.id, refused.code), (Some(id), ErrorCode::InvalidRequest));
     assert!(refused.message.starts_with("moved: ") && !refused.message.contains("team"));
     assert_eq!((head(&storage, "team-a"), head(&storage, "team-b")), (id - 1, 0));
-    // The other connection hears of it, without having asked.
+    // Who only reads hears of it, without having asked.
     let mut seen = 1;
     let ended = loop {
-        match tablet.next().await {
-            Response::Changes(view) => {
-                seen += view.iter().count() as u64;
-            }
+        match reader.next().await {
+            Response::Changes(view) => seen += view.iter().count() as u64,
             Response::Error { message, .. } => break message,
             other => panic!("neither entries nor an end: {other:?}"),
         }
     };
     assert!(seen == id - 1 && ended.contains("moved"), "{seen} of {id}: {ended}");
-    tablet.subscribe(&key("alice"), 0).await;
-    assert!(tablet.next_refusal().await.message.starts_with("moved: "));
+    let ended = loop {
+        match in_process.next().await.expect("its end is an error") {
+            Ok(entry) => assert!(entry.remote_sequence.get() < id),
+            Err(ended) => break ended,
+        }
+    };
+    assert!(matches!(ended, ClientError::KeyRemoved), "{ended:?}");
+    reader.subscribe(&key("alice"), 0).await;
+    assert!(reader.next_refusal().await.message.starts_with("moved: "));
     // Another server over the same storage knows it, too.
     let again = TestServer::start(over(&storage, &registry), &[]).await;
     let refused = write(&mut Socket::connect(&again.url()).await, 1).await;
     assert!(refused.expect_err("refused").message.starts_with("moved: "));
     // Who says that nothing is left of the old store has both follow.
     assert_eq!(running.server.release(key("alice")).await, Ok(Some(store("team-a"))));
-    assert_eq!(write(&mut alice, 900).await, Ok((900, vec![1])));
-    tablet.subscribe(&key("alice"), 0).await;
-    assert_eq!(tablet.next_entries(1).await[0].0, 1);
+    assert_eq!(write(&mut writer, 900).await, Ok((900, vec![1])));
+    reader.subscribe(&key("alice"), 0).await;
+    assert_eq!(reader.next_entries(1).await[0].0, 1);
     assert_eq!((head(&storage, "team-a"), head(&storage, "team-b")), (id - 1, 1));
 }
 

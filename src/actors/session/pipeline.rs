@@ -243,15 +243,11 @@ impl<W: Wire> Session<W> {
                 self.remember(&write.names.key, &store, asked);
                 self.take_write(write, store);
             }
-            Checked::Write(write, _, Err(refusal)) => {
-                self.notice_loss(&write.names.key, &refusal);
-                self.refuse_write(write.tag, &refusal);
-            }
+            Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
             Checked::Subscribe(subscribe, Ok(store)) => {
                 return self.subscribe(subscribe, &store).map(Request::Subscribe);
             }
             Checked::Subscribe(subscribe, Err(refusal)) => {
-                self.notice_loss(&subscribe.names.key, &refusal);
                 self.refuse_subscription(subscribe.tag, &refusal);
             }
             Checked::Identify(identify, outcome) => {
@@ -264,16 +260,5 @@ impl<W: Wire> Session<W> {
             }
         }
         None
-    }
-
-    /// A refusal can be how it comes to light that a key has lost its store, in a registry that changes without a word. Then
-    /// everything that was subscribed with the key ends, here and on other connections.
-    fn notice_loss(&mut self, key: &PublicKey, refusal: &Refusal) {
-        if refusal.is_loss_of_key() && self.core.subscription_of(key).is_some() {
-            // Here at once, so that further refusals of this poll find nothing to tell.
-            self.key_removed(key);
-            self.shared.resolved.key_removed();
-            self.shared.connections.key_removed(key);
-        }
     }
 }

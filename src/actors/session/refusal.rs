@@ -102,14 +102,6 @@ impl Refusal {
         }
     }
 
-    /// Whether the key has no store any more, or not the one that it was used with.
-    pub(crate) const fn is_loss_of_key(&self) -> bool {
-        matches!(
-            self,
-            Self::Registry(RegistryError::NotMapped { .. } | RegistryError::Moved { .. })
-        )
-    }
-
     /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
     /// that may mend is called so.
     pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
