@@ -91,6 +91,7 @@
 //! | --- | --- |
 //! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
 //! | `client` | `client`, with its TLS |
+//! | `jwt` | `services::auth::jwt`: tokens say who calls |
 //! | `webhooks` | `webhooks`, with its HTTP client |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |

@@ -118,7 +118,7 @@ async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Rea
 impl Reading {
     async fn check_key(&self) -> Result<(), Ended> {
         let Some(key) = &self.key else { return Ok(()) };
-        let store = self.stores.resolve(key).await.map_err(Ended::Resolve)?;
+        let store = self.stores.resolve(key, None).await.map_err(Ended::Resolve)?;
         let is_same = store.feed.store() == self.subscription.feed().store();
         if is_same { Ok(()) } else { Err(Ended::KeyRemoved) }
     }

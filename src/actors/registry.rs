@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
+use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use super::connections::Connections;
@@ -27,6 +28,32 @@ use crate::storage::{Storage, StorageError};
 #[rtype(result = "Result<StoreId, RegistryError>")]
 pub(crate) struct Resolve {
     pub(crate) key: PublicKey,
+    /// What the caller's proof says about that. A key that has no store, and never had one, is assigned this one.
+    pub(crate) said: Option<Said>,
+}
+
+/// The store that a key has according to what proves who the caller is.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) store: StoreId,
+    /// Who the caller is, for the log.
+    pub(crate) subject: Option<Box<str>>,
+}
+
+impl Said {
+    /// A store that is said has to be the one that the key has.
+    pub(crate) fn check(
+        said: Option<&Self>,
+        key: &PublicKey,
+        store: &StoreId,
+    ) -> Result<(), RegistryError> {
+        match said {
+            Some(said) if said.store != *store => {
+                Err(RegistryError::AlreadyAssigned { key: key.clone(), store: store.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Maps a key to a store, durably. A key that was used with another store before is refused.
@@ -144,24 +171,62 @@ impl RegistryActor {
 /// What is asked about keys: the registry, and what is noted of those that were used.
 #[derive(Clone)]
 pub(crate) struct Keys {
-    pub(crate) registry: Arc<dyn StoreRegistry>,
-    pub(crate) storage: Arc<dyn Storage>,
+    registry: Arc<dyn StoreRegistry>,
+    storage: Arc<dyn Storage>,
+    /// Read while a key is assigned because a caller's proof says so, written while one is removed: a key that is being
+    /// removed must not be assigned again before that is noted.
+    removing: Arc<RwLock<()>>,
 }
 
 impl Keys {
-    async fn resolve(self, key: PublicKey) -> Result<StoreId, RegistryError> {
+    pub(crate) fn new(registry: Arc<dyn StoreRegistry>, storage: Arc<dyn Storage>) -> Self {
+        Self { registry, storage, removing: Arc::default() }
+    }
+
+    async fn resolve(self, key: PublicKey, said: Option<Said>) -> Result<StoreId, RegistryError> {
         let used = self.storage.used_keys();
         let noted = used.get(&key).map_err(|error| not_noted(&key, &error))?;
-        let (store, noted) = match noted {
-            // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to.
-            Some(noted) => (self.registry.look_up(&key).await?, noted),
-            None => {
-                let store = self.registry.resolve(&key).await?;
-                let noted = used.note(&key, &store).await;
-                (store, noted.map_err(|error| not_noted(&key, &error))?)
-            }
+        let store = match &noted {
+            // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to, and a key
+            // that was removed stays that.
+            Some(_) => self.registry.look_up(&key).await?,
+            None => self.resolve_new(&key, said.as_ref()).await?,
+        };
+        // Before its use is noted: who is refused has not used it.
+        Said::check(said.as_ref(), &key, &store)?;
+        let noted = match noted {
+            Some(noted) => noted,
+            None => used.note(&key, &store).await.map_err(|error| not_noted(&key, &error))?,
         };
         same_store(key, store, noted)
+    }
+
+    /// The store of a key that was not used yet. It is assigned what is said if it has none.
+    async fn resolve_new(
+        &self,
+        key: &PublicKey,
+        said: Option<&Said>,
+    ) -> Result<StoreId, RegistryError> {
+        match (self.registry.resolve(key).await, said) {
+            (Err(RegistryError::NotMapped { .. }), Some(said)) => self.assign_said(key, said).await,
+            (answer, _) => answer,
+        }
+    }
+
+    async fn assign_said(&self, key: &PublicKey, said: &Said) -> Result<StoreId, RegistryError> {
+        let _held = self.removing.read().await;
+        let noted = self.storage.used_keys().get(key).map_err(|error| not_noted(key, &error))?;
+        if noted.is_some() {
+            // Used or removed meanwhile.
+            return self.registry.look_up(key).await;
+        }
+        let Said { store, subject } = said;
+        self.registry.assign(key, store).await?;
+        let subject = subject.as_deref().unwrap_or_default();
+        log::info!(
+            "public key {key:?} was assigned to store {store:?}: the token of {subject:?} says so"
+        );
+        Ok(store.clone())
     }
 
     async fn assign(self, key: PublicKey, store: StoreId) -> Result<(), RegistryError> {
@@ -173,6 +238,7 @@ impl Keys {
     }
 
     async fn remove(self, key: PublicKey) -> Result<StoreId, RegistryError> {
+        let _held = self.removing.write().await;
         let store = self.registry.remove(&key).await?;
         // It may have been used before uses were noted. What was noted stays, and a key that cannot be noted is removed all the same.
         if let Err(error) = self.storage.used_keys().note(&key, &store).await {
@@ -203,8 +269,8 @@ impl Actor for RegistryActor {
 impl Handler<Resolve> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
 
-    fn handle(&mut self, Resolve { key }: Resolve, _: &mut Context<Self>) -> Self::Result {
-        let resolved = ask(self.keys.clone().resolve(key.clone())).into_actor(self);
+    fn handle(&mut self, Resolve { key, said }: Resolve, _: &mut Context<Self>) -> Self::Result {
+        let resolved = ask(self.keys.clone().resolve(key.clone(), said)).into_actor(self);
         Box::pin(resolved.map(move |resolved, actor, _| {
             actor.notice(&key, &resolved);
             resolved

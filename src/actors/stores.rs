@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::feed::FeedSubscription;
 use super::inbox::Inbox;
 use super::open::{Job, OpenStores};
-use super::registry::{AppendFromServer, RegistryActor, Resolve};
+use super::registry::{AppendFromServer, RegistryActor, Resolve, Said};
 use super::reply::{Reply, WriteFailure};
 use super::store::{FinishStore, StoreHandle};
 use crate::core::store::{Acked, Write};
@@ -48,9 +48,13 @@ impl Stores {
         &self.registry
     }
 
-    /// The store of a key, opened if it is not open.
-    pub(crate) async fn resolve(&self, key: &PublicKey) -> Result<StoreHandle, ResolveError> {
-        let asked = self.registry.send(Resolve { key: key.clone() }).await;
+    /// The store of a key, opened if it is not open; `said` is what the caller's proof says of it.
+    pub(crate) async fn resolve(
+        &self,
+        key: &PublicKey,
+        said: Option<Said>,
+    ) -> Result<StoreHandle, ResolveError> {
+        let asked = self.registry.send(Resolve { key: key.clone(), said }).await;
         let store = asked.unwrap_or_else(|error| Err(unavailable(error)))?;
         Ok(self.open(&store).await?)
     }
@@ -171,8 +175,7 @@ mod tests {
         let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);
-        let keys =
-            Keys { registry: Arc::new(MemoryRegistry::new()), storage: Arc::new(storage.clone()) };
+        let keys = Keys::new(Arc::new(MemoryRegistry::new()), Arc::new(storage.clone()));
         let (connections, resolved) =
             (Arc::new(Connections::new(1)), Arc::new(Resolved::new(SOON)));
         let registry = RegistryActor::new(keys, open.clone(), connections, resolved);

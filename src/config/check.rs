@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use eventlog_server::model::Limits;
+use eventlog_server::services::origin_policy::OriginPolicy;
 
-use super::{CompactionRule, Config, ConfigError};
+use super::{AuthChoice, CompactionRule, Config, ConfigError};
 
 /// A batch counts its bytes in 32 bits.
 const MESSAGE_BYTES_MOST: usize = 1 << 30;
@@ -17,6 +18,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let cache_bytes = usize::try_from(config.database.cache_bytes).unwrap_or(usize::MAX);
     at_least("cache_bytes", cache_bytes, 1 << 20, "at least 1MiB is needed")?;
     config.compaction.iter().try_for_each(check_compaction)?;
+    check_cookies(config)?;
     check_limits(&config.limits)
 }
 
@@ -30,6 +32,19 @@ fn check_compaction(rule: &CompactionRule) -> Result<(), ConfigError> {
         return Err(impossible(key, "an empty text", "no event has an empty tag"));
     }
     Ok(())
+}
+
+/// With both, every page in the world could act for a user whose browser has the cookie.
+fn check_cookies(config: &Config) -> Result<(), ConfigError> {
+    match &config.auth {
+        AuthChoice::Jwt(jwt) if jwt.takes_cookies() && config.origins == OriginPolicy::Any => {
+            let reason = "tokens are taken from a cookie ([auth.jwt] tokens), which browsers send for every page; name your origins";
+            Err(impossible("origins", "[\"*\"]", reason))
+        }
+        AuthChoice::Jwt(_) | AuthChoice::Dev | AuthChoice::AllowAll | AuthChoice::Grants(_) => {
+            Ok(())
+        }
+    }
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {

@@ -6,6 +6,7 @@
 
 mod check;
 mod environment;
+mod lists;
 mod settings;
 mod units;
 
@@ -15,13 +16,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventlog_server::model::Limits;
+use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
 use eventlog_server::services::origin_policy::OriginPolicy;
+use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
 use eventlog_server::webhooks::WebhookOptions;
 
 pub(crate) use environment::{Environment, EnvironmentError};
-pub(crate) use settings::{Assignment, CompactionRule, CompactionStrategy, Settings, StorageKind};
+pub(crate) use lists::{Many, Parsed};
+pub(crate) use settings::{
+    AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
+    Settings, StorageKind,
+};
 use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer, WebhookEntry};
 use units::Size;
 #[cfg(test)]
@@ -50,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// Which web pages may connect.
     pub(crate) origins: OriginPolicy,
+    /// Which proxies are believed when they say where a client is.
+    pub(crate) trusted_proxies: Vec<AddressRange>,
     /// Who decides what a key may do.
     pub(crate) auth: AuthChoice,
     /// Opens the admin API.
@@ -73,6 +82,8 @@ pub(crate) enum AuthChoice {
     AllowAll,
     /// Those with a grant may.
     Grants(Grants),
+    /// Those whose token says so.
+    Jwt(Box<JwtSettings>),
 }
 
 /// The configuration cannot be read, or cannot work.
@@ -102,12 +113,12 @@ pub(crate) enum ConfigError {
     NoAuthMode,
     /// Two settings say that different people may do something.
     #[error(
-        "--dev allows everything to everyone, and the configuration asks for grants; leave out one of the two"
+        "--dev allows everything to everyone, and the configuration says who may do what; leave out one of the two"
     )]
-    DevWithGrants,
-    /// Grants without the mode that asks them, or the mode without grants.
+    DevWithRules,
+    /// What a mode asks for without the mode, or the mode without it.
     #[error("{0}")]
-    Grants(&'static str),
+    Auth(&'static str),
     /// One grantee has two grants.
     #[error(transparent)]
     DuplicateGrant(#[from] DuplicateGrant),
@@ -137,6 +148,11 @@ Write one of these into the configuration file (--config FILE):
     write = true
     read = true
 
+    [auth]
+    mode = "jwt"                  # the tokens of your own login say who may what, see docs/AUTH.md
+    [auth.jwt]
+    jwks_url = "https://login.example/.well-known/jwks.json"   # or secret, public_key_file, jwks_file
+
 or set EVENTLOG_AUTH_MODE=allow-all. To try things out on this machine: eventlog-server serve --dev"#;
 
 impl Config {
@@ -155,6 +171,7 @@ impl Config {
     /// Puts in the defaults and checks that the whole can work.
     fn resolve(settings: Settings, dev: bool) -> Result<Self, ConfigError> {
         let database = database(&settings)?;
+        let auth = auth(settings.auth, dev)?;
         let config = Self {
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
             storage: settings.storage.kind.unwrap_or_default(),
@@ -166,7 +183,10 @@ impl Config {
                 .map_or_else(|| (cores() / 2).max(1), |count| count.0),
             shutdown_timeout: settings.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |span| span.0),
             origins: settings.origins.map_or(OriginPolicy::SameHost, |origins| origins.0),
-            auth: auth(settings.auth, dev)?,
+            trusted_proxies: settings.trusted_proxies.map_or_else(Vec::new, |ranges| {
+                ranges.0.into_iter().map(|Parsed(range)| range).collect()
+            }),
+            auth,
             admin_token: settings.admin.token,
             assign: settings.assign,
             compaction: settings.compaction,
@@ -231,23 +251,44 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
 }
 
 fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
-    let AuthSettings { mode, grant } = settings;
-    let none = grant.is_empty();
+    let AuthSettings { mode, jwt, grant } = settings;
+    let unused = |what| Err(ConfigError::Auth(what));
     match mode {
-        Some(AuthMode::Grants) if dev => Err(ConfigError::DevWithGrants),
-        Some(AuthMode::Grants) if none => Err(ConfigError::Grants(
-            "`[auth] mode` is \"grants\", and no [[auth.grant]] says who may do something",
-        )),
+        Some(AuthMode::Grants | AuthMode::Jwt) if dev => Err(ConfigError::DevWithRules),
+        Some(AuthMode::AllowAll | AuthMode::Jwt) | None if !grant.is_empty() => unused(
+            "there are [[auth.grant]] tables that nobody would ask; \
+             set `mode = \"grants\"` in [auth], or take them out",
+        ),
+        Some(AuthMode::AllowAll | AuthMode::Grants) | None if jwt.says_whom_to_believe() => unused(
+            "[auth.jwt] says which tokens to believe, and nobody would look at them; \
+             set `mode = \"jwt\"` in [auth], or take it out",
+        ),
+        Some(AuthMode::Grants) if grant.is_empty() => {
+            unused("`[auth] mode` is \"grants\", and no [[auth.grant]] says who may do something")
+        }
         Some(AuthMode::Grants) => {
             Ok(AuthChoice::Grants(Grants::new(grant.into_iter().map(into_grant))?))
         }
-        Some(AuthMode::AllowAll) | None if !none => Err(ConfigError::Grants(
-            "there are [[auth.grant]] tables that nobody would ask; \
-             set `mode = \"grants\"` in [auth], or take them out",
-        )),
+        Some(AuthMode::Jwt) => Ok(AuthChoice::Jwt(Box::new(jwt))),
         Some(AuthMode::AllowAll) | None if dev => Ok(AuthChoice::Dev),
         Some(AuthMode::AllowAll) => Ok(AuthChoice::AllowAll),
         None => Err(ConfigError::NoAuthMode),
+    }
+}
+
+impl JwtSettings {
+    /// Whether something is set that has no default.
+    fn says_whom_to_believe(&self) -> bool {
+        let Self { algorithms, secret, public_key_file, jwks_file, jwks_url, .. } = self;
+        let Self { issuer, audience, .. } = self;
+        let keys = secret.is_some() || public_key_file.is_some() || jwks_file.is_some();
+        keys || jwks_url.is_some() || algorithms.is_some() || issuer.is_some() || audience.is_some()
+    }
+
+    /// Whether tokens are taken from a cookie, which a browser sends along whichever page asks.
+    fn takes_cookies(&self) -> bool {
+        let tokens = self.tokens.as_ref().map_or(&[][..], |tokens| &tokens.0);
+        tokens.iter().any(|Parsed(source)| matches!(source, TokenSource::Cookie(_)))
     }
 }
 

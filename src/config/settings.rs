@@ -6,12 +6,15 @@
 use std::path::PathBuf;
 
 use eventlog_server::model::{Limits, PublicKey, StoreId};
+use eventlog_server::services::auth::jwt::TokenSource;
+use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::webhooks::{Begin, WebhookOptions};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::environment::{Environment, EnvironmentError};
+use super::lists::{Listed, Many, Parsed, Secret};
 use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
 
 /// What a source of settings can be asked.
@@ -117,6 +120,7 @@ settings! {
         store_threads: Option<Count>,
         shutdown_timeout: Option<Span>,
         origins: Option<Origins>,
+        trusted_proxies: Option<Listed<Parsed<AddressRange>>>,
         storage: StorageSettings,
         auth: AuthSettings,
         admin: AdminSettings,
@@ -139,7 +143,38 @@ settings! {
     /// `[auth]`
     AuthSettings {
         mode: Option<AuthMode>,
+        jwt: JwtSettings,
         grant: Vec<GrantEntry>,
+    }
+}
+
+settings! {
+    /// `[auth.jwt]`
+    JwtSettings {
+        algorithms: Option<Listed<AlgorithmName>>,
+        secret: Option<Many<Secret>>,
+        public_key_file: Option<Many<PathBuf>>,
+        jwks_file: Option<PathBuf>,
+        jwks_url: Option<String>,
+        issuer: Option<Many<String>>,
+        audience: Option<Many<String>>,
+        leeway: Option<Span>,
+        tokens: Option<Listed<Parsed<TokenSource>>>,
+        claims: ClaimSettings,
+    }
+}
+
+settings! {
+    /// `[auth.jwt.claims]`
+    ClaimSettings {
+        public_keys: Option<String>,
+        store_id: Option<String>,
+        read: Option<String>,
+        write: Option<String>,
+        events: Option<String>,
+        sub: Option<String>,
+        exp: Option<String>,
+        jti: Option<String>,
     }
 }
 
@@ -206,6 +241,17 @@ pub(crate) enum AuthMode {
     AllowAll,
     /// The `[[auth.grant]]` tables.
     Grants,
+    /// Tokens, as `[auth.jwt]` says.
+    Jwt,
+}
+
+/// One of the `algorithms` of `[auth.jwt]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) enum AlgorithmName {
+    HS256,
+    RS256,
+    ES256,
+    EdDSA,
 }
 
 /// One `[[auth.grant]]`.

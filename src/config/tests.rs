@@ -47,7 +47,14 @@ fn the_example_shows_every_key_that_there_is() {
     let mut missing = Vec::new();
     settings.missing("", &mut missing);
     assert_eq!(missing, Vec::<String>::new());
-    Config::resolve(settings, false).expect("it works");
+    // Each mode with its own part of `[auth]`.
+    let mut grants = settings.clone();
+    grants.auth.jwt = JwtSettings::default();
+    Config::resolve(grants, false).expect("it works");
+    let mut jwt = settings;
+    jwt.auth.mode = Some(AuthMode::Jwt);
+    jwt.auth.grant.clear();
+    Config::resolve(jwt, false).expect("it works");
 }
 
 #[test]
@@ -62,6 +69,13 @@ fn the_example_shows_the_defaults() {
         ".workers",
         ".store_threads",
         ".auth.mode",
+        ".auth.jwt.algorithms",
+        ".auth.jwt.secret",
+        ".auth.jwt.public_key_file",
+        ".auth.jwt.jwks_file",
+        ".auth.jwt.jwks_url",
+        ".auth.jwt.issuer",
+        ".auth.jwt.audience",
         ".auth.grant",
         ".admin.token",
         ".archive.dir",
@@ -189,7 +203,7 @@ fn without_an_auth_mode_it_says_what_to_write() {
         .filter(|block| block.starts_with("    [auth]"))
         .map(|block| block.lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n"))
         .collect();
-    assert_eq!(shown.len(), 2, "{message}");
+    assert_eq!(shown.len(), 3, "{message}");
     for file in shown {
         load(&file, &[], Settings::default()).expect("it works");
     }
@@ -203,7 +217,7 @@ fn dev_needs_no_auth_mode_and_takes_no_grants() {
     assert!(matches!(dev("").expect("it works").auth, AuthChoice::Dev));
     assert!(matches!(dev("auth.mode = \"allow-all\"").expect("it works").auth, AuthChoice::Dev));
     let grant = "[auth]\nmode = \"grants\"\n[[auth.grant]]\npublic_key = \"a\"\nread = true";
-    assert!(matches!(dev(grant), Err(ConfigError::DevWithGrants)));
+    assert!(matches!(dev(grant), Err(ConfigError::DevWithRules)));
 }
 
 #[test]
@@ -213,13 +227,42 @@ fn grants_and_their_mode_belong_together() {
         load(&format!("[auth]\nmode = \"{mode}\"\n{grants}"), &[], Settings::default())
     };
     assert!(matches!(grants("grants", grant).expect("it works").auth, AuthChoice::Grants(_)));
-    assert!(matches!(grants("grants", ""), Err(ConfigError::Grants(_))));
-    assert!(matches!(grants("allow-all", grant), Err(ConfigError::Grants(_))));
+    assert!(matches!(grants("grants", ""), Err(ConfigError::Auth(_))));
+    assert!(matches!(grants("allow-all", grant), Err(ConfigError::Auth(_))));
     assert!(matches!(grants("grants", &grant.repeat(2)), Err(ConfigError::DuplicateGrant(_))));
     let anyone = grants("grants", &grant.replace("\"a\"", "\"*\"")).expect("it works").auth;
     let AuthChoice::Grants(anyone) = anyone else { panic!("not grants") };
     let expected = Grants::new([Grant { grantee: Grantee::Anyone, write: false, read: true }]);
     assert_eq!(format!("{anyone:?}"), format!("{:?}", expected.expect("one grant")));
+}
+
+#[test]
+fn tokens_and_their_mode_belong_together() {
+    let jwt = |mode: &str, jwt: &str, rest: &str| {
+        let file = format!("{rest}\n[auth]\nmode = \"{mode}\"\n[auth.jwt]\n{jwt}");
+        load(&file, &[], Settings::default())
+    };
+    let config = jwt("jwt", "issuer = \"a\"\ntokens = [\"query\", \"cookie:session\"]", "");
+    assert!(matches!(config.expect("it works").auth, AuthChoice::Jwt(_)));
+    assert!(matches!(jwt("allow-all", "issuer = \"a\"", ""), Err(ConfigError::Auth(_))));
+    assert!(jwt("allow-all", "leeway = \"5s\"", "").is_ok(), "as the example has it");
+    assert!(refusal(jwt("jwt", "tokens = [\"header\"]", "")).contains("cookie:NAME"));
+    assert!(refusal(jwt("jwt", "algorithms = [\"none\"]", "")).contains("EdDSA"));
+    let cookies = |origins| jwt("jwt", "tokens = [\"cookie:session\"]", origins);
+    assert!(cookies("origins = [\"https://app.example\"]").is_ok());
+    assert!(refusal(cookies("origins = [\"*\"]")).contains("cookie"));
+    assert!(jwt("jwt", "", "origins = [\"*\"]").is_ok(), "no page has the token of another");
+    let variables = [
+        ("EVENTLOG_AUTH_MODE", "jwt"),
+        ("EVENTLOG_AUTH_JWT_SECRET", "of, two parts"),
+        ("EVENTLOG_AUTH_JWT_TOKENS", "query,cookie:a"),
+        ("EVENTLOG_AUTH_JWT_CLAIMS_STORE_ID", "team"),
+    ];
+    let config = load("", &variables, Settings::default()).expect("it works");
+    let AuthChoice::Jwt(jwt) = config.auth else { panic!("not jwt") };
+    assert_eq!(jwt.secret.map(|secrets| secrets.0.len()), Some(1));
+    assert_eq!(jwt.tokens.map(|tokens| tokens.0.len()), Some(2));
+    assert_eq!(jwt.claims.store_id.as_deref(), Some("team"));
 }
 
 #[test]

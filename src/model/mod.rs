@@ -6,6 +6,7 @@
 
 mod batch;
 mod entry;
+pub(crate) mod glob;
 mod id;
 pub mod limits;
 mod name;

@@ -8,6 +8,7 @@ use actix_web::HttpRequest;
 
 use super::caller::ValueOf;
 use super::handle::{Inner, Server};
+use super::rejections::Rejections;
 use super::replay::Processing;
 use super::threads::Threads;
 use super::watchdog;
@@ -24,6 +25,7 @@ use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
 use crate::services::identities::Identities;
 use crate::services::origin_policy::OriginPolicy;
+use crate::services::proxies::AddressRange;
 use crate::services::{Auth, StoreRegistry};
 use crate::storage::Storage;
 
@@ -43,6 +45,7 @@ pub struct Builder {
     pub(super) limits: Limits,
     pub(super) origins: OriginPolicy,
     pub(super) caller: Option<ValueOf>,
+    pub(super) trusted_proxies: Vec<AddressRange>,
     pub(super) admin_token: Option<String>,
     pub(super) store_threads: usize,
     pub(super) processor: Option<Processor>,
@@ -76,6 +79,13 @@ impl Builder {
         F: Fn(&HttpRequest) -> T + Send + Sync + 'static,
     {
         self.caller = Some(Arc::new(move |request| Box::new(value_of(request))));
+        self
+    }
+
+    /// The proxies that are believed when they say in `x-forwarded-for` where a client is; by default none.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: Vec<AddressRange>) -> Self {
+        self.trusted_proxies = proxies;
         self
     }
 
@@ -134,7 +144,7 @@ impl Builder {
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
-        let keys = Keys { registry: self.registry.clone(), storage: self.storage.clone() };
+        let keys = Keys::new(self.registry.clone(), self.storage.clone());
         let registry =
             RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
@@ -160,6 +170,8 @@ impl Builder {
             storage: self.storage,
             origins: self.origins,
             caller: self.caller,
+            trusted_proxies: self.trusted_proxies,
+            rejections: Rejections::default(),
             admin_token: self.admin_token,
             store_registry: self.registry,
             store_threads,

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
+use actix_web::http::header::HeaderValue;
 
 use crate::model::limits::HANDSHAKE_BYTES_MAX;
+use crate::services::proxies::{AddressRange, forwarded_address};
 use crate::services::{Caller, Value};
+
+/// Where proxies write for whom they speak.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What the embedding application makes of a request.
 pub(super) type ValueOf = Arc<dyn Fn(&HttpRequest) -> Value + Send + Sync>;
@@ -18,10 +23,22 @@ pub(super) fn is_too_long(request: &HttpRequest) -> bool {
 }
 
 /// The caller of a request that becomes a WebSocket.
-pub(super) fn caller_of(request: &HttpRequest, value_of: Option<&ValueOf>) -> Caller {
+pub(super) fn caller_of(
+    request: &HttpRequest,
+    value_of: Option<&ValueOf>,
+    trusted: &[AddressRange],
+) -> Caller {
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let value = value_of.map(|value_of| value_of(request));
-    Caller::connected(request.peer_addr(), target(request), headers, value)
+    let peer = request.peer_addr();
+    let caller = Caller::connected(peer, target(request), headers, value);
+    let lines: Vec<_> =
+        request.headers().get_all(FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
+    let forwarded = peer.and_then(|peer| forwarded_address(trusted, peer.ip(), lines.into_iter()));
+    match forwarded {
+        Some(address) => caller.forwarded_for(address),
+        None => caller,
+    }
 }
 
 fn target(request: &HttpRequest) -> &str {

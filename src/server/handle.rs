@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::builder::Builder;
 use super::caller::ValueOf;
 use super::groups::Groups;
+use super::rejections::Rejections;
 use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
@@ -24,6 +25,7 @@ use crate::processing::{
 };
 use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
+use crate::services::proxies::AddressRange;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
 
@@ -39,6 +41,8 @@ pub(super) struct Inner {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) origins: OriginPolicy,
     pub(super) caller: Option<ValueOf>,
+    pub(super) trusted_proxies: Vec<AddressRange>,
+    pub(super) rejections: Rejections,
     pub(super) admin_token: Option<String>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
@@ -61,6 +65,7 @@ impl Server {
             limits: Limits::default(),
             origins: OriginPolicy::default(),
             caller: None,
+            trusted_proxies: Vec::new(),
             admin_token: None,
             store_threads: (cores / 2).max(1),
             processor: None,

@@ -13,6 +13,7 @@ mod handle;
 mod in_process;
 mod listen;
 mod metrics;
+mod rejections;
 mod replay;
 mod routes;
 mod sever;

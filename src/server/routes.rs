@@ -1,13 +1,15 @@
 //! The server's routes: the WebSocket, and what operators look at.
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 
-use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::http::header::{
+    HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE,
+};
 use actix_web::web::{self, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actix_web_actors::ws::{WebsocketContext, handshake};
-use futures_util::stream;
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, stream};
 
 use super::admin;
 use super::caller::{caller_of, is_too_long};
@@ -15,12 +17,20 @@ use super::handle::Server;
 use super::metrics;
 use super::sever::Severable;
 use crate::actors::connections::{Refused, Sever};
+use crate::actors::guard::guarded;
 use crate::actors::inbox::Inbox;
 use crate::actors::session::Session;
 use crate::actors::session::msgpack::MsgpackWire;
 use crate::actors::session::rpc::RpcWire;
 use crate::actors::session::wire::Wire;
 use crate::model::{Limits, RemoteId};
+use crate::services::{Caller, Rejected};
+
+type Answer = Result<HttpResponse, actix_web::Error>;
+
+/// The subprotocol that clients may ask for. It says nothing; but a browser that offers some, because its token is one of
+/// them, takes no WebSocket that has none.
+const SUBPROTOCOL: &str = "eventlog";
 
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
     let upgrade = upgrade_with(server, MsgpackWire::new);
@@ -32,13 +42,13 @@ pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
 fn upgrade_with<W: Wire>(
     server: &Server,
     wire: fn(RemoteId, &Limits) -> W,
-) -> impl Fn(HttpRequest, Payload) -> Ready<Result<HttpResponse, actix_web::Error>> + Clone + use<W>
-{
+) -> impl Fn(HttpRequest, Payload) -> LocalBoxFuture<'static, Answer> + Clone + use<W> {
     let server = server.clone();
     move |request: HttpRequest, payload: Payload| {
         let shared = &server.inner().shared;
         let wire = wire(shared.remote_id, &shared.limits);
-        ready(upgrade(&server, &request, payload, wire))
+        let server = server.clone();
+        async move { upgrade(&server, &request, payload, wire).await }.boxed_local()
     }
 }
 
@@ -60,12 +70,12 @@ fn readiness(server: &Server) -> HttpResponse {
 }
 
 /// Turns a request into a session.
-fn upgrade<W: Wire>(
+async fn upgrade<W: Wire>(
     server: &Server,
     request: &HttpRequest,
     payload: Payload,
     wire: W,
-) -> Result<HttpResponse, actix_web::Error> {
+) -> Answer {
     let shared = &server.inner().shared;
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     if !server.inner().origins.allows(header(ORIGIN), header(HOST)) {
@@ -77,6 +87,13 @@ fn upgrade<W: Wire>(
         shared.metrics.connections_refused.inc();
         return Ok(HttpResponse::RequestHeaderFieldsTooLarge().body("the handshake is too long\n"));
     }
+    let caller = match verified_caller(server, request).await {
+        Ok(caller) => caller,
+        Err(refused) => {
+            shared.metrics.connections_refused.inc();
+            return Ok(refused);
+        }
+    };
     let inbox = Arc::new(Inbox::new());
     let sever = request.conn_data::<Severable>().cloned();
     let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
@@ -87,10 +104,41 @@ fn upgrade<W: Wire>(
             return Ok(refusal(refused));
         }
     };
-    let caller = caller_of(request, server.inner().caller.as_ref());
+    if offers_our_subprotocol(request) {
+        response.insert_header((SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)));
+    }
     let session = Session::new(shared.clone(), caller, inbox, seat, wire, payload);
     // The session reads the payload itself; the context's own decoder gets nothing.
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
+}
+
+/// Who asks, with what `Auth` found out about them; or the answer to whom it does not let in.
+async fn verified_caller(server: &Server, request: &HttpRequest) -> Result<Caller, HttpResponse> {
+    let inner = server.inner();
+    let caller = caller_of(request, inner.caller.as_ref(), &inner.trusted_proxies);
+    let verified = async { inner.shared.auth.verify(&caller).await };
+    match guarded("authorization", verified).await {
+        Ok(Ok(verified)) => Ok(caller.with_verified(verified)),
+        Ok(Err(rejected)) => {
+            inner.rejections.log(&caller, &rejected);
+            Err(rejection(&rejected))
+        }
+        Err(panicked) => Err(HttpResponse::InternalServerError().body(format!("{panicked}\n"))),
+    }
+}
+
+fn rejection(rejected: &Rejected) -> HttpResponse {
+    HttpResponse::Unauthorized()
+        .insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        .body(format!("{rejected}\n"))
+}
+
+fn offers_our_subprotocol(request: &HttpRequest) -> bool {
+    let mut offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
+    offers.any(|offer| {
+        let offered = offer.to_str().unwrap_or_default().split(',');
+        offered.map(str::trim).any(|name| name == SUBPROTOCOL)
+    })
 }
 
 fn refusal(refused: Refused) -> HttpResponse {

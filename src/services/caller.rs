@@ -6,8 +6,10 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use super::Verified;
 
 /// What only makes a WebSocket of a connection, the same or at random for everyone, is not kept.
 const HEADERS_NOT_KEPT: [&str; 5] = [
@@ -25,11 +27,14 @@ pub struct Caller(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     peer: Option<SocketAddr>,
+    /// What trusted proxies say; `None` if there was none.
+    forwarded: Option<IpAddr>,
     /// The path, and behind the first `?` the query.
     target: Box<str>,
     /// Each is a name, a colon, a value and a line feed, which neither of the two can have.
     headers: Box<[u8]>,
     value: Option<Value>,
+    verified: Option<Verified>,
 }
 
 /// What the embedding application knows about a caller.
@@ -53,12 +58,42 @@ impl Caller {
         for (name, text) in headers.filter(|(name, _)| !HEADERS_NOT_KEPT.contains(name)) {
             lines.extend_from_slice(&[name.as_bytes(), b":", text, b"\n"].concat());
         }
-        Self(Arc::new(Inner { peer, target: target.into(), headers: lines.into(), value }))
+        let (target, headers) = (target.into(), lines.into());
+        Self(Arc::new(Inner { peer, target, headers, value, ..Inner::default() }))
+    }
+
+    /// The same caller, for whom the proxies behind which it came have this address.
+    pub(crate) fn forwarded_for(self, address: IpAddr) -> Self {
+        self.with(|inner| inner.forwarded = Some(address))
+    }
+
+    /// The same caller, of whom `Auth` found this out.
+    pub(crate) fn with_verified(self, verified: Option<Verified>) -> Self {
+        self.with(|inner| inner.verified = verified)
+    }
+
+    /// Changes a caller whom nobody shares yet; a caller that is shared stays as it is.
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
     }
 
     /// The other end of the socket: the client, or the last proxy before the server.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.0.peer
+    }
+
+    /// Where the client is: what the proxies say that the server was told to trust
+    /// ([`Builder::trusted_proxies`](crate::server::Builder::trusted_proxies)), else [`peer`](Self::peer) without its port.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.forwarded.or_else(|| Some(self.0.peer?.ip()))
+    }
+
+    /// What `Auth` found out about the caller at the handshake ([`Auth::verify`](super::Auth::verify)).
+    pub fn verified(&self) -> Option<&Verified> {
+        self.0.verified.as_ref()
     }
 
     /// The path that the handshake asked for, as it was sent; empty without a handshake.
@@ -96,7 +131,7 @@ impl Caller {
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Caller");
-        shown.field("peer", &self.peer()).field("path", &self.path()).finish_non_exhaustive()
+        shown.field("address", &self.address()).field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
@@ -141,6 +176,6 @@ mod tests {
     #[test]
     fn nothing_secret_is_shown() {
         let shown = format!("{:?}", alice());
-        assert_eq!(shown, r#"Caller { peer: Some(127.0.0.1:7), path: "/sync/rpc", .. }"#);
+        assert_eq!(shown, r#"Caller { address: Some(127.0.0.1), path: "/sync/rpc", .. }"#);
     }
 }

@@ -16,13 +16,15 @@ mod caller;
 pub mod identities;
 pub mod journal;
 pub mod origin_policy;
+pub mod proxies;
 pub mod registry;
+mod verified;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::model::{Batch, PublicKey};
+use crate::model::{Batch, PublicKey, StoreId};
 
 pub use self::caller::Caller;
 pub(crate) use self::caller::Value;
@@ -32,11 +34,23 @@ pub use crate::storage::{Storage, StoreLog};
 pub use identities::{Identities, IdentityError};
 pub use journal::{EventJournal, JournalError};
 pub use registry::{RegistryError, StoreRegistry};
+pub use verified::{Rejected, Verified};
 
 /// Says who may do what. There is no default: a server without one does not build.
 ///
 /// What clients ask for is asked about here; what the server's own code writes is not, since nobody called.
 pub trait Auth: Send + Sync + 'static {
+    /// Who calls: asked once for each WebSocket, at its handshake, before anything is kept of it. The answer is the caller's
+    /// [`verified`](Caller::verified) from then on, and the session ends when that expires. Who is rejected gets 401 and no
+    /// WebSocket. Unless an implementation says otherwise, everybody is let in and nothing is known of them.
+    fn verify<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Option<Verified>, Rejected>> {
+        let _ = caller;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it.
     fn authorize_write<'a>(
         &'a self,
@@ -53,6 +67,14 @@ pub trait Auth: Send + Sync + 'static {
     fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         let _ = claim;
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The store that the caller's key has according to what proves who the caller is; asked after each authorization. A key
+    /// without a store is assigned that one, durably, unless it had one once. One that has another is refused. `None`, unless
+    /// an implementation says otherwise: then the registry alone says which store a key has.
+    fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
+        let _ = claim;
+        None
     }
 }
 

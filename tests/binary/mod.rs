@@ -4,6 +4,7 @@ mod bench;
 mod command_line;
 mod descriptors;
 mod durability;
+mod jwt;
 mod process;
 mod rpc;
 mod tour;

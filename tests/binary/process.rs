@@ -87,8 +87,15 @@ impl Serve {
     pub fn start(arguments: &[&str], address: Option<&str>) -> Self {
         let address = address.unwrap_or("127.0.0.1:0");
         let arguments = [&["serve", "--listen", address], arguments].concat();
+        let mut command = command(&arguments);
         // Its log belongs to the test's output.
-        let mut child = command(&arguments).stderr(Stdio::inherit()).spawn().expect("it starts");
+        command.stderr(Stdio::inherit());
+        Self::of(command)
+    }
+
+    /// Starts this command, which is a `serve`, and waits until it listens.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("it starts");
         let lines = lines(child.stdout.take().expect("a pipe"));
         let line = lines.recv_timeout(PATIENCE).expect("it says where it listens");
         let url = line.strip_prefix("listening on ").expect("that line").to_owned();

@@ -65,3 +65,43 @@ fn follow(mut command: Command, mut restart: impl FnMut()) {
     let status = child.wait().expect("it ends");
     assert!(status.success(), "{}", said.join("\n"));
 }
+
+const SECRET: &str = "a secret of more than 32 bytes, for this test";
+
+/// The login server of the examples, and a server that believes its tokens. Each `ok` that the script prints is a case.
+#[test]
+fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
+    let Some(mut command) = node::script("stock_login.mjs") else { return };
+    let directory = tempdir().expect("a directory");
+    let mut server = binary();
+    server.env("EVENTLOG_AUTH_MODE", "jwt").env("EVENTLOG_AUTH_JWT_SECRET", SECRET);
+    server.env("EVENTLOG_AUTH_JWT_LEEWAY", "0s");
+    server.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
+    let server = Process::start(server);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/login.mjs");
+    let mut login = Command::new("node");
+    login
+        .arg(example)
+        .args(["0", "5"])
+        .env("EVENTLOG_AUTH_JWT_SECRET", SECRET)
+        .stdout(Stdio::piped());
+    let mut login = Ended(login.spawn().expect("node starts"));
+    let mut line = String::new();
+    let output = login.0.stdout.take().expect("a pipe");
+    BufReader::new(output).read_line(&mut line).expect("it says where it listens");
+    let login_url = line.trim().strip_prefix("login at ").expect("that line");
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    command.args([address, login_url]);
+    follow(command, || panic!("nothing is restarted"));
+}
+
+/// Ends a process when it is dropped.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod fake;
 pub mod history;
 pub mod http;
+pub mod jwt;
 pub mod panicking;
 pub mod process;
 pub mod proxy;

@@ -65,8 +65,16 @@ impl Socket {
 
     /// The HTTP status that the handshake is refused with.
     pub async fn refused_status(url: &str, headers: &[(&str, &str)]) -> u16 {
+        Self::refused(url, headers).await.0
+    }
+
+    /// The HTTP status that the handshake is refused with, and what is said about it.
+    pub async fn refused(url: &str, headers: &[(&str, &str)]) -> (u16, String) {
         match connect_async(upgrade(url, headers)).await {
-            Err(Error::Http(response)) => response.status().as_u16(),
+            Err(Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                (response.status().as_u16(), String::from_utf8_lossy(body).into_owned())
+            }
             Err(error) => panic!("expected a refusal, got {error}"),
             Ok(_) => panic!("expected a refusal"),
         }

@@ -6,11 +6,12 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use super::wire::Names;
 use crate::actors::guard::guarded;
+use crate::actors::registry::Said;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
 use crate::model::{Batch, PublicKey};
 use crate::services::identities::SigningKey;
-use crate::services::{Caller, Claim};
+use crate::services::{AuthError, Caller, Claim};
 
 /// Whether `caller` may append `batch`, and where. `known` is the store that its key resolved to before, if that still
 /// holds.
@@ -22,10 +23,11 @@ pub(crate) async fn may_write(
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
-    ask(AUTHORIZATION, async { shared.auth.authorize_write(claim, batch).await }).await?;
+    let authorized = async { shared.auth.authorize_write(claim, batch).await };
+    let said = ask(AUTHORIZATION, and_store(shared, claim, authorized)).await?;
     let store = match known {
-        Some(store) => store,
-        None => shared.stores.resolve(&names.key).await?,
+        Some(store) => is_said(store, names, said.as_ref())?,
+        None => shared.stores.resolve(&names.key, said).await?,
     };
     let store = is_wanted(store, names.store.as_deref())?;
     validate_entries(batch, &shared.limits)?;
@@ -39,8 +41,9 @@ pub(crate) async fn may_read(
     names: &Names,
 ) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
-    ask(AUTHORIZATION, async { shared.auth.authorize_read(claim).await }).await?;
-    is_wanted(shared.stores.resolve(&names.key).await?, names.store.as_deref())
+    let authorized = async { shared.auth.authorize_read(claim).await };
+    let said = ask(AUTHORIZATION, and_store(shared, claim, authorized)).await?;
+    is_wanted(shared.stores.resolve(&names.key, said).await?, names.store.as_deref())
 }
 
 /// Whether `caller`, who has proved to hold `signing_key`, is taken for `key`: authorized first, then bound, if no
@@ -55,6 +58,26 @@ pub(crate) async fn may_be(
     let authorized = async { shared.auth.authorize_identity(claim).await };
     ask(AUTHORIZATION, authorized).await?;
     ask("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
+}
+
+/// What the caller's proof says of the key's store, once it is authorized.
+async fn and_store(
+    shared: &Arc<Shared>,
+    claim: Claim<'_>,
+    authorized: impl Future<Output = Result<(), AuthError>>,
+) -> Result<Option<Said>, AuthError> {
+    authorized.await?;
+    let store = shared.auth.store_of(claim);
+    Ok(store.map(|store| Said {
+        store,
+        subject: claim.caller.verified().and_then(|verified| verified.subject.clone()),
+    }))
+}
+
+/// A store that is known already is the one that the caller's proof says, if it says one.
+fn is_said(store: StoreHandle, names: &Names, said: Option<&Said>) -> Result<StoreHandle, Refusal> {
+    Said::check(said, &names.key, store.feed.store())?;
+    Ok(store)
 }
 
 /// A client gets its key's store under the store's name alone.

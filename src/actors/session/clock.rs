@@ -1,8 +1,8 @@
-//! A session's time: milliseconds since it began, and one timer.
+//! A session's time: milliseconds since it began, one timer, and its end where that is set from the beginning.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
@@ -37,5 +37,20 @@ impl Clock {
             self.timer = None;
         }
         due
+    }
+}
+
+/// When a session ends because its caller's proof does.
+pub(super) struct Expiry(Option<Pin<Box<Sleep>>>);
+
+impl Expiry {
+    pub(super) fn at(time: Option<SystemTime>) -> Self {
+        let left = |time: SystemTime| time.duration_since(SystemTime::now()).unwrap_or_default();
+        Self(time.map(|time| Box::pin(tokio::time::sleep(left(time)))))
+    }
+
+    /// Whether it has come. Wakes the task then.
+    pub(super) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.as_mut().is_some_and(|timer| timer.as_mut().poll(cx) == Poll::Ready(()))
     }
 }

@@ -38,7 +38,7 @@ use actix_http::ws::{CloseCode, CloseReason, Message as WsMessage, ProtocolError
 use actix_web::web::Payload;
 use actix_web_actors::ws::WebsocketContext;
 
-use self::clock::Clock;
+use self::clock::{Clock, Expiry};
 use self::gate::{Gate, Inbound};
 use self::pipeline::Pipeline;
 use self::refusal::Refusal;
@@ -57,6 +57,9 @@ const OUT_BYTES_PER_POLL: usize = 64 * 1_024;
 /// How long a session waits when all connections together have too many writes in flight.
 const FULL_RETRY: Duration = Duration::from_millis(10);
 
+/// What a client is told when its proof is over.
+const EXPIRED: &str = "expired: connect again with a new token";
+
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
@@ -69,6 +72,7 @@ pub(crate) struct Session<W: Wire> {
     core: Core<W>,
     out: Out,
     clock: Clock,
+    expiry: Expiry,
     life: Life,
 }
 
@@ -104,6 +108,7 @@ impl<W: Wire> Session<W> {
         payload: Payload,
     ) -> Self {
         let limits = &shared.limits;
+        let expires = caller.verified().and_then(|verified| verified.expires);
         let gate = Gate::new(payload, limits.frame_bytes_max, limits.message_bytes_max);
         Self {
             shared,
@@ -116,6 +121,7 @@ impl<W: Wire> Session<W> {
             core: Core::<W>::default(),
             out: Out::default(),
             clock: Clock::start(),
+            expiry: Expiry::at(expires),
             life: Life::Open,
         }
     }
@@ -127,6 +133,11 @@ impl<W: Wire> Session<W> {
         }
         // First, so that whatever is put into the inbox from here on has this run again.
         self.inbox.running(cx.waker());
+        // Before anything is read or sent: from here on the caller is nobody.
+        if self.expiry.has_come(cx) {
+            self.expire();
+            return self.close_if_due(ctx);
+        }
         // Heads before notices: then every entry below these heads that is our own is known to be.
         self.look_at_heads();
         // Before reading: answers make room for further writes, and a removed key is no longer allowed anything.
@@ -192,6 +203,13 @@ impl<W: Wire> Session<W> {
         log::info!("connection closed: {message}");
         self.shared.metrics.connections_broken.inc();
         self.life = Life::Closing(code, message);
+    }
+
+    /// What proved the caller is over. What is under way is committed and not acknowledged: a client that comes back with
+    /// a new proof sends it again, and gets the sequences that it has.
+    fn expire(&mut self) {
+        log::debug!("connection closed: {EXPIRED}");
+        self.life = Life::Closing(CloseCode::Policy, EXPIRED.to_owned());
     }
 
     /// Hands what was collected to the socket.

@@ -6,6 +6,7 @@
 mod assign;
 mod compaction;
 mod files;
+mod jwt;
 mod kept;
 mod webhooks;
 
@@ -28,6 +29,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::assign::{AssignError, assign_all};
+use self::jwt::JwtFault;
 use self::kept::Kept;
 use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
 
@@ -76,6 +78,9 @@ pub(super) enum ServeError {
     /// A mapping of the configuration cannot be made.
     #[error(transparent)]
     Assign(#[from] AssignError),
+    /// Tokens cannot be checked.
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
     /// Two rules of the configuration are about the same event.
     #[error("[[compaction]]: {0}")]
     Compaction(#[from] DuplicateEvent),
@@ -115,8 +120,10 @@ fn load(args: Args) -> Result<Config, ConfigError> {
 async fn serve(mut config: Config) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
+    // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
+    let auth = authorization(&config.auth)?;
     let kept = Kept::open(&config)?;
-    let (server, _compacting) = start(&config, &kept).await?;
+    let (server, _compacting) = start(&config, &kept, auth).await?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
     announce(&config, &server, listener.local_addr()?);
@@ -127,18 +134,31 @@ async fn serve(mut config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Who says what a caller may do.
+fn authorization(choice: &AuthChoice) -> Result<Arc<dyn Auth>, JwtFault> {
+    Ok(match choice {
+        AuthChoice::Dev | AuthChoice::AllowAll => Arc::new(AllowAll),
+        AuthChoice::Grants(grants) => Arc::new(grants.clone()),
+        AuthChoice::Jwt(settings) => Arc::new(jwt::auth(settings)?),
+    })
+}
+
 /// The server that `config` describes, over what is `kept`, and what holds its compactors in force.
-async fn start(config: &Config, kept: &Kept) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
+async fn start(
+    config: &Config,
+    kept: &Kept,
+    auth: Arc<dyn Auth>,
+) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
     let registry = kept.registry.clone();
-    let (auth, registry): (Arc<dyn Auth>, _) = match &config.auth {
-        AuthChoice::Dev => (Arc::new(AllowAll), for_development(registry)),
-        AuthChoice::AllowAll => (Arc::new(AllowAll), registry),
-        AuthChoice::Grants(grants) => (Arc::new(grants.clone()), registry),
+    let registry = match &config.auth {
+        AuthChoice::Dev => for_development(registry),
+        AuthChoice::AllowAll | AuthChoice::Grants(_) | AuthChoice::Jwt(_) => registry,
     };
     let mut builder = Server::builder(kept.storage.clone(), registry, auth)
         .limits(config.limits.clone())
         .origins(config.origins.clone())
+        .trusted_proxies(config.trusted_proxies.clone())
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .compaction(compaction);

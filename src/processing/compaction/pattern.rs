@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::model::glob::glob_matches;
+
 /// One event tag, or all that a text with `*` in it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventPattern {
@@ -52,20 +54,6 @@ impl fmt::Display for EventPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// What stands before the first star must begin the event, what stands behind the last must end it, and what stands
-/// between is looked for from left to right: taking the first place it fits leaves most for the rest.
-fn glob_matches(pattern: &str, event: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = event.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 /// Steps through both patterns at once; `row[j]` says whether, behind the bytes of `a` taken so far, the first `j`

@@ -1,11 +1,16 @@
-//! The answers to [`Auth`](super::Auth) that come with the server: everyone may, or those who are listed may.
+//! The answers to [`Auth`](super::Auth) that come with the server: everyone may, those who are listed may, or those whose
+//! token says so.
 //!
-//! Leaves out: proof. A client of the msgpack protocol states its public key and nothing else, so there a key is a
-//! name that whoever knows it can use; an embedder who needs more looks at the [`Caller`](super::Caller) (a
-//! cookie, a token, a user of the application).
+//! Leaves out: proof of keys. A client of the msgpack protocol states its public key and nothing else, so there a key is a
+//! name that whoever knows it can use, unless a token says whose it is; an embedder who needs more looks at the
+//! [`Caller`](super::Caller) (a cookie, a user of the application).
 
 mod allow_all;
 mod grants;
+#[cfg(feature = "jwt")]
+pub mod jwt;
+mod rights;
 
 pub use allow_all::AllowAll;
 pub use grants::{DuplicateGrant, Grant, Grantee, Grants};
+pub use rights::{Rights, Stores};

@@ -1,0 +1,149 @@
+//! Settings that are lists, and values that only lists have.
+//!
+//! Keeps: each reads from a text as well, which is all that an environment variable can hold.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+
+/// A list, or one text instead of a list of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Many<T>(pub(crate) Vec<T>);
+
+/// A list, or one text with commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed<T>(pub(crate) Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Items(|text| vec![text.to_owned()], PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let split = |text: &str| text.split(',').map(str::trim).map(str::to_owned).collect();
+        deserializer.deserialize_any(Items(split, PhantomData)).map(Self)
+    }
+}
+
+/// Reads a list, or a text that is split into one.
+struct Items<T>(fn(&str) -> Vec<String>, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+        let texts = (self.0)(text).into_iter().filter(|text| !text.is_empty());
+        texts.map(|text| T::deserialize(text.into_deserializer())).collect()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(all)
+    }
+}
+
+/// A secret that signs tokens. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret {
+    /// The `kid` of tokens that it signs.
+    pub(crate) kid: Option<String>,
+    pub(crate) secret: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({:?}, …)", self.kid)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Named {
+            kid: String,
+            secret: String,
+        }
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a secret, or a table of its kid and the secret")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret { kid: None, secret: text.to_owned() })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Secret, A::Error> {
+                let Named { kid, secret } =
+                    Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(Secret { kid: Some(kid), secret })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What reads itself from a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parsed<T>(pub(crate) T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Of<T> {
+        it: T,
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(value: &str) -> Result<T, String> {
+        let read = toml::from_str(&format!("it = {value}")).map(|Of { it }| it);
+        read.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_list_may_be_one_text() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(read(r#""a, b""#), Ok(Many::<String>(texts(&["a, b"]))));
+        assert_eq!(read(r#"["a", "b"]"#), Ok(Many::<String>(texts(&["a", "b"]))));
+        assert_eq!(read(r#""a, b,""#), Ok(Listed::<String>(texts(&["a", "b"]))));
+        assert_eq!(read(r#"["a", "b"]"#), Ok(Listed::<String>(texts(&["a", "b"]))));
+        assert!(read::<Listed<Parsed<u8>>>(r#""1, x""#).is_err());
+        assert!(read::<Many<String>>("7").is_err());
+    }
+
+    #[test]
+    fn a_secret_may_have_a_name_and_is_never_shown() {
+        let [plain, named] = [r#""s3cret""#, r#"{ kid = "one", secret = "s3cret" }"#];
+        let (plain, named) = (read::<Secret>(plain), read::<Secret>(named));
+        assert_eq!(plain, Ok(Secret { kid: None, secret: "s3cret".to_owned() }));
+        let expected = Secret { kid: Some("one".to_owned()), secret: "s3cret".to_owned() };
+        assert!(!format!("{expected:?}").contains("s3cret"));
+        assert_eq!(named, Ok(expected));
+        assert!(read::<Secret>(r#"{ kid = "one" }"#).is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! Who calls is said by a token (JWT) that the application's own login signed.
+//!
+//! The token is looked at once, at the handshake, and holds for the connection until it expires: so keys can be changed
+//! without cutting anybody off. What it allows is read from its claims ([`ClaimNames`]) into [`Rights`].
+//!
+//! Keeps: a key checks signatures of its own algorithm and no other, whatever the token asks for; nothing of a token is read
+//! as true before its signature was found right; no token stands in a message or in the log. Leaves out: the cryptography
+//! (the crate `ring`), and renewing a token, which takes a new connection.
+
+mod claims;
+mod fetch;
+mod jwks;
+mod key;
+mod token;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use self::claims::Expected;
+use self::fetch::Fetched;
+use self::token::Token;
+use super::Rights;
+use crate::model::{Batch, PublicKey, StoreId};
+use crate::services::{Auth, AuthError, AuthReason, Caller, Claim, Rejected, Verified};
+
+pub use self::claims::ClaimNames;
+pub use self::fetch::InvalidUrl;
+pub use self::jwks::InvalidJwks;
+pub use self::key::{Algorithm, InvalidKey, Key, KeySet};
+pub use self::token::TokenSource;
+
+/// What tokens are believed, and where they are looked for.
+#[derive(Clone, Debug)]
+pub struct JwtOptions {
+    /// The algorithms that are taken; empty for all that there is a key for.
+    pub algorithms: Vec<Algorithm>,
+    /// The keys that are known from the start.
+    pub keys: KeySet,
+    /// Where more of them are, as a JSON Web Key Set: https, or http on this machine. Fetched at the start, then every five
+    /// minutes, and when a token names a key that is not known.
+    pub jwks_url: Option<String>,
+    /// The claim `iss` has to be one of these; empty for any.
+    pub issuers: Vec<String>,
+    /// The claim `aud` has to have one of these. A token that has the claim is refused if this is empty.
+    pub audiences: Vec<String>,
+    /// How far the clocks of those who sign may be off.
+    pub leeway: Duration,
+    /// Where a token is looked for; the first that is there counts.
+    pub tokens: Vec<TokenSource>,
+    /// What the claims are called.
+    pub claims: ClaimNames,
+}
+
+impl Default for JwtOptions {
+    fn default() -> Self {
+        Self {
+            algorithms: Vec::new(),
+            keys: KeySet::default(),
+            jwks_url: None,
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway: Duration::from_secs(5),
+            tokens: vec![TokenSource::Authorization, TokenSource::Query],
+            claims: ClaimNames::default(),
+        }
+    }
+}
+
+/// The options cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JwtError {
+    /// Nothing could be checked.
+    #[error("there is no key to check tokens with: a secret, a public key, or a JSON Web Key Set")]
+    NoKey,
+    /// No token could come.
+    #[error("there is no place where a token may stand")]
+    NoSource,
+    /// A token of this algorithm could not be checked.
+    #[error("{0} has no key that could check it")]
+    NoKeyFor(Algorithm),
+    /// A key would never be used.
+    #[error("there is a key for {0}, and that is not among the algorithms")]
+    UnusedKey(Algorithm),
+    /// The address of the key set.
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
+    /// The thread that fetches keys.
+    #[error("the thread that fetches keys cannot be started: {0}")]
+    Thread(Arc<str>),
+}
+
+/// An [`Auth`] that lets in who has a good token, and allows what that says.
+pub struct JwtAuth {
+    algorithms: Vec<Algorithm>,
+    keys: KeySet,
+    fetched: Option<Fetched>,
+    expected: Expected,
+    tokens: Vec<TokenSource>,
+}
+
+impl JwtAuth {
+    /// Checks that the options can work, and begins to fetch keys if they have an address.
+    pub fn new(options: JwtOptions) -> Result<Self, JwtError> {
+        let algorithms = algorithms_of(&options)?;
+        if options.tokens.is_empty() {
+            return Err(JwtError::NoSource);
+        }
+        let fetched = options.jwks_url.as_deref().map(Fetched::start).transpose()?;
+        Ok(Self {
+            algorithms,
+            keys: options.keys,
+            fetched,
+            expected: Expected {
+                issuers: options.issuers,
+                audiences: options.audiences,
+                leeway: options.leeway,
+                names: options.claims,
+            },
+            tokens: options.tokens,
+        })
+    }
+
+    async fn check(&self, caller: &Caller, now: SystemTime) -> Result<Verified, Rejected> {
+        let Some(text) = self.tokens.iter().find_map(|source| source.find(caller)) else {
+            return Err(Rejected::new("no-token", self.where_to_put_it()));
+        };
+        let token = Token::parse(text, &self.algorithms)?;
+        let payload = self.verify(&token).await?;
+        self.expected.read(&payload, now)
+    }
+
+    /// The payload of the token, if one of the keys has signed it.
+    async fn verify(&self, token: &Token<'_>) -> Result<Vec<u8>, Rejected> {
+        let known = self.fetched.as_ref().map(Fetched::keys).unwrap_or_default();
+        let outcome = token.verify(&[&self.keys, &known]);
+        match (outcome, &self.fetched) {
+            (Err(refused), Some(fetched)) if refused.may_be_a_new_key() => {
+                let new = fetched.fetch_again().await;
+                let same = Arc::ptr_eq(&known, &new);
+                let outcome = if same { Err(refused) } else { token.verify(&[&self.keys, &new]) };
+                Ok(outcome?)
+            }
+            (outcome, _) => Ok(outcome?),
+        }
+    }
+
+    fn where_to_put_it(&self) -> String {
+        let places: Vec<String> = self.tokens.iter().map(ToString::to_string).collect();
+        format!("a token is needed: {}", places.join(", or "))
+    }
+}
+
+/// The algorithms that are taken. Each has a key, and each key that was given by itself has its algorithm.
+fn algorithms_of(options: &JwtOptions) -> Result<Vec<Algorithm>, JwtError> {
+    let JwtOptions { algorithms, keys, jwks_url, .. } = options;
+    let may_be_fetched = |algorithm: Algorithm| jwks_url.is_some() && algorithm != Algorithm::HS256;
+    let has_key = |algorithm: &Algorithm| keys.serves(*algorithm) || may_be_fetched(*algorithm);
+    if algorithms.is_empty() {
+        let all: Vec<Algorithm> = Algorithm::ALL.into_iter().filter(has_key).collect();
+        return if all.is_empty() { Err(JwtError::NoKey) } else { Ok(all) };
+    }
+    if let Some(without) = algorithms.iter().find(|algorithm| !has_key(algorithm)) {
+        return Err(JwtError::NoKeyFor(*without));
+    }
+    match keys.given().find(|algorithm| !algorithms.contains(algorithm)) {
+        Some(unused) => Err(JwtError::UnusedKey(unused)),
+        None => Ok(algorithms.clone()),
+    }
+}
+
+/// What the token allows. There is none for a caller without a handshake, who may do nothing.
+fn rights<'a>(claim: &Claim<'a>) -> Result<&'a Rights, AuthError> {
+    let rights = claim.caller.verified().and_then(|verified| verified.rights.as_ref());
+    rights.ok_or_else(|| AuthError {
+        reason: AuthReason::Unauthorized,
+        key: PublicKey::clone(claim.key),
+        message: "no token was given".into(),
+    })
+}
+
+impl Auth for JwtAuth {
+    fn verify<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> BoxFuture<'a, Result<Option<Verified>, Rejected>> {
+        #[expect(clippy::disallowed_methods, reason = "tokens say until when they are good")]
+        let now = SystemTime::now();
+        async move { Ok(Some(self.check(caller, now).await?)) }.boxed()
+    }
+
+    fn authorize_write<'a>(
+        &'a self,
+        claim: Claim<'a>,
+        entries: &'a Batch,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let allowed = rights(&claim).and_then(|rights| rights.check_write(claim.key, entries));
+        ready(allowed).boxed()
+    }
+
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        ready(rights(&claim).and_then(|rights| rights.check_read(claim.key))).boxed()
+    }
+
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        ready(rights(&claim).and_then(|rights| rights.check_key(claim.key))).boxed()
+    }
+
+    fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
+        rights(&claim).ok()?.store_of(claim.key).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

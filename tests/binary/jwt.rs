@@ -1,0 +1,473 @@
+//! `[auth] mode = "jwt"`: tokens, good and bad, against the binary.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use eventlog_server::protocol::msgpack::ErrorCode;
+use eventlog_server::protocol::rpc;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::process::{Ended, Serve, command, data, run};
+use crate::support::jwt::{
+    Answer, KeyServer, RSA_PUBLIC, SECRET, claims, in_seconds, jwks, signed, token, token_by, with,
+};
+use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity};
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+const ADMIN: &str = "only-for-this-test";
+
+/// A server whose `[auth.jwt]` says this, with its log in a file.
+struct Jwt {
+    directory: TempDir,
+    serve: Option<Serve>,
+}
+
+impl Jwt {
+    fn start(settings: &str) -> Self {
+        Self::with("", settings)
+    }
+
+    fn with(rest: &str, settings: &str) -> Self {
+        let directory = tempdir().expect("a directory");
+        let file = format!(
+            "{rest}\nadmin.token = \"{ADMIN}\"\n[auth]\nmode = \"jwt\"\n[auth.jwt]\nleeway = \"0s\"\n{settings}"
+        );
+        std::fs::write(directory.path().join("eventlog.toml"), file).expect("written");
+        let mut server = Self { directory, serve: None };
+        server.serve = Some(server.spawn());
+        server
+    }
+
+    fn spawn(&self) -> Serve {
+        let [config, store] = ["eventlog.toml", "data"].map(|name| self.path(name));
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--config", &config];
+        let mut command = command(&[&arguments[..], &["--data-dir", &store]].concat());
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
+        command.env("EVENTLOG_LOG", "trace").stderr(log);
+        Serve::of(command)
+    }
+
+    fn path(&self, name: &str) -> String {
+        data(&self.directory.path().join(name)).to_owned()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).expect("a log")
+    }
+
+    fn restart(&mut self) {
+        let ended = self.serve.take().expect("it runs").end(Signal::TERM);
+        assert_eq!(ended, Some(0));
+        self.serve = Some(self.spawn());
+    }
+
+    fn serve(&self) -> &Serve {
+        self.serve.as_ref().expect("it runs")
+    }
+
+    fn url(&self) -> &str {
+        &self.serve().url
+    }
+
+    fn with_token(&self, token: &str) -> String {
+        format!("{}?access_token={token}", self.url())
+    }
+
+    fn rpc(&self, token: &str) -> String {
+        format!("ws://{}/rpc?access_token={token}", self.serve().address())
+    }
+
+    async fn connect(&self, token: &str) -> Socket {
+        Socket::connect(&self.with_token(token)).await
+    }
+
+    /// What is said to somebody with this token who is not let in.
+    async fn refusal(&self, token: &str) -> String {
+        let (status, said) = Socket::refused(&self.with_token(token), &[]).await;
+        assert_eq!(status, 401, "{said}");
+        assert!(!said.contains(token), "{said}");
+        said
+    }
+
+    fn keys(&self, arguments: &[&str]) -> Ended {
+        self.serve().run(&[&["keys", "--token", ADMIN], arguments].concat())
+    }
+}
+
+fn with_secret() -> Jwt {
+    Jwt::start(&format!("secret = \"{SECRET}\""))
+}
+
+/// What somebody may do who is alice, in the store `team`.
+fn alice() -> Value {
+    with(claims(&["alice"]), "store_id", json!("team"))
+}
+
+/// Writes one entry, and gives its sequence or why not.
+async fn write(client: &mut Socket, name: &str, event: &str) -> Result<u64, (ErrorCode, String)> {
+    client.write(&key(name), 1, &batch(&[entry(event, "", b"")])).await;
+    match client.next_answer().await {
+        Ok((_, sequences)) => Ok(sequences[0]),
+        Err(refusal) => Err((refusal.code, refusal.message)),
+    }
+}
+
+#[tokio::test]
+async fn a_token_travels_where_it_is_allowed_to() {
+    let tokens = r#"["authorization", "cookie:session", "query", "subprotocol"]"#;
+    let server = Jwt::start(&format!("secret = \"{SECRET}\"\ntokens = {tokens}"));
+    let token = token(&alice());
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("theme=dark; session={token}");
+    let offered = format!("eventlog, bearer.{token}");
+    let url = server.url();
+    let mut sequence = 0;
+    for (url, header) in [
+        (url.to_owned(), Some(("Authorization", &bearer))),
+        (url.to_owned(), Some(("Cookie", &cookie))),
+        (server.with_token(&token), None),
+        (url.to_owned(), Some(("Sec-WebSocket-Protocol", &offered))),
+    ] {
+        let headers = header.map(|(name, value)| (name, &**value));
+        let mut client = Socket::connect_with(&url, headers.as_slice()).await;
+        client.next().await;
+        sequence += 1;
+        assert_eq!(write(&mut client, "alice", "E").await, Ok(sequence), "{header:?}");
+    }
+    let by_default = with_secret();
+    for (name, value) in [("Cookie", &cookie), ("Sec-WebSocket-Protocol", &offered)] {
+        let (status, said) = Socket::refused(by_default.url(), &[(name, value)]).await;
+        assert_eq!((status, said.starts_with("no-token: ")), (401, true), "{said}");
+    }
+    // Neither they, nor what could be used in their place, are in any line of the log.
+    by_default.connect(&token).await;
+    by_default.refusal(&format!("{token}x")).await;
+    let secrets = token.split('.').chain([SECRET, ADMIN]);
+    for secret in secrets.filter(|part| part.len() > 20 || *part == ADMIN) {
+        for server in [&server, &by_default] {
+            let log = server.log();
+            assert!(log.contains("DEBUG") && !log.contains(secret), "{secret} in\n{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_are_no_good_get_401_and_their_reason() {
+    let directory = tempdir().expect("a directory");
+    let rsa = directory.path().join("rsa.pem");
+    std::fs::write(&rsa, RSA_PUBLIC).expect("written");
+    let server = Jwt::start(&format!(
+        "secret = [{{ kid = \"one\", secret = \"{SECRET}\" }}]\npublic_key_file = {:?}\n\
+         audience = \"sync\"\nissuer = \"login\"",
+        data(&rsa)
+    ));
+    let good = with(with(alice(), "aud", json!("sync")), "iss", json!("login"));
+    let secret = SECRET.as_bytes();
+    server.connect(&token(&good)).await;
+    server.connect(&signed("RS256", None, &good)).await;
+    let forged = {
+        let (signed, _) =
+            token(&good).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.len())).expect("a token");
+        format!("{signed}.AAAA")
+    };
+    let unsigned =
+        format!("{}.", token_by("none", None, &good, secret).rsplit_once('.').expect("a token").0);
+    for (what, token, reason) in [
+        ("expired", token(&with(good.clone(), "exp", json!(in_seconds(-1)))), "expired: "),
+        ("never expires", token(&with(good.clone(), "exp", Value::Null)), "invalid-token: "),
+        (
+            "elsewhere",
+            token(&with(good.clone(), "aud", json!("other"))),
+            "invalid-token: the claim \"aud\"",
+        ),
+        (
+            "of a stranger",
+            token(&with(good.clone(), "iss", json!("x"))),
+            "invalid-token: the claim \"iss\"",
+        ),
+        ("forged", forged, "invalid-token: the signature"),
+        (
+            "another secret",
+            token_by("HS256", Some("one"), &good, &[7; 32]),
+            "invalid-token: the signature",
+        ),
+        ("none", token_by("none", None, &good, secret), "invalid-token: the algorithm"),
+        ("none, unsigned", unsigned, "invalid-token: the algorithm"),
+        (
+            "a public key as a secret",
+            token_by("HS256", None, &good, RSA_PUBLIC.as_bytes()),
+            "invalid-token: the signature",
+        ),
+        (
+            "a key that is not known",
+            token_by("HS256", Some("two"), &good, secret),
+            "invalid-token: no key",
+        ),
+        ("another algorithm", signed("ES256", None, &good), "invalid-token: the algorithm"),
+        (
+            "a claim of another type",
+            token(&with(good.clone(), "write", json!("yes"))),
+            "invalid-token: the claim \"write\"",
+        ),
+        (
+            "no list",
+            token(&with(good.clone(), "public_keys", json!("alice"))),
+            "invalid-token: the claim \"public_keys\"",
+        ),
+        ("nonsense", "nonsense".to_owned(), "invalid-token: "),
+    ] {
+        let said = server.refusal(&token).await;
+        assert!(said.starts_with(reason), "{what}: {said}");
+    }
+    let (status, said) = Socket::refused(server.url(), &[]).await;
+    assert_eq!(status, 401);
+    assert!(said.starts_with("no-token: ") && said.contains("access_token"), "{said}");
+    assert!(server.log().contains("is not let in"));
+    assert_eq!(server.keys(&["list"]).ok(), "", "nobody was assigned anything");
+}
+
+#[tokio::test]
+async fn a_token_says_what_may_be_done_with_which_keys() {
+    let server = with_secret();
+    let mut claims = with(claims(&["alice", "alice-*"]), "store_id", json!("team"));
+    let mut client = server.connect(&token(&claims)).await;
+    assert_eq!(write(&mut client, "alice", "Todo").await, Ok(1));
+    assert_eq!(write(&mut client, "alice-phone", "Todo").await, Ok(2));
+    let refused = write(&mut client, "bob", "Todo").await.expect_err("refused");
+    assert_eq!(refused.0, ErrorCode::Unauthorized);
+    client.subscribe(&key("bob"), 0).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::Unauthorized);
+    claims["events"] = json!(["Todo*"]);
+    let mut client = server.connect(&token(&claims)).await;
+    assert_eq!(write(&mut client, "alice", "TodoAdded").await, Ok(3));
+    let (code, message) = write(&mut client, "alice", "Note").await.expect_err("refused");
+    assert_eq!(code, ErrorCode::Unauthorized);
+    assert!(message.contains("entry 0"), "{message}");
+    claims["read"] = json!(false);
+    let mut client = server.connect(&token(&claims)).await;
+    client.subscribe(&key("alice"), 0).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::Unauthorized);
+    claims["read"] = json!(true);
+    claims["write"] = json!(false);
+    let mut client = server.connect(&token(&claims)).await;
+    assert!(write(&mut client, "alice", "Todo").await.is_err());
+    client.subscribe(&key("alice"), 0).await;
+    assert_eq!(client.next_entries(3).await.len(), 3);
+    let mut nobody = server.connect(&token(&with(claims, "public_keys", Value::Null))).await;
+    assert!(write(&mut nobody, "alice", "Todo").await.is_err());
+    assert!(server.keys(&["list"]).ok().lines().all(|line| !line.contains("bob")));
+}
+
+#[tokio::test]
+async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
+    let mut server = with_secret();
+    let alices = token(&alice());
+    let mut client = server.connect(&alices).await;
+    assert_eq!(server.keys(&["list"]).ok(), "", "connecting assigns nothing");
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(1));
+    assert!(server.log().contains("public key \"alice\" was assigned to store \"team\""));
+    server.restart();
+    assert!(server.keys(&["list"]).ok().contains("team"));
+    // A token that says nothing of a store goes by the registry.
+    let mut client = server.connect(&token(&claims(&["alice"]))).await;
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(2));
+    let other = token(&with(claims(&["alice"]), "store_id", json!("den")));
+    let mut client = server.connect(&other).await;
+    let (code, message) = write(&mut client, "alice", "E").await.expect_err("refused");
+    assert_eq!((code, message.starts_with("moved: ")), (ErrorCode::InvalidRequest, true));
+    client.subscribe(&key("alice"), 0).await;
+    assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
+    // What an administrator has taken away, a token does not give back.
+    server.keys(&["remove", "alice"]).ok();
+    let mut client = server.connect(&alices).await;
+    let (code, message) = write(&mut client, "alice", "E").await.expect_err("refused");
+    assert_eq!((code, message.contains("not mapped")), (ErrorCode::InvalidRequest, true));
+    server.restart();
+    let mut client = server.connect(&alices).await;
+    assert!(write(&mut client, "alice", "E").await.is_err());
+    server.keys(&["assign", "alice", "team"]).ok();
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(3));
+}
+
+/// A key that was never used is noted at its removal, too.
+#[tokio::test]
+async fn a_key_that_was_removed_before_its_first_use_is_not_assigned_by_a_token() {
+    let server = with_secret();
+    server.keys(&["assign", "alice", "team"]).ok();
+    server.keys(&["remove", "alice"]).ok();
+    let mut client = server.connect(&token(&alice())).await;
+    assert!(write(&mut client, "alice", "E").await.is_err());
+}
+
+#[tokio::test]
+async fn a_user_of_two_teams_has_a_key_in_each() {
+    let server = with_secret();
+    let stores = json!({ "ann-den": "den", "ann-team": "team" });
+    let both = with(claims(&["ann-*"]), "store_id", stores);
+    let mut client = server.connect(&token(&both)).await;
+    assert_eq!(write(&mut client, "ann-den", "E").await, Ok(1));
+    assert_eq!(write(&mut client, "ann-team", "E").await, Ok(1));
+    let listed = server.keys(&["list", "--json"]).ok();
+    assert!(listed.contains("den") && listed.contains("team"), "{listed}");
+    let refused = write(&mut client, "ann-other", "E").await.expect_err("refused");
+    assert!(refused.1.contains("not mapped"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_token_does() {
+    let server = with_secret();
+    let short = token(&with(alice(), "exp", json!(in_seconds(5))));
+    let mut client = server.connect(&short).await;
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(1));
+    client.subscribe(&key("alice"), 0).await;
+    client.next_entries(1).await;
+    let mut rpc = RpcSocket::connect(&server.rpc(&short)).await;
+    for socket in [&mut client, &mut rpc.socket] {
+        match socket.next_message().await {
+            Some(Message::Close(Some(frame))) => {
+                assert_eq!(u16::from(frame.code), 1_008);
+                assert!(frame.reason.starts_with("expired: "), "{}", frame.reason);
+            }
+            other => panic!("expected a close frame, got {other:?}"),
+        }
+    }
+    assert!(server.refusal(&short).await.starts_with("expired: "));
+    let mut client = server.connect(&token(&alice())).await;
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(2));
+}
+
+#[tokio::test]
+async fn nobody_proves_to_be_a_key_that_is_not_in_the_token() {
+    let server = with_secret();
+    let mallory = token(&with(claims(&["mallory"]), "store_id", json!("team")));
+    let mut client = RpcSocket::connect(&server.rpc(&mallory)).await;
+    let refused = client.authenticate(&identity("alice")).await.expect_err("refused");
+    assert_eq!(refused.code, rpc::ErrorCode::Unauthorized);
+    client.authenticate(&identity("mallory")).await.expect("her own");
+    // Alice's key is still nobody's: she binds it with a signing key of her own.
+    let mut client = RpcSocket::connect(&server.rpc(&token(&alice()))).await;
+    client.authenticate(&identity("alice")).await.expect("authenticated");
+    client.write("alice", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
+    client.subscribe("alice", DEFAULT, 0).await;
+    client.next().await;
+}
+
+#[tokio::test]
+async fn keys_are_changed_without_cutting_anybody_off() {
+    let login = KeyServer::start(jwks(&["rsa"])).await;
+    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
+    let mut live = server.connect(&signed("RS256", Some("rsa"), &alice())).await;
+    assert_eq!(write(&mut live, "alice", "E").await, Ok(1));
+    // It signs with another key now, and has taken the first one back.
+    login.answers(Answer::Body(200, jwks(&["p256"])));
+    let mut next = server.connect(&signed("ES256", Some("p256"), &alice())).await;
+    assert_eq!(write(&mut next, "alice", "E").await, Ok(2));
+    assert_eq!(write(&mut live, "alice", "E").await, Ok(3));
+    let said = server.refusal(&signed("RS256", Some("rsa"), &alice())).await;
+    assert!(said.contains("no key"), "{said}");
+    assert_eq!(login.asked(), 2);
+}
+
+#[tokio::test]
+async fn keys_that_are_not_known_are_fetched_once_for_all_callers() {
+    let login = KeyServer::start(jwks(&["rsa"])).await;
+    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
+    server.connect(&signed("RS256", Some("rsa"), &alice())).await;
+    let tokens: Vec<String> = (0..20)
+        .map(|number| signed("EdDSA", Some(&format!("made up {number}")), &alice()))
+        .collect();
+    let refused = tokens.iter().map(|token| server.refusal(token));
+    futures_util::future::join_all(refused).await;
+    assert_eq!(login.asked(), 2, "at the start, and for the first of them");
+    // A forged token that names a key that is known is no reason to ask.
+    server.refusal(&format!("{}A", signed("RS256", Some("rsa"), &alice()))).await;
+    assert_eq!(login.asked(), 2);
+}
+
+#[tokio::test]
+async fn the_last_keys_count_while_there_are_no_others() {
+    for answer in [
+        Answer::Body(500, String::new()),
+        Answer::Body(200, "<html>".to_owned()),
+        Answer::Body(200, format!("{}{}", jwks(&["ed25519"]), " ".repeat(300 * 1_024))),
+        Answer::Body(302, jwks(&["ed25519"])),
+        Answer::Body(200, jwks(&[])),
+        Answer::Hang,
+    ] {
+        let login = KeyServer::start(jwks(&["rsa"])).await;
+        let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
+        server.connect(&signed("RS256", Some("rsa"), &alice())).await;
+        login.answers(answer);
+        server.refusal(&signed("EdDSA", Some("ed25519"), &alice())).await;
+        assert!(login.asked() >= 2);
+        server.connect(&signed("RS256", Some("rsa"), &alice())).await;
+        assert!(server.log().contains("what is known stays"));
+    }
+}
+
+#[tokio::test]
+async fn a_login_server_that_is_not_there_yet_is_asked_again() {
+    let login = KeyServer::start(String::new()).await;
+    login.answers(Answer::Body(503, String::new()));
+    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
+    let token = signed("RS256", Some("rsa"), &alice());
+    server.refusal(&token).await;
+    login.answers(Answer::Body(200, jwks(&["rsa"])));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while Socket::try_connect(&server.with_token(&token)).await.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "it never asks again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_log_says_where_a_client_is() {
+    let server =
+        Jwt::with("trusted_proxies = [\"127.0.0.0/8\"]", &format!("secret = \"{SECRET}\""));
+    let forwarded = [("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
+    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
+    assert!(server.log().contains("198.51.100.7 is not let in"), "{}", server.log());
+}
+
+#[test]
+fn keys_that_cannot_work_are_a_wrong_configuration() {
+    let directory = tempdir().expect("a directory");
+    let config = directory.path().join("eventlog.toml");
+    let files = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        data(&path).to_owned()
+    };
+    let no_key = files("no-key.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n");
+    let no_set = files("no-set.json", "{}");
+    let rsa = files("rsa.pem", RSA_PUBLIC);
+    for (settings, word) in [
+        (String::new(), "no key"),
+        ("secret = \"short\"".to_owned(), "32 bytes"),
+        (format!("secret = [\"{SECRET}\", \"short\"]"), "32 bytes"),
+        (format!("secret = \"{SECRET}\"\nalgorithms = [\"HS256\", \"ES256\"]"), "ES256"),
+        (format!("secret = \"{SECRET}\"\nalgorithms = \"none\""), "none"),
+        (
+            format!("secret = \"{SECRET}\"\npublic_key_file = {rsa:?}\nalgorithms = \"RS256\""),
+            "HS256",
+        ),
+        (format!("public_key_file = {no_key:?}"), "BEGIN PUBLIC KEY"),
+        ("public_key_file = \"/no/such/file\"".to_owned(), "/no/such/file"),
+        (format!("jwks_file = {no_set:?}"), "JSON Web Key Set"),
+        ("jwks_url = \"http://login.example/keys\"".to_owned(), "https"),
+        (format!("secret = \"{SECRET}\"\ntokens = []"), "token"),
+    ] {
+        let file = format!("[auth]\nmode = \"jwt\"\n[auth.jwt]\n{settings}");
+        std::fs::write(&config, file).expect("written");
+        let store = directory.path().join("data");
+        let arguments = ["serve", "--config", data(&config), "--data-dir", data(&store)];
+        let complaint = run(&arguments).failed(1);
+        assert!(complaint.contains(word) && !complaint.contains(SECRET), "{settings}: {complaint}");
+        assert!(!Path::exists(&store), "nothing is left behind");
+    }
+}
