@@ -168,6 +168,14 @@ impl Processor {
         self.set_paused(group, false).await
     }
 
+    /// A handler has asked for it. If that cannot be written down, it counts as long as the process lives.
+    pub(super) async fn pause_as_told(&self, group: &Group) {
+        group.paused.store(true, Relaxed);
+        if let Err(error) = self.pause(&group.name).await {
+            log::error!("group {}: that it pauses is not kept: {error}", group.name);
+        }
+    }
+
     async fn set_paused(&self, name: &str, paused: bool) -> Result<(), GroupError> {
         let (_, group) = self.group(name)?;
         let beginning = self.beginning().await?;

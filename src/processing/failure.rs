@@ -24,7 +24,18 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 #[must_use]
 pub struct Failure {
     pub(super) message: String,
-    pub(super) retry: Option<Retry>,
+    pub(super) then: Then,
+}
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    /// The entry has failed for good.
+    Pass,
+    /// It is tried again.
+    Again(Retry),
+    /// It is tried again once somebody has resumed the group.
+    Pause,
 }
 
 /// When to try again.
@@ -38,17 +49,23 @@ pub(super) enum Retry {
 impl Failure {
     /// It stays: the entry goes to the dead letters, and the next one runs.
     pub fn failed(error: impl Display) -> Self {
-        Self { message: error.to_string(), retry: None }
+        Self { message: error.to_string(), then: Then::Pass }
     }
 
     /// It may pass: to be tried again after 100 ms, and then after pauses that double up to a minute.
     pub fn retry(error: impl Display) -> Self {
-        Self { message: error.to_string(), retry: Some(Retry::Growing) }
+        Self { message: error.to_string(), then: Then::Again(Retry::Growing) }
     }
 
     /// It may pass: to be tried again after `delay`.
     pub fn retry_after(delay: Duration, error: impl Display) -> Self {
-        Self { message: error.to_string(), retry: Some(Retry::After(delay)) }
+        Self { message: error.to_string(), then: Then::Again(Retry::After(delay)) }
+    }
+
+    /// Nothing is to be handled any more: the group pauses in all stores, as if
+    /// [`Processor::pause`](super::Processor::pause) had been called. Once it is resumed, it goes on with this entry.
+    pub fn pause(error: impl Display) -> Self {
+        Self { message: error.to_string(), then: Then::Pause }
     }
 }
 

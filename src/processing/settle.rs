@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::failure::{Failure, Retry};
+use super::failure::{Failure, Retry, Then};
 use super::group::Group;
 use super::handlers::HandlerError;
 use super::processor::Processor;
@@ -26,6 +26,7 @@ pub(super) enum Outcome {
     Failed(String),
     Panicked(String),
     Retry(Retry, String),
+    Pause(String),
 }
 
 impl Outcome {
@@ -40,9 +41,10 @@ impl Outcome {
 
     pub(super) fn of_failure(failure: &Failure) -> Self {
         let what = format!("the handler failed: {}", failure.message);
-        match failure.retry {
-            None => Self::Failed(what),
-            Some(retry) => Self::Retry(retry, what),
+        match failure.then {
+            Then::Pass => Self::Failed(what),
+            Then::Again(retry) => Self::Retry(retry, what),
+            Then::Pause => Self::Pause(what),
         }
     }
 }
@@ -55,6 +57,8 @@ pub(super) enum Next {
     Again(Duration),
     /// The same one again, once there is room for dead letters.
     Full,
+    /// The same one again, once the group is resumed, which is to pause.
+    Pause,
 }
 
 impl Processor {
@@ -79,6 +83,11 @@ impl Processor {
                 let delay = retry.delay(tries + 1);
                 log::warn!("{}: {what}; again in {delay:?}", Subject(group, store, entry));
                 return Next::Again(delay);
+            }
+            Outcome::Pause(what) => {
+                let subject = Subject(group, store, entry);
+                log::error!("{subject}: {what}; the group pauses until it is resumed");
+                return Next::Pause;
             }
             Outcome::Undecodable(what) => (&stats.undecodable, what),
             Outcome::Failed(what) | Outcome::Retry(_, what) => (&stats.failed, what),

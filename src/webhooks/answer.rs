@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 
-/// A receiver that asks for more time than this is asked again after it.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+/// A receiver that asks for less time, or for more, is asked again after these.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// What becomes of the entries that were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(super) enum Answer {
     Refused(String),
     /// Nothing is to be sent any more.
     Gone,
-    /// It says nothing about the entries: they are sent again, at the earliest after this time if there is one.
+    /// It says nothing about the entries: they are sent again, after this time if there is one.
     Failed(String, Option<Duration>),
 }
 
@@ -38,7 +39,7 @@ impl Answer {
                 let wait = retry_after.and_then(|text| parse_wait(text, now));
                 Self::Failed(
                     format!("it answered {status}"),
-                    wait.map(|wait| wait.min(RETRY_AFTER_MAX)),
+                    wait.map(|wait| wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)),
                 )
             }
         }
@@ -81,11 +82,11 @@ mod tests {
     #[test]
     fn a_receiver_can_say_when_within_a_bound() {
         for (text, seconds) in [
-            ("0", Some(0)),
+            ("0", Some(1)),
             (" 120 ", Some(120)),
             ("99999999999", Some(3_600)),
             ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(1)),
             ("soon", None),
             ("-1", None),
         ] {

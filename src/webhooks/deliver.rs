@@ -1,7 +1,7 @@
-//! Delivers a store's entries: until they are taken, or will not be.
+//! Delivers a store's entries, and says what a failure means for the group.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,12 +14,7 @@ use super::send::Message;
 use super::sign::signatures;
 use crate::model::StoreId;
 use crate::processing::compaction::EventPattern;
-use crate::processing::{BatchOutcome, CommittedEntry, EntryHandler};
-
-/// After a failure, the next try comes after this,
-const DELAY_MIN: Duration = Duration::from_secs(1);
-/// and each further one after twice as long, up to this.
-const DELAY_MAX: Duration = Duration::from_secs(5 * 60);
+use crate::processing::{BatchOutcome, CommittedEntry, EntryHandler, Failure};
 
 impl EntryHandler for Webhook {
     fn wants(&self, store: &StoreId, event: &str) -> bool {
@@ -42,34 +37,32 @@ impl EntryHandler for Webhook {
 
 impl Webhook {
     async fn deliver(&self, store: &StoreId, mut entries: &[CommittedEntry]) -> BatchOutcome {
-        let mut failures = 0;
+        let gone = self.gone.load(Ordering::Relaxed);
         loop {
-            match self.send(store, entries).await {
-                Answer::Taken => {
-                    if failures > 0 {
-                        log::info!("webhook {}, store {store}: it goes on", self.name);
-                    }
-                    return BatchOutcome::done(entries.len());
-                }
-                Answer::Refused(why) if entries.len() == 1 => return BatchOutcome::failed(0, why),
+            let failure = match self.send(store, entries, gone).await {
+                Answer::Taken => return BatchOutcome::done(entries.len()),
                 // The answer does not say which one it is about.
-                Answer::Refused(_) => entries = &entries[..entries.len() / 2],
-                Answer::Gone => self.rest().await,
-                Answer::Failed(why, wait) => {
-                    let delay = delay(failures, wait);
-                    failures += 1;
-                    self.warn(store, failures, &why, delay);
-                    tokio::time::sleep(delay).await;
+                Answer::Refused(_) if entries.len() > 1 => {
+                    entries = &entries[..entries.len() / 2];
+                    continue;
                 }
-            }
+                Answer::Refused(why) => Failure::failed(why),
+                Answer::Gone => {
+                    self.gone.fetch_add(1, Ordering::Relaxed);
+                    Failure::pause("it answered 410 Gone")
+                }
+                Answer::Failed(why, None) => Failure::retry(why),
+                Answer::Failed(why, Some(wait)) => Failure::retry_after(wait, why),
+            };
+            return BatchOutcome::failed(0, failure);
         }
     }
 
-    /// One request.
-    async fn send(&self, store: &StoreId, entries: &[CommittedEntry]) -> Answer {
+    /// One request, unless another one was told that nothing is to be sent any more, of which there were `gone` before.
+    async fn send(&self, store: &StoreId, entries: &[CommittedEntry], gone: u64) -> Answer {
         // Never closed.
         let _permit = self.permits.acquire().await;
-        if self.gone.load(Ordering::Relaxed) {
+        if self.gone.load(Ordering::Relaxed) != gone {
             return Answer::Gone;
         }
         let id = self.message_id(store, entries);
@@ -96,57 +89,9 @@ impl Webhook {
         let hex = digest[..16].iter().map(|byte| format!("{byte:02x}"));
         hex.fold("msg_".to_owned(), |id, byte| id + &byte)
     }
-
-    /// Until the process ends.
-    async fn rest(&self) {
-        if !self.gone.swap(true, Ordering::Relaxed) {
-            let name = &self.name;
-            log::error!(
-                "webhook {name}: it answered 410 Gone, so nothing is sent any more before the next start"
-            );
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// The first failure, and then fewer and fewer.
-    fn warn(&self, store: &StoreId, failures: u32, why: &str, delay: Duration) {
-        if failures.is_power_of_two() {
-            let name = &self.name;
-            log::warn!(
-                "webhook {name}, store {store}: {why} (failure {failures} in a row); the next try comes in {delay:.1?}"
-            );
-        }
-    }
-}
-
-/// How long to wait after so many failures before the last one, or at least as long as the receiver asks for. Up to a fourth
-/// more, so that not all stores come back at once.
-fn delay(failures: u32, asked: Option<Duration>) -> Duration {
-    let delay = DELAY_MIN.saturating_mul(1 << failures.min(16)).min(DELAY_MAX);
-    let delay = delay.max(asked.unwrap_or_default());
-    let [random, ..] = uuid::Uuid::new_v4().into_bytes();
-    delay + delay / 4 * u32::from(random) / 256
 }
 
 #[expect(clippy::disallowed_methods, reason = "receivers compare it with their own clocks")]
 fn now() -> SystemTime {
     SystemTime::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_double_up_to_a_bound_unless_more_is_asked_for() {
-        let within = |delay: Duration, least: u64| {
-            let least = Duration::from_secs(least);
-            assert!(delay >= least && delay <= least * 5 / 4, "{delay:?} for {least:?}");
-        };
-        for (failures, seconds) in [(0, 1), (1, 2), (5, 32), (8, 256), (9, 300), (u32::MAX, 300)] {
-            within(delay(failures, None), seconds);
-        }
-        within(delay(0, Some(Duration::from_secs(90))), 90);
-        within(delay(9, Some(Duration::from_secs(90))), 300);
-    }
 }

@@ -34,13 +34,13 @@ mod sign;
 pub use options::{Begin, WebhookError, WebhookOptions};
 pub use sign::{InvalidSecret, Secret};
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
 use self::send::Sender;
-use crate::processing::GroupOptions;
 use crate::processing::compaction::EventPattern;
+use crate::processing::{DEAD_LETTERS_MAX, GroupOptions};
 
 /// Entries that a receiver outside of the process is told of.
 pub struct Webhook {
@@ -53,8 +53,8 @@ pub struct Webhook {
     sender: Sender,
     /// One for each request that may be under way.
     permits: Semaphore,
-    /// It has answered that nothing is to be sent any more.
-    gone: AtomicBool,
+    /// How often it has answered that nothing is to be sent any more.
+    gone: AtomicU64,
 }
 
 impl Webhook {
@@ -71,14 +71,16 @@ impl Webhook {
             secrets: options.secrets,
             entries_max: options.entries_max,
             permits: Semaphore::new(options.requests_max),
-            gone: AtomicBool::new(false),
+            gone: AtomicU64::new(0),
         })
     }
 
-    /// Under which name it is kept, and where it begins: for
-    /// [`entry_group`](crate::processing::ProcessorBuilder::entry_group).
+    /// The options of its group, for [`entry_group`](crate::processing::ProcessorBuilder::entry_group): the name and the begin, no
+    /// bound on tries, and as many dead letters as there are by default, at which it pauses.
     pub fn group(&self) -> GroupOptions {
-        let options = GroupOptions::named(self.name.as_str());
+        // A receiver that does not answer says nothing about entries, so that none of them fails however long that takes.
+        let options = GroupOptions::named(self.name.as_str()).tries(u32::MAX);
+        let options = options.dead_letters(DEAD_LETTERS_MAX);
         match self.from {
             Begin::Start => options.from_start(),
             Begin::Now => options.from_now(),

@@ -1,6 +1,6 @@
 //! What becomes of entries after each kind of answer.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::net::TcpListener;
 
@@ -44,10 +44,13 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_refused_keeps_nothing_else_back() {
-    let receiver = Receiver::start(|request| {
+async fn an_entry_that_is_refused_keeps_nothing_else_back_and_can_be_sent_again() {
+    let strict = Arc::new(AtomicBool::new(true));
+    let is_strict = strict.clone();
+    let receiver = Receiver::start(move |request| {
         let bad = request.entries().iter().any(|it| it["primaryKey"] == "t3");
-        Reply::Now(if bad { "422 Unprocessable Content" } else { "200 OK" })
+        let refuses = bad && is_strict.load(Ordering::SeqCst);
+        Reply::Now(if refuses { "422 Unprocessable Content" } else { "200 OK" })
     })
     .await;
     let server = serve([to("all", &receiver.url())]).await;
@@ -62,18 +65,37 @@ async fn an_entry_that_is_refused_keeps_nothing_else_back() {
         assert_eq!(lines.iter().filter(taken).count(), 1, "{sequence} once: {lines:?}");
     }
     assert_eq!(lines.iter().filter(|line| *line == "team 4").count(), 1, "alone: {lines:?}");
+    let groups = server.server.groups().expect("webhooks");
+    let letters = groups.dead_letters("all", None, 10).await.expect("a list");
+    let [letter] = &letters[..] else { panic!("one letter: {letters:?}") };
+    assert_eq!((letter.sequence.get(), &*letter.event), (4, "TodoAdded"));
+    assert!(letter.error.contains("422"), "{}", letter.error);
+    strict.store(false, Ordering::SeqCst);
+    groups.retry("all", &letter.store, letter.sequence).await.expect("taken now");
+    assert_eq!(receiver.lines().last().map(String::as_str), Some("team 4"));
+    assert!(groups.dead_letters("all", None, 10).await.expect("a list").is_empty());
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_is_sent_nothing_any_more() {
-    let receiver = answers(&["410 Gone"; 100]).await;
+async fn a_receiver_that_is_gone_is_sent_nothing_before_somebody_resumes_its_group() {
+    let receiver = answers(&["410 Gone"]).await;
     let server = serve([to("all", &receiver.url())]).await;
     write(&server, "alice", &numbered(1)).await;
     receiver.requests(1).await;
+    let groups = server.server.groups().expect("webhooks");
+    let paused = async || groups.list().await.expect("a list")[0].paused;
+    while !paused().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     write(&server, "alice", &numbered(1)).await;
     write(&server, "bob", &numbered(1)).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(receiver.lines(), ["team 1"]);
+    groups.resume("all").await.expect("resumed");
+    through(&server, "team").await;
+    through(&server, "other").await;
+    let entries: usize = receiver.received.lock().iter().map(|one| one.entries().len()).sum();
+    assert_eq!(entries, 1 + 3, "{:?}", receiver.lines());
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ impl LaneRun<'_> {
             Outcome::Undecodable(what)
             | Outcome::Failed(what)
             | Outcome::Panicked(what)
-            | Outcome::Retry(_, what) => Some(what),
+            | Outcome::Retry(_, what)
+            | Outcome::Pause(what) => Some(what),
         };
         match &failed {
             None => changes.remove(&key),

@@ -47,6 +47,10 @@ impl LaneRun<'_> {
             match next {
                 Next::Pass => self.pass_one(state, place),
                 Next::Full => return Ok(Some(Step::Paused)),
+                Next::Pause => {
+                    self.processor.pause_as_told(self.group).await;
+                    return Ok(Some(Step::Paused));
+                }
                 Next::Again(delay) => {
                     state.tries += 1;
                     return Ok(Some(Step::Wait(delay)));
