@@ -4,13 +4,12 @@
 //! Keeps: with the frames behind the checkpoint that sled was at when it was begun, the same comes of it, hashes included, though
 //! checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it lies on disk (`archive`).
 
-use super::key::StoreKey;
 use super::keyspace::Keyspace;
 use super::options::OpenFailure;
 use super::record::RecordWriter;
 use super::segments::Reader;
-use super::tree::Trees;
-use super::value::store::{self, StoreRecord};
+use super::tree::{self, Trees};
+use super::value::store::StoreRecord;
 use crate::model::{Sequence, StoreId};
 
 /// How much a part has, in bytes, or one segment more.
@@ -20,38 +19,15 @@ type Part = Result<Vec<u8>, OpenFailure>;
 
 /// All of it, in parts of about a mebibyte.
 pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
-    let stores = trees.log().range(StoreKey::all_after(None)).flat_map(move |record| {
-        let named = record.map_err(OpenFailure::from).and_then(|(key, value)| parse(&key, &value));
-        match named {
-            Ok((name, record)) => Either::One(of_store(trees, &name, record)),
-            Err(failure) => Either::Other(std::iter::once(Err(failure))),
-        }
-    });
+    let stores =
+        tree::store_records(trees, None).flat_map(move |store| -> Box<dyn Iterator<Item = Part>> {
+            match store {
+                Ok((name, record)) => Box::new(of_store(trees, &name, record)),
+                Err(error) => Box::new(std::iter::once(Err(error.into()))),
+            }
+        });
     let tables = Keyspace::TABLES.into_iter().flat_map(move |table| of_table(trees, table));
     joined(stores.chain(tables))
-}
-
-/// One of two iterators.
-enum Either<A, B> {
-    One(A),
-    Other(B),
-}
-
-impl<T, A: Iterator<Item = T>, B: Iterator<Item = T>> Iterator for Either<A, B> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        match self {
-            Self::One(one) => one.next(),
-            Self::Other(other) => other.next(),
-        }
-    }
-}
-
-fn parse(key: &[u8], value: &[u8]) -> Result<(StoreId, StoreRecord), OpenFailure> {
-    let malformed = || OpenFailure::corrupt("malformed key of a store");
-    let StoreKey(name) = StoreKey::parse(key).ok_or_else(malformed)?;
-    Ok((name, store::decode(value).map_err(OpenFailure::corrupt)?))
 }
 
 /// Its name, then each of its segments; before the last one, the hash that it ends with.

@@ -13,12 +13,11 @@ use tokio::sync::oneshot;
 use super::commit::{Job, Writes};
 use super::ends::{End, StoreReader};
 use super::ids::{Cache, Ids, SEAL_IDS_MAX};
-use super::key::{Ordinal, StoreKey};
+use super::key::Ordinal;
 use super::reindex;
 use super::segments::{Layout, Reader};
 use super::shared::Shared;
-use super::tree::Trees;
-use super::value::store;
+use super::tree::{self, Trees};
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::witness::StoreHash;
 use crate::storage::{AppendError, StorageError, StoreLog, StoreSize};
@@ -81,10 +80,8 @@ pub(super) fn ordinal_of(
     if let Some(ordinal) = shared.ends.ordinal(store) {
         return Ok(Some(ordinal));
     }
-    let record = shared.access.trees()?.log().get(StoreKey(store.clone()).to_bytes());
-    let record = record.map_err(StorageError::from)?;
-    let record = record.map(|record| store::decode(&record)).transpose();
-    Ok(record.map_err(StorageError::corrupt)?.map(|record| record.ordinal))
+    let record = tree::store_record(shared.access.trees()?.log(), store)?;
+    Ok(record.map(|record| record.ordinal))
 }
 
 /// How much the store with this ordinal has.

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ends::{End, Hashing};
-use super::key::{Ordinal, StoreKey};
+use super::key::Ordinal;
 use super::options::OpenFailure;
 use super::record::{BadRecord, Record, records};
 use super::segments::Reader;
 use super::shared::Shared;
-use super::value::store;
+use super::tree;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::commit_log::Position;
@@ -82,9 +82,7 @@ impl<'a> Redo<'a> {
 
     fn name(&mut self, ordinal: Ordinal, name: &StoreId) -> Result<(), OpenFailure> {
         let trees = self.shared.access.open_trees()?;
-        let record = trees.log().get(StoreKey(name.clone()).to_bytes())?;
-        let in_tree = record.map(|record| store::decode(&record)).transpose();
-        let in_tree = in_tree.map_err(OpenFailure::corrupt)?;
+        let in_tree = tree::store_record(trees.log(), name)?;
         if in_tree.is_some_and(|known| known.ordinal != ordinal) {
             let finding = format!("store {name:?} has two numbers, {ordinal} is one of them");
             return Err(OpenFailure::Corrupt(finding));
@@ -157,11 +155,8 @@ impl<'a> Redo<'a> {
 
 fn names_in_tree(shared: &Shared) -> Result<HashMap<Ordinal, StoreId>, OpenFailure> {
     let trees = shared.access.open_trees()?;
-    let pair = |record: sled::Result<(sled::IVec, sled::IVec)>| {
-        let (key, record) = record?;
-        let malformed = || OpenFailure::corrupt("malformed key of a store");
-        let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
-        Ok((store::decode(&record).map_err(OpenFailure::corrupt)?.ordinal, name))
-    };
-    trees.log().range(StoreKey::all_after(None)).map(pair).collect()
+    let stores = tree::store_records(&trees, None);
+    stores
+        .map(|store| store.map(|(name, record)| (record.ordinal, name)).map_err(Into::into))
+        .collect()
 }

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use super::commit::Writes;
 use super::database::Database;
 use super::ids;
-use super::key::{Ordinal, StoreKey};
+use super::key::Ordinal;
 use super::log::{self, SledLog};
+use super::tree;
 use super::used_keys::SledUsedKeys;
-use super::value::store;
 use crate::model::{RemoteId, Sequence, StoreId};
 use crate::storage::{Figure, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 
@@ -87,11 +87,9 @@ impl Storage for SledStorage {
         // First those in memory: from there they move to the tree.
         let mut stores: BTreeMap<StoreId, Ordinal> = shared.ends.names(after, count);
         let trees = shared.access.trees()?;
-        for record in trees.log().range(StoreKey::all_after(after)).take(count) {
-            let (key, record) = record.map_err(StorageError::from)?;
-            let StoreKey(store) = StoreKey::parse(&key)
-                .ok_or_else(|| StorageError::corrupt("malformed key of a store"))?;
-            stores.insert(store, store::decode(&record).map_err(StorageError::corrupt)?.ordinal);
+        for record in tree::store_records(&trees, after).take(count) {
+            let (store, record) = record?;
+            stores.insert(store, record.ordinal);
         }
         drop(trees);
         let sized = |(store, ordinal)| Ok((store, log::size_of(shared, ordinal)?));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::files::Files;
 use super::ids::Check;
-use super::key::{Ordinal, StoreKey};
+use super::key::Ordinal;
 use super::open;
 use super::options::{DatabaseOptions, OpenFailure};
 use super::record::{Record, records};
@@ -343,11 +343,8 @@ impl<'a> Verifier<'a> {
             Err(OpenFailure::Corrupt(finding)) => self.fault(&self.files.database(), None, finding),
             compared => drop(compared?),
         }
-        for record in trees.log().range(StoreKey::all_after(None)) {
-            let (key, record) = record?;
-            let malformed = || OpenFailure::corrupt("malformed key of a store");
-            let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
-            let record = store::decode(&record).map_err(OpenFailure::corrupt)?;
+        for record in tree::store_records(trees, None) {
+            let (name, record) = record?;
             self.found.stores += 1;
             for finding in
                 self.store(trees, &record).unwrap_or_else(|error| vec![error.to_string()])

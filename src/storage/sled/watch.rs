@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-use super::key::{Ordinal, StoreKey};
+use super::key::Ordinal;
 use super::keyspace::Keyspace;
 use super::ops::Ops;
 use super::options::OpenFailure;
 use super::segments::Reader;
-use super::tree::{Facts, Trees};
-use super::value::store;
+use super::tree::{self, Facts, Trees};
+use super::value::store::StoreRecord;
 use crate::model::{Sequence, StoreId};
 use crate::storage::commit_log::{Generation, Position};
 use crate::storage::witness::{
@@ -256,12 +256,8 @@ fn record(reached: Reached, position: Position) -> (Ordinal, HeadRecord) {
 
 fn stores_in(trees: &Trees) -> Result<HashMap<Ordinal, (StoreId, Reached)>, OpenFailure> {
     let mut stores = HashMap::new();
-    for record in trees.log().range(StoreKey::all_after(None)) {
-        let (key, record) = record?;
-        let malformed = || OpenFailure::corrupt("malformed key of a store");
-        let StoreKey(name) = StoreKey::parse(&key).ok_or_else(malformed)?;
-        let store::StoreRecord { ordinal, head, hash } =
-            store::decode(&record).map_err(OpenFailure::corrupt)?;
+    for record in tree::store_records(trees, None) {
+        let (name, StoreRecord { ordinal, head, hash }) = record?;
         let head = match head {
             Some(head) => head,
             None => {

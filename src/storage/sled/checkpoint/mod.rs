@@ -8,7 +8,6 @@ mod portions;
 mod recovery;
 mod staged;
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -159,7 +158,10 @@ impl Checkpointer {
             self.write_all()?;
             self.write_position(position)
         }));
-        let done = done.unwrap_or_else(|panic| Err(io::Error::other(message_of(panic.as_ref()))));
+        let done = done.unwrap_or_else(|panic| {
+            let why = tree::message_of(panic.as_ref());
+            Err(io::Error::other(format!("a checkpoint panicked: {why}")))
+        });
         if let Err(error) = &done {
             *self.shared.checkpoint_failure.lock() = Some(error.to_string().into());
             self.shared.access.fail(error.to_string().into());
@@ -229,10 +231,4 @@ impl Minutes {
         }
         shared.health.look(&shared.files, shared.options.disk_low_bytes);
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("a checkpoint panicked: {}", text.unwrap_or("no reason given"))
 }

@@ -9,9 +9,10 @@ use super::reader::{Found, Reader};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
-use crate::storage::sled::key::{Ordinal, SegmentKey, StoreKey};
+use crate::storage::sled::key::{Ordinal, SegmentKey};
+use crate::storage::sled::tree::store_record;
+use crate::storage::sled::value::body;
 use crate::storage::sled::value::segment::{Place, encode_in_slots, encode_inline};
-use crate::storage::sled::value::{body, store};
 use crate::storage::witness::StoreHash;
 
 /// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
@@ -74,10 +75,7 @@ impl Layout {
         reader: &Reader<'_>,
         store: &StoreId,
     ) -> Result<StoreHash, StorageError> {
-        let record = reader.tree.get(StoreKey(store.clone()).to_bytes());
-        let record = record.map_err(StorageError::from)?;
-        let record = record.map(|record| store::decode(&record)).transpose();
-        let record = record.map_err(StorageError::corrupt)?;
+        let record = store_record(reader.tree, store)?;
         let recorded = record.map_or(Some(Sequence::ZERO), |record| record.head);
         if recorded.is_some_and(|head| head != self.last) {
             let (head, last) = (recorded.unwrap_or_default(), self.last);

@@ -1,28 +1,21 @@
-//! Indexes the ids of all stores. Earlier formats had summaries of blocks of ids instead.
+//! Removes what earlier formats had in place of the index of ids: summaries of blocks of them. The index is made like any other that is
+//! missing, by who is the first to ask for an id.
 
 use bytes::Buf;
 
 use super::packs::write;
 use crate::model::varint::read_uvarint;
-use crate::model::{EntryId, Sequence};
 use crate::storage::sled::files::Files;
-use crate::storage::sled::ids::{Index, SEAL_IDS_MAX, SEAL_IDS_MIN};
-use crate::storage::sled::key::{IdsKey, Ordinal, StoreKey};
+use crate::storage::sled::key::{IdsKey, Ordinal};
 use crate::storage::sled::options::OpenFailure;
-use crate::storage::sled::segments::{Arena, Portion, Reader};
-use crate::storage::sled::tree::Trees;
-use crate::storage::sled::value::store;
+use crate::storage::sled::segments::{Arena, Portion};
+use crate::storage::sled::tree::{self, Trees};
 
-/// So many ids are merged at once.
-const MERGED_AT_ONCE: usize = 1 << 16;
-
-/// Indexes ids, and removes what was there instead.
-pub(super) fn index(trees: &Trees, files: &Files) -> Result<(), OpenFailure> {
+/// Removes the blocks of all stores.
+pub(super) fn remove(trees: &Trees, files: &Files) -> Result<(), OpenFailure> {
     let mut arena = Arena::open(trees.log())?;
-    for record in trees.log().range(StoreKey::all_after(None)) {
-        let ordinal = store::decode(&record?.1).map_err(OpenFailure::corrupt)?.ordinal;
-        remove_blocks(trees, files, &mut arena, ordinal)?;
-        index_store(trees, files, &mut arena, ordinal)?;
+    for record in tree::store_records(trees, None) {
+        remove_blocks(trees, files, &mut arena, record?.1.ordinal)?;
     }
     Ok(())
 }
@@ -53,56 +46,15 @@ fn slot_of(mut summary: &[u8]) -> Option<u64> {
     read_uvarint(&mut summary).filter(|_| is_known)
 }
 
-fn index_store(
-    trees: &Trees,
-    files: &Files,
-    arena: &mut Arena,
-    ordinal: Ordinal,
-) -> Result<(), OpenFailure> {
-    let reader = Reader { tree: trees.log(), ordinal };
-    let last = reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |last| last.last());
-    let (mut index, mut ids) = (Index::new(ordinal), Vec::new());
-    let mut next = Sequence::FIRST;
-    while next <= last {
-        let segment = reader.segment(next)?;
-        ids.extend(segment.ids().map(|(_, id)| id));
-        next = segment.last().next();
-        while ids.len() >= SEAL_IDS_MAX || next > last && ids.len() >= SEAL_IDS_MIN {
-            let rest = ids.split_off(ids.len().min(SEAL_IDS_MAX));
-            seal(&mut index, &ids, &reader, (trees, files, arena))?;
-            ids = rest;
-        }
-    }
-    Ok(())
-}
-
-fn seal(
-    index: &mut Index,
-    ids: &[EntryId],
-    reader: &Reader<'_>,
-    (trees, files, arena): (&Trees, &Files, &mut Arena),
-) -> Result<(), OpenFailure> {
-    let mut ids = Some(ids);
-    while ids.is_some() || index.owes() {
-        let mut portion = Portion::new(trees.log(), arena);
-        let mut step = index.step(&mut portion);
-        step.seal(ids.take().unwrap_or_default());
-        step.merge(reader, MERGED_AT_ONCE)?;
-        // Nobody reads it yet.
-        drop(step.finish());
-        let ops = portion.finish();
-        write(trees, files, arena, ops)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Sequence;
     use crate::model::varint::write_uvarint;
     use crate::storage::Storage;
+    use crate::storage::sled::ids::{SEAL_IDS_MAX, SEAL_IDS_MIN};
     use crate::storage::sled::key::SlotKey;
-    use crate::storage::sled::{Database, DatabaseOptions, SledStorage, tree};
+    use crate::storage::sled::{Database, DatabaseOptions, SledStorage};
     use crate::testing::storage::{append, ids};
     use crate::testing::store as named;
 
@@ -112,9 +64,9 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_indexed_in_place_of_blocks() {
+    fn ids_are_known_without_the_blocks() {
         let directory = tempfile::tempdir().expect("a directory");
-        let stores = [("many", ids(SEAL_IDS_MAX + SEAL_IDS_MIN + 5)), ("few", ids(5))];
+        let stores = [("many", ids(2 * SEAL_IDS_MAX + SEAL_IDS_MIN)), ("few", ids(5))];
         let written = storage(directory.path());
         for (name, ids) in &stores {
             append(&*written.open(&named(name)).expect("open"), ids, 5);
@@ -135,10 +87,9 @@ mod tests {
         let block = IdsKey { ordinal: 0, number: 1 }.to_bytes();
         trees.log().insert(block, summary).expect("written");
 
-        index(&trees, &files).expect("indexed");
+        remove(&trees, &files).expect("removed");
         assert_eq!(trees.log().get(slot).expect("a read").as_deref(), Some(&[][..]));
-        let sealed = Reader { tree: trees.log(), ordinal: 0 }.ids().expect("an index").sealed();
-        assert_eq!(sealed.get() as usize, stores[0].1.len());
+        assert_eq!(trees.log().range(IdsKey::of_store(0)).count(), 0);
         tree::close(trees).expect("closed");
         let storage = storage(directory.path());
         for (name, ids) in &stores {

@@ -129,7 +129,7 @@ fn change(directory: &Path, options: &DatabaseOptions) -> Result<(), OpenFailure
     remove_folder(&files.log())?;
     let trees = tree::open(&files, options, 0)?;
     packs::write_out(&trees, &files)?;
-    ids::index(&trees, &files)?;
+    ids::remove(&trees, &files)?;
     let facts = Facts::read_or_make(&trees, &files)?;
     let log = LogOptions::new(files.log(), Generation(facts.generation));
     let log = commit_log::create(log, Position::default())?;

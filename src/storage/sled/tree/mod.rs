@@ -3,9 +3,11 @@
 mod access;
 mod facts;
 mod flush;
+mod stores;
 
 pub(super) use access::Access;
 pub(super) use facts::{Facts, apply_changing, apply_checkpoint, apply_identity};
+pub(super) use stores::{store_record, store_records};
 
 use std::any::Any;
 use std::fs::File;
@@ -131,7 +133,8 @@ pub(super) fn close(trees: Trees) -> io::Result<()> {
         .map_err(|panic| io::Error::other(message_of(panic.as_ref())))
 }
 
-fn message_of(panic: &(dyn Any + Send)) -> String {
+/// What was said in a panic.
+pub(super) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it panicked").to_owned()
