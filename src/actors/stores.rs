@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use actix::Addr;
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::feed::FeedSubscription;
@@ -18,7 +19,7 @@ use super::store::{FinishStore, StoreHandle};
 use crate::core::store::{Acked, Write};
 use crate::core::validate::validate;
 use crate::model::{Batch, Entry, Origin, PublicKey, RemoteEntry, Sequence, StoreId};
-use crate::processing::{WriteError, WriteOutcome};
+use crate::processing::{WriteEntries, WriteError, WriteOutcome};
 use crate::services::RegistryError;
 use crate::storage::StorageError;
 
@@ -89,6 +90,16 @@ impl Stores {
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         validate(&batch, &self.open.deps().limits)?;
         self.write_batch(&store_id, batch, Origin::Server { run_handlers }, entries).await
+    }
+
+    /// [`Stores::write`] as a value.
+    pub(crate) fn writes(&self) -> WriteEntries {
+        let stores = self.clone();
+        Arc::new(move |store_id, entries, run_handlers| {
+            let stores = stores.clone();
+            async move { stores.write(AppendFromServer { store_id, entries, run_handlers }).await }
+                .boxed()
+        })
     }
 
     /// Appends `batch`, which is these `entries` and was validated. Dropped after its first poll, the write goes on.

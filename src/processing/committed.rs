@@ -3,14 +3,15 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::model::{Entry, Origin, RemoteEntry, Sequence, StoreId};
+use crate::model::{Entry, Origin, RemoteEntry, RemoteId, Sequence, StoreId};
+use crate::services::journal::journal_origin;
 
 use super::codec::{CodecError, PayloadCodec};
 use super::conflicts::Conflicts;
-use super::event::Event;
+use super::event::{Event, EventGroup};
+use super::writer::{WriteSlot, Writer};
 
 /// A committed event, decoded. Dereferences to its payload.
-#[derive(Debug)]
 pub struct Committed<E> {
     payload: E,
     conflicts: Vec<Conflict<E>>,
@@ -53,6 +54,19 @@ impl<E> Committed<E> {
         &self.delivery.store
     }
 
+    /// The origin that stands for its store, the same on every server: together with the sequence a key for what a database of
+    /// the handler's own remembers.
+    pub fn journal_origin(&self) -> RemoteId {
+        journal_origin(&self.delivery.store)
+    }
+
+    /// Writes events of `group`, into any store. Once the server stops, nothing is written any more.
+    ///
+    /// A handler that waits for its own store to be processed waits for ever; waiting for the write itself is fine.
+    pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
+        Writer::new(self.delivery.writes.read().clone())
+    }
+
     /// Who wrote it: a client, by its public key, or the server.
     pub const fn origin(&self) -> &Origin {
         &self.delivery.origin
@@ -72,6 +86,15 @@ impl<E> Committed<E> {
     }
 }
 
+impl<E: std::fmt::Debug> std::fmt::Debug for Committed<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Delivery { store, origin, entry, .. } = &self.delivery;
+        let mut shown = f.debug_struct("Committed");
+        shown.field("payload", &self.payload).field("store", store).field("origin", origin);
+        shown.field("entry", entry).field("conflicts", &self.conflicts).finish()
+    }
+}
+
 impl<E> Deref for Committed<E> {
     type Target = E;
 
@@ -81,12 +104,13 @@ impl<E> Deref for Committed<E> {
 }
 
 /// A committed entry on its way to a handler, not decoded.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Delivery {
     pub(super) store: StoreId,
     pub(super) origin: Origin,
     pub(super) entry: Arc<RemoteEntry>,
     pub(super) conflicts: Conflicts,
+    pub(super) writes: WriteSlot,
 }
 
 impl Delivery {

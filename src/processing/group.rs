@@ -44,7 +44,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::handlers::EventHandler;
-use crate::model::{Origin, RemoteEntry, StoreId};
+use crate::model::{Origin, RemoteEntry, RemoteId, Sequence, StoreId};
 
 /// How often an entry is tried, if the handler says so and the application nothing else.
 pub const TRIES_MAX: u32 = 16;
@@ -172,7 +172,14 @@ pub(super) struct Group {
     pub(super) letters: AtomicUsize,
     /// Sent to when somebody pauses, resumes or rewinds it, or sees to its dead letters.
     pub(super) changed: watch::Sender<()>,
+    /// Asks the group's own database where it is.
+    pub(super) own_position: Option<OwnPosition>,
 }
+
+/// The last sequence of a store that a database of the application's own has; `None` if it knows nothing of the store.
+pub(super) type OwnPosition = Box<
+    dyn Fn(StoreId, RemoteId) -> BoxFuture<'static, Result<Option<Sequence>, String>> + Send + Sync,
+>;
 
 /// What a group does with entries.
 pub(super) enum Runs {
@@ -189,7 +196,8 @@ pub(super) struct EventProcessing {
 impl Group {
     pub(super) fn new(name: Arc<str>, options: GroupOptions, runs: Runs) -> Self {
         let (paused, letters) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { name, options, runs, paused, letters, changed: watch::Sender::new(()) }
+        let (changed, own_position) = (watch::Sender::new(()), None);
+        Self { name, options, runs, paused, letters, changed, own_position }
     }
 
     /// Whether it has as many dead letters as it keeps, and pauses for that.

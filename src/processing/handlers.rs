@@ -15,7 +15,8 @@ use super::codec::CodecError;
 use super::committed::{Committed, Delivery};
 use super::event::{Event, EventGroup, Events, Holds, ListOf};
 use super::failure::Failure;
-use super::group::{EventProcessing, GroupOptions};
+use super::group::{EventProcessing, GroupOptions, OwnPosition};
+use crate::model::{RemoteId, Sequence, StoreId};
 
 /// The handlers of group `G` and what they share; `Left` are the events that still lack one.
 ///
@@ -46,6 +47,7 @@ pub struct Handlers<G: EventGroup, S, Left> {
 #[derive(Default)]
 struct HandlerParts {
     options: GroupOptions,
+    own_position: Option<OwnPosition>,
     handlers: Vec<(&'static str, EventHandler)>,
     invalidates: HashMap<&'static str, Vec<Arc<str>>>,
 }
@@ -60,6 +62,15 @@ impl HandlerParts {
             }
         }
     }
+}
+
+/// What a group is made of.
+pub(super) struct Parts {
+    pub(super) options: GroupOptions,
+    /// Of the type.
+    pub(super) name: &'static str,
+    pub(super) events: Vec<(&'static str, EventProcessing)>,
+    pub(super) own_position: Option<OwnPosition>,
 }
 
 /// Decodes a delivery and runs the handler of its event.
@@ -122,10 +133,28 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         self
     }
 
-    /// Options, the name unless they have one, and what is done with each event.
-    pub(super) fn into_parts(
-        mut self,
-    ) -> (GroupOptions, &'static str, Vec<(&'static str, EventProcessing)>) {
+    /// For handlers that keep what they do in a database of their own, each effect in one transaction with the sequence of its
+    /// entry: `position` is asked for the last sequence that it has of a store, when the group begins there in this process.
+    /// What it says counts, and not the journal, so that every entry is applied exactly once, whatever ends the process. `None`
+    /// leaves it to the journal, as for a store that the database does not know. If it fails it is asked again.
+    ///
+    /// A group that has such positions is rewound in its own database. `examples/exactly_once.rs` is one.
+    pub fn own_position<F, Fut, E>(mut self, position: F) -> Self
+    where
+        F: Fn(Arc<S>, StoreId, RemoteId) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<Sequence>, E>> + Send + 'static,
+        E: Display,
+    {
+        let state = Arc::clone(&self.state);
+        self.parts.own_position = Some(Box::new(move |store, origin| {
+            let asked = position(Arc::clone(&state), store, origin);
+            Box::pin(async move { asked.await.map_err(|error| error.to_string()) })
+        }));
+        self
+    }
+
+    /// Options, the name unless they have one, what is done with each event, and who knows positions.
+    pub(super) fn into_parts(mut self) -> Parts {
         let path = std::any::type_name::<G>();
         // Of `a::b::Group<a::c::Param>` that is `Group`.
         let path = path.split('<').next().unwrap_or(path);
@@ -134,7 +163,8 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
             let invalidates = self.parts.invalidates.remove(tag).unwrap_or_default();
             (tag, EventProcessing { handler, invalidates })
         });
-        (self.parts.options, name, handlers.collect())
+        let (events, own_position) = (handlers.collect(), self.parts.own_position);
+        Parts { options: self.parts.options, name, events, own_position }
     }
 
     /// Leaves the events that have no handler yet without one: they count as handled, without being decoded, and invalidate what

@@ -24,6 +24,7 @@ mod replay;
 mod settle;
 mod stats;
 mod write;
+mod writer;
 
 pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
@@ -39,7 +40,9 @@ pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
 pub(crate) use replay::{OpenFeed, ReadFeed};
 pub use stats::ProcessingStats;
-pub use write::{WriteError, WriteOutcome};
+pub use write::{NotProcessed, WriteError, WriteOutcome};
+pub(crate) use writer::WriteEntries;
+pub use writer::Writer;
 
 #[cfg(test)]
 mod tests;

@@ -12,12 +12,14 @@ use tokio::sync::{Notify, OnceCell, watch};
 
 use super::begin::Beginning;
 use super::event::{EventGroup, NoneLeft};
-use super::group::{EntryHandler, EventProcessing, Group, GroupOptions, Runs};
-use super::handlers::Handlers;
+use super::group::{EntryHandler, Group, GroupOptions, Runs};
+use super::handlers::{Handlers, Parts};
 use super::lane::Lane;
 use super::reactivity::Reactivity;
 use super::replay::{self, OpenFeed};
 use super::stats::ProcessingStats;
+use super::write::NotProcessed;
+use super::writer::{WriteEntries, WriteSlot};
 use crate::model::{RemoteId, Sequence, StoreId};
 use crate::services::journal::layout::{self, GROUP_NAME_BYTES_MAX, Place};
 use crate::services::journal::{EventJournal, JournalError, JournalRange, journal_origin};
@@ -35,6 +37,8 @@ pub struct Processor {
     pub(super) look_again: Notify,
     pub(super) reactivity: Reactivity,
     pub(super) stats: ProcessingStats,
+    /// There while a server runs.
+    pub(super) writes: WriteSlot,
     pub(super) stopping: watch::Sender<bool>,
     /// Nobody waits any more for handlers that are still under way.
     pub(super) cut_off: AtomicBool,
@@ -82,7 +86,7 @@ pub struct ProcessorBuilder {
 }
 
 enum Unnamed {
-    Typed { name: &'static str, events: Vec<(&'static str, EventProcessing)> },
+    Typed(Parts),
     Entries(Box<dyn EntryHandler>),
 }
 
@@ -111,8 +115,8 @@ impl ProcessorBuilder {
         mut self,
         handlers: Handlers<G, S, Left>,
     ) -> Self {
-        let (options, name, events) = handlers.into_parts();
-        self.groups.push((options, Unnamed::Typed { name, events }));
+        let parts = handlers.into_parts();
+        self.groups.push((parts.options.clone(), Unnamed::Typed(parts)));
         self
     }
 
@@ -139,9 +143,9 @@ impl ProcessorBuilder {
         let (mut tags, mut names) = (HashSet::new(), HashSet::new());
         let mut groups = Vec::new();
         for (options, unnamed) in self.groups {
-            let (default, runs) = match unnamed {
-                Unnamed::Entries(handler) => ("", Runs::Entries(handler)),
-                Unnamed::Typed { name, events } => {
+            let (default, runs, own_position) = match unnamed {
+                Unnamed::Entries(handler) => ("", Runs::Entries(handler), None),
+                Unnamed::Typed(Parts { name, events, own_position, .. }) => {
                     for (tag, _) in &events {
                         if tag.is_empty() {
                             return Err(ProcessorError::EmptyTag);
@@ -150,7 +154,7 @@ impl ProcessorBuilder {
                             return Err(ProcessorError::EventTwice(tag));
                         }
                     }
-                    (name, Runs::Typed(events.into_iter().collect()))
+                    (name, Runs::Typed(events.into_iter().collect()), own_position)
                 }
             };
             let name: Arc<str> = options.name.as_deref().unwrap_or(default).into();
@@ -160,7 +164,7 @@ impl ProcessorBuilder {
             if !names.insert(name.clone()) {
                 return Err(ProcessorError::NameTwice(name.to_string()));
             }
-            groups.push(Group::new(name, options, runs));
+            groups.push(Group { own_position, ..Group::new(name, options, runs) });
         }
         Ok(Processor {
             journal: self.journal,
@@ -170,6 +174,7 @@ impl ProcessorBuilder {
             look_again: Notify::new(),
             reactivity: Reactivity::default(),
             stats: ProcessingStats::default(),
+            writes: WriteSlot::default(),
             stopping: watch::Sender::new(false),
             cut_off: AtomicBool::new(false),
             running: watch::Sender::new(0),
@@ -283,6 +288,7 @@ impl Processor {
     /// run again by the next replay.
     pub(crate) async fn replay(&self, feed: OpenFeed) {
         let _running = Running::new(&self.running);
+        self.opened(&feed);
         let progress = self.progress(&feed.store, &feed.head);
         replay::run(self, &feed, &progress).await;
         self.release(&feed.store, progress);
@@ -304,6 +310,39 @@ impl Processor {
         self.look_again.notified().await;
     }
 
+    /// Gives handlers a way to write. To be called before anything is replayed.
+    pub(crate) fn write_with(&self, write: WriteEntries) {
+        *self.writes.write() = Some(write);
+    }
+
+    /// Waits until all groups have processed an open store up to `sequence`.
+    pub(crate) async fn processed(
+        &self,
+        store: &StoreId,
+        head: watch::Receiver<Sequence>,
+        sequence: Sequence,
+    ) -> Result<(), NotProcessed> {
+        let progress = self.progress(store, &head);
+        let (mut moved, mut stopping) = (progress.moved.subscribe(), self.stopping.subscribe());
+        let has_come = |lane: &Lane| lane.position().is_some_and(|position| position >= sequence);
+        let done = loop {
+            moved.mark_unchanged();
+            if progress.lanes.iter().all(has_come) {
+                break Ok(());
+            }
+            if *stopping.borrow_and_update() {
+                break Err(NotProcessed::Stopped);
+            }
+            tokio::select! {
+                // Fails only without its sender, which we have.
+                _ = moved.changed() => {}
+                _ = stopping.changed() => {}
+            }
+        };
+        self.release(store, progress);
+        done
+    }
+
     /// Whether [`Processor::stop`] was called.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
@@ -312,6 +351,8 @@ impl Processor {
     /// Ends every replay after the handler that is under way, and the streams of all observers.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
+        // It holds the stores, and they hold us.
+        *self.writes.write() = None;
         self.reactivity.close();
     }
 

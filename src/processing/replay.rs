@@ -37,6 +37,8 @@ pub(super) enum Interrupted {
     Feed(#[from] StorageError),
     #[error("the feed does not go on at {0}, which its head has reached")]
     Gap(Sequence),
+    #[error("the group's own database does not say where it is: {0}")]
+    OwnPosition(String),
     #[error("reading the feed panicked")]
     Panicked,
     #[error(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::validate::InvalidBatch;
 use crate::model::{RemoteEntry, Sequence};
+use crate::storage::StorageError;
 
 use super::codec::CodecError;
 
@@ -36,4 +37,18 @@ pub enum WriteError {
     /// The batch may be stored. The same entries again give their sequences either way.
     #[error("the entries may or may not be written: {0}")]
     Indefinite(Arc<str>),
+}
+
+/// What was waited for was not processed, or not written in the first place.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotProcessed {
+    /// It was not written, or may not have been.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The server stops before handlers have come so far. What is written is processed after the next start.
+    #[error("the server stops before handlers have come so far")]
+    Stopped,
 }

@@ -149,6 +149,8 @@ impl Builder {
             RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
+            // First: no handler runs before it can write.
+            processing.processor.write_with(stores.writes());
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &home);

@@ -14,14 +14,13 @@ use super::rejections::Rejections;
 use super::replay::Processing;
 use super::routes;
 use super::threads::Threads;
-use super::writer::Writer;
 use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
-use crate::model::{Entry, Limits, PublicKey, RemoteId, StoreId};
+use crate::model::{Entry, Limits, PublicKey, RemoteId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
-    EventGroup, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome,
+    EventGroup, NotProcessed, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
 };
 use crate::services::identities::MemoryIdentities;
 use crate::services::origin_policy::OriginPolicy;
@@ -140,7 +139,7 @@ impl Server {
 
     /// Writes events of `group` by type, into any store; resolves once they are durable.
     pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
-        Writer::new(self.clone())
+        Writer::new(Some(self.0.shared.stores.writes()))
     }
 
     /// The compactors of this server: register further ones here.
@@ -170,6 +169,35 @@ impl Server {
         }
         let position = processor.position(store).await?;
         Ok(Some(ReplayStatus { head: position, position }))
+    }
+
+    /// Waits until all groups have processed `store` up to `sequence`: done with it, whatever it came to. At once without
+    /// handlers. A group that is paused, or tries an entry again, is waited for: give it a timeout. A handler that waits for its own store
+    /// waits for ever.
+    pub async fn processed(&self, store: &StoreId, sequence: Sequence) -> Result<(), NotProcessed> {
+        let Some(processor) = self.processor() else { return Ok(()) };
+        // Held, the store stays open, and so its replay goes on.
+        let (head, _lease) = loop {
+            let opened = self.0.shared.stores.open(store).await?;
+            if let Ok(lease) = opened.feed.lease() {
+                break (opened.feed.watch_head(), lease);
+            }
+        };
+        processor.processed(store, head, sequence).await
+    }
+
+    /// As [`Server::write_to_store`] with handlers, and then waits until all groups have processed what was written, as
+    /// [`Server::processed`] does. Dropped, the write goes on.
+    pub async fn write_and_wait(
+        &self,
+        store: &StoreId,
+        entries: Vec<Entry>,
+    ) -> Result<WriteOutcome, NotProcessed> {
+        let written = self.write_to_store(store.clone(), entries, true).await?;
+        if let Some(last) = written.sequence_numbers.iter().max() {
+            self.processed(store, *last).await?;
+        }
+        Ok(written)
     }
 
     /// The groups of handlers, to see to; `None` without handlers.

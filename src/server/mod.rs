@@ -21,7 +21,6 @@ mod socket;
 mod threads;
 mod upgraded;
 mod watchdog;
-mod writer;
 
 pub use builder::{Builder, StartError};
 pub use groups::Groups;
@@ -30,7 +29,7 @@ pub use in_process::{Changes, ClientError};
 pub use listen::{Listen, listen};
 pub use sever::files_per_connection;
 pub use socket::on_connect;
-pub use writer::Writer;
 
 pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 pub use crate::core::validate::{EntryFault, InvalidBatch};
+pub use crate::processing::Writer;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod ending;
+mod exactly_once;
 mod groups;
 mod handlers;
 mod ingest;
@@ -9,6 +10,7 @@ mod metrics;
 mod reactivity;
 mod schema_binary;
 mod todo;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,7 +101,8 @@ impl LaneRun<'_> {
             conflicts = conflicts::fetch(feed, cache, &entry.entry.as_ref(), found).await?;
         }
         let (store, origin) = (self.feed.store.clone(), origin.clone());
-        let delivery = Delivery { store, origin, entry: Arc::clone(entry), conflicts };
+        let writes = Arc::clone(&self.processor.writes);
+        let delivery = Delivery { store, origin, entry: Arc::clone(entry), conflicts, writes };
         let handled = AssertUnwindSafe(async { (processing.handler)(delivery).await });
         let handled: Handled = self.meanwhile(&mut state.writes, place, handled).await;
         let outcome = Outcome::of(handled);
@@ -171,6 +172,7 @@ impl LaneRun<'_> {
         if let Poll::Ready(handled) = poll!(&mut handled) {
             return handled;
         }
+        self.progress.tell();
         // If the write before failed, this one has what that had.
         if writes.settle().now_or_never().is_some() {
             self.begin_write(writes, place);

@@ -10,10 +10,12 @@ mod fill;
 mod handle;
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
 use self::fill::Recent;
@@ -276,6 +278,16 @@ impl LaneRun<'_> {
         let found = found.iter().flatten().next();
         let place = found.map(|(_, value)| layout::read_place(value)).transpose()?;
         let mut place = place.unwrap_or(Place::at(Sequence::ZERO));
+        if let Some(own_position) = &self.group.own_position {
+            let asked = async { own_position(store.clone(), self.origin()).await };
+            let asked = AssertUnwindSafe(asked).catch_unwind().await;
+            let asked = asked.unwrap_or_else(|_| Err("it panicked".to_owned()));
+            let position = asked.map_err(Interrupted::OwnPosition)?.unwrap_or(place.position);
+            if position != place.position {
+                let indexed = place.indexed.min(position);
+                place = Place { last: layout::ID_MIN, greatest: layout::ID_MAX, position, indexed };
+            }
+        }
         self.lane.position.store(place.position.get(), Relaxed);
         self.check(&place).await?;
         if place.greatest == layout::ID_MAX {

@@ -1,24 +1,39 @@
-//! Events that the server writes by type.
+//! Events that the server writes by type, from the application and from handlers.
 //!
-//! Keeps: an entry's tag, primary key and payload are those of its event. Leaves out: the write itself (`handle`).
+//! Keeps: an entry's tag, primary key and payload are those of its event. Leaves out: the write itself (`server`).
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use super::handle::Server;
+use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
+
+use super::codec::PayloadCodec;
+use super::event::{Event, EventGroup, Holds, ListOf};
+use super::write::{WriteError, WriteOutcome};
 use crate::model::{Entry, EntryId, Sequence, StoreId};
-use crate::processing::{Event, EventGroup, Holds, ListOf, PayloadCodec, WriteError, WriteOutcome};
+
+/// Writes a batch into a store; the last argument says whether handlers run on it.
+pub(crate) type WriteEntries = Arc<
+    dyn Fn(StoreId, Vec<Entry>, bool) -> BoxFuture<'static, Result<WriteOutcome, WriteError>>
+        + Send
+        + Sync,
+>;
+
+/// How to write, as long as the server runs.
+pub(super) type WriteSlot = Arc<RwLock<Option<WriteEntries>>>;
 
 /// Writes events of group `G` by type. Cheap to clone.
 pub struct Writer<G> {
-    server: Server,
+    write: Option<WriteEntries>,
     run_handlers: bool,
     group: PhantomData<fn() -> G>,
 }
 
 impl<G: EventGroup> Writer<G> {
-    /// Handlers and reactivity run on what is written.
-    pub(super) const fn new(server: Server) -> Self {
-        Self { server, run_handlers: true, group: PhantomData }
+    /// Handlers and reactivity run on what is written. Without a server nothing is.
+    pub(crate) const fn new(write: Option<WriteEntries>) -> Self {
+        Self { write, run_handlers: true, group: PhantomData }
     }
 
     /// Writes for the feed alone: no journal, no handlers, no reactivity.
@@ -62,13 +77,15 @@ impl<G: EventGroup> Writer<G> {
         store: &StoreId,
         entries: Vec<Entry>,
     ) -> Result<WriteOutcome, WriteError> {
-        self.server.write_to_store(store.clone(), entries, self.run_handlers).await
+        let stopped = || WriteError::Definite("the server stops".into());
+        let write = self.write.as_ref().ok_or_else(stopped)?;
+        write(store.clone(), entries, self.run_handlers).await
     }
 }
 
 impl<G> Clone for Writer<G> {
     fn clone(&self) -> Self {
-        Self { server: self.server.clone(), run_handlers: self.run_handlers, group: PhantomData }
+        Self { write: self.write.clone(), run_handlers: self.run_handlers, group: PhantomData }
     }
 }
 
