@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::checkpoints::copy_into;
 use super::soon;
 use crate::model::{EntryId, Segment, Sequence};
+use crate::storage::sled::ids::SEAL_IDS_MIN;
+use crate::storage::sled::segments::Reader;
 use crate::storage::sled::{Database, DatabaseOptions, Keyspace, OpenError, Ops, SledStorage};
 use crate::storage::{Storage, StorageError, StoreLog};
 use crate::testing::storage::{append, ids, read_all};
@@ -50,11 +52,19 @@ impl Ground {
         let database = Database::open(directory.path(), options()).expect("open");
         let storage = SledStorage::new(database.clone());
         let mut ground = Self::empty();
+        // So many that there is an index of their ids, and another one later.
+        ground.write_many(&storage);
         ground.write(&storage, 30);
         soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
         copy_into(directory.path(), ground.before.path());
+        ground.write_many(&storage);
         ground.write(&storage, 30);
         soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
+        let sealed = || {
+            let trees = database.shared().access.trees().expect("sled");
+            Reader { tree: trees.log(), ordinal: 0 }.ids().expect("an index").sealed().get()
+        };
+        assert!(sealed() > SEAL_IDS_MIN as u64, "ids are indexed, and were before");
         if killed {
             copy_into(directory.path(), ground.now.path());
         }
@@ -63,6 +73,12 @@ impl Ground {
             copy_into(directory.path(), ground.now.path());
         }
         ground
+    }
+
+    fn write_many(&mut self, storage: &SledStorage) {
+        let log = storage.open(&store("a")).expect("open");
+        let appended = append(&*log, &ids(SEAL_IDS_MIN), 10);
+        self.stores.entry("a").or_default().extend(entries(&appended));
     }
 
     pub(super) fn write(&mut self, storage: &SledStorage, rounds: usize) {
