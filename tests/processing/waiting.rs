@@ -58,14 +58,10 @@ async fn who_writes_and_waits_finds_that_handlers_have_run() {
     assert!(!waiting.is_finished(), "its handler has not run");
     gate.open.add_permits(1);
     waiting.await.expect("no panic").expect("processed");
-    // A server that stops says so.
-    let waiting = tokio::spawn({
-        let (server, team) = (server.clone(), team.clone());
-        async move { server.processed(&team, next.next()).await }
-    });
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    server.shutdown(Duration::from_secs(5)).await;
-    assert!(matches!(waiting.await.expect("no panic"), Err(NotProcessed::Stopped)));
+    // A server that stops says so to who waits.
+    let stopping = server.shutdown(Duration::from_secs(5));
+    let (waited, ()) = tokio::join!(server.processed(&team, next.next()), stopping);
+    assert!(matches!(waited, Err(NotProcessed::Stopped)), "{waited:?}");
 }
 
 #[tokio::test]
@@ -82,9 +78,10 @@ async fn the_lag_is_right_while_a_handler_hangs() {
     server.server.write_to_store(team.clone(), many(1), true).await.expect("written");
     server.comes_to("eventlog_replay_lag", 1).await;
     server.server.write_to_store(team.clone(), many(1_000), true).await.expect("written");
+    // The head moves a moment after the writer is answered.
+    server.comes_to("eventlog_replay_lag_max", 1_001).await;
     let status = server.server.replay_status(&team).await.expect("read").expect("handlers");
     assert_eq!(status.lag(), 1_001);
-    server.comes_to("eventlog_replay_lag_max", 1_001).await;
     gate.open.add_permits(1_001);
     server.comes_to("eventlog_replay_lag", 0).await;
 }
