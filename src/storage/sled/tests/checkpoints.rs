@@ -1,5 +1,6 @@
 //! What is in the commit log comes into sled, and is shown until then.
 
+use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -85,24 +86,39 @@ impl Stores {
 
     /// What a kill of the process would leave at this moment, opened. No checkpoint may be under way.
     fn after_a_kill(&self, options: DatabaseOptions) -> (SledStorage, tempfile::TempDir) {
-        let copy = tempfile::tempdir().expect("a directory");
-        copy_into(self.subject.directory.path(), copy.path());
+        let copy = copy_of_running(self.subject.directory.path());
         let database = Database::open(copy.path(), options).expect("open");
         (SledStorage::new(database), copy)
     }
 }
 
 pub(super) fn copy_into(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
+    try_copy_into(from, to).expect("copied");
+}
+
+/// A copy of a directory in use, made while no file of it went away.
+pub(super) fn copy_of_running(from: &Path) -> tempfile::TempDir {
+    soon(|| {
+        let copy = tempfile::tempdir().expect("a directory");
+        match try_copy_into(from, copy.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            copied => copied.map(|()| Some(copy)).expect("copied"),
+        }
+    })
+}
+
+fn try_copy_into(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            std::fs::create_dir(&to).expect("made");
-            copy_into(&entry.path(), &to);
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&to)?;
+            try_copy_into(&entry.path(), &to)?;
         } else {
-            std::fs::copy(entry.path(), to).expect("copied");
+            std::fs::copy(entry.path(), to)?;
         }
     }
+    Ok(())
 }
 
 fn a_kib() -> DatabaseOptions {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoints::copy_into;
+use super::checkpoints::{copy_into, copy_of_running};
 use super::soon;
 use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::sled::ids::SEAL_IDS_MIN;
@@ -56,7 +56,7 @@ impl Ground {
         ground.write_many(&storage);
         ground.write(&storage, 30);
         soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
-        copy_into(directory.path(), ground.before.path());
+        ground.before = copy_of_running(directory.path());
         ground.write_many(&storage);
         ground.write(&storage, 30);
         soon(|| (database.shared().budget.bytes() < 40_000).then_some(()));
@@ -66,7 +66,7 @@ impl Ground {
         };
         assert!(sealed() > SEAL_IDS_MIN as u64, "ids are indexed, and were before");
         if killed {
-            copy_into(directory.path(), ground.now.path());
+            ground.now = copy_of_running(directory.path());
         }
         database.close().expect("closed");
         if !killed {
