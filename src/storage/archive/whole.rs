@@ -4,6 +4,13 @@ use super::names::Kind;
 use super::{ArchivedFile, Listing};
 use crate::storage::commit_log::Position;
 
+impl ArchivedFile {
+    /// Whether it has each frame from its first to its last one; of a log file.
+    pub(crate) const fn has_all(&self) -> bool {
+        self.frames == self.last.0.saturating_sub(self.first.0) + 1
+    }
+}
+
 impl Listing {
     /// The base that a database is built from.
     pub(crate) fn base(&self) -> Option<&ArchivedFile> {
@@ -19,8 +26,7 @@ impl Listing {
             None => return false,
         };
         for file in self.behind(last) {
-            let has_all = file.frames == file.last.0.saturating_sub(file.first.0) + 1;
-            if file.first > last.next() || !has_all {
+            if file.first > last.next() || !file.has_all() {
                 return false;
             }
             last = last.max(file.last);

@@ -176,6 +176,12 @@ impl Keeper {
         self.files.release(position, |file| {
             let written = archive.write_log(file).map_err(io::Error::other)?;
             archived |= written.is_some();
+            if written.is_some_and(|written| !written.has_all()) {
+                log::error!(
+                    "{} had lost frames before it was archived: sled has them",
+                    file.path.display()
+                );
+            }
             Ok(())
         })?;
         if archived {

@@ -139,6 +139,37 @@ fn what_waits_for_an_archive_is_bounded_and_a_base_makes_up_for_what_was_let_go_
 }
 
 #[test]
+fn what_the_log_has_lost_before_it_was_archived_is_in_a_base() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = small(ArchiveOptions::default());
+    let database = Database::open(directory.path(), options.clone()).expect("open");
+    let storage = SledStorage::new(database.clone());
+    let mut ground = Ground::empty();
+    let [archive, aside] = ["archive", "aside"].map(|name| directory.path().join(name));
+    std::fs::rename(&archive, &aside).expect("renamed");
+    std::fs::write(&archive, "in its place").expect("written");
+    soon(|| {
+        ground.write(&storage, 1);
+        (figure(&storage, "waiting_log_bytes") > 0).then_some(())
+    });
+    // Sled has what was in it.
+    let oldest = files_of(directory.path(), "log").remove(0);
+    let mut bytes = std::fs::read(&oldest).expect("a file");
+    bytes[512..1_024].fill(0);
+    std::fs::write(&oldest, bytes).expect("written");
+    std::fs::remove_file(&archive).expect("removed");
+    std::fs::rename(&aside, &archive).expect("renamed");
+    soon(|| {
+        ground.write(&storage, 1);
+        let is_there = !bases(directory.path()).is_empty();
+        (is_there && figure(&storage, "archive_is_incomplete") == 0).then_some(())
+    });
+    drop(storage);
+    database.close().expect("closed");
+    can_be_built_again(&ground, directory.path(), &options);
+}
+
+#[test]
 fn a_base_has_each_entry_once_and_the_hash_of_its_last_though_its_store_goes_on() {
     let subject = OnDisk::with_checkpoints();
     let log = subject.storage().open(&store("a")).expect("open");
