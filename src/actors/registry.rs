@@ -157,6 +157,10 @@ impl RegistryActor {
                     self.told = Some(now);
                 }
             }
+            // The caller's token says another store: that concerns nobody else.
+            Err(error @ RegistryError::AlreadyAssigned { .. }) => {
+                log::info!("a client is refused, whose token says another store: {error}");
+            }
             Err(error) => {
                 let is_used = matches!(self.keys.storage.used_keys().get(key), Ok(Some(_)));
                 if is_used && self.lost.add(key) {

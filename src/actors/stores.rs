@@ -122,6 +122,11 @@ impl Stores {
         }
     }
 
+    /// Whether a key was used with a store, as far as that can be read.
+    pub(crate) fn was_used(&self, key: &PublicKey) -> bool {
+        !matches!(self.open.deps().storage.used_keys().get(key), Ok(None))
+    }
+
     /// How many subscriptions a store has. Opens nothing.
     pub(crate) fn subscribers(&self, store: &StoreId) -> usize {
         self.open.get(store).map_or(0, |open| open.feed.subscriber_count())

@@ -12,7 +12,7 @@ use eventlog_server::model::PublicKey;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::text::{hex, parse_hex};
+use super::text::{hex, one_line, parse_hex};
 
 /// There is no identity to be had from this file.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,44 @@ pub(super) fn load_or_create(path: &Path, key: &PublicKey) -> Result<Identity, I
     Ok(identity)
 }
 
+/// Look at a file that holds an identity.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eventlog-server identity show alice.json                # the public key, and the signing key to be pinned to it
+  eventlog-server keys pin $(eventlog-server identity show alice.json)")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: IdentityCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum IdentityCommand {
+    /// Print the public key, and the public half of its signing key
+    Show {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(args: Args) -> Result<(), IdentityError> {
+    let IdentityCommand::Show { file } = args.command;
+    let shown = show(&file).map_err(|problem| IdentityError { path: file, problem })?;
+    // A closed standard output is no reason to complain.
+    let _ = writeln!(io::stdout(), "{shown}");
+    Ok(())
+}
+
+fn show(path: &Path) -> Result<String, Problem> {
+    let text = fs::read_to_string(path).map_err(Problem::Unreadable)?;
+    let identity = read(&text)?;
+    Ok(format!(
+        "{}  {}",
+        one_line(identity.public_key().as_str()),
+        hex(identity.signing_public_key())
+    ))
+}
+
 fn obtain(path: &Path, key: &PublicKey) -> Result<(Identity, Origin), Problem> {
     match fs::read_to_string(path) {
         Ok(text) => Ok((parse(&text, key)?, Origin::Read)),
@@ -81,15 +119,21 @@ fn obtain(path: &Path, key: &PublicKey) -> Result<(Identity, Origin), Problem> {
 }
 
 fn parse(text: &str, key: &PublicKey) -> Result<Identity, Problem> {
+    let identity = read(text)?;
+    if identity.public_key() != key {
+        let (found, expected) = (identity.public_key().clone(), key.clone());
+        return Err(Problem::OtherKey { found, expected });
+    }
+    Ok(identity)
+}
+
+fn read(text: &str) -> Result<Identity, Problem> {
     let file: File =
         serde_json::from_str(text).map_err(|error| Problem::Malformed(error.to_string()))?;
     let bytes = parse_hex(&file.signing_key).map_err(Problem::Malformed)?;
     let signing_key: [u8; 32] = bytes.try_into().map_err(|bytes: Vec<u8>| {
         Problem::Malformed(format!("the signing key has {} bytes instead of 32", bytes.len()))
     })?;
-    if file.public_key != *key {
-        return Err(Problem::OtherKey { found: file.public_key, expected: key.clone() });
-    }
     Ok(Identity::from_signing_key(file.public_key, &signing_key))
 }
 

@@ -26,6 +26,7 @@ Examples:
   eventlog-server keys assign alice team
   eventlog-server keys list
   eventlog-server keys remove alice          # also ends what alice follows right now
+  eventlog-server keys pin alice d75a…       # what `identity show FILE` prints
   eventlog-server keys release alice         # no device has anything of alice any more: another store may follow
   eventlog-server keys list --json --url https://events.example")]
 pub(super) struct Args {
@@ -55,6 +56,23 @@ enum KeysCommand {
     List,
     /// Remove a key; entries stay where they are, subscriptions of the key end
     Remove {
+        /// The public key
+        key: PublicKey,
+    },
+    /// Print the signing key of a public key
+    Show {
+        /// The public key
+        key: PublicKey,
+    },
+    /// Set the signing key of a public key, whatever it had before; whoever proved another one is refused from then on
+    Pin {
+        /// The public key
+        key: PublicKey,
+        /// 64 hexadecimal digits, which `identity show FILE` prints
+        signing_key: String,
+    },
+    /// Take the signing key from a public key, which can have another one then
+    Unpin {
         /// The public key
         key: PublicKey,
     },
@@ -116,6 +134,19 @@ pub(super) fn run(args: Args) -> Result<(), KeysError> {
             let removed = admin.request("DELETE", &path(&key), None);
             print_store(removed, key, json, &mut out)
         }
+        KeysCommand::Show { key } => {
+            let bound = admin.request("GET", &signing_key_path(&key), None);
+            print_signing_key(bound, &key, json, &mut out)
+        }
+        KeysCommand::Pin { key, signing_key } => {
+            let body = json!({ "signingKey": signing_key });
+            let pinned = admin.request("PUT", &signing_key_path(&key), Some(&body));
+            print_signing_key(pinned, &key, json, &mut out)
+        }
+        KeysCommand::Unpin { key } => {
+            let before = admin.request("DELETE", &signing_key_path(&key), None);
+            print_signing_key(before, &key, json, &mut out)
+        }
         KeysCommand::Release { key } => {
             let released = admin.request("POST", &format!("{}/release", path(&key)), None);
             print_store(released, key, json, &mut out)
@@ -135,6 +166,32 @@ fn print_store(
     out: &mut impl Write,
 ) -> Result<(), KeysError> {
     Ok(print(out, json, &Mapping { public_key: key, store_id: answer?.store_id })?)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bound {
+    signing_key: String,
+}
+
+fn signing_key_path(key: &PublicKey) -> String {
+    format!("{}/signing-key", path(key))
+}
+
+/// Prints the signing key that `key` has or had, which is what the server answers.
+fn print_signing_key(
+    answer: Result<Bound, AdminError>,
+    key: &PublicKey,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), KeysError> {
+    let Bound { signing_key } = answer?;
+    if json {
+        writeln!(out, "{}", json!({ "publicKey": key, "signingKey": signing_key }))?;
+    } else {
+        writeln!(out, "{}  {}", one_line(key.as_str()), one_line(&signing_key))?;
+    }
+    Ok(())
 }
 
 fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), KeysError> {

@@ -55,6 +55,7 @@ Exit codes: 0 success, 1 failure, 2 wrong command line.";
 enum Command {
     Serve(serve::Args),
     Keys(keys::Args),
+    Identity(identity::Args),
     Groups(groups::Args),
     Write(write::Args),
     Tail(tail::Args),
@@ -73,6 +74,7 @@ pub(crate) fn run() -> ExitCode {
     match command {
         Command::Serve(args) => finish(serve::run(args)),
         Command::Keys(args) => finish(keys::run(args)),
+        Command::Identity(args) => finish(identity::run(args)),
         Command::Groups(args) => finish(groups::run(args)),
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),

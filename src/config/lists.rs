@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use eventlog_server::services::identities::{SigningKey, signing_key_from_hex};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 
 /// A list, or one text instead of a list of one.
@@ -97,6 +98,19 @@ impl<'de> Deserialize<'de> for Secret {
         }
 
         deserializer.deserialize_any(Either)
+    }
+}
+
+/// A signing key that is to be bound to a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PinnedKey(pub(crate) SigningKey);
+
+impl FromStr for PinnedKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "a signing key is 64 hexadecimal digits; `eventlog-server identity show FILE` prints it";
+        signing_key_from_hex(text).map(Self).ok_or(wrong)
     }
 }
 

@@ -15,21 +15,26 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eventlog_server::model::Limits;
+use eventlog_server::model::{Limits, PublicKey};
+use eventlog_server::server::ServedPath;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
+use eventlog_server::services::identities::{BindPolicy, SigningKey};
 use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
 use eventlog_server::webhooks::WebhookOptions;
 
 pub(crate) use environment::{Environment, EnvironmentError};
+use lists::PinnedKey;
 pub(crate) use lists::{Many, Parsed};
 pub(crate) use settings::{
     AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
     Settings, StorageKind,
 };
-use settings::{AuthMode, AuthSettings, DurabilityMode, GrantEntry, Layer, WebhookEntry};
+use settings::{
+    AuthMode, AuthSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName, WebhookEntry,
+};
 use units::Size;
 #[cfg(test)]
 pub(crate) use units::Span;
@@ -59,6 +64,14 @@ pub(crate) struct Config {
     pub(crate) origins: OriginPolicy,
     /// Which proxies are believed when they say where a client is.
     pub(crate) trusted_proxies: Vec<AddressRange>,
+    /// Which paths clients can connect to.
+    pub(crate) paths: Vec<ServedPath>,
+    /// Who may bind a signing key to a public key that has none.
+    pub(crate) bind_policy: BindPolicy,
+    /// Whether a key that was proved once is refused without a proof.
+    pub(crate) keeps_proof: bool,
+    /// Signing keys that public keys are to have.
+    pub(crate) pinned: Vec<(PublicKey, SigningKey)>,
     /// Who decides what a key may do.
     pub(crate) auth: AuthChoice,
     /// Opens the admin API.
@@ -171,6 +184,11 @@ impl Config {
     /// Puts in the defaults and checks that the whole can work.
     fn resolve(settings: Settings, dev: bool) -> Result<Self, ConfigError> {
         let database = database(&settings)?;
+        let bind_policy = bind_policy(&settings.auth);
+        let keeps_proof = settings.auth.keep_proof.is_none_or(|flag| flag.0);
+        let pinned = pinned(&settings);
+        let paths =
+            settings.paths.map_or_else(|| vec![PathName::Eventlog, PathName::Rpc], |paths| paths.0);
         let auth = auth(settings.auth, dev)?;
         let config = Self {
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
@@ -186,6 +204,10 @@ impl Config {
             trusted_proxies: settings.trusted_proxies.map_or_else(Vec::new, |ranges| {
                 ranges.0.into_iter().map(|Parsed(range)| range).collect()
             }),
+            paths: paths.into_iter().map(served).collect(),
+            bind_policy,
+            keeps_proof,
+            pinned,
             auth,
             admin_token: settings.admin.token,
             assign: settings.assign,
@@ -251,7 +273,7 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
 }
 
 fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
-    let AuthSettings { mode, jwt, grant } = settings;
+    let AuthSettings { mode, bind: _, keep_proof: _, jwt, grant } = settings;
     let unused = |what| Err(ConfigError::Auth(what));
     match mode {
         Some(AuthMode::Grants | AuthMode::Jwt) if dev => Err(ConfigError::DevWithRules),
@@ -292,8 +314,33 @@ impl JwtSettings {
     }
 }
 
+/// Where nothing else tells a stranger from whom a grant is for, nobody may take a key by being the first.
+fn bind_policy(auth: &AuthSettings) -> BindPolicy {
+    match (auth.bind, auth.mode) {
+        (Some(BindMode::Pinned), _) | (None, Some(AuthMode::Grants)) => BindPolicy::Pinned,
+        (Some(BindMode::FirstUse), _) | (None, Some(AuthMode::AllowAll | AuthMode::Jwt) | None) => {
+            BindPolicy::FirstUse
+        }
+    }
+}
+
+fn pinned(settings: &Settings) -> Vec<(PublicKey, SigningKey)> {
+    let grants = settings.auth.grant.iter().map(|grant| (&grant.public_key, &grant.signing_key));
+    let assigned = settings.assign.iter().map(|assign| (&assign.public_key, &assign.signing_key));
+    let pinned = grants.chain(assigned);
+    let pin = |Parsed(PinnedKey(signing_key)): &Parsed<PinnedKey>| *signing_key;
+    pinned.filter_map(|(key, pinned)| Some((key.clone(), pinned.as_ref().map(pin)?))).collect()
+}
+
+const fn served(path: PathName) -> ServedPath {
+    match path {
+        PathName::Eventlog => ServedPath::Eventlog,
+        PathName::Rpc => ServedPath::Rpc,
+    }
+}
+
 fn into_grant(entry: GrantEntry) -> Grant {
-    let GrantEntry { public_key, write, read } = entry;
+    let GrantEntry { public_key, write, read, signing_key: _ } = entry;
     let grantee =
         if public_key.as_str() == "*" { Grantee::Anyone } else { Grantee::Key(public_key) };
     Grant { grantee, write, read }

@@ -14,7 +14,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::environment::{Environment, EnvironmentError};
-use super::lists::{Listed, Many, Parsed, Secret};
+use super::lists::{Listed, Many, Parsed, PinnedKey, Secret};
 use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
 
 /// What a source of settings can be asked.
@@ -120,6 +120,7 @@ settings! {
         store_threads: Option<Count>,
         shutdown_timeout: Option<Span>,
         origins: Option<Origins>,
+        paths: Option<Listed<PathName>>,
         trusted_proxies: Option<Listed<Parsed<AddressRange>>>,
         storage: StorageSettings,
         auth: AuthSettings,
@@ -143,6 +144,8 @@ settings! {
     /// `[auth]`
     AuthSettings {
         mode: Option<AuthMode>,
+        bind: Option<BindMode>,
+        keep_proof: Option<Flag>,
         jwt: JwtSettings,
         grant: Vec<GrantEntry>,
     }
@@ -245,6 +248,25 @@ pub(crate) enum AuthMode {
     Jwt,
 }
 
+/// Who may bind a signing key to a public key that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BindMode {
+    /// Whoever proves the first one.
+    FirstUse,
+    /// An administrator.
+    Pinned,
+}
+
+/// One of the `paths`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) enum PathName {
+    #[serde(rename = "/eventlog")]
+    Eventlog,
+    #[serde(rename = "/rpc")]
+    Rpc,
+}
+
 /// One of the `algorithms` of `[auth.jwt]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) enum AlgorithmName {
@@ -264,6 +286,8 @@ pub(crate) struct GrantEntry {
     pub(crate) write: bool,
     #[serde(default)]
     pub(crate) read: bool,
+    /// The signing key that the public key is to have.
+    pub(crate) signing_key: Option<Parsed<PinnedKey>>,
 }
 
 /// One `[[assign]]`: a mapping that the registry is to have at startup.
@@ -272,6 +296,8 @@ pub(crate) struct GrantEntry {
 pub(crate) struct Assignment {
     pub(crate) public_key: PublicKey,
     pub(crate) store_id: StoreId,
+    /// The signing key that the public key is to have.
+    pub(crate) signing_key: Option<Parsed<PinnedKey>>,
 }
 
 /// One `[[compaction]]`: what readers get of old entries.

@@ -69,6 +69,7 @@ fn the_example_shows_the_defaults() {
         ".workers",
         ".store_threads",
         ".auth.mode",
+        ".auth.bind",
         ".auth.jwt.algorithms",
         ".auth.jwt.secret",
         ".auth.jwt.public_key_file",
@@ -266,6 +267,35 @@ fn tokens_and_their_mode_belong_together() {
 }
 
 #[test]
+fn who_may_bind_a_signing_key_follows_from_the_mode_unless_it_is_said() {
+    let hex = "0f".repeat(32);
+    let grant =
+        format!("[[auth.grant]]\npublic_key = \"a\"\nread = true\nsigning_key = \"{hex}\"\n");
+    let assign =
+        format!("[[assign]]\npublic_key = \"b\"\nstore_id = \"s\"\nsigning_key = \"{hex}\"\n");
+    let policy = |auth: &str, rest: &str| {
+        load(&format!("[auth]\n{auth}\n{rest}"), &[], Settings::default()).expect("it works")
+    };
+    assert_eq!(policy("mode = \"allow-all\"", "").bind_policy, BindPolicy::FirstUse);
+    assert_eq!(policy("mode = \"jwt\"", "").bind_policy, BindPolicy::FirstUse);
+    let pinned = policy("mode = \"grants\"", &format!("{grant}{assign}"));
+    assert_eq!((pinned.bind_policy, pinned.keeps_proof), (BindPolicy::Pinned, true));
+    let names: Vec<_> = pinned.pinned.iter().map(|(key, pin)| (key.as_str(), pin[31])).collect();
+    assert_eq!(names, [("a", 15), ("b", 15)]);
+    let said = policy("mode = \"grants\"\nbind = \"first-use\"\nkeep_proof = false", &grant);
+    assert_eq!((said.bind_policy, said.keeps_proof), (BindPolicy::FirstUse, false));
+    let short = grant.replace(&hex, "0f");
+    assert!(
+        refusal(load(&format!("auth.mode = \"grants\"\n{short}"), &[], Settings::default()))
+            .contains("64")
+    );
+    let rpc = allowed("paths = [\"/rpc\"]").expect("it works");
+    assert_eq!(rpc.paths, [ServedPath::Rpc]);
+    assert!(refusal(allowed("paths = []")).contains("paths"));
+    assert!(refusal(allowed("paths = [\"/x\"]")).contains("/eventlog"));
+}
+
+#[test]
 fn assignments_and_compaction_are_read() {
     let config = allowed(
         "[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n\
@@ -275,6 +305,7 @@ fn assignments_and_compaction_are_read() {
     let alice = Assignment {
         public_key: PublicKey::new("alice").expect("a key"),
         store_id: StoreId::new("team").expect("a store"),
+        signing_key: None,
     };
     assert_eq!(config.assign, [alice]);
     let rule = &config.compaction[0];

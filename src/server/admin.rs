@@ -12,11 +12,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::admin_groups;
 use super::handle::Server;
+use super::{admin_groups, admin_signing_keys};
 use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
 use crate::processing::{GroupError, WriteError};
-use crate::services::RegistryError;
+use crate::services::identities::{SigningKey, signing_key_from_hex};
+use crate::services::{IdentityError, RegistryError};
 use crate::storage::{Storage, StorageError, StoreSize};
 
 /// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
@@ -53,7 +54,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .route("/stores", web::get().to(list_stores))
         .route("/stores/{store}", web::get().to(show_store))
         .route("/stores/{store}/entries", web::post().to(write_entries))
-        .configure(admin_groups::configure);
+        .configure(admin_groups::configure)
+        .configure(admin_signing_keys::configure);
     config.service(scope);
 }
 
@@ -76,6 +78,8 @@ pub(super) enum Failure {
     Invalid(String),
     #[error("public key {0:?} was not used with a store")]
     NotUsed(PublicKey),
+    #[error("public key {0:?} has no signing key")]
+    NotBound(PublicKey),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
     #[error(transparent)]
@@ -86,6 +90,8 @@ pub(super) enum Failure {
     Write(#[from] WriteError),
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 impl ResponseError for Failure {
@@ -95,14 +101,17 @@ impl ResponseError for Failure {
             Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)
+            | Self::NotBound(_)
             | Self::Registry(RegistryError::NotMapped { .. })
             | Self::Group(
                 GroupError::NoSuchGroup(_) | GroupError::NoSuchStore(_) | GroupError::NoSuchLetter,
             ) => StatusCode::NOT_FOUND,
             Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. })
+            | Self::Identity(IdentityError::BoundToAnother { .. })
             | Self::Group(GroupError::Runs(_) | GroupError::FailedAgain(_)) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
+            | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Group(GroupError::Unavailable(_))
             | Self::Write(
                 WriteError::Unencodable { .. }
@@ -128,6 +137,15 @@ pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> 
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Assignment {
     store_id: StoreId,
+    /// Bound to the key besides, if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signing_key: Option<String>,
+}
+
+/// The signing key that `text` is, see [`signing_key_from_hex`].
+pub(super) fn signing_key(text: &str) -> Result<SigningKey, Failure> {
+    let wrong = || Failure::Invalid("a signing key is 64 hexadecimal digits".to_owned());
+    signing_key_from_hex(text).ok_or_else(wrong)
 }
 
 async fn assign_key(
@@ -135,25 +153,30 @@ async fn assign_key(
     key: Path<String>,
     Json(assignment): Json<Assignment>,
 ) -> Answer {
-    server.assign(name(&key)?, assignment.store_id.clone()).await?;
+    let key: PublicKey = name(&key)?;
+    let signing_key = assignment.signing_key.as_deref().map(signing_key).transpose()?;
+    server.assign(key.clone(), assignment.store_id.clone()).await?;
+    if let Some(signing_key) = signing_key {
+        server.bind(&key, &signing_key).await?;
+    }
     Ok(HttpResponse::Ok().json(assignment))
 }
 
 async fn show_key(server: web::Data<Server>, key: Path<String>) -> Answer {
     let store_id = server.inner().store_registry.look_up(&name(&key)?).await?;
-    Ok(HttpResponse::Ok().json(Assignment { store_id }))
+    Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
 async fn remove_key(server: web::Data<Server>, key: Path<String>) -> Answer {
     let store_id = server.remove(name(&key)?).await?;
-    Ok(HttpResponse::Ok().json(Assignment { store_id }))
+    Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
 async fn release_key(server: web::Data<Server>, key: Path<String>) -> Answer {
     let key: PublicKey = name(&key)?;
     let released = server.release(key.clone()).await?;
     let store_id = released.ok_or(Failure::NotUsed(key))?;
-    Ok(HttpResponse::Ok().json(Assignment { store_id }))
+    Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
 /// Which part of a list.

@@ -10,6 +10,7 @@ use super::caller::ValueOf;
 use super::handle::{Inner, Server};
 use super::rejections::Rejections;
 use super::replay::Processing;
+use super::routes::ServedPath;
 use super::threads::Threads;
 use super::watchdog;
 use crate::actors::connections::Connections;
@@ -23,7 +24,7 @@ use crate::actors::stores::Stores;
 use crate::model::Limits;
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
-use crate::services::identities::Identities;
+use crate::services::identities::{BindPolicy, Identities};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
 use crate::services::{Auth, StoreRegistry};
@@ -51,6 +52,9 @@ pub struct Builder {
     pub(super) processor: Option<Processor>,
     pub(super) compaction: Option<Compaction>,
     pub(super) identities: Arc<dyn Identities>,
+    pub(super) bind_policy: BindPolicy,
+    pub(super) keeps_proof: bool,
+    pub(super) paths: Vec<ServedPath>,
 }
 
 impl Builder {
@@ -111,6 +115,28 @@ impl Builder {
         self
     }
 
+    /// Who may bind a signing key to a public key that has none; by default whoever proves the first one.
+    #[must_use]
+    pub fn bind_policy(mut self, policy: BindPolicy) -> Self {
+        self.bind_policy = policy;
+        self
+    }
+
+    /// Whether a key that was proved in the RPC protocol is refused without a proof, which the msgpack protocol does not
+    /// have; by default it is.
+    #[must_use]
+    pub fn keeps_proof(mut self, keeps_proof: bool) -> Self {
+        self.keeps_proof = keeps_proof;
+        self
+    }
+
+    /// Which of its paths the server mounts; by default both.
+    #[must_use]
+    pub fn paths(mut self, paths: Vec<ServedPath>) -> Self {
+        self.paths = paths;
+        self
+    }
+
     /// Compacts old history while it is read. Compactors can be registered before and after.
     #[must_use]
     pub fn compaction(mut self, compaction: Compaction) -> Self {
@@ -160,6 +186,8 @@ impl Builder {
             remote_id: self.storage.remote_id(),
             auth: self.auth,
             identities: self.identities,
+            bind_policy: self.bind_policy,
+            keeps_proof: self.keeps_proof,
             stores,
             limits,
             connections,
@@ -174,6 +202,7 @@ impl Builder {
             caller: self.caller,
             trusted_proxies: self.trusted_proxies,
             rejections: Rejections::default(),
+            paths: self.paths,
             admin_token: self.admin_token,
             store_registry: self.registry,
             store_threads,

@@ -12,7 +12,7 @@ use super::caller::ValueOf;
 use super::groups::Groups;
 use super::rejections::Rejections;
 use super::replay::Processing;
-use super::routes;
+use super::routes::{self, ServedPath};
 use super::threads::Threads;
 use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
@@ -22,7 +22,9 @@ use crate::processing::compaction::Compaction;
 use crate::processing::{
     EventGroup, NotProcessed, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
 };
-use crate::services::identities::MemoryIdentities;
+use crate::services::identities::{
+    BindPolicy, IdentityError, MemoryIdentities, SigningKey, signing_key_to_hex,
+};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
@@ -42,6 +44,7 @@ pub(super) struct Inner {
     pub(super) caller: Option<ValueOf>,
     pub(super) trusted_proxies: Vec<AddressRange>,
     pub(super) rejections: Rejections,
+    pub(super) paths: Vec<ServedPath>,
     pub(super) admin_token: Option<String>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
@@ -70,6 +73,9 @@ impl Server {
             processor: None,
             compaction: None,
             identities: Arc::new(MemoryIdentities::default()),
+            bind_policy: BindPolicy::default(),
+            keeps_proof: true,
+            paths: vec![ServedPath::Eventlog, ServedPath::Rpc],
         }
     }
 
@@ -135,6 +141,58 @@ impl Server {
     pub async fn release(&self, public_key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
         let sent = self.registry().send(Release { public_key }).await;
         sent.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    /// The signing key that is bound to a key.
+    pub async fn signing_key(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
+        self.0.shared.identities.get(key).await
+    }
+
+    /// Binds `signing_key` to `key` if it has none yet, durably; an error if it has another one.
+    pub async fn bind(
+        &self,
+        key: &PublicKey,
+        signing_key: &SigningKey,
+    ) -> Result<(), IdentityError> {
+        self.0.shared.identities.bind(key, signing_key).await?;
+        self.signing_key_changed(key);
+        Ok(())
+    }
+
+    /// Binds `signing_key` to `key`, whatever was bound to it, durably; tells what that was. Who has proved another one is
+    /// refused from now on.
+    pub async fn pin(
+        &self,
+        key: &PublicKey,
+        signing_key: &SigningKey,
+    ) -> Result<Option<SigningKey>, IdentityError> {
+        let before = self.0.shared.identities.replace(key, Some(signing_key)).await?;
+        let (now, before_hex) =
+            (signing_key_to_hex(signing_key), before.map(|b| signing_key_to_hex(&b)));
+        log::info!(
+            "public key {key:?} has the signing key {now} from now on, before {before_hex:?}"
+        );
+        self.signing_key_changed(key);
+        Ok(before)
+    }
+
+    /// Frees `key` of its signing key, durably; tells which it was. The next one is bound as [`BindPolicy`] says.
+    pub async fn unpin(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
+        let before = self.0.shared.identities.replace(key, None).await?;
+        if let Some(before) = &before {
+            log::info!(
+                "public key {key:?} has no signing key any more, before {}",
+                signing_key_to_hex(before)
+            );
+        }
+        self.signing_key_changed(key);
+        Ok(before)
+    }
+
+    /// What was proved of `key` does not count any more.
+    fn signing_key_changed(&self, key: &PublicKey) {
+        self.0.shared.resolved.key_removed();
+        self.0.shared.connections.key_removed(key);
     }
 
     /// Writes events of `group` by type, into any store; resolves once they are durable.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod admin_groups;
+mod admin_signing_keys;
 mod builder;
 mod caller;
 mod groups;
@@ -27,6 +28,7 @@ pub use groups::Groups;
 pub use handle::Server;
 pub use in_process::{Changes, ClientError};
 pub use listen::{Listen, listen};
+pub use routes::ServedPath;
 pub use sever::files_per_connection;
 pub use socket::on_connect;
 

@@ -35,7 +35,22 @@ const SUBPROTOCOL: &str = "eventlog";
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
     let upgrade = upgrade_with(server, MsgpackWire::new);
     let upgrade_rpc = upgrade_with(server, RpcWire::new);
-    config.route("/eventlog", web::get().to(upgrade)).route("/rpc", web::get().to(upgrade_rpc));
+    let paths = &server.inner().paths;
+    if paths.contains(&ServedPath::Eventlog) {
+        config.route("/eventlog", web::get().to(upgrade));
+    }
+    if paths.contains(&ServedPath::Rpc) {
+        config.route("/rpc", web::get().to(upgrade_rpc));
+    }
+}
+
+/// A path that clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedPath {
+    /// `/eventlog`: the msgpack protocol.
+    Eventlog,
+    /// `/rpc`: the RPC protocol of Effect.
+    Rpc,
 }
 
 /// A handler whose sessions speak the protocol that `wire` makes.

@@ -71,10 +71,32 @@ fn a_dropped_binding_is_seen_by_the_next_one(subject: Tested<'_>) {
     }
 }
 
+fn an_administrator_replaces_and_frees(subject: Tested<'_>) {
+    let identities = subject.service();
+    let alice = key("alice");
+    let replace = |to: Option<u8>| {
+        let to = to.map(|byte| [byte; 32]);
+        wait(identities.replace(&alice, to.as_ref())).map(|before| before.map(|key| key[0]))
+    };
+    let get = || wait(identities.get(&alice)).map(|bound| bound.map(|key| key[0]));
+    assert_eq!((get(), replace(None)), (Ok(None), Ok(None)));
+    assert_eq!(bind(identities, "alice", 1), Ok(()));
+    assert_eq!((replace(Some(2)), get()), (Ok(Some(1)), Ok(Some(2))));
+    assert_eq!(bind(identities, "alice", 1), bound_to_another("alice"));
+    assert_eq!((replace(None), get()), (Ok(Some(2)), Ok(None)));
+    assert_eq!(bind(identities, "alice", 3), Ok(()));
+    assert_eq!(wait(identities.get(&key("bob"))), Ok(None));
+}
+
 fn bindings_are_there_after_reopening(subject: Tested<'_>) {
     assert_eq!(bind(subject.service(), "alice", 1), Ok(()));
     subject.reopen();
     assert_eq!(bind(subject.service(), "alice", 3), bound_to_another("alice"));
     assert_eq!(bind(subject.service(), "alice", 1), Ok(()));
     assert_eq!(bind(subject.service(), "bob", 2), Ok(()));
+    assert_eq!(wait(subject.service().replace(&key("bob"), None)), Ok(Some([2; 32])));
+    assert_eq!(wait(subject.service().replace(&key("carol"), Some(&[4; 32]))), Ok(None));
+    subject.reopen();
+    assert_eq!(wait(subject.service().get(&key("bob"))), Ok(None));
+    assert_eq!(wait(subject.service().get(&key("carol"))), Ok(Some([4; 32])));
 }

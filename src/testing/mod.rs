@@ -174,6 +174,7 @@ macro_rules! clauses {
             the_first_signing_key_stays
             keys_do_not_mix
             of_racing_bindings_one_wins
+            an_administrator_replaces_and_frees
             a_dropped_binding_is_seen_by_the_next_one
             bindings_are_there_after_reopening
         }

@@ -276,12 +276,19 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     // A token that says nothing of a store goes by the registry.
     let mut client = server.connect(&token(&claims(&["alice"]))).await;
     assert_eq!(write(&mut client, "alice", "E").await, Ok(2));
+    let mut reader = server.connect(&alices).await;
+    reader.subscribe(&key("alice"), 0).await;
+    assert_eq!(reader.next_entries(2).await.len(), 2);
     let other = token(&with(claims(&["alice"]), "store_id", json!("den")));
     let mut client = server.connect(&other).await;
     let (code, message) = write(&mut client, "alice", "E").await.expect_err("refused");
     assert_eq!((code, message.starts_with("moved: ")), (ErrorCode::InvalidRequest, true));
     client.subscribe(&key("alice"), 0).await;
     assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
+    // That token harms nobody who has a right one.
+    let mut writer = server.connect(&alices).await;
+    assert_eq!(write(&mut writer, "alice", "E").await, Ok(3));
+    assert_eq!(reader.next_entries(1).await.len(), 1);
     // What an administrator has taken away, a token does not give back.
     server.keys(&["remove", "alice"]).ok();
     let mut client = server.connect(&alices).await;
@@ -291,7 +298,7 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     let mut client = server.connect(&alices).await;
     assert!(write(&mut client, "alice", "E").await.is_err());
     server.keys(&["assign", "alice", "team"]).ok();
-    assert_eq!(write(&mut client, "alice", "E").await, Ok(3));
+    assert_eq!(write(&mut client, "alice", "E").await, Ok(4));
 }
 
 /// A key that was never used is noted at its removal, too.

@@ -6,5 +6,6 @@ mod descriptors;
 mod durability;
 mod jwt;
 mod process;
+mod proof;
 mod rpc;
 mod tour;

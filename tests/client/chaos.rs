@@ -63,7 +63,8 @@ async fn a_minute_of_cuts_delays_and_splits_loses_and_repeats_nothing_in_rpc() {
 async fn minute(speaks: Speaks) {
     let mut random = Random::seeded_by("EVENTLOG_CHAOS_SEED");
     let seconds = std::env::var("EVENTLOG_CHAOS_SECONDS").ok().and_then(|s| s.parse().ok());
-    let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
+    let keys = ["alice", "bob", "carol"].map(|name| (name, "team"));
+    let server = TestServer::with_keys(&keys).await;
     let proxy = Proxy::start(server.addr, random.split()).await;
     let options = Options { read_ahead_entries: 500, ..speaks.options() };
     let (alice, bob) = (key("alice"), key("bob"));
@@ -131,7 +132,7 @@ async fn minute(speaks: Speaks) {
 
     // The feed as a client without any cleverness sees it.
     let mut socket = Socket::connect(&server.url()).await;
-    socket.subscribe(&alice, 0).await;
+    socket.subscribe(&key("carol"), 0).await;
     let feed = socket.next_entries(count).await;
     assert!(feed.iter().map(|(sequence, _)| *sequence).eq(1..=count as u64));
     assert!(feed.iter().all(|(sequence, entry)| by_sequence.get(sequence) == Some(&entry.id)));

@@ -112,7 +112,9 @@ async fn two_servers_mounted_side_by_side_keep_different_data() {
 #[tokio::test]
 async fn ending_the_application_as_documented_closes_live_sockets_with_1001_at_once() {
     let server = in_memory().start().expect("it starts");
-    server.assign(key("alice"), store("team")).await.expect("assigned");
+    for name in ["alice", "bob"] {
+        server.assign(key(name), store("team")).await.expect("assigned");
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let (told, address) = oneshot::channel();
     let (ended, end) = oneshot::channel();
@@ -137,7 +139,7 @@ async fn ending_the_application_as_documented_closes_live_sockets_with_1001_at_o
     let mut reader = RpcSocket::connect(&format!("ws://{address}/rpc")).await;
     reader.authenticate(&identity("alice")).await.expect("authenticated");
     let feed = reader.subscribe("alice", "default", 0).await;
-    writer.write(&key("alice"), 1, &batch(&[framed_entry("E", "", b"")])).await;
+    writer.write(&key("bob"), 1, &batch(&[framed_entry("E", "", b"")])).await;
     assert_eq!(writer.next_ack().await, (1, vec![1]));
     reader.next_entries(&feed, 1).await;
     stop.send(()).expect("it runs");

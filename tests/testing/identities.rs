@@ -21,6 +21,7 @@ enum Fault {
     IgnoresCase,
     LooksBeforeItLocks,
     ForgetsAtReopening,
+    NeverFrees,
 }
 
 struct Rows {
@@ -70,6 +71,27 @@ impl Identities for Rows {
         let other = || IdentityError::BoundToAnother { key: key.clone() };
         Box::pin(ready(self.fits(key, signing_key).then_some(()).ok_or_else(other)))
     }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        Box::pin(ready(Ok(self.table.lock().get(key.as_str()).copied())))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        let mut table = self.table.lock();
+        let before = match signing_key {
+            Some(signing_key) => table.insert(key.as_str().to_owned(), *signing_key),
+            None if self.has(Fault::NeverFrees) => table.get(key.as_str()).copied(),
+            None => table.remove(key.as_str()),
+        };
+        Box::pin(ready(Ok(before)))
+    }
 }
 
 eventlog_server::contract_tests!(identities: rows(None));
@@ -82,6 +104,7 @@ fn each_fault_is_found() {
         (Fault::IgnoresCase, "keys_do_not_mix"),
         (Fault::LooksBeforeItLocks, "of_racing_bindings_one_wins"),
         (Fault::ForgetsAtReopening, "bindings_are_there_after_reopening"),
+        (Fault::NeverFrees, "an_administrator_replaces_and_frees"),
     ];
     found(CLAUSES, &faults, rows);
 }

@@ -10,7 +10,7 @@ use crate::actors::registry::Said;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
 use crate::model::{Batch, PublicKey};
-use crate::services::identities::SigningKey;
+use crate::services::identities::{BindPolicy, IdentityError, SigningKey, signing_key_to_hex};
 use crate::services::{AuthError, Caller, Claim};
 
 /// Whether `caller` may append `batch`, and where. `known` is the store that its key resolved to before, if that still
@@ -57,7 +57,39 @@ pub(crate) async fn may_be(
     let claim = Claim { caller, key, proof: Some(signing_key) };
     let authorized = async { shared.auth.authorize_identity(claim).await };
     ask(AUTHORIZATION, authorized).await?;
-    ask("the binding of keys", async { shared.identities.bind(key, signing_key).await }).await
+    if ask(BINDING, async { shared.identities.get(key).await }).await?.is_some() {
+        return ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await;
+    }
+    match shared.bind_policy {
+        BindPolicy::Pinned => {
+            Err(Refusal::NotPinned { signing_key: signing_key_to_hex(signing_key).into() })
+        }
+        BindPolicy::FirstUse => {
+            ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await?;
+            // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes a word
+            // to every connection.
+            if shared.keeps_proof && shared.stores.was_used(key) {
+                shared.resolved.key_removed();
+                shared.connections.key_removed(key);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Whether the key of a request is proved as far as it has to be: one that has a signing key, with that one. An administrator may
+/// have changed it since the connection proved it.
+pub(crate) async fn is_proved(shared: &Arc<Shared>, names: &Names) -> Result<(), Refusal> {
+    if names.proof.is_none() && !shared.keeps_proof {
+        return Ok(());
+    }
+    let bound = ask(BINDING, async { shared.identities.get(&names.key).await }).await?;
+    match (bound, names.proof) {
+        (None, None) => Ok(()),
+        (Some(bound), Some(proof)) if bound == proof => Ok(()),
+        (Some(_), None) => Err(Refusal::NeedsProof),
+        (_, Some(_)) => Err(IdentityError::BoundToAnother { key: names.key.clone() }.into()),
+    }
 }
 
 /// What the caller's proof says of the key's store, once it is authorized.
@@ -91,6 +123,7 @@ fn is_wanted(store: StoreHandle, wanted: Option<&str>) -> Result<StoreHandle, Re
 }
 
 const AUTHORIZATION: &str = "authorization";
+const BINDING: &str = "the binding of keys";
 
 /// A question that panics is a refusal.
 async fn ask<T, E>(

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::checks::{may_be, may_read, may_write};
+use super::checks::{is_proved, may_be, may_read, may_write};
 use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{Identify, Request, Subscribe, Wire, Write};
@@ -60,9 +60,11 @@ enum Checked<W: Wire> {
 #[derive(Clone, Copy)]
 struct Asked {
     /// When it was asked for.
-    asked: resolved::Asked,
+    when: resolved::Asked,
     /// Whether all sessions remember it already.
     remembered: bool,
+    /// Whether this session has found it: then it has seen to the key's proof as well.
+    own: bool,
 }
 
 /// The store of a key, for as long as the registry's answer counts.
@@ -189,12 +191,19 @@ impl<W: Wire> Session<W> {
                 let (asked, known) = self.known_store(&write.names.key);
                 Checking::new(async move {
                     let (names, batch) = (&write.names, &write.batch);
-                    let store = may_write(&shared, &caller, names, batch, known).await;
+                    let proved = if asked.own { Ok(()) } else { is_proved(&shared, names).await };
+                    let store = match proved {
+                        Ok(()) => may_write(&shared, &caller, names, batch, known).await,
+                        Err(refusal) => Err(refusal),
+                    };
                     Checked::Write(write, asked, store)
                 })
             }
             Request::Subscribe(subscribe) => Checking::new(async move {
-                let store = may_read(&shared, &caller, &subscribe.names).await;
+                let store = match is_proved(&shared, &subscribe.names).await {
+                    Ok(()) => may_read(&shared, &caller, &subscribe.names).await,
+                    Err(refusal) => Err(refusal),
+                };
                 Checked::Subscribe(subscribe, store)
             }),
             Request::Identify(identify) => Checking::new(async move {
@@ -214,14 +223,17 @@ impl<W: Wire> Session<W> {
         let own = self.pipeline.known.as_ref();
         let own = own.filter(|known| resolved.counts(known.asked, now) && known.key == *key);
         let own = own.and_then(|known| Some((known.store.upgrade()?, known.asked)));
+        let is_own = own.is_some();
         match own.or_else(|| resolved.get(key, now)) {
-            Some((store, asked)) => (Asked { asked, remembered: true }, Some(store)),
-            None => (Asked { asked: now, remembered: false }, None),
+            Some((store, asked)) => {
+                (Asked { when: asked, remembered: true, own: is_own }, Some(store))
+            }
+            None => (Asked { when: now, remembered: false, own: false }, None),
         }
     }
 
     fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
-        let Asked { asked, remembered } = asked;
+        let Asked { when: asked, remembered, own: _ } = asked;
         let same = |known: &ResolvedKey| known.asked == asked && known.store.is(store);
         if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;

@@ -33,6 +33,15 @@ pub(crate) enum Refusal {
     Replaced,
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(
+        "proof: this public key was proved with a signing key, and is not taken without one; connect to /rpc"
+    )]
+    NeedsProof,
+    #[error(
+        "pinned: the signing key {signing_key} is not the one that was set for this public key; \
+         an administrator does that with `eventlog-server keys pin`"
+    )]
+    NotPinned { signing_key: Box<str> },
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
     #[error("internal error: {0}")]
@@ -78,6 +87,8 @@ impl Refusal {
             | Self::NoSuchStore { .. }
             | Self::Replaced
             | Self::Identity(IdentityError::BoundToAnother { .. })
+            | Self::NeedsProof
+            | Self::NotPinned { .. }
             | Self::KeyRemoved => self.to_string(),
         }
     }
@@ -98,6 +109,8 @@ impl Refusal {
             | Self::NoSuchStore { .. }
             | Self::Replaced
             | Self::Identity(IdentityError::BoundToAnother { .. })
+            | Self::NeedsProof
+            | Self::NotPinned { .. }
             | Self::KeyRemoved => log::Level::Debug,
         }
     }
@@ -106,7 +119,9 @@ impl Refusal {
     /// that may mend is called so.
     pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
-            Self::Auth(_) => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
+            Self::Auth(_) | Self::NeedsProof | Self::NotPinned { .. } => {
+                (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized)
+            }
             Self::Identity(IdentityError::BoundToAnother { .. }) => {
                 (ErrorCode::InvalidRequest, rpc::ErrorCode::Forbidden)
             }

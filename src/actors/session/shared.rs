@@ -10,13 +10,17 @@ use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::Auth;
-use crate::services::identities::Identities;
+use crate::services::identities::{BindPolicy, Identities};
 
 /// What all sessions of a server share.
 pub(crate) struct Shared {
     pub(crate) remote_id: RemoteId,
     pub(crate) auth: Arc<dyn Auth>,
     pub(crate) identities: Arc<dyn Identities>,
+    /// Who may bind a signing key to a public key that has none.
+    pub(crate) bind_policy: BindPolicy,
+    /// Whether a key that was proved once is taken with a proof only.
+    pub(crate) keeps_proof: bool,
     pub(crate) stores: Stores,
     pub(crate) limits: Arc<Limits>,
     pub(crate) compaction: Compaction,

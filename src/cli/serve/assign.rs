@@ -2,7 +2,8 @@
 
 use eventlog_server::model::{PublicKey, StoreId};
 use eventlog_server::server::Server;
-use eventlog_server::services::RegistryError;
+use eventlog_server::services::identities::SigningKey;
+use eventlog_server::services::{IdentityError, RegistryError};
 
 use crate::config::Assignment;
 
@@ -26,6 +27,18 @@ pub(in crate::cli) enum AssignError {
     /// The registry does not answer.
     #[error(transparent)]
     Registry(RegistryError),
+    /// The key has another signing key.
+    #[error(
+        "the configuration pins a signing key to {key:?}, which has another one; \
+         correct the configuration, or start without it and free the key with `eventlog-server keys unpin`"
+    )]
+    BoundToAnother {
+        /// The key.
+        key: PublicKey,
+    },
+    /// The bindings do not answer.
+    #[error(transparent)]
+    Identity(IdentityError),
 }
 
 /// Makes each mapping, durably; one that is there already is fine.
@@ -33,7 +46,7 @@ pub(super) async fn assign_all(
     server: &Server,
     assignments: &[Assignment],
 ) -> Result<(), AssignError> {
-    for Assignment { public_key, store_id } in assignments {
+    for Assignment { public_key, store_id, signing_key: _ } in assignments {
         let assigned = server.assign(public_key.clone(), store_id.clone()).await;
         assigned.map_err(|error| match error {
             RegistryError::AlreadyAssigned { key, store } | RegistryError::Moved { key, store } => {
@@ -42,6 +55,21 @@ pub(super) async fn assign_all(
             error @ (RegistryError::NotMapped { .. } | RegistryError::Unavailable { .. }) => {
                 AssignError::Registry(error)
             }
+        })?;
+    }
+    Ok(())
+}
+
+/// Binds each signing key, durably; one that is bound already is fine.
+pub(super) async fn pin_all(
+    server: &Server,
+    pinned: &[(PublicKey, SigningKey)],
+) -> Result<(), AssignError> {
+    for (key, signing_key) in pinned {
+        let bound = server.bind(key, signing_key).await;
+        bound.map_err(|error| match error {
+            IdentityError::BoundToAnother { key } => AssignError::BoundToAnother { key },
+            error @ IdentityError::Unavailable { .. } => AssignError::Identity(error),
         })?;
     }
     Ok(())
@@ -62,6 +90,7 @@ mod tests {
         Assignment {
             public_key: PublicKey::new(key).expect("a key"),
             store_id: StoreId::new(store).expect("a store"),
+            signing_key: None,
         }
     }
 

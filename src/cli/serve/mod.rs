@@ -18,7 +18,7 @@ use std::sync::Arc;
 use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
-use eventlog_server::server::{Listen, Server, StartError, listen};
+use eventlog_server::server::{Listen, ServedPath, Server, StartError, listen};
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
@@ -28,7 +28,7 @@ use eventlog_server::webhooks::WebhookError;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::assign::{AssignError, assign_all};
+use self::assign::{AssignError, assign_all, pin_all};
 use self::jwt::JwtFault;
 use self::kept::Kept;
 use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
@@ -159,6 +159,9 @@ async fn start(
         .limits(config.limits.clone())
         .origins(config.origins.clone())
         .trusted_proxies(config.trusted_proxies.clone())
+        .paths(config.paths.clone())
+        .bind_policy(config.bind_policy)
+        .keeps_proof(config.keeps_proof)
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .compaction(compaction);
@@ -170,6 +173,7 @@ async fn start(
     }
     let server = builder.start()?;
     assign_all(&server, &config.assign).await?;
+    pin_all(&server, &config.pinned).await?;
     Ok((server, guards))
 }
 
@@ -200,7 +204,9 @@ fn announce(config: &Config, server: &Server, address: SocketAddr) {
         log::info!("no admin API, since there is no [admin] token");
     }
     // For people, and for scripts that wait for it; a closed standard output is no reason to stop.
-    let _ = writeln!(io::stdout(), "listening on ws://{address}/eventlog");
+    let msgpack = config.paths.contains(&ServedPath::Eventlog);
+    let path = if msgpack { "/eventlog" } else { "/rpc" };
+    let _ = writeln!(io::stdout(), "listening on ws://{address}{path}");
 }
 
 /// The signals that end the server.

@@ -25,6 +25,26 @@ impl Identities for MemoryIdentities {
         let other = || IdentityError::BoundToAnother { key: key.clone() };
         Box::pin(ready(matches.then_some(()).ok_or_else(other)))
     }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        Box::pin(ready(Ok(self.bound.lock().get(key).copied())))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        let mut bound = self.bound.lock();
+        let before = match signing_key {
+            Some(signing_key) => bound.insert(key.clone(), *signing_key),
+            None => bound.remove(key),
+        };
+        Box::pin(ready(Ok(before)))
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Which signing key belongs to a public key: trust on first use.
+//! Which signing key belongs to a public key.
 //!
-//! Keeps: a binding, once made, never changes, and is durable before it counts. Leaves out: the proof that a client
+//! Keeps: a binding, once made, is changed by an administrator alone, and is durable before it counts. Leaves out: the proof that a client
 //! has the signing key (`protocol::rpc::auth`), which comes before anything is bound.
 
 mod memory;
@@ -30,6 +30,50 @@ pub trait Identities: Send + Sync + 'static {
         key: &'a PublicKey,
         signing_key: &'a SigningKey,
     ) -> BoxFuture<'a, Result<(), IdentityError>>;
+
+    /// The signing key that is bound to `key`. Asked for each request of a connection whose store is not known yet.
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>>;
+
+    /// Binds `signing_key` to `key` whatever was bound before, or frees the key if it is `None`, durably before it answers;
+    /// tells what was bound. For administrators.
+    fn replace<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>>;
+}
+
+/// A signing key as people write it: 64 hexadecimal digits.
+pub fn signing_key_to_hex(signing_key: &SigningKey) -> String {
+    let digits = signing_key.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
+/// What [`signing_key_to_hex`] writes, in either case.
+pub fn signing_key_from_hex(text: &str) -> Option<SigningKey> {
+    let digits = text.as_bytes();
+    let mut signing_key = SigningKey::default();
+    if digits.len() != 2 * signing_key.len() {
+        return None;
+    }
+    for (byte, pair) in signing_key.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(signing_key)
+}
+
+/// Who may bind a signing key to a public key that has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BindPolicy {
+    /// Whoever proves the first one, and may be that key (`Auth::authorize_identity`).
+    #[default]
+    FirstUse,
+    /// Nobody: an administrator does it ([`Server::pin`](crate::server::Server::pin)).
+    Pinned,
 }
 
 /// A signing key was not accepted.

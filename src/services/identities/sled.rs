@@ -24,14 +24,36 @@ impl SledIdentities {
         Self { bound: DurableMap::new(database, Keyspace::Identities) }
     }
 
+    fn find(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
+        let bound = self.bound.get(key.as_str()).map_err(IdentityError::unavailable)?;
+        let malformed = |_| IdentityError::unavailable("a signing key on disk is malformed");
+        bound.map(|bound| SigningKey::try_from(&*bound).map_err(malformed)).transpose()
+    }
+
+    async fn replace_once(
+        &self,
+        key: &PublicKey,
+        signing_key: Option<&SigningKey>,
+    ) -> Result<Option<SigningKey>, IdentityError> {
+        let change = self.bound.change(key.as_str()).await;
+        let before = self.find(key)?;
+        let changed = match signing_key {
+            Some(signing_key) => change.insert(signing_key).await,
+            None if before.is_some() => change.remove().await,
+            None => Ok(()),
+        };
+        changed.map_err(IdentityError::unavailable)?;
+        Ok(before)
+    }
+
     async fn bind_once(
         &self,
         key: &PublicKey,
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
         let change = self.bound.change(key.as_str()).await;
-        match self.bound.get(key.as_str()).map_err(IdentityError::unavailable)? {
-            Some(bound) if bound == signing_key => Ok(()),
+        match self.find(key)? {
+            Some(bound) if bound == *signing_key => Ok(()),
             Some(_) => Err(IdentityError::BoundToAnother { key: key.clone() }),
             None => {
                 let bound = change.insert(signing_key).await;
@@ -48,6 +70,21 @@ impl Identities for SledIdentities {
         signing_key: &'a SigningKey,
     ) -> BoxFuture<'a, Result<(), IdentityError>> {
         self.bind_once(key, signing_key).boxed()
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        async move { self.find(key) }.boxed()
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        self.replace_once(key, signing_key).boxed()
     }
 }
 

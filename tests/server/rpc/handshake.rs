@@ -204,7 +204,22 @@ impl Identities for Unreachable {
         _: &'a PublicKey,
         _: &'a SigningKey,
     ) -> BoxFuture<'a, Result<(), IdentityError>> {
-        Box::pin(ready(Err(IdentityError::Unavailable { message: "on holiday".into() })))
+        Box::pin(ready(Err(IdentityError::unavailable("on holiday"))))
+    }
+
+    fn get<'a>(
+        &'a self,
+        _: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        Box::pin(ready(Err(IdentityError::unavailable("on holiday"))))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        _: &'a PublicKey,
+        _: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        Box::pin(ready(Err(IdentityError::unavailable("on holiday"))))
     }
 }
 

@@ -1,0 +1,47 @@
+//! The part of the admin API that sees to the signing keys of public keys.
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, Json, Path, ServiceConfig};
+use serde::{Deserialize, Serialize};
+
+use super::admin::{Answer, Failure, name, signing_key};
+use super::handle::Server;
+use crate::model::PublicKey;
+use crate::services::identities::{SigningKey, signing_key_to_hex};
+
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .route("/keys/{key}/signing-key", web::get().to(show))
+        .route("/keys/{key}/signing-key", web::put().to(pin))
+        .route("/keys/{key}/signing-key", web::delete().to(unpin));
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Shown {
+    signing_key: String,
+}
+
+/// The one that `key` has, or had.
+fn answer(key: PublicKey, bound: Option<SigningKey>) -> Answer {
+    let bound = bound.ok_or(Failure::NotBound(key))?;
+    Ok(HttpResponse::Ok().json(Shown { signing_key: signing_key_to_hex(&bound) }))
+}
+
+async fn show(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let key: PublicKey = name(&key)?;
+    let bound = server.signing_key(&key).await?;
+    answer(key, bound)
+}
+
+async fn pin(server: web::Data<Server>, key: Path<String>, Json(shown): Json<Shown>) -> Answer {
+    let (key, pinned): (PublicKey, _) = (name(&key)?, signing_key(&shown.signing_key)?);
+    server.pin(&key, &pinned).await?;
+    answer(key, Some(pinned))
+}
+
+async fn unpin(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let key: PublicKey = name(&key)?;
+    let before = server.unpin(&key).await?;
+    answer(key, before)
+}
