@@ -188,14 +188,12 @@ impl Processor {
         changes.set(&key, &layout::group_value(GroupRecord { begin, paused }));
         self.journal.write(changes).await?;
         group.paused.store(paused, Relaxed);
-        self.go_on(group);
-        Ok(())
-    }
-
-    /// Something keeps the group no more: lanes look again, and stores are opened that it is behind in.
-    fn go_on(&self, group: &Group) {
         group.tell();
-        self.look_again.notify_one();
+        if !paused {
+            // It may be behind in stores that are not open.
+            self.look_again.notify_one();
+        }
+        Ok(())
     }
 
     /// Has a group, or all of them, go on with entry `from` in these stores, given with their heads; behind a head, with what
@@ -332,8 +330,12 @@ impl Processor {
         let Ok((_, group)) = self.group(group) else { return Ok(()) };
         let letters = layout::letters(&group.name, None, usize::MAX);
         let left = self.journal.read(vec![letters]).await?;
+        let was_full = group.is_full();
         group.letters.store(left.iter().map(Vec::len).sum(), Relaxed);
-        self.go_on(group);
+        if was_full && !group.is_full() {
+            group.tell();
+            self.look_again.notify_one();
+        }
         Ok(())
     }
 }
