@@ -338,8 +338,7 @@ fn a_changed_bit_that_the_next_start_puts_right_is_told() {
     let storage = SledStorage::new(database.clone());
     let log = storage.open(&store("a")).expect("open");
     append(&*log, &ids(3), 100);
-    let copy = tempfile::tempdir().expect("a directory");
-    copy_into(directory.path(), copy.path());
+    let copy = copy_of_running(directory.path());
     let files = files_of(copy.path(), "log");
     let path = files.iter().rfind(|path| path.extension().is_some()).expect("a file");
     let mut bytes = std::fs::read(path).expect("a file");
