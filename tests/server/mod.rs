@@ -7,6 +7,7 @@ mod compaction;
 mod crowd;
 mod disk;
 mod embedding;
+mod examples;
 mod failures;
 mod feed;
 mod in_process;
