@@ -12,6 +12,8 @@ pub(super) struct ServerUrl {
     /// Host and port, with the path in front of ours, if the server is mounted below one.
     base: String,
     path: Path,
+    /// Behind the path, with its `?`, if there is one: it may hold what says who calls.
+    query: String,
 }
 
 /// What clients connect to below that.
@@ -39,9 +41,10 @@ impl std::str::FromStr for ServerUrl {
             "wss" | "https" => true,
             _ => return Err(wrong()),
         };
+        let (rest, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
         let rest = rest.trim_end_matches('/');
         let authority = rest.split('/').next().unwrap_or_default();
-        if authority.is_empty() || rest.contains(['?', '#', ' ']) {
+        if authority.is_empty() || text.trim().contains(['#', ' ']) {
             return Err(wrong());
         }
         // A bare host means the usual path; another path than the usual ones is taken as it is.
@@ -53,7 +56,7 @@ impl std::str::FromStr for ServerUrl {
             None if rest == authority => (rest, Path::Usual(Protocol::Msgpack)),
             None => (rest, Path::Given),
         };
-        Ok(Self { secure, base: base.to_owned(), path })
+        Ok(Self { secure, base: base.to_owned(), path, query: query.to_owned() })
     }
 }
 
@@ -65,7 +68,12 @@ impl ServerUrl {
             Path::Usual(protocol) => path(protocol),
             Path::Given => "",
         };
-        format!("{scheme}://{}{path}", self.base)
+        format!("{scheme}://{}{path}{}", self.base, self.query)
+    }
+
+    /// The same for people, who may hand it on: without the query.
+    pub(super) fn without_query(&self) -> String {
+        Self { query: String::new(), ..self.clone() }.websocket()
     }
 
     /// The protocol that is spoken there, as far as the path says.
@@ -126,6 +134,8 @@ mod tests {
         let mounted = "ws://a.example/app/eventlog http://a.example/app";
         assert_eq!(both("ws://a.example/app/eventlog"), mounted);
         assert_eq!(both("ws://a.example/feed"), "ws://a.example/feed http://a.example/feed");
+        let with_token = "ws://a.example/eventlog?access_token=a/b http://a.example";
+        assert_eq!(both("ws://a.example?access_token=a/b"), with_token);
         assert_eq!(both(DEFAULT), format!("{DEFAULT} http://127.0.0.1:7420"));
     }
 
@@ -152,7 +162,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         for text in
-            ["", "localhost:7420", "ftp://x", "ws://", "ws:///eventlog", "ws://a?b", "ws://a b"]
+            ["", "localhost:7420", "ftp://x", "ws://", "ws:///eventlog", "ws://?b", "ws://a b"]
         {
             assert_eq!(both(text), "refused", "{text}");
         }

@@ -22,9 +22,8 @@ pub(super) async fn connect(
     url: &ServerUrl,
     options: Options,
 ) -> Result<EventLogRemote, Unconnected> {
-    let url = url.websocket();
-    let connected = EventLogRemote::connect(&url, options).await;
-    connected.map_err(|cause| Unconnected { url, cause })
+    let connected = EventLogRemote::connect(&url.websocket(), options).await;
+    connected.map_err(|cause| Unconnected { url: url.without_query(), cause })
 }
 
 /// A runtime for a command that talks to a server: one thread is plenty.

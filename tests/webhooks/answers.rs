@@ -143,6 +143,7 @@ async fn a_receiver_behind_tls_has_to_be_trusted() {
     let webhooks = [trusting("trusts", vec![CERTIFICATE.to_vec()]), trusting("does_not", vec![])];
     let server = serve(webhooks).await;
     write(&server, "alice", &numbered(1)).await;
+    receiver.requests(1).await;
     write(&server, "alice", &numbered(1)).await;
     receiver.requests(2).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
