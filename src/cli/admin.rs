@@ -4,6 +4,7 @@
 //! the TLS that the WebSocket client brings along anyway.
 
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -11,11 +12,59 @@ use serde_json::Value;
 use ureq::http::{Request, Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::address::ServerUrl;
+use super::address::{DEFAULT, ServerUrl};
+use super::connect::is_reader_gone;
+use crate::config::Token;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer is a page of a list at most.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Which server, and how its answers are printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminArgs {
+    /// The server
+    #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
+    url: ServerUrl,
+    /// The server's admin token; better given in the environment, where other users do not see it
+    #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+impl AdminArgs {
+    /// A client of that server.
+    pub(super) fn client(&self) -> Result<Admin, AdminCommandError> {
+        let token = self.token.as_ref().ok_or(AdminCommandError::NoToken)?;
+        Ok(Admin::new(&self.url, token.as_str()))
+    }
+}
+
+/// A command that asks the admin API failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminCommandError {
+    /// There is no token to show.
+    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
+    NoToken,
+    /// The server did not do it.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The result cannot be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+impl AdminCommandError {
+    /// Nothing went wrong if nobody reads any more (`… | head`).
+    pub(super) fn unless_reader_gone(done: Result<(), Self>) -> Result<(), Self> {
+        match done {
+            Err(Self::Print(error)) if is_reader_gone(&error) => Ok(()),
+            done => done,
+        }
+    }
+}
 
 /// A client of the admin API.
 pub(super) struct Admin {

@@ -7,11 +7,8 @@ use eventlog_server::model::StoreId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::address::{DEFAULT, ServerUrl};
-use super::admin::{Admin, AdminError, percent_encode};
-use super::connect::is_reader_gone;
+use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
-use crate::config::Token;
 
 /// A page of dead letters; the server gives at most as many at once.
 const PAGE: usize = 1_000;
@@ -31,15 +28,8 @@ Examples:
 pub(super) struct Args {
     #[command(subcommand)]
     command: GroupsCommand,
-    /// The server
-    #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
-    url: ServerUrl,
-    /// The server's admin token; better given in the environment, where other users do not see it
-    #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<Token>,
-    /// Print JSON, one object a line
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,34 +93,15 @@ enum GroupsCommand {
     },
 }
 
-/// `groups` failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum GroupsError {
-    /// There is no token to show.
-    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
-    NoToken,
-    /// The server did not do it.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// The result cannot be printed.
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
-}
-
-pub(super) fn run(args: Args) -> Result<(), GroupsError> {
-    let Args { command, url, token, json } = args;
-    let token = token.ok_or(GroupsError::NoToken)?;
-    let admin = Admin::new(&url, token.as_str());
+pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
+    let (admin, json) = (args.admin.client()?, args.admin.json);
     let mut out = io::stdout().lock();
-    let done = match command {
+    let done = match args.command {
         GroupsCommand::List => list(&admin, json, &mut out),
         GroupsCommand::DeadLetters { group } => dead_letters(&admin, &group, json, &mut out),
         other => act(&admin, other, json, &mut out),
     };
-    match done {
-        Err(GroupsError::Print(error)) if is_reader_gone(&error) => Ok(()),
-        done => done,
-    }
+    AdminCommandError::unless_reader_gone(done)
 }
 
 fn path(group: &str, rest: &str) -> String {
@@ -143,7 +114,7 @@ fn act(
     command: GroupsCommand,
     json: bool,
     out: &mut impl Write,
-) -> Result<(), GroupsError> {
+) -> Result<(), AdminCommandError> {
     let (method, path, body, said) = match command {
         GroupsCommand::List | GroupsCommand::DeadLetters { .. } => return Ok(()),
         GroupsCommand::Pause { group } => ("POST", path(&group, "/pause"), None, "paused"),
@@ -200,7 +171,7 @@ struct Refused {
     error: String,
 }
 
-fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), GroupsError> {
+fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
     let Listed { groups } = admin.request("GET", "/admin/groups", None)?;
     for group in groups {
         if json {
@@ -252,7 +223,7 @@ fn dead_letters(
     group: &str,
     json: bool,
     out: &mut impl Write,
-) -> Result<(), GroupsError> {
+) -> Result<(), AdminCommandError> {
     let mut after = String::new();
     loop {
         let path = path(group, &format!("/dead-letters?count={PAGE}{after}"));

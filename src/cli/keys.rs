@@ -7,11 +7,8 @@ use eventlog_server::model::{PublicKey, StoreId};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::address::{DEFAULT, ServerUrl};
-use super::admin::{Admin, AdminError, percent_encode};
-use super::connect::is_reader_gone;
+use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::text::one_line;
-use crate::config::Token;
 
 /// A page of a listing; the server gives at most as many at once.
 const PAGE: usize = 1_000;
@@ -32,15 +29,8 @@ Examples:
 pub(super) struct Args {
     #[command(subcommand)]
     command: KeysCommand,
-    /// The server
-    #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
-    url: ServerUrl,
-    /// The server's admin token; better given in the environment, where other users do not see it
-    #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<Token>,
-    /// Print JSON, one object a line
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,20 +76,6 @@ enum KeysCommand {
     },
 }
 
-/// `keys` failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum KeysError {
-    /// There is no token to show.
-    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
-    NoToken,
-    /// The server did not do it.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// The result cannot be printed.
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Assigned {
@@ -118,12 +94,10 @@ struct Mapping {
     store_id: StoreId,
 }
 
-pub(super) fn run(args: Args) -> Result<(), KeysError> {
-    let Args { command, url, token, json } = args;
-    let token = token.ok_or(KeysError::NoToken)?;
-    let admin = Admin::new(&url, token.as_str());
+pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
+    let (admin, json) = (args.admin.client()?, args.admin.json);
     let mut out = io::stdout().lock();
-    let done = match command {
+    let done = match args.command {
         KeysCommand::List => list(&admin, json, &mut out),
         KeysCommand::Assign { key, store } => {
             let body = json!({ "storeId": store });
@@ -152,10 +126,7 @@ pub(super) fn run(args: Args) -> Result<(), KeysError> {
             print_store(released, key, json, &mut out)
         }
     };
-    match done {
-        Err(KeysError::Print(error)) if is_reader_gone(&error) => Ok(()),
-        done => done,
-    }
+    AdminCommandError::unless_reader_gone(done)
 }
 
 /// Prints the store that `key` has or had, which is what the server answers.
@@ -164,7 +135,7 @@ fn print_store(
     key: PublicKey,
     json: bool,
     out: &mut impl Write,
-) -> Result<(), KeysError> {
+) -> Result<(), AdminCommandError> {
     Ok(print(out, json, &Mapping { public_key: key, store_id: answer?.store_id })?)
 }
 
@@ -184,7 +155,7 @@ fn print_signing_key(
     key: &PublicKey,
     json: bool,
     out: &mut impl Write,
-) -> Result<(), KeysError> {
+) -> Result<(), AdminCommandError> {
     let Bound { signing_key } = answer?;
     if json {
         writeln!(out, "{}", json!({ "publicKey": key, "signingKey": signing_key }))?;
@@ -194,7 +165,7 @@ fn print_signing_key(
     Ok(())
 }
 
-fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), KeysError> {
+fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
     let mut after: Option<PublicKey> = None;
     loop {
         let after_query = after.map(|key| format!("&after={}", percent_encode(key.as_str())));
