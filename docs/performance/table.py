@@ -159,10 +159,15 @@ def rows(figures):
 
 def places(figures):
     """Machine, commit and date of each measurement, said once if they are all the same."""
-    told = {}
+    told, machines = {}, {}
+    for kept in figures.values():
+        # Of what has no run of its own that says it, it is the machine of the same day.
+        for run in runs(kept):
+            if "machine" in run:
+                machines[kept["where"]["date"]] = run["machine"]
     for name, kept in figures.items():
         where = kept["where"]
-        machine = next(run["machine"] for run in runs(figures) if "machine" in run)
+        machine = machines[where["date"]]
         text = (
             f"{where['date']}, commit {where['commit']}: {machine}, "
             f"{where['memory_bytes'] / KIB**3:.0f} GiB, {where['file_system']}"
@@ -173,10 +178,9 @@ def places(figures):
     return "\n".join(f"* {text} ({', '.join(sorted(names))})" for text, names in told.items())
 
 
-def runs(figures):
-    for kept in figures.values():
-        found = kept["figures"]
-        yield from found if isinstance(found, list) else [found]
+def runs(kept):
+    found = kept["figures"]
+    return found if isinstance(found, list) else [found]
 
 
 def main():
