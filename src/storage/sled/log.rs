@@ -48,7 +48,7 @@ impl SledLog {
         let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
         let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(cache));
         if let Some(end) = &end {
-            *end.ids.lock() = Arc::downgrade(&ids);
+            end.opened(&ids);
             if ids.is_due(size.head) {
                 shared.ends.note_changed(end);
             }

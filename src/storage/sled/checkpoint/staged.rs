@@ -104,8 +104,11 @@ impl<'a> Staged<'a> {
 
     /// Whether memory has entries up to `last` that are not in the portion, or more is due for ids of those that are.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
-        let ids_are_due = self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last));
-        self.last.is_some_and(|taken| taken < last) || ids_are_due
+        self.last.is_some_and(|taken| taken < last) || self.ids_are_due()
+    }
+
+    fn ids_are_due(&self) -> bool {
+        self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last))
     }
 
     /// Which store it is, and where it ends with the portion.
@@ -117,10 +120,10 @@ impl<'a> Staged<'a> {
     /// The portion is in sled, which was synced.
     pub(super) fn settle(mut self, ends: &Ends) {
         self.is_settled = true;
-        if let Some((ids, staged)) = self.ids.take().zip(self.sealing.take()) {
+        if let Some((ids, staged)) = self.ids.as_ref().zip(self.sealing.take()) {
             ids.settle(staged);
         }
-        ends.settle(self.end, self.pieces);
+        ends.settle(self.end, self.pieces, self.ids_are_due());
     }
 }
 

@@ -104,7 +104,7 @@ impl Group {
                     let end = writes.end.get_or_init(|| {
                         self.next_ordinal += 1;
                         let end = ends.hold(self.next_ordinal - 1, &writes.store, false);
-                        *end.ids.lock() = Arc::downgrade(&writes.ids);
+                        end.opened(&writes.ids);
                         end
                     });
                     // What is named in a frame that fails is not named; but the next one begins another file.

@@ -1,8 +1,8 @@
 //! The end of one store.
 
 use std::collections::VecDeque;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -46,6 +46,8 @@ struct Tail {
     bytes: u64,
     /// Whether the next checkpoint knows of it, or one is writing it.
     changed: bool,
+    /// The ids of its log object, until those of its pieces are sealed: also if the store is closed before a checkpoint.
+    ids: Option<Arc<Ids>>,
 }
 
 /// What a frame of the commit log has of one store, or a part of that.
@@ -87,6 +89,18 @@ impl End {
             tail: Mutex::default(),
             ends,
         }
+    }
+
+    /// The store was opened, with these `ids`.
+    pub(crate) fn opened(&self, ids: &Arc<Ids>) {
+        *self.ids.lock() = Arc::downgrade(ids);
+        let mut tail = self.tail.lock();
+        let before = tail.ids.take();
+        if !tail.pieces.is_empty() {
+            tail.ids = Some(ids.clone());
+        }
+        drop(tail);
+        drop(before);
     }
 
     /// The last entry; `None` if all are in the tree.
@@ -166,6 +180,9 @@ impl End {
             tail.pieces.push_back(Piece { segment, hashing });
         }
         tail.bytes += bytes;
+        if tail.ids.is_none() {
+            tail.ids = self.ids.lock().upgrade();
+        }
         let memory_bytes = bytes + (tail.pieces.len() - before) as u64 * PIECE_BYTES;
         Pushed { bytes, memory_bytes, changed: !std::mem::replace(&mut tail.changed, true) }
     }
@@ -175,8 +192,9 @@ impl End {
         !std::mem::replace(&mut self.tail.lock().changed, true)
     }
 
-    /// Forgets its first `count` pieces. Gives what they took in memory, and whether there are more.
-    pub(super) fn forget(&self, count: usize) -> (u64, bool) {
+    /// Forgets its first `count` pieces; and with the last one its ids, unless some of them are to be sealed. Gives what the pieces
+    /// took in memory, and whether there are more.
+    pub(super) fn forget(&self, count: usize, ids_are_due: bool) -> (u64, bool) {
         let mut tail = self.tail.lock();
         // The rest moves to memory of its own: what many pieces took is given back.
         let rest = tail.pieces.split_off(count);
@@ -185,7 +203,9 @@ impl End {
         tail.bytes -= bytes;
         tail.changed = !tail.pieces.is_empty();
         let changed = tail.changed;
+        let ids = if changed || ids_are_due { None } else { tail.ids.take() };
         drop(tail);
+        drop(ids);
         (bytes + gone.len() as u64 * PIECE_BYTES, changed)
     }
 

@@ -116,11 +116,11 @@ impl Ends {
     }
 
     /// The first `count` pieces of `end`, and its record, are in the tree, and it was synced.
-    pub(super) fn settle(&self, end: &Arc<End>, count: usize) {
+    pub(super) fn settle(&self, end: &Arc<End>, count: usize, ids_are_due: bool) {
         if end.is_in_tree_first() {
             self.state.lock().names.remove(&end.name);
         }
-        let (bytes, changed) = end.forget(count);
+        let (bytes, changed) = end.forget(count, ids_are_due);
         self.budget.free(bytes);
         if changed {
             self.changed.lock().push(end.clone());

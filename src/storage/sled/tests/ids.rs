@@ -53,6 +53,21 @@ fn filled() -> (OnDisk, Vec<EntryId>) {
     (subject, all)
 }
 
+/// A store that was closed before the last checkpoint left out its ids, and the next one who wrote to it waited until a million
+/// entries were read.
+#[test]
+fn the_ids_of_a_store_that_closes_before_a_checkpoint_are_in_sled() {
+    let mut subject = OnDisk::new();
+    let log = subject.storage().open(&store("a")).expect("open");
+    let all = any_time(5 * SEAL_IDS_MIN);
+    all.chunks(1_000).for_each(|some| drop(append(&*log, some, 5)));
+    drop(log);
+    subject.reopen();
+    let (sealed, _) = sealed(&subject);
+    assert!(all.len() as u64 - sealed.get() < SEAL_IDS_MIN as u64, "{sealed} of {}", all.len());
+    check(&subject, &all);
+}
+
 #[test]
 fn ids_of_any_time_are_found_in_sled() {
     let (subject, all) = filled();
