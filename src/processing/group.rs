@@ -48,7 +48,7 @@ use crate::model::{Origin, RemoteEntry, RemoteId, Sequence, StoreId};
 
 /// How often an entry is tried, if the handler says so and the application nothing else.
 pub const TRIES_MAX: u32 = 16;
-/// How many dead letters a group keeps, unless the application says otherwise.
+/// How many dead letters a group keeps, unless the application says otherwise. While there are as many, it pauses.
 pub const DEAD_LETTERS_MAX: usize = 1_000;
 
 /// How a group is kept and run, of either kind.
@@ -59,13 +59,12 @@ pub struct GroupOptions {
     pub(super) begin: Option<BeginAt>,
     pub(super) tries_max: u32,
     pub(super) letters_max: usize,
-    pub(super) full_pauses: bool,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
         let (tries_max, letters_max) = (TRIES_MAX, DEAD_LETTERS_MAX);
-        Self { name: None, begin: None, tries_max, letters_max, full_pauses: false }
+        Self { name: None, begin: None, tries_max, letters_max }
     }
 }
 
@@ -102,11 +101,9 @@ impl GroupOptions {
     }
 
     /// Keeps so many entries that failed, and pauses the group in all stores while there are as many, until some are retried
-    /// or dismissed: no failure is lost. By default [`DEAD_LETTERS_MAX`] are kept, and what fails when these are there is
-    /// only logged.
-    pub const fn dead_letters(mut self, letters: usize) -> Self {
-        self.letters_max = letters;
-        self.full_pauses = true;
+    /// or dismissed: no failure is lost. [`DEAD_LETTERS_MAX`] by default, and at least one.
+    pub fn dead_letters(mut self, letters: usize) -> Self {
+        self.letters_max = letters.max(1);
         self
     }
 }
@@ -202,7 +199,7 @@ impl Group {
 
     /// Whether it has as many dead letters as it keeps, and pauses for that.
     pub(super) fn is_full(&self) -> bool {
-        self.options.full_pauses && self.letters.load(Relaxed) >= self.options.letters_max
+        self.letters.load(Relaxed) >= self.options.letters_max
     }
 
     pub(super) fn is_paused(&self) -> bool {

@@ -97,13 +97,12 @@ impl Processor {
         let subject = Subject(group, store, entry);
         match kept {
             Kept::Yes => log::error!("{subject}: {what}"),
-            Kept::Full if group.options.full_pauses => {
+            Kept::Full => {
                 log::error!(
                     "{subject}: {what}; the group pauses, its dead letters are as many as it keeps"
                 );
                 return Next::Full;
             }
-            Kept::Full => log::error!("{subject}: {what}; not kept, there are dead letters enough"),
         }
         counter.fetch_add(1, Relaxed);
         Next::Pass

@@ -39,8 +39,8 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
 use self::send::Sender;
+use crate::processing::GroupOptions;
 use crate::processing::compaction::EventPattern;
-use crate::processing::{DEAD_LETTERS_MAX, GroupOptions};
 
 /// Entries that a receiver outside of the process is told of.
 pub struct Webhook {
@@ -76,11 +76,10 @@ impl Webhook {
     }
 
     /// The options of its group, for [`entry_group`](crate::processing::ProcessorBuilder::entry_group): the name and the begin, no
-    /// bound on tries, and as many dead letters as there are by default, at which it pauses.
+    /// bound on tries, and else the defaults.
     pub fn group(&self) -> GroupOptions {
         // A receiver that does not answer says nothing about entries, so that none of them fails however long that takes.
         let options = GroupOptions::named(self.name.as_str()).tries(u32::MAX);
-        let options = options.dead_letters(DEAD_LETTERS_MAX);
         match self.from {
             Begin::Start => options.from_start(),
             Begin::Now => options.from_now(),

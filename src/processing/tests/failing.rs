@@ -145,16 +145,36 @@ async fn a_group_that_keeps_all_failures_pauses_at_its_bound_until_there_is_room
 }
 
 #[tokio::test]
-async fn by_default_the_bound_stops_nothing() {
+async fn a_group_that_says_nothing_of_dead_letters_loses_none_either() {
     let (journal, storage) = (memory(), MemoryStorage::new());
-    let options = GroupOptions { letters_max: 1, ..GroupOptions::default() };
-    let script = Script::new([lost("1"), lost("2")]);
-    let processor = script.processor(&journal, options);
+    let script = Script::new((0..=DEAD_LETTERS_MAX).map(|_| lost("x")));
+    let processor = script.processor(&journal, GroupOptions::default());
     let feed = Feed::new(&storage, "s");
-    feed.add(&["one", "two", "three"]).await;
+    feed.add(&vec!["one"; DEAD_LETTERS_MAX + 1]).await;
+    let replay = feed.replay(&processor);
+    until(|| script.seen.lock().len() == DEAD_LETTERS_MAX).await;
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !processor.groups().await.expect("read")[0].full {
+        assert!(tokio::time::Instant::now() < patience, "the group does not pause");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(script.seen.lock().len(), DEAD_LETTERS_MAX);
+    processor.dismiss("Todos", Some((&feed.store, sequence(1)))).await.expect("dismissed");
+    until(|| script.seen.lock().len() == DEAD_LETTERS_MAX + 1).await;
+    drop(feed.head);
+    replay.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_group_keeps_at_least_one_dead_letter() {
+    let (journal, storage) = (memory(), MemoryStorage::new());
+    let script = Script::new([Ok(())]);
+    let processor = script.processor(&journal, GroupOptions::default().dead_letters(0));
+    let feed = Feed::new(&storage, "s");
+    feed.add(&["one"]).await;
     feed.replay_to_the_end(&processor).await;
-    assert_eq!(script.seen().len(), 3);
-    assert_eq!(letters(&processor).await.len(), 1);
+    assert_eq!(script.seen().len(), 1);
 }
 
 #[tokio::test]
