@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: Counter,
     pub(crate) connections_broken: Counter,
     pub(crate) connections_stalled: Counter,
+    pub(crate) admin_tokens_refused: Counter,
 }
 
 impl Metrics {
@@ -38,6 +39,7 @@ impl Metrics {
             ("connections_refused", "WebSockets refused", &self.connections_refused),
             ("connections_broken", "WebSockets closed for what was sent", &self.connections_broken),
             ("connections_stalled", "WebSockets severed as stalled", &self.connections_stalled),
+            ("admin_tokens_refused", "Wrong admin tokens", &self.admin_tokens_refused),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

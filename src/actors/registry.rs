@@ -13,11 +13,13 @@ use futures_util::FutureExt;
 use tokio::sync::RwLock;
 use tokio::time::Instant;
 
+use super::audit::{self, By};
 use super::connections::Connections;
 use super::guard::guarded;
 use super::open::OpenStores;
 use super::resolved::Resolved;
 use super::stores::{Stores, unavailable};
+use crate::model::seldom::Seldom;
 use crate::model::{Entry, PublicKey, StoreId};
 use crate::processing::{WriteError, WriteOutcome};
 use crate::services::{RegistryError, StoreRegistry};
@@ -100,7 +102,7 @@ pub struct AppendFromServer {
 /// So many keys are remembered to have lost their store.
 const LOST_MAX: usize = 10_000;
 
-/// The log hears no more often than this that the registry does not answer.
+/// The log hears no more often than this that the registry does not answer, or that a caller says another store than it has.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Resolves keys; takes [`Assign`], [`Remove`], [`Release`] and [`AppendFromServer`] from code in this process.
@@ -110,8 +112,16 @@ pub struct RegistryActor {
     connections: Arc<Connections>,
     resolved: Arc<Resolved>,
     lost: LostKeys,
-    /// When the log was told last that the registry does not answer.
-    told: Option<Instant>,
+    unanswered: Seldom,
+    contradicted: Seldom,
+}
+
+/// One of the messages above, from somebody who is not code in this process.
+#[derive(Message)]
+#[rtype(result = "M::Result")]
+pub(crate) struct Change<M: Message<Result: 'static>> {
+    pub(crate) by: By,
+    pub(crate) message: M,
 }
 
 /// Keys that were used, and have no store now or another one: everybody was told. Their clients ask again and again.
@@ -133,7 +143,8 @@ impl RegistryActor {
         resolved: Arc<Resolved>,
     ) -> Self {
         let lost = LostKeys::default();
-        Self { keys, open, connections, resolved, lost, told: None }
+        let [unanswered, contradicted] = [(); 2].map(|()| Seldom::every(TOLD_EVERY));
+        Self { keys, open, connections, resolved, lost, unanswered, contradicted }
     }
 
     /// What was said of `key` does not count any more.
@@ -151,15 +162,17 @@ impl RegistryActor {
                 self.lost.0.remove(key);
             }
             Err(error @ RegistryError::Unavailable { .. }) => {
-                let now = Instant::now();
-                if self.told.is_none_or(|told| now - told >= TOLD_EVERY) {
-                    log::warn!("clients are refused: {error}");
-                    self.told = Some(now);
+                if let Some(unsaid) = self.unanswered.next_line(Instant::now().into_std()) {
+                    log::warn!("clients are refused: {error} ({unsaid} others before it)");
                 }
             }
-            // The caller's token says another store: that concerns nobody else.
+            // What proves the caller says another store: that concerns nobody else.
             Err(error @ RegistryError::AlreadyAssigned { .. }) => {
-                log::info!("a client is refused, whose token says another store: {error}");
+                if let Some(unsaid) = self.contradicted.next_line(Instant::now().into_std()) {
+                    log::info!(
+                        "a client is refused, whose token or answer says another store: {error} ({unsaid} others before it)"
+                    );
+                }
             }
             Err(error) => {
                 let is_used = matches!(self.keys.storage.used_keys().get(key), Ok(Some(_)));
@@ -226,10 +239,8 @@ impl Keys {
         }
         let Said { store, subject } = said;
         self.registry.assign(key, store).await?;
-        let subject = subject.as_deref().unwrap_or_default();
-        log::info!(
-            "public key {key:?} was assigned to store {store:?}: the token of {subject:?} says so"
-        );
+        let by = By::Claim(subject.clone());
+        audit::note(&by, format_args!("action=assign key={key:?} store={store:?}"));
         Ok(store.clone())
     }
 
@@ -282,25 +293,34 @@ impl Handler<Resolve> for RegistryActor {
     }
 }
 
-impl Handler<Assign> for RegistryActor {
+impl Handler<Change<Assign>> for RegistryActor {
     type Result = ResponseFuture<Result<(), RegistryError>>;
 
-    fn handle(&mut self, assign: Assign, _: &mut Context<Self>) -> Self::Result {
-        ask(self.keys.clone().assign(assign.public_key, assign.store_id)).boxed()
+    fn handle(&mut self, assign: Change<Assign>, _: &mut Context<Self>) -> Self::Result {
+        let Change { by, message: Assign { public_key: key, store_id: store } } = assign;
+        let keys = self.keys.clone();
+        let assigned = async move {
+            // What is so already is nobody's doing: a configuration says it at each start.
+            let is_so = keys.registry.look_up(&key).await.is_ok_and(|had| had == store);
+            keys.assign(key.clone(), store.clone()).await?;
+            if !is_so {
+                audit::note(&by, format_args!("action=assign key={key:?} store={store:?}"));
+            }
+            Ok(())
+        };
+        ask(assigned).boxed()
     }
 }
 
-impl Handler<Remove> for RegistryActor {
+impl Handler<Change<Remove>> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
 
-    fn handle(
-        &mut self,
-        Remove { public_key: key }: Remove,
-        _: &mut Context<Self>,
-    ) -> Self::Result {
+    fn handle(&mut self, remove: Change<Remove>, _: &mut Context<Self>) -> Self::Result {
+        let Change { by, message: Remove { public_key: key } } = remove;
         let removed = ask(self.keys.clone().remove(key.clone())).into_actor(self);
         Box::pin(removed.map(move |removed, actor, _| {
-            removed.inspect(|_| {
+            removed.inspect(|store| {
+                audit::note(&by, format_args!("action=remove key={key:?} store={store:?}"));
                 actor.lost.add(&key);
                 actor.key_changed(&key);
             })
@@ -308,19 +328,39 @@ impl Handler<Remove> for RegistryActor {
     }
 }
 
-impl Handler<Release> for RegistryActor {
+impl Handler<Change<Release>> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<Option<StoreId>, RegistryError>>;
 
-    fn handle(
-        &mut self,
-        Release { public_key: key }: Release,
-        _: &mut Context<Self>,
-    ) -> Self::Result {
+    fn handle(&mut self, release: Change<Release>, _: &mut Context<Self>) -> Self::Result {
+        let Change { by, message: Release { public_key: key } } = release;
         let released = ask(self.keys.clone().release(key.clone())).into_actor(self);
-        Box::pin(
-            released.map(move |released, actor, _| released.inspect(|_| actor.key_changed(&key))),
-        )
+        Box::pin(released.map(move |released, actor, _| {
+            released.inspect(|store| {
+                if let Some(store) = store {
+                    audit::note(&by, format_args!("action=release key={key:?} store={store:?}"));
+                }
+                actor.key_changed(&key);
+            })
+        }))
     }
+}
+
+/// Messages that code in this process sends.
+macro_rules! from_this_process {
+    ($($message:ty => $result:ty,)*) => {$(
+        impl Handler<$message> for RegistryActor {
+            type Result = $result;
+
+            fn handle(&mut self, message: $message, ctx: &mut Context<Self>) -> Self::Result {
+                self.handle(Change { by: By::Process, message }, ctx)
+            }
+        }
+    )*};
+}
+from_this_process! {
+    Assign => ResponseFuture<Result<(), RegistryError>>,
+    Remove => ResponseActFuture<Self, Result<StoreId, RegistryError>>,
+    Release => ResponseActFuture<Self, Result<Option<StoreId>, RegistryError>>,
 }
 
 impl Handler<AppendFromServer> for RegistryActor {

@@ -13,6 +13,7 @@ mod name;
 mod origin;
 mod record;
 mod segment;
+pub(crate) mod seldom;
 mod sequence;
 pub(crate) mod varint;
 

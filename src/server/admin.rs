@@ -4,16 +4,18 @@
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::RETRY_AFTER;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{self, Json, Path, Query, ServiceConfig};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use actix_web::{HttpMessage, HttpResponse, ResponseError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Server;
-use super::{admin_groups, admin_signing_keys};
+use super::{admin_groups, admin_guard, admin_signing_keys};
+use crate::actors::audit::{self, By};
+use crate::actors::registry::{Assign, Release, Remove};
 use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
@@ -25,10 +27,16 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
-    let Some(token) = server.inner().admin_token.clone() else { return };
+    if server.inner().admin_token.is_none() {
+        return;
+    }
+    let asked = server.clone();
     let authorized = from_fn(move |request: ServiceRequest, next: Next<_>| {
-        let allowed = is_authorized(&request, &token);
-        async move { if allowed { next.call(request).await } else { Err(Failure::Unauthorized.into()) } }
+        let allowed = admin_guard::check(&asked, request.request());
+        async move {
+            request.extensions_mut().insert(allowed?);
+            next.call(request).await
+        }
     });
     let largest = server.inner().shared.limits.message_bytes_max * 2;
     let scope = web::scope("/admin")
@@ -59,14 +67,6 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     config.service(scope);
 }
 
-/// Compares in a time that does not tell how much of the token was right.
-fn is_authorized(request: &ServiceRequest, token: &str) -> bool {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(given) = given.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
-    let differing = given.bytes().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
-    given.len() == token.len() && differing == 0
-}
-
 /// Why an admin request is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -74,6 +74,10 @@ pub(super) enum Failure {
         "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
     )]
     Unauthorized,
+    #[error(
+        "too many wrong tokens came from this address; the next one is looked at in {seconds} s"
+    )]
+    Guessing { seconds: u64 },
     #[error("{0}")]
     Invalid(String),
     #[error("public key {0:?} was not used with a store")]
@@ -98,6 +102,7 @@ impl ResponseError for Failure {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Guessing { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)
@@ -123,7 +128,11 @@ impl ResponseError for Failure {
 
     fn error_response(&self) -> HttpResponse {
         let error = self.to_string();
-        HttpResponse::build(self.status_code()).json(serde_json::json!({ "error": error }))
+        let mut response = HttpResponse::build(self.status_code());
+        if let Self::Guessing { seconds } = self {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        response.json(serde_json::json!({ "error": error }))
     }
 }
 
@@ -150,14 +159,16 @@ pub(super) fn signing_key(text: &str) -> Result<SigningKey, Failure> {
 
 async fn assign_key(
     server: web::Data<Server>,
+    by: ReqData<By>,
     key: Path<String>,
     Json(assignment): Json<Assignment>,
 ) -> Answer {
     let key: PublicKey = name(&key)?;
     let signing_key = assignment.signing_key.as_deref().map(signing_key).transpose()?;
-    server.assign(key.clone(), assignment.store_id.clone()).await?;
+    let assign = Assign { public_key: key.clone(), store_id: assignment.store_id.clone() };
+    server.change(By::clone(&by), assign).await?;
     if let Some(signing_key) = signing_key {
-        server.bind(&key, &signing_key).await?;
+        server.bind_by(&by, &key, &signing_key).await?;
     }
     Ok(HttpResponse::Ok().json(assignment))
 }
@@ -167,14 +178,16 @@ async fn show_key(server: web::Data<Server>, key: Path<String>) -> Answer {
     Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
-async fn remove_key(server: web::Data<Server>, key: Path<String>) -> Answer {
-    let store_id = server.remove(name(&key)?).await?;
+async fn remove_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
+    let remove = Remove { public_key: name(&key)? };
+    let store_id = server.change(by.into_inner(), remove).await?;
     Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
-async fn release_key(server: web::Data<Server>, key: Path<String>) -> Answer {
+async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
     let key: PublicKey = name(&key)?;
-    let released = server.release(key.clone()).await?;
+    let release = Release { public_key: key.clone() };
+    let released = server.change(by.into_inner(), release).await?;
     let store_id = released.ok_or(Failure::NotUsed(key))?;
     Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
@@ -334,12 +347,16 @@ impl NewEntry {
 
 async fn write_entries(
     server: web::Data<Server>,
+    by: ReqData<By>,
     store: Path<String>,
     Json(new): Json<NewEntries>,
 ) -> Answer {
     let entries = new.entries.into_iter().enumerate().map(|(slot, entry)| entry.into_entry(slot));
     let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
-    let written = server.write_to_store(name(&store)?, entries, new.run_handlers).await?;
+    let (store, count): (StoreId, _) = (name(&store)?, entries.len());
+    let written = server.write_to_store(store.clone(), entries, new.run_handlers).await?;
+    let last = written.sequence_numbers.iter().max().map_or(0, |last| last.get());
+    audit::note(&by, format_args!("action=write store={store:?} entries={count} last={last}"));
     let sequences: Vec<u64> = written.sequence_numbers.iter().map(|s| s.get()).collect();
     Ok(HttpResponse::Ok().json(serde_json::json!({ "sequenceNumbers": sequences })))
 }

@@ -1,11 +1,12 @@
 //! The part of the admin API that sees to the signing keys of public keys.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, ServiceConfig};
+use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{Answer, Failure, name, signing_key};
 use super::handle::Server;
+use crate::actors::audit::By;
 use crate::model::PublicKey;
 use crate::services::identities::{SigningKey, signing_key_to_hex};
 
@@ -34,14 +35,19 @@ async fn show(server: web::Data<Server>, key: Path<String>) -> Answer {
     answer(key, bound)
 }
 
-async fn pin(server: web::Data<Server>, key: Path<String>, Json(shown): Json<Shown>) -> Answer {
+async fn pin(
+    server: web::Data<Server>,
+    by: ReqData<By>,
+    key: Path<String>,
+    Json(shown): Json<Shown>,
+) -> Answer {
     let (key, pinned): (PublicKey, _) = (name(&key)?, signing_key(&shown.signing_key)?);
-    server.pin(&key, &pinned).await?;
+    server.pin_by(&by, &key, Some(&pinned)).await?;
     answer(key, Some(pinned))
 }
 
-async fn unpin(server: web::Data<Server>, key: Path<String>) -> Answer {
+async fn unpin(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
     let key: PublicKey = name(&key)?;
-    let before = server.unpin(&key).await?;
+    let before = server.pin_by(&by, &key, None).await?;
     answer(key, before)
 }

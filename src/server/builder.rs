@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use actix::Actor;
 use actix_web::HttpRequest;
 
+use super::admin_guard::Guesses;
 use super::caller::ValueOf;
 use super::handle::{Inner, Server};
 use super::rejections::Rejections;
@@ -204,6 +205,7 @@ impl Builder {
             rejections: Rejections::default(),
             paths: self.paths,
             admin_token: self.admin_token,
+            guesses: Guesses::default(),
             store_registry: self.registry,
             store_threads,
             registry_thread,

@@ -1,5 +1,6 @@
 //! Who asks for a WebSocket, as the server's `Auth` gets to see it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
@@ -30,15 +31,22 @@ pub(super) fn caller_of(
 ) -> Caller {
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let value = value_of.map(|value_of| value_of(request));
-    let peer = request.peer_addr();
-    let caller = Caller::connected(peer, target(request), headers, value);
-    let lines: Vec<_> =
-        request.headers().get_all(FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
-    let forwarded = peer.and_then(|peer| forwarded_address(trusted, peer.ip(), lines.into_iter()));
-    match forwarded {
+    let caller = Caller::connected(request.peer_addr(), target(request), headers, value);
+    match forwarded(request, trusted) {
         Some(address) => caller.forwarded_for(address),
         None => caller,
     }
+}
+
+/// Where a request comes from: what trusted proxies say, else the other end of the socket.
+pub(super) fn address_of(request: &HttpRequest, trusted: &[AddressRange]) -> Option<IpAddr> {
+    forwarded(request, trusted).or_else(|| Some(request.peer_addr()?.ip()))
+}
+
+fn forwarded(request: &HttpRequest, trusted: &[AddressRange]) -> Option<IpAddr> {
+    let lines: Vec<_> =
+        request.headers().get_all(FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
+    forwarded_address(trusted, request.peer_addr()?.ip(), lines.into_iter())
 }
 
 fn target(request: &HttpRequest) -> &str {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use actix_web::web::ServiceConfig;
 use tokio::time::Instant;
 
+use super::admin_guard::Guesses;
 use super::builder::Builder;
 use super::caller::ValueOf;
 use super::groups::Groups;
@@ -14,7 +15,8 @@ use super::rejections::Rejections;
 use super::replay::Processing;
 use super::routes::{self, ServedPath};
 use super::threads::Threads;
-use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
+use crate::actors::audit::{self, By};
+use crate::actors::registry::{AppendFromServer, Assign, Change, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
 use crate::model::{Entry, Limits, PublicKey, RemoteId, Sequence, StoreId};
@@ -46,6 +48,7 @@ pub(super) struct Inner {
     pub(super) rejections: Rejections,
     pub(super) paths: Vec<ServedPath>,
     pub(super) admin_token: Option<String>,
+    pub(super) guesses: Guesses,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
@@ -125,22 +128,30 @@ impl Server {
         public_key: PublicKey,
         store_id: StoreId,
     ) -> Result<(), RegistryError> {
-        let sent = self.registry().send(Assign { public_key, store_id }).await;
+        self.change(By::Process, Assign { public_key, store_id }).await
+    }
+
+    /// A change of the registry, by whom it is said to be.
+    pub(super) async fn change<M, T>(&self, by: By, message: M) -> Result<T, RegistryError>
+    where
+        M: Message<Result = Result<T, RegistryError>> + Send + 'static,
+        RegistryActor: Handler<Change<M>>,
+        T: Send + 'static,
+    {
+        let sent = self.registry().send(Change { by, message }).await;
         sent.unwrap_or_else(|error| Err(unavailable(error)))
     }
 
     /// Removes the mapping of a key, durably; its live subscriptions end with an error. Tells which store it had.
     pub async fn remove(&self, public_key: PublicKey) -> Result<StoreId, RegistryError> {
-        let sent = self.registry().send(Remove { public_key }).await;
-        sent.unwrap_or_else(|error| Err(unavailable(error)))
+        self.change(By::Process, Remove { public_key }).await
     }
 
     /// Forgets which store a key was used with, durably, so that it can be given another one; tells which it was, if it was
     /// used. For when no client has anything left of that store: one that has would miss entries of its next store, and write
     /// there what was meant for the last. Its live subscriptions end.
     pub async fn release(&self, public_key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
-        let sent = self.registry().send(Release { public_key }).await;
-        sent.unwrap_or_else(|error| Err(unavailable(error)))
+        self.change(By::Process, Release { public_key }).await
     }
 
     /// The signing key that is bound to a key.
@@ -154,9 +165,7 @@ impl Server {
         key: &PublicKey,
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
-        self.0.shared.identities.bind(key, signing_key).await?;
-        self.signing_key_changed(key);
-        Ok(())
+        self.bind_by(&By::Process, key, signing_key).await
     }
 
     /// Binds `signing_key` to `key`, whatever was bound to it, durably; tells what that was. Who has proved another one is
@@ -166,24 +175,52 @@ impl Server {
         key: &PublicKey,
         signing_key: &SigningKey,
     ) -> Result<Option<SigningKey>, IdentityError> {
-        let before = self.0.shared.identities.replace(key, Some(signing_key)).await?;
-        let (now, before_hex) =
-            (signing_key_to_hex(signing_key), before.map(|b| signing_key_to_hex(&b)));
-        log::info!(
-            "public key {key:?} has the signing key {now} from now on, before {before_hex:?}"
-        );
-        self.signing_key_changed(key);
-        Ok(before)
+        self.pin_by(&By::Process, key, Some(signing_key)).await
     }
 
     /// Frees `key` of its signing key, durably; tells which it was. The next one is bound as [`BindPolicy`] says.
     pub async fn unpin(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
-        let before = self.0.shared.identities.replace(key, None).await?;
-        if let Some(before) = &before {
-            log::info!(
-                "public key {key:?} has no signing key any more, before {}",
-                signing_key_to_hex(before)
-            );
+        self.pin_by(&By::Process, key, None).await
+    }
+
+    pub(super) async fn bind_by(
+        &self,
+        by: &By,
+        key: &PublicKey,
+        signing_key: &SigningKey,
+    ) -> Result<(), IdentityError> {
+        let identities = &self.0.shared.identities;
+        let is_so = identities.get(key).await?.as_ref() == Some(signing_key);
+        identities.bind(key, signing_key).await?;
+        if !is_so {
+            let hex = signing_key_to_hex(signing_key);
+            audit::note(by, format_args!("action=pin key={key:?} signing_key={hex} before=none"));
+        }
+        self.signing_key_changed(key);
+        Ok(())
+    }
+
+    /// Binds `signing_key` to `key`, or none.
+    pub(super) async fn pin_by(
+        &self,
+        by: &By,
+        key: &PublicKey,
+        signing_key: Option<&SigningKey>,
+    ) -> Result<Option<SigningKey>, IdentityError> {
+        let before = self.0.shared.identities.replace(key, signing_key).await?;
+        let hex = |key: Option<&SigningKey>| key.map_or("none".to_owned(), signing_key_to_hex);
+        let before_hex = hex(before.as_ref());
+        match signing_key {
+            Some(_) => {
+                let hex = hex(signing_key);
+                let what =
+                    format_args!("action=pin key={key:?} signing_key={hex} before={before_hex}");
+                audit::note(by, what);
+            }
+            None if before.is_some() => {
+                audit::note(by, format_args!("action=unpin key={key:?} before={before_hex}"));
+            }
+            None => {}
         }
         self.signing_key_changed(key);
         Ok(before)

@@ -6,6 +6,7 @@
 
 mod admin;
 mod admin_groups;
+mod admin_guard;
 mod admin_signing_keys;
 mod builder;
 mod caller;

@@ -1,17 +1,16 @@
 //! `[auth] mode = "jwt"`: tokens, good and bad, against the binary.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
-use rustix::process::Signal;
 use serde_json::{Value, json};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::process::{Ended, Serve, command, data, run};
+use super::logged::{ADMIN, Logged};
+use super::process::{data, run};
 use crate::support::jwt::{
     Answer, KeyServer, RSA_PUBLIC, SECRET, claims, in_seconds, jwks, signed, token, token_by, with,
 };
@@ -19,12 +18,15 @@ use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-const ADMIN: &str = "only-for-this-test";
+/// A server whose `[auth.jwt]` says this.
+struct Jwt(Logged);
 
-/// A server whose `[auth.jwt]` says this, with its log in a file.
-struct Jwt {
-    directory: TempDir,
-    serve: Option<Serve>,
+impl std::ops::Deref for Jwt {
+    type Target = Logged;
+
+    fn deref(&self) -> &Logged {
+        &self.0
+    }
 }
 
 impl Jwt {
@@ -33,45 +35,9 @@ impl Jwt {
     }
 
     fn with(rest: &str, settings: &str) -> Self {
-        let directory = tempdir().expect("a directory");
-        let file = format!(
+        Self(Logged::start(&format!(
             "{rest}\nadmin.token = \"{ADMIN}\"\n[auth]\nmode = \"jwt\"\n[auth.jwt]\nleeway = \"0s\"\n{settings}"
-        );
-        std::fs::write(directory.path().join("eventlog.toml"), file).expect("written");
-        let mut server = Self { directory, serve: None };
-        server.serve = Some(server.spawn());
-        server
-    }
-
-    fn spawn(&self) -> Serve {
-        let [config, store] = ["eventlog.toml", "data"].map(|name| self.path(name));
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--config", &config];
-        let mut command = command(&[&arguments[..], &["--data-dir", &store]].concat());
-        let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
-        command.env("EVENTLOG_LOG", "trace").stderr(log);
-        Serve::of(command)
-    }
-
-    fn path(&self, name: &str) -> String {
-        data(&self.directory.path().join(name)).to_owned()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.path("log")).expect("a log")
-    }
-
-    fn restart(&mut self) {
-        let ended = self.serve.take().expect("it runs").end(Signal::TERM);
-        assert_eq!(ended, Some(0));
-        self.serve = Some(self.spawn());
-    }
-
-    fn serve(&self) -> &Serve {
-        self.serve.as_ref().expect("it runs")
-    }
-
-    fn url(&self) -> &str {
-        &self.serve().url
+        )))
     }
 
     fn with_token(&self, token: &str) -> String {
@@ -92,10 +58,6 @@ impl Jwt {
         assert_eq!(status, 401, "{said}");
         assert!(!said.contains(token), "{said}");
         said
-    }
-
-    fn keys(&self, arguments: &[&str]) -> Ended {
-        self.serve().run(&[&["keys", "--token", ADMIN], arguments].concat())
     }
 }
 
@@ -270,8 +232,12 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     let mut client = server.connect(&alices).await;
     assert_eq!(server.keys(&["list"]).ok(), "", "connecting assigns nothing");
     assert_eq!(write(&mut client, "alice", "E").await, Ok(1));
-    assert!(server.log().contains("public key \"alice\" was assigned to store \"team\""));
-    server.restart();
+    assert!(
+        server
+            .log()
+            .contains("action=assign key=\"alice\" store=\"team\" by=claim subject=\"user-1\"")
+    );
+    server.0.restart();
     assert!(server.keys(&["list"]).ok().contains("team"));
     // A token that says nothing of a store goes by the registry.
     let mut client = server.connect(&token(&claims(&["alice"]))).await;
@@ -294,7 +260,7 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     let mut client = server.connect(&alices).await;
     let (code, message) = write(&mut client, "alice", "E").await.expect_err("refused");
     assert_eq!((code, message.contains("not mapped")), (ErrorCode::InvalidRequest, true));
-    server.restart();
+    server.0.restart();
     let mut client = server.connect(&alices).await;
     assert!(write(&mut client, "alice", "E").await.is_err());
     server.keys(&["assign", "alice", "team"]).ok();

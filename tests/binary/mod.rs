@@ -1,10 +1,12 @@
 //! The binary as people and scripts use it: its commands, what they print, how they end.
 
+mod audit;
 mod bench;
 mod command_line;
 mod descriptors;
 mod durability;
 mod jwt;
+mod logged;
 mod process;
 mod proof;
 mod rpc;

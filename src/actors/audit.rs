@@ -1,0 +1,48 @@
+//! Who changed what: one line of the log each, under the target `audit`, as `name=value`.
+//!
+//! Keeps: names and order stay as they are, since programs read them; what people chose stands in quotes, so that nobody can
+//! write a further field or line. Leaves out: what clients do, which is no change of who may do what.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Who did it.
+#[derive(Clone, Debug)]
+pub(crate) enum By {
+    /// Code in this process.
+    Process,
+    /// Who has the admin token, from this address.
+    Admin(Option<IpAddr>),
+    /// What proves a caller, who is this subject.
+    Claim(Option<Box<str>>),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => f.write_str("by=process"),
+            Self::Admin(Some(address)) => write!(f, "by=admin address={address}"),
+            Self::Admin(None) => f.write_str("by=admin address=?"),
+            Self::Claim(subject) => {
+                write!(f, "by=claim subject={:?}", subject.as_deref().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Says that it was done: `what` begins with `action=`.
+pub(crate) fn note(by: &By, what: fmt::Arguments<'_>) {
+    log::info!(target: "audit", "{what} {by}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_did_it_cannot_write_a_further_field() {
+        let mallory = By::Claim(Some("m\" by=process\n".into()));
+        assert_eq!(mallory.to_string(), r#"by=claim subject="m\" by=process\n""#);
+        assert_eq!(By::Admin(Some([10, 0, 0, 7].into())).to_string(), "by=admin address=10.0.0.7");
+    }
+}

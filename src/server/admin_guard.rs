@@ -1,0 +1,158 @@
+//! Who may use the admin API: whoever has its token.
+//!
+//! Keeps: comparing takes the same time whatever is right of a token; whoever guesses is slowed down, counted, and named in the log,
+//! and keeps nobody out who comes from another address. Leaves out: what the API does (`admin`).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpRequest;
+use actix_web::http::header::AUTHORIZATION;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::admin::Failure;
+use super::caller::address_of;
+use super::handle::Server;
+use crate::actors::audit::By;
+use crate::model::seldom::Seldom;
+
+/// So many wrong tokens may come from an address at once,
+const BURST: u32 = 10;
+
+/// and one more for each such time. Until then no token from there is looked at, since the answer would tell whether it is right.
+const INTERVAL: Duration = Duration::from_secs(6);
+
+/// So many addresses are remembered; one more, and all are forgotten.
+const ADDRESSES_MAX: usize = 10_000;
+
+/// The wrong tokens that came lately.
+pub(super) struct Guesses {
+    /// When the last wrong token of an address is forgiven.
+    forgiven: Mutex<HashMap<IpAddr, Instant>>,
+    line: Seldom,
+}
+
+impl Default for Guesses {
+    fn default() -> Self {
+        let line = Seldom::every(Duration::from_secs(1));
+        Self { forgiven: Mutex::default(), line }
+    }
+}
+
+impl Guesses {
+    /// How long no token from `address` is looked at.
+    fn blocked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let forgiven = *self.forgiven.lock().get(&address)?;
+        let left = forgiven.saturating_duration_since(now);
+        left.checked_sub(INTERVAL * (BURST - 1)).filter(|wait| !wait.is_zero())
+    }
+
+    /// A wrong token came from `address`.
+    fn add(&self, address: IpAddr, now: Instant) {
+        let mut all = self.forgiven.lock();
+        if all.len() >= ADDRESSES_MAX && !all.contains_key(&address) {
+            all.retain(|_, forgiven| *forgiven > now);
+            if all.len() >= ADDRESSES_MAX {
+                all.clear();
+            }
+        }
+        let forgiven = all.entry(address).or_insert(now);
+        *forgiven = (*forgiven).max(now) + INTERVAL;
+    }
+}
+
+/// Who asks, if they have the token.
+pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failure> {
+    let inner = server.inner();
+    let address = address_of(request, &inner.trusted_proxies);
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer "));
+    // Who sends none does not guess.
+    let (Some(given), Some(token)) = (given, &inner.admin_token) else {
+        return Err(Failure::Unauthorized);
+    };
+    let from = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network);
+    let now = tokio::time::Instant::now().into_std();
+    let blocked = inner.guesses.blocked(from, now);
+    if blocked.is_none() && is_same(given, token) {
+        return Ok(By::Admin(address));
+    }
+    inner.shared.metrics.admin_tokens_refused.inc();
+    if let Some(unsaid) = inner.guesses.line.next_line(now) {
+        let address = address.map_or_else(|| "?".to_owned(), |address| address.to_string());
+        log::warn!("a wrong admin token came from {address} ({unsaid} others before it)");
+    }
+    match blocked {
+        Some(wait) => Err(Failure::Guessing { seconds: wait.as_secs() + 1 }),
+        None => {
+            inner.guesses.add(from, now);
+            Err(Failure::Unauthorized)
+        }
+    }
+}
+
+/// Whoever has one IPv6 address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Compares hashes, so that the time tells nothing of the token, its length included.
+fn is_same(given: &str, token: &str) -> bool {
+    let [given, token] = [given, token].map(Sha256::digest);
+    given.iter().zip(&token).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        network(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn an_address_that_guesses_is_slowed_down_and_no_other() {
+        #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
+        let now = Instant::now();
+        let (guesses, mallory) = (Guesses::default(), address("192.0.2.1"));
+        for _ in 0..BURST {
+            assert_eq!(guesses.blocked(mallory, now), None);
+            guesses.add(mallory, now);
+        }
+        assert_eq!(guesses.blocked(mallory, now), Some(INTERVAL));
+        assert_eq!(guesses.blocked(address("192.0.2.2"), now), None);
+        let later = now + INTERVAL;
+        assert_eq!(guesses.blocked(mallory, later), None);
+        guesses.add(mallory, later);
+        assert_eq!(guesses.blocked(mallory, later), Some(INTERVAL));
+        assert_eq!(guesses.blocked(mallory, later + INTERVAL * BURST), None);
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_and_few_are_remembered() {
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:0:0:1"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
+        let (guesses, now) = (Guesses::default(), Instant::now());
+        for number in 0..=ADDRESSES_MAX as u32 {
+            guesses.add(std::net::Ipv4Addr::from_bits(number).into(), now);
+        }
+        assert!(guesses.forgiven.lock().len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn only_the_whole_token_is_the_token() {
+        assert!(is_same("s3cret", "s3cret"));
+        for wrong in ["", "s3cre", "s3cret ", "S3cret", "s3crets3cret"] {
+            assert!(!is_same(wrong, "s3cret"), "{wrong}");
+        }
+    }
+}
