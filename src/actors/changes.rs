@@ -2,24 +2,30 @@
 //!
 //! Keeps: what a subscription keeps: every entry from the start on, once, in order, and nothing that is not durable; compacted
 //! like that of a client unless raw entries are asked for; who does not poll costs a place in the store and a cursor. Ends with
-//! an error when the key does not have the store any more, and without one when the server stops. Leaves out: sockets
+//! an error when the key does not have the store any more, or its reader may not read any more, and without one when the server
+//! stops. Leaves out: sockets
 //! (`session`).
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
-use super::connections::Connections;
+use super::access::Allowed;
 use super::feed::{Feed, FeedSubscription, Pulled, read_blocking};
 use super::inbox::Inbox;
-use super::stores::{ResolveError, Stores};
-use crate::model::{PublicKey, RemoteEntry, Segment, Sequence, StoreId};
+use super::session::checks::may_go_on_reading;
+use super::session::refusal::Refusal;
+use super::session::shared::Shared;
+use super::session::wire::Names;
+use super::stores::ResolveError;
+use crate::model::{RemoteEntry, Segment, Sequence, StoreId};
 use crate::processing::compaction::{Backlog, Compaction, Page};
+use crate::services::Caller;
 use crate::storage::StorageError;
 
 /// How much is read, or compacted, at a time, in bytes.
@@ -32,6 +38,8 @@ pub(crate) enum Ended {
     Storage(StorageError),
     /// The key has no store any more, or another one.
     KeyRemoved,
+    /// The reader may not read any more.
+    Refused(Refusal),
 }
 
 impl From<StorageError> for Ended {
@@ -48,16 +56,22 @@ pub(crate) struct Wanted {
     pub(crate) store: StoreId,
     /// The first sequence that is wanted.
     pub(crate) from: Sequence,
-    /// The key in whose name it is read, if so.
-    pub(crate) key: Option<PublicKey>,
+    /// In whose name it is read, if in somebody's.
+    pub(crate) reader: Option<Reader>,
     /// What compacts what is there already; nothing if raw entries are wanted.
     pub(crate) compaction: Option<Compaction>,
 }
 
+/// Who reads with which key, and that it is allowed.
+pub(crate) struct Reader {
+    pub(crate) caller: Caller,
+    pub(crate) names: Names,
+    pub(crate) allowed: Allowed,
+}
+
 struct Reading {
-    stores: Stores,
-    connections: Arc<Connections>,
-    key: Option<PublicKey>,
+    shared: Arc<Shared>,
+    reader: Option<Reader>,
     /// Something happened to keys, or to the server.
     news: watch::Receiver<()>,
     subscription: FeedSubscription,
@@ -68,20 +82,19 @@ struct Reading {
 
 /// The entries that are wanted. The store is opened if it is not open.
 pub(crate) async fn changes(
-    stores: &Stores,
-    connections: &Arc<Connections>,
-    Wanted { store, from, key, compaction }: Wanted,
+    shared: &Arc<Shared>,
+    Wanted { store, from, reader, compaction }: Wanted,
 ) -> Result<Changes, Ended> {
     // Before the store is looked at: whatever happens later is noticed.
-    let news = connections.news();
-    let subscription = stores.subscribe(&store, Arc::new(Inbox::new())).await?;
+    let news = shared.connections.news();
+    let subscription = shared.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
     let feed = subscription.feed();
     let cursor = from.max(Sequence::FIRST);
     let backlog = compaction.and_then(|compaction| backlog(&compaction, feed, cursor));
-    let (stores, connections, head) = (stores.clone(), connections.clone(), feed.watch_head());
-    let reading = Reading { stores, connections, key, news, subscription, head, cursor, backlog };
+    let (shared, head) = (shared.clone(), feed.watch_head());
+    let mut reading = Reading { shared, reader, news, subscription, head, cursor, backlog };
     // It may have lost its store before there were news.
-    reading.check_key().await?;
+    reading.check_reader().await?;
     let pages = stream::try_unfold(reading, |reading| Box::pin(next(reading)));
     Ok(pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed())
 }
@@ -89,12 +102,12 @@ pub(crate) async fn changes(
 /// The next entries, once there are any; `None` if the server stops.
 async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Reading)>, Ended> {
     loop {
-        if reading.connections.is_shut_down() {
+        if reading.shared.connections.is_shut_down() {
             return Ok(None);
         }
-        if reading.news.has_changed().unwrap_or(false) {
+        if reading.news.has_changed().unwrap_or(false) || reading.is_due() {
             reading.news.mark_unchanged();
-            reading.check_key().await?;
+            reading.check_reader().await?;
         }
         let mut page = VecDeque::new();
         if let Some(backlog) = reading.backlog.take() {
@@ -104,9 +117,11 @@ async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Rea
         } else if reading.subscription.feed().is_closed() {
             reading.open_again().await?;
         } else {
+            let until = reading.reader.as_ref().and_then(|reader| reader.allowed.until());
             tokio::select! {
                 _ = reading.head.changed() => {}
-                _ = reading.news.changed() => reading.check_key().await?,
+                _ = reading.news.changed() => reading.check_reader().await?,
+                () = sleep_until(until) => {}
             }
         }
         if !page.is_empty() {
@@ -116,11 +131,26 @@ async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Rea
 }
 
 impl Reading {
-    async fn check_key(&self) -> Result<(), Ended> {
-        let Some(key) = &self.key else { return Ok(()) };
-        let store = self.stores.resolve(key, None).await.map_err(Ended::Resolve)?;
-        let is_same = store.feed.store() == self.subscription.feed().store();
-        if is_same { Ok(()) } else { Err(Ended::KeyRemoved) }
+    /// Whether what the reader was allowed does not count any more.
+    fn is_due(&self) -> bool {
+        let (changes, now) = (self.shared.connections.access_changes(), Instant::now());
+        self.reader.as_ref().is_some_and(|reader| !reader.allowed.counts(changes, now))
+    }
+
+    /// Whether the key still has the store, and its reader may read it.
+    async fn check_reader(&mut self) -> Result<(), Ended> {
+        let is_due = self.is_due();
+        let Some(Reader { caller, names, allowed }) = &mut self.reader else { return Ok(()) };
+        let (shared, wanted) = (&self.shared, self.subscription.feed().store());
+        let store = shared.stores.resolve(&names.key, None).await.map_err(Ended::Resolve)?;
+        if store.feed.store() != wanted {
+            return Err(Ended::KeyRemoved);
+        }
+        if is_due {
+            let still = may_go_on_reading(shared, caller, names, wanted).await;
+            *allowed = still.map_err(Ended::Refused)?;
+        }
+        Ok(())
     }
 
     async fn read_backlog(
@@ -166,9 +196,17 @@ impl Reading {
     /// The store was closed, or its actor died.
     async fn open_again(&mut self) -> Result<(), StorageError> {
         let store = self.subscription.feed().store().clone();
-        self.subscription = self.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
+        self.subscription = self.shared.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
         self.head = self.subscription.feed().watch_head();
         Ok(())
+    }
+}
+
+/// Ends then, or never.
+async fn sleep_until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end.into()).await,
+        None => std::future::pending().await,
     }
 }
 

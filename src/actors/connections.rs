@@ -1,10 +1,11 @@
 //! Every live connection of a server: how many there are, and how to reach them all.
 //!
-//! Keeps: at most the configured number at once. Used for what concerns all of them, and is rare: a removed key, a
-//! shutdown, the watchdog's round.
+//! Keeps: at most the configured number at once. Used for what concerns all of them, and is rare: a removed key,
+//! changed rights, a shutdown, the watchdog's round.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ struct Connection {
 pub(crate) struct Connections {
     live: Mutex<Live>,
     count_max: usize,
+    /// How often answers of `Auth` have changed.
+    access_changes: AtomicU64,
     /// For readers in this process, which are no connections.
     news: watch::Sender<()>,
 }
@@ -46,7 +49,8 @@ pub(crate) enum Refused {
 
 impl Connections {
     pub(crate) fn new(count_max: usize) -> Self {
-        Self { live: Mutex::default(), count_max, news: watch::Sender::new(()) }
+        let (live, access_changes) = (Mutex::default(), AtomicU64::new(0));
+        Self { live, count_max, access_changes, news: watch::Sender::new(()) }
     }
 
     /// Takes a connection in, until the seat is dropped.
@@ -77,13 +81,26 @@ impl Connections {
         self.tell_all(|| Notice::KeyRemoved(key.clone()));
     }
 
+    /// Answers of `Auth` may be others from now on: has every connection ask again.
+    pub(crate) fn access_changed(&self) {
+        // First: whoever hears of it, or asks from now on, sees it.
+        self.access_changes.fetch_add(1, Ordering::Release);
+        self.news.send_replace(());
+        self.live.lock().by_number.values().for_each(|connection| connection.inbox.wake());
+    }
+
+    /// How often answers have changed; to be taken before something is asked.
+    pub(crate) fn access_changes(&self) -> u64 {
+        self.access_changes.load(Ordering::Acquire)
+    }
+
     /// Takes no further connections, and tells all to finish.
     pub(crate) fn shut_down(&self) {
         self.live.lock().shutdown = true;
         self.tell_all(|| Notice::Shutdown);
     }
 
-    /// Tells of removed keys and of a shutdown, from now on.
+    /// Tells of removed keys, of answers that may be others, and of a shutdown, from now on.
     pub(crate) fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
     }

@@ -7,6 +7,7 @@
 //! not read handles no messages: answers lie in its [`Inbox`](inbox::Inbox), entries in the store's
 //! [`Feed`](feed::Feed), and a wake-up that coalesces says that there is something to fetch.
 
+pub(crate) mod access;
 pub(crate) mod audit;
 #[expect(clippy::disallowed_methods, reason = "compaction is told what time it is")]
 pub(crate) mod changes;

@@ -11,7 +11,7 @@ use actix_web::web;
 use futures_util::{Stream, StreamExt};
 
 use super::handle::Server;
-use crate::actors::changes::{self, Ended, Wanted};
+use crate::actors::changes::{self, Ended, Reader, Wanted};
 use crate::actors::feed::{Pulled, read_blocking};
 use crate::actors::reply::WriteFailure;
 use crate::actors::session::checks::{may_read, may_write};
@@ -87,6 +87,7 @@ impl From<Ended> for ClientError {
             )) => Self::KeyRemoved,
             Ended::Resolve(ResolveError::Registry(error)) => error.into(),
             Ended::Resolve(ResolveError::Storage(error)) | Ended::Storage(error) => error.into(),
+            Ended::Refused(refusal) => refusal.into(),
         }
     }
 }
@@ -128,7 +129,8 @@ impl Server {
     }
 
     /// The feed of the store of `public_key` from `from` on, as a client with this key gets it: authorized, resolved, and
-    /// compacted. Zero and one both mean all of it. Ends with [`ClientError::KeyRemoved`] when the key gets lost.
+    /// compacted. Zero and one both mean all of it. Ends with [`ClientError::KeyRemoved`] when the key gets lost, and with
+    /// [`ClientError::Auth`] when the caller may not read any more.
     pub async fn request_changes(
         &self,
         caller: &Caller,
@@ -136,20 +138,22 @@ impl Server {
         from: Sequence,
     ) -> Result<Changes, ClientError> {
         let shared = &self.inner().shared;
-        let store = may_read(shared, caller, &names(public_key)).await?.feed.store().clone();
-        let (key, compaction) = (Some(public_key.clone()), Some(shared.compaction.clone()));
-        self.follow(Wanted { store, from, key, compaction }).await
+        let names = names(public_key);
+        let (store, allowed) = may_read(shared, caller, &names).await?;
+        let store = store.feed.store().clone();
+        let reader = Some(Reader { caller: caller.clone(), names, allowed });
+        self.follow(Wanted { store, from, reader, compaction: Some(shared.compaction.clone()) })
+            .await
     }
 
     /// The feed of a store from `from` on, as it is stored. Asks nobody: for the application itself.
     pub async fn changes(&self, store: &StoreId, from: Sequence) -> Result<Changes, ClientError> {
         let store = store.clone();
-        self.follow(Wanted { store, from, key: None, compaction: None }).await
+        self.follow(Wanted { store, from, reader: None, compaction: None }).await
     }
 
     async fn follow(&self, wanted: Wanted) -> Result<Changes, ClientError> {
-        let shared = &self.inner().shared;
-        Ok(Changes(changes::changes(&shared.stores, &shared.connections, wanted).await?))
+        Ok(Changes(changes::changes(&self.inner().shared, wanted).await?))
     }
 
     /// At most `count` entries of a store from `from` on, as they are stored; fewer at its end, or where they are large: then the

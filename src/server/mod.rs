@@ -4,6 +4,7 @@
 //! server's own, sessions on the workers of the application that it is mounted in. Leaves out: configuration files, signals
 //! and printing (the binary).
 
+mod access;
 mod admin;
 mod admin_groups;
 mod admin_guard;

@@ -21,6 +21,7 @@ pub mod registry;
 mod verified;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
@@ -58,7 +59,9 @@ pub trait Auth: Send + Sync + 'static {
         entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>>;
 
-    /// Whether the caller may read with the key; asked before a subscription exists.
+    /// Whether the caller may read with the key; asked before a subscription exists, and while it does again when
+    /// [`Server::access_changed`](crate::server::Server::access_changed) says that answers have changed, and at the end that
+    /// [`holds_until`](Self::holds_until) gave.
     fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>>;
 
     /// Whether the caller, who has just proved to hold the signing key of the claim, may be its public key; asked before
@@ -67,6 +70,14 @@ pub trait Auth: Send + Sync + 'static {
     fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         let _ = claim;
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Until when the answer counts that this claim was just given; asked after each time that reading is authorized. Then a
+    /// subscription is asked about again, and goes on meanwhile; not more often than once a second. `None`, unless an
+    /// implementation says otherwise: until answers change.
+    fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
+        let _ = claim;
+        None
     }
 
     /// The store that the caller's key has according to what proves who the caller is; asked after each authorization. A key

@@ -1,5 +1,6 @@
 //! The server over real sockets.
 
+mod access;
 mod admin;
 mod caller;
 mod checks;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::wire::Names;
+use crate::actors::access::Allowed;
 use crate::actors::guard::guarded;
 use crate::actors::registry::Said;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
-use crate::model::{Batch, PublicKey};
+use crate::model::{Batch, PublicKey, StoreId};
 use crate::services::identities::{BindPolicy, IdentityError, SigningKey, signing_key_to_hex};
 use crate::services::{AuthError, Caller, Claim};
 
@@ -34,16 +36,44 @@ pub(crate) async fn may_write(
     Ok(store)
 }
 
-/// Whether `caller` may read, and where.
+/// Whether `caller` may read, where, and for how long that counts.
 pub(crate) async fn may_read(
     shared: &Arc<Shared>,
     caller: &Caller,
     names: &Names,
-) -> Result<StoreHandle, Refusal> {
+) -> Result<(StoreHandle, Allowed), Refusal> {
+    let (said, allowed) = authorize_read(shared, caller, names).await?;
+    let store = shared.stores.resolve(&names.key, said).await?;
+    Ok((is_wanted(store, names.store.as_deref())?, allowed))
+}
+
+/// Whether `caller`, who reads `store`, may go on. The registry is not asked: it tells by itself when a key loses its store.
+pub(crate) async fn may_go_on_reading(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    names: &Names,
+    store: &StoreId,
+) -> Result<Allowed, Refusal> {
+    let (said, allowed) = authorize_read(shared, caller, names).await?;
+    Said::check(said.as_ref(), &names.key, store)?;
+    Ok(allowed)
+}
+
+async fn authorize_read(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    names: &Names,
+) -> Result<(Option<Said>, Allowed), Refusal> {
     let claim = names.claim(caller);
-    let authorized = async { shared.auth.authorize_read(claim).await };
-    let said = ask(AUTHORIZATION, and_store(shared, claim, authorized)).await?;
-    is_wanted(shared.stores.resolve(&names.key, said).await?, names.store.as_deref())
+    // Before it is asked: whatever changes later makes the answer one of the past.
+    let changes = shared.connections.access_changes();
+    let authorized = async {
+        let allowed = async { shared.auth.authorize_read(claim).await };
+        let said = and_store(shared, claim, allowed).await?;
+        Ok::<_, AuthError>((said, shared.auth.holds_until(claim)))
+    };
+    let (said, until) = ask(AUTHORIZATION, authorized).await?;
+    Ok((said, Allowed::new(changes, Clock::now(), until)))
 }
 
 /// Whether `caller`, who has proved to hold `signing_key`, is taken for `key`: authorized first, then bound, if no

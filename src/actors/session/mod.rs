@@ -14,7 +14,9 @@
 //! | `pipeline`, `checks` | a request, from the wire until it is carried out or refused |
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `subscriptions`, `delivery` | what a subscription has at hand; what of it is sent, and when |
+//! | `again` | whether a subscription is still allowed |
 
+mod again;
 pub(crate) mod checks;
 mod clock;
 mod delivery;
@@ -38,6 +40,7 @@ use actix_http::ws::{CloseCode, CloseReason, Message as WsMessage, ProtocolError
 use actix_web::web::Payload;
 use actix_web_actors::ws::WebsocketContext;
 
+use self::again::Again;
 use self::clock::{Clock, Expiry};
 use self::gate::{Gate, Inbound};
 use self::pipeline::Pipeline;
@@ -70,6 +73,7 @@ pub(crate) struct Session<W: Wire> {
     pipeline: Pipeline<W>,
     writes: Writes<W>,
     core: Core<W>,
+    again: Again,
     out: Out,
     clock: Clock,
     expiry: Expiry,
@@ -119,6 +123,7 @@ impl<W: Wire> Session<W> {
             pipeline: Pipeline::new(caller),
             writes: Writes::default(),
             core: Core::<W>::default(),
+            again: Again::default(),
             out: Out::default(),
             clock: Clock::start(),
             expiry: Expiry::at(expires),
@@ -142,6 +147,8 @@ impl<W: Wire> Session<W> {
         self.look_at_heads();
         // Before reading: answers make room for further writes, and a removed key is no longer allowed anything.
         self.take_notices();
+        // Before reading and delivering, for the same reason.
+        self.ask_again(cx);
         self.read(ctx, cx);
         // Behind all that was read, so that one message carries a store's writes of this poll.
         self.send_writes();
@@ -150,6 +157,7 @@ impl<W: Wire> Session<W> {
         self.send(ctx);
         // Last: these look at what the steps above have left.
         self.check_timer(cx);
+        self.wait_for_ends(cx);
         self.close_if_due(ctx);
     }
 
@@ -166,7 +174,7 @@ impl<W: Wire> Session<W> {
     }
 
     fn key_removed(&mut self, key: &PublicKey) {
-        self.pipeline.key_removed();
+        self.pipeline.check_again();
         if let Some(sub) = self.core.unsubscribe_key(key) {
             self.end_subscription(sub, &Refusal::KeyRemoved);
         }

@@ -5,7 +5,7 @@
 //!               ▲            │ ▲         │       a subscription begins (`subscriptions`)
 //!               │            └─┘         │       a key counts as proved (`wire`)
 //!               │      may have to wait  │       what is refused is answered
-//!               └── its key was removed, or its store closed, meanwhile
+//!               └── its key was removed, rights have changed, or its store closed, meanwhile
 //! ```
 //!
 //! Keeps: a connection's requests are taken one after the other, so its writes reach a store in the order in which they
@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{Identify, Request, Subscribe, Wire, Write};
 use super::{Ctx, OUT_BYTES_PER_POLL, Session};
+use crate::actors::access::Allowed;
 use crate::actors::resolved;
 use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
@@ -43,14 +44,14 @@ enum Stage<W: Wire> {
 /// A request while it is checked.
 struct Checking<W: Wire> {
     checks: LocalBoxFuture<'static, Checked<W>>,
-    /// A key was removed meanwhile: what they allow does not count.
+    /// A key was removed meanwhile, or rights have changed: what they allow does not count.
     void: bool,
 }
 
 /// A request with the outcome of its checks.
 enum Checked<W: Wire> {
     Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
-    Subscribe(Subscribe<W>, Result<StoreHandle, Refusal>),
+    Subscribe(Subscribe<W>, Result<(StoreHandle, Allowed), Refusal>),
     Identify(Identify<W>, Result<(), Refusal>),
     /// Needs none.
     Unsubscribe(PublicKey),
@@ -93,8 +94,13 @@ impl<W: Wire> Pipeline<W> {
         self.waiting.is_none()
     }
 
-    /// A key was removed from the registry. Whichever it is: checking again costs little, and keys are rarely removed.
-    pub(super) fn key_removed(&mut self) {
+    /// Who asks.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// A key was removed from the registry, or rights have changed. Whosever: checking again costs little, and that is rare.
+    pub(super) fn check_again(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.void = true;
         }
@@ -256,8 +262,8 @@ impl<W: Wire> Session<W> {
                 self.take_write(write, store);
             }
             Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
-            Checked::Subscribe(subscribe, Ok(store)) => {
-                return self.subscribe(subscribe, &store).map(Request::Subscribe);
+            Checked::Subscribe(subscribe, Ok((store, allowed))) => {
+                return self.subscribe(subscribe, &store, allowed).map(Request::Subscribe);
             }
             Checked::Subscribe(subscribe, Err(refusal)) => {
                 self.refuse_subscription(subscribe.tag, &refusal);

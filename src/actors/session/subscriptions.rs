@@ -13,8 +13,10 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::Session;
+use super::again::Access;
 use super::refusal::Refusal;
-use super::wire::{Names, SegmentPart, Subscribe, Wire};
+use super::wire::{SegmentPart, Subscribe, Wire};
+use crate::actors::access::Allowed;
 use crate::actors::changes::{backlog, next_page};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
 use crate::actors::store::StoreHandle;
@@ -52,6 +54,7 @@ pub(crate) struct Delivery<W: Wire> {
     /// What was there when it began, while compactors have a say in that and it is not all sent.
     pub(super) backlog: Option<Backlog>,
     pub(super) waiting: Option<Waiting>,
+    pub(super) access: Access,
 }
 
 /// What a subscription waits for.
@@ -72,9 +75,14 @@ pub(super) enum Arrived {
 }
 
 impl<W: Wire> Delivery<W> {
-    fn new(tag: W::Subscription, feed: FeedSubscription, backlog: Option<Backlog>) -> Self {
+    fn new(
+        tag: W::Subscription,
+        feed: FeedSubscription,
+        backlog: Option<Backlog>,
+        access: Access,
+    ) -> Self {
         let head = feed.feed().head();
-        Self { tag, feed, head, segments: VecDeque::new(), backlog, waiting: None }
+        Self { tag, feed, head, segments: VecDeque::new(), backlog, waiting: None, access }
     }
 
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
@@ -145,6 +153,7 @@ impl<W: Wire> Session<W> {
         &mut self,
         request: Subscribe<W>,
         store: &StoreHandle,
+        allowed: Allowed,
     ) -> Option<Subscribe<W>> {
         let subscriptions_max = self.shared.limits.subscriptions_max;
         let replaces = self.core.subscription_of(&request.names.key).is_some();
@@ -154,9 +163,11 @@ impl<W: Wire> Session<W> {
             return None;
         }
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else { return Some(request) };
-        let Subscribe { tag, names: Names { key, .. }, start } = request;
+        let Subscribe { tag, names, start } = request;
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
-        let delivery = Delivery::new(tag, feed, backlog);
+        let key = names.key.clone();
+        let delivery = Delivery::new(tag, feed, backlog, Access::new(names, allowed));
+        self.again.begun(allowed);
         self.shared.metrics.subscriptions_open.inc();
         let stands = (&delivery.tag, delivery.head);
         self.wire.subscribed(stands.0, stands.1, &mut self.out);

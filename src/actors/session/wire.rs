@@ -52,6 +52,7 @@ pub(crate) struct Identify<W: Wire> {
 }
 
 /// Whom and what a request names.
+#[derive(Clone)]
 pub(crate) struct Names {
     pub(crate) key: PublicKey,
     /// What proved the key on this connection, in a protocol that has proofs.

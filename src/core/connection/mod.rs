@@ -54,6 +54,11 @@ impl<D> Subscription<D> {
         self.id
     }
 
+    /// Whose feed it is.
+    pub(crate) fn store(&self) -> &StoreId {
+        &self.store
+    }
+
     /// The next sequence it needs.
     pub(crate) fn cursor(&self) -> Sequence {
         self.cursor

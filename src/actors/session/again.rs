@@ -1,0 +1,137 @@
+//! What was allowed and goes on is asked about again: a subscription, when answers of `Auth` may be others, or at the end that its
+//! answer had.
+//!
+//! Keeps: the session waits for no answer, and goes on meanwhile; who is refused then gets the refusal that a new request
+//! would get. A question that is under way when answers change is followed by another one, so that a slow `Auth` is asked one thing at
+//! a time. Leaves out: when answers change (`Connections`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Sleep;
+
+use super::Session;
+use super::checks::may_go_on_reading;
+use super::clock::Clock;
+use super::refusal::Refusal;
+use super::shared::Shared;
+use super::wire::{Names, Wire};
+use crate::actors::access::Allowed;
+use crate::model::StoreId;
+use crate::services::Caller;
+
+/// What a session keeps for asking again.
+#[derive(Default)]
+pub(super) struct Again {
+    /// So many changes were taken in.
+    changes: u64,
+    /// A question is under way, or due.
+    is_due: bool,
+    /// The earliest end may be another one.
+    ends_changed: bool,
+    /// The earliest end.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Again {
+    /// A subscription began with this answer.
+    pub(super) fn begun(&mut self, allowed: Allowed) {
+        self.ends_changed |= allowed.until().is_some();
+    }
+
+    /// Whether the earliest end has come. Wakes the task then.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        let ended = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
+        self.timer.take_if(ended).is_some()
+    }
+}
+
+/// That a subscription is allowed, and what that is asked with.
+pub(super) struct Access {
+    names: Names,
+    allowed: Allowed,
+    asking: Option<LocalBoxFuture<'static, Result<Allowed, Refusal>>>,
+}
+
+impl Access {
+    pub(super) fn new(names: Names, allowed: Allowed) -> Self {
+        Self { names, allowed, asking: None }
+    }
+
+    /// Asks if the answer does not count after so many `changes`; ready once one does.
+    fn poll(
+        &mut self,
+        (shared, caller, store): (&Arc<Shared>, &Caller, &StoreId),
+        changes: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        loop {
+            if let Some(asking) = &mut self.asking {
+                let answer = ready!(asking.poll_unpin(cx));
+                self.asking = None;
+                self.allowed = answer?;
+            }
+            if self.allowed.counts(changes, Clock::now()) {
+                return Poll::Ready(Ok(()));
+            }
+            let (shared, caller) = (shared.clone(), caller.clone());
+            let (names, store) = (self.names.clone(), store.clone());
+            let asking = async move { may_go_on_reading(&shared, &caller, &names, &store).await };
+            self.asking = Some(Box::pin(asking));
+        }
+    }
+}
+
+impl<W: Wire> Session<W> {
+    /// Asks again about subscriptions whose answers do not count any more, and ends those that are refused.
+    pub(super) fn ask_again(&mut self, cx: &mut Context<'_>) {
+        let again = &mut self.again;
+        let changes = self.shared.connections.access_changes();
+        if changes != again.changes {
+            again.changes = changes;
+            again.is_due = true;
+            self.pipeline.check_again();
+        }
+        if !again.has_ended(cx) && !again.is_due {
+            return;
+        }
+        again.is_due = false;
+        again.ends_changed = true;
+        let mut refused = Vec::new();
+        for sub in self.core.subscriptions_mut() {
+            let (id, store) = (sub.id(), sub.store().clone());
+            let of = (&self.shared, self.pipeline.caller(), &store);
+            match sub.delivery.access.poll(of, changes, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(refusal)) => refused.push((id, refusal)),
+                Poll::Pending => again.is_due = true,
+            }
+        }
+        for (id, refusal) in refused {
+            if let Some(sub) = self.core.unsubscribe(id) {
+                self.end_subscription(sub, &refusal);
+            }
+        }
+    }
+
+    /// Has the session run when the next answer ends.
+    pub(super) fn wait_for_ends(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::take(&mut self.again.ends_changed) {
+            return;
+        }
+        let subscriptions = self.core.subscriptions().iter();
+        // Of one that is being asked about the answer counts, not the end.
+        let settled =
+            subscriptions.map(|sub| &sub.delivery.access).filter(|at| at.asking.is_none());
+        let next: Option<Instant> = settled.filter_map(|access| access.allowed.until()).min();
+        self.again.timer = next.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        if self.again.has_ended(cx) {
+            self.again.is_due = true;
+            cx.waker().wake_by_ref();
+        }
+    }
+}
