@@ -93,7 +93,8 @@ fn the_example_shows_the_defaults() {
 fn the_readme_shows_the_limits_as_they_are() {
     let readme = include_str!("../../README.md");
     let limits = Limits::default();
-    let (mib, kib) = (|bytes: usize| bytes / (1 << 20), |bytes: usize| bytes / (1 << 10));
+    let mib = |bytes: usize| bytes / (1 << 20);
+    assert_eq!(limits.event_bytes_max, limits.primary_key_bytes_max);
     let thousands = |count: usize| format!("{},{:03}", count / 1_000, count % 1_000);
     for row in [
         format!(
@@ -102,11 +103,7 @@ fn the_readme_shows_the_limits_as_they_are() {
             thousands(limits.batch_entries_max)
         ),
         format!("| a WebSocket frame | {} MiB;", mib(limits.frame_bytes_max)),
-        format!(
-            "| event tag, primary key | {} KiB, {} KiB |",
-            kib(limits.event_bytes_max),
-            kib(limits.primary_key_bytes_max)
-        ),
+        format!("| event tag, primary key | {} MiB:", mib(limits.primary_key_bytes_max)),
         format!(
             "| public key, store id | {} bytes, {} bytes (fixed) |",
             thousands(PUBLIC_KEY_BYTES_MAX),

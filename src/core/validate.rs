@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn one_bad_entry_refuses_the_batch_and_is_named() {
-        let limits = Limits::default();
+        let limits =
+            Limits { event_bytes_max: 1_024, primary_key_bytes_max: 4_096, ..Limits::default() };
         let bad = entry("", "k");
         let batch = Batch::from_entries([entry("E", ""), bad]);
         let invalid = InvalidBatch::Entry { slot: 1, id: bad.id, fault: EntryFault::EventEmpty };

@@ -33,10 +33,10 @@ macro_rules! with_limits {
                 "a single chunk would be too large; 513024 is the least";
             /// Most entries in one batch.
             batch_entries_max: Count = 100_000, least 1;
-            /// Longest event tag, in bytes.
-            event_bytes_max: Size = KIB, least 1;
-            /// Longest primary key, in bytes.
-            primary_key_bytes_max: Size = 4 * KIB, least 1;
+            /// Longest event tag, in bytes: as long as a message, since a client that wrote a longer one would be refused for ever.
+            event_bytes_max: Size = 16 * MIB, least 1;
+            /// Longest primary key, in bytes: as long as a message, as with event tags.
+            primary_key_bytes_max: Size = 16 * MIB, least 1;
             /// Most unfinished chunk sets on one connection.
             chunk_sets_max: Count = 8, least 1;
             /// Most bytes in unfinished chunk sets on one connection.

@@ -74,7 +74,7 @@ impl<E> Committed<E> {
 
     /// The conflicts, in the order of their ids. Those that do not decode are left out: no handler ran on them.
     ///
-    /// At most 1,000, and 16 MiB of payload; above that the greatest ids, see
+    /// At most 1,000, and 16 MiB; above that the greatest ids, see
     /// [`Committed::has_all_conflicts`].
     pub fn conflicts(&self) -> &[Conflict<E>] {
         &self.conflicts

@@ -11,16 +11,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::replay::{Interrupted, ReadFeed, read_blocking};
-use crate::model::{EntryId, EntryRef, RemoteEntry, RemoteId, Segment, Sequence};
+use crate::model::{EntryId, EntryRef, RemoteEntry, RemoteId, Segment, Sequence, record_len};
 use crate::services::journal::layout::{self, ID_MAX, Subject};
 use crate::services::journal::{EventJournal, JournalError, JournalRange};
 
 /// Most conflicts that an entry is given.
 pub const CONFLICTS_MAX: usize = 1_000;
-/// Most bytes of payload in them; one conflict is given whatever its size.
+/// Most bytes in them; one conflict is given whatever its size.
 pub const CONFLICT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
-/// Entries are kept for the next lookup up to so many bytes of payload: those of a primary key that is written often are
+/// Entries are kept for the next lookup up to so many bytes: those of a primary key that is written often are
 /// asked for again and again.
 const CACHE_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// So many segments of the feed are at hand in one lookup.
@@ -93,6 +93,11 @@ fn below(id: EntryId) -> EntryId {
     EntryId::from_bytes(u128::from_be_bytes(*id.as_bytes()).saturating_sub(1).to_be_bytes())
 }
 
+/// What an entry takes: its names can be as long as its payload.
+fn size(entry: &RemoteEntry) -> usize {
+    record_len(&entry.entry.as_ref())
+}
+
 /// Entries that were given as conflicts a short while ago.
 #[derive(Default)]
 pub(super) struct Cache {
@@ -105,7 +110,7 @@ impl Cache {
         if self.bytes > CACHE_BYTES_MAX {
             *self = Self::default();
         }
-        self.bytes += entry.entry.payload.len();
+        self.bytes += size(entry);
         self.entries.insert(entry.remote_sequence, Arc::clone(entry));
     }
 }
@@ -131,7 +136,7 @@ pub(super) async fn fetch(
     let mut conflicts = Conflicts::default();
     let mut bytes = 0;
     for one in entries.into_iter().filter(same) {
-        bytes += one.entry.payload.len();
+        bytes += size(&one);
         let full = conflicts.entries.len() == CONFLICTS_MAX || bytes > CONFLICT_BYTES_MAX;
         if full && !conflicts.entries.is_empty() {
             conflicts.cut = true;
@@ -160,7 +165,7 @@ fn read_all(
             None => read_one(feed, &mut segments, id, sequence)?,
         };
         let Some(entry) = entry else { continue };
-        bytes += entry.entry.payload.len();
+        bytes += size(&entry);
         entries.push(entry);
         if bytes > CONFLICT_BYTES_MAX {
             break;

@@ -18,6 +18,9 @@ use crate::model::StoreId;
 /// Most invalidations kept for an observer that does not take them.
 pub const OBSERVER_QUEUE_MAX: usize = 1_024;
 
+/// And most bytes of primary keys in them: each may be as long as a message.
+const OBSERVER_KEY_BYTES_MAX: usize = 1 << 20;
+
 /// Where observers of invalidations subscribe. Clones share the observers.
 #[derive(Clone, Default)]
 pub struct Reactivity {
@@ -36,6 +39,8 @@ type Topic = (Arc<str>, Option<Arc<str>>);
 
 struct Queue {
     items: VecDeque<Observed>,
+    /// Of the primary keys in `items`.
+    key_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -82,7 +87,7 @@ impl Reactivity {
         let mut topics = self.topics.lock();
         let closed = topics.closed;
         let items = VecDeque::from([Observed::Look]);
-        let queue = Arc::new(Mutex::new(Queue { items, waker: None, closed }));
+        let queue = Arc::new(Mutex::new(Queue { items, key_bytes: 0, waker: None, closed }));
         topics.observers.entry(topic.clone()).or_default().push(Arc::clone(&queue));
         Observer { topic, queue, topics: Arc::clone(&self.topics) }
     }
@@ -119,7 +124,9 @@ impl Reactivity {
 impl Queue {
     fn push(&mut self, invalidation: Invalidation) {
         let has_looked = self.items.front() != Some(&Observed::Look);
-        if self.items.len() < OBSERVER_QUEUE_MAX + usize::from(!has_looked) {
+        let fits = self.key_bytes < OBSERVER_KEY_BYTES_MAX;
+        if fits && self.items.len() < OBSERVER_QUEUE_MAX + usize::from(!has_looked) {
+            self.key_bytes += invalidation.primary_key.len();
             self.items.push_back(Observed::Invalidated(invalidation));
         } else if let Some(Observed::Missed(count)) = self.items.back_mut() {
             *count += 1;
@@ -154,6 +161,9 @@ impl Stream for Observer {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Observed>> {
         let mut queue = self.queue.lock();
         if let Some(observed) = queue.items.pop_front() {
+            if let Observed::Invalidated(one) = &observed {
+                queue.key_bytes -= one.primary_key.len();
+            }
             return Poll::Ready(Some(observed));
         }
         if queue.closed {
@@ -251,6 +261,18 @@ mod tests {
         assert_eq!(seen.len(), OBSERVER_QUEUE_MAX + 1);
         assert_eq!(seen[OBSERVER_QUEUE_MAX - 1], format!("k {}", OBSERVER_QUEUE_MAX - 1));
         assert_eq!(seen[OBSERVER_QUEUE_MAX], "missed 5");
+        invalidate(&reactivity, &["k"], "after");
+        assert_eq!(taken(&mut slow), ["k after"]);
+    }
+
+    #[test]
+    fn a_slow_observer_does_not_hold_long_primary_keys() {
+        let reactivity = Reactivity::default();
+        let mut slow = reactivity.observe("k");
+        let long = "k".repeat(OBSERVER_KEY_BYTES_MAX / 4);
+        (0..20).for_each(|_| invalidate(&reactivity, &["k"], &long));
+        let seen = taken(&mut slow);
+        assert_eq!((seen.len(), &*seen[5]), (6, "missed 16"));
         invalidate(&reactivity, &["k"], "after");
         assert_eq!(taken(&mut slow), ["k after"]);
     }

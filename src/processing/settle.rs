@@ -151,7 +151,12 @@ impl std::fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(group, store, RemoteEntry { remote_sequence, entry: Entry { id, event, .. } }) =
             self;
-        write!(f, "store {store}, group {}: entry {id} ({event}, {remote_sequence})", group.name)
+        // Not more of it than a line takes: a client chose it.
+        write!(
+            f,
+            "store {store}, group {}: entry {id} ({event:.200}, {remote_sequence})",
+            group.name
+        )
     }
 }
 

@@ -34,6 +34,12 @@ fn stock_clients_whose_key_is_to_move_lose_nothing_and_wait_for_nothing() {
     run("stock_moves.mjs", None);
 }
 
+/// Whatever they wrote while they were offline.
+#[test]
+fn stock_clients_get_rid_of_all_that_they_wrote_offline() {
+    run("stock_bulk.mjs", Some("--dev"));
+}
+
 /// Runs a script to its good end, against a server that is restarted where the script asks for that.
 fn run(script: &str, flag: Option<&str>) {
     let Some(mut command) = node::script(script) else { return };

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use eventlog_server::model::Limits;
-use eventlog_server::protocol::msgpack::ErrorCode;
+use eventlog_server::protocol::msgpack::{ErrorCode, encode_write};
 use eventlog_server::server::Server;
 
 use super::embedding;
@@ -41,6 +42,24 @@ async fn subscriptions_above_the_limit_are_refused() {
     client.subscribe(&key("alice"), 0).await;
     client.write(&key("bob"), 1, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(client.next_entries(1).await.len(), 1, "replacing one is not one more");
+}
+
+/// Half of a surrogate pair, which JavaScript's encoder writes as it is.
+#[tokio::test]
+async fn text_that_is_not_utf8_refuses_its_write_names_the_entry_and_leaves_the_connection() {
+    let server = TestServer::with_keys(&[("alice", "team")]).await;
+    let mut client = Socket::connect(&server.url()).await;
+    let entries = batch(&[entry("good", "", b""), entry("half", "", b"")]);
+    let mut message = BytesMut::new();
+    encode_write(&mut message, &key("alice"), 7, &entries);
+    let at = message.windows(4).position(|text| text == b"half").expect("the event");
+    message[at..at + 4].copy_from_slice(b"a\xed\xa0\x80");
+    client.send(message).await;
+    let refusal = client.next_refusal().await;
+    assert_eq!((refusal.code, refusal.id), (ErrorCode::InvalidRequest, Some(7)));
+    assert_eq!(refusal.message, "entry 1: the event is not UTF-8");
+    client.write(&key("alice"), 8, &entries).await;
+    assert_eq!(client.next_ack().await, (8, vec![1, 2]));
 }
 
 /// More writes in flight than a connection may have: reading pauses, and everything is answered all the same.

@@ -15,6 +15,9 @@ use super::{entry, key};
 /// No stock client reads a longer frame.
 const FRAME_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
+/// Well within the limit for WebSocket frames.
+const PIECE_BYTES: usize = 900_000;
+
 /// The client's own name for the one store that it has.
 pub const DEFAULT: &str = "default";
 
@@ -104,8 +107,15 @@ impl RpcSocket {
         socket
     }
 
+    /// Sends bytes of the stream, in messages that are within the limit for frames.
     pub async fn send(&mut self, bytes: &[u8]) {
-        self.socket.send_bytes(bytes).await;
+        let mut rest = bytes;
+        while rest.len() > PIECE_BYTES {
+            let (piece, after) = rest.split_at(PIECE_BYTES);
+            self.socket.send_bytes(piece).await;
+            rest = after;
+        }
+        self.socket.send_bytes(rest).await;
     }
 
     /// Sends a request, with the next number as its id.

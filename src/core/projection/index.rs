@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::positions::PositionSet;
+use super::short_key::ShortKey;
 use super::{Moment, Rule};
 use crate::model::{EntryId, Sequence};
 
@@ -109,7 +110,7 @@ pub(crate) struct Index {
     pub(super) late: Vec<u32>,
     pub(super) buckets: Vec<Bucket>,
     /// For each compactor, the bucket of each primary key.
-    keys: Vec<HashMap<Box<str>, u32>>,
+    keys: Vec<HashMap<Box<[u8]>, u32>>,
     /// Entries that no moment from the floor on sends.
     pub(super) gone: PositionSet,
     /// What was pruned is right from this moment on.
@@ -240,19 +241,20 @@ impl Index {
 
     /// The bucket of this primary key, if there is one.
     pub(crate) fn find_bucket(&self, compactor: u32, primary_key: &str) -> Option<u32> {
-        self.keys[compactor as usize].get(self.key(compactor, primary_key)).copied()
+        let key = self.key(compactor, primary_key);
+        self.keys[compactor as usize].get(key.as_bytes()).copied()
     }
 
     /// Makes the bucket of this primary key, if there is none, and finds it.
     pub(crate) fn bucket_of(&mut self, compactor: u32, primary_key: &str) -> u32 {
         let key = self.key(compactor, primary_key);
         let keys = &mut self.keys[compactor as usize];
-        if let Some(bucket) = keys.get(key) {
+        if let Some(bucket) = keys.get(key.as_bytes()) {
             return *bucket;
         }
         let bucket = self.buckets.len() as u32;
-        keys.insert(key.into(), bucket);
-        self.key_bytes += key.len() + KEY_OVERHEAD_BYTES;
+        keys.insert(key.as_bytes().into(), bucket);
+        self.key_bytes += key.as_bytes().len() + KEY_OVERHEAD_BYTES;
         self.buckets.push(Bucket { compactor, last: NONE, output: None });
         bucket
     }
@@ -340,10 +342,10 @@ impl Index {
     }
 
     /// Dropped entries need not be told apart.
-    fn key<'a>(&self, compactor: u32, primary_key: &'a str) -> &'a str {
-        match self.rules[compactor as usize] {
+    fn key<'a>(&self, compactor: u32, primary_key: &'a str) -> ShortKey<'a> {
+        ShortKey::new(match self.rules[compactor as usize] {
             Rule::Drop => "",
             Rule::KeepLatest | Rule::Effect => primary_key,
-        }
+        })
     }
 }

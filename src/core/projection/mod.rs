@@ -62,6 +62,7 @@ mod chains;
 mod index;
 mod plan;
 mod positions;
+mod short_key;
 #[cfg(test)]
 mod tests;
 

@@ -37,9 +37,6 @@ pub enum Malformed {
     /// More bytes than the one value that a message is.
     #[error("{0} bytes follow the message")]
     TrailingBytes(usize),
-    /// Text that is not UTF-8.
-    #[error("a text is not UTF-8")]
-    NotUtf8,
     /// The message is another value than a map.
     #[error("the message is {0} instead of a map")]
     NotAMap(&'static str),

@@ -65,9 +65,11 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn text(&mut self) -> Result<Field<&'a str>, Malformed> {
         match self.value()? {
-            Value::Text(text) => {
-                std::str::from_utf8(text).map(Field::Good).map_err(|_| Malformed::NotUtf8)
-            }
+            Value::Text(text) => Ok(match std::str::from_utf8(text) {
+                Ok(text) => Field::Good(text),
+                // Half of a surrogate pair, for instance, which JavaScript lets pass: told, so that it can be found.
+                Err(_) => Field::Bad("is not UTF-8".to_owned()),
+            }),
             other => self.mistaken(&other, "text"),
         }
     }

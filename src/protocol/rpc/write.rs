@@ -45,6 +45,9 @@ pub enum BatchFault {
     /// An id of another length than 16.
     #[error("the id of entry {slot} has {bytes} bytes instead of 16")]
     IdLength { slot: usize, bytes: usize },
+    /// An entry that cannot be read, such as one whose event is not UTF-8.
+    #[error("entry {slot}: {malformed}")]
+    Unreadable { slot: usize, malformed: Malformed },
     /// A payload that would stop every Effect client which reads it.
     #[error("the payload of entry {slot} ({id}) is not one complete SchemaBinary frame")]
     PayloadNotAFrame { slot: usize, id: EntryId },
@@ -93,7 +96,8 @@ impl<'a> WriteEntries<'a> {
         let capacity = (count as usize).min(bytes / ROW_BYTES_MIN + 1);
         let mut batch = Batch::with_capacity(capacity, bytes);
         let bytes_max = limits.message_bytes_max.saturating_mul(EXPANSION_MAX);
-        while let Some(entry) = entries.next_entry()? {
+        let unreadable = |slot| move |malformed| BatchFault::Unreadable { slot, malformed };
+        while let Some(entry) = entries.next_entry().map_err(unreadable(batch.len()))? {
             let entry = entry.check(batch.len())?;
             if batch.bytes() + record_len(&entry) > bytes_max {
                 return Err(BatchFault::TooManyBytes { bytes_max }.into());

@@ -107,7 +107,7 @@ fn what_cannot_be_read_is_malformed() {
     assert_eq!(malformed(b"\x80"), Malformed::NoTag);
     assert_eq!(malformed(b"\x81\xa4_tag\x05"), Malformed::NoTag);
     assert_eq!(malformed(b"\x81\xa4_tag\xa1X"), Malformed::UnknownTag("X".into()));
-    assert_eq!(malformed(b"\x81\xa4_tag\xa1\xff"), Malformed::NotUtf8);
+    assert_eq!(malformed(b"\x81\xa4_tag\xa1\xff"), Malformed::NoTag);
     assert_eq!(malformed(b"\x82\xa4_tag\xa4Ping\xa2id\x01\x00"), Malformed::TrailingBytes(1));
     // Four thousand million keys are not believed, neither where they matter nor where they are passed over.
     assert_eq!(malformed(b"\xdf\xff\xff\xff\xff\xa1a\x01"), Malformed::Truncated);
