@@ -2,8 +2,9 @@
 //! and the RPC protocol against the clients of `effect` themselves.
 //!
 //! They run in `node`, with the npm packages of `package-lock.json`, installed when they are missing. Without `node`
-//! these tests say that they did not run; where the environment has `CI=true` that is a failure.
+//! these tests say that they did not run, and so do those in a browser without Chromium; where the environment has `CI=true` that is a failure.
 
+mod browser;
 mod codec;
 mod live;
 pub mod node;

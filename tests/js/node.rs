@@ -39,23 +39,49 @@ fn node(name: &str) -> Option<Command> {
         let _ = writeln!(std::io::stderr(), "not run: there is no node, so {name} cannot be used");
         return None;
     }
-    install();
+    install(&directory());
     Some(Command::new("node"))
 }
 
-/// Installs the packages, unless that was done since the lock file changed. Tests may be processes of their own, so a
+/// Chromium, under one of the names that it has; `None`, and a word about it, if there is none here.
+pub fn chromium(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .flat_map(|folder| {
+            ["chromium", "chromium-browser", "google-chrome"].map(|it| folder.join(it))
+        })
+        .find(|file| file.is_file());
+    if found.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have Chromium");
+        // The test's own output is hidden when it passes.
+        let _ =
+            writeln!(std::io::stderr(), "not run: there is no Chromium, so {name} cannot be used");
+    }
+    found
+}
+
+/// Builds the application in `examples/browser`, with its own packages.
+pub fn build_application() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/browser");
+    install(&folder);
+    let built = Command::new("npm").args(["run", "build"]).current_dir(&folder).output();
+    let built = built.expect("npm comes with node");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stdout));
+}
+
+/// Installs the packages of a folder, unless that was done since the lock file changed. Tests may be processes of their own, so a
 /// file lock lets one of them do it while the others wait.
-fn install() {
+fn install(folder: &Path) {
     let lock_path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm.lock");
     let lock = File::create(lock_path).expect("a lock file");
     lock.lock().expect("the lock");
-    let changed = |path: &str| directory().join(path).metadata().and_then(|m| m.modified()).ok();
+    let changed = |path: &str| folder.join(path).metadata().and_then(|m| m.modified()).ok();
     if changed("node_modules/.package-lock.json") > changed("package-lock.json") {
         return;
     }
     let installed = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(directory())
+        .current_dir(folder)
         .output()
         .expect("npm comes with node");
     let problem = String::from_utf8_lossy(&installed.stderr);

@@ -55,15 +55,23 @@ fn run(script: &str, flag: Option<&str>) {
     });
 }
 
-fn follow(mut command: Command, mut restart: impl FnMut()) {
+fn follow(command: Command, mut restart: impl FnMut()) {
+    answer(command, |asked| match asked {
+        "restart" => restart(),
+        other => panic!("it asks for {other}"),
+    });
+}
+
+/// Runs a script to its good end. What it prints and is no case is a request, which `carry_out` sees to before it goes on.
+pub fn answer(mut command: Command, mut carry_out: impl FnMut(&str)) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("node starts");
     let mut answers = child.stdin.take().expect("a pipe");
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("UTF-8");
-        if line == "restart" {
-            restart();
+        if ["restart", "stop", "start"].contains(&line.as_str()) {
+            carry_out(&line);
             writeln!(answers).expect("it waits for that");
         }
         said.push(line);

@@ -1,5 +1,7 @@
 //! The examples of a page that documentation begins with.
 
+#[path = "../../examples/browser/main.rs"]
+mod browser;
 #[path = "../../examples/first.rs"]
 mod first;
 #[path = "../../examples/in_process.rs"]
@@ -7,6 +9,7 @@ mod in_process;
 #[path = "../../examples/retry.rs"]
 mod retry;
 
+use eventlog_server::processing::{PayloadCodec, SchemaBinary};
 use eventlog_server::protocol::msgpack::ErrorCode;
 
 use super::embedding::serve;
@@ -38,6 +41,28 @@ async fn the_first_example_asks_its_password_and_its_users() {
     stranger.next().await;
     stranger.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(stranger.next_refusal().await.code, ErrorCode::Unauthorized);
+}
+
+#[tokio::test]
+async fn the_backend_of_the_browser_example_adds_what_to_pack_for_a_trip() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (server, _database) = browser::start(data.path()).expect("it starts");
+    let address = serve(move |config| server.configure(config)).await;
+    let mut client = Socket::connect(&format!("ws://{address}/eventlog")).await;
+    client.subscribe(&key("ann"), 0).await;
+    let trip = SchemaBinary::encode(&Todo { id: "t1", title: "Trip to Rome" }).expect("encodes");
+    client.write(&key("ann"), 1, &batch(&[entry("TodoAdded", "t1", &trip)])).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
+    let ids: Vec<_> =
+        client.next_entries(3).await.into_iter().map(|(_, entry)| entry.primary_key).collect();
+    assert_eq!(ids, ["t1/passport", "t1/tickets", "t1/toothbrush"]);
+}
+
+/// As the pages write it.
+#[derive(serde::Serialize)]
+struct Todo {
+    id: &'static str,
+    title: &'static str,
 }
 
 #[tokio::test]

@@ -1,0 +1,133 @@
+// The event log of this browser: a journal on this machine, and a server that it shares with others.
+//
+// Six parts, each of which an application of this kind needs: identity, journal, handlers, socket, protocol, remote.
+
+import { Effect, Layer, ManagedRuntime, Queue, Schedule, Schema } from "effect"
+import { EventJournal, EventLog, EventLogEncryption, EventLogRemote } from "effect/eventlog"
+import { Reactivity } from "effect/reactivity"
+import { RpcClient, RpcSerialization } from "effect/rpc"
+import { Socket } from "effect/socket"
+
+import { fold, schema, type Todo, type TodoEvent, Todos } from "./todos.ts"
+
+/** Where the application stands with the server. */
+export type Status = "connecting" | "online" | "offline"
+
+export interface Options {
+  /** `ws://…/rpc`, or an effect that makes it anew for each connection, with a token for example. */
+  readonly url: string | Effect.Effect<string>
+  /** Names identity and journal in this browser. */
+  readonly name: string
+  readonly onStatus: (status: Status) => void
+}
+
+// 1. Identity: who this device is for the server. It is kept, since a new one is somebody else, whose entries the
+//    server would send back, and who has no store until somebody assigns one.
+const identity = (name: string) =>
+  Layer.effect(
+    EventLog.Identity,
+    Effect.gen(function*() {
+      const kept = localStorage.getItem(`${name}/identity`)
+      if (kept !== null) return EventLog.decodeIdentityString(kept)
+      const made = yield* EventLog.makeIdentity
+      localStorage.setItem(`${name}/identity`, EventLog.encodeIdentityString(made))
+      return made
+    })
+  ).pipe(Layer.provide(EventLogEncryption.layerSubtle))
+
+// 2. Journal: every event, written here first. So the application works offline, and a reload fetches nothing again.
+const journal = (name: string) => EventJournal.layerIndexedDb({ database: `${name}/journal` })
+
+// 3. Handlers: what to do when something happens, here or elsewhere. This application makes its list from the journal
+//    whenever it changed, so all that they have to do is say that it did.
+const handlers = EventLog.group(Todos, (handle) =>
+  handle
+    .handle("TodoAdded", () => Effect.void)
+    .handle("TodoRenamed", () => Effect.void)
+    .handle("TodoChecked", () => Effect.void)
+    .handle("TodoRemoved", () => Effect.void)
+).pipe(Layer.merge(EventLog.groupReactivity(Todos, ["todos"])))
+
+const log = (name: string) =>
+  EventLog.layer(schema, handlers).pipe(
+    Layer.provideMerge(identity(name)),
+    Layer.provide(journal(name)),
+    Layer.provideMerge(Reactivity.layer)
+  )
+
+// 4. Socket: the browser's own, which also tells how the connection is.
+const webSocket = (onStatus: Options["onStatus"]) =>
+  Layer.succeed(Socket.WebSocketConstructor, (url, options) => {
+    onStatus("connecting")
+    const socket = new WebSocket(url, options as string | Array<string> | undefined)
+    socket.addEventListener("open", () => onStatus("online"))
+    socket.addEventListener("close", ({ code, reason }) => {
+      onStatus("offline")
+      if (reason !== "") console.warn(`the server closed the connection: ${code} ${reason}`)
+    })
+    return socket
+  })
+
+// 5. Protocol: what effect 4.1's event log speaks.
+const protocol = ({ url, onStatus }: Options) =>
+  RpcClient.layerProtocolSocket({ retryTransientErrors: true }).pipe(
+    Layer.provide(RpcSerialization.layerSchemaBinary()),
+    Layer.provide(Layer.effect(Socket.Socket, Socket.makeWebSocket(url))),
+    Layer.provide(webSocket(onStatus))
+  )
+
+// 6. Remote: sends what the journal has and the server has not, and the other way round. A first connection that fails
+//    is an error; here it is tried again for as long as the page is open.
+const remote = (options: Options) =>
+  Layer.build(Layer.fresh(EventLogRemote.layerUnencrypted.pipe(Layer.provide(protocol(options))))).pipe(
+    Effect.andThen(Effect.never),
+    Effect.scoped,
+    Effect.tapCause((cause) => Effect.logDebug("no connection yet", cause)),
+    Effect.retry(Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("5 seconds")]))
+  )
+
+const decoders = Object.values(Todos.events).map((event) =>
+  [event.tag, Schema.decodeUnknownSync(event.payloadSchemaBinary as never)] as const
+)
+const decode = new Map<string, (payload: unknown) => unknown>(decoders)
+
+// All events that this application knows, in the order of their ids. What it cannot read is left out: a newer version of
+// it wrote that, or another application.
+const events = Effect.gen(function*() {
+  const entries = [...(yield* (yield* EventLog.EventLog).entries)]
+  entries.sort((a, b) => (a.idString < b.idString ? -1 : 1))
+  return entries.flatMap(({ event, payload }): Array<TodoEvent> => {
+    try {
+      return [{ tag: event, payload: decode.get(event)!(payload) } as TodoEvent]
+    } catch {
+      return []
+    }
+  })
+})
+
+// Runs `look` at the start and after changes, at most once at a time and every 50 ms: a device that comes back gets
+// thousands of events at once.
+const whenever = <A, E, R>(reactivity: Reactivity.Reactivity, look: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const changed = yield* Queue.sliding<void>(1)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => reactivity.registerUnsafe(["todos"], () => Queue.offerUnsafe(changed, undefined))),
+      (unregister) => Effect.sync(unregister)
+    )
+    for (;;) {
+      yield* look
+      yield* Queue.take(changed)
+      yield* Effect.sleep("50 millis")
+    }
+  }).pipe(Effect.scoped)
+
+/** Opens the event log, shows the list whenever it changed, and gives back what writes an event. */
+export const open = (options: Options, show: (todos: ReadonlyArray<Todo>) => void) => {
+  const runtime = ManagedRuntime.make(log(options.name))
+  runtime.runFork(remote(options))
+  const look = Effect.map(events, fold).pipe(Effect.tap((todos) => Effect.sync(() => show(todos))))
+  runtime.runFork(Effect.flatMap(Reactivity.Reactivity, (reactivity) => whenever(reactivity, look)))
+  return <E extends TodoEvent>({ tag, payload }: E) =>
+    runtime.runPromise(Effect.flatMap(EventLog.EventLog, (log) =>
+      log.write({ schema, event: tag, payload } as never)))
+}

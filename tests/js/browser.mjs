@@ -1,0 +1,199 @@
+// The to-do application of `examples/browser` in Chromium, two devices of two people: exits with an error at the first thing
+// that is not right.
+//
+//   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM
+//
+// The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and takes any
+// origin. Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address
+// with the same data, and writes a line.
+
+import assert from "node:assert/strict"
+import { readFile } from "node:fs/promises"
+import { createServer } from "node:http"
+import { extname, join } from "node:path"
+import { createInterface } from "node:readline"
+import { Schema } from "effect-4.1"
+import { EventGroup, EventLog } from "effect-4.1/eventlog"
+import { chromium } from "playwright-core"
+
+import { pause, step, until } from "./stock.mjs"
+
+const [address, token, executablePath] = process.argv.slice(2)
+assert.ok(executablePath, "usage: node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM")
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+const ask = async (what) => {
+  console.log(what)
+  await answers.next()
+}
+const metric = async (name) => {
+  const text = await (await fetch(`http://${address}/metrics`)).text()
+  return Number(text.match(new RegExp(`^\\w*${name}(?:_total)? (\\d+)`, "m"))[1])
+}
+
+const admin = (method, path, body) =>
+  fetch(`http://${address}/admin/${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: body && JSON.stringify(body)
+  })
+
+// The built pages, on a port of their own, as a developer's Vite serves them.
+const built = new URL("../../examples/browser/dist", import.meta.url).pathname
+const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" }
+const pages = createServer(async ({ url }, response) => {
+  const path = new URL(url, "http://localhost").pathname
+  const file = path === "/" ? "/index.html" : path
+  const body = await readFile(join(built, file)).catch(() => undefined)
+  if (body === undefined) return response.writeHead(404).end()
+  response.writeHead(200, { "content-type": types[extname(file)] ?? "application/octet-stream" }).end(body)
+})
+await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve))
+const page = `http://127.0.0.1:${pages.address().port}/?server=${encodeURIComponent(`ws://${address}/rpc`)}`
+
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] })
+// A profile is a browser of somebody: its own identity and journal.
+const open = async (profile) => {
+  const tab = await profile.newPage()
+  tab.on("pageerror", (error) => console.log(`error in the page: ${error}`))
+  await tab.goto(page)
+  return tab
+}
+const titles = (tab) => tab.locator("#todos .row input[type=text]").evaluateAll((fields) => fields.map((f) => f.value))
+const shows = (tabs, expected) =>
+  until(`all show ${expected}`, async () => {
+    for (const tab of tabs) {
+      if ((await titles(tab)).join() !== expected.join()) return false
+    }
+    return true
+  })
+const add = async (tab, title) => {
+  await tab.fill("#title", title)
+  await tab.click("#add button")
+}
+const rename = async (tab, from, to) => {
+  const at = (await titles(tab)).indexOf(from)
+  const field = tab.locator("#todos .row input[type=text]").nth(at)
+  await field.fill(to)
+  await field.press("Tab")
+}
+const is = (tab, status) => until(status, () => tab.evaluate((s) => document.body.dataset.status === s, status))
+
+const [anns, bobs] = [await browser.newContext(), await browser.newContext()]
+const [ann, bob] = [await open(anns), await open(bobs)]
+
+await step("two people see the same list, live", async () => {
+  await add(ann, "milk")
+  await shows([ann, bob], ["milk"])
+  await add(bob, "bread")
+  await shows([ann, bob], ["milk", "bread"])
+  await bob.locator("input[type=checkbox]").first().check()
+  await until("a check", () => ann.locator("li.done").count())
+})
+
+const second = await open(anns)
+await step("two tabs of one browser show the same", async () => {
+  await shows([second], ["milk", "bread"])
+  await add(second, "from a second tab")
+  await shows([bob], ["milk", "bread", "from a second tab"])
+})
+await second.close()
+
+await step("a reload shows everything, and fetches nothing again", async () => {
+  const before = await metric("entries_sent")
+  await bob.reload()
+  await shows([bob], ["milk", "bread", "from a second tab"])
+  await is(bob, "online")
+  assert.equal(await metric("entries_sent"), before)
+})
+
+await step("what is done while the server is away is kept, and arrives once it is back", async () => {
+  await ask("stop")
+  await is(ann, "offline")
+  await add(ann, "offline")
+  await ann.reload()
+  await shows([ann], ["milk", "bread", "from a second tab", "offline"])
+  await add(bob, "offline too")
+  await ask("start")
+  const all = ["milk", "bread", "from a second tab", "offline", "offline too"]
+  await shows([ann, bob], all)
+})
+
+await step("two names at the same time: the later one counts, and the other one is shown", async () => {
+  await ask("stop")
+  await rename(ann, "milk", "oat milk")
+  await rename(bob, "milk", "soy milk")
+  await ask("start")
+  const all = ["soy milk", "bread", "from a second tab", "offline", "offline too"]
+  await shows([ann, bob], all)
+  for (const tab of [ann, bob]) {
+    await until("the conflict", async () => (await tab.locator(".conflict").innerText()).includes("oat milk"))
+  }
+  await ann.locator(".conflict button").click()
+  await shows([ann, bob], ["oat milk", ...all.slice(1)])
+  await until("no conflict is left", async () => (await bob.locator(".conflict").count()) === 0)
+})
+
+await step("markup in a title is text", async () => {
+  await add(ann, "<img src=x onerror=alert(1)>")
+  await until("it arrives", async () => (await titles(bob)).includes("<img src=x onerror=alert(1)>"))
+  assert.equal(await bob.locator("img").count(), 0)
+})
+
+await step("ten megabytes in one event arrive", async () => {
+  await ann.fill("#title", "x".repeat(10_000_000))
+  await ann.click("#add button")
+  await until("it arrives", async () => (await titles(bob)).some((title) => title.length === 10_000_000))
+})
+
+// Events as the application's own backend writes them.
+const { TodoAdded, TodoRenamed } = EventGroup.empty
+  .add({ tag: "TodoAdded", primaryKey: ({ id }) => id, payload: Schema.Struct({ id: Schema.String, title: Schema.String }) })
+  .add({
+    tag: "TodoRenamed",
+    primaryKey: ({ id }) => id,
+    payload: Schema.Struct({ id: Schema.String, from: Schema.String, title: Schema.String })
+  }).events
+const serverWrites = async (event, payloads) => {
+  const entries = payloads.map((payload) => ({
+    event: event.tag,
+    primaryKey: event.primaryKey(payload),
+    payload: Buffer.from(Schema.encodeSync(event.payloadSchemaBinary)(payload)).toString("base64")
+  }))
+  const response = await admin("POST", "stores/default/entries", { runHandlers: true, entries })
+  assert.equal(response.status, 200, await response.text())
+}
+
+await step("an event that the server wrote is shown", async () => {
+  await serverWrites(TodoAdded, [{ id: "welcome", title: "from the server" }])
+  await until("it arrives", async () => (await titles(bob)).includes("from the server"))
+})
+
+await step("a new device gets 10,000 events of history", async () => {
+  const ids = Array.from({ length: 100 }, (_, n) => `history-${n}`)
+  await serverWrites(TodoAdded, ids.map((id) => ({ id, title: "name 0" })))
+  const renames = Array.from({ length: 99 }, (_, n) => ids.map((id) => ({ id, from: `name ${n}`, title: `name ${n + 1}` })))
+  await serverWrites(TodoRenamed, renames.flat())
+  const carol = await open(await browser.newContext())
+  const last = async () => (await titles(carol)).filter((title) => title === "name 99").length === ids.length
+  await until("the last names", last)
+  assert.equal(await carol.locator(".conflict").count(), 0)
+})
+
+await step("a key that was removed gets nothing, and goes on when it is assigned again", async () => {
+  const identity = await bob.evaluate(() => localStorage.getItem("todo/identity"))
+  const key = encodeURIComponent(EventLog.decodeIdentityString(identity).publicKey)
+  assert.equal((await admin("DELETE", `keys/${key}`)).status, 200)
+  await add(bob, "while removed")
+  await add(ann, "not for bob")
+  await pause(2_000)
+  assert.ok(!(await titles(ann)).includes("while removed"))
+  assert.ok(!(await titles(bob)).includes("not for bob"))
+  assert.equal((await admin("PUT", `keys/${key}`, { storeId: "default" })).status, 200)
+  await until("bob's arrives", async () => (await titles(ann)).includes("while removed"))
+  await until("ann's arrives", async () => (await titles(bob)).includes("not for bob"))
+})
+
+await browser.close()
+pages.close()
+process.exit(0)

@@ -1,0 +1,38 @@
+//! The to-do application of `examples/browser` in Chromium, against the binary.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use super::node;
+use super::stock::answer;
+use crate::support::process::{Process, binary};
+
+const TOKEN: &str = "only-for-this-test";
+
+fn serve(directory: &Path, listen: &str) -> Process {
+    let config = directory.join("eventlog.toml");
+    let text = format!("auth.mode = \"allow-all\"\nadmin.token = \"{TOKEN}\"\norigins = [\"*\"]\n");
+    std::fs::write(&config, text).expect("a file");
+    let mut command = binary();
+    command.args(["serve", "--dev", "--listen", listen, "--config"]).arg(config);
+    command.arg("--data-dir").arg(directory.join("data"));
+    Process::start(command)
+}
+
+/// Each `ok` that the script prints is a case; see there.
+#[test]
+fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
+    let Some(mut command) = node::script("browser.mjs") else { return };
+    let Some(chromium) = node::chromium("browser.mjs") else { return };
+    node::build_application();
+    let directory = tempdir().expect("a directory");
+    let mut server = Some(serve(directory.path(), "127.0.0.1:0"));
+    let url = server.as_ref().expect("a server").url.clone();
+    let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    command.args([address, TOKEN]).arg(chromium);
+    answer(command, |asked| match asked {
+        "stop" => drop(server.take()),
+        _ => server = Some(serve(directory.path(), address)),
+    });
+}
