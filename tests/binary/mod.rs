@@ -4,6 +4,7 @@ mod audit;
 mod bench;
 mod command_line;
 mod descriptors;
+mod dist;
 mod durability;
 mod jwt;
 mod logged;

@@ -1,0 +1,61 @@
+//! What `dist/` says about the server is true of the binary.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::tempdir;
+
+use crate::support::http::get;
+use crate::support::process::Process;
+
+fn dist(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
+}
+
+/// The metrics that a text names.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("eventlog_")).collect()
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
+    let data = tempdir().expect("a directory");
+    let server = Process::serve_dev(data.path());
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    let served = get(address.parse().expect("an address"), "/metrics").await;
+    let served = metrics_in(&served);
+    for name in ["prometheus/alerts.yaml", "grafana/eventlog-server.json"] {
+        let text = std::fs::read_to_string(dist(name)).expect("a file");
+        let named = metrics_in(&text);
+        assert!(named.len() > 5, "{name} names {named:?}");
+        let unknown: Vec<_> = named.difference(&served).collect();
+        assert!(unknown.is_empty(), "{name} names {unknown:?}, which are not served");
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_with_a_query_in_each_panel() {
+    let text = std::fs::read_to_string(dist("grafana/eventlog-server.json")).expect("a file");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        let targets = panel["targets"].as_array().expect("targets");
+        assert!(targets.iter().all(|target| target["expr"].is_string()), "{panel}");
+    }
+}
+
+#[test]
+fn prometheus_takes_the_alert_rules() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "rules"]).arg(dist("prometheus/alerts.yaml"));
+    let Ok(checked) = promtool.output() else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have promtool");
+        // The test's own output is hidden when it passes.
+        let _ =
+            writeln!(std::io::stderr(), "not run: there is no promtool to check the alert rules");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
