@@ -40,6 +40,26 @@ fn each_scenario_measures_a_server_of_its_own_beside_its_floors() {
 }
 
 #[test]
+fn one_is_measured_alone_and_beside_each_kind_of_others() {
+    let time = ["--json", "--duration", "0.4", "--warm-up", "0.1"];
+    for (beside, neighbours) in [
+        ("catch-up", "3"),
+        ("large-writes", "4"),
+        ("ingest", "4"),
+        ("fan-out", "3"),
+        ("identify", "20"),
+    ] {
+        let others = ["--beside", beside, "--neighbours", neighbours, "--count", "3000"];
+        let figures = figures(run(&[&["bench", "fair"], &others[..], &time].concat()));
+        for told in ["/alone/latency/p50", "/acknowledged/latency/p99"] {
+            assert!(number(&figures, told) > 0.0, "{beside}");
+        }
+        // That they get something done in such a time is not said.
+        assert!(number(&figures, "/neighbours/entries_per_second") >= 0.0, "{beside}");
+    }
+}
+
+#[test]
 fn a_server_that_has_a_history_is_measured_as_well() {
     let directory = tempdir().expect("a directory");
     let server = Process::serve_dev(&directory.path().join("data"));
@@ -53,6 +73,7 @@ fn a_server_that_has_a_history_is_measured_as_well() {
         assert_eq!(written.get("floor_sync"), None);
         bench(&["catch-up", "--count", "2000", "--rounds", "1"]);
         bench(&["fan-out", "--subscribers", "3", "--duration", "0.3", "--warm-up", "0"]);
+        bench(&["fair", "--beside", "ingest", "--duration", "0.3", "--warm-up", "0"]);
     }
 }
 

@@ -23,6 +23,7 @@ Examples:
   eventlog-server bench write --connections 1 --in-flight 1 --floors sync
   eventlog-server bench write --rate 10000 --duration 60
   eventlog-server bench fan-out --subscribers 1000 --json
+  eventlog-server bench fair --beside catch-up --neighbours 10
   eventlog-server bench write --protocol rpc --url ws://127.0.0.1:7420/rpc
   eventlog-server bench idle --url ws://127.0.0.1:7420/eventlog --pid $(pidof eventlog-server)
 
@@ -43,6 +44,8 @@ pub(super) enum Scenario {
     CatchUp(CatchUpArgs),
     /// Many subscribers of one store while a few connections write to it: deliveries per second, and how long they take.
     FanOut(FanOutArgs),
+    /// One client with one write in flight, alone and then beside others who ask for a lot: how long an ack takes.
+    Fair(FairArgs),
     /// Connections with a subscription and nothing to do: memory of the server for each.
     Idle(IdleArgs),
     /// The generator's own ceiling: the frames of `write` against a bare echo server, which does nothing with them.
@@ -224,6 +227,57 @@ pub(super) struct FanOutArgs {
     pub(super) entries: EntryArgs,
     #[command(flatten)]
     pub(super) time: TimeArgs,
+}
+
+/// Who is kept waiting by whom.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct FairArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// What the others do, on a thread of the lowest priority. With --url all but `ingest` take an admin token.
+    #[arg(long, value_enum, default_value_t = Beside::CatchUp)]
+    pub(super) beside: Beside,
+    /// How many they are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients a second;
+    /// `ingest` has 4 connections].
+    #[arg(long)]
+    pub(super) neighbours: Option<usize>,
+    /// Entries that there are to catch up on.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(super) count: u64,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
+}
+
+/// What the others do meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Beside {
+    /// Readers take in the whole history of another store, over and over.
+    CatchUp,
+    /// Writes of 200 kB to another store.
+    LargeWrites,
+    /// The scenario `ingest`, to the same store.
+    Ingest,
+    /// Subscribers of another store, which two connections write to as fast as they can.
+    FanOut,
+    /// Clients connect and prove themselves in the RPC protocol, so many in each second.
+    Identify,
+}
+
+impl Beside {
+    /// How many there are unless told otherwise.
+    pub(super) const fn usual(self) -> usize {
+        match self {
+            Self::CatchUp => 30,
+            Self::LargeWrites => 32,
+            Self::Ingest => 4,
+            Self::FanOut | Self::Identify => 1_000,
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Who is idle.

@@ -82,7 +82,11 @@ async fn all_reached(run: &RefCell<Run>, reached: &[Rc<Cell<u64>>]) {
 }
 
 /// Reads for as long as it is polled. `reached` is the last sequence that all feeds have come to.
-async fn read(mut subscriber: Subscriber, run: Rc<RefCell<Run>>, reached: Rc<Cell<u64>>) {
+pub(super) async fn read(
+    mut subscriber: Subscriber,
+    run: Rc<RefCell<Run>>,
+    reached: Rc<Cell<u64>>,
+) {
     let error = loop {
         if let Err(error) = subscriber.wait().await {
             break error;

@@ -6,6 +6,7 @@
 mod args;
 mod catch_up;
 mod echo;
+mod fair;
 mod fan_out;
 mod figures;
 mod floors;
@@ -52,6 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(), BenchError> {
         Scenario::Ingest(args) => runtime.block_on(write::run("ingest", args, write::INGEST))?,
         Scenario::CatchUp(args) => runtime.block_on(catch_up::run(args))?,
         Scenario::FanOut(args) => runtime.block_on(fan_out::run(args))?,
+        Scenario::Fair(args) => runtime.block_on(fair::run(args))?,
         Scenario::Idle(args) => runtime.block_on(idle::run(args))?,
         Scenario::Echo(args) => runtime.block_on(write::echo(args))?,
         Scenario::EchoServer { listen } => return Ok(echo::serve(*listen)?),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::figures::Tally;
+use super::figures::{Figures, Tally};
 use super::load::Measured;
 use super::process::{self, Usages};
 use crate::cli::text::people_bytes;
@@ -70,6 +70,21 @@ impl Report {
         self.faults(&figures.faults);
     }
 
+    /// How long acks took.
+    pub(super) fn latency(&mut self, what: &str, figures: &Figures) {
+        self.tally(what, &figures.acks, figures.elapsed());
+        self.faults(&figures.faults);
+    }
+
+    /// What others got done meanwhile.
+    pub(super) fn neighbours(&mut self, figures: &Figures) {
+        let done = [&figures.acks, &figures.deliveries];
+        if let Some(done) = done.into_iter().max_by_key(|done| done.entries) {
+            self.tally("neighbours", done, figures.elapsed());
+        }
+        self.faults(&figures.faults);
+    }
+
     fn tally(&mut self, what: &str, tally: &Tally, elapsed: Duration) {
         let [messages, entries] =
             [tally.messages, tally.entries].map(|count| count as f64 / elapsed.as_secs_f64());
@@ -82,6 +97,9 @@ impl Report {
         });
         let text = format!("{} entries/s, {} messages/s", grouped(entries), grouped(messages));
         self.add(what, what, value, text);
+        if tally.latency.is_empty() {
+            return;
+        }
         let texts = latency.map(|(name, time)| format!("{name} {}", human(time)));
         self.lines.push((format!("{what} after"), texts.join("  ")));
     }

@@ -26,6 +26,7 @@ const ASSIGN_THREADS: usize = 8;
 pub(super) struct Target {
     pub(super) addr: SocketAddr,
     pub(super) path: String,
+    rpc_path: String,
     pub(super) protocol: Protocol,
     admin: Option<Admin>,
     /// Its process, if that is known.
@@ -53,7 +54,8 @@ impl Target {
         let protocol = args.protocol();
         let (addr, path) = address(&url.of(protocol))?;
         let admin = args.admin_token.as_ref().map(|token| Admin::new(url, token));
-        Ok(Self { addr, path, protocol, admin, pid: args.pid, own: None })
+        let rpc_path = address(&url.of(Protocol::Rpc))?.1;
+        Ok(Self { addr, path, rpc_path, protocol, admin, pid: args.pid, own: None })
     }
 
     fn start(args: &TargetArgs) -> io::Result<Self> {
@@ -97,7 +99,8 @@ impl Target {
         let url = url.ok_or_else(|| io::Error::other("the server did not start"))?;
         let (addr, path) = address(&url.of(protocol))?;
         let (admin, pid) = (Some(Admin::new(&url, token)), Some(own.child.id()));
-        Ok(Self { addr, path, protocol, admin, pid, own: Some(own) })
+        let rpc_path = address(&url.of(Protocol::Rpc))?.1;
+        Ok(Self { addr, path, rpc_path, protocol, admin, pid, own: Some(own) })
     }
 
     /// A connection on which requests for `keys` may be made.
@@ -109,6 +112,13 @@ impl Target {
         if self.protocol == Protocol::Rpc {
             rpc::prove(&mut socket, keys).await?;
         }
+        Ok(socket)
+    }
+
+    /// A connection in the RPC protocol on which `key` is proved.
+    pub(super) async fn prove(&self, key: &PublicKey) -> io::Result<Socket> {
+        let mut socket = Socket::connect(self.addr, &self.rpc_path).await?;
+        rpc::prove(&mut socket, [key]).await?;
         Ok(socket)
     }
 
