@@ -1,6 +1,7 @@
 //! What is counted while the server runs. `server` shows it as Prometheus text.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -22,7 +23,12 @@ pub(crate) struct Metrics {
     pub(crate) connections_broken: Counter,
     pub(crate) connections_stalled: Counter,
     pub(crate) admin_tokens_refused: Counter,
+    pub(crate) quota_refused: Family<QuotaLabels, Counter>,
+    pub(crate) quota_held: Family<QuotaLabels, Counter>,
 }
+
+/// Whose quota, and of what: few, however many clients there are.
+type QuotaLabels = [(&'static str, &'static str); 2];
 
 impl Metrics {
     /// Names every metric in `registry`.
@@ -43,6 +49,13 @@ impl Metrics {
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
+        }
+        let quotas = [
+            ("quota_refused", "Requests refused for a quota", &self.quota_refused),
+            ("quota_held", "Writes held back for a quota", &self.quota_held),
+        ];
+        for (name, help, family) in quotas {
+            registry.register(name, help, family.clone());
         }
         let gauges = [
             ("stores_open", "Stores open now", &self.stores_open),

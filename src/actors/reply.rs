@@ -16,6 +16,14 @@ pub(crate) enum WriteFailure {
     /// It may have happened; writing the same entries again finds out.
     #[error("may or may not be stored, write it again: {0}")]
     Indefinite(Arc<str>),
+    /// It did not happen, since the store may not hold more.
+    #[error(
+        "quota: the store of the public key may hold {bytes_max} bytes, and does; try again when it has room"
+    )]
+    Full {
+        /// How much it may hold.
+        bytes_max: u64,
+    },
 }
 
 /// Where the answer of one write goes. Dropped without an answer (its actor panicked), it answers

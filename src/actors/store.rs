@@ -11,18 +11,23 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::feed::{Feed, FeedClosed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::open::OpenStores;
 use super::reply::{Reply, WriteFailure};
+use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
-use crate::model::{EntryId, Limits, Segment, Sequence, StoreId};
+use crate::model::seldom::Seldom;
+use crate::model::{EntryId, Limits, Quotas, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
 const REOPEN_DELAY_MAX: Duration = Duration::from_secs(5);
+/// The log says no more often than this that a store is full.
+const FULL_EVERY: Duration = Duration::from_secs(1);
 
 /// Appends client batches or server-authored ones; each is answered through its [`Reply`].
 #[derive(Message)]
@@ -125,6 +130,7 @@ pub(crate) struct StoreDeps {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) quotas: Quotas,
 }
 
 pub(crate) struct StoreActor {
@@ -142,6 +148,8 @@ pub(crate) struct StoreActor {
     /// Kept between groups for its memory alone.
     in_group: PlacedIds,
     finishing: Vec<oneshot::Sender<()>>,
+    /// That it is full.
+    full_seldom: Seldom,
 }
 
 impl StoreActor {
@@ -151,7 +159,8 @@ impl StoreActor {
         log: Arc<dyn StoreLog>,
         feed: Arc<Feed>,
     ) -> Self {
-        let core = StoreCore::new(log.head());
+        let mut core = StoreCore::new(log.head());
+        core.set_room(room(&deps, feed.store(), &*log));
         Self {
             deps,
             open,
@@ -163,6 +172,7 @@ impl StoreActor {
             asked: 0,
             in_group: PlacedIds::default(),
             finishing: Vec::new(),
+            full_seldom: Seldom::every(FULL_EVERY),
         }
     }
 
@@ -225,6 +235,7 @@ impl StoreActor {
         ctx: &mut Context<Self>,
     ) {
         let segments = self.core.place(group, known, &mut self.in_group);
+        self.refuse_without_room();
         if segments.is_empty() {
             self.settle_known();
             return;
@@ -236,6 +247,21 @@ impl StoreActor {
                 actor.appended(result, ctx);
             }
         }));
+    }
+
+    fn refuse_without_room(&mut self) {
+        let (refused, bytes_max) = self.core.take_without_room();
+        if !refused.is_empty() {
+            let labels = [("of", "store"), ("what", "bytes_stored")];
+            self.deps.metrics.quota_refused.get_or_create(&labels).inc_by(refused.len() as u64);
+            if let Some(unsaid) = self.full_seldom.next_line(Instant::now().into_std()) {
+                let store = self.store();
+                log::info!(
+                    "store {store}: it may hold {bytes_max} bytes, and does ({unsaid} writes refused before this one)"
+                );
+            }
+            refuse(refused.into_iter(), &WriteFailure::Full { bytes_max });
+        }
     }
 
     fn appended(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
@@ -297,6 +323,7 @@ impl StoreActor {
     fn reopened(&mut self, log: Arc<dyn StoreLog>, ctx: &mut Context<Self>) {
         log::info!("store {}: open again at sequence {}", self.store(), log.head());
         self.core.resume(log.head());
+        self.core.set_room(room(&self.deps, self.store(), &*log));
         self.log = log.clone();
         self.reopening = false;
         self.feed.reopen(log);
@@ -320,6 +347,12 @@ async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
 }
 
 const REOPENING: &str = "the storage is being opened again after a failure, try again";
+
+/// How much more the store may hold.
+fn room(deps: &StoreDeps, store: &StoreId, log: &dyn StoreLog) -> Option<Room> {
+    let bytes_max = deps.quotas.of_store(store.as_str()).bytes_stored?;
+    Some(Room::new(log.bytes(), bytes_max))
+}
 
 fn refuse(replies: impl Iterator<Item = Reply>, failure: &WriteFailure) {
     replies.for_each(|reply| reply.fail(failure.clone()));

@@ -116,6 +116,9 @@ impl Stores {
         match answer.await {
             Ok(Ok(acked)) => Ok(outcome(&acked, entries)),
             Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),
+            Ok(Err(full @ WriteFailure::Full { .. })) => {
+                Err(WriteError::Definite(full.to_string().into()))
+            }
             Ok(Err(WriteFailure::Indefinite(cause))) => Err(WriteError::Indefinite(cause)),
             // A reply answers even when it is dropped.
             Err(_) => Err(WriteError::Indefinite("the store stopped".into())),
@@ -176,7 +179,7 @@ mod tests {
     use crate::actors::registry::Keys;
     use crate::actors::resolved::Resolved;
     use crate::actors::store::StoreDeps;
-    use crate::model::{EntryId, EntryRef, Limits};
+    use crate::model::{EntryId, EntryRef, Limits, Quotas};
     use crate::services::registry::MemoryRegistry;
     use crate::storage::memory::MemoryStorage;
     use crate::testing::fault::{Faults, FaultyStorage};
@@ -188,7 +191,8 @@ mod tests {
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
         let limits = Arc::new(Limits { store_idle_timeout: idle, ..Limits::default() });
         let (metrics, home) = (Arc::new(Metrics::default()), Arbiter::new());
-        let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits };
+        let quotas = Quotas::default();
+        let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits, quotas };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);
         let keys = Keys::new(Arc::new(MemoryRegistry::new()), Arc::new(storage.clone()));

@@ -7,6 +7,7 @@
 mod check;
 mod environment;
 mod lists;
+mod quota;
 mod settings;
 mod units;
 
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eventlog_server::model::{Limits, PublicKey};
+use eventlog_server::model::{Limits, PublicKey, Quotas};
 use eventlog_server::server::ServedPath;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
@@ -82,6 +83,8 @@ pub(crate) struct Config {
     pub(crate) compaction: Vec<CompactionRule>,
     /// Who is told of entries.
     pub(crate) webhooks: Vec<WebhookOptions>,
+    /// What each key, and each store, may use.
+    pub(crate) quotas: Quotas,
     /// What clients may make the server hold.
     pub(crate) limits: Limits,
 }
@@ -213,6 +216,7 @@ impl Config {
             assign: settings.assign,
             compaction: settings.compaction,
             webhooks: settings.webhook.into_iter().map(WebhookEntry::into_options).collect(),
+            quotas: quota::quotas(settings.quota)?,
             limits: settings.limits.or_default(),
         };
         check::check(&config)?;

@@ -15,6 +15,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::environment::{Environment, EnvironmentError};
 use super::lists::{Listed, Many, Parsed, PinnedKey, Secret};
+use super::quota::{KeyQuotaEntry, StoreQuotaEntry};
 use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
 
 /// What a source of settings can be asked.
@@ -129,6 +130,7 @@ settings! {
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
         webhook: Vec<WebhookEntry>,
+        quota: QuotaSettings,
         limits: LimitSettings,
     }
 }
@@ -196,6 +198,39 @@ settings! {
         bytes_max: Option<Size>,
         age_max: Option<Span>,
         waiting_bytes_max: Option<Size>,
+    }
+}
+
+settings! {
+    /// `[quota]`
+    QuotaSettings {
+        per_key: KeyQuotaSettings,
+        per_store: StoreQuotaSettings,
+        key: Vec<KeyQuotaEntry>,
+        store: Vec<StoreQuotaEntry>,
+    }
+}
+
+settings! {
+    /// `[quota.per_key]`
+    KeyQuotaSettings {
+        writes_per_second: Option<Count>,
+        bytes_per_second: Option<Size>,
+        burst: Option<Span>,
+        subscriptions: Option<Count>,
+        connections: Option<Count>,
+    }
+}
+
+settings! {
+    /// `[quota.per_store]`
+    StoreQuotaSettings {
+        writes_per_second: Option<Count>,
+        bytes_per_second: Option<Size>,
+        burst: Option<Span>,
+        subscriptions: Option<Count>,
+        connections: Option<Count>,
+        bytes_stored: Option<Size>,
     }
 }
 

@@ -85,6 +85,17 @@ fn the_example_shows_the_defaults() {
         ".assign",
         ".compaction",
         ".webhook",
+        ".quota.per_key.writes_per_second",
+        ".quota.per_key.bytes_per_second",
+        ".quota.per_key.subscriptions",
+        ".quota.per_key.connections",
+        ".quota.per_store.writes_per_second",
+        ".quota.per_store.bytes_per_second",
+        ".quota.per_store.subscriptions",
+        ".quota.per_store.connections",
+        ".quota.per_store.bytes_stored",
+        ".quota.key",
+        ".quota.store",
     ];
     assert_eq!(missing, without_default);
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod connection;
 pub(crate) mod projection;
+pub(crate) mod quota;
+pub(crate) mod room;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;

@@ -15,6 +15,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::room::Room;
 use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
 
 /// Groups placed but not yet durable, at most. Two keep the disk busy while answers travel; more would make groups
@@ -146,6 +147,10 @@ pub(crate) struct StoreCore<R> {
     waiting: VecDeque<Write<R>>,
     placing: bool,
     placed: VecDeque<Placed<R>>,
+    /// `None` if the store may hold as much as it wants.
+    room: Option<Room>,
+    /// Writes of the last group for which there was no room.
+    without_room: Vec<R>,
 }
 
 impl<R> StoreCore<R> {
@@ -156,7 +161,20 @@ impl<R> StoreCore<R> {
             waiting: VecDeque::new(),
             placing: false,
             placed: VecDeque::new(),
+            room: None,
+            without_room: Vec::new(),
         }
+    }
+
+    /// How much more the store may hold, while nothing is under way.
+    pub(crate) fn set_room(&mut self, room: Option<Room>) {
+        self.room = room;
+    }
+
+    /// The writes for which [`StoreCore::place`] found no room, and how many bytes the store may hold.
+    pub(crate) fn take_without_room(&mut self) -> (Vec<R>, u64) {
+        let bytes_max = self.room.as_ref().map_or(0, Room::bytes_max);
+        (std::mem::take(&mut self.without_room), bytes_max)
     }
 
     /// Takes writes in; they are placed behind all earlier ones.
@@ -203,17 +221,30 @@ impl<R> StoreCore<R> {
         self.placing = false;
         in_group.clear();
         // A lone slot is no duplicate of another one in its group.
-        let mut in_group = (known.len() > 1).then_some(in_group);
+        let is_lone = known.len() <= 1;
         let mut builder = SegmentBuilder::new(self.next);
-        let mut known = known.iter().copied();
-        let answers = group.writes.into_iter().map(|write| {
-            let known = known.by_ref().take(write.batch.len());
-            let acked = place_write(&write, known, in_group.as_deref_mut(), &mut builder);
-            (write.reply, acked)
-        });
-        let answers = answers.collect();
+        let mut known = known;
+        let mut placed = 0;
+        let mut answers = Vec::with_capacity(group.writes.len());
+        for write in group.writes {
+            let (of_write, rest) = known.split_at(write.batch.len().min(known.len()));
+            known = rest;
+            if let Some(room) = &self.room {
+                if !room.has(placed, &write, of_write, in_group) {
+                    self.without_room.push(write.reply);
+                    continue;
+                }
+                placed += write.batch.bytes() as u64;
+            }
+            let in_group = (!is_lone).then_some(&mut *in_group);
+            let acked = place_write(&write, of_write.iter().copied(), in_group, &mut builder);
+            answers.push((write.reply, acked));
+        }
         self.next = builder.next();
         let segments = builder.finish();
+        if let Some(room) = &mut self.room {
+            room.placed(&segments);
+        }
         self.placed.push_back(Placed { answers, segments: segments.clone() });
         segments
     }

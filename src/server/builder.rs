@@ -17,12 +17,13 @@ use super::watchdog;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::open::OpenStores;
+use crate::actors::quotas;
 use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
-use crate::model::Limits;
+use crate::model::{Limits, Quotas};
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
@@ -45,6 +46,7 @@ pub struct Builder {
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) auth: Arc<dyn Auth>,
     pub(super) limits: Limits,
+    pub(super) quotas: Quotas,
     pub(super) origins: OriginPolicy,
     pub(super) caller: Option<ValueOf>,
     pub(super) trusted_proxies: Vec<AddressRange>,
@@ -63,6 +65,13 @@ impl Builder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What each key, and each store, may use of the server; by default as much as it wants.
+    #[must_use]
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
         self
     }
 
@@ -166,6 +175,7 @@ impl Builder {
             storage: self.storage.clone(),
             metrics: metrics.clone(),
             limits: limits.clone(),
+            quotas: self.quotas.clone(),
         };
         let processing = self.processor.map(Processing::new).transpose()?;
         let on_open = processing.as_ref().map(Processing::on_open);
@@ -192,6 +202,7 @@ impl Builder {
             stores,
             limits,
             connections,
+            quotas: quotas::Quotas::new(self.quotas, metrics.clone()),
             metrics,
             resolved,
             write_bytes_in_flight: AtomicUsize::new(0),

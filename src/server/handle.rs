@@ -19,7 +19,7 @@ use crate::actors::audit::{self, By};
 use crate::actors::registry::{AppendFromServer, Assign, Change, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
-use crate::model::{Entry, Limits, PublicKey, RemoteId, Sequence, StoreId};
+use crate::model::{Entry, Limits, PublicKey, Quotas, RemoteId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
     EventGroup, NotProcessed, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
@@ -68,6 +68,7 @@ impl Server {
             registry,
             auth,
             limits: Limits::default(),
+            quotas: Quotas::default(),
             origins: OriginPolicy::default(),
             caller: None,
             trusted_proxies: Vec::new(),

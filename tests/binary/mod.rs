@@ -10,5 +10,6 @@ mod jwt;
 mod logged;
 mod process;
 mod proof;
+mod quotas;
 mod rpc;
 mod tour;

@@ -12,9 +12,9 @@ use crate::support::process::{Process, binary};
 /// What gives access to the admin API, which tells the script which stores there are.
 const TOKEN: &str = "only-for-this-test";
 
-fn serve(directory: &Path, listen: &str, flag: Option<&str>) -> Process {
+fn serve(directory: &Path, listen: &str, flag: Option<&str>, more: &str) -> Process {
     let config = directory.join("eventlog.toml");
-    let text = format!("auth.mode = \"allow-all\"\nadmin.token = \"{TOKEN}\"\n");
+    let text = format!("auth.mode = \"allow-all\"\nadmin.token = \"{TOKEN}\"\n{more}");
     std::fs::write(&config, text).expect("a file");
     let mut command = binary();
     command.args(["serve", "--listen", listen]).args(flag);
@@ -25,33 +25,48 @@ fn serve(directory: &Path, listen: &str, flag: Option<&str>) -> Process {
 /// Each `ok` that the script prints is a case; see there.
 #[test]
 fn stock_clients_sync_through_the_server_and_its_restart() {
-    run("stock_session.mjs", Some("--dev"));
+    run("stock_session.mjs", Some("--dev"), &mut |_| String::new());
 }
 
 /// The same here: `docs/KEYS.md` says what they have to see.
 #[test]
 fn stock_clients_whose_key_is_to_move_lose_nothing_and_wait_for_nothing() {
-    run("stock_moves.mjs", None);
+    run("stock_moves.mjs", None, &mut |_| String::new());
 }
 
 /// Whatever they wrote while they were offline.
 #[test]
 fn stock_clients_get_rid_of_all_that_they_wrote_offline() {
-    run("stock_bulk.mjs", Some("--dev"));
+    run("stock_bulk.mjs", Some("--dev"), &mut |_| String::new());
 }
 
-/// Runs a script to its good end, against a server that is restarted where the script asks for that.
-fn run(script: &str, flag: Option<&str>) {
+/// The same here: `docs/QUOTAS.md` says what they do. With the restart the store may hold more.
+#[test]
+fn stock_clients_live_with_quotas() {
+    run("stock_quota.mjs", Some("--dev"), &mut |starts| {
+        let stored = 1_000_000 * starts;
+        format!(
+            "[quota.per_key]\nwrites_per_second = 2\nbytes_per_second = 20_000\nburst = \"1s\"\nsubscriptions = 2\n\
+             [quota.per_store]\nbytes_stored = {stored}\n"
+        )
+    });
+}
+
+/// Runs a script to its good end, against a server that is restarted where the script asks for that. `more` is what its
+/// configuration has besides, at each of its starts, counted from 1.
+fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String) {
     let Some(mut command) = node::script(script) else { return };
     let directory = tempdir().expect("a directory");
-    let mut server = Some(serve(directory.path(), "127.0.0.1:0", flag));
+    let mut starts = 1;
+    let mut server = Some(serve(directory.path(), "127.0.0.1:0", flag, &more(starts)));
     let url = server.as_ref().expect("a server").url.clone();
     let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     command.args([address, TOKEN]);
     follow(command, || {
         // The old one is killed first, with whatever it was doing.
         drop(server.take());
-        server = Some(serve(directory.path(), address, flag));
+        starts += 1;
+        server = Some(serve(directory.path(), address, flag, &more(starts)));
     });
 }
 

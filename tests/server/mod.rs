@@ -14,6 +14,7 @@ mod feed;
 mod in_process;
 mod limits;
 mod panics;
+mod quotas;
 mod registry;
 mod rpc;
 mod shutdown;

@@ -12,6 +12,7 @@
 //! | `gate` | the socket's bytes, one frame at a time |
 //! | `wire`, `msgpack`, `rpc` | what a protocol does: messages to requests, answers to messages |
 //! | `pipeline`, `checks` | a request, from the wire until it is carried out or refused |
+//! | `quota` | what it uses of the quotas of its keys and their stores |
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `subscriptions`, `delivery` | what a subscription has at hand; what of it is sent, and when |
 //! | `again` | whether a subscription is still allowed |
@@ -23,6 +24,7 @@ mod delivery;
 mod gate;
 pub(crate) mod msgpack;
 mod pipeline;
+mod quota;
 pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod shared;
@@ -44,6 +46,7 @@ use self::again::Again;
 use self::clock::{Clock, Expiry};
 use self::gate::{Gate, Inbound};
 use self::pipeline::Pipeline;
+use self::quota::Used;
 use self::refusal::Refusal;
 use self::shared::Shared;
 use self::subscriptions::Core;
@@ -71,6 +74,7 @@ pub(crate) struct Session<W: Wire> {
     gate: Gate<Payload>,
     wire: W,
     pipeline: Pipeline<W>,
+    used: Used,
     writes: Writes<W>,
     core: Core<W>,
     again: Again,
@@ -121,6 +125,7 @@ impl<W: Wire> Session<W> {
             gate,
             wire,
             pipeline: Pipeline::new(caller),
+            used: Used::default(),
             writes: Writes::default(),
             core: Core::<W>::default(),
             again: Again::default(),

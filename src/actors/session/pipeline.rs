@@ -13,6 +13,7 @@
 //! from stage to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests look (`wire`).
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -51,6 +52,8 @@ struct Checking<W: Wire> {
 /// A request with the outcome of its checks.
 enum Checked<W: Wire> {
     Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
+    /// Has waited until the quotas let it go on.
+    Held(Write<W>, StoreHandle),
     Subscribe(Subscribe<W>, Result<(StoreHandle, Allowed), Refusal>),
     Identify(Identify<W>, Result<(), Refusal>),
     /// Needs none.
@@ -122,7 +125,9 @@ impl<W: Wire> Checked<W> {
     /// What is allowed by checks that do not count is to be checked again; a refusal stands.
     fn again(self) -> Stage<W> {
         match self {
-            Self::Write(write, _, Ok(_)) => Stage::Received(Request::Write(write)),
+            Self::Write(write, _, Ok(_)) | Self::Held(write, _) => {
+                Stage::Received(Request::Write(write))
+            }
             Self::Subscribe(subscribe, Ok(_)) => Stage::Received(Request::Subscribe(subscribe)),
             Self::Write(_, _, Err(_))
             | Self::Subscribe(_, Err(_))
@@ -157,6 +162,7 @@ impl<W: Wire> Session<W> {
                         if self.read_message(ctx, cx) {
                             continue;
                         }
+                        self.used.is_read_up();
                         return;
                     }
                     Err(broken) => return self.break_off(broken),
@@ -182,7 +188,7 @@ impl<W: Wire> Session<W> {
                     Poll::Ready(checked) => Stage::Ready(checked),
                 },
                 Stage::Ready(checked) => match self.carry_out(checked) {
-                    Some(request) => Stage::Received(request),
+                    Some(stage) => stage,
                     None => return true,
                 },
             }
@@ -254,16 +260,28 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Does what a request asks for, or refuses it. Gives it back if it has to be checked again.
-    fn carry_out(&mut self, checked: Checked<W>) -> Option<Request<W>> {
+    /// Does what a request asks for, or refuses it. Gives it back if it has to wait, or to be checked again.
+    fn carry_out(&mut self, checked: Checked<W>) -> Option<Stage<W>> {
         match checked {
             Checked::Write(write, asked, Ok(store)) => {
-                self.remember(&write.names.key, &store, asked);
-                self.take_write(write, store);
+                let key = &write.names.key;
+                self.remember(key, &store, asked);
+                match self.take_from_quotas(key, &store, write.batch.bytes()) {
+                    Ok(Duration::ZERO) => self.take_write(write, store),
+                    Ok(wait) => {
+                        return Some(Stage::Checking(Checking::new(async move {
+                            tokio::time::sleep(wait).await;
+                            Checked::Held(write, store)
+                        })));
+                    }
+                    Err(refusal) => self.refuse_write(write.tag, &refusal),
+                }
             }
+            Checked::Held(write, store) => self.take_write(write, store),
             Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
             Checked::Subscribe(subscribe, Ok((store, allowed))) => {
-                return self.subscribe(subscribe, &store, allowed).map(Request::Subscribe);
+                let again = self.subscribe(subscribe, &store, allowed).map(Request::Subscribe);
+                return again.map(Stage::Received);
             }
             Checked::Subscribe(subscribe, Err(refusal)) => {
                 self.refuse_subscription(subscribe.tag, &refusal);

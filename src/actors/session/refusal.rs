@@ -1,6 +1,7 @@
 //! Why a client does not get what it asked for, and the code it is told.
 
 use crate::actors::guard::Panicked;
+use crate::actors::quotas::Exceeded;
 use crate::actors::reply::WriteFailure;
 use crate::actors::stores::ResolveError;
 use crate::core::validate::InvalidBatch;
@@ -23,6 +24,8 @@ pub(crate) enum Refusal {
     Write(#[from] WriteFailure),
     #[error(transparent)]
     Invalid(#[from] InvalidBatch),
+    #[error(transparent)]
+    Quota(#[from] Exceeded),
     #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
     TooManySubscriptions { subscriptions_max: usize },
     #[error("a connection may prove {identities_max} identities, and has them")]
@@ -82,6 +85,7 @@ impl Refusal {
             | Self::Registry(RegistryError::NotMapped { .. })
             | Self::Write(_)
             | Self::Invalid(_)
+            | Self::Quota(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::NoSuchStore { .. }
@@ -104,6 +108,7 @@ impl Refusal {
             Self::Auth(_)
             | Self::Registry(_)
             | Self::Write(_)
+            | Self::Quota(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::NoSuchStore { .. }
@@ -116,7 +121,7 @@ impl Refusal {
     }
 
     /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
-    /// that may mend is called so.
+    /// that may mend is called so. What a client only has to ask for again, later, is called `InternalServerError`.
     pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
             Self::Auth(_) | Self::NeedsProof | Self::NotPinned { .. } => {
@@ -140,6 +145,7 @@ impl Refusal {
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Write(_)
+            | Self::Quota(_)
             | Self::Internal(_) => {
                 (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
+use crate::actors::quotas::Quotas;
 use crate::actors::resolved::Resolved;
 use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) resolved: Arc<Resolved>,
+    /// `None` if nothing is bounded.
+    pub(crate) quotas: Option<Quotas>,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: AtomicUsize,
 }

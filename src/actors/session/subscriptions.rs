@@ -19,6 +19,7 @@ use super::wire::{SegmentPart, Subscribe, Wire};
 use crate::actors::access::Allowed;
 use crate::actors::changes::{backlog, next_page};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
+use crate::actors::quotas::Counted;
 use crate::actors::store::StoreHandle;
 use crate::core::connection::{ConnectionCore, SequenceRun, Subscription};
 use crate::core::store::Slots;
@@ -55,6 +56,8 @@ pub(crate) struct Delivery<W: Wire> {
     pub(super) backlog: Option<Backlog>,
     pub(super) waiting: Option<Waiting>,
     pub(super) access: Access,
+    /// The subscription, as one of its key's and its store's.
+    _counted: Option<Counted>,
 }
 
 /// What a subscription waits for.
@@ -80,9 +83,10 @@ impl<W: Wire> Delivery<W> {
         feed: FeedSubscription,
         backlog: Option<Backlog>,
         access: Access,
+        counted: Option<Counted>,
     ) -> Self {
-        let head = feed.feed().head();
-        Self { tag, feed, head, segments: VecDeque::new(), backlog, waiting: None, access }
+        let (head, segments) = (feed.feed().head(), VecDeque::new());
+        Self { tag, feed, head, segments, backlog, waiting: None, access, _counted: counted }
     }
 
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
@@ -162,11 +166,19 @@ impl<W: Wire> Session<W> {
             self.refuse_subscription(request.tag, &refusal);
             return None;
         }
+        let counted = match self.count_subscription(&request.names.key, store, replaces) {
+            Ok(counted) => counted,
+            Err(refusal) => {
+                self.refuse_subscription(request.tag, &refusal);
+                return None;
+            }
+        };
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else { return Some(request) };
         let Subscribe { tag, names, start } = request;
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let key = names.key.clone();
-        let delivery = Delivery::new(tag, feed, backlog, Access::new(names, allowed));
+        let access = Access::new(names, allowed);
+        let delivery = Delivery::new(tag, feed, backlog, access, counted);
         self.again.begun(allowed);
         self.shared.metrics.subscriptions_open.inc();
         let stands = (&delivery.tag, delivery.head);

@@ -157,6 +157,7 @@ async fn start(
     };
     let mut builder = Server::builder(kept.storage.clone(), registry, auth)
         .limits(config.limits.clone())
+        .quotas(config.quotas.clone())
         .origins(config.origins.clone())
         .trusted_proxies(config.trusted_proxies.clone())
         .paths(config.paths.clone())

@@ -1,0 +1,278 @@
+//! What the keys and stores in use have used of their quotas, for all sessions together.
+//!
+//! Keeps: a connection that writes too fast waits for a little, in its turn, and is refused if that is not enough; a key that
+//! nobody uses is forgotten once it has its whole burst again. Leaves out: what the quotas are (`model::quota`), how a rate is
+//! kept (`core::quota`), what a store may hold (`core::store`), and who asks when (`session::quota`).
+
+mod exceeded;
+mod share;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::exceeded::Of;
+pub(crate) use self::exceeded::{Exceeded, What};
+pub(crate) use self::share::CountedOne;
+use self::share::{Paced, Share};
+use super::metrics::Metrics;
+use crate::model::seldom::Seldom;
+use crate::model::{PublicKey, Quota, Quotas as Limits, StoreId};
+
+/// Keys, and stores, that are counted at once, at most. Connections hold few each, so that many are never in use.
+const NAMES_MAX: usize = 262_144;
+/// The log says no more often than this whose quota is used up.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Those that are not in use are forgotten whenever there are twice as many, or so many.
+const FORGET_ABOVE_MIN: usize = 1_024;
+
+/// The quotas, and what is used of them.
+pub(crate) struct Quotas {
+    limits: Limits,
+    keys: Names,
+    stores: Names,
+    metrics: Arc<Metrics>,
+    seldom: Seldom,
+}
+
+impl Quotas {
+    /// Nothing is used yet. `None` if nothing is bounded.
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Option<Self> {
+        let (keys, stores) = (Names::default(), Names::default());
+        let seldom = Seldom::every(TOLD_EVERY);
+        (!limits.is_off()).then_some(Self { limits, keys, stores, metrics, seldom })
+    }
+
+    /// What `key` and `store` have used.
+    pub(crate) fn shares(
+        &self,
+        key: &PublicKey,
+        store: &StoreId,
+        now: Instant,
+    ) -> Result<Shares, Exceeded> {
+        let (of_key, of_store) =
+            (self.limits.of_key(key.as_str()), self.limits.of_store(store.as_str()).shared);
+        Ok(Shares {
+            key: self.keys.share(Of::Key, key.as_str(), of_key, now)?,
+            store: self.stores.share(Of::Store, store.as_str(), of_store, now)?,
+        })
+    }
+
+    /// Takes a write of so many bytes from both shares. It may be carried out after the time that this gives, which is not above
+    /// `patience`; or it is refused, and nothing was taken.
+    pub(crate) fn take_write(
+        &self,
+        shares: &Shares,
+        bytes: u64,
+        now: Instant,
+        patience: Duration,
+    ) -> Result<Duration, Exceeded> {
+        let mut locked =
+            [&shares.key, &shares.store].map(|share| share.as_deref().map(Share::lock));
+        let mut longest: Option<Exceeded> = None;
+        for (of, used) in locked.iter().flatten() {
+            for (what, Paced { rate, bucket }) in used.paced() {
+                let wait = bucket.wait(rate, now);
+                if longest.is_none_or(|longest| longest.wait < wait) {
+                    longest = Some(Exceeded { of: *of, what, most: rate.per_second(), wait });
+                }
+            }
+        }
+        let wait = longest.map_or(Duration::ZERO, |longest| longest.wait);
+        if let Some(exceeded) = longest
+            && wait > patience
+        {
+            return Err(exceeded);
+        }
+        locked.iter_mut().flatten().for_each(|(_, used)| used.take_write(bytes, now));
+        if let Some(held) = longest
+            && !wait.is_zero()
+        {
+            self.metrics.quota_held.get_or_create(&held.labels()).inc();
+        }
+        Ok(wait)
+    }
+
+    /// Counts a refusal, and has the log say whose it is, once in a while.
+    pub(crate) fn refuse(
+        &self,
+        key: &PublicKey,
+        store: &StoreId,
+        exceeded: Exceeded,
+        now: Instant,
+    ) -> Exceeded {
+        self.metrics.quota_refused.get_or_create(&exceeded.labels()).inc();
+        if let Some(unsaid) = self.seldom.next_line(now) {
+            log::info!(
+                "{key:?} is refused in store {store:?}: {exceeded} ({unsaid} others before it)"
+            );
+        }
+        exceeded
+    }
+}
+
+/// What the key and the store of a request have used; nothing of one that has no quota.
+#[derive(Clone)]
+pub(crate) struct Shares {
+    key: Option<Arc<Share>>,
+    store: Option<Arc<Share>>,
+}
+
+impl Shares {
+    /// Counts one more of `what` with both, until it is dropped. `is_there_already` takes the place of one that is counted:
+    /// that is never too many.
+    pub(crate) fn count(&self, what: What, is_there_already: bool) -> Result<Counted, Exceeded> {
+        let count = |share: &Option<Arc<Share>>| {
+            share.as_ref().map(|share| share.count(what, is_there_already)).transpose()
+        };
+        Ok(Counted { _key: count(&self.key)?, _store: count(&self.store)? })
+    }
+
+    /// As [`Shares::count`], with the key alone.
+    pub(crate) fn count_key(&self, what: What) -> Result<Option<CountedOne>, Exceeded> {
+        self.key.as_ref().map(|share| share.count(what, false)).transpose()
+    }
+
+    /// As [`Shares::count`], with the store alone.
+    pub(crate) fn count_store(&self, what: What) -> Result<Option<CountedOne>, Exceeded> {
+        self.store.as_ref().map(|share| share.count(what, false)).transpose()
+    }
+}
+
+/// One that is counted with a key and with a store.
+pub(crate) struct Counted {
+    _key: Option<CountedOne>,
+    _store: Option<CountedOne>,
+}
+
+/// The keys, or stores, that are in use.
+#[derive(Default)]
+struct Names(Mutex<InUse>);
+
+#[derive(Default)]
+struct InUse {
+    shares: HashMap<Box<str>, Arc<Share>>,
+    forget_above: usize,
+}
+
+impl Names {
+    /// The share of `name`; `None` if its `quota` bounds nothing.
+    fn share(
+        &self,
+        of: Of,
+        name: &str,
+        quota: Quota,
+        now: Instant,
+    ) -> Result<Option<Arc<Share>>, Exceeded> {
+        if quota.is_off() {
+            return Ok(None);
+        }
+        let mut in_use = self.0.lock();
+        if let Some(share) = in_use.shares.get(name) {
+            return Ok(Some(share.clone()));
+        }
+        in_use.forget_unused(now);
+        if in_use.shares.len() >= NAMES_MAX {
+            let wait = Duration::from_secs(1);
+            return Err(Exceeded { of, what: What::Names, most: NAMES_MAX as u64, wait });
+        }
+        let share = Arc::new(Share::new(of, &quota, now));
+        in_use.shares.insert(name.into(), share.clone());
+        Ok(Some(share))
+    }
+}
+
+impl InUse {
+    /// Forgets whom nobody uses, and who has all of its burst: it begins like this again.
+    fn forget_unused(&mut self, now: Instant) {
+        if self.shares.len() < self.forget_above.max(FORGET_ABOVE_MIN) {
+            return;
+        }
+        self.shares.retain(|_, share| Arc::strong_count(share) > 1 || !share.is_unused(now));
+        let (kept, doubled) = (self.shares.len(), self.shares.len() * 2);
+        self.shares.shrink_to(doubled);
+        // At the limit too, a look at all of them has to be paid for by as many newcomers.
+        self.forget_above = doubled.min(NAMES_MAX).max(kept + kept / 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{key, store};
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
+        Instant::now()
+    }
+
+    fn quotas(per_key: Quota, shared: Quota) -> Quotas {
+        let per_store = crate::model::StoreQuota { shared, bytes_stored: None };
+        let limits = Limits { per_key, per_store, ..Limits::default() };
+        Quotas::new(limits, Arc::default()).expect("something is bounded")
+    }
+
+    fn writes(per_second: u64, burst: Duration) -> Quota {
+        Quota { writes_per_second: Some(per_second), burst, ..Quota::default() }
+    }
+
+    #[test]
+    fn who_waits_has_a_turn_and_who_would_wait_too_long_takes_nothing() {
+        let now = start();
+        let quotas = quotas(Quota::default(), writes(10, Duration::from_secs(1)));
+        let shares = |name| quotas.shares(&key(name), &store("team"), now).expect("room");
+        let (alice, bob) = (shares("alice"), shares("bob"));
+        let patience = Duration::from_millis(250);
+        let take = |shares| quotas.take_write(shares, 1, now, patience);
+        for _ in 0..5 {
+            assert_eq!(take(&alice), Ok(Duration::ZERO));
+            assert_eq!(take(&bob), Ok(Duration::ZERO));
+        }
+        for (shares, millis) in [(&alice, 100), (&bob, 200)] {
+            assert_eq!(take(shares), Ok(Duration::from_millis(millis)));
+        }
+        for _ in 0..3 {
+            let refused = take(&alice).expect_err("no patience");
+            assert_eq!(refused.wait, Duration::from_millis(300), "nothing was taken");
+            assert!(refused.to_string().ends_with("10 writes a second; try again in 1 s"));
+        }
+    }
+
+    #[test]
+    fn a_key_in_use_or_in_debt_is_kept_and_all_others_are_forgotten() {
+        let now = start();
+        let quotas = quotas(writes(1, Duration::from_secs(1)), Quota::default());
+        let shares = |name: &str, now| quotas.shares(&key(name), &store("team"), now);
+        let held = shares("held", now).expect("room");
+        let debtor = shares("debtor", now).expect("room");
+        quotas.take_write(&debtor, 1, now, Duration::ZERO).expect("a burst");
+        drop(debtor);
+        for n in 0..4 * FORGET_ABOVE_MIN {
+            drop(shares(&n.to_string(), now).expect("room"));
+        }
+        let names = || quotas.keys.0.lock().shares.len();
+        assert!(names() <= FORGET_ABOVE_MIN, "{} are kept", names());
+        let debtor = shares("debtor", now).expect("room");
+        assert!(quotas.take_write(&debtor, 1, now, Duration::ZERO).is_err(), "forgiven");
+        quotas.take_write(&held, 1, now, Duration::ZERO).expect("a burst");
+        assert!(quotas.take_write(&held, 1, now, Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn counts_are_given_back_and_a_replacement_is_not_one_more() {
+        let quota = Quota { subscriptions: Some(1), ..Quota::default() };
+        let quotas = quotas(quota, Quota::default());
+        let shares = quotas.shares(&key("alice"), &store("team"), start()).expect("room");
+        let one = shares.count(What::Subscriptions, false).expect("the first");
+        let refused = shares.count(What::Subscriptions, false).err().expect("the second");
+        let said = "quota: the public key may have 1 subscriptions; try again in 10 s";
+        assert_eq!(refused.to_string(), said);
+        let again = shares.count(What::Subscriptions, true).expect("in place of it");
+        drop(one);
+        assert!(shares.count(What::Subscriptions, false).is_err());
+        drop(again);
+        assert!(shares.count(What::Subscriptions, false).is_ok());
+    }
+}

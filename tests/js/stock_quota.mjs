@@ -1,0 +1,85 @@
+// Unmodified clients of `effect` 4.1 whose keys and store have a quota: exits with an error at the first thing that is not right.
+//
+//   node stock_quota.mjs HOST:PORT ADMIN_TOKEN
+//
+// Each key may have 2 writes and 20,000 bytes a second, those of one second at once, and 2 subscriptions; the store may hold a
+// million bytes. Where this prints `restart`, whoever runs it kills the server, starts it at the same address with the same data,
+// has the store hold two million, and writes a line.
+
+import assert from "node:assert/strict"
+
+import { Browser, makeIdentity, pause, restarter, step, until } from "./stock.mjs"
+
+const [address, token] = process.argv.slice(2)
+assert.ok(token, "usage: node stock_quota.mjs HOST:PORT ADMIN_TOKEN")
+const url = `ws://${address}/rpc`
+const restart = restarter()
+
+// The sum over all labels, or over those that have this one.
+const metric = async (name, label = "") => {
+  const text = await (await fetch(`http://${address}/metrics`)).text()
+  const lines = text.matchAll(new RegExp(`^eventlog_${name}(?:_total)?({.*})? (\\d+)`, "gm"))
+  return [...lines].filter(([, labels = ""]) => labels.includes(label)).reduce((sum, line) => sum + Number(line[2]), 0)
+}
+const shows = (browser, key, text) =>
+  until(`${key} arrives`, () => browser.state().some((note) => note.key === key && note.text === text))
+
+const [ann, bob] = [await makeIdentity(), await makeIdentity()]
+const anns = [await Browser.open(url, ann), await Browser.open(url, ann)]
+const bobs = await Browser.open(url, bob)
+
+await step("a client that writes faster than its share is slowed down, and notices nothing", async () => {
+  for (let n = 0; n < 40; n++) {
+    await anns[0].set(`k${n}`, `text ${n}`)
+    await pause(50)
+  }
+  await shows(bobs, "k39", "text 39")
+  assert.ok((await metric("quota_held")) > 0)
+  assert.equal(await metric("requests_refused"), 0)
+  assert.equal(await metric("connections_accepted"), 3)
+})
+
+await step("a backlog above its burst is taken, and what follows comes when it is made up for", async () => {
+  await anns[0].set("large", "x".repeat(200_000))
+  await shows(bobs, "large", "x".repeat(200_000))
+  const from = Date.now()
+  await anns[0].set("small", "behind it")
+  await shows(bobs, "small", "behind it")
+  console.log(`${await metric("quota_refused")} refusals in ${(Date.now() - from) / 1000} s`)
+  assert.ok((await metric("quota_refused")) > 0)
+  assert.ok((await metric("quota_refused")) < 20)
+  assert.equal(await metric("connections_accepted"), 3)
+})
+
+await step("a device above the number of subscriptions writes, and is served when another one goes", async () => {
+  await bobs.set("before", "the third device")
+  const third = await Browser.open(url, ann)
+  await third.set("third", "from the third device")
+  await shows(bobs, "third", "from the third device")
+  assert.deepEqual(third.state().map(({ key }) => key), ["third"])
+  await anns.pop().close()
+  anns.push(third)
+  await shows(third, "before", "the third device")
+})
+
+await step("where the store is full its readers go on, and who writes tries again every few seconds", async () => {
+  await anns[0].set("too large", "y".repeat(900_000))
+  await until("a refusal", async () => (await metric("quota_refused", "store")) > 0)
+  await bobs.set("fits", "still some room")
+  await shows(anns[0], "fits", "still some room")
+  // Its pauses have grown by then.
+  await pause(8_000)
+  const before = await metric("quota_refused", "store")
+  await pause(6_000)
+  const refused = (await metric("quota_refused", "store")) - before
+  console.log(`${refused} refusals in 6 s`)
+  assert.ok(refused <= 3)
+})
+
+await step("and what it has goes on once the store may hold more", async () => {
+  await restart()
+  await shows(bobs, "too large", "y".repeat(900_000))
+  await shows(anns[1], "too large", "y".repeat(900_000))
+})
+
+process.exit(0)
