@@ -92,7 +92,7 @@
 //! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
 //! | `client` | `client`, with its TLS |
 //! | `jwt` | `services::auth::jwt`: tokens say who calls |
-//! | `webhooks` | `webhooks`, with its HTTP client |
+//! | `webhooks` | `webhooks` and `services::auth::http`, which ask others over HTTP |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |
 //!
@@ -106,6 +106,8 @@ mod actors;
 pub mod client;
 mod core;
 pub mod model;
+#[cfg(feature = "webhooks")]
+mod outgoing;
 pub mod processing;
 pub mod protocol;
 pub mod server;

@@ -46,9 +46,18 @@ fn check_cookies(config: &Config) -> Result<(), ConfigError> {
             let reason = "tokens are taken from a cookie ([auth.jwt] tokens), which browsers send for every page; name your origins";
             Err(impossible("origins", "[\"*\"]", reason))
         }
-        AuthChoice::Jwt(_) | AuthChoice::Dev | AuthChoice::AllowAll | AuthChoice::Grants(_) => {
-            Ok(())
+        AuthChoice::Http(http)
+            if config.origins == OriginPolicy::Any
+                && http.headers.iter().any(|name| name.eq_ignore_ascii_case("cookie")) =>
+        {
+            let reason = "cookies are passed on ([auth.http] headers), which browsers send for every page; name your origins";
+            Err(impossible("origins", "[\"*\"]", reason))
         }
+        AuthChoice::Http(_)
+        | AuthChoice::Jwt(_)
+        | AuthChoice::Dev
+        | AuthChoice::AllowAll
+        | AuthChoice::Grants(_) => Ok(()),
     }
 }
 

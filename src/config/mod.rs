@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use eventlog_server::model::{Limits, PublicKey, Quotas};
 use eventlog_server::server::ServedPath;
+use eventlog_server::services::auth::http::HttpOptions;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
 use eventlog_server::services::identities::{BindPolicy, SigningKey};
@@ -29,6 +30,8 @@ use eventlog_server::webhooks::WebhookOptions;
 pub(crate) use environment::{Environment, EnvironmentError};
 use lists::PinnedKey;
 pub(crate) use lists::{Many, Parsed};
+#[cfg(test)]
+use settings::HttpSettings;
 pub(crate) use settings::{
     AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
     Settings, StorageKind,
@@ -100,6 +103,8 @@ pub(crate) enum AuthChoice {
     Grants(Grants),
     /// Those whose token says so.
     Jwt(Box<JwtSettings>),
+    /// Those of whom the application says so, which is asked like this.
+    Http(Box<HttpOptions>),
 }
 
 /// The configuration cannot be read, or cannot work.
@@ -168,6 +173,13 @@ Write one of these into the configuration file (--config FILE):
     mode = "jwt"                  # the tokens of your own login say who may what, see docs/AUTH.md
     [auth.jwt]
     jwks_url = "https://login.example/.well-known/jwks.json"   # or secret, public_key_file, jwks_file
+
+    [auth]
+    mode = "http"                 # your application is asked, see docs/AUTH.md
+    [auth.http]
+    url = "https://app.example/may"
+    headers = ["cookie"]          # what it gets to see of the handshake
+    # and in the environment EVENTLOG_AUTH_HTTP_SECRET=whsec_…, which it knows questions by
 
 or set EVENTLOG_AUTH_MODE=allow-all. To try things out on this machine: eventlog-server serve --dev"#;
 
@@ -277,18 +289,34 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
 }
 
 fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
-    let AuthSettings { mode, bind: _, keep_proof: _, jwt, grant } = settings;
+    let AuthSettings { mode, bind: _, keep_proof: _, jwt, http, grant } = settings;
     let unused = |what| Err(ConfigError::Auth(what));
     match mode {
-        Some(AuthMode::Grants | AuthMode::Jwt) if dev => Err(ConfigError::DevWithRules),
-        Some(AuthMode::AllowAll | AuthMode::Jwt) | None if !grant.is_empty() => unused(
-            "there are [[auth.grant]] tables that nobody would ask; \
+        Some(AuthMode::Grants | AuthMode::Jwt | AuthMode::Http) if dev => {
+            Err(ConfigError::DevWithRules)
+        }
+        Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None if !grant.is_empty() => {
+            unused(
+                "there are [[auth.grant]] tables that nobody would ask; \
              set `mode = \"grants\"` in [auth], or take them out",
-        ),
-        Some(AuthMode::AllowAll | AuthMode::Grants) | None if jwt.says_whom_to_believe() => unused(
-            "[auth.jwt] says which tokens to believe, and nobody would look at them; \
-             set `mode = \"jwt\"` in [auth], or take it out",
-        ),
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Http) | None
+            if jwt.says_whom_to_believe() =>
+        {
+            unused(
+                "[auth.jwt] says which tokens to believe, and nobody would look at them; \
+                 set `mode = \"jwt\"` in [auth], or take it out",
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Jwt) | None
+            if http.url.is_some() =>
+        {
+            unused(
+                "[auth.http] says where to ask, and nobody would; \
+                 set `mode = \"http\"` in [auth], or take it out",
+            )
+        }
         Some(AuthMode::Grants) if grant.is_empty() => {
             unused("`[auth] mode` is \"grants\", and no [[auth.grant]] says who may do something")
         }
@@ -296,6 +324,7 @@ fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
             Ok(AuthChoice::Grants(Grants::new(grant.into_iter().map(into_grant))?))
         }
         Some(AuthMode::Jwt) => Ok(AuthChoice::Jwt(Box::new(jwt))),
+        Some(AuthMode::Http) => Ok(AuthChoice::Http(Box::new(http.into_options()))),
         Some(AuthMode::AllowAll) | None if dev => Ok(AuthChoice::Dev),
         Some(AuthMode::AllowAll) => Ok(AuthChoice::AllowAll),
         None => Err(ConfigError::NoAuthMode),
@@ -322,7 +351,8 @@ impl JwtSettings {
 fn bind_policy(auth: &AuthSettings) -> BindPolicy {
     match (auth.bind, auth.mode) {
         (Some(BindMode::Pinned), _) | (None, Some(AuthMode::Grants)) => BindPolicy::Pinned,
-        (Some(BindMode::FirstUse), _) | (None, Some(AuthMode::AllowAll | AuthMode::Jwt) | None) => {
+        (Some(BindMode::FirstUse), _)
+        | (None, Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None) => {
             BindPolicy::FirstUse
         }
     }

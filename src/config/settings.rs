@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use eventlog_server::model::{Limits, PublicKey, StoreId};
+use eventlog_server::services::auth::http::HttpOptions;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::webhooks::{Begin, WebhookOptions};
@@ -149,6 +150,7 @@ settings! {
         bind: Option<BindMode>,
         keep_proof: Option<Flag>,
         jwt: JwtSettings,
+        http: HttpSettings,
         grant: Vec<GrantEntry>,
     }
 }
@@ -180,6 +182,31 @@ settings! {
         sub: Option<String>,
         exp: Option<String>,
         jti: Option<String>,
+    }
+}
+
+settings! {
+    /// `[auth.http]`
+    HttpSettings {
+        url: Option<String>,
+        headers: Option<Listed<String>>,
+        timeout: Option<Span>,
+        secret: Option<Secrets>,
+        allow_http: Option<Flag>,
+    }
+}
+
+impl HttpSettings {
+    /// The options, with their defaults where nothing is set.
+    pub(super) fn into_options(self) -> HttpOptions {
+        let secrets = self.secret.map_or_else(Vec::new, |secrets| secrets.0);
+        let default = HttpOptions::new(self.url.unwrap_or_default(), secrets);
+        HttpOptions {
+            headers: self.headers.map_or(default.headers, |headers| headers.0),
+            timeout: self.timeout.map_or(default.timeout, |span| span.0),
+            allow_http: self.allow_http.map_or(default.allow_http, |flag| flag.0),
+            ..default
+        }
     }
 }
 
@@ -281,6 +308,8 @@ pub(crate) enum AuthMode {
     Grants,
     /// Tokens, as `[auth.jwt]` says.
     Jwt,
+    /// The application, which `[auth.http]` says how to ask.
+    Http,
 }
 
 /// Who may bind a signing key to a public key that has none.

@@ -50,11 +50,18 @@ fn the_example_shows_every_key_that_there_is() {
     // Each mode with its own part of `[auth]`.
     let mut grants = settings.clone();
     grants.auth.jwt = JwtSettings::default();
+    grants.auth.http = HttpSettings::default();
     Config::resolve(grants, false).expect("it works");
-    let mut jwt = settings;
+    let mut jwt = settings.clone();
     jwt.auth.mode = Some(AuthMode::Jwt);
     jwt.auth.grant.clear();
+    jwt.auth.http = HttpSettings::default();
     Config::resolve(jwt, false).expect("it works");
+    let mut http = settings;
+    http.auth.mode = Some(AuthMode::Http);
+    http.auth.grant.clear();
+    http.auth.jwt = JwtSettings::default();
+    Config::resolve(http, false).expect("it works");
 }
 
 #[test]
@@ -77,6 +84,8 @@ fn the_example_shows_the_defaults() {
         ".auth.jwt.jwks_url",
         ".auth.jwt.issuer",
         ".auth.jwt.audience",
+        ".auth.http.url",
+        ".auth.http.secret",
         ".auth.grant",
         ".admin.token",
         ".archive.dir",
@@ -212,7 +221,7 @@ fn without_an_auth_mode_it_says_what_to_write() {
         .filter(|block| block.starts_with("    [auth]"))
         .map(|block| block.lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n"))
         .collect();
-    assert_eq!(shown.len(), 3, "{message}");
+    assert_eq!(shown.len(), 4, "{message}");
     for file in shown {
         load(&file, &[], Settings::default()).expect("it works");
     }
@@ -272,6 +281,39 @@ fn tokens_and_their_mode_belong_together() {
     assert_eq!(jwt.secret.map(|secrets| secrets.0.len()), Some(1));
     assert_eq!(jwt.tokens.map(|tokens| tokens.0.len()), Some(2));
     assert_eq!(jwt.claims.store_id.as_deref(), Some("team"));
+}
+
+#[test]
+fn who_is_asked_over_http_and_its_mode_belong_together() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let http = |mode: &str, http: &str, rest: &str| {
+        let url = format!("url = \"https://app.example/may\"\nsecret = {secret:?}");
+        let file = format!("{rest}\n[auth]\nmode = {mode:?}\n[auth.http]\n{url}\n{http}");
+        load(&file, &[], Settings::default())
+    };
+    let config = http("http", "headers = [\"Cookie\"]\ntimeout = \"1s\"", "").expect("it works");
+    assert_eq!(config.bind_policy, BindPolicy::FirstUse);
+    let AuthChoice::Http(options) = config.auth else { panic!("not http") };
+    assert_eq!((options.timeout.as_secs(), options.secrets.len()), (1, 1));
+    assert!(matches!(http("allow-all", "", ""), Err(ConfigError::Auth(_))));
+    let cookies = |origins| http("http", "headers = [\"x-team\", \"Cookie\"]", origins);
+    assert!(cookies("origins = [\"https://app.example\"]").is_ok());
+    assert!(refusal(cookies("origins = [\"*\"]")).contains("cookies"));
+    assert!(http("http", "headers = [\"x-team\"]", "origins = [\"*\"]").is_ok());
+    assert!(!refusal(http("http", "secret = \"CANARY\"", "")).is_empty());
+    let variables = [
+        ("EVENTLOG_AUTH_MODE", "http"),
+        ("EVENTLOG_AUTH_HTTP_URL", "http://127.0.0.1:1/may"),
+        ("EVENTLOG_AUTH_HTTP_SECRET", secret),
+        ("EVENTLOG_AUTH_HTTP_HEADERS", "cookie, x-team"),
+    ];
+    let config = load("", &variables, Settings::default()).expect("it works");
+    let AuthChoice::Http(options) = config.auth else { panic!("not http") };
+    assert_eq!(options.headers, ["cookie", "x-team"]);
+    let mut wrong = variables;
+    wrong[2].1 = "CANARY";
+    let said = refusal(load("", &wrong, Settings::default()));
+    assert!(said.contains("whsec_") && !said.contains("CANARY"), "{said}");
 }
 
 #[test]

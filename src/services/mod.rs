@@ -120,6 +120,8 @@ pub enum AuthReason {
     Unauthorized,
     /// It is known who this is, and it is not allowed.
     Forbidden,
+    /// Nobody can tell at the moment; trying again may help.
+    Unavailable,
 }
 
 impl std::fmt::Display for AuthReason {
@@ -127,6 +129,7 @@ impl std::fmt::Display for AuthReason {
         f.write_str(match self {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
         })
     }
 }

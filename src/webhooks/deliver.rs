@@ -1,20 +1,22 @@
 //! Delivers a store's entries, and says what a failure means for the group.
 
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hyper::header::RETRY_AFTER;
 use sha2::{Digest, Sha256};
 
 use super::Webhook;
 use super::answer::Answer;
 use super::body::body;
-use super::send::Message;
-use super::sign::signatures;
 use crate::model::StoreId;
 use crate::processing::compaction::EventPattern;
 use crate::processing::{BatchOutcome, CommittedEntry, EntryHandler, Failure};
+
+/// More of an answer, which has no meaning, is not read; the connection is not used again then.
+const ANSWER_BYTES_MAX: usize = 16 * 1_024;
 
 impl EntryHandler for Webhook {
     fn wants(&self, store: &StoreId, event: &str) -> bool {
@@ -66,12 +68,15 @@ impl Webhook {
             return Answer::Gone;
         }
         let id = self.message_id(store, entries);
-        let body = body(store, entries);
+        let message = (&*id, Bytes::from(body(store, entries)));
         let now = now();
-        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
-        let signatures = signatures(&self.secrets, &id, &seconds, &body);
-        let body = Bytes::from(body);
-        self.sender.send(Message { id, timestamp: seconds, signatures, body }, now).await
+        match self.post.send(message, now, self.timeout, ANSWER_BYTES_MAX).await {
+            Ok(answer) => {
+                let retry_after = answer.headers.get(RETRY_AFTER);
+                Answer::of(answer.status, retry_after.and_then(|text| text.to_str().ok()), now)
+            }
+            Err(error) => Answer::Failed(error.to_string(), None),
+        }
     }
 
     /// The same whenever the same entries are sent, so that a receiver can tell that it has had them.

@@ -28,17 +28,17 @@ mod answer;
 mod body;
 mod deliver;
 mod options;
-mod send;
-mod sign;
 
 pub use options::{Begin, WebhookError, WebhookOptions};
-pub use sign::{InvalidSecret, Secret};
+
+pub use crate::outgoing::{InvalidSecret, Secret};
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::send::Sender;
+use crate::outgoing::Post;
 use crate::processing::GroupOptions;
 use crate::processing::compaction::EventPattern;
 
@@ -48,9 +48,9 @@ pub struct Webhook {
     from: Begin,
     stores: Vec<EventPattern>,
     events: Vec<EventPattern>,
-    secrets: Vec<Secret>,
     entries_max: usize,
-    sender: Sender,
+    post: Post,
+    timeout: Duration,
     /// One for each request that may be under way.
     permits: Semaphore,
     /// How often it has answered that nothing is to be sent any more.
@@ -63,12 +63,12 @@ impl Webhook {
         let url = options.check()?;
         let patterns = |texts: Vec<String>| texts.into_iter().map(EventPattern::glob).collect();
         Ok(Self {
-            sender: Sender::new(url, options.timeout, &options.trusted_certificates),
+            post: Post::new(url, options.secrets, &options.trusted_certificates),
+            timeout: options.timeout,
             name: options.name,
             from: options.from,
             stores: patterns(options.stores),
             events: patterns(options.events),
-            secrets: options.secrets,
             entries_max: options.entries_max,
             permits: Semaphore::new(options.requests_max),
             gone: AtomicU64::new(0),

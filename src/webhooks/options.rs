@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::Secret;
+use crate::outgoing::parse_url;
 
 const NAME_BYTES_MAX: usize = 64;
 
@@ -131,17 +132,7 @@ impl WebhookOptions {
             let (webhook, url) = (self.name.clone(), self.url.clone());
             WebhookError::Url { webhook, url, reason }
         };
-        let url: Uri = self.url.parse().map_err(|_| wrong("it cannot be read as one"))?;
-        if !matches!(url.scheme_str(), Some("http" | "https")) {
-            return Err(wrong("it begins with neither http:// nor https://"));
-        }
-        match url.authority() {
-            Some(authority) if authority.as_str().contains('@') => {
-                Err(wrong("it holds a user, and requests are signed instead"))
-            }
-            Some(authority) if !authority.host().is_empty() => Ok(url),
-            Some(_) | None => Err(wrong("it names no host")),
-        }
+        parse_url(&self.url).map_err(wrong)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod callback;
 mod command_line;
 mod descriptors;
 mod dist;

@@ -1,8 +1,9 @@
-//! A receiver of webhooks that answers what a test wants.
+//! A receiver of webhooks, or of questions who may do what, that answers what a test wants.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -39,6 +40,12 @@ pub enum Reply {
     Now(&'static str),
     /// Once the semaphore has room.
     Held(&'static str, Arc<tokio::sync::Semaphore>),
+    /// 200 with this body once the semaphore has room; the counter is one less then.
+    HeldBody(&'static str, Arc<tokio::sync::Semaphore>, Arc<AtomicUsize>),
+    /// 200 with this body.
+    Body(String),
+    /// A header every now and then, for ever.
+    SlowHeaders,
     Never,
     Endless,
 }
@@ -89,14 +96,18 @@ impl Receiver {
 
     /// Waits until so many requests came.
     pub async fn requests(&self, count: usize) -> Vec<String> {
+        self.requests_come(count).await;
+        self.lines()
+    }
+
+    pub async fn requests_come(&self, count: usize) {
         let came = async {
             while self.received.lock().len() < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(60), came).await;
-        assert!(in_time.is_ok(), "{count} requests: {:?}", self.lines());
-        self.lines()
+        assert!(in_time.is_ok(), "{count} requests: {}", self.received.lock().len());
     }
 }
 
@@ -110,11 +121,24 @@ async fn serve(
     loop {
         let request = request(&mut read).await?;
         received.lock().push(request.clone());
-        let status = match answer(&request) {
-            Reply::Now(status) => status,
+        let (status, body) = match answer(&request) {
+            Reply::Now(status) => (status, "ok".to_owned()),
+            Reply::Body(body) => ("200 OK", body),
             Reply::Held(status, room) => {
                 room.acquire().await.ok()?.forget();
-                status
+                (status, "ok".to_owned())
+            }
+            Reply::HeldBody(body, room, under_way) => {
+                room.acquire().await.ok()?.forget();
+                under_way.fetch_sub(1, Ordering::SeqCst);
+                ("200 OK", body.to_owned())
+            }
+            Reply::SlowHeaders => {
+                write.write_all(b"HTTP/1.1 200 OK\r\n").await.ok()?;
+                loop {
+                    write.write_all(b"x-slow: 1\r\n").await.ok()?;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
             Reply::Never => std::future::pending().await,
             Reply::Endless => {
@@ -129,8 +153,9 @@ async fn serve(
                 }
             }
         };
-        let head = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
-        write.write_all(head.as_bytes()).await.ok()?;
+        let length = body.len();
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        write.write_all(text.as_bytes()).await.ok()?;
     }
 }
 
@@ -138,7 +163,7 @@ async fn request(read: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Received> 
     let mut headers = HashMap::new();
     let mut first = String::new();
     read.read_line(&mut first).await.ok().filter(|bytes| *bytes > 0)?;
-    assert!(first.starts_with("POST /in HTTP/1.1"), "{first}");
+    assert!(first.starts_with("POST /in"), "{first}");
     loop {
         let mut line = String::new();
         read.read_line(&mut line).await.ok().filter(|bytes| *bytes > 0)?;

@@ -8,7 +8,7 @@ use crate::core::validate::InvalidBatch;
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::rpc;
 use crate::services::identities::IdentityError;
-use crate::services::{AuthError, RegistryError};
+use crate::services::{AuthError, AuthReason, RegistryError};
 use crate::storage::StorageError;
 
 /// A request is refused, or a subscription ends.
@@ -124,9 +124,12 @@ impl Refusal {
     /// that may mend is called so. What a client only has to ask for again, later, is called `InternalServerError`.
     pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
-            Self::Auth(_) | Self::NeedsProof | Self::NotPinned { .. } => {
-                (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized)
-            }
+            Self::Auth(AuthError {
+                reason: AuthReason::Unauthorized | AuthReason::Forbidden,
+                ..
+            })
+            | Self::NeedsProof
+            | Self::NotPinned { .. } => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
             Self::Identity(IdentityError::BoundToAnother { .. }) => {
                 (ErrorCode::InvalidRequest, rpc::ErrorCode::Forbidden)
             }
@@ -141,7 +144,8 @@ impl Refusal {
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::Replaced => (ErrorCode::InvalidRequest, rpc::ErrorCode::InvalidRequest),
-            Self::Registry(RegistryError::Unavailable { .. })
+            Self::Auth(AuthError { reason: AuthReason::Unavailable, .. })
+            | Self::Registry(RegistryError::Unavailable { .. })
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Write(_)

@@ -20,6 +20,7 @@ use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{Listen, ServedPath, Server, StartError, listen};
 use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::auth::http::{HttpAuth, HttpError};
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
 use eventlog_server::storage::StorageError;
@@ -81,6 +82,9 @@ pub(super) enum ServeError {
     /// Tokens cannot be checked.
     #[error(transparent)]
     Jwt(#[from] JwtFault),
+    /// Nobody can be asked.
+    #[error("[auth.http]: {0}")]
+    Http(#[from] HttpError),
     /// Two rules of the configuration are about the same event.
     #[error("[[compaction]]: {0}")]
     Compaction(#[from] DuplicateEvent),
@@ -135,11 +139,12 @@ async fn serve(mut config: Config) -> Result<(), ServeError> {
 }
 
 /// Who says what a caller may do.
-fn authorization(choice: &AuthChoice) -> Result<Arc<dyn Auth>, JwtFault> {
+fn authorization(choice: &AuthChoice) -> Result<Arc<dyn Auth>, ServeError> {
     Ok(match choice {
         AuthChoice::Dev | AuthChoice::AllowAll => Arc::new(AllowAll),
         AuthChoice::Grants(grants) => Arc::new(grants.clone()),
         AuthChoice::Jwt(settings) => Arc::new(jwt::auth(settings)?),
+        AuthChoice::Http(options) => Arc::new(HttpAuth::new((**options).clone())?),
     })
 }
 
@@ -153,7 +158,9 @@ async fn start(
     let registry = kept.registry.clone();
     let registry = match &config.auth {
         AuthChoice::Dev => for_development(registry),
-        AuthChoice::AllowAll | AuthChoice::Grants(_) | AuthChoice::Jwt(_) => registry,
+        AuthChoice::AllowAll | AuthChoice::Grants(_) | AuthChoice::Jwt(_) | AuthChoice::Http(_) => {
+            registry
+        }
     };
     let mut builder = Server::builder(kept.storage.clone(), registry, auth)
         .limits(config.limits.clone())

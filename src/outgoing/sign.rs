@@ -14,7 +14,7 @@ const SECRET_BYTES_MIN: usize = 24;
 /// and more of no use.
 const SECRET_BYTES_MAX: usize = 64;
 
-/// What a webhook is signed with. Does not show itself.
+/// What a request is signed with. Does not show itself.
 #[derive(Clone)]
 pub struct Secret(Box<[u8]>);
 

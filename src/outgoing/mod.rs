@@ -1,0 +1,27 @@
+//! Requests that this program makes to servers of others: POSTs, signed as Standard Webhooks says.
+//!
+//! Keeps: a request ends within its time, whatever the other end does; redirects are not followed; of an answer no more is read
+//! than was asked for. Leaves out: what is sent, what an answer means, and trying again (`webhooks`, `services::auth::http`).
+
+mod post;
+mod sign;
+
+pub(crate) use post::Post;
+pub use sign::{InvalidSecret, Secret};
+
+use hyper::Uri;
+
+/// The address in `text`, if something can be sent there; else what is wrong with it.
+pub(crate) fn parse_url(text: &str) -> Result<Uri, &'static str> {
+    let url: Uri = text.parse().map_err(|_| "it cannot be read as one")?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err("it begins with neither http:// nor https://");
+    }
+    match url.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("it holds a user, and requests are signed instead")
+        }
+        Some(authority) if !authority.host().is_empty() => Ok(url),
+        Some(_) | None => Err("it names no host"),
+    }
+}

@@ -1,0 +1,165 @@
+//! What the application answers.
+//!
+//! Keeps: an answer that says anything that is not known here, or in another type, is none: a misspelt restriction must not be
+//! one that does not count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::super::{Rights, Stores};
+use crate::model::{Batch, PublicKey, StoreId};
+use crate::services::{AuthError, AuthReason};
+
+/// How long an answer counts that does not say it,
+const HOLDS: Duration = Duration::from_secs(60);
+
+/// and how long one counts at least and at most.
+const HOLDS_MIN: Duration = Duration::from_secs(1);
+const HOLDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the application says.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answer {
+    /// `None` if nothing is allowed.
+    rights: Option<Rights>,
+    /// For how long.
+    pub(super) holds: Duration,
+    /// About how much memory it takes.
+    pub(super) bytes: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Body {
+    allow: bool,
+    store_id: Option<StoreId>,
+    read: Option<bool>,
+    write: Option<bool>,
+    events: Option<Vec<Box<str>>>,
+    #[expect(dead_code, reason = "for now")]
+    sub: Option<Box<str>>,
+    ttl_seconds: Option<f64>,
+}
+
+impl Answer {
+    /// The answer that is `text`; what is wrong with it if there is none.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
+        let body: Body = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let holds = match body.ttl_seconds {
+            None => HOLDS,
+            Some(seconds) if seconds >= 0.0 => {
+                let most = seconds.min(HOLDS_MAX.as_secs_f64());
+                Duration::from_secs_f64(most).max(HOLDS_MIN)
+            }
+            Some(_) => return Err("ttlSeconds is below 0".to_owned()),
+        };
+        let rights = body.allow.then(|| Rights {
+            keys: vec!["*".into()],
+            stores: body.store_id.map_or(Stores::Registered, Stores::One),
+            read: body.read.unwrap_or(true),
+            write: body.write.unwrap_or(true),
+            events: body.events,
+        });
+        Ok(Self { rights, holds, bytes: text.len() })
+    }
+
+    /// Whether anything is allowed.
+    pub(super) fn allows(&self) -> bool {
+        self.rights.is_some()
+    }
+
+    /// The store that it says.
+    pub(super) fn store(&self) -> Option<&StoreId> {
+        match &self.rights.as_ref()?.stores {
+            Stores::One(store) => Some(store),
+            Stores::Registered | Stores::Each(_) => None,
+        }
+    }
+
+    pub(super) fn check_read(&self, key: &PublicKey) -> Result<(), AuthError> {
+        self.rights(key)?.check_read(key)
+    }
+
+    pub(super) fn check_write(&self, key: &PublicKey, entries: &Batch) -> Result<(), AuthError> {
+        self.rights(key)?.check_write(key, entries)
+    }
+
+    /// Whether anything may be done with the key.
+    pub(super) fn check_use(&self, key: &PublicKey) -> Result<(), AuthError> {
+        let rights = self.rights(key)?;
+        if rights.write { Ok(()) } else { rights.check_read(key) }
+    }
+
+    fn rights(&self, key: &PublicKey) -> Result<&Rights, AuthError> {
+        self.rights.as_ref().ok_or_else(|| AuthError {
+            reason: AuthReason::Forbidden,
+            key: key.clone(),
+            message: Arc::from("you may not use this public key"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{key, store};
+
+    fn parse(text: &str) -> Result<Answer, String> {
+        Answer::parse(text.as_bytes())
+    }
+
+    fn allowed(text: &str) -> [bool; 3] {
+        let (answer, key) = (parse(text).expect(text), key("k"));
+        let write = answer.check_write(&key, &Batch::default());
+        [answer.check_read(&key), write, answer.check_use(&key)].map(|allowed| allowed.is_ok())
+    }
+
+    #[test]
+    fn what_is_not_said_is_allowed_by_who_allows() {
+        assert_eq!(allowed(r#"{"allow":true}"#), [true; 3]);
+        assert_eq!(allowed(r#"{"allow":true,"read":null,"storeId":null}"#), [true; 3]);
+        assert_eq!(allowed(r#"{"allow":true,"write":false}"#), [true, false, true]);
+        assert_eq!(allowed(r#"{"allow":true,"read":false}"#), [false, true, true]);
+        assert_eq!(allowed(r#"{"allow":true,"read":false,"write":false}"#), [false; 3]);
+        assert_eq!(allowed(r#"{"allow":false,"read":true,"write":true}"#), [false; 3]);
+        let one = parse(r#"{"allow":true,"storeId":"team","events":["A"]}"#).expect("an answer");
+        assert_eq!(one.store(), Some(&store("team")));
+        let none = parse(r#"{"allow":false,"storeId":"team"}"#).expect("an answer");
+        assert!(!none.allows() && none.store().is_none());
+    }
+
+    #[test]
+    fn an_answer_holds_as_long_as_it_says_within_bounds() {
+        for (ttl, millis) in
+            [("null", 60_000), ("5", 5_000), ("2.5", 2_500), ("0", 1_000), ("1e300", 86_400_000)]
+        {
+            let answer = parse(&format!(r#"{{"allow":false,"ttlSeconds":{ttl}}}"#)).expect(ttl);
+            assert_eq!(answer.holds, Duration::from_millis(millis), "{ttl}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_answer() {
+        for text in [
+            "",
+            "true",
+            "{}",
+            "<html>",
+            r#"{"allow":1}"#,
+            r#"{"allow":"true"}"#,
+            r#"{"allow":true} {}"#,
+            r#"{"allow":true,"allow":true}"#,
+            r#"{"allow":true,"event":["A"]}"#,
+            r#"{"allow":true,"events":"A"}"#,
+            r#"{"allow":true,"storeId":""}"#,
+            r#"{"allow":true,"storeId":7}"#,
+            r#"{"allow":true,"write":"no"}"#,
+            r#"{"allow":true,"ttlSeconds":-1}"#,
+            r#"{"allow":true,"ttlSeconds":"60"}"#,
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Asks the application, and remembers what it said.
+//!
+//! Keeps: the same question is under way once, whoever waits for it; a question that has no answer in time is refused, its time in
+//! line included. A thread of its own does the asking, so that no session has to run for another one's answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use hyper::{StatusCode, Uri};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::cache::Cache;
+use super::options::{HttpError, HttpOptions};
+use super::question::{Question, QuestionId};
+use crate::model::seldom::Seldom;
+use crate::outgoing::Post;
+
+/// An answer has so many bytes at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+
+/// Answers are remembered in so much memory. Refusals are apart: strangers could have any number of them.
+const ALLOWED_BYTES_MAX: usize = 32 << 20;
+const REFUSED_BYTES_MAX: usize = 4 << 20;
+
+/// More questions do not wait for their turn.
+const WAITING_MAX: usize = 10_000;
+
+/// Asks from a thread of its own, which ends with this.
+pub(super) struct Asking {
+    inner: Arc<Inner>,
+    runtime: Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+struct Inner {
+    post: Post,
+    /// The address without what may be secret in it.
+    shown: String,
+    passed: Vec<Box<str>>,
+    timeout: Duration,
+    permits: Semaphore,
+    state: Mutex<State>,
+    failures: Seldom,
+}
+
+struct State {
+    allowed: Cache,
+    refused: Cache,
+    under_way: HashMap<QuestionId, Waiting>,
+}
+
+/// `None` is no answer.
+type Waiting = Shared<BoxFuture<'static, Option<Arc<Answer>>>>;
+
+/// Takes a question off the list when there is nothing to wait for any more, whyever.
+struct UnderWay(Arc<Inner>, QuestionId);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state.lock().under_way.remove(&self.1);
+    }
+}
+
+impl Asking {
+    pub(super) fn start(
+        url: Uri,
+        passed: Vec<Box<str>>,
+        options: HttpOptions,
+    ) -> Result<Self, HttpError> {
+        let failed = |error: std::io::Error| HttpError::Thread(error.to_string());
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = runtime.map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("auth-http".to_owned());
+        // Ends when the sender is dropped.
+        thread.spawn(move || runtime.block_on(stopped).is_ok()).map_err(failed)?;
+        let host = url.authority().map_or("", |authority| authority.as_str());
+        let inner = Inner {
+            shown: format!("{}://{host}{}", url.scheme_str().unwrap_or_default(), url.path()),
+            passed,
+            timeout: options.timeout,
+            permits: Semaphore::new(options.requests_max),
+            state: Mutex::new(State {
+                allowed: Cache::new(ALLOWED_BYTES_MAX),
+                refused: Cache::new(REFUSED_BYTES_MAX),
+                under_way: HashMap::new(),
+            }),
+            failures: Seldom::every(Duration::from_secs(1)),
+            post: Post::new(url, options.secrets, &options.trusted_certificates),
+        };
+        Ok(Self { inner: Arc::new(inner), runtime: handle, _stop: stop })
+    }
+
+    /// The headers that are passed on, in lower case.
+    pub(super) fn passed(&self) -> &[Box<str>] {
+        &self.inner.passed
+    }
+
+    /// What the application says, be it now or lately; `None` if it does not.
+    pub(super) async fn ask(&self, question: Question) -> Option<Arc<Answer>> {
+        let waiting = {
+            let mut state = self.inner.state.lock();
+            if let Some(answer) = state.get(&question.id) {
+                return Some(answer);
+            }
+            match state.under_way.get(&question.id) {
+                Some(waiting) => waiting.clone(),
+                None if state.under_way.len() >= WAITING_MAX => {
+                    self.inner.failed("too many questions wait for it");
+                    return None;
+                }
+                None => {
+                    let id = question.id;
+                    let under_way = UnderWay(self.inner.clone(), id);
+                    let asked = self.runtime.spawn(self.inner.clone().ask(question, under_way));
+                    // It is not there any more if it panicked, or this is dropped.
+                    let waiting = asked.map(|answer| answer.ok().flatten()).boxed().shared();
+                    state.under_way.insert(id, waiting.clone());
+                    waiting
+                }
+            }
+        };
+        waiting.await
+    }
+
+    /// What the application has said, and until when that counts or has counted until just now.
+    pub(super) fn known(&self, question: &Question) -> Option<(Arc<Answer>, Instant)> {
+        let (state, now) = (self.inner.state.lock(), now());
+        let known = state.allowed.known(&question.id, now);
+        known.or_else(|| state.refused.known(&question.id, now))
+    }
+}
+
+impl State {
+    fn get(&self, id: &QuestionId) -> Option<Arc<Answer>> {
+        let now = now();
+        self.allowed.get(id, now).or_else(|| self.refused.get(id, now))
+    }
+
+    fn insert(&mut self, id: QuestionId, answer: &Arc<Answer>) {
+        let (into, other) = if answer.allows() {
+            (&mut self.allowed, &mut self.refused)
+        } else {
+            (&mut self.refused, &mut self.allowed)
+        };
+        into.insert(id, answer.clone(), now());
+        other.remove(&id);
+    }
+}
+
+impl Inner {
+    async fn ask(self: Arc<Self>, question: Question, under_way: UnderWay) -> Option<Arc<Answer>> {
+        let asked = tokio::time::timeout(self.timeout, self.exchange(&question)).await;
+        let late = |_| Err(format!("it did not answer within {:?}", self.timeout));
+        match asked.unwrap_or_else(late) {
+            Ok(answer) => {
+                let answer = Arc::new(answer);
+                self.state.lock().insert(question.id, &answer);
+                // Not before it is remembered: who asks between the two would ask again.
+                drop(under_way);
+                Some(answer)
+            }
+            Err(why) => {
+                self.failed(&why);
+                None
+            }
+        }
+    }
+
+    async fn exchange(&self, question: &Question) -> Result<Answer, String> {
+        // Never closed.
+        let _permit = self.permits.acquire().await;
+        let id = format!("msg_{}", Uuid::now_v7().simple());
+        let body = question.body(&self.passed);
+        let send = || {
+            #[expect(clippy::disallowed_methods, reason = "it is compared with another clock")]
+            let now = SystemTime::now();
+            self.post.send((&id, body.clone()), now, self.timeout, ANSWER_BYTES_MAX)
+        };
+        let answer = match send().await {
+            Err(error) if error.broke => send().await,
+            answered => answered,
+        };
+        let answer = answer.map_err(|error| error.to_string())?;
+        match (answer.status, answer.body) {
+            (StatusCode::OK, Some(body)) => {
+                Answer::parse(&body).map_err(|why| format!("its answer means nothing: {why}"))
+            }
+            (StatusCode::OK, None) => Err("its answer is too long, or broke off".to_owned()),
+            (status, _) if status.is_redirection() => {
+                Err(format!("it answered {status}, and redirects are not followed"))
+            }
+            (status, _) => Err(format!("it answered {status}, and what counts is 200 alone")),
+        }
+    }
+
+    /// Says that somebody is refused because there is no answer, or counts it for the next line.
+    fn failed(&self, why: &str) {
+        if let Some(unsaid) = self.failures.next_line(now()) {
+            let shown = &self.shown;
+            log::warn!("{shown} does not say who may do what: {why} ({unsaid} others before it)");
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,114 @@
+//! Who may do what is said by the application, which is asked over HTTP: so that its own login decides, with a cookie as well.
+//!
+//! Keeps: what is not answered is refused, and asked again when it is asked for again; an answer counts for exactly what was
+//! asked, every passed header included, and for as long as it says; whatever callers do, the application gets a bounded number of
+//! questions at a time, and each of them once. Leaves out: what an answer allows ([`Rights`](super::Rights)), and asking again at its
+//! end, which sessions do ([`Auth::holds_until`]).
+
+mod answer;
+mod asking;
+mod cache;
+mod options;
+mod question;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use self::answer::Answer;
+use self::asking::Asking;
+use self::question::{Action, Question};
+use crate::model::{Batch, StoreId};
+use crate::services::{Auth, AuthError, AuthReason, Claim};
+
+pub use self::options::{HttpError, HttpOptions};
+pub use crate::outgoing::{InvalidSecret, Secret};
+
+/// An [`Auth`] that asks the application.
+pub struct HttpAuth {
+    asking: Asking,
+}
+
+impl HttpAuth {
+    /// Checks that the options can work. Asks nobody yet.
+    pub fn new(options: HttpOptions) -> Result<Self, HttpError> {
+        let url = options.check()?;
+        let passed = options.headers.iter().map(|name| name.to_ascii_lowercase().into());
+        let passed = passed.collect();
+        Ok(Self { asking: Asking::start(url, passed, options)? })
+    }
+
+    fn question(&self, claim: Claim<'_>, action: Action) -> Question {
+        Question::new(claim, action, self.asking.passed())
+    }
+
+    /// What the application says, if that allows something.
+    async fn ask(&self, claim: Claim<'_>, action: Action) -> Result<Arc<Answer>, AuthError> {
+        let refuse = |reason, message: &str| {
+            Err(AuthError { reason, key: claim.key.clone(), message: message.into() })
+        };
+        let Some(answer) = self.asking.ask(self.question(claim, action)).await else {
+            return refuse(AuthReason::Unavailable, "who decides did not answer; try again later");
+        };
+        let Some(store) = answer.store() else {
+            return Ok(answer);
+        };
+        // Which of the two a key gets must not hang on what it is used for first.
+        let other = self.asking.known(&self.question(claim, action.other()));
+        match other.as_ref().and_then(|(other, _)| other.store()) {
+            Some(other) if other != store => {
+                refuse(AuthReason::Forbidden, "reading and writing are said to have two stores")
+            }
+            Some(_) | None => Ok(answer),
+        }
+    }
+
+    /// What was said of a claim that was just allowed.
+    fn said<T>(&self, claim: Claim<'_>, what: impl Fn(&Answer) -> Option<T>) -> Option<T> {
+        let actions = [Action::Write, Action::Read].into_iter();
+        let mut known =
+            actions.filter_map(|action| self.asking.known(&self.question(claim, action)));
+        known.find_map(|(answer, _)| what(&answer))
+    }
+}
+
+impl Auth for HttpAuth {
+    fn authorize_write<'a>(
+        &'a self,
+        claim: Claim<'a>,
+        entries: &'a Batch,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let asked = self.ask(claim, Action::Write);
+        async move { asked.await?.check_write(claim.key, entries) }.boxed()
+    }
+
+    fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        let asked = self.ask(claim, Action::Read);
+        async move { asked.await?.check_read(claim.key) }.boxed()
+    }
+
+    /// Whoever may read or write with a key may be it.
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        async move {
+            let reads = self.ask(claim, Action::Read).await;
+            match reads.and_then(|answer| answer.check_use(claim.key)) {
+                Err(refused) if refused.reason == AuthReason::Forbidden => {
+                    self.ask(claim, Action::Write).await?.check_use(claim.key)
+                }
+                answered => answered,
+            }
+        }
+        .boxed()
+    }
+
+    fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
+        let known = self.asking.known(&self.question(claim, Action::Read));
+        known.map(|(_, until)| until)
+    }
+
+    fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
+        self.said(claim, |answer| answer.store().cloned())
+    }
+}

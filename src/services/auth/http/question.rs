@@ -1,0 +1,166 @@
+//! What the application is asked.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use crate::model::PublicKey;
+use crate::services::{Caller, Claim};
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    Read,
+    Write,
+}
+
+impl Action {
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Read => Self::Write,
+            Self::Write => Self::Read,
+        }
+    }
+}
+
+/// A hash over everything that is asked: who asks something else in any respect has another one. What is remembered under it holds
+/// no cookie.
+pub(super) type QuestionId = [u8; 32];
+
+/// What the application is asked. Cheap to keep: what it is about lies with the caller.
+pub(super) struct Question {
+    pub(super) id: QuestionId,
+    caller: Caller,
+    key: PublicKey,
+    proved: bool,
+    action: Action,
+}
+
+impl Question {
+    pub(super) fn new(claim: Claim<'_>, action: Action, passed: &[Box<str>]) -> Self {
+        let (caller, key) = (claim.caller.clone(), claim.key.clone());
+        let proved = claim.proof.is_some();
+        let mut hash = Sha256::new();
+        hash.update([u8::from(proved), u8::from(action == Action::Write)]);
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        add(key.as_str().as_bytes());
+        add(caller.path().as_bytes());
+        for name in passed {
+            values(&caller, name).for_each(&mut add);
+            // No value is of this length, so that the values of one header do not count for the next.
+            add(&[]);
+            add(&[]);
+        }
+        Self { id: hash.finalize().into(), caller, key, proved, action }
+    }
+
+    /// The body of the request.
+    pub(super) fn body(&self, passed: &[Box<str>]) -> Bytes {
+        let body = Body {
+            public_key: self.key.as_str(),
+            proved: self.proved,
+            action: self.action,
+            path: self.caller.path(),
+            headers: Headers { caller: &self.caller, passed },
+        };
+        // Texts alone are always JSON.
+        serde_json::to_vec(&body).unwrap_or_default().into()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    public_key: &'a str,
+    proved: bool,
+    action: Action,
+    path: &'a str,
+    headers: Headers<'a>,
+}
+
+/// The passed headers that are there, each once.
+struct Headers<'a> {
+    caller: &'a Caller,
+    passed: &'a [Box<str>],
+}
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let present = self.passed.iter().filter_map(|name| {
+            let values: Vec<Cow<'_, str>> =
+                values(self.caller, name).map(String::from_utf8_lossy).collect();
+            let separator = if &**name == "cookie" { "; " } else { ", " };
+            (!values.is_empty()).then(|| (name, values.join(separator)))
+        });
+        serializer.collect_map(present)
+    }
+}
+
+/// The values of all headers of this name.
+fn values<'a>(caller: &'a Caller, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    caller.headers().filter(move |(other, _)| *other == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::key;
+
+    fn caller(target: &str, headers: &[(&str, &str)]) -> Caller {
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        Caller::connected(None, target, headers, None)
+    }
+
+    fn ask(caller: &Caller, name: &str, proved: bool, action: Action) -> Question {
+        let (key, proof) = (key(name), [7; 32]);
+        let claim = Claim { caller, key: &key, proof: proved.then_some(&proof) };
+        Question::new(claim, action, &passed())
+    }
+
+    fn passed() -> Vec<Box<str>> {
+        vec!["cookie".into(), "x-team".into()]
+    }
+
+    #[test]
+    fn whoever_asks_something_else_in_any_respect_asks_another_question() {
+        let ann = [("cookie", "session=1"), ("x-team", "red"), ("user-agent", "a")];
+        let asked = |target: &str, headers: &[(&str, &str)]| {
+            ask(&caller(target, headers), "k", true, Action::Read).id
+        };
+        let id = asked("/rpc", &ann);
+        // What is not passed on makes no difference.
+        assert_eq!(asked("/rpc?token=1", &[ann[0], ann[1], ("user-agent", "b")]), id);
+        let same = caller("/rpc", &ann);
+        let others = [
+            ask(&same, "k", true, Action::Write).id,
+            ask(&same, "k", false, Action::Read).id,
+            ask(&same, "k2", true, Action::Read).id,
+            asked("/eventlog", &ann),
+            asked("/rpc", &[("cookie", "session=2"), ann[1]]),
+            asked("/rpc", &[ann[1]]),
+            asked("/rpc", &[ann[0]]),
+            asked("/rpc", &[("cookie", ""), ann[0], ann[1]]),
+            asked("/rpc", &[ann[0], ("cookie", "session=1"), ann[1]]),
+            asked("/rpc", &[("cookie", "red"), ("x-team", "session=1")]),
+            asked("/rpc", &[("cookie", "session=1"), ("cookie", "red")]),
+        ];
+        for (at, other) in others.iter().enumerate() {
+            assert_ne!(*other, id, "{at}");
+            assert_eq!(others.iter().filter(|one| *one == other).count(), 1, "{at}");
+        }
+    }
+
+    #[test]
+    fn the_application_is_told_what_is_asked_and_nothing_else() {
+        let headers = [("cookie", "a=1"), ("authorization", "SECRET"), ("cookie", "b=\"2\"")];
+        let question = ask(&caller("/rpc?SECRET", &headers), "k\"", true, Action::Write);
+        let expected = r#"{"publicKey":"k\"","proved":true,"action":"write","path":"/rpc","headers":{"cookie":"a=1; b=\"2\""}}"#;
+        assert_eq!(question.body(&passed()), expected);
+    }
+}
