@@ -22,13 +22,15 @@ const PATIENCE_MILLIS = 20_000
 export const DEFAULT_STORE = EventLogMessage.StoreId.make("default")
 export const storeId = (name) => EventLogMessage.StoreId.make(name)
 
-const webSocket = Layer.succeed(Socket.WebSocketConstructor, (url) => new WebSocket(url))
+// `headers` are what a browser adds to each handshake by itself: the cookies of that moment.
+const webSocket = (headers) =>
+  Layer.succeed(Socket.WebSocketConstructor, (url) => new WebSocket(url, { headers: headers() }))
 
-const protocol = (url) =>
+const protocol = (url, headers = () => ({})) =>
   RpcClient.layerProtocolSocket().pipe(
     Layer.provide(RpcSerialization.layerSchemaBinary()),
     Layer.provide(Layer.effect(Socket.Socket, Socket.makeWebSocket(url))),
-    Layer.provide(webSocket)
+    Layer.provide(webSocket(headers))
   )
 
 export const makeIdentity = () =>
@@ -158,9 +160,9 @@ export const claim = async (publicKey, hello, key, stated = key) => {
 
 // A remote: it says hello, authenticates when it has to, cuts large writes, and joins large changes.
 export class Remote extends Scoped {
-  static async connect(url, identity) {
+  static async connect(url, identity, headers) {
     const layer = EventLogRemote.EventLogRemoteClient.layer.pipe(
-      Layer.provide(protocol(url)),
+      Layer.provide(protocol(url, headers)),
       Layer.merge(EventLog.layerRegistry),
       Layer.merge(EventLogEncryption.layerSubtle)
     )
@@ -273,7 +275,7 @@ const schema = EventLog.schema(Notes)
 
 // A browser with the application open: its journal, its handlers, and what they made of the events.
 export class Browser extends Scoped {
-  static async open(url, identity) {
+  static async open(url, identity, headers) {
     const notes = new Map()
     // Who was later wins, whichever order they arrive in: `conflicts` are newer events of the same key.
     const apply = (tag) => ({ entry, payload, conflicts }) =>
@@ -289,7 +291,7 @@ export class Browser extends Scoped {
       Layer.provide(Layer.succeed(EventLog.Identity, identity))
     )
     const app = EventLogRemote.layerUnencrypted.pipe(
-      Layer.provide(protocol(url)),
+      Layer.provide(protocol(url, headers)),
       Layer.provideMerge(log),
       Layer.provideMerge(EventLogEncryption.layerSubtle)
     )

@@ -1,6 +1,7 @@
 //! Unmodified clients of `effect` 4.1 against the binary, which is killed and started again in between.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -107,20 +108,45 @@ fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
     server.env("EVENTLOG_AUTH_JWT_LEEWAY", "0s");
     server.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
     let server = Process::start(server);
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/login.mjs");
-    let mut login = Command::new("node");
-    login
-        .arg(example)
-        .args(["0", "5"])
-        .env("EVENTLOG_AUTH_JWT_SECRET", SECRET)
-        .stdout(Stdio::piped());
-    let mut login = Ended(login.spawn().expect("node starts"));
-    let mut line = String::new();
-    let output = login.0.stdout.take().expect("a pipe");
-    BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-    let login_url = line.trim().strip_prefix("login at ").expect("that line");
+    let (_login, login_url) =
+        start_example("login.mjs", "5", ("EVENTLOG_AUTH_JWT_SECRET", SECRET));
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
-    command.args([address, login_url]);
+    command.args([address, &login_url]);
+    follow(command, || panic!("nothing is restarted"));
+}
+
+/// Starts an example that listens, with this time and this secret; tells where.
+fn start_example(name: &str, seconds: &str, (variable, secret): (&str, &str)) -> (Ended, String) {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let mut example_command = Command::new("node");
+    example_command.arg(example).args(["0", seconds]).env(variable, secret);
+    let child = example_command.stdout(Stdio::piped()).spawn();
+    let mut child = Ended(child.expect("node starts"));
+    let mut line = String::new();
+    let output = child.0.stdout.take().expect("a pipe");
+    BufReader::new(output).read_line(&mut line).expect("it says where it listens");
+    let (_, url) = line.trim().split_once(" at ").expect("that line");
+    let url = url.to_owned();
+    (child, url)
+}
+
+/// The application of the examples that knows its users by their cookie. Each `ok` that the script prints is a case.
+#[test]
+fn stock_clients_sync_with_a_session_cookie_through_the_application_of_the_examples() {
+    let Some(mut command) = node::script("stock_callback.mjs") else { return };
+    let directory = tempdir().expect("a directory");
+    let secret = ("EVENTLOG_AUTH_HTTP_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let (_application, application) = start_example("session.mjs", "2", secret);
+    // Nobody else takes it before the script does.
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
+    let mut server = binary();
+    server.env("EVENTLOG_AUTH_MODE", "http").env(secret.0, secret.1);
+    server.env("EVENTLOG_AUTH_HTTP_URL", format!("http://127.0.0.1:{port}/"));
+    server.env("EVENTLOG_AUTH_HTTP_HEADERS", "cookie").env("EVENTLOG_AUTH_HTTP_TIMEOUT", "2s");
+    server.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
+    let server = Process::start(server);
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    command.args([address, &port.to_string(), &application]);
     follow(command, || panic!("nothing is restarted"));
 }
 
