@@ -289,7 +289,7 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
 }
 
 fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
-    let AuthSettings { mode, bind: _, keep_proof: _, jwt, http, grant } = settings;
+    let AuthSettings { mode, bind, keep_proof: _, jwt, http, grant } = settings;
     let unused = |what| Err(ConfigError::Auth(what));
     match mode {
         Some(AuthMode::Grants | AuthMode::Jwt | AuthMode::Http) if dev => {
@@ -315,6 +315,12 @@ fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
             unused(
                 "[auth.http] says where to ask, and nobody would; \
                  set `mode = \"http\"` in [auth], or take it out",
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants) | None if bind == Some(BindMode::Token) => {
+            unused(
+                "`[auth] bind` is \"token\", and there are no tokens or answers that could name a signing key; \
+             set `mode = \"jwt\"` or `\"http\"`, or leave it out",
             )
         }
         Some(AuthMode::Grants) if grant.is_empty() => {
@@ -350,6 +356,7 @@ impl JwtSettings {
 /// Where nothing else tells a stranger from whom a grant is for, nobody may take a key by being the first.
 fn bind_policy(auth: &AuthSettings) -> BindPolicy {
     match (auth.bind, auth.mode) {
+        (Some(BindMode::Token), _) => BindPolicy::Named,
         (Some(BindMode::Pinned), _) | (None, Some(AuthMode::Grants)) => BindPolicy::Pinned,
         (Some(BindMode::FirstUse), _)
         | (None, Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None) => {

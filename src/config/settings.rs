@@ -176,6 +176,7 @@ settings! {
     ClaimSettings {
         public_keys: Option<String>,
         store_id: Option<String>,
+        signing_key: Option<String>,
         read: Option<String>,
         write: Option<String>,
         events: Option<String>,
@@ -320,6 +321,8 @@ pub(crate) enum BindMode {
     FirstUse,
     /// An administrator.
     Pinned,
+    /// Whom the caller's token names, or the application's answer.
+    Token,
 }
 
 /// One of the `paths`.

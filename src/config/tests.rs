@@ -334,6 +334,11 @@ fn who_may_bind_a_signing_key_follows_from_the_mode_unless_it_is_said() {
     assert_eq!(names, [("a", 15), ("b", 15)]);
     let said = policy("mode = \"grants\"\nbind = \"first-use\"\nkeep_proof = false", &grant);
     assert_eq!((said.bind_policy, said.keeps_proof), (BindPolicy::FirstUse, false));
+    let token = |mode: &str| {
+        load(&format!("[auth]\nmode = {mode:?}\nbind = \"token\""), &[], Settings::default())
+    };
+    assert_eq!(token("jwt").expect("it works").bind_policy, BindPolicy::Named);
+    assert!(matches!(token("allow-all"), Err(ConfigError::Auth(_))));
     let short = grant.replace(&hex, "0f");
     assert!(
         refusal(load(&format!("auth.mode = \"grants\"\n{short}"), &[], Settings::default()))

@@ -80,6 +80,14 @@ pub trait Auth: Send + Sync + 'static {
         None
     }
 
+    /// The signing key that may be bound to the caller's key according to what proves who the caller is; asked after
+    /// [`authorize_identity`](Self::authorize_identity). Who proves another one is refused. `None`, unless an implementation says
+    /// otherwise: then [`BindPolicy`](identities::BindPolicy) alone says who may bind one.
+    fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
+        let _ = claim;
+        None
+    }
+
     /// The store that the caller's key has according to what proves who the caller is; asked after each authorization. A key
     /// without a store is assigned that one, durably, unless it had one once. One that has another is refused. `None`, unless
     /// an implementation says otherwise: then the registry alone says which store a key has.

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
+use eventlog_server::services::identities::signing_key_to_hex;
 use parking_lot::Mutex;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::logged::{ADMIN, Logged};
 use super::process::{data, run};
 use crate::support::receiver::{Received, Receiver, Reply};
-use crate::support::rpc::{RpcSocket, identity};
+use crate::support::rpc::{RpcSocket, identity, identity_with};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -37,21 +38,26 @@ struct Asked {
 
 impl Asked {
     async fn start(says: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::with("timeout = \"60s\"", says).await
+        Self::with("", "timeout = \"60s\"", says).await
     }
 
     async fn with(
+        auth: &str,
         settings: &str,
         says: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let says: Arc<Mutex<Arc<Says>>> = Arc::new(Mutex::new(Arc::new(says)));
         let application = Receiver::start(answers(&says)).await;
         let server = Logged::start(&format!(
-            "admin.token = {ADMIN:?}\n[auth]\nmode = \"http\"\n[auth.http]\nurl = \"{}?CANARY-URL\"\n\
+            "admin.token = {ADMIN:?}\n[auth]\n{auth}\nmode = \"http\"\n[auth.http]\nurl = \"{}?CANARY-URL\"\n\
              secret = {SECRET:?}\nheaders = [\"Cookie\"]\n{settings}",
             application.url()
         ));
         Self { server, application, says }
+    }
+
+    fn rpc(&self) -> String {
+        format!("ws://{}/rpc", self.server.serve().address())
     }
 
     fn says(&self, says: impl Fn(&Received) -> Reply + Send + Sync + 'static) {
@@ -157,7 +163,7 @@ async fn questions_are_signed_as_webhooks_are() {
 
 #[tokio::test]
 async fn what_is_not_answered_is_refused_and_asked_again() {
-    let it = Asked::with("timeout = \"3s\"", allow).await;
+    let it = Asked::with("", "timeout = \"3s\"", allow).await;
     let mut client = it.connect("CANARY-COOKIE").await;
     let padded = |bytes: usize| format!("{ALLOWED}{}", " ".repeat(bytes - ALLOWED.len()));
     let failures: Vec<(&str, Reply)> = vec![
@@ -272,8 +278,7 @@ async fn nobody_proves_to_be_a_key_that_the_application_does_not_give_them() {
         say(&json!({ "allow": allow, "storeId": "team" }))
     })
     .await;
-    let url = format!("ws://{}/rpc", it.server.serve().address());
-    let mut client = RpcSocket::connect_with(&url, &[("cookie", "a")]).await;
+    let mut client = RpcSocket::connect_with(&it.rpc(), &[("cookie", "a")]).await;
     client.authenticate(&identity("alice")).await.expect("her own");
     let asked = it.last().json;
     assert_eq!((&asked["proved"], &asked["path"]), (&json!(true), &json!("/rpc")));
@@ -285,13 +290,31 @@ async fn nobody_proves_to_be_a_key_that_the_application_does_not_give_them() {
 }
 
 #[tokio::test]
+async fn an_answer_names_the_signing_key_that_may_be_bound() {
+    let own = identity("alice");
+    let hex = signing_key_to_hex(own.signing_public_key());
+    let it = Asked::with("bind = \"token\"", "timeout = \"60s\"", move |asked| {
+        let named = (asked.json["publicKey"] == "alice").then_some(&hex);
+        say(&json!({ "allow": true, "storeId": "team", "signingKey": named }))
+    })
+    .await;
+    let mut client = RpcSocket::connect_with(&it.rpc(), &[("cookie", "a")]).await;
+    for identity in [identity_with("alice", 9), identity("bob")] {
+        let refused = client.authenticate(&identity).await.expect_err("refused");
+        assert_eq!(refused.code, rpc::ErrorCode::Unauthorized);
+        assert!(refused.message.starts_with("token: "), "{}", refused.message);
+    }
+    client.authenticate(&own).await.expect("named");
+}
+
+#[tokio::test]
 async fn a_live_subscription_is_asked_about_again_when_its_answer_ends() {
     for (refused, code) in [
         (say(&json!({ "allow": false })), ErrorCode::Unauthorized),
         (Reply::Now("500 Internal Server Error"), ErrorCode::InternalServerError),
         (Reply::Never, ErrorCode::InternalServerError),
     ] {
-        let it = Asked::with("timeout = \"3s\"", |_| {
+        let it = Asked::with("", "timeout = \"3s\"", |_| {
             say(&json!({ "allow": true, "storeId": "team", "ttlSeconds": 1 }))
         })
         .await;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use eventlog_server::protocol::msgpack::ErrorCode;
-use eventlog_server::protocol::rpc;
+use eventlog_server::protocol::rpc::{self, Identity};
+use eventlog_server::services::identities::signing_key_to_hex;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tokio_tungstenite::tungstenite::Message;
@@ -14,7 +15,7 @@ use super::process::{data, run};
 use crate::support::jwt::{
     Answer, KeyServer, RSA_PUBLIC, SECRET, claims, in_seconds, jwks, signed, token, token_by, with,
 };
-use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity};
+use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity, identity_with};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -36,7 +37,7 @@ impl Jwt {
 
     fn with(rest: &str, settings: &str) -> Self {
         Self(Logged::start(&format!(
-            "{rest}\nadmin.token = \"{ADMIN}\"\n[auth]\nmode = \"jwt\"\n[auth.jwt]\nleeway = \"0s\"\n{settings}"
+            "{rest}\nadmin.token = \"{ADMIN}\"\nauth.mode = \"jwt\"\n[auth.jwt]\nleeway = \"0s\"\n{settings}"
         )))
     }
 
@@ -328,6 +329,36 @@ async fn nobody_proves_to_be_a_key_that_is_not_in_the_token() {
     client.write("alice", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
     client.subscribe("alice", DEFAULT, 0).await;
     client.next().await;
+}
+
+#[tokio::test]
+async fn a_token_names_the_signing_key_that_may_be_bound() {
+    let server = Jwt::with("auth.bind = \"token\"", &format!("secret = \"{SECRET}\""));
+    let (own, stolen) = (identity("alice"), identity_with("alice", 9));
+    let prove = async |claims: &Value, identity: &Identity| {
+        let mut client = RpcSocket::connect(&server.rpc(&token(claims))).await;
+        client.authenticate(identity).await.map_err(|refused| (refused.code, refused.message))
+    };
+    let hex = signing_key_to_hex(own.signing_public_key());
+    let unsaid = with(claims(&["alice", "bob"]), "store_id", json!("team"));
+    let said = with(unsaid.clone(), "signing_key", json!({ "alice": hex }));
+    for (claims, identity) in [(&unsaid, &own), (&said, &stolen), (&said, &identity("bob"))] {
+        let (code, message) = prove(claims, identity).await.expect_err("refused");
+        assert_eq!(code, rpc::ErrorCode::Unauthorized);
+        assert!(message.starts_with("token: "), "{message}");
+    }
+    prove(&said, &own).await.expect("named");
+    // Now it is bound: nothing has to be said any more, and nothing else may be.
+    prove(&unsaid, &own).await.expect("bound");
+    assert_eq!(prove(&unsaid, &stolen).await.expect_err("refused").0, rpc::ErrorCode::Forbidden);
+    let other = signing_key_to_hex(stolen.signing_public_key());
+    let other = with(unsaid.clone(), "signing_key", json!(other));
+    assert_eq!(prove(&other, &stolen).await.expect_err("bound").0, rpc::ErrorCode::Forbidden);
+    let (code, _) = prove(&other, &own).await.expect_err("the token names another");
+    assert_eq!(code, rpc::ErrorCode::Unauthorized);
+    let nonsense = token(&with(unsaid, "signing_key", json!("0f")));
+    let (status, said) = Socket::refused(&server.rpc(&nonsense), &[]).await;
+    assert_eq!((status, said.contains("\"signing_key\"")), (401, true), "{said}");
 }
 
 #[tokio::test]

@@ -108,8 +108,7 @@ fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
     server.env("EVENTLOG_AUTH_JWT_LEEWAY", "0s");
     server.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
     let server = Process::start(server);
-    let (_login, login_url) =
-        start_example("login.mjs", "5", ("EVENTLOG_AUTH_JWT_SECRET", SECRET));
+    let (_login, login_url) = start_example("login.mjs", "5", ("EVENTLOG_AUTH_JWT_SECRET", SECRET));
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     command.args([address, &login_url]);
     follow(command, || panic!("nothing is restarted"));

@@ -85,16 +85,22 @@ pub(crate) async fn may_be(
     signing_key: &SigningKey,
 ) -> Result<(), Refusal> {
     let claim = Claim { caller, key, proof: Some(signing_key) };
-    let authorized = async { shared.auth.authorize_identity(claim).await };
-    ask(AUTHORIZATION, authorized).await?;
+    let authorized = async {
+        shared.auth.authorize_identity(claim).await?;
+        Ok::<_, AuthError>(shared.auth.signing_key_of(claim))
+    };
+    let named = ask(AUTHORIZATION, authorized).await?;
+    let hex = || signing_key_to_hex(signing_key).into();
+    if named.is_some_and(|named| named != *signing_key) {
+        return Err(Refusal::NotNamed { signing_key: hex() });
+    }
     if ask(BINDING, async { shared.identities.get(key).await }).await?.is_some() {
         return ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await;
     }
     match shared.bind_policy {
-        BindPolicy::Pinned => {
-            Err(Refusal::NotPinned { signing_key: signing_key_to_hex(signing_key).into() })
-        }
-        BindPolicy::FirstUse => {
+        BindPolicy::Pinned => Err(Refusal::NotPinned { signing_key: hex() }),
+        BindPolicy::Named if named.is_none() => Err(Refusal::NotNamed { signing_key: hex() }),
+        BindPolicy::FirstUse | BindPolicy::Named => {
             ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await?;
             // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes a word
             // to every connection.

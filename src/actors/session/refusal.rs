@@ -45,6 +45,10 @@ pub(crate) enum Refusal {
          an administrator does that with `eventlog-server keys pin`"
     )]
     NotPinned { signing_key: Box<str> },
+    #[error(
+        "token: the signing key {signing_key} is not the one that the token, or the application, names for this public key"
+    )]
+    NotNamed { signing_key: Box<str> },
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
     #[error("internal error: {0}")]
@@ -93,6 +97,7 @@ impl Refusal {
             | Self::Identity(IdentityError::BoundToAnother { .. })
             | Self::NeedsProof
             | Self::NotPinned { .. }
+            | Self::NotNamed { .. }
             | Self::KeyRemoved => self.to_string(),
         }
     }
@@ -116,6 +121,7 @@ impl Refusal {
             | Self::Identity(IdentityError::BoundToAnother { .. })
             | Self::NeedsProof
             | Self::NotPinned { .. }
+            | Self::NotNamed { .. }
             | Self::KeyRemoved => log::Level::Debug,
         }
     }
@@ -129,7 +135,8 @@ impl Refusal {
                 ..
             })
             | Self::NeedsProof
-            | Self::NotPinned { .. } => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
+            | Self::NotPinned { .. }
+            | Self::NotNamed { .. } => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
             Self::Identity(IdentityError::BoundToAnother { .. }) => {
                 (ErrorCode::InvalidRequest, rpc::ErrorCode::Forbidden)
             }

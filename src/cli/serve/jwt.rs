@@ -106,12 +106,14 @@ fn read(setting: &'static str, path: &Path) -> Result<String, JwtFault> {
 }
 
 fn claims(settings: &ClaimSettings) -> ClaimNames {
-    let ClaimSettings { public_keys, store_id, read, write, events, sub, exp, jti } = settings;
+    let ClaimSettings { public_keys, store_id, signing_key, read, write, events, sub, exp, jti } =
+        settings;
     let default = ClaimNames::default();
     let name = |set: &Option<String>, default| set.clone().unwrap_or(default);
     ClaimNames {
         public_keys: name(public_keys, default.public_keys),
         store_id: name(store_id, default.store_id),
+        signing_key: name(signing_key, default.signing_key),
         read: name(read, default.read),
         write: name(write, default.write),
         events: name(events, default.events),

@@ -15,4 +15,4 @@ mod rights;
 
 pub use allow_all::AllowAll;
 pub use grants::{DuplicateGrant, Grant, Grantee, Grants};
-pub use rights::{Rights, Stores};
+pub use rights::{PerKey, Rights};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::model::glob::glob_matches;
 use crate::model::{Batch, PublicKey, StoreId};
+use crate::services::identities::SigningKey;
 use crate::services::{AuthError, AuthReason};
 
 /// What a caller may do.
@@ -14,8 +15,10 @@ use crate::services::{AuthError, AuthReason};
 pub struct Rights {
     /// The public keys that the caller may use; a `*` in one stands for any text.
     pub keys: Vec<Box<str>>,
-    /// Which stores these keys have.
-    pub stores: Stores,
+    /// Which stores these keys have; where nothing is said, those that the registry says.
+    pub stores: PerKey<StoreId>,
+    /// Which signing keys may be bound to them.
+    pub signing_keys: PerKey<SigningKey>,
     /// Whether the caller may subscribe.
     pub read: bool,
     /// Whether the caller may append.
@@ -24,27 +27,29 @@ pub struct Rights {
     pub events: Option<Vec<Box<str>>>,
 }
 
-/// Which stores the keys of a caller have.
+/// What is said of the keys of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stores {
-    /// Those that the registry says.
-    Registered,
-    /// All of them this one.
-    One(StoreId),
-    /// Each its own, and those that are not here what the registry says.
-    Each(BTreeMap<PublicKey, StoreId>),
+pub enum PerKey<T> {
+    /// Nothing.
+    Unsaid,
+    /// The same of all of them.
+    One(T),
+    /// Of each its own, and nothing of those that are not here.
+    Each(BTreeMap<PublicKey, T>),
+}
+
+impl<T> PerKey<T> {
+    /// What is said of `key`.
+    pub fn of(&self, key: &PublicKey) -> Option<&T> {
+        match self {
+            Self::Unsaid => None,
+            Self::One(value) => Some(value),
+            Self::Each(values) => values.get(key),
+        }
+    }
 }
 
 impl Rights {
-    /// The store that `key` is said to have.
-    pub fn store_of(&self, key: &PublicKey) -> Option<&StoreId> {
-        match &self.stores {
-            Stores::Registered => None,
-            Stores::One(store) => Some(store),
-            Stores::Each(stores) => stores.get(key),
-        }
-    }
-
     /// Whether the caller may use `key`.
     pub fn check_key(&self, key: &PublicKey) -> Result<(), AuthError> {
         if matches_any(&self.keys, key.as_str()) {
@@ -101,7 +106,8 @@ mod tests {
     fn rights() -> Rights {
         Rights {
             keys: vec!["alice".into(), "phone-*".into()],
-            stores: Stores::Registered,
+            stores: PerKey::Unsaid,
+            signing_keys: PerKey::Unsaid,
             read: true,
             write: true,
             events: None,
@@ -144,13 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_one_store_or_each_its_own() {
-        let one = Rights { stores: Stores::One(store("team")), ..rights() };
-        assert_eq!(one.store_of(&key("any")), Some(&store("team")));
-        let each = Stores::Each([(key("alice"), store("den"))].into());
-        let each = Rights { stores: each, ..rights() };
-        assert_eq!(each.store_of(&key("alice")), Some(&store("den")));
-        assert_eq!(each.store_of(&key("phone-1")), None);
-        assert_eq!(rights().store_of(&key("alice")), None);
+    fn the_same_is_said_of_all_keys_or_of_each_its_own() {
+        assert_eq!(PerKey::One(store("team")).of(&key("any")), Some(&store("team")));
+        let each = PerKey::Each([(key("alice"), store("den"))].into());
+        assert_eq!(each.of(&key("alice")), Some(&store("den")));
+        assert_eq!(each.of(&key("phone-1")), None);
+        assert_eq!(PerKey::<StoreId>::Unsaid.of(&key("alice")), None);
     }
 }

@@ -74,6 +74,8 @@ pub enum BindPolicy {
     FirstUse,
     /// Nobody: an administrator does it ([`Server::pin`](crate::server::Server::pin)).
     Pinned,
+    /// Who proves the one that `Auth::signing_key_of` names.
+    Named,
 }
 
 /// A signing key was not accepted.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::{Rights, Stores};
+use super::super::{PerKey, Rights};
 use crate::model::{Batch, PublicKey, StoreId};
+use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::services::{AuthError, AuthReason};
 
 /// How long an answer counts that does not say it,
@@ -38,6 +39,7 @@ struct Body {
     read: Option<bool>,
     write: Option<bool>,
     events: Option<Vec<Box<str>>>,
+    signing_key: Option<String>,
     #[expect(dead_code, reason = "for now")]
     sub: Option<Box<str>>,
     ttl_seconds: Option<f64>,
@@ -55,9 +57,15 @@ impl Answer {
             }
             Some(_) => return Err("ttlSeconds is below 0".to_owned()),
         };
+        let signing_key = body.signing_key.map(|text| {
+            let wrong = || "signingKey is not 64 hexadecimal digits".to_owned();
+            signing_key_from_hex(&text).ok_or_else(wrong)
+        });
+        let signing_key = signing_key.transpose()?;
         let rights = body.allow.then(|| Rights {
             keys: vec!["*".into()],
-            stores: body.store_id.map_or(Stores::Registered, Stores::One),
+            stores: body.store_id.map_or(PerKey::Unsaid, PerKey::One),
+            signing_keys: signing_key.map_or(PerKey::Unsaid, PerKey::One),
             read: body.read.unwrap_or(true),
             write: body.write.unwrap_or(true),
             events: body.events,
@@ -73,8 +81,16 @@ impl Answer {
     /// The store that it says.
     pub(super) fn store(&self) -> Option<&StoreId> {
         match &self.rights.as_ref()?.stores {
-            Stores::One(store) => Some(store),
-            Stores::Registered | Stores::Each(_) => None,
+            PerKey::One(store) => Some(store),
+            PerKey::Unsaid | PerKey::Each(_) => None,
+        }
+    }
+
+    /// The signing key that it says.
+    pub(super) fn signing_key(&self) -> Option<SigningKey> {
+        match self.rights.as_ref()?.signing_keys {
+            PerKey::One(signing_key) => Some(signing_key),
+            PerKey::Unsaid | PerKey::Each(_) => None,
         }
     }
 
@@ -156,6 +172,7 @@ mod tests {
             r#"{"allow":true,"storeId":""}"#,
             r#"{"allow":true,"storeId":7}"#,
             r#"{"allow":true,"write":"no"}"#,
+            r#"{"allow":true,"signingKey":"0f"}"#,
             r#"{"allow":true,"ttlSeconds":-1}"#,
             r#"{"allow":true,"ttlSeconds":"60"}"#,
         ] {

@@ -21,6 +21,7 @@ use self::answer::Answer;
 use self::asking::Asking;
 use self::question::{Action, Question};
 use crate::model::{Batch, StoreId};
+use crate::services::identities::SigningKey;
 use crate::services::{Auth, AuthError, AuthReason, Claim};
 
 pub use self::options::{HttpError, HttpOptions};
@@ -106,6 +107,10 @@ impl Auth for HttpAuth {
     fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
         let known = self.asking.known(&self.question(claim, Action::Read));
         known.map(|(_, until)| until)
+    }
+
+    fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
+        self.said(claim, Answer::signing_key)
     }
 
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {

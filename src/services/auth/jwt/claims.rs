@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::super::{Rights, Stores};
+use super::super::{PerKey, Rights};
 use super::token::invalid;
 use crate::model::{PublicKey, StoreId};
+use crate::services::identities::signing_key_from_hex;
 use crate::services::{Rejected, Verified};
 
 /// A time that is further away than any token should last, in seconds; in it sums stay in range.
@@ -23,6 +24,8 @@ pub struct ClaimNames {
     pub public_keys: String,
     /// The store that these keys have, or an object with the store of each. What the registry says if it is absent.
     pub store_id: String,
+    /// The signing key that may be bound to these keys, 64 hexadecimal digits, or an object with that of each.
+    pub signing_key: String,
     /// Whether the caller may subscribe; yes if it is absent.
     pub read: String,
     /// Whether the caller may append; yes if it is absent.
@@ -42,6 +45,7 @@ impl Default for ClaimNames {
         Self {
             public_keys: "public_keys".to_owned(),
             store_id: "store_id".to_owned(),
+            signing_key: "signing_key".to_owned(),
             read: "read".to_owned(),
             write: "write".to_owned(),
             events: "events".to_owned(),
@@ -72,7 +76,13 @@ impl Expected {
         self.check_parties(&claims)?;
         let rights = Rights {
             keys: texts(&claims, &names.public_keys)?.unwrap_or_default(),
-            stores: stores(&claims, &names.store_id)?,
+            stores: per_key(&claims, &names.store_id, "a store", |text| StoreId::new(text).ok())?,
+            signing_keys: per_key(
+                &claims,
+                &names.signing_key,
+                "a signing key",
+                signing_key_from_hex,
+            )?,
             read: flag(&claims, &names.read)?,
             write: flag(&claims, &names.write)?,
             events: texts(&claims, &names.events)?,
@@ -166,19 +176,24 @@ fn time(claims: &Value, name: &str) -> Result<Option<SystemTime>, Rejected> {
     })
 }
 
-fn stores(claims: &Value, name: &str) -> Result<Stores, Rejected> {
-    let expected = "a store, or an object of a store for each key";
-    let store = |value: &Value| StoreId::new(value.as_str()?).ok();
-    let stores = typed(claims, name, expected, |value| match value {
+/// What a claim says of all keys as a text, or of each in an object.
+fn per_key<T>(
+    claims: &Value,
+    name: &str,
+    what: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<PerKey<T>, Rejected> {
+    let expected = format!("{what}, or an object of {what} for each key");
+    let said = typed(claims, name, &expected, |value| match value {
         Value::Object(each) => {
-            let each = each
-                .iter()
-                .map(|(key, value)| Some((PublicKey::new(key.as_str()).ok()?, store(value)?)));
-            Some(Stores::Each(each.collect::<Option<BTreeMap<_, _>>>()?))
+            let each = each.iter().map(|(key, value)| {
+                Some((PublicKey::new(key.as_str()).ok()?, read(value.as_str()?)?))
+            });
+            Some(PerKey::Each(each.collect::<Option<BTreeMap<_, _>>>()?))
         }
-        one => store(one).map(Stores::One),
+        one => read(one.as_str()?).map(PerKey::One),
     })?;
-    Ok(stores.unwrap_or(Stores::Registered))
+    Ok(said.unwrap_or(PerKey::Unsaid))
 }
 
 fn into_object(claims: Value) -> Map<String, Value> {

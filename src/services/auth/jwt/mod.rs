@@ -24,6 +24,7 @@ use self::fetch::Fetched;
 use self::token::Token;
 use super::Rights;
 use crate::model::{Batch, PublicKey, StoreId};
+use crate::services::identities::SigningKey;
 use crate::services::{Auth, AuthError, AuthReason, Caller, Claim, Rejected, Verified};
 
 pub use self::claims::ClaimNames;
@@ -209,7 +210,11 @@ impl Auth for JwtAuth {
     }
 
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
-        rights(&claim).ok()?.store_of(claim.key).cloned()
+        rights(&claim).ok()?.stores.of(claim.key).cloned()
+    }
+
+    fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
+        rights(&claim).ok()?.signing_keys.of(claim.key).copied()
     }
 }
 

@@ -8,7 +8,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::services::auth::Stores;
+use crate::services::auth::PerKey;
 use crate::testing::{key, store};
 
 const SECRET: &str = "a secret of more than 32 bytes, for tests";
@@ -233,11 +233,9 @@ fn a_token_is_for_here_and_from_whom_it_should_be() {
 #[test]
 fn what_is_not_said_is_what_the_documentation_says() {
     let nothing = rights_of(&json!({ "public_keys": null }));
-    let Rights { keys, stores, read, write, events } = nothing;
-    assert_eq!(
-        (keys.len(), stores, read, write, events),
-        (0, Stores::Registered, true, true, None)
-    );
+    let Rights { keys, stores, signing_keys, read, write, events } = nothing;
+    assert_eq!(signing_keys, PerKey::Unsaid);
+    assert_eq!((keys.len(), stores, read, write, events), (0, PerKey::Unsaid, true, true, None));
 }
 
 #[test]
@@ -247,11 +245,11 @@ fn claims_say_what_is_allowed() {
         "events": ["Todo*"], "sub": "u1", "jti": "t1",
     }));
     assert_eq!(rights.keys, ["alice".into(), "alice-*".into()]);
-    assert_eq!(rights.stores, Stores::One(store("team")));
+    assert_eq!(rights.stores, PerKey::One(store("team")));
     assert_eq!((rights.read, rights.write), (true, false));
     assert_eq!(rights.events, Some(vec!["Todo*".into()]));
     let each = rights_of(&json!({ "store_id": { "alice": "den", "bob": "team" } }));
-    assert_eq!(each.store_of(&key("bob")), Some(&store("team")));
+    assert_eq!(each.stores.of(&key("bob")), Some(&store("team")));
 }
 
 #[test]
@@ -290,7 +288,7 @@ fn claims_have_the_names_and_places_that_are_configured() {
     let verified = check(&auth, &token(&named)).expect("a good token");
     let rights = verified.rights.expect("what it allows");
     assert_eq!(rights.keys, ["bob".into()]);
-    assert_eq!(rights.stores, Stores::One(store("team")));
+    assert_eq!(rights.stores, PerKey::One(store("team")));
 }
 
 #[test]
