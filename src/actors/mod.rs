@@ -11,6 +11,7 @@ pub(crate) mod access;
 pub(crate) mod audit;
 #[expect(clippy::disallowed_methods, reason = "compaction is told what time it is")]
 pub(crate) mod changes;
+pub(crate) mod complaints;
 pub(crate) mod connections;
 pub(crate) mod feed;
 pub(crate) mod guard;

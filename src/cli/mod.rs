@@ -89,7 +89,8 @@ pub(crate) fn run() -> ExitCode {
 
 /// Logs to standard error. A server tells what it does; the other commands answer, and only warn.
 fn start_log(serving: bool) {
-    let level = if serving { "info,actix_server=warn" } else { "warn" };
+    // What cannot be read as a request is what strangers send; the server itself says what it looks like.
+    let level = if serving { "info,actix_server=warn,actix_http=off" } else { "warn" };
     let fallback = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let environment = Env::new().filter_or("EVENTLOG_LOG", fallback);
     env_logger::Builder::from_env(environment).format_timestamp_millis().init();

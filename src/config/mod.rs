@@ -39,10 +39,10 @@ pub(crate) use settings::{
 use settings::{
     AuthMode, AuthSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName, WebhookEntry,
 };
-use units::Size;
 #[cfg(test)]
 pub(crate) use units::Span;
 pub(crate) use units::{Address, Token};
+use units::{Origins, Size};
 
 const DATA_DIR: &str = "data";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// Threads for stores.
     pub(crate) store_threads: usize,
+    /// How long everything goes on before the end, while `/readyz` says that it comes.
+    pub(crate) drain_pause: Duration,
     /// How long connections may take to finish at the end.
     pub(crate) shutdown_timeout: Duration,
     /// Which web pages may connect.
@@ -214,8 +216,9 @@ impl Config {
             store_threads: settings
                 .store_threads
                 .map_or_else(|| (cores() / 2).max(1), |count| count.0),
+            drain_pause: settings.drain_pause.map_or(Duration::ZERO, |span| span.0),
             shutdown_timeout: settings.shutdown_timeout.map_or(SHUTDOWN_TIMEOUT, |span| span.0),
-            origins: settings.origins.map_or(OriginPolicy::SameHost, |origins| origins.0),
+            origins: origins(settings.origins, dev),
             trusted_proxies: settings.trusted_proxies.map_or_else(Vec::new, |ranges| {
                 ranges.0.into_iter().map(|Parsed(range)| range).collect()
             }),
@@ -371,6 +374,16 @@ fn pinned(settings: &Settings) -> Vec<(PublicKey, SigningKey)> {
     let pinned = grants.chain(assigned);
     let pin = |Parsed(PinnedKey(signing_key)): &Parsed<PinnedKey>| *signing_key;
     pinned.filter_map(|(key, pinned)| Some((key.clone(), pinned.as_ref().map(pin)?))).collect()
+}
+
+/// In development an application comes from another port of this machine.
+fn origins(settings: Option<Origins>, dev: bool) -> OriginPolicy {
+    let policy = settings.map_or(OriginPolicy::SameHost, |origins| origins.0);
+    match policy {
+        OriginPolicy::SameHost if dev => OriginPolicy::ThisMachine(Vec::new()),
+        OriginPolicy::Listed(listed) if dev => OriginPolicy::ThisMachine(listed),
+        policy => policy,
+    }
 }
 
 const fn served(path: PathName) -> ServedPath {

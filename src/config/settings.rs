@@ -120,6 +120,7 @@ settings! {
         disk_low_bytes: Option<Size>,
         workers: Option<Count>,
         store_threads: Option<Count>,
+        drain_pause: Option<Span>,
         shutdown_timeout: Option<Span>,
         origins: Option<Origins>,
         paths: Option<Listed<PathName>>,

@@ -55,6 +55,10 @@ macro_rules! with_limits {
             write_bytes_in_flight_total_max: Size = 512 * MIB, least 1;
             /// A connection that takes no bytes for so long, while bytes are waiting for it, is closed.
             stall_timeout: Span = Duration::from_secs(30), least 1;
+            /// A session that has sent nothing for so long sends a ping, so that no proxy takes its connection for idle. Zero: none.
+            ping_interval: Span = Duration::from_secs(10);
+            /// A connection that is no WebSocket may be silent for so long between two requests. Zero: it is closed behind each.
+            keep_alive: Span = Duration::from_secs(5);
             /// A store without subscribers is closed when nothing was written for so long.
             store_idle_timeout: Span = Duration::from_secs(60);
             /// For so long an answer of the registry counts for writes; then it is asked again. A mapping that changes in the

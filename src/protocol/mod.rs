@@ -6,4 +6,5 @@
 
 pub mod chunk;
 pub mod msgpack;
+pub(crate) mod peers;
 pub mod rpc;

@@ -12,8 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::Endpoint;
 use super::handle::Server;
-use super::{admin_groups, admin_guard, admin_signing_keys};
+use super::{admin_groups, admin_guard, admin_signing_keys, pages};
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{Assign, Release, Remove};
 use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
@@ -32,7 +33,11 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     }
     let asked = server.clone();
     let authorized = from_fn(move |request: ServiceRequest, next: Next<_>| {
-        let allowed = admin_guard::check(&asked, request.request());
+        let allowed = if pages::may(&asked, request.request()) {
+            admin_guard::check(&asked, request.request())
+        } else {
+            Err(Failure::Page)
+        };
         async move {
             request.extensions_mut().insert(allowed?);
             next.call(request).await
@@ -54,16 +59,20 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             web::QueryConfig::default()
                 .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
         )
-        .route("/keys", web::get().to(list_keys))
-        .route("/keys/{key}", web::put().to(assign_key))
-        .route("/keys/{key}", web::get().to(show_key))
-        .route("/keys/{key}", web::delete().to(remove_key))
-        .route("/keys/{key}/release", web::post().to(release_key))
-        .route("/stores", web::get().to(list_stores))
-        .route("/stores/{store}", web::get().to(show_store))
-        .route("/stores/{store}/entries", web::post().to(write_entries))
-        .configure(admin_groups::configure)
-        .configure(admin_signing_keys::configure);
+        .service(Endpoint::at("/keys").get(list_keys).done())
+        .service(Endpoint::of_name("/keys/{key:.+}/release").post(release_key).done())
+        .configure(admin_signing_keys::configure)
+        .service(
+            Endpoint::of_name("/keys/{key:.+}")
+                .get(show_key)
+                .put(assign_key)
+                .delete(remove_key)
+                .done(),
+        )
+        .service(Endpoint::at("/stores").get(list_stores).done())
+        .service(Endpoint::of_name("/stores/{store:.+}/entries").post(write_entries).done())
+        .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
+        .configure(admin_groups::configure);
     config.service(scope);
 }
 
@@ -78,6 +87,8 @@ pub(super) enum Failure {
         "too many wrong tokens came from this address; the next one is looked at in {seconds} s"
     )]
     Guessing { seconds: u64 },
+    #[error("{}", pages::REFUSED.trim_end())]
+    Page,
     #[error("{0}")]
     Invalid(String),
     #[error("public key {0:?} was not used with a store")]
@@ -103,6 +114,7 @@ impl ResponseError for Failure {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Guessing { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Page => StatusCode::FORBIDDEN,
             Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::admin::{Answer, Failure, name};
+use super::endpoint::Endpoint;
 use super::groups::Groups;
 use super::handle::Server;
 use crate::model::{Sequence, StoreId};
@@ -16,15 +17,15 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
+    let letters = Endpoint::at("/groups/{group}/dead-letters");
     config
-        .route("/groups", web::get().to(list))
-        .route("/groups/{group}", web::delete().to(forget))
-        .route("/groups/{group}/pause", web::post().to(pause))
-        .route("/groups/{group}/resume", web::post().to(resume))
-        .route("/rewind", web::post().to(rewind))
-        .route("/groups/{group}/dead-letters", web::get().to(dead_letters))
-        .route("/groups/{group}/dead-letters", web::delete().to(dismiss))
-        .route("/groups/{group}/dead-letters/retry", web::post().to(retry));
+        .service(Endpoint::at("/groups").get(list).done())
+        .service(Endpoint::at("/groups/{group}").delete(forget).done())
+        .service(Endpoint::at("/groups/{group}/pause").post(pause).done())
+        .service(Endpoint::at("/groups/{group}/resume").post(resume).done())
+        .service(Endpoint::at("/rewind").post(rewind).done())
+        .service(letters.get(dead_letters).delete(dismiss).done())
+        .service(Endpoint::at("/groups/{group}/dead-letters/retry").post(retry).done());
 }
 
 fn groups(server: &Server) -> Result<Groups, Failure> {

@@ -68,7 +68,9 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failur
     let inner = server.inner();
     let address = address_of(request, &inner.trusted_proxies);
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer "));
+    let given = given.and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let given = given.map(|(_, token)| token.trim_matches(' '));
     // Who sends none does not guess.
     let (Some(given), Some(token)) = (given, &inner.admin_token) else {
         return Err(Failure::Unauthorized);

@@ -1,7 +1,7 @@
 //! From services to a running server.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use actix::Actor;
 use actix_web::HttpRequest;
@@ -14,6 +14,7 @@ use super::replay::Processing;
 use super::routes::ServedPath;
 use super::threads::Threads;
 use super::watchdog;
+use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::open::OpenStores;
@@ -203,6 +204,7 @@ impl Builder {
             limits,
             connections,
             quotas: quotas::Quotas::new(self.quotas, metrics.clone()),
+            complaints: Arc::new(Complaints::new()),
             metrics,
             resolved,
             write_bytes_in_flight: AtomicUsize::new(0),
@@ -215,6 +217,7 @@ impl Builder {
             trusted_proxies: self.trusted_proxies,
             rejections: Rejections::default(),
             paths: self.paths,
+            draining: AtomicBool::new(false),
             admin_token: self.admin_token,
             guesses: Guesses::default(),
             store_registry: self.registry,

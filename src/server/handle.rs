@@ -1,6 +1,7 @@
 //! The handle of a running server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, Handler, Message};
@@ -32,6 +33,9 @@ use crate::services::proxies::AddressRange;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
 
+/// Nobody is cut off at a shutdown before so long, however little time there is.
+const STALLED_AT_SHUTDOWN_MIN: Duration = Duration::from_secs(2);
+
 /// So long threads may take to end when there is no time left.
 const THREADS_GRACE: Duration = Duration::from_millis(200);
 
@@ -47,6 +51,8 @@ pub(super) struct Inner {
     pub(super) trusted_proxies: Vec<AddressRange>,
     pub(super) rejections: Rejections,
     pub(super) paths: Vec<ServedPath>,
+    /// Whether those who send clients here are told to send no more.
+    pub(super) draining: AtomicBool,
     pub(super) admin_token: Option<String>,
     pub(super) guesses: Guesses,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
@@ -301,19 +307,33 @@ impl Server {
         self.processor().map(|_| Groups::new(self.clone()))
     }
 
+    /// From here on `/readyz` is 503, so that whoever sends clients here sends them elsewhere; everything else goes on. What
+    /// follows after a while is [`Server::shutdown`].
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the
-    /// stores. Whatever is not done after `timeout` is cut off, or left to itself where it cannot be: a handler that blocks its
+    /// stores. A client that takes nothing for a quarter of `timeout` (two seconds at least) is cut off. Whatever is not done
+    /// after `timeout` is cut off, or left to itself where it cannot be: a handler that blocks its
     /// thread goes on, and nothing waits for it. Storage stays open; it is the caller's to close.
     ///
     /// In an application that mounts the server this comes before the end of its `HttpServer`, which waits for sockets that are
     /// open: give this to [`HttpServer::shutdown_signal`](actix_web::HttpServer::shutdown_signal), behind whatever tells that
     /// the application is to end.
     pub async fn shutdown(&self, timeout: Duration) {
+        self.drain();
         let connections = &self.0.shared.connections;
         connections.shut_down();
         let deadline = Instant::now() + timeout;
+        let stalled_at = Instant::now() + (timeout / 4).max(STALLED_AT_SHUTDOWN_MIN);
+        let stalled_millis = stalled_at.duration_since(Instant::now()).as_millis() as u64;
         while connections.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
+            // Who does not read would otherwise have all the others wait to the end.
+            if Instant::now() >= stalled_at {
+                connections.sever_stalled(stalled_millis);
+            }
         }
         if connections.count() > 0 {
             log::warn!("{} connections cut off at shutdown", connections.count());

@@ -4,18 +4,17 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_http::{HttpService, Request};
-use actix_service::{ServiceFactory, map_config};
-use actix_web::App;
+use actix_http::{HttpService, KeepAlive, Protocol, Request};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::rt::net::TcpStream;
+use actix_web::{App, HttpRequest, web};
 
+use super::first_bytes::Watched;
 use super::handle::Server;
 use super::socket::on_connect;
 use super::upgraded::upgraded;
-
-/// How long a connection that is no WebSocket may be silent between requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+use super::wrong_peers;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -35,15 +34,27 @@ pub async fn listen(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let mounted = server.clone();
+    let keep_alive = match server.inner().shared.limits.keep_alive {
+        Duration::ZERO => KeepAlive::Disabled,
+        keep_alive => KeepAlive::Timeout(keep_alive),
+    };
     let service = move || {
-        HttpService::build()
-            .keep_alive(KEEP_ALIVE)
+        let complaints = mounted.inner().shared.complaints.clone();
+        let watched = fn_service(move |stream: TcpStream| {
+            let peer = stream.peer_addr().ok();
+            let watched = Watched::new(stream, complaints.clone());
+            std::future::ready(Ok((watched, Protocol::Http1, peer)))
+        });
+        let http = HttpService::build()
+            .keep_alive(keep_alive)
             .client_disconnect_timeout(Duration::from_secs(1))
             .local_addr(address)
-            .on_connect_ext(|stream: &TcpStream, extensions| on_connect(stream, extensions))
+            .on_connect_ext(|watched: &Watched, extensions| {
+                on_connect(watched.stream(), extensions);
+            })
             .upgrade(upgraded(application(&mounted)))
-            .finish(application(&mounted))
-            .tcp()
+            .finish(application(&mounted));
+        watched.and_then(http)
     };
     let http = actix_web::dev::Server::build()
         .workers(options.workers.max(1))
@@ -73,7 +84,11 @@ fn application(
     InitError = (),
 > + use<> {
     let server = server.clone();
-    let app = App::new().configure(|config| {
+    let elsewhere = server.clone();
+    let nothing = move |request: HttpRequest| {
+        std::future::ready(wrong_peers::nothing_here(&elsewhere, &request))
+    };
+    let app = App::new().default_service(web::to(nothing)).configure(|config| {
         server.configure(config);
         server.configure_operations(config);
     });

@@ -1,11 +1,10 @@
 //! The server's routes: the WebSocket, and what operators look at.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use actix_web::http::header::{
-    HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE,
-};
-use actix_web::web::{self, Payload, ServiceConfig};
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
+use actix_web::web::{Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actix_web_actors::ws::{WebsocketContext, handshake};
 use futures_util::future::LocalBoxFuture;
@@ -13,9 +12,10 @@ use futures_util::{FutureExt, stream};
 
 use super::admin;
 use super::caller::{caller_of, is_too_long};
+use super::endpoint::Endpoint;
 use super::handle::Server;
-use super::metrics;
 use super::sever::Severable;
+use super::{metrics, pages, wrong_peers};
 use crate::actors::connections::{Refused, Sever};
 use crate::actors::guard::guarded;
 use crate::actors::inbox::Inbox;
@@ -37,10 +37,10 @@ pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
     let upgrade_rpc = upgrade_with(server, RpcWire::new);
     let paths = &server.inner().paths;
     if paths.contains(&ServedPath::Eventlog) {
-        config.route("/eventlog", web::get().to(upgrade));
+        config.service(Endpoint::at("/eventlog").socket(upgrade).done());
     }
     if paths.contains(&ServedPath::Rpc) {
-        config.route("/rpc", web::get().to(upgrade_rpc));
+        config.service(Endpoint::at("/rpc").socket(upgrade_rpc).done());
     }
 }
 
@@ -70,14 +70,20 @@ fn upgrade_with<W: Wire>(
 pub(super) fn configure_operations(server: &Server, config: &mut ServiceConfig) {
     let ready = server.clone();
     let shown = server.clone();
+    let healthy = || async { HttpResponse::Ok().body("ok\n") };
+    let ready = move || std::future::ready(readiness(&ready));
+    let metrics = move || std::future::ready(metrics::show(&shown));
     config
-        .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
-        .route("/readyz", web::get().to(move || std::future::ready(readiness(&ready))))
-        .route("/metrics", web::get().to(move || std::future::ready(metrics::show(&shown))));
+        .service(Endpoint::at("/healthz").get(healthy).done())
+        .service(Endpoint::at("/readyz").get(ready).done())
+        .service(Endpoint::at("/metrics").get(metrics).done());
     admin::configure(server, config);
 }
 
 fn readiness(server: &Server) -> HttpResponse {
+    if server.inner().draining.load(Ordering::Relaxed) {
+        return HttpResponse::ServiceUnavailable().body("the server stops\n");
+    }
     match server.inner().storage.ready() {
         Ok(()) => HttpResponse::Ok().body("ready\n"),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
@@ -92,12 +98,14 @@ async fn upgrade<W: Wire>(
     wire: W,
 ) -> Answer {
     let shared = &server.inner().shared;
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if !server.inner().origins.allows(header(ORIGIN), header(HOST)) {
+    if !pages::may(server, request) {
         shared.metrics.connections_refused.inc();
-        return Ok(HttpResponse::Forbidden().body("this origin is not allowed\n"));
+        return Ok(HttpResponse::Forbidden().body(pages::REFUSED));
     }
-    let mut response = handshake(request)?;
+    let mut response = match handshake(request) {
+        Ok(response) => response,
+        Err(error) => return Ok(wrong_peers::no_websocket(server, request, error)),
+    };
     if is_too_long(request) {
         shared.metrics.connections_refused.inc();
         return Ok(HttpResponse::RequestHeaderFieldsTooLarge().body("the handshake is too long\n"));

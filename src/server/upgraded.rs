@@ -27,6 +27,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::AsyncReadExt;
 
+use super::first_bytes::Watched;
+
 /// One read takes so many bytes at most.
 const READ_BYTES: usize = 64 * 1_024;
 
@@ -38,7 +40,7 @@ thread_local! {
 type Socket = Rc<RefCell<TcpStream>>;
 
 /// What the dispatcher gives away: a request, and the connection it came on.
-type Handed = (Request, Framed<TcpStream, Codec>);
+type Handed = (Request, Framed<Watched, Codec>);
 
 /// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the connection ends.
 pub(super) fn upgraded<A>(
@@ -62,7 +64,7 @@ where
     A: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
 {
     let parts = framed.into_parts();
-    let socket = Rc::new(RefCell::new(parts.io));
+    let socket = Rc::new(RefCell::new(parts.io.into_inner()));
     let first = Some(parts.read_buf).filter(|read| !read.is_empty());
     // A copy, since the buffer is what is not to be kept.
     let first = first.map(|read| Bytes::copy_from_slice(&read));

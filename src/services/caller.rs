@@ -91,6 +91,16 @@ impl Caller {
         self.0.forwarded.or_else(|| Some(self.0.peer?.ip()))
     }
 
+    /// The address for people.
+    pub(crate) fn shown_address(&self) -> String {
+        self.address().map_or_else(|| "?".to_owned(), |address| address.to_string())
+    }
+
+    /// The path for people: quoted, and not longer than they read.
+    pub(crate) fn shown_path(&self) -> String {
+        format!("{:?}", self.path().chars().take(100).collect::<String>())
+    }
+
     /// What `Auth` found out about the caller at the handshake ([`Auth::verify`](super::Auth::verify)).
     pub fn verified(&self) -> Option<&Verified> {
         self.0.verified.as_ref()

@@ -45,6 +45,11 @@ impl FromStr for AddressRange {
     }
 }
 
+/// Whether `address` is that of a proxy which is believed.
+pub(crate) fn is_trusted(trusted: &[AddressRange], address: IpAddr) -> bool {
+    trusted.iter().any(|range| range.contains(address))
+}
+
 /// Where the client is, if `peer` is a trusted proxy: the last address of `forwarded`, the values of `x-forwarded-for` in their
 /// order, that is not a trusted proxy's itself.
 pub(crate) fn forwarded_address<'a>(
@@ -52,7 +57,7 @@ pub(crate) fn forwarded_address<'a>(
     peer: IpAddr,
     forwarded: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> Option<IpAddr> {
-    let is_trusted = |address| trusted.iter().any(|range| range.contains(address));
+    let is_trusted = |address| is_trusted(trusted, address);
     if !is_trusted(peer) {
         return None;
     }

@@ -102,6 +102,13 @@ impl Serve {
         Self { child, url }
     }
 
+    /// As [`Serve::start`], with its log in the file `log`.
+    pub fn logged(arguments: &[&str], log: &Path) -> Self {
+        let mut command = command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
+        command.stderr(std::fs::File::create(log).expect("a file"));
+        Self::of(command)
+    }
+
     /// A server for everyone, with its data below `directory`.
     pub fn dev(directory: &Path) -> Self {
         Self::start(&["--dev", "--data-dir", data(directory)], None)
@@ -137,11 +144,20 @@ impl Serve {
         listed.expect("its files").count()
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is there");
+    }
+
+    /// Waits for the end; gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        wait(&mut self.child)
+    }
+
     /// Sends a signal and waits for the end; gives the exit code.
     pub fn end(mut self, signal: Signal) -> Option<i32> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it is there");
-        wait(&mut self.child)
+        self.signal(signal);
+        self.wait()
     }
 }
 
@@ -211,6 +227,20 @@ fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// The lines of `log` that have `word`, once there are as many as this.
+pub fn logged(log: &Path, word: &str, count: usize) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(log).expect("UTF-8");
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(word)).collect();
+        if lines.len() >= count {
+            return lines.into_iter().map(ToOwned::to_owned).collect();
+        }
+        assert!(Instant::now() < deadline, "no {word:?} in\n{text}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// `directory` as an argument.

@@ -9,3 +9,4 @@ mod codec;
 mod live;
 pub mod node;
 mod stock;
+mod wrong_peers;

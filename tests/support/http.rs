@@ -27,3 +27,13 @@ pub async fn get_with_token(addr: SocketAddr, path: &str, token: &str) -> String
     let header = format!("authorization: Bearer {token}\r\n");
     request(addr, &format!("GET {path}"), &header, "").await
 }
+
+/// As [`get`], with these headers and no others, each with its line end.
+pub async fn get_with(addr: &str, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+    let text = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}

@@ -40,6 +40,44 @@ impl Clock {
     }
 }
 
+/// When a session that has sent nothing for a while is to send a ping.
+pub(super) struct Pings {
+    /// Zero: never.
+    interval: Duration,
+    sent: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pings {
+    pub(super) fn every(interval: Duration) -> Self {
+        Self { interval, sent: Instant::now(), timer: None }
+    }
+
+    /// Something was sent.
+    pub(super) fn sent(&mut self) {
+        self.sent = Instant::now();
+    }
+
+    /// Whether it is time for one. Wakes the task then. What is sent meanwhile moves no timer.
+    pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.interval.is_zero() {
+            return false;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.interval)));
+        let mut due = false;
+        while timer.as_mut().poll(cx) == Poll::Ready(()) {
+            let silent = self.sent.elapsed();
+            due |= silent >= self.interval;
+            if due {
+                self.sent = Instant::now();
+            }
+            let left = if due { self.interval } else { self.interval.saturating_sub(silent) };
+            timer.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+        due
+    }
+}
+
 /// When a session ends because its caller's proof does.
 pub(super) struct Expiry(Option<Pin<Box<Sleep>>>);
 

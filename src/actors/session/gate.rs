@@ -17,8 +17,8 @@ use futures_core::Stream;
 pub(crate) enum Inbound {
     /// A whole binary message.
     Binary(Bytes),
-    /// A whole text message; what it says does not matter.
-    Text,
+    /// A whole text message. No protocol has any; what it says tells whose it is.
+    Text(Bytes),
     Ping(Bytes),
     Pong,
     Close,
@@ -180,7 +180,8 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
 }
 
 fn message(opcode: OpCode, payload: BytesMut) -> Inbound {
-    if opcode == OpCode::Text { Inbound::Text } else { Inbound::Binary(payload.freeze()) }
+    let payload = payload.freeze();
+    if opcode == OpCode::Text { Inbound::Text(payload) } else { Inbound::Binary(payload) }
 }
 
 fn protocol(what: &str) -> GateError {
@@ -245,7 +246,7 @@ mod tests {
                 Inbound::Ping(Bytes::from_static(b"ping")),
                 Inbound::Pong,
                 Inbound::Binary(Bytes::from_static(b"abc")),
-                Inbound::Text,
+                Inbound::Text(Bytes::from_static(b"text")),
                 Inbound::Close,
             ];
             assert_eq!(read(&bytes, piece), expected.map(Ok));

@@ -43,7 +43,7 @@ use actix_web::web::Payload;
 use actix_web_actors::ws::WebsocketContext;
 
 use self::again::Again;
-use self::clock::{Clock, Expiry};
+use self::clock::{Clock, Expiry, Pings};
 use self::gate::{Gate, Inbound};
 use self::pipeline::Pipeline;
 use self::quota::Used;
@@ -52,10 +52,11 @@ use self::shared::Shared;
 use self::subscriptions::Core;
 use self::wire::{Broken, Out, Wire};
 use self::writes::Writes;
+use super::complaints::{self, Complaint};
 use super::connections::Seat;
 use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
-use crate::services::Caller;
+use crate::services::{Caller, RegistryError};
 
 /// A poll ends once so many bytes are at hand for the socket; it is polled again when they are on their way.
 const OUT_BYTES_PER_POLL: usize = 64 * 1_024;
@@ -81,6 +82,7 @@ pub(crate) struct Session<W: Wire> {
     out: Out,
     clock: Clock,
     expiry: Expiry,
+    pings: Pings,
     life: Life,
 }
 
@@ -118,6 +120,7 @@ impl<W: Wire> Session<W> {
         let limits = &shared.limits;
         let expires = caller.verified().and_then(|verified| verified.expires);
         let gate = Gate::new(payload, limits.frame_bytes_max, limits.message_bytes_max);
+        let pings = Pings::every(limits.ping_interval);
         Self {
             shared,
             inbox,
@@ -132,6 +135,7 @@ impl<W: Wire> Session<W> {
             out: Out::default(),
             clock: Clock::start(),
             expiry: Expiry::at(expires),
+            pings,
             life: Life::Open,
         }
     }
@@ -163,6 +167,9 @@ impl<W: Wire> Session<W> {
         // Last: these look at what the steps above have left.
         self.check_timer(cx);
         self.wait_for_ends(cx);
+        if self.pings.is_due(cx) {
+            ctx.ping(b"");
+        }
         self.close_if_due(ctx);
     }
 
@@ -194,10 +201,12 @@ impl<W: Wire> Session<W> {
         match next {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(Inbound::Binary(message)))) => self.wire.accept(message),
-            Poll::Ready(Some(Ok(Inbound::Text))) => self.break_off(Broken {
-                code: CloseCode::Unsupported,
-                message: "a text message; this protocol is binary".to_owned(),
-            }),
+            Poll::Ready(Some(Ok(Inbound::Text(text)))) => {
+                self.break_off(Broken::stranger::<W>(&text).unwrap_or_else(|| Broken {
+                    code: CloseCode::Unsupported,
+                    message: "a text message; this protocol is binary".to_owned(),
+                }));
+            }
             Poll::Ready(Some(Ok(Inbound::Ping(data)))) => ctx.pong(&data),
             Poll::Ready(Some(Ok(Inbound::Pong))) => {}
             Poll::Ready(Some(Ok(Inbound::Close))) => {
@@ -213,7 +222,10 @@ impl<W: Wire> Session<W> {
     }
 
     fn break_off(&mut self, Broken { code, message }: Broken) {
-        log::info!("connection closed: {message}");
+        let caller = self.pipeline.caller();
+        let (address, path) = (caller.shown_address(), caller.shown_path());
+        let line = format!("{address} at {path} is closed: {message}");
+        self.complain(&Complaint::hourly(line.clone(), line));
         self.shared.metrics.connections_broken.inc();
         self.life = Life::Closing(code, message);
     }
@@ -225,9 +237,29 @@ impl<W: Wire> Session<W> {
         self.life = Life::Closing(CloseCode::Policy, EXPIRED.to_owned());
     }
 
-    /// Hands what was collected to the socket.
+    /// What cannot go on without whoever runs the server is said once, in words that help; its clients ask again and again.
+    fn log_refusal(&self, what: &str, refusal: &Refusal) {
+        match refusal {
+            Refusal::Registry(RegistryError::NotMapped { key }) => {
+                let caller = self.pipeline.caller();
+                self.complain(&complaints::no_store(key, caller));
+            }
+            refusal => log::log!(refusal.level(), "{what}: {refusal}"),
+        }
+    }
+
+    /// Tells whoever runs the server.
+    fn complain(&self, complaint: &Complaint) {
+        self.shared.complaints.log(complaint);
+    }
+
+    /// Hands what was collected to the socket, and to the log.
     fn send(&mut self, ctx: &mut Ctx<W>) {
+        for complaint in self.out.take_complaints() {
+            self.complain(&complaint);
+        }
         if self.out.bytes() > 0 {
+            self.pings.sent();
             self.inbox.mark_wanted();
             self.shared.metrics.requests_refused.inc_by(self.out.refusals());
             self.out.take().into_iter().for_each(|message| ctx.binary(message));

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use super::wire::{Broken, Identify, Names, Out, Request, SegmentPart, Subscribe, Wire, Write};
+use crate::actors::complaints::Complaint;
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey, RemoteId, Sequence};
@@ -19,6 +20,7 @@ use crate::protocol::msgpack::{
     encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
     encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
 };
+use crate::protocol::peers::Peer;
 
 const WRITE: &str = "WriteEntries";
 const SUBSCRIBE: &str = "RequestChanges";
@@ -65,7 +67,9 @@ impl MsgpackWire {
                 refuse_invalid(&invalid, out);
                 return Ok(None);
             }
-            Err(DecodeError::Malformed(malformed)) => return Err(broken(&malformed)),
+            Err(DecodeError::Malformed(malformed)) => {
+                return Err(Broken::stranger::<Self>(message).unwrap_or_else(|| broken(&malformed)));
+            }
         };
         match decoded {
             msgpack::Request::Write(WriteRequest { public_key: key, id, batch }) => {
@@ -136,6 +140,11 @@ fn named(key: PublicKey) -> Names {
 
 fn refuse_invalid(invalid: &InvalidRequest, out: &mut Out) {
     log::debug!("invalid {}: {}", invalid.request_tag, invalid.message);
+    if invalid.message == msgpack::ENCRYPTED {
+        let key = invalid.public_key.as_deref().unwrap_or_default();
+        let line = format!("writes with the public key {key:?} are refused: {}", invalid.message);
+        out.complain(Complaint::once(line.clone(), line));
+    }
     MsgpackWire::error(
         out,
         invalid.request_tag,
@@ -167,6 +176,21 @@ impl Wire for MsgpackWire {
     type Subscription = SubscriptionTag;
     /// Nobody proves anything in this protocol.
     type Identify = Infallible;
+
+    fn stranger(peer: Peer) -> Option<&'static str> {
+        Some(match peer {
+            Peer::RpcSchemaBinary => {
+                "a client of Effect's RPC, as Effect 4.1 has it: connect it to /rpc"
+            }
+            Peer::RpcJson => {
+                "a client of Effect's RPC in JSON: use RpcSerialization.layerSchemaBinary() and connect to /rpc"
+            }
+            Peer::RpcMsgpack => {
+                "a client of Effect's RPC in msgpack: use RpcSerialization.layerSchemaBinary() and connect to /rpc"
+            }
+            Peer::Msgpack => return None,
+        })
+    }
 
     fn open(&mut self, out: &mut Out) {
         out.message(|buffer| encode_hello(buffer, &self.remote_id));

@@ -11,6 +11,10 @@ use crate::services::identities::IdentityError;
 use crate::services::{AuthError, AuthReason, RegistryError};
 use crate::storage::StorageError;
 
+/// What a client is told that encrypts its entries.
+pub(crate) const ENCRYPTED: &str = "encrypted: this server stores entries that it can read; use EventLogRemote.layerUnencrypted, \
+     and wss:// for the way";
+
 /// A request is refused, or a subscription ends.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Refusal {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::quotas::Quotas;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) compaction: Compaction,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) complaints: Arc<Complaints>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) resolved: Arc<Resolved>,
     /// `None` if nothing is bounded.

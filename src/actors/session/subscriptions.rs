@@ -198,7 +198,7 @@ impl<W: Wire> Session<W> {
     }
 
     pub(super) fn refuse_subscription(&mut self, tag: W::Subscription, refusal: &Refusal) {
-        log::log!(refusal.level(), "subscription refused: {refusal}");
+        self.log_refusal("subscription refused", refusal);
         self.wire.subscription_refused(tag, refusal, &mut self.out);
     }
 

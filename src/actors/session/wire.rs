@@ -10,11 +10,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
+use crate::actors::complaints::Complaint;
 use crate::actors::feed::FeedSegment;
 use crate::core::connection::SequenceRun;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
 use crate::processing::compaction::Page;
+use crate::protocol::peers::Peer;
 use crate::services::identities::SigningKey;
 use crate::services::{Caller, Claim};
 
@@ -75,6 +77,14 @@ pub(crate) struct Broken {
     pub(crate) message: String,
 }
 
+impl Broken {
+    /// If `message` is that of a client of another protocol than `W`.
+    pub(crate) fn stranger<W: Wire>(message: &[u8]) -> Option<Self> {
+        let message = W::stranger(Peer::of(message)?)?.to_owned();
+        Some(Self { code: CloseCode::Unsupported, message })
+    }
+}
+
 /// Consecutive entries of a segment.
 pub(crate) struct SegmentPart {
     pub(crate) segment: Arc<FeedSegment>,
@@ -102,6 +112,10 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     type Subscription: Unpin + 'static;
     /// What the answer to a proof of identity needs to find its request.
     type Identify: Unpin + 'static;
+
+    /// What a client of another protocol is told: who it is taken for, and where it belongs, in the 120 characters that a
+    /// close frame has room for; `None` if it is one of this protocol.
+    fn stranger(peer: Peer) -> Option<&'static str>;
 
     /// The connection is open.
     fn open(&mut self, out: &mut Out);
@@ -172,6 +186,7 @@ pub(crate) struct Out {
     messages: Vec<Bytes>,
     bytes: usize,
     refusals: u64,
+    complaints: Vec<Complaint>,
 }
 
 impl Out {
@@ -191,6 +206,16 @@ impl Out {
     /// Counts a request that one of these messages refuses.
     pub(crate) fn count_refusal(&mut self) {
         self.refusals += 1;
+    }
+
+    /// Adds something for the log.
+    pub(crate) fn complain(&mut self, complaint: Complaint) {
+        self.complaints.push(complaint);
+    }
+
+    /// Gives out what is for the log.
+    pub(crate) fn take_complaints(&mut self) -> Vec<Complaint> {
+        std::mem::take(&mut self.complaints)
     }
 
     /// How many requests the messages collected refuse.

@@ -123,7 +123,7 @@ impl<W: Wire> Session<W> {
     }
 
     pub(super) fn refuse_write(&mut self, tag: W::Write, refusal: &Refusal) {
-        log::log!(refusal.level(), "write refused: {refusal}");
+        self.log_refusal("write refused", refusal);
         self.wire.write_refused(tag, refusal, &mut self.out);
     }
 }

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
@@ -132,7 +133,8 @@ async fn serve(mut config: Config) -> Result<(), ServeError> {
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
     announce(&config, &server, listener.local_addr()?);
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
-    listen(server, listener, options, stop.wait()).await?;
+    let stopped = stop.wait(server.clone(), config.drain_pause);
+    listen(server, listener, options, stopped).await?;
     kept.close()?;
     log::info!("stopped");
     Ok(())
@@ -211,10 +213,28 @@ fn announce(config: &Config, server: &Server, address: SocketAddr) {
     if config.admin_token.is_none() {
         log::info!("no admin API, since there is no [admin] token");
     }
-    // For people, and for scripts that wait for it; a closed standard output is no reason to stop.
-    let msgpack = config.paths.contains(&ServedPath::Eventlog);
-    let path = if msgpack { "/eventlog" } else { "/rpc" };
-    let _ = writeln!(io::stdout(), "listening on ws://{address}{path}");
+    // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
+    let _ = io::stdout().write_all(listening(&config.paths, address).as_bytes());
+}
+
+/// Where each kind of client connects.
+fn listening(paths: &[ServedPath], address: SocketAddr) -> String {
+    let each = [
+        (
+            ServedPath::Eventlog,
+            "/eventlog",
+            "clients of the msgpack protocol: `eventlog-server tail` and `write`, the client for Rust, docs/PROTOCOL.md",
+        ),
+        (
+            ServedPath::Rpc,
+            "/rpc",
+            "Effect 4.1: EventLogRemote.layerUnencrypted with RpcSerialization.layerSchemaBinary(), docs/PROTOCOL-RPC.md",
+        ),
+    ];
+    let served = each.iter().filter(|(path, ..)| paths.contains(path));
+    let lines =
+        served.map(|(_, path, who)| format!("listening on ws://{address}{path}\n  for {who}\n"));
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// The signals that end the server.
@@ -232,11 +252,26 @@ impl Stop {
         })
     }
 
-    async fn wait(mut self) {
-        let name = tokio::select! {
+    /// Resolves when the server is to end: `pause` behind the first signal, in which nobody should send it further clients.
+    async fn wait(mut self, server: Server, pause: Duration) {
+        let name = self.next().await;
+        server.drain();
+        if !pause.is_zero() {
+            log::info!(
+                "{name}: /readyz is 503 from now on, stopping in {pause:?}; another signal stops at once"
+            );
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = self.next() => {}
+            }
+        }
+        log::info!("{name}: stopping");
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-        };
-        log::info!("{name}: stopping");
+        }
     }
 }

@@ -36,5 +36,6 @@ pub use encode::{
 pub use error::{DecodeError, InvalidRequest, Malformed, ResponseError};
 pub use json::{JSON_DEPTH_MAX, NoJson, to_json, travels_as_float};
 pub use read::{Reader, Value};
+pub(crate) use request::ENCRYPTED;
 pub use request::{Request, WriteRequest, decode_request};
 pub use response::{ChangesView, Response, decode_response};

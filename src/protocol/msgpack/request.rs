@@ -66,6 +66,10 @@ const STOP_CHANGES: &str = "StopChanges";
 const CHUNK: &str = "ChunkedMessage";
 const PING: &str = "Ping";
 
+/// What a client is told that encrypts its entries.
+pub(crate) const ENCRYPTED: &str = "encrypted: this server stores entries that it can read, so event logs are not to encrypt theirs; \
+     use wss:// for the way";
+
 /// Decodes one message of a client.
 ///
 /// Takes from `limits` how many entries a batch may have; the size of the message is for the caller to check. Memory
@@ -100,6 +104,8 @@ struct Fields<'a> {
     part: Field<(u64, u64)>,
     data: Field<&'a [u8]>,
     entries: Field<Batch>,
+    /// Whether there are entries that only the client can read.
+    encrypted: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -122,6 +128,10 @@ impl<'a> Fields<'a> {
                     let room = if first { reader.rest().len() } else { 0 };
                     fields.entries = read_batch(&mut reader, room, limits)?;
                 }
+                b"encryptedEntries" => {
+                    fields.encrypted = true;
+                    reader.skip()?;
+                }
                 _ => reader.skip()?,
             }
         }
@@ -134,6 +144,7 @@ impl<'a> Fields<'a> {
         let id = self.id.require("id")?;
         let batch = match std::mem::take(&mut self.entries) {
             Field::Good(batch) => batch,
+            Field::Missing if self.encrypted => return Err(ENCRYPTED.to_owned()),
             Field::Missing => return Err("the entries are missing".to_owned()),
             Field::Bad(sentence) => return Err(sentence),
         };

@@ -175,7 +175,7 @@ impl<'a> Envelope<'a> {
     pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut window = Window::new(body);
         if window.byte()? != FINGERPRINT_HEADER || window.array()? != FINGERPRINT {
-            return Err(Malformed::new("the envelope's fingerprint"));
+            return Err(Malformed::NO_ENVELOPE);
         }
         let selector = u8::try_from(window.uvarint()?).unwrap_or(u8::MAX);
         let envelope = match selector {

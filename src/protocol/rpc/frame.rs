@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::ids::DEFAULT_HEADER;
+use super::ids::{DEFAULT_HEADER, FINGERPRINT_HEADER};
 use super::varint::{sized_len, uvarint_len, write_uvarint};
 use super::window::{Malformed, Window};
 use crate::model::limits::INTEGER_MAX;
@@ -79,6 +79,16 @@ impl FrameReader {
         match &self.state {
             State::Length { .. } | State::Failed(_) => 0,
             State::Body { begun, .. } => begun.len(),
+        }
+    }
+
+    /// Whether the frame that is not complete is none that holds an [`Envelope`](super::Envelope), by its first byte.
+    pub fn is_no_envelope(&self) -> bool {
+        match &self.state {
+            State::Length { .. } | State::Failed(_) => false,
+            State::Body { begun, .. } => {
+                begun.first().is_some_and(|first| *first != FINGERPRINT_HEADER)
+            }
         }
     }
 

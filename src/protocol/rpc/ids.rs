@@ -13,6 +13,7 @@ macro_rules! fields {
 
 fields! {
     ALGORITHM = "algorithm", 0x1c45_696a;
+    BATCHES = "batches", 0xc664_1b6b;
     CHALLENGE = "challenge", 0x00e7_903e;
     CODE = "code", 0xf931_6cf4;
     COMPACTION = "compaction", 0x89df_79c8;

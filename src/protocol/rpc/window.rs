@@ -14,6 +14,10 @@ pub struct Malformed {
 }
 
 impl Malformed {
+    /// A frame that is none of the outermost ones.
+    pub(crate) const NO_ENVELOPE: Self =
+        Self::new("the envelope's fingerprint, as Effect 4.1 writes it");
+
     /// Not `expected`.
     pub(super) const fn new(expected: &'static str) -> Self {
         Self { expected }

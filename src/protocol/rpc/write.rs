@@ -5,7 +5,7 @@
 
 use super::fields::{Field, Fields, begin_sized_field, sized, sized_field_len, write_sized_field};
 use super::frame::{begin_frame, frame_len, open, payload_is_complete_frame};
-use super::ids::{ENTRIES, EVENT, ID, PAYLOAD, PRIMARY_KEY, PUBLIC_KEY, STORE_ID};
+use super::ids::{BATCHES, ENTRIES, EVENT, ID, PAYLOAD, PRIMARY_KEY, PUBLIC_KEY, STORE_ID};
 use super::rows::{Column, FIRST_SHAPE, Rows, bytes_column, cell_len, text_column, write_cell};
 use super::varint::{uvarint_len, write_uvarint};
 use super::window::{Malformed, Window, text};
@@ -83,6 +83,13 @@ impl<'a> WriteEntries<'a> {
             store_id: text(fields.sized(1)?)?,
             entries: Window::new(fields.sized(2)?),
         })
+    }
+
+    /// Whose write this is, if it is one of an event log that encrypts its entries.
+    pub fn encrypted_by(data: &'a [u8]) -> Option<&'a str> {
+        let fields = Fields::read(open(data).ok()?, &[sized(PUBLIC_KEY), sized(BATCHES)]).ok()?;
+        fields.optional(1)?;
+        text(fields.sized(0).ok()?).ok()
     }
 
     /// Reads the entries, and stops at the first that is malformed or invalid.

@@ -11,7 +11,7 @@ mod requests;
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
-use self::refuse::{broken_frame, fail};
+use self::refuse::{broken, broken_frame, fail};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use super::wire::{Broken, Identify, Out, Request, SegmentPart, Wire};
@@ -19,9 +19,11 @@ use crate::core::store::Slots;
 use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner};
+use crate::protocol::peers::{LOOKED_AT_BYTES, Peer};
 use crate::protocol::rpc::auth::Handshake;
 use crate::protocol::rpc::{
-    self, Answer, EncodedRemoteEntries, FrameReader, RequestId, encode_acks, encode_changes,
+    self, Answer, EncodedRemoteEntries, FrameReader, Malformed, RequestId, encode_acks,
+    encode_changes,
 };
 use crate::services::identities::SigningKey;
 
@@ -40,6 +42,8 @@ const IDENTITIES_MAX: usize = 64;
 pub(crate) struct RpcWire {
     remote_id: RemoteId,
     received: Bytes,
+    /// How the first message begins, until its first frame is read: by that a client of another protocol is known.
+    beginning: Option<Bytes>,
     frames: FrameReader,
     chunks: ChunkJoiner,
     /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
@@ -75,12 +79,21 @@ impl RpcWire {
         Self {
             remote_id,
             received: Bytes::new(),
+            beginning: Some(Bytes::new()),
             frames: FrameReader::new(limits.message_bytes_max),
             chunks: ChunkJoiner::new(&chunk_limits),
             refused_set: None,
             handshake: Handshake::default(),
             identities: Vec::new(),
         }
+    }
+}
+
+impl RpcWire {
+    /// What a connection ends with that cannot go on: because of who the client is, if nothing it sent was understood.
+    fn broken_off(&self, broken: Broken) -> Broken {
+        let stranger = self.beginning.as_deref().and_then(Broken::stranger::<Self>);
+        stranger.unwrap_or(broken)
     }
 }
 
@@ -99,9 +112,27 @@ impl Wire for RpcWire {
     type Subscription = FeedTag;
     type Identify = RequestId;
 
+    fn stranger(peer: Peer) -> Option<&'static str> {
+        Some(match peer {
+            Peer::RpcSchemaBinary => return None,
+            Peer::RpcJson => {
+                "a client of Effect's RPC in JSON: this server takes RpcSerialization.layerSchemaBinary() alone"
+            }
+            Peer::RpcMsgpack => {
+                "a client of Effect's RPC in msgpack: this server takes RpcSerialization.layerSchemaBinary() alone"
+            }
+            Peer::Msgpack => {
+                "a client of the msgpack protocol, as Effect 4.0 beta has it: connect it to /eventlog"
+            }
+        })
+    }
+
     fn open(&mut self, _: &mut Out) {}
 
     fn accept(&mut self, message: Bytes) {
+        if let Some(beginning) = self.beginning.as_mut().filter(|beginning| beginning.is_empty()) {
+            *beginning = Bytes::copy_from_slice(&message[..message.len().min(LOOKED_AT_BYTES)]);
+        }
         self.received = message;
     }
 
@@ -112,15 +143,23 @@ impl Wire for RpcWire {
         subscriptions: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
-        while let Some(body) =
-            self.frames.next_body(&mut self.received).map_err(|error| broken_frame(&error))?
-        {
-            let request = self.take_frame(&body, limits, now_millis, subscriptions, out)?;
+        loop {
+            let next = self.frames.next_body(&mut self.received);
+            let Some(body) = next.map_err(|error| self.broken_off(broken_frame(&error)))? else {
+                // Such a client would wait for an answer, and the server for as many bytes as the first ones seem to say.
+                return if self.frames.is_no_envelope() {
+                    Err(self.broken_off(broken(&Malformed::NO_ENVELOPE)))
+                } else {
+                    Ok(None)
+                };
+            };
+            let taken = self.take_frame(&body, limits, now_millis, subscriptions, out);
+            let request = taken.map_err(|error| self.broken_off(error))?;
+            self.beginning = None;
             if request.is_some() {
                 return Ok(request);
             }
         }
-        Ok(None)
     }
 
     fn expire(&mut self, now_millis: u64) -> Result<(), Broken> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::refuse::{beginning, broken, die, fail, refuse_for_good};
 use super::{AUTHENTICATE, CHANGES, FeedTag, RpcWire, WRITE, WriteTag};
+use crate::actors::session::refusal::ENCRYPTED;
 use crate::actors::session::subscriptions::Subscribed;
 use crate::actors::session::wire::{Broken, Identify, Names, Out, Request, Subscribe, Write};
 use crate::model::limits::STORE_ID_BYTES_MAX;
@@ -156,7 +157,10 @@ impl RpcWire {
         let write = match WriteEntries::decode(data) {
             Ok(write) => write,
             Err(malformed) => {
-                refuse_for_good(&request, (None, None), &malformed.to_string(), out);
+                match WriteEntries::encrypted_by(data) {
+                    key @ Some(_) => refuse_for_good(&request, (key, None), ENCRYPTED, out),
+                    None => refuse_for_good(&request, (None, None), &malformed.to_string(), out),
+                }
                 return None;
             }
         };

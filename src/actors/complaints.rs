@@ -1,0 +1,202 @@
+//! What whoever runs the server should know of clients that cannot get on: a line in the log for each cause, not for each try.
+//!
+//! Keeps: a client that tries again for ever costs one line, and so does one that another stranger sends a thousand times; all
+//! lines together come no faster than some each second, whoever causes them; what is remembered is bounded.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::model::PublicKey;
+use crate::services::Caller;
+
+/// So many causes are remembered. When there are more, all are forgotten.
+const REMEMBERED_MAX: usize = 4_096;
+
+/// Lines that may come at once, when none came for a while.
+const BURST: u32 = 50;
+
+/// Time in which one further line may come.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Something about a client that whoever runs the server can do something about.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    about: String,
+    again: Option<Duration>,
+    line: String,
+}
+
+impl Complaint {
+    /// To be said once.
+    pub(crate) fn once(about: String, line: String) -> Self {
+        Self { about, again: None, line }
+    }
+
+    /// To be said once an hour while it goes on.
+    pub(crate) fn hourly(about: String, line: String) -> Self {
+        Self { about, again: Some(Duration::from_secs(3_600)), line }
+    }
+}
+
+/// About a key that has no store, with what to type to give it one.
+pub(crate) fn no_store(key: &PublicKey, caller: &Caller) -> Complaint {
+    let (address, path) = (caller.shown_address(), caller.shown_path());
+    let line = format!(
+        "the public key {key:?} has no store, and {address} at {path} is refused; to give it one: \
+         eventlog-server keys assign {} STORE",
+        for_shell(key.as_str())
+    );
+    Complaint::once(format!("no store: {key}"), line)
+}
+
+/// `text` as an argument that a shell takes as it is.
+fn for_shell(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if text.chars().all(is_plain) && !text.starts_with('-') {
+        return text.to_owned();
+    }
+    let dashes = if text.starts_with('-') { "-- " } else { "" };
+    if text.chars().any(|c| c.is_control() || !(c.is_ascii() || c.is_alphanumeric())) {
+        // A half of a byte is a digit.
+        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+        let escaped = |byte: u8| ['\\', 'x', digit(byte >> 4), digit(byte & 15)];
+        let bytes: String = text.bytes().flat_map(escaped).collect();
+        return format!("{dashes}$'{bytes}'");
+    }
+    format!("{dashes}'{}'", text.replace('\'', r"'\''"))
+}
+
+/// What was said lately.
+pub(crate) struct Complaints {
+    hasher: RandomState,
+    said: Mutex<Said>,
+}
+
+struct Said {
+    /// When what was said, by the hash of what it is about.
+    when: HashMap<u64, Instant>,
+    /// Lines that may be said now.
+    left: u32,
+    /// Since when there may be more.
+    counted: Instant,
+    /// Lines that were left out since the last one.
+    left_out: u64,
+}
+
+impl Complaints {
+    #[expect(clippy::disallowed_methods, reason = "strangers must not fill the disk with lines")]
+    pub(crate) fn new() -> Self {
+        let when = HashMap::new();
+        let said = Said { when, left: BURST, counted: Instant::now(), left_out: 0 };
+        Self { hasher: RandomState::new(), said: Mutex::new(said) }
+    }
+
+    /// Says it in the log, unless that was done, or there is too much to say.
+    pub(crate) fn log(&self, complaint: &Complaint) {
+        let Complaint { about, again, line } = complaint;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "strangers must not fill the disk with lines"
+        )]
+        let now = Instant::now();
+        match self.said.lock().next_line(self.hash(about), *again, now) {
+            None => log::debug!("{line}"),
+            Some(0) => log::warn!("{line}"),
+            Some(left_out) => log::warn!("{line} ({left_out} other lines were left out)"),
+        }
+    }
+
+    fn hash(&self, about: impl Hash) -> u64 {
+        self.hasher.hash_one(about)
+    }
+}
+
+impl Said {
+    /// How many were left out before, if there may be a line about this now.
+    fn next_line(&mut self, about: u64, again: Option<Duration>, now: Instant) -> Option<u64> {
+        let is_old = |said: Instant| again.is_some_and(|again| now.duration_since(said) >= again);
+        if self.when.get(&about).is_some_and(|said| !is_old(*said)) {
+            return None;
+        }
+        let passed = (now.duration_since(self.counted).as_millis() / INTERVAL.as_millis()) as u32;
+        self.counted += INTERVAL * passed;
+        self.left = self.left.saturating_add(passed).min(BURST);
+        if self.left == 0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.left -= 1;
+        if self.when.len() >= REMEMBERED_MAX {
+            self.when.clear();
+        }
+        self.when.insert(about, now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Option<Duration> = Some(Duration::from_secs(3_600));
+
+    fn said() -> (Said, Instant) {
+        let counted = Complaints::new().said.into_inner().counted;
+        (Said { when: HashMap::new(), left: BURST, counted, left_out: 0 }, counted)
+    }
+
+    #[test]
+    fn a_shell_takes_a_name_as_it_is_and_a_terminal_shows_nothing_else() {
+        for (name, argument) in [
+            ("alice", "alice"),
+            ("user:1/a@b.example", "user:1/a@b.example"),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+            ("-rf", "-- '-rf'"),
+            ("größe x", "'größe x'"),
+            ("a\n\u{1b}", r"$'\x61\x0a\x1b'"),
+            ("a\u{202e}b", r"$'\x61\xe2\x80\xae\x62'"),
+        ] {
+            assert_eq!(for_shell(name), argument);
+        }
+        let key = PublicKey::new("a\u{202e}\n").expect("a key");
+        let line = no_store(&key, &Caller::default()).line;
+        assert!(line.is_ascii() && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn one_cause_is_one_line_until_its_time_is_over() {
+        let (mut said, start) = said();
+        for about in [1, 2] {
+            assert_eq!(said.next_line(about, HOUR, start), Some(0));
+            assert_eq!(said.next_line(about, HOUR, start + Duration::from_secs(3_599)), None);
+        }
+        assert_eq!(said.next_line(1, HOUR, start + Duration::from_secs(3_600)), Some(0));
+        assert_eq!(said.next_line(2, None, start + Duration::from_secs(1 << 30)), None);
+    }
+
+    #[test]
+    fn many_causes_are_some_lines_and_all_are_counted() {
+        let (mut said, start) = said();
+        let lines = (0..1_000).filter(|about| said.next_line(*about, None, start).is_some());
+        assert_eq!(lines.count(), BURST as usize);
+        assert_eq!(said.next_line(2_000, None, start + INTERVAL), Some(950));
+        assert_eq!(said.next_line(2_001, None, start + INTERVAL), None);
+        // What was left out may be said later.
+        assert_eq!(said.next_line(999, None, start + 2 * INTERVAL), Some(1));
+        let later = start + 10_000 * INTERVAL;
+        let lines = (5_000..6_000).filter(|about| said.next_line(*about, None, later).is_some());
+        assert_eq!(lines.count(), BURST as usize);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut said, start) = said();
+        for about in 0..3 * REMEMBERED_MAX as u64 {
+            said.next_line(about, None, start + INTERVAL * about as u32);
+            assert!(said.when.len() <= REMEMBERED_MAX);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A path and its methods: what `HEAD`, a slash at the end and other methods get is the same everywhere.
+
+use actix_web::dev::Handler;
+use actix_web::http::header::ALLOW;
+use actix_web::{FromRequest, HttpResponse, Resource, Responder, Route, guard, web};
+
+/// A path that says what it takes when it is asked for something else.
+pub(super) struct Endpoint {
+    resource: Resource,
+    allowed: Vec<&'static str>,
+}
+
+impl Endpoint {
+    /// At `path`, with or without a slash at its end.
+    pub(super) fn at(path: &str) -> Self {
+        let resource = web::resource([path.to_owned(), format!("{path}/")]);
+        Self { resource, allowed: Vec::new() }
+    }
+
+    /// At `path`, which ends in a name that may have slashes of its own.
+    pub(super) fn of_name(path: &str) -> Self {
+        Self { resource: web::resource(path), allowed: Vec::new() }
+    }
+
+    /// `GET`, and `HEAD` with the same answer but for its body.
+    pub(super) fn get<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let route = web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
+        self.on("GET, HEAD", route, handler)
+    }
+
+    /// `GET` alone, where that becomes a WebSocket.
+    pub(super) fn socket<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on("GET", web::get(), handler)
+    }
+
+    pub(super) fn put<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on("PUT", web::put(), handler)
+    }
+
+    pub(super) fn post<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on("POST", web::post(), handler)
+    }
+
+    pub(super) fn delete<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on("DELETE", web::delete(), handler)
+    }
+
+    fn on<F, Args>(mut self, method: &'static str, route: Route, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.allowed.push(method);
+        self.resource = self.resource.route(route.to(handler));
+        self
+    }
+
+    /// The whole, to be mounted.
+    pub(super) fn done(self) -> Resource {
+        let allowed = self.allowed.join(", ");
+        self.resource.default_service(web::to(move || {
+            let refused = HttpResponse::MethodNotAllowed()
+                .insert_header((ALLOW, allowed.clone()))
+                .body(format!("this path takes {allowed}\n"));
+            std::future::ready(refused)
+        }))
+    }
+}

@@ -1,0 +1,116 @@
+//! Which web pages the binary serves, and what its log says about the others.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use super::process::{Serve, command, data, logged};
+use crate::support::socket::Socket;
+
+const WHAT_TO_WRITE: &str = "put it into the configuration, origins = [\"http://localhost:5173\"]";
+
+fn refused(log: &Path, origin: &str) -> String {
+    logged(log, &format!("a page of {origin:?} may not use"), 1).remove(0)
+}
+
+/// An application's pages come from a port of their own while it is developed.
+#[tokio::test]
+async fn in_development_pages_of_this_machine_are_served_and_no_name_from_outside_is() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(&directory.path().join("d"))]);
+    serve
+        .env("EVENTLOG_ADMIN_TOKEN", "secret")
+        .stderr(std::fs::File::create(&log).expect("a file"));
+    let server = Serve::of(serve);
+    let url = |path: &str| format!("ws://{}{path}", server.address());
+    for path in ["/eventlog", "/rpc"] {
+        for (origin, host) in [
+            ("http://localhost:5173", server.address()),
+            ("http://127.0.0.1:5173", "localhost:7420"),
+            ("http://app.localhost:5173", "[::1]:7420"),
+        ] {
+            Socket::connect_with(&url(path), &[("origin", origin), ("host", host)]).await;
+        }
+        // A name that leads here because whoever owns it says so.
+        let rebound = [("origin", "http://evil.example:7420"), ("host", "evil.example:7420")];
+        assert_eq!(Socket::refused_status(&url(path), &rebound).await, 403);
+        let foreign = [("origin", "http://evil.example")];
+        assert_eq!(Socket::refused_status(&url(path), &foreign).await, 403);
+    }
+    refused(&log, "http://evil.example:7420");
+    for (origin, host, status) in [
+        ("http://evil.example:7420", "evil.example:7420", "403"),
+        ("http://localhost:5173", "localhost:7420", "200"),
+    ] {
+        let headers =
+            format!("host: {host}\r\norigin: {origin}\r\nauthorization: Bearer secret\r\n");
+        let answer =
+            crate::support::http::get_with(server.address(), "/admin/keys", &headers).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_refused_is_in_the_log_with_what_to_configure_and_then_served() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let page = [("origin", "http://localhost:5173")];
+    let allowed = |origins: Option<&str>| {
+        let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
+        serve.args(["--data-dir", data(&directory.path().join("d"))]);
+        serve.env("EVENTLOG_AUTH_MODE", "allow-all");
+        origins.map(|origins| serve.env("EVENTLOG_ORIGINS", origins));
+        serve.stderr(std::fs::File::create(&log).expect("a file"));
+        serve
+    };
+    let server = Serve::of(allowed(None));
+    for _ in 0..20 {
+        assert_eq!(Socket::refused_status(&server.url, &page).await, 403);
+    }
+    let line = refused(&log, "http://localhost:5173");
+    assert!(line.contains(WHAT_TO_WRITE), "{line}");
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(text.matches(WHAT_TO_WRITE).count(), 1, "one line for many\n{text}");
+    let forwarded = [("origin", "https://app.example"), ("x-forwarded-host", "app.example")];
+    assert_eq!(Socket::refused_status(&server.url, &forwarded).await, 403);
+    let line = refused(&log, "https://app.example");
+    assert!(line.contains("put \"127.0.0.1\" into trusted_proxies"), "{line}");
+    drop(server);
+
+    let server = Serve::of(allowed(Some("http://LOCALHOST:5173, https://app.example:443, null")));
+    for origin in ["http://localhost:5173", "https://app.example", "null"] {
+        Socket::connect_with(&server.url, &[("origin", origin)]).await;
+    }
+    drop(server);
+    for impossible in ["https://*.app.example", "wss://app.example", "https://app.example/"] {
+        let ended = allowed(Some(impossible)).output().expect("it runs");
+        let log = std::fs::read_to_string(&log).expect("UTF-8");
+        assert!(!ended.status.success() && log.contains("no page has the origin"), "{log}");
+    }
+}
+
+/// What the proxy says counts if it is trusted.
+#[tokio::test]
+async fn a_trusted_proxy_says_which_host_a_page_asked_for() {
+    let directory = tempdir().expect("a directory");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_TRUSTED_PROXIES", "127.0.0.1");
+    let server = Serve::of(serve);
+    // With --dev no name from outside counts, also not behind a proxy.
+    let page = [("origin", "https://app.example"), ("x-forwarded-host", "app.example")];
+    assert_eq!(Socket::refused_status(&server.url, &page).await, 403);
+    drop(server);
+    let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_TRUSTED_PROXIES", "127.0.0.1");
+    serve.env("EVENTLOG_AUTH_MODE", "allow-all");
+    let server = Serve::of(serve);
+    Socket::connect_with(&server.url, &page).await;
+    let insecure = [
+        ("origin", "http://app.example"),
+        ("x-forwarded-host", "app.example"),
+        ("x-forwarded-proto", "https"),
+    ];
+    assert_eq!(Socket::refused_status(&server.url, &insecure).await, 403);
+}

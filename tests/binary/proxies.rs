@@ -1,0 +1,237 @@
+//! The proxies of `docs/PROXIES.md`, configured as it says, between clients and the binary.
+//!
+//! A program that is not installed is passed over with a word; where the environment has `CI=true` that is a failure.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::tempdir;
+
+use super::process::{Serve, command, data, logged};
+use crate::support::http::get_with;
+use crate::support::server::comes_to;
+use crate::support::socket::Socket;
+
+/// What the page shows in this language, with these texts put in place of others, each of which has to be there.
+fn shown(language: &str, changes: &[(&str, &str)]) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROXIES.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let block =
+        page.split(&format!("```{language}\n")).nth(1).and_then(|rest| rest.split("```").next());
+    changes.iter().fold(block.expect("a block").to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from:?} is not in\n{text}");
+        text.replace(from, to)
+    })
+}
+
+/// Where a program is, in the path or where administrators' programs are.
+fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
+    let found = places.map(|place| Path::new(place).join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have {name}");
+        // The test's own output is hidden when it passes.
+        let _ = writeln!(std::io::stderr(), "not run: there is no {name}");
+    }
+    found
+}
+
+/// A port that is free now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// A proxy in front of a server. Ended when it is dropped.
+struct Proxy {
+    child: Child,
+    address: String,
+}
+
+impl Proxy {
+    /// Waits until it passes requests on.
+    async fn start(mut command: Command, port: u16) -> Self {
+        let child = command.stdout(Stdio::null()).spawn().expect("it starts");
+        let proxy = Self { child, address: format!("127.0.0.1:{port}") };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let connected = tokio::net::TcpStream::connect(&proxy.address).await.is_ok();
+            if connected && get_with(&proxy.address, "/healthz", HOST).await.ends_with("ok\n") {
+                return proxy;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it passes nothing on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const HOST: &str = "host: sync.example\r\n";
+const PAGE: (&str, &str) = ("origin", "http://sync.example");
+
+/// A server that pings often, with proxies of this machine trusted or not.
+fn serve(directory: &Path, log: &Path, trusted: &str) -> Serve {
+    let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory)]).env("EVENTLOG_AUTH_MODE", "allow-all");
+    serve.env("EVENTLOG_ADMIN_TOKEN", "secret").env("EVENTLOG_TRUSTED_PROXIES", trusted);
+    serve.env("EVENTLOG_LIMITS_PING_INTERVAL", "200ms");
+    serve.stderr(std::fs::File::create(log).expect("a file"));
+    Serve::of(serve)
+}
+
+/// nginx with this text as what it has to say about HTTP.
+fn nginx(program: &Path, http: &str, directory: &Path) -> Command {
+    let file = directory.join("nginx.conf");
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {}/{what};\n", directory.display()))
+        .concat();
+    let text = format!(
+        "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr;\nevents {{}}\n\
+         http {{\naccess_log off;\n{temporary}{http}\n}}\n",
+        directory.display()
+    );
+    std::fs::write(&file, text).expect("a file");
+    let mut command = Command::new(program);
+    command.args(["-e", "stderr", "-p", data(directory), "-c"]).arg(file).stderr(Stdio::null());
+    command
+}
+
+/// nginx's part of the page, for a server at `upstream`, without TLS.
+fn nginx_text(port: u16, upstream: &str, more: &[(&str, &str)]) -> String {
+    let listen = format!("listen 127.0.0.1:{port};");
+    let changes = [
+        ("listen 443 ssl;", &*listen),
+        ("127.0.0.1:7420", upstream),
+        ("ssl_certificate     /etc/ssl/sync.example.pem;", ""),
+        ("ssl_certificate_key /etc/ssl/sync.example.key;", ""),
+        ("proxy_read_timeout 60s", "proxy_read_timeout 1s"),
+    ];
+    shown("nginx", &[&changes, more].concat())
+}
+
+/// Pages of the public name connect at both paths and below a prefix, others do not; a silent connection lives longer than
+/// the proxy's patience; the admin API has keys with slashes; the log has the client's address.
+async fn serves_clients(proxy: &Proxy, server: &Serve, log: &Path) {
+    let silent =
+        Socket::connect_with(&proxy.url("/eventlog"), &[PAGE, ("host", "sync.example")]).await;
+    let began = tokio::time::Instant::now();
+    for path in ["/rpc", "/sync/eventlog", "/sync/rpc/"] {
+        Socket::connect_with(&proxy.url(path), &[PAGE, ("host", "sync.example")]).await;
+    }
+    let foreign = [("origin", "http://evil.example"), ("host", "sync.example")];
+    assert_eq!(Socket::refused_status(&proxy.url("/rpc"), &foreign).await, 403);
+    logged(log, "a page of \"http://evil.example\" may not use", 1);
+    let headers = format!("{HOST}authorization: Bearer secret\r\n");
+    for path in ["/admin/keys/user%2F1", "/sync/admin/keys/user%2F1"] {
+        let answer = get_with(&proxy.address, path, &headers).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("user/1"), "{answer}");
+    }
+    // A broken message: its line names whom it came from.
+    let headers = [("host", "sync.example"), ("x-forwarded-for", "198.51.100.7")];
+    let mut broken = Socket::connect_with(&proxy.url("/rpc"), &headers).await;
+    broken.send_text("{\"_tag\":\"Ping\"}").await;
+    assert_eq!(broken.close_code().await, Some(1003));
+    logged(log, "\"/rpc\" is closed: a client of Effect's RPC in JSON", 1);
+    // Three times as long as the proxy waits for one that says nothing.
+    tokio::time::sleep_until(began + Duration::from_secs(3)).await;
+    let mut silent = silent;
+    assert!(matches!(
+        silent.next().await,
+        eventlog_server::protocol::msgpack::Response::Hello { .. }
+    ));
+    silent.nothing_comes().await;
+    drop(silent);
+    comes_to(server.address().parse().expect("an address"), "eventlog_connections_open", 0).await;
+}
+
+#[tokio::test]
+async fn clients_behind_nginx() {
+    let Some(program) = installed("nginx") else { return };
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = serve(&directory.path().join("d"), &log, "127.0.0.1");
+    let port = free_port();
+    let text = nginx_text(port, server.address(), &[]);
+    let proxy = Proxy::start(nginx(&program, &text, directory.path()), port).await;
+    serves_clients(&proxy, &server, &log).await;
+}
+
+/// As it is without a line about `Host`: pages are refused, and the log says what to do.
+#[tokio::test]
+async fn pages_behind_nginx_as_it_comes_are_refused_with_a_word_in_the_log() {
+    let Some(program) = installed("nginx") else { return };
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = serve(&directory.path().join("d"), &log, "");
+    let port = free_port();
+    let without = [
+        ("proxy_set_header Host $http_host;", ""),
+        ("proxy_set_header X-Forwarded-Host $http_host;", ""),
+    ];
+    let text = nginx_text(port, server.address(), &without);
+    let proxy = Proxy::start(nginx(&program, &text, directory.path()), port).await;
+    let page = [PAGE, ("host", "sync.example")];
+    assert_eq!(Socket::refused_status(&proxy.url("/rpc"), &page).await, 403);
+    let line = logged(&log, "a page of \"http://sync.example\" may not use \"/rpc\"", 1).remove(0);
+    let says = ["origins = [\"http://sync.example\"]", "pass Host on", "docs/PROXIES.md"];
+    assert!(says.iter().all(|text| line.contains(text)), "{line}");
+}
+
+#[tokio::test]
+async fn clients_behind_haproxy() {
+    let Some(program) = installed("haproxy") else { return };
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = serve(&directory.path().join("d"), &log, "127.0.0.1");
+    let port = free_port();
+    let bind = format!("bind 127.0.0.1:{port}");
+    let text = shown(
+        "haproxy",
+        &[
+            ("bind :443 ssl crt /etc/ssl/sync.example.pem", &bind),
+            ("127.0.0.1:7420", server.address()),
+            ("timeout tunnel 60s", "timeout tunnel 1s"),
+        ],
+    );
+    let file = directory.path().join("haproxy.cfg");
+    std::fs::write(&file, text).expect("a file");
+    let mut command = Command::new(program);
+    command.args(["-db", "-f"]).arg(file).stderr(Stdio::null());
+    let proxy = Proxy::start(command, port).await;
+    serves_clients(&proxy, &server, &log).await;
+}
+
+#[tokio::test]
+async fn clients_behind_caddy() {
+    let Some(program) = installed("caddy") else { return };
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = serve(&directory.path().join("d"), &log, "127.0.0.1");
+    let port = free_port();
+    let site = format!("{{\n    admin off\n    auto_https off\n}}\nhttp://sync.example:{port} {{");
+    let text =
+        shown("caddyfile", &[("sync.example {", &site), ("127.0.0.1:7420", server.address())]);
+    let file = directory.path().join("Caddyfile");
+    std::fs::write(&file, text).expect("a file");
+    let mut command = Command::new(program);
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+    command.env("HOME", directory.path()).env("XDG_DATA_HOME", directory.path());
+    command.env("XDG_CONFIG_HOME", directory.path()).stderr(Stdio::null());
+    let proxy = Proxy::start(command, port).await;
+    serves_clients(&proxy, &server, &log).await;
+}

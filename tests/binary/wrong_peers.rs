@@ -1,0 +1,157 @@
+//! What reaches the right port and is something else than a WebSocket of the protocol that is spoken there.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tempfile::tempdir;
+
+use super::process::{Serve, command, data, logged};
+
+/// A whole answer to these bytes.
+fn exchange(server: &Serve, sent: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address()).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream.write_all(sent).expect("sent");
+    let mut received = Vec::new();
+    // A reset counts as an end.
+    let _ = stream.read_to_end(&mut received);
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+fn request(server: &Serve, line: &str, headers: &str) -> String {
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    exchange(server, head.as_bytes())
+}
+
+const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn upgrade(server: &Serve, path: &str, headers: &str) -> String {
+    exchange(server, format!("GET {path} HTTP/1.1\r\nhost: x\r\n{UPGRADE}{headers}\r\n").as_bytes())
+}
+
+#[test]
+fn http_at_the_path_of_a_websocket_and_a_websocket_elsewhere_are_told_where_to_go() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = Serve::logged(&["--dev", "--data-dir", data(&directory.path().join("d"))], &log);
+    for _ in 0..3 {
+        let plain = request(&server, "GET /rpc", "");
+        assert!(
+            plain.starts_with("HTTP/1.1 426 ") && plain.contains("upgrade: websocket\r\n"),
+            "{plain}"
+        );
+        assert!(plain.contains("a proxy in front has to pass Upgrade"), "{plain}");
+        let elsewhere = upgrade(&server, "/sync/eventlog", "");
+        assert!(elsewhere.starts_with("HTTP/1.1 404 "), "{elsewhere}");
+        assert!(elsewhere.contains(
+            "a WebSocket is at /eventlog and at /rpc; a proxy in front has to take \"/sync\" off"
+        ));
+    }
+    logged(&log, "\"/rpc\": WebSocket upgrade is expected", 1);
+    logged(&log, "\"/sync/eventlog\": nothing is there", 1);
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(text.matches("cannot connect").count(), 2, "once each\n{text}");
+}
+
+#[test]
+fn what_is_no_http_ends_at_once_and_is_named_in_the_log() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = Serve::logged(&["--dev", "--data-dir", data(&directory.path().join("d"))], &log);
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let proxy = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (bytes, line) in [
+        (&hello[..], "speaks TLS; this port has none: connect with ws://"),
+        (preface, "speaks HTTP/2; this port has HTTP/1.1"),
+        (proxy, "speaks the PROXY protocol"),
+    ] {
+        for _ in 0..2 {
+            exchange(&server, bytes);
+        }
+        assert_eq!(logged(&log, line, 1).len(), 1);
+    }
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert!(!text.contains("ERROR"), "{text}");
+}
+
+#[test]
+fn each_path_says_what_it_takes_and_answers_a_head() {
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    for path in ["/healthz", "/readyz", "/metrics", "/healthz/"] {
+        let (get, head) = (
+            request(&server, &format!("GET {path}"), ""),
+            request(&server, &format!("HEAD {path}"), ""),
+        );
+        assert!(
+            get.starts_with("HTTP/1.1 200 ") && head.starts_with("HTTP/1.1 200 "),
+            "{get}{head}"
+        );
+        assert!(head.ends_with("\r\n\r\n") && !get.ends_with("\r\n\r\n"), "no body: {head}");
+        let post = request(&server, &format!("POST {path}"), "content-length: 0\r\n");
+        assert!(
+            post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD\r\n"),
+            "{post}"
+        );
+    }
+    let socket = request(&server, "POST /rpc", "content-length: 0\r\n");
+    assert!(socket.starts_with("HTTP/1.1 405 ") && socket.contains("allow: GET\r\n"), "{socket}");
+}
+
+#[test]
+fn names_with_slashes_are_found_whether_a_proxy_decoded_them_or_not() {
+    let directory = tempdir().expect("a directory");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_ADMIN_TOKEN", "secret");
+    let server = Serve::of(serve);
+    let ask = |line: &str, body: &str| {
+        let length = body.len();
+        let headers = format!("authorization: bEARER secret\r\ncontent-length: {length}\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n{body}");
+        exchange(&server, head.as_bytes())
+    };
+    let assignment = r#"{"storeId":"team/a"}"#;
+    for (put, get) in
+        [("user%2F1", "user/1"), ("user/2", "user%2F2"), ("a%2Frelease", "a%2Frelease")]
+    {
+        let assigned = ask(&format!("PUT /admin/keys/{put}"), assignment);
+        assert!(assigned.starts_with("HTTP/1.1 200 "), "{assigned}");
+        let shown = ask(&format!("GET /admin/keys/{get}"), "");
+        assert!(shown.ends_with(assignment), "{shown}");
+    }
+    let entries = r#"{"entries":[{"event":"E","primaryKey":"","payload":""}]}"#;
+    for (count, path) in [(1, "team%2Fa"), (2, "team/a")] {
+        let written = ask(&format!("POST /admin/stores/{path}/entries"), entries);
+        assert!(written.ends_with(&format!(r#"{{"sequenceNumbers":[{count}]}}"#)), "{written}");
+        let shown = ask(&format!("GET /admin/stores/{path}"), "");
+        assert!(shown.contains(&format!(r#""head":{count},"#)), "{shown}");
+    }
+    let refused = ask("DELETE /admin/keys", "");
+    assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+    assert!(ask("GET /admin/keys/", "").contains(r#""publicKey":"user/2""#));
+}
+
+#[test]
+fn the_start_says_where_each_kind_of_client_connects() {
+    let directory = tempdir().expect("a directory");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory.path())]);
+    let mut child = serve.spawn().expect("it starts");
+    let mut said = String::new();
+    let output = child.stdout.take().expect("a pipe");
+    let mut lines = std::io::BufReader::new(output);
+    for _ in 0..4 {
+        std::io::BufRead::read_line(&mut lines, &mut said).expect("a line");
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    let [msgpack, who, rpc, effect] = said.lines().collect::<Vec<_>>()[..] else {
+        panic!("{said}")
+    };
+    assert!(msgpack.ends_with("/eventlog") && who.contains("msgpack"), "{said}");
+    assert!(rpc.ends_with("/rpc") && effect.contains("layerSchemaBinary"), "{said}");
+}
