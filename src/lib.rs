@@ -4,7 +4,7 @@
 //!
 //! A client appends **entries**: an id that it makes itself (a UUIDv7), an event tag, a primary key, a payload that the
 //! server need not understand. Every client **public key** maps, through a durable registry, to a **store**; each store
-//! is one **feed**, its entries at the sequences 1, 2, 3, … without a gap, shared by all its keys.
+//! is one **feed**, its entries at the sequences 1, 2, 3, …, shared by all its keys.
 //!
 //! * A write is acknowledged once it is on disk, with one sequence per entry. Writing an id again gives the sequence that
 //!   it has; so whoever heard no answer asks again.

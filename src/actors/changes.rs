@@ -180,16 +180,19 @@ impl Reading {
         // First: what is read later has all of it.
         let head = feed.head();
         let cursor = self.cursor;
-        match feed.pull(cursor, PAGE_BYTES) {
+        let read = match feed.pull(cursor, PAGE_BYTES) {
             Pulled::Recent(segments) => {
                 segments.iter().for_each(|one| add(one.segment(), (cursor, head), into));
+                segments.last().map(|last| last.segment().last())
             }
             Pulled::OnDisk(log) => {
                 let segments = read_blocking(log, cursor, PAGE_BYTES).await?;
                 segments.iter().for_each(|one| add(one, (cursor, head), into));
+                segments.last().map(Segment::last)
             }
-        }
-        self.cursor = into.back().map_or(cursor, |last| last.remote_sequence.next());
+        };
+        // Not behind the last entry: it may be followed by a gap.
+        self.cursor = read.map_or(cursor, |last| last.min(head).next());
         Ok(())
     }
 

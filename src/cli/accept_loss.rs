@@ -1,15 +1,17 @@
 //! `accept-loss`: goes on with what is left of a damaged data directory.
 
-use std::io::{self, BufRead, Write};
+use std::io;
 
 use eventlog_server::storage::sled::{Database, OpenError};
 
-use super::data_dir::{DataDir, NoDataDirectory};
+use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
 
 const MEANING: &str = "\
 This gives up what a damaged data directory cannot give any more, and goes on with the rest:
   - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
-    it still has;
+    it still has, at its next start at the latest;
+  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses nothing of what
+    is new;
   - what only the damaged directory had, and no client has, is gone;
   - what was there is kept beside it, under names that end in `.damaged-1`, and takes space until you remove it.
 ";
@@ -57,12 +59,4 @@ pub(super) fn run(args: &Args) -> Result<(), AcceptLossError> {
         println!("kept: {}", kept.display());
     }
     Ok(())
-}
-
-fn is_confirmed() -> io::Result<bool> {
-    print!("Type yes to go on: ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
 }

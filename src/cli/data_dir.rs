@@ -1,5 +1,6 @@
 //! The data directory of a server, for the commands that work on it without one.
 
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
 use eventlog_server::storage::sled::DatabaseOptions;
@@ -40,6 +41,15 @@ impl DataDir {
         }
         Err(NoDataDirectory { path: self.path.clone() })
     }
+}
+
+/// Asks whether to go on.
+pub(super) fn is_confirmed() -> io::Result<bool> {
+    print!("Type yes to go on: ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Show what a data directory holds, without a server.
 ///
-/// A line has a store, the sequence of its last entry (which is the number of its entries, since there are no gaps), the
-/// bytes they take on disk, and a hash over them: two copies of a store with the same last entry and the same hash hold the
+/// A line has a store, the number of its entries, where they end if that is another number (since the store has a gap, of a restore or
+/// such), the bytes they take on disk, and a hash over them: two copies of a store with the same end and the same hash hold the
 /// same. With --store it prints the entries of that store. No entry is changed; the server that
 /// uses the directory has to be stopped.
 #[derive(Debug, clap::Args)]
@@ -123,7 +123,7 @@ fn list_stores(
 
 fn print_store(
     store: &StoreId,
-    StoreSize { head, bytes }: StoreSize,
+    StoreSize { head, entries, bytes }: StoreSize,
     hash: Option<(Sequence, String)>,
     format: Format,
     out: &mut impl Write,
@@ -131,14 +131,18 @@ fn print_store(
     match format {
         Format::People => {
             let name = one_line(store.as_str());
-            write!(out, "{name}  {head} entries  {}", people_bytes(bytes))?;
+            write!(out, "{name}  {entries} entries  ")?;
+            if head.get() != entries {
+                write!(out, "up to {head}  ")?;
+            }
+            write!(out, "{}", people_bytes(bytes))?;
             hash.map_or(Ok(()), |(_, hash)| write!(out, "  {hash}"))?;
             writeln!(out)
         }
         Format::Json => {
             let (head, store) = (head.get(), store.as_str());
             let mut line =
-                json!({ "storeId": store, "head": head, "entries": head, "bytes": bytes });
+                json!({ "storeId": store, "head": head, "entries": entries, "bytes": bytes });
             if let Some((_, hash)) = hash {
                 line["hash"] = hash.into();
             }
@@ -156,7 +160,7 @@ fn print_entries(
     out: &mut impl Write,
 ) -> Result<(), InspectError> {
     let log = storage.open(store)?;
-    if log.head() == Sequence::ZERO {
+    if storage.size(store)?.entries == 0 {
         return Err(InspectError::NoSuchStore { store: store.clone() });
     }
     let printer = Printer::new(format, []);

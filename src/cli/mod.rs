@@ -12,6 +12,7 @@ mod connect;
 mod data_dir;
 mod entry;
 mod groups;
+mod heal;
 mod identity;
 mod inspect;
 mod keys;
@@ -63,6 +64,7 @@ enum Command {
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     AcceptLoss(accept_loss::Args),
+    Heal(heal::Args),
     AcceptFormat(accept_format::Args),
     Bench(bench::Args),
 }
@@ -82,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => finish(verify::run(&args)),
         Command::Rebuild(args) => finish(rebuild::run(&args)),
         Command::AcceptLoss(args) => finish(accept_loss::run(&args)),
+        Command::Heal(args) => finish(heal::run(&args)),
         Command::AcceptFormat(args) => finish(accept_format::run(&args)),
         Command::Bench(args) => finish(bench::run(&args)),
     }

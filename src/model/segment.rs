@@ -1,4 +1,4 @@
-//! A run of consecutive entries of one store, in one buffer.
+//! A run of consecutive entries of one store, in one buffer; or a gap in its feed, which has none.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -8,6 +8,9 @@ use super::record::{MalformedRecord, RecordReader};
 use super::{EntryId, EntryRef, Origin, Sequence};
 
 /// Consecutive entries of one store: what is appended, kept, read and fanned out as one piece. Cheap to clone.
+///
+/// A [gap](Segment::gap) says of some sequences that no entry has them, nor ever will. It is appended, kept and read like entries, so
+/// that segments follow each other without a hole whatever happened to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     first: Sequence,
@@ -51,11 +54,31 @@ impl Segment {
         Ok(Self { first, count, records, origins: origins.into() })
     }
 
+    /// Says that no entry has the `count` sequences from `first` on. `None` if these are none, or go beyond [`Sequence::MAX`].
+    pub fn gap(first: Sequence, count: u32) -> Option<Self> {
+        let last = first.get().checked_add(u64::from(count.checked_sub(1)?))?;
+        Sequence::new(last).ok().filter(|_| first > Sequence::ZERO)?;
+        Some(Self { first, count, records: Bytes::new(), origins: Origins::new() })
+    }
+
+    /// As [`Segment::gap`] from `first` to `last`, in as many as it takes; none if `last` is before `first`.
+    pub fn gaps(first: Sequence, last: Sequence) -> Vec<Self> {
+        let mut gaps: Vec<Self> = Vec::new();
+        let mut next = first;
+        while next <= last
+            && let Some(gap) = Self::gap(next, last.next().since(next).min(u32::MAX.into()) as u32)
+        {
+            next = gap.last().next();
+            gaps.push(gap);
+        }
+        gaps
+    }
+
     /// As [`Segment::from_parts`], for the records of an earlier segment whose number is known and whose bytes a checksum
     /// vouches for: does not read them.
     ///
     /// # Errors
-    /// If `count` is zero, or the origins do not count as many entries.
+    /// If `count` is zero, there are no records, or the origins do not count as many entries.
     #[cfg(feature = "sled")]
     pub(crate) fn from_counted_parts(
         first: Sequence,
@@ -64,13 +87,13 @@ impl Segment {
         origins: Vec<OriginRun>,
     ) -> Result<Self, MalformedRecord> {
         let origin_count: u64 = origins.iter().map(|run| u64::from(run.count)).sum();
-        if count == 0 || origin_count != u64::from(count) {
+        if count == 0 || records.is_empty() || origin_count != u64::from(count) {
             return Err(MalformedRecord);
         }
         Ok(Self { first, count, records, origins: origins.into() })
     }
 
-    /// Segments that follow each other as one; `None` if there is none.
+    /// Segments that follow each other as one; `None` if there is none. There is no gap among them, unless it is the only one.
     pub fn joined(pieces: &[Self]) -> Option<Self> {
         let [head, rest @ ..] = pieces else { return None };
         if rest.is_empty() {
@@ -92,13 +115,16 @@ impl Segment {
         Some(Self { first: head.first, count, records: records.into(), origins })
     }
 
-    /// Its first `count` entries; all of them if it has no more. `None` for none, and if so many cannot be read.
+    /// Its first `count` sequences; all of them if it has no more. `None` for none, and if so many entries cannot be read.
     pub fn truncated(&self, count: usize) -> Option<Self> {
         if count == 0 {
             return None;
         }
-        if count >= self.len() {
+        if count as u64 >= self.span() {
             return Some(self.clone());
+        }
+        if self.is_gap() {
+            return Some(Self { count: count as u32, ..self.clone() });
         }
         let mut reader = RecordReader::new(&self.records);
         (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
@@ -116,11 +142,15 @@ impl Segment {
         Some(Self { first: self.first, count: count as u32, records, origins })
     }
 
-    /// Its entries but for the first `count`; `None` if there are none, or so many cannot be read.
+    /// Its sequences but for the first `count`; `None` if there are none, or so many entries cannot be read.
     #[cfg(feature = "sled")]
     pub(crate) fn skipping(&self, count: usize) -> Option<Self> {
-        if count >= self.len() {
+        if count as u64 >= self.span() {
             return None;
+        }
+        if self.is_gap() {
+            let first = self.first.plus(count as u64);
+            return Some(Self { first, count: self.count - count as u32, ..self.clone() });
         }
         let mut reader = RecordReader::new(&self.records);
         (0..count).try_for_each(|_| reader.skip_one().map(drop)).ok()?;
@@ -138,24 +168,35 @@ impl Segment {
         Some(Self { first, count: self.count - count as u32, records, origins })
     }
 
-    /// The sequence of its first entry.
+    /// The sequence of its first entry; of a gap, the first one that is empty.
     pub const fn first(&self) -> Sequence {
         self.first
     }
 
-    /// The sequence of its last entry.
+    /// The sequence of its last entry; of a gap, the last one that is empty.
     pub const fn last(&self) -> Sequence {
         self.first.plus(self.count as u64 - 1)
     }
 
-    /// Number of entries, at least one.
+    /// Number of entries, at least one; none of a gap.
     pub const fn len(&self) -> usize {
-        self.count as usize
+        if self.is_gap() { 0 } else { self.count as usize }
     }
 
-    /// Never: a segment has at least one entry.
+    /// Whether it has no entry, as [`Segment::is_gap`] says it.
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.is_gap()
+    }
+
+    /// Whether no entry has its sequences.
+    pub const fn is_gap(&self) -> bool {
+        // The shortest record has 19 bytes.
+        self.records.is_empty()
+    }
+
+    /// Number of sequences, at least one.
+    pub const fn span(&self) -> u64 {
+        self.count as u64
     }
 
     /// The records, one after the other.
@@ -189,7 +230,7 @@ impl Segment {
     /// Its ids with their sequences, in order; cheaper than [`Segment::iter`].
     pub fn ids(&self) -> impl Iterator<Item = (Sequence, EntryId)> {
         let mut reader = RecordReader::new(&self.records);
-        let sequences = (0..u64::from(self.count)).map(|n| self.first.plus(n));
+        let sequences = (0..self.len() as u64).map(|n| self.first.plus(n));
         sequences.map_while(move |sequence| reader.skip_one().ok().map(|id| (sequence, id)))
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::limits::INTEGER_MAX;
 
-/// A position in one store's feed: 1, 2, 3, … without gaps. Zero stands before the first.
+/// A position in one store's feed: 1, 2, 3, …, without gaps but for those of a restore. Zero stands before the first.
 ///
 /// Never above 2^53-1, the greatest integer that the JavaScript clients can hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,7 @@ use super::handle::Server;
 use super::{admin_groups, admin_guard, admin_signing_keys, pages};
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{Assign, Release, Remove};
-use crate::model::{Entry, EntryId, PublicKey, Sequence, StoreId};
+use crate::model::{Entry, EntryId, PublicKey, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::services::{IdentityError, RegistryError};
@@ -239,8 +239,9 @@ async fn list_keys(server: web::Data<Server>, Query(page): Query<PageOf>) -> Ans
 #[serde(rename_all = "camelCase")]
 struct StoreStatus {
     store_id: StoreId,
-    /// Sequences have no gaps, so the head is the number of entries as well.
+    /// The last sequence.
     head: u64,
+    /// As many, but for what is in a gap.
     entries: u64,
     bytes: u64,
     /// Over the entries; absent where the storage keeps none.
@@ -295,7 +296,7 @@ async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
         Measured::read(storage, &asked, storage.size(&asked)?)
     });
     let sized = sized.await?;
-    if sized.size.head == Sequence::ZERO {
+    if sized.size.entries == 0 {
         return Err(Failure::NoSuchStore(store));
     }
     Ok(HttpResponse::Ok().json(read_status(&server, store, sized).await?))
@@ -312,13 +313,13 @@ async fn read_storage<T: Send + 'static>(
 async fn read_status(
     server: &Server,
     store_id: StoreId,
-    Measured { size: StoreSize { head, bytes }, hash }: Measured,
+    Measured { size: StoreSize { head, entries, bytes }, hash }: Measured,
 ) -> Result<StoreStatus, Failure> {
     let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
     let replay_position = status.map(|status| status.position.get());
     let subscribers = server.inner().shared.stores.subscribers(&store_id);
     let head = head.get();
-    Ok(StoreStatus { store_id, head, entries: head, bytes, hash, subscribers, replay_position })
+    Ok(StoreStatus { store_id, head, entries, bytes, hash, subscribers, replay_position })
 }
 
 #[derive(Deserialize)]

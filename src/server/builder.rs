@@ -21,6 +21,7 @@ use crate::actors::open::OpenStores;
 use crate::actors::quotas;
 use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
+use crate::actors::session::ahead::Ahead;
 use crate::actors::session::shared::Shared;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
@@ -207,6 +208,7 @@ impl Builder {
             complaints: Arc::new(Complaints::new()),
             metrics,
             resolved,
+            ahead: Ahead::default(),
             write_bytes_in_flight: AtomicUsize::new(0),
         };
         Ok(Server::new(Inner {

@@ -32,6 +32,7 @@ struct Store {
     segments: BTreeMap<Sequence, Segment>,
     ids: HashMap<EntryId, Sequence>,
     head: Sequence,
+    entries: u64,
     bytes: u64,
 }
 
@@ -98,13 +99,14 @@ impl Storage for MemoryStorage {
 
 impl Store {
     const fn size(&self) -> StoreSize {
-        StoreSize { head: self.head, bytes: self.bytes }
+        StoreSize { head: self.head, entries: self.entries, bytes: self.bytes }
     }
 
     fn append(&mut self, segments: Vec<Segment>) -> Result<(), AppendError> {
         check_consecutive(self.head, &segments).map_err(AppendError::Definite)?;
         for segment in segments {
             self.head = segment.last();
+            self.entries += segment.len() as u64;
             self.bytes += segment.records().len() as u64;
             self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
             self.segments.insert(segment.first(), segment);
@@ -124,6 +126,7 @@ impl Store {
         behind
             .skip_while(|segment| segment.last() < from)
             .take_while(|segment| {
+                // A gap takes no room.
                 let room = bytes == 0 || bytes < bytes_max;
                 bytes += segment.records().len();
                 room

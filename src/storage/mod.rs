@@ -50,7 +50,7 @@ pub trait Storage: Send + Sync + 'static {
         count: usize,
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError>;
 
-    /// The size of one store, zero if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
+    /// The size of one store, without entries if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError>;
 
     /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries; `None` if it has no
@@ -87,15 +87,18 @@ pub struct Figure {
 /// How much of a store is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreSize {
-    /// The last sequence, which is the number of entries, as [`StoreLog::head`] says it.
+    /// The last sequence, as [`StoreLog::head`] says it.
     pub head: Sequence,
+    /// The number of entries: as many as there are sequences, but for those in gaps.
+    pub entries: u64,
     /// Bytes on disk, as [`StoreLog::bytes`] says it.
     pub bytes: u64,
 }
 
 /// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.
 pub trait StoreLog: Send + Sync + 'static {
-    /// The last durable sequence; zero for an empty store. Does not block.
+    /// The last durable sequence. Of an empty store that is zero, or what [`Segment::gap`] says of its beginning: where a storage was
+    /// restored, new stores begin far above what they may have had before. Does not block.
     fn head(&self) -> Sequence;
 
     /// What the log knows of these ids without a disk read: one answer per id, or `None` if at least one of them
@@ -111,12 +114,14 @@ pub trait StoreLog: Send + Sync + 'static {
     /// The first segment starts behind the last one handed in (behind `head` for the first append), and they are
     /// consecutive; anything else is refused as [`AppendError::Definite`]. Appends of one log become durable in
     /// the order of these calls; a later one may be queued before an earlier one has resolved. Queueing happens
-    /// within the call; a dropped future takes nothing back. No segment is empty; an empty list resolves at once.
+    /// within the call; a dropped future takes nothing back. An empty list resolves at once. A [gap](Segment::gap) is appended, and from
+    /// then on read, like entries; it has no ids.
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
 
-    /// Durable entries from `from` on, ascending and without a gap: at least the segment that holds `from`, then
+    /// Durable entries from `from` on, ascending, each segment where the one before ends: at least the segment that holds `from`, then
     /// further ones until their records exceed `bytes_max`. Empty beyond the head. The first segment may begin
-    /// before `from`. Blocks on disk reads.
+    /// before `from`. Where no entry has `from`, the first one is a gap, and what follows it comes with it, whatever `bytes_max`
+    /// is. Blocks on disk reads.
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError>;
 
     /// Where durable entries before `before` stand whose ids are above `id`: their sequences, ascending. `None` if there are

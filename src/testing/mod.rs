@@ -148,6 +148,7 @@ macro_rules! clauses {
             what_does_not_follow_is_refused
             an_earlier_log_refuses_appends_and_still_reads
             stores_are_listed_once_they_have_entries
+            a_gap_is_kept_and_read_like_entries
             stores_do_not_mix
             large_payloads_are_kept
             the_remote_id_stays

@@ -275,7 +275,10 @@ fn stores_are_listed_once_they_have_entries(subject: Tested<'_>) {
     for (count, name) in (1_u64..).zip(names) {
         let log = subject.service().open(&store(name)).expect("open");
         append(&*log, &ids(count as usize), 10);
-        sorted.push((store(name), StoreSize { head: log.head(), bytes: log.bytes() }));
+        sorted.push((
+            store(name),
+            StoreSize { head: log.head(), entries: count, bytes: log.bytes() },
+        ));
         kept.extend((count % 2 == 0).then_some(log));
     }
     subject.service().open(&store("empty")).expect("open");
@@ -284,7 +287,8 @@ fn stores_are_listed_once_they_have_entries(subject: Tested<'_>) {
     let (last, size) = sorted.last_mut().expect("some");
     let kept_log = subject.service().open(last).expect("open");
     append(&*kept_log, &ids(3), 10);
-    *size = StoreSize { head: size.head.plus(3), bytes: kept_log.bytes() };
+    let (head, entries) = (size.head.plus(3), size.entries + 3);
+    *size = StoreSize { head, entries, bytes: kept_log.bytes() };
     check_listed(subject.service(), &sorted);
     drop(kept);
     subject.reopen();
@@ -343,6 +347,63 @@ fn large_payloads_are_kept(subject: Tested<'_>) {
         let read = read_all(&*log, 1 << 20);
         let entries = read.iter().flat_map(Segment::iter);
         assert!(entries.eq(expected.iter().flat_map(Segment::iter)));
+        subject.reopen();
+    }
+}
+
+fn a_gap_is_kept_and_read_like_entries(subject: Tested<'_>) {
+    let gap = |first: Sequence, count| Segment::gap(first, count).expect("a gap");
+    let log = subject.service().open(&store("a")).expect("open");
+    // It begins with one; then one within an append, and one at the end that goes on with the next append.
+    wait(log.append(vec![gap(Sequence::FIRST, 1_000_000_000)])).expect("appended");
+    let first = append(&*log, &ids(3), 100);
+    let second = ids(4);
+    let start = log.head().next();
+    let mut whole = segments(start, &second[..2], 100, &client("alice"));
+    whole.push(gap(start.plus(2), 7));
+    whole.extend(segments(start.plus(9), &second[2..], 100, &client("alice")));
+    let end = gap(start.plus(11), 5);
+    whole.push(end.clone());
+    wait(log.append(whole)).expect("appended");
+    let last = append(&*log, &ids(1), 100);
+    wait(log.append(vec![gap(log.head().next(), 2)])).expect("appended");
+    let at = |count: u64| Sequence::ZERO.plus(1_000_000_000 + count);
+    let mut expected: Vec<_> = first.iter().flat_map(Segment::ids).collect();
+    expected.extend([4, 5, 13, 14].map(at).into_iter().zip(second));
+    expected.extend(last.iter().flat_map(Segment::ids));
+    for round in 0..3 {
+        let log = subject.service().open(&store("a")).expect("open");
+        assert_eq!(log.head(), at(22));
+        let size = StoreSize { head: at(22), entries: 8, bytes: log.bytes() };
+        assert_eq!(subject.service().size(&store("a")).expect("a size"), size);
+        assert_eq!(subject.service().stores(None, 9).expect("stores"), [(store("a"), size)]);
+        for bytes_max in [0, 150, 1 << 20] {
+            let read = read_all(&*log, bytes_max);
+            assert!(
+                read.iter()
+                    .flat_map(Segment::iter)
+                    .map(|(at, entry)| (at, entry.id))
+                    .eq(expected.clone())
+            );
+        }
+        for from in [Sequence::FIRST, at(0), at(6), at(12), at(16)] {
+            let read = log.read(from, 1).expect("a read");
+            let next = expected.iter().find(|(sequence, _)| *sequence >= from).expect("one").0;
+            assert!(read[0].is_gap() && read[0].first() <= from && from <= read[0].last());
+            assert_eq!((read.len(), read[1].first()), (2, next), "what follows comes with it");
+        }
+        let end = log.read(at(21), usize::MAX).expect("a read");
+        assert!(end.len() == 1 && end[0].is_gap() && end[0].last() == at(22));
+        let asked: Vec<EntryId> = expected.iter().map(|(_, id)| *id).collect();
+        assert!(known(&*log, &asked).into_iter().flatten().eq(expected.iter().map(|(at, _)| *at)));
+        if round == 1 {
+            let more = append(&*log, &ids(9_000), 10);
+            // Ids of old entries are looked for elsewhere by then.
+            let again: Vec<_> = known(&*log, &asked).into_iter().flatten().collect();
+            assert!(again.into_iter().eq(expected.iter().map(|(at, _)| *at)));
+            assert_eq!(more[0].first(), at(23));
+            return;
+        }
         subject.reopen();
     }
 }

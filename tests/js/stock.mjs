@@ -276,6 +276,12 @@ const schema = EventLog.schema(Notes)
 // A browser with the application open: its journal, its handlers, and what they made of the events.
 export class Browser extends Scoped {
   static async open(url, identity, headers) {
+    const journal = await Effect.runPromise(EventJournal.makeMemory)
+    return Browser.withJournal(url, identity, journal, headers)
+  }
+
+  // The same with what a device has kept.
+  static async withJournal(url, identity, journal, headers) {
     const notes = new Map()
     // Who was later wins, whichever order they arrive in: `conflicts` are newer events of the same key.
     const apply = (tag) => ({ entry, payload, conflicts }) =>
@@ -287,7 +293,7 @@ export class Browser extends Scoped {
     const handlers = EventLog.group(Notes, (handle) =>
       handle.handle("NoteSet", apply("set")).handle("NoteRemoved", apply("removed")))
     const log = EventLog.layer(schema, handlers).pipe(
-      Layer.provide(EventJournal.layerMemory),
+      Layer.provide(Layer.succeed(EventJournal.EventJournal, journal)),
       Layer.provide(Layer.succeed(EventLog.Identity, identity))
     )
     const app = EventLogRemote.layerUnencrypted.pipe(
@@ -297,8 +303,18 @@ export class Browser extends Scoped {
     )
     const browser = await this.with(app)
     browser.notes = notes
+    Object.assign(browser, { identity, journal })
     browser.log = Context.get(browser.context, EventLog.EventLog)
     return browser
+  }
+
+  // The page is opened again: what its handlers made is gone, its journal is not.
+  async reload(url) {
+    await this.close()
+    const notes = this.notes
+    const again = await Browser.withJournal(url, this.identity, this.journal)
+    Object.assign(this, again)
+    for (const [key, note] of notes) if (!this.notes.has(key)) this.notes.set(key, note)
   }
 
   set(key, text, stars) {

@@ -35,6 +35,40 @@ fn stock_clients_whose_key_is_to_move_lose_nothing_and_wait_for_nothing() {
     run("stock_moves.mjs", None, &mut |_| String::new());
 }
 
+/// An older copy of the data is put back, and healed.
+#[test]
+fn stock_clients_go_on_with_an_older_copy_that_was_healed() {
+    let Some(mut command) = node::script("stock_heal.mjs") else { return };
+    let directory = tempdir().expect("a directory");
+    let (data, copy) = (directory.path().join("data"), directory.path().join("copy"));
+    let mut server = Some(serve(directory.path(), "127.0.0.1:0", Some("--dev"), ""));
+    let url = server.as_ref().expect("a server").url.clone();
+    let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    command.args([address, TOKEN]);
+    let copied = |from: &Path, to: &Path| {
+        let ended = Command::new("cp").arg("-r").args([from, to]).status().expect("cp");
+        assert!(ended.success());
+    };
+    answer(command, |asked| {
+        match asked {
+            "copy" => {
+                drop(server.take());
+                copied(&data, &copy);
+            }
+            "restore" => {
+                drop(server.take());
+                std::fs::remove_dir_all(&data).expect("removed");
+                copied(&copy, &data);
+                let healed = binary().args(["heal", "--yes", "--data-dir"]).arg(&data).output();
+                let healed = healed.expect("it runs");
+                assert!(healed.status.success(), "{healed:?}");
+            }
+            other => panic!("it asks for {other}"),
+        }
+        server = Some(serve(directory.path(), address, Some("--dev"), ""));
+    });
+}
+
 /// Whatever they wrote while they were offline.
 #[test]
 fn stock_clients_get_rid_of_all_that_they_wrote_offline() {
@@ -86,7 +120,7 @@ pub fn answer(mut command: Command, mut carry_out: impl FnMut(&str)) {
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("UTF-8");
-        if ["restart", "stop", "start"].contains(&line.as_str()) {
+        if ["restart", "stop", "start", "copy", "restore"].contains(&line.as_str()) {
             carry_out(&line);
             writeln!(answers).expect("it waits for that");
         }

@@ -11,6 +11,7 @@ mod embedding;
 mod examples;
 mod failures;
 mod feed;
+mod gaps;
 mod in_process;
 mod limits;
 mod panics;

@@ -28,6 +28,7 @@ enum Fault {
     KnowsNoIds,
     ReadsFromTheNextSegment,
     ReadsWithoutBound,
+    PassesGaps,
     TellsOfAllAbove,
     LetsEarlierLogsAppend,
     ListsEmptyStores,
@@ -110,7 +111,8 @@ impl Table {
 
     fn size(&self) -> StoreSize {
         let bytes = self.rows.values().map(|row| row.records().len() as u64).sum();
-        StoreSize { head: self.head(), bytes }
+        let entries = self.rows.values().map(|row| row.len() as u64).sum();
+        StoreSize { head: self.head(), entries, bytes }
     }
 
     fn append(&mut self, segments: Vec<Segment>) {
@@ -213,8 +215,11 @@ impl StoreLog for Log {
         let mut bytes = 0;
         let mut read = Vec::new();
         for row in table.rows.values().filter(behind) {
-            if bytes > bytes_max || (bytes == bytes_max && !read.is_empty()) {
+            if bytes > 0 && bytes >= bytes_max {
                 break;
+            }
+            if row.is_gap() && self.has(Fault::PassesGaps) {
+                continue;
             }
             bytes += row.records().len();
             read.push(row.clone());
@@ -250,6 +255,7 @@ fn each_fault_is_found() {
         (Fault::KnowsNoIds, "ids_are_known_from_the_call_on"),
         (Fault::ReadsFromTheNextSegment, "a_read_may_begin_anywhere_and_is_bounded"),
         (Fault::ReadsWithoutBound, "a_read_may_begin_anywhere_and_is_bounded"),
+        (Fault::PassesGaps, "a_gap_is_kept_and_read_like_entries"),
         (Fault::TellsOfAllAbove, "what_stands_above_an_id_is_told_whole_or_not_at_all"),
         (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
         (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),

@@ -80,7 +80,9 @@ impl<W: Wire> Session<W> {
         let mut parts = Vec::new();
         for SegmentPart { segment, run } in sub.delivery.runs(cursor) {
             let taken = sub.take(run);
-            parts.extend(taken.send.map(|run| SegmentPart { segment, run }));
+            // The cursor passes a gap, of which there is nothing to send.
+            let send = taken.send.filter(|_| !segment.segment().is_gap());
+            parts.extend(send.map(|run| SegmentPart { segment, run }));
             // The ack of what was passed over goes before anything that follows.
             if taken.passed_own {
                 break;

@@ -18,6 +18,7 @@
 //! | `again` | whether a subscription is still allowed |
 
 mod again;
+pub(crate) mod ahead;
 pub(crate) mod checks;
 mod clock;
 mod delivery;

@@ -8,6 +8,7 @@ use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::quotas::Quotas;
 use crate::actors::resolved::Resolved;
+use crate::actors::session::ahead::Ahead;
 use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) resolved: Arc<Resolved>,
     /// `None` if nothing is bounded.
     pub(crate) quotas: Option<Quotas>,
+    pub(crate) ahead: Ahead,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: AtomicUsize,
 }

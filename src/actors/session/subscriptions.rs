@@ -14,6 +14,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::Session;
 use super::again::Access;
+use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{SegmentPart, Subscribe, Wire};
 use crate::actors::access::Allowed;
@@ -175,6 +176,12 @@ impl<W: Wire> Session<W> {
         };
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else { return Some(request) };
         let Subscribe { tag, names, start } = request;
+        let span = (start, feed.feed().head());
+        self.shared.ahead.look(
+            (&names.key, feed.feed().store()),
+            span,
+            (&self.shared.metrics, Clock::now()),
+        );
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let key = names.key.clone();
         let access = Access::new(names, allowed);

@@ -1,21 +1,29 @@
 //! A set of positions of one feed, one bit each.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use crate::model::Sequence;
 
 const BITS: u64 = u64::BITS as u64;
+/// Words that are kept together.
+const BLOCK_WORDS: usize = 64;
+/// Positions of a block.
+const BLOCK: u64 = BLOCK_WORDS as u64 * BITS;
 
-/// Positions within a range. Takes a bit for each position up to the greatest member.
+/// Positions within a range. Takes a bit for each position near a member: a feed may have gaps that are far larger than all of its
+/// entries.
 #[derive(Debug)]
 pub(super) struct PositionSet {
     base: u64,
     end: u64,
-    words: Vec<u64>,
+    blocks: BTreeMap<u64, Box<[u64; BLOCK_WORDS]>>,
 }
 
 impl PositionSet {
     /// Empty; positions before `base` and from `end` on cannot be members.
     pub(super) const fn new(base: Sequence, end: Sequence) -> Self {
-        Self { base: base.get(), end: end.get(), words: Vec::new() }
+        Self { base: base.get(), end: end.get(), blocks: BTreeMap::new() }
     }
 
     /// Adds a position; one that cannot be a member is ignored.
@@ -24,55 +32,61 @@ impl PositionSet {
             return;
         }
         let Some(bit) = position.get().checked_sub(self.base) else { return };
-        let word = (bit / BITS) as usize;
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        self.words[word] |= 1 << (bit % BITS);
+        let block = self.blocks.entry(bit / BLOCK).or_insert_with(|| Box::new([0; BLOCK_WORDS]));
+        block[(bit % BLOCK / BITS) as usize] |= 1 << (bit % BITS);
     }
 
     /// The first position at or after `from` that is not a member.
     pub(super) fn next_outside(&self, from: Sequence) -> Sequence {
-        if from.get() < self.base {
-            return from;
+        let Some(mut bit) = from.get().checked_sub(self.base) else { return from };
+        while let Some(block) = self.blocks.get(&(bit / BLOCK)) {
+            match first_bit(block, bit % BLOCK, |word| !word) {
+                Some(found) => {
+                    bit += found - bit % BLOCK;
+                    break;
+                }
+                None => bit = (bit / BLOCK + 1) * BLOCK,
+            }
         }
-        self.next(from, |word| !word).unwrap_or_else(|| self.bits_end().max(from))
+        self.position(bit).max(from)
     }
 
     /// The first member at or after `from`.
     pub(super) fn next_inside(&self, from: Sequence) -> Option<Sequence> {
-        self.next(from, |word| word)
+        let from = from.get().saturating_sub(self.base);
+        let (at, bit) = (from / BLOCK, from % BLOCK);
+        let here = self.blocks.get(&at).and_then(|block| first_bit(block, bit, |word| word));
+        let found = here.map(|bit| at * BLOCK + bit).or_else(|| {
+            let behind = self.blocks.range((Bound::Excluded(at), Bound::Unbounded));
+            let mut found = behind.filter_map(|(at, block)| {
+                first_bit(block, 0, |word| word).map(|bit| at * BLOCK + bit)
+            });
+            found.next()
+        });
+        found.map(|bit| self.position(bit))
     }
 
     /// Size in memory.
-    pub(super) const fn bytes(&self) -> usize {
-        self.words.capacity() * size_of::<u64>()
-    }
-
-    /// Behind the last position that has a bit.
-    fn bits_end(&self) -> Sequence {
-        self.position(self.words.len() as u64 * BITS)
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.len() * (size_of::<[u64; BLOCK_WORDS]>() + 2 * size_of::<u64>())
     }
 
     fn position(&self, bit: u64) -> Sequence {
         Sequence::new(self.base + bit).unwrap_or(Sequence::MAX)
     }
+}
 
-    /// The first position at or after `from` whose bit is set once its word went through `read`.
-    fn next(&self, from: Sequence, read: impl Fn(u64) -> u64) -> Option<Sequence> {
-        let bit = from.get().saturating_sub(self.base);
-        let first = (bit / BITS) as usize;
-        let mut mask = u64::MAX << (bit % BITS);
-        for (at, word) in self.words.iter().enumerate().skip(first) {
-            let found = read(*word) & mask;
-            if found != 0 {
-                let bit = at as u64 * BITS + u64::from(found.trailing_zeros());
-                return Some(self.position(bit).max(from));
-            }
-            mask = u64::MAX;
+/// The first bit of a block from `from` on that is set once its word went through `read`.
+fn first_bit(block: &[u64; BLOCK_WORDS], from: u64, read: impl Fn(u64) -> u64) -> Option<u64> {
+    let mut mask = u64::MAX << (from % BITS);
+    for (at, word) in block.iter().enumerate().skip((from / BITS) as usize) {
+        let found = read(*word) & mask;
+        if found != 0 {
+            return Some(at as u64 * BITS + u64::from(found.trailing_zeros()));
         }
-        None
+        mask = u64::MAX;
     }
+    None
 }
 
 #[cfg(test)]
@@ -88,17 +102,23 @@ mod tests {
         fn finds_what_a_tree_finds(
             (base, end) in (1_u64..100, 200_u64..500),
             members in prop::collection::btree_set(1_u64..400, 0..200),
+            jump in prop_oneof![Just(0), 1_u64..20_000, Just(1_000_000_000)],
             from in 1_u64..500,
         ) {
+            // Behind position 250, all is so much farther away.
+            let far = |n: u64| if n > 250 { n + jump } else { n };
+            let (end, from) = (far(end), far(from));
+            let members: BTreeSet<u64> = members.into_iter().map(far).collect();
             let at = |n| Sequence::new(n).expect("a small number");
             let mut set = PositionSet::new(at(base), at(end));
             for member in &members {
                 set.insert(at(*member));
             }
+            prop_assert!(set.bytes() < 5_000);
             let members: BTreeSet<u64> = members.range(base..end).copied().collect();
             let inside = members.range(from..).next().copied();
             prop_assert_eq!(set.next_inside(at(from)).map(Sequence::get), inside);
-            let outside = (from..1_000).find(|position| !members.contains(position));
+            let outside = (from..from + 1_000).find(|position| !members.contains(position));
             prop_assert_eq!(Some(set.next_outside(at(from)).get()), outside);
         }
     }

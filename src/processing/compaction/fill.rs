@@ -89,6 +89,10 @@ fn show(
         seen += 1;
         seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, make_room)
     });
+    if let (Ok(true), Some(index)) = (&fits, &mut kept.index) {
+        // The last entry may be followed by a gap.
+        index.seen_before(head.next());
+    }
     // After an error too: others are answered from what it has seen.
     kept.index.iter_mut().for_each(Index::settle);
     Ok(fits? && fits_now(projection, kept, make_room))
@@ -148,9 +152,9 @@ pub(super) fn window(
     let window = Window { set, log, at, cursor, bucket_bytes_max };
     let mut span_bytes = bytes_max;
     loop {
-        let (mut index, end) = window.look_ahead(span_bytes)?;
+        let (mut index, end, entries) = window.look_ahead(span_bytes)?;
         index.end_at(end);
-        let smallest = end == cursor.next();
+        let smallest = entries <= 1;
         if window.gather(&mut index, end, if smallest { usize::MAX } else { bytes_max })? {
             return Ok(index);
         }
@@ -167,21 +171,24 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Makes the buckets of the eligible entries from the cursor on, as far as `span_bytes` go.
-    fn look_ahead(&self, span_bytes: usize) -> Result<(Index, Sequence), StorageError> {
+    /// Makes the buckets of the eligible entries from the cursor on, as far as `span_bytes` go; with the end of that, and how many
+    /// entries there are before it.
+    fn look_ahead(&self, span_bytes: usize) -> Result<(Index, Sequence, u64), StorageError> {
         let mut index = Index::new(self.set.rules().clone(), self.cursor);
         let mut matcher = Matcher::new(self.set);
-        let mut end = self.cursor;
-        scan(self.log, (self.cursor, self.at.head()), |sequence, entry| {
+        let (mut end, mut entries) = (self.cursor, 0);
+        let all = scan(self.log, (self.cursor, self.at.head()), |sequence, entry| {
             let sighting = matcher.sight(sequence, &entry);
             if let Some(sighting) = sighting.filter(|sighting| self.is_eligible(sighting)) {
                 index.bucket_of(sighting.compactor, sighting.primary_key);
             }
             end = sequence.next();
-            let marks = end.since(self.cursor) / 8;
-            index.bytes() + (marks as usize) < span_bytes
+            entries += 1;
+            index.bytes() + entries as usize / 8 < span_bytes
         })?;
-        Ok((index, end))
+        // The last entry may be followed by a gap.
+        let end = if all { self.at.head().next() } else { end };
+        Ok((index, end, entries))
     }
 
     /// Shows the index the eligible entries of its buckets. `false` if that takes more than `bytes_max`.

@@ -57,7 +57,13 @@ impl Page {
     /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Stored(_, first, last) => last.next().since(*first) as usize,
+            Content::Stored(segments, first, last) => {
+                let entries = segments.iter().filter(|segment| !segment.is_gap());
+                let within = entries.map(|segment| {
+                    segment.last().min(*last).next().since(segment.first().max(*first))
+                });
+                within.sum::<u64>() as usize
+            }
             Content::Copied(copied) => copied.sequences.len(),
         }
     }
@@ -140,7 +146,11 @@ fn copy(
         match step {
             Step::Raw { first, last } => {
                 let mut sequence = *first;
-                while sequence <= *last {
+                loop {
+                    sequence = reader.behind_gaps(sequence)?;
+                    if sequence > *last {
+                        break;
+                    }
                     copied.push(sequence, &reader.entry(sequence)?);
                     sequence = sequence.next();
                     if copied.records.len() >= bytes_max {

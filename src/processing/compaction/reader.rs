@@ -41,6 +41,17 @@ impl LogReader {
         Ok(entry)
     }
 
+    /// `sequence`, or the first one behind the gap that has it.
+    pub(super) fn behind_gaps(&mut self, mut sequence: Sequence) -> Result<Sequence, StorageError> {
+        loop {
+            self.enter_segment_of(sequence)?;
+            match self.segments.front() {
+                Some(gap) if gap.is_gap() => sequence = gap.last().next(),
+                _ => return Ok(sequence),
+            }
+        }
+    }
+
     fn enter_segment_of(&mut self, sequence: Sequence) -> Result<(), StorageError> {
         if self.segments.front().is_some_and(|segment| segment.last() >= sequence) {
             return Ok(());

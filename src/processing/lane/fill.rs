@@ -59,6 +59,10 @@ impl LaneRun<'_> {
             let entry = CommittedEntry { entry: Arc::new(entry), origin: origin.clone() };
             queue.push_back(Wanted { entry, subject, found });
         }
+        if let Some(gap) = segments.last().filter(|last| last.is_gap()) {
+            // No entry says where that is.
+            last = (gap.last(), layout::ID_MIN);
+        }
         if !late.is_empty() {
             self.index_all(state, place).await?;
             let found = conflicts::look_up(&*self.processor.journal, self.origin(), &late).await?;
@@ -101,6 +105,9 @@ impl LaneRun<'_> {
                     state.writes.next.set(&key, &layout::sequence_value(sequence));
                 }
                 place.indexed = sequence;
+            }
+            if let Some(gap) = segments.last().filter(|last| last.is_gap()) {
+                place.indexed = place.indexed.max(gap.last().min(place.position));
             }
             state.writes.passed += 1;
         }

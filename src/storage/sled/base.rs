@@ -22,7 +22,7 @@ pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
     let stores =
         tree::store_records(trees, None).flat_map(move |store| -> Box<dyn Iterator<Item = Part>> {
             match store {
-                Ok((name, record)) => Box::new(of_store(trees, &name, record)),
+                Ok((name, record)) => Box::new(of_store(trees, &name, &record)),
                 Err(error) => Box::new(std::iter::once(Err(error.into()))),
             }
         });
@@ -34,11 +34,12 @@ pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
 pub(super) fn of_store<'a>(
     trees: &'a Trees,
     name: &StoreId,
-    record: StoreRecord,
+    record: &StoreRecord,
 ) -> impl Iterator<Item = Part> + use<'a> {
+    let StoreRecord { ordinal, head, hash, .. } = *record;
     let mut begin = Vec::new();
-    RecordWriter::default().store(record.ordinal, name, |bytes| begin.extend_from_slice(bytes));
-    let reader = Reader { tree: trees.log(), ordinal: record.ordinal };
+    RecordWriter::default().store(ordinal, name, |bytes| begin.extend_from_slice(bytes));
+    let reader = Reader { tree: trees.log(), ordinal };
     let mut next = Sequence::FIRST;
     let mut end = None;
     let segments = std::iter::from_fn(move || {
@@ -46,7 +47,7 @@ pub(super) fn of_store<'a>(
             let last = match end {
                 Some(last) => last,
                 // Behind what its record says there may be more by now, whose hash is not in it.
-                None => *end.insert(match record.head {
+                None => *end.insert(match head {
                     Some(head) => head,
                     None => reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |it| it.last()),
                 }),
@@ -62,9 +63,9 @@ pub(super) fn of_store<'a>(
             let malformed = || OpenFailure::corrupt(format!("a malformed segment from {next} on"));
             let segment = segment.ok_or_else(malformed)?;
             if segment.last() == last {
-                records.hash(record.ordinal, record.hash, |bytes| part.extend_from_slice(bytes));
+                records.hash(ordinal, hash, |bytes| part.extend_from_slice(bytes));
             }
-            records.entries(record.ordinal, &segment, |bytes| part.extend_from_slice(bytes));
+            records.entries(ordinal, &segment, |bytes| part.extend_from_slice(bytes));
             next = segment.last().next();
             Ok(Some(part))
         })();

@@ -16,7 +16,8 @@ use super::keyspace::Keyspace;
 use super::open;
 use super::ops::{Ops, VALUE_BYTES_MAX};
 use super::options::{DatabaseOptions, OpenError};
-use super::rebuild::{self, AcceptedLoss};
+use super::rebuild;
+use super::renew::{self, Renewed};
 use super::shared::Shared;
 use super::steps::Faults;
 use super::tables::Tree;
@@ -57,6 +58,8 @@ impl Database {
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, OpenError> {
         let (files, format) = Files::open(path, options.ballast_bytes)?;
+        // What an accepted loss, or a healing, did not come to.
+        renew::finish(&files).map_err(|failure| failure.of(path))?;
         takeover::take_over(&files, format, &options, faults.as_deref())
             .map_err(|failure| failure.of(path))?;
         let opened = open::open(files, options, faults)?;
@@ -83,11 +86,26 @@ impl Database {
         rebuild::rebuild(&files, options, "it was asked for").map_err(|failure| failure.of(path))
     }
 
-    /// Goes on with what is left of a damaged data directory, under another remote id. What was there is kept beside it. Blocks
-    /// on disk.
-    pub fn accept_loss(path: &Path, options: &DatabaseOptions) -> Result<AcceptedLoss, OpenError> {
-        let (files, _) = Files::open(path, options.ballast_bytes)?;
-        rebuild::accept_loss(&files, options).map_err(|failure| failure.of(path))
+    /// Goes on with what is left of a damaged data directory, under another remote id and with every store far above where it was. What was
+    /// there is kept beside it. Blocks on disk.
+    pub fn accept_loss(path: &Path, options: &DatabaseOptions) -> Result<Renewed, OpenError> {
+        let files = Self::to_renew(path, options)?;
+        renew::accept_loss(&files, options).map_err(|failure| failure.of(path))
+    }
+
+    /// Goes on with a whole data directory, under another remote id and with every store far above where it was: for one that may be an older
+    /// copy of what clients know. What was there is kept beside it. Blocks on disk.
+    pub fn heal(path: &Path, options: &DatabaseOptions) -> Result<Renewed, OpenError> {
+        let files = Self::to_renew(path, options)?;
+        renew::heal(&files, options).map_err(|failure| failure.of(path))
+    }
+
+    fn to_renew(path: &Path, options: &DatabaseOptions) -> Result<Files, OpenError> {
+        let (files, format) = Files::open(path, options.ballast_bytes)?;
+        renew::finish(&files)
+            .and_then(|_| takeover::take_over(&files, format, options, None))
+            .map_err(|failure| failure.of(path))?;
+        Ok(files)
     }
 
     /// Reads everything in the data directory `path` and says what is wrong. Blocks on disk.

@@ -46,7 +46,7 @@ impl SledLog {
         let hold = |ordinal| shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
         let end = ordinal_of(shared, store)?.map(hold);
         let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
-        let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(cache));
+        let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(shared, cache));
         if let Some(end) = &end {
             end.opened(&ids);
             if ids.is_due(size.head) {
@@ -84,8 +84,24 @@ pub(super) fn ordinal_of(
     Ok(record.map(|record| record.ordinal))
 }
 
-/// How much the store with this ordinal has.
-pub(super) fn size_of(shared: &Shared, ordinal: Ordinal) -> Result<StoreSize, StorageError> {
+/// How much `store` has.
+pub(super) fn size(shared: &Shared, store: &StoreId) -> Result<StoreSize, StorageError> {
+    // First in memory: from there its record moves to the tree.
+    if let Some(ordinal) = shared.ends.ordinal(store) {
+        return size_of(shared, ordinal, 0);
+    }
+    match tree::store_record(shared.access.trees()?.log(), store)? {
+        Some(record) => size_of(shared, record.ordinal, record.gaps.total()),
+        None => Ok(shared.new_store()),
+    }
+}
+
+/// How much the store with this ordinal has, whose record in the tree says of so many sequences that they are empty.
+pub(super) fn size_of(
+    shared: &Shared,
+    ordinal: Ordinal,
+    empty: u64,
+) -> Result<StoreSize, StorageError> {
     if let Some(end) = shared.ends.get(ordinal) {
         return Ok(Located::at(shared, &end)?.size);
     }
@@ -94,6 +110,7 @@ pub(super) fn size_of(shared: &Shared, ordinal: Ordinal) -> Result<StoreSize, St
     let last = Reader { tree: trees.log(), ordinal }.find(Sequence::MAX)?;
     Ok(last.map_or_else(StoreSize::default, |last| StoreSize {
         head: last.last(),
+        entries: last.last().get() - empty,
         bytes: last.record.bytes_before + last.record.bytes,
     }))
 }
@@ -118,13 +135,20 @@ pub(super) struct Located<'a> {
 }
 
 impl<'a> Located<'a> {
+    /// The last sequence.
+    pub(super) const fn head(&self) -> Sequence {
+        self.size.head
+    }
+
     pub(super) fn at(shared: &Shared, end: &'a End) -> Result<Self, StorageError> {
         let mut layout = end.layout.lock();
         // Only then: a failed sled is not given out, and it was locked for as long as it was not known to be one.
         let trees = shared.access.open_trees()?;
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         layout.complete(&reader, Some(&end.name), trees.generation)?;
-        let size = end.size(StoreSize { head: layout.last, bytes: layout.bytes });
+        let Layout { last: head, bytes, gaps, .. } = &*layout;
+        let entries = gaps.place(*head).get();
+        let size = end.size(StoreSize { head: *head, entries, bytes: *bytes });
         Ok(Self { layout, trees, size })
     }
 }
@@ -137,27 +161,36 @@ struct Loaded {
 
 impl Loaded {
     /// Of a store without entries.
-    fn none(cache: &Arc<Cache>) -> Self {
-        Self { size: StoreSize::default(), ids: Arc::new(Ids::none(cache.clone())) }
+    fn none(shared: &Shared, cache: &Arc<Cache>) -> Self {
+        let (size, ids) = (shared.new_store(), Ids::none(cache.clone()));
+        // With the first entries, this is written.
+        Segment::gaps(Sequence::FIRST, size.head).iter().for_each(|gap| ids.pass(gap));
+        Self { size, ids: Arc::new(ids) }
     }
 
     fn read(shared: &Shared, end: &End, cache: &Arc<Cache>) -> Result<Self, StorageError> {
         let Located { layout, trees, size } = Located::at(shared, end)?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
-        let index = match tree.ids().and_then(|index| index.checked(layout.last)) {
+        let gaps = layout.gaps.clone();
+        let in_tree = gaps.place(layout.last);
+        let index = match tree.ids().and_then(|index| index.checked(in_tree)) {
             Err(StorageError::Corrupt(finding)) => {
                 shared.ids_are_damaged(&end.name, &finding);
                 tree.no_ids()?
             }
             index => index?,
         };
-        let is_far_behind = layout.last.since(index.sealed()) > UNSEALED_MAX;
+        let is_far_behind = in_tree.since(index.sealed()) > UNSEALED_MAX;
         // What sled does not have is in memory anyway.
-        let mut next = if is_far_behind { layout.last } else { index.sealed() }.next();
-        let ids = Ids::new(index, next, trees.generation, cache.clone());
+        let known = if is_far_behind { in_tree } else { index.sealed() };
+        let mut next = gaps.sequence(known.next());
+        let ids = Ids::new(index, next, trees.generation, cache.clone(), gaps);
         let reader = StoreReader { tree, end };
         while next <= size.head {
             let segment = reader.segment(next)?;
+            if segment.is_gap() {
+                ids.pass(&segment);
+            }
             let unknown = segment.ids().skip_while(|(sequence, _)| *sequence < next);
             ids.push(unknown.map(|(_, id)| id));
             next = segment.last().next();
@@ -204,8 +237,11 @@ impl StoreLog for SledLog {
         }
         self.shared.noting(&self.writes.store, || {
             let trees = self.shared.access.trees()?;
-            let reader = self.reader(&trees);
-            reader.map_or_else(|| Ok(Vec::new()), |reader| reader.read(from, head, bytes_max))
+            match self.reader(&trees) {
+                Some(reader) => reader.read(from, head, bytes_max),
+                // What it begins with is not written yet.
+                None => Ok(Segment::gaps(from.max(Sequence::FIRST), head)),
+            }
         })
     }
 

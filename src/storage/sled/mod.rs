@@ -4,7 +4,7 @@
 //! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other rooms mean
 //! (`services`, `processing`).
 //!
-//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `record`, `ops`); the directory
+//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
 //! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
 //! `log`, `storage`, `database`).
@@ -18,6 +18,7 @@ mod durable_map;
 mod ends;
 mod files;
 mod further_base;
+mod gaps;
 mod health;
 mod ids;
 mod key;
@@ -31,6 +32,7 @@ mod rebuild;
 mod record;
 mod redo;
 mod reindex;
+mod renew;
 mod segments;
 mod shared;
 mod signal;
@@ -53,7 +55,7 @@ pub(crate) use keyspace::Keyspace;
 pub(crate) use ops::Ops;
 pub use ops::VALUE_BYTES_MAX;
 pub use options::{ArchiveOptions, DatabaseOptions, OpenError};
-pub use rebuild::AcceptedLoss;
+pub use renew::Renewed;
 pub use storage::SledStorage;
 pub(crate) use tables::Tree;
 pub use tree::LOG_UNIT_BYTES;

@@ -46,7 +46,7 @@ pub(super) fn open(
         opened => opened,
     };
     let opened = opened.and_then(|(trees, facts, watch)| {
-        let shared = Arc::new(Shared::new(files, options, faults, trees));
+        let shared = Arc::new(Shared::new(files, options, faults, (trees, facts.floor)));
         with_log(shared.clone(), facts, watch).inspect_err(|failure| {
             if let OpenFailure::Corrupt(finding) = failure {
                 shared.files.note_damage(finding);

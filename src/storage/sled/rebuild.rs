@@ -15,12 +15,11 @@ use super::open;
 use super::options::{DatabaseOptions, OpenFailure};
 use super::redo::Redo;
 use super::shared::Shared;
-use super::takeover::{bytes_in, copy_folder, remove_folder};
+use super::takeover::{bytes_in, remove_folder};
 use super::tree::{self, Facts};
 use super::watch;
-use crate::model::RemoteId;
 use crate::storage::archive::{Archive, ArchiveDamage, Archived, Kind};
-use crate::storage::commit_log::{self, Found, FoundFrame, Generation, LogOptions, Position};
+use crate::storage::commit_log::{self, Found, FoundFrame, LogOptions, Position};
 use crate::storage::witness::{Witness, WitnessFiles};
 
 /// How often it is said how far it is.
@@ -80,18 +79,11 @@ fn build(
     witness: &Witness,
 ) -> Result<u64, OpenFailure> {
     let trees = tree::open(new, options, 0)?;
-    tree::apply_identity(&trees, witness.remote_id, witness.generation.0)?;
-    let shared =
-        Arc::new(Shared::new(Files::unlocked(new.directory()), options.clone(), None, trees));
+    tree::apply_identity(&trees, witness.remote_id, witness.generation.0, witness.floor)?;
+    let (files_of_new, trees) = (Files::unlocked(new.directory()), (trees, witness.floor));
+    let shared = Arc::new(Shared::new(files_of_new, options.clone(), None, trees));
     let mut checkpointer = Checkpointer::new(shared.clone(), Position(0))?;
-    let mut builder = Builder {
-        redo: Redo::new(&shared),
-        shared: &shared,
-        checkpointer: &mut checkpointer,
-        frames: 0,
-        lost: None,
-        said: Instant::now(),
-    };
+    let mut builder = Builder::new(&shared, &mut checkpointer);
     let archive = open::archive(files, options, witness.generation)?;
     let last = builder.fill(archive.as_ref(), files, witness)?;
     let frames = builder.frames;
@@ -107,7 +99,8 @@ fn build(
     compared.map(|_| frames)
 }
 
-struct Builder<'a> {
+/// Shows frames to a database that is built from them.
+pub(super) struct Builder<'a> {
     redo: Redo<'a>,
     shared: &'a Shared,
     checkpointer: &'a mut Checkpointer,
@@ -117,9 +110,27 @@ struct Builder<'a> {
     said: Instant,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// Of a database that takes nothing but all there is.
+    pub(super) fn new(shared: &'a Shared, checkpointer: &'a mut Checkpointer) -> Self {
+        let (redo, said) = (Redo::new(shared), Instant::now());
+        Self { redo, shared, checkpointer, frames: 0, lost: None, said }
+    }
+
+    /// As [`Builder::new`], but what is missing is accepted.
+    pub(super) fn lenient(shared: &'a Shared, checkpointer: &'a mut Checkpointer) -> Self {
+        let (redo, lost) = (Redo::lenient(shared), Some(Vec::new()));
+        Self { redo, lost, ..Self::new(shared, checkpointer) }
+    }
+
+    /// What is missing.
+    pub(super) fn lost(self) -> Vec<String> {
+        let lost = self.lost.unwrap_or_default();
+        lost.into_iter().chain(self.redo.lost()).collect()
+    }
+
     /// Shows everything there is, from the beginning; returns the last frame.
-    fn fill(
+    pub(super) fn fill(
         &mut self,
         archive: Option<&Archive>,
         files: &Files,
@@ -155,7 +166,7 @@ impl Builder<'_> {
     }
 
     /// Shows what the log has behind `from`; returns the last frame.
-    fn fill_from_log(
+    pub(super) fn fill_from_log(
         &mut self,
         from: Position,
         files: &Files,
@@ -202,7 +213,7 @@ impl Builder<'_> {
         if next > to { Ok(()) } else { self.is_lost(lost) }
     }
 
-    fn show(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
+    pub(super) fn show(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
         self.redo.frame(position, body)?;
         self.frames += 1;
         if self.shared.budget.is_full() {
@@ -216,14 +227,14 @@ impl Builder<'_> {
     }
 }
 
-/// Gives what is at `path` another name, if it is there.
-fn keep_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+/// Gives what is at `path` another name, that says `why`, if it is there.
+pub(super) fn keep_aside(path: &Path, why: &str) -> io::Result<Option<PathBuf>> {
     if !path.try_exists()? {
         return Ok(None);
     }
     for number in 1_u32.. {
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{number}"));
+        name.push(format!(".{why}-{number}"));
         let aside = PathBuf::from(name);
         if !aside.try_exists()? {
             std::fs::rename(path, &aside)?;
@@ -236,127 +247,9 @@ fn keep_aside(path: &Path) -> io::Result<Option<PathBuf>> {
 
 /// Puts the new one in the place of the damaged one. Gives where that is now.
 fn swap(files: &Files, new: &Files) -> io::Result<Option<PathBuf>> {
-    let kept = keep_aside(&files.database())?;
+    let kept = keep_aside(&files.database(), "damaged")?;
     std::fs::rename(new.database(), files.database())?;
     sync_folder(new.directory())?;
     sync_folder(files.directory())?;
     Ok(kept)
-}
-
-/// What was given up, and what is kept of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AcceptedLoss {
-    /// What is missing.
-    pub lost: Vec<String>,
-    /// Where what was there is now.
-    pub kept: Vec<PathBuf>,
-}
-
-/// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that; with
-/// another remote id and generation, so that every client begins again.
-pub(super) fn accept_loss(
-    files: &Files,
-    options: &DatabaseOptions,
-) -> Result<AcceptedLoss, OpenFailure> {
-    let building = files.directory().join("rebuilding");
-    remove_folder(&building)?;
-    std::fs::create_dir(&building)?;
-    let new = Files::unlocked(&building);
-    let (remote_id, generation) = (RemoteId::random(), *uuid::Uuid::new_v4().as_bytes());
-    let mut accepted = AcceptedLoss::default();
-    let copied = copy_sled(files, &new, options);
-    let witness = match &copied {
-        Ok(witness) => *witness,
-        Err(OpenFailure::Io(_)) => {
-            return Err(copied.err().unwrap_or(OpenFailure::Refused(String::new())));
-        }
-        Err(OpenFailure::Corrupt(why) | OpenFailure::Refused(why)) => {
-            accepted.lost.push(format!("the database cannot be read: {why}"));
-            remove_folder(&new.database())?;
-            let (_, found) = WitnessFiles::open(files.directory())?;
-            found.newest.ok_or_else(|| {
-                let why = "neither the database nor the witness can be read: nothing says whose directory this is";
-                OpenFailure::Refused(why.into())
-            })?
-        }
-    };
-    let trees = tree::open(&new, options, 0)?;
-    let shared =
-        Arc::new(Shared::new(Files::unlocked(new.directory()), options.clone(), None, trees));
-    let from = if copied.is_ok() { witness.position } else { Position(0) };
-    let mut checkpointer = Checkpointer::new(shared.clone(), from)?;
-    let mut builder = Builder {
-        redo: Redo::lenient(&shared),
-        shared: &shared,
-        checkpointer: &mut checkpointer,
-        frames: 0,
-        lost: Some(Vec::new()),
-        said: Instant::now(),
-    };
-    let last = if copied.is_ok() {
-        builder.fill_from_log(from, files, &witness)?
-    } else {
-        let archive = open::archive(files, options, witness.generation)?;
-        builder.fill(archive.as_ref(), files, &witness)?
-    };
-    accepted.lost.extend(builder.lost.take().unwrap_or_default());
-    accepted.lost.extend(builder.redo.lost());
-    drop(builder);
-    checkpointer.finish(last)?;
-    drop(shared);
-    let trees = tree::open(&new, options, 0)?;
-    tree::apply_identity(&trees, remote_id, generation)?;
-    tree::apply_checkpoint(&trees, 0)?;
-    trees.flush()?;
-    trees.sync(&new)?;
-    tree::close(trees)?;
-    new.sync_all()?;
-    let log = commit_log::create(
-        LogOptions::new(new.log(), Generation(generation)),
-        Position::default(),
-    )?;
-    log.writer.close()?;
-    // From here on a crash leaves a directory on which this is asked for again.
-    let archive = options.archive.dir.clone().unwrap_or_else(|| files.archive());
-    let witnesses = ["witness.a", "witness.b", "heads.a", "heads.b"];
-    let witnesses = witnesses.map(|name| files.directory().join(name));
-    for path in [files.log(), archive, files.database()].iter().chain(&witnesses) {
-        accepted.kept.extend(keep_aside(path)?);
-    }
-    std::fs::rename(new.log(), files.log())?;
-    std::fs::rename(new.database(), files.database())?;
-    sync_folder(files.directory())?;
-    files.write_format()?;
-    files.forget_place()?;
-    files.forget_damage()?;
-    remove_folder(&building)?;
-    Ok(accepted)
-}
-
-/// Copies sled, if it can be opened and read, and says how far it is.
-fn copy_sled(
-    files: &Files,
-    new: &Files,
-    options: &DatabaseOptions,
-) -> Result<Witness, OpenFailure> {
-    if !files.database_log().try_exists()? {
-        return Err(OpenFailure::corrupt("it is missing"));
-    }
-    if let Some(finding) = files.noted_damage()? {
-        return Err(OpenFailure::Corrupt(finding));
-    }
-    let room = bytes_in(&files.database())?;
-    if !files.has_room_for(room)? {
-        let why = format!("{room} bytes have to be free");
-        return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
-    }
-    copy_folder(&files.database(), &new.database())?;
-    let trees = tree::open(new, options, 0)?;
-    let read = tree::guarded(|| {
-        let facts = Facts::read_or_make(&trees, new)?;
-        let position = Position(facts.checkpoint.unwrap_or(0));
-        watch::compare(files.directory(), &trees, &facts, position)
-    });
-    tree::close(trees)?;
-    read
 }

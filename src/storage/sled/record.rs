@@ -8,6 +8,7 @@
 //! 3 change   number of the table (1), uvarint length, key, then 0 if it was removed, or 1 and its value
 //! 4 salt     16 bytes, before the first entries of a frame: what the hashes of their stores are salted with
 //! 5 hash     ordinal (uvarint), hash (16): what the store's hash is with the entries that come next; in the base of an archive
+//! 6 gap      ordinal (uvarint), first sequence (uvarint), count (uvarint): no entry has these sequences
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
@@ -26,13 +27,14 @@ const ENTRIES: u8 = 2;
 const CHANGE: u8 = 3;
 const SALT: u8 = 4;
 const HASH: u8 = 5;
+const GAP: u8 = 6;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     /// The store with this ordinal has this name.
     Store { ordinal: Ordinal, name: StoreId },
-    /// Entries were appended.
+    /// Entries were appended, or a gap.
     Entries { ordinal: Ordinal, segment: Segment },
     /// A key of a table was set, or removed.
     Change { table: Keyspace, key: &'a [u8], value: Option<&'a [u8]> },
@@ -79,12 +81,15 @@ impl RecordWriter {
         self.finish(HASH, &hash.0, out);
     }
 
-    /// Gives the parts of a record of these entries to `out`.
+    /// Gives the parts of a record of these entries, or of this gap, to `out`.
     pub(super) fn entries(&mut self, ordinal: Ordinal, segment: &Segment, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
         write_uvarint(&mut self.content, segment.first().get());
-        write_uvarint(&mut self.content, segment.len() as u64);
+        write_uvarint(&mut self.content, segment.span());
+        if segment.is_gap() {
+            return self.finish(GAP, &[], out);
+        }
         body::write_origins_of(&mut self.content, segment);
         self.finish(ENTRIES, segment.records(), out);
     }
@@ -143,6 +148,7 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
             Record::Salt(FrameSalt::from_bytes(salt))
         }
         HASH => read_hash(content).ok_or(Malformed("of a hash"))?,
+        GAP => read_gap(content).ok_or(Malformed("of a gap"))?,
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -159,6 +165,12 @@ fn read_entries(mut content: &[u8]) -> Result<Record<'_>, Malformed> {
     // Copied, so that what goes to sled first does not keep the whole frame in memory.
     let segment = body::read_content(first, count, &Bytes::copy_from_slice(content))?;
     Ok(Record::Entries { ordinal, segment })
+}
+
+fn read_gap(mut content: &[u8]) -> Option<Record<'_>> {
+    let (ordinal, first, count) = read_entries_head(&mut content)?;
+    let segment = Segment::gap(first, count).filter(|_| content.is_empty())?;
+    Some(Record::Entries { ordinal, segment })
 }
 
 fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
@@ -231,11 +243,13 @@ mod tests {
         ) {
             let name = StoreId::new(name).expect("a name");
             let segment = segment(first, &origins);
+            let gap = Segment::gap(segment.last().next(), origins.len() as u32).expect("a gap");
             let salt = FrameSalt::random();
             let frame = frame(|writer, frame| {
                 writer.store(ordinal, &name, |part| frame.extend_from_slice(part));
                 writer.salt(&salt, |part| frame.extend_from_slice(part));
                 writer.entries(ordinal, &segment, |part| frame.extend_from_slice(part));
+                writer.entries(ordinal, &gap, |part| frame.extend_from_slice(part));
                 let value = value.as_deref();
                 writer.change(Keyspace::Journal, &key, value, |part| frame.extend_from_slice(part));
             });
@@ -245,17 +259,18 @@ mod tests {
                 Ok(Record::Store { ordinal, name }),
                 Ok(Record::Salt(salt)),
                 Ok(Record::Entries { ordinal, segment }),
+                Ok(Record::Entries { ordinal, segment: gap }),
                 Ok(Record::Change { table, key: &key, value: value.as_deref() }),
             ]);
         }
 
         #[test]
-        fn malformed_frames_are_refused(kind in 0..6_u8, content: Vec<u8>) {
+        fn malformed_frames_are_refused(kind in 0..8_u8, content: Vec<u8>) {
             let frame = [&[kind, content.len() as u8][..], &content].concat();
             // Nothing panics, and there is an end.
             prop_assert!(records(&frame).count() <= frame.len());
             if let Some(Ok(Record::Entries { segment, .. })) = records(&frame).next() {
-                prop_assert!(!segment.is_empty());
+                prop_assert!(segment.span() > 0 && segment.is_empty() == (kind == GAP));
             }
         }
     }
@@ -275,11 +290,14 @@ mod tests {
             let out = |part: &[u8]| frame.extend_from_slice(part);
             writer.change(Keyspace::Registry, b"key", Some(b"v"), out);
             writer.change(Keyspace::Registry, b"key", None, |part| frame.extend_from_slice(part));
+            let gap = Segment::gap(Sequence::FIRST, 300).expect("a gap");
+            writer.entries(300, &gap, |part| frame.extend_from_slice(part));
         });
         let record = [&[7; 16][..], b"\x01E\x00\x01p"].concat();
         let entries = [&b"\x02\x1f\xac\x02\xac\x02\x01\x01\x01\x01\x01\x00"[..], &record].concat();
         let changes = &b"\x03\x07\x02\x03key\x01v\x03\x06\x02\x03key\x00"[..];
-        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes].concat());
+        let gap = &b"\x06\x05\xac\x02\x01\xac\x02"[..];
+        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes, gap].concat());
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl<'a> Redo<'a> {
     fn name(&mut self, ordinal: Ordinal, name: &StoreId) -> Result<(), OpenFailure> {
         let trees = self.shared.access.open_trees()?;
         let in_tree = tree::store_record(trees.log(), name)?;
-        if in_tree.is_some_and(|known| known.ordinal != ordinal) {
+        if in_tree.as_ref().is_some_and(|known| known.ordinal != ordinal) {
             let finding = format!("store {name:?} has two numbers, {ordinal} is one of them");
             return Err(OpenFailure::Corrupt(finding));
         }

@@ -62,7 +62,8 @@ fn fill(shared: &Shared, writes: &Writes, end: &Arc<End>) -> Result<(), StorageE
     let mut count = 0;
     while let Some(gap) = ids.gap() {
         let first = *gap.start();
-        let read = read(shared, end, gap)?;
+        let entries = ids.sequence(first)..=ids.sequence(*gap.end());
+        let read = read(shared, end, entries)?;
         count += read.len();
         ids.fill(first, read);
         wait(shared, writes, end, first)?;

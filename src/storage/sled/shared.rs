@@ -17,9 +17,9 @@ use super::steps::Faults;
 use super::tables::{Tables, Tree};
 use super::tree::{self, Access, Trees};
 use super::upkeep::Wanted;
-use crate::model::StoreId;
+use crate::model::{Sequence, StoreId};
 use crate::storage::commit_log::Position;
-use crate::storage::{Figure, StorageError};
+use crate::storage::{Figure, StorageError, StoreSize};
 
 pub(super) struct Shared {
     pub(super) files: Files,
@@ -35,6 +35,9 @@ pub(super) struct Shared {
     pub(super) ends: Arc<Ends>,
     pub(super) tables: Arc<Tables>,
     pub(super) budget: Arc<Budget>,
+    /// What new stores begin behind: a directory that was restored gives out no sequence again that a store of that name may have
+    /// had before.
+    floor: Sequence,
     /// The last frame whose content is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
     damage_noted: AtomicBool,
@@ -50,7 +53,7 @@ impl Shared {
         files: Files,
         mut options: DatabaseOptions,
         faults: Option<Arc<dyn Faults>>,
-        trees: Trees,
+        (trees, floor): (Trees, Sequence),
     ) -> Self {
         // Else writers would wait for one that nobody begins.
         options.checkpoint_bytes = options.checkpoint_bytes.min(options.unapplied_bytes_max / 2);
@@ -66,6 +69,7 @@ impl Shared {
             ends: Arc::new(Ends::new(budget.clone())),
             tables: Arc::new(Tables::new(budget.clone())),
             budget,
+            floor,
             settled: AtomicU64::new(0),
             damage_noted: AtomicBool::new(false),
             ids_damaged: AtomicBool::new(false),
@@ -167,6 +171,11 @@ impl Shared {
                 flag(&self.damage_noted) | flag(&self.ids_damaged),
             ),
         ]
+    }
+
+    /// What there is of a store without entries.
+    pub(super) fn new_store(&self) -> StoreSize {
+        StoreSize { head: self.floor, ..StoreSize::default() }
     }
 
     /// The last frame that a checkpoint which begins now will have in sled.

@@ -85,21 +85,21 @@ impl Storage for SledStorage {
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
         let shared = self.database.shared();
         // First those in memory: from there they move to the tree.
-        let mut stores: BTreeMap<StoreId, Ordinal> = shared.ends.names(after, count);
+        let in_memory = shared.ends.names(after, count).into_iter();
+        let mut stores: BTreeMap<StoreId, (Ordinal, u64)> =
+            in_memory.map(|(store, ordinal)| (store, (ordinal, 0))).collect();
         let trees = shared.access.trees()?;
         for record in tree::store_records(&trees, after).take(count) {
             let (store, record) = record?;
-            stores.insert(store, record.ordinal);
+            stores.insert(store, (record.ordinal, record.gaps.total()));
         }
         drop(trees);
-        let sized = |(store, ordinal)| Ok((store, log::size_of(shared, ordinal)?));
+        let sized = |(store, (ordinal, empty))| Ok((store, log::size_of(shared, ordinal, empty)?));
         stores.into_iter().take(count).map(sized).collect()
     }
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
-        let shared = self.database.shared();
-        let ordinal = log::ordinal_of(shared, store)?;
-        ordinal.map_or(Ok(StoreSize::default()), |ordinal| log::size_of(shared, ordinal))
+        log::size(self.database.shared(), store)
     }
 
     fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files::Files;
+use super::gaps::Gaps;
 use super::ids::Check;
 use super::key::Ordinal;
 use super::open;
@@ -372,7 +373,9 @@ impl<'a> Verifier<'a> {
             let finding = format!("it ends with entry {last}, not with {head}");
             return Err(StorageError::corrupt(finding));
         }
-        let index = reader.ids().and_then(|index| index.checked(last));
+        let in_tree = record.gaps.place(last);
+        let index = reader.ids().and_then(|index| index.checked(in_tree));
+        let mut gaps = Gaps::default();
         let mut check = index.as_ref().ok().map(Check::new);
         let mut next = Sequence::FIRST;
         while next <= last {
@@ -383,10 +386,17 @@ impl<'a> Verifier<'a> {
                 return Err(StorageError::corrupt(finding));
             }
             self.found.entries += segment.len() as u64;
+            if segment.is_gap() {
+                gaps.add(&segment);
+            }
             for (sequence, id) in segment.ids() {
-                check.iter_mut().for_each(|check| check.entry(id, sequence));
+                let place = gaps.place(sequence);
+                check.iter_mut().for_each(|check| check.entry(id, place));
             }
             next = segment.last().next();
+        }
+        if gaps != record.gaps {
+            return Err(StorageError::corrupt("its record speaks of other gaps than it has"));
         }
         let checked = check.map_or(Ok(()), |check| check.finish(&reader));
         Ok(checked.err().into_iter().chain(index.err().map(|error| error.to_string())).collect())

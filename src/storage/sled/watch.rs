@@ -157,6 +157,7 @@ fn compare_with(
     let now = Witness {
         generation: Generation(facts.generation),
         remote_id: facts.remote_id,
+        floor: facts.floor,
         position,
         heads: compared.hash,
         stores: compared.stores,
@@ -173,6 +174,9 @@ fn compare_with(
 fn check(found: &Witness, now: &Witness, facts: &Facts) -> Result<(), OpenFailure> {
     if (found.generation, found.remote_id) != (now.generation, now.remote_id) {
         return Err(OpenFailure::corrupt("sled belongs to another directory"));
+    }
+    if found.floor != now.floor {
+        return Err(OpenFailure::corrupt("sled has lost what new stores begin behind"));
     }
     if found.position > now.position {
         let (has, had) = (now.position, found.position);
@@ -257,7 +261,7 @@ fn record(reached: Reached, position: Position) -> (Ordinal, HeadRecord) {
 fn stores_in(trees: &Trees) -> Result<HashMap<Ordinal, (StoreId, Reached)>, OpenFailure> {
     let mut stores = HashMap::new();
     for record in tree::store_records(trees, None) {
-        let (name, StoreRecord { ordinal, head, hash }) = record?;
+        let (name, StoreRecord { ordinal, head, hash, .. }) = record?;
         let head = match head {
             Some(head) => head,
             None => {

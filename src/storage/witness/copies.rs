@@ -12,6 +12,7 @@
 //! stores       8   how many have entries
 //! tables      16   the hash over the registry and the other tables
 //! complete     1   1: the commit log began with an empty database, so that all of it can be built from the log
+//! floor        8   new stores begin behind this sequence
 //! zeros            up to 512 bytes
 //! ```
 
@@ -21,7 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{HeadsHash, TablesHash};
-use crate::model::RemoteId;
+use crate::model::{RemoteId, Sequence};
 use crate::storage::commit_log::{Generation, Position};
 use crate::storage::slot::{self, BLOCK_BYTES, u32_at, u64_at};
 
@@ -37,6 +38,8 @@ pub(crate) struct Witness {
     pub(crate) generation: Generation,
     /// Of the server.
     pub(crate) remote_id: RemoteId,
+    /// New stores begin behind this sequence.
+    pub(crate) floor: Sequence,
     /// The last frame of the commit log that is wholly in the database.
     pub(crate) position: Position,
     /// The hash over the heads of all stores.
@@ -129,6 +132,7 @@ fn encode(turn: u64, witness: &Witness) -> [u8; BLOCK_BYTES] {
     block[80..88].copy_from_slice(&witness.stores.to_be_bytes());
     block[88..104].copy_from_slice(&witness.tables.to_bytes());
     block[104] = u8::from(witness.complete);
+    block[105..113].copy_from_slice(&witness.floor.get().to_be_bytes());
     slot::close(&mut block, SEED);
     block
 }
@@ -150,6 +154,7 @@ fn decode(block: &mut [u8; BLOCK_BYTES]) -> Option<(u64, Witness)> {
         stores: u64_at(block, 80),
         tables: TablesHash::from_bytes(sixteen(88)),
         complete: block[104] == 1,
+        floor: Sequence::new(u64_at(block, 105)).ok()?,
     };
     Some((u64_at(block, 16), witness))
 }
@@ -167,6 +172,7 @@ mod tests {
             stores: 7,
             tables: TablesHash::from_bytes([8; 16]),
             complete: true,
+            floor: Sequence::FIRST,
         }
     }
 

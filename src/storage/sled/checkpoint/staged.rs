@@ -84,7 +84,7 @@ impl<'a> Staged<'a> {
         let segments = pieces.into_iter().map(|piece| piece.segment).collect();
         layout.stage(end.ordinal, segments, portion);
         let key = StoreKey(end.name.clone()).to_bytes();
-        portion.insert(&key, &store::encode(end.ordinal, layout.last, layout.hash));
+        portion.insert(&key, store::encode(end.ordinal, layout.last, layout.hash, &layout.gaps));
         Ok(())
     }
 

@@ -39,6 +39,8 @@ struct State {
     dead: Option<Arc<str>>,
     /// The last sequence that was handed in.
     appended: Sequence,
+    /// What is written before the first entries: the gap that a new store begins with.
+    before_first: Vec<Segment>,
     /// Handed in, and not yet in a group.
     pending: VecDeque<Append>,
     /// Whether something is in the group that is being committed.
@@ -48,7 +50,7 @@ struct State {
 }
 
 impl Writes {
-    /// Of a store of this size with these ids, and its end unless it has no entries.
+    /// Of a store of this size with these ids, and its end unless it has no entries: then what it begins with is a gap up to its head.
     pub(crate) fn new(
         store: StoreId,
         generation: u64,
@@ -56,9 +58,15 @@ impl Writes {
         size: StoreSize,
         ids: Arc<Ids>,
     ) -> Self {
+        let is_new = end.is_none();
         let state = State {
             dead: None,
             appended: size.head,
+            before_first: if is_new {
+                Segment::gaps(Sequence::FIRST, size.head)
+            } else {
+                Vec::new()
+            },
             pending: VecDeque::new(),
             under_way: false,
             queued: false,
@@ -95,7 +103,7 @@ impl Writes {
     }
 
     /// Takes `segments` in; true if the commit thread is to be told.
-    pub(crate) fn take(&self, segments: Vec<Segment>, answer: Answer) -> bool {
+    pub(crate) fn take(&self, mut segments: Vec<Segment>, answer: Answer) -> bool {
         let mut state = self.state.lock();
         let refusal = match &state.dead {
             Some(dead) => Some(dead.clone()),
@@ -107,8 +115,9 @@ impl Writes {
             let _ = answer.send(Err(AppendError::Definite(refusal)));
             return false;
         }
-        self.ids.push(segments.iter().flat_map(Segment::ids).map(|(_, id)| id));
+        segments.iter().for_each(|segment| self.ids.push_segment(segment));
         state.appended = segments.last().map_or(state.appended, Segment::last);
+        segments.splice(..0, std::mem::take(&mut state.before_first));
         state.pending.push_back((segments, answer));
         !std::mem::replace(&mut state.queued, true)
     }

@@ -44,6 +44,8 @@ struct Tail {
     pieces: VecDeque<Piece>,
     /// Of their records.
     bytes: u64,
+    /// How many they have.
+    entries: u64,
     /// Whether the next checkpoint knows of it, or one is writing it.
     changed: bool,
     /// The ids of its log object, until those of its pieces are sealed: also if the store is closed before a checkpoint.
@@ -114,8 +116,11 @@ impl End {
         let head = tail.pieces.back().map_or(Sequence::ZERO, Piece::last).max(in_tree.head);
         let known = tail.pieces.iter().take_while(|piece| piece.last() <= in_tree.head);
         // Some are known only after a failure.
-        let known: u64 = known.map(|piece| piece.segment.records().len() as u64).sum();
-        StoreSize { head, bytes: in_tree.bytes + tail.bytes - known }
+        let known = known.fold((0, 0), |(bytes, entries), Piece { segment, .. }| {
+            (bytes + segment.records().len() as u64, entries + segment.len() as u64)
+        });
+        let bytes = in_tree.bytes + tail.bytes - known.0;
+        StoreSize { head, entries: in_tree.entries + tail.entries - known.1, bytes }
     }
 
     /// The last entry, and the hash over all, of a store that has entries up to `last` with this `hash` in the tree.
@@ -133,8 +138,8 @@ impl End {
             })
     }
 
-    /// Entries from the piece that holds `at` on, as one segment of about the length that segments have on disk; `None`
-    /// if `at` is not here.
+    /// Entries from the piece that holds `at` on, as one segment of about the length that segments have on disk; or the gap that
+    /// holds it. `None` if `at` is not here.
     pub(crate) fn segment(&self, at: Sequence) -> Option<Segment> {
         let tail = self.tail.lock();
         let (first, last) = (tail.pieces.front()?.segment.first(), tail.pieces.back()?.last());
@@ -142,11 +147,15 @@ impl End {
             return None;
         }
         let start = tail.pieces.partition_point(|piece| piece.last() < at);
+        let found = &tail.pieces[start].segment;
+        if found.is_gap() {
+            return Some(found.clone());
+        }
         let mut bytes = 0;
         let fits = |segment: &Segment| {
             let is_first = bytes == 0;
             bytes += segment.records().len();
-            is_first || bytes <= SEGMENT_BYTES_TARGET
+            !segment.is_gap() && (is_first || bytes <= SEGMENT_BYTES_TARGET)
         };
         let segments = tail.pieces.range(start..).map(|piece| piece.segment.clone());
         let joined: Vec<Segment> = segments.take_while(fits).collect();
@@ -177,6 +186,7 @@ impl End {
         let mut bytes = 0;
         for segment in segments {
             bytes += segment.records().len() as u64;
+            tail.entries += segment.len() as u64;
             tail.pieces.push_back(Piece { segment, hashing });
         }
         tail.bytes += bytes;
@@ -201,6 +211,7 @@ impl End {
         let gone = std::mem::replace(&mut tail.pieces, rest);
         let bytes: u64 = gone.iter().map(|piece| piece.segment.records().len() as u64).sum();
         tail.bytes -= bytes;
+        tail.entries -= gone.iter().map(|piece| piece.segment.len() as u64).sum::<u64>();
         tail.changed = !tail.pieces.is_empty();
         let changed = tail.changed;
         let ids = if changed || ids_are_due { None } else { tail.ids.take() };

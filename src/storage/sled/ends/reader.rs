@@ -28,7 +28,8 @@ impl StoreReader<'_> {
         let mut next = from.max(Sequence::FIRST);
         let mut segments: Vec<Segment> = Vec::new();
         let mut bytes = 0;
-        while next <= head && (segments.is_empty() || bytes < bytes_max) {
+        // A gap takes no room, and nobody is to ask again for what follows it.
+        while next <= head && (bytes == 0 || bytes < bytes_max) {
             let whole = self.segment(next)?;
             // The last one may have entries that came after the head was read.
             let shown = head.next().since(whole.first()) as usize;

@@ -10,7 +10,8 @@
 //! index is whole before it and after it, in the middle of a merge as well, so nothing is picked up or cleaned up after a
 //! crash; slots are emptied only once readers know where else to look. What is damaged is never taken for one that has not
 //! an id: it is made again from the entries ([`opened`]). Clients choose ids: no choice makes it slower than evenly spread ones
-//! do, and hashes are keyed. Leaves out: when a batch is formed and made durable, what entries are.
+//! do, and hashes are keyed. Leaves out: when a batch is formed and made durable, what entries are. Its sequences have no gaps: where
+//! those of the store do, they are the places of entries ([`opened`]).
 //!
 //! ```text
 //! entries ─► Tail ──seal──► sections of a run ──merge──► fewer runs

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::above::Above;
 use super::cache::Cache;
@@ -18,13 +18,18 @@ use super::hash::Seed;
 use super::index::{Index, Staged};
 use super::lookup::{Known, Unknown, lookup, probe};
 use super::{Changes, Slots};
-use crate::model::{EntryId, Sequence};
+use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::StorageError;
+use crate::storage::sled::gaps::Gaps;
 
 /// What is known of the ids of a store that is open.
+///
+/// Speaks of sequences to others, and of the [places](Gaps) of entries within this room.
 #[derive(Debug)]
 pub(crate) struct Ids {
     cache: Arc<Cache>,
+    /// Which sequences no entry has.
+    gaps: RwLock<Gaps>,
     known: Mutex<Known>,
     /// Something was sealed, or what was handed over will not be.
     changed: Condvar,
@@ -46,21 +51,60 @@ enum Loaded {
 
 impl Ids {
     /// Of a store that `index` has ids of, as it is in this generation of the database; those of entries from `next` on
-    /// are to be pushed. If these do not follow, there is a gap.
-    pub(crate) fn new(index: Index, next: Sequence, generation: u64, cache: Arc<Cache>) -> Self {
-        let known = index.known(next);
-        Self::with(cache, known, Loaded::Known(generation, Box::new(index)))
+    /// are to be pushed. If these do not follow, there is a gap in the index. `gaps` are those of the store so far.
+    pub(crate) fn new(
+        index: Index,
+        next: Sequence,
+        generation: u64,
+        cache: Arc<Cache>,
+        gaps: Gaps,
+    ) -> Self {
+        let known = index.known(gaps.place(next.prev()).next());
+        Self::with(cache, known, Loaded::Known(generation, Box::new(index)), gaps)
     }
 
     /// Of a store without entries.
     pub(crate) fn none(cache: Arc<Cache>) -> Self {
         // Of no store: nothing is in it, and it is read from the tree before it is changed.
-        Self::with(cache, Index::new(0).known(Sequence::FIRST), Loaded::Unknown)
+        let known = Index::new(0).known(Sequence::FIRST);
+        Self::with(cache, known, Loaded::Unknown, Gaps::default())
     }
 
-    fn with(cache: Arc<Cache>, known: Known, loaded: Loaded) -> Self {
-        let (known, index) = (Mutex::new(known), Mutex::new(loaded));
-        Self { cache, known, changed: Condvar::new(), index, filling: Mutex::default() }
+    fn with(cache: Arc<Cache>, known: Known, loaded: Loaded, gaps: Gaps) -> Self {
+        let (gaps, known, index) = (RwLock::new(gaps), Mutex::new(known), Mutex::new(loaded));
+        Self { cache, gaps, known, changed: Condvar::new(), index, filling: Mutex::default() }
+    }
+
+    /// No entry has the sequences of `gap`, which follow those of what was pushed.
+    pub(crate) fn pass(&self, gap: &Segment) {
+        self.gaps.write().add(gap);
+    }
+
+    /// Adds the ids of `segment`, which follows what was pushed.
+    pub(crate) fn push_segment(&self, segment: &Segment) {
+        if segment.is_gap() {
+            self.pass(segment);
+        } else {
+            self.push(segment.ids().map(|(_, id)| id));
+        }
+    }
+
+    fn place(&self, sequence: Sequence) -> Sequence {
+        self.gaps.read().place(sequence)
+    }
+
+    /// The sequence of the entry at a place.
+    pub(crate) fn sequence(&self, place: Sequence) -> Sequence {
+        self.gaps.read().sequence(place)
+    }
+
+    /// Once whatever the answers are from is known.
+    fn sequences(&self, mut places: Vec<Option<Sequence>>) -> Vec<Option<Sequence>> {
+        let gaps = self.gaps.read();
+        if gaps.total() > 0 {
+            places.iter_mut().flatten().for_each(|place| *place = gaps.sequence(*place));
+        }
+        places
     }
 
     /// Adds the ids of the next entries. They count from now on.
@@ -72,7 +116,7 @@ impl Ids {
     /// See [`StoreLog::probe`](crate::storage::StoreLog::probe).
     pub(crate) fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
         let begun = self.known.lock().begin(ids).ok()?;
-        probe(ids, &self.cache, begun)
+        probe(ids, &self.cache, begun).map(|places| self.sequences(places))
     }
 
     /// See [`StoreLog::lookup`](crate::storage::StoreLog::lookup).
@@ -81,7 +125,8 @@ impl Ids {
         ids: &[EntryId],
         slots: &dyn Slots,
     ) -> Result<Vec<Option<Sequence>>, Unknown> {
-        lookup(ids, &self.cache, slots, || self.known.lock().begin(ids))
+        let places = lookup(ids, &self.cache, slots, || self.known.lock().begin(ids))?;
+        Ok(self.sequences(places))
     }
 
     /// Begins an index in place of the damaged one that hashes so, unless that was done. `make` gives one that is empty. Call it
@@ -108,18 +153,18 @@ impl Ids {
         self.filling.lock()
     }
 
-    /// The first entries whose ids are neither indexed nor in memory, as many as are to be handed over at once; `None` if there
-    /// are none.
+    /// The places of the first entries whose ids are neither indexed nor in memory, as many as are to be handed over at once; `None` if
+    /// there are none.
     pub(crate) fn gap(&self) -> Option<RangeInclusive<Sequence>> {
         self.known.lock().gap()
     }
 
-    /// Hands over the ids of the entries from `first` on, as [`Ids::gap`] has asked for them.
+    /// Hands over the ids of the entries from the place `first` on, as [`Ids::gap`] has asked for them.
     pub(crate) fn fill(&self, first: Sequence, ids: Vec<EntryId>) {
         self.known.lock().fill(first, ids);
     }
 
-    /// Waits until the gap does not begin with `first` any more, for `patience` at most; whether it does not.
+    /// Waits until the gap does not begin with the place `first` any more, for `patience` at most; whether it does not.
     pub(crate) fn wait_for_seal(&self, first: Sequence, patience: Duration) -> bool {
         let begins_there = |known: &mut Known| known.gap().is_some_and(|gap| *gap.start() == first);
         let mut known = self.known.lock();
@@ -134,8 +179,10 @@ impl Ids {
         count_max: usize,
         slots: &dyn Slots,
     ) -> Result<Option<Vec<Sequence>>, StorageError> {
+        let before = self.place(before.prev()).next();
         let above = Above { id, before, count_max };
-        above.find(&self.cache, slots, || self.known.lock().begin_above(&above))
+        let places = above.find(&self.cache, slots, || self.known.lock().begin_above(&above))?;
+        Ok(places.map(|places| places.into_iter().map(|at| self.sequence(at)).collect()))
     }
 
     /// Adds to `changes` what is due: seals ids of entries up to `to`, which are durable, and merges about `ids_max`.
@@ -149,6 +196,7 @@ impl Ids {
         slots: &dyn Slots,
         changes: &mut dyn Changes,
     ) -> Result<Option<Staged>, StorageError> {
+        let to = self.place(to);
         let mut loaded = self.index.lock();
         if loaded.generation() != Some(generation) {
             *loaded = self.load(to, generation, load)?;
@@ -171,7 +219,7 @@ impl Ids {
         Ok(Some(step.finish()))
     }
 
-    /// What the database has of a store with entries up to `to`.
+    /// What the database has of a store with entries up to the place `to`.
     fn load(
         &self,
         to: Sequence,
@@ -197,6 +245,7 @@ impl Ids {
 
     /// Whether there is more to [`stage`](Ids::stage) for entries up to `to`.
     pub(crate) fn is_due(&self, to: Sequence) -> bool {
+        let to = self.place(to);
         let is_due = || self.known.lock().is_due(to);
         match &*self.index.lock() {
             Loaded::Unknown => is_due(),

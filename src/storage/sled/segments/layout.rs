@@ -9,10 +9,11 @@ use super::reader::{Found, Reader};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
+use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::key::{Ordinal, SegmentKey};
 use crate::storage::sled::tree::store_record;
 use crate::storage::sled::value::body;
-use crate::storage::sled::value::segment::{Place, encode_in_slots, encode_inline};
+use crate::storage::sled::value::segment::{Place, encode_gap, encode_in_slots, encode_inline};
 use crate::storage::witness::StoreHash;
 
 /// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
@@ -35,12 +36,14 @@ const MERGE_COUNT_MIN: usize = 4;
 pub(crate) struct Layout {
     /// As which generation of sled has it; `None` if it is not known.
     generation: Option<u64>,
-    /// The last entry.
+    /// The last sequence.
     pub(crate) last: Sequence,
     /// Bytes of all records.
     pub(crate) bytes: u64,
     /// Over the entries.
     pub(crate) hash: StoreHash,
+    /// Which sequences no entry has.
+    pub(crate) gaps: Gaps,
     /// The small segments at the end.
     small: Vec<Small>,
 }
@@ -53,7 +56,7 @@ struct Small {
 
 impl Layout {
     /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time. `store` is its name:
-    /// an error unless its record says the same. Without it there is no hash.
+    /// an error unless its record says the same. Without it there is no hash, and no gap.
     pub(crate) fn complete(
         &mut self,
         reader: &Reader<'_>,
@@ -62,27 +65,27 @@ impl Layout {
     ) -> Result<(), StorageError> {
         if self.generation != Some(generation) {
             *self = Self::read(reader)?;
-            let hash = store.map(|store| self.recorded_hash(reader, store)).transpose()?;
-            self.hash = hash.unwrap_or_default();
+            let recorded = store.map(|store| self.recorded(reader, store)).transpose()?;
+            (self.hash, self.gaps) = recorded.unwrap_or_default();
             self.generation = Some(generation);
         }
         Ok(())
     }
 
-    /// The hash in the record of `store`, which has to say where the store ends.
-    fn recorded_hash(
+    /// The hash and the gaps in the record of `store`, which has to say where the store ends.
+    fn recorded(
         &self,
         reader: &Reader<'_>,
         store: &StoreId,
-    ) -> Result<StoreHash, StorageError> {
+    ) -> Result<(StoreHash, Gaps), StorageError> {
         let record = store_record(reader.tree, store)?;
-        let recorded = record.map_or(Some(Sequence::ZERO), |record| record.head);
+        let recorded = record.as_ref().map_or(Some(Sequence::ZERO), |record| record.head);
         if recorded.is_some_and(|head| head != self.last) {
             let (head, last) = (recorded.unwrap_or_default(), self.last);
             let finding = format!("store {store:?} ends with entry {last}, not with {head}");
             return Err(StorageError::corrupt(finding));
         }
-        Ok(record.map(|record| record.hash).unwrap_or_default())
+        Ok(record.map(|record| (record.hash, record.gaps)).unwrap_or_default())
     }
 
     /// What is in the tree is not known any more.
@@ -99,7 +102,7 @@ impl Layout {
                 layout.bytes = found.record.bytes_before + found.record.bytes;
             }
             let body_bytes = found.body_bytes();
-            if body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES {
+            if found.is_gap() || body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES {
                 break;
             }
             layout.small.push(Small { first: found.first, body_bytes });
@@ -156,6 +159,17 @@ impl Layout {
     /// Writes the entries of `bin` as one segment.
     fn write(&mut self, ordinal: Ordinal, bin: &[Segment], portion: &mut Portion<'_>) {
         let key = SegmentKey { ordinal, first: self.last.next() };
+        if let [gap] = bin
+            && gap.is_gap()
+        {
+            // It has no more sequences than a number of 32 bits counts.
+            portion.insert(&key.to_bytes(), encode_gap(gap.span() as u32, self.bytes));
+            self.gaps.add(gap);
+            self.last = gap.last();
+            // What is on both sides of it stays apart.
+            self.small.clear();
+            return;
+        }
         let count: u32 = bin.iter().map(|piece| piece.len() as u32).sum();
         let body = body::encode(bin);
         let body_bytes = body.len() as u64;
@@ -227,14 +241,19 @@ fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result
     Ok(())
 }
 
-/// Puts consecutive segments together as far as they make segments of the size wanted.
+/// Puts consecutive segments together as far as they make segments of the size wanted. A gap is alone.
 fn bins(pieces: impl Iterator<Item = Segment>) -> Vec<Vec<Segment>> {
     let mut bins: Vec<Vec<Segment>> = Vec::new();
     let mut bytes = 0;
     for piece in pieces {
         bytes += piece.records().len();
         match bins.last_mut() {
-            Some(bin) if bytes <= SEGMENT_BYTES_TARGET || is_tiny(bin) => bin.push(piece),
+            Some(bin)
+                if !(piece.is_gap() || bin[0].is_gap())
+                    && (bytes <= SEGMENT_BYTES_TARGET || is_tiny(bin)) =>
+            {
+                bin.push(piece);
+            }
             _ => {
                 bytes = piece.records().len();
                 bins.push(vec![piece]);

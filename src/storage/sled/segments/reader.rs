@@ -37,7 +37,13 @@ impl Found {
         match self.record.place {
             Place::Inline { at } => (self.value.len() - at) as u64,
             Place::Slots { body_bytes, .. } => body_bytes,
+            Place::Gap => 0,
         }
+    }
+
+    /// Whether no entry has its sequences.
+    pub(crate) const fn is_gap(&self) -> bool {
+        matches!(self.record.place, Place::Gap)
     }
 
     fn parse(key: &[u8], value: sled::IVec) -> Result<Self, StorageError> {
@@ -71,6 +77,11 @@ impl Reader<'_> {
         for _ in 0..TRIES {
             let found = self.find(at)?.filter(|found| found.last() >= at);
             let found = found.ok_or_else(|| StorageError::corrupt(format!("no entry {at}")))?;
+            if found.is_gap() {
+                let gap = Segment::gap(found.first, found.record.count);
+                return gap
+                    .ok_or_else(|| StorageError::corrupt(format!("a malformed gap at {at}")));
+            }
             if let Some(body) = self.body(&found)? {
                 return body::decode(found.first, found.record.count, &body)
                     .map_err(StorageError::corrupt);
@@ -84,6 +95,7 @@ impl Reader<'_> {
         match found.record.place {
             Place::Inline { at } => Ok(Some(Bytes::from_owner(found.value.clone()).slice(at..))),
             Place::Slots { first, body_bytes } => self.slots(first, body_bytes),
+            Place::Gap => Ok(None),
         }
     }
 

@@ -169,7 +169,7 @@ fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::write(path, bytes)?;
     File::open(path)?.sync_all()?;
     path.parent().map_or(Ok(()), sync_folder)

@@ -186,7 +186,7 @@ fn a_base_has_each_entry_once_and_the_hash_of_its_last_though_its_store_goes_on(
     let record = decode(&record).expect("a record");
     write(1);
     let (mut next, mut known) = (Sequence::FIRST, None);
-    for part in base::of_store(&trees, &store("a"), record) {
+    for part in base::of_store(&trees, &store("a"), &record) {
         let part = part.expect("read");
         for record in records(&part) {
             match record.expect("a record") {

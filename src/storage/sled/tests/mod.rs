@@ -8,6 +8,7 @@ mod health;
 mod ids;
 mod merging;
 mod model;
+mod renew;
 mod tables;
 mod takeover;
 

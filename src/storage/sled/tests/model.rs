@@ -14,6 +14,8 @@ enum Action {
     Append { store: usize, counts: Vec<usize>, bytes: usize, clock: u8 },
     /// Appends of one entry each to all stores, at the same time.
     AppendToAll { bytes: usize },
+    /// Appends a gap, and entries in front of it and behind it if there are any, as one piece.
+    Jump { store: usize, before: usize, gap: u32, behind: usize },
     /// Closes the storage and opens it again.
     Reopen,
     /// Opens the store's log again.
@@ -38,6 +40,8 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (store.clone(), counts, bytes, 0..3_u8)
             .prop_map(|(store, counts, bytes, clock)| Action::Append { store, counts, bytes, clock }),
         6 => (0..200_usize).prop_map(|bytes| Action::AppendToAll { bytes }),
+        2 => (store.clone(), 0..3_usize, prop_oneof![1..4_u32, Just(1_000_000_000)], 0..3_usize)
+            .prop_map(|(store, before, gap, behind)| Action::Jump { store, before, gap, behind }),
         1 => Just(Action::Reopen),
         1 => store.clone().prop_map(|store| Action::Open { store }),
         2 => (store.clone(), 1..50_usize).prop_map(|(store, step)| Action::Lookup { store, step }),
@@ -59,7 +63,23 @@ fn ids_at(clock: u8, count: usize) -> Vec<EntryId> {
 struct Checked {
     subject: OnDisk,
     logs: Vec<std::sync::Arc<dyn StoreLog>>,
-    expected: Vec<Vec<EntryId>>,
+    expected: Vec<Expected>,
+}
+
+/// What a store has.
+#[derive(Clone, Default)]
+struct Expected {
+    head: Sequence,
+    entries: Vec<(Sequence, EntryId)>,
+}
+
+impl Expected {
+    fn push(&mut self, ids: &[EntryId]) {
+        for id in ids {
+            self.head = self.head.next();
+            self.entries.push((self.head, *id));
+        }
+    }
 }
 
 impl Checked {
@@ -67,7 +87,8 @@ impl Checked {
         let mut subject = OnDisk::new();
         subject.options.checkpoint_bytes = checkpoint_bytes;
         subject.reopen();
-        let mut checked = Self { subject, logs: Vec::new(), expected: vec![Vec::new(); STORES] };
+        let mut checked =
+            Self { subject, logs: Vec::new(), expected: vec![Expected::default(); STORES] };
         checked.open_all();
         checked
     }
@@ -86,6 +107,9 @@ impl Checked {
                 self.append(*store, counts, *bytes, *clock);
             }
             Action::AppendToAll { bytes } => self.append_to_all(*bytes),
+            Action::Jump { store, before, gap, behind } => {
+                self.jump(*store, (*before, *gap, *behind));
+            }
             Action::Reopen => {
                 self.logs.clear();
                 self.subject.reopen();
@@ -96,17 +120,34 @@ impl Checked {
             Action::Read { store, from, bytes_max } => self.read(*store, *from, *bytes_max),
         }
         for (log, expected) in self.logs.iter().zip(&self.expected) {
-            assert_eq!(log.head().get(), expected.len() as u64);
+            assert_eq!(log.head(), expected.head);
         }
+        for (number, expected) in self.expected.iter().enumerate() {
+            let size = self.subject.storage().size(&store(&format!("store {number}")));
+            assert_eq!(size.expect("a size").entries, expected.entries.len() as u64);
+        }
+    }
+
+    fn jump(&mut self, store: usize, (before, gap, behind): (usize, u32, usize)) {
+        let expected = &mut self.expected[store];
+        let (before, behind) = (ids_at(0, before), ids_at(0, behind));
+        let mut pieces = segments(expected.head.next(), &before, 10, &client("c"));
+        expected.push(&before);
+        let gap = Segment::gap(expected.head.next(), gap).expect("a gap");
+        expected.head = gap.last();
+        pieces.push(gap);
+        pieces.extend(segments(expected.head.next(), &behind, 10, &client("c")));
+        expected.push(&behind);
+        wait(self.logs[store].append(pieces)).expect("appended");
     }
 
     fn append(&mut self, store: usize, counts: &[usize], bytes: usize, clock: u8) {
         let mut pending = Vec::new();
         for count in counts {
             let batch = ids_at(clock, *count);
-            let first = Sequence::new(self.expected[store].len() as u64 + 1).expect("a sequence");
+            let first = self.expected[store].head.next();
             pending.push(self.logs[store].append(segments(first, &batch, bytes, &client("a"))));
-            self.expected[store].extend(batch);
+            self.expected[store].push(&batch);
         }
         pending.into_iter().for_each(|append| wait(append).expect("appended"));
     }
@@ -116,40 +157,49 @@ impl Checked {
         for (log, expected) in self.logs.iter().zip(&mut self.expected) {
             let id = EntryId::now();
             pending.push(log.append(segments(log.head().next(), &[id], bytes, &client("b"))));
-            expected.push(id);
+            expected.push(&[id]);
         }
         pending.into_iter().for_each(|append| wait(append).expect("appended"));
     }
 
     fn lookup(&self, store: usize, step: usize) {
-        let mut asked: Vec<(EntryId, Option<Sequence>)> = self.expected[store]
-            .iter()
-            .zip(1_u64..)
-            .step_by(step)
-            .map(|(id, at)| (*id, Some(Sequence::new(at).expect("a sequence"))))
-            .collect();
+        let entries = &self.expected[store].entries;
+        let there = entries.iter().step_by(step).map(|(at, id)| (*id, Some(*at)));
+        let mut asked: Vec<(EntryId, Option<Sequence>)> = there.collect();
         let absent = (0..3).flat_map(|clock| ids_at(clock, 5)).map(|id| (id, None));
         asked.extend(absent);
-        let other = &self.expected[(store + 1) % STORES];
-        asked.extend(other.iter().step_by(step * 10).map(|id| (*id, None)));
+        let other = &self.expected[(store + 1) % STORES].entries;
+        asked.extend(other.iter().step_by(step * 10).map(|(_, id)| (*id, None)));
         let ids: Vec<EntryId> = asked.iter().map(|(id, _)| *id).collect();
         let expected: Vec<_> = asked.iter().map(|(_, at)| *at).collect();
         if let Some(known) = self.logs[store].probe(&ids) {
             assert_eq!(known, expected);
         }
         assert_eq!(self.logs[store].lookup(&ids).expect("a lookup"), expected);
+        let Some((before, id)) = entries.get(entries.len() / 2) else { return };
+        let above = entries.iter().filter(|(at, other)| at < before && other > id);
+        let above: Vec<Sequence> = above.map(|(at, _)| *at).collect();
+        let told = self.logs[store].above(*id, *before, entries.len()).expect("a read");
+        assert!(told.is_none_or(|told| told == above));
     }
 
     fn read(&self, store: usize, from: u64, bytes_max: usize) {
         let expected = &self.expected[store];
-        let from = from % (expected.len() as u64 + 2) + 1;
-        let read = self.logs[store].read(Sequence::new(from).expect("one"), bytes_max);
-        let read = read.expect("a read");
-        assert_eq!(read.is_empty(), from > expected.len() as u64);
+        // At an entry, before it, behind it, or anywhere.
+        let at = expected.entries.get(from as usize % (expected.entries.len() + 1));
+        let from = at.map_or(Sequence::ZERO.plus(from), |(at, _)| at.prev().plus(from % 3));
+        let from = from.max(Sequence::FIRST);
+        let read = self.logs[store].read(from, bytes_max).expect("a read");
+        assert_eq!(read.is_empty(), from > expected.head);
+        let Some(last) = read.last().map(Segment::last) else { return };
+        let begins = read[0].first()..=read[0].last();
+        assert!(begins.contains(&from) && last <= expected.head);
         let entries = read.iter().flat_map(Segment::ids);
-        for (sequence, id) in entries {
-            assert_eq!(id, expected[sequence.get() as usize - 1]);
-        }
+        let expected =
+            expected.entries.iter().filter(|(at, _)| read[0].first() <= *at && *at <= last);
+        assert!(entries.eq(expected.copied()));
+        // What follows a gap comes with it.
+        assert!(!read[0].is_gap() || read.len() > 1 || last == self.expected[store].head);
     }
 }
 
@@ -165,7 +215,8 @@ proptest! {
         actions.iter().for_each(|action| checked.apply(action));
         checked.apply(&Action::Reopen);
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {
-            prop_assert_eq!(&all_ids(&**log), expected);
+            let ids: Vec<EntryId> = expected.entries.iter().map(|(_, id)| *id).collect();
+            prop_assert_eq!(all_ids(&**log), ids);
         }
         (0..STORES).for_each(|store| checked.lookup(store, 1));
     }

@@ -4,6 +4,7 @@
 //! tree          meta
 //! remote-id     16 bytes
 //! generation    16 bytes, of the commit log: a log of another one is not this directory's
+//! floor         8 bytes, big-endian: new stores begin behind this sequence; missing for zero
 //! changing      there while a checkpoint is under way: what is in sled may be ahead of the position
 //! checkpoint    version 1 (1), position (8, big-endian): the last frame whose content is wholly in sled; missing until
 //!               the commit log was made
@@ -12,13 +13,14 @@
 use std::io;
 
 use super::Trees;
-use crate::model::RemoteId;
+use crate::model::{RemoteId, Sequence};
 use crate::storage::sled::files::Files;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::options::OpenFailure;
 
 const REMOTE_ID: &[u8] = b"remote-id";
 const GENERATION: &[u8] = b"generation";
+const FLOOR: &[u8] = b"floor";
 const CHECKPOINT: &[u8] = b"checkpoint";
 /// Set while a checkpoint is under way: what is in sled may be ahead of the position.
 const CHANGING: &[u8] = b"changing";
@@ -32,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) remote_id: RemoteId,
     /// Of the commit log.
     pub(crate) generation: [u8; 16],
+    /// New stores begin behind this sequence.
+    pub(crate) floor: Sequence,
     /// The position of the last frame whose content is wholly in sled; `None` before there was a commit log.
     pub(crate) checkpoint: Option<u64>,
     /// Whether there may be more in sled.
@@ -54,6 +58,13 @@ impl Facts {
         let remote_id = bytes(REMOTE_ID)?.and_then(|bytes| RemoteId::from_slice(&bytes));
         let remote_id = remote_id.ok_or_else(|| malformed("remote id"))?;
         let generation = bytes(GENERATION)?.ok_or_else(|| malformed("generation"))?;
+        let floor = match meta.get(FLOOR)? {
+            None => Sequence::ZERO,
+            Some(bytes) => <[u8; 8]>::try_from(&*bytes)
+                .ok()
+                .and_then(|bytes| Sequence::new(u64::from_be_bytes(bytes)).ok())
+                .ok_or_else(|| malformed("floor"))?,
+        };
         let checkpoint = match meta.get(CHECKPOINT)?.as_deref() {
             None => None,
             Some([CHECKPOINT_VERSION, position @ ..]) => {
@@ -67,7 +78,7 @@ impl Facts {
             trees.sync(files)?;
         }
         let changing = meta.contains_key(CHANGING)?;
-        Ok(Self { are_new, remote_id, generation, checkpoint, changing })
+        Ok(Self { are_new, remote_id, generation, floor, checkpoint, changing })
     }
 }
 
@@ -88,14 +99,18 @@ pub(crate) fn apply_changing(trees: &Trees) -> io::Result<()> {
     Ok(())
 }
 
-/// Applies whose directory it is, before there is a checkpoint.
+/// Applies whose directory it is, and what new stores begin behind, before there is a checkpoint.
 pub(crate) fn apply_identity(
     trees: &Trees,
     remote_id: RemoteId,
     generation: [u8; 16],
+    floor: Sequence,
 ) -> io::Result<()> {
     let meta = trees.get(Keyspace::Meta);
     meta.insert(REMOTE_ID, &remote_id.as_bytes()[..])?;
     meta.insert(GENERATION, &generation)?;
+    if floor > Sequence::ZERO {
+        meta.insert(FLOOR, &floor.get().to_be_bytes())?;
+    }
     Ok(())
 }

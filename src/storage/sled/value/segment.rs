@@ -1,8 +1,8 @@
 //! The record of a segment: how much it holds, and its body or where that lies.
 //!
 //! ```text
-//! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots
-//! count               uvarint, entries
+//! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots, 0x13 it is a gap, which has none
+//! count               uvarint, entries; of a gap, sequences
 //! bytes before        uvarint, of the records of all earlier entries of the store
 //! bytes               uvarint, of the records of this segment
 //! slot                uvarint, the first one            (0x12 only)
@@ -15,11 +15,12 @@ use crate::model::varint::{read_uvarint, write_uvarint};
 
 const INLINE: u8 = 0x11;
 const IN_SLOTS: u8 = 0x12;
+const GAP: u8 = 0x13;
 
 /// Head of a segment's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRecord {
-    /// Number of entries, at least one.
+    /// Number of sequences, at least one.
     pub(crate) count: u32,
     /// Bytes of the records of all earlier entries of the store.
     pub(crate) bytes_before: u64,
@@ -44,6 +45,8 @@ pub(crate) enum Place {
         /// Length over all of them.
         body_bytes: u64,
     },
+    /// It has none: no entry has these sequences.
+    Gap,
 }
 
 /// A record with `body` inside.
@@ -66,6 +69,13 @@ pub(crate) fn encode_in_slots(
     head(&mut out, IN_SLOTS, count, bytes_before, bytes);
     write_uvarint(&mut out, slot);
     write_uvarint(&mut out, body_bytes);
+    out
+}
+
+/// A record that says that no entry has `count` sequences.
+pub(crate) fn encode_gap(count: u32, bytes_before: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    head(&mut out, GAP, count, bytes_before, 0);
     out
 }
 
@@ -92,6 +102,7 @@ fn parse(value: &[u8]) -> Option<SegmentRecord> {
             let body_bytes = read_uvarint(&mut rest)?;
             rest.is_empty().then_some(Place::Slots { first, body_bytes })?
         }
+        GAP => (rest.is_empty() && bytes == 0).then_some(Place::Gap)?,
         _ => return None,
     };
     Some(SegmentRecord { count, bytes_before, bytes, place })
@@ -111,6 +122,8 @@ mod tests {
             let inline = encode_inline(count, bytes_before, bytes, &body);
             let read = decode(&inline).expect("a record");
             let Place::Inline { at } = read.place else { panic!("not inline") };
+            let gap = SegmentRecord { count, bytes_before, bytes: 0, place: Place::Gap };
+            prop_assert_eq!(decode(&encode_gap(count, bytes_before)), Ok(gap));
             prop_assert_eq!(&inline[at..], &body[..]);
             prop_assert_eq!((read.count, read.bytes_before, read.bytes), (count, bytes_before, bytes));
 
@@ -121,7 +134,7 @@ mod tests {
         }
 
         #[test]
-        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x14) {
+        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x15) {
             let value = [&[version], &value[..]].concat();
             if let Ok(record) = decode(&value) {
                 prop_assert!(record.count > 0);
@@ -133,9 +146,14 @@ mod tests {
     fn bytes_do_not_change() {
         assert_eq!(encode_inline(2, 300, 5, b"body"), b"\x11\x02\xac\x02\x05body");
         assert_eq!(encode_in_slots(2, 300, 5, 7, 40), b"\x12\x02\xac\x02\x05\x07\x28");
-        for malformed in
-            [&b""[..], b"\x11\x00\x00\x00", b"\x12\x02\x00\x05\x07\x28\x00", b"\x13\x01"]
-        {
+        assert_eq!(encode_gap(300, 2), b"\x13\xac\x02\x02\x00");
+        for malformed in [
+            &b""[..],
+            b"\x11\x00\x00\x00",
+            b"\x12\x02\x00\x05\x07\x28\x00",
+            b"\x13\x01",
+            b"\x14\x01\x00\x00",
+        ] {
             assert!(decode(malformed).is_err());
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Batch, Disk, Ids as Made, Kind, ORDINAL};
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
+use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::ids::cache::Cache;
 use crate::storage::sled::ids::{Ids, Index, SEAL_IDS_MAX, SEAL_IDS_MIN, Unknown};
 
@@ -152,7 +153,8 @@ fn nothing_is_told_while_an_index_is_made_again() {
     // What was read before is in memory; not so in a store that is opened now.
     let index = opened.disk.borrow().load().expect("records");
     let next = index.sealed().next();
-    opened.ids = Ids::new(index, next, 0, Arc::new(Cache::new(1 << 20)));
+    let cache = Arc::new(Cache::new(1 << 20));
+    opened.ids = Ids::new(index, next, 0, cache, Gaps::default());
     opened.ids.push(opened.all[next.get() as usize - 1..].iter().copied());
     opened.begin_again();
     let (new, known) = (made.take(Kind::Fresh, 1), opened.all[5]);

@@ -1,0 +1,72 @@
+//! Tells of clients that know more than the server: a sign that its data directory is an older copy of what it was.
+//!
+//! Keeps: one line a minute at most, whatever clients send; a cursor can be forged, so nothing follows from it. Leaves out: what an
+//! operator does about it (`eventlog-server heal`).
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::actors::metrics::Metrics;
+use crate::model::{PublicKey, Sequence, StoreId};
+
+/// At most one line in so long.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// When it was said last, and how many came since.
+#[derive(Default)]
+pub(crate) struct Ahead(Mutex<(Option<Instant>, u64)>);
+
+impl Ahead {
+    /// `key` asks for its store from `start` on, and that ends at `head`.
+    pub(super) fn look(
+        &self,
+        (key, store): (&PublicKey, &StoreId),
+        (start, head): (Sequence, Sequence),
+        (metrics, now): (&Metrics, Instant),
+    ) {
+        // From behind the last one is what it asks for when it has them all.
+        if start <= head.next() {
+            return;
+        }
+        metrics.subscriptions_ahead.inc();
+        let mut said = self.0.lock();
+        if said.0.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+            said.1 += 1;
+            return;
+        }
+        said.0 = Some(now);
+        let unsaid = std::mem::take(&mut said.1);
+        log::error!(
+            "a client with the key {key:?} has store {store:?} up to {}, and here it ends at {head} ({unsaid} others before it). \
+             If the data directory was restored, rolled back or copied, what is written now gets sequences that were given out before, \
+             and such clients never get it: stop the server and run `eventlog-server heal`. Otherwise the client is wrong",
+            start.prev()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_ahead_is_counted_and_nobody_else() {
+        let (ahead, metrics) = (Ahead::default(), Metrics::default());
+        #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
+        let now = Instant::now();
+        let (key, store) =
+            (PublicKey::new("k").expect("a key"), StoreId::new("s").expect("a name"));
+        let at = |n: u64| Sequence::new(n).expect("a small number");
+        for (start, head) in [(0, 0), (1, 0), (5, 5), (6, 5), (1, 9)] {
+            ahead.look((&key, &store), (at(start), at(head)), (&metrics, now));
+        }
+        assert_eq!(metrics.subscriptions_ahead.get(), 0);
+        for n in 1..4 {
+            ahead.look((&key, &store), (at(7), at(5)), (&metrics, now));
+            assert_eq!((metrics.subscriptions_ahead.get(), ahead.0.lock().1), (n, n - 1));
+        }
+        ahead.look((&key, &store), (at(7), at(5)), (&metrics, now + INTERVAL));
+        assert_eq!(ahead.0.lock().1, 0, "the others were said");
+    }
+}

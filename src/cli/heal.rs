@@ -1,0 +1,61 @@
+//! `heal`: has clients take a data directory that may be an older copy for what it is.
+
+use std::io;
+
+use eventlog_server::storage::sled::{Database, OpenError};
+
+use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+
+const MEANING: &str = "\
+This makes another server of a data directory that may have less than clients know, and keeps all that it has:
+  - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
+    it still has, at its next start at the latest. That is all of its history, from every client;
+  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses nothing of what
+    is new;
+  - what was there is kept beside it, under names that end in `.before-heal-1`, and takes space until you remove it.
+";
+
+/// Go on with a data directory that may be an older copy of what clients know, after saying what that means.
+///
+/// An older copy looks whole: its next entries get sequences that others had, and clients that know more never get them. So run this
+/// once wherever a copy, a snapshot of a disk or a rolled-back volume was put in the place of a data directory, before the
+/// server is started; or when the server says that clients are ahead of it. The server has to be stopped. Of a damaged
+/// directory, see `accept-loss`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    data: DataDir,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `heal` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HealError {
+    /// There is nothing to heal.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
+    /// It was not confirmed.
+    #[error("nothing was changed")]
+    NotConfirmed,
+    /// It cannot be opened, or is damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nobody can be asked.
+    #[error("cannot ask: {0}")]
+    Ask(#[from] io::Error),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), HealError> {
+    args.data.must_exist()?;
+    println!("{MEANING}");
+    if !args.yes && !is_confirmed()? {
+        return Err(HealError::NotConfirmed);
+    }
+    let healed = Database::heal(&args.data.path, &args.data.options())?;
+    for kept in &healed.kept {
+        println!("kept: {}", kept.display());
+    }
+    Ok(())
+}

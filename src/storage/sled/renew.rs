@@ -1,0 +1,248 @@
+//! Gives a data directory another remote id and generation, with what it has or with what is left of it, and has every store go on far
+//! above where it was.
+//!
+//! Clients see another server: they begin again from the first entry, and send what is missing here. One that kept running files its
+//! cursor under the remote id of its first connection, and goes on from there: so what is new stands above any cursor that was
+//! given out before, and none of it is missed. What lies between is a gap, as durable as entries are.
+//!
+//! Keeps: a crash leaves what was there, or what is new, or something that the next start makes the new one of.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::checkpoint::Checkpointer;
+use super::ends::Hashing;
+use super::files::{Files, sync_folder};
+use super::log::Located;
+use super::open;
+use super::options::{DatabaseOptions, OpenFailure};
+use super::rebuild::{Builder, keep_aside};
+use super::shared::Shared;
+use super::takeover::{bytes_in, copy_folder, remove_folder, write_synced};
+use super::tree::{self, Facts, Trees};
+use super::watch::{self, Watch};
+use crate::model::{RemoteId, Segment, Sequence};
+use crate::storage::commit_log::{self, Generation, LogOptions, Position};
+use crate::storage::witness::{FrameSalt, Witness, WitnessFiles};
+
+/// So far above its last sequence each store goes on: more than any was given since a copy was made.
+const JUMP: u64 = 1_000_000_000;
+/// There while something is made in the place of what the directory has.
+const FOLDER: &str = "renewing";
+/// In that folder, once all of it is there: how what was there before is named, and where its archive is.
+const COMPLETE: &str = "complete";
+
+/// What was given up, and what is kept of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// What is missing.
+    pub lost: Vec<String>,
+    /// Where what was there is now.
+    pub kept: Vec<PathBuf>,
+}
+
+/// A database that is made in the place of another one, or where none was.
+pub(super) struct Renewal {
+    new: Files,
+    options: DatabaseOptions,
+    shared: Arc<Shared>,
+    checkpointer: Checkpointer,
+    /// What new stores began behind.
+    floor: Sequence,
+}
+
+/// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that.
+pub(super) fn accept_loss(
+    files: &Files,
+    options: &DatabaseOptions,
+) -> Result<Renewed, OpenFailure> {
+    let mut lost = Vec::new();
+    let new = begin(files)?;
+    let (witness, is_copied) = match copy_sled(files, &new, options) {
+        Ok(witness) => (witness, true),
+        Err(failure @ OpenFailure::Io(_)) => return Err(failure),
+        Err(OpenFailure::Corrupt(why) | OpenFailure::Refused(why)) => {
+            lost.push(format!("the database cannot be read: {why}"));
+            remove_folder(&new.database())?;
+            let (_, found) = WitnessFiles::open(files.directory())?;
+            let witness = found.newest.ok_or_else(|| {
+                let why = "neither the database nor the witness can be read: nothing says whose directory this is";
+                OpenFailure::Refused(why.into())
+            })?;
+            (witness, false)
+        }
+    };
+    let from = if is_copied { witness.position } else { Position(0) };
+    let mut renewal = Renewal::new(new, options, (from, witness.floor))?;
+    let mut builder = Builder::lenient(&renewal.shared, &mut renewal.checkpointer);
+    let last = if is_copied {
+        builder.fill_from_log(from, files, &witness)?
+    } else {
+        let archive = open::archive(files, options, witness.generation)?;
+        builder.fill(archive.as_ref(), files, &witness)?
+    };
+    lost.extend(builder.lost());
+    renewal.complete(files, last, "damaged")?;
+    Ok(Renewed { lost, kept: finish(files)? })
+}
+
+/// As [`accept_loss`], but nothing is changed unless all of the directory is there.
+pub(super) fn heal(files: &Files, options: &DatabaseOptions) -> Result<Renewed, OpenFailure> {
+    prepare_heal(files, options)?;
+    Ok(Renewed { lost: Vec::new(), kept: finish(files)? })
+}
+
+/// As [`heal`], up to where the new one can take the place of the old one.
+pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(), OpenFailure> {
+    let new = begin(files)?;
+    let damaged = |why: String| {
+        OpenFailure::Refused(format!(
+            "the directory is damaged: {why}. Start the server once, which puts right what can be, or run `eventlog-server accept-loss`"
+        ))
+    };
+    let witness = copy_sled(files, &new, options).map_err(|failure| match failure {
+        OpenFailure::Corrupt(why) | OpenFailure::Refused(why) => damaged(why),
+        failure @ OpenFailure::Io(_) => failure,
+    })?;
+    let from = (witness.position, witness.floor);
+    let mut renewal = Renewal::new(new, options, from)?;
+    let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
+    let last = builder.fill_from_log(witness.position, files, &witness)?;
+    drop(builder);
+    renewal.complete(files, last, "before-heal")
+}
+
+/// Where a new one is made. What a crash left there of an earlier attempt is gone.
+fn begin(files: &Files) -> io::Result<Files> {
+    let folder = files.directory().join(FOLDER);
+    remove_folder(&folder)?;
+    std::fs::create_dir(&folder)?;
+    Ok(Files::unlocked(&folder))
+}
+
+impl Renewal {
+    /// Of a database in `new`, which has everything up to the frame `from`, and whose new stores begin behind `floor`.
+    fn new(
+        new: Files,
+        options: &DatabaseOptions,
+        (from, floor): (Position, Sequence),
+    ) -> Result<Self, OpenFailure> {
+        let trees = tree::open(&new, options, 0)?;
+        let files = Files::unlocked(new.directory());
+        let shared = Arc::new(Shared::new(files, options.clone(), None, (trees, floor)));
+        let checkpointer = Checkpointer::new(shared.clone(), from)?;
+        Ok(Self { new, options: options.clone(), shared, checkpointer, floor })
+    }
+
+    /// Everything up to the frame `last` was shown. On disk when this returns; [`finish`] puts it in the place of what `files` have,
+    /// which is kept under names that say `why`.
+    fn complete(mut self, files: &Files, last: Position, why: &str) -> Result<(), OpenFailure> {
+        jump(&self.shared, &mut self.checkpointer)?;
+        self.checkpointer.finish(last)?;
+        drop(self.shared);
+        let (remote_id, generation) = (RemoteId::random(), *uuid::Uuid::new_v4().as_bytes());
+        let trees = tree::open(&self.new, &self.options, 0)?;
+        tree::apply_identity(&trees, remote_id, generation, self.floor.plus(JUMP))?;
+        tree::apply_checkpoint(&trees, 0)?;
+        trees.flush()?;
+        trees.sync(&self.new)?;
+        let watched = tree::guarded(|| watch_new(&self.new, &trees));
+        tree::close(trees)?;
+        watched?;
+        self.new.sync_all()?;
+        let log = LogOptions::new(self.new.log(), Generation(generation));
+        commit_log::create(log, Position::default())?.writer.close()?;
+        let archive = self.options.archive.dir.clone().unwrap_or_else(|| files.archive());
+        let content = format!("{why}\n{}", archive.display());
+        sync_folder(files.directory())?;
+        Ok(write_synced(&self.new.directory().join(COMPLETE), content.as_bytes())?)
+    }
+}
+
+/// Writes the first witness.
+fn watch_new(new: &Files, trees: &Trees) -> Result<(), OpenFailure> {
+    let facts = Facts::read_or_make(trees, new)?;
+    Watch::open(new.directory(), trees, &facts, Position(0)).map(drop)
+}
+
+/// Has each store go on far above its last sequence.
+fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer) -> Result<(), OpenFailure> {
+    // Then the tree has a record of each.
+    checkpointer.write_all()?;
+    let trees = shared.access.open_trees()?;
+    for store in tree::store_records(&trees, None) {
+        let (name, record) = store?;
+        let end = shared.ends.hold(record.ordinal, &name, true);
+        let last = Located::at(shared, &end)?.head();
+        let (first, to) = (last.next(), last.plus(JUMP));
+        if to.since(last) < JUMP {
+            let why = format!("store {name:?} is at {last}, and there are no sequences left above");
+            return Err(OpenFailure::Refused(why));
+        }
+        // A gap has nothing to hash.
+        shared.ends.push(&end, Segment::gaps(first, to), Hashing::Salted(FrameSalt::default()));
+        if shared.budget.is_full() {
+            checkpointer.write_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts what is complete in the place of what was there, if something is. Gives where that is now. After a crash it goes on where it was.
+pub(super) fn finish(files: &Files) -> Result<Vec<PathBuf>, OpenFailure> {
+    let new = Files::unlocked(&files.directory().join(FOLDER));
+    let complete = match std::fs::read_to_string(new.directory().join(COMPLETE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        complete => complete?,
+    };
+    let malformed =
+        || OpenFailure::corrupt("what is to take the place of the database is malformed");
+    let (why, archive) = complete.split_once('\n').ok_or_else(malformed)?;
+    let mut kept = Vec::new();
+    kept.extend(keep_aside(Path::new(archive), why)?);
+    for name in ["witness.a", "witness.b", "heads.a", "heads.b", "log", "sled"] {
+        let (new, old) = (new.directory().join(name), files.directory().join(name));
+        if new.try_exists()? {
+            kept.extend(keep_aside(&old, why)?);
+            std::fs::rename(new, &old)?;
+            sync_folder(files.directory())?;
+        }
+    }
+    files.write_format()?;
+    files.forget_place()?;
+    files.forget_damage()?;
+    remove_folder(new.directory())?;
+    sync_folder(files.directory())?;
+    Ok(kept)
+}
+
+/// Copies sled, if it can be opened and read, and says how far it is.
+fn copy_sled(
+    files: &Files,
+    new: &Files,
+    options: &DatabaseOptions,
+) -> Result<Witness, OpenFailure> {
+    if !files.database_log().try_exists()? {
+        return Err(OpenFailure::corrupt("it is missing"));
+    }
+    if let Some(finding) = files.noted_damage()? {
+        return Err(OpenFailure::Corrupt(finding));
+    }
+    let room = bytes_in(&files.database())?;
+    if !files.has_room_for(room)? {
+        let why = format!("{room} bytes have to be free");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
+    }
+    copy_folder(&files.database(), &new.database())?;
+    let trees = tree::open(new, options, 0)?;
+    let read = tree::guarded(|| compare(files.directory(), &trees, new));
+    tree::close(trees)?;
+    read
+}
+
+fn compare(directory: &Path, trees: &Trees, new: &Files) -> Result<Witness, OpenFailure> {
+    let facts = Facts::read_or_make(trees, new)?;
+    let position = Position(facts.checkpoint.unwrap_or(0));
+    watch::compare(directory, trees, &facts, position)
+}

@@ -1,0 +1,172 @@
+//! Directories that go on as another server: what they had is there, and every store is far above where it was.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::checkpoints::{copy_into, copy_of_running};
+use crate::model::{EntryId, Segment, Sequence};
+use crate::storage::Storage;
+use crate::storage::sled::files::Files;
+use crate::storage::sled::{Database, DatabaseOptions, SledStorage, renew};
+use crate::testing::storage::{all_ids, append, ids};
+use crate::testing::store;
+
+const JUMP: u64 = 1_000_000_000;
+
+fn options() -> DatabaseOptions {
+    DatabaseOptions { ballast_bytes: 1 << 20, ..DatabaseOptions::default() }
+}
+
+fn open(directory: &Path) -> SledStorage {
+    SledStorage::new(Database::open(directory, options()).expect("open"))
+}
+
+fn close(storage: &SledStorage) {
+    storage.database.close().expect("closed");
+}
+
+/// The ids of each store.
+type Ground = BTreeMap<String, Vec<EntryId>>;
+
+/// Some stores, the last entries of which are in the log alone if it is copied while it is open.
+fn directory(ground: &mut Ground) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = open(directory.path());
+    write(&storage, ground);
+    close(&storage);
+    let storage = open(directory.path());
+    write(&storage, ground);
+    let copy = copy_of_running(directory.path());
+    drop(storage);
+    copy
+}
+
+fn write(storage: &SledStorage, ground: &mut Ground) {
+    for (name, count) in [("a", 3), ("b", 9_000), ("c", 1)] {
+        let log = storage.open(&store(name)).expect("open");
+        let written = ids(count);
+        append(&*log, &written, 10);
+        ground.entry(name.into()).or_default().extend(written);
+    }
+}
+
+/// Everything is there, and each store goes on above `jumps` jumps.
+fn check(storage: &SledStorage, ground: &Ground, jumps: u64) {
+    for (name, expected) in ground {
+        let log = storage.open(&store(name)).expect("open");
+        assert_eq!(all_ids(&*log), *expected, "store {name}");
+        assert_eq!(log.head().get(), expected.len() as u64 + jumps * JUMP, "store {name}");
+        let size = storage.size(&store(name)).expect("a size");
+        assert_eq!(size.entries, expected.len() as u64);
+        let again = log.lookup(expected).expect("a lookup");
+        assert!(again.iter().all(Option::is_some), "store {name} has forgotten an id");
+    }
+    let unheard_of = storage.open(&store("unheard of")).expect("open");
+    assert_eq!(unheard_of.head().get(), jumps * JUMP);
+    let read = unheard_of.read(Sequence::FIRST, 1).expect("a read");
+    assert!(read.iter().all(Segment::is_gap) && read.is_empty() == (jumps == 0));
+}
+
+fn whole(directory: &Path) {
+    let verified = Database::verify(directory, &options()).expect("read");
+    assert_eq!(verified.faults, []);
+}
+
+/// Nothing but archive and log is left: the database comes back from them.
+fn rebuilt(directory: &Path) -> SledStorage {
+    std::fs::remove_file(directory.join("sled/db")).expect("removed");
+    open(directory)
+}
+
+#[test]
+fn every_store_goes_on_far_above_and_keeps_its_entries_however_often() {
+    let mut ground = Ground::new();
+    let directory = directory(&mut ground);
+    let path = directory.path();
+    let mut remote_ids = Vec::new();
+    for jumps in 1..=5 {
+        Database::heal(path, &options()).expect("healed");
+        whole(path);
+        let storage = open(path);
+        check(&storage, &ground, jumps);
+        assert!(!remote_ids.contains(&storage.remote_id()));
+        remote_ids.push(storage.remote_id());
+        if jumps == 3 {
+            // No entries in between.
+            close(&storage);
+            continue;
+        }
+        write(&storage, &mut ground);
+        // A store that is new begins as high as one that may have been there.
+        let name = format!("new {jumps}");
+        let log = storage.open(&store(&name)).expect("open");
+        let first = append(&*log, &ids(2), 10);
+        assert_eq!(first[0].first().get(), jumps * JUMP + 1);
+        ground.insert(name, first.iter().flat_map(Segment::ids).map(|(_, id)| id).collect());
+        check(&storage, &ground, jumps);
+        close(&storage);
+        whole(path);
+        let storage = rebuilt(path);
+        check(&storage, &ground, jumps);
+        close(&storage);
+    }
+}
+
+#[test]
+fn a_loss_that_is_accepted_jumps_as_well() {
+    let mut ground = Ground::new();
+    let directory = directory(&mut ground);
+    let path = directory.path();
+    // What the log alone has is lost with it.
+    for entry in std::fs::read_dir(path.join("log")).expect("a folder") {
+        std::fs::remove_file(entry.expect("a file").path()).expect("removed");
+    }
+    assert!(Database::open(path, options()).is_err());
+    let refused = Database::heal(path, &options());
+    assert!(refused.is_err(), "{refused:?}");
+    Database::accept_loss(path, &options()).expect("accepted");
+    ground.values_mut().for_each(|ids| ids.truncate(ids.len() / 2));
+    let storage = open(path);
+    check(&storage, &ground, 1);
+    write(&storage, &mut ground);
+    check(&storage, &ground, 1);
+}
+
+/// What is there when a crash comes between any two of the steps in which the new one takes the place of the old one.
+#[test]
+fn a_crash_in_between_leaves_the_old_one_or_the_new_one() {
+    let mut ground = Ground::new();
+    let directory = directory(&mut ground);
+    let (files, _) = Files::open(directory.path(), 0).expect("open");
+    renew::prepare_heal(&files, &options()).expect("prepared");
+    drop(files);
+    let complete = directory.path().join("renewing/complete");
+    let text = std::fs::read_to_string(&complete).expect("it is complete");
+    // Where the archive is, in each copy of its own.
+    let at = |path: &Path| {
+        let copy = tempfile::tempdir().expect("a directory");
+        copy_into(path, copy.path());
+        let archive = copy.path().join("archive");
+        let text = format!("{}\n{}", text.lines().next().expect("a line"), archive.display());
+        std::fs::write(copy.path().join("renewing/complete"), text).expect("written");
+        copy
+    };
+    let begun = at(directory.path());
+    std::fs::remove_file(begun.path().join("renewing/complete")).expect("removed");
+    check(&open(begun.path()), &ground, 0);
+    let aside = |name: &str| (PathBuf::from(name), PathBuf::from(format!("{name}.before-heal-1")));
+    let into = |name: &str| (Path::new("renewing").join(name), PathBuf::from(name));
+    let names = ["witness.a", "witness.b", "heads.a", "heads.b", "log", "sled"];
+    let moved = names.into_iter().flat_map(|name| [aside(name), into(name)]);
+    let steps: Vec<_> = [aside("archive")].into_iter().chain(moved).collect();
+    for done in 0..=steps.len() {
+        let crashed = at(directory.path());
+        for (from, to) in &steps[..done] {
+            std::fs::rename(crashed.path().join(from), crashed.path().join(to)).expect("moved");
+        }
+        let storage = open(crashed.path());
+        check(&storage, &ground, 1);
+        close(&storage);
+        whole(crashed.path());
+    }
+}
