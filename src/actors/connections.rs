@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
+use crate::services::Caller;
+use crate::services::revocations::Revocations;
 
 /// Ends the socket of a connection from outside its session, which may not be running; `false` if it could not.
 pub(crate) type Sever = Box<dyn Fn() -> bool + Send + Sync>;
@@ -19,6 +21,15 @@ pub(crate) type Sever = Box<dyn Fn() -> bool + Send + Sync>;
 struct Connection {
     inbox: Arc<Inbox>,
     sever: Option<Sever>,
+    caller: Caller,
+    /// With which keys it is subscribed.
+    keys: Vec<PublicKey>,
+}
+
+impl Connection {
+    fn sever(&self) -> bool {
+        self.sever.as_ref().is_some_and(|sever| sever())
+    }
 }
 
 /// All live connections.
@@ -57,6 +68,7 @@ impl Connections {
     pub(crate) fn enter(
         self: &Arc<Self>,
         inbox: Arc<Inbox>,
+        caller: Caller,
         sever: Option<Sever>,
     ) -> Result<Seat, Refused> {
         let mut live = self.live.lock();
@@ -68,7 +80,8 @@ impl Connections {
         }
         let number = live.next;
         live.next += 1;
-        live.by_number.insert(number, Connection { inbox, sever });
+        let connection = Connection { inbox, sever, caller, keys: Vec::new() };
+        live.by_number.insert(number, connection);
         Ok(Seat { connections: self.clone(), number })
     }
 
@@ -121,7 +134,20 @@ impl Connections {
     pub(crate) fn sever_stalled(&self, millis_max: u64) -> usize {
         let live = self.live.lock();
         let stalled = live.by_number.values().filter(|c| c.inbox.overdue_millis() > millis_max);
-        stalled.filter_map(|connection| connection.sever.as_ref()).filter(|sever| sever()).count()
+        stalled.filter(|connection| connection.sever()).count()
+    }
+
+    /// Severs every connection of a revoked caller, and every one that is subscribed with a revoked key; tells how many there are.
+    pub(crate) fn sever_revoked(&self, revocations: &Revocations) -> usize {
+        if revocations.is_empty() {
+            return 0;
+        }
+        let live = self.live.lock();
+        let is_revoked = |connection: &&Connection| {
+            revocations.check_caller(&connection.caller).is_err()
+                || connection.keys.iter().any(|key| revocations.check_key(key).is_err())
+        };
+        live.by_number.values().filter(is_revoked).map(Connection::sever).count()
     }
 }
 
@@ -129,6 +155,25 @@ impl Connections {
 pub(crate) struct Seat {
     connections: Arc<Connections>,
     number: u64,
+}
+
+impl Seat {
+    /// The connection is subscribed with `key` from now on.
+    pub(crate) fn subscribed(&self, key: &PublicKey) {
+        self.change(|connection| connection.keys.push(key.clone()));
+    }
+
+    /// One subscription with `key` is over.
+    pub(crate) fn unsubscribed(&self, key: &PublicKey) {
+        self.change(|connection| {
+            let at = connection.keys.iter().position(|other| other == key);
+            at.map(|at| connection.keys.swap_remove(at));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Connection)) {
+        self.connections.live.lock().by_number.get_mut(&self.number).map(change);
+    }
 }
 
 impl Drop for Seat {
@@ -145,11 +190,12 @@ mod tests {
     fn seats_are_bounded_and_given_back() {
         let connections = Arc::new(Connections::new(1));
         let inbox = Arc::new(Inbox::new());
-        let Ok(seat) = connections.enter(inbox.clone(), None) else { panic!("no seat") };
-        assert_eq!(connections.enter(inbox.clone(), None).err(), Some(Refused::Full));
+        let enter = || connections.enter(inbox.clone(), Caller::default(), None);
+        let Ok(seat) = enter() else { panic!("no seat") };
+        assert_eq!(enter().err(), Some(Refused::Full));
         drop(seat);
-        assert!(connections.enter(inbox.clone(), None).is_ok());
+        assert!(enter().is_ok());
         connections.shut_down();
-        assert_eq!(connections.enter(inbox, None).err(), Some(Refused::ShuttingDown));
+        assert_eq!(enter().err(), Some(Refused::ShuttingDown));
     }
 }

@@ -19,6 +19,7 @@ mod keys;
 mod payload;
 mod peer;
 mod rebuild;
+mod revocations;
 mod serve;
 mod tail;
 mod text;
@@ -46,7 +47,7 @@ Try it out, in three terminals:
   eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
 
 Environment:
-  EVENTLOG_URL   the server that write, tail, keys and groups talk to
+  EVENTLOG_URL   the server that write, tail, keys, revoke and groups talk to
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
 
@@ -56,6 +57,8 @@ Exit codes: 0 success, 1 failure, 2 wrong command line.";
 enum Command {
     Serve(serve::Args),
     Keys(keys::Args),
+    Revoke(revocations::RevokeArgs),
+    Revocations(revocations::ListArgs),
     Identity(identity::Args),
     Groups(groups::Args),
     Write(write::Args),
@@ -76,6 +79,8 @@ pub(crate) fn run() -> ExitCode {
     match command {
         Command::Serve(args) => finish(serve::run(args)),
         Command::Keys(args) => finish(keys::run(args)),
+        Command::Revoke(args) => finish(revocations::revoke(args)),
+        Command::Revocations(args) => finish(revocations::list(&args)),
         Command::Identity(args) => finish(identity::run(args)),
         Command::Groups(args) => finish(groups::run(args)),
         Command::Write(args) => finish(write::run(args)),

@@ -39,9 +39,7 @@ pub(crate) use settings::{
 use settings::{
     AuthMode, AuthSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName, WebhookEntry,
 };
-#[cfg(test)]
-pub(crate) use units::Span;
-pub(crate) use units::{Address, Token};
+pub(crate) use units::{Address, Span, Token};
 use units::{Origins, Size};
 
 const DATA_DIR: &str = "data";

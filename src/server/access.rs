@@ -1,14 +1,167 @@
-//! Who may do what changes while the server runs.
+//! Who may do what changes while the server runs: answers of `Auth` that are others, and revocations.
 //!
-//! Keeps: what was allowed and goes on is asked about again, on every connection. Leaves out: the answers (`Auth`), and how
-//! sessions ask (`actors::session::again`).
+//! Keeps: what was allowed and goes on is asked about again, on every connection; whoever is revoked is gone within a second,
+//! also where a client does not read. Leaves out: the answers (`Auth`), and how sessions ask (`actors::session::again`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::handle::Server;
+use crate::actors::audit::{self, By};
+use crate::services::RecordsUnavailable;
+use crate::services::revocations::{Revocation, Revoked};
+
+/// So long sessions have to say goodbye to a revoked client. Then the socket is severed: the client does not read, or what it has
+/// under way takes its time.
+const GOODBYE: Duration = Duration::from_millis(600);
+
+/// So often it is tried; a process without a file to spare cannot sever.
+const SEVERED_AT_MOST: usize = 20;
+
+/// A revocation was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// It is one that cannot be kept.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Where revocations are kept does not answer. It may have been made.
+    #[error(transparent)]
+    Unavailable(#[from] RecordsUnavailable),
+}
 
 impl Server {
     /// What [`Auth`](crate::services::Auth) answers may be something else from now on: every live subscription, and every request
     /// whose answer is on its way, is asked about again. Who is refused then gets a refusal, and nothing further.
     pub fn access_changed(&self) {
         self.inner().shared.connections.access_changed();
+    }
+
+    /// Shuts somebody out, durably, in place of an earlier revocation of the same: from now on they are refused whatever they ask for,
+    /// and what they have open ends within a second. What they are writing is acknowledged or refused. Dropped, it goes on.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
+        self.revoke_by(By::Process, revocation).await
+    }
+
+    pub(super) async fn revoke_by(
+        &self,
+        by: By,
+        revocation: Revocation,
+    ) -> Result<(), RevokeError> {
+        revocation.check().map_err(RevokeError::Invalid)?;
+        let server = self.clone();
+        to_its_end(async move {
+            let (what, until) = (revocation.revoked.clone(), revocation.until);
+            let reason = revocation.reason.clone().unwrap_or_default();
+            let added = server.inner().shared.revocations.add(revocation).await;
+            // Also if that failed: it may have been made.
+            server.access_changed();
+            server.sever_revoked_soon();
+            added?;
+            let (what, until) = (Field(&what), Until(until));
+            audit::note(&by, format_args!("action=revoke {what} until={until} reason={reason:?}"));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets somebody in again, durably; gives the revocation that there was. `id` is what [`Revoked::id`] says. Dropped, it goes on.
+    pub async fn lift(&self, id: &str) -> Result<Option<Revocation>, RecordsUnavailable> {
+        self.lift_by(By::Process, id).await
+    }
+
+    pub(super) async fn lift_by(
+        &self,
+        by: By,
+        id: &str,
+    ) -> Result<Option<Revocation>, RecordsUnavailable> {
+        let (server, id) = (self.clone(), id.to_owned());
+        to_its_end(async move {
+            let lifted = server.inner().shared.revocations.lift(&id).await?;
+            if let Some(lifted) = &lifted {
+                audit::note(&by, format_args!("action=lift {}", Field(&lifted.revoked)));
+            }
+            Ok(lifted.map(|lifted| Revocation::clone(&lifted)))
+        })
+        .await
+    }
+
+    /// At most `count` of the revocations that hold, behind the one named `after`, in the order of their names.
+    pub async fn revocations(
+        &self,
+        after: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<Arc<Revocation>>, RecordsUnavailable> {
+        self.inner().shared.revocations.page(after, count).await
+    }
+
+    /// Severs the sockets of whoever is revoked and still there a moment from now.
+    fn sever_revoked_soon(&self) {
+        // One round is for all that were revoked by then.
+        if self.inner().severing.begin() {
+            let server = self.clone();
+            // Refused only by a thread that has stopped.
+            self.inner().registry_thread.arbiters()[0].spawn(async move {
+                for _ in 0..SEVERED_AT_MOST {
+                    tokio::time::sleep(GOODBYE).await;
+                    server.inner().severing.end();
+                    let shared = &server.inner().shared;
+                    if shared.connections.sever_revoked(&shared.revocations) == 0 {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Whether a round is going to come that severs whoever is revoked.
+#[derive(Default)]
+pub(super) struct Severing(AtomicBool);
+
+impl Severing {
+    fn begin(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    fn end(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Carries `change` to its end, also if whoever waits for it does not any more: what it changes in memory is then what it has
+/// changed for good.
+async fn to_its_end<T, E>(
+    change: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<RecordsUnavailable> + Send + 'static,
+{
+    let done = tokio::spawn(change).await;
+    done.unwrap_or_else(|gone| Err(RecordsUnavailable::new(gone).into()))
+}
+
+/// Who is revoked, in a line of the log.
+struct Field<'a>(&'a Revoked);
+
+impl std::fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Revoked::PublicKey(key) => write!(f, "key={key:?}"),
+            Revoked::Subject(subject) => write!(f, "subject={subject:?}"),
+            Revoked::TokenId(token_id) => write!(f, "token_id={token_id:?}"),
+        }
+    }
+}
+
+struct Until(Option<SystemTime>);
+
+impl std::fmt::Display for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.map(|until| until.duration_since(UNIX_EPOCH).unwrap_or_default()) {
+            Some(until) => write!(f, "{}", until.as_secs()),
+            None => f.write_str("none"),
+        }
     }
 }

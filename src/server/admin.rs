@@ -12,15 +12,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::access::RevokeError;
 use super::endpoint::Endpoint;
 use super::handle::Server;
-use super::{admin_groups, admin_guard, admin_signing_keys, pages};
+use super::{admin_groups, admin_guard, admin_revocations, admin_signing_keys, pages};
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{Assign, Release, Remove};
 use crate::model::{Entry, EntryId, PublicKey, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
-use crate::services::{IdentityError, RegistryError};
+use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
 use crate::storage::{Storage, StorageError, StoreSize};
 
 /// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
@@ -72,7 +73,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .service(Endpoint::at("/stores").get(list_stores).done())
         .service(Endpoint::of_name("/stores/{store:.+}/entries").post(write_entries).done())
         .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
-        .configure(admin_groups::configure);
+        .configure(admin_groups::configure)
+        .configure(admin_revocations::configure);
     config.service(scope);
 }
 
@@ -95,6 +97,8 @@ pub(super) enum Failure {
     NotUsed(PublicKey),
     #[error("public key {0:?} has no signing key")]
     NotBound(PublicKey),
+    #[error("there is no revocation {0:?}")]
+    NotRevoked(String),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
     #[error(transparent)]
@@ -107,6 +111,10 @@ pub(super) enum Failure {
     Group(#[from] GroupError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
+    #[error(transparent)]
+    Records(#[from] RecordsUnavailable),
 }
 
 impl ResponseError for Failure {
@@ -115,10 +123,13 @@ impl ResponseError for Failure {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Guessing { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Page => StatusCode::FORBIDDEN,
-            Self::Invalid(_) | Self::Write(WriteError::Invalid(_)) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_)
+            | Self::Write(WriteError::Invalid(_))
+            | Self::Revoke(RevokeError::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)
             | Self::NotBound(_)
+            | Self::NotRevoked(_)
             | Self::Registry(RegistryError::NotMapped { .. })
             | Self::Group(
                 GroupError::NoSuchGroup(_) | GroupError::NoSuchStore(_) | GroupError::NoSuchLetter,
@@ -128,6 +139,8 @@ impl ResponseError for Failure {
             | Self::Group(GroupError::Runs(_) | GroupError::FailedAgain(_)) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
+            | Self::Records(_)
+            | Self::Revoke(RevokeError::Unavailable(_))
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Group(GroupError::Unavailable(_))
             | Self::Write(
@@ -207,14 +220,18 @@ async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<Strin
 /// Which part of a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PageOf {
+pub(super) struct PageOf {
     /// The name that the page begins after.
     after: Option<String>,
     count: Option<usize>,
 }
 
 impl PageOf {
-    fn count(&self) -> usize {
+    pub(super) fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    pub(super) fn count(&self) -> usize {
         self.count.unwrap_or(PAGE).clamp(1, PAGE_MAX)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use actix::Actor;
 use actix_web::HttpRequest;
 
+use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::caller::ValueOf;
 use super::handle::{Inner, Server};
@@ -31,7 +32,8 @@ use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
-use crate::services::{Auth, StoreRegistry};
+use crate::services::revocations::Revocations;
+use crate::services::{Auth, Records, StoreRegistry};
 use crate::storage::Storage;
 
 /// The server could not be started.
@@ -57,6 +59,7 @@ pub struct Builder {
     pub(super) processor: Option<Processor>,
     pub(super) compaction: Option<Compaction>,
     pub(super) identities: Arc<dyn Identities>,
+    pub(super) records: Arc<dyn Records>,
     pub(super) bind_policy: BindPolicy,
     pub(super) keeps_proof: bool,
     pub(super) paths: Vec<ServedPath>,
@@ -127,6 +130,14 @@ impl Builder {
         self
     }
 
+    /// Where it is kept what administrators say while the server runs: who is revoked. By default in memory: a server whose data lasts
+    /// wants records that do.
+    #[must_use]
+    pub fn records(mut self, records: Arc<dyn Records>) -> Self {
+        self.records = records;
+        self
+    }
+
     /// Who may bind a signing key to a public key that has none; by default whoever proves the first one.
     #[must_use]
     pub fn bind_policy(mut self, policy: BindPolicy) -> Self {
@@ -193,12 +204,15 @@ impl Builder {
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
+        let revocations = Revocations::new(self.records);
+        revocations.kept.start(&home);
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let shared = Shared {
             compaction,
             remote_id: self.storage.remote_id(),
             auth: self.auth,
             identities: self.identities,
+            revocations,
             bind_policy: self.bind_policy,
             keeps_proof: self.keeps_proof,
             stores,
@@ -222,6 +236,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             admin_token: self.admin_token,
             guesses: Guesses::default(),
+            severing: Severing::default(),
             store_registry: self.registry,
             store_threads,
             registry_thread,

@@ -8,6 +8,7 @@ use actix::{Addr, Handler, Message};
 use actix_web::web::ServiceConfig;
 use tokio::time::Instant;
 
+use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::builder::Builder;
 use super::caller::ValueOf;
@@ -30,6 +31,7 @@ use crate::services::identities::{
 };
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
+use crate::services::records::MemoryRecords;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::Storage;
 
@@ -55,6 +57,7 @@ pub(super) struct Inner {
     pub(super) draining: AtomicBool,
     pub(super) admin_token: Option<String>,
     pub(super) guesses: Guesses,
+    pub(super) severing: Severing,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
@@ -83,6 +86,7 @@ impl Server {
             processor: None,
             compaction: None,
             identities: Arc::new(MemoryIdentities::default()),
+            records: Arc::new(MemoryRecords::default()),
             bind_policy: BindPolicy::default(),
             keeps_proof: true,
             paths: vec![ServedPath::Eventlog, ServedPath::Rpc],

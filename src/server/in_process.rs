@@ -21,6 +21,7 @@ use crate::actors::stores::ResolveError;
 use crate::core::validate::InvalidBatch;
 use crate::model::{Batch, Entry, Origin, PublicKey, RemoteEntry, Segment, Sequence, StoreId};
 use crate::processing::{WriteError, WriteOutcome};
+use crate::services::revocations::IsRevoked;
 use crate::services::{AuthError, Caller, RegistryError};
 use crate::storage::StorageError;
 
@@ -42,6 +43,9 @@ pub enum ClientError {
     /// The key was removed from the registry, or moved to another store.
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
+    /// The caller or the key is revoked.
+    #[error(transparent)]
+    Revoked(#[from] IsRevoked),
     /// Refused, or lost before anything was done; nothing was written.
     #[error("nothing was written: {0}")]
     Definite(Arc<str>),
@@ -58,6 +62,7 @@ impl From<Refusal> for ClientError {
             Refusal::Storage(error) => error.into(),
             Refusal::Invalid(error) => error.into(),
             Refusal::KeyRemoved => Self::KeyRemoved,
+            Refusal::Revoked(revoked) => revoked.into(),
             Refusal::Write(WriteFailure::Indefinite(cause)) => Self::Indefinite(cause),
             // The rest is said to connections alone, or before anything is done.
             refusal => Self::Definite(refusal.to_string().into()),
@@ -122,6 +127,7 @@ impl Server {
     ) -> Result<WriteOutcome, ClientError> {
         let shared = &self.inner().shared;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
+        self.knows_who_is_revoked()?;
         let store = may_write(shared, caller, &names(public_key), &batch, None).await?;
         let origin = Origin::Client(public_key.clone());
         let store = store.feed.store();
@@ -138,6 +144,7 @@ impl Server {
         from: Sequence,
     ) -> Result<Changes, ClientError> {
         let shared = &self.inner().shared;
+        self.knows_who_is_revoked()?;
         let names = names(public_key);
         let (store, allowed) = may_read(shared, caller, &names).await?;
         let store = store.feed.store().clone();
@@ -150,6 +157,11 @@ impl Server {
     pub async fn changes(&self, store: &StoreId, from: Sequence) -> Result<Changes, ClientError> {
         let store = store.clone();
         self.follow(Wanted { store, from, reader: None, compaction: None }).await
+    }
+
+    fn knows_who_is_revoked(&self) -> Result<(), ClientError> {
+        let not_read = || ClientError::Definite("the revocations are not read yet".into());
+        self.inner().shared.revocations.kept.is_read().then_some(()).ok_or_else(not_read)
     }
 
     async fn follow(&self, wanted: Wanted) -> Result<Changes, ClientError> {

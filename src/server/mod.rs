@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod admin_groups;
 mod admin_guard;
+mod admin_revocations;
 mod admin_signing_keys;
 mod builder;
 mod caller;
@@ -29,6 +30,7 @@ mod upgraded;
 mod watchdog;
 mod wrong_peers;
 
+pub use access::RevokeError;
 pub use builder::{Builder, StartError};
 pub use groups::Groups;
 pub use handle::Server;

@@ -85,9 +85,17 @@ fn readiness(server: &Server) -> HttpResponse {
         return HttpResponse::ServiceUnavailable().body("the server stops\n");
     }
     match server.inner().storage.ready() {
+        Ok(()) if !server.inner().shared.revocations.kept.is_read() => not_ready(),
         Ok(()) => HttpResponse::Ok().body("ready\n"),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
     }
+}
+
+/// Until it is known who is revoked, nobody is let in.
+fn not_ready() -> HttpResponse {
+    HttpResponse::ServiceUnavailable()
+        .insert_header(("retry-after", "1"))
+        .body("the revocations are not read yet\n")
 }
 
 /// Turns a request into a session.
@@ -106,6 +114,10 @@ async fn upgrade<W: Wire>(
         Ok(response) => response,
         Err(error) => return Ok(wrong_peers::no_websocket(server, request, error)),
     };
+    if !shared.revocations.kept.is_read() {
+        shared.metrics.connections_refused.inc();
+        return Ok(not_ready());
+    }
     if is_too_long(request) {
         shared.metrics.connections_refused.inc();
         return Ok(HttpResponse::RequestHeaderFieldsTooLarge().body("the handshake is too long\n"));
@@ -120,7 +132,7 @@ async fn upgrade<W: Wire>(
     let inbox = Arc::new(Inbox::new());
     let sever = request.conn_data::<Severable>().cloned();
     let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
-    let seat = match shared.connections.enter(inbox.clone(), sever) {
+    let seat = match shared.connections.enter(inbox.clone(), caller.clone(), sever) {
         Ok(seat) => seat,
         Err(refused) => {
             shared.metrics.connections_refused.inc();
@@ -138,16 +150,23 @@ async fn upgrade<W: Wire>(
 /// Who asks, with what `Auth` found out about them; or the answer to whom it does not let in.
 async fn verified_caller(server: &Server, request: &HttpRequest) -> Result<Caller, HttpResponse> {
     let inner = server.inner();
-    let caller = caller_of(request, inner.caller.as_ref(), &inner.trusted_proxies);
+    let mut caller = caller_of(request, inner.caller.as_ref(), &inner.trusted_proxies);
     let verified = async { inner.shared.auth.verify(&caller).await };
-    match guarded("authorization", verified).await {
-        Ok(Ok(verified)) => Ok(caller.with_verified(verified)),
-        Ok(Err(rejected)) => {
-            inner.rejections.log(&caller, &rejected);
-            Err(rejection(&rejected))
+    let rejected = match guarded("authorization", verified).await {
+        Ok(Ok(verified)) => {
+            caller = caller.with_verified(verified);
+            match inner.shared.revocations.check_caller(&caller) {
+                Ok(()) => return Ok(caller),
+                Err(revoked) => revoked.into(),
+            }
         }
-        Err(panicked) => Err(HttpResponse::InternalServerError().body(format!("{panicked}\n"))),
-    }
+        Ok(Err(rejected)) => rejected,
+        Err(panicked) => {
+            return Err(HttpResponse::InternalServerError().body(format!("{panicked}\n")));
+        }
+    };
+    inner.rejections.log(&caller, &rejected);
+    Err(rejection(&rejected))
 }
 
 fn rejection(rejected: &Rejected) -> HttpResponse {

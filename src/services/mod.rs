@@ -5,6 +5,7 @@
 //! | [`Storage`] | the entries of all stores | [`memory`](crate::storage::memory), [`sled`](crate::storage::sled) | entries belong into a database you run already |
 //! | [`StoreRegistry`] | which store a key has | [`registry`] | your users' table knows who shares what |
 //! | [`Identities`] | which signing key a key has | [`identities`] | keys are bound elsewhere |
+//! | [`Records`] | what administrators say while the server runs | [`records`] | they are kept elsewhere |
 //! | [`EventJournal`] | how far groups of handlers are | [`journal`] | positions belong into a database of yours |
 //! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
@@ -17,7 +18,9 @@ pub mod identities;
 pub mod journal;
 pub mod origin_policy;
 pub mod proxies;
+pub mod records;
 pub mod registry;
+pub mod revocations;
 mod verified;
 
 use std::sync::Arc;
@@ -34,7 +37,9 @@ use self::identities::SigningKey;
 pub use crate::storage::{Storage, StoreLog};
 pub use identities::{Identities, IdentityError};
 pub use journal::{EventJournal, JournalError};
+pub use records::{Records, RecordsUnavailable};
 pub use registry::{RegistryError, StoreRegistry};
+pub use revocations::{Revocation, Revoked};
 pub use verified::{Rejected, Verified};
 
 /// Says who may do what. There is no default: a server without one does not build.
@@ -86,6 +91,12 @@ pub trait Auth: Send + Sync + 'static {
     fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
         let _ = claim;
         None
+    }
+
+    /// Who the caller is with this key, for [revocations](Revocation); asked after each authorization while somebody is revoked. What
+    /// [`verify`](Self::verify) found out, unless an implementation finds out later.
+    fn subject_of(&self, claim: Claim<'_>) -> Option<Arc<str>> {
+        claim.caller.verified()?.subject.as_deref().map(Arc::from)
     }
 
     /// The store that the caller's key has according to what proves who the caller is; asked after each authorization. A key

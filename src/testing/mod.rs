@@ -1,4 +1,4 @@
-//! Proofs for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`] or an [`EventJournal`] of their own, with
+//! Proofs for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`], [`Records`] or an [`EventJournal`] of their own, with
 //! the feature `testing`.
 //!
 //! A contract is a list of clauses, and [`contract_tests!`](crate::contract_tests) makes a test of each. What comes with
@@ -22,6 +22,7 @@
 //! [`Storage`]: crate::services::Storage
 //! [`StoreRegistry`]: crate::services::StoreRegistry
 //! [`Identities`]: crate::services::Identities
+//! [`Records`]: crate::services::Records
 //! [`EventJournal`]: crate::services::EventJournal
 
 #![allow(clippy::expect_used)] // what does not go as expected fails a test
@@ -31,6 +32,7 @@ pub mod identities;
 pub mod journal;
 #[cfg(all(test, feature = "sled"))]
 pub(crate) mod on_sled;
+pub mod records;
 pub mod registry;
 pub mod storage;
 
@@ -41,7 +43,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::model::{PublicKey, StoreId};
 
-/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities` or `dyn EventJournal`. Made empty.
+/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities`, `dyn Records` or `dyn EventJournal`. Made empty.
 pub trait Subject<T: ?Sized> {
     /// The service, as it is open now.
     fn service(&self) -> &T;
@@ -122,7 +124,7 @@ pub(crate) fn store(name: &str) -> StoreId {
     StoreId::new(name).expect("a store id")
 }
 
-/// Makes a test of each clause of a contract: `storage`, `registry`, `identities` or `journal`. The expression makes a
+/// Makes a test of each clause of a contract: `storage`, `registry`, `identities`, `records` or `journal`. The expression makes a
 /// [`Subject`](crate::testing::Subject), or an `Arc` of the service if that keeps nothing beyond its process.
 #[macro_export]
 macro_rules! contract_tests {
@@ -178,6 +180,17 @@ macro_rules! clauses {
             an_administrator_replaces_and_frees
             a_dropped_binding_is_seen_by_the_next_one
             bindings_are_there_after_reopening
+        }
+    };
+    (records $then:ident $($with:tt)*) => {
+        $crate::clauses! { @$then records ($($with)*);
+            what_was_set_is_listed_and_the_last_counts
+            removing_leaves_nothing_and_may_be_repeated
+            records_come_in_pages_in_the_order_of_their_names
+            any_text_is_a_name_and_any_bytes_a_value
+            of_racing_changes_one_is_the_last
+            a_dropped_change_is_seen_by_the_next_one
+            records_are_there_after_reopening
         }
     };
     (journal $then:ident $($with:tt)*) => {

@@ -54,6 +54,12 @@ impl Logged {
         self.serve = Some(self.spawn());
     }
 
+    /// Kills it with whatever it is doing, and starts it again.
+    pub fn kill(&mut self) {
+        drop(self.serve.take());
+        self.serve = Some(self.spawn());
+    }
+
     pub fn serve(&self) -> &Serve {
         self.serve.as_ref().expect("it runs")
     }

@@ -15,6 +15,7 @@ mod process;
 mod proof;
 mod proxies;
 mod quotas;
+mod revocations;
 mod rpc;
 mod tour;
 mod wrong_peers;

@@ -139,12 +139,12 @@ fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
     let directory = tempdir().expect("a directory");
     let mut server = binary();
     server.env("EVENTLOG_AUTH_MODE", "jwt").env("EVENTLOG_AUTH_JWT_SECRET", SECRET);
-    server.env("EVENTLOG_AUTH_JWT_LEEWAY", "0s");
+    server.env("EVENTLOG_AUTH_JWT_LEEWAY", "0s").env("EVENTLOG_ADMIN_TOKEN", TOKEN);
     server.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
     let server = Process::start(server);
     let (_login, login_url) = start_example("login.mjs", "5", ("EVENTLOG_AUTH_JWT_SECRET", SECRET));
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
-    command.args([address, &login_url]);
+    command.args([address, &login_url, TOKEN]);
     follow(command, || panic!("nothing is restarted"));
 }
 

@@ -1,7 +1,7 @@
 // Unmodified clients of `effect` 4.1 of two users of two teams, who get their tokens from `examples/login.mjs`: exits with an error at
 // the first thing that is not right.
 //
-//   node stock_login.mjs HOST:PORT LOGIN_URL
+//   node stock_login.mjs HOST:PORT LOGIN_URL ADMIN_TOKEN
 //
 // The server believes the tokens of that login, which end after five seconds, and has no keys.
 
@@ -10,8 +10,8 @@ import { Effect } from "effect-4.1"
 
 import { Browser, makeIdentity, pause, Remote, step, until } from "./stock.mjs"
 
-const [address, login] = process.argv.slice(2)
-assert.ok(login, "usage: node stock_login.mjs HOST:PORT LOGIN_URL")
+const [address, login, adminToken] = process.argv.slice(2)
+assert.ok(adminToken, "usage: node stock_login.mjs HOST:PORT LOGIN_URL ADMIN_TOKEN")
 
 const session = async (user) => {
   const response = await fetch(`${login}/login?user=${user}`)
@@ -85,6 +85,41 @@ await step("one that was connected asks again every few seconds, and goes on whe
   assert.ok(rate < 3, `${rate} handshakes a second`)
   spoil = (token) => token
   await shows([...anns, browser], ["from ann", "while it was away", "and back", "written while it was refused"])
+})
+
+const admin = async (method, path, body) => {
+  const headers = { authorization: `Bearer ${adminToken}` }
+  const options = { method, headers, body: body && JSON.stringify(body) }
+  assert.equal((await fetch(`http://${address}/admin/${path}`, options)).status, 200)
+}
+const perSecond = async (name, seconds) => {
+  const [before, from] = [await metric(name), Date.now()]
+  await pause(seconds * 1000)
+  return ((await metric(name)) - before) / ((Date.now() - from) / 1000)
+}
+
+await step("a revoked user's clients are not let in, ask again every few seconds, and go on when they are", async () => {
+  await admin("POST", "revocations", { subject: "bob", reason: "he left" })
+  const before = await metric("connections_refused")
+  await until("three refusals", async () => (await metric("connections_refused")) >= before + 3)
+  await bobs.set("b", "written while he was out")
+  const rate = await perSecond("connections_refused", 6)
+  console.log(`${rate.toFixed(2)} handshakes a second`)
+  assert.ok(rate < 3, `${rate} handshakes a second`)
+  await admin("DELETE", "revocations/subject:bob")
+  await shows([bobs], ["from bob", "written while he was out"])
+})
+
+await step("a client with a revoked key asks again every few seconds, and goes on when that is lifted", async () => {
+  await admin("POST", "revocations", { publicKey: bobKey.publicKey })
+  const before = await metric("requests_refused")
+  await until("a refusal", async () => (await metric("requests_refused")) > before)
+  await bobs.set("c", "and again")
+  const rate = await perSecond("requests_refused", 12)
+  console.log(`${rate.toFixed(2)} refused requests a second`)
+  assert.ok(rate < 3, `${rate} refused requests a second`)
+  await admin("DELETE", `revocations/key:${encodeURIComponent(bobKey.publicKey)}`)
+  await shows([bobs], ["from bob", "written while he was out", "and again"])
 })
 
 process.exit(0)

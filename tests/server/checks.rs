@@ -87,6 +87,8 @@ async fn noting() -> (TestServer, Arc<Noting>, Arc<MemoryStorage>) {
     let (noting, storage) = (Arc::new(Noting::default()), Arc::new(MemoryStorage::new()));
     let builder = Server::builder(storage.clone(), noting.clone(), noting.clone());
     let server = TestServer::start(builder, &[("alice", "team"), ("mallory", "team")]).await;
+    // What an assignment asks is not looked at here.
+    noting.asked();
     (server, noting, storage)
 }
 

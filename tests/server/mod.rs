@@ -17,6 +17,7 @@ mod limits;
 mod panics;
 mod quotas;
 mod registry;
+mod revocations;
 mod rpc;
 mod shutdown;
 mod specification;

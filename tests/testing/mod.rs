@@ -1,7 +1,8 @@
-//! Storage, registry, identities and journal of somebody else: the contracts hold for right ones, and find each fault.
+//! Storage, registry, identities, records and journal of somebody else: the contracts hold for right ones, and find each fault.
 
 mod identities;
 mod journal;
+mod records;
 mod registry;
 mod storage;
 

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use actix_http::ws::CloseCode;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Sleep;
 
-use super::Session;
 use super::checks::may_go_on_reading;
 use super::clock::Clock;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::wire::{Names, Wire};
+use super::{Life, Session};
 use crate::actors::access::Allowed;
 use crate::model::StoreId;
 use crate::services::Caller;
@@ -95,6 +96,9 @@ impl<W: Wire> Session<W> {
             again.changes = changes;
             again.is_due = true;
             self.pipeline.check_again();
+            if let Err(revoked) = self.shared.revocations.check_caller(self.pipeline.caller()) {
+                return self.finish_revoked(&revoked.into());
+            }
         }
         if !again.has_ended(cx) && !again.is_due {
             return;
@@ -105,6 +109,11 @@ impl<W: Wire> Session<W> {
         for sub in self.core.subscriptions_mut() {
             let (id, store) = (sub.id(), sub.store().clone());
             let of = (&self.shared, self.pipeline.caller(), &store);
+            // Whatever is under way: that somebody is revoked needs no answer.
+            if let Err(revoked) = self.shared.revocations.check_key(sub.key()) {
+                refused.push((id, revoked.into()));
+                continue;
+            }
             match sub.delivery.access.poll(of, changes, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(refusal)) => refused.push((id, refusal)),
@@ -116,6 +125,16 @@ impl<W: Wire> Session<W> {
                 self.end_subscription(sub, &refusal);
             }
         }
+    }
+
+    /// The caller is revoked: nothing further is read or sent, and what is under way is answered.
+    fn finish_revoked(&mut self, refusal: &Refusal) {
+        while let Some(sub) = self.core.subscriptions().first() {
+            let id = sub.id();
+            let Some(sub) = self.core.unsubscribe(id) else { break };
+            self.end_subscription(sub, refusal);
+        }
+        self.life = Life::Finishing(CloseCode::Policy, refusal.told());
     }
 
     /// Has the session run when the next answer ends.

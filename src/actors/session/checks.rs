@@ -1,4 +1,4 @@
-//! What stands before a request: authorize, then resolve, then validate. Nothing else happens to it before all hold.
+//! What stands before a request: is anybody revoked, then authorize, then resolve, then validate. Nothing else happens to it before all hold.
 
 use std::sync::Arc;
 
@@ -25,12 +25,15 @@ pub(crate) async fn may_write(
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
+    shared.revocations.check(claim)?;
     let authorized = async { shared.auth.authorize_write(claim, batch).await };
     let said = ask(AUTHORIZATION, and_store(shared, claim, authorized)).await?;
     let store = match known {
         Some(store) => is_said(store, names, said.as_ref())?,
         None => shared.stores.resolve(&names.key, said).await?,
     };
+    // Last, since the answers above may have taken their time: what is let through here goes to its store.
+    shared.revocations.check(claim)?;
     let store = is_wanted(store, names.store.as_deref())?;
     validate_entries(batch, &shared.limits)?;
     Ok(store)
@@ -70,8 +73,9 @@ async fn authorize_read(
     let authorized = async {
         let allowed = async { shared.auth.authorize_read(claim).await };
         let said = and_store(shared, claim, allowed).await?;
-        Ok::<_, AuthError>((said, shared.auth.holds_until(claim)))
+        Ok::<_, Refusal>((said, shared.auth.holds_until(claim)))
     };
+    shared.revocations.check(claim)?;
     let (said, until) = ask(AUTHORIZATION, authorized).await?;
     Ok((said, Allowed::new(changes, Clock::now(), until)))
 }
@@ -85,6 +89,7 @@ pub(crate) async fn may_be(
     signing_key: &SigningKey,
 ) -> Result<(), Refusal> {
     let claim = Claim { caller, key, proof: Some(signing_key) };
+    shared.revocations.check(claim)?;
     let authorized = async {
         shared.auth.authorize_identity(claim).await?;
         Ok::<_, AuthError>(shared.auth.signing_key_of(claim))
@@ -133,13 +138,16 @@ async fn and_store(
     shared: &Arc<Shared>,
     claim: Claim<'_>,
     authorized: impl Future<Output = Result<(), AuthError>>,
-) -> Result<Option<Said>, AuthError> {
+) -> Result<Option<Said>, Refusal> {
     authorized.await?;
+    if !shared.revocations.is_empty()
+        && let Some(subject) = shared.auth.subject_of(claim)
+    {
+        shared.revocations.check_subject(&subject)?;
+    }
     let store = shared.auth.store_of(claim);
-    Ok(store.map(|store| Said {
-        store,
-        subject: claim.caller.verified().and_then(|verified| verified.subject.clone()),
-    }))
+    let subject = || shared.auth.subject_of(claim).as_deref().map(Box::from);
+    Ok(store.map(|store| Said { store, subject: subject() }))
 }
 
 /// A store that is known already is the one that the caller's proof says, if it says one.

@@ -72,7 +72,7 @@ pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     /// Given back when the session ends.
-    _seat: Seat,
+    seat: Seat,
     gate: Gate<Payload>,
     wire: W,
     pipeline: Pipeline<W>,
@@ -90,8 +90,8 @@ pub(crate) struct Session<W: Wire> {
 /// How far a session's life is.
 enum Life {
     Open,
-    /// The server stops: what was received is answered, then the session ends.
-    Finishing,
+    /// What was received is answered, then the session ends with a close frame.
+    Finishing(CloseCode, String),
     /// It ends with a close frame.
     Closing(CloseCode, String),
     /// The client is gone: there is nobody to tell.
@@ -101,7 +101,7 @@ enum Life {
 impl Life {
     fn is_over(&self) -> bool {
         match self {
-            Self::Open | Self::Finishing => false,
+            Self::Open | Self::Finishing(..) => false,
             Self::Closing(..) | Self::Gone => true,
         }
     }
@@ -125,7 +125,7 @@ impl<W: Wire> Session<W> {
         Self {
             shared,
             inbox,
-            _seat: seat,
+            seat,
             gate,
             wire,
             pipeline: Pipeline::new(caller),
@@ -181,7 +181,9 @@ impl<W: Wire> Session<W> {
             match notice {
                 Notice::Answered { write, result } => self.answered(write, result),
                 Notice::KeyRemoved(key) => self.key_removed(&key),
-                Notice::Shutdown => self.life = Life::Finishing,
+                Notice::Shutdown => {
+                    self.life = Life::Finishing(CloseCode::Away, "the server stops".to_owned());
+                }
             }
         }
     }
@@ -196,7 +198,7 @@ impl<W: Wire> Session<W> {
     /// Takes in one message; `false` if there is none yet.
     fn read_message(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) -> bool {
         let next = match self.life {
-            Life::Finishing => self.gate.next_received(),
+            Life::Finishing(..) => self.gate.next_received(),
             Life::Open | Life::Closing(..) | Life::Gone => self.gate.poll_next(cx),
         };
         match next {
@@ -287,11 +289,11 @@ impl<W: Wire> Session<W> {
     fn close_if_due(&mut self, ctx: &mut Ctx<W>) {
         let finished =
             self.pipeline.is_empty() && self.writes.is_empty() && self.core.acks_are_sent();
-        if matches!(self.life, Life::Finishing) && finished {
-            self.life = Life::Closing(CloseCode::Away, "the server stops".to_owned());
+        if finished && let Life::Finishing(code, text) = &mut self.life {
+            self.life = Life::Closing(*code, std::mem::take(text));
         }
         match &self.life {
-            Life::Open | Life::Finishing => return,
+            Life::Open | Life::Finishing(..) => return,
             Life::Gone => {}
             Life::Closing(code, text) => {
                 // A close frame holds 125 bytes, two of them the code.

@@ -8,6 +8,7 @@ use crate::core::validate::InvalidBatch;
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::rpc;
 use crate::services::identities::IdentityError;
+use crate::services::revocations::IsRevoked;
 use crate::services::{AuthError, AuthReason, RegistryError};
 use crate::storage::StorageError;
 
@@ -55,6 +56,8 @@ pub(crate) enum Refusal {
     NotNamed { signing_key: Box<str> },
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
+    #[error(transparent)]
+    Revoked(#[from] IsRevoked),
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -102,7 +105,8 @@ impl Refusal {
             | Self::NeedsProof
             | Self::NotPinned { .. }
             | Self::NotNamed { .. }
-            | Self::KeyRemoved => self.to_string(),
+            | Self::KeyRemoved
+            | Self::Revoked(_) => self.to_string(),
         }
     }
 
@@ -126,7 +130,8 @@ impl Refusal {
             | Self::NeedsProof
             | Self::NotPinned { .. }
             | Self::NotNamed { .. }
-            | Self::KeyRemoved => log::Level::Debug,
+            | Self::KeyRemoved
+            | Self::Revoked(_) => log::Level::Debug,
         }
     }
 
@@ -140,7 +145,8 @@ impl Refusal {
             })
             | Self::NeedsProof
             | Self::NotPinned { .. }
-            | Self::NotNamed { .. } => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
+            | Self::NotNamed { .. }
+            | Self::Revoked(_) => (ErrorCode::Unauthorized, rpc::ErrorCode::Unauthorized),
             Self::Identity(IdentityError::BoundToAnother { .. }) => {
                 (ErrorCode::InvalidRequest, rpc::ErrorCode::Forbidden)
             }

@@ -14,12 +14,14 @@ use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::Auth;
 use crate::services::identities::{BindPolicy, Identities};
+use crate::services::revocations::Revocations;
 
 /// What all sessions of a server share.
 pub(crate) struct Shared {
     pub(crate) remote_id: RemoteId,
     pub(crate) auth: Arc<dyn Auth>,
     pub(crate) identities: Arc<dyn Identities>,
+    pub(crate) revocations: Revocations,
     /// Who may bind a signing key to a public key that has none.
     pub(crate) bind_policy: BindPolicy,
     /// Whether a key that was proved once is taken with a proof only.

@@ -187,6 +187,7 @@ impl<W: Wire> Session<W> {
         let access = Access::new(names, allowed);
         let delivery = Delivery::new(tag, feed, backlog, access, counted);
         self.again.begun(allowed);
+        self.seat.subscribed(&key);
         self.shared.metrics.subscriptions_open.inc();
         let stands = (&delivery.tag, delivery.head);
         self.wire.subscribed(stands.0, stands.1, &mut self.out);
@@ -212,6 +213,7 @@ impl<W: Wire> Session<W> {
     /// Lets go of a subscription that `core` has given back.
     pub(super) fn ended(&self, sub: Subscribed<W>) -> W::Subscription {
         self.shared.metrics.subscriptions_open.dec();
+        self.seat.unsubscribed(sub.key());
         sub.delivery.tag
     }
 }

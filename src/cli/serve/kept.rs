@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use eventlog_server::services::identities::SledIdentities;
 use eventlog_server::services::journal::SledJournal;
+use eventlog_server::services::records::SledRecords;
 use eventlog_server::services::registry::SledRegistry;
-use eventlog_server::services::{EventJournal, Identities, Storage, StoreRegistry};
+use eventlog_server::services::{EventJournal, Identities, Records, Storage, StoreRegistry};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
@@ -16,6 +17,7 @@ pub(super) struct Kept {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) identities: Arc<dyn Identities>,
+    pub(super) records: Arc<dyn Records>,
     /// How far webhooks are.
     pub(super) journal: Arc<dyn EventJournal>,
     close: Box<dyn FnOnce() -> Result<(), StorageError>>,
@@ -31,6 +33,7 @@ impl Kept {
                     storage: Arc::new(SledStorage::new(database.clone())),
                     registry: Arc::new(SledRegistry::new(database.clone())),
                     identities: Arc::new(SledIdentities::new(database.clone())),
+                    records: Arc::new(SledRecords::new(database.clone())),
                     journal: Arc::new(SledJournal::new(database.clone())),
                     close: Box::new(move || database.close()),
                 })

@@ -174,6 +174,7 @@ async fn start(
         .keeps_proof(config.keeps_proof)
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
+        .records(kept.records.clone())
         .compaction(compaction);
     if let Some(processor) = webhooks::processor(&config.webhooks, &kept.journal)? {
         builder = builder.processor(processor);

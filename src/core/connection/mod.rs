@@ -54,6 +54,11 @@ impl<D> Subscription<D> {
         self.id
     }
 
+    /// Who is subscribed.
+    pub(crate) fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
     /// Whose feed it is.
     pub(crate) fn store(&self) -> &StoreId {
         &self.store

@@ -15,16 +15,25 @@ pub(crate) enum Keyspace {
     Identities,
     /// Which store a public key was used with.
     UsedKeys,
+    /// What administrators say while the server runs.
+    Records,
 }
 
 impl Keyspace {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Meta, Self::Log, Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Log,
+        Self::Registry,
+        Self::Journal,
+        Self::Identities,
+        Self::UsedKeys,
+        Self::Records,
+    ];
 
     /// Those that other rooms commit to.
-    pub(crate) const TABLES: [Self; 4] =
-        [Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys];
+    pub(crate) const TABLES: [Self; 5] =
+        [Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys, Self::Records];
 
     /// The name of the tree in sled. Persisted: a name is never changed and never used for something else.
     /// Older directories also have an empty tree `journal-index`, which nobody opens.
@@ -36,6 +45,7 @@ impl Keyspace {
             Self::Journal => "journal",
             Self::Identities => "identities",
             Self::UsedKeys => "used-keys",
+            Self::Records => "records",
         }
     }
 
@@ -48,6 +58,7 @@ impl Keyspace {
             Self::Journal => 3,
             Self::Identities => 4,
             Self::UsedKeys => 5,
+            Self::Records => 6,
         }
     }
 
@@ -72,10 +83,10 @@ mod tests {
         let names = Keyspace::ALL.map(|keyspace| (keyspace.name(), keyspace.number()));
         let kept = [("meta", 0), ("log", 1), ("registry", 2), ("journal", 3), ("identities", 4)];
         assert_eq!(names[..5], kept);
-        assert_eq!(names[5..], [("used-keys", 5)]);
+        assert_eq!(names[5..], [("used-keys", 5), ("records", 6)]);
         assert!(Keyspace::ALL.iter().enumerate().all(|(at, keyspace)| keyspace.index() == at));
         assert!(Keyspace::TABLES.iter().all(|one| Keyspace::table(one.number()) == Some(*one)));
-        assert_eq!([0, 1, 6].map(Keyspace::table), [None; 3]);
+        assert_eq!([0, 1, 7].map(Keyspace::table), [None; 3]);
     }
 
     /// Sled, once the threads of the database let go of it.

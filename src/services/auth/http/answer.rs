@@ -25,6 +25,8 @@ const HOLDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Answer {
     /// `None` if nothing is allowed.
     rights: Option<Rights>,
+    /// Who it is.
+    pub(super) subject: Option<Arc<str>>,
     /// For how long.
     pub(super) holds: Duration,
     /// About how much memory it takes.
@@ -40,8 +42,7 @@ struct Body {
     write: Option<bool>,
     events: Option<Vec<Box<str>>>,
     signing_key: Option<String>,
-    #[expect(dead_code, reason = "for now")]
-    sub: Option<Box<str>>,
+    sub: Option<Arc<str>>,
     ttl_seconds: Option<f64>,
 }
 
@@ -70,7 +71,7 @@ impl Answer {
             write: body.write.unwrap_or(true),
             events: body.events,
         });
-        Ok(Self { rights, holds, bytes: text.len() })
+        Ok(Self { rights, subject: body.sub, holds, bytes: text.len() })
     }
 
     /// Whether anything is allowed.

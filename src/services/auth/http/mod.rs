@@ -113,6 +113,10 @@ impl Auth for HttpAuth {
         self.said(claim, Answer::signing_key)
     }
 
+    fn subject_of(&self, claim: Claim<'_>) -> Option<Arc<str>> {
+        self.said(claim, |answer| answer.subject.clone())
+    }
+
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
         self.said(claim, |answer| answer.store().cloned())
     }

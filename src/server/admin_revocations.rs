@@ -1,0 +1,83 @@
+//! The part of the admin API that shuts people out and lets them in again.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use serde::{Deserialize, Serialize};
+
+use super::admin::{Answer, Failure, PageOf};
+use super::endpoint::Endpoint;
+use super::handle::Server;
+use crate::actors::audit::By;
+use crate::model::PublicKey;
+use crate::services::revocations::{Revocation, Revoked};
+
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/revocations").get(list).post(revoke).done())
+        .service(Endpoint::of_name("/revocations/{id:.+}").delete(lift).done());
+}
+
+#[derive(Serialize)]
+struct Shown<T> {
+    id: String,
+    #[serde(flatten)]
+    revocation: T,
+}
+
+/// Exactly one of the first three is there.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewRevocation {
+    public_key: Option<PublicKey>,
+    subject: Option<Box<str>>,
+    token_id: Option<Box<str>>,
+    /// In seconds since 1970.
+    until: Option<u64>,
+    reason: Option<Box<str>>,
+}
+
+impl NewRevocation {
+    fn into_revocation(self) -> Result<Revocation, Failure> {
+        let Self { public_key, subject, token_id, until, reason } = self;
+        let revoked = match (public_key, subject, token_id) {
+            (Some(key), None, None) => Revoked::PublicKey(key),
+            (None, Some(subject), None) => Revoked::Subject(subject),
+            (None, None, Some(token_id)) => Revoked::TokenId(token_id),
+            _ => return Err(invalid("one of publicKey, subject and tokenId is needed")),
+        };
+        let time = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let time = |seconds| time(seconds).ok_or_else(|| invalid("`until` is too far ahead"));
+        Ok(Revocation { revoked, until: until.map(time).transpose()?, reason })
+    }
+}
+
+fn invalid(what: &str) -> Failure {
+    Failure::Invalid(what.to_owned())
+}
+
+async fn revoke(
+    server: web::Data<Server>,
+    by: ReqData<By>,
+    Json(new): Json<NewRevocation>,
+) -> Answer {
+    let revocation = new.into_revocation()?;
+    let shown = Shown { id: revocation.revoked.id(), revocation: revocation.clone() };
+    server.revoke_by(by.into_inner(), revocation).await?;
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+    let revocations = server.revocations(page.after(), page.count()).await?;
+    let shown = |revocation: Arc<Revocation>| Shown { id: revocation.revoked.id(), revocation };
+    let shown: Vec<_> = revocations.into_iter().map(shown).collect();
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "revocations": shown })))
+}
+
+async fn lift(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {
+    let lifted = server.lift_by(by.into_inner(), &id).await?;
+    let revocation = lifted.ok_or_else(|| Failure::NotRevoked(id.into_inner()))?;
+    Ok(HttpResponse::Ok().json(Shown { id: revocation.revoked.id(), revocation }))
+}

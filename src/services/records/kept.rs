@@ -1,0 +1,160 @@
+//! The records of one kind, in memory as well, since they are looked at with each request.
+//!
+//! Keeps: a record is shown once it is durable; what is shown is what is durable, whatever becomes of the call that changed it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use futures_util::FutureExt;
+use parking_lot::RwLock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+
+use super::{Records, RecordsUnavailable};
+
+/// So many are read at a time.
+const PAGE: usize = 1_000;
+
+/// How long to wait until records that could not be read are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module's description.
+pub(crate) struct Kept<T> {
+    records: Arc<dyn Records>,
+    /// What the names of this kind begin with, followed by a slash.
+    kind: &'static str,
+    all: RwLock<HashMap<Box<str>, Arc<T>>>,
+    count: AtomicUsize,
+    is_read: AtomicBool,
+    /// Held from a change of a record to its change in memory, so that both are changed in the same order.
+    turn: Mutex<()>,
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
+    /// Those of this kind; nothing is read yet.
+    pub(crate) fn new(records: Arc<dyn Records>, kind: &'static str) -> Self {
+        let (all, turn) = (RwLock::default(), Mutex::default());
+        let (count, is_read) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { records, kind, all, count, is_read, turn }
+    }
+
+    /// Reads them: at once if they are at hand, else on `thread`, again and again until they are read.
+    pub(crate) fn start(self: &Arc<Self>, thread: &ArbiterHandle) {
+        if let Some(Ok(())) = self.read().now_or_never() {
+            return;
+        }
+        let kept = self.clone();
+        // Refused only by a thread that has stopped.
+        thread.spawn(async move {
+            while let Err(error) = kept.read().await {
+                log::warn!("nobody is let in: {error}");
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+    }
+
+    async fn read(&self) -> Result<(), RecordsUnavailable> {
+        let _turn = self.turn.lock().await;
+        let mut all = HashMap::new();
+        let mut after: Box<str> = format!("{}/", self.kind).into();
+        loop {
+            let page = self.page_after(&after, PAGE).await?;
+            let last = page.last().map(|(name, _)| self.record(name));
+            all.extend(page);
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        self.count.store(all.len(), Ordering::Release);
+        *self.all.write() = all;
+        self.is_read.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The records of this kind in the page behind the record `after`.
+    async fn page_after(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<(Box<str>, Arc<T>)>, RecordsUnavailable> {
+        let page = self.records.list(after, count).await?;
+        let of_kind = page.iter().map_while(|(name, value)| {
+            Some((name.strip_prefix(self.kind)?.strip_prefix('/')?, value))
+        });
+        let parsed = of_kind.map(|(name, value)| {
+            let malformed = |error| RecordsUnavailable::new(format!("record {name:?}: {error}"));
+            Ok((name.into(), Arc::new(serde_json::from_slice(value).map_err(malformed)?)))
+        });
+        parsed.collect()
+    }
+
+    fn record(&self, name: &str) -> Box<str> {
+        format!("{}/{name}", self.kind).into()
+    }
+
+    /// Whether they were read.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Acquire)
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// The record `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<T>> {
+        self.all.read().get(name).cloned()
+    }
+
+    /// What `look` makes of all of them. Holds up whoever changes one.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&HashMap<Box<str>, Arc<T>>) -> R) -> R {
+        look(&self.all.read())
+    }
+
+    /// At most `count` of them behind the name `after`, in the order of their names.
+    pub(crate) async fn page(
+        &self,
+        after: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<(Box<str>, Arc<T>)>, RecordsUnavailable> {
+        self.page_after(&self.record(after.unwrap_or_default()), count).await
+    }
+
+    /// Sets the record `name`, durably; gives what it was. To be carried to its end.
+    pub(crate) async fn set(
+        &self,
+        name: &str,
+        value: T,
+    ) -> Result<Option<Arc<T>>, RecordsUnavailable> {
+        let bytes = serde_json::to_vec(&value).map_err(RecordsUnavailable::new)?;
+        let _turn = self.turn.lock().await;
+        self.records.set(&self.record(name), &bytes).await?;
+        let mut all = self.all.write();
+        let before = all.insert(name.into(), Arc::new(value));
+        self.count.store(all.len(), Ordering::Release);
+        Ok(before)
+    }
+
+    /// Removes the record `name` if it `is_wanted`, durably; gives what it was. To be carried to its end.
+    pub(crate) async fn remove(
+        &self,
+        name: &str,
+        is_wanted: impl Fn(&T) -> bool,
+    ) -> Result<Option<Arc<T>>, RecordsUnavailable> {
+        let _turn = self.turn.lock().await;
+        if !self.get(name).is_some_and(|value| is_wanted(&value)) {
+            return Ok(None);
+        }
+        self.records.remove(&self.record(name)).await?;
+        let mut all = self.all.write();
+        let before = all.remove(name);
+        self.count.store(all.len(), Ordering::Release);
+        Ok(before)
+    }
+}

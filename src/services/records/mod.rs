@@ -1,0 +1,55 @@
+//! Small records that last: what administrators say while the server runs, such as who is revoked.
+//!
+//! Keeps: what was set is durable before that is answered. Leaves out: what a record means ([`Kept`] has those of one kind in
+//! memory, [`revocations`](super::revocations) says what they are).
+
+mod kept;
+mod memory;
+#[cfg(feature = "sled")]
+mod sled;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub(crate) use self::kept::Kept;
+pub use self::memory::MemoryRecords;
+#[cfg(feature = "sled")]
+pub use self::sled::SledRecords;
+
+/// A durable map from names to bytes, which a table with two columns can be. Names are UTF-8, of at most 2,048 bytes; values have at
+/// most 32 KiB. All of it is read when a server starts.
+pub trait Records: Send + Sync + 'static {
+    /// Sets the record `name`, whatever it was before, durably before it answers. Of two calls at the same time, one is the
+    /// last. Dropping the future leaves it set or not set.
+    fn set<'a>(
+        &'a self,
+        name: &'a str,
+        value: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), RecordsUnavailable>>;
+
+    /// Removes the record `name`, durably before it answers; fine if there is none.
+    fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), RecordsUnavailable>>;
+
+    /// At most `count` records whose names come after `after`, in the order of their bytes.
+    fn list<'a>(
+        &'a self,
+        after: &'a str,
+        count: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, RecordsUnavailable>>;
+}
+
+/// A record: its name, and its value.
+pub type Record = (Box<str>, Vec<u8>);
+
+/// The records cannot be reached; trying again may help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the records of the server are unavailable: {0}")]
+pub struct RecordsUnavailable(pub Arc<str>);
+
+impl RecordsUnavailable {
+    /// With this cause.
+    pub fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string().into())
+    }
+}
