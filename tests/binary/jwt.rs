@@ -252,6 +252,12 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     assert_eq!((code, message.starts_with("moved: ")), (ErrorCode::InvalidRequest, true));
     client.subscribe(&key("alice"), 0).await;
     assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
+    // However often that comes, the log says it once a second.
+    for _ in 0..50 {
+        assert!(write(&mut client, "alice", "E").await.is_err());
+    }
+    let lines = server.log().matches("says another store").count();
+    assert!((1..20).contains(&lines), "{lines}");
     // That token harms nobody who has a right one.
     let mut writer = server.connect(&alices).await;
     assert_eq!(write(&mut writer, "alice", "E").await, Ok(3));
@@ -436,6 +442,12 @@ async fn behind_a_trusted_proxy_the_log_says_where_a_client_is() {
     let forwarded = [("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
     assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
     assert!(server.log().contains("198.51.100.7 is not let in"), "{}", server.log());
+    // A proxy that writes the one header passes on what a client wrote in the other.
+    let forwarded = [("Forwarded", "for=198.51.100.8"), ("X-Forwarded-For", "198.51.100.9")];
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
+    assert!(server.log().contains("198.51.100.9 is not let in"), "{}", server.log());
+    assert!(!server.log().contains("198.51.100.8"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod callback;
+mod canaries;
 mod command_line;
 mod descriptors;
 mod dist;

@@ -13,6 +13,7 @@ mod failures;
 mod feed;
 mod gaps;
 mod in_process;
+mod jwks;
 mod limits;
 mod panics;
 mod quotas;

@@ -93,7 +93,10 @@ impl RpcSocket {
     }
 
     pub async fn connect_with(url: &str, headers: &[(&str, &str)]) -> Self {
-        let socket = Socket::connect_with(url, headers).await;
+        Self::of(Socket::connect_with(url, headers).await)
+    }
+
+    pub fn of(socket: Socket) -> Self {
         let frames = FrameReader::new(FRAME_BYTES_MAX);
         Self { socket, frames, received: Bytes::new(), requests: 0, parts: Vec::new() }
     }

@@ -63,6 +63,11 @@ impl Socket {
         Some(Self { stream })
     }
 
+    pub async fn try_connect_with(url: &str, headers: &[(&str, &str)]) -> Option<Self> {
+        let (stream, _) = connect_async(upgrade(url, headers)).await.ok()?;
+        Some(Self { stream })
+    }
+
     /// The HTTP status that the handshake is refused with.
     pub async fn refused_status(url: &str, headers: &[(&str, &str)]) -> u16 {
         Self::refused(url, headers).await.0

@@ -65,6 +65,7 @@ fn options(settings: &JwtSettings) -> Result<JwtOptions, JwtFault> {
         algorithms: algorithms.map(|name| algorithm(*name)).collect(),
         keys: keys(settings)?,
         jwks_url: settings.jwks_url.clone(),
+        trusted_certificates: default.trusted_certificates,
         issuers: texts(&settings.issuer),
         audiences: texts(&settings.audience),
         leeway: settings.leeway.map_or(default.leeway, |leeway| leeway.0),

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use ureq::Agent;
 use ureq::http::{StatusCode, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{JwtError, KeySet};
 
@@ -54,12 +55,13 @@ struct State {
 
 impl Fetched {
     /// Begins to fetch.
-    pub(super) fn start(url: &str) -> Result<Self, JwtError> {
+    pub(super) fn start(url: &str, trusted: &[Vec<u8>]) -> Result<Self, JwtError> {
         let uri = check(url)?;
+        let agent = agent(&uri, trusted);
         let (told, state) = watch::channel(State::default());
         let (wanted, wishes) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("jwks".to_owned());
-        let started = thread.spawn(move || Source { agent: agent(&uri), uri }.run(&told, &wishes));
+        let started = thread.spawn(move || Source { agent, uri }.run(&told, &wishes));
         started.map_err(|error| JwtError::Thread(error.to_string().into()))?;
         Ok(Self { state, wanted, asked: Mutex::new(None) })
     }
@@ -114,10 +116,15 @@ fn check(url: &str) -> Result<Uri, InvalidUrl> {
 }
 
 /// A set that comes from elsewhere than it was asked for is none, so redirects are not followed.
-fn agent(uri: &Uri) -> Agent {
+fn agent(uri: &Uri, trusted: &[Vec<u8>]) -> Agent {
     let mut config = Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0);
     if uri.scheme_str() == Some("http") {
         config = config.proxy(None);
+    }
+    if !trusted.is_empty() {
+        let trusted = trusted.iter().map(|der| Certificate::from_der(der).to_owned());
+        let roots = RootCerts::Specific(Arc::new(trusted.collect()));
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
     config.build().into()
 }

@@ -43,6 +43,9 @@ pub struct JwtOptions {
     /// Where more of them are, as a JSON Web Key Set: https, or http on this machine. Fetched at the start, then every five
     /// minutes, and when a token names a key that is not known.
     pub jwks_url: Option<String>,
+    /// Certificates (X.509, DER) of the authorities that `jwks_url` is trusted by, in place of those that browsers trust; empty for
+    /// these.
+    pub trusted_certificates: Vec<Vec<u8>>,
     /// The claim `iss` has to be one of these; empty for any.
     pub issuers: Vec<String>,
     /// The claim `aud` has to have one of these. A token that has the claim is refused if this is empty.
@@ -61,6 +64,7 @@ impl Default for JwtOptions {
             algorithms: Vec::new(),
             keys: KeySet::default(),
             jwks_url: None,
+            trusted_certificates: Vec::new(),
             issuers: Vec::new(),
             audiences: Vec::new(),
             leeway: Duration::from_secs(5),
@@ -109,7 +113,9 @@ impl JwtAuth {
         if options.tokens.is_empty() {
             return Err(JwtError::NoSource);
         }
-        let fetched = options.jwks_url.as_deref().map(Fetched::start).transpose()?;
+        let trusted = &options.trusted_certificates;
+        let fetched = options.jwks_url.as_deref().map(|url| Fetched::start(url, trusted));
+        let fetched = fetched.transpose()?;
         Ok(Self {
             algorithms,
             keys: options.keys,
