@@ -290,6 +290,37 @@ async fn nobody_proves_to_be_a_key_that_the_application_does_not_give_them() {
 }
 
 #[tokio::test]
+async fn a_user_that_the_application_names_can_be_shut_out() {
+    let it = Asked::start(|asked| {
+        let user = asked.json["headers"]["cookie"].as_str().expect("a cookie").to_owned();
+        say(&json!({ "allow": true, "storeId": "team", "sub": user, "ttlSeconds": 600 }))
+    })
+    .await;
+    let (mut ann, mut bob) = (it.connect("ann").await, it.connect("bob").await);
+    assert_eq!(write(&mut bob, "shared", "E").await, Ok(1));
+    assert_eq!(write(&mut ann, "shared", "E").await, Ok(2));
+    read(&mut ann, "shared", 2).await;
+    let assigned = r#"action=assign key="shared" store="team" by=claim subject="bob""#;
+    assert_eq!(it.server.audit(), [assigned]);
+    let revoke = |arguments: &[&str]| {
+        it.server.serve().run(&[&["revoke", "--token", ADMIN], arguments].concat()).ok()
+    };
+    revoke(&["--subject", "ann"]);
+    let refused = ann.next_refusal().await;
+    assert!(refused.message.starts_with("revoked: "), "{}", refused.message);
+    let (_, said) = write(&mut ann, "shared", "E").await.expect_err("refused");
+    assert!(said.starts_with("revoked: "), "{said}");
+    let mut again = it.connect("ann").await;
+    assert!(write(&mut again, "shared", "E").await.is_err());
+    let mut rpc = RpcSocket::connect_with(&it.rpc(), &[("cookie", "ann")]).await;
+    let refused = rpc.authenticate(&identity("own")).await.expect_err("refused");
+    assert!(refused.message.starts_with("revoked: "), "{}", refused.message);
+    assert_eq!(write(&mut bob, "shared", "E").await, Ok(3));
+    revoke(&["--lift", "subject:ann"]);
+    assert_eq!(write(&mut ann, "shared", "E").await, Ok(4));
+}
+
+#[tokio::test]
 async fn an_answer_names_the_signing_key_that_may_be_bound() {
     let own = identity("alice");
     let hex = signing_key_to_hex(own.signing_public_key());

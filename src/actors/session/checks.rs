@@ -92,7 +92,8 @@ pub(crate) async fn may_be(
     shared.revocations.check(claim)?;
     let authorized = async {
         shared.auth.authorize_identity(claim).await?;
-        Ok::<_, AuthError>(shared.auth.signing_key_of(claim))
+        check_subject(shared, claim)?;
+        Ok::<_, Refusal>(shared.auth.signing_key_of(claim))
     };
     let named = ask(AUTHORIZATION, authorized).await?;
     let hex = || signing_key_to_hex(signing_key).into();
@@ -140,14 +141,20 @@ async fn and_store(
     authorized: impl Future<Output = Result<(), AuthError>>,
 ) -> Result<Option<Said>, Refusal> {
     authorized.await?;
+    check_subject(shared, claim)?;
+    let store = shared.auth.store_of(claim);
+    let subject = || shared.auth.subject_of(claim).as_deref().map(Box::from);
+    Ok(store.map(|store| Said { store, subject: subject() }))
+}
+
+/// Whether the caller is shut out as who they are with this key, once that is known.
+fn check_subject(shared: &Shared, claim: Claim<'_>) -> Result<(), Refusal> {
     if !shared.revocations.is_empty()
         && let Some(subject) = shared.auth.subject_of(claim)
     {
         shared.revocations.check_subject(&subject)?;
     }
-    let store = shared.auth.store_of(claim);
-    let subject = || shared.auth.subject_of(claim).as_deref().map(Box::from);
-    Ok(store.map(|store| Said { store, subject: subject() }))
+    Ok(())
 }
 
 /// A store that is known already is the one that the caller's proof says, if it says one.
