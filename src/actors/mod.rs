@@ -27,5 +27,7 @@ pub(crate) mod resolved;
     reason = "the one that meets the clock: it tells the core what time it is"
 )]
 pub(crate) mod session;
+#[expect(clippy::disallowed_methods, reason = "files are its trade: what is too large for memory")]
+pub(crate) mod spill;
 pub(crate) mod store;
 pub(crate) mod stores;

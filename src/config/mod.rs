@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// When writes are acknowledged, how much of the disk to cache, and how much of it to set aside.
     pub(crate) database: DatabaseOptions,
+    /// How much of the disk writes may take that are too large for memory, until they are stored.
+    pub(crate) spill_bytes_max: Option<u64>,
     /// Threads for connections.
     pub(crate) workers: usize,
     /// Threads for stores.
@@ -210,6 +212,7 @@ impl Config {
             storage: settings.storage.kind.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
+            spill_bytes_max: settings.spill_bytes_max.map(|size| size.0 as u64),
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings
                 .store_threads

@@ -118,6 +118,7 @@ settings! {
         cache_bytes: Option<Size>,
         ballast_bytes: Option<Size>,
         disk_low_bytes: Option<Size>,
+        spill_bytes_max: Option<Size>,
         workers: Option<Count>,
         store_threads: Option<Count>,
         drain_pause: Option<Span>,

@@ -73,6 +73,7 @@ fn the_example_shows_the_defaults() {
     let (mut missing, settings) = (Vec::new(), parse_file(EXAMPLE).expect("TOML"));
     settings.missing("", &mut missing);
     let without_default = [
+        ".spill_bytes_max",
         ".workers",
         ".store_threads",
         ".auth.mode",

@@ -43,6 +43,11 @@ macro_rules! with_limits {
             chunk_set_bytes_max: Size = 32 * MIB;
             /// An unfinished chunk set older than this is a broken one.
             chunk_set_age_max: Span = Duration::from_secs(10), least 1;
+            /// So many bytes a second a connection has to bring while a set of its is unfinished on disk, on average over
+            /// `chunk_set_age_max`; what is slower loses its room and is closed.
+            spill_rate_min: Size = 16 * KIB, least 1;
+            /// For so long a set may be unfinished on disk, however fast it is.
+            spill_age_max: Span = Duration::from_secs(4 * 3_600), least 1;
             /// Most connections at once; further ones are refused with 503.
             connections_max: Count = 25_000, least 1;
             /// Most subscriptions on one connection.

@@ -184,6 +184,11 @@ impl ChunkJoiner {
         self.sets.retain(|set| set.id != id);
     }
 
+    /// Whether set `id` is unfinished.
+    pub fn has(&self, id: u64) -> bool {
+        self.sets.iter().any(|set| set.id == id)
+    }
+
     /// Whether no set is unfinished.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()

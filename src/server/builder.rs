@@ -1,10 +1,12 @@
 //! From services to a running server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 
 use actix::Actor;
 use actix_web::HttpRequest;
+use tokio::sync::Semaphore;
 
 use super::access::Severing;
 use super::admin_guard::Guesses;
@@ -23,7 +25,9 @@ use crate::actors::quotas;
 use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
+use crate::actors::session::large::TURNS;
 use crate::actors::session::shared::Shared;
+use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
 use crate::model::{Limits, Quotas};
@@ -42,6 +46,14 @@ pub enum StartError {
     /// The threads for stores could not be started.
     #[error("the threads for stores could not be started: {0}")]
     Threads(#[from] std::io::Error),
+    /// The directory for large writes cannot be used.
+    #[error("{} cannot be used for large writes: {cause}", directory.display())]
+    Spill {
+        /// See [`Builder::spill`].
+        directory: PathBuf,
+        /// What went wrong.
+        cause: std::io::Error,
+    },
 }
 
 /// Collects what a server is made of. [`Server::builder`] takes what it cannot do without.
@@ -63,6 +75,7 @@ pub struct Builder {
     pub(super) bind_policy: BindPolicy,
     pub(super) keeps_proof: bool,
     pub(super) paths: Vec<ServedPath>,
+    pub(super) spill: Option<(PathBuf, Option<u64>)>,
 }
 
 impl Builder {
@@ -160,6 +173,15 @@ impl Builder {
         self
     }
 
+    /// Where writes in parts of the RPC protocol wait until they are whole that are too large for memory. The directory belongs to
+    /// the server alone: it is made if there is none, and what is in it is removed at the start. `bytes_max` is what all of
+    /// them together may take there; by default a quarter of what is free at the start. Without this such writes are refused.
+    #[must_use]
+    pub fn spill(mut self, directory: impl Into<PathBuf>, bytes_max: Option<u64>) -> Self {
+        self.spill = Some((directory.into(), bytes_max));
+        self
+    }
+
     /// Compacts old history while it is read. Compactors can be registered before and after.
     #[must_use]
     pub fn compaction(mut self, compaction: Compaction) -> Self {
@@ -206,6 +228,10 @@ impl Builder {
         watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
         let revocations = Revocations::new(self.records);
         revocations.kept.start(&home);
+        let spill = self.spill.map(|(directory, bytes_max)| {
+            let opened = Spill::open(&directory, bytes_max);
+            opened.map_err(|cause| StartError::Spill { directory, cause })
+        });
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let shared = Shared {
             compaction,
@@ -223,7 +249,9 @@ impl Builder {
             metrics,
             resolved,
             ahead: Ahead::default(),
-            write_bytes_in_flight: AtomicUsize::new(0),
+            large_writes: Arc::new(Semaphore::new(TURNS)),
+            spill: spill.transpose()?,
+            write_bytes_in_flight: Arc::default(),
         };
         Ok(Server::new(Inner {
             shared: Arc::new(shared),

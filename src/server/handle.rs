@@ -90,6 +90,7 @@ impl Server {
             bind_policy: BindPolicy::default(),
             keeps_proof: true,
             paths: vec![ServedPath::Eventlog, ServedPath::Rpc],
+            spill: None,
         }
     }
 

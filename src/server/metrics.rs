@@ -17,11 +17,26 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     if let Some(processor) = server.processor() {
         processor.register(&mut registry);
     }
+    if let Some(spill) = &server.inner().shared.spill {
+        register_spill(&spill.figures(), &mut registry);
+    }
     register_storage(&*server.inner().storage, &mut registry);
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
+    }
+}
+
+fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) {
+    let sets = "Room on disk for large writes that are not stored yet, in bytes";
+    for (name, help, value) in [
+        ("spill_reserved_bytes", sets, i64::try_from(reserved)),
+        ("spill_sets_waiting", "Large writes that wait for room on disk", i64::try_from(waiting)),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(value.unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
     }
 }
 

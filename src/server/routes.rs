@@ -22,8 +22,8 @@ use crate::actors::inbox::Inbox;
 use crate::actors::session::Session;
 use crate::actors::session::msgpack::MsgpackWire;
 use crate::actors::session::rpc::RpcWire;
+use crate::actors::session::shared::Shared;
 use crate::actors::session::wire::Wire;
-use crate::model::{Limits, RemoteId};
 use crate::services::{Caller, Rejected};
 
 type Answer = Result<HttpResponse, actix_web::Error>;
@@ -33,8 +33,10 @@ type Answer = Result<HttpResponse, actix_web::Error>;
 const SUBPROTOCOL: &str = "eventlog";
 
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
-    let upgrade = upgrade_with(server, MsgpackWire::new);
-    let upgrade_rpc = upgrade_with(server, RpcWire::new);
+    let upgrade = upgrade_with(server, |shared| MsgpackWire::new(shared.remote_id, &shared.limits));
+    let upgrade_rpc = upgrade_with(server, |shared| {
+        RpcWire::new(shared.remote_id, &shared.limits, shared.spill.as_ref())
+    });
     let paths = &server.inner().paths;
     if paths.contains(&ServedPath::Eventlog) {
         config.service(Endpoint::at("/eventlog").socket(upgrade).done());
@@ -56,12 +58,12 @@ pub enum ServedPath {
 /// A handler whose sessions speak the protocol that `wire` makes.
 fn upgrade_with<W: Wire>(
     server: &Server,
-    wire: fn(RemoteId, &Limits) -> W,
+    wire: fn(&Shared) -> W,
 ) -> impl Fn(HttpRequest, Payload) -> LocalBoxFuture<'static, Answer> + Clone + use<W> {
     let server = server.clone();
     move |request: HttpRequest, payload: Payload| {
         let shared = &server.inner().shared;
-        let wire = wire(shared.remote_id, &shared.limits);
+        let wire = wire(shared);
         let server = server.clone();
         async move { upgrade(&server, &request, payload, wire).await }.boxed_local()
     }

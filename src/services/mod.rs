@@ -57,7 +57,9 @@ pub trait Auth: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it.
+    /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it. A write of
+    /// the RPC protocol that is too large for one batch comes in several: all of them are asked about before the first one is
+    /// stored, and one is asked about again if rights change meanwhile.
     fn authorize_write<'a>(
         &'a self,
         claim: Claim<'a>,

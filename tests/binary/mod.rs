@@ -10,6 +10,7 @@ mod dist;
 mod drain;
 mod durability;
 mod jwt;
+mod large;
 mod logged;
 mod pages;
 mod process;

@@ -76,8 +76,8 @@ export const restarter = () => {
 
 export const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
 
-export const until = async (what, holds) => {
-  const deadline = Date.now() + PATIENCE_MILLIS
+export const until = async (what, holds, millis = PATIENCE_MILLIS) => {
+  const deadline = Date.now() + millis
   while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`)
     await pause(20)
@@ -282,6 +282,13 @@ export class Browser extends Scoped {
 
   // The same with what a device has kept.
   static async withJournal(url, identity, journal, headers) {
+    const browser = await this.offline(identity, journal)
+    await browser.connect(url, headers)
+    return browser
+  }
+
+  static async offline(identity, kept) {
+    const journal = kept ?? (await Effect.runPromise(EventJournal.makeMemory))
     const notes = new Map()
     // Who was later wins, whichever order they arrive in: `conflicts` are newer events of the same key.
     const apply = (tag) => ({ entry, payload, conflicts }) =>
@@ -296,9 +303,8 @@ export class Browser extends Scoped {
       Layer.provide(Layer.succeed(EventJournal.EventJournal, journal)),
       Layer.provide(Layer.succeed(EventLog.Identity, identity))
     )
-    const app = EventLogRemote.layerUnencrypted.pipe(
-      Layer.provide(protocol(url, headers)),
-      Layer.provideMerge(log),
+    const app = log.pipe(
+      Layer.provideMerge(EventLog.layerRegistry),
       Layer.provideMerge(EventLogEncryption.layerSubtle)
     )
     const browser = await this.with(app)
@@ -317,9 +323,19 @@ export class Browser extends Scoped {
     for (const [key, note] of notes) if (!this.notes.has(key)) this.notes.set(key, note)
   }
 
+  connect(url, headers) {
+    const remote = EventLogRemote.layerUnencrypted.pipe(Layer.provide(protocol(url, headers)))
+    return this.run(Layer.buildWithScope(Layer.fresh(remote), this.scope))
+  }
+
   set(key, text, stars) {
     const payload = { key, text, ...(stars === undefined ? {} : { stars }) }
     return this.run(this.log.write({ schema, event: "NoteSet", payload }))
+  }
+
+  // Many at once.
+  setAll(notes) {
+    return this.run(this.log.writeMany({ schema, events: notes.map((payload) => ({ event: "NoteSet", payload })) }))
   }
 
   remove(key) {

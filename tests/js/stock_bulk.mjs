@@ -5,18 +5,20 @@
 
 import assert from "node:assert/strict"
 
-import { Browser, makeIdentity, step, until } from "./stock.mjs"
+import { Browser, entry, makeIdentity, Remote, step, until } from "./stock.mjs"
 
 const [address] = process.argv.slice(2)
 assert.ok(address, "usage: node stock_bulk.mjs HOST:PORT")
 const url = `ws://${address}/rpc`
 
-const reads = async (what, text) => {
-  const reader = await Browser.open(url, await makeIdentity())
-  await until(what, () => reader.state().some((note) => note.text === text))
-  const { notes } = reader
+// The primary keys of all that is stored from `from` on, once `key` is among them.
+const reads = async (key, from) => {
+  const reader = await Remote.connect(url)
+  const feed = await reader.subscribe(from)
+  const keys = () => feed.entries.map((element) => element.entry.primaryKey)
+  await until(key, () => feed.entries.at(-1)?.entry.primaryKey === key, 60_000)
   await reader.close()
-  return notes
+  return keys()
 }
 
 await step("whatever the primary keys are, what is written after them arrives", async () => {
@@ -24,10 +26,27 @@ await step("whatever the primary keys are, what is written after them arrives", 
   const writer = await Browser.open(url, await makeIdentity())
   for (const key of keys) await writer.set(key, "before")
   await writer.set("after", "after")
-  const notes = await reads("after", "after")
   // An encoder has no bytes for half of a pair: it writes the replacement character.
-  assert.deepEqual([...notes.keys()].sort(), [...keys.with(1, "\ufffd"), "after"].sort())
+  assert.deepEqual(await reads("after", 0), [...keys.with(1, "\ufffd"), "after"])
   await writer.close()
 })
+
+// What a client has written before it was ever connected goes into one write; it repeats that, with all that follows, until it is
+// taken.
+const backlog = async (count, text) => {
+  const from = (await (await Remote.connect(url)).write([entry("Mark", "mark")]))[0]
+  const notes = Array.from({ length: count }, (_, n) => ({ key: `note ${n}`, text }))
+  const writer = await Browser.offline(await makeIdentity())
+  for (let at = 0; at < count; at += 10_000) await writer.setAll(notes.slice(at, at + 10_000))
+  await writer.connect(url)
+  await writer.set("after", "after")
+  const keys = await reads("after", from)
+  assert.deepEqual(keys.slice(1), [...notes.map(({ key }) => key), "after"])
+  await writer.close()
+}
+
+await step("a backlog of 41 MiB arrives, and what is written after it", () => backlog(420, "x".repeat(102_400)))
+
+await step("a backlog of 100,001 notes arrives, and what is written after it", () => backlog(100_001, "text"))
 
 process.exit(0)

@@ -39,6 +39,17 @@ impl Process {
         Self { child, url }
     }
 
+    /// What is resident now, and the most that was, in bytes.
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a process");
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+        };
+        (kib("VmRSS:") * 1_024, kib("VmHWM:") * 1_024)
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

@@ -56,13 +56,29 @@ pub(crate) struct Gate<S> {
     fragments: Option<(OpCode, BytesMut)>,
     frame_bytes_max: usize,
     message_bytes_max: usize,
+    /// All that was read so far.
+    received_bytes: u64,
     ended: bool,
 }
 
 impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
     pub(crate) fn new(source: S, frame_bytes_max: usize, message_bytes_max: usize) -> Self {
         let buffer = BytesMut::new();
-        Self { source, buffer, fragments: None, frame_bytes_max, message_bytes_max, ended: false }
+        let (fragments, received_bytes, ended) = (None, 0, false);
+        Self {
+            source,
+            buffer,
+            fragments,
+            frame_bytes_max,
+            message_bytes_max,
+            received_bytes,
+            ended,
+        }
+    }
+
+    /// How many bytes the client has sent.
+    pub(crate) const fn received_bytes(&self) -> u64 {
+        self.received_bytes
     }
 
     /// The next message or control frame; `None` once the client is gone.
@@ -78,7 +94,10 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             match ready!(Pin::new(&mut self.source).poll_next(cx)) {
-                Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Some(Ok(bytes)) => {
+                    self.received_bytes += bytes.len() as u64;
+                    self.buffer.extend_from_slice(&bytes);
+                }
                 Some(Err(PayloadError::Incomplete(_))) | None => self.ended = true,
                 Some(Err(error)) => {
                     self.ended = true;

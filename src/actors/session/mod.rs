@@ -14,6 +14,7 @@
 //! | `pipeline`, `checks` | a request, from the wire until it is carried out or refused |
 //! | `quota` | what it uses of the quotas of its keys and their stores |
 //! | `writes` | the writes that are on their way, until they are answered |
+//! | `large` | those that are too large for a batch, until they are on their way in pieces |
 //! | `subscriptions`, `delivery` | what a subscription has at hand; what of it is sent, and when |
 //! | `again` | whether a subscription is still allowed |
 
@@ -23,6 +24,7 @@ pub(crate) mod checks;
 mod clock;
 mod delivery;
 mod gate;
+pub(crate) mod large;
 pub(crate) mod msgpack;
 mod pipeline;
 mod quota;
@@ -46,6 +48,7 @@ use actix_web_actors::ws::WebsocketContext;
 use self::again::Again;
 use self::clock::{Clock, Expiry, Pings};
 use self::gate::{Gate, Inbound};
+use self::large::Larges;
 use self::pipeline::Pipeline;
 use self::quota::Used;
 use self::refusal::Refusal;
@@ -78,6 +81,7 @@ pub(crate) struct Session<W: Wire> {
     pipeline: Pipeline<W>,
     used: Used,
     writes: Writes<W>,
+    larges: Larges<W>,
     core: Core<W>,
     again: Again,
     out: Out,
@@ -131,6 +135,7 @@ impl<W: Wire> Session<W> {
             pipeline: Pipeline::new(caller),
             used: Used::default(),
             writes: Writes::default(),
+            larges: Larges::default(),
             core: Core::<W>::default(),
             again: Again::default(),
             out: Out::default(),
@@ -159,12 +164,15 @@ impl<W: Wire> Session<W> {
         self.take_notices();
         // Before reading and delivering, for the same reason.
         self.ask_again(cx);
+        self.larges.drained();
         self.read(ctx, cx);
+        self.advance_larges(cx);
         // Behind all that was read, so that one message carries a store's writes of this poll.
         self.send_writes();
         // Behind everything that ends or begins subscriptions. It has what is left of a socket's fill.
         self.deliver(cx);
         self.send(ctx);
+        self.end_large(cx);
         // Last: these look at what the steps above have left.
         self.check_timer(cx);
         self.wait_for_ends(cx);
@@ -271,24 +279,30 @@ impl<W: Wire> Session<W> {
 
     /// Keeps a timer while something may become too old, or the server is full.
     fn check_timer(&mut self, cx: &mut Context<'_>) {
-        let after = if self.shared.is_full() {
+        let after = if self.shared.is_full() || self.wire.is_busy() {
             Some(FULL_RETRY)
         } else if self.wire.has_unfinished() {
             Some(self.shared.limits.chunk_set_age_max / 4 + Duration::from_millis(1))
+        } else if self.is_ending_large() {
+            Some(self.shared.limits.stall_timeout / 4 + Duration::from_millis(1))
         } else {
             None
         };
         if self.clock.is_due(after, cx) {
-            if let Err(broken) = self.wire.expire(self.clock.now_millis()) {
+            let (now, received) = (self.clock.now_millis(), self.gate.received_bytes());
+            if let Err(broken) = self.wire.expire(now, received) {
                 self.break_off(broken);
             }
+            self.check_large();
             cx.waker().wake_by_ref();
         }
     }
 
     fn close_if_due(&mut self, ctx: &mut Ctx<W>) {
-        let finished =
-            self.pipeline.is_empty() && self.writes.is_empty() && self.core.acks_are_sent();
+        let finished = self.pipeline.is_empty()
+            && self.larges.is_empty()
+            && self.writes.is_empty()
+            && self.core.acks_are_sent();
         if finished && let Life::Finishing(code, text) = &mut self.life {
             self.life = Life::Closing(*code, std::mem::take(text));
         }

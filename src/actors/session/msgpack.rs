@@ -1,17 +1,20 @@
 //! The msgpack protocol on a session: one message per WebSocket message, answers found by id and public key.
 
 use std::convert::Infallible;
+use std::task::Context;
 
 use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
 
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
-use super::wire::{Broken, Identify, Names, Out, Request, SegmentPart, Subscribe, Wire, Write};
+use super::wire::{
+    Broken, Identify, LargeWrite, Names, Out, Request, SegmentPart, Subscribe, Wire, Write,
+};
 use crate::actors::complaints::Complaint;
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{Limits, PublicKey, RemoteId, Sequence};
+use crate::model::{Batch, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::ErrorCode;
@@ -176,6 +179,8 @@ impl Wire for MsgpackWire {
     type Subscription = SubscriptionTag;
     /// Nobody proves anything in this protocol.
     type Identify = Infallible;
+    /// A write is one message.
+    type Large = Infallible;
 
     fn stranger(peer: Peer) -> Option<&'static str> {
         Some(match peer {
@@ -215,8 +220,32 @@ impl Wire for MsgpackWire {
         Ok(None)
     }
 
-    fn expire(&mut self, now_millis: u64) -> Result<(), Broken> {
+    fn expire(&mut self, now_millis: u64, _: u64) -> Result<(), Broken> {
         self.chunks.expire(now_millis).map_err(broken_chunks)
+    }
+
+    fn poll_large(&mut self, _: &mut Context<'_>, _: &mut Out) -> Option<LargeWrite<Self>> {
+        None
+    }
+
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    fn large_names(&mut self, large: &Infallible, _: (&str, &str), _: &mut Out) -> Option<Names> {
+        match *large {}
+    }
+
+    fn piece(&mut self, large: &Infallible, _: &Batch, _: bool) -> WriteTag {
+        match *large {}
+    }
+
+    fn is_answered(&self, large: &Infallible) -> bool {
+        match *large {}
+    }
+
+    fn large_refused(&mut self, large: &Infallible, _: &Refusal, _: &mut Out) {
+        match *large {}
     }
 
     fn identified(&mut self, identify: Identify<Self>, _: Result<(), Refusal>, _: &mut Out) {

@@ -21,7 +21,7 @@ use futures_util::future::LocalBoxFuture;
 use super::checks::{is_proved, may_be, may_read, may_write};
 use super::clock::Clock;
 use super::refusal::Refusal;
-use super::wire::{Identify, Request, Subscribe, Wire, Write};
+use super::wire::{Identify, LargeWrite, Request, Subscribe, Wire, Write};
 use super::{Ctx, OUT_BYTES_PER_POLL, Session};
 use crate::actors::access::Allowed;
 use crate::actors::resolved;
@@ -58,11 +58,13 @@ enum Checked<W: Wire> {
     Identify(Identify<W>, Result<(), Refusal>),
     /// Needs none.
     Unsubscribe(PublicKey),
+    /// Has checks of its own.
+    WriteLarge(LargeWrite<W>),
 }
 
 /// How the store of a write's key was found.
 #[derive(Clone, Copy)]
-struct Asked {
+pub(super) struct Asked {
     /// When it was asked for.
     when: resolved::Asked,
     /// Whether all sessions remember it already.
@@ -132,7 +134,8 @@ impl<W: Wire> Checked<W> {
             Self::Write(_, _, Err(_))
             | Self::Subscribe(_, Err(_))
             | Self::Identify(..)
-            | Self::Unsubscribe(_) => Stage::Ready(self),
+            | Self::Unsubscribe(_)
+            | Self::WriteLarge(_) => Stage::Ready(self),
         }
     }
 }
@@ -224,11 +227,12 @@ impl<W: Wire> Session<W> {
                 Checked::Identify(identify, outcome)
             }),
             Request::Unsubscribe { key } => return Stage::Ready(Checked::Unsubscribe(key)),
+            Request::WriteLarge(large) => return Stage::Ready(Checked::WriteLarge(large)),
         })
     }
 
     /// The store of a write's key, if it was resolved before.
-    fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
+    pub(super) fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
         // Before the key is resolved: whatever is removed later makes the answer one of the past.
         let resolved = &self.shared.resolved;
         let now = resolved.asking(Clock::now());
@@ -289,6 +293,7 @@ impl<W: Wire> Session<W> {
             Checked::Identify(identify, outcome) => {
                 self.wire.identified(identify, outcome, &mut self.out);
             }
+            Checked::WriteLarge(large) => self.take_large(large),
             Checked::Unsubscribe(key) => {
                 if let Some(sub) = self.core.unsubscribe_key(&key) {
                     self.ended(sub);

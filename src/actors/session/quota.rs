@@ -108,6 +108,21 @@ impl<W: Wire> Session<W> {
         taken.map_err(|exceeded| quotas.refuse(key, store, exceeded, now).into())
     }
 
+    /// As [`take_from_quotas`](Self::take_from_quotas), for a large write, which holds up nothing on its connection: so it waits
+    /// however long it takes. Its pieces count as one.
+    pub(super) fn take_large_from_quotas(
+        &mut self,
+        key: &PublicKey,
+        store: &StoreHandle,
+        bytes: u64,
+    ) -> Result<Duration, Refusal> {
+        let Some(quotas) = &self.shared.quotas else { return Ok(Duration::ZERO) };
+        let (store, now) = (store.feed.store(), Clock::now());
+        let shares = self.used.shares(quotas, key, store, now);
+        let taken = shares.and_then(|shares| quotas.take_write(shares, bytes, now, Duration::MAX));
+        taken.map_err(|exceeded| quotas.refuse(key, store, exceeded, now).into())
+    }
+
     /// Counts a subscription, until what this gives is dropped. It takes the place of another one if it `replaces`.
     pub(super) fn count_subscription(
         &mut self,

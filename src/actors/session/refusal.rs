@@ -1,5 +1,7 @@
 //! Why a client does not get what it asked for, and the code it is told.
 
+use std::sync::Arc;
+
 use crate::actors::guard::Panicked;
 use crate::actors::quotas::Exceeded;
 use crate::actors::reply::WriteFailure;
@@ -7,6 +9,7 @@ use crate::actors::stores::ResolveError;
 use crate::core::validate::InvalidBatch;
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::rpc;
+use crate::protocol::rpc::large::LargeError;
 use crate::services::identities::IdentityError;
 use crate::services::revocations::IsRevoked;
 use crate::services::{AuthError, AuthReason, RegistryError};
@@ -58,6 +61,8 @@ pub(crate) enum Refusal {
     KeyRemoved,
     #[error(transparent)]
     Revoked(#[from] IsRevoked),
+    #[error(transparent)]
+    Large(Arc<LargeError>),
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -77,7 +82,23 @@ impl From<Panicked> for Refusal {
     }
 }
 
+impl From<LargeError> for Refusal {
+    fn from(error: LargeError) -> Self {
+        Self::Large(Arc::new(error))
+    }
+}
+
 impl Refusal {
+    /// The same, of a batch that begins at slot `first` of what was written.
+    pub(crate) fn beginning_at(self, first: usize) -> Self {
+        match self {
+            Self::Invalid(InvalidBatch::Entry { slot, id, fault }) => {
+                Self::Invalid(InvalidBatch::Entry { slot: first + slot, id, fault })
+            }
+            other => other,
+        }
+    }
+
     /// What the client is told in words: nothing of how the application or the server is made, which is for the log alone.
     pub(crate) fn told(&self) -> String {
         match self {
@@ -91,6 +112,10 @@ impl Refusal {
                 "the bindings of signing keys are unavailable".to_owned()
             }
             Self::Storage(_) => "the storage is unavailable".to_owned(),
+            Self::Large(error) => match &**error {
+                LargeError::Source(_) => "the write cannot be read back".to_owned(),
+                LargeError::Malformed(_) | LargeError::Invalid(_) => error.to_string(),
+            },
             Self::Internal(_) => "internal error".to_owned(),
             Self::Auth(_)
             | Self::Registry(RegistryError::NotMapped { .. })
@@ -117,6 +142,7 @@ impl Refusal {
             Self::Identity(IdentityError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Internal(_)
+            | Self::Large(_)
             | Self::Invalid(_) => log::Level::Warn,
             Self::Auth(_)
             | Self::Registry(_)
@@ -137,7 +163,7 @@ impl Refusal {
 
     /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
     /// that may mend is called so. What a client only has to ask for again, later, is called `InternalServerError`.
-    pub(crate) const fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
+    pub(crate) fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
             Self::Auth(AuthError {
                 reason: AuthReason::Unauthorized | AuthReason::Forbidden,
@@ -157,6 +183,14 @@ impl Refusal {
             )
             | Self::NoSuchStore { .. }
             | Self::KeyRemoved => (ErrorCode::InvalidRequest, rpc::ErrorCode::NotFound),
+            Self::Large(error) => match &**error {
+                LargeError::Source(_) => {
+                    (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
+                }
+                LargeError::Malformed(_) | LargeError::Invalid(_) => {
+                    (ErrorCode::InvalidRequest, rpc::ErrorCode::InvalidRequest)
+                }
+            },
             Self::Invalid(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Semaphore;
+
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::quotas::Quotas;
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
+use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
@@ -36,8 +39,12 @@ pub(crate) struct Shared {
     /// `None` if nothing is bounded.
     pub(crate) quotas: Option<Quotas>,
     pub(crate) ahead: Ahead,
+    /// Turns of large writes: each takes memory for a piece and for its acknowledgements.
+    pub(crate) large_writes: Arc<Semaphore>,
+    /// Where sets wait that are too large for memory, if there is such a place.
+    pub(crate) spill: Option<Arc<Spill>>,
     /// Bytes of all unanswered writes.
-    pub(crate) write_bytes_in_flight: AtomicUsize,
+    pub(crate) write_bytes_in_flight: Arc<AtomicUsize>,
 }
 
 impl Shared {

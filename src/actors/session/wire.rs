@@ -4,6 +4,7 @@
 //! how an answer finds its request, what comes before the first request.
 
 use std::sync::Arc;
+use std::task::Context;
 
 use actix_http::ws::CloseCode;
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,7 @@ use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::peers::Peer;
+use crate::protocol::rpc::large::Source;
 use crate::services::identities::SigningKey;
 use crate::services::{Caller, Claim};
 
@@ -30,6 +32,16 @@ pub(crate) enum Request<W: Wire> {
     Identify(Identify<W>),
     /// End the subscription of the key, if it has one.
     Unsubscribe { key: PublicKey },
+    /// Append what is too large for one batch.
+    WriteLarge(LargeWrite<W>),
+}
+
+/// A client wants to append more than a batch may have.
+pub(crate) struct LargeWrite<W: Wire> {
+    pub(crate) tag: W::Large,
+    pub(crate) source: Arc<dyn Source>,
+    /// What of it is in memory.
+    pub(crate) memory_bytes: usize,
 }
 
 /// A client wants to append a batch.
@@ -112,6 +124,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     type Subscription: Unpin + 'static;
     /// What the answer to a proof of identity needs to find its request.
     type Identify: Unpin + 'static;
+    /// What the answer to a large write needs to find its request.
+    type Large: Unpin + 'static;
 
     /// What a client of another protocol is told: who it is taken for, and where it belongs, in the 120 characters that a
     /// close frame has room for; `None` if it is one of this protocol.
@@ -133,8 +147,32 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken>;
 
-    /// Whether an unfinished message has been unfinished for too long.
-    fn expire(&mut self, now_millis: u64) -> Result<(), Broken>;
+    /// Whether an unfinished message has been unfinished for too long, on a connection that has brought so many bytes.
+    fn expire(&mut self, now_millis: u64, received_bytes: u64) -> Result<(), Broken>;
+
+    /// A large write whose parts are all there by now. To be asked whenever the session runs.
+    fn poll_large(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Option<LargeWrite<Self>>;
+
+    /// Whether so much of large writes is on its way to the disk that no more is to come for now.
+    fn is_busy(&self) -> bool;
+
+    /// Whom and what a large write names; nothing if it may not, and is refused.
+    fn large_names(
+        &mut self,
+        large: &Self::Large,
+        names: (&str, &str),
+        out: &mut Out,
+    ) -> Option<Names>;
+
+    /// What the answer to a piece of a large write needs. The write is answered when its last piece is acknowledged, or with the
+    /// first refusal of any.
+    fn piece(&mut self, large: &Self::Large, batch: &Batch, is_last: bool) -> Self::Write;
+
+    /// Whether a large write was answered.
+    fn is_answered(&self, large: &Self::Large) -> bool;
+
+    /// A large write is refused.
+    fn large_refused(&mut self, large: &Self::Large, refusal: &Refusal, out: &mut Out);
 
     /// The key was bound and allowed, or not.
     fn identified(&mut self, identify: Identify<Self>, outcome: Result<(), Refusal>, out: &mut Out);

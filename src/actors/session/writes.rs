@@ -34,6 +34,8 @@ struct Unanswered<W: Wire> {
     /// The subscription that its key had when it came in.
     subscription: Option<SubscriptionId>,
     bytes: usize,
+    /// Whether it is a piece of a large write.
+    is_piece: bool,
 }
 
 impl<W: Wire> Default for Writes<W> {
@@ -76,12 +78,22 @@ impl<W: Wire> Session<W> {
     pub(super) fn is_full(&self) -> bool {
         let limits = &self.shared.limits;
         self.writes.unanswered.len() >= limits.writes_in_flight_max
-            || self.writes.bytes >= limits.write_bytes_in_flight_max
+            || self.writes.bytes + self.larges.bytes() >= limits.write_bytes_in_flight_max
             || self.shared.is_full()
+            || self.wire.is_busy()
     }
 
     /// Puts a checked write on its way.
     pub(super) fn take_write(&mut self, write: Write<W>, store: StoreHandle) {
+        self.put(write, store, false);
+    }
+
+    /// Puts a checked piece of a large write on its way.
+    pub(super) fn take_piece(&mut self, write: Write<W>, store: StoreHandle) {
+        self.put(write, store, true);
+    }
+
+    fn put(&mut self, write: Write<W>, store: StoreHandle, is_piece: bool) {
         let Write { tag, names: Names { key, .. }, batch } = write;
         let writes = &mut self.writes;
         let number = writes.answered + writes.unanswered.len() as u64;
@@ -90,7 +102,7 @@ impl<W: Wire> Session<W> {
         self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
         // Now, not when the answer comes: its entries are passed over only for the subscription under which it came.
         let subscription = self.core.subscription_of(&key);
-        let unanswered = Unanswered { tag, store: store.clone(), subscription, bytes };
+        let unanswered = Unanswered { tag, store: store.clone(), subscription, bytes, is_piece };
         writes.unanswered.push_back(Some(unanswered));
         let reply = Reply::session(self.inbox.clone(), number);
         let write = store::Write { batch, origin: Origin::Client(key), reply };
@@ -113,6 +125,9 @@ impl<W: Wire> Session<W> {
     pub(super) fn answered(&mut self, number: u64, result: Result<Acked, WriteFailure>) {
         let Some(write) = self.writes.take(number) else { return };
         self.shared.write_bytes_in_flight.fetch_sub(write.bytes, Ordering::Relaxed);
+        if write.is_piece {
+            self.larges.piece_answered(result.is_ok(), self.clock.now_millis());
+        }
         match result {
             Ok(acked) => {
                 let ack = (write.tag, acked.slots.clone());

@@ -175,7 +175,8 @@ async fn start(
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .records(kept.records.clone())
-        .compaction(compaction);
+        .compaction(compaction)
+        .spill(config.data_dir.join("spill"), config.spill_bytes_max);
     if let Some(processor) = webhooks::processor(&config.webhooks, &kept.journal)? {
         builder = builder.processor(processor);
     }

@@ -220,27 +220,49 @@ impl<'a> ProtocolError<'a> {
 const AROUND_ACKS: usize = 64 + super::envelope::REQUEST_ID_BYTES_MAX;
 
 /// The frame that ends the write `id`: these entries are durable, at these sequences.
-///
-/// The acknowledgements keep their order, that of the write's slots. Those that would make the frame longer than any
-/// peer reads are left out from the end: the success itself tells the client that everything is stored, and the
-/// feed brings it what its cursor did not move over.
 pub fn encode_acks(id: &RequestId, acks: impl IntoIterator<Item = (EntryId, Sequence)>) -> Bytes {
-    let mut rows = Vec::new();
-    let mut count = 0;
-    for (entry, sequence) in acks {
-        if rows.len() + ACK_ROW_BYTES_MAX > FRAME_BODY_BYTES_MAX - AROUND_ACKS {
-            break;
-        }
-        write_ack(&mut rows, entry, sequence, count == 0);
-        count += 1;
+    let mut answer = AckRows::default();
+    answer.extend(acks);
+    answer.encode(id)
+}
+
+/// The acknowledgements of a write, as they come.
+///
+/// They keep their order, that of the write's slots. Those that would make the frame longer than any peer reads are left out
+/// from the end: the success itself tells the client that everything is stored, and the feed brings it what its cursor did
+/// not move over.
+#[derive(Debug, Default)]
+pub struct AckRows {
+    rows: Vec<u8>,
+    count: u64,
+    is_full: bool,
+}
+
+impl AckRows {
+    /// The frame that ends the write `id`.
+    pub fn encode(&self, id: &RequestId) -> Bytes {
+        let value_len = 1 + uvarint_len(self.count) + self.rows.len();
+        let mut exit = Vec::with_capacity(frame_len(value_len));
+        begin_frame(&mut exit, value_len);
+        exit.push(outcome::SUCCESS);
+        write_uvarint(&mut exit, self.count);
+        exit.extend_from_slice(&self.rows);
+        Envelope::Exit { id: id.as_ref(), exit: &exit }.encode()
     }
-    let value_len = 1 + uvarint_len(count) + rows.len();
-    let mut exit = Vec::with_capacity(frame_len(value_len));
-    begin_frame(&mut exit, value_len);
-    exit.push(outcome::SUCCESS);
-    write_uvarint(&mut exit, count);
-    exit.extend_from_slice(&rows);
-    Envelope::Exit { id: id.as_ref(), exit: &exit }.encode()
+}
+
+impl Extend<(EntryId, Sequence)> for AckRows {
+    fn extend<T: IntoIterator<Item = (EntryId, Sequence)>>(&mut self, acks: T) {
+        for (entry, sequence) in acks {
+            self.is_full |=
+                self.rows.len() + ACK_ROW_BYTES_MAX > FRAME_BODY_BYTES_MAX - AROUND_ACKS;
+            if self.is_full {
+                return;
+            }
+            write_ack(&mut self.rows, entry, sequence, self.count == 0);
+            self.count += 1;
+        }
+    }
 }
 
 const ACK_ROW_BYTES_MAX: usize = 48;

@@ -17,6 +17,7 @@ mod fields;
 mod frame;
 mod identity;
 mod ids;
+pub mod large;
 pub mod payload;
 mod received;
 mod rows;
@@ -24,7 +25,7 @@ mod varint;
 mod window;
 mod write;
 
-pub use answer::{Acks, Answer, ErrorCode, HelloResponse, ProtocolError, encode_acks};
+pub use answer::{AckRows, Acks, Answer, ErrorCode, HelloResponse, ProtocolError, encode_acks};
 pub use call::{Authenticate, Call, CallError, Changes, Part};
 pub use changes::{EncodedRemoteEntries, Run, encode_changes};
 pub use envelope::{Envelope, REQUEST_ID_BYTES_MAX, Request, RequestId, RequestIdRef};

@@ -42,6 +42,9 @@ pub enum BatchFault {
     /// Entries that refer to each other's strings and are too large once these are written out.
     #[error("the entries of one write take more than {bytes_max} bytes")]
     TooManyBytes { bytes_max: usize },
+    /// An entry above the limit for messages.
+    #[error("entry {slot} has {bytes} bytes, at most {bytes_max} are allowed (message_bytes_max)")]
+    EntryTooLarge { slot: usize, bytes: u64, bytes_max: usize },
     /// An id of another length than 16.
     #[error("the id of entry {slot} has {bytes} bytes instead of 16")]
     IdLength { slot: usize, bytes: usize },

@@ -4,6 +4,7 @@ mod broken;
 mod compaction;
 mod feeds;
 mod handshake;
+mod large;
 mod parts;
 mod stores;
 mod writes;

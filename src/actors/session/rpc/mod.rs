@@ -7,22 +7,30 @@
 
 mod refuse;
 mod requests;
+mod spilled;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
 
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
 use self::refuse::{broken, broken_frame, fail};
+use self::spilled::{Event, Spilled};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
-use super::wire::{Broken, Identify, Out, Request, SegmentPart, Wire};
+use super::wire::{Broken, Identify, LargeWrite, Names, Out, Request, SegmentPart, Wire};
+use crate::actors::spill::Spill;
 use crate::core::store::Slots;
-use crate::model::{EntryId, Limits, PublicKey, RemoteId, Sequence};
+use crate::model::{Batch, EntryId, Limits, PublicKey, RemoteId, Sequence};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner};
 use crate::protocol::peers::{LOOKED_AT_BYTES, Peer};
 use crate::protocol::rpc::auth::Handshake;
 use crate::protocol::rpc::{
-    self, Answer, EncodedRemoteEntries, FrameReader, Malformed, RequestId, encode_acks,
+    self, AckRows, Answer, EncodedRemoteEntries, FrameReader, Malformed, RequestId, encode_acks,
     encode_changes,
 };
 use crate::services::identities::SigningKey;
@@ -46,6 +54,9 @@ pub(crate) struct RpcWire {
     beginning: Option<Bytes>,
     frames: FrameReader,
     chunks: ChunkJoiner,
+    /// Sets that are too large for memory, if there is a place for them.
+    spilled: Option<Spilled>,
+    limits: Arc<Limits>,
     /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
     refused_set: Option<u64>,
     handshake: Handshake,
@@ -54,10 +65,20 @@ pub(crate) struct RpcWire {
 }
 
 /// Finds a write's answer its request.
-pub(crate) struct WriteTag {
+pub(crate) enum WriteTag {
+    Whole { request: RequestId, ids: Vec<EntryId>, key: PublicKey },
+    Piece { large: LargeTag, ids: Vec<EntryId>, is_last: bool },
+}
+
+/// Finds a large write's answer its request; its pieces share it.
+#[derive(Clone)]
+pub(crate) struct LargeTag(Rc<LargeAnswer>);
+
+struct LargeAnswer {
     request: RequestId,
-    ids: Vec<EntryId>,
-    key: PublicKey,
+    /// Of the pieces so far.
+    acks: RefCell<AckRows>,
+    is_answered: Cell<bool>,
 }
 
 /// Finds entries their request.
@@ -71,17 +92,23 @@ pub(crate) struct FeedTag {
 }
 
 impl RpcWire {
-    pub(crate) fn new(remote_id: RemoteId, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        remote_id: RemoteId,
+        limits: &Arc<Limits>,
+        spill: Option<&Arc<Spill>>,
+    ) -> Self {
         // These clients put all that they have not sent yet into one write, and repeat it until it is taken. So it may be
         // as large as unfinished chunk sets may be together.
         let message_bytes_max = limits.chunk_set_bytes_max.max(limits.message_bytes_max);
-        let chunk_limits = Limits { message_bytes_max, ..limits.clone() };
+        let chunk_limits = Limits { message_bytes_max, ..Limits::clone(limits) };
         Self {
             remote_id,
             received: Bytes::new(),
             beginning: Some(Bytes::new()),
             frames: FrameReader::new(limits.message_bytes_max),
             chunks: ChunkJoiner::new(&chunk_limits),
+            spilled: spill.cloned().map(Spilled::new),
+            limits: Arc::clone(limits),
             refused_set: None,
             handshake: Handshake::default(),
             identities: Vec::new(),
@@ -94,6 +121,13 @@ impl RpcWire {
     fn broken_off(&self, broken: Broken) -> Broken {
         let stranger = self.beginning.as_deref().and_then(Broken::stranger::<Self>);
         stranger.unwrap_or(broken)
+    }
+}
+
+impl LargeTag {
+    fn new(request: RequestId) -> Self {
+        let (acks, is_answered) = (RefCell::default(), Cell::new(false));
+        Self(Rc::new(LargeAnswer { request, acks, is_answered }))
     }
 }
 
@@ -111,6 +145,7 @@ impl Wire for RpcWire {
     type Write = WriteTag;
     type Subscription = FeedTag;
     type Identify = RequestId;
+    type Large = LargeTag;
 
     fn stranger(peer: Peer) -> Option<&'static str> {
         Some(match peer {
@@ -162,11 +197,61 @@ impl Wire for RpcWire {
         }
     }
 
-    fn expire(&mut self, now_millis: u64) -> Result<(), Broken> {
+    fn expire(&mut self, now_millis: u64, received_bytes: u64) -> Result<(), Broken> {
         // The parts that were taken were answered with success: only a new connection has the client send them again.
-        let expired =
-            |error: ChunkError| Broken { code: CloseCode::Protocol, message: error.to_string() };
-        self.chunks.expire(now_millis).map_err(expired)
+        let expired = |message| Broken { code: CloseCode::Protocol, message };
+        if let Some(spilled) = &mut self.spilled {
+            spilled.expire(now_millis, received_bytes, &self.limits).map_err(expired)?;
+        }
+        self.chunks.expire(now_millis).map_err(|error: ChunkError| expired(error.to_string()))
+    }
+
+    fn poll_large(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Option<LargeWrite<Self>> {
+        while let Some(event) = self.spilled.as_mut()?.poll(cx) {
+            match event {
+                Event::Written(request) => out.push(encode_acks(&request, [])),
+                Event::Whole(request, file) => {
+                    let tag = LargeTag::new(request);
+                    return Some(LargeWrite { tag, source: file, memory_bytes: 0 });
+                }
+                Event::Failed { set, requests, error } => {
+                    self.give_up(set, requests, &error, out);
+                }
+            }
+        }
+        None
+    }
+
+    fn is_busy(&self) -> bool {
+        self.spilled.as_ref().is_some_and(Spilled::is_busy)
+    }
+
+    fn large_names(
+        &mut self,
+        large: &LargeTag,
+        names: (&str, &str),
+        out: &mut Out,
+    ) -> Option<Names> {
+        let LargeAnswer { request, is_answered, .. } = &*large.0;
+        let proved = self.proved(request, WRITE, names, out);
+        is_answered.set(proved.is_none());
+        proved
+    }
+
+    fn piece(&mut self, large: &LargeTag, batch: &Batch, is_last: bool) -> WriteTag {
+        WriteTag::Piece { large: large.clone(), ids: batch.ids().collect(), is_last }
+    }
+
+    fn is_answered(&self, large: &LargeTag) -> bool {
+        large.0.is_answered.get()
+    }
+
+    fn large_refused(&mut self, large: &LargeTag, refusal: &Refusal, out: &mut Out) {
+        let LargeAnswer { request, is_answered, .. } = &*large.0;
+        if !is_answered.replace(true) {
+            let (code, message) = (refusal.codes().1, refusal.told());
+            fail(request, WRITE, (None, None), code, &message, out);
+        }
     }
 
     fn identified(
@@ -196,12 +281,28 @@ impl Wire for RpcWire {
     }
 
     fn acked(&mut self, write: WriteTag, slots: &Slots, out: &mut Out) {
-        out.push(encode_acks(&write.request, write.ids.into_iter().zip(slots.iter())));
+        match write {
+            WriteTag::Whole { request, ids, .. } => {
+                out.push(encode_acks(&request, ids.into_iter().zip(slots.iter())));
+            }
+            WriteTag::Piece { large, ids, is_last } => {
+                let LargeAnswer { request, acks, is_answered } = &*large.0;
+                acks.borrow_mut().extend(ids.into_iter().zip(slots.iter()));
+                if is_last && !is_answered.replace(true) {
+                    out.push(acks.take().encode(request));
+                }
+            }
+        }
     }
 
     fn write_refused(&mut self, write: WriteTag, refusal: &Refusal, out: &mut Out) {
         let (code, message) = (refusal.codes().1, refusal.told());
-        fail(&write.request, WRITE, (Some(write.key.as_str()), None), code, &message, out);
+        match write {
+            WriteTag::Whole { request, key, .. } => {
+                fail(&request, WRITE, (Some(key.as_str()), None), code, &message, out);
+            }
+            WriteTag::Piece { large, .. } => self.large_refused(&large, refusal, out),
+        }
     }
 
     fn subscription_refused(&mut self, feed: FeedTag, refusal: &Refusal, out: &mut Out) {
@@ -236,7 +337,7 @@ impl Wire for RpcWire {
     }
 
     fn has_unfinished(&self) -> bool {
-        !self.chunks.is_empty()
+        !self.chunks.is_empty() || self.spilled.as_ref().is_some_and(|sets| !sets.is_empty())
     }
 }
 

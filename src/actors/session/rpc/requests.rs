@@ -1,19 +1,24 @@
 //! What a frame asks for, and what becomes of it before it is a request that the session checks.
 
+use std::sync::Arc;
+
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
 use super::refuse::{beginning, broken, die, fail, refuse_for_good};
-use super::{AUTHENTICATE, CHANGES, FeedTag, RpcWire, WRITE, WriteTag};
+use super::spilled::{Part, SetError};
+use super::{AUTHENTICATE, CHANGES, FeedTag, LargeTag, RpcWire, WRITE, WriteTag};
 use crate::actors::session::refusal::ENCRYPTED;
 use crate::actors::session::subscriptions::Subscribed;
-use crate::actors::session::wire::{Broken, Identify, Names, Out, Request, Subscribe, Write};
-use crate::model::limits::STORE_ID_BYTES_MAX;
+use crate::actors::session::wire::{
+    Broken, Identify, LargeWrite, Names, Out, Request, Subscribe, Write,
+};
+use crate::model::limits::{CHUNK_BYTES, STORE_ID_BYTES_MAX};
 use crate::model::{Limits, Sequence};
 use crate::protocol::rpc::auth::{AuthenticateError, random_challenge};
 use crate::protocol::rpc::{
-    self, Answer, Authenticate, BatchError, Call, CallError, Changes, Envelope, ErrorCode,
-    HelloResponse, RequestId, RequestIdRef, WriteEntries, encode_acks,
+    self, Answer, Authenticate, BatchError, BatchFault, Call, CallError, Changes, Envelope,
+    ErrorCode, HelloResponse, RequestId, RequestIdRef, WriteEntries, encode_acks,
 };
 
 /// The name by which a client means its own store without knowing what it is called.
@@ -86,7 +91,7 @@ impl RpcWire {
                 fail(&id, WRITE, (None, None), ErrorCode::Forbidden, message, out);
                 None
             }
-            Ok(Call::WriteSingle { data }) => self.write(id, data, limits, out),
+            Ok(Call::WriteSingle { data }) => self.write(id, body.slice_ref(data), limits, out),
             Ok(Call::WriteChunked(part)) => {
                 let data = body.slice_ref(part.data);
                 self.write_part(id, &part, data, limits, now_millis, out)
@@ -131,7 +136,7 @@ impl RpcWire {
     }
 
     /// What a request names, if its key was proved on this connection; if not, the request is refused.
-    fn proved(
+    pub(super) fn proved(
         &self,
         request: &RequestId,
         tag: &str,
@@ -150,14 +155,14 @@ impl RpcWire {
     fn write(
         &self,
         request: RequestId,
-        data: &[u8],
+        data: Bytes,
         limits: &Limits,
         out: &mut Out,
     ) -> Option<Request<Self>> {
-        let write = match WriteEntries::decode(data) {
+        let write = match WriteEntries::decode(&data) {
             Ok(write) => write,
             Err(malformed) => {
-                match WriteEntries::encrypted_by(data) {
+                match WriteEntries::encrypted_by(&data) {
                     key @ Some(_) => refuse_for_good(&request, (key, None), ENCRYPTED, out),
                     None => refuse_for_good(&request, (None, None), &malformed.to_string(), out),
                 }
@@ -167,6 +172,14 @@ impl RpcWire {
         let (key, store) = (write.public_key, write.store_id);
         let names = self.proved(&request, WRITE, (key, store), out)?;
         let batch = match write.batch(limits) {
+            // Its bytes are no more than may be in memory, so they can stay there.
+            Err(BatchError::Invalid(
+                BatchFault::TooManyEntries { .. } | BatchFault::TooManyBytes { .. },
+            )) => {
+                let (tag, memory_bytes) = (LargeTag::new(request), data.len());
+                let source = Arc::new(data);
+                return Some(Request::WriteLarge(LargeWrite { tag, source, memory_bytes }));
+            }
             Ok(batch) => batch,
             Err(error @ (BatchError::Invalid(_) | BatchError::Malformed(_))) => {
                 let names = (Some(key), Some(store));
@@ -174,7 +187,8 @@ impl RpcWire {
                 return None;
             }
         };
-        let tag = WriteTag { request, ids: batch.ids().collect(), key: names.key.clone() };
+        let (ids, key) = (batch.ids().collect(), names.key.clone());
+        let tag = WriteTag::Whole { request, ids, key };
         Some(Request::Write(Write { tag, names, batch }))
     }
 
@@ -198,8 +212,24 @@ impl RpcWire {
             fail(&request, WRITE, (None, None), ErrorCode::InvalidRequest, message, out);
             return None;
         }
+        let bytes = part.total.saturating_mul(CHUNK_BYTES as u64);
+        // Stock clients make all parts but the last this long; what is cut smaller has to be smaller as a whole.
+        let is_full = data.len() == CHUNK_BYTES || part.index + 1 == part.total;
+        let is_large = bytes > limits.message_bytes_max as u64 && is_full && !self.chunks.has(set);
+        if is_large
+            && let (Some(spilled), Some((key, _))) = (&mut self.spilled, self.identities.first())
+        {
+            let (index, total) = (part.index, part.total);
+            let part = Part { request: request.clone(), set, index, total, data };
+            match spilled.take(part, key, limits) {
+                Ok(true) => {}
+                Ok(false) => out.push(encode_acks(&request, [])),
+                Err(error) => self.give_up(set, vec![request], &error, out),
+            }
+            return None;
+        }
         match self.chunks.push(now_millis, set, part.index, part.total, data) {
-            Ok(Some(joined)) => return self.write(request, &joined, limits, out),
+            Ok(Some(joined)) => return self.write(request, joined, limits, out),
             Ok(None) => out.push(encode_acks(&request, [])),
             Err(error) => {
                 self.chunks.forget(set);
@@ -208,6 +238,32 @@ impl RpcWire {
             }
         }
         None
+    }
+
+    /// A set on disk cannot become a write: these requests are refused, with all of the set's that wait.
+    pub(super) fn give_up(
+        &mut self,
+        set: u64,
+        mut requests: Vec<RequestId>,
+        error: &SetError,
+        out: &mut Out,
+    ) {
+        self.refused_set = Some(set);
+        requests.extend(self.spilled.iter_mut().flat_map(|spilled| spilled.forget(set)));
+        for request in &requests {
+            match error {
+                SetError::Broken(_) | SetError::PartLength { .. } | SetError::TooLarge(_) => {
+                    refuse_for_good(request, (None, None), &error.to_string(), out);
+                }
+                SetError::Busy | SetError::Disk(_) => {
+                    log::warn!("a write in parts is refused for now: {error}");
+                    let message =
+                        "busy: there is no room for a write this large, send it again later";
+                    let code = ErrorCode::InternalServerError;
+                    fail(request, WRITE, (None, None), code, message, out);
+                }
+            }
+        }
     }
 
     fn subscribe(

@@ -1,0 +1,426 @@
+//! Large writes of a connection: too large for one batch, so checked to the end first, and then stored in pieces.
+//!
+//! ```text
+//!   Opening ──► Checking ──► Held ──► Reading ⇄ Again ──► Ending
+//!   its turn    every piece  if a     a piece   if what    the last
+//!   among all   is allowed   quota    is read,  it was     piece is
+//!               and valid    is used  and sent  allowed    stored and
+//!                            up                 may have   acknowledged
+//!                                               changed
+//! ```
+//!
+//! Keeps: no piece is stored before all of them were found to be allowed and valid; pieces are stored in order, two at most at a
+//! time; few large writes of all connections have their turn at once, since each takes memory for a piece and for its
+//! acknowledgements; a session goes on with everything else meanwhile. A connection that ends takes the rest of its large
+//! write with it: the client sends all of it again, and what is stored is a duplicate.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Session;
+use super::checks::{is_proved, may_write};
+use super::refusal::Refusal;
+use super::shared::Shared;
+use super::wire::{Broken, LargeWrite, Names, Wire, Write};
+use crate::actors::spill::Counted;
+use crate::actors::store::StoreHandle;
+use crate::model::Limits;
+use crate::protocol::rpc::large;
+use crate::protocol::rpc::large::{EntriesPiece, LargeEntries, LargeError, Source};
+use crate::services::Caller;
+
+/// So many large writes have their turn at once, of all connections.
+pub(crate) const TURNS: usize = 2;
+
+/// Pieces of one large write that may be on their way to its store.
+const PIECES_IN_FLIGHT_MAX: usize = 2;
+
+type Step<T> = LocalBoxFuture<'static, Result<T, Refusal>>;
+
+/// What a session has of large writes.
+pub(super) struct Larges<W: Wire> {
+    waiting: VecDeque<(LargeWrite<W>, Counted)>,
+    /// Apart, since sessions are many and few have one.
+    current: Option<Box<Large<W>>>,
+    /// Pieces that are not answered.
+    in_flight: usize,
+    /// Turns that end when the socket has taken what was sent last.
+    sent: Option<OwnedSemaphorePermit>,
+}
+
+/// The large write that has its turn, or is next.
+struct Large<W: Wire> {
+    tag: W::Large,
+    stage: Stage,
+    turn: Option<OwnedSemaphorePermit>,
+    _memory: Counted,
+}
+
+enum Stage {
+    Opening(Step<(large::LargeWrite, OwnedSemaphorePermit)>),
+    Checking(Names, Step<(Checked, large::LargeWrite)>),
+    /// Without a turn, until it is allowed by the quotas and has one again.
+    Held(Names, Checked, large::LargeWrite, Step<OwnedSemaphorePermit>),
+    Reading(Names, Checked, Step<Read>),
+    /// A piece is checked once more.
+    Again(Names, Read, Step<Checked>),
+    /// Nothing is left to be read, since this time.
+    Ending(u64),
+}
+
+/// A piece, and what reads the next one.
+struct Read(Box<LargeEntries>, EntriesPiece);
+
+/// Where the write goes, and how many changes of rights there had been when that was asked.
+struct Checked {
+    store: StoreHandle,
+    changes: u64,
+}
+
+impl<W: Wire> Default for Larges<W> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), current: None, in_flight: 0, sent: None }
+    }
+}
+
+impl<W: Wire> Larges<W> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.current.is_none() && self.in_flight == 0
+    }
+
+    /// What of them is in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.iter().map(|(large, _)| large.memory_bytes).sum()
+    }
+
+    /// What was sent is on its way.
+    pub(super) fn drained(&mut self) {
+        self.sent = None;
+    }
+
+    /// A piece was answered.
+    pub(super) fn piece_answered(&mut self, is_stored: bool, now_millis: u64) {
+        self.in_flight -= 1;
+        if let Some(large) = &mut self.current
+            && (!is_stored || matches!(large.stage, Stage::Ending(_)))
+        {
+            large.stage = Stage::Ending(now_millis);
+        }
+    }
+}
+
+impl<W: Wire> Session<W> {
+    pub(super) fn take_large(&mut self, large: LargeWrite<W>) {
+        let memory = Counted::new(&self.shared.write_bytes_in_flight, large.memory_bytes);
+        self.larges.waiting.push_back((large, memory));
+    }
+
+    /// Goes on with large writes, as far as it gets without waiting.
+    pub(super) fn advance_larges(&mut self, cx: &mut Context<'_>) {
+        if let Some(large) = self.wire.poll_large(cx, &mut self.out) {
+            self.take_large(large);
+            cx.waker().wake_by_ref();
+        }
+        while let Some(mut large) = self.larges.current.take().or_else(|| self.next_large()) {
+            let (stage, goes_on) = self.advance(&mut large, cx);
+            match stage {
+                Some(stage) => {
+                    large.stage = stage;
+                    self.larges.current = Some(large);
+                }
+                None => self.end_turn(large.turn.take(), cx),
+            }
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// After everything was sent: ends the turn of a large write that was answered.
+    pub(super) fn end_large(&mut self, cx: &Context<'_>) {
+        let (wire, idle) = (&self.wire, self.larges.in_flight == 0);
+        let is_over = |large: &mut Box<Large<W>>| {
+            idle && matches!(large.stage, Stage::Ending(_)) && wire.is_answered(&large.tag)
+        };
+        if let Some(large) = self.larges.current.take_if(is_over) {
+            self.end_turn(large.turn, cx);
+        }
+    }
+
+    /// The acknowledgements may be as large as a message: the turn is over once the socket has taken them, and then the session
+    /// runs again.
+    fn end_turn(&mut self, turn: Option<OwnedSemaphorePermit>, cx: &Context<'_>) {
+        if turn.is_some() || !self.larges.waiting.is_empty() {
+            self.larges.sent = turn;
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn next_large(&mut self) -> Option<Box<Large<W>>> {
+        let (LargeWrite { tag, source, .. }, memory) = self.larges.waiting.pop_front()?;
+        let stage = Stage::Opening(open(self.shared.clone(), source).boxed_local());
+        Some(Box::new(Large { tag, stage, turn: None, _memory: memory }))
+    }
+
+    /// One step; the stage that follows, none if it was the last, and whether to go on at once.
+    fn advance(&mut self, large: &mut Large<W>, cx: &mut Context<'_>) -> (Option<Stage>, bool) {
+        let stage = std::mem::replace(&mut large.stage, Stage::Ending(self.clock.now_millis()));
+        let next = match stage {
+            Stage::Opening(mut step) => match step.poll_unpin(cx) {
+                Poll::Pending => return (Some(Stage::Opening(step)), false),
+                Poll::Ready(Ok((write, turn))) => {
+                    large.turn = Some(turn);
+                    let names = (&*write.public_key, &*write.store_id);
+                    let names = self.wire.large_names(&large.tag, names, &mut self.out);
+                    Ok(names.map(|names| self.checking(names, write)))
+                }
+                Poll::Ready(Err(refusal)) => Err(refusal),
+            },
+            Stage::Checking(names, mut step) => match step.poll_unpin(cx) {
+                Poll::Pending => return (Some(Stage::Checking(names, step)), false),
+                Poll::Ready(Ok((checked, write))) => {
+                    self.hold(large, names, checked, write).map(Some)
+                }
+                Poll::Ready(Err(refusal)) => Err(refusal),
+            },
+            Stage::Held(names, checked, write, mut step) => match step.poll_unpin(cx) {
+                Poll::Pending => return (Some(Stage::Held(names, checked, write, step)), false),
+                Poll::Ready(Ok(turn)) => {
+                    large.turn = Some(turn);
+                    Ok(Some(self.reading(names, checked, write)))
+                }
+                Poll::Ready(Err(refusal)) => Err(refusal),
+            },
+            Stage::Reading(names, checked, step) if self.is_full_of_pieces() => {
+                return (Some(Stage::Reading(names, checked, step)), false);
+            }
+            Stage::Reading(names, checked, mut step) => match step.poll_unpin(cx) {
+                Poll::Pending => return (Some(Stage::Reading(names, checked, step)), false),
+                Poll::Ready(Ok(read)) if self.counts(&names, &checked) => {
+                    Ok(Some(self.send_piece(&large.tag, names, checked, read)))
+                }
+                Poll::Ready(Ok(read)) => Ok(Some(self.again(names, read))),
+                Poll::Ready(Err(refusal)) => Err(refusal),
+            },
+            Stage::Again(names, read, mut step) => match step.poll_unpin(cx) {
+                Poll::Pending => return (Some(Stage::Again(names, read, step)), false),
+                Poll::Ready(Ok(checked)) => {
+                    Ok(Some(self.send_piece(&large.tag, names, checked, read)))
+                }
+                Poll::Ready(Err(refusal)) => Err(refusal),
+            },
+            Stage::Ending(since) => {
+                if self.larges.in_flight == 0 && self.wire.is_answered(&large.tag) {
+                    return (None, true);
+                }
+                return (Some(Stage::Ending(since)), false);
+            }
+        };
+        match next {
+            Ok(stage) => (stage, true),
+            Err(refusal) => {
+                log::log!(refusal.level(), "large write refused: {refusal}");
+                self.wire.large_refused(&large.tag, &refusal, &mut self.out);
+                (Some(Stage::Ending(self.clock.now_millis())), true)
+            }
+        }
+    }
+
+    /// An answer wakes the session, or the timer if all connections are full.
+    fn is_full_of_pieces(&self) -> bool {
+        self.larges.in_flight >= PIECES_IN_FLIGHT_MAX || self.shared.is_full()
+    }
+
+    fn checking(&self, names: Names, write: large::LargeWrite) -> Stage {
+        let (shared, caller) = (self.shared.clone(), self.pipeline.caller().clone());
+        let checks = check_all(shared, caller, names.clone(), write);
+        Stage::Checking(names, checks.boxed_local())
+    }
+
+    /// Takes it from the quotas. Others may have its turn while it waits for that.
+    fn hold(
+        &mut self,
+        large: &mut Large<W>,
+        names: Names,
+        checked: Checked,
+        write: large::LargeWrite,
+    ) -> Result<Stage, Refusal> {
+        let wait = self.take_large_from_quotas(&names.key, &checked.store, write.bytes())?;
+        if wait.is_zero() {
+            return Ok(self.reading(names, checked, write));
+        }
+        large.turn = None;
+        let shared = self.shared.clone();
+        let held = async move {
+            tokio::time::sleep(wait).await;
+            turn(&shared).await
+        };
+        Ok(Stage::Held(names, checked, write, held.boxed_local()))
+    }
+
+    fn reading(&self, names: Names, checked: Checked, write: large::LargeWrite) -> Stage {
+        let read = first(write, self.shared.limits.clone());
+        Stage::Reading(names, checked, read.boxed_local())
+    }
+
+    /// Whether what was found to be allowed still counts.
+    fn counts(&self, names: &Names, checked: &Checked) -> bool {
+        let same = |store: StoreHandle| store.is(&checked.store);
+        self.shared.connections.access_changes() == checked.changes
+            && self.known_store(&names.key).1.is_some_and(same)
+    }
+
+    fn again(&self, names: Names, read: Read) -> Stage {
+        let (shared, caller) = (self.shared.clone(), self.pipeline.caller().clone());
+        let (asked_names, batch, first) = (names.clone(), read.1.batch.clone(), read.1.first_slot);
+        let check = async move {
+            let checker = Checker { shared: &shared, caller: &caller, names: &asked_names };
+            checker.first(&batch).await.map_err(|refusal| refusal.beginning_at(first))
+        };
+        Stage::Again(names, read, check.boxed_local())
+    }
+
+    fn send_piece(&mut self, tag: &W::Large, names: Names, checked: Checked, read: Read) -> Stage {
+        let Read(entries, EntriesPiece { batch, is_last, .. }) = read;
+        let tag = self.wire.piece(tag, &batch, is_last);
+        self.larges.in_flight += 1;
+        self.take_piece(Write { tag, names: names.clone(), batch }, checked.store.clone());
+        if is_last {
+            return Stage::Ending(self.clock.now_millis());
+        }
+        let limits = self.shared.limits.clone();
+        let read = async move { next(entries, limits).await };
+        Stage::Reading(names, checked, read.boxed_local())
+    }
+
+    /// A client that takes none of its feed does not get to its acknowledgement either; then it is not to hold up others.
+    pub(super) fn check_large(&mut self) {
+        let Some(Stage::Ending(since)) = self.larges.current.as_ref().map(|large| &large.stage)
+        else {
+            return;
+        };
+        let waited = self.clock.now_millis().saturating_sub(*since);
+        let is_stored = self.larges.in_flight == 0;
+        if is_stored && u128::from(waited) > self.shared.limits.stall_timeout.as_millis() {
+            self.break_off(Broken {
+                code: actix_http::ws::CloseCode::Policy,
+                message: "a large write is stored, and cannot be acknowledged before the feed"
+                    .to_owned(),
+            });
+        }
+    }
+
+    /// Whether a large write waits for nothing but its acknowledgement.
+    pub(super) fn is_ending_large(&self) -> bool {
+        self.larges.current.as_ref().is_some_and(|large| matches!(large.stage, Stage::Ending(_)))
+    }
+}
+
+/// Waits for a turn, and reads the names.
+async fn open(
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+) -> Result<(large::LargeWrite, OwnedSemaphorePermit), Refusal> {
+    let turn = turn(&shared).await?;
+    Ok((blocking(move || large::LargeWrite::open(source)).await?, turn))
+}
+
+async fn turn(shared: &Shared) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turn = shared.large_writes.clone().acquire_owned().await;
+    // It is never closed.
+    turn.map_err(|error| Refusal::Internal(error.to_string()))
+}
+
+/// Whether all pieces may be stored, and where.
+async fn check_all(
+    shared: Arc<Shared>,
+    caller: Caller,
+    names: Names,
+    write: large::LargeWrite,
+) -> Result<(Checked, large::LargeWrite), Refusal> {
+    let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.clone()).await?;
+    let checker = Checker { shared: &shared, caller: &caller, names: &names };
+    let checked = checker.first(&piece.batch).await?;
+    while !piece.is_last {
+        Read(entries, piece) = next(entries, shared.limits.clone()).await?;
+        let known = Some(checked.store.clone());
+        let allowed = checker.in_time(may_write(&shared, &caller, &names, &piece.batch, known));
+        allowed.await.map_err(|refusal| refusal.beginning_at(piece.first_slot))?;
+    }
+    Ok((checked, write))
+}
+
+struct Checker<'a> {
+    shared: &'a Arc<Shared>,
+    caller: &'a Caller,
+    names: &'a Names,
+}
+
+impl Checker<'_> {
+    /// Whether the key may write these, and where.
+    async fn first(&self, batch: &crate::model::Batch) -> Result<Checked, Refusal> {
+        let Self { shared, caller, names } = self;
+        // Before anything is asked: whatever changes later makes the answers those of the past.
+        let changes = shared.connections.access_changes();
+        let asked = shared.resolved.asking(super::Clock::now());
+        let store = self.in_time(async {
+            is_proved(shared, names).await?;
+            may_write(shared, caller, names, batch, None).await
+        });
+        let store = store.await?;
+        shared.resolved.remember(&names.key, &store, asked);
+        Ok(Checked { store, changes })
+    }
+
+    /// Others wait for the turn: whoever is asked is not to keep it for ever.
+    async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.shared.limits.stall_timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(Refusal::Internal("the authorization of a large write takes too long".into()))
+            }
+        }
+    }
+}
+
+async fn first(write: large::LargeWrite, limits: Arc<Limits>) -> Result<Read, Refusal> {
+    Ok(begin(write, limits).await?.1)
+}
+
+async fn begin(
+    write: large::LargeWrite,
+    limits: Arc<Limits>,
+) -> Result<(large::LargeWrite, Read), Refusal> {
+    let begin = move || {
+        let mut entries = Box::new(write.entries()?);
+        let piece = entries.next_piece(&limits)?;
+        Ok((write, Read(entries, piece)))
+    };
+    blocking(begin).await
+}
+
+async fn next(mut entries: Box<LargeEntries>, limits: Arc<Limits>) -> Result<Read, Refusal> {
+    let next = move || {
+        let piece = entries.next_piece(&limits)?;
+        Ok(Read(entries, piece))
+    };
+    blocking(next).await
+}
+
+/// Off the session's thread.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, LargeError> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => Ok(read?),
+        Err(error) => Err(Refusal::Internal(error.to_string())),
+    }
+}

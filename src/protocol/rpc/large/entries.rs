@@ -1,0 +1,240 @@
+//! The entries of a large write, a piece after the other.
+
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Span};
+use super::texts::{TextAt, Texts};
+use super::{FIELDS_MAX, LargeError, Source};
+use crate::model::varint::uvarint_len;
+use crate::model::{Batch, EntryId, EntryRef, Limits};
+use crate::protocol::rpc::fields::SeenIds;
+use crate::protocol::rpc::frame::payload_is_complete_frame;
+use crate::protocol::rpc::ids::{EVENT, ID, PAYLOAD, PRIMARY_KEY};
+use crate::protocol::rpc::rows::Shapes;
+use crate::protocol::rpc::window::{Malformed, text};
+use crate::protocol::rpc::write::BatchFault;
+
+/// A piece has at most so many entries and bytes of records, but one entry at least: little enough that others have their turn
+/// between two.
+const PIECE_ENTRIES_MAX: usize = 10_000;
+const PIECE_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// Consecutive entries of a large write.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EntriesPiece {
+    /// Which slot of the write the first of them is.
+    pub first_slot: usize,
+    /// The entries.
+    pub batch: Batch,
+    /// Whether no entry comes after them.
+    pub is_last: bool,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy)]
+struct Row {
+    id: Span,
+    event: TextAt,
+    primary_key: TextAt,
+    payload: Span,
+}
+
+#[derive(Clone, Copy)]
+enum Cell {
+    Bytes(Span),
+    Text(TextAt),
+}
+
+/// The columns, and which of them have texts.
+const COLUMNS: [(u32, Option<usize>); 4] =
+    [(ID, None), (EVENT, Some(0)), (PRIMARY_KEY, Some(1)), (PAYLOAD, None)];
+
+const UNKNOWN: u8 = u8::MAX;
+
+/// Reads the entries of a large write from the first to the last.
+pub struct LargeEntries {
+    cursor: Cursor,
+    /// Rows that are unread, as the writer says.
+    left: u64,
+    /// Of the next row.
+    slot: usize,
+    shapes: Shapes,
+    fields: Vec<u8>,
+    texts: [Texts; 2],
+    /// Read already, but the last piece had no room for it.
+    next: Option<Row>,
+    scratch: [Vec<u8>; 3],
+}
+
+impl LargeEntries {
+    pub(super) fn new(source: &Arc<dyn Source>, span: Span) -> Result<Self, LargeError> {
+        let mut cursor = Cursor::new(source.clone(), span);
+        let left = cursor.uvarint()?;
+        if left > cursor.left() {
+            return Err(Malformed::new("a count that the bytes can hold").into());
+        }
+        let texts = [Texts::new(&**source)?, Texts::new(&**source)?];
+        Ok(Self {
+            cursor,
+            left,
+            slot: 0,
+            shapes: Shapes::default(),
+            fields: Vec::new(),
+            texts,
+            next: None,
+            scratch: Default::default(),
+        })
+    }
+
+    /// The next piece; there is one at least, which may be empty. Not to be called behind the last one. Waits for the source.
+    pub fn next_piece(&mut self, limits: &Limits) -> Result<EntriesPiece, LargeError> {
+        let first_slot = self.slot - usize::from(self.next.is_some());
+        let entries_max = limits.batch_entries_max.min(PIECE_ENTRIES_MAX);
+        let bytes_max = limits.message_bytes_max.min(PIECE_BYTES_MAX) as u64;
+        let mut batch = Batch::default();
+        while batch.len() < entries_max {
+            let Some(row) = self.next_row()? else { break };
+            let bytes = row.record_bytes();
+            let slot = first_slot + batch.len();
+            if bytes > limits.message_bytes_max as u64 {
+                let bytes_max = limits.message_bytes_max;
+                return Err(BatchFault::EntryTooLarge { slot, bytes, bytes_max }.into());
+            }
+            if !batch.is_empty() && batch.bytes() as u64 + bytes > bytes_max {
+                self.next = Some(row);
+                break;
+            }
+            self.load(row, slot, &mut batch)?;
+        }
+        let is_last = self.next.is_none() && self.left == 0;
+        if is_last {
+            self.cursor.finish()?;
+        }
+        Ok(EntriesPiece { first_slot, batch, is_last })
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, LargeError> {
+        if let Some(row) = self.next.take() {
+            return Ok(Some(row));
+        }
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let slot = self.slot;
+        self.left -= 1;
+        self.slot += 1;
+        self.read_row().map(Some).map_err(|error| in_slot(error, slot))
+    }
+
+    fn read_row(&mut self) -> Result<Row, LargeError> {
+        let len = self.cursor.uvarint()?;
+        let end = self.cursor.enter(len)?;
+        let mut cells = [None; 4];
+        match self.cursor.uvarint()? {
+            0 => self.declare(&mut cells)?,
+            shape => {
+                for field in self.shapes.fields(shape)? {
+                    self.cell(self.fields[field as usize], &mut cells)?;
+                }
+            }
+        }
+        self.cursor.leave(end)?;
+        let [
+            Some(Cell::Bytes(id)),
+            Some(Cell::Text(event)),
+            Some(Cell::Text(primary_key)),
+            Some(payload),
+        ] = cells
+        else {
+            return Err(Malformed::new("a row with every required field").into());
+        };
+        let Cell::Bytes(payload) = payload else {
+            return Err(Malformed::new("a row with every required field").into());
+        };
+        Ok(Row { id, event, primary_key, payload })
+    }
+
+    fn declare(&mut self, cells: &mut [Option<Cell>; 4]) -> Result<(), LargeError> {
+        let mut seen = SeenIds::default();
+        while self.cursor.left() > 0 {
+            let id = self.cursor.uvarint()?;
+            seen.add(id);
+            let column = COLUMNS.iter().position(|(column, _)| u64::from(*column) == id);
+            let field = column.map_or(UNKNOWN, |column| column as u8);
+            if self.fields.len() == FIELDS_MAX {
+                return Err(Malformed::new("fewer shapes").into());
+            }
+            self.fields.push(field);
+            self.cell(field, cells)?;
+        }
+        self.shapes.declare(self.fields.len());
+        Ok(seen.all_differ()?)
+    }
+
+    fn cell(&mut self, field: u8, cells: &mut [Option<Cell>; 4]) -> Result<(), LargeError> {
+        let at = self.cursor.at();
+        let code = self.cursor.uvarint()?;
+        let written = if code & 1 == 0 { Some(self.cursor.take(code >> 1)?) } else { None };
+        if field == UNKNOWN {
+            return Ok(());
+        }
+        let column = usize::from(field);
+        let cell = match (written, COLUMNS[column].1) {
+            (Some(span), None) => Cell::Bytes(span),
+            (Some(span), Some(texts)) => Cell::Text(self.texts[texts].add(at, span)?),
+            (None, Some(texts)) => {
+                Cell::Text(self.texts[texts].again(code >> 1, &mut self.cursor)?)
+            }
+            (None, None) => return Err(Malformed::new("a string that was there before").into()),
+        };
+        cells[column] = Some(cell);
+        Ok(())
+    }
+
+    fn load(&mut self, row: Row, slot: usize, batch: &mut Batch) -> Result<(), LargeError> {
+        let mut id = [0; EntryId::LEN];
+        if row.id.len != EntryId::LEN as u64 {
+            let bytes = usize::try_from(row.id.len).unwrap_or(usize::MAX);
+            return Err(BatchFault::IdLength { slot, bytes }.into());
+        }
+        self.cursor.read(row.id, &mut id)?;
+        let id = EntryId::from_bytes(id);
+        let [event, primary_key, payload] = &mut self.scratch;
+        self.texts[0].load(row.event, &self.cursor, event)?;
+        self.texts[1].load(row.primary_key, &self.cursor, primary_key)?;
+        payload.resize(row.payload.len as usize, 0);
+        self.cursor.read(row.payload, payload)?;
+        if !payload_is_complete_frame(payload) {
+            return Err(BatchFault::PayloadNotAFrame { slot, id }.into());
+        }
+        let unreadable = |malformed| BatchFault::Unreadable { slot, malformed };
+        batch.push(&EntryRef {
+            id,
+            event: text(event).map_err(unreadable)?,
+            primary_key: text(primary_key).map_err(unreadable)?,
+            payload,
+        });
+        // Most entries are small: what a large one took is not kept for all that follow.
+        self.scratch.iter_mut().for_each(|some| some.shrink_to(PIECE_BYTES_MAX));
+        Ok(())
+    }
+}
+
+impl Row {
+    /// How much it takes as a record.
+    fn record_bytes(&self) -> u64 {
+        let sized = |len: u64| uvarint_len(len) as u64 + len;
+        EntryId::LEN as u64
+            + sized(self.event.span.len)
+            + sized(self.primary_key.span.len)
+            + sized(self.payload.len)
+    }
+}
+
+/// What is malformed is so in an entry, which is named.
+fn in_slot(error: LargeError, slot: usize) -> LargeError {
+    match error {
+        LargeError::Malformed(malformed) => BatchFault::Unreadable { slot, malformed }.into(),
+        LargeError::Source(_) | LargeError::Invalid(_) => error,
+    }
+}

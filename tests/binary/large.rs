@@ -1,0 +1,128 @@
+//! The backlog of a client that was offline for very long, on the binary.
+
+use std::path::Path;
+
+use eventlog_server::model::limits::CHUNK_BYTES;
+use eventlog_server::model::{Batch, EntryId, EntryRef, Sequence};
+use eventlog_server::protocol::rpc::{Acks, Call, Part, RequestId, encode_write_entries};
+use tempfile::tempdir;
+
+use crate::support::http;
+use crate::support::process::Process;
+use crate::support::rpc::{DEFAULT, RpcSocket};
+
+/// How many entries; `EVENTLOG_TEST_LARGE_ENTRIES=1000000` makes them 1,000,000, and 200 MiB and more.
+const ENTRIES: usize = 100_000;
+
+/// More than it takes while it is idle. What is written is in memory once more, until a checkpoint: `checkpoint_bytes`.
+const MORE_MIB_MAX: u64 = 220;
+
+fn entries() -> usize {
+    let given = std::env::var("EVENTLOG_TEST_LARGE_ENTRIES").ok();
+    given.map_or(ENTRIES, |count| count.parse().expect("a number"))
+}
+
+fn rpc_url(server: &Process) -> String {
+    server.url.replace("/eventlog", "/rpc")
+}
+
+async fn metric(server: &Process, name: &str) -> usize {
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    let text = http::get(address.parse().expect("an address"), "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.expect("a metric").parse().expect("a number")
+}
+
+/// A write of entries whose ids are numbers.
+fn data(count: usize) -> Vec<u8> {
+    let mut payload = vec![7; 203];
+    payload[..3].copy_from_slice(&[0xc9, 0x01, 0x20]);
+    let mut batch = Batch::default();
+    for number in 0..count as u64 {
+        let id = 0x0192_0000_0000_7000_8000_0000_0000_0000_u128 + u128::from(number);
+        let id = EntryId::from_bytes(id.to_be_bytes());
+        let primary_key = format!("note {}", number % 5_000);
+        batch.push(&EntryRef {
+            id,
+            event: "NoteSet",
+            primary_key: &primary_key,
+            payload: &payload,
+        });
+    }
+    encode_write_entries("alice", DEFAULT, &batch)
+}
+
+/// Sends every part, the last of which is answered when everything is stored, with a few on the way as stock clients have.
+async fn send(client: &mut RpcSocket, data: &[u8]) -> RequestId {
+    let total = data.len().div_ceil(CHUNK_BYTES) as u64;
+    let mut last = None;
+    for (index, part) in (0..).zip(data.chunks(CHUNK_BYTES)) {
+        if let Some(last) = last.take() {
+            assert_eq!(client.acked(&last).await, Ok(vec![]));
+        }
+        let part = Part { id: 0, index, total, data: part };
+        last = Some(client.call(&Call::WriteChunked(part)).await);
+    }
+    last.expect("a part")
+}
+
+fn start(data_dir: &Path) -> Process {
+    Process::serve_dev(data_dir)
+}
+
+#[tokio::test]
+async fn a_large_write_takes_little_memory_and_a_kill_between_its_pieces_loses_nothing() {
+    let (directory, count) = (tempdir().expect("a directory"), entries());
+    let data = data(count);
+    let server = start(directory.path());
+    let mut client = RpcSocket::authenticated(&rpc_url(&server), &["alice"]).await;
+    let idle = server.memory_bytes().0;
+    send(&mut client, &data).await;
+    let committed = loop {
+        let committed = metric(&server, "eventlog_entries_committed_total").await;
+        if committed > 0 {
+            break committed;
+        }
+    };
+    server.signal("KILL");
+    drop((server, client));
+    assert!(committed < count, "all of it was stored before the kill");
+
+    let server = start(directory.path());
+    let left = std::fs::read_dir(directory.path().join("spill")).expect("a directory").count();
+    assert_eq!(left, 0, "what a killed process left is removed");
+    let mut client = RpcSocket::authenticated(&rpc_url(&server), &["alice"]).await;
+    let last = send(&mut client, &data).await;
+    let value = client.exit(&last).await.expect("stored");
+    let mut acks = Acks::decode(&value).expect("acknowledgements");
+    let mut acknowledged = 0;
+    while let Some((_, sequence)) = acks.next_ack().expect("an acknowledgement") {
+        acknowledged += 1;
+        assert_eq!(sequence, Sequence::new(acknowledged).expect("a sequence"));
+    }
+    // An answer that a client can read has no more than some 500,000.
+    assert!(acknowledged as usize >= count.min(500_000), "{acknowledged}");
+    let stored = metric(&server, "eventlog_entries_committed_total").await;
+    let again = metric(&server, "eventlog_entries_duplicate_total").await;
+    assert!(again >= committed && stored + again == count, "{committed}, {again}, {stored}");
+    let most = server.memory_bytes().1;
+    println!(
+        "{count} entries, {} MiB: {} MiB, idle {} MiB",
+        data.len() >> 20,
+        most >> 20,
+        idle >> 20
+    );
+    assert!((most - idle) >> 20 < MORE_MIB_MAX, "{} MiB more", (most - idle) >> 20);
+
+    let mut reader = RpcSocket::authenticated(&rpc_url(&server), &["bob"]).await;
+    let feed = reader.subscribe("bob", DEFAULT, 0).await;
+    let mut next = 1;
+    while next <= count as u64 {
+        for (sequence, entry) in reader.next_changes(&feed).await {
+            let number = u128::from_be_bytes(*entry.id.as_bytes()) as u64 & 0xffff_ffff;
+            assert_eq!((sequence, number), (next, next - 1));
+            next += 1;
+        }
+        reader.ack(&feed).await;
+    }
+}

@@ -1,0 +1,297 @@
+//! Writes that are too large for one batch, or for memory: a client that was offline for long has one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventlog_server::model::limits::CHUNK_BYTES;
+use eventlog_server::model::{Batch, Entry, Limits};
+use eventlog_server::protocol::rpc::{Call, ErrorCode, Part, RequestId, encode_write_entries};
+use eventlog_server::server::{Builder, Server};
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
+use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::testing::fault::{FailedAppend, Faults, FaultyStorage};
+use futures_util::future::BoxFuture;
+use tempfile::{TempDir, tempdir};
+
+use crate::support::batch;
+use crate::support::rpc::{DEFAULT, Heard, RpcSocket, acks, framed_entry};
+use crate::support::server::{TestServer, in_memory};
+
+const KEYS: [(&str, &str); 3] = [("alice", "team"), ("bob", "team"), ("carol", "team")];
+const CHUNK: u64 = CHUNK_BYTES as u64;
+
+/// What is above this goes to disk.
+fn limits() -> Limits {
+    Limits { message_bytes_max: 600_000, batch_entries_max: 100, ..Limits::default() }
+}
+
+/// A server that has room on disk for `parts` parts.
+async fn with_room(builder: Builder, limits: Limits, parts: u64) -> (TestServer, TempDir) {
+    let directory = tempdir().expect("a directory");
+    let builder = builder.limits(limits).spill(directory.path(), Some(parts * CHUNK));
+    (TestServer::start(builder, &KEYS).await, directory)
+}
+
+fn entries(count: usize, bytes: usize) -> Vec<Entry> {
+    (0..count).map(|n| framed_entry("E", &n.to_string(), &vec![7; bytes])).collect()
+}
+
+fn data(name: &str, entries: &[Entry]) -> Vec<u8> {
+    encode_write_entries(name, DEFAULT, &batch(entries))
+}
+
+async fn send(client: &mut RpcSocket, set: i64, index: usize, data: &[u8]) -> RequestId {
+    let (total, part) = (data.len().div_ceil(CHUNK_BYTES), data.chunks(CHUNK_BYTES).nth(index));
+    let (index, total, data) = (index as u64, total as u64, part.expect("a part"));
+    client.call(&Call::WriteChunked(Part { id: set, index, total, data })).await
+}
+
+/// Sends all parts but the last, each when the one before it is answered, then the last.
+async fn send_all(client: &mut RpcSocket, set: i64, data: &[u8]) -> RequestId {
+    let last = data.len().div_ceil(CHUNK_BYTES) - 1;
+    for index in 0..last {
+        let part = send(client, set, index, data).await;
+        assert_eq!(client.acked(&part).await, Ok(vec![]));
+    }
+    send(client, set, last, data).await
+}
+
+fn sequences(count: usize) -> Vec<u64> {
+    (1..=count as u64).collect()
+}
+
+#[tokio::test]
+async fn more_entries_than_a_batch_has_are_stored_in_pieces_and_acknowledged_together() {
+    let server = TestServer::with_limits(limits(), &KEYS).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice", "bob"]).await;
+    let (mine, others) =
+        (client.subscribe("alice", DEFAULT, 0).await, client.subscribe("bob", DEFAULT, 0).await);
+    let mut written = entries(1_050, 10);
+    written.push(written[3].clone());
+    let write = client.call(&Call::WriteSingle { data: &data("alice", &written) }).await;
+    // It has no echo for who wrote it; the other subscription is sent everything, and before the acknowledgement.
+    let read = client.next_entries(&others, 1_050).await;
+    assert!(read.iter().map(|(_, entry)| entry).eq(&written[..1_050]));
+    let mut expected = sequences(1_050);
+    expected.push(4);
+    assert_eq!(client.acked(&write).await, Ok(acks(&written, &expected)));
+    client.interrupt(&mine).await;
+    server.comes_to("eventlog_entries_duplicate_total", 1).await;
+    assert!(server.metric("eventlog_writes_acked_total").await >= 11.0);
+}
+
+#[tokio::test]
+async fn parts_that_are_too_many_for_memory_wait_on_disk() {
+    let (server, directory) = with_room(in_memory(), limits(), 8).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let files = || std::fs::read_dir(directory.path()).expect("a directory").count();
+    // An entry is larger than a piece.
+    let mut written = entries(300, 8_000);
+    written[77] = framed_entry("Large", "l", &vec![8; 590_000]);
+    let data = data("alice", &written);
+    let parts = data.len().div_ceil(CHUNK_BYTES);
+    let mut sent = Vec::new();
+    for index in (1..parts).rev().chain([3, 1]) {
+        sent.push(send(&mut client, 9, index, &data).await);
+    }
+    // Many are written at once: they are answered as they get there.
+    while !sent.is_empty() {
+        let Heard::Success(id, value) = client.next().await else { panic!("no answer to a part") };
+        assert_eq!(value, [0], "no acknowledgement");
+        sent.retain(|part| *part != id);
+    }
+    assert_eq!(files(), 1);
+    let room = u32::try_from(parts * CHUNK_BYTES).expect("a small room");
+    server.comes_to("eventlog_spill_reserved_bytes", room).await;
+    let last = send(&mut client, 9, 0, &data).await;
+    assert_eq!(client.acked(&last).await, Ok(acks(&written, &sequences(300))));
+    let mut reader = RpcSocket::authenticated(&server.rpc_url(), &["bob"]).await;
+    let feed = reader.subscribe("bob", DEFAULT, 0).await;
+    let read = reader.next_entries(&feed, 300).await;
+    assert!(read.into_iter().map(|(_, entry)| entry).eq(written));
+    server.comes_to("eventlog_spill_reserved_bytes", 0).await;
+    assert_eq!(files(), 0);
+}
+
+/// Whoever is asked sees each piece before the first one is stored.
+struct NoSecrets;
+
+impl Auth for NoSecrets {
+    fn authorize_write<'a>(
+        &'a self,
+        claim: Claim<'a>,
+        batch: &'a Batch,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let secret = batch.iter().any(|entry| entry.event == "Secret");
+        let slow = batch.iter().any(|entry| entry.event == "Slow");
+        Box::pin(async move {
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            if secret {
+                let (reason, message) = (AuthReason::Forbidden, "no secrets".into());
+                return Err(AuthError { reason, key: claim.key.clone(), message });
+            }
+            Ok(())
+        })
+    }
+
+    fn authorize_read<'a>(&'a self, _: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_stored_of_a_large_write_that_has_one_bad_entry() {
+    let storage = Arc::new(MemoryStorage::new());
+    let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), Arc::new(NoSecrets));
+    let (server, _directory) = with_room(builder, limits(), 8).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let good = entries(1_000, 1_000);
+    for (set, (at, bad, code, what)) in (0..).zip([
+        (999, framed_entry("Secret", "", b""), ErrorCode::Unauthorized, "no secrets"),
+        (999, framed_entry("", "", b""), ErrorCode::InvalidRequest, "entry 999 ("),
+        (700, crate::support::entry("E", "", b"junk"), ErrorCode::InvalidRequest, "entry 700 ("),
+        (1, framed_entry("E", "", &vec![7; 650_000]), ErrorCode::InvalidRequest, "entry 1 has 650"),
+    ]) {
+        let mut written = good.clone();
+        written[at] = bad;
+        let write = send_all(&mut client, set, &data("alice", &written)).await;
+        let refused = client.refused(&write).await;
+        assert_eq!(refused.code, code, "{}", refused.message);
+        assert!(refused.message.contains(what), "{}", refused.message);
+    }
+    let write = send_all(&mut client, 9, &data("bob", &good)).await;
+    assert_eq!(client.refused(&write).await.code, ErrorCode::Forbidden);
+    let one = [framed_entry("E", "", b"")];
+    assert_eq!(client.write("alice", &one).await, Ok(acks(&one, &[1])));
+}
+
+/// A client that gets no `Pong` for five seconds connects anew.
+#[tokio::test]
+async fn a_connection_goes_on_while_its_large_write_is_checked() {
+    let storage = Arc::new(MemoryStorage::new());
+    let builder = Server::builder(storage, Arc::new(MemoryRegistry::new()), Arc::new(NoSecrets));
+    let (server, _directory) = with_room(builder, limits(), 8).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let mut written = entries(1_000, 1_000);
+    written[900] = framed_entry("Slow", "", b"");
+    send_all(&mut client, 0, &data("alice", &written)).await;
+    client.nothing_comes().await;
+    let one = [framed_entry("E", "", b"")];
+    assert_eq!(client.write("alice", &one).await, Ok(acks(&one, &[1])));
+}
+
+#[tokio::test]
+async fn a_set_without_room_is_not_answered_until_there_is_some() {
+    // Sets that have no room have no age either.
+    let limits = Limits { chunk_set_age_max: Duration::from_secs(10), ..limits() };
+    let (server, _directory) = with_room(in_memory(), limits, 4).await;
+    let url = server.rpc_url();
+    let mut alice = RpcSocket::authenticated(&url, &["alice"]).await;
+    let mut bob = RpcSocket::authenticated(&url, &["bob"]).await;
+    let mut carol = RpcSocket::authenticated(&url, &["carol"]).await;
+    let written = entries(3, 500_000);
+    let [of_alice, of_bob, of_carol] = ["alice", "bob", "carol"].map(|name| data(name, &written));
+    let first = send(&mut alice, 0, 0, &of_alice).await;
+    assert_eq!(alice.acked(&first).await, Ok(vec![]));
+    let of_bob = (send(&mut bob, 0, 0, &of_bob).await, of_bob);
+    bob.nothing_comes().await;
+    server.comes_to("eventlog_spill_sets_waiting", 1).await;
+    let of_carol = (send(&mut carol, 0, 0, &of_carol).await, of_carol);
+    carol.nothing_comes().await;
+    server.comes_to("eventlog_spill_sets_waiting", 2).await;
+    // A write that needs no room waits for nobody.
+    let one = [framed_entry("E", "", b"")];
+    assert_eq!(bob.write("bob", &one).await, Ok(acks(&one, &[1])));
+    let part = send(&mut alice, 0, 1, &of_alice).await;
+    assert_eq!(alice.acked(&part).await, Ok(vec![]));
+    let last = send(&mut alice, 0, 2, &of_alice).await;
+    assert_eq!(alice.acked(&last).await, Ok(acks(&written, &[2, 3, 4])));
+    // In the order of arrival.
+    for (client, (first, data)) in [(&mut bob, of_bob), (&mut carol, of_carol)] {
+        assert_eq!(client.acked(&first).await, Ok(vec![]));
+        let part = send(client, 0, 1, &data).await;
+        assert_eq!(client.acked(&part).await, Ok(vec![]));
+        let last = send(client, 0, 2, &data).await;
+        assert_eq!(client.acked(&last).await, Ok(acks(&written, &[2, 3, 4])));
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_one_set_on_disk_at_a_time_and_the_end_of_a_connection_gives_it_back() {
+    let (server, _directory) = with_room(in_memory(), limits(), 100).await;
+    let url = server.rpc_url();
+    let [mut one, mut other] = [
+        RpcSocket::authenticated(&url, &["alice"]).await,
+        RpcSocket::authenticated(&url, &["alice"]).await,
+    ];
+    let written = entries(3, 500_000);
+    let data = data("alice", &written);
+    let first = send(&mut one, 0, 0, &data).await;
+    assert_eq!(one.acked(&first).await, Ok(vec![]));
+    let waiting = send(&mut other, 0, 0, &data).await;
+    other.nothing_comes().await;
+    drop(one);
+    assert_eq!(other.acked(&waiting).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_set_that_trickles_loses_its_room() {
+    let limits = Limits {
+        chunk_set_age_max: Duration::from_millis(500),
+        spill_rate_min: 1 << 40,
+        ..limits()
+    };
+    let (server, _directory) = with_room(in_memory(), limits, 4).await;
+    let url = server.rpc_url();
+    let mut slow = RpcSocket::authenticated(&url, &["alice"]).await;
+    let mut next = RpcSocket::authenticated(&url, &["bob"]).await;
+    let written = entries(3, 500_000);
+    let first = send(&mut slow, 0, 0, &data("alice", &written)).await;
+    assert_eq!(slow.acked(&first).await, Ok(vec![]));
+    let waiting = send(&mut next, 0, 0, &data("bob", &written)).await;
+    assert_eq!(slow.socket.close_code().await, Some(1002));
+    assert_eq!(next.acked(&waiting).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_set_above_all_the_room_there_is_is_refused_with_the_setting() {
+    let (server, _directory) = with_room(in_memory(), limits(), 2).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let data = data("alice", &entries(3, 500_000));
+    for index in 0..3 {
+        let part = send(&mut client, 0, index, &data).await;
+        let refused = client.refused(&part).await;
+        assert_eq!(refused.code, ErrorCode::InvalidRequest);
+        assert!(index > 0 || refused.message.contains("spill_bytes_max"), "{}", refused.message);
+    }
+    // Many small parts are no large write.
+    let one = [framed_entry("E", "", b"")];
+    for index in 0..9 {
+        let part = client.send_part(1, (index, 9), &self::data("alice", &one)).await;
+        let expected = if index < 8 { vec![] } else { acks(&one, &[1]) };
+        assert_eq!(client.acked(&part).await, Ok(expected));
+    }
+}
+
+#[tokio::test]
+async fn after_a_failure_in_between_the_prefix_stays_and_the_resend_completes_it() {
+    let storage = Arc::new(FaultyStorage::new(Arc::new(MemoryStorage::new())));
+    let registry = Arc::new(MemoryRegistry::new());
+    let builder = Server::builder(storage.clone(), registry, Arc::new(AllowAll));
+    let (server, _directory) = with_room(builder, limits(), 8).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let written = entries(1_000, 1_000);
+    let data = data("alice", &written);
+    storage.set(Faults { append: Some((3, FailedAppend::IndefiniteLost)), ..Faults::default() });
+    let write = send_all(&mut client, 0, &data).await;
+    assert_eq!(client.refused(&write).await.code, ErrorCode::InternalServerError);
+    let committed = server.metric("eventlog_entries_committed_total").await;
+    assert!((100.0..1_000.0).contains(&committed), "{committed}");
+    let write = send_all(&mut client, 1, &data).await;
+    assert_eq!(client.acked(&write).await, Ok(acks(&written, &sequences(1_000))));
+    server.comes_to("eventlog_entries_committed_total", 1_000).await;
+}
