@@ -17,6 +17,7 @@ pub(crate) mod feed;
 pub(crate) mod guard;
 pub(crate) mod inbox;
 pub(crate) mod metrics;
+pub(crate) mod newcomers;
 pub(crate) mod open;
 pub(crate) mod quotas;
 pub(crate) mod registry;

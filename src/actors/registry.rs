@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use super::audit::{self, By};
 use super::connections::Connections;
 use super::guard::guarded;
+use super::newcomers::{Entered, Newcomers};
 use super::open::OpenStores;
 use super::resolved::Resolved;
-use super::stores::{Stores, unavailable};
+use super::stores::{ResolveError, Stores, unavailable};
 use crate::model::seldom::Seldom;
 use crate::model::{Entry, PublicKey, StoreId};
 use crate::processing::{WriteError, WriteOutcome};
@@ -27,7 +28,7 @@ use crate::storage::{Storage, StorageError};
 
 /// Which store does this key have?
 #[derive(Message)]
-#[rtype(result = "Result<StoreId, RegistryError>")]
+#[rtype(result = "Result<StoreId, ResolveError>")]
 pub(crate) struct Resolve {
     pub(crate) key: PublicKey,
     /// What the caller's proof says about that. A key that has no store, and never had one, is assigned this one.
@@ -156,7 +157,12 @@ impl RegistryActor {
 
     /// A registry of the application's own changes without a word: what it answers can be how it comes to light that a key has lost
     /// its store. Then all that is subscribed with it ends.
-    fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, RegistryError>) {
+    fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, ResolveError>) {
+        let answer = match answer {
+            Ok(store) => Ok(store),
+            Err(ResolveError::Registry(error)) => Err(error),
+            Err(ResolveError::TooMany(_) | ResolveError::Storage(_)) => return,
+        };
         match answer {
             Ok(_) => {
                 self.lost.0.remove(key);
@@ -193,41 +199,71 @@ pub(crate) struct Keys {
     /// Read while a key is assigned because a caller's proof says so, written while one is removed: a key that is being
     /// removed must not be assigned again before that is noted.
     removing: Arc<RwLock<()>>,
+    newcomers: Arc<Newcomers>,
 }
 
 impl Keys {
-    pub(crate) fn new(registry: Arc<dyn StoreRegistry>, storage: Arc<dyn Storage>) -> Self {
-        Self { registry, storage, removing: Arc::default() }
+    pub(crate) fn new(
+        registry: Arc<dyn StoreRegistry>,
+        storage: Arc<dyn Storage>,
+        newcomers: Arc<Newcomers>,
+    ) -> Self {
+        Self { registry, storage, removing: Arc::default(), newcomers }
     }
 
-    async fn resolve(self, key: PublicKey, said: Option<Said>) -> Result<StoreId, RegistryError> {
+    /// Counts the keys that were used, of which `newcomers` knows nothing yet.
+    async fn count(&self) -> Result<(), StorageError> {
+        let count = |most| self.storage.used_keys().count(most);
+        self.newcomers.find_out(Instant::now().into_std(), count).await
+    }
+
+    async fn resolve(self, key: PublicKey, said: Option<Said>) -> Result<StoreId, ResolveError> {
         let used = self.storage.used_keys();
         let noted = used.get(&key).map_err(|error| not_noted(&key, &error))?;
-        let store = match &noted {
+        let (store, entered) = match &noted {
             // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to, and a key
             // that was removed stays that.
-            Some(_) => self.registry.look_up(&key).await?,
+            Some(_) => (self.registry.look_up(&key).await?, None),
             None => self.resolve_new(&key, said.as_ref()).await?,
         };
         // Before its use is noted: who is refused has not used it.
         Said::check(said.as_ref(), &key, &store)?;
         let noted = match noted {
             Some(noted) => noted,
-            None => used.note(&key, &store).await.map_err(|error| not_noted(&key, &error))?,
+            None => {
+                let noted = used.note(&key, &store).await;
+                let noted = noted.map_err(|error| not_noted(&key, &error))?;
+                entered.map_or_else(|| self.newcomers.came(), Entered::keep);
+                noted
+            }
         };
-        same_store(key, store, noted)
+        Ok(same_store(key, store, noted)?)
     }
 
-    /// The store of a key that was not used yet. It is assigned what is said if it has none.
+    /// The store of a key that was not used yet. If it has none the registry may give it one, or what is said does, unless there are too
+    /// many of these.
     async fn resolve_new(
         &self,
         key: &PublicKey,
         said: Option<&Said>,
-    ) -> Result<StoreId, RegistryError> {
-        match (self.registry.resolve(key).await, said) {
+    ) -> Result<(StoreId, Option<Entered<'_>>), ResolveError> {
+        let now = Instant::now().into_std();
+        let count = |most| self.storage.used_keys().count(most);
+        let entered = self.newcomers.enter(now, count).await;
+        let entered = match entered.map_err(|error| not_noted(key, &error))? {
+            Ok(entered) => entered,
+            Err(too_many) => match self.registry.look_up(key).await {
+                Err(RegistryError::NotMapped { .. }) => {
+                    return Err(self.newcomers.refuse(key, too_many, now).into());
+                }
+                known => return Ok((known?, None)),
+            },
+        };
+        let store = match (self.registry.resolve(key).await, said) {
             (Err(RegistryError::NotMapped { .. }), Some(said)) => self.assign_said(key, said).await,
             (answer, _) => answer,
-        }
+        };
+        Ok((store?, Some(entered)))
     }
 
     async fn assign_said(&self, key: &PublicKey, said: &Said) -> Result<StoreId, RegistryError> {
@@ -279,10 +315,19 @@ fn not_noted(key: &PublicKey, error: &StorageError) -> RegistryError {
 
 impl Actor for RegistryActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        let keys = self.keys.clone();
+        actix::spawn(async move {
+            if let Err(error) = keys.count().await {
+                log::warn!("the keys that were used are not counted yet: {error}");
+            }
+        });
+    }
 }
 
 impl Handler<Resolve> for RegistryActor {
-    type Result = ResponseActFuture<Self, Result<StoreId, RegistryError>>;
+    type Result = ResponseActFuture<Self, Result<StoreId, ResolveError>>;
 
     fn handle(&mut self, Resolve { key, said }: Resolve, _: &mut Context<Self>) -> Self::Result {
         let resolved = ask(self.keys.clone().resolve(key.clone(), said)).into_actor(self);
@@ -373,8 +418,9 @@ impl Handler<AppendFromServer> for RegistryActor {
 }
 
 /// A registry that panics is unavailable; it does not take the actor with it.
-async fn ask<T>(
-    answer: impl Future<Output = Result<T, RegistryError>>,
-) -> Result<T, RegistryError> {
-    guarded("the registry", answer).await.unwrap_or_else(|panicked| Err(unavailable(panicked)))
+async fn ask<T, E: From<RegistryError>>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let answer = guarded("the registry", answer).await;
+    answer.unwrap_or_else(|panicked| Err(unavailable(panicked).into()))
 }

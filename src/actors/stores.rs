@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::feed::FeedSubscription;
 use super::inbox::Inbox;
+use super::newcomers::TooMany;
 use super::open::{Job, OpenStores};
 use super::registry::{AppendFromServer, RegistryActor, Resolve, Said};
 use super::reply::{Reply, WriteFailure};
@@ -37,6 +38,8 @@ pub(crate) enum ResolveError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
 }
 
 impl Stores {
@@ -56,7 +59,7 @@ impl Stores {
         said: Option<Said>,
     ) -> Result<StoreHandle, ResolveError> {
         let asked = self.registry.send(Resolve { key: key.clone(), said }).await;
-        let store = asked.unwrap_or_else(|error| Err(unavailable(error)))?;
+        let store = asked.unwrap_or_else(|error| Err(unavailable(error).into()))?;
         Ok(self.open(&store).await?)
     }
 
@@ -176,6 +179,7 @@ mod tests {
     use super::*;
     use crate::actors::connections::Connections;
     use crate::actors::metrics::Metrics;
+    use crate::actors::newcomers::{Kind, Newcomers};
     use crate::actors::registry::Keys;
     use crate::actors::resolved::Resolved;
     use crate::actors::store::StoreDeps;
@@ -195,7 +199,9 @@ mod tests {
         let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits, quotas };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);
-        let keys = Keys::new(Arc::new(MemoryRegistry::new()), Arc::new(storage.clone()));
+        let newcomers = Arc::new(Newcomers::new(Kind::PublicKeys, 10, 10));
+        let registry = Arc::new(MemoryRegistry::new());
+        let keys = Keys::new(registry, Arc::new(storage.clone()), newcomers);
         let (connections, resolved) =
             (Arc::new(Connections::new(1)), Arc::new(Resolved::new(SOON)));
         let registry = RegistryActor::new(keys, open.clone(), connections, resolved);

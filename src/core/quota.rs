@@ -10,35 +10,50 @@ use std::time::{Duration, Instant};
 /// A single batch holds back what follows for so long at most, however low the rate.
 const DEBT_MAX: Duration = Duration::from_secs(3_600);
 
-/// So many tokens in a second, and those of so long a time at once.
+/// So many tokens in some time, and those of a burst at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
-    per_second: u64,
+    tokens: u64,
+    /// For so many tokens.
+    nanos: u64,
     burst: Duration,
     /// As much of the burst may be missing, and there is a token yet.
     spare: Duration,
 }
 
 impl Rate {
+    /// So many in a second, and those of so long a time at once.
     pub(crate) fn new(per_second: u64, burst: Duration) -> Self {
-        let per_second = per_second.max(1);
-        let spare = burst.saturating_sub(time_of(1, per_second));
-        Self { per_second, burst, spare }
+        Self::of(per_second, Duration::from_secs(1), burst)
     }
 
-    pub(crate) const fn per_second(&self) -> u64 {
-        self.per_second
+    /// So many in a minute, all of which may come at once.
+    pub(crate) fn per_minute(count: u64) -> Self {
+        let minute = Duration::from_secs(60);
+        Self::of(count, minute, minute)
     }
-}
 
-/// How long so many tokens take to come in.
-fn time_of(tokens: u64, per_second: u64) -> Duration {
-    // With more than this the debt is the longest in any case, or there are so many in a second that a part of one does not matter.
-    let nanos = match tokens.checked_mul(1_000_000_000) {
-        Some(product) => product / per_second,
-        None => (tokens / per_second).saturating_mul(1_000_000_000),
-    };
-    Duration::from_nanos(nanos).min(DEBT_MAX)
+    fn of(tokens: u64, time: Duration, burst: Duration) -> Self {
+        let mut rate =
+            Self { tokens: tokens.max(1), nanos: time.as_nanos() as u64, burst, spare: burst };
+        rate.spare = burst.saturating_sub(rate.time_of(1));
+        rate
+    }
+
+    /// How many in that time.
+    pub(crate) const fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// How long so many tokens take to come in.
+    fn time_of(&self, tokens: u64) -> Duration {
+        // With more than this the debt is the longest in any case, or there are so many in that time that a part of it does not matter.
+        let nanos = match tokens.checked_mul(self.nanos) {
+            Some(product) => product / self.tokens,
+            None => (tokens / self.tokens).saturating_mul(self.nanos),
+        };
+        Duration::from_nanos(nanos).min(DEBT_MAX)
+    }
 }
 
 /// What is left of a rate. All that it remembers is when it is full.
@@ -67,7 +82,12 @@ impl Bucket {
     pub(crate) fn take(&mut self, rate: &Rate, tokens: u64, now: Instant) {
         let from = self.full_at.max(now);
         let most = now + rate.burst + DEBT_MAX;
-        self.full_at = from.checked_add(time_of(tokens, rate.per_second)).unwrap_or(most).min(most);
+        self.full_at = from.checked_add(rate.time_of(tokens)).unwrap_or(most).min(most);
+    }
+
+    /// Gives so many tokens back, which were taken and not used.
+    pub(crate) fn give_back(&mut self, rate: &Rate, tokens: u64) {
+        self.full_at = self.full_at.checked_sub(rate.time_of(tokens)).unwrap_or(self.full_at);
     }
 }
 

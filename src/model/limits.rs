@@ -58,6 +58,13 @@ macro_rules! with_limits {
             write_bytes_in_flight_max: Size = 32 * MIB, least 1;
             /// Most bytes in unanswered writes of all connections together.
             write_bytes_in_flight_total_max: Size = 512 * MIB, least 1;
+            /// Most public keys that clients have used, over all time; then no new one is given a store at its first use.
+            keys_max: Count = 1_000_000, least 1;
+            /// Most signing keys that are bound, over all time; then none is bound at its first use.
+            identities_max: Count = 1_000_000, least 1;
+            /// Most public keys that are given a store at their first use in a minute, and most signing keys that are bound at theirs:
+            /// as many as there may be connections.
+            newcomers_per_minute: Count = 25_000, least 1;
             /// A connection that takes no bytes for so long, while bytes are waiting for it, is closed.
             stall_timeout: Span = Duration::from_secs(30), least 1;
             /// A session that has sent nothing for so long sends a ping, so that no proxy takes its connection for idle. Zero: none.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use actix::Actor;
 use actix_web::HttpRequest;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::access::Severing;
 use super::admin_guard::Guesses;
@@ -20,6 +21,7 @@ use super::watchdog;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
+use crate::actors::newcomers::{Kind, Newcomers};
 use crate::actors::open::OpenStores;
 use crate::actors::quotas;
 use crate::actors::registry::{Keys, RegistryActor};
@@ -216,7 +218,10 @@ impl Builder {
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
-        let keys = Keys::new(self.registry.clone(), self.storage.clone());
+        let new_keys =
+            Newcomers::new(Kind::PublicKeys, limits.keys_max, limits.newcomers_per_minute);
+        let new_keys = Arc::new(new_keys);
+        let keys = Keys::new(self.registry.clone(), self.storage.clone(), new_keys.clone());
         let registry =
             RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
@@ -239,6 +244,13 @@ impl Builder {
             auth: self.auth,
             identities: self.identities,
             revocations,
+            new_keys,
+            new_identities: Newcomers::new(
+                Kind::SigningKeys,
+                limits.identities_max,
+                limits.newcomers_per_minute,
+            ),
+            registry: self.registry.clone(),
             bind_policy: self.bind_policy,
             keeps_proof: self.keeps_proof,
             stores,
@@ -253,8 +265,17 @@ impl Builder {
             spill: spill.transpose()?,
             write_bytes_in_flight: Arc::default(),
         };
+        let shared = Arc::new(shared);
+        let counting = shared.clone();
+        home.spawn(async move {
+            let count = |most| counting.identities.count(most);
+            let now = Instant::now().into_std();
+            if let Err(error) = counting.new_identities.find_out(now, count).await {
+                log::warn!("the signing keys are not counted yet: {error}");
+            }
+        });
         Ok(Server::new(Inner {
-            shared: Arc::new(shared),
+            shared,
             storage: self.storage,
             origins: self.origins,
             caller: self.caller,

@@ -91,6 +91,9 @@ impl From<Ended> for ClientError {
                 RegistryError::NotMapped { .. } | RegistryError::Moved { .. },
             )) => Self::KeyRemoved,
             Ended::Resolve(ResolveError::Registry(error)) => error.into(),
+            Ended::Resolve(ResolveError::TooMany(error)) => {
+                Self::Definite(error.to_string().into())
+            }
             Ended::Resolve(ResolveError::Storage(error)) | Ended::Storage(error) => error.into(),
             Ended::Refused(refusal) => refusal.into(),
         }

@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::handle::Server;
@@ -20,6 +20,7 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     if let Some(spill) = &server.inner().shared.spill {
         register_spill(&spill.figures(), &mut registry);
     }
+    register_newcomers(server, &mut registry);
     register_storage(&*server.inner().storage, &mut registry);
     let mut text = String::new();
     match encode(&mut text, &registry) {
@@ -37,6 +38,24 @@ fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) 
         let gauge: Gauge = Gauge::default();
         gauge.set(value.unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
+    }
+}
+
+/// What strangers had written down.
+fn register_newcomers(server: &Server, registry: &mut Registry) {
+    let shared = &server.inner().shared;
+    let refused = "New ones refused, since there were too many";
+    registry.register("keys_refused", refused, shared.new_keys.refused.clone());
+    registry.register("identities_refused", refused, shared.new_identities.refused.clone());
+    let counts = [
+        ("keys_used", "Public keys that clients have used", shared.new_keys.count()),
+        ("identities_bound", "Public keys with a signing key", shared.new_identities.count()),
+    ];
+    for (name, help, count) in counts {
+        // Nothing is shown while they are counted.
+        if let Some(count) = count {
+            registry.register(name, help, ConstGauge::new(count as u64));
+        }
     }
 }
 

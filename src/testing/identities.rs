@@ -88,6 +88,20 @@ fn an_administrator_replaces_and_frees(subject: Tested<'_>) {
     assert_eq!(wait(identities.get(&key("bob"))), Ok(None));
 }
 
+fn bindings_are_counted(subject: Tested<'_>) {
+    for number in 0..5 {
+        assert_eq!(bind(subject.service(), &format!("key {number}"), 1), Ok(()));
+        assert_eq!(bind(subject.service(), "key 0", 1), Ok(()));
+    }
+    assert_eq!(wait(subject.service().replace(&key("key 3"), None)), Ok(Some([1; 32])));
+    for _ in 0..2 {
+        for (most, counted) in [(0, 0), (3, 3), (4, 4), (9, 4)] {
+            assert_eq!(wait(subject.service().count(most)), Ok(counted));
+        }
+        subject.reopen();
+    }
+}
+
 fn bindings_are_there_after_reopening(subject: Tested<'_>) {
     assert_eq!(bind(subject.service(), "alice", 1), Ok(()));
     subject.reopen();

@@ -156,6 +156,7 @@ macro_rules! clauses {
             the_remote_id_stays
             a_key_stays_with_the_store_it_was_used_with_first
             of_racing_first_uses_one_wins
+            used_keys_are_counted
         }
     };
     (registry $then:ident $($with:tt)*) => {
@@ -178,6 +179,7 @@ macro_rules! clauses {
             keys_do_not_mix
             of_racing_bindings_one_wins
             an_administrator_replaces_and_frees
+            bindings_are_counted
             a_dropped_binding_is_seen_by_the_next_one
             bindings_are_there_after_reopening
         }

@@ -453,3 +453,19 @@ fn of_racing_first_uses_one_wins(subject: Tested<'_>) {
         assert!(answers.iter().all(|(_, noted)| *noted == won), "{answers:?}, not {won}");
     }
 }
+
+fn used_keys_are_counted(subject: Tested<'_>) {
+    for number in 0..5 {
+        for name in [format!("key {number}"), "key 0".to_owned()] {
+            wait(subject.service().used_keys().note(&key(&name), &store("a"))).expect("noted");
+        }
+    }
+    wait(subject.service().used_keys().release(&key("key 3"))).expect("released");
+    for _ in 0..2 {
+        for (most, counted) in [(0, 0), (3, 3), (4, 4), (9, 4)] {
+            let found = wait(subject.service().used_keys().count(most));
+            assert_eq!(found.expect("counted"), counted);
+        }
+        subject.reopen();
+    }
+}

@@ -12,6 +12,7 @@ mod durability;
 mod jwt;
 mod large;
 mod logged;
+mod newcomers;
 mod pages;
 mod process;
 mod proof;

@@ -79,10 +79,10 @@ fn stock_clients_get_rid_of_all_that_they_wrote_offline() {
 #[test]
 fn stock_clients_live_with_quotas() {
     run("stock_quota.mjs", Some("--dev"), &mut |starts| {
-        let stored = 1_000_000 * starts;
+        let (stored, identities) = (1_000_000 * starts, 1 + starts);
         format!(
             "[quota.per_key]\nwrites_per_second = 2\nbytes_per_second = 20_000\nburst = \"1s\"\nsubscriptions = 2\n\
-             [quota.per_store]\nbytes_stored = {stored}\n"
+             [quota.per_store]\nbytes_stored = {stored}\n[limits]\nidentities_max = {identities}\n"
         )
     });
 }

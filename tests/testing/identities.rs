@@ -22,6 +22,7 @@ enum Fault {
     LooksBeforeItLocks,
     ForgetsAtReopening,
     NeverFrees,
+    CountsBeyond,
 }
 
 struct Rows {
@@ -92,6 +93,11 @@ impl Identities for Rows {
         };
         Box::pin(ready(Ok(before)))
     }
+
+    fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, IdentityError>> {
+        let count = self.table.lock().len();
+        Box::pin(ready(Ok(if self.has(Fault::CountsBeyond) { count } else { count.min(most) })))
+    }
 }
 
 eventlog_server::contract_tests!(identities: rows(None));
@@ -105,6 +111,7 @@ fn each_fault_is_found() {
         (Fault::LooksBeforeItLocks, "of_racing_bindings_one_wins"),
         (Fault::ForgetsAtReopening, "bindings_are_there_after_reopening"),
         (Fault::NeverFrees, "an_administrator_replaces_and_frees"),
+        (Fault::CountsBeyond, "bindings_are_counted"),
     ];
     found(CLAUSES, &faults, rows);
 }

@@ -66,6 +66,10 @@ impl UsedKeys for MovingKeys {
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
         self.0.release(key)
     }
+
+    fn count(&self, _: usize) -> BoxFuture<'_, Result<usize, StorageError>> {
+        self.0.count(usize::MAX)
+    }
 }
 
 #[derive(Default)]
@@ -262,6 +266,7 @@ fn each_fault_is_found() {
         (Fault::ForgetsAtReopening, "what_was_appended_is_read"),
         (Fault::ForgetsAtReopening, "a_key_stays_with_the_store_it_was_used_with_first"),
         (Fault::LetsKeysMove, "a_key_stays_with_the_store_it_was_used_with_first"),
+        (Fault::LetsKeysMove, "used_keys_are_counted"),
     ];
     found(CLAUSES, &faults, rows);
 }

@@ -76,7 +76,7 @@ impl Quotas {
             for (what, Paced { rate, bucket }) in used.paced() {
                 let wait = bucket.wait(rate, now);
                 if longest.is_none_or(|longest| longest.wait < wait) {
-                    longest = Some(Exceeded { of: *of, what, most: rate.per_second(), wait });
+                    longest = Some(Exceeded { of: *of, what, most: rate.tokens(), wait });
                 }
             }
         }

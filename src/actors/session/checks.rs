@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::wire::Names;
 use crate::actors::access::Allowed;
 use crate::actors::guard::guarded;
+use crate::actors::newcomers::Entered;
 use crate::actors::registry::Said;
 use crate::actors::store::StoreHandle;
 use crate::core::validate::validate_entries;
@@ -107,7 +108,9 @@ pub(crate) async fn may_be(
         BindPolicy::Pinned => Err(Refusal::NotPinned { signing_key: hex() }),
         BindPolicy::Named if named.is_none() => Err(Refusal::NotNamed { signing_key: hex() }),
         BindPolicy::FirstUse | BindPolicy::Named => {
+            let entered = may_enter(shared, key).await?;
             ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await?;
+            entered.map_or_else(|| shared.new_identities.came(), Entered::keep);
             // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes a word
             // to every connection.
             if shared.keeps_proof && shared.stores.was_used(key) {
@@ -116,6 +119,23 @@ pub(crate) async fn may_be(
             }
             Ok(())
         }
+    }
+}
+
+/// Whether one more signing key may be bound at its first use; `None` if that is not bounded, since the public key has a store.
+async fn may_enter<'a>(
+    shared: &'a Arc<Shared>,
+    key: &PublicKey,
+) -> Result<Option<Entered<'a>>, Refusal> {
+    let now = Clock::now();
+    let count = |most| shared.identities.count(most);
+    let entered = async { shared.new_identities.enter(now, count).await };
+    match ask(BINDING, entered).await? {
+        Ok(entered) => Ok(Some(entered)),
+        Err(too_many) => match ask(REGISTRY, async { shared.registry.look_up(key).await }).await {
+            Ok(_) => Ok(None),
+            Err(_) => Err(shared.new_identities.refuse(key, too_many, now).into()),
+        },
     }
 }
 
@@ -175,6 +195,7 @@ fn is_wanted(store: StoreHandle, wanted: Option<&str>) -> Result<StoreHandle, Re
 
 const AUTHORIZATION: &str = "authorization";
 const BINDING: &str = "the binding of keys";
+const REGISTRY: &str = "the registry";
 
 /// A question that panics is a refusal.
 async fn ask<T, E>(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::actors::guard::Panicked;
+use crate::actors::newcomers::TooMany;
 use crate::actors::quotas::Exceeded;
 use crate::actors::reply::WriteFailure;
 use crate::actors::stores::ResolveError;
@@ -34,6 +35,8 @@ pub(crate) enum Refusal {
     Invalid(#[from] InvalidBatch),
     #[error(transparent)]
     Quota(#[from] Exceeded),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
     TooManySubscriptions { subscriptions_max: usize },
     #[error("a connection may prove {identities_max} identities, and has them")]
@@ -72,6 +75,7 @@ impl From<ResolveError> for Refusal {
         match error {
             ResolveError::Registry(error) => error.into(),
             ResolveError::Storage(error) => error.into(),
+            ResolveError::TooMany(too_many) => too_many.into(),
         }
     }
 }
@@ -122,6 +126,7 @@ impl Refusal {
             | Self::Write(_)
             | Self::Invalid(_)
             | Self::Quota(_)
+            | Self::TooMany(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::NoSuchStore { .. }
@@ -148,6 +153,7 @@ impl Refusal {
             | Self::Registry(_)
             | Self::Write(_)
             | Self::Quota(_)
+            | Self::TooMany(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyIdentities { .. }
             | Self::NoSuchStore { .. }
@@ -201,6 +207,7 @@ impl Refusal {
             | Self::Storage(_)
             | Self::Write(_)
             | Self::Quota(_)
+            | Self::TooMany(_)
             | Self::Internal(_) => {
                 (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
             }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
+use crate::actors::newcomers::Newcomers;
 use crate::actors::quotas::Quotas;
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
@@ -15,9 +16,9 @@ use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
-use crate::services::Auth;
 use crate::services::identities::{BindPolicy, Identities};
 use crate::services::revocations::Revocations;
+use crate::services::{Auth, StoreRegistry};
 
 /// What all sessions of a server share.
 pub(crate) struct Shared {
@@ -25,6 +26,11 @@ pub(crate) struct Shared {
     pub(crate) auth: Arc<dyn Auth>,
     pub(crate) identities: Arc<dyn Identities>,
     pub(crate) revocations: Revocations,
+    /// Public keys that are new to the server, and signing keys that are new to those.
+    pub(crate) new_keys: Arc<Newcomers>,
+    pub(crate) new_identities: Newcomers,
+    /// Asked whether a key has a store; which one it is says `stores`.
+    pub(crate) registry: Arc<dyn StoreRegistry>,
     /// Who may bind a signing key to a public key that has none.
     pub(crate) bind_policy: BindPolicy,
     /// Whether a key that was proved once is taken with a proof only.

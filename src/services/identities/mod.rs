@@ -44,6 +44,10 @@ pub trait Identities: Send + Sync + 'static {
         key: &'a PublicKey,
         signing_key: Option<&'a SigningKey>,
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>>;
+
+    /// How many public keys have a signing key, counted up to `most`. Asked once after the start, and now and then when there are as
+    /// many as there may be.
+    fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, IdentityError>>;
 }
 
 /// A signing key as people write it: 64 hexadecimal digits.

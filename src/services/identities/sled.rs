@@ -86,6 +86,10 @@ impl Identities for SledIdentities {
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
         self.replace_once(key, signing_key).boxed()
     }
+
+    fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, IdentityError>> {
+        async move { self.bound.count(most).await.map_err(IdentityError::unavailable) }.boxed()
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ pub use sled::SledRegistry;
 
 /// The durable map from public keys to stores.
 ///
+/// A key that it has a store for is no stranger's: how many of those clients come with is not bounded ([`Limits::keys_max`]).
+///
+/// [`Limits::keys_max`]: crate::model::Limits::keys_max
+///
 /// Whatever it answers, clients are served from no other store than the one that their key was used with first
 /// (`docs/KEYS.md`): that the server notes by itself, in its storage.
 ///

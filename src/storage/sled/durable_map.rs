@@ -20,6 +20,9 @@ use crate::storage::{AppendError, StorageError};
 /// So many changes may be under way at once.
 const CHANGES_MAX: usize = 256;
 
+/// So many keys are counted before others have their turn.
+const COUNTED_AT_ONCE: usize = 1_024;
+
 type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 
 /// Texts to bytes, at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) each. Shows what is durable. Reads take a moment of
@@ -59,6 +62,26 @@ impl DurableMap {
     ) -> Result<Vec<(IVec, IVec)>, StorageError> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.database.tree(self.keyspace)?.range((after, Bound::Unbounded)).take(count).collect()
+    }
+
+    /// How many keys there are, counted up to `most`: a page of them at a time, others have their turn in between.
+    pub(crate) async fn count(&self, most: usize) -> Result<usize, StorageError> {
+        let (mut count, mut last) = (0, None::<IVec>);
+        loop {
+            let after = last.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let (before, page) = (count, COUNTED_AT_ONCE.min(most - count));
+            let tree = self.database.tree(self.keyspace)?;
+            for pair in tree.range((after, Bound::Unbounded)).take(page) {
+                last = Some(pair?.0);
+                count += 1;
+            }
+            // Not held while others have their turn: the database cannot be opened again meanwhile.
+            drop(tree);
+            if count == before || count == most {
+                return Ok(count);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits for its turn to change `key`. What is read of it from then on stays until the change.
@@ -115,6 +138,28 @@ mod tests {
             let _alone = map.change(&name).await;
             assert_eq!(map.get(&name).expect("a read").as_deref(), Some(&b"first"[..]));
         }
+    }
+
+    /// Some are in memory, and some are in sled; there are more than are counted at once.
+    #[tokio::test]
+    async fn every_key_is_counted_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let map = DurableMap::new(database, Keyspace::Identities);
+        assert_eq!(map.count(usize::MAX).await.expect("counted"), 0);
+        let count = 2 * COUNTED_AT_ONCE;
+        let (mut ops, mut last) = (Ops::default(), Ops::default());
+        (0..count).for_each(|n| ops.insert(format!("key {n}").as_bytes(), &b"value"[..]));
+        last.insert("one more", &b"value"[..]);
+        for ops in [ops, last] {
+            map.database.commit(Keyspace::Identities, ops).await.expect("durable");
+        }
+        assert_eq!(map.count(usize::MAX).await.expect("counted"), count + 1);
+        for most in [0, 1, COUNTED_AT_ONCE, COUNTED_AT_ONCE + 1, count, count + 1] {
+            assert_eq!(map.count(most).await.expect("counted"), most);
+        }
+        map.change("key 7").await.remove().await.expect("durable");
+        assert_eq!(map.count(usize::MAX).await.expect("counted"), count);
     }
 
     #[tokio::test]

@@ -64,4 +64,8 @@ impl UsedKeys for SledUsedKeys {
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
         self.release_once(key).boxed()
     }
+
+    fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>> {
+        self.stores.count(most).boxed()
+    }
 }

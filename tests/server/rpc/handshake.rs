@@ -221,6 +221,10 @@ impl Identities for Unreachable {
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
         Box::pin(ready(Err(IdentityError::unavailable("on holiday"))))
     }
+
+    fn count(&self, _: usize) -> BoxFuture<'_, Result<usize, IdentityError>> {
+        Box::pin(ready(Err(IdentityError::unavailable("on holiday"))))
+    }
 }
 
 /// What is not known to be bound does not count, and a client that may try again is told so.

@@ -1,0 +1,266 @@
+//! What strangers have the server write down for good: public keys that are new to it, and signing keys that are new to those.
+//!
+//! Keeps: there are so many in all at most, and so many new ones in a minute, whoever brings them; at the bound new ones are refused, and
+//! nothing that exists is given up for them. What an administrator, or the application's registry, has said of a key is no
+//! stranger's doing: it is counted and not bounded. Leaves out: where they are kept (`storage::UsedKeys`, `services::Identities`).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::core::quota::{Bucket, Rate};
+use crate::model::PublicKey;
+use crate::model::seldom::Seldom;
+
+/// At the bound it is counted again whether there are still as many, so often at most: an administrator may have taken some away.
+const COUNTED_EVERY: Duration = Duration::from_secs(60);
+/// The log says no more often than this that new ones are refused.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// What is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    PublicKeys,
+    SigningKeys,
+}
+
+impl Kind {
+    /// The limit that bounds them.
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::PublicKeys => "keys_max",
+            Self::SigningKeys => "identities_max",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PublicKeys => "public keys",
+            Self::SigningKeys => "signing keys",
+        })
+    }
+}
+
+/// One more is too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooMany {
+    #[error("quota: too many new {kind} at once; try again in {seconds} s")]
+    AtOnce { kind: Kind, seconds: u128 },
+    #[error("quota: this server takes no further {kind}; its administrator can have it take more")]
+    InAll { kind: Kind },
+}
+
+/// Those of one kind.
+pub(crate) struct Newcomers {
+    kind: Kind,
+    most: usize,
+    rate: Rate,
+    state: Mutex<State>,
+    /// Held while they are counted.
+    counting: tokio::sync::Mutex<()>,
+    pub(crate) refused: Counter,
+    seldom: Seldom,
+}
+
+#[derive(Default)]
+struct State {
+    bucket: Option<Bucket>,
+    /// How many there are, and when they were counted.
+    counted: Option<(usize, Instant)>,
+    /// That were let in since the start.
+    kept: usize,
+    /// That are let in and not written down yet.
+    under_way: usize,
+}
+
+impl Newcomers {
+    /// So many in all, and so many new ones in a minute, all of which may come at once.
+    pub(crate) fn new(kind: Kind, most: usize, per_minute: usize) -> Self {
+        Self {
+            kind,
+            most,
+            rate: Rate::per_minute(per_minute as u64),
+            state: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
+            refused: Counter::default(),
+            seldom: Seldom::every(TOLD_EVERY),
+        }
+    }
+
+    /// How many there are, if that is known.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.state.lock().counted.map(|(count, _)| count)
+    }
+
+    /// Finds out with `count`, which is given how far it has to count, how many there are.
+    pub(crate) async fn find_out<E, F>(
+        &self,
+        now: Instant,
+        count: impl FnOnce(usize) -> F,
+    ) -> Result<(), E>
+    where
+        F: Future<Output = Result<usize, E>>,
+    {
+        let _turn = self.counting.lock().await;
+        if !self.is_to_be_counted(now) {
+            return Ok(());
+        }
+        let before = self.state.lock().kept;
+        let found = count(self.most).await?;
+        let mut state = self.state.lock();
+        // Of those that came meanwhile some may have been counted.
+        let came = state.kept - before;
+        state.counted = Some((found + came, now));
+        Ok(())
+    }
+
+    /// Whether it is not known if there is room for another one.
+    fn is_to_be_counted(&self, now: Instant) -> bool {
+        self.state.lock().counted.is_none_or(|(count, at)| {
+            count >= self.most && now.saturating_duration_since(at) >= COUNTED_EVERY
+        })
+    }
+
+    /// Lets one more in, which is to be written down while this is held.
+    pub(crate) async fn enter<E, F>(
+        &self,
+        now: Instant,
+        count: impl FnOnce(usize) -> F,
+    ) -> Result<Result<Entered<'_>, TooMany>, E>
+    where
+        F: Future<Output = Result<usize, E>>,
+    {
+        if self.is_to_be_counted(now) {
+            self.find_out(now, count).await?;
+        }
+        let mut state = self.state.lock();
+        let there = state.counted.map_or(0, |(count, _)| count) + state.under_way;
+        if there >= self.most {
+            return Ok(Err(TooMany::InAll { kind: self.kind }));
+        }
+        let bucket = state.bucket.get_or_insert_with(|| Bucket::full(now));
+        let wait = bucket.wait(&self.rate, now);
+        if !wait.is_zero() {
+            let seconds = wait.as_millis().div_ceil(1_000);
+            return Ok(Err(TooMany::AtOnce { kind: self.kind, seconds }));
+        }
+        bucket.take(&self.rate, 1, now);
+        state.under_way += 1;
+        Ok(Ok(Entered { newcomers: self, is_kept: false }))
+    }
+
+    /// Counts a refusal, and has the log say so once in a while.
+    pub(crate) fn refuse(&self, key: &PublicKey, too_many: TooMany, now: Instant) -> TooMany {
+        self.refused.inc();
+        if let Some(unsaid) = self.seldom.next_line(now) {
+            let setting = match too_many {
+                TooMany::AtOnce { .. } => "newcomers_per_minute",
+                TooMany::InAll { .. } => self.kind.setting(),
+            };
+            log::warn!(
+                "{key:?} is refused: new {} are above [limits] {setting} ({unsaid} others before it)",
+                self.kind
+            );
+        }
+        too_many
+    }
+
+    /// One was written down that is not bounded.
+    pub(crate) fn came(&self) {
+        self.state.lock().came();
+    }
+}
+
+impl State {
+    fn came(&mut self) {
+        self.kept += 1;
+        if let Some((count, _)) = &mut self.counted {
+            *count += 1;
+        }
+    }
+}
+
+/// One that was let in. Dropped before it is [kept](Entered::keep), it has not come.
+pub(crate) struct Entered<'a> {
+    newcomers: &'a Newcomers,
+    is_kept: bool,
+}
+
+impl Entered<'_> {
+    /// It was written down.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut state = self.newcomers.state.lock();
+        state.under_way -= 1;
+        if self.is_kept {
+            state.came();
+        } else if let Some(bucket) = &mut state.bucket {
+            bucket.give_back(&self.newcomers.rate, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::FutureExt;
+    use futures_util::future::ready;
+
+    use super::*;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
+        Instant::now()
+    }
+
+    fn enter(newcomers: &Newcomers, now: Instant, there: usize) -> Result<Entered<'_>, TooMany> {
+        let entered = newcomers.enter(now, |_| ready(Ok::<_, Infallible>(there))).now_or_never();
+        let Ok(entered) = entered.expect("nothing is waited for");
+        entered
+    }
+
+    #[test]
+    fn who_was_there_before_the_start_counts_and_who_did_not_come_does_not() {
+        let now = start();
+        let newcomers = Newcomers::new(Kind::PublicKeys, 10, 1_000);
+        let full = TooMany::InAll { kind: Kind::PublicKeys };
+        drop(enter(&newcomers, now, 8).expect("the ninth"));
+        enter(&newcomers, now, 0).expect("the ninth").keep();
+        let tenth = enter(&newcomers, now, 0).expect("the tenth");
+        assert_eq!(enter(&newcomers, now, 0).err(), Some(full), "one is under way");
+        tenth.keep();
+        assert_eq!(newcomers.count(), Some(10));
+        let soon = now + Duration::from_secs(59);
+        assert_eq!(enter(&newcomers, soon, 0).err(), Some(full), "not counted again yet");
+        let later = now + COUNTED_EVERY;
+        enter(&newcomers, later, 9).expect("one was taken away").keep();
+        assert_eq!(enter(&newcomers, later, 9).err(), Some(full));
+    }
+
+    #[test]
+    fn those_of_a_minute_may_come_at_once_and_then_one_after_the_other() {
+        let now = start();
+        let newcomers = Newcomers::new(Kind::SigningKeys, 1_000, 30);
+        for _ in 0..30 {
+            drop(enter(&newcomers, now, 0).expect("it does not come"));
+        }
+        for _ in 0..30 {
+            enter(&newcomers, now, 0).expect("in the minute").keep();
+        }
+        let too_fast = TooMany::AtOnce { kind: Kind::SigningKeys, seconds: 2 };
+        assert_eq!(enter(&newcomers, now, 0).err(), Some(too_fast));
+        let later = now + Duration::from_secs(2);
+        enter(&newcomers, later, 0).expect("as it was told").keep();
+        assert_eq!(enter(&newcomers, later, 0).err(), Some(too_fast));
+    }
+}
