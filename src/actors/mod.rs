@@ -20,6 +20,7 @@ pub(crate) mod metrics;
 pub(crate) mod newcomers;
 pub(crate) mod open;
 pub(crate) mod quotas;
+pub(crate) mod reads;
 pub(crate) mod registry;
 pub(crate) mod reply;
 pub(crate) mod resolved;

@@ -24,6 +24,7 @@ use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::{Kind, Newcomers};
 use crate::actors::open::OpenStores;
 use crate::actors::quotas;
+use crate::actors::reads::Reads;
 use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
@@ -264,6 +265,7 @@ impl Builder {
             large_writes: Arc::new(Semaphore::new(TURNS)),
             spill: spill.transpose()?,
             write_bytes_in_flight: Arc::default(),
+            reads: Reads::default(),
         };
         let shared = Arc::new(shared);
         let counting = shared.clone();

@@ -73,7 +73,7 @@ impl<W: Wire> Session<W> {
                 Some(page) => {
                     send_page(sub, &page, (&mut self.wire, &mut self.out), &self.shared.metrics);
                 }
-                None => sub.delivery.fetch(cursor),
+                None => sub.delivery.fetch(cursor, &self.shared.reads),
             }
             return true;
         }

@@ -15,6 +15,7 @@
 //! | `quota` | what it uses of the quotas of its keys and their stores |
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `large` | those that are too large for a batch, until they are on their way in pieces |
+//! | `turn` | when others of the thread go first |
 //! | `subscriptions`, `delivery` | what a subscription has at hand; what of it is sent, and when |
 //! | `again` | whether a subscription is still allowed |
 
@@ -32,6 +33,7 @@ pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod shared;
 mod subscriptions;
+mod turn;
 pub(crate) mod wire;
 mod writes;
 
@@ -54,6 +56,7 @@ use self::quota::Used;
 use self::refusal::Refusal;
 use self::shared::Shared;
 use self::subscriptions::Core;
+use self::turn::Turn;
 use self::wire::{Broken, Out, Wire};
 use self::writes::Writes;
 use super::complaints::{self, Complaint};
@@ -88,6 +91,7 @@ pub(crate) struct Session<W: Wire> {
     clock: Clock,
     expiry: Expiry,
     pings: Pings,
+    turn: Turn,
     life: Life,
 }
 
@@ -142,13 +146,14 @@ impl<W: Wire> Session<W> {
             clock: Clock::start(),
             expiry: Expiry::at(expires),
             pings,
+            turn: Turn::default(),
             life: Life::Open,
         }
     }
 
     /// One poll. The order of its steps matters.
     fn run(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) {
-        if self.life.is_over() {
+        if self.life.is_over() || self.turn.pass(cx) {
             return;
         }
         // First, so that whatever is put into the inbox from here on has this run again.
@@ -171,6 +176,10 @@ impl<W: Wire> Session<W> {
         self.send_writes();
         // Behind everything that ends or begins subscriptions. It has what is left of a socket's fill.
         self.deliver(cx);
+        if self.out.bytes() == 0 {
+            // Else this is run again when that is on its way, and passes the turn on if that is over.
+            self.turn.end(cx);
+        }
         self.send(ctx);
         self.end_large(cx);
         // Last: these look at what the steps above have left.
@@ -211,7 +220,10 @@ impl<W: Wire> Session<W> {
         };
         match next {
             Poll::Pending => return false,
-            Poll::Ready(Some(Ok(Inbound::Binary(message)))) => self.wire.accept(message),
+            Poll::Ready(Some(Ok(Inbound::Binary(message)))) => {
+                self.turn.spend(message.len());
+                self.wire.accept(message);
+            }
             Poll::Ready(Some(Ok(Inbound::Text(text)))) => {
                 self.break_off(Broken::stranger::<W>(&text).unwrap_or_else(|| Broken {
                     code: CloseCode::Unsupported,
@@ -270,6 +282,7 @@ impl<W: Wire> Session<W> {
             self.complain(&complaint);
         }
         if self.out.bytes() > 0 {
+            self.turn.spend(self.out.bytes());
             self.pings.sent();
             self.inbox.mark_wanted();
             self.shared.metrics.requests_refused.inc_by(self.out.refusals());

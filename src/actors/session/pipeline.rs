@@ -160,6 +160,8 @@ impl<W: Wire> Session<W> {
                 match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
                     Ok(Some(request)) => Stage::Received(request),
                     Ok(None) if messages == MESSAGES_PER_POLL => return cx.waker().wake_by_ref(),
+                    // No waker: the session goes on when its next turn begins.
+                    Ok(None) if self.turn.is_over() => return,
                     Ok(None) => {
                         messages += 1;
                         if self.read_message(ctx, cx) {

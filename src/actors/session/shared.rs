@@ -10,6 +10,7 @@ use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::Newcomers;
 use crate::actors::quotas::Quotas;
+use crate::actors::reads::Reads;
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
 use crate::actors::spill::Spill;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) large_writes: Arc<Semaphore>,
     /// Where sets wait that are too large for memory, if there is such a place.
     pub(crate) spill: Option<Arc<Spill>>,
+    pub(crate) reads: Reads,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: Arc<AtomicUsize>,
 }

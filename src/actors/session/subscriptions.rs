@@ -19,8 +19,9 @@ use super::refusal::Refusal;
 use super::wire::{SegmentPart, Subscribe, Wire};
 use crate::actors::access::Allowed;
 use crate::actors::changes::{backlog, next_page};
-use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled, read_blocking};
+use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled};
 use crate::actors::quotas::Counted;
+use crate::actors::reads::Reads;
 use crate::actors::store::StoreHandle;
 use crate::core::connection::{ConnectionCore, SequenceRun, Subscription};
 use crate::core::store::Slots;
@@ -120,7 +121,7 @@ impl<W: Wire> Delivery<W> {
     }
 
     /// Fetches what follows `cursor`: from memory at once, else later.
-    pub(super) fn fetch(&mut self, cursor: Sequence) {
+    pub(super) fn fetch(&mut self, cursor: Sequence, reads: &Reads) {
         self.segments.clear();
         if let Some(backlog) = self.backlog.take() {
             self.waiting = Some(Waiting::Backlog(Box::pin(next_page(backlog, PAGE_BYTES))));
@@ -129,8 +130,8 @@ impl<W: Wire> Delivery<W> {
         match self.feed.feed().pull(cursor, MESSAGE_BYTES) {
             Pulled::Recent(segments) => self.segments.extend(segments),
             Pulled::OnDisk(log) => {
-                self.waiting =
-                    Some(Waiting::Disk(Box::pin(read_blocking(log, cursor, READ_BYTES))));
+                let read = reads.clone().read(log, cursor, READ_BYTES);
+                self.waiting = Some(Waiting::Disk(Box::pin(read)));
             }
         }
     }

@@ -1,0 +1,93 @@
+//! Turns: a session that has much to do lets the others of its thread go first, now and then.
+//!
+//! The sessions of a thread run one after the other, and a task runs on for as long as its socket takes bytes, which may be
+//! megabytes. So a session counts what it reads and sends, and once that is a turn's fill it is not run again before the
+//! thread has looked at its sockets and timers, and has run whom they woke.
+//!
+//! Keeps: a turn ends by itself only when there was more to do than it may. Leaves out: what is done with it.
+
+use std::pin::pin;
+use std::task::Context;
+
+/// What a turn may read and send, in bytes, until it is over.
+const TURN_BYTES: usize = 64 * 1_024;
+
+/// What a session has done since it had to wait for others.
+#[derive(Default)]
+pub(super) struct Turn {
+    bytes: usize,
+}
+
+impl Turn {
+    /// So many bytes were read or are to be sent.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Whether it has done as much as it may.
+    pub(super) const fn is_over(&self) -> bool {
+        self.bytes >= TURN_BYTES
+    }
+
+    /// There is nothing to do any more, and the others go first anyway; unless the turn is over, which is why.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>) {
+        if !self.pass(cx) {
+            self.bytes = 0;
+        }
+    }
+
+    /// If the turn is over, ends it: true, and the task wakes when the others of its thread have had theirs.
+    pub(super) fn pass(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_over = self.is_over();
+        if is_over {
+            self.bytes = 0;
+            // Wakes behind the sockets that have become ready; only the waking is wanted of it.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_when_it_is_filled_and_the_task_wakes_for_the_next_one() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut turn = Turn::default();
+        turn.spend(TURN_BYTES - 1);
+        assert!(!turn.is_over() && !turn.pass(&mut cx));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "nothing was waited for");
+        turn.spend(1);
+        assert!(turn.is_over() && turn.pass(&mut cx));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(!turn.is_over() && !turn.pass(&mut cx), "the next turn has begun");
+    }
+
+    #[test]
+    fn whoever_is_through_before_its_turn_is_over_begins_another_one() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turn = Turn::default();
+        for _ in 0..3 {
+            turn.spend(TURN_BYTES - 1);
+            turn.end(&mut cx);
+            assert!(!turn.pass(&mut cx));
+        }
+    }
+}
