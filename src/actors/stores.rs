@@ -17,7 +17,7 @@ use super::open::{Job, OpenStores};
 use super::registry::{AppendFromServer, RegistryActor, Resolve, Said};
 use super::reply::{Reply, WriteFailure};
 use super::store::{FinishStore, StoreHandle};
-use crate::core::store::{Acked, Write};
+use crate::core::store::{Acked, Sender, Write};
 use crate::core::validate::validate;
 use crate::model::{Batch, Entry, Origin, PublicKey, RemoteEntry, Sequence, StoreId};
 use crate::processing::{WriteEntries, WriteError, WriteOutcome};
@@ -115,7 +115,7 @@ impl Stores {
     ) -> Result<WriteOutcome, WriteError> {
         let (sender, answer) = oneshot::channel();
         let reply = Reply::caller(sender);
-        self.append(store, vec![Write { batch, origin, reply }]);
+        self.append(store, vec![Write { batch, origin, sender: Sender::SERVER, reply }]);
         match answer.await {
             Ok(Ok(acked)) => Ok(outcome(&acked, entries)),
             Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),
@@ -220,7 +220,10 @@ mod tests {
         let (sender, answer) = oneshot::channel();
         let origin = Origin::Server { run_handlers: true };
         let batch = Batch::from_entries([entry]);
-        (vec![Write { batch, origin, reply: Reply::caller(sender) }], answer)
+        (
+            vec![Write { batch, origin, sender: Sender::SERVER, reply: Reply::caller(sender) }],
+            answer,
+        )
     }
 
     async fn sequence(answer: Answer) -> u64 {

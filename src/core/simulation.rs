@@ -10,7 +10,7 @@ use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::connection::{ConnectionCore, SequenceRun, SubscriptionId};
-use super::store::{Acked, PlacedIds, Settled, Slots, StoreCore, Write};
+use super::store::{Acked, PlacedIds, Sender, Settled, Slots, StoreCore, Write};
 use crate::model::{Batch, EntryId, EntryRef, Origin, PublicKey, Segment, Sequence, StoreId};
 
 const CONNECTIONS: usize = 3;
@@ -154,6 +154,7 @@ impl World {
         self.core.enqueue(vec![Write {
             batch: Batch::from_entries(entries),
             origin: Origin::Client(key(key_at)),
+            sender: Sender(at),
             reply: ReplyTo { connection: at, incarnation, write },
         }]);
     }

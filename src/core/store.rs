@@ -22,17 +22,28 @@ use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
 /// smaller without making anything faster.
 const PLACED_GROUPS_MAX: usize = 2;
 
-/// A group takes waiting writes up to so many bytes of records (and always at least one write).
-const WRITE_GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// A group takes waiting writes up to so many bytes of records (and always at least one write). Whoever comes next waits for
+/// two of these.
+const WRITE_GROUP_BYTES_MAX: usize = 512 * 1_024;
 
 /// The ids that a group has placed so far. Its hash is quick, and nobody who chooses ids can foresee it.
 pub(crate) type PlacedIds = HashMap<EntryId, Sequence, foldhash::fast::RandomState>;
+
+/// Whose writes stay in their order: those of one connection, or of the server itself. Between two of them a store may choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Sender(pub(crate) usize);
+
+impl Sender {
+    /// The server itself.
+    pub(crate) const SERVER: Self = Self(0);
+}
 
 /// One write: a batch, who wrote it, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Write<R> {
     pub(crate) batch: Batch,
     pub(crate) origin: Origin,
+    pub(crate) sender: Sender,
     pub(crate) reply: R,
 }
 
@@ -194,19 +205,19 @@ impl<R> StoreCore<R> {
         if self.placing || self.waiting.is_empty() || syncing >= PLACED_GROUPS_MAX {
             return None;
         }
+        self.placing = true;
         let mut bytes = 0;
-        let fitting = self.waiting.iter().take_while(|write| {
+        let all_fit = self.waiting.iter().all(|write| {
             let fits = bytes < WRITE_GROUP_BYTES_MAX;
             bytes += write.batch.bytes();
             fits
         });
-        let count = fitting.count();
-        self.placing = true;
-        let writes = if count == self.waiting.len() {
-            std::mem::take(&mut self.waiting).into()
-        } else {
-            self.waiting.drain(..count).collect()
-        };
+        let waiting = std::mem::take(&mut self.waiting);
+        if all_fit {
+            return Some(WriteGroup { writes: waiting.into() });
+        }
+        let (writes, left) = shared_out(waiting);
+        self.waiting = left;
         Some(WriteGroup { writes })
     }
 
@@ -289,6 +300,32 @@ impl<R> StoreCore<R> {
     }
 }
 
+/// Takes a group out of `waiting`: of each sender as much as of the others, and what is larger than that as long as there is
+/// room. Both parts stay in their order.
+fn shared_out<R>(waiting: VecDeque<Write<R>>) -> (Vec<Write<R>>, VecDeque<Write<R>>) {
+    /// Of a sender of whom something was left; so is all that it wrote later.
+    const ENOUGH: usize = usize::MAX;
+    let mut taken_of: HashMap<Sender, usize, foldhash::fast::RandomState> =
+        waiting.iter().map(|write| (write.sender, 0)).collect();
+    let share = WRITE_GROUP_BYTES_MAX / taken_of.len().max(1);
+    let (mut taken, mut left) = (Vec::new(), VecDeque::new());
+    let mut bytes = 0;
+    for write in waiting {
+        let of_sender = taken_of.entry(write.sender).or_default();
+        let with_this = of_sender.saturating_add(write.batch.bytes());
+        let is_first = *of_sender == 0 && bytes < WRITE_GROUP_BYTES_MAX;
+        if *of_sender != ENOUGH && (with_this <= share || is_first) {
+            bytes += write.batch.bytes();
+            *of_sender = with_this;
+            taken.push(write);
+        } else {
+            *of_sender = ENOUGH;
+            left.push_back(write);
+        }
+    }
+    (taken, left)
+}
+
 fn place_write<R>(
     write: &Write<R>,
     known: impl Iterator<Item = Option<Sequence>>,
@@ -338,7 +375,7 @@ mod tests {
             payload: b"p",
         });
         let origin = Origin::Server { run_handlers: true };
-        Write { batch: Batch::from_entries(entries), origin, reply }
+        Write { batch: Batch::from_entries(entries), origin, sender: Sender::default(), reply }
     }
 
     /// Places everything that waits; `known` is what storage answers.
@@ -401,6 +438,55 @@ mod tests {
         assert!(core.take_group().is_none(), "two are in flight");
         core.settle_appended();
         assert!(core.take_group().is_some());
+    }
+
+    fn large(sender: usize, reply: u32, share: usize) -> Write<u32> {
+        let payload = vec![0; WRITE_GROUP_BYTES_MAX / share];
+        let entry =
+            EntryRef { id: EntryId::now(), event: "E", primary_key: "k", payload: &payload };
+        let origin = Origin::Server { run_handlers: true };
+        Write { batch: Batch::from_entries([entry]), origin, sender: Sender(sender), reply }
+    }
+
+    /// The replies of the next group, which is placed and settled.
+    fn next_group(core: &mut StoreCore<u32>) -> Vec<u32> {
+        let group = core.take_group().expect("a group");
+        let known = vec![None; group.ids().len()];
+        core.place(group, &known, &mut PlacedIds::default());
+        let settled = core.settle_appended().expect("an append");
+        settled.answers.into_iter().map(|(reply, _)| reply).collect()
+    }
+
+    #[test]
+    fn whoever_writes_little_does_not_wait_for_all_that_others_have_written() {
+        let mut core = StoreCore::new(Sequence::ZERO);
+        core.enqueue((0..8).map(|n| large(1, n, 4)).collect());
+        core.enqueue((10..18).map(|n| large(2, n, 4)).collect());
+        core.enqueue(vec![write(20, &[1])]);
+        // A third of a group each: one of the large ones.
+        assert_eq!(next_group(&mut core), [0, 10, 20]);
+        core.enqueue(vec![large(1, 8, 4), write(21, &[2])]);
+        assert_eq!(next_group(&mut core), [1, 11, 21]);
+    }
+
+    #[test]
+    fn the_writes_of_one_connection_stay_in_order_and_nobody_is_left_for_good() {
+        let mut core = StoreCore::new(Sequence::ZERO);
+        let mut expected = HashMap::<usize, Vec<u32>>::new();
+        for n in 0..200 {
+            let sender = 1 + n as usize * 7 % 5;
+            core.enqueue(vec![large(sender, n, 2 + n as usize % 40)]);
+            expected.entry(sender).or_default().push(n);
+        }
+        let mut found = Vec::new();
+        while !core.is_idle() {
+            found.extend(next_group(&mut core));
+        }
+        for of_sender in expected.into_values() {
+            let in_order = found.iter().filter(|n| of_sender.contains(n));
+            assert!(in_order.eq(&of_sender));
+        }
+        assert_eq!(found.len(), 200);
     }
 
     #[test]

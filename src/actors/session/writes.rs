@@ -5,6 +5,7 @@
 //! (`core::connection`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Session;
@@ -13,7 +14,7 @@ use super::wire::{Names, Wire, Write};
 use crate::actors::reply::{Reply, WriteFailure};
 use crate::actors::store::StoreHandle;
 use crate::core::connection::SubscriptionId;
-use crate::core::store::{self, Acked};
+use crate::core::store::{self, Acked, Sender};
 use crate::model::Origin;
 
 /// What a session keeps of its writes.
@@ -105,7 +106,9 @@ impl<W: Wire> Session<W> {
         let unanswered = Unanswered { tag, store: store.clone(), subscription, bytes, is_piece };
         writes.unanswered.push_back(Some(unanswered));
         let reply = Reply::session(self.inbox.clone(), number);
-        let write = store::Write { batch, origin: Origin::Client(key), reply };
+        // Nobody else has this place while one of its writes waits: the reply holds the inbox.
+        let sender = Sender(Arc::as_ptr(&self.inbox).addr());
+        let write = store::Write { batch, origin: Origin::Client(key), sender, reply };
         match writes.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {
             Some((_, writes)) => writes.push(write),
             None => writes.outgoing.push((store, vec![write])),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::order;
 use super::queue::{Answer, Job};
 use super::writes::{Append, Writes};
 use crate::model::{Origin, Segment};
@@ -17,8 +18,8 @@ use crate::storage::sled::record::RecordWriter;
 use crate::storage::sled::tables::Tables;
 use crate::storage::witness::FrameSalt;
 
-/// A group is closed once it holds so much, in bytes. Larger ones make no sync cheaper and delay its answers.
-pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
+/// A group is closed once it holds so much, in bytes. Whoever comes meanwhile waits for that, and then for its own group.
+const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes that a record takes besides names, keys and values.
 const RECORD_BYTES_MAX: usize = 64;
@@ -34,6 +35,8 @@ pub(super) struct Group {
     next_ordinal: Ordinal,
     /// Of its frame.
     salt: FrameSalt,
+    /// The file of the log is to be finished behind its frame.
+    finish_file: bool,
 }
 
 enum Part {
@@ -46,12 +49,17 @@ impl Group {
     pub(super) fn new(next_ordinal: Ordinal) -> Self {
         let (parts, appends) = (Vec::new(), VecDeque::new());
         let (records, salt) = (RecordWriter::default(), FrameSalt::default());
-        Self { parts, appends, bytes: 0, records, next_ordinal, salt }
+        Self { parts, appends, bytes: 0, records, next_ordinal, salt, finish_file: false }
     }
 
     /// Whether it holds as much as it may.
-    pub(super) const fn is_full(&self) -> bool {
+    const fn is_full(&self) -> bool {
         self.bytes >= GROUP_BYTES_MAX
+    }
+
+    /// Takes what fits out of `waiting`. What is for the tables, which has an order, is small, and so taken in it.
+    pub(super) fn fill(&mut self, waiting: &mut VecDeque<Job>) {
+        order::fill(self, waiting, Job::store_bytes, Self::is_full, Self::add);
     }
 
     /// At least as many bytes as [`Group::write`] writes; zero if there is nothing to write.
@@ -60,7 +68,7 @@ impl Group {
     }
 
     /// Adds what `job` has.
-    pub(super) fn add(&mut self, job: Job) {
+    fn add(&mut self, job: Job) {
         match job {
             Job::Table { table, ops, answer } => {
                 let bytes = |(key, value): (&[u8], Option<&[u8]>)| {
@@ -70,10 +78,11 @@ impl Group {
                 self.parts.push(Part::Table { table, ops, answer });
             }
             // For the log, not for a frame.
-            Job::FinishFile => {}
+            Job::FinishFile => self.finish_file = true,
             Job::Store(writes) => {
                 let before = self.appends.len();
-                let appends = writes.stage(&mut self.appends, GROUP_BYTES_MAX);
+                let room = GROUP_BYTES_MAX.saturating_sub(self.bytes);
+                let appends = writes.stage(&mut self.appends, room.max(1));
                 if appends > 0 {
                     let staged = self.appends.range(before..).flat_map(|(segments, _)| segments);
                     self.bytes += staged.map(record_bytes_max).sum::<usize>();
@@ -83,6 +92,11 @@ impl Group {
                 self.parts.push(Part::Store { writes, appends });
             }
         }
+    }
+
+    /// Whether the file of the log was to be finished behind it; from then on it is not.
+    pub(super) fn takes_finish_file(&mut self) -> bool {
+        std::mem::take(&mut self.finish_file)
     }
 
     /// Writes all of it to `frame`.
@@ -148,6 +162,7 @@ impl Group {
     /// The group was tried and failed. Gives the ends of its stores, to be kept until it is known what became of it.
     pub(super) fn fail(&mut self, error: &AppendError) -> Vec<Arc<End>> {
         self.bytes = 0;
+        self.finish_file = false;
         let mut ends = Vec::new();
         for part in self.parts.drain(..) {
             match part {

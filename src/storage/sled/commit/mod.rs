@@ -5,6 +5,7 @@
 //! again. Leaves out: how it comes into sled (`checkpoint`).
 
 mod group;
+mod order;
 mod queue;
 mod recovery;
 mod writes;
@@ -96,15 +97,11 @@ impl Committer {
     /// Commits what is in `untried`, in groups of bounded size. After an error the group is not settled.
     fn commit_all(&mut self) -> io::Result<()> {
         while !self.untried.is_empty() && self.wait_for_room() {
-            let mut finish_file = false;
-            while !self.group.is_full()
-                && let Some(job) = self.untried.pop_front()
-            {
-                finish_file |= matches!(job, Job::FinishFile);
-                self.group.add(job);
-            }
+            // What came while the group before was written: it may be small.
+            self.shared.queue.take(&mut self.untried);
+            self.group.fill(&mut self.untried);
             self.commit()?;
-            if finish_file {
+            if self.group.takes_finish_file() {
                 self.writer.finish_file()?;
                 self.shared.upkeep.file_is_finished();
             }

@@ -1,5 +1,6 @@
 //! What waits for the commit thread, and whether it takes anything.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,14 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    /// Bytes that wait to be committed for a store.
+    pub(crate) fn store_bytes(&self) -> usize {
+        match self {
+            Self::Store(writes) => writes.pending_bytes(),
+            Self::Table { .. } | Self::FinishFile => 0,
+        }
+    }
+
     /// It will not be committed.
     pub(crate) fn refuse(self, error: &AppendError) {
         match self {
@@ -127,6 +136,11 @@ impl Queue {
             }
             self.wake.wait(&mut state);
         }
+    }
+
+    /// Moves the jobs that wait by now to `into`, behind what is there.
+    pub(crate) fn take(&self, into: &mut VecDeque<Job>) {
+        into.extend(self.state.lock().jobs.drain(..));
     }
 
     /// Whether the commit thread is to end.

@@ -122,6 +122,13 @@ impl Writes {
         !std::mem::replace(&mut state.queued, true)
     }
 
+    /// Bytes of records that were handed in and are not in a group.
+    pub(super) fn pending_bytes(&self) -> usize {
+        let state = self.state.lock();
+        let segments = state.pending.iter().flat_map(|(segments, _)| segments);
+        segments.map(|segment| segment.records().len()).sum()
+    }
+
     /// Moves what was handed in to `group`, until that is `bytes_max` bytes. Gives how many appends that were.
     pub(super) fn stage(&self, group: &mut VecDeque<Append>, bytes_max: usize) -> usize {
         let (mut count, mut bytes) = (0, 0);
