@@ -11,6 +11,7 @@ mod bench;
 mod connect;
 mod data_dir;
 mod entry;
+mod grants;
 mod groups;
 mod heal;
 mod identity;
@@ -57,6 +58,7 @@ Exit codes: 0 success, 1 failure, 2 wrong command line.";
 enum Command {
     Serve(serve::Args),
     Keys(keys::Args),
+    Grants(grants::Args),
     Revoke(revocations::RevokeArgs),
     Revocations(revocations::ListArgs),
     Identity(identity::Args),
@@ -79,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
     match command {
         Command::Serve(args) => finish(serve::run(args)),
         Command::Keys(args) => finish(keys::run(args)),
+        Command::Grants(args) => finish(grants::run(args)),
         Command::Revoke(args) => finish(revocations::revoke(args)),
         Command::Revocations(args) => finish(revocations::list(&args)),
         Command::Identity(args) => finish(identity::run(args)),

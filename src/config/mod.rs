@@ -20,7 +20,7 @@ use eventlog_server::model::{Limits, PublicKey, Quotas};
 use eventlog_server::server::ServedPath;
 use eventlog_server::services::auth::http::HttpOptions;
 use eventlog_server::services::auth::jwt::TokenSource;
-use eventlog_server::services::auth::{DuplicateGrant, Grant, Grantee, Grants};
+use eventlog_server::services::auth::{DuplicateGrant, Grant, Grants};
 use eventlog_server::services::identities::{BindPolicy, SigningKey};
 use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::services::proxies::AddressRange;
@@ -45,9 +45,21 @@ use units::{Origins, Size};
 const DATA_DIR: &str = "data";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the file says, to be compared with what it says later. Never shown: secrets are in it.
+#[derive(Clone, Default)]
+pub(crate) struct Said(pub(crate) toml::Table);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// A configuration that can work.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// What the file says.
+    pub(crate) said: Said,
     /// Where to listen.
     pub(crate) listen: SocketAddr,
     /// In what everything is kept.
@@ -102,7 +114,7 @@ pub(crate) enum AuthChoice {
     /// Every key may do everything.
     AllowAll,
     /// Those with a grant may.
-    Grants(Grants),
+    Grants(Vec<Grant>),
     /// Those whose token says so.
     Jwt(Box<JwtSettings>),
     /// Those of whom the application says so, which is asked like this.
@@ -193,9 +205,10 @@ impl Config {
         flags: Settings,
         dev: bool,
     ) -> Result<Self, ConfigError> {
-        let file = file.map_or_else(|| Ok(Settings::default()), read_file)?;
+        let (file, said) = file.map_or_else(|| Ok(Default::default()), read_file)?;
         let environment = read_environment(environment)?;
-        Self::resolve(flags.over(environment).over(file), dev)
+        let config = Self::resolve(flags.over(environment).over(file), dev)?;
+        Ok(Self { said, ..config })
     }
 
     /// Puts in the defaults and checks that the whole can work.
@@ -206,8 +219,9 @@ impl Config {
         let pinned = pinned(&settings);
         let paths =
             settings.paths.map_or_else(|| vec![PathName::Eventlog, PathName::Rpc], |paths| paths.0);
-        let auth = auth(settings.auth, dev)?;
+        let auth = auth(settings.auth, settings.admin.token.is_some(), dev)?;
         let config = Self {
+            said: Said::default(),
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
             storage: settings.storage.kind.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
@@ -241,10 +255,13 @@ impl Config {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the configuration is a file")]
-fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+fn read_file(path: &Path) -> Result<(Settings, Said), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-    parse_file(&text).map_err(|message| ConfigError::Malformed { path: path.to_owned(), message })
+    let malformed = |message| ConfigError::Malformed { path: path.to_owned(), message };
+    let settings = parse_file(&text).map_err(malformed)?;
+    let said = text.parse().map_err(|error: toml::de::Error| malformed(error.to_string()))?;
+    Ok((settings, Said(said)))
 }
 
 /// The settings in `text`; a message that names the key and its place if there is something else.
@@ -292,7 +309,7 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
     })
 }
 
-fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
+fn auth(settings: AuthSettings, has_admin_api: bool, dev: bool) -> Result<AuthChoice, ConfigError> {
     let AuthSettings { mode, bind, keep_proof: _, jwt, http, grant } = settings;
     let unused = |what| Err(ConfigError::Auth(what));
     match mode {
@@ -327,11 +344,15 @@ fn auth(settings: AuthSettings, dev: bool) -> Result<AuthChoice, ConfigError> {
              set `mode = \"jwt\"` or `\"http\"`, or leave it out",
             )
         }
-        Some(AuthMode::Grants) if grant.is_empty() => {
-            unused("`[auth] mode` is \"grants\", and no [[auth.grant]] says who may do something")
-        }
+        Some(AuthMode::Grants) if grant.is_empty() && !has_admin_api => unused(
+            "`[auth] mode` is \"grants\", no [[auth.grant]] says who may do something, \
+             and without `[admin] token` nobody can say it later",
+        ),
         Some(AuthMode::Grants) => {
-            Ok(AuthChoice::Grants(Grants::new(grant.into_iter().map(into_grant))?))
+            let grants: Vec<_> = grant.into_iter().map(into_grant).collect();
+            // Only to see whether they go together.
+            Grants::new(grants.clone())?;
+            Ok(AuthChoice::Grants(grants))
         }
         Some(AuthMode::Jwt) => Ok(AuthChoice::Jwt(Box::new(jwt))),
         Some(AuthMode::Http) => Ok(AuthChoice::Http(Box::new(http.into_options()))),
@@ -395,10 +416,9 @@ const fn served(path: PathName) -> ServedPath {
 }
 
 fn into_grant(entry: GrantEntry) -> Grant {
-    let GrantEntry { public_key, write, read, signing_key: _ } = entry;
-    let grantee =
-        if public_key.as_str() == "*" { Grantee::Anyone } else { Grantee::Key(public_key) };
-    Grant { grantee, write, read }
+    let GrantEntry { public_key, write, read, events, signing_key: _ } = entry;
+    let events = events.map(|Many(events)| events.into_iter().map(Into::into).collect());
+    Grant { public_key, write, read, events }
 }
 
 #[cfg(test)]

@@ -349,12 +349,14 @@ pub(crate) enum AlgorithmName {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantEntry {
-    /// A public key, or `*` for every key that has no grant of its own.
+    /// A public key; a `*` in it stands for any text.
     pub(crate) public_key: PublicKey,
     #[serde(default)]
     pub(crate) write: bool,
     #[serde(default)]
     pub(crate) read: bool,
+    /// The events that it may write; a `*` stands for any text. All, if it is missing.
+    pub(crate) events: Option<Many<String>>,
     /// The signing key that the public key is to have.
     pub(crate) signing_key: Option<Parsed<PinnedKey>>,
 }

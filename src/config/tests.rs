@@ -251,8 +251,13 @@ fn grants_and_their_mode_belong_together() {
     assert!(matches!(grants("grants", &grant.repeat(2)), Err(ConfigError::DuplicateGrant(_))));
     let anyone = grants("grants", &grant.replace("\"a\"", "\"*\"")).expect("it works").auth;
     let AuthChoice::Grants(anyone) = anyone else { panic!("not grants") };
-    let expected = Grants::new([Grant { grantee: Grantee::Anyone, write: false, read: true }]);
-    assert_eq!(format!("{anyone:?}"), format!("{:?}", expected.expect("one grant")));
+    let public_key = PublicKey::new("*").expect("a key");
+    assert_eq!(anyone, [Grant { public_key, write: false, read: true, events: None }]);
+    let some = grants("grants", &format!("{grant}events = [\"Todo*\", \"Note\"]"));
+    let AuthChoice::Grants(some) = some.expect("it works").auth else { panic!("not grants") };
+    assert_eq!(some[0].events, Some(vec!["Todo*".into(), "Note".into()]));
+    // They can be set later.
+    assert!(grants("grants", "[admin]\ntoken = \"t0ken\"").is_ok());
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl Severing {
 
 /// Carries `change` to its end, also if whoever waits for it does not any more: what it changes in memory is then what it has
 /// changed for good.
-async fn to_its_end<T, E>(
+pub(super) async fn to_its_end<T, E>(
     change: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where

@@ -14,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::access::RevokeError;
 use super::endpoint::Endpoint;
+use super::grants::GrantsError;
 use super::handle::Server;
-use super::{admin_groups, admin_guard, admin_revocations, admin_signing_keys, pages};
+use super::reload::ReloadError;
+use super::{
+    admin_grants, admin_groups, admin_guard, admin_revocations, admin_signing_keys, pages,
+};
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{Assign, Release, Remove};
 use crate::model::{Entry, EntryId, PublicKey, StoreId};
@@ -74,7 +78,9 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .service(Endpoint::of_name("/stores/{store:.+}/entries").post(write_entries).done())
         .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
         .configure(admin_groups::configure)
-        .configure(admin_revocations::configure);
+        .configure(admin_revocations::configure)
+        .configure(admin_grants::configure)
+        .service(Endpoint::at("/reload").post(reload).done());
     config.service(scope);
 }
 
@@ -97,6 +103,8 @@ pub(super) enum Failure {
     NotUsed(PublicKey),
     #[error("public key {0:?} has no signing key")]
     NotBound(PublicKey),
+    #[error("nothing is granted to just {0:?}")]
+    NotGranted(PublicKey),
     #[error("there is no revocation {0:?}")]
     NotRevoked(String),
     #[error("store {0:?} does not exist")]
@@ -114,6 +122,10 @@ pub(super) enum Failure {
     #[error(transparent)]
     Revoke(#[from] RevokeError),
     #[error(transparent)]
+    Grants(#[from] GrantsError),
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    #[error(transparent)]
     Records(#[from] RecordsUnavailable),
 }
 
@@ -125,22 +137,28 @@ impl ResponseError for Failure {
             Self::Page => StatusCode::FORBIDDEN,
             Self::Invalid(_)
             | Self::Write(WriteError::Invalid(_))
-            | Self::Revoke(RevokeError::Invalid(_)) => StatusCode::BAD_REQUEST,
+            | Self::Revoke(RevokeError::Invalid(_))
+            | Self::Grants(GrantsError::TooLong)
+            | Self::Reload(ReloadError::Wrong(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
             | Self::NotUsed(_)
             | Self::NotBound(_)
             | Self::NotRevoked(_)
+            | Self::NotGranted(_)
+            | Self::Reload(ReloadError::NoConfiguration)
             | Self::Registry(RegistryError::NotMapped { .. })
             | Self::Group(
                 GroupError::NoSuchGroup(_) | GroupError::NoSuchStore(_) | GroupError::NoSuchLetter,
             ) => StatusCode::NOT_FOUND,
             Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. })
             | Self::Identity(IdentityError::BoundToAnother { .. })
+            | Self::Grants(GrantsError::NoGrants)
             | Self::Group(GroupError::Runs(_) | GroupError::FailedAgain(_)) => StatusCode::CONFLICT,
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Records(_)
             | Self::Revoke(RevokeError::Unavailable(_))
+            | Self::Grants(GrantsError::Unavailable(_))
             | Self::Identity(IdentityError::Unavailable { .. })
             | Self::Group(GroupError::Unavailable(_))
             | Self::Write(
@@ -234,6 +252,10 @@ impl PageOf {
     pub(super) fn count(&self) -> usize {
         self.count.unwrap_or(PAGE).clamp(1, PAGE_MAX)
     }
+}
+
+async fn reload(server: web::Data<Server>, by: ReqData<By>) -> Answer {
+    Ok(HttpResponse::Ok().json(server.reload_by(by.into_inner()).await?))
 }
 
 #[derive(Serialize)]

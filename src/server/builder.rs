@@ -6,14 +6,17 @@ use std::sync::atomic::AtomicBool;
 
 use actix::Actor;
 use actix_web::HttpRequest;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::caller::ValueOf;
+use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
 use super::rejections::Rejections;
+use super::reload::{Reload, ReloadError, Reloaded};
 use super::replay::Processing;
 use super::routes::ServedPath;
 use super::threads::Threads;
@@ -36,6 +39,7 @@ use crate::actors::stores::Stores;
 use crate::model::{Limits, Quotas};
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
+use crate::services::auth::Grants;
 use crate::services::identities::{BindPolicy, Identities};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
@@ -75,6 +79,8 @@ pub struct Builder {
     pub(super) compaction: Option<Compaction>,
     pub(super) identities: Arc<dyn Identities>,
     pub(super) records: Arc<dyn Records>,
+    pub(super) grants: Option<Arc<Grants>>,
+    pub(super) reload: Option<Reload>,
     pub(super) bind_policy: BindPolicy,
     pub(super) keeps_proof: bool,
     pub(super) paths: Vec<ServedPath>,
@@ -151,6 +157,25 @@ impl Builder {
     #[must_use]
     pub fn records(mut self, records: Arc<dyn Records>) -> Self {
         self.records = records;
+        self
+    }
+
+    /// The grants that administrators set and remove while the server runs ([`Server::set_grant`], the admin API): the same as the
+    /// `Auth` of the server, or a part of it. By default there are none.
+    #[must_use]
+    pub fn grants(mut self, grants: Arc<Grants>) -> Self {
+        self.grants = Some(grants);
+        self
+    }
+
+    /// What [`Server::reload`] does, and `POST /admin/reload`: reads the configuration again, all or nothing. It may block on disk. By
+    /// default there is none.
+    #[must_use]
+    pub fn reload<F>(mut self, reload: F) -> Self
+    where
+        F: Fn(&Server) -> Result<Reloaded, ReloadError> + Send + Sync + 'static,
+    {
+        self.reload = Some(Arc::new(reload));
         self
     }
 
@@ -232,8 +257,9 @@ impl Builder {
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
         watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
-        let revocations = Revocations::new(self.records);
-        revocations.kept.start(&home);
+        let revocations = Revocations::new(self.records.clone());
+        revocations.kept.start(&home, |_| {});
+        let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
         let spill = self.spill.map(|(directory, bytes_max)| {
             let opened = Spill::open(&directory, bytes_max);
             opened.map_err(|cause| StartError::Spill { directory, cause })
@@ -279,7 +305,7 @@ impl Builder {
         Ok(Server::new(Inner {
             shared,
             storage: self.storage,
-            origins: self.origins,
+            origins: RwLock::new(self.origins),
             caller: self.caller,
             trusted_proxies: self.trusted_proxies,
             rejections: Rejections::default(),
@@ -288,6 +314,9 @@ impl Builder {
             admin_token: self.admin_token,
             guesses: Guesses::default(),
             severing: Severing::default(),
+            grants,
+            reload: self.reload,
+            reloading: Mutex::default(),
             store_registry: self.registry,
             store_threads,
             registry_thread,

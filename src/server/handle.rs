@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use actix::{Addr, Handler, Message};
 use actix_web::web::ServiceConfig;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::builder::Builder;
 use super::caller::ValueOf;
+use super::grants::KeptGrants;
 use super::groups::Groups;
 use super::rejections::Rejections;
+use super::reload::Reload;
 use super::replay::Processing;
 use super::routes::{self, ServedPath};
 use super::threads::Threads;
@@ -48,7 +51,7 @@ pub struct Server(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) storage: Arc<dyn Storage>,
-    pub(super) origins: OriginPolicy,
+    pub(super) origins: RwLock<OriginPolicy>,
     pub(super) caller: Option<ValueOf>,
     pub(super) trusted_proxies: Vec<AddressRange>,
     pub(super) rejections: Rejections,
@@ -58,6 +61,9 @@ pub(super) struct Inner {
     pub(super) admin_token: Option<String>,
     pub(super) guesses: Guesses,
     pub(super) severing: Severing,
+    pub(super) grants: Option<KeptGrants>,
+    pub(super) reload: Option<Reload>,
+    pub(super) reloading: Mutex<()>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
@@ -87,6 +93,8 @@ impl Server {
             compaction: None,
             identities: Arc::new(MemoryIdentities::default()),
             records: Arc::new(MemoryRecords::default()),
+            grants: None,
+            reload: None,
             bind_policy: BindPolicy::default(),
             keeps_proof: true,
             paths: vec![ServedPath::Eventlog, ServedPath::Rpc],

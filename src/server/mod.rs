@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod admin_grants;
 mod admin_groups;
 mod admin_guard;
 mod admin_revocations;
@@ -14,6 +15,7 @@ mod builder;
 mod caller;
 mod endpoint;
 mod first_bytes;
+mod grants;
 mod groups;
 mod handle;
 mod in_process;
@@ -21,6 +23,7 @@ mod listen;
 mod metrics;
 mod pages;
 mod rejections;
+mod reload;
 mod replay;
 mod routes;
 mod sever;
@@ -32,10 +35,12 @@ mod wrong_peers;
 
 pub use access::RevokeError;
 pub use builder::{Builder, StartError};
+pub use grants::GrantsError;
 pub use groups::Groups;
 pub use handle::Server;
 pub use in_process::{Changes, ClientError};
 pub use listen::{Listen, listen};
+pub use reload::{ReloadError, Reloaded};
 pub use routes::ServedPath;
 pub use sever::files_per_connection;
 pub use socket::on_connect;

@@ -36,7 +36,7 @@ pub(super) fn may(server: &Server, request: &HttpRequest) -> bool {
         forwarded_host: said_host.filter(|_| is_believed),
         forwarded_proto: said_proto.filter(|_| is_believed),
     };
-    let may = inner.origins.allows(&page);
+    let may = inner.origins.read().allows(&page);
     if !may {
         let proxy = said_host.zip(peer).filter(|_| !is_believed);
         inner.shared.complaints.log(&refused(&page, request.path(), proxy));

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, stream};
 use super::admin;
 use super::caller::{caller_of, is_too_long};
 use super::endpoint::Endpoint;
-use super::handle::Server;
+use super::handle::{Inner, Server};
 use super::sever::Severable;
 use super::{metrics, pages, wrong_peers};
 use crate::actors::connections::{Refused, Sever};
@@ -87,17 +87,22 @@ fn readiness(server: &Server) -> HttpResponse {
         return HttpResponse::ServiceUnavailable().body("the server stops\n");
     }
     match server.inner().storage.ready() {
-        Ok(()) if !server.inner().shared.revocations.kept.is_read() => not_ready(),
+        Ok(()) if !knows_who_may(server) => not_ready(),
         Ok(()) => HttpResponse::Ok().body("ready\n"),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
     }
 }
 
-/// Until it is known who is revoked, nobody is let in.
+/// Until it is known who is revoked, and what is granted, nobody is let in.
+fn knows_who_may(server: &Server) -> bool {
+    let Inner { shared, grants, .. } = server.inner();
+    shared.revocations.kept.is_read() && grants.as_ref().is_none_or(|one| one.kept.is_read())
+}
+
 fn not_ready() -> HttpResponse {
     HttpResponse::ServiceUnavailable()
         .insert_header(("retry-after", "1"))
-        .body("the revocations are not read yet\n")
+        .body("who may do what is not read yet\n")
 }
 
 /// Turns a request into a session.
@@ -116,7 +121,7 @@ async fn upgrade<W: Wire>(
         Ok(response) => response,
         Err(error) => return Ok(wrong_peers::no_websocket(server, request, error)),
     };
-    if !shared.revocations.kept.is_read() {
+    if !knows_who_may(server) {
         shared.metrics.connections_refused.inc();
         return Ok(not_ready());
     }

@@ -17,11 +17,15 @@ pub struct Logged {
 
 impl Logged {
     pub fn start(configuration: &str) -> Self {
-        let directory = tempdir().expect("a directory");
-        std::fs::write(directory.path().join("eventlog.toml"), configuration).expect("written");
-        let mut server = Self { directory, serve: None };
+        let mut server = Self { directory: tempdir().expect("a directory"), serve: None };
+        server.configure(configuration);
         server.serve = Some(server.spawn());
         server
+    }
+
+    /// Writes another configuration, which is read at the next start, or when that is asked for.
+    pub fn configure(&self, configuration: &str) {
+        std::fs::write(self.path("eventlog.toml"), configuration).expect("written");
     }
 
     fn spawn(&self) -> Serve {

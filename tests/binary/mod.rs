@@ -9,6 +9,7 @@ mod descriptors;
 mod dist;
 mod drain;
 mod durability;
+mod grants;
 mod jwt;
 mod large;
 mod logged;

@@ -8,6 +8,7 @@ mod compaction;
 mod files;
 mod jwt;
 mod kept;
+mod reload;
 mod webhooks;
 
 use std::io::{self, Write};
@@ -19,9 +20,9 @@ use std::time::Duration;
 use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
-use eventlog_server::server::{Listen, ServedPath, Server, StartError, listen};
-use eventlog_server::services::auth::AllowAll;
+use eventlog_server::server::{Listen, Reloaded, ServedPath, Server, StartError, listen};
 use eventlog_server::services::auth::http::{HttpAuth, HttpError};
+use eventlog_server::services::auth::{AllowAll, Grants};
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
 use eventlog_server::storage::StorageError;
@@ -33,6 +34,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::assign::{AssignError, assign_all, pin_all};
 use self::jwt::JwtFault;
 use self::kept::Kept;
+use self::reload::Reload;
 use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
 
 /// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
@@ -42,7 +44,7 @@ const BACKLOG: i32 = 4_096;
 ///
 /// Settings come from flags, then environment variables (EVENTLOG_…), then the file, then defaults; config.example.toml
 /// lists and explains them. There is no default for who may write and read: without [auth] the server does not start.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   eventlog-server serve --dev                                  # to try things out
@@ -112,23 +114,25 @@ pub(super) enum ServeError {
 }
 
 pub(super) fn run(args: Args) -> Result<(), ServeError> {
-    let config = load(args)?;
-    actix_web::rt::System::new().block_on(serve(config))
+    let config = load(&args)?;
+    actix_web::rt::System::new().block_on(serve(config, args))
 }
 
-fn load(args: Args) -> Result<Config, ConfigError> {
+fn load(args: &Args) -> Result<Config, ConfigError> {
     let Args { config, listen, data_dir, dev } = args;
-    let flags = Settings { listen, data_dir, ..Settings::default() };
-    Config::load(config.as_deref(), Environment::new(std::env::vars_os()), flags, dev)
+    let flags = Settings { listen: *listen, data_dir: data_dir.clone(), ..Settings::default() };
+    Config::load(config.as_deref(), Environment::new(std::env::vars_os()), flags, *dev)
 }
 
-async fn serve(mut config: Config) -> Result<(), ServeError> {
+async fn serve(mut config: Config, args: Args) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
     // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
-    let auth = authorization(&config.auth)?;
+    let (auth, grants) = authorization(&config.auth)?;
     let kept = Kept::open(&config)?;
-    let (server, _compacting) = start(&config, &kept, auth).await?;
+    let reload = Reload::new(args, &config, grants);
+    let (server, _compacting) = start(&config, &kept, auth, reload).await?;
+    reload_when_asked(&server)?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
     announce(&config, &server, listener.local_addr()?);
@@ -140,13 +144,18 @@ async fn serve(mut config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Who says what a caller may do.
-fn authorization(choice: &AuthChoice) -> Result<Arc<dyn Auth>, ServeError> {
+/// Who says what a caller may do, and the grants that this is, if it is some.
+type Authorization = (Arc<dyn Auth>, Option<Arc<Grants>>);
+
+fn authorization(choice: &AuthChoice) -> Result<Authorization, ServeError> {
     Ok(match choice {
-        AuthChoice::Dev | AuthChoice::AllowAll => Arc::new(AllowAll),
-        AuthChoice::Grants(grants) => Arc::new(grants.clone()),
-        AuthChoice::Jwt(settings) => Arc::new(jwt::auth(settings)?),
-        AuthChoice::Http(options) => Arc::new(HttpAuth::new((**options).clone())?),
+        AuthChoice::Dev | AuthChoice::AllowAll => (Arc::new(AllowAll), None),
+        AuthChoice::Grants(grants) => {
+            let grants = Arc::new(Grants::new(grants.clone()).map_err(ConfigError::from)?);
+            (grants.clone(), Some(grants))
+        }
+        AuthChoice::Jwt(settings) => (Arc::new(jwt::auth(settings)?), None),
+        AuthChoice::Http(options) => (Arc::new(HttpAuth::new((**options).clone())?), None),
     })
 }
 
@@ -155,6 +164,7 @@ async fn start(
     config: &Config,
     kept: &Kept,
     auth: Arc<dyn Auth>,
+    reload: Reload,
 ) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
     let registry = kept.registry.clone();
@@ -183,10 +193,31 @@ async fn start(
     if let Some(token) = &config.admin_token {
         builder = builder.admin_token(token.as_str());
     }
+    if let Some(grants) = reload.grants() {
+        builder = builder.grants(grants.clone());
+    }
+    builder = builder.reload(move |server| reload.run(server));
     let server = builder.start()?;
     assign_all(&server, &config.assign).await?;
     pin_all(&server, &config.pinned).await?;
     Ok((server, guards))
+}
+
+/// Reads the configuration again at each SIGHUP, for as long as the process lives.
+fn reload_when_asked(server: &Server) -> io::Result<()> {
+    let mut asked = signal(SignalKind::hangup())?;
+    let server = server.clone();
+    actix_web::rt::spawn(async move {
+        while asked.recv().await.is_some() {
+            match server.reload().await {
+                Ok(Reloaded { applied, needs_restart }) => log::info!(
+                    "SIGHUP: these settings have changed and count: {applied:?}; these count after a restart: {needs_restart:?}"
+                ),
+                Err(error) => log::error!("SIGHUP: {error}"),
+            }
+        }
+    });
+    Ok(())
 }
 
 fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {

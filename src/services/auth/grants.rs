@@ -1,129 +1,265 @@
-//! A list of who may do what.
+//! A list of who may do what, which can change while the server runs.
+//!
+//! Keeps: there are two sets, the one that the server was started with, and the one that administrators set while it runs; for one
+//! grantee the latter counts. Leaves out: where either is kept (`server::grants`, the binary's configuration).
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
+use super::rights::matches_any;
+use crate::model::glob::glob_matches;
 use crate::model::{Batch, PublicKey};
 use crate::services::{Auth, AuthError, AuthReason, Claim};
 
-/// Who a [`Grant`] is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grantee {
-    /// This key.
-    Key(PublicKey),
-    /// Every key that no grant names.
-    Anyone,
-}
-
-/// What one key, or everyone else, may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What one key may do, or all whose names have a form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Grant {
-    /// Who.
-    pub grantee: Grantee,
-    /// Whether it may append.
+    /// Who; a `*` stands for any text.
+    pub public_key: PublicKey,
+    /// Whether they may append.
     pub write: bool,
-    /// Whether it may subscribe.
+    /// Whether they may subscribe.
     pub read: bool,
+    /// The events that they may append, with `*` as in keys; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<Box<str>>>,
 }
 
 /// Two grants are for the same grantee, so which of them counts is anyone's guess.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DuplicateGrant {
-    /// Both name this key.
-    #[error("public key {0:?} is granted twice; join the two grants into one")]
-    Key(PublicKey),
-    /// Both are for everyone else.
-    #[error("everyone else is granted twice; join the two grants into one")]
-    Anyone,
+#[error("public key {0:?} is granted twice; join the two grants into one")]
+pub struct DuplicateGrant(pub PublicKey);
+
+/// From where a grant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GrantSource {
+    /// The server was started with it, or has read its configuration again.
+    Configuration,
+    /// An administrator set it while the server ran.
+    Api,
 }
 
-/// Answers from a fixed list.
+/// A grant as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGrant {
+    /// The grant.
+    pub grant: Grant,
+    /// From where it is.
+    pub source: GrantSource,
+    /// Whether it counts: one of the configuration does not if there is one from the API for the same grantee.
+    pub counts: bool,
+}
+
+/// Answers from a list.
 ///
-/// A grant that names the key is the whole answer; the one for [`Grantee::Anyone`] counts for keys without a grant of
-/// their own, so a key can be given less than everyone else. A key that no grant covers is
-/// [`Unauthorized`](AuthReason::Unauthorized); one that is covered but lacks the right is
-/// [`Forbidden`](AuthReason::Forbidden).
-#[derive(Clone, Debug, Default)]
-pub struct Grants {
-    keys: HashMap<PublicKey, Rights>,
-    anyone: Option<Rights>,
+/// The grant that names the key is the whole answer; else the one of a pattern that it has the form of, and of several that with
+/// the most characters besides `*` (of two with as many, the first in the order of bytes). So a key can be given less than
+/// everyone else. A key that no grant covers is [`Unauthorized`](AuthReason::Unauthorized); one that is covered but lacks the
+/// right is [`Forbidden`](AuthReason::Forbidden).
+#[derive(Debug, Default)]
+pub struct Grants(RwLock<Sets>);
+
+#[derive(Debug, Default)]
+struct Sets {
+    configured: Set,
+    set: Set,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Rights {
-    write: bool,
-    read: bool,
+#[derive(Debug, Default)]
+struct Set {
+    names: BTreeMap<PublicKey, Grant>,
+    patterns: BTreeMap<Form, Grant>,
+}
+
+/// A pattern, the narrower ones first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Form(Reverse<usize>, PublicKey);
+
+impl Form {
+    /// `None` if it is no pattern but a name.
+    fn of(key: &PublicKey) -> Option<Self> {
+        let letters = key.as_str().chars().filter(|letter| *letter != '*').count();
+        key.as_str().contains('*').then(|| Self(Reverse(letters), key.clone()))
+    }
+}
+
+impl Set {
+    /// The one that is for just this grantee.
+    fn of(&self, grantee: &PublicKey) -> Option<&Grant> {
+        match Form::of(grantee) {
+            Some(form) => self.patterns.get(&form),
+            None => self.names.get(grantee),
+        }
+    }
+
+    fn insert(&mut self, grant: Grant) -> Option<Grant> {
+        match Form::of(&grant.public_key) {
+            Some(form) => self.patterns.insert(form, grant),
+            None => self.names.insert(grant.public_key.clone(), grant),
+        }
+    }
+
+    fn remove(&mut self, grantee: &PublicKey) -> Option<Grant> {
+        match Form::of(grantee) {
+            Some(form) => self.patterns.remove(&form),
+            None => self.names.remove(grantee),
+        }
+    }
+
+    fn narrowest(&self, key: &PublicKey) -> Option<(&Form, &Grant)> {
+        self.patterns.iter().find(|(Form(_, form), _)| glob_matches(form.as_str(), key.as_str()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Grant> {
+        self.names.values().chain(self.patterns.values())
+    }
+}
+
+impl Sets {
+    /// The grant that counts for `key`.
+    fn find(&self, key: &PublicKey) -> Option<&Grant> {
+        let named = self.set.names.get(key).or_else(|| self.configured.names.get(key));
+        named.or_else(|| match (self.set.narrowest(key), self.configured.narrowest(key)) {
+            // For one and the same pattern the set one counts.
+            (Some((set, grant)), Some((configured, _))) if set <= configured => Some(grant),
+            (set, configured) => configured.or(set).map(|(_, grant)| grant),
+        })
+    }
 }
 
 impl Grants {
     /// The answers that `grants` add up to; an empty list refuses everyone.
     pub fn new(grants: impl IntoIterator<Item = Grant>) -> Result<Self, DuplicateGrant> {
-        let mut all = Self::default();
-        for Grant { grantee, write, read } in grants {
-            let rights = Rights { write, read };
-            match grantee {
-                Grantee::Key(key) => {
-                    if all.keys.insert(key.clone(), rights).is_some() {
-                        return Err(DuplicateGrant::Key(key));
-                    }
-                }
-                Grantee::Anyone => {
-                    if all.anyone.replace(rights).is_some() {
-                        return Err(DuplicateGrant::Anyone);
-                    }
-                }
+        let all = Self::default();
+        all.replace(grants)?;
+        Ok(all)
+    }
+
+    /// Puts `grants` in the place of those that the server was started with; an error leaves them as they are. Then
+    /// [`Server::access_changed`](crate::server::Server::access_changed) has to be told.
+    pub fn replace(&self, grants: impl IntoIterator<Item = Grant>) -> Result<(), DuplicateGrant> {
+        let mut configured = Set::default();
+        for grant in grants {
+            let grantee = grant.public_key.clone();
+            if configured.insert(grant).is_some() {
+                return Err(DuplicateGrant(grantee));
             }
         }
-        Ok(all)
+        self.0.write().configured = configured;
+        Ok(())
+    }
+
+    /// Has the grant that is `kept` for this grantee count, or none, beside those that the server was started with. Of two calls at
+    /// the same time the last one looks last.
+    pub(crate) fn set_as(&self, grantee: &PublicKey, kept: impl FnOnce() -> Option<Arc<Grant>>) {
+        let mut sets = self.0.write();
+        match kept() {
+            Some(grant) => sets.set.insert(Grant::clone(&grant)),
+            None => sets.set.remove(grantee),
+        };
+    }
+
+    /// At most `count` grants (or two) of either source for grantees behind `after`, in the order of their names. For one grantee,
+    /// that of the API comes first. There are no more if there are none.
+    pub fn list(&self, after: Option<&PublicKey>, count: usize) -> Vec<ListedGrant> {
+        let count = count.max(2);
+        let sets = self.0.read();
+        let is_behind = |grant: &&Grant| after.is_none_or(|after| grant.public_key > *after);
+        let set = sets.set.all().filter(is_behind).map(|grant| ListedGrant {
+            grant: grant.clone(),
+            source: GrantSource::Api,
+            counts: true,
+        });
+        let configured = sets.configured.all().filter(is_behind).map(|grant| ListedGrant {
+            grant: grant.clone(),
+            source: GrantSource::Configuration,
+            counts: sets.set.of(&grant.public_key).is_none(),
+        });
+        let mut all: Vec<_> = set.chain(configured).collect();
+        all.sort_by(|one, other| one.grant.public_key.cmp(&other.grant.public_key));
+        // The two of one grantee stay together.
+        let cut = all.get(count).map(|next| next.grant.public_key.clone());
+        all.truncate(count);
+        all.pop_if(|last| Some(&last.grant.public_key) == cut.as_ref());
+        all
     }
 
     fn check(
         &self,
         key: &PublicKey,
         what: &str,
-        may: impl Fn(Rights) -> bool,
+        may: impl Fn(&Grant) -> bool,
     ) -> Result<(), AuthError> {
-        let refuse = |reason, message: String| AuthError {
-            reason,
-            key: key.clone(),
-            message: message.into(),
-        };
-        match self.keys.get(key).copied().or(self.anyone) {
-            Some(rights) if may(rights) => Ok(()),
-            Some(_) => Err(refuse(AuthReason::Forbidden, format!("this key may not {what}"))),
-            None => Err(refuse(AuthReason::Unauthorized, "nothing is granted to this key".into())),
+        match self.0.read().find(key) {
+            Some(grant) if may(grant) => Ok(()),
+            Some(_) => Err(refuse(key, AuthReason::Forbidden, &format!("this key may not {what}"))),
+            None => Err(refuse(key, AuthReason::Unauthorized, "nothing is granted to this key")),
         }
     }
+
+    fn check_events(&self, key: &PublicKey, entries: &Batch) -> Result<(), AuthError> {
+        let sets = self.0.read();
+        let events = sets.find(key).and_then(|grant| grant.events.as_ref());
+        let Some(events) = events else { return Ok(()) };
+        let refused = entries.iter().enumerate().find(|(_, e)| !matches_any(events, e.event));
+        refused.map_or(Ok(()), |(slot, entry)| {
+            let what = format!("entry {slot} ({}): this key may not write this event", entry.id);
+            Err(refuse(key, AuthReason::Forbidden, &what))
+        })
+    }
+}
+
+fn refuse(key: &PublicKey, reason: AuthReason, message: &str) -> AuthError {
+    AuthError { reason, key: key.clone(), message: message.into() }
 }
 
 impl Auth for Grants {
     fn authorize_write<'a>(
         &'a self,
         claim: Claim<'a>,
-        _entries: &'a Batch,
+        entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        ready(self.check(claim.key, "write", |rights| rights.write)).boxed()
+        let allowed = self.check(claim.key, "write", |grant| grant.write);
+        ready(allowed.and_then(|()| self.check_events(claim.key, entries))).boxed()
     }
 
     fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
-        ready(self.check(claim.key, "read", |rights| rights.read)).boxed()
+        ready(self.check(claim.key, "read", |grant| grant.read)).boxed()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{EntryId, EntryRef};
     use crate::services::Caller;
-
-    fn key(text: &str) -> PublicKey {
-        PublicKey::new(text).expect("a public key")
-    }
+    use crate::testing::key;
 
     fn grant(name: &str, write: bool, read: bool) -> Grant {
-        let grantee = if name == "*" { Grantee::Anyone } else { Grantee::Key(key(name)) };
-        Grant { grantee, write, read }
+        Grant { public_key: key(name), write, read, events: None }
+    }
+
+    fn set_in(grants: &Grants, grant: &Grant) {
+        grants.set_as(&grant.public_key, || Some(Arc::new(grant.clone())));
+    }
+
+    fn batch_of(events: &[&str]) -> Batch {
+        let id = EntryId::now();
+        let entries = events.iter().map(|event| (id, *event));
+        Batch::from_entries(entries.map(|(id, event)| EntryRef {
+            id,
+            event,
+            primary_key: "",
+            payload: b"",
+        }))
     }
 
     async fn reasons(grants: &Grants, name: &str) -> [Option<AuthReason>; 2] {
@@ -138,6 +274,8 @@ mod tests {
         })
     }
 
+    const NO: Option<AuthReason> = Some(AuthReason::Forbidden);
+
     #[tokio::test]
     async fn each_right_is_granted_by_itself() {
         let grants = Grants::new([
@@ -146,10 +284,9 @@ mod tests {
             grant("n", false, false),
         ])
         .expect("no duplicates");
-        let forbidden = Some(AuthReason::Forbidden);
-        assert_eq!(reasons(&grants, "w").await, [None, forbidden]);
-        assert_eq!(reasons(&grants, "r").await, [forbidden, None]);
-        assert_eq!(reasons(&grants, "n").await, [forbidden, forbidden]);
+        assert_eq!(reasons(&grants, "w").await, [None, NO]);
+        assert_eq!(reasons(&grants, "r").await, [NO, None]);
+        assert_eq!(reasons(&grants, "n").await, [NO, NO]);
     }
 
     #[tokio::test]
@@ -160,18 +297,87 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_of_its_own_outweighs_the_one_for_everyone() {
-        let grants = Grants::new([grant("*", true, true), grant("guest", false, true)])
-            .expect("no duplicates");
-        assert_eq!(reasons(&grants, "anybody").await, [None, None]);
-        assert_eq!(reasons(&grants, "guest").await, [Some(AuthReason::Forbidden), None]);
+    async fn the_narrowest_grant_counts_whichever_set_it_is_in() {
+        let all =
+            [grant("*", false, true), grant("phone-*", true, false), grant("phone-7", true, true)];
+        for in_api in 0..8 {
+            let grants = Grants::default();
+            let is_set = |at: usize| in_api >> at & 1 == 1;
+            let set = all.iter().enumerate().filter(|(at, _)| is_set(*at));
+            set.for_each(|(_, grant)| set_in(&grants, grant));
+            let configured = all.iter().enumerate().filter(|(at, _)| !is_set(*at));
+            grants.replace(configured.map(|(_, grant)| grant.clone())).expect("no duplicates");
+            assert_eq!(reasons(&grants, "anybody").await, [NO, None], "{in_api}");
+            assert_eq!(reasons(&grants, "phone-").await, [None, NO], "{in_api}");
+            assert_eq!(reasons(&grants, "phone-7").await, [None, None], "{in_api}");
+        }
+    }
+
+    #[tokio::test]
+    async fn for_one_grantee_what_was_set_counts_and_a_reload_replaces_the_rest() {
+        for (name, who) in [("alice", "alice"), ("a*", "abc"), ("*", "anybody")] {
+            let grants = Grants::new([grant(name, true, true)]).expect("no duplicates");
+            set_in(&grants, &grant(name, false, true));
+            assert_eq!(reasons(&grants, who).await, [NO, None], "{name}");
+            let listed = grants.list(None, 9);
+            let seen: Vec<_> = listed.iter().map(|one| (one.source, one.counts)).collect();
+            assert_eq!(seen, [(GrantSource::Api, true), (GrantSource::Configuration, false)]);
+            grants.replace([]).expect("no duplicates");
+            assert_eq!(reasons(&grants, who).await, [NO, None], "{name}");
+            grants.replace([grant(name, true, false)]).expect("no duplicates");
+            grants.set_as(&key(name), || None);
+            assert_eq!(reasons(&grants, who).await, [None, NO], "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_may_not_be_written_is_named_and_may_be_read() {
+        let events = Some(vec!["Todo*".into()]);
+        let grants =
+            Grants::new([Grant { events, ..grant("*", true, true) }]).expect("no duplicates");
+        let (caller, alice) = (Caller::default(), key("alice"));
+        let claim = Claim { caller: &caller, key: &alice, proof: None };
+        assert_eq!(grants.authorize_write(claim, &batch_of(&["TodoAdded", "Todo"])).await, Ok(()));
+        let refused = grants.authorize_write(claim, &batch_of(&["Todo", "Note"])).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused.reason, AuthReason::Forbidden);
+        assert!(refused.message.starts_with("entry 1 ("), "{refused}");
+        assert_eq!(grants.authorize_read(claim).await, Ok(()));
     }
 
     #[test]
-    fn two_grants_for_one_grantee_are_refused() {
-        for name in ["alice", "*"] {
-            let twice = Grants::new([grant(name, true, true), grant(name, true, false)]);
-            assert!(twice.is_err(), "{name}");
+    fn two_grants_for_one_grantee_are_refused_and_change_nothing() {
+        for name in ["alice", "a*", "*"] {
+            let twice = [grant(name, true, true), grant(name, true, false)];
+            assert!(Grants::new(twice.clone()).is_err(), "{name}");
+            let grants = Grants::new([grant("bob", true, true)]).expect("no duplicates");
+            assert_eq!(grants.replace(twice), Err(DuplicateGrant(key(name))));
+            assert_eq!(grants.list(None, 9).len(), 1);
         }
+    }
+
+    #[test]
+    fn lists_come_in_pages_that_part_no_grantee() {
+        let grants = Grants::new(["a", "b", "c*", "d"].map(|name| grant(name, true, true)));
+        let grants = grants.expect("no duplicates");
+        ["b", "c*", "e"].iter().for_each(|name| set_in(&grants, &grant(name, true, true)));
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let page = grants.list(after.as_ref(), 2);
+            let Some(last) = page.last() else { break };
+            after = Some(last.grant.public_key.clone());
+            found
+                .extend(page.into_iter().map(|one| (one.grant.public_key.to_string(), one.counts)));
+        }
+        let expected = [
+            ("a", true),
+            ("b", true),
+            ("b", false),
+            ("c*", true),
+            ("c*", false),
+            ("d", true),
+            ("e", true),
+        ];
+        assert_eq!(found, expected.map(|(name, counts)| (name.to_owned(), counts)));
     }
 }

@@ -14,5 +14,5 @@ pub mod jwt;
 mod rights;
 
 pub use allow_all::AllowAll;
-pub use grants::{DuplicateGrant, Grant, Grantee, Grants};
+pub use grants::{DuplicateGrant, Grant, GrantSource, Grants, ListedGrant};
 pub use rights::{PerKey, Rights};

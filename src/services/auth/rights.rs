@@ -79,7 +79,7 @@ impl Rights {
     }
 }
 
-fn matches_any(patterns: &[Box<str>], text: &str) -> bool {
+pub(super) fn matches_any(patterns: &[Box<str>], text: &str) -> bool {
     patterns.iter().any(|pattern| glob_matches(pattern, text))
 }
 

@@ -42,22 +42,30 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         Self { records, kind, all, count, is_read, turn }
     }
 
-    /// Reads them: at once if they are at hand, else on `thread`, again and again until they are read.
-    pub(crate) fn start(self: &Arc<Self>, thread: &ArbiterHandle) {
-        if let Some(Ok(())) = self.read().now_or_never() {
+    /// Reads them: at once if they are at hand, else on `thread`, again and again until they are read. Then `found` gets them, before
+    /// [`is_read`](Self::is_read).
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        thread: &ArbiterHandle,
+        found: impl Fn(&HashMap<Box<str>, Arc<T>>) + Send + Sync + 'static,
+    ) {
+        if let Some(Ok(())) = self.read(&found).now_or_never() {
             return;
         }
         let kept = self.clone();
         // Refused only by a thread that has stopped.
         thread.spawn(async move {
-            while let Err(error) = kept.read().await {
+            while let Err(error) = kept.read(&found).await {
                 log::warn!("nobody is let in: {error}");
                 tokio::time::sleep(AGAIN).await;
             }
         });
     }
 
-    async fn read(&self) -> Result<(), RecordsUnavailable> {
+    async fn read(
+        &self,
+        found: impl Fn(&HashMap<Box<str>, Arc<T>>),
+    ) -> Result<(), RecordsUnavailable> {
         let _turn = self.turn.lock().await;
         let mut all = HashMap::new();
         let mut after: Box<str> = format!("{}/", self.kind).into();
@@ -71,6 +79,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
             }
         }
         self.count.store(all.len(), Ordering::Release);
+        found(&all);
         *self.all.write() = all;
         self.is_read.store(true, Ordering::Release);
         Ok(())

@@ -1,0 +1,132 @@
+//! `grants`: what public keys may do, on a running server.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use eventlog_server::model::PublicKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
+use super::text::one_line;
+
+/// A page of a listing; the server gives at most as many at once.
+const PAGE: usize = 1_000;
+
+/// Show and change what public keys may do, where `[auth] mode` is "grants".
+///
+/// A grant says what a key may do; which store it has is another thing (`keys`). What is set here is durable, and counts before what
+/// the configuration says of the same key or pattern. Talks to the admin API of a running server, which it has if `[admin]
+/// token` is set in its configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  export EVENTLOG_ADMIN_TOKEN=…
+  eventlog-server grants list
+  eventlog-server grants set alice --read --write
+  eventlog-server grants set 'phone-*' --read --write --events 'Todo*' --events Note
+  eventlog-server grants set mallory           # nothing
+  eventlog-server grants remove alice")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: GrantsCommand,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum GrantsCommand {
+    /// Print every grant, and where it is from
+    List,
+    /// Say what a key, or a pattern of keys, may do, in place of what was set before; what it may not do any more ends at once
+    Set {
+        /// The public key; `*` stands for any text
+        key: PublicKey,
+        /// It may subscribe
+        #[arg(long)]
+        read: bool,
+        /// It may append
+        #[arg(long)]
+        write: bool,
+        /// It may append these events only, `*` for any text; given several times, all of them
+        #[arg(long, value_name = "EVENT", requires = "write")]
+        events: Vec<String>,
+    },
+    /// Take back what was set; what the configuration says counts again
+    Remove {
+        /// The public key, or the pattern
+        key: PublicKey,
+    },
+}
+
+/// A grant, as far as it is printed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    public_key: PublicKey,
+    read: bool,
+    write: bool,
+    events: Option<Vec<String>>,
+    source: String,
+    counts: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    grants: Vec<Value>,
+}
+
+pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
+    let (admin, is_json) = (args.admin.client()?, args.admin.json);
+    let mut out = io::stdout().lock();
+    let done = match args.command {
+        GrantsCommand::List => list(&admin, is_json, &mut out),
+        GrantsCommand::Set { key, read, write, events } => {
+            let events = (!events.is_empty()).then_some(events);
+            let body = json!({ "read": read, "write": write, "events": events });
+            let set: Value = admin.request("PUT", &path(&key), Some(&body))?;
+            print(&mut out, is_json, &set)
+        }
+        GrantsCommand::Remove { key } => {
+            let removed: Value = admin.request("DELETE", &path(&key), None)?;
+            print(&mut out, is_json, &removed)
+        }
+    };
+    AdminCommandError::unless_reader_gone(done)
+}
+
+fn path(key: &PublicKey) -> String {
+    format!("/admin/grants/{}", percent_encode(key.as_str()))
+}
+
+fn list(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
+    let mut after = None;
+    loop {
+        let query = after.map(|key: String| format!("&after={}", percent_encode(&key)));
+        let path = format!("/admin/grants?count={PAGE}{}", query.unwrap_or_default());
+        let page: Page = admin.request("GET", &path, None)?;
+        let last = page.grants.last().and_then(|last| last["publicKey"].as_str());
+        let Some(last) = last else { return Ok(()) };
+        after = Some(last.to_owned());
+        page.grants.iter().try_for_each(|grant| print(out, is_json, grant))?;
+    }
+}
+
+fn print(out: &mut impl Write, is_json: bool, answer: &Value) -> Result<(), AdminCommandError> {
+    if is_json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let shown = Shown::deserialize(answer).map_err(io::Error::other)?;
+    let rights = match (shown.read, shown.write) {
+        (true, true) => "read, write",
+        (true, false) => "read",
+        (false, true) => "write",
+        (false, false) => "nothing",
+    };
+    let events = shown.events.map(|events| format!(" {}", events.join(" ")));
+    let rights = format!("{rights}{}", events.unwrap_or_default());
+    let note = if shown.counts { "" } else { ", does not count" };
+    let key = one_line(shown.public_key.as_str());
+    writeln!(out, "{key}  {}  ({}{note})", one_line(&rights), shown.source)?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Grants that administrators set while the server runs.
+//!
+//! Keeps: they are durable, and beside those that the server was started with; what is taken away ends what it allowed. Leaves out:
+//! which grant counts (`services::auth::grants`).
+
+use std::sync::Arc;
+
+use actix::ArbiterHandle;
+
+use super::access::to_its_end;
+use super::handle::Server;
+use crate::actors::audit::{self, By};
+use crate::model::PublicKey;
+use crate::services::RecordsUnavailable;
+use crate::services::auth::{Grant, Grants, ListedGrant};
+use crate::services::records::{Kept, Records};
+
+/// A grant takes so many bytes as JSON, at most.
+const GRANT_BYTES_MAX: usize = 30 << 10;
+
+/// A grant was not set or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantsError {
+    /// The server was started without [`Builder::grants`](super::Builder::grants).
+    #[error("this server asks no grants; who may do what is said elsewhere ([auth] mode)")]
+    NoGrants,
+    /// It names more events than can be kept.
+    #[error("a grant may name some 30,000 bytes of events")]
+    TooLong,
+    /// Where grants are kept does not answer. It may have happened.
+    #[error(transparent)]
+    Unavailable(#[from] RecordsUnavailable),
+}
+
+/// The grants of a server, and those of them that were set.
+#[derive(Clone)]
+pub(super) struct KeptGrants {
+    grants: Arc<Grants>,
+    pub(super) kept: Arc<Kept<Grant>>,
+}
+
+impl KeptGrants {
+    pub(super) fn start(
+        grants: Arc<Grants>,
+        records: Arc<dyn Records>,
+        home: &ArbiterHandle,
+    ) -> Self {
+        let kept = Arc::new(Kept::<Grant>::new(records, "grant"));
+        let counted = grants.clone();
+        kept.start(home, move |all| {
+            for grant in all.values() {
+                counted.set_as(&grant.public_key, || Some(grant.clone()));
+            }
+        });
+        Self { grants, kept }
+    }
+
+    /// Has count what is kept for this grantee.
+    fn count(&self, grantee: &PublicKey) {
+        self.grants.set_as(grantee, || self.kept.get(grantee.as_str()));
+    }
+}
+
+impl Server {
+    fn kept_grants(&self) -> Result<&KeptGrants, GrantsError> {
+        self.inner().grants.as_ref().ok_or(GrantsError::NoGrants)
+    }
+
+    /// Sets a grant, durably, in place of an earlier one for the same grantee: it counts before one that the server was started with.
+    /// What it does not allow any more ends within a second. Dropped, it goes on.
+    pub async fn set_grant(&self, grant: Grant) -> Result<(), GrantsError> {
+        self.set_grant_by(By::Process, grant).await
+    }
+
+    pub(super) async fn set_grant_by(&self, by: By, grant: Grant) -> Result<(), GrantsError> {
+        let (server, grants) = (self.clone(), self.kept_grants()?.clone());
+        if serde_json::to_vec(&grant).map_or(0, |bytes| bytes.len()) > GRANT_BYTES_MAX {
+            return Err(GrantsError::TooLong);
+        }
+        to_its_end(async move {
+            let Grant { public_key, write, read, events } = grant.clone();
+            grants.kept.set(public_key.as_str(), grant).await?;
+            grants.count(&public_key);
+            server.access_changed();
+            let events = events.map_or_else(|| "all".to_owned(), |events| format!("{events:?}"));
+            let what = format_args!(
+                "action=grant key={public_key:?} read={read} write={write} events={events}"
+            );
+            audit::note(&by, what);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a grant that was set, durably; gives what it was. One that the server was started with counts again then. What is not
+    /// allowed any more ends within a second. Dropped, it goes on.
+    pub async fn remove_grant(&self, grantee: &PublicKey) -> Result<Option<Grant>, GrantsError> {
+        self.remove_grant_by(By::Process, grantee).await
+    }
+
+    pub(super) async fn remove_grant_by(
+        &self,
+        by: By,
+        grantee: &PublicKey,
+    ) -> Result<Option<Grant>, GrantsError> {
+        let (server, grants) = (self.clone(), self.kept_grants()?.clone());
+        let grantee = grantee.clone();
+        to_its_end(async move {
+            let removed = grants.kept.remove(grantee.as_str(), |_| true).await?;
+            grants.count(&grantee);
+            if removed.is_some() {
+                server.access_changed();
+                audit::note(&by, format_args!("action=ungrant key={grantee:?}"));
+            }
+            Ok(removed.map(|grant| Grant::clone(&grant)))
+        })
+        .await
+    }
+
+    /// At most `count` grants for grantees behind `after`, those that were set and those that the server was started with.
+    pub fn grants(
+        &self,
+        after: Option<&PublicKey>,
+        count: usize,
+    ) -> Result<Vec<ListedGrant>, GrantsError> {
+        Ok(self.kept_grants()?.grants.list(after, count))
+    }
+}

@@ -1,0 +1,62 @@
+//! Reading the configuration again.
+//!
+//! Keeps: one at a time, and each is a line of the log. Leaves out: which settings there are (whoever started the server).
+
+use std::sync::Arc;
+
+use super::handle::Server;
+use crate::actors::audit::{self, By};
+use crate::services::origin_policy::OriginPolicy;
+
+/// What reading the configuration again came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reloaded {
+    /// Settings that have changed, and count from now on.
+    pub applied: Vec<String>,
+    /// Settings that have changed, and count after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// The configuration was not taken; everything is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// There is none to read.
+    #[error("the server was started without a configuration file")]
+    NoConfiguration,
+    /// It is wrong.
+    #[error("nothing has changed: {0}")]
+    Wrong(String),
+}
+
+/// Reads it, all or nothing. May block on disk.
+pub(super) type Reload = Arc<dyn Fn(&Server) -> Result<Reloaded, ReloadError> + Send + Sync>;
+
+impl Server {
+    /// Reads the configuration again, as [`Builder::reload`](super::Builder::reload) says. Dropped, it goes on.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.reload_by(By::Process).await
+    }
+
+    pub(super) async fn reload_by(&self, by: By) -> Result<Reloaded, ReloadError> {
+        let reload = self.inner().reload.clone().ok_or(ReloadError::NoConfiguration)?;
+        let server = self.clone();
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let _turn = server.inner().reloading.lock();
+            let reloaded = reload(&server)?;
+            let Reloaded { applied, needs_restart } = &reloaded;
+            let (applied, rest) = (applied.join(","), needs_restart.join(","));
+            audit::note(
+                &by,
+                format_args!("action=reload applied={applied:?} needs_restart={rest:?}"),
+            );
+            Ok(reloaded)
+        });
+        reloaded.await.unwrap_or_else(|panicked| Err(ReloadError::Wrong(panicked.to_string())))
+    }
+
+    /// Which web pages may open a WebSocket from now on, in place of [`Builder::origins`](super::Builder::origins).
+    pub fn set_origins(&self, origins: OriginPolicy) {
+        *self.inner().origins.write() = origins;
+    }
+}
