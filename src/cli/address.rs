@@ -71,6 +71,11 @@ impl ServerUrl {
         format!("{scheme}://{}{path}{}", self.base, self.query)
     }
 
+    /// Whether TLS is spoken there.
+    pub(super) const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// The same for people, who may hand it on: without the query.
     pub(super) fn without_query(&self) -> String {
         Self { query: String::new(), ..self.clone() }.websocket()

@@ -10,10 +10,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{Request, Response, StatusCode};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::address::{DEFAULT, ServerUrl};
 use super::connect::is_reader_gone;
+use super::trust::{CaError, ConnectionArgs};
 use crate::config::Token;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +31,8 @@ pub(super) struct AdminArgs {
     /// The server's admin token; better given in the environment, where other users do not see it
     #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
     token: Option<Token>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -38,7 +42,10 @@ impl AdminArgs {
     /// A client of that server.
     pub(super) fn client(&self) -> Result<Admin, AdminCommandError> {
         let token = self.token.as_ref().ok_or(AdminCommandError::NoToken)?;
-        Ok(Admin::new(&self.url, token.as_str()))
+        let certificates =
+            if self.url.is_secure() { self.connection.certificates()? } else { Vec::new() };
+        let headers = self.connection.headers();
+        Ok(Admin::connecting(&self.url, token.as_str(), headers, &certificates))
     }
 }
 
@@ -48,6 +55,9 @@ pub(super) enum AdminCommandError {
     /// There is no token to show.
     #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
     NoToken,
+    /// Nobody knows whom to trust.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The server did not do it.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -71,6 +81,7 @@ pub(super) struct Admin {
     agent: Agent,
     base: String,
     token: String,
+    headers: Vec<(String, String)>,
 }
 
 /// The admin API gave no good answer.
@@ -114,14 +125,29 @@ pub(super) enum AdminError {
 }
 
 impl Admin {
-    /// A client of the server at `url`.
+    /// A client of the server at `url`, which those vouch for that browsers trust.
     pub(super) fn new(url: &ServerUrl, token: &str) -> Self {
+        Self::connecting(url, token, Vec::new(), &[])
+    }
+
+    /// As [`Admin::new`], with these headers sent along, and these authorities instead, if there are any.
+    fn connecting(
+        url: &ServerUrl,
+        token: &str,
+        headers: Vec<(String, String)>,
+        certificates: &[Vec<u8>],
+    ) -> Self {
+        let roots = match certificates {
+            [] => RootCerts::WebPki,
+            some => RootCerts::from(some.iter().map(|der| Certificate::from_der(der).to_owned())),
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(TIMEOUT))
             .proxy(None)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        Self { agent: config.into(), base: url.http(), token: token.to_owned() }
+        Self { agent: config.into(), base: url.http(), token: token.to_owned(), headers }
     }
 
     /// Sends a request with an optional JSON body and reads the JSON answer.
@@ -140,8 +166,10 @@ impl Admin {
             .method(method)
             .uri(&url)
             .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .body(body.map(Value::to_string).unwrap_or_default());
+            .header("content-type", "application/json");
+        let headers = self.headers.iter();
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value));
+        let request = request.body(body.map(Value::to_string).unwrap_or_default());
         let request = request.map_err(|error| unreachable(error.into()))?;
         let mut response = self.agent.run(request).map_err(unreachable)?;
         read_answer(&url, &mut response)
@@ -206,7 +234,12 @@ mod tests {
             socket.write_all(response.as_bytes()).expect("sent");
             request.join("\n")
         });
-        (Admin::new(&url.parse().expect("a URL"), "t0ken"), server)
+        (admin_at(&url), server)
+    }
+
+    fn admin_at(url: &str) -> Admin {
+        let headers = vec![("x-team".to_owned(), "blue".to_owned())];
+        Admin::connecting(&url.parse().expect("a URL"), "t0ken", headers, &[])
     }
 
     #[test]
@@ -217,6 +250,7 @@ mod tests {
         let request = server.join().expect("a request").to_ascii_lowercase();
         assert!(request.starts_with("get /admin/keys/a%2fb http/1.1"), "{request}");
         assert!(request.contains("authorization: bearer t0ken"), "{request}");
+        assert!(request.contains("x-team: blue"), "{request}");
     }
 
     #[test]
@@ -239,7 +273,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         drop(listener);
-        let admin = Admin::new(&url.parse().expect("a URL"), "t0ken");
+        let admin = admin_at(&url);
         let error = admin.request::<Value>("GET", "/admin/keys", None).expect_err("nobody");
         assert!(error.to_string().contains(&url), "{error}");
     }

@@ -2,19 +2,48 @@
 
 use std::io;
 
-use eventlog_server::client::{ConnectError, EventLogRemote, Options};
+use eventlog_server::client::{ConnectError, EventLogRemote, HeadError, Options};
+use eventlog_server::model::{PublicKey, Sequence};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::Error;
 
 use super::address::ServerUrl;
 
 /// The server cannot be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("{url}: {cause}; is the server running, and is --url right?")]
+#[error("{url}: {cause}; {hint}")]
 pub(super) struct Unconnected {
     url: String,
     cause: ConnectError,
+    hint: String,
+}
+
+impl Unconnected {
+    fn new(url: &ServerUrl, cause: ConnectError) -> Self {
+        let hint = hint(&cause);
+        Self { url: url.without_query(), cause, hint }
+    }
+}
+
+/// What may be the matter.
+fn hint(cause: &ConnectError) -> String {
+    if let ConnectError::Unreachable(error) = cause
+        && let Error::Http(response) = &**error
+    {
+        let said = response.body().as_deref().unwrap_or_default();
+        let said = String::from_utf8_lossy(&said[..said.len().min(500)]);
+        return match (said.trim(), response.status().as_u16()) {
+            ("", 401) => "does it want a --token?".to_owned(),
+            ("", _) => "is --url right?".to_owned(),
+            (said, _) => format!("it says: {said}"),
+        };
+    }
+    if cause.to_string().contains("certificate") {
+        return "if it has an authority of its own, give that with --ca".to_owned();
+    }
+    "is the server running, and is --url right?".to_owned()
 }
 
 /// Connects once. Later losses of the connection mend themselves.
@@ -23,7 +52,31 @@ pub(super) async fn connect(
     options: Options,
 ) -> Result<EventLogRemote, Unconnected> {
     let connected = EventLogRemote::connect(&url.websocket(), options).await;
-    connected.map_err(|cause| Unconnected { url: url.without_query(), cause })
+    connected.map_err(|cause| Unconnected::new(url, cause))
+}
+
+/// How far the store of `key` is.
+pub(super) async fn head(
+    url: &ServerUrl,
+    options: Options,
+    key: &PublicKey,
+) -> Result<Sequence, HeadFault> {
+    let head = EventLogRemote::head(&url.websocket(), options, key).await;
+    head.map_err(|error| match error {
+        HeadError::Connect(cause) => HeadFault::Unconnected(Unconnected::new(url, cause)),
+        error @ (HeadError::Refused(_) | HeadError::NotSaid) => HeadFault::Head(error),
+    })
+}
+
+/// How far a store is was not said.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HeadFault {
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Unconnected(Unconnected),
+    /// It does not say.
+    #[error(transparent)]
+    Head(HeadError),
 }
 
 /// A runtime for a command that talks to a server: one thread is plenty.

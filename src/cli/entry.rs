@@ -7,7 +7,7 @@ use eventlog_server::protocol::rpc::payload::json::{Names, guess};
 use serde_json::Value;
 
 use crate::cli::payload::{Decoded, to_json};
-use crate::cli::text::{hex, one_line, timestamp};
+use crate::cli::text::{hex, json_line, one_line, timestamp};
 
 /// Who reads the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,16 +88,20 @@ impl Printer {
     ) -> io::Result<()> {
         let (id, time) = (entry.id, timestamp(entry.id.created_at_millis()));
         let (event, primary_key) = (Value::from(entry.event), Value::from(entry.primary_key));
-        write!(out, "{{\"sequence\":{sequence},\"id\":\"{id}\",\"createdAt\":\"{time}\"")?;
-        write!(out, ",\"event\":{event},\"primaryKey\":{primary_key}")?;
         let decoded = self.decode(entry.payload);
-        if let Some(decoded) = &decoded {
-            write!(out, ",\"payload\":{}", decoded.json)?;
-        }
-        if !decoded.is_some_and(|decoded| decoded.exact) {
-            write!(out, ",\"payloadHex\":\"{}\"", hex(entry.payload))?;
-        }
-        writeln!(out, "}}")
+        let payload = decoded
+            .as_ref()
+            .map_or_else(String::new, |decoded| format!(",\"payload\":{}", decoded.json));
+        let bytes = if decoded.is_some_and(|decoded| decoded.exact) {
+            String::new()
+        } else {
+            format!(",\"payloadHex\":\"{}\"", hex(entry.payload))
+        };
+        let line = format!(
+            "{{\"sequence\":{sequence},\"id\":\"{id}\",\"createdAt\":\"{time}\",\
+             \"event\":{event},\"primaryKey\":{primary_key}{payload}{bytes}}}"
+        );
+        writeln!(out, "{}", json_line(&line))
     }
 }
 

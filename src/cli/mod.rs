@@ -24,6 +24,7 @@ mod revocations;
 mod serve;
 mod tail;
 mod text;
+mod trust;
 mod verify;
 mod write;
 
@@ -49,6 +50,7 @@ Try it out, in three terminals:
 
 Environment:
   EVENTLOG_URL   the server that write, tail, keys, revoke and groups talk to
+  EVENTLOG_TOKEN, EVENTLOG_CA   the same as --token and --ca of write and tail
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
 
@@ -111,7 +113,8 @@ fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // It may say what a server said, or a client.
+            eprintln!("error: {}", text::lines(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use clap::error::ErrorKind;
 use eventlog_server::client::{self, EventLogRemote, Options, RpcOptions};
-use eventlog_server::model::{PublicKey, StoreId};
+use eventlog_server::model::{PublicKey, Sequence, StoreId};
 
 use super::address::{DEFAULT, ServerUrl};
-use super::connect::{Unconnected, connect};
+use super::connect::{HeadFault, Unconnected, connect, head};
 use super::identity::{IdentityError, load_or_create};
+use super::trust::{CaError, ConnectionArgs};
+use crate::config::Token;
 
 /// How a client and the server understand each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,6 +37,11 @@ pub(super) struct Peer {
     /// With rpc: the file with the key's identity, created when it is first used
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
+    /// What says who calls, sent as `Authorization: Bearer TOKEN`; better given in the environment
+    #[arg(long, env = "EVENTLOG_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     /// With rpc: insist on this store, by name [default: the one that the key has]
     #[arg(long, value_name = "NAME")]
     store: Option<StoreId>,
@@ -46,6 +53,12 @@ pub(super) enum PeerError {
     /// The server cannot be reached.
     #[error(transparent)]
     Unconnected(#[from] Unconnected),
+    /// How far the store is was not said.
+    #[error(transparent)]
+    Head(#[from] HeadFault),
+    /// Nobody knows whom to trust.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The key cannot be proved.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -64,8 +77,23 @@ impl Peer {
     /// Connects once. Later losses of the connection mend themselves. Ends the process if the arguments contradict each
     /// other.
     pub(super) async fn connect(&self) -> Result<EventLogRemote, PeerError> {
-        let options = Options { protocol: self.spoken()?, ..Options::default() };
-        Ok(connect(&self.url.of(self.protocol()), options).await?)
+        Ok(connect(&self.url.of(self.protocol()), self.options()?).await?)
+    }
+
+    /// How far the key's store is.
+    pub(super) async fn head(&self) -> Result<Sequence, PeerError> {
+        Ok(head(&self.url.of(self.protocol()), self.options()?, &self.key).await?)
+    }
+
+    fn options(&self) -> Result<Options, PeerError> {
+        let mut headers = self.connection.headers();
+        if let Some(token) = &self.token {
+            headers.push(("authorization".to_owned(), format!("Bearer {}", token.as_str())));
+        }
+        let trusted_certificates =
+            if self.url.is_secure() { self.connection.certificates()? } else { Vec::new() };
+        let protocol = self.spoken()?;
+        Ok(Options { protocol, headers, trusted_certificates, ..Options::default() })
     }
 
     fn spoken(&self) -> Result<client::Protocol, PeerError> {
@@ -89,6 +117,6 @@ impl Peer {
 }
 
 /// The command line is wrong, in a way that its definition cannot say.
-fn wrong(kind: ErrorKind, message: &str) -> ! {
+pub(super) fn wrong(kind: ErrorKind, message: &str) -> ! {
     clap::Error::raw(kind, format!("{message}\n")).exit()
 }

@@ -2,24 +2,30 @@
 
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
+use std::sync::Arc;
 
-use eventlog_server::client::{Page, RemoteError};
-use eventlog_server::model::Sequence;
+use clap::error::ErrorKind;
+use eventlog_server::client::{ConnectionState, Page, RemoteError};
+use eventlog_server::model::{EntryRef, Sequence};
+use eventlog_server::processing::compaction::EventPattern;
 use futures_util::StreamExt;
 
 use super::connect::{is_reader_gone, reader_gone, runtime};
 use super::entry::{Format, Printer, parse_sequence};
-use super::peer::{Peer, PeerError};
+use super::peer::{Peer, PeerError, Protocol, wrong};
+use super::text::one_line;
 
 /// Print the events of a key's store, and those that come, until interrupted.
 ///
 /// A line has sequence, time of creation, event, primary key and payload; the payload as JSON if it is msgpack or
-/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection it goes on where it was.
+/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection it goes on where it was; standard error says when it was lost,
+/// and when it is back. What a terminal would act on is escaped, in JSON as well, where it means the same.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   eventlog-server tail --key alice
   eventlog-server tail --key alice --from 1000 --count 10
+  eventlog-server tail --key alice --last 20 --event 'Note*'
   eventlog-server tail --key alice --json | jq 'select(.event == \"Note\") | .payload'
   eventlog-server tail --key alice --protocol rpc --identity alice.json --fields text,at
 
@@ -32,9 +38,18 @@ shown as such (0x…).")]
 pub(super) struct Args {
     #[command(flatten)]
     peer: Peer,
-    /// The first sequence to print; 0 and 1 are the beginning
-    #[arg(long, default_value = "0", value_parser = parse_sequence)]
-    from: Sequence,
+    /// The first sequence to print; 0 and 1 are the beginning, `end` is what comes from now on
+    #[arg(long, default_value = "0", value_parser = parse_from)]
+    from: Begin,
+    /// Begin with the last so many events of the store
+    #[arg(long, value_name = "N", conflicts_with = "from")]
+    last: Option<u64>,
+    /// Print events with this tag alone, in which * stands for any text; can be given several times
+    #[arg(long = "event", value_name = "PATTERN", value_parser = pattern)]
+    events: Vec<EventPattern>,
+    /// Print events with this primary key alone, likewise
+    #[arg(long = "primary-key", value_name = "PATTERN", value_parser = pattern)]
+    primary_keys: Vec<EventPattern>,
     /// End after so many events [default: never]
     #[arg(long)]
     count: Option<NonZero<u64>>,
@@ -74,23 +89,111 @@ pub(super) fn run(args: Args) -> Result<(), TailError> {
 }
 
 async fn tail(args: Args) -> Result<(), TailError> {
-    let Args { peer, from, count, json, fields } = args;
+    let start = first(&args).await?;
+    let Args { peer, count, json, fields, events, primary_keys, .. } = args;
     let remote = peer.connect().await?;
     let printer = Printer::new(Format::new(json), fields.iter().map(String::as_str));
+    let shown = Shown { events, primary_keys };
     let mut left = count.map_or(u64::MAX, NonZero::get);
-    let mut pages = remote.pages(peer.key(), from);
+    let mut pages = remote.pages(peer.key(), start);
+    let mut state = remote.connection_state();
+    let mut news = News::default();
     while left > 0 {
-        let Some(page) = pages.next().await else { break };
-        left -= print_page(&page?, &printer, left)?;
+        tokio::select! {
+            page = pages.next() => match page {
+                Some(page) => left -= print_page(&page?, &printer, &shown, left)?,
+                None => break,
+            },
+            Ok(()) = state.changed() => news.tell(&state.borrow_and_update()),
+        }
     }
     Ok(())
 }
 
+/// Where to begin. How far a store is has to be asked.
+async fn first(args: &Args) -> Result<Sequence, PeerError> {
+    let is_asked = args.last.is_some() || args.from == Begin::End;
+    if is_asked && args.peer.protocol() == Protocol::Rpc {
+        wrong(
+            ErrorKind::ArgumentConflict,
+            "--from end and --last need the msgpack protocol (--protocol msgpack): in the other one a server does not say how \
+             far a store is",
+        );
+    }
+    match (args.last, args.from) {
+        (None, Begin::Sequence(start)) => Ok(start),
+        (None, Begin::End) => Ok(args.peer.head().await?.next()),
+        (Some(last), _) => {
+            let head = args.peer.head().await?.get();
+            // At most the head, which is a sequence.
+            Ok(Sequence::new(head.saturating_sub(last) + 1).unwrap_or(Sequence::FIRST))
+        }
+    }
+}
+
+/// Where a feed is printed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    Sequence(Sequence),
+    /// Behind what there is.
+    End,
+}
+
+fn parse_from(text: &str) -> Result<Begin, String> {
+    if text == "end" { Ok(Begin::End) } else { parse_sequence(text).map(Begin::Sequence) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as clap wants it")]
+fn pattern(text: &str) -> Result<EventPattern, std::convert::Infallible> {
+    Ok(EventPattern::glob(text))
+}
+
+/// Which entries are printed: those that have one of each.
+struct Shown {
+    events: Vec<EventPattern>,
+    primary_keys: Vec<EventPattern>,
+}
+
+impl Shown {
+    fn has(&self, entry: &EntryRef<'_>) -> bool {
+        let one_of = |patterns: &[EventPattern], text| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
+        };
+        one_of(&self.events, entry.event) && one_of(&self.primary_keys, entry.primary_key)
+    }
+}
+
+/// Says on standard error what became of the connection, once each.
+#[derive(Default)]
+struct News {
+    lost: Option<Arc<str>>,
+}
+
+impl News {
+    fn tell(&mut self, state: &ConnectionState) {
+        match state {
+            ConnectionState::Connected => {
+                if self.lost.take().is_some() {
+                    eprintln!("connected again");
+                }
+            }
+            ConnectionState::Lost { reason } if self.lost.as_ref() != Some(reason) => {
+                let what =
+                    if self.lost.is_some() { "still no connection" } else { "lost the connection" };
+                eprintln!("{what}: {}; trying again", one_line(reason));
+                self.lost = Some(reason.clone());
+            }
+            ConnectionState::Lost { .. } => {}
+        }
+    }
+}
+
 /// Prints at most `count_max` entries and tells how many.
-fn print_page(page: &Page, printer: &Printer, count_max: u64) -> io::Result<u64> {
+fn print_page(page: &Page, printer: &Printer, shown: &Shown, count_max: u64) -> io::Result<u64> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printed = 0;
-    for (sequence, entry) in page.iter().take(usize::try_from(count_max).unwrap_or(usize::MAX)) {
+    let entries = page.iter().filter(|(_, entry)| shown.has(entry));
+    for (sequence, entry) in entries.take(usize::try_from(count_max).unwrap_or(usize::MAX)) {
         printer.print(&mut out, sequence, &entry)?;
         printed += 1;
     }

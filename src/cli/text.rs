@@ -5,14 +5,39 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-/// `text` without anything that a terminal would act on: control characters are written as escapes.
+/// Whether a terminal does something else with it than to show it: control characters, breaks of lines, and what turns the
+/// direction of the text that follows.
+fn is_acted_on(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` without anything that a terminal would act on: that is written as escapes.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    escaped(text, |line, c| line.extend(c.escape_default()))
+}
+
+/// JSON in one line, which says the same without anything that a terminal would act on: such characters stand in texts alone,
+/// where JSON has escapes for them.
+pub(super) fn json_line(json: &str) -> Cow<'_, str> {
+    // Writing to a String does not fail; none of these characters is beyond four digits.
+    escaped(json, |line, c| {
+        let _ = write!(line, "\\u{:04x}", u32::from(c));
+    })
+}
+
+/// Lines of text, each as [`one_line`] shows it.
+pub(super) fn lines(text: &str) -> String {
+    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    if !text.chars().any(is_acted_on) {
         return Cow::Borrowed(text);
     }
     let escaped = text.chars().fold(String::new(), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
+        if is_acted_on(c) {
+            escape(&mut line, c);
         } else {
             line.push(c);
         }
@@ -83,6 +108,17 @@ mod tests {
     fn a_terminal_gets_nothing_to_act_on() {
         assert_eq!(one_line("Grüße 🦀"), "Grüße 🦀");
         assert_eq!(one_line("a\u{1b}[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
+        assert_eq!(one_line("a\u{202e}b\u{2066}\u{2028}"), "a\\u{202e}b\\u{2066}\\u{2028}");
+        assert_eq!(lines("one\ntwo\r\u{9b}"), "one\ntwo\\r\\u{9b}");
+    }
+
+    #[test]
+    fn json_says_the_same_without_anything_to_act_on() {
+        let text = "a\u{7f}\u{9b}\u{202e}\\\u{2069}ü🦀\n";
+        let json = serde_json::to_string(text).expect("JSON");
+        let line = json_line(&json);
+        assert!(!line.chars().any(is_acted_on) && line.contains("\\u202e"), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).expect("JSON"), text);
     }
 
     #[test]
@@ -102,7 +138,7 @@ mod tests {
 
         #[test]
         fn no_line_has_control_characters(text: String) {
-            prop_assert!(!one_line(&text).chars().any(char::is_control));
+            prop_assert!(!one_line(&text).chars().any(is_acted_on));
         }
     }
 

@@ -9,6 +9,7 @@ use super::connection::{Connection, End};
 use super::core::{Command, Core};
 use super::error::RemoteError;
 use super::socket::{Link, Target};
+use super::state::State;
 use crate::model::RemoteId;
 
 /// The longest wait before the first attempt to reconnect.
@@ -19,6 +20,7 @@ pub(super) struct Driver {
     /// The server of the first connection.
     remote_id: RemoteId,
     core: Core,
+    state: State,
     commands: mpsc::UnboundedReceiver<Command>,
     /// The longest wait before the next attempt to reconnect.
     delay_max: Duration,
@@ -29,9 +31,10 @@ impl Driver {
         target: Target,
         remote_id: RemoteId,
         core: Core,
+        state: State,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
-        Self { target, remote_id, core, commands, delay_max: DELAY_FIRST }
+        Self { target, remote_id, core, state, commands, delay_max: DELAY_FIRST }
     }
 
     /// Runs until the client is closed, or every handle and stream is dropped.
@@ -53,10 +56,12 @@ impl Driver {
                 End::Closed => return Ok(()),
                 End::BrokenOff(error) => {
                     log::warn!("{error}");
+                    self.state.is_lost(&error.to_string());
                     self.core.disconnected(Some(&error));
                 }
                 End::Lost(reason) => {
                     log::debug!("connection lost: {reason}");
+                    self.state.is_lost(&reason);
                     self.core.disconnected(None);
                 }
             }
@@ -66,6 +71,7 @@ impl Driver {
             }
             let Some(next) = self.reconnect().await? else { return Ok(()) };
             link = next;
+            self.state.is_connected();
         }
     }
 
@@ -87,7 +93,10 @@ impl Driver {
                 Ok((_, found)) => {
                     return Err(RemoteError::OtherServer { expected: self.remote_id, found });
                 }
-                Err(error) => log::debug!("cannot reconnect: {error}"),
+                Err(error) => {
+                    log::debug!("cannot reconnect: {error}");
+                    self.state.is_lost(&error.to_string());
+                }
             }
         }
     }

@@ -25,6 +25,20 @@ pub enum ConnectError {
     TimedOut,
 }
 
+/// How far a store is could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// There was no connection, or it was lost.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server refused to say.
+    #[error(transparent)]
+    Refused(#[from] RemoteError),
+    /// The protocol has no words for it.
+    #[error("the RPC protocol does not say how far a store is")]
+    NotSaid,
+}
+
 /// A write or a stream failed. Other writes and streams of the same client are not affected, unless the variant says
 /// so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

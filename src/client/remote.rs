@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::changes::{Changes, Pages};
 use super::core::{Command, Core, Pending, Policy};
@@ -12,6 +12,7 @@ use super::error::{ConnectError, RemoteError};
 use super::options::{Options, Protocol};
 use super::queue::Queue;
 use super::socket::Target;
+use super::state::{ConnectionState, State};
 use crate::model::{Batch, PublicKey, RemoteId, Sequence};
 
 /// Writes in flight are counted in pieces of this size, and each as one at least.
@@ -34,6 +35,7 @@ struct Shared {
     read_ahead_entries: usize,
     read_ahead_bytes: usize,
     streams: AtomicU64,
+    state: watch::Receiver<ConnectionState>,
 }
 
 impl EventLogRemote {
@@ -54,18 +56,31 @@ impl EventLogRemote {
         let target = Target::new(url, options)?;
         let (link, id) = target.connect().await?;
         let (commands, received) = mpsc::unbounded_channel();
-        let driver = Driver::new(target, id, Core::new(policy), received);
+        let (said, state) = State::connected();
+        let driver = Driver::new(target, id, Core::new(policy), said, received);
         tokio::spawn(driver.run(link));
         let in_flight = Arc::new(Semaphore::new(in_flight_max as usize));
         let streams = AtomicU64::new(0);
-        let shared =
-            Shared { id, in_flight, in_flight_max, read_ahead_entries, read_ahead_bytes, streams };
+        let shared = Shared {
+            id,
+            in_flight,
+            in_flight_max,
+            read_ahead_entries,
+            read_ahead_bytes,
+            streams,
+            state,
+        };
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
     /// The server's own id, as it said `Hello`. It stays the same for the life of the client.
     pub fn id(&self) -> RemoteId {
         self.shared.id
+    }
+
+    /// Whether there is a connection, from now on. Nothing needs this: what was lost mends itself. It ends with the client.
+    pub fn connection_state(&self) -> watch::Receiver<ConnectionState> {
+        self.shared.state.clone()
     }
 
     /// Appends `entries` to the store of `key` as one batch, and gives the sequence of each, in the order of the

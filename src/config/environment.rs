@@ -7,7 +7,8 @@ use std::ffi::OsString;
 const PREFIX: &str = "EVENTLOG_";
 
 /// Variables that mean something to the command line or the log, and are no settings.
-const OTHERS: [&str; 3] = ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG"];
+const OTHERS: [&str; 5] =
+    ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG", "EVENTLOG_TOKEN", "EVENTLOG_CA"];
 
 /// The variables that nothing has asked for yet.
 #[derive(Debug)]

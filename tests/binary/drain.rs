@@ -48,7 +48,7 @@ async fn clients_that_do_not_read_do_not_hold_up_the_end() {
     let log = directory.path().join("log");
     let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     serve.args(["--data-dir", data(&directory.path().join("d"))]);
-    serve.env("EVENTLOG_SHUTDOWN_TIMEOUT", "40s").env("EVENTLOG_LIMITS_STALL_TIMEOUT", "1h");
+    serve.env("EVENTLOG_SHUTDOWN_TIMEOUT", "20s").env("EVENTLOG_LIMITS_STALL_TIMEOUT", "1h");
     serve.stderr(std::fs::File::create(&log).expect("a file"));
     let mut server = Serve::of(serve);
     let mut writer = Socket::connect(&server.url).await;

@@ -21,5 +21,6 @@ mod proxies;
 mod quotas;
 mod revocations;
 mod rpc;
+mod tail;
 mod tour;
 mod wrong_peers;

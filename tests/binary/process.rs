@@ -188,6 +188,11 @@ impl Running {
         self.lines.recv_timeout(PATIENCE).expect("another line")
     }
 
+    /// A line that it has printed already.
+    pub fn line_now(&self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Waits for its end, and gives exit code and complaints.
     pub fn end(&mut self) -> (Option<i32>, String) {
         let complaints = text(self.child.stderr.take());
@@ -215,7 +220,8 @@ fn text(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     })
 }
 
-fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
+/// The lines that come out of a pipe.
+pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         let lines = BufReader::new(output).lines().map_while(Result::ok);

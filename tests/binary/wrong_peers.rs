@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use super::process::{Serve, command, data, logged};
+use super::process::{Serve, command, data, lines, logged};
 
 /// A whole answer to these bytes.
 fn exchange(server: &Serve, sent: &[u8]) -> String {
@@ -141,17 +141,28 @@ fn the_start_says_where_each_kind_of_client_connects() {
     let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     serve.args(["--data-dir", data(directory.path())]);
     let mut child = serve.spawn().expect("it starts");
-    let mut said = String::new();
-    let output = child.stdout.take().expect("a pipe");
-    let mut lines = std::io::BufReader::new(output);
-    for _ in 0..4 {
-        std::io::BufRead::read_line(&mut lines, &mut said).expect("a line");
-    }
+    let lines = lines(child.stdout.take().expect("a pipe"));
+    let said: Vec<String> =
+        (0..4).map_while(|_| lines.recv_timeout(Duration::from_secs(60)).ok()).collect();
     child.kill().expect("it is ours");
     child.wait().expect("it ends");
-    let [msgpack, who, rpc, effect] = said.lines().collect::<Vec<_>>()[..] else {
-        panic!("{said}")
-    };
-    assert!(msgpack.ends_with("/eventlog") && who.contains("msgpack"), "{said}");
-    assert!(rpc.ends_with("/rpc") && effect.contains("layerSchemaBinary"), "{said}");
+    let [msgpack, who, rpc, effect] = &said[..] else { panic!("{said:?}") };
+    assert!(msgpack.ends_with("/eventlog") && who.contains("msgpack"), "{said:?}");
+    assert!(rpc.ends_with("/rpc") && effect.contains("layerSchemaBinary"), "{said:?}");
+}
+
+/// Two requests on one connection, unless none is kept: then the server ends it.
+#[test]
+fn connections_are_kept_for_as_long_as_the_configuration_says() {
+    let first = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let last = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    for (keep_alive, sent, answers) in [("1h", [first, last], 2), ("0s", [first, ""], 1)] {
+        let directory = tempdir().expect("a directory");
+        let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+        serve.args(["--data-dir", data(directory.path())]);
+        serve.env("EVENTLOG_LIMITS_KEEP_ALIVE", keep_alive);
+        let received = exchange(&Serve::of(serve), sent.concat().as_bytes());
+        assert_eq!(received.matches("HTTP/1.1 200 ").count(), answers, "{received}");
+        assert_eq!(received.matches("connection: close\r\n").count(), 1, "{received}");
+    }
 }
