@@ -4,7 +4,7 @@
 //! the TLS that the WebSocket client brings along anyway.
 
 use std::fmt::Write;
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -143,7 +143,6 @@ impl Admin {
         };
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
             .proxy(None)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
@@ -158,21 +157,53 @@ impl Admin {
         body: Option<&Value>,
     ) -> Result<T, AdminError> {
         let url = format!("{}{path}", self.base);
+        read_answer(&url, &mut self.send(&url, method, body, Some(TIMEOUT))?)
+    }
+
+    /// As [`Admin::request`] without a body, however long the answer takes.
+    pub(super) fn request_patiently<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Result<T, AdminError> {
+        let url = format!("{}{path}", self.base);
+        read_answer(&url, &mut self.send(&url, method, None, None)?)
+    }
+
+    /// What is at `path`, as it comes.
+    pub(super) fn download(&self, path: &str) -> Result<impl Read + use<>, AdminError> {
+        let url = format!("{}{path}", self.base);
+        let mut response = self.send(&url, "GET", None, None)?;
+        if !response.status().is_success() {
+            return Err(read_answer::<Value>(&url, &mut response)
+                .err()
+                .unwrap_or_else(|| AdminError::NoAnswer { url, status: response.status() }));
+        }
+        Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    fn send(
+        &self,
+        url: &str,
+        method: &str,
+        body: Option<&Value>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>, AdminError> {
         let unreachable = |cause: ureq::Error| AdminError::Unreachable {
-            url: url.clone(),
+            url: url.to_owned(),
             cause: Box::new(cause),
         };
         let request = Request::builder()
             .method(method)
-            .uri(&url)
+            .uri(url)
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json");
         let headers = self.headers.iter();
         let request = headers.fold(request, |request, (name, value)| request.header(name, value));
         let request = request.body(body.map(Value::to_string).unwrap_or_default());
         let request = request.map_err(|error| unreachable(error.into()))?;
-        let mut response = self.agent.run(request).map_err(unreachable)?;
-        read_answer(&url, &mut response)
+        let request = self.agent.configure_request(request).timeout_global(timeout).build();
+        self.agent.run(request).map_err(unreachable)
     }
 }
 

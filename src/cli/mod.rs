@@ -7,6 +7,7 @@ mod accept_format;
 mod accept_loss;
 mod address;
 mod admin;
+mod backup;
 mod bench;
 mod connect;
 mod data_dir;
@@ -20,6 +21,7 @@ mod keys;
 mod payload;
 mod peer;
 mod rebuild;
+mod restore;
 mod revocations;
 mod serve;
 mod tail;
@@ -68,6 +70,8 @@ enum Command {
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     AcceptLoss(accept_loss::Args),
@@ -91,6 +95,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),
+        Command::Backup(args) => finish(backup::run(&args)),
+        Command::Restore(args) => finish(restore::run(&args)),
         Command::Verify(args) => finish(verify::run(&args)),
         Command::Rebuild(args) => finish(rebuild::run(&args)),
         Command::AcceptLoss(args) => finish(accept_loss::run(&args)),

@@ -37,7 +37,8 @@ pub(crate) use settings::{
     Settings, StorageKind,
 };
 use settings::{
-    AuthMode, AuthSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName, WebhookEntry,
+    AuthMode, AuthSettings, BackupSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName,
+    WebhookEntry,
 };
 pub(crate) use units::{Address, Span, Token};
 use units::{Origins, Size};
@@ -78,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) drain_pause: Duration,
     /// How long connections may take to finish at the end.
     pub(crate) shutdown_timeout: Duration,
+    /// Backups that are made while it runs.
+    pub(crate) backup: Option<BackupPlan>,
     /// Which web pages may connect.
     pub(crate) origins: OriginPolicy,
     /// Which proxies are believed when they say where a client is.
@@ -104,6 +107,17 @@ pub(crate) struct Config {
     pub(crate) quotas: Quotas,
     /// What clients may make the server hold.
     pub(crate) limits: Limits,
+}
+
+/// Backups that are made while the server runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackupPlan {
+    /// How often.
+    pub(crate) every: Duration,
+    /// The folder.
+    pub(crate) to: PathBuf,
+    /// How many are kept; all, if it does not say.
+    pub(crate) keep: Option<usize>,
 }
 
 /// Who decides what a key may do.
@@ -220,6 +234,7 @@ impl Config {
         let paths =
             settings.paths.map_or_else(|| vec![PathName::Eventlog, PathName::Rpc], |paths| paths.0);
         let auth = auth(settings.auth, settings.admin.token.is_some(), dev)?;
+        let backup = backup(settings.backup, database.archive.enabled)?;
         let config = Self {
             said: Said::default(),
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
@@ -227,6 +242,7 @@ impl Config {
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
             spill_bytes_max: settings.spill_bytes_max.map(|size| size.0 as u64),
+            backup,
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings
                 .store_threads
@@ -307,6 +323,25 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
         },
         ..default
     })
+}
+
+fn backup(settings: BackupSettings, archive: bool) -> Result<Option<BackupPlan>, ConfigError> {
+    let BackupSettings { every, to, keep } = settings;
+    match (every, to) {
+        (None, None) if keep.is_none() => Ok(None),
+        (Some(_), Some(to)) if !archive => {
+            let reason = "a backup is made of the archive, and `[archive] enabled` is false";
+            Err(check::impossible("backup.to", to.display(), reason))
+        }
+        (Some(every), Some(to)) => {
+            Ok(Some(BackupPlan { every: every.0, to, keep: keep.map(|keep| keep.0) }))
+        }
+        (every, _) => {
+            let missing = if every.is_none() { "backup.every" } else { "backup.to" };
+            let reason = "backups are made only if `[backup]` has both `every` and `to`";
+            Err(check::impossible(missing, "nothing", reason))
+        }
+    }
 }
 
 fn auth(settings: AuthSettings, has_admin_api: bool, dev: bool) -> Result<AuthChoice, ConfigError> {

@@ -130,6 +130,7 @@ settings! {
         auth: AuthSettings,
         admin: AdminSettings,
         archive: ArchiveSettings,
+        backup: BackupSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
         webhook: Vec<WebhookEntry>,
@@ -228,6 +229,15 @@ settings! {
         bytes_max: Option<Size>,
         age_max: Option<Span>,
         waiting_bytes_max: Option<Size>,
+    }
+}
+
+settings! {
+    /// `[backup]`
+    BackupSettings {
+        every: Option<Span>,
+        to: Option<PathBuf>,
+        keep: Option<Count>,
     }
 }
 

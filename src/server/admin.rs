@@ -18,7 +18,8 @@ use super::grants::GrantsError;
 use super::handle::Server;
 use super::reload::ReloadError;
 use super::{
-    admin_grants, admin_groups, admin_guard, admin_revocations, admin_signing_keys, pages,
+    admin_backup, admin_grants, admin_groups, admin_guard, admin_revocations, admin_signing_keys,
+    pages,
 };
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{Assign, Release, Remove};
@@ -77,6 +78,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .service(Endpoint::at("/stores").get(list_stores).done())
         .service(Endpoint::of_name("/stores/{store:.+}/entries").post(write_entries).done())
         .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
+        .configure(admin_backup::configure)
         .configure(admin_groups::configure)
         .configure(admin_revocations::configure)
         .configure(admin_grants::configure)
@@ -107,6 +109,10 @@ pub(super) enum Failure {
     NotGranted(PublicKey),
     #[error("there is no revocation {0:?}")]
     NotRevoked(String),
+    #[error("this storage has no backups of this kind")]
+    NoBackup,
+    #[error("{0:?} is no file of the backup that was begun last, or is kept no more: begin one")]
+    NoSuchFile(String),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
     #[error(transparent)]
@@ -141,6 +147,8 @@ impl ResponseError for Failure {
             | Self::Grants(GrantsError::TooLong)
             | Self::Reload(ReloadError::Wrong(_)) => StatusCode::BAD_REQUEST,
             Self::NoSuchStore(_)
+            | Self::NoBackup
+            | Self::NoSuchFile(_)
             | Self::NotUsed(_)
             | Self::NotBound(_)
             | Self::NotRevoked(_)

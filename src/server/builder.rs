@@ -321,6 +321,7 @@ impl Builder {
             store_threads,
             registry_thread,
             processing,
+            snapshot: Mutex::default(),
         }))
     }
 }

@@ -36,7 +36,7 @@ use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
 use crate::services::records::MemoryRecords;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
-use crate::storage::Storage;
+use crate::storage::{Snapshot, Storage};
 
 /// Nobody is cut off at a shutdown before so long, however little time there is.
 const STALLED_AT_SHUTDOWN_MIN: Duration = Duration::from_secs(2);
@@ -68,6 +68,8 @@ pub(super) struct Inner {
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
     pub(super) processing: Option<Processing>,
+    /// What a backup was begun of last.
+    pub(super) snapshot: Mutex<Option<Snapshot>>,
 }
 
 impl Server {

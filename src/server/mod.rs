@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod admin_backup;
 mod admin_grants;
 mod admin_groups;
 mod admin_guard;

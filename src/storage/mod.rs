@@ -19,6 +19,7 @@ pub mod memory;
 pub mod sled;
 #[cfg(feature = "sled")]
 mod slot;
+mod snapshot;
 mod used_keys;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
@@ -63,6 +65,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Which store each public key was used with.
     fn used_keys(&self) -> &dyn UsedKeys;
+
+    /// Files that hold everything up to a moment within this call, for a backup; `None` if this storage is backed up in another way. Writes
+    /// go on meanwhile. Blocks, for as long as it takes to bring there what was written lately.
+    fn snapshot(&self) -> Result<Option<Snapshot>, StorageError> {
+        Ok(None)
+    }
 
     /// What an operator may want to watch, for metrics. Does not block on the disk.
     fn figures(&self) -> Vec<Figure> {

@@ -1,6 +1,7 @@
 //! The binary as people and scripts use it: its commands, what they print, how they end.
 
 mod audit;
+mod backup;
 mod bench;
 mod callback;
 mod canaries;

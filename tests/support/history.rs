@@ -8,15 +8,42 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct History {
     by_sequence: BTreeMap<u64, String>,
     by_name: HashMap<String, u64>,
+    /// What was acknowledged and lost with these sequences, which no other entry may ever get.
+    lost: BTreeMap<u64, String>,
 }
 
 impl History {
     /// An ack said that the entry `name` is at `sequence`.
     pub fn acked(&mut self, sequence: u64, name: &str) {
+        assert!(!self.lost.contains_key(&sequence), "{sequence} was given out before");
         let named = self.by_sequence.entry(sequence).or_insert_with(|| name.to_owned());
         assert_eq!(named, name, "two entries at {sequence}");
         let placed = *self.by_name.entry(name.to_owned()).or_insert(sequence);
         assert_eq!(placed, sequence, "two sequences for {name}");
+    }
+
+    /// The server was made again of an older copy, and this is its feed: a part of what the acks say. What is not in it may come
+    /// again, elsewhere. Gives how many entries that are.
+    pub fn restored(&mut self, feed: &[(u64, String)]) -> usize {
+        let mut kept = BTreeMap::new();
+        for (sequence, name) in feed {
+            let was = self.by_sequence.remove(sequence);
+            assert_eq!(was.as_ref(), Some(name), "at {sequence}");
+            kept.insert(*sequence, name.clone());
+        }
+        let lost = std::mem::replace(&mut self.by_sequence, kept);
+        for name in lost.values() {
+            self.by_name.remove(name);
+        }
+        let count = lost.len();
+        self.lost.extend(lost);
+        count
+    }
+
+    /// Everything that was lost was acknowledged once more.
+    pub fn check_nothing_is_lost(&self) {
+        let missing = self.lost.values().filter(|name| !self.by_name.contains_key(*name));
+        assert_eq!(missing.count(), 0, "of {} that were lost", self.lost.len());
     }
 
     /// The acks are about `count` entries, at 1, 2, 3 and so on.

@@ -10,6 +10,7 @@ use eventlog_server::services::{EventJournal, Identities, Records, Storage, Stor
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
+use super::scheduled::Scheduled;
 use crate::config::{Config, StorageKind};
 
 /// Entries, mappings and bindings, open.
@@ -20,6 +21,8 @@ pub(super) struct Kept {
     pub(super) records: Arc<dyn Records>,
     /// How far webhooks are.
     pub(super) journal: Arc<dyn EventJournal>,
+    /// Makes backups.
+    scheduled: Scheduled,
     close: Box<dyn FnOnce() -> Result<(), StorageError>>,
 }
 
@@ -29,7 +32,13 @@ impl Kept {
         match config.storage {
             StorageKind::Sled => {
                 let database = Database::open(&config.data_dir, config.database.clone())?;
+                let unavailable = |error: std::io::Error| OpenError::Unavailable {
+                    path: config.data_dir.clone(),
+                    cause: error.to_string().into(),
+                };
+                let scheduled = Scheduled::start(config.backup.as_ref(), &database);
                 Ok(Self {
+                    scheduled: scheduled.map_err(unavailable)?,
                     storage: Arc::new(SledStorage::new(database.clone())),
                     registry: Arc::new(SledRegistry::new(database.clone())),
                     identities: Arc::new(SledIdentities::new(database.clone())),
@@ -43,6 +52,7 @@ impl Kept {
 
     /// Waits until all of it is durable, and closes it. Blocks on disk.
     pub(super) fn close(self) -> Result<(), StorageError> {
+        drop(self.scheduled);
         (self.close)()
     }
 }

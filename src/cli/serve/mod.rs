@@ -9,6 +9,7 @@ mod files;
 mod jwt;
 mod kept;
 mod reload;
+mod scheduled;
 mod webhooks;
 
 use std::io::{self, Write};

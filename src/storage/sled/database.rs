@@ -10,12 +10,13 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::backup::{self, Backups, Origin, Restored, Restoring, Until};
 use super::commit::{self, Job};
 use super::files::Files;
 use super::keyspace::Keyspace;
 use super::open;
 use super::ops::{Ops, VALUE_BYTES_MAX};
-use super::options::{DatabaseOptions, OpenError};
+use super::options::{DatabaseOptions, OpenError, OpenFailure};
 use super::rebuild;
 use super::renew::{self, Renewed};
 use super::shared::Shared;
@@ -25,7 +26,7 @@ use super::takeover;
 use super::verify::{self, Verification};
 use crate::model::RemoteId;
 use crate::storage::commit_log::LogWriter;
-use crate::storage::{AppendError, StorageError};
+use crate::storage::{AppendError, Snapshot, StorageError};
 
 /// The open database. Clones share it; it is closed by [`Database::close`] or when the last clone is dropped.
 #[derive(Clone)]
@@ -36,7 +37,7 @@ pub struct Database {
 /// Closes the database when it is dropped.
 struct Owner {
     shared: Arc<Shared>,
-    remote_id: RemoteId,
+    origin: Origin,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -70,7 +71,7 @@ impl Database {
         let commit = commit::start(shared.clone(), opened.log.writer, opened.next_ordinal);
         let commit = commit.map_err(unavailable)?;
         let threads = Mutex::new(Some(Threads { commit, checkpoint }));
-        Ok(Self { owner: Arc::new(Owner { shared, remote_id: opened.remote_id, threads }) })
+        Ok(Self { owner: Arc::new(Owner { shared, origin: opened.origin, threads }) })
     }
 
     /// Removes what was kept of the data directory `path` when it was taken over from an earlier format: there is no way
@@ -108,6 +109,34 @@ impl Database {
         Ok(files)
     }
 
+    /// Makes the data directory `path`, which is missing or empty, of the newest backup in `from` that has what is wanted, under another remote id
+    /// and with every store far above where it was. Everything that is taken of it is read first, and compared. Blocks on disk.
+    pub fn restore(
+        from: &Backups,
+        path: &Path,
+        options: &DatabaseOptions,
+        until: Option<Until>,
+    ) -> Result<Restored, OpenError> {
+        let failed = |failure: OpenFailure| failure.of(path);
+        let plan = backup::plan(from, until).map_err(|error| failed(error.into()))?;
+        let restoring = Restoring::begin(path).map_err(|error| failed(error.into()))?;
+        let (files, _) = Files::open_any(path, options.ballast_bytes)?;
+        let restored = backup::restore(from, &plan, &files, options).map_err(failed)?;
+        restoring.end().map_err(|error| failed(error.into()))?;
+        Ok(restored)
+    }
+
+    /// The files that have everything up to a moment within this call. Blocks, while everything comes to the archive.
+    pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        backup::take(&self.owner.shared, &self.owner.origin)
+    }
+
+    /// A backup was made at this time (milliseconds since 1970) with so many bytes; or one failed. Shown by
+    /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
+    pub fn note_backup(&self, made: Option<(u64, u64)>) {
+        self.owner.shared.health.note_backup(made);
+    }
+
     /// Reads everything in the data directory `path` and says what is wrong. Blocks on disk.
     pub fn verify(path: &Path, options: &DatabaseOptions) -> Result<Verification, OpenError> {
         let (files, _) = Files::open(path, options.ballast_bytes)?;
@@ -126,7 +155,7 @@ impl Database {
 
     /// This server's own id, made with the data directory.
     pub fn remote_id(&self) -> RemoteId {
-        self.owner.remote_id
+        self.owner.origin.remote_id
     }
 
     /// A table to read. While sled is being reopened this blocks, for two seconds at most, and then fails.

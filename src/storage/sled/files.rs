@@ -6,6 +6,7 @@
 //! ballast   bytes that are given back when the disk is full
 //! probe     written to find out whether the disk works again
 //! place     where it was made
+//! restoring there while a restore makes it
 //! damaged   what was found wrong with the database, which is built again at the next start
 //! log/      the commit log
 //! sled/     the database
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use super::backup::MARK as RESTORING;
 use super::options::OpenError;
 use crate::storage::witness::WitnessFiles;
 
@@ -52,6 +54,18 @@ pub(super) struct Files {
 impl Files {
     /// Makes the directory if there is none, checks its format and takes the lock.
     pub(super) fn open(directory: &Path, ballast_bytes: u64) -> Result<(Self, Format), OpenError> {
+        let failed = |error: io::Error| OpenError::unavailable(directory, &error);
+        if directory.join(RESTORING).try_exists().map_err(failed)? {
+            return Err(OpenError::Unfinished { path: directory.to_owned() });
+        }
+        Self::open_any(directory, ballast_bytes)
+    }
+
+    /// As [`Files::open`], also if it is being made by a restore.
+    pub(super) fn open_any(
+        directory: &Path,
+        ballast_bytes: u64,
+    ) -> Result<(Self, Format), OpenError> {
         let path = || directory.to_owned();
         let failed = |error: io::Error| OpenError::unavailable(directory, &error);
         std::fs::create_dir_all(directory).map_err(failed)?;
@@ -317,7 +331,7 @@ fn is_ours(directory: &Path) -> io::Result<bool> {
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
         // What was left behind by a process that ended before it wrote the format; and what `mkfs` makes.
-        let known = [LOCK_FILE, "format.new", "lost+found"];
+        let known = [LOCK_FILE, "format.new", "lost+found", RESTORING];
         if !known.iter().any(|known| *name == **known) {
             return Ok(false);
         }

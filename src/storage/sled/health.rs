@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::files::Files;
 use super::place;
+use crate::storage::Figure;
 
 /// How often something is said again that is still so.
 const AGAIN_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -26,10 +27,21 @@ pub(super) struct Health {
     pub(super) waiting_bytes: AtomicU64,
     /// The last try to make a file of the commit log ahead of time failed.
     pub(super) file_fails: AtomicBool,
+    /// What is known of scheduled backups.
+    backup: Mutex<Backup>,
     free_bytes: AtomicU64,
     room_is_low: AtomicBool,
     is_copy: AtomicBool,
     said: Mutex<Said>,
+}
+
+/// What is known of scheduled backups.
+#[derive(Clone, Copy, Debug, Default)]
+struct Backup {
+    /// When the last good one was made, in milliseconds since 1970, and how many bytes it has.
+    made: Option<(u64, u64)>,
+    /// Whether the last try failed.
+    fails: bool,
 }
 
 /// When it was said last.
@@ -40,6 +52,31 @@ struct Said {
 }
 
 impl Health {
+    /// A backup was made at this time with so many bytes; or one failed.
+    pub(super) fn note_backup(&self, made: Option<(u64, u64)>) {
+        let mut backup = self.backup.lock();
+        backup.fails = made.is_none();
+        backup.made = made.or(backup.made);
+    }
+
+    /// What there is to say of backups; nothing if none was ever tried.
+    pub(super) fn backup_figures(&self) -> Vec<Figure> {
+        let Backup { made, fails } = *self.backup.lock();
+        let figure = |name, help, value| Figure { name, help, value };
+        let made = made.map(|(millis, bytes)| {
+            let help = "When the last good backup was made, in seconds since 1970";
+            let size = "The size of the last good backup, with what it shares with earlier ones";
+            [
+                figure("backup_made_seconds", help, millis / 1_000),
+                figure("backup_bytes", size, bytes),
+            ]
+        });
+        let help = "1 while the last backup that was due is not made";
+        let tried = made.is_some() || fails;
+        let fails = tried.then(|| figure("backup_fails", help, u64::from(fails)));
+        made.into_iter().flatten().chain(fails).collect()
+    }
+
     /// Looks at the directory when it was opened, and says what speaks against its place.
     pub(super) fn begin(&self, files: &Files, low_bytes: u64) {
         let path = files.directory().display();

@@ -7,8 +7,9 @@
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
 //! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
-//! `log`, `storage`, `database`).
+//! `log`, `storage`, `database`); `renew` and `backup` make directories of what others had.
 
+mod backup;
 mod base;
 mod budget;
 mod checkpoint;
@@ -49,6 +50,9 @@ mod value;
 mod verify;
 mod watch;
 
+pub use backup::{
+    BackupError, Backups, Manifest, ManifestFile, Restored, Until, Written, pack, unpack,
+};
 pub use database::Database;
 pub(crate) use durable_map::DurableMap;
 pub(crate) use keyspace::Keyspace;

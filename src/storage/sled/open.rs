@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::backup::Origin;
 use super::base;
 use super::checkpoint::Checkpointer;
 use super::commit::now_ms;
@@ -15,7 +16,7 @@ use super::shared::Shared;
 use super::steps::{Faults, LogFaults};
 use super::tree::{self, Facts, Trees};
 use super::watch::Watch;
-use crate::model::{RemoteId, Sequence};
+use crate::model::Sequence;
 use crate::storage::archive::{Archive, ArchiveError, Kind};
 use crate::storage::commit_log::{
     self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
@@ -25,7 +26,7 @@ use crate::storage::witness::WitnessFiles;
 /// A directory that was opened; nothing runs yet.
 pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
-    pub(super) remote_id: RemoteId,
+    pub(super) origin: Origin,
     pub(super) log: Log,
     pub(super) checkpointer: Checkpointer,
     /// For the next store that has none.
@@ -155,7 +156,9 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     }
     shared.set_settled(log.last);
     let next_ordinal = in_tree.max(redo.ordinal_max()).map_or(0, |max| max + 1);
-    Ok(Opened { remote_id: facts.remote_id, log, checkpointer, next_ordinal, shared })
+    let (remote_id, generation) = (facts.remote_id, Generation(facts.generation));
+    let origin = Origin { remote_id, generation, complete: is_complete };
+    Ok(Opened { shared, origin, log, checkpointer, next_ordinal })
 }
 
 /// Writes what sled has to the archive, if what archive and log have does not begin with an empty database.

@@ -94,6 +94,14 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// A restore into it did not finish.
+    #[error(
+        "a restore into {path:?} is under way, or did not finish: run it again, or remove the directory"
+    )]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another version of the server wrote it.
     #[error("the data directory {path:?} has a format that this version does not know: {found:?}")]
     UnknownFormat {

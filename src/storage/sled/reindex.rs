@@ -104,7 +104,7 @@ fn wait(
     let begun = Instant::now();
     loop {
         shared.ends.note_changed(end);
-        shared.signal.ask_for_ids();
+        shared.signal.ask_at_once();
         if writes.ids.wait_for_seal(first, LOOK_EVERY) {
             return Ok(());
         }

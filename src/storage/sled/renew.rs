@@ -50,6 +50,8 @@ pub(super) struct Renewal {
     checkpointer: Checkpointer,
     /// What new stores began behind.
     floor: Sequence,
+    /// How far above each store goes on.
+    jump: u64,
 }
 
 /// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that.
@@ -113,6 +115,27 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     renewal.complete(files, last, "before-heal")
 }
 
+/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame; new stores began behind `floor`. Stores go
+/// on so many jumps above.
+pub(super) fn fill(
+    files: &Files,
+    options: &DatabaseOptions,
+    (floor, jumps): (Sequence, u64),
+    fill: impl FnOnce(&mut Show<'_>) -> Result<Position, OpenFailure>,
+) -> Result<(), OpenFailure> {
+    let new = begin(files)?;
+    let mut renewal = Renewal::new(new, options, (Position(0), floor))?;
+    renewal.jump = JUMP.saturating_mul(jumps);
+    let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
+    let last = fill(&mut |position, body| builder.show(position, body))?;
+    drop(builder);
+    renewal.complete(files, last, "before-restore")?;
+    finish(files).map(drop)
+}
+
+/// Takes in the frame at a position.
+type Show<'a> = dyn FnMut(Position, &[u8]) -> Result<(), OpenFailure> + 'a;
+
 /// Where a new one is made. What a crash left there of an earlier attempt is gone.
 fn begin(files: &Files) -> io::Result<Files> {
     let folder = files.directory().join(FOLDER);
@@ -132,18 +155,18 @@ impl Renewal {
         let files = Files::unlocked(new.directory());
         let shared = Arc::new(Shared::new(files, options.clone(), None, (trees, floor)));
         let checkpointer = Checkpointer::new(shared.clone(), from)?;
-        Ok(Self { new, options: options.clone(), shared, checkpointer, floor })
+        Ok(Self { new, options: options.clone(), shared, checkpointer, floor, jump: JUMP })
     }
 
     /// Everything up to the frame `last` was shown. On disk when this returns; [`finish`] puts it in the place of what `files` have,
     /// which is kept under names that say `why`.
     fn complete(mut self, files: &Files, last: Position, why: &str) -> Result<(), OpenFailure> {
-        jump(&self.shared, &mut self.checkpointer)?;
+        jump(&self.shared, &mut self.checkpointer, self.jump)?;
         self.checkpointer.finish(last)?;
         drop(self.shared);
         let (remote_id, generation) = (RemoteId::random(), *uuid::Uuid::new_v4().as_bytes());
         let trees = tree::open(&self.new, &self.options, 0)?;
-        tree::apply_identity(&trees, remote_id, generation, self.floor.plus(JUMP))?;
+        tree::apply_identity(&trees, remote_id, generation, self.floor.plus(self.jump))?;
         tree::apply_checkpoint(&trees, 0)?;
         trees.flush()?;
         trees.sync(&self.new)?;
@@ -167,7 +190,7 @@ fn watch_new(new: &Files, trees: &Trees) -> Result<(), OpenFailure> {
 }
 
 /// Has each store go on far above its last sequence.
-fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer) -> Result<(), OpenFailure> {
+fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Result<(), OpenFailure> {
     // Then the tree has a record of each.
     checkpointer.write_all()?;
     let trees = shared.access.open_trees()?;
@@ -175,8 +198,8 @@ fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer) -> Result<(), Ope
         let (name, record) = store?;
         let end = shared.ends.hold(record.ordinal, &name, true);
         let last = Located::at(shared, &end)?.head();
-        let (first, to) = (last.next(), last.plus(JUMP));
-        if to.since(last) < JUMP {
+        let (first, to) = (last.next(), last.plus(by));
+        if to.since(last) < by {
             let why = format!("store {name:?} is at {last}, and there are no sequences left above");
             return Err(OpenFailure::Refused(why));
         }

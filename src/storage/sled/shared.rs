@@ -119,7 +119,7 @@ impl Shared {
         let flag = |of: &AtomicBool| u64::from(of.load(Ordering::Relaxed));
         let health = &self.health;
         let figure = |name, help, value| Figure { name, help, value };
-        vec![
+        let mut figures = vec![
             figure(
                 "unapplied_bytes",
                 "Memory that holds what sled does not have yet",
@@ -170,7 +170,9 @@ impl Shared {
                 "1 once something was read that is not what was written",
                 flag(&self.damage_noted) | flag(&self.ids_damaged),
             ),
-        ]
+        ];
+        figures.extend(health.backup_figures());
+        figures
     }
 
     /// What there is of a store without entries.

@@ -9,8 +9,8 @@ use parking_lot::{Condvar, Mutex};
 pub(super) struct Wanted {
     /// A checkpoint now.
     pub(super) checkpoint: bool,
-    /// One as well, however little is in memory: ids wait to be indexed.
-    pub(super) ids: bool,
+    /// One as well, however little is in memory: ids wait to be indexed, or somebody for what the archive will have.
+    pub(super) at_once: bool,
     /// A last checkpoint, and its end.
     pub(super) end: bool,
 }
@@ -27,8 +27,8 @@ impl Signal {
         self.ask(|wanted| std::mem::replace(&mut wanted.checkpoint, true));
     }
 
-    pub(super) fn ask_for_ids(&self) {
-        self.ask(|wanted| std::mem::replace(&mut wanted.ids, true));
+    pub(super) fn ask_at_once(&self) {
+        self.ask(|wanted| std::mem::replace(&mut wanted.at_once, true));
     }
 
     pub(super) fn ask_to_end(&self) {
@@ -44,7 +44,7 @@ impl Signal {
     /// What is wanted, once something is; after `patience` it may be nothing. That it is to end stays.
     pub(super) fn wait(&self, patience: Duration) -> Wanted {
         let mut wanted = self.wanted.lock();
-        if !(wanted.checkpoint || wanted.ids || wanted.end) {
+        if !(wanted.checkpoint || wanted.at_once || wanted.end) {
             self.wake.wait_for(&mut wanted, patience);
         }
         let end = wanted.end;

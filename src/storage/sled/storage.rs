@@ -13,7 +13,7 @@ use super::log::{self, SledLog};
 use super::tree;
 use super::used_keys::SledUsedKeys;
 use crate::model::{RemoteId, Sequence, StoreId};
-use crate::storage::{Figure, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
+use crate::storage::{Figure, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
@@ -106,6 +106,10 @@ impl Storage for SledStorage {
         let shared = self.database.shared();
         let hash = shared.noting(store, || log::hash_of(shared, store))?;
         Ok(hash.map(|(last, hash)| (last, hash.to_string())))
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>, StorageError> {
+        self.database.snapshot().map(Some)
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

@@ -122,7 +122,7 @@ impl Checkpointer {
             let bytes = shared.budget.bytes();
             let is_much = wanted.checkpoint && bytes >= shared.options.checkpoint_bytes;
             if !(is_much
-                || wanted.ids
+                || wanted.at_once
                 || is_due && (self.behind || shared.settled() > self.position))
             {
                 continue;

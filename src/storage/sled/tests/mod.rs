@@ -1,5 +1,6 @@
 //! The contract, and what only a storage on a disk can be asked.
 
+mod backup;
 mod bases;
 mod checkpoints;
 mod damage;

@@ -1,0 +1,197 @@
+//! `backup`: copies everything that a server has to a folder, or to a pipe.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use eventlog_server::model::{RemoteId, Sequence};
+use eventlog_server::storage::sled::{
+    ArchiveOptions, BackupError, Backups, Database, DatabaseOptions, OpenError, pack,
+};
+use eventlog_server::storage::{Snapshot, SnapshotFile, StorageError};
+use serde::Deserialize;
+
+use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
+use super::text::people_bytes;
+
+/// A file may go while it is asked for, when the archive keeps fewer: so often it is begun again.
+const TRIES: usize = 3;
+
+/// Copy everything that a server has, up to this moment, to a folder; only what is new since the last time.
+///
+/// While the server runs it is asked through its admin API (--url, --token), from any machine, and goes on with its work.
+/// Of a stopped server, give --data-dir. What is copied is the archive, which has to be on ([archive] enabled); it is compressed, and checksums
+/// are compared. `restore` makes a data directory of it, of any moment since the archive began.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server backup --to /backups/eventlog
+  eventlog-server backup --data-dir /var/lib/eventlog --to /backups/eventlog
+  eventlog-server backup --to - | ssh elsewhere 'cat > eventlog.tar'")]
+pub(super) struct Args {
+    /// The folder; `-` writes one tar archive with everything to standard output
+    #[arg(long, value_name = "DIR|-")]
+    to: PathBuf,
+    /// Keep so many backups in the folder, and remove what only older ones have [default: all]
+    #[arg(long, value_name = "COUNT")]
+    keep: Option<usize>,
+    /// The data directory of a stopped server
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where its archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `backup` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BackupCommandError {
+    /// The server does not give it.
+    #[error(transparent)]
+    Admin(#[from] AdminCommandError),
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is no data directory.
+    #[error("{} is no data directory", path.display())]
+    NoDataDirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// What it has does not come to the archive.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The stream cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Pack(io::Error),
+    /// The server's answer is none.
+    #[error("the server said something that is no answer to this")]
+    NoAnswer,
+}
+
+impl From<AdminError> for BackupCommandError {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), BackupCommandError> {
+    match &args.data_dir {
+        Some(path) => of_stopped(args, path),
+        None => of_running(args),
+    }
+}
+
+fn of_stopped(args: &Args, path: &Path) -> Result<(), BackupCommandError> {
+    // Opening would make one.
+    if !path.join("format").is_file() {
+        return Err(BackupCommandError::NoDataDirectory { path: path.to_owned() });
+    }
+    let archive = ArchiveOptions { dir: args.archive_dir.clone(), ..ArchiveOptions::default() };
+    let database = Database::open(path, DatabaseOptions { archive, ..DatabaseOptions::default() })?;
+    let taken = database.snapshot().map_err(BackupCommandError::from);
+    let written = taken.and_then(|snapshot| write(args, &snapshot, SnapshotFile::open));
+    database.close()?;
+    written
+}
+
+fn of_running(args: &Args) -> Result<(), BackupCommandError> {
+    let admin = args.admin.client()?;
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let snapshot = begin(&admin)?;
+        let open = |file: &SnapshotFile| {
+            let path = file.path.to_string_lossy();
+            admin.download(&path).map_err(|error| match error {
+                AdminError::Refused { .. } => io::Error::new(io::ErrorKind::NotFound, error),
+                error => io::Error::other(error),
+            })
+        };
+        match write(args, &snapshot, open) {
+            Err(BackupCommandError::Backup(BackupError::Io { cause, .. }))
+                if cause.kind() == io::ErrorKind::NotFound && tries > 0 => {}
+            written => return written,
+        }
+    }
+}
+
+fn write<R: Read>(
+    args: &Args,
+    snapshot: &Snapshot,
+    open: impl FnMut(&SnapshotFile) -> io::Result<R>,
+) -> Result<(), BackupCommandError> {
+    if args.to == Path::new("-") {
+        let out = io::stdout().lock();
+        let manifest = pack(snapshot, open, out).map_err(BackupCommandError::Pack)?;
+        let (count, bytes) = (manifest.files.len(), people_bytes(manifest.bytes()));
+        eprintln!("up to change {}: {count} files, {bytes}", manifest.position);
+        return Ok(());
+    }
+    let backups = Backups::new(&args.to);
+    let written = backups.write(snapshot, open)?;
+    if let Some(keep) = args.keep {
+        backups.prune(&written.manifest, keep)?;
+    }
+    let (count, all) = (written.manifest.files.len(), people_bytes(written.manifest.bytes()));
+    let (new, bytes) = (written.files, people_bytes(written.bytes));
+    let position = written.manifest.position;
+    // A closed standard output is no reason to fail.
+    let _ = writeln!(
+        io::stdout(),
+        "up to change {position}: {count} files, {all}; of these {new} are new, {bytes}"
+    );
+    Ok(())
+}
+
+/// What the server says when a backup is begun.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Begun {
+    remote_id: String,
+    generation: String,
+    floor: u64,
+    complete: bool,
+    position: u64,
+    time_millis: u64,
+    files: Vec<BegunFile>,
+}
+
+#[derive(Deserialize)]
+struct BegunFile {
+    name: String,
+    bytes: u64,
+}
+
+fn begin(admin: &Admin) -> Result<Snapshot, BackupCommandError> {
+    let begun: Begun = admin.request_patiently("POST", "/admin/backup")?;
+    snapshot(begun).ok_or(BackupCommandError::NoAnswer)
+}
+
+/// The paths of its files are those of the admin API.
+fn snapshot(begun: Begun) -> Option<Snapshot> {
+    let sixteen = |hex: &str| u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes);
+    let generation = sixteen(&begun.generation)?;
+    let is_plain = |name: &str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+            && !name.starts_with('.')
+            && !name.is_empty()
+    };
+    let file = |BegunFile { name, bytes }: BegunFile| {
+        let path = format!("/admin/backup/{}/{name}", begun.generation);
+        is_plain(&name).then(|| SnapshotFile { path: path.into(), name, bytes })
+    };
+    Some(Snapshot {
+        remote_id: RemoteId::from_slice(&sixteen(&begun.remote_id)?)?,
+        generation,
+        floor: Sequence::new(begun.floor).ok()?,
+        complete: begun.complete,
+        position: begun.position,
+        time_ms: begun.time_millis,
+        files: begun.files.into_iter().map(file).collect::<Option<_>>()?,
+    })
+}

@@ -1,0 +1,112 @@
+//! `restore`: makes a data directory of a backup.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use eventlog_server::storage::sled::{
+    BackupError, Backups, Database, DatabaseOptions, OpenError, Until, unpack,
+};
+use jiff::Timestamp;
+
+/// Make a data directory of a backup, and another server of it.
+///
+/// Everything that is taken of the backup is read first, and its checksums are compared. The directory must be missing or empty. It gets a new remote
+/// id, and every store goes on 1,000,000,000 above its last sequence: clients begin again and send what the backup lacks, those that are running at
+/// their next start; none of them misses what is written from now on. See docs/DATA.md. Start the server on it as on any other.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eventlog-server restore --from /backups/eventlog --data-dir /var/lib/eventlog
+  eventlog-server restore --from /backups/eventlog --data-dir D --until 2026-03-01T12:00:00Z
+  ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
+pub(super) struct Args {
+    /// The folder with backups, of which the newest is taken; `-` reads what `backup --to -` wrote from standard input
+    #[arg(long, value_name = "DIR|-")]
+    from: PathBuf,
+    /// The data directory to make
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Restore what was written up to this time, or up to the change with this number
+    #[arg(long, value_name = "TIME|CHANGE")]
+    until: Option<End>,
+}
+
+/// How far a restore goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End(Until);
+
+impl FromStr for End {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(position) = text.parse() {
+            return Ok(Self(Until::Position(position)));
+        }
+        let time: Timestamp = text
+            .parse()
+            .map_err(|_| "neither a number nor a time such as 2026-03-01T12:00:00Z".to_owned())?;
+        let millis = u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())?;
+        Ok(Self(Until::Millis(millis)))
+    }
+}
+
+/// `restore` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestoreError {
+    /// There is no backup, or a damaged one.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The directory cannot be made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The stream cannot be kept until it was read.
+    #[error("{}: {cause}", path.display())]
+    Keep {
+        /// Where.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
+    let until = args.until.map(|End(until)| until);
+    if args.from != Path::new("-") {
+        return restore(&args.from, &args.data_dir, until);
+    }
+    // Beside the directory, where there is room for that as well; gone in the end.
+    let parent = args.data_dir.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    let keep = |cause| RestoreError::Keep { path: parent.to_owned(), cause };
+    std::fs::create_dir_all(parent).map_err(keep)?;
+    let kept = tempfile::tempdir_in(parent).map_err(keep)?;
+    unpack(io::stdin().lock(), kept.path())?;
+    restore(kept.path(), &args.data_dir, until)
+}
+
+fn restore(from: &Path, to: &Path, until: Option<Until>) -> Result<(), RestoreError> {
+    let options = DatabaseOptions::default();
+    let restored = Database::restore(&Backups::new(from), to, &options, until)?;
+    let time = restored.time_millis.and_then(|millis| i64::try_from(millis).ok());
+    let time = time.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let of = time.map_or(String::new(), |time| format!(", which was written at {time}"));
+    // A closed standard output is no reason to fail.
+    let _ = writeln!(io::stdout(), "restored up to change {}{of}", restored.position);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_number_or_a_time() {
+        assert_eq!("1234".parse(), Ok(End(Until::Position(1_234))));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(End(Until::Millis(1_000))));
+        assert_eq!("1970-01-01T01:00:01+01:00".parse(), Ok(End(Until::Millis(1_000))));
+        for wrong in ["", "yesterday", "-1", "1969-01-01T00:00:00Z"] {
+            assert!(wrong.parse::<End>().is_err(), "{wrong}");
+        }
+    }
+}

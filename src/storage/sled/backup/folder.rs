@@ -1,0 +1,295 @@
+//! A folder with backups.
+//!
+//! Keeps: a file has its name once it is on disk and was read back; a manifest is written last, when all of its files are there. After a
+//! crash there are files without a manifest, which the next backup uses if they are right, and writes again if not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::{Manifest, ManifestFile, SUFFIX, hex};
+use crate::storage::sled::commit::now_ms;
+use crate::storage::sled::files::sync_folder;
+use crate::storage::{Snapshot, SnapshotFile};
+
+/// What is copied at once, in bytes.
+const COPY_BYTES: usize = 1 << 20;
+
+/// A backup cannot be made, or is none.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The disk failed, or what is read from.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// What was read or written.
+        path: PathBuf,
+        /// What went wrong.
+        cause: Arc<io::Error>,
+    },
+    /// It is not what was written.
+    #[error("the backup is damaged: {}: {finding}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        finding: String,
+    },
+    /// There is none.
+    #[error("{} holds no backup", path.display())]
+    None {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is none that reaches so far back, or so far.
+    #[error("{0}")]
+    Beyond(String),
+}
+
+impl BackupError {
+    pub(super) fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), cause: Arc::new(cause) }
+    }
+
+    pub(super) fn damaged(path: &Path, finding: &str) -> Self {
+        Self::Damaged { path: path.to_owned(), finding: finding.to_owned() }
+    }
+}
+
+/// A folder with backups.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    folder: PathBuf,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The backup.
+    pub manifest: Manifest,
+    /// Files that were not there already.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Backups {
+    /// Those in `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Adds one of `snapshot`, whose files `open` opens; what is there of it already is not copied again. On disk when this returns.
+    pub fn write<R: Read>(
+        &self,
+        snapshot: &Snapshot,
+        mut open: impl FnMut(&SnapshotFile) -> io::Result<R>,
+    ) -> Result<Written, BackupError> {
+        let folder = self.folder.join(hex(&snapshot.generation));
+        let failed = |cause| BackupError::io(&folder, cause);
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let known = known_files(&folder)?;
+        let (mut files, mut copied, mut bytes) = (Vec::new(), 0, 0);
+        for file in &snapshot.files {
+            let path = folder.join(&file.name);
+            let there = known.get(&file.name).filter(|known| {
+                known.bytes == file.bytes
+                    && path.metadata().is_ok_and(|found| found.len() == file.bytes)
+            });
+            files.push(match there {
+                Some(known) => known.clone(),
+                None => {
+                    (copied, bytes) = (copied + 1, bytes + file.bytes);
+                    let from = open(file).map_err(|cause| BackupError::io(&file.path, cause))?;
+                    copy(from, file, &path)?
+                }
+            });
+        }
+        let manifest = Manifest::new(snapshot, now_ms(), files);
+        let path = folder.join(manifest.name());
+        let encoded = manifest.encode().map_err(failed)?;
+        write_whole(&path, &encoded).map_err(|cause| BackupError::io(&path, cause))?;
+        sync_folder(&folder).and_then(|()| sync_folder(&self.folder)).map_err(failed)?;
+        Ok(Written { manifest, files: copied, bytes })
+    }
+
+    /// Removes all but the newest `keep` backups of a generation, and then the files that none of those has.
+    pub fn prune(&self, newest: &Manifest, keep: usize) -> Result<(), BackupError> {
+        let folder = self.folder.join(newest.folder());
+        let failed = |cause| BackupError::io(&folder, cause);
+        let mut manifests = manifests_in(&folder)?;
+        let surplus = manifests.len().saturating_sub(keep.max(1));
+        for path in manifests.drain(..surplus) {
+            std::fs::remove_file(&path).map_err(|cause| BackupError::io(&path, cause))?;
+        }
+        sync_folder(&folder).map_err(failed)?;
+        let mut needed = BTreeSet::new();
+        for path in manifests {
+            needed.extend(Manifest::read(&path)?.files.into_iter().map(|file| file.name));
+        }
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let is_ours = path.extension().is_some_and(|end| end == "zst" || end == "new");
+            if is_ours && !needed.contains(name) {
+                std::fs::remove_file(&path).map_err(|cause| BackupError::io(&path, cause))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them, those that were made last at the end; an error if one cannot be read.
+    pub(super) fn all(&self) -> Result<Vec<Manifest>, BackupError> {
+        let failed = |cause| BackupError::io(&self.folder, cause);
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                for manifest in manifests_in(&path)? {
+                    all.push(Manifest::read(&manifest)?);
+                }
+            }
+        }
+        all.sort_by_key(|manifest| (manifest.made_millis, manifest.position));
+        Ok(all)
+    }
+
+    /// The one that was made last; `None` if there is none. An error if one cannot be read.
+    pub fn newest(&self) -> Result<Option<Manifest>, BackupError> {
+        if !self.folder.is_dir() {
+            return Ok(None);
+        }
+        Ok(self.all()?.pop())
+    }
+
+    /// Notes that a directory is made of a backup. Gives which one of this generation it is, counted from 1: each goes on above the
+    /// one before, which may have given out sequences that no backup knows.
+    pub(super) fn note_restore(&self, manifest: &Manifest) -> u64 {
+        let path = self.folder_of(manifest).join("restores");
+        let noted = (|| {
+            let mut file = File::options().create(true).read(true).append(true).open(&path)?;
+            let mut before = String::new();
+            file.read_to_string(&mut before)?;
+            writeln!(file, "{} {}", now_ms(), manifest.name())?;
+            file.sync_all()?;
+            Ok::<_, io::Error>(before.lines().count() as u64 + 1)
+        })();
+        noted.unwrap_or_else(|error| {
+            log::warn!(
+                "{}: {error}. If this backup was restored before, and that server was written to, running clients may miss \
+                 what is new",
+                path.display()
+            );
+            1
+        })
+    }
+
+    /// Where the files of a backup are.
+    pub(super) fn folder_of(&self, manifest: &Manifest) -> PathBuf {
+        self.folder.join(manifest.folder())
+    }
+
+    /// Reads every file of a backup, and says which is not what was written.
+    pub(super) fn verify(&self, manifest: &Manifest) -> Result<(), BackupError> {
+        for file in &manifest.files {
+            let path = self.folder_of(manifest).join(&file.name);
+            let opened = File::open(&path).map_err(|cause| match cause.kind() {
+                io::ErrorKind::NotFound => BackupError::damaged(&path, "it is missing"),
+                _ => BackupError::io(&path, cause),
+            })?;
+            let (bytes, sha256) =
+                digest(opened, |_| Ok(())).map_err(|cause| BackupError::io(&path, cause))?;
+            if (bytes, &sha256) != (file.bytes, &file.sha256) {
+                return Err(BackupError::damaged(&path, "it is not what was written"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// What the backups in a folder have. A damaged manifest says nothing: its files are copied again.
+fn known_files(folder: &Path) -> Result<BTreeMap<String, ManifestFile>, BackupError> {
+    let mut known = BTreeMap::new();
+    for path in manifests_in(folder)? {
+        match Manifest::read(&path) {
+            Ok(manifest) => {
+                known.extend(manifest.files.into_iter().map(|file| (file.name.clone(), file)));
+            }
+            Err(error) => log::error!("{error}"),
+        }
+    }
+    Ok(known)
+}
+
+/// The manifests in a folder, by position.
+fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
+    let failed = |cause| BackupError::io(folder, cause);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Copies a file; it has its name once it was read back.
+fn copy(from: impl Read, file: &SnapshotFile, path: &Path) -> Result<ManifestFile, BackupError> {
+    let new = path.with_extension("zst.new");
+    let copied = (|| {
+        let mut to = File::create(&new)?;
+        let copied = digest(from, |part| to.write_all(part))?;
+        to.sync_all()?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&to, 0, None, rustix::fs::Advice::DontNeed)?;
+        if digest(File::open(&new)?, |_| Ok(()))? != copied {
+            return Err(io::Error::other("it does not read back as it was written"));
+        }
+        std::fs::rename(&new, path)?;
+        Ok(copied)
+    })();
+    let (bytes, sha256) = copied.map_err(|cause| BackupError::io(path, cause))?;
+    if bytes != file.bytes {
+        let finding = format!("it has {bytes} bytes, and should have {}", file.bytes);
+        return Err(BackupError::damaged(path, &finding));
+    }
+    Ok(ManifestFile { name: file.name.clone(), bytes, sha256 })
+}
+
+/// Reads all there is: how many bytes, and their SHA-256.
+pub(super) fn digest(
+    mut from: impl Read,
+    mut see: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(u64, String)> {
+    let (mut sum, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; COPY_BYTES]);
+    loop {
+        let count = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if count == 0 {
+            return Ok((bytes, hex(&sum.finalize())));
+        }
+        let part = &buffer[..count];
+        sum.update(part);
+        see(part)?;
+        bytes += count as u64;
+    }
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)
+}

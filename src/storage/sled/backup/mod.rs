@@ -1,0 +1,23 @@
+//! Backups: what the archive has of everything up to one moment, copied to a folder or a stream, and a data directory made of that.
+//!
+//! Keeps: a backup is what its manifest says, checksums included, or it is none; nothing of it is changed once it is there. Writes go on
+//! meanwhile. Leaves out: who asks for one, and when (`cli`).
+//!
+//! ```text
+//! DIR/generation/00000016.log.zst               files of the archive, as they are there; see `archive`
+//! DIR/generation/00000000000000001234.manifest  one backup: JSON in a line, and the SHA-256 of that line
+//! DIR/generation/restores                       a line for each directory that was made of them
+//! ```
+
+mod folder;
+mod manifest;
+mod pack;
+mod restore;
+mod take;
+
+pub use folder::{BackupError, Backups, Written};
+pub use manifest::{Manifest, ManifestFile};
+pub use pack::{pack, unpack};
+pub(super) use restore::{MARK, Restoring, plan, restore};
+pub use restore::{Restored, Until};
+pub(super) use take::{Origin, take};

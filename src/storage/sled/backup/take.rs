@@ -1,0 +1,101 @@
+//! Has everything so far come to the archive, and says which files of it that is.
+
+use std::time::{Duration, Instant};
+
+use crate::model::RemoteId;
+use crate::storage::archive::{Archive, Kind, Listing};
+use crate::storage::commit_log::{Generation, Position};
+use crate::storage::sled::commit::Job;
+use crate::storage::sled::open;
+use crate::storage::sled::shared::Shared;
+use crate::storage::{Snapshot, SnapshotFile, StorageError};
+
+/// How long it may take until the archive has everything: sled has to have it first.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often the archive is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// How often it is asked for again: what was asked for may have been done for a moment before.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a snapshot says of the directory.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage::sled) struct Origin {
+    pub(in crate::storage::sled) remote_id: RemoteId,
+    pub(in crate::storage::sled) generation: Generation,
+    /// Whether the commit log began with an empty database.
+    pub(in crate::storage::sled) complete: bool,
+}
+
+/// The files of the archive that hold everything up to a moment within this call. Blocks, for seconds if little was written lately, and for as
+/// long as it takes to archive what was written.
+pub(in crate::storage::sled) fn take(
+    shared: &Shared,
+    origin: &Origin,
+) -> Result<Snapshot, StorageError> {
+    let archive = archive_of(shared, origin)?;
+    let wanted = shared.settled();
+    let begun = Instant::now();
+    let mut asked: Option<Instant> = None;
+    loop {
+        let listing = archive.files().map_err(StorageError::unavailable)?;
+        let last = last_of(&listing);
+        if last >= wanted {
+            return snapshot(shared, origin, &listing, last);
+        }
+        if begun.elapsed() > PATIENCE {
+            let why = format!("the archive ends at frame {last}, and is to have frame {wanted}");
+            return Err(StorageError::unavailable(why));
+        }
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            asked = Some(Instant::now());
+            shared.queue.ready()?;
+            shared.queue.enqueue(Job::FinishFile);
+            shared.signal.ask_at_once();
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn archive_of(shared: &Shared, origin: &Origin) -> Result<Archive, StorageError> {
+    let off = || StorageError::unavailable("a backup is made of the archive, and [archive] is off");
+    let archive = shared.options.archive.enabled;
+    let found = open::archive_to_read(&shared.files, &shared.options, origin.generation);
+    found.filter(|_| archive).ok_or_else(off)
+}
+
+fn last_of(listing: &Listing) -> Position {
+    listing.files.iter().map(|file| file.last).max().unwrap_or_default()
+}
+
+fn snapshot(
+    shared: &Shared,
+    origin: &Origin,
+    listing: &Listing,
+    last: Position,
+) -> Result<Snapshot, StorageError> {
+    if !listing.is_whole(origin.complete, last.next()) {
+        let why = "files of the archive are missing; a further base is written within an hour, see docs/FAULTS.md";
+        return Err(StorageError::unavailable(why));
+    }
+    let base = listing.base();
+    let from = base.map_or(Position(0), |base| base.last);
+    let logs = listing.files.iter().filter(|file| file.kind == Kind::Log && file.last > from);
+    let mut files = Vec::new();
+    let mut time_ms = 0;
+    for file in base.into_iter().chain(logs) {
+        let name = file.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| StorageError::corrupt("a file without a name"))?;
+        files.push(SnapshotFile { name, path: file.path.clone(), bytes: file.bytes });
+        time_ms = file.time_ms;
+    }
+    let Origin { remote_id, generation, complete } = *origin;
+    Ok(Snapshot {
+        remote_id,
+        generation: generation.0,
+        floor: shared.new_store().head,
+        complete: complete && base.is_none(),
+        position: last.0,
+        time_ms,
+        files,
+    })
+}
