@@ -4,6 +4,7 @@
 //! nothing that exists is given up for them. What an administrator, or the application's registry, has said of a key is no
 //! stranger's doing: it is counted and not bounded. Leaves out: where they are kept (`storage::UsedKeys`, `services::Identities`).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -73,8 +74,8 @@ struct State {
     counted: Option<(usize, Instant)>,
     /// That were let in since the start.
     kept: usize,
-    /// That are let in and not written down yet.
-    under_way: usize,
+    /// Whose are let in and not written down yet.
+    under_way: HashSet<PublicKey>,
 }
 
 impl Newcomers {
@@ -125,9 +126,11 @@ impl Newcomers {
         })
     }
 
-    /// Lets one more in, which is to be written down while this is held.
+    /// Lets that of `key` in, which is to be written down while this is held. Whoever else comes with the same one meanwhile is let
+    /// in, too: two devices of a user may come at once.
     pub(crate) async fn enter<E, F>(
         &self,
+        key: &PublicKey,
         now: Instant,
         count: impl FnOnce(usize) -> F,
     ) -> Result<Result<Entered<'_>, TooMany>, E>
@@ -138,7 +141,10 @@ impl Newcomers {
             self.find_out(now, count).await?;
         }
         let mut state = self.state.lock();
-        let there = state.counted.map_or(0, |(count, _)| count) + state.under_way;
+        if state.under_way.contains(key) {
+            return Ok(Ok(Entered { newcomers: self, key: None, is_kept: false }));
+        }
+        let there = state.counted.map_or(0, |(count, _)| count) + state.under_way.len();
         if there >= self.most {
             return Ok(Err(TooMany::InAll { kind: self.kind }));
         }
@@ -149,8 +155,8 @@ impl Newcomers {
             return Ok(Err(TooMany::AtOnce { kind: self.kind, seconds }));
         }
         bucket.take(&self.rate, 1, now);
-        state.under_way += 1;
-        Ok(Ok(Entered { newcomers: self, is_kept: false }))
+        state.under_way.insert(key.clone());
+        Ok(Ok(Entered { newcomers: self, key: Some(key.clone()), is_kept: false }))
     }
 
     /// Counts a refusal, and has the log say so once in a while.
@@ -187,6 +193,8 @@ impl State {
 /// One that was let in. Dropped before it is [kept](Entered::keep), it has not come.
 pub(crate) struct Entered<'a> {
     newcomers: &'a Newcomers,
+    /// `None` if somebody else has come with the same one, which is counted there.
+    key: Option<PublicKey>,
     is_kept: bool,
 }
 
@@ -199,8 +207,9 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        let Some(key) = self.key.take() else { return };
         let mut state = self.newcomers.state.lock();
-        state.under_way -= 1;
+        state.under_way.remove(&key);
         if self.is_kept {
             state.came();
         } else if let Some(bucket) = &mut state.bucket {
@@ -217,6 +226,7 @@ mod tests {
     use futures_util::future::ready;
 
     use super::*;
+    use crate::testing::key;
 
     fn start() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "some time to begin with")]
@@ -224,7 +234,17 @@ mod tests {
     }
 
     fn enter(newcomers: &Newcomers, now: Instant, there: usize) -> Result<Entered<'_>, TooMany> {
-        let entered = newcomers.enter(now, |_| ready(Ok::<_, Infallible>(there))).now_or_never();
+        enter_as(newcomers, "alice", now, there)
+    }
+
+    fn enter_as<'a>(
+        newcomers: &'a Newcomers,
+        name: &str,
+        now: Instant,
+        there: usize,
+    ) -> Result<Entered<'a>, TooMany> {
+        let entered =
+            newcomers.enter(&key(name), now, |_| ready(Ok::<_, Infallible>(there))).now_or_never();
         let Ok(entered) = entered.expect("nothing is waited for");
         entered
     }
@@ -237,11 +257,12 @@ mod tests {
         drop(enter(&newcomers, now, 8).expect("the ninth"));
         enter(&newcomers, now, 0).expect("the ninth").keep();
         let tenth = enter(&newcomers, now, 0).expect("the tenth");
-        assert_eq!(enter(&newcomers, now, 0).err(), Some(full), "one is under way");
+        assert_eq!(enter_as(&newcomers, "bob", now, 0).err(), Some(full), "one is under way");
+        enter(&newcomers, now, 0).expect("another device of hers").keep();
         tenth.keep();
         assert_eq!(newcomers.count(), Some(10));
         let soon = now + Duration::from_secs(59);
-        assert_eq!(enter(&newcomers, soon, 0).err(), Some(full), "not counted again yet");
+        assert_eq!(enter_as(&newcomers, "bob", soon, 0).err(), Some(full), "not counted again yet");
         let later = now + COUNTED_EVERY;
         enter(&newcomers, later, 9).expect("one was taken away").keep();
         assert_eq!(enter(&newcomers, later, 9).err(), Some(full));

@@ -249,7 +249,7 @@ impl Keys {
     ) -> Result<(StoreId, Option<Entered<'_>>), ResolveError> {
         let now = Instant::now().into_std();
         let count = |most| self.storage.used_keys().count(most);
-        let entered = self.newcomers.enter(now, count).await;
+        let entered = self.newcomers.enter(key, now, count).await;
         let entered = match entered.map_err(|error| not_noted(key, &error))? {
             Ok(entered) => entered,
             Err(too_many) => match self.registry.look_up(key).await {

@@ -167,3 +167,27 @@ async fn new_keys_come_at_a_rate_and_known_ones_whenever_they_like() {
     tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
     use_key(&mut client, "stranger 59").await.expect("as it was told");
 }
+
+/// Both found the key without a signing key, and both counted: with two users of two devices each, one was refused for a minute.
+#[tokio::test]
+async fn the_devices_of_a_user_who_come_at_once_are_one_newcomer() {
+    let directory = tempdir().expect("a directory");
+    let server = serve(directory.path(), "", "identities_max = 20\nkeys_max = 20");
+    let devices = (0..8).map(|_| {
+        let url = rpc_url(&server);
+        tokio::spawn(async move {
+            let mut client = RpcSocket::connect(&url).await;
+            for n in 0..20 {
+                let name = format!("user {n}");
+                bind(&mut client, &name).await.expect("one of twenty");
+                client.write(&name, &[framed_entry("E", "", b"")]).await.expect("written");
+            }
+        })
+    });
+    for device in devices.collect::<Vec<_>>() {
+        device.await.expect("it ends");
+    }
+    for name in ["eventlog_identities_bound", "eventlog_keys_used"] {
+        assert!((metric(&server, name).await - 20.0).abs() < 0.5, "{name}");
+    }
+}

@@ -129,7 +129,7 @@ async fn may_enter<'a>(
 ) -> Result<Option<Entered<'a>>, Refusal> {
     let now = Clock::now();
     let count = |most| shared.identities.count(most);
-    let entered = async { shared.new_identities.enter(now, count).await };
+    let entered = async { shared.new_identities.enter(key, now, count).await };
     match ask(BINDING, entered).await? {
         Ok(entered) => Ok(Some(entered)),
         Err(too_many) => match ask(REGISTRY, async { shared.registry.look_up(key).await }).await {
