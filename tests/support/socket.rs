@@ -181,7 +181,10 @@ impl Socket {
 
     /// The next message of the protocol.
     pub async fn next(&mut self) -> Response {
+        // Pings come for as long as the connection is open.
+        let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
         loop {
+            assert!(tokio::time::Instant::now() < deadline, "nothing but pings comes");
             match self.next_message().await.expect("an open connection") {
                 Message::Binary(bytes) => return decode_response(&bytes).expect("a response"),
                 Message::Ping(_) | Message::Pong(_) => {}
