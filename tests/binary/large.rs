@@ -14,8 +14,11 @@ use crate::support::rpc::{DEFAULT, RpcSocket};
 /// How many entries; `EVENTLOG_TEST_LARGE_ENTRIES=1000000` makes them 1,000,000, and 200 MiB and more.
 const ENTRIES: usize = 100_000;
 
-/// More than it takes while it is idle. What is written is in memory once more, until a checkpoint: `checkpoint_bytes`.
-const MORE_MIB_MAX: u64 = 220;
+/// More than it takes while it is idle. For 1,000,000 entries that come in small batches the storage alone takes 250, since what is
+/// written is in memory until a checkpoint; in one write they took up to 390, and 2,500,000 took 370.
+fn more_mib_max(count: usize) -> u64 {
+    if count > ENTRIES { 500 } else { 150 }
+}
 
 fn entries() -> usize {
     let given = std::env::var("EVENTLOG_TEST_LARGE_ENTRIES").ok();
@@ -112,7 +115,7 @@ async fn a_large_write_takes_little_memory_and_a_kill_between_its_pieces_loses_n
         most >> 20,
         idle >> 20
     );
-    assert!((most - idle) >> 20 < MORE_MIB_MAX, "{} MiB more", (most - idle) >> 20);
+    assert!((most - idle) >> 20 < more_mib_max(count), "{} MiB more", (most - idle) >> 20);
 
     let mut reader = RpcSocket::authenticated(&rpc_url(&server), &["bob"]).await;
     let feed = reader.subscribe("bob", DEFAULT, 0).await;

@@ -138,6 +138,8 @@ impl RpcSocket {
             }
             match self.socket.next_message().await.expect("an open connection") {
                 Message::Binary(bytes) => self.received = bytes,
+                // The server asks a silent connection whether it is there; the answer is sent by itself.
+                Message::Ping(_) => {}
                 other => panic!("expected a message, got {other:?}"),
             }
         }

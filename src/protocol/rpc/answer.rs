@@ -240,13 +240,16 @@ pub struct AckRows {
 
 impl AckRows {
     /// The frame that ends the write `id`.
-    pub fn encode(&self, id: &RequestId) -> Bytes {
-        let value_len = 1 + uvarint_len(self.count) + self.rows.len();
+    pub fn encode(self, id: &RequestId) -> Bytes {
+        let Self { rows, count, .. } = self;
+        let value_len = 1 + uvarint_len(count) + rows.len();
         let mut exit = Vec::with_capacity(frame_len(value_len));
         begin_frame(&mut exit, value_len);
         exit.push(outcome::SUCCESS);
-        write_uvarint(&mut exit, self.count);
-        exit.extend_from_slice(&self.rows);
+        write_uvarint(&mut exit, count);
+        exit.extend_from_slice(&rows);
+        // They may be as many as a frame holds: no third copy.
+        drop(rows);
         Envelope::Exit { id: id.as_ref(), exit: &exit }.encode()
     }
 }
@@ -259,6 +262,10 @@ impl Extend<(EntryId, Sequence)> for AckRows {
             if self.is_full {
                 return;
             }
+            if self.rows.capacity() - self.rows.len() < ACK_ROW_BYTES_MAX {
+                // Doubling would take twice what they need, where they are many.
+                self.rows.reserve_exact(self.rows.len().clamp(256, ROWS_GROWTH_BYTES_MAX));
+            }
             write_ack(&mut self.rows, entry, sequence, self.count == 0);
             self.count += 1;
         }
@@ -266,6 +273,8 @@ impl Extend<(EntryId, Sequence)> for AckRows {
 }
 
 const ACK_ROW_BYTES_MAX: usize = 48;
+
+const ROWS_GROWTH_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// Appends an acknowledgement; the first one declares the shape of all.
 fn write_ack(rows: &mut Vec<u8>, entry: EntryId, sequence: Sequence, is_first: bool) {

@@ -277,6 +277,32 @@ async fn a_set_above_all_the_room_there_is_is_refused_with_the_setting() {
     }
 }
 
+/// What an operator does for a client that has one: it is refused for ever otherwise, with all that follows it.
+#[tokio::test]
+async fn an_entry_above_the_limit_is_taken_and_delivered_once_the_limit_is_raised() {
+    let mib = 1_024 * 1_024;
+    let written = [framed_entry("E", "large", &vec![7; 20 * mib]), framed_entry("E", "after", b"")];
+    let data = data("alice", &written);
+    for (message_bytes_max, is_taken) in [(16 * mib, false), (24 * mib, true)] {
+        let limits = Limits { message_bytes_max, ..Limits::default() };
+        let (server, _directory) = with_room(in_memory(), limits, 50).await;
+        let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+        let write = send_all(&mut client, 0, &data).await;
+        if !is_taken {
+            let refused = client.refused(&write).await;
+            let message =
+                "entry 0 has 20971553 bytes, at most 16777216 are allowed (message_bytes_max)";
+            assert_eq!((refused.code, &*refused.message), (ErrorCode::InvalidRequest, message));
+            continue;
+        }
+        assert_eq!(client.acked(&write).await, Ok(acks(&written, &[1, 2])));
+        let mut reader = RpcSocket::authenticated(&server.rpc_url(), &["bob"]).await;
+        let feed = reader.subscribe("bob", DEFAULT, 0).await;
+        let read = reader.next_entries(&feed, 2).await;
+        assert!(read.into_iter().map(|(_, entry)| entry).eq(written.clone()));
+    }
+}
+
 #[tokio::test]
 async fn after_a_failure_in_between_the_prefix_stays_and_the_resend_completes_it() {
     let storage = Arc::new(FaultyStorage::new(Arc::new(MemoryStorage::new())));
