@@ -72,7 +72,10 @@ fn for_shell(text: &str) -> String {
 /// What was said lately.
 pub(crate) struct Complaints {
     hasher: RandomState,
-    said: Mutex<Said>,
+    /// What is said once is about keys, what is said again about connections. Apart, so that strangers who never get as far as to a
+    /// key keep nobody from hearing of one.
+    once: Mutex<Said>,
+    hourly: Mutex<Said>,
 }
 
 struct Said {
@@ -89,9 +92,9 @@ struct Said {
 impl Complaints {
     #[expect(clippy::disallowed_methods, reason = "strangers must not fill the disk with lines")]
     pub(crate) fn new() -> Self {
-        let when = HashMap::new();
-        let said = Said { when, left: BURST, counted: Instant::now(), left_out: 0 };
-        Self { hasher: RandomState::new(), said: Mutex::new(said) }
+        let now = Instant::now();
+        let nothing = || Mutex::new(Said::nothing(now));
+        Self { hasher: RandomState::new(), once: nothing(), hourly: nothing() }
     }
 
     /// Says it in the log, unless that was done, or there is too much to say.
@@ -102,7 +105,8 @@ impl Complaints {
             reason = "strangers must not fill the disk with lines"
         )]
         let now = Instant::now();
-        match self.said.lock().next_line(self.hash(about), *again, now) {
+        let said = if again.is_some() { &self.hourly } else { &self.once };
+        match said.lock().next_line(self.hash(about), *again, now) {
             None => log::debug!("{line}"),
             Some(0) => log::warn!("{line}"),
             Some(left_out) => log::warn!("{line} ({left_out} other lines were left out)"),
@@ -115,6 +119,10 @@ impl Complaints {
 }
 
 impl Said {
+    fn nothing(now: Instant) -> Self {
+        Self { when: HashMap::new(), left: BURST, counted: now, left_out: 0 }
+    }
+
     /// How many were left out before, if there may be a line about this now.
     fn next_line(&mut self, about: u64, again: Option<Duration>, now: Instant) -> Option<u64> {
         let is_old = |said: Instant| again.is_some_and(|again| now.duration_since(said) >= again);
@@ -144,8 +152,19 @@ mod tests {
     const HOUR: Option<Duration> = Some(Duration::from_secs(3_600));
 
     fn said() -> (Said, Instant) {
-        let counted = Complaints::new().said.into_inner().counted;
-        (Said { when: HashMap::new(), left: BURST, counted, left_out: 0 }, counted)
+        let now = Complaints::new().once.into_inner().counted;
+        (Said::nothing(now), now)
+    }
+
+    #[test]
+    fn strangers_keep_nobody_from_hearing_of_a_key() {
+        let complaints = Complaints::new();
+        for number in 0..1_000 {
+            let text = format!("page {number}");
+            complaints.log(&Complaint::hourly(text.clone(), text));
+        }
+        assert_eq!(complaints.hourly.lock().left, 0);
+        assert_eq!(complaints.once.lock().left, BURST);
     }
 
     #[test]
