@@ -54,6 +54,8 @@ struct Live {
 pub(crate) enum Refused {
     #[error("the server has as many connections as it may have")]
     Full,
+    #[error("the server has as many connections without a good request as it may have")]
+    Strangers,
     #[error("the server is shutting down")]
     ShuttingDown,
 }

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: Counter,
     pub(crate) connections_broken: Counter,
     pub(crate) connections_stalled: Counter,
+    pub(crate) connections_slow: Counter,
+    pub(crate) connections_flooding: Counter,
     pub(crate) admin_tokens_refused: Counter,
     pub(crate) quota_refused: Family<QuotaLabels, Counter>,
     pub(crate) quota_held: Family<QuotaLabels, Counter>,
@@ -51,6 +53,16 @@ impl Metrics {
             ("connections_refused", "WebSockets refused", &self.connections_refused),
             ("connections_broken", "WebSockets closed for what was sent", &self.connections_broken),
             ("connections_stalled", "WebSockets severed as stalled", &self.connections_stalled),
+            (
+                "connections_slow",
+                "WebSockets closed in the middle of a message",
+                &self.connections_slow,
+            ),
+            (
+                "connections_flooding",
+                "WebSockets closed for messages that lead to nothing",
+                &self.connections_flooding,
+            ),
             ("admin_tokens_refused", "Wrong admin tokens", &self.admin_tokens_refused),
         ];
         for (name, help, counter) in counters {

@@ -9,6 +9,7 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod budget;
 #[expect(clippy::disallowed_methods, reason = "compaction is told what time it is")]
 pub(crate) mod changes;
 pub(crate) mod complaints;
@@ -33,3 +34,4 @@ pub(crate) mod session;
 pub(crate) mod spill;
 pub(crate) mod store;
 pub(crate) mod stores;
+pub(crate) mod strangers;

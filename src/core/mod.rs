@@ -4,10 +4,13 @@
 //! it through any schedule. Leaves out: disks, sockets, clocks, threads; the actors bring those.
 
 pub(crate) mod connection;
+pub(crate) mod intake;
+pub(crate) mod patience;
 pub(crate) mod projection;
 pub(crate) mod quota;
 pub(crate) mod room;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+pub(crate) mod strangers;
 pub(crate) mod validate;

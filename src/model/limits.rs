@@ -48,8 +48,22 @@ macro_rules! with_limits {
             spill_rate_min: Size = 16 * KIB, least 1;
             /// For so long a set may be unfinished on disk, however fast it is.
             spill_age_max: Span = Duration::from_secs(4 * 3_600), least 1;
+            /// Most bytes of messages, frames, chunk sets and handshakes that are not complete, of all connections together.
+            /// One connection can always send what it may hold by itself: if this is less than that and a quarter,
+            /// so much is the bound. Over it connections are not read from, and have their turn one after the other.
+            unfinished_bytes_total_max: Size = 64 * MIB, least 1_024 * 1_024, "1MiB is the least";
+            /// So many bytes a second a connection has to send of what it has begun; while others wait for room,
+            /// and it holds much, 64 times as many, and 512 times before its first accepted request.
+            unfinished_rate_min: Size = KIB, least 1;
+            /// Over so long that is looked at.
+            unfinished_grace: Span = Duration::from_secs(10), least 1;
             /// Most connections at once; further ones are refused with 503.
             connections_max: Count = 25_000, least 1;
+            /// Most connections that were not accepted yet: of which no key was authorized and has a store. For one more, the one
+            /// that has been there longest goes, of the address that has most of them.
+            strangers_max: Count = 2_000, least 1;
+            /// A connection whose request is not there after so long is closed.
+            handshake_timeout: Span = Duration::from_secs(5), least 1;
             /// Most subscriptions on one connection.
             subscriptions_max: Count = 64, least 1;
             /// Most unanswered writes on one connection; at that number the server stops reading from it.

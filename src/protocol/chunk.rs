@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::model::Limits;
 use crate::model::limits::CHUNK_BYTES;
+use crate::protocol::grow::append_within;
 
 /// What a part that waits for its turn takes beyond its bytes, as counted against the limit.
 const WAITING_PART_BYTES: usize = 64;
@@ -199,6 +200,12 @@ impl ChunkJoiner {
         self.sets.iter().map(ChunkSet::bytes).sum()
     }
 
+    /// What unfinished sets take, in bytes: beyond what they hold, the room that was made ahead of time.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        let allocated = |set: &ChunkSet| set.bytes() - set.joined.len() + set.joined.capacity();
+        self.sets.iter().map(allocated).sum()
+    }
+
     fn start(
         &mut self,
         now_millis: u64,
@@ -273,11 +280,13 @@ impl ChunkSet {
             self.waiting.insert(index, Bytes::copy_from_slice(data));
             return;
         }
-        self.joined.extend_from_slice(data);
+        // All parts but the last have the same length, as a rule.
+        let expected = data.len().saturating_mul(self.total as usize);
+        append_within(&mut self.joined, data, expected);
         self.next += 1;
         while let Some(part) = self.waiting.remove(&self.next) {
             self.waiting_bytes -= part.len();
-            self.joined.extend_from_slice(&part);
+            append_within(&mut self.joined, &part, expected);
             self.next += 1;
         }
     }

@@ -5,6 +5,7 @@
 //! to. Nothing here knows a clock: where time matters it is passed in.
 
 pub mod chunk;
+pub(crate) mod grow;
 pub mod msgpack;
 pub(crate) mod peers;
 pub mod rpc;

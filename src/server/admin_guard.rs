@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -16,6 +17,8 @@ use super::admin::Failure;
 use super::caller::address_of;
 use super::handle::Server;
 use crate::actors::audit::By;
+use crate::actors::strangers::Stranger;
+use crate::core::strangers::network;
 use crate::model::seldom::Seldom;
 
 /// So many wrong tokens may come from an address at once,
@@ -79,6 +82,9 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failur
     let now = tokio::time::Instant::now().into_std();
     let blocked = inner.guesses.blocked(from, now);
     if blocked.is_none() && is_same(given, token) {
+        if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
+            stranger.accept();
+        }
         return Ok(By::Admin(address));
     }
     inner.shared.metrics.admin_tokens_refused.inc();
@@ -92,16 +98,6 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failur
             inner.guesses.add(from, now);
             Err(Failure::Unauthorized)
         }
-    }
-}
-
-/// Whoever has one IPv6 address has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 

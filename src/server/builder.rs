@@ -21,6 +21,7 @@ use super::replay::Processing;
 use super::routes::ServedPath;
 use super::threads::Threads;
 use super::watchdog;
+use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
@@ -36,6 +37,7 @@ use crate::actors::session::shared::Shared;
 use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
+use crate::actors::strangers::Strangers;
 use crate::model::{Limits, Quotas};
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
@@ -256,7 +258,9 @@ impl Builder {
             processing.processor.write_with(stores.writes());
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
-        watchdog::start(&connections, &metrics, limits.stall_timeout, &home);
+        let budget = Budget::new(&limits);
+        let strangers = Strangers::new(limits.strangers_max);
+        watchdog::start(&connections, &budget, &metrics, limits.stall_timeout, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
         let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
@@ -290,6 +294,8 @@ impl Builder {
             ahead: Ahead::default(),
             large_writes: Arc::new(Semaphore::new(TURNS)),
             spill: spill.transpose()?,
+            budget,
+            strangers,
             write_bytes_in_flight: Arc::default(),
             reads: Reads::default(),
         };

@@ -1,46 +1,15 @@
-//! What a connection begins with that is no HTTP/1.1: looked at on its way to the parser, which refuses it without a word.
+//! What a connection begins with that is no HTTP/1.1: the parser refuses it without a word.
 //!
-//! Keeps: the first bytes of a connection are looked at once; reading and writing are as they are without it.
+//! Leaves out: reading it (`arrived`).
 
-use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use actix_web::rt::net::TcpStream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::actors::complaints::{Complaint, Complaints};
 
-/// A socket whose first bytes are looked at.
-pub(super) struct Watched {
-    stream: TcpStream,
-    /// Who is told, until there was something to look at.
-    complaints: Option<Arc<Complaints>>,
-}
-
-impl Watched {
-    pub(super) fn new(stream: TcpStream, complaints: Arc<Complaints>) -> Self {
-        Self { stream, complaints: Some(complaints) }
-    }
-
-    pub(super) const fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.stream
-    }
-
-    fn look(&mut self, read: &[u8]) {
-        if read.is_empty() {
-            return;
-        }
-        let Some(complaints) = self.complaints.take() else { return };
-        let Some(what) = recognize(read) else { return };
-        let peer = self.stream.peer_addr().map(|peer| peer.ip());
-        complaints.log(&complaint(what, peer.ok()));
+/// Says what a connection speaks that begins with `read`, if that is no HTTP/1.1.
+pub(super) fn look(read: &[u8], peer: Option<IpAddr>, complaints: &Complaints) {
+    if let Some(what) = recognize(read) {
+        complaints.log(&complaint(what, peer));
     }
 }
 
@@ -72,51 +41,6 @@ fn complaint(what: &str, peer: Option<IpAddr>) -> Complaint {
     let peer = peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string());
     let line = format!("{peer} speaks {what}");
     Complaint::hourly(line.clone(), line)
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.complaints.is_some() {
-            self.look(&buf.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }
 
 #[cfg(test)]

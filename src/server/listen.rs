@@ -4,15 +4,13 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_http::{HttpService, KeepAlive, Protocol, Request};
-use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_http::{HttpService, KeepAlive, Request};
+use actix_service::{ServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::dev::{AppConfig, ServiceResponse};
-use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, web};
 
-use super::first_bytes::Watched;
+use super::arrived::{Arrived, arrivals};
 use super::handle::Server;
-use super::socket::on_connect;
 use super::upgraded::upgraded;
 use super::wrong_peers;
 
@@ -39,22 +37,14 @@ pub async fn listen(
         keep_alive => KeepAlive::Timeout(keep_alive),
     };
     let service = move || {
-        let complaints = mounted.inner().shared.complaints.clone();
-        let watched = fn_service(move |stream: TcpStream| {
-            let peer = stream.peer_addr().ok();
-            let watched = Watched::new(stream, complaints.clone());
-            std::future::ready(Ok((watched, Protocol::Http1, peer)))
-        });
         let http = HttpService::build()
             .keep_alive(keep_alive)
             .client_disconnect_timeout(Duration::from_secs(1))
             .local_addr(address)
-            .on_connect_ext(|watched: &Watched, extensions| {
-                on_connect(watched.stream(), extensions);
-            })
+            .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
             .upgrade(upgraded(application(&mounted)))
             .finish(application(&mounted));
-        watched.and_then(http)
+        arrivals(&mounted).and_then(http)
     };
     let http = actix_web::dev::Server::build()
         .workers(options.workers.max(1))

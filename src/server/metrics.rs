@@ -2,10 +2,12 @@
 
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::handle::Server;
+use crate::actors::session::shared::Shared;
 use crate::storage::{Figure, Storage};
 
 /// The media type of the text that is encoded here.
@@ -14,6 +16,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) fn show(server: &Server) -> HttpResponse {
     let mut registry = Registry::with_prefix("eventlog");
     server.inner().shared.metrics.register(&mut registry);
+    register_strangers(&server.inner().shared, &mut registry);
     if let Some(processor) = server.processor() {
         processor.register(&mut registry);
     }
@@ -56,6 +59,33 @@ fn register_newcomers(server: &Server, registry: &mut Registry) {
         if let Some(count) = count {
             registry.register(name, help, ConstGauge::new(count as u64));
         }
+    }
+}
+
+fn register_strangers(shared: &Shared, registry: &mut Registry) {
+    let (strangers, pushed_out, refused) = shared.strangers.counts();
+    let gauges = [
+        ("connections_strangers", "Connections without an accepted request now", strangers),
+        ("unfinished_bytes", "Bytes of messages that are not complete", shared.budget.level()),
+        (
+            "unfinished_waiting",
+            "Connections not read from for want of room",
+            shared.budget.waiting(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    let counters = [
+        ("strangers_pushed_out", "Strangers closed for others to come", pushed_out),
+        ("strangers_refused", "Connections refused for too many strangers", refused),
+    ];
+    for (name, help, value) in counters {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
     }
 }
 

@@ -12,6 +12,7 @@ mod admin_groups;
 mod admin_guard;
 mod admin_revocations;
 mod admin_signing_keys;
+mod arrived;
 mod builder;
 mod caller;
 mod endpoint;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use actix_web::web::{Payload, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use actix_web_actors::ws::{WebsocketContext, handshake};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, stream};
@@ -16,14 +16,17 @@ use super::endpoint::Endpoint;
 use super::handle::{Inner, Server};
 use super::sever::Severable;
 use super::{metrics, pages, wrong_peers};
+use crate::actors::budget::SMALL_STRANGER_BYTES;
 use crate::actors::connections::{Refused, Sever};
 use crate::actors::guard::guarded;
-use crate::actors::inbox::Inbox;
+use crate::actors::inbox::{Inbox, Notice};
 use crate::actors::session::Session;
 use crate::actors::session::msgpack::MsgpackWire;
 use crate::actors::session::rpc::RpcWire;
 use crate::actors::session::shared::Shared;
+use crate::actors::session::unfinished::{ReadSize, Unfinished};
 use crate::actors::session::wire::Wire;
+use crate::actors::strangers::{Full, Stranger};
 use crate::services::{Caller, Rejected};
 
 type Answer = Result<HttpResponse, actix_web::Error>;
@@ -137,6 +140,10 @@ async fn upgrade<W: Wire>(
         }
     };
     let inbox = Arc::new(Inbox::new());
+    let Ok(stranger) = stranger(server, request, &caller, &inbox) else {
+        shared.metrics.connections_refused.inc();
+        return Ok(refusal(Refused::Strangers));
+    };
     let sever = request.conn_data::<Severable>().cloned();
     let sever = sever.map(|socket| Box::new(move || socket.sever()) as Sever);
     let seat = match shared.connections.enter(inbox.clone(), caller.clone(), sever) {
@@ -149,9 +156,38 @@ async fn upgrade<W: Wire>(
     if offers_our_subprotocol(request) {
         response.insert_header((SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)));
     }
-    let session = Session::new(shared.clone(), caller, inbox, seat, wire, payload);
+    let waker = Arc::clone(&inbox);
+    let holding = shared.budget.holding(SMALL_STRANGER_BYTES, move || waker.wake());
+    let size = request.extensions().get::<ReadSize>().cloned();
+    let unfinished =
+        Unfinished::new(holding, stranger, size.unwrap_or_else(|| ReadSize::new(usize::MAX)));
+    let session = Session::new(shared.clone(), caller, inbox, seat, wire, payload, unfinished);
     // The session reads the payload itself; the context's own decoder gets nothing.
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
+}
+
+/// Until its first good request, this counts a session among the strangers.
+fn stranger(
+    server: &Server,
+    request: &HttpRequest,
+    caller: &Caller,
+    inbox: &Arc<Inbox>,
+) -> Result<Arc<Stranger>, Full> {
+    let inbox = Arc::clone(inbox);
+    let push_out = move || {
+        inbox.push(Notice::PushedOut);
+        inbox.wake();
+    };
+    // Where the server has the socket to itself, it was counted when it was connected.
+    match request.conn_data::<Arc<Stranger>>() {
+        Some(stranger) if !stranger.is_accepted() => {
+            stranger.is_session(caller.address(), push_out);
+            Ok(Arc::clone(stranger))
+        }
+        Some(_) | None => {
+            Ok(Arc::new(server.inner().shared.strangers.enter(caller.address(), push_out)?))
+        }
+    }
 }
 
 /// Who asks, with what `Auth` found out about them; or the answer to whom it does not let in.

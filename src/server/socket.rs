@@ -20,6 +20,19 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Without it everything works, but a client that stops reading keeps its connection until its socket fails.
 pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    set_options(stream);
+    if let Some(severable) = severable(stream) {
+        extensions.insert(severable);
+    }
+}
+
+/// With what the connection can be ended, where that is possible.
+pub(super) fn severable(stream: &TcpStream) -> Option<Severable> {
+    let told = |error: &_| log::warn!("connection cannot be watched: {error}");
+    Severable::of(stream).inspect_err(told).ok()
+}
+
+pub(super) fn set_options(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     let options = [
@@ -29,12 +42,6 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     ];
     for error in options.into_iter().filter_map(Result::err) {
         log::debug!("socket option refused: {error}");
-    }
-    match Severable::of(stream) {
-        Ok(severable) => {
-            extensions.insert(severable);
-        }
-        Err(error) => log::warn!("connection cannot be watched: {error}"),
     }
 }
 

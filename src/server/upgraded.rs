@@ -19,15 +19,15 @@ use actix_codec::{AsyncWrite, Encoder, Framed};
 use actix_http::body::{BodySize, BoxBody, MessageBody, to_bytes};
 use actix_http::error::PayloadError;
 use actix_http::h1::{Codec, Message};
-use actix_http::{ConnectionType, Payload, Request, Response, StatusCode};
+use actix_http::{ConnectionType, HttpMessage, Payload, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::dev::ServiceResponse;
-use actix_web::rt::net::TcpStream;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::AsyncReadExt;
 
-use super::first_bytes::Watched;
+use super::arrived::Arrived;
+use crate::actors::session::unfinished::ReadSize;
 
 /// One read takes so many bytes at most.
 const READ_BYTES: usize = 64 * 1_024;
@@ -37,10 +37,10 @@ thread_local! {
     static ARRIVING: RefCell<BytesMut> = RefCell::default();
 }
 
-type Socket = Rc<RefCell<TcpStream>>;
+type Socket = Rc<RefCell<Arrived>>;
 
 /// What the dispatcher gives away: a request, and the connection it came on.
-type Handed = (Request, Framed<Watched, Codec>);
+type Handed = (Request, Framed<Arrived, Codec>);
 
 /// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the connection ends.
 pub(super) fn upgraded<A>(
@@ -64,11 +64,13 @@ where
     A: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
 {
     let parts = framed.into_parts();
-    let socket = Rc::new(RefCell::new(parts.io.into_inner()));
+    let socket = Rc::new(RefCell::new(parts.io));
     let first = Some(parts.read_buf).filter(|read| !read.is_empty());
     // A copy, since the buffer is what is not to be kept.
     let first = first.map(|read| Bytes::copy_from_slice(&read));
-    let incoming = Incoming { first, socket: socket.clone() };
+    let size = ReadSize::new(READ_BYTES);
+    let incoming = Incoming { first, socket: socket.clone(), size: size.clone() };
+    request.extensions_mut().insert(size);
     *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
     let response = app.call(request).await.map_or_else(Response::from, Response::from);
     // The end of an earlier answer may still be in the buffer.
@@ -127,6 +129,7 @@ struct Incoming {
     /// What came along with the request.
     first: Option<Bytes>,
     socket: Socket,
+    size: ReadSize,
 }
 
 impl Stream for Incoming {
@@ -140,7 +143,9 @@ impl Stream for Incoming {
             // Has the whole buffer again, in place, since nobody holds what was read before.
             buffer.reserve(READ_BYTES);
             let mut socket = self.socket.borrow_mut();
-            let read = pin!(socket.read_buf(buffer)).poll(cx);
+            let mut buffer = buffer.limit(self.size.bytes());
+            let read = pin!(socket.stream().read_buf(&mut buffer)).poll(cx);
+            let buffer = buffer.get_mut();
             Poll::Ready(match ready!(read) {
                 Ok(0) => None,
                 Ok(_) => Some(Ok(buffer.split().freeze())),

@@ -1,4 +1,4 @@
-//! Severs connections that take no bytes, from outside their sessions.
+//! Severs connections that take no bytes, from outside their sessions; and has those end that send none of what they began.
 //!
 //! A session whose client does not read is not polled: no timer of its own would fire. `TCP_USER_TIMEOUT` (see
 //! `socket`) closes what acknowledges nothing at all; this round catches what takes a byte now and then.
@@ -8,27 +8,38 @@ use std::time::Duration;
 
 use actix::ArbiterHandle;
 
+use crate::actors::budget::Budget;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 
 /// Starts the rounds; they end with the server.
 pub(super) fn start(
     connections: &Arc<Connections>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
     stall_timeout: Duration,
     thread: &ArbiterHandle,
 ) {
-    let rounds = rounds(Arc::downgrade(connections), metrics.clone(), stall_timeout);
+    let budget = Arc::downgrade(budget);
+    let rounds = rounds(Arc::downgrade(connections), budget, metrics.clone(), stall_timeout);
     // Refused only by a thread that has stopped.
     thread.spawn(rounds);
 }
 
-async fn rounds(connections: Weak<Connections>, metrics: Arc<Metrics>, stall_timeout: Duration) {
+async fn rounds(
+    connections: Weak<Connections>,
+    budget: Weak<Budget>,
+    metrics: Arc<Metrics>,
+    stall_timeout: Duration,
+) {
     let millis_max = stall_timeout.as_millis() as u64;
     let pause = (stall_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     loop {
         tokio::time::sleep(pause).await;
-        let Some(connections) = connections.upgrade() else { return };
+        let (Some(connections), Some(budget)) = (connections.upgrade(), budget.upgrade()) else {
+            return;
+        };
+        budget.round();
         let severed = connections.sever_stalled(millis_max);
         if severed > 0 {
             log::warn!("{severed} stalled connections severed");

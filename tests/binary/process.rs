@@ -154,6 +154,15 @@ impl Serve {
         wait(&mut self.child)
     }
 
+    /// How much memory it has, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("its memory");
+        kib.parse::<u64>().expect("a number") * 1_024
+    }
+
     /// Sends a signal and waits for the end; gives the exit code.
     pub fn end(mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);

@@ -23,4 +23,5 @@ mod rpc;
 mod shutdown;
 mod specification;
 mod stores;
+mod strangers;
 mod upgrade;

@@ -12,11 +12,18 @@ use actix_web::error::PayloadError;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use crate::protocol::grow::append_within;
+
+/// What the header of a short frame takes.
+const HEADER_BYTES: usize = 6;
+
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Inbound {
     /// A whole binary message.
     Binary(Bytes),
+    /// A fragment of a message that is not complete, of so many bytes.
+    Fragment(usize),
     /// A whole text message. No protocol has any; what it says tells whose it is.
     Text(Bytes),
     Ping(Bytes),
@@ -53,7 +60,9 @@ pub(crate) struct Gate<S> {
     source: S,
     buffer: BytesMut,
     /// The fragments of a message so far; its kind is text or binary.
-    fragments: Option<(OpCode, BytesMut)>,
+    fragments: Option<(OpCode, Vec<u8>)>,
+    /// Bytes that came since this was asked for last.
+    received: usize,
     frame_bytes_max: usize,
     message_bytes_max: usize,
     /// All that was read so far.
@@ -64,15 +73,15 @@ pub(crate) struct Gate<S> {
 impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
     pub(crate) fn new(source: S, frame_bytes_max: usize, message_bytes_max: usize) -> Self {
         let buffer = BytesMut::new();
-        let (fragments, received_bytes, ended) = (None, 0, false);
         Self {
             source,
             buffer,
-            fragments,
+            fragments: None,
+            received: 0,
             frame_bytes_max,
             message_bytes_max,
-            received_bytes,
-            ended,
+            received_bytes: 0,
+            ended: false,
         }
     }
 
@@ -81,10 +90,22 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         self.received_bytes
     }
 
-    /// The next message or control frame; `None` once the client is gone.
+    /// What is held of a message that is not complete, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.capacity() + self.fragments.as_ref().map_or(0, |(_, joined)| joined.capacity())
+    }
+
+    /// How many bytes came since this was asked last, pings and the like apart.
+    pub(crate) fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
+    }
+
+    /// The next message, fragment or control frame; `None` once the client is gone. Before more is read from the socket,
+    /// `may_read` is asked, with what is held by then.
     pub(crate) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
+        mut may_read: impl FnMut(usize) -> bool,
     ) -> Poll<Option<Result<Inbound, GateError>>> {
         loop {
             match self.take_frame() {
@@ -93,8 +114,12 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
+            if !may_read(self.bytes()) {
+                return Poll::Pending;
+            }
             match ready!(Pin::new(&mut self.source).poll_next(cx)) {
                 Some(Ok(bytes)) => {
+                    self.received += bytes.len();
                     self.received_bytes += bytes.len() as u64;
                     self.buffer.extend_from_slice(&bytes);
                 }
@@ -116,24 +141,20 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         }
     }
 
-    /// One whole message from what was read, if it is there.
+    /// One frame from what was read, if it is there.
     fn take_frame(&mut self) -> Result<Option<Inbound>, GateError> {
-        loop {
-            if !self.frame_is_complete()? {
-                // An idle connection holds no memory for what it sent before.
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
-                return Ok(None);
+        if !self.frame_is_complete()? {
+            // An idle connection holds no memory for what it sent before.
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
             }
-            let parsed = Parser::parse(&mut self.buffer, true, self.frame_bytes_max);
-            let parsed = parsed.map_err(|error| GateError::Protocol(error.to_string()))?;
-            let Some((finished, opcode, payload)) = parsed else { return Ok(None) };
-            let payload = payload.map_or_else(BytesMut::new, BytesMut::from);
-            if let Some(inbound) = self.take_in(finished, opcode, payload)? {
-                return Ok(Some(inbound));
-            }
+            return Ok(None);
         }
+        let parsed = Parser::parse(&mut self.buffer, true, self.frame_bytes_max);
+        let parsed = parsed.map_err(|error| GateError::Protocol(error.to_string()))?;
+        let Some((finished, opcode, payload)) = parsed else { return Ok(None) };
+        let payload = payload.map_or_else(BytesMut::new, BytesMut::from);
+        self.take_in(finished, opcode, payload).map(Some)
     }
 
     /// Whether a whole frame is there. Refuses one that announces more bytes than are allowed; the parser is not
@@ -161,45 +182,50 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         finished: bool,
         opcode: OpCode,
         payload: BytesMut,
-    ) -> Result<Option<Inbound>, GateError> {
+    ) -> Result<Inbound, GateError> {
         match opcode {
             OpCode::Text | OpCode::Binary if self.fragments.is_some() => {
                 Err(protocol("a message began before the last one ended"))
             }
-            OpCode::Text | OpCode::Binary if finished => Ok(Some(message(opcode, payload))),
+            OpCode::Text | OpCode::Binary if finished => Ok(message(opcode, payload.freeze())),
             OpCode::Text | OpCode::Binary => {
-                self.fragments = Some((opcode, payload));
-                Ok(None)
+                // A copy, since it would keep the memory of all that was read with it.
+                self.fragments = Some((opcode, payload.to_vec()));
+                Ok(Inbound::Fragment(payload.len()))
             }
             OpCode::Continue => self.join(finished, &payload),
             OpCode::Ping | OpCode::Pong | OpCode::Close if !finished => {
                 Err(protocol("a control frame was fragmented"))
             }
-            OpCode::Ping => Ok(Some(Inbound::Ping(payload.freeze()))),
-            OpCode::Pong => Ok(Some(Inbound::Pong)),
-            OpCode::Close => Ok(Some(Inbound::Close)),
+            OpCode::Ping | OpCode::Pong | OpCode::Close => {
+                self.received = self.received.saturating_sub(payload.len() + HEADER_BYTES);
+                Ok(match opcode {
+                    OpCode::Ping => Inbound::Ping(payload.freeze()),
+                    OpCode::Pong => Inbound::Pong,
+                    _ => Inbound::Close,
+                })
+            }
             OpCode::Bad => Err(protocol("an unknown kind of frame")),
         }
     }
 
-    fn join(&mut self, finished: bool, payload: &[u8]) -> Result<Option<Inbound>, GateError> {
+    fn join(&mut self, finished: bool, payload: &[u8]) -> Result<Inbound, GateError> {
         let Some((opcode, mut joined)) = self.fragments.take() else {
             return Err(protocol("a fragment of no message"));
         };
         if joined.len() + payload.len() > self.message_bytes_max {
             return Err(GateError::MessageTooLarge { bytes_max: self.message_bytes_max });
         }
-        joined.extend_from_slice(payload);
+        append_within(&mut joined, payload, self.message_bytes_max);
         if finished {
-            return Ok(Some(message(opcode, joined)));
+            return Ok(message(opcode, joined.into()));
         }
         self.fragments = Some((opcode, joined));
-        Ok(None)
+        Ok(Inbound::Fragment(payload.len()))
     }
 }
 
-fn message(opcode: OpCode, payload: BytesMut) -> Inbound {
-    let payload = payload.freeze();
+fn message(opcode: OpCode, payload: Bytes) -> Inbound {
     if opcode == OpCode::Text { Inbound::Text(payload) } else { Inbound::Binary(payload) }
 }
 
@@ -236,7 +262,7 @@ mod tests {
         let mut gate = Gate::new(stream::iter(pieces), 1_000, 1_500);
         let mut cx = Context::from_waker(Waker::noop());
         let mut read = Vec::new();
-        while let Poll::Ready(Some(item)) = gate.poll_next(&mut cx) {
+        while let Poll::Ready(Some(item)) = gate.poll_next(&mut cx, |_| true) {
             let failed = item.is_err();
             read.push(item);
             if failed {
@@ -263,6 +289,8 @@ mod tests {
             let expected = [
                 Inbound::Binary(Bytes::from_static(b"one")),
                 Inbound::Ping(Bytes::from_static(b"ping")),
+                Inbound::Fragment(1),
+                Inbound::Fragment(1),
                 Inbound::Pong,
                 Inbound::Binary(Bytes::from_static(b"abc")),
                 Inbound::Text(Bytes::from_static(b"text")),
@@ -284,7 +312,8 @@ mod tests {
     #[test]
     fn fragments_are_bounded_together() {
         let bytes = [frame(0x02, &[0; 800]), frame(0x80, &[0; 800])].concat();
-        assert_eq!(read(&bytes, 64), [Err(GateError::MessageTooLarge { bytes_max: 1_500 })]);
+        let too_large = GateError::MessageTooLarge { bytes_max: 1_500 };
+        assert_eq!(read(&bytes, 64), [Ok(Inbound::Fragment(800)), Err(too_large)]);
     }
 
     #[test]
@@ -297,7 +326,7 @@ mod tests {
             &unmasked,
         ];
         for bytes in broken {
-            assert!(matches!(read(bytes, 64)[..], [Err(GateError::Protocol(_))]), "{bytes:?}");
+            assert!(matches!(read(bytes, 64)[..], [.., Err(GateError::Protocol(_))]), "{bytes:?}");
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `wire`, `msgpack`, `rpc` | what a protocol does: messages to requests, answers to messages |
 //! | `pipeline`, `checks` | a request, from the wire until it is carried out or refused |
 //! | `quota` | what it uses of the quotas of its keys and their stores |
+//! | `unfinished` | the room for messages that are not complete |
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `large` | those that are too large for a batch, until they are on their way in pieces |
 //! | `turn` | when others of the thread go first |
@@ -34,6 +35,7 @@ pub(crate) mod rpc;
 pub(crate) mod shared;
 mod subscriptions;
 mod turn;
+pub(crate) mod unfinished;
 pub(crate) mod wire;
 mod writes;
 
@@ -57,6 +59,7 @@ use self::refusal::Refusal;
 use self::shared::Shared;
 use self::subscriptions::Core;
 use self::turn::Turn;
+use self::unfinished::Unfinished;
 use self::wire::{Broken, Out, Wire};
 use self::writes::Writes;
 use super::complaints::{self, Complaint};
@@ -74,12 +77,17 @@ const FULL_RETRY: Duration = Duration::from_millis(10);
 /// What a client is told when its proof is over.
 const EXPIRED: &str = "expired: connect again with a new token";
 
+/// What a client is told that goes for another.
+const PUSHED_OUT: &str =
+    "strangers: too many connections without a good request, and this one was there longest";
+
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     /// Given back when the session ends.
     seat: Seat,
     gate: Gate<Payload>,
+    unfinished: Unfinished,
     wire: W,
     pipeline: Pipeline<W>,
     used: Used,
@@ -125,6 +133,7 @@ impl<W: Wire> Session<W> {
         seat: Seat,
         wire: W,
         payload: Payload,
+        unfinished: Unfinished,
     ) -> Self {
         let limits = &shared.limits;
         let expires = caller.verified().and_then(|verified| verified.expires);
@@ -135,6 +144,7 @@ impl<W: Wire> Session<W> {
             inbox,
             seat,
             gate,
+            unfinished,
             wire,
             pipeline: Pipeline::new(caller),
             used: Used::default(),
@@ -172,6 +182,8 @@ impl<W: Wire> Session<W> {
         self.larges.drained();
         self.read(ctx, cx);
         self.advance_larges(cx);
+        self.hold_unfinished();
+        self.check_unfinished();
         // Behind all that was read, so that one message carries a store's writes of this poll.
         self.send_writes();
         // Behind everything that ends or begins subscriptions. It has what is left of a socket's fill.
@@ -198,6 +210,8 @@ impl<W: Wire> Session<W> {
             match notice {
                 Notice::Answered { write, result } => self.answered(write, result),
                 Notice::KeyRemoved(key) => self.key_removed(&key),
+                Notice::PushedOut => self
+                    .break_off(Broken { code: CloseCode::Again, message: PUSHED_OUT.to_owned() }),
                 Notice::Shutdown => {
                     self.life = Life::Finishing(CloseCode::Away, "the server stops".to_owned());
                 }
@@ -216,12 +230,18 @@ impl<W: Wire> Session<W> {
     fn read_message(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) -> bool {
         let next = match self.life {
             Life::Finishing(..) => self.gate.next_received(),
-            Life::Open | Life::Closing(..) | Life::Gone => self.gate.poll_next(cx),
+            Life::Open | Life::Closing(..) | Life::Gone => {
+                let behind = self.held_behind_gate();
+                let unfinished = &mut self.unfinished;
+                self.gate.poll_next(cx, |bytes| unfinished.may_read(bytes + behind))
+            }
         };
+        self.unfinished.received(self.gate.take_received(), next.is_pending());
         match next {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(Inbound::Binary(message)))) => {
                 self.turn.spend(message.len());
+                self.lead_to_nothing(message.is_empty(), 1);
                 self.wire.accept(message);
             }
             Poll::Ready(Some(Ok(Inbound::Text(text)))) => {
@@ -230,8 +250,14 @@ impl<W: Wire> Session<W> {
                     message: "a text message; this protocol is binary".to_owned(),
                 }));
             }
-            Poll::Ready(Some(Ok(Inbound::Ping(data)))) => ctx.pong(&data),
-            Poll::Ready(Some(Ok(Inbound::Pong))) => {}
+            Poll::Ready(Some(Ok(Inbound::Ping(data)))) => {
+                self.lead_to_nothing(true, 1);
+                ctx.pong(&data);
+            }
+            Poll::Ready(Some(Ok(Inbound::Pong | Inbound::Fragment(0)))) => {
+                self.lead_to_nothing(true, 1);
+            }
+            Poll::Ready(Some(Ok(Inbound::Fragment(bytes)))) => self.turn.spend(bytes),
             Poll::Ready(Some(Ok(Inbound::Close))) => {
                 self.life = Life::Closing(CloseCode::Normal, String::new());
             }
@@ -283,6 +309,7 @@ impl<W: Wire> Session<W> {
         }
         if self.out.bytes() > 0 {
             self.turn.spend(self.out.bytes());
+            self.lead_to_nothing(false, self.out.count() as u64);
             self.pings.sent();
             self.inbox.mark_wanted();
             self.shared.metrics.requests_refused.inc_by(self.out.refusals());

@@ -303,4 +303,8 @@ impl Wire for MsgpackWire {
     fn has_unfinished(&self) -> bool {
         !self.chunks.is_empty()
     }
+
+    fn unfinished_bytes(&self) -> usize {
+        self.chunks.allocated_bytes() + self.received.as_ref().map_or(0, Bytes::len)
+    }
 }

@@ -45,6 +45,8 @@ enum Stage<W: Wire> {
 /// A request while it is checked.
 struct Checking<W: Wire> {
     checks: LocalBoxFuture<'static, Checked<W>>,
+    /// Of the request.
+    bytes: usize,
     /// A key was removed meanwhile, or rights have changed: what they allow does not count.
     void: bool,
 }
@@ -99,6 +101,11 @@ impl<W: Wire> Pipeline<W> {
         self.waiting.is_none()
     }
 
+    /// Of the request that waits.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
     /// Who asks.
     pub(super) fn caller(&self) -> &Caller {
         &self.caller
@@ -118,8 +125,8 @@ impl<W: Wire> Pipeline<W> {
 }
 
 impl<W: Wire> Checking<W> {
-    fn new(checks: impl Future<Output = Checked<W>> + 'static) -> Self {
-        Self { checks: Box::pin(checks), void: false }
+    fn new(bytes: usize, checks: impl Future<Output = Checked<W>> + 'static) -> Self {
+        Self { checks: Box::pin(checks), bytes, void: false }
     }
 }
 
@@ -159,6 +166,8 @@ impl<W: Wire> Session<W> {
                 let subscriptions = self.core.subscriptions_mut();
                 match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
                     Ok(Some(request)) => Stage::Received(request),
+                    // It may have more, which goes when there is room for its answers.
+                    Ok(None) if self.out.bytes() >= OUT_BYTES_PER_POLL => return,
                     Ok(None) if messages == MESSAGES_PER_POLL => return cx.waker().wake_by_ref(),
                     // No waker: the session goes on when its next turn begins.
                     Ok(None) if self.turn.is_over() => return,
@@ -206,7 +215,7 @@ impl<W: Wire> Session<W> {
         Stage::Checking(match request {
             Request::Write(write) => {
                 let (asked, known) = self.known_store(&write.names.key);
-                Checking::new(async move {
+                Checking::new(write.batch.bytes(), async move {
                     let (names, batch) = (&write.names, &write.batch);
                     let proved = if asked.own { Ok(()) } else { is_proved(&shared, names).await };
                     let store = match proved {
@@ -216,14 +225,14 @@ impl<W: Wire> Session<W> {
                     Checked::Write(write, asked, store)
                 })
             }
-            Request::Subscribe(subscribe) => Checking::new(async move {
+            Request::Subscribe(subscribe) => Checking::new(0, async move {
                 let store = match is_proved(&shared, &subscribe.names).await {
                     Ok(()) => may_read(&shared, &caller, &subscribe.names).await,
                     Err(refusal) => Err(refusal),
                 };
                 Checked::Subscribe(subscribe, store)
             }),
-            Request::Identify(identify) => Checking::new(async move {
+            Request::Identify(identify) => Checking::new(0, async move {
                 let Identify { key, signing_key, .. } = &identify;
                 let outcome = may_be(&shared, &caller, key, signing_key).await;
                 Checked::Identify(identify, outcome)
@@ -270,15 +279,19 @@ impl<W: Wire> Session<W> {
     fn carry_out(&mut self, checked: Checked<W>) -> Option<Stage<W>> {
         match checked {
             Checked::Write(write, asked, Ok(store)) => {
+                self.accepted();
                 let key = &write.names.key;
                 self.remember(key, &store, asked);
                 match self.take_from_quotas(key, &store, write.batch.bytes()) {
                     Ok(Duration::ZERO) => self.take_write(write, store),
                     Ok(wait) => {
-                        return Some(Stage::Checking(Checking::new(async move {
-                            tokio::time::sleep(wait).await;
-                            Checked::Held(write, store)
-                        })));
+                        return Some(Stage::Checking(Checking::new(
+                            write.batch.bytes(),
+                            async move {
+                                tokio::time::sleep(wait).await;
+                                Checked::Held(write, store)
+                            },
+                        )));
                     }
                     Err(refusal) => self.refuse_write(write.tag, &refusal),
                 }
@@ -286,6 +299,7 @@ impl<W: Wire> Session<W> {
             Checked::Held(write, store) => self.take_write(write, store),
             Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
             Checked::Subscribe(subscribe, Ok((store, allowed))) => {
+                self.accepted();
                 let again = self.subscribe(subscribe, &store, allowed).map(Request::Subscribe);
                 return again.map(Stage::Received);
             }

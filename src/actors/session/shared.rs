@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
+use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
@@ -15,6 +16,7 @@ use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
 use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
+use crate::actors::strangers::Strangers;
 use crate::model::{Limits, RemoteId};
 use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
@@ -51,6 +53,9 @@ pub(crate) struct Shared {
     /// Where sets wait that are too large for memory, if there is such a place.
     pub(crate) spill: Option<Arc<Spill>>,
     pub(crate) reads: Reads,
+    /// What connections may hold of input that is not complete.
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) strangers: Arc<Strangers>,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: Arc<AtomicUsize>,
 }

@@ -215,6 +215,9 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
 
     /// Whether part of a message is here and the rest is not.
     fn has_unfinished(&self) -> bool;
+
+    /// Memory for messages that are not complete, and for what was taken in and not looked at yet, in bytes.
+    fn unfinished_bytes(&self) -> usize;
 }
 
 /// Collects the messages that go out. Small ones share an allocation.
@@ -264,6 +267,11 @@ impl Out {
     /// Bytes of the messages collected.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many messages were collected.
+    pub(crate) fn count(&self) -> usize {
+        self.messages.len()
     }
 
     /// Gives out all messages and the memory behind them.

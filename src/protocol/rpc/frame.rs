@@ -10,6 +10,7 @@ use super::ids::{DEFAULT_HEADER, FINGERPRINT_HEADER};
 use super::varint::{sized_len, uvarint_len, write_uvarint};
 use super::window::{Malformed, Window};
 use crate::model::limits::INTEGER_MAX;
+use crate::protocol::grow::append_within;
 
 /// No peer reads a frame whose body is longer than this, in bytes.
 pub const FRAME_BODY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
@@ -76,9 +77,18 @@ impl FrameReader {
 
     /// Bytes held of a frame that is not complete.
     pub fn pending_bytes(&self) -> usize {
+        self.begun().map_or(0, Vec::len)
+    }
+
+    /// Bytes that it keeps ready for a frame that is not complete, those that are held among them.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        self.begun().map_or(0, Vec::capacity)
+    }
+
+    fn begun(&self) -> Option<&Vec<u8>> {
         match &self.state {
-            State::Length { .. } | State::Failed(_) => 0,
-            State::Body { begun, .. } => begun.len(),
+            State::Length { .. } | State::Failed(_) => None,
+            State::Body { begun, .. } => Some(begun),
         }
     }
 
@@ -147,16 +157,6 @@ fn length_byte(value: &mut u64, bytes: &mut u32, byte: u8) -> Result<Option<u64>
         _ if *value == 0 || *value > INTEGER_MAX => Err(FrameError::Length),
         _ => Ok(Some(*value)),
     }
-}
-
-/// Appends, doubling the room when it is used up, but never beyond `length`.
-fn append_within(begun: &mut Vec<u8>, bytes: &[u8], length: usize) {
-    let needed = begun.len() + bytes.len();
-    if needed > begun.capacity() {
-        let room = needed.max(begun.len() * 2).min(length);
-        begun.reserve_exact(room - begun.len());
-    }
-    begun.extend_from_slice(bytes);
 }
 
 /// The value in `bytes`, which have to be exactly one frame with field ids.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use self::refuse::{broken, broken_frame, fail};
 use self::spilled::{Event, Spilled};
+use super::OUT_BYTES_PER_POLL;
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use super::wire::{Broken, Identify, LargeWrite, Names, Out, Request, SegmentPart, Wire};
@@ -191,7 +192,8 @@ impl Wire for RpcWire {
             let taken = self.take_frame(&body, limits, now_millis, subscriptions, out);
             let request = taken.map_err(|error| self.broken_off(error))?;
             self.beginning = None;
-            if request.is_some() {
+            // One message may have very many frames, and each its answer: these go first.
+            if request.is_some() || out.bytes() >= OUT_BYTES_PER_POLL {
                 return Ok(request);
             }
         }
@@ -338,6 +340,10 @@ impl Wire for RpcWire {
 
     fn has_unfinished(&self) -> bool {
         !self.chunks.is_empty() || self.spilled.as_ref().is_some_and(|sets| !sets.is_empty())
+    }
+
+    fn unfinished_bytes(&self) -> usize {
+        self.frames.allocated_bytes() + self.chunks.allocated_bytes() + self.received.len()
     }
 }
 

@@ -1,0 +1,244 @@
+//! What all connections may hold of input that is not complete: messages, frames, chunk sets, handshakes.
+//!
+//! Each connection has a [`Holding`]: it says there what it holds, and asks before it reads more. Whoever keeps a part of a
+//! message in memory elsewhere has one as well. What a `Holding` stood for is given back when it is dropped.
+//!
+//! Keeps: one lock, and none for a connection that holds little while there is room. Leaves out: who may read, and who is
+//! overdue (`core::intake`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::core::intake::{Held, Intake, Number, Overdue, Terms};
+use crate::model::Limits;
+
+/// What is small of a connection that was not accepted yet: requests for a subscription, proofs.
+pub(crate) const SMALL_STRANGER_BYTES: usize = 2 * 1_024;
+/// What is small of the head of a request.
+pub(crate) const SMALL_HEAD_BYTES: usize = 8 * 1_024;
+/// What is small of a connection that was accepted.
+const SMALL_BYTES: usize = 64 * 1_024;
+/// Beyond its largest message a connection may hold the frame that comes next, and room that a buffer made ahead.
+const BESIDES_BYTES: usize = 4 * 1_024 * 1_024;
+
+/// Why a connection is to end, if it is.
+type Verdict = Arc<Mutex<Option<Overdue>>>;
+
+/// Has a connection run again.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// The budget of a server.
+pub(crate) struct Budget {
+    started: Instant,
+    open: usize,
+    connection_bytes_max: usize,
+    /// What all hold but the one that has the turn.
+    open_level: AtomicUsize,
+    all: Mutex<All>,
+}
+
+struct All {
+    intake: Intake,
+    wakes: HashMap<Number, (Wake, Verdict)>,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        let connection_bytes_max = limits.chunk_set_bytes_max.max(limits.message_bytes_max)
+            + limits.frame_bytes_max
+            + BESIDES_BYTES;
+        let total = limits.unfinished_bytes_total_max;
+        // Whatever the total is, one connection can send what it may.
+        let open = total.saturating_sub(connection_bytes_max).max(total / 4);
+        let terms = Terms {
+            open,
+            open_to_strangers: open / 6,
+            rate_min: limits.unfinished_rate_min as u64,
+            grace_millis: limits.unfinished_grace.as_millis() as u64,
+        };
+        let all = All { intake: Intake::new(terms), wakes: HashMap::new() };
+        let started = now();
+        let open_level = AtomicUsize::new(0);
+        Arc::new(Self { started, open, connection_bytes_max, open_level, all: Mutex::new(all) })
+    }
+
+    /// The part of a connection that holds nothing yet, and is a stranger's. Up to `small` bytes are read whatever others hold
+    /// of larger messages. `wake` has it run when it may read again, or is overdue.
+    pub(crate) fn holding(
+        self: &Arc<Self>,
+        small: usize,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Holding {
+        let mut all = self.all.lock();
+        let number = all.intake.enter(small);
+        let overdue = Arc::default();
+        all.wakes.insert(number, (Arc::new(wake), Arc::clone(&overdue)));
+        let budget = Arc::clone(self);
+        Holding { budget, number, small, held: 0, received: 0, waits: false, overdue }
+    }
+
+    /// Finds out who is overdue, and wakes them.
+    pub(crate) fn round(&self) {
+        let now = self.now();
+        let mut all = self.all.lock();
+        for (number, why) in all.intake.round(now) {
+            if let Some((_, overdue)) = all.wakes.get(&number) {
+                *overdue.lock() = Some(why);
+            }
+            all.intake.wake(number);
+        }
+        self.wake(all);
+    }
+
+    /// Bytes that all hold.
+    pub(crate) fn level(&self) -> usize {
+        self.all.lock().intake.level()
+    }
+
+    /// How many connections are not read from for now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.all.lock().intake.waiting()
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Lets go of the lock, then wakes whoever can be read from.
+    fn wake(&self, mut all: MutexGuard<'_, All>) {
+        self.open_level.store(all.intake.open_level(), Ordering::Relaxed);
+        let numbers = all.intake.take_wake();
+        let wakes: Vec<Wake> = numbers
+            .iter()
+            .filter_map(|number| all.wakes.get(number))
+            .map(|(wake, _)| Arc::clone(wake))
+            .collect();
+        drop(all);
+        wakes.iter().for_each(|wake| wake());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how fast a client sends is judged by it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A connection's part of the [`Budget`].
+pub(crate) struct Holding {
+    budget: Arc<Budget>,
+    number: Number,
+    small: usize,
+    held: usize,
+    /// Bytes that came since this was told last.
+    received: usize,
+    waits: bool,
+    overdue: Verdict,
+}
+
+impl Holding {
+    /// The most that a connection may hold.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.budget.connection_bytes_max
+    }
+
+    /// Whether more may be read, with so many bytes held now; if not, the connection is woken when it may.
+    pub(crate) fn may_read(&mut self, held: usize) -> bool {
+        let is_open = self.budget.open_level.load(Ordering::Relaxed) < self.budget.open;
+        if !self.waits && held <= self.small && is_open {
+            return true;
+        }
+        let now = self.budget.now();
+        let received = std::mem::take(&mut self.received);
+        let mut all = self.budget.all.lock();
+        all.intake.hold(self.number, now, Held { bytes: held, received, waits_for_client: false });
+        let may_read = all.intake.may_read(self.number, now);
+        self.budget.wake(all);
+        self.held = held;
+        self.waits = !may_read;
+        may_read
+    }
+
+    /// How much may be read at one go, with so many bytes held now: of a stranger little, unless it is alone with large input.
+    pub(crate) fn is_small(&self, held: usize) -> bool {
+        held <= self.small
+    }
+
+    /// So many bytes came.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.received += bytes;
+    }
+
+    /// So many bytes are held until there is more; which is for the client to send, or not.
+    pub(crate) fn hold(&mut self, held: usize, waits_for_client: bool) {
+        let received = std::mem::take(&mut self.received);
+        if self.held == 0 && held == 0 && !self.waits {
+            return;
+        }
+        let now = self.budget.now();
+        let mut all = self.budget.all.lock();
+        all.intake.hold(self.number, now, Held { bytes: held, received, waits_for_client });
+        self.budget.wake(all);
+        self.held = held;
+    }
+
+    /// Its connection is no stranger's any more.
+    pub(crate) fn accept(&mut self) {
+        self.small = SMALL_BYTES;
+        let now = self.budget.now();
+        let mut all = self.budget.all.lock();
+        all.intake.accept(self.number, now, SMALL_BYTES);
+        self.budget.wake(all);
+        self.waits = false;
+    }
+
+    /// Why the connection is to end, if it is.
+    pub(crate) fn overdue(&self) -> Option<Overdue> {
+        *self.overdue.lock()
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let now = self.budget.now();
+        let mut all = self.budget.all.lock();
+        all.intake.leave(self.number, now);
+        all.wakes.remove(&self.number);
+        self.budget.wake(all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1_024 * 1_024;
+
+    #[test]
+    fn what_is_held_counts_until_it_is_dropped() {
+        let limits = Limits::default();
+        let budget = Budget::new(&limits);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let holding = || {
+            let woken = Arc::clone(&woken);
+            budget.holding(SMALL_STRANGER_BYTES, move || {
+                woken.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let (mut one, mut two, mut late) = (holding(), holding(), holding());
+        assert!(one.may_read(24 * MIB));
+        one.hold(24 * MIB, true);
+        assert!(!two.may_read(5 * MIB));
+        // What is small has room.
+        assert!(late.may_read(1_000));
+        assert_eq!((budget.level(), budget.waiting()), (29 * MIB, 1));
+        drop(one);
+        assert_eq!((budget.level(), budget.waiting()), (5 * MIB, 0));
+        assert!(woken.load(Ordering::Relaxed) > 0);
+        assert!(two.may_read(5 * MIB));
+        assert_eq!(two.overdue(), None);
+    }
+}

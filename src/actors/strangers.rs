@@ -1,0 +1,106 @@
+//! The connections that were not accepted yet. Accepted is whose key was authorized and resolved, once.
+//!
+//! Keeps: they are bounded in number, whatever each of them costs; who is pushed out is told why where that is possible.
+//! Leaves out: who that is (`core::strangers`).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+pub(crate) use crate::core::strangers::Full;
+use crate::core::strangers::{Number, Place, Strangers as Core};
+
+/// Ends a connection that has to go.
+type PushOut = Box<dyn Fn() + Send + Sync>;
+
+/// All of a server's.
+pub(crate) struct Strangers {
+    started: Instant,
+    all: Mutex<All>,
+}
+
+struct All {
+    core: Core,
+    ends: HashMap<Number, PushOut>,
+    pushed_out: u64,
+    refused: u64,
+}
+
+impl Strangers {
+    pub(crate) fn new(count_max: usize) -> Arc<Self> {
+        let core = Core::new(count_max);
+        let all = All { core, ends: HashMap::new(), pushed_out: 0, refused: 0 };
+        Arc::new(Self { started: now(), all: Mutex::new(all) })
+    }
+
+    /// Takes one in, from this address as far as it is known. `push_out` ends it if it has to go for another.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        push_out: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Stranger, Full> {
+        let now = self.started.elapsed().as_millis() as u64;
+        let mut all = self.all.lock();
+        let entered = all.core.enter(now, Place::of(address));
+        let (number, gone) = entered.inspect_err(|Full| all.refused += 1)?;
+        all.ends.insert(number, Box::new(push_out));
+        let gone = gone.and_then(|gone| all.ends.remove(&gone));
+        all.pushed_out += u64::from(gone.is_some());
+        drop(all);
+        if let Some(end) = gone {
+            end();
+        }
+        Ok(Stranger { all: Arc::clone(self), number })
+    }
+
+    /// How many there are, how many were pushed out, and how many not taken in.
+    pub(crate) fn counts(&self) -> (usize, u64, u64) {
+        let all = self.all.lock();
+        (all.core.count(), all.pushed_out, all.refused)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "who has just come is not pushed out")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A connection that was not accepted, until it is, or this is dropped.
+pub(crate) struct Stranger {
+    all: Arc<Strangers>,
+    number: Number,
+}
+
+impl Stranger {
+    /// It has become a session, which ends in its own way, and proxies may have said where it is.
+    pub(crate) fn is_session(
+        &self,
+        address: Option<IpAddr>,
+        push_out: impl Fn() + Send + Sync + 'static,
+    ) {
+        let mut all = self.all.all.lock();
+        all.core.is_at(self.number, Place::of(address));
+        all.ends.entry(self.number).and_modify(|end| *end = Box::new(push_out));
+    }
+
+    /// It is none any more.
+    pub(crate) fn accept(&self) {
+        let mut all = self.all.all.lock();
+        all.core.leave(self.number);
+        all.ends.remove(&self.number);
+    }
+
+    /// Whether it was accepted, or had to go.
+    pub(crate) fn is_accepted(&self) -> bool {
+        !self.all.all.lock().ends.contains_key(&self.number)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.accept();
+    }
+}

@@ -1,0 +1,408 @@
+//! Whose unfinished input may grow: one bound on what all connections together have sent of messages that are not complete.
+//!
+//! ```text
+//!   0 ................ share of strangers ........ 3/4 open ........ open ............................. open + one connection's most
+//!   | small input: read from                                         |  one connection at a time: whose turn it is
+//!   | large input of strangers |                                     |
+//!   | large input of accepted connections          |                 |
+//! ```
+//!
+//! Half a message is of no use, so a bound that just stops reading could be reached with halves alone, and nobody would ever
+//! finish. So room for the most that one connection may hold is kept apart for whoever has the *turn*: of those that
+//! wait, the accepted connection whose input is oldest, and if there is none, or now and then, the stranger. A turn ends when what was
+//! read with it is complete and gone, or when its holder is overdue.
+//!
+//! Keeps: what is held is never more than `open` and one connection's most, beyond what is read at one go; whoever waits gets a
+//! turn; nobody is overdue for a time in which the server did not read from it. Leaves out: the clock (`now` is passed in, in
+//! milliseconds), wakers, and ending who is overdue (`actors::budget`); how many strangers there are (`strangers`).
+
+use std::collections::{BTreeSet, HashMap};
+
+/// What names a connection here.
+pub(crate) type Number = u64;
+
+/// A stranger that has the turn while accepted connections wait has so long to finish, in milliseconds.
+const TURN_MILLIS_MAX: u64 = 5_000;
+/// Where accepted connections always wait, every so many turns one is a stranger's.
+const TURNS_BEFORE_STRANGERS: u32 = 8;
+/// A turn that is not taken for so long goes to the next.
+const TURN_UNUSED_MILLIS_MAX: u64 = 1_000;
+/// While others wait, what is large has to come so many times as fast as anything has to.
+const BUSY_FACTOR: u64 = 64;
+/// The same for strangers.
+const BUSY_STRANGER_FACTOR: u64 = 512;
+
+/// The bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Bytes that all may hold together, without the one that has the turn.
+    pub(crate) open: usize,
+    /// Strangers with large input are read from while all strangers hold less than this.
+    pub(crate) open_to_strangers: usize,
+    /// Bytes a second that a connection has to send of what it has begun.
+    pub(crate) rate_min: u64,
+    /// Over so many milliseconds that is looked at.
+    pub(crate) grace_millis: u64,
+}
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// It sent less than it has to.
+    Slow,
+    /// It is a stranger, had its turn, and accepted connections wait.
+    Turn,
+}
+
+/// What a connection has to say after it was read from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    /// It holds so many bytes now.
+    pub(crate) bytes: usize,
+    /// So many came since the last time.
+    pub(crate) received: usize,
+    /// The socket has no more: what follows is for the client to send.
+    pub(crate) waits_for_client: bool,
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    stranger: bool,
+    /// Up to so many bytes its input is small.
+    small: usize,
+    held: usize,
+    /// When what it holds began.
+    since: u64,
+    window: Window,
+    waits: bool,
+}
+
+/// How a connection sends, over some time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    began: u64,
+    bytes: u64,
+    /// Time that passed while the server waited for the client.
+    client_millis: u64,
+    /// Since when it does.
+    client_since: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    number: Number,
+    since: u64,
+    used: bool,
+}
+
+/// All connections that may hold unfinished input.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    terms: Terms,
+    next: Number,
+    members: HashMap<Number, Member>,
+    level: usize,
+    level_of_strangers: usize,
+    /// By age.
+    waiting: BTreeSet<(u64, Number)>,
+    waiting_strangers: BTreeSet<(u64, Number)>,
+    /// Since when anybody waits.
+    busy_since: Option<u64>,
+    turn: Option<Turn>,
+    /// So many accepted connections go before the next stranger.
+    turns_before_strangers: u32,
+    /// Who can be read from again.
+    wake: Vec<Number>,
+}
+
+impl Intake {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            next: 0,
+            members: HashMap::new(),
+            level: 0,
+            level_of_strangers: 0,
+            waiting: BTreeSet::new(),
+            waiting_strangers: BTreeSet::new(),
+            busy_since: None,
+            turn: None,
+            turns_before_strangers: TURNS_BEFORE_STRANGERS,
+            wake: Vec::new(),
+        }
+    }
+
+    /// A stranger, who holds nothing yet.
+    pub(crate) fn enter(&mut self, small: usize) -> Number {
+        let number = self.next;
+        self.next += 1;
+        self.members.insert(number, Member { stranger: true, small, ..Member::default() });
+        number
+    }
+
+    pub(crate) fn leave(&mut self, number: Number, now: u64) {
+        self.take_held(number, now, 0);
+        self.end_waiting(number);
+        self.members.remove(&number);
+        self.pass_on(now);
+    }
+
+    /// The connection is no stranger any more; from here on, this is small.
+    pub(crate) fn accept(&mut self, number: Number, now: u64, small: usize) {
+        self.end_waiting(number);
+        let Some(member) = self.members.get_mut(&number) else { return };
+        if std::mem::take(&mut member.stranger) {
+            self.level_of_strangers -= member.held;
+        }
+        member.small = small;
+        self.pass_on(now);
+    }
+
+    /// Takes down what a connection holds.
+    pub(crate) fn hold(&mut self, number: Number, now: u64, held: Held) {
+        let Some(member) = self.members.get_mut(&number) else { return };
+        let window = &mut member.window;
+        if member.held == 0 {
+            *window = Window { began: now, ..Window::default() };
+        }
+        window.bytes += held.received as u64;
+        window.look_away(now);
+        window.client_since = held.waits_for_client.then_some(now);
+        self.take_held(number, now, held.bytes);
+    }
+
+    /// Whether the connection may be read from. If not, it waits, and is among [`Intake::take_wake`] when it may.
+    pub(crate) fn may_read(&mut self, number: Number, now: u64) -> bool {
+        let Some(member) = self.members.get_mut(&number) else { return true };
+        member.window.look_away(now);
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.number == number) {
+            turn.used = true;
+            return true;
+        }
+        if self.has_room(number) && !self.is_behind(number) {
+            if self.end_waiting(number) {
+                // Whoever waits behind it may find room as well.
+                self.pass_on(now);
+            }
+            return true;
+        }
+        self.begin_waiting(number, now);
+        self.pass_on(now);
+        match &mut self.turn {
+            Some(turn) if turn.number == number => {
+                turn.used = true;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Who is overdue; and whoever can be read from meanwhile is to be woken.
+    pub(crate) fn round(&mut self, now: u64) -> Vec<(Number, Overdue)> {
+        self.pass_unused_turn(now);
+        let mut overdue = Vec::new();
+        if let Some(turn) = &self.turn {
+            let holder = self.members.get(&turn.number);
+            let holds_up = !self.waiting.is_empty()
+                && holder.is_some_and(|m| m.stranger && m.window.client_since.is_some());
+            if holds_up && now.saturating_sub(turn.since) >= TURN_MILLIS_MAX {
+                overdue.push((turn.number, Overdue::Turn));
+            }
+        }
+        let (terms, busy_since) = (self.terms, self.busy_since);
+        for (number, member) in self.members.iter_mut().filter(|(_, member)| member.held > 0) {
+            let rate_min = terms.rate_min * member.factor(busy_since);
+            if member.window.is_slow(now, terms.grace_millis, rate_min) {
+                overdue.push((*number, Overdue::Slow));
+            }
+        }
+        let waiting = self.waiting.iter().chain(&self.waiting_strangers).map(|(_, number)| *number);
+        let free: Vec<_> = waiting.filter(|number| self.has_room(*number)).collect();
+        self.wake.extend(free);
+        overdue
+    }
+
+    /// Who can be read from since this was called last.
+    pub(crate) fn take_wake(&mut self) -> Vec<Number> {
+        std::mem::take(&mut self.wake)
+    }
+
+    /// Has the connection be among those to wake.
+    pub(crate) fn wake(&mut self, number: Number) {
+        self.wake.push(number);
+    }
+
+    /// What all hold together.
+    pub(crate) fn level(&self) -> usize {
+        self.level
+    }
+
+    /// How many wait until they may be read from.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len() + self.waiting_strangers.len()
+    }
+
+    /// What all hold together but the one that has the turn, whose room is kept apart.
+    pub(crate) fn open_level(&self) -> usize {
+        self.level - self.holder().map_or(0, |holder| holder.held)
+    }
+
+    fn holder(&self) -> Option<&Member> {
+        self.turn.as_ref().and_then(|turn| self.members.get(&turn.number))
+    }
+
+    /// Whether there is room for more of this connection's input, without the turn.
+    fn has_room(&self, number: Number) -> bool {
+        let Some(member) = self.members.get(&number) else { return false };
+        let level = self.open_level();
+        let of_holder = self.holder().filter(|holder| holder.stranger).map_or(0, |it| it.held);
+        let level_of_strangers = self.level_of_strangers - of_holder;
+        match (member.held <= member.small, member.stranger) {
+            (true, _) => level < self.terms.open,
+            (false, true) => {
+                level_of_strangers < self.terms.open_to_strangers && level < self.terms.open
+            }
+            (false, false) => level < self.terms.open / 4 * 3,
+        }
+    }
+
+    /// Whether somebody waits who was there before, and has as much to say. What is small goes past what is large.
+    fn is_behind(&self, number: Number) -> bool {
+        let Some(member) = self.members.get(&number) else { return false };
+        let waiting = if member.stranger { &self.waiting_strangers } else { &self.waiting };
+        let first = waiting.first();
+        member.held > member.small && first.is_some_and(|first| *first < (member.since, number))
+    }
+
+    fn begin_waiting(&mut self, number: Number, now: u64) {
+        let Some(member) = self.members.get_mut(&number) else { return };
+        if !std::mem::replace(&mut member.waits, true) && member.held == 0 {
+            member.since = now;
+        }
+        let waiting = if member.stranger { &mut self.waiting_strangers } else { &mut self.waiting };
+        waiting.insert((member.since, number));
+        self.busy_since.get_or_insert(now);
+    }
+
+    /// Whether it did wait.
+    fn end_waiting(&mut self, number: Number) -> bool {
+        let Some(member) = self.members.get_mut(&number) else { return false };
+        if !std::mem::take(&mut member.waits) {
+            return false;
+        }
+        let waiting = if member.stranger { &mut self.waiting_strangers } else { &mut self.waiting };
+        waiting.remove(&(member.since, number));
+        if self.waiting() == 0 {
+            self.busy_since = None;
+        }
+        true
+    }
+
+    fn take_held(&mut self, number: Number, now: u64, bytes: usize) {
+        let Some(member) = self.members.get(&number) else { return };
+        let before = member.held;
+        // What is left of a message that is through counts as new.
+        if bytes != before && (before == 0 || bytes < before && bytes <= member.small) {
+            self.end_waiting(number);
+            self.members.entry(number).and_modify(|member| member.since = now);
+        }
+        let Some(member) = self.members.get_mut(&number) else { return };
+        member.held = bytes;
+        self.level = self.level - before + bytes;
+        if member.stranger {
+            self.level_of_strangers = self.level_of_strangers - before + bytes;
+        }
+        if bytes < before {
+            self.pass_on(now);
+        }
+    }
+
+    /// Takes the turn from who is through with it, gives it to the next, and wakes who has room again.
+    fn pass_on(&mut self, now: u64) {
+        if self.turn_is_over() {
+            self.turn = None;
+        }
+        if self.turn.is_none() {
+            let (first, stranger) = (self.waiting.first(), self.waiting_strangers.first());
+            let strangers_turn = first.is_none() || self.turns_before_strangers == 0;
+            let next = if strangers_turn { stranger.or(first) } else { first }.copied();
+            if let Some((_, number)) = next {
+                self.turns_before_strangers = if strangers_turn {
+                    TURNS_BEFORE_STRANGERS
+                } else {
+                    self.turns_before_strangers - 1
+                };
+                self.end_waiting(number);
+                self.turn = Some(Turn { number, since: now, used: false });
+                self.wake.push(number);
+            }
+        }
+        for waiting in [&self.waiting, &self.waiting_strangers] {
+            let first = waiting.first().map(|(_, number)| *number);
+            self.wake.extend(first.filter(|number| self.has_room(*number)));
+        }
+    }
+
+    /// What the holder has read with its turn has to fit into what is open before the next one may have as much.
+    fn turn_is_over(&self) -> bool {
+        let Some(turn) = &self.turn else { return false };
+        let Some(member) = self.members.get(&turn.number) else { return true };
+        let strangers_fit =
+            !member.stranger || self.level_of_strangers <= self.terms.open_to_strangers;
+        let fits = self.level <= self.terms.open && strangers_fit;
+        turn.used && (fits || member.held <= member.small)
+    }
+
+    /// A session whose client does not read is not run, and takes no turn.
+    fn pass_unused_turn(&mut self, now: u64) {
+        let unused = |turn: &mut Turn| {
+            !turn.used && now.saturating_sub(turn.since) >= TURN_UNUSED_MILLIS_MAX
+        };
+        let Some(Turn { number, .. }) = self.turn.take_if(unused) else { return };
+        if let Some(member) = self.members.get_mut(&number) {
+            member.since = now;
+            self.begin_waiting(number, now);
+        }
+        self.pass_on(now);
+    }
+}
+
+impl Member {
+    /// How many times the least rate it has to keep.
+    fn factor(&self, busy_since: Option<u64>) -> u64 {
+        // Not for a time in which nobody waited.
+        let busy = busy_since.is_some_and(|since| since <= self.window.began);
+        match (busy && self.held > self.small, self.stranger) {
+            (false, _) => 1,
+            (true, false) => BUSY_FACTOR,
+            (true, true) => BUSY_STRANGER_FACTOR,
+        }
+    }
+}
+
+impl Window {
+    /// The server does not wait for the client any more.
+    fn look_away(&mut self, now: u64) {
+        if let Some(since) = self.client_since.take() {
+            self.client_millis += now.saturating_sub(since);
+        }
+    }
+
+    /// Whether too little has come by now. If not, a window that is over makes room for the next.
+    fn is_slow(&mut self, now: u64, grace_millis: u64, rate_min: u64) -> bool {
+        let since = self.client_since.map_or(0, |since| now.saturating_sub(since));
+        let millis = self.client_millis + since;
+        if millis < grace_millis {
+            return false;
+        }
+        if self.bytes * 1_000 < rate_min * millis {
+            return true;
+        }
+        let client_since = self.client_since.map(|_| now);
+        *self = Self { began: now, client_since, ..Self::default() };
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! A connection of [`listen`](super::listen())'s until its request is there.
+//!
+//! actix-http's dispatcher has 16 KiB of buffers for a connection from the beginning, takes a head of up to 128 KiB, and once it has
+//! answered a request it waits for the rest of the next one for as long as it takes. So what has not sent a whole head
+//! is none of its business: a silent connection costs a task, and what has come of a head counts against the budget.
+//!
+//! Keeps: a connection is a stranger from the moment in which it is made; the head of a request is there in time, the first one and each
+//! that follows, or the connection ends. Leaves out: what is asked (`routes`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{Extensions, Protocol};
+use actix_service::{ServiceFactory, fn_service};
+use actix_web::rt::net::TcpStream;
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::first_bytes;
+use super::handle::Server;
+use super::sever::Severable;
+use super::socket::{set_options, severable};
+use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
+use crate::actors::session::shared::Shared;
+use crate::actors::strangers::Stranger;
+
+/// The longest head of a request, in bytes. One that asks for a WebSocket has to be shorter.
+const HEAD_BYTES_MAX: usize = 32 * 1_024;
+/// So much of a head is read at one go.
+const READ_BYTES: usize = 4 * 1_024;
+
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const TOO_LONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// What the dispatcher gets of a connection.
+type Connected = (Arrived, Protocol, Option<SocketAddr>);
+
+/// Takes connections in, until their first request is there.
+pub(super) fn arrivals(
+    server: &Server,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = Connected,
+    Error = DispatchError,
+    InitError = (),
+> + use<> {
+    let shared = Arc::clone(&server.inner().shared);
+    fn_service(move |stream: TcpStream| arrive(Arc::clone(&shared), stream))
+}
+
+async fn arrive(shared: Arc<Shared>, stream: TcpStream) -> Result<Connected, DispatchError> {
+    let peer = stream.peer_addr().ok();
+    let severable = severable(&stream);
+    let push_out = {
+        let severable = severable.clone();
+        move || {
+            // Without, it goes when its time is up.
+            severable.as_ref().map(Severable::sever);
+        }
+    };
+    let address = peer.map(|peer| peer.ip());
+    let Ok(stranger) = shared.strangers.enter(address, push_out) else {
+        return Err(DispatchError::DisconnectTimeout);
+    };
+    let timeout = shared.limits.handshake_timeout;
+    let mut arrived = Arrived {
+        stream,
+        severable,
+        head: Bytes::new(),
+        stranger: Arc::new(stranger),
+        timeout,
+        unanswered: 0,
+        deadline: None,
+    };
+    let answer = match timeout_at(Instant::now() + timeout, arrived.read_head(&shared)).await {
+        Ok(Ok(true)) => return Ok((arrived, Protocol::Http1, peer)),
+        Ok(Ok(false)) => TOO_LONG,
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => TOO_SLOW,
+    };
+    shared.metrics.connections_slow.inc();
+    // Whoever does not read it has had its time.
+    let _ = arrived.stream.try_write(answer);
+    let _ = arrived.stream.shutdown().await;
+    Err(DispatchError::SlowRequestTimeout)
+}
+
+/// A connection of which the first request is there.
+pub(super) struct Arrived {
+    stream: TcpStream,
+    severable: Option<Severable>,
+    /// What was read of it and the dispatcher has not got.
+    head: Bytes,
+    stranger: Arc<Stranger>,
+    /// So long a request may take to arrive.
+    timeout: Duration,
+    /// Bytes that came since something was written last.
+    unanswered: usize,
+    /// When their request has to be there and answered.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arrived {
+    pub(super) fn on_connect(&self, extensions: &mut Extensions) {
+        set_options(&self.stream);
+        if let Some(severable) = &self.severable {
+            extensions.insert(severable.clone());
+        }
+        extensions.insert(Arc::clone(&self.stranger));
+    }
+
+    /// The socket, once it is no dispatcher's any more.
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Reads until a whole head is there; `false` if it is too long. What does not look like HTTP is not waited for.
+    async fn read_head(&mut self, shared: &Shared) -> io::Result<bool> {
+        let waker = Arc::new(AtomicWaker::new());
+        let woken = Arc::clone(&waker);
+        let mut holding = shared.budget.holding(SMALL_HEAD_BYTES, move || woken.wake());
+        let mut head = Vec::new();
+        loop {
+            self.stream.readable().await?;
+            room(&mut holding, &waker, head.capacity()).await;
+            let looked_at = head.len().saturating_sub(3);
+            let Some(read) = read_some(&self.stream, &mut head)? else { continue };
+            let is_http = head.first().is_some_and(u8::is_ascii_uppercase);
+            if !is_http || has_end(&head[looked_at..]) {
+                let peer = self.stream.peer_addr().map(|peer| peer.ip());
+                first_bytes::look(&head, peer.ok(), &shared.complaints);
+                self.head = head.into();
+                return Ok(true);
+            }
+            if head.len() > HEAD_BYTES_MAX {
+                return Ok(false);
+            }
+            holding.received(read);
+            holding.hold(head.capacity(), true);
+        }
+    }
+
+    /// Whether a request of a stranger's takes too long, or is too large, after the first one.
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.unanswered == 0 || self.stranger.is_accepted() {
+            self.deadline = None;
+            return false;
+        }
+        let until = Instant::now() + self.timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        deadline.as_mut().poll(cx).is_ready() || self.unanswered > HEAD_BYTES_MAX
+    }
+}
+
+/// Appends what has come; how much, or `None` if there is nothing yet.
+fn read_some(stream: &TcpStream, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let mut buffer = [0; READ_BYTES];
+    match stream.try_read(&mut buffer) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => {
+            head.extend_from_slice(&buffer[..read]);
+            Ok(Some(read))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until more may be read.
+async fn room(holding: &mut Holding, waker: &AtomicWaker, held: usize) {
+    std::future::poll_fn(|cx| {
+        waker.register(cx.waker());
+        if holding.may_read(held) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Whether there is an empty line.
+fn has_end(bytes: &[u8]) -> bool {
+    let ends = |line: &[u8]| line.starts_with(b"\n") || line.starts_with(b"\r\n");
+    let mut feeds = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    feeds.any(|(at, _)| ends(&bytes[at + 1..]))
+}
+
+impl AsyncRead for Arrived {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            let some = self.head.len().min(buffer.remaining());
+            buffer.put_slice(&self.head.split_to(some));
+            return Poll::Ready(Ok(()));
+        }
+        // Nothing read is the end.
+        if self.is_overdue(cx) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.unanswered += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Arrived {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.unanswered = 0;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_with_an_empty_line() {
+        for whole in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\na: b\n\nx", "a\n\r\n"] {
+            assert!(has_end(whole.as_bytes()), "{whole:?}");
+        }
+        for part in ["", "GET / HTTP/1.1\r\n", "a\r\nb\r\n", "\r\r"] {
+            assert!(!has_end(part.as_bytes()), "{part:?}");
+        }
+    }
+}
