@@ -75,6 +75,7 @@ fn what_to_do(error: &OpenError) -> &'static str {
     match error {
         OpenError::InUse { .. } => "; stop the server, or ask it: GET /admin/stores",
         OpenError::Foreign { .. }
+        | OpenError::Backup { .. }
         | OpenError::Unfinished { .. }
         | OpenError::UnknownFormat { .. }
         | OpenError::Unavailable { .. }

@@ -118,7 +118,8 @@ impl Database {
         until: Option<Until>,
     ) -> Result<Restored, OpenError> {
         let failed = |failure: OpenFailure| failure.of(path);
-        let plan = backup::plan(from, until).map_err(|error| failed(error.into()))?;
+        let plan = backup::plan(from, until)
+            .map_err(|error| OpenError::Backup { cause: error.to_string().into() })?;
         let restoring = Restoring::begin(path).map_err(|error| failed(error.into()))?;
         let (files, _) = Files::open_any(path, options.ballast_bytes)?;
         let restored = backup::restore(from, &plan, &files, options).map_err(failed)?;

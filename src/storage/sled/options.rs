@@ -94,6 +94,12 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// It is to be made of a backup, and there is none, or a damaged one. Nothing was made.
+    #[error("nothing was restored: {cause}")]
+    Backup {
+        /// What is wrong with it.
+        cause: Arc<str>,
+    },
     /// A restore into it did not finish.
     #[error(
         "a restore into {path:?} is under way, or did not finish: run it again, or remove the directory"
