@@ -147,7 +147,9 @@ impl Holding {
 
     /// Whether more may be read, with so many bytes held now; if not, the connection is woken when it may.
     pub(crate) fn may_read(&mut self, held: usize) -> bool {
-        let is_open = self.budget.open_level.load(Ordering::Relaxed) < self.budget.open;
+        let is_stranger = self.small < SMALL_BYTES;
+        let level = self.budget.open_level.load(Ordering::Relaxed);
+        let is_open = is_stranger || level < self.budget.open;
         if !self.waits && held <= self.small && is_open {
             return true;
         }

@@ -76,6 +76,7 @@ async fn arrive(shared: Arc<Shared>, stream: TcpStream) -> Result<Connected, Dis
         stream,
         severable,
         head: Bytes::new(),
+        is_new: false,
         stranger: Arc::new(stranger),
         timeout,
         unanswered: 0,
@@ -100,6 +101,8 @@ pub(super) struct Arrived {
     severable: Option<Severable>,
     /// What was read of it and the dispatcher has not got.
     head: Bytes,
+    /// All of the head was handed over, and nothing else yet.
+    is_new: bool,
     stranger: Arc<Stranger>,
     /// So long a request may take to arrive.
     timeout: Duration,
@@ -200,7 +203,14 @@ impl AsyncRead for Arrived {
         if !self.head.is_empty() {
             let some = self.head.len().min(buffer.remaining());
             buffer.put_slice(&self.head.split_to(some));
+            self.is_new = self.head.is_empty();
             return Poll::Ready(Ok(()));
+        }
+        // The dispatcher looks at the request before it reads ahead, or a stranger's first messages would come along with it, up to
+        // 128 KiB of them.
+        if std::mem::take(&mut self.is_new) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         // Nothing read is the end.
         if self.is_overdue(cx) {

@@ -258,7 +258,9 @@ impl Intake {
         let of_holder = self.holder().filter(|holder| holder.stranger).map_or(0, |it| it.held);
         let level_of_strangers = self.level_of_strangers - of_holder;
         match (member.held <= member.small, member.stranger) {
-            (true, _) => level < self.terms.open,
+            // They are bounded in number, and nobody else may keep them from saying who they are.
+            (true, true) => true,
+            (true, false) => level < self.terms.open,
             (false, true) => {
                 level_of_strangers < self.terms.open_to_strangers && level < self.terms.open
             }
