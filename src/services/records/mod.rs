@@ -1,6 +1,6 @@
 //! Small records that last: what administrators say while the server runs, such as who is revoked.
 //!
-//! Keeps: what was set is durable before that is answered. Leaves out: what a record means ([`Kept`] has those of one kind in
+//! Keeps: what was set is durable before that is answered. Leaves out: what a record means (`Kept` has those of one kind in
 //! memory, [`revocations`](super::revocations) says what they are).
 
 mod kept;
