@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use eventlog_server::protocol::msgpack::encode_chunk;
-use eventlog_server::protocol::rpc::{Authenticate, Call, RequestId};
+use eventlog_server::protocol::rpc::{Call, RequestId};
 use tempfile::tempdir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -81,12 +81,6 @@ fn rpc(call: &Call<'_>) -> Vec<u8> {
 /// The kinds of strangers.
 fn kinds() -> Vec<(&'static str, Script)> {
     let hello = rpc(&Call::Hello);
-    let claim = Call::Authenticate(Authenticate {
-        public_key: "mallory",
-        signing_public_key: &[1; 32],
-        signature: &[2; 64],
-    });
-    let refused = rpc(&claim);
     let unfinished = frame(0x82, &vec![1; 1_000_000]);
     let chunks = (0..31).flat_map(part).collect::<Vec<_>>();
     // An RPC frame of 15 MiB, in messages of 64 KiB.
@@ -107,7 +101,6 @@ fn kinds() -> Vec<(&'static str, Script)> {
         ("pings", (upgrade("/eventlog", 10), frame(0x89, &[1; 100]).repeat(50))),
         ("empty fragments", (after("/eventlog", &frame(0x02, b"")), frame(0x00, b"").repeat(500))),
         ("Hello again and again", (upgrade("/rpc", 10), hello.repeat(50))),
-        ("proofs that are wrong", (upgrade("/rpc", 10), [hello, refused].concat().repeat(20))),
         (
             "handshakes that are refused",
             (Vec::new(), b"GET /eventlog HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
