@@ -111,6 +111,8 @@ await step("what is done while the server is away is kept, and arrives once it i
   await ask("stop")
   await is(ann, "offline")
   await add(ann, "offline")
+  // Once it is shown it is in the journal.
+  await shows([ann], ["milk", "bread", "from a second tab", "offline"])
   await ann.reload()
   await shows([ann], ["milk", "bread", "from a second tab", "offline"])
   await add(bob, "offline too")
