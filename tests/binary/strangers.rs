@@ -16,7 +16,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::logged::{ADMIN, Logged};
 use super::process::Serve;
+use crate::support::http;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -222,4 +224,19 @@ async fn strangers_of_any_kind_cost_little_and_others_are_served() {
         );
         assert!(bytes < BYTES_MAX, "{name}: {mib} MiB");
     }
+}
+
+/// A request of theirs has no bound of 32 KiB, whoever else waits.
+#[tokio::test]
+async fn an_administrator_sends_as_much_as_it_takes() {
+    let server = Logged::start(&format!("admin.token = {ADMIN:?}\nauth.mode = \"allow-all\""));
+    let entry = format!(r#"{{"event":"E","primaryKey":"","payload":"{}"}}"#, "AAAA".repeat(250));
+    let body = format!(r#"{{"runHandlers":false,"entries":[{}]}}"#, vec![entry; 1_000].join(","));
+    let address = server.serve().address().parse().expect("an address");
+    let headers = format!("authorization: Bearer {ADMIN}\r\ncontent-type: application/json\r\n");
+    let line = "POST /admin/stores/s/entries";
+    let answer = http::request(address, line, &headers, &body).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let strangers = http::request(address, line, "content-type: application/json\r\n", "").await;
+    assert!(strangers.starts_with("HTTP/1.1 401 "), "{strangers}");
 }
