@@ -94,7 +94,8 @@ impl<W: Wire> Session<W> {
 
     /// Something came that leads to nothing. Before a connection is accepted, that is everything.
     pub(super) fn lead_to_nothing(&mut self, always: bool, count: u64) {
-        if !always && self.unfinished.stranger.is_none() {
+        // What was read before it was broken off comes yet.
+        if self.life.is_over() || (!always && self.unfinished.stranger.is_none()) {
             return;
         }
         if self.unfinished.patience.spend(self.clock.now_millis(), count) {
