@@ -96,6 +96,10 @@ impl Processor {
         let kept = keep(group, store, entry, &what, changes);
         let subject = Subject(group, store, entry);
         match kept {
+            Kept::Yes if group.is_full() => log::error!(
+                "{subject}: {what}; its dead letters are as many as the group keeps: it pauses in all stores, until some \
+                 are retried or dismissed"
+            ),
             Kept::Yes => log::error!("{subject}: {what}"),
             Kept::Full => {
                 log::error!(
