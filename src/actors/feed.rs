@@ -172,6 +172,12 @@ impl Feed {
         self.move_head(last);
     }
 
+    /// Shows what somebody else made durable, up to `head`; it is read from the log. Subscribers are told by [`Feed::wake`].
+    pub(crate) fn move_on(&self, head: Sequence) {
+        self.content.write().clear();
+        self.move_head(head);
+    }
+
     /// After a failure: goes on with another log, whose head may be ahead of what was shown so far.
     pub(crate) fn reopen(&self, log: Arc<dyn StoreLog>) {
         let head = log.head();

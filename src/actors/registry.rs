@@ -157,7 +157,7 @@ impl RegistryActor {
 
     /// A registry of the application's own changes without a word: what it answers can be how it comes to light that a key has lost
     /// its store. Then all that is subscribed with it ends.
-    fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, ResolveError>) {
+    fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, ResolveError>, is_used: bool) {
         let answer = match answer {
             Ok(store) => Ok(store),
             Err(ResolveError::Registry(error)) => Err(error),
@@ -181,7 +181,6 @@ impl RegistryActor {
                 }
             }
             Err(error) => {
-                let is_used = matches!(self.keys.storage.used_keys().get(key), Ok(Some(_)));
                 if is_used && self.lost.add(key) {
                     log::warn!("clients are refused: {error}");
                     self.key_changed(key);
@@ -217,9 +216,13 @@ impl Keys {
         self.newcomers.find_out(Instant::now().into_std(), count).await
     }
 
+    async fn is_used(&self, key: &PublicKey) -> bool {
+        matches!(self.storage.used_keys().get(key).await, Ok(Some(_)))
+    }
+
     async fn resolve(self, key: PublicKey, said: Option<Said>) -> Result<StoreId, ResolveError> {
         let used = self.storage.used_keys();
-        let noted = used.get(&key).map_err(|error| not_noted(&key, &error))?;
+        let noted = used.get(&key).await.map_err(|error| not_noted(&key, &error))?;
         let (store, entered) = match &noted {
             // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to, and a key
             // that was removed stays that.
@@ -268,7 +271,8 @@ impl Keys {
 
     async fn assign_said(&self, key: &PublicKey, said: &Said) -> Result<StoreId, RegistryError> {
         let _held = self.removing.read().await;
-        let noted = self.storage.used_keys().get(key).map_err(|error| not_noted(key, &error))?;
+        let noted =
+            self.storage.used_keys().get(key).await.map_err(|error| not_noted(key, &error))?;
         if noted.is_some() {
             // Used or removed meanwhile.
             return self.registry.look_up(key).await;
@@ -281,7 +285,7 @@ impl Keys {
     }
 
     async fn assign(self, key: PublicKey, store: StoreId) -> Result<(), RegistryError> {
-        let noted = self.storage.used_keys().get(&key);
+        let noted = self.storage.used_keys().get(&key).await;
         if let Some(noted) = noted.map_err(|error| not_noted(&key, &error))? {
             same_store(key.clone(), store.clone(), noted)?;
         }
@@ -330,9 +334,14 @@ impl Handler<Resolve> for RegistryActor {
     type Result = ResponseActFuture<Self, Result<StoreId, ResolveError>>;
 
     fn handle(&mut self, Resolve { key, said }: Resolve, _: &mut Context<Self>) -> Self::Result {
-        let resolved = ask(self.keys.clone().resolve(key.clone(), said)).into_actor(self);
-        Box::pin(resolved.map(move |resolved, actor, _| {
-            actor.notice(&key, &resolved);
+        let (keys, asked) = (self.keys.clone(), key.clone());
+        let resolved = async move {
+            let resolved = ask(keys.clone().resolve(asked.clone(), said)).await;
+            let is_used = resolved.is_err() && keys.is_used(&asked).await;
+            (resolved, is_used)
+        };
+        Box::pin(resolved.into_actor(self).map(move |(resolved, is_used), actor, _| {
+            actor.notice(&key, &resolved, is_used);
             resolved
         }))
     }

@@ -4,15 +4,19 @@
 //! head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
 //! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
 
+mod others;
+
 use std::borrow::Borrow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::others::Others;
 use super::feed::{Feed, FeedClosed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
@@ -148,6 +152,7 @@ pub(crate) struct StoreActor {
     /// Kept between groups for its memory alone.
     in_group: PlacedIds,
     finishing: Vec<oneshot::Sender<()>>,
+    others: Others,
     /// That it is full.
     full_seldom: Seldom,
 }
@@ -172,6 +177,7 @@ impl StoreActor {
             asked: 0,
             in_group: PlacedIds::default(),
             finishing: Vec::new(),
+            others: Others::default(),
             full_seldom: Seldom::every(FULL_EVERY),
         }
     }
@@ -182,13 +188,21 @@ impl StoreActor {
 
     /// Places as many groups as may be under way.
     fn advance(&mut self, ctx: &mut Context<Self>) {
-        while let Some(group) = self.core.take_group() {
-            let ids = group.ids();
-            match self.log.probe(&ids) {
-                Some(known) => self.place(group, &known, ctx),
-                None => self.look_up(group, ids, ctx),
+        if self.others.catching_up {
+            return;
+        }
+        if self.others.locked_groups > 0 {
+            self.place_locked(ctx);
+        } else {
+            while let Some(group) = self.core.take_group() {
+                let ids = group.ids();
+                match self.log.probe(&ids) {
+                    Some(known) => self.place_freely(group, &known, ctx),
+                    None => self.look_up(group, ids, ctx),
+                }
             }
         }
+        self.catch_up(ctx);
         self.finish_if_idle(ctx);
     }
 
@@ -212,8 +226,12 @@ impl StoreActor {
                 _ if generation != actor.generation => {
                     refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
                 }
+                _ if actor.unplaces() => {
+                    actor.core.put_back(group);
+                    actor.unplace_if_due(ctx);
+                }
                 Ok(known) => {
-                    actor.place(group, &known, ctx);
+                    actor.place_freely(group, &known, ctx);
                     actor.advance(ctx);
                 }
                 Err(error) => {
@@ -228,10 +246,21 @@ impl StoreActor {
         ctx.spawn(done);
     }
 
+    fn place_freely(
+        &mut self,
+        group: WriteGroup<Reply>,
+        known: &[Option<Sequence>],
+        ctx: &mut Context<Self>,
+    ) {
+        let log = self.log.clone();
+        self.place(group, known, move |segments| log.append(segments), ctx);
+    }
+
     fn place(
         &mut self,
         group: WriteGroup<Reply>,
         known: &[Option<Sequence>],
+        append: impl FnOnce(Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>,
         ctx: &mut Context<Self>,
     ) {
         let segments = self.core.place(group, known, &mut self.in_group);
@@ -240,10 +269,9 @@ impl StoreActor {
             self.settle_known();
             return;
         }
-        let generation = self.generation;
-        let append = self.log.append(segments);
-        ctx.spawn(append.into_actor(self).map(move |result, actor, ctx| {
-            if generation == actor.generation {
+        let placed = (self.generation, self.others.attempt);
+        ctx.spawn(append(segments).into_actor(self).map(move |result, actor, ctx| {
+            if placed == (actor.generation, actor.others.attempt) {
                 actor.appended(result, ctx);
             }
         }));
@@ -267,12 +295,14 @@ impl StoreActor {
     fn appended(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
         match result {
             Ok(()) => {
+                self.others.locked_groups = self.others.locked_groups.saturating_sub(1);
                 if let Some(settled) = self.core.settle_appended() {
                     self.show(settled);
                 }
                 self.settle_known();
                 self.advance(ctx);
             }
+            Err(AppendError::Overtaken) => self.overtaken(ctx),
             Err(error) => self.fail(&error, ctx),
         }
     }
@@ -313,7 +343,9 @@ impl StoreActor {
         let failure = match error {
             AppendError::Definite(cause) => WriteFailure::Definite(cause.clone()),
             AppendError::Indefinite(cause) => WriteFailure::Indefinite(cause.clone()),
+            AppendError::Overtaken => WriteFailure::Definite(REOPENING.into()),
         };
+        self.forget_others();
         refuse(self.core.fail().into_iter(), &failure);
         self.finish_if_idle(ctx);
         let reopen = reopen(self.deps.storage.clone(), self.store().clone());
@@ -327,6 +359,7 @@ impl StoreActor {
         self.log = log.clone();
         self.reopening = false;
         self.feed.reopen(log);
+        self.follow(ctx);
         self.advance(ctx);
     }
 }
@@ -378,6 +411,7 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
+        self.follow(ctx);
         let period = self.deps.limits.store_idle_timeout / (IDLE_ASKS - 1);
         actix::spawn(ask_whether_idle(ctx.address().downgrade(), period));
     }

@@ -129,8 +129,8 @@ impl Stores {
     }
 
     /// Whether a key was used with a store, as far as that can be read.
-    pub(crate) fn was_used(&self, key: &PublicKey) -> bool {
-        !matches!(self.open.deps().storage.used_keys().get(key), Ok(None))
+    pub(crate) async fn was_used(&self, key: &PublicKey) -> bool {
+        !matches!(self.open.deps().storage.used_keys().get(key).await, Ok(None))
     }
 
     /// How many subscriptions a store has. Opens nothing.

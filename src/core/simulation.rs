@@ -1,4 +1,4 @@
-//! The core under random schedules: writers, subscribers, slow readers, failing disks, crashes.
+//! The core under random schedules: writers, subscribers, slow readers, failing disks, crashes, another server on the same storage.
 //!
 //! The world around the core is a model in a few lines: a disk that holds ids, appends that are under way, and
 //! connections. Each step does one thing that the actors do in one piece, so everything that can come between two pieces
@@ -74,6 +74,7 @@ struct World {
     used: u64,
     acks: usize,
     failures: usize,
+    overtaken: usize,
 }
 
 fn id(n: u64) -> EntryId {
@@ -106,7 +107,14 @@ impl World {
             used: 0,
             acks: 0,
             failures: 0,
+            overtaken: 0,
         }
+        .shared()
+    }
+
+    fn shared(mut self) -> Self {
+        self.core.set_shared();
+        self
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -126,6 +134,7 @@ impl World {
             95..96 => self.client_stops(connection),
             96..98 => self.client_reconnects(connection),
             98..99 => self.disk_fails(),
+            _ if self.below(3) > 0 => self.another_server_appends(),
             _ => self.crash(),
         }
         self.check();
@@ -196,9 +205,56 @@ impl World {
         }
     }
 
+    /// What is under way here is overtaken by it, which shows when it is appended.
+    fn another_server_appends(&mut self) {
+        // What the actor has answered it shows in the same turn.
+        if self.publishing.is_some() {
+            return;
+        }
+        for _ in 0..=self.below(3) {
+            let other = self.any_id();
+            if !self.disk.contains(&other) {
+                self.disk.push(other);
+            }
+        }
+        if self.appending.is_empty() && !self.core.has_placed() {
+            // Heard of, with nothing under way.
+            self.head = self.disk.len() as u64;
+            self.core.resume(sequence(self.head));
+        }
+    }
+
+    /// Whether others have the sequences, or one of the ids, of what is appended first.
+    fn is_overtaken(&self) -> bool {
+        let first = self.appending.front().and_then(|segments| segments.first());
+        first.is_some_and(|segment| segment.first().get() != self.disk.len() as u64 + 1)
+    }
+
+    /// Everything is placed again, under the lock.
+    fn place_again(&mut self) {
+        self.overtaken += 1;
+        self.appending.clear();
+        self.core.unplace();
+        let Some(group) = self.core.take_group() else { return };
+        self.head = self.disk.len() as u64;
+        self.core.resume(sequence(self.head));
+        let known: Vec<_> = group.ids().into_iter().map(|id| self.lookup(id)).collect();
+        let segments = self.core.place(group, &known, &mut PlacedIds::default());
+        if segments.is_empty() {
+            return self.settle_known();
+        }
+        self.write_to_disk(&segments);
+        let settled = self.core.settle_appended().expect("the append");
+        self.answer(settled);
+        self.publishing = Some(self.disk.len() as u64);
+    }
+
     fn disk_syncs(&mut self) {
         if self.publishing.is_some() {
             return;
+        }
+        if self.is_overtaken() {
+            return self.place_again();
         }
         let Some(segments) = self.appending.pop_front() else { return };
         self.write_to_disk(&segments);
@@ -232,6 +288,9 @@ impl World {
         if self.publishing.is_some() || self.appending.is_empty() {
             return;
         }
+        if self.is_overtaken() {
+            return;
+        }
         self.failures += 1;
         let failed = self.appending.pop_front().expect("an append");
         self.appending.clear();
@@ -247,6 +306,7 @@ impl World {
 
     fn crash(&mut self) {
         if self.below(2) == 0
+            && !self.is_overtaken()
             && let Some(segments) = self.appending.pop_front()
         {
             self.write_to_disk(&segments);
@@ -255,6 +315,7 @@ impl World {
         self.publishing = None;
         self.head = self.disk.len() as u64;
         self.core = StoreCore::new(sequence(self.head));
+        self.core.set_shared();
         (0..CONNECTIONS).for_each(|at| self.client_reconnects(at));
     }
 
@@ -405,7 +466,7 @@ impl World {
 
 #[test]
 fn clients_see_one_gapless_feed_under_any_schedule() {
-    let (mut acks, mut failures) = (0, 0);
+    let (mut acks, mut failures, mut overtaken) = (0, 0, 0);
     for seed in 0..SCHEDULES {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -420,7 +481,12 @@ fn clients_see_one_gapless_feed_under_any_schedule() {
         }
         acks += world.acks;
         failures += world.failures;
+        overtaken += world.overtaken;
     }
     assert!(acks > 50_000, "{acks} acks: the schedules reach what they are for");
     assert!(failures > 1_000, "{failures} failures: the schedules reach what they are for");
+    assert!(
+        overtaken > 1_000,
+        "overtaken {overtaken} times: the schedules reach what they are for"
+    );
 }

@@ -142,6 +142,8 @@ impl<R> WriteGroup<R> {
 struct Placed<R> {
     answers: Vec<(R, Acked)>,
     segments: Vec<Segment>,
+    /// What was written, write by write, where others can overtake; else nothing.
+    written: Vec<(Batch, Origin, Sender)>,
 }
 
 /// A group that is durable now: tell its writers, then move the head, then wake the subscribers.
@@ -162,6 +164,8 @@ pub(crate) struct StoreCore<R> {
     room: Option<Room>,
     /// Writes of the last group for which there was no room.
     without_room: Vec<R>,
+    /// Whether others append to this store as well.
+    shared: bool,
 }
 
 impl<R> StoreCore<R> {
@@ -174,7 +178,13 @@ impl<R> StoreCore<R> {
             placed: VecDeque::new(),
             room: None,
             without_room: Vec::new(),
+            shared: false,
         }
+    }
+
+    /// Others append to this store as well: what is placed can be [taken back](StoreCore::unplace).
+    pub(crate) fn set_shared(&mut self) {
+        self.shared = true;
     }
 
     /// How much more the store may hold, while nothing is under way.
@@ -237,6 +247,7 @@ impl<R> StoreCore<R> {
         let mut known = known;
         let mut placed = 0;
         let mut answers = Vec::with_capacity(group.writes.len());
+        let mut written = Vec::new();
         for write in group.writes {
             let (of_write, rest) = known.split_at(write.batch.len().min(known.len()));
             known = rest;
@@ -249,20 +260,51 @@ impl<R> StoreCore<R> {
             }
             let in_group = (!is_lone).then_some(&mut *in_group);
             let acked = place_write(&write, of_write.iter().copied(), in_group, &mut builder);
-            answers.push((write.reply, acked));
+            let Write { batch, origin, sender, reply } = write;
+            answers.push((reply, acked));
+            if self.shared {
+                written.push((batch, origin, sender));
+            }
         }
         self.next = builder.next();
         let segments = builder.finish();
         if let Some(room) = &mut self.room {
             room.placed(&segments);
         }
-        self.placed.push_back(Placed { answers, segments: segments.clone() });
+        self.placed.push_back(Placed { answers, segments: segments.clone(), written });
         segments
     }
 
     /// The group that was taken last is not placed after all.
     pub(crate) fn cancel_group(&mut self) {
         self.placing = false;
+    }
+
+    /// The group that was taken last waits again, before all others.
+    pub(crate) fn put_back(&mut self, group: WriteGroup<R>) {
+        self.placing = false;
+        group.writes.into_iter().rev().for_each(|write| self.waiting.push_front(write));
+    }
+
+    /// Somebody else took the sequences that were given out: everything that is not settled waits again, in its order. Then
+    /// [`StoreCore::resume`] has to say where it goes on. No group may be taken and not placed.
+    pub(crate) fn unplace(&mut self) {
+        while let Some(Placed { answers, segments: _, written }) = self.placed.pop_back() {
+            let writes = answers.into_iter().zip(written).rev();
+            for ((reply, _), (batch, origin, sender)) in writes {
+                self.waiting.push_front(Write { batch, origin, sender, reply });
+            }
+        }
+    }
+
+    /// Whether a group is taken and not placed.
+    pub(crate) fn is_placing(&self) -> bool {
+        self.placing
+    }
+
+    /// Whether groups are placed and not settled.
+    pub(crate) fn has_placed(&self) -> bool {
+        !self.placed.is_empty()
     }
 
     /// Groups at the front that need no disk: all of their entries were known, and everything before them is
@@ -277,7 +319,7 @@ impl<R> StoreCore<R> {
     }
 
     fn pop_placed(&mut self) -> Option<Settled<R>> {
-        let Placed { answers, segments } = self.placed.pop_front()?;
+        let Placed { answers, segments, written: _ } = self.placed.pop_front()?;
         Some(Settled { answers, segments })
     }
 

@@ -4,7 +4,7 @@
 //! at all; entries never change. Leaves out: which entries are fresh, what sequence they get (`core`), who may
 //! write them (`services`), who is told (`actors`).
 //!
-//! Failures come in two kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
+//! Failures come in three kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
 //! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
 
 #[cfg(feature = "sled")]
@@ -27,7 +27,8 @@ pub(crate) mod witness;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
+use tokio::sync::watch;
 
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
@@ -146,6 +147,63 @@ pub trait StoreLog: Send + Sync + 'static {
 
     /// Bytes that the store's segments take on disk. Does not block.
     fn bytes(&self) -> u64;
+
+    /// Tells of heads that others gave this store, other servers on the same storage. Only a hint: it may come late, or say less than is
+    /// there, and what it says is found with [`StoreLog::catch_up`]. `None` if nobody else ever appends, which is what storages are
+    /// unless they say otherwise; then the rest of this trait is not called.
+    fn follow(&self) -> Option<watch::Receiver<Sequence>> {
+        None
+    }
+
+    /// Moves [`StoreLog::head`] to where others have brought it, and tells what they appended behind `shown`. To be called while no
+    /// append of this log is under way.
+    fn catch_up(&self, shown: Sequence) -> BoxFuture<'static, Result<CaughtUp, StorageError>> {
+        let _ = shown;
+        Box::pin(ready(Err(StorageError::unavailable(NOBODY_ELSE))))
+    }
+
+    /// As [`StoreLog::catch_up`], and keeps others from appending until what this gives is used or dropped; tells of `ids` what
+    /// [`StoreLog::lookup`] does. For who was [overtaken](AppendError::Overtaken): the next append cannot be.
+    fn lock(
+        &self,
+        shown: Sequence,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<Locked, StorageError>> {
+        let _ = (shown, ids);
+        Box::pin(ready(Err(StorageError::unavailable(NOBODY_ELSE))))
+    }
+}
+
+const NOBODY_ELSE: &str = "nobody else appends to this storage";
+
+/// What others appended to a store.
+#[derive(Debug)]
+pub struct CaughtUp {
+    /// The last durable sequence, and the head of the log from now on.
+    pub head: Sequence,
+    /// All segments from what was shown up to the head; none if nothing was appended, or too much for memory.
+    pub between: Vec<Segment>,
+}
+
+/// A store that nobody else can append to.
+pub struct Locked {
+    /// What was appended before.
+    pub caught_up: CaughtUp,
+    /// What is known of each id that was asked for.
+    pub known: Vec<Option<Sequence>>,
+    /// [`StoreLog::append`], once, behind that head; the lock ends with it. Dropped, the lock ends at once.
+    pub append: LockedAppend,
+}
+
+/// See [`Locked::append`].
+pub type LockedAppend =
+    Box<dyn FnOnce(Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> + Send>;
+
+impl std::fmt::Debug for Locked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { caught_up, known, append: _ } = self;
+        f.debug_struct("Locked").field("caught_up", caught_up).field("known", known).finish()
+    }
 }
 
 /// A read or an opening failed; nothing changed.
@@ -180,6 +238,11 @@ pub enum AppendError {
     /// It may have happened: a flush or sync failed. A retry with the same ids finds out.
     #[error("the append may or may not be stored: {0}")]
     Indefinite(Arc<str>),
+    /// It did not happen: another server on the same storage has appended since, or has appended one of these entries. Appends queued
+    /// behind it fail in the same way. The log goes on with [`StoreLog::lock`]. Only where [`StoreLog::follow`] says that there are
+    /// others.
+    #[error("nothing was appended: another server was faster")]
+    Overtaken,
 }
 
 /// Says what is wrong with `segments` unless they go on behind `last` without a gap: what

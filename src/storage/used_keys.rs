@@ -16,8 +16,11 @@ use crate::model::{PublicKey, StoreId};
 
 /// The store that each key was used with first. Dropping a future leaves the change made or not made.
 pub trait UsedKeys: Send + Sync {
-    /// The store that is noted for `key`. May block on a disk read.
-    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError>;
+    /// The store that is noted for `key`.
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>>;
 
     /// Notes `store` for `key` if nothing is noted yet, durably before it answers; gives what is noted then. Of two calls at
     /// the same time for a key without a note, one wins.
@@ -45,8 +48,11 @@ pub struct MemoryUsedKeys {
 }
 
 impl UsedKeys for MemoryUsedKeys {
-    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
-        Ok(self.stores.lock().get(key).cloned())
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
+        ready(Ok(self.stores.lock().get(key).cloned())).boxed()
     }
 
     fn note<'a>(

@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, Figure, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
+use crate::storage::{
+    AppendError, CaughtUp, Figure, Locked, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+};
 
 /// How an append fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +182,22 @@ impl StoreLog for FaultyLog {
 
     fn bytes(&self) -> u64 {
         self.inner.bytes()
+    }
+
+    fn follow(&self) -> Option<watch::Receiver<Sequence>> {
+        self.inner.follow()
+    }
+
+    fn catch_up(&self, shown: Sequence) -> BoxFuture<'static, Result<CaughtUp, StorageError>> {
+        self.inner.catch_up(shown)
+    }
+
+    fn lock(
+        &self,
+        shown: Sequence,
+        ids: Vec<EntryId>,
+    ) -> BoxFuture<'static, Result<Locked, StorageError>> {
+        self.inner.lock(shown, ids)
     }
 }
 

@@ -417,7 +417,7 @@ fn the_remote_id_stays(subject: Tested<'_>) {
 fn a_key_stays_with_the_store_it_was_used_with_first(subject: Tested<'_>) {
     let keys = subject.service().used_keys();
     let longest = key(&"k".repeat(1_024));
-    assert_eq!(keys.get(&key("alice")).expect("a read"), None);
+    assert_eq!(wait(keys.get(&key("alice"))).expect("a read"), None);
     assert_eq!(wait(keys.release(&key("alice"))).expect("nothing to release"), None);
     let note = |name: &PublicKey, of: &str| wait(keys.note(name, &store(of))).expect("noted");
     assert_eq!(note(&key("alice"), "team"), store("team"));
@@ -429,18 +429,18 @@ fn a_key_stays_with_the_store_it_was_used_with_first(subject: Tested<'_>) {
         let name = key(&format!("key {round}"));
         let _ = keys.note(&name, &store("first")).now_or_never();
         let noted = note(&name, "second");
-        assert_eq!(keys.get(&name).expect("a read"), Some(noted));
+        assert_eq!(wait(keys.get(&name)).expect("a read"), Some(noted));
     }
     subject.reopen();
     let keys = subject.service().used_keys();
-    assert_eq!(keys.get(&key("alice")).expect("a read"), Some(store("team")));
-    assert_eq!(keys.get(&longest).expect("a read"), Some(store(&"s".repeat(256))));
+    assert_eq!(wait(keys.get(&key("alice"))).expect("a read"), Some(store("team")));
+    assert_eq!(wait(keys.get(&longest)).expect("a read"), Some(store(&"s".repeat(256))));
     assert_eq!(wait(keys.release(&key("alice"))).expect("released"), Some(store("team")));
     assert_eq!(wait(keys.note(&key("alice"), &store("other"))).expect("noted"), store("other"));
     subject.reopen();
     let keys = subject.service().used_keys();
-    assert_eq!(keys.get(&key("alice")).expect("a read"), Some(store("other")));
-    assert_eq!(keys.get(&key("\0")).expect("a read"), Some(store("other")));
+    assert_eq!(wait(keys.get(&key("alice"))).expect("a read"), Some(store("other")));
+    assert_eq!(wait(keys.get(&key("\0"))).expect("a read"), Some(store("other")));
 }
 
 fn of_racing_first_uses_one_wins(subject: Tested<'_>) {
@@ -449,7 +449,7 @@ fn of_racing_first_uses_one_wins(subject: Tested<'_>) {
         let name = key(&format!("key {round}"));
         let answers =
             racing(|racer| wait(keys.note(&name, &store(&racer.to_string()))).expect("noted"));
-        let won = keys.get(&name).expect("a read").expect("noted");
+        let won = wait(keys.get(&name)).expect("a read").expect("noted");
         assert!(answers.iter().all(|(_, noted)| *noted == won), "{answers:?}, not {won}");
     }
 }

@@ -48,7 +48,10 @@ struct Disk {
 struct MovingKeys(MemoryUsedKeys);
 
 impl UsedKeys for MovingKeys {
-    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
         self.0.get(key)
     }
 

@@ -113,7 +113,7 @@ pub(crate) async fn may_be(
             entered.map_or_else(|| shared.new_identities.came(), Entered::keep);
             // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes a word
             // to every connection.
-            if shared.keeps_proof && shared.stores.was_used(key) {
+            if shared.keeps_proof && shared.stores.was_used(key).await {
                 shared.resolved.key_removed();
                 shared.connections.key_removed(key);
             }

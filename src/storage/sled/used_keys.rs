@@ -24,9 +24,16 @@ impl SledUsedKeys {
         Self { stores: DurableMap::new(database, Keyspace::UsedKeys) }
     }
 
+    fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+        let Some(value) = self.stores.get(key.as_str())? else { return Ok(None) };
+        let store = std::str::from_utf8(&value).ok().and_then(|text| StoreId::new(text).ok());
+        let malformed = || StorageError::corrupt("the store that a key was used with is malformed");
+        store.map(Some).ok_or_else(malformed)
+    }
+
     async fn note_once(&self, key: &PublicKey, store: &StoreId) -> Result<StoreId, StorageError> {
         let change = self.stores.change(key.as_str()).await;
-        if let Some(noted) = self.get(key)? {
+        if let Some(noted) = self.find(key)? {
             return Ok(noted);
         }
         let noted = change.insert(store.as_str().as_bytes()).await;
@@ -36,18 +43,18 @@ impl SledUsedKeys {
 
     async fn release_once(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
         let change = self.stores.change(key.as_str()).await;
-        let Some(noted) = self.get(key)? else { return Ok(None) };
+        let Some(noted) = self.find(key)? else { return Ok(None) };
         change.remove().await.map_err(StorageError::unavailable)?;
         Ok(Some(noted))
     }
 }
 
 impl UsedKeys for SledUsedKeys {
-    fn get(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
-        let Some(value) = self.stores.get(key.as_str())? else { return Ok(None) };
-        let store = std::str::from_utf8(&value).ok().and_then(|text| StoreId::new(text).ok());
-        let malformed = || StorageError::corrupt("the store that a key was used with is malformed");
-        store.map(Some).ok_or_else(malformed)
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
+        async move { self.find(key) }.boxed()
     }
 
     fn note<'a>(

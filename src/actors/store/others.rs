@@ -1,0 +1,157 @@
+//! A store that other servers append to as well, on the same storage.
+//!
+//! Keeps: what others appended is shown in its place, before anything of ours behind it; a write that was overtaken is placed again,
+//! in its order, and not refused; nobody is overtaken for ever, since from the second time on the store is locked before anything is
+//! placed. Leaves out: who appends first (`storage` judges), and a storage that is this server's alone: none of this runs there.
+
+use actix::prelude::*;
+use futures_util::stream;
+
+use super::{REOPENING, StoreActor, refuse, room};
+use crate::actors::reply::WriteFailure;
+use crate::model::Sequence;
+use crate::storage::{CaughtUp, Locked};
+
+/// So many groups are placed under the lock once a store was overtaken: who wrote to it a moment ago will write again.
+const LOCKED_GROUPS: u32 = 16;
+
+/// What a store knows of others that append to it.
+#[derive(Default)]
+pub(super) struct Others {
+    /// How many groups are still placed under the lock.
+    pub(super) locked_groups: u32,
+    /// Counts how often placed groups were taken back: an answer about groups placed before that is void.
+    pub(super) attempt: u64,
+    /// Placed groups are to be taken back once the ids of the next one are looked up.
+    unplaces: bool,
+    /// Whether the log is being brought to where others are.
+    pub(super) catching_up: bool,
+    /// The head that was heard of.
+    heard: Sequence,
+    following: Option<SpawnHandle>,
+}
+
+impl StoreActor {
+    /// Listens to what the log hears of others.
+    pub(super) fn follow(&mut self, ctx: &mut Context<Self>) {
+        if let Some(earlier) = self.others.following.take() {
+            ctx.cancel_future(earlier);
+        }
+        let Some(heads) = self.log.follow() else { return };
+        self.core.set_shared();
+        let heard = stream::unfold(heads, |mut heads| async move {
+            heads.changed().await.ok()?;
+            let head = *heads.borrow_and_update();
+            Some((head, heads))
+        });
+        self.others.following = Some(ctx.add_stream(heard));
+    }
+
+    /// What is placed was not appended: it is placed again.
+    pub(super) fn overtaken(&mut self, ctx: &mut Context<Self>) {
+        log::debug!("store {}: another server was faster", self.store());
+        self.others.attempt += 1;
+        self.others.locked_groups = LOCKED_GROUPS;
+        self.others.unplaces = true;
+        self.unplace_if_due(ctx);
+    }
+
+    /// Takes back what is placed, if that is to be done, unless the ids of a group are being looked up.
+    pub(super) fn unplace_if_due(&mut self, ctx: &mut Context<Self>) {
+        if self.others.unplaces && !self.core.is_placing() {
+            self.others.unplaces = false;
+            self.core.unplace();
+            self.advance(ctx);
+        }
+    }
+
+    /// Whether a group whose ids were looked up has to wait again.
+    pub(super) const fn unplaces(&self) -> bool {
+        self.others.unplaces
+    }
+
+    /// After a failure everything is refused: there is nothing to take back.
+    pub(super) fn forget_others(&mut self) {
+        self.others.unplaces = false;
+        self.others.locked_groups = 0;
+    }
+
+    /// Places the next group under the store's lock, once nothing else is under way.
+    pub(super) fn place_locked(&mut self, ctx: &mut Context<Self>) {
+        if self.core.has_placed() {
+            return;
+        }
+        let Some(group) = self.core.take_group() else { return };
+        let generation = self.generation;
+        let locked = self.log.lock(self.feed.head(), group.ids());
+        ctx.spawn(locked.into_actor(self).map(move |locked, actor, ctx| match locked {
+            _ if generation != actor.generation => {
+                refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
+            }
+            Ok(Locked { caught_up, known, append }) => {
+                actor.show_others(caught_up);
+                actor.place(group, &known, append, ctx);
+                // If all of it was known, nothing is under way.
+                actor.advance(ctx);
+            }
+            Err(error) => {
+                log::error!("store {}: it cannot be locked: {error}", actor.store());
+                actor.core.cancel_group();
+                let failure = WriteFailure::Definite(error.to_string().into());
+                refuse(group.into_replies(), &failure);
+                actor.advance(ctx);
+            }
+        }));
+    }
+
+    /// Goes to where others are if they are ahead, unless something is under way: that is overtaken then, and gets there by itself.
+    pub(super) fn catch_up(&mut self, ctx: &mut Context<Self>) {
+        let is_behind = self.others.heard > self.feed.head();
+        if !is_behind || self.others.catching_up || self.reopening || !self.core.is_idle() {
+            return;
+        }
+        self.others.catching_up = true;
+        let (generation, heard) = (self.generation, self.others.heard);
+        let caught_up = self.log.catch_up(self.feed.head());
+        ctx.spawn(caught_up.into_actor(self).map(move |caught_up, actor, ctx| {
+            actor.others.catching_up = false;
+            match caught_up {
+                _ if generation != actor.generation => {}
+                Ok(caught_up) => actor.show_others(caught_up),
+                // Heard of again before long.
+                Err(error) => {
+                    log::warn!("store {}: what others wrote is not read: {error}", actor.store());
+                }
+            }
+            // Whatever was found: the same is not asked again before it is heard of again.
+            if actor.others.heard == heard {
+                actor.others.heard = actor.feed.head();
+            }
+            actor.advance(ctx);
+        }));
+    }
+
+    /// Shows what others appended, and goes on behind it.
+    fn show_others(&mut self, CaughtUp { head, between }: CaughtUp) {
+        if head > self.feed.head() {
+            if between.is_empty() {
+                self.feed.move_on(head);
+            } else {
+                self.feed.publish(between);
+            }
+            self.feed.wake();
+        }
+        self.core.resume(head);
+        self.core.set_room(room(&self.deps, self.store(), &*self.log));
+    }
+}
+
+impl StreamHandler<Sequence> for StoreActor {
+    fn handle(&mut self, head: Sequence, ctx: &mut Context<Self>) {
+        self.others.heard = self.others.heard.max(head);
+        self.catch_up(ctx);
+    }
+
+    /// Nobody is heard of any more on a log that was replaced.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
