@@ -9,12 +9,14 @@ mod address;
 mod admin;
 mod backup;
 mod bench;
+mod config;
 mod connect;
 mod data_dir;
 mod entry;
 mod grants;
 mod groups;
 mod heal;
+mod health;
 mod identity;
 mod inspect;
 mod keys;
@@ -24,6 +26,7 @@ mod rebuild;
 mod restore;
 mod revocations;
 mod serve;
+mod shell;
 mod tail;
 mod text;
 mod trust;
@@ -61,6 +64,8 @@ Exit codes: 0 success, 1 failure, 2 wrong command line.";
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Config(config::Args),
+    Health(health::Args),
     Keys(keys::Args),
     Grants(grants::Args),
     Revoke(revocations::RevokeArgs),
@@ -78,6 +83,8 @@ enum Command {
     Heal(heal::Args),
     AcceptFormat(accept_format::Args),
     Bench(bench::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -86,6 +93,8 @@ pub(crate) fn run() -> ExitCode {
     start_log(matches!(command, Command::Serve(_)));
     match command {
         Command::Serve(args) => finish(serve::run(args)),
+        Command::Config(args) => finish(config::run(args)),
+        Command::Health(args) => finish(health::run(&args)),
         Command::Keys(args) => finish(keys::run(args)),
         Command::Grants(args) => finish(grants::run(args)),
         Command::Revoke(args) => finish(revocations::revoke(args)),
@@ -103,6 +112,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Heal(args) => finish(heal::run(&args)),
         Command::AcceptFormat(args) => finish(accept_format::run(&args)),
         Command::Bench(args) => finish(bench::run(&args)),
+        Command::Completions(args) => finish(shell::completions(&args)),
+        Command::Man(args) => finish(shell::man(&args)),
     }
 }
 

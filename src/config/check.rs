@@ -5,26 +5,50 @@ use std::time::Duration;
 use eventlog_server::model::Limits;
 use eventlog_server::services::origin_policy::OriginPolicy;
 
+use eventlog_server::webhooks::WebhookOptions;
+
 use super::{AuthChoice, CompactionRule, Config, ConfigError};
 
 /// A batch counts its bytes in 32 bits.
 const MESSAGE_BYTES_MOST: usize = 1 << 30;
 
-/// Refuses the first value that cannot work.
-pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+/// Adds every value that cannot work to `faults`.
+pub(super) fn check(config: &Config, faults: &mut Vec<ConfigError>) {
     const ONE: &str = "at least one is needed";
-    at_least("workers", config.workers, 1, ONE)?;
-    at_least("store_threads", config.store_threads, 1, ONE)?;
     let cache_bytes = usize::try_from(config.database.cache_bytes).unwrap_or(usize::MAX);
-    at_least("cache_bytes", cache_bytes, 1 << 20, "at least 1MiB is needed")?;
-    config.compaction.iter().try_for_each(check_compaction)?;
-    check_cookies(config)?;
+    let all = [
+        at_least("workers", config.workers, 1, ONE),
+        at_least("store_threads", config.store_threads, 1, ONE),
+        at_least("cache_bytes", cache_bytes, 1 << 20, "at least 1MiB is needed"),
+        check_cookies(config),
+        check_pinned(config),
+        at_least("paths", config.paths.len(), 1, "nobody could connect"),
+    ];
+    let compaction = config.compaction.iter().map(check_compaction);
+    let webhooks = config.webhooks.iter().map(check_webhook);
+    let found = all.into_iter().chain(compaction).chain(webhooks).filter_map(Result::err);
+    faults.extend(found);
+    check_limits(&config.limits, faults);
+}
+
+fn check_webhook(webhook: &WebhookOptions) -> Result<(), ConfigError> {
+    if webhook.secrets.is_empty() {
+        let reason = "requests are signed: `secret` or `secret_file` is needed";
+        return Err(impossible(
+            "[[webhook]] secret",
+            format!("nothing for {:?}", webhook.name),
+            reason,
+        ));
+    }
+    Ok(())
+}
+
+fn check_pinned(config: &Config) -> Result<(), ConfigError> {
     if config.pinned.iter().any(|(key, _)| key.as_str().contains('*')) {
         let reason = "it stands for many keys, and each has a signing key of its own";
         return Err(impossible("public_key", "one with * and a signing_key", reason));
     }
-    at_least("paths", config.paths.len(), 1, "nobody could connect")?;
-    check_limits(&config.limits)
+    Ok(())
 }
 
 fn check_compaction(rule: &CompactionRule) -> Result<(), ConfigError> {
@@ -61,30 +85,30 @@ fn check_cookies(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    check_each(limits)?;
+fn check_limits(limits: &Limits, faults: &mut Vec<ConfigError>) {
+    check_each(limits, faults);
     if limits.message_bytes_max > MESSAGE_BYTES_MOST {
         let reason = "1GiB is the most";
-        return Err(impossible("[limits] message_bytes_max", limits.message_bytes_max, reason));
+        faults.push(impossible("[limits] message_bytes_max", limits.message_bytes_max, reason));
     }
-    at_least(
+    let fits = at_least(
         "[limits] chunk_set_bytes_max",
         limits.chunk_set_bytes_max,
         limits.message_bytes_max,
         "the largest message has to fit, see `message_bytes_max`",
-    )
+    );
+    faults.extend(fits.err());
 }
 
 macro_rules! check_each {
     ($($(#[$doc:meta])* $name:ident: $kind:ident = $default:expr $(, least $least:expr $(, $reason:literal)?)?;)*) => {
-        /// Refuses the first limit that is too little by itself.
-        fn check_each(limits: &Limits) -> Result<(), ConfigError> {
+        /// Adds every limit that is too little by itself.
+        fn check_each(limits: &Limits, faults: &mut Vec<ConfigError>) {
             $($(
                 let (value, reason) = limits.$name.amount();
                 let key = concat!("[limits] ", stringify!($name));
-                at_least(key, value, $least, [$($reason,)? reason][0])?;
+                faults.extend(at_least(key, value, $least, [$($reason,)? reason][0]).err());
             )?)*
-            Ok(())
         }
     };
 }

@@ -10,10 +10,12 @@ const PREFIX: &str = "EVENTLOG_";
 const OTHERS: [&str; 5] =
     ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG", "EVENTLOG_TOKEN", "EVENTLOG_CA"];
 
-/// The variables that nothing has asked for yet.
+/// The variables that nothing has asked for yet, and what became of the others.
 #[derive(Debug)]
 pub(crate) struct Environment {
     left: BTreeMap<String, OsString>,
+    taken: Vec<(String, String)>,
+    faults: Vec<EnvironmentError>,
 }
 
 /// The environment says something that is no setting.
@@ -50,24 +52,31 @@ impl Environment {
         let links: Vec<String> =
             left.keys().filter(|name| is_service_link(name, &left)).cloned().collect();
         links.iter().for_each(|link| drop(left.remove(link)));
-        Self { left }
+        Self { left, taken: Vec::new(), faults: Vec::new() }
     }
 
     /// The value of `variable`, which counts as known from now on.
-    pub(super) fn take(&mut self, variable: &str) -> Result<Option<String>, EnvironmentError> {
-        let text = self.left.remove(variable).map(OsString::into_string).transpose();
-        text.map_err(|_| EnvironmentError::Invalid {
-            variable: variable.to_owned(),
-            message: "it is not UTF-8".to_owned(),
-        })
+    pub(super) fn take(&mut self, variable: &str) -> Option<String> {
+        let Ok(text) = self.left.remove(variable)?.into_string() else {
+            let message = "it is not UTF-8".to_owned();
+            self.refuse(EnvironmentError::Invalid { variable: variable.to_owned(), message });
+            return None;
+        };
+        self.taken.push((variable.to_owned(), text.clone()));
+        Some(text)
     }
 
-    /// Refuses what nobody asked for: a misspelt setting would otherwise be silently without effect.
-    pub(super) fn finish(mut self) -> Result<(), EnvironmentError> {
-        match self.left.pop_first() {
-            Some((variable, _)) => Err(EnvironmentError::Unknown { variable }),
-            None => Ok(()),
-        }
+    /// Something is wrong with a variable.
+    pub(super) fn refuse(&mut self, fault: EnvironmentError) {
+        self.faults.push(fault);
+    }
+
+    /// The variables that were asked for, and all that is wrong. What nobody asked for is: a misspelt setting would otherwise be
+    /// silently without effect.
+    pub(super) fn finish(self) -> (Vec<(String, String)>, Vec<EnvironmentError>) {
+        let Self { left, taken, mut faults } = self;
+        faults.extend(left.into_keys().map(|variable| EnvironmentError::Unknown { variable }));
+        (taken, faults)
     }
 }
 
@@ -110,10 +119,11 @@ mod tests {
     fn a_variable_nobody_asked_for_is_an_error() {
         let mut environment =
             environment(&[("EVENTLOG_LISTEN", "a"), ("EVENTLOG_LISSTEN", "b"), ("PATH", "c")]);
-        assert_eq!(environment.take("EVENTLOG_LISTEN"), Ok(Some("a".to_owned())));
-        assert_eq!(environment.take("EVENTLOG_DATA_DIR"), Ok(None));
+        assert_eq!(environment.take("EVENTLOG_LISTEN"), Some("a".to_owned()));
+        assert_eq!(environment.take("EVENTLOG_DATA_DIR"), None);
         let unknown = EnvironmentError::Unknown { variable: "EVENTLOG_LISSTEN".to_owned() };
-        assert_eq!(environment.finish(), Err(unknown));
+        let taken = ("EVENTLOG_LISTEN".to_owned(), "a".to_owned());
+        assert_eq!(environment.finish(), (vec![taken], vec![unknown]));
     }
 
     #[test]
@@ -133,7 +143,7 @@ mod tests {
             ("EVENTLOG_SERVER_SERVICE_HOST", "10.0.0.1"),
             ("EVENTLOG_SERVER_SERVICE_PORT", "7420"),
         ]);
-        assert_eq!(environment.finish(), Ok(()));
+        assert_eq!(environment.finish(), (Vec::new(), Vec::new()));
     }
 
     #[test]
@@ -147,7 +157,7 @@ mod tests {
             ("EVENTLOG_PORT_7420_TCP", "tcp://10.0.0.1:7420"),
         ] {
             let unknown = EnvironmentError::Unknown { variable: name.to_owned() };
-            assert_eq!(environment(&[(name, value)]).finish(), Err(unknown));
+            assert_eq!(environment(&[(name, value)]).finish().1, [unknown]);
         }
     }
 }

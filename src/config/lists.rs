@@ -6,8 +6,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use eventlog_server::model::Secret;
+use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::identities::{SigningKey, signing_key_from_hex};
+use eventlog_server::services::proxies::AddressRange;
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde_json::{Value, json};
+
+use super::schema::{Described, one_or_several, text};
 
 /// A list, or one text instead of a list of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,21 +60,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     }
 }
 
-/// A secret that signs tokens. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret {
+/// A secret that signs tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedSecret {
     /// The `kid` of tokens that it signs.
     pub(crate) kid: Option<String>,
-    pub(crate) secret: String,
+    pub(crate) secret: Secret,
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({:?}, …)", self.kid)
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
+impl<'de> Deserialize<'de> for NamedSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
 
@@ -76,24 +76,24 @@ impl<'de> Deserialize<'de> for Secret {
         #[serde(deny_unknown_fields)]
         struct Named {
             kid: String,
-            secret: String,
+            secret: Secret,
         }
 
         impl<'de> Visitor<'de> for Either {
-            type Value = Secret;
+            type Value = NamedSecret;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a secret, or a table of its kid and the secret")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
-                Ok(Secret { kid: None, secret: text.to_owned() })
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<NamedSecret, E> {
+                Ok(NamedSecret { kid: None, secret: Secret::new(text) })
             }
 
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Secret, A::Error> {
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<NamedSecret, A::Error> {
                 let Named { kid, secret } =
                     Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Secret { kid: Some(kid), secret })
+                Ok(NamedSecret { kid: Some(kid), secret })
             }
         }
 
@@ -125,6 +125,31 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
+text!(Parsed<PinnedKey>, Parsed<TokenSource>, Parsed<AddressRange>);
+
+impl<T: Described> Described for Many<T> {
+    fn schema() -> Value {
+        one_or_several(&T::schema())
+    }
+}
+
+/// One text may hold several, with commas.
+impl<T: Described> Described for Listed<T> {
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": T::schema() }] })
+    }
+}
+
+impl Described for NamedSecret {
+    fn schema() -> Value {
+        let named = super::schema::table(&[
+            ("kid", json!({ "type": "string" }), true),
+            ("secret", json!({ "type": "string" }), true),
+        ]);
+        json!({ "anyOf": [{ "type": "string" }, named] })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,11 +178,11 @@ mod tests {
     #[test]
     fn a_secret_may_have_a_name_and_is_never_shown() {
         let [plain, named] = [r#""s3cret""#, r#"{ kid = "one", secret = "s3cret" }"#];
-        let (plain, named) = (read::<Secret>(plain), read::<Secret>(named));
-        assert_eq!(plain, Ok(Secret { kid: None, secret: "s3cret".to_owned() }));
-        let expected = Secret { kid: Some("one".to_owned()), secret: "s3cret".to_owned() };
-        assert!(!format!("{expected:?}").contains("s3cret"));
-        assert_eq!(named, Ok(expected));
-        assert!(read::<Secret>(r#"{ kid = "one" }"#).is_err());
+        for (text, kid) in [(plain, None), (named, Some("one"))] {
+            let read = read::<NamedSecret>(text).expect("a secret");
+            assert_eq!((read.kid.as_deref(), read.secret.expose()), (kid, "s3cret"));
+            assert!(!format!("{read:?}").contains("s3cret"));
+        }
+        assert!(read::<NamedSecret>(r#"{ kid = "one" }"#).is_err());
     }
 }

@@ -4,44 +4,57 @@
 //! knows is an error wherever it stands, and so is one that cannot work. Leaves out: doing anything about it
 //! (`cli::serve`).
 
+mod auth;
 mod check;
 mod environment;
+mod fault;
+mod layer;
 mod lists;
 mod quota;
+mod schema;
+mod secrets;
 mod settings;
+mod sources;
 mod units;
 
-use std::io;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventlog_server::model::{Limits, PublicKey, Quotas};
 use eventlog_server::server::ServedPath;
+use eventlog_server::services::auth::Grant;
 use eventlog_server::services::auth::http::HttpOptions;
-use eventlog_server::services::auth::jwt::TokenSource;
-use eventlog_server::services::auth::{DuplicateGrant, Grant, Grants};
 use eventlog_server::services::identities::{BindPolicy, SigningKey};
 use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
 use eventlog_server::webhooks::WebhookOptions;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-pub(crate) use environment::{Environment, EnvironmentError};
+pub(crate) use environment::Environment;
+pub(crate) use fault::{ConfigError, ConfigFaults};
+use layer::{FileFaults, Layer};
 use lists::PinnedKey;
 pub(crate) use lists::{Many, Parsed};
-#[cfg(test)]
-use settings::HttpSettings;
+pub(crate) use schema::schema;
+pub(crate) use secrets::SecretFile;
 pub(crate) use settings::{
     AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
     Settings, StorageKind,
 };
-use settings::{
-    AuthMode, AuthSettings, BackupSettings, BindMode, DurabilityMode, GrantEntry, Layer, PathName,
-    WebhookEntry,
-};
+#[cfg(test)]
+use settings::{AuthMode, HttpSettings};
+use settings::{BackupSettings, DurabilityMode, PathName, WebhookEntry};
+pub(crate) use sources::{Effective, Source};
 pub(crate) use units::{Address, Span, Token};
 use units::{Origins, Size};
+
+/// Every setting, its words and its default.
+const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 const DATA_DIR: &str = "data";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +74,10 @@ impl std::fmt::Debug for Said {
 pub(crate) struct Config {
     /// What the file says.
     pub(crate) said: Said,
+    /// The secrets that files hold.
+    pub(crate) secret_files: Vec<SecretFile>,
+    /// What works, and somebody should know.
+    pub(crate) warnings: Vec<String>,
     /// Where to listen.
     pub(crate) listen: SocketAddr,
     /// In what everything is kept.
@@ -135,114 +152,69 @@ pub(crate) enum AuthChoice {
     Http(Box<HttpOptions>),
 }
 
-/// The configuration cannot be read, or cannot work.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// The file cannot be read.
-    #[error("the configuration file {} cannot be read: {cause}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        cause: io::Error,
-    },
-    /// The file is not TOML, or says something that is no setting.
-    #[error("the configuration file {} is wrong: {message}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        message: String,
-    },
-    /// The environment says something that is no setting.
-    #[error(transparent)]
-    Environment(#[from] EnvironmentError),
-    /// Nobody said who may do what.
-    #[error("{}", NO_AUTH_MODE)]
-    NoAuthMode,
-    /// Two settings say that different people may do something.
-    #[error(
-        "--dev allows everything to everyone, and the configuration says who may do what; leave out one of the two"
-    )]
-    DevWithRules,
-    /// What a mode asks for without the mode, or the mode without it.
-    #[error("{0}")]
-    Auth(&'static str),
-    /// One grantee has two grants.
-    #[error(transparent)]
-    DuplicateGrant(#[from] DuplicateGrant),
-    /// A value that cannot work.
-    #[error("`{key}` cannot be {value}: {reason}")]
-    Impossible {
-        /// The setting, with its table.
-        key: &'static str,
-        /// What it was set to.
-        value: String,
-        /// Why that cannot work, and what can.
-        reason: &'static str,
-    },
-}
-
-const NO_AUTH_MODE: &str = r#"nobody has said who may write and read, so the server does not start.
-
-Write one of these into the configuration file (--config FILE):
-
-    [auth]
-    mode = "allow-all"            # whoever reaches the server may use every key
-
-    [auth]
-    mode = "grants"               # the keys listed here may, and no others
-    [[auth.grant]]
-    public_key = "alice"          # "*" stands for every key without a grant of its own
-    write = true
-    read = true
-
-    [auth]
-    mode = "jwt"                  # the tokens of your own login say who may what, see docs/AUTH.md
-    [auth.jwt]
-    jwks_url = "https://login.example/.well-known/jwks.json"   # or secret, public_key_file, jwks_file
-
-    [auth]
-    mode = "http"                 # your application is asked, see docs/AUTH.md
-    [auth.http]
-    url = "https://app.example/may"
-    headers = ["cookie"]          # what it gets to see of the handshake
-    # and in the environment EVENTLOG_AUTH_HTTP_SECRET=whsec_…, which it knows questions by
-
-or set EVENTLOG_AUTH_MODE=allow-all. To try things out on this machine: eventlog-server serve --dev"#;
-
 impl Config {
-    /// The configuration that `flags`, `environment` and the file add up to.
+    /// The configuration that `flags`, `environment` and the file add up to, or everything that is wrong with it.
+    #[cfg(test)]
     pub(crate) fn load(
         file: Option<&Path>,
         environment: Environment,
         flags: Settings,
         dev: bool,
-    ) -> Result<Self, ConfigError> {
-        let (file, said) = file.map_or_else(|| Ok(Default::default()), read_file)?;
-        let environment = read_environment(environment)?;
-        let config = Self::resolve(flags.over(environment).over(file), dev)?;
-        Ok(Self { said, ..config })
+    ) -> Result<Self, ConfigFaults> {
+        Self::examine(file, environment, flags, dev).1
     }
 
-    /// Puts in the defaults and checks that the whole can work.
-    fn resolve(settings: Settings, dev: bool) -> Result<Self, ConfigError> {
-        let database = database(&settings)?;
-        let bind_policy = bind_policy(&settings.auth);
+    /// As [`Config::load`], and with where each value comes from, even if it cannot work.
+    pub(crate) fn examine(
+        file: Option<&Path>,
+        environment: Environment,
+        flags: Settings,
+        dev: bool,
+    ) -> (Effective, Result<Self, ConfigFaults>) {
+        let mut loading = Loading::default();
+        let below = match loading.file(file) {
+            Ok(below) => below,
+            Err(unreadable) => return (loading.effective, Err(unreadable.into())),
+        };
+        let environment = loading.environment(environment);
+        add_flags(&mut loading.effective, &flags, dev);
+        let settings = flags.over(environment).over(below);
+        let Loading { said, secret_files, mut effective, file_readable_by_all, faults } = loading;
+        let config = Self::resolve(settings, dev, faults).map(|config| {
+            config.derive(&mut effective);
+            let file = file.filter(|_| file_readable_by_all && effective.has_secret_in_file());
+            let warnings = warnings(&secret_files, file);
+            Self { said, secret_files, warnings, ..config }
+        });
+        (effective, config)
+    }
+
+    /// Puts in the defaults and checks that the whole can work. `faults` are what is wrong already.
+    fn resolve(
+        settings: Settings,
+        dev: bool,
+        mut faults: Vec<ConfigError>,
+    ) -> Result<Self, ConfigFaults> {
+        let auth_is_known = !faults.iter().any(ConfigError::is_about_auth);
+        let database = keep(database(&settings), &mut faults).unwrap_or_default();
+        let bind_policy = auth::bind_policy(&settings.auth);
         let keeps_proof = settings.auth.keep_proof.is_none_or(|flag| flag.0);
         let pinned = pinned(&settings);
         let paths =
             settings.paths.map_or_else(|| vec![PathName::Eventlog, PathName::Rpc], |paths| paths.0);
-        let auth = auth(settings.auth, settings.admin.token.is_some(), dev)?;
-        let backup = backup(settings.backup, database.archive.enabled)?;
+        let auth = auth::auth(settings.auth, settings.admin.token.is_some(), dev);
+        let auth = if auth_is_known { keep(auth, &mut faults) } else { auth.ok() };
+        let backup = keep(backup(settings.backup, database.archive.enabled), &mut faults);
         let config = Self {
             said: Said::default(),
+            secret_files: Vec::new(),
+            warnings: Vec::new(),
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
             storage: settings.storage.kind.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
             spill_bytes_max: settings.spill_bytes_max.map(|size| size.0 as u64),
-            backup,
+            backup: backup.flatten(),
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings
                 .store_threads
@@ -257,39 +229,143 @@ impl Config {
             bind_policy,
             keeps_proof,
             pinned,
-            auth,
+            auth: auth.unwrap_or(AuthChoice::AllowAll),
             admin_token: settings.admin.token,
             assign: settings.assign,
             compaction: settings.compaction,
             webhooks: settings.webhook.into_iter().map(WebhookEntry::into_options).collect(),
-            quotas: quota::quotas(settings.quota)?,
+            quotas: keep(quota::quotas(settings.quota), &mut faults).unwrap_or_default(),
             limits: settings.limits.or_default(),
         };
-        check::check(&config)?;
-        Ok(config)
+        check::check(&config, &mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(ConfigFaults(faults)) }
+    }
+
+    /// Shows what depends on the machine, or on other settings.
+    fn derive(&self, effective: &mut Effective) {
+        effective.derive("workers", self.workers.to_string());
+        effective.derive("store_threads", self.store_threads.to_string());
+        let bind = match self.bind_policy {
+            BindPolicy::Named => "\"token\"",
+            BindPolicy::Pinned => "\"pinned\"",
+            BindPolicy::FirstUse => "\"first-use\"",
+        };
+        effective.derive("auth.bind", bind);
+    }
+}
+
+/// The value, or else one fault more.
+fn keep<T>(result: Result<T, ConfigError>, faults: &mut Vec<ConfigError>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+/// What is known while sources are read.
+struct Loading {
+    said: Said,
+    secret_files: Vec<SecretFile>,
+    effective: Effective,
+    file_readable_by_all: bool,
+    faults: Vec<ConfigError>,
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self {
+            said: Said::default(),
+            secret_files: Vec::new(),
+            effective: Effective::new(),
+            file_readable_by_all: false,
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl Loading {
+    /// What the file says. Without a file that can be read there is no use in going on.
+    fn file(&mut self, path: Option<&Path>) -> Result<Settings, ConfigError> {
+        let Some(path) = path else { return Ok(Settings::default()) };
+        let (text, readable_by_all) =
+            read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+        self.file_readable_by_all = readable_by_all;
+        self.said = Said(text.parse().unwrap_or_default());
+        self.effective.add_file(path, &text);
+        let (settings, faults) = parse_file(&text);
+        let faults = faults.found.into_iter();
+        self.faults
+            .extend(faults.map(|fault| ConfigError::Malformed { path: path.to_owned(), fault }));
+        Ok(self.with_secrets(settings))
+    }
+
+    fn environment(&mut self, mut environment: Environment) -> Settings {
+        let mut settings = Settings::default();
+        settings.fill("EVENTLOG", &mut environment);
+        let (taken, faults) = environment.finish();
+        self.effective.add_environment(&taken);
+        self.faults.extend(faults.into_iter().map(ConfigError::from));
+        self.with_secrets(settings)
+    }
+
+    fn with_secrets(&mut self, mut settings: Settings) -> Settings {
+        let (files, faults) = settings.read_secrets();
+        self.secret_files.extend(files);
+        self.faults.extend(faults);
+        settings
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the configuration is a file")]
-fn read_file(path: &Path) -> Result<(Settings, Said), ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-    let malformed = |message| ConfigError::Malformed { path: path.to_owned(), message };
-    let settings = parse_file(&text).map_err(malformed)?;
-    let said = text.parse().map_err(|error: toml::de::Error| malformed(error.to_string()))?;
-    Ok((settings, Said(said)))
+fn read(path: &Path) -> std::io::Result<(String, bool)> {
+    let mut file = File::open(path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, secrets::readable_by_all(&file)?))
 }
 
-/// The settings in `text`; a message that names the key and its place if there is something else.
-fn parse_file(text: &str) -> Result<Settings, String> {
-    toml::from_str(text).map_err(|error| error.to_string())
-}
-
-fn read_environment(mut environment: Environment) -> Result<Settings, EnvironmentError> {
+/// The settings in `text`, and all that is wrong with it.
+fn parse_file(text: &str) -> (Settings, FileFaults<'_>) {
+    let mut faults = FileFaults::new(text);
     let mut settings = Settings::default();
-    settings.fill("EVENTLOG", &mut environment)?;
-    environment.finish()?;
-    Ok(settings)
+    let (table, wrong) = DeTable::parse_recoverable(text);
+    for error in &wrong {
+        // Without the line itself, which may hold a secret.
+        faults.add(error.span().map_or(0, |span| span.start), "", error.message());
+    }
+    if wrong.is_empty() {
+        let span = table.span();
+        settings.read("", Spanned::new(span, DeValue::Table(table.into_inner())), &mut faults);
+    }
+    (settings, faults)
+}
+
+fn add_flags(effective: &mut Effective, flags: &Settings, dev: bool) {
+    if let Some(Address(address)) = flags.listen {
+        effective.add("listen", format!("{:?}", address.to_string()), Source::Flag("--listen"));
+    }
+    if let Some(directory) = &flags.data_dir {
+        effective.add(
+            "data_dir",
+            format!("{:?}", directory.display().to_string()),
+            Source::Flag("--data-dir"),
+        );
+    }
+    if dev {
+        effective.add(
+            "auth.mode",
+            "\"allow-all\", and unknown keys get the store \"default\"",
+            Source::Flag("--dev"),
+        );
+    }
+}
+
+fn warnings(files: &[SecretFile], config: Option<&Path>) -> Vec<String> {
+    let files = files.iter().filter(|file| file.readable_by_all);
+    let files = files.map(|file| (&*file.path, format!("`{}`", file.setting)));
+    let config = config.map(|path| (path, "secrets".to_owned()));
+    let all = files.chain(config).map(|(path, what)| {
+        let path = path.display();
+        format!("every user of this machine can read {path}, which holds {what}; chmod o= {path}")
+    });
+    all.collect()
 }
 
 fn default_listen() -> SocketAddr {
@@ -344,87 +420,6 @@ fn backup(settings: BackupSettings, archive: bool) -> Result<Option<BackupPlan>,
     }
 }
 
-fn auth(settings: AuthSettings, has_admin_api: bool, dev: bool) -> Result<AuthChoice, ConfigError> {
-    let AuthSettings { mode, bind, keep_proof: _, jwt, http, grant } = settings;
-    let unused = |what| Err(ConfigError::Auth(what));
-    match mode {
-        Some(AuthMode::Grants | AuthMode::Jwt | AuthMode::Http) if dev => {
-            Err(ConfigError::DevWithRules)
-        }
-        Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None if !grant.is_empty() => {
-            unused(
-                "there are [[auth.grant]] tables that nobody would ask; \
-             set `mode = \"grants\"` in [auth], or take them out",
-            )
-        }
-        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Http) | None
-            if jwt.says_whom_to_believe() =>
-        {
-            unused(
-                "[auth.jwt] says which tokens to believe, and nobody would look at them; \
-                 set `mode = \"jwt\"` in [auth], or take it out",
-            )
-        }
-        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Jwt) | None
-            if http.url.is_some() =>
-        {
-            unused(
-                "[auth.http] says where to ask, and nobody would; \
-                 set `mode = \"http\"` in [auth], or take it out",
-            )
-        }
-        Some(AuthMode::AllowAll | AuthMode::Grants) | None if bind == Some(BindMode::Token) => {
-            unused(
-                "`[auth] bind` is \"token\", and there are no tokens or answers that could name a signing key; \
-             set `mode = \"jwt\"` or `\"http\"`, or leave it out",
-            )
-        }
-        Some(AuthMode::Grants) if grant.is_empty() && !has_admin_api => unused(
-            "`[auth] mode` is \"grants\", no [[auth.grant]] says who may do something, \
-             and without `[admin] token` nobody can say it later",
-        ),
-        Some(AuthMode::Grants) => {
-            let grants: Vec<_> = grant.into_iter().map(into_grant).collect();
-            // Only to see whether they go together.
-            Grants::new(grants.clone())?;
-            Ok(AuthChoice::Grants(grants))
-        }
-        Some(AuthMode::Jwt) => Ok(AuthChoice::Jwt(Box::new(jwt))),
-        Some(AuthMode::Http) => Ok(AuthChoice::Http(Box::new(http.into_options()))),
-        Some(AuthMode::AllowAll) | None if dev => Ok(AuthChoice::Dev),
-        Some(AuthMode::AllowAll) => Ok(AuthChoice::AllowAll),
-        None => Err(ConfigError::NoAuthMode),
-    }
-}
-
-impl JwtSettings {
-    /// Whether something is set that has no default.
-    fn says_whom_to_believe(&self) -> bool {
-        let Self { algorithms, secret, public_key_file, jwks_file, jwks_url, .. } = self;
-        let Self { issuer, audience, .. } = self;
-        let keys = secret.is_some() || public_key_file.is_some() || jwks_file.is_some();
-        keys || jwks_url.is_some() || algorithms.is_some() || issuer.is_some() || audience.is_some()
-    }
-
-    /// Whether tokens are taken from a cookie, which a browser sends along whichever page asks.
-    fn takes_cookies(&self) -> bool {
-        let tokens = self.tokens.as_ref().map_or(&[][..], |tokens| &tokens.0);
-        tokens.iter().any(|Parsed(source)| matches!(source, TokenSource::Cookie(_)))
-    }
-}
-
-/// Where nothing else tells a stranger from whom a grant is for, nobody may take a key by being the first.
-fn bind_policy(auth: &AuthSettings) -> BindPolicy {
-    match (auth.bind, auth.mode) {
-        (Some(BindMode::Token), _) => BindPolicy::Named,
-        (Some(BindMode::Pinned), _) | (None, Some(AuthMode::Grants)) => BindPolicy::Pinned,
-        (Some(BindMode::FirstUse), _)
-        | (None, Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None) => {
-            BindPolicy::FirstUse
-        }
-    }
-}
-
 fn pinned(settings: &Settings) -> Vec<(PublicKey, SigningKey)> {
     let grants = settings.auth.grant.iter().map(|grant| (&grant.public_key, &grant.signing_key));
     let assigned = settings.assign.iter().map(|assign| (&assign.public_key, &assign.signing_key));
@@ -448,12 +443,6 @@ const fn served(path: PathName) -> ServedPath {
         PathName::Eventlog => ServedPath::Eventlog,
         PathName::Rpc => ServedPath::Rpc,
     }
-}
-
-fn into_grant(entry: GrantEntry) -> Grant {
-    let GrantEntry { public_key, write, read, events, signing_key: _ } = entry;
-    let events = events.map(|Many(events)| events.into_iter().map(Into::into).collect());
-    Grant { public_key, write, read, events }
 }
 
 #[cfg(test)]

@@ -1,38 +1,38 @@
 //! `[quota]`: what each key, and each store, may use.
 
 use eventlog_server::model::{Quota, Quotas, StoreQuota};
-use serde::Deserialize;
 
-use super::ConfigError;
 use super::check::impossible;
+use super::fault::ConfigError;
+use super::layer::entry;
 use super::settings::QuotaSettings;
 use super::units::{Count, Size, Span};
 
-/// One `[[quota.key]]`: keys that have another quota than the rest.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct KeyQuotaEntry {
-    /// In which `*` stands for any text.
-    public_key: String,
-    writes_per_second: Option<Count>,
-    bytes_per_second: Option<Size>,
-    burst: Option<Span>,
-    subscriptions: Option<Count>,
-    connections: Option<Count>,
+entry! {
+    /// One `[[quota.key]]`: keys that have another quota than the rest.
+    KeyQuotaEntry {
+        /// In which `*` stands for any text.
+        public_key: String,
+        writes_per_second: Option<Count>,
+        bytes_per_second: Option<Size>,
+        burst: Option<Span>,
+        subscriptions: Option<Count>,
+        connections: Option<Count>,
+    }
 }
 
-/// One `[[quota.store]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StoreQuotaEntry {
-    /// In which `*` stands for any text.
-    store_id: String,
-    writes_per_second: Option<Count>,
-    bytes_per_second: Option<Size>,
-    burst: Option<Span>,
-    subscriptions: Option<Count>,
-    connections: Option<Count>,
-    bytes_stored: Option<Size>,
+entry! {
+    /// One `[[quota.store]]`.
+    StoreQuotaEntry {
+        /// In which `*` stands for any text.
+        store_id: String,
+        writes_per_second: Option<Count>,
+        bytes_per_second: Option<Size>,
+        burst: Option<Span>,
+        subscriptions: Option<Count>,
+        connections: Option<Count>,
+        bytes_stored: Option<Size>,
+    }
 }
 
 /// A quota of what is set in one of the tables, all of which call it the same.
@@ -100,7 +100,10 @@ mod tests {
     use crate::config::parse_file;
 
     fn read(file: &str) -> Result<Quotas, String> {
-        let settings = parse_file(file)?;
+        let (settings, faults) = parse_file(file);
+        if let Some(fault) = faults.found.first() {
+            return Err(format!("{}: {}", fault.key, fault.message));
+        }
         quotas(settings.quota).map_err(|error| error.to_string())
     }
 

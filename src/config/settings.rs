@@ -1,7 +1,7 @@
 //! The settings as one source gives them: every one may be missing.
 //!
-//! Keeps: the file, the environment and the flags speak of the same settings, since all three fill this one type,
-//! and laying one over the other is the same for each. Leaves out: defaults and what fits together ([`super::Config`]).
+//! Keeps: the file, the environment and the flags speak of the same settings, since all three fill this one type. Leaves out: how
+//! (`layer`), defaults and what fits together ([`super::Config`]).
 
 use std::path::PathBuf;
 
@@ -11,103 +11,13 @@ use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::proxies::AddressRange;
 use eventlog_server::webhooks::{Begin, WebhookOptions};
 use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as ValueError, StrDeserializer};
+use serde_json::{Value, json};
 
-use super::environment::{Environment, EnvironmentError};
-use super::lists::{Listed, Many, Parsed, PinnedKey, Secret};
+use super::layer::{entry, settings};
+use super::lists::{Listed, Many, NamedSecret, Parsed, PinnedKey};
 use super::quota::{KeyQuotaEntry, StoreQuotaEntry};
+use super::schema::Described;
 use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
-
-/// What a source of settings can be asked.
-pub(super) trait Layer: Sized {
-    /// These settings, and where one is missing, that of `below`.
-    fn over(self, below: Self) -> Self;
-
-    /// Takes what the environment says about this setting, whose variable would be `name`.
-    fn fill(&mut self, name: &str, environment: &mut Environment) -> Result<(), EnvironmentError>;
-
-    /// Adds to `paths` the settings that are missing; this one is at `path`.
-    #[cfg(test)]
-    fn missing(&self, path: &str, paths: &mut Vec<String>);
-}
-
-impl<T: for<'de> Deserialize<'de>> Layer for Option<T> {
-    fn over(self, below: Self) -> Self {
-        self.or(below)
-    }
-
-    fn fill(&mut self, name: &str, environment: &mut Environment) -> Result<(), EnvironmentError> {
-        if let Some(text) = environment.take(name)? {
-            let text: StrDeserializer<'_, ValueError> = text.as_str().into_deserializer();
-            let value = T::deserialize(text).map_err(|error| EnvironmentError::Invalid {
-                variable: name.to_owned(),
-                message: error.to_string(),
-            })?;
-            *self = Some(value);
-        }
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn missing(&self, path: &str, paths: &mut Vec<String>) {
-        if self.is_none() {
-            paths.push(path.to_owned());
-        }
-    }
-}
-
-/// A list of tables: only a file can hold one, so the environment and the flags leave it empty.
-impl<T> Layer for Vec<T> {
-    fn over(self, below: Self) -> Self {
-        if self.is_empty() { below } else { self }
-    }
-
-    fn fill(&mut self, _: &str, _: &mut Environment) -> Result<(), EnvironmentError> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn missing(&self, path: &str, paths: &mut Vec<String>) {
-        if self.is_empty() {
-            paths.push(path.to_owned());
-        }
-    }
-}
-
-macro_rules! settings {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub(crate) struct $name {
-            $(pub(crate) $field: $type,)*
-        }
-
-        impl Layer for $name {
-            fn over(self, below: Self) -> Self {
-                Self { $($field: self.$field.over(below.$field),)* }
-            }
-
-            fn fill(
-                &mut self,
-                name: &str,
-                environment: &mut Environment,
-            ) -> Result<(), EnvironmentError> {
-                $({
-                    let name = format!("{name}_{}", stringify!($field).to_ascii_uppercase());
-                    self.$field.fill(&name, environment)?;
-                })*
-                Ok(())
-            }
-
-            #[cfg(test)]
-            fn missing(&self, path: &str, paths: &mut Vec<String>) {
-                $(self.$field.missing(&format!("{path}.{}", stringify!($field)), paths);)*
-            }
-        }
-    };
-}
 
 settings! {
     /// Everything that can be set, in the shape of the file.
@@ -162,7 +72,8 @@ settings! {
     /// `[auth.jwt]`
     JwtSettings {
         algorithms: Option<Listed<AlgorithmName>>,
-        secret: Option<Many<Secret>>,
+        secret: Option<Many<NamedSecret>>,
+        secret_file: Option<PathBuf>,
         public_key_file: Option<Many<PathBuf>>,
         jwks_file: Option<PathBuf>,
         jwks_url: Option<String>,
@@ -196,6 +107,7 @@ settings! {
         headers: Option<Listed<String>>,
         timeout: Option<Span>,
         secret: Option<Secrets>,
+        secret_file: Option<PathBuf>,
         allow_http: Option<Flag>,
     }
 }
@@ -218,6 +130,7 @@ settings! {
     /// `[admin]`
     AdminSettings {
         token: Option<Token>,
+        token_file: Option<PathBuf>,
     }
 }
 
@@ -355,57 +268,57 @@ pub(crate) enum AlgorithmName {
     EdDSA,
 }
 
-/// One `[[auth.grant]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GrantEntry {
-    /// A public key; a `*` in it stands for any text.
-    pub(crate) public_key: PublicKey,
-    #[serde(default)]
-    pub(crate) write: bool,
-    #[serde(default)]
-    pub(crate) read: bool,
-    /// The events that it may write; a `*` stands for any text. All, if it is missing.
-    pub(crate) events: Option<Many<String>>,
-    /// The signing key that the public key is to have.
-    pub(crate) signing_key: Option<Parsed<PinnedKey>>,
+entry! {
+    /// One `[[auth.grant]]`.
+    GrantEntry {
+        /// A public key; a `*` in it stands for any text.
+        public_key: PublicKey,
+        write: Option<Flag>,
+        read: Option<Flag>,
+        /// The events that it may write; a `*` stands for any text. All, if it is missing.
+        events: Option<Many<String>>,
+        /// The signing key that the public key is to have.
+        signing_key: Option<Parsed<PinnedKey>>,
+    }
 }
 
-/// One `[[assign]]`: a mapping that the registry is to have at startup.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Assignment {
-    pub(crate) public_key: PublicKey,
-    pub(crate) store_id: StoreId,
-    /// The signing key that the public key is to have.
-    pub(crate) signing_key: Option<Parsed<PinnedKey>>,
+entry! {
+    /// One `[[assign]]`: a mapping that the registry is to have at startup.
+    #[derive(PartialEq, Eq)]
+    Assignment {
+        public_key: PublicKey,
+        store_id: StoreId,
+        /// The signing key that the public key is to have.
+        signing_key: Option<Parsed<PinnedKey>>,
+    }
 }
 
-/// One `[[compaction]]`: what readers get of old entries.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CompactionRule {
-    /// Event tags; a `*` stands for any text.
-    pub(crate) events: Vec<String>,
-    /// How old an entry is before the rule counts for it.
-    pub(crate) older_than: Span,
-    pub(crate) strategy: CompactionStrategy,
+entry! {
+    /// One `[[compaction]]`: what readers get of old entries.
+    CompactionRule {
+        /// Event tags; a `*` stands for any text.
+        events: Vec<String>,
+        /// How old an entry is before the rule counts for it.
+        older_than: Span,
+        strategy: CompactionStrategy,
+    }
 }
 
-/// One `[[webhook]]`: who is told of entries.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WebhookEntry {
-    pub(crate) name: String,
-    pub(crate) url: String,
-    /// One, or several while they are changed.
-    pub(crate) secret: Secrets,
-    pub(crate) from: Begin,
-    pub(crate) stores: Option<Vec<String>>,
-    pub(crate) events: Option<Vec<String>>,
-    pub(crate) entries_max: Option<Count>,
-    pub(crate) requests_max: Option<Count>,
-    pub(crate) timeout: Option<Span>,
+entry! {
+    /// One `[[webhook]]`: who is told of entries.
+    WebhookEntry {
+        name: String,
+        url: String,
+        /// One, or several while they are changed.
+        secret: Option<Secrets>,
+        secret_file: Option<PathBuf>,
+        from: Begin,
+        stores: Option<Vec<String>>,
+        events: Option<Vec<String>>,
+        entries_max: Option<Count>,
+        requests_max: Option<Count>,
+        timeout: Option<Span>,
+    }
 }
 
 impl WebhookEntry {
@@ -413,7 +326,7 @@ impl WebhookEntry {
     pub(super) fn into_options(self) -> WebhookOptions {
         let default = WebhookOptions::new(self.name, self.url, Vec::new(), self.from);
         WebhookOptions {
-            secrets: self.secret.0,
+            secrets: self.secret.map_or_else(Vec::new, |secrets| secrets.0),
             stores: self.stores.unwrap_or(default.stores),
             events: self.events.unwrap_or(default.events),
             entries_max: self.entries_max.map_or(default.entries_max, |count| count.0),
@@ -432,4 +345,24 @@ pub(crate) enum CompactionStrategy {
     KeepLatest,
     /// None.
     Drop,
+}
+
+/// What is one of some words.
+macro_rules! words {
+    ($($type:ty: $($word:literal),*;)*) => {$(
+        impl Described for $type {
+            fn schema() -> Value {
+                json!({ "enum": [$($word),*] })
+            }
+        }
+    )*};
+}
+words! {
+    StorageKind: "sled";
+    DurabilityMode: "sync";
+    AuthMode: "allow-all", "grants", "jwt", "http";
+    BindMode: "first-use", "pinned", "token";
+    PathName: "/eventlog", "/rpc";
+    AlgorithmName: "HS256", "RS256", "ES256", "EdDSA";
+    CompactionStrategy: "keep-latest", "drop";
 }

@@ -8,7 +8,8 @@ use eventlog_server::webhooks::Begin;
 
 use super::*;
 
-const EXAMPLE: &str = include_str!("../../config.example.toml");
+mod faults;
+mod schema;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     Environment::new(pairs.iter().map(|(name, value)| (name.into(), OsString::from(value))))
@@ -19,7 +20,22 @@ fn load(file: &str, variables: &[(&str, &str)], flags: Settings) -> Result<Confi
     let path = directory.path().join("eventlog.toml");
     #[expect(clippy::disallowed_methods, reason = "the file that is read")]
     std::fs::write(&path, file).expect("written");
-    Config::load(Some(&path), environment(variables), flags, false)
+    Config::load(Some(&path), environment(variables), flags, false).map_err(first)
+}
+
+/// The first of what is wrong.
+fn first(mut faults: ConfigFaults) -> ConfigError {
+    faults.0.swap_remove(0)
+}
+
+fn resolve(settings: Settings, dev: bool) -> Result<Config, ConfigError> {
+    Config::resolve(settings, dev, Vec::new()).map_err(first)
+}
+
+fn parse(text: &str) -> Settings {
+    let (settings, faults) = parse_file(text);
+    assert_eq!(faults.found, []);
+    settings
 }
 
 /// The configuration of this file alone, with an authorization mode in front.
@@ -35,7 +51,7 @@ fn refusal(result: Result<Config, ConfigError>) -> String {
 fn whole_example() -> String {
     let shown = |line: &str| {
         let rest = line.strip_prefix('#')?;
-        rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()).then(|| rest.to_owned())
+        super::schema::is_shown(rest).then(|| rest.to_owned())
     };
     let lines = EXAMPLE.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned()));
     lines.collect::<Vec<_>>().join("\n")
@@ -43,7 +59,7 @@ fn whole_example() -> String {
 
 #[test]
 fn the_example_shows_every_key_that_there_is() {
-    let settings = parse_file(&whole_example()).expect("every key in it is known");
+    let settings = parse(&whole_example());
     let mut missing = Vec::new();
     settings.missing("", &mut missing);
     assert_eq!(missing, Vec::<String>::new());
@@ -51,26 +67,26 @@ fn the_example_shows_every_key_that_there_is() {
     let mut grants = settings.clone();
     grants.auth.jwt = JwtSettings::default();
     grants.auth.http = HttpSettings::default();
-    Config::resolve(grants, false).expect("it works");
+    resolve(grants, false).expect("it works");
     let mut jwt = settings.clone();
     jwt.auth.mode = Some(AuthMode::Jwt);
     jwt.auth.grant.clear();
     jwt.auth.http = HttpSettings::default();
-    Config::resolve(jwt, false).expect("it works");
+    resolve(jwt, false).expect("it works");
     let mut http = settings;
     http.auth.mode = Some(AuthMode::Http);
     http.auth.grant.clear();
     http.auth.jwt = JwtSettings::default();
-    Config::resolve(http, false).expect("it works");
+    resolve(http, false).expect("it works");
 }
 
 #[test]
 fn the_example_shows_the_defaults() {
-    let shown = format!("{:?}", Config::resolve(parse_file(EXAMPLE).expect("TOML"), true));
-    let defaults = format!("{:?}", Config::resolve(Settings::default(), true));
+    let shown = format!("{:?}", resolve(parse(EXAMPLE), true));
+    let defaults = format!("{:?}", resolve(Settings::default(), true));
     assert_eq!(shown, defaults);
     // What has a default is shown with it, not behind a `#`.
-    let (mut missing, settings) = (Vec::new(), parse_file(EXAMPLE).expect("TOML"));
+    let (mut missing, settings) = (Vec::new(), parse(EXAMPLE));
     settings.missing("", &mut missing);
     let without_default = [
         ".spill_bytes_max",
@@ -80,6 +96,7 @@ fn the_example_shows_the_defaults() {
         ".auth.bind",
         ".auth.jwt.algorithms",
         ".auth.jwt.secret",
+        ".auth.jwt.secret_file",
         ".auth.jwt.public_key_file",
         ".auth.jwt.jwks_file",
         ".auth.jwt.jwks_url",
@@ -87,8 +104,10 @@ fn the_example_shows_the_defaults() {
         ".auth.jwt.audience",
         ".auth.http.url",
         ".auth.http.secret",
+        ".auth.http.secret_file",
         ".auth.grant",
         ".admin.token",
+        ".admin.token_file",
         ".archive.dir",
         ".archive.bytes_max",
         ".archive.age_max",
@@ -235,7 +254,7 @@ fn without_an_auth_mode_it_says_what_to_write() {
 
 #[test]
 fn dev_needs_no_auth_mode_and_takes_no_grants() {
-    let dev = |text| Config::resolve(parse_file(text).expect("TOML"), true);
+    let dev = |text| resolve(parse(text), true);
     assert!(matches!(dev("").expect("it works").auth, AuthChoice::Dev));
     assert!(matches!(dev("auth.mode = \"allow-all\"").expect("it works").auth, AuthChoice::Dev));
     let grant = "[auth]\nmode = \"grants\"\n[[auth.grant]]\npublic_key = \"a\"\nread = true";
@@ -395,7 +414,7 @@ fn webhooks_are_read_and_say_where_they_begin() {
     assert_eq!(both.expect("it works").webhooks[0].secrets.len(), 2);
     for (more, says) in [
         (&*format!("secret = \"{secret}\""), "missing field `from`"),
-        ("from = \"now\"", "missing field `secret`"),
+        ("from = \"now\"", "[[webhook]] secret"),
         ("secret = \"whsec_short\"\nfrom = \"now\"", "24 to 64 random bytes"),
         (&*format!("secret = \"{secret}\"\nfrom = \"yesterday\""), "yesterday"),
     ] {
@@ -427,6 +446,8 @@ fn what_cannot_work_is_refused_with_its_key() {
 #[test]
 fn a_missing_file_is_named() {
     let missing = Path::new("does/not/exist.toml");
-    let message = refusal(Config::load(Some(missing), environment(&[]), Settings::default(), true));
+    let message = refusal(
+        Config::load(Some(missing), environment(&[]), Settings::default(), true).map_err(first),
+    );
     assert!(message.contains("does/not/exist.toml"), "{message}");
 }

@@ -7,9 +7,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use eventlog_server::model;
 use eventlog_server::services::origin_policy::{OriginPolicy, PageOrigin};
 use eventlog_server::webhooks::{InvalidSecret, Secret};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::{Value, json};
+
+use super::schema::{Described, one_or_several, text};
 
 /// A number of bytes: `1048576`, `"512KiB"`, `"16MiB"`, `"1GiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +35,9 @@ pub(crate) struct Flag(pub(crate) bool);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) SocketAddr);
 
-/// The bearer token of the admin API. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token(String);
+/// The bearer token of the admin API.
+#[derive(Clone, Debug)]
+pub(crate) struct Token(model::Secret);
 
 /// What requests are signed with: one secret, or a list of them.
 #[derive(Clone, Debug)]
@@ -133,18 +137,12 @@ impl Token {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token travels in an HTTP header: ASCII only, no spaces".to_owned());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(model::Secret::new(text)))
     }
 
     /// The token itself.
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+        self.0.expose()
     }
 }
 
@@ -243,6 +241,32 @@ impl<'de> Deserialize<'de> for Origins {
     }
 }
 
+text!(Span, Address, Token);
+
+/// A number, or a text with underscores or a unit.
+macro_rules! number_or_text {
+    ($($type:ty: $kind:literal),*) => {$(
+        impl Described for $type {
+            fn schema() -> Value {
+                json!({ "type": [$kind, "string"] })
+            }
+        }
+    )*};
+}
+number_or_text!(Size: "integer", Count: "integer", Flag: "boolean");
+
+impl Described for Secrets {
+    fn schema() -> Value {
+        one_or_several(&json!({ "type": "string" }))
+    }
+}
+
+impl Described for Origins {
+    fn schema() -> Value {
+        one_or_several(&json!({ "type": "string" }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -306,7 +330,7 @@ mod tests {
         #[test]
         fn no_text_panics(text: String) {
             let _ = (Size::parse(&text), Span::parse(&text), Count::parse(&text));
-            let _ = (Address::parse(&text), Token::parse(&text), Origins::parse(&text));
+            let _ = (Address::parse(&text), Token::parse(&text).is_ok(), Origins::parse(&text));
         }
 
         #[test]

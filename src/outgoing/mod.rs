@@ -7,7 +7,7 @@ mod post;
 mod sign;
 
 pub(crate) use post::Post;
-pub use sign::{InvalidSecret, Secret};
+pub use sign::{InvalidSecret, Secret, Signing};
 
 use hyper::Uri;
 

@@ -11,8 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::Secret;
-use super::sign::signatures;
+use super::{Secret, Signing};
 use crate::tls::trusting;
 
 /// A connection that was not used for so long is closed.
@@ -24,7 +23,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1_024;
 /// Sends to one address.
 pub(crate) struct Post {
     url: Uri,
-    secrets: Vec<Secret>,
+    secrets: Signing,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -48,6 +47,7 @@ pub(crate) struct PostError {
 impl Post {
     /// Connects when there is something to send. `trusted` are further authorities, X.509 in DER.
     pub(crate) fn new(url: Uri, secrets: Vec<Secret>, trusted: &[Vec<u8>]) -> Self {
+        let secrets = Signing::with(secrets);
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         // TLS is put around it.
@@ -63,6 +63,11 @@ impl Post {
             .http1_max_buf_size(HEADER_BYTES_MAX)
             .build(connector);
         Self { url, secrets, client }
+    }
+
+    /// What requests are signed with, to be replaced.
+    pub(crate) const fn signing(&self) -> &Signing {
+        &self.secrets
     }
 
     /// Sends `body` as the message `id`, signed with all secrets, and reads up to so many bytes of the answer's body, all of it
@@ -88,7 +93,7 @@ impl Post {
         answer_bytes_max: usize,
     ) -> Result<Answer, PostError> {
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
-        let signatures = signatures(&self.secrets, id, &timestamp, &body);
+        let signatures = self.secrets.signatures(id, &timestamp, &body);
         let request = Request::post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("eventlog-server/", env!("CARGO_PKG_VERSION")))

@@ -1,11 +1,15 @@
 //! Signatures of the Standard Webhooks specification: HMAC-SHA256 over id, time and body.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
+use parking_lot::RwLock;
 use sha2::Sha256;
+
+use crate::model;
 
 /// How a secret begins.
 const PREFIX: &str = "whsec_";
@@ -16,11 +20,11 @@ const SECRET_BYTES_MAX: usize = 64;
 
 /// What a request is signed with. Does not show itself.
 #[derive(Clone)]
-pub struct Secret(Box<[u8]>);
+pub struct Secret(model::Secret<[u8]>);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
+        self.0.fmt(f)
     }
 }
 
@@ -37,29 +41,46 @@ impl std::str::FromStr for Secret {
     fn from_str(text: &str) -> Result<Self, InvalidSecret> {
         let bytes = text.strip_prefix(PREFIX).and_then(|text| BASE64.decode(text).ok());
         let fits = |bytes: &Vec<u8>| (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len());
-        bytes.filter(fits).map(|bytes| Self(bytes.into())).ok_or(InvalidSecret)
+        bytes.filter(fits).map(|bytes| Self(model::Secret::new(bytes))).ok_or(InvalidSecret)
     }
 }
 
-/// What stands in `webhook-signature`: a signature for each secret, so that a receiver that knows one of them is served while
-/// they are changed.
-pub(super) fn signatures(secrets: &[Secret], id: &str, timestamp: &str, body: &[u8]) -> String {
-    let mut all = String::new();
-    for secret in secrets {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&secret.0) else {
-            // It takes keys of any length.
-            continue;
-        };
-        for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-            mac.update(part);
-        }
-        if !all.is_empty() {
-            all.push(' ');
-        }
-        all.push_str("v1,");
-        BASE64.encode_string(mac.finalize().into_bytes(), &mut all);
+/// What requests to one receiver are signed with. A clone is the same, so that whoever keeps one can replace the secrets.
+#[derive(Clone, Debug)]
+pub struct Signing(Arc<RwLock<Vec<Secret>>>);
+
+impl Signing {
+    pub(crate) fn with(secrets: Vec<Secret>) -> Self {
+        Self(Arc::new(RwLock::new(secrets)))
     }
-    all
+
+    /// Has every request from now on signed with `secrets`, and with no other. Without any of them nothing is changed.
+    pub fn replace(&self, secrets: Vec<Secret>) {
+        if !secrets.is_empty() {
+            *self.0.write() = secrets;
+        }
+    }
+
+    /// What stands in `webhook-signature`: a signature for each secret, so that a receiver that knows one of them is served while
+    /// they are changed.
+    pub(super) fn signatures(&self, id: &str, timestamp: &str, body: &[u8]) -> String {
+        let mut all = String::new();
+        for secret in &*self.0.read() {
+            let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.0.expose()) else {
+                // It takes keys of any length.
+                continue;
+            };
+            for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+                mac.update(part);
+            }
+            if !all.is_empty() {
+                all.push(' ');
+            }
+            all.push_str("v1,");
+            BASE64.encode_string(mac.finalize().into_bytes(), &mut all);
+        }
+        all
+    }
 }
 
 #[cfg(test)]
@@ -71,12 +92,15 @@ mod tests {
     fn the_signature_is_that_of_the_specification() {
         let secret: Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("a secret");
         let body = br#"{"test": 2432232314}"#;
+        let signing = Signing::with(Vec::new());
         let signed = |secrets: &[Secret]| {
-            signatures(secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body)
+            signing.replace(secrets.to_vec());
+            signing.signatures("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body)
         };
         let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(signed(std::slice::from_ref(&secret)), expected);
         assert_eq!(signed(&[secret.clone(), secret]), format!("{expected} {expected}"));
+        assert_eq!(signed(&[]), format!("{expected} {expected}"), "never unsigned");
     }
 
     #[test]
@@ -87,7 +111,7 @@ mod tests {
         }
         for bytes in [24, 32, 64] {
             let secret: Secret = of(bytes).parse().expect("a secret");
-            assert_eq!(format!("{secret:?}"), "Secret(…)");
+            assert_eq!(format!("{secret:?}"), "***");
         }
     }
 }

@@ -31,7 +31,7 @@ mod options;
 
 pub use options::{Begin, WebhookError, WebhookOptions};
 
-pub use crate::outgoing::{InvalidSecret, Secret};
+pub use crate::outgoing::{InvalidSecret, Secret, Signing};
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -73,6 +73,11 @@ impl Webhook {
             permits: Semaphore::new(options.requests_max),
             gone: AtomicU64::new(0),
         })
+    }
+
+    /// What its requests are signed with, to be replaced while it runs.
+    pub fn signing(&self) -> Signing {
+        self.post.signing().clone()
     }
 
     /// The options of its group, for [`entry_group`](crate::processing::ProcessorBuilder::entry_group): the name and the begin, no

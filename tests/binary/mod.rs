@@ -22,6 +22,7 @@ mod proxies;
 mod quotas;
 mod revocations;
 mod rpc;
+mod service;
 mod strangers;
 mod tail;
 mod tour;

@@ -35,7 +35,7 @@ pub struct Ended {
 
 impl Ended {
     /// Waits for the end of `child`.
-    fn of(mut child: Child) -> Self {
+    pub fn of(mut child: Child) -> Self {
         let out = text(child.stdout.take());
         let err = text(child.stderr.take());
         let code = wait(&mut child);

@@ -51,6 +51,11 @@ pub(super) fn auth(settings: &JwtSettings) -> Result<JwtAuth, JwtFault> {
     Ok(JwtAuth::new(options(settings)?)?)
 }
 
+/// Whether the keys that are at hand can be used.
+pub(super) fn check(settings: &JwtSettings) -> Result<(), JwtFault> {
+    keys(settings).map(drop)
+}
+
 fn options(settings: &JwtSettings) -> Result<JwtOptions, JwtFault> {
     let default = JwtOptions::default();
     let texts = |texts: &Option<Many<String>>| {
@@ -83,10 +88,10 @@ const fn algorithm(name: AlgorithmName) -> Algorithm {
     }
 }
 
-fn keys(settings: &JwtSettings) -> Result<KeySet, JwtFault> {
+pub(super) fn keys(settings: &JwtSettings) -> Result<KeySet, JwtFault> {
     let mut keys = KeySet::default();
     for named in settings.secret.iter().flat_map(|secrets| &secrets.0) {
-        let key = Key::from_secret(&named.secret).map_err(JwtFault::Secret)?;
+        let key = Key::from_secret(named.secret.expose()).map_err(JwtFault::Secret)?;
         keys.add(named.kid.as_deref(), key);
     }
     for path in settings.public_key_file.iter().flat_map(|paths| &paths.0) {

@@ -8,13 +8,13 @@ mod compaction;
 mod files;
 mod jwt;
 mod kept;
+mod notify;
 mod reload;
 mod scheduled;
 mod webhooks;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +28,16 @@ use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
 use eventlog_server::services::{Auth, StoreRegistry};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::OpenError;
-use eventlog_server::webhooks::WebhookError;
+use eventlog_server::webhooks::{Webhook, WebhookError};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::assign::{AssignError, assign_all, pin_all};
 use self::jwt::JwtFault;
 use self::kept::Kept;
-use self::reload::Reload;
-use crate::config::{Address, AuthChoice, Config, ConfigError, Environment, Settings};
+use self::reload::{Decides, Reload};
+use crate::cli::config::ConfigArgs;
+use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults};
 
 /// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
 const BACKLOG: i32 = 4_096;
@@ -54,26 +55,16 @@ Examples:
 
 Once it is ready it prints where it listens. It stops in order: what was received is answered, clients are told.")]
 pub(super) struct Args {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", env = "EVENTLOG_CONFIG")]
-    config: Option<PathBuf>,
-    /// Address and port [default: 127.0.0.1:7420]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<Address>,
-    /// Where everything is kept [default: data]
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Let everyone write and read, and map unknown keys to the store `default`, for good
-    #[arg(long)]
-    dev: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// The server did not start, or did not end in order.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ServeError {
+pub(in crate::cli) enum ServeError {
     /// The configuration cannot work.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigFaults),
     /// The data directory cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -115,28 +106,40 @@ pub(super) enum ServeError {
 }
 
 pub(super) fn run(args: Args) -> Result<(), ServeError> {
-    let config = load(&args)?;
-    actix_web::rt::System::new().block_on(serve(config, args))
+    let config = args.config.load()?;
+    config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    actix_web::rt::System::new().block_on(serve(config, args.config))
 }
 
-fn load(args: &Args) -> Result<Config, ConfigError> {
-    let Args { config, listen, data_dir, dev } = args;
-    let flags = Settings { listen: *listen, data_dir: data_dir.clone(), ..Settings::default() };
-    Config::load(config.as_deref(), Environment::new(std::env::vars_os()), flags, *dev)
+/// Whether everything that `config` names can be used.
+pub(super) fn check(config: &Config) -> Result<(), ServeError> {
+    if let AuthChoice::Jwt(settings) = &config.auth {
+        jwt::check(settings)?;
+    }
+    if let AuthChoice::Http(options) = &config.auth {
+        HttpAuth::new((**options).clone())?;
+    }
+    for options in &config.webhooks {
+        Webhook::new(options.clone())?;
+    }
+    Ok(())
 }
 
-async fn serve(mut config: Config, args: Args) -> Result<(), ServeError> {
+async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
     // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
-    let (auth, grants) = authorization(&config.auth)?;
+    let (auth, decides) = authorization(&config.auth)?;
     let kept = Kept::open(&config)?;
-    let reload = Reload::new(args, &config, grants);
+    let reload = Reload::new(args, &config, decides);
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
-    reload_when_asked(&server)?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
-    announce(&config, &server, listener.local_addr()?);
+    let address = listener.local_addr()?;
+    // From READY on the service manager may ask for it.
+    reload_when_asked(&server, address)?;
+    announce(&config, &server, address);
+    notify::ready(&format!("listening on {address}"));
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
     let stopped = stop.wait(server.clone(), config.drain_pause);
     listen(server, listener, options, stopped).await?;
@@ -145,18 +148,25 @@ async fn serve(mut config: Config, args: Args) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Who says what a caller may do, and the grants that this is, if it is some.
-type Authorization = (Arc<dyn Auth>, Option<Arc<Grants>>);
-
-fn authorization(choice: &AuthChoice) -> Result<Authorization, ServeError> {
+/// Who says what a caller may do, and what of that can be replaced.
+fn authorization(choice: &AuthChoice) -> Result<(Arc<dyn Auth>, Decides), ServeError> {
     Ok(match choice {
-        AuthChoice::Dev | AuthChoice::AllowAll => (Arc::new(AllowAll), None),
+        AuthChoice::Dev | AuthChoice::AllowAll => (Arc::new(AllowAll), Decides::Fixed),
         AuthChoice::Grants(grants) => {
-            let grants = Arc::new(Grants::new(grants.clone()).map_err(ConfigError::from)?);
-            (grants.clone(), Some(grants))
+            let grants = Grants::new(grants.clone());
+            let grants =
+                Arc::new(grants.map_err(|error| ConfigFaults::from(ConfigError::from(error)))?);
+            (grants.clone(), Decides::Grants(grants))
         }
-        AuthChoice::Jwt(settings) => (Arc::new(jwt::auth(settings)?), None),
-        AuthChoice::Http(options) => (Arc::new(HttpAuth::new((**options).clone())?), None),
+        AuthChoice::Jwt(settings) => {
+            let auth = Arc::new(jwt::auth(settings)?);
+            (auth.clone(), Decides::Jwt(auth))
+        }
+        AuthChoice::Http(options) => {
+            let auth = HttpAuth::new((**options).clone())?;
+            let signing = auth.signing();
+            (Arc::new(auth), Decides::Http(signing))
+        }
     })
 }
 
@@ -165,7 +175,7 @@ async fn start(
     config: &Config,
     kept: &Kept,
     auth: Arc<dyn Auth>,
-    reload: Reload,
+    mut reload: Reload,
 ) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
     let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
     let registry = kept.registry.clone();
@@ -188,7 +198,8 @@ async fn start(
         .records(kept.records.clone())
         .compaction(compaction)
         .spill(config.data_dir.join("spill"), config.spill_bytes_max);
-    if let Some(processor) = webhooks::processor(&config.webhooks, &kept.journal)? {
+    if let Some((processor, signings)) = webhooks::processor(&config.webhooks, &kept.journal)? {
+        reload.run_webhooks(signings);
         builder = builder.processor(processor);
     }
     if let Some(token) = &config.admin_token {
@@ -205,17 +216,19 @@ async fn start(
 }
 
 /// Reads the configuration again at each SIGHUP, for as long as the process lives.
-fn reload_when_asked(server: &Server) -> io::Result<()> {
+fn reload_when_asked(server: &Server, address: SocketAddr) -> io::Result<()> {
     let mut asked = signal(SignalKind::hangup())?;
     let server = server.clone();
     actix_web::rt::spawn(async move {
         while asked.recv().await.is_some() {
+            notify::reloading();
             match server.reload().await {
                 Ok(Reloaded { applied, needs_restart }) => log::info!(
                     "SIGHUP: these settings have changed and count: {applied:?}; these count after a restart: {needs_restart:?}"
                 ),
                 Err(error) => log::error!("SIGHUP: {error}"),
             }
+            notify::ready(&format!("listening on {address}"));
         }
     });
     Ok(())
@@ -290,6 +303,7 @@ impl Stop {
     async fn wait(mut self, server: Server, pause: Duration) {
         let name = self.next().await;
         server.drain();
+        notify::stopping();
         if !pause.is_zero() {
             log::info!(
                 "{name}: /readyz is 503 from now on, stopping in {pause:?}; another signal stops at once"

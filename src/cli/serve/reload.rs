@@ -3,69 +3,189 @@
 //! Keeps: a file that could not be started with changes nothing; what does not count before a restart is named. Leaves out: what
 //! asks for it (SIGHUP, the admin API).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use eventlog_server::model::Secret;
 use eventlog_server::server::{ReloadError, Reloaded, Server};
 use eventlog_server::services::auth::Grants;
+use eventlog_server::services::auth::jwt::JwtAuth;
+use eventlog_server::webhooks::{Signing, WebhookOptions};
 use parking_lot::Mutex;
 use toml::{Table, Value};
 
-use super::{Args, load};
+use super::jwt;
+use super::webhooks::Signings;
+use crate::cli::config::ConfigArgs;
 use crate::config::{AuthChoice, Config};
 
 /// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
 /// found before.
-const LIVE: [(&str, Apply); 2] = [("auth.grant", apply_grants), ("origins", apply_origins)];
+const LIVE: [(&str, Apply); 9] = [
+    ("auth.grant", apply_grants),
+    ("auth.http.secret", apply_http),
+    ("auth.http.secret_file", apply_http),
+    ("auth.jwt.jwks_file", applied_keys),
+    ("auth.jwt.public_key_file", applied_keys),
+    ("auth.jwt.secret", applied_keys),
+    ("auth.jwt.secret_file", applied_keys),
+    ("origins", apply_origins),
+    ("webhook", apply_webhooks),
+];
 
 /// Whether it could be put in place.
 type Apply = fn(&Reload, &Config, &Server) -> bool;
 
-/// What reads the file again.
+/// What of those who decide can be replaced while the server runs.
+pub(super) enum Decides {
+    /// Nothing.
+    Fixed,
+    /// The grants.
+    Grants(Arc<Grants>),
+    /// The keys of tokens.
+    Jwt(Arc<JwtAuth>),
+    /// What questions are signed with.
+    Http(Signing),
+}
+
+/// What reads the configuration again.
 pub(super) struct Reload {
-    args: Args,
-    grants: Option<Arc<Grants>>,
-    /// What the file said of that which counts.
-    counts: Mutex<Table>,
+    args: ConfigArgs,
+    decides: Decides,
+    webhooks: Vec<WebhookOptions>,
+    signings: Signings,
+    counts: Mutex<Counts>,
+}
+
+/// What counts of the configuration.
+struct Counts {
+    /// Of what the file says.
+    said: Table,
+    /// Of what the files with secrets hold, by the setting.
+    files: BTreeMap<String, Secret>,
 }
 
 impl Reload {
-    pub(super) fn new(args: Args, config: &Config, grants: Option<Arc<Grants>>) -> Self {
-        Self { args, grants, counts: Mutex::new(config.said.0.clone()) }
+    pub(super) fn new(args: ConfigArgs, config: &Config, decides: Decides) -> Self {
+        let counts = Counts { said: config.said.0.clone(), files: contents(config) };
+        let webhooks = config.webhooks.clone();
+        Self { args, decides, webhooks, signings: Signings::new(), counts: Mutex::new(counts) }
+    }
+
+    /// The webhooks that run.
+    pub(super) fn run_webhooks(&mut self, signings: Signings) {
+        self.signings = signings;
     }
 
     /// The grants of the server, if those are what it asks.
-    pub(super) fn grants(&self) -> Option<&Arc<Grants>> {
-        self.grants.as_ref()
+    pub(super) const fn grants(&self) -> Option<&Arc<Grants>> {
+        match &self.decides {
+            Decides::Grants(grants) => Some(grants),
+            Decides::Fixed | Decides::Jwt(_) | Decides::Http(_) => None,
+        }
     }
 
     pub(super) fn run(&self, server: &Server) -> Result<Reloaded, ReloadError> {
-        if self.args.config.is_none() {
+        let mut counts = self.counts.lock();
+        if self.args.config.is_none() && counts.files.is_empty() {
             return Err(ReloadError::NoConfiguration);
         }
-        let config = load(&self.args).map_err(|error| ReloadError::Wrong(error.to_string()))?;
-        let mut counts = self.counts.lock();
+        let config = self.args.load().map_err(wrong)?;
+        // The one thing that can still be refused, so it is first: what is in the files of keys may have changed.
+        self.replace_keys(&config)?;
         let mut reloaded = Reloaded::default();
-        for path in changed(&counts, &config.said.0) {
+        for path in counts.changed(&config) {
             let live = LIVE.iter().find(|(live, _)| *live == path);
             if live.is_some_and(|(_, apply)| apply(self, &config, server)) {
-                put(&mut counts, &config.said.0, &path);
+                put(&mut counts.said, &config.said.0, &path);
                 reloaded.applied.push(path);
             } else {
                 reloaded.needs_restart.push(path);
             }
         }
+        let counting = |setting: &str| reloaded.applied.contains(&one_setting(setting));
+        counts.files.extend(contents(&config).into_iter().filter(|(setting, _)| counting(setting)));
         if !reloaded.applied.is_empty() {
             server.access_changed();
         }
+        config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         Ok(reloaded)
+    }
+
+    fn replace_keys(&self, config: &Config) -> Result<(), ReloadError> {
+        if let (Decides::Jwt(auth), AuthChoice::Jwt(settings)) = (&self.decides, &config.auth) {
+            auth.replace_keys(jwt::keys(settings).map_err(wrong)?).map_err(wrong)?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn wrong(error: impl ToString) -> ReloadError {
+    ReloadError::Wrong(error.to_string())
+}
+
+/// What the files with secrets hold, by the setting.
+fn contents(config: &Config) -> BTreeMap<String, Secret> {
+    let files = config.secret_files.iter();
+    files.map(|file| (file.setting.clone(), file.content.clone())).collect()
+}
+
+/// A list of tables is one setting: `webhook` for `webhook[1].secret`.
+fn one_setting(setting: &str) -> String {
+    setting.split('[').next().unwrap_or(setting).to_owned()
+}
+
+impl Counts {
+    /// The settings that `config` has otherwise.
+    fn changed(&self, config: &Config) -> Vec<String> {
+        let mut all = changed(&self.said, &config.said.0);
+        for (setting, content) in contents(config) {
+            let old = self.files.get(&setting);
+            if old.is_none_or(|old| old.expose() != content.expose()) {
+                all.push(one_setting(&setting));
+            }
+        }
+        all.sort();
+        all.dedup();
+        all
     }
 }
 
 fn apply_grants(reload: &Reload, config: &Config, _: &Server) -> bool {
-    match (&reload.grants, &config.auth) {
-        (Some(grants), AuthChoice::Grants(new)) => grants.replace(new.clone()).is_ok(),
-        (Some(_) | None, _) => false,
+    match (&reload.decides, &config.auth) {
+        (Decides::Grants(grants), AuthChoice::Grants(new)) => grants.replace(new.clone()).is_ok(),
+        _ => false,
     }
+}
+
+/// They were put in place before.
+fn applied_keys(reload: &Reload, config: &Config, _: &Server) -> bool {
+    matches!((&reload.decides, &config.auth), (Decides::Jwt(_), AuthChoice::Jwt(_)))
+}
+
+fn apply_http(reload: &Reload, config: &Config, _: &Server) -> bool {
+    let (Decides::Http(signing), AuthChoice::Http(options)) = (&reload.decides, &config.auth)
+    else {
+        return false;
+    };
+    signing.replace(options.secrets.clone());
+    true
+}
+
+/// The secrets of webhooks are replaced, if nothing else of them has changed.
+fn apply_webhooks(reload: &Reload, config: &Config, _: &Server) -> bool {
+    let rest = |options: &WebhookOptions| {
+        let options = WebhookOptions { secrets: Vec::new(), ..options.clone() };
+        format!("{options:?}")
+    };
+    let same = reload.webhooks.iter().map(rest).eq(config.webhooks.iter().map(rest));
+    for options in config.webhooks.iter().filter(|_| same) {
+        if let Some(signing) = reload.signings.get(&options.name) {
+            signing.replace(options.secrets.clone());
+        }
+    }
+    same
 }
 
 fn apply_origins(_: &Reload, config: &Config, server: &Server) -> bool {

@@ -1,27 +1,33 @@
 //! The `[[webhook]]` entries as groups.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use eventlog_server::processing::Processor;
 use eventlog_server::services::EventJournal;
-use eventlog_server::webhooks::{Webhook, WebhookOptions};
+use eventlog_server::webhooks::{Signing, Webhook, WebhookOptions};
 
 use super::ServeError;
+
+/// What the requests of each webhook are signed with, by its name.
+pub(super) type Signings = HashMap<String, Signing>;
 
 /// What runs the webhooks; `None` without any, and then nothing is journaled.
 pub(super) fn processor(
     webhooks: &[WebhookOptions],
     journal: &Arc<dyn EventJournal>,
-) -> Result<Option<Processor>, ServeError> {
+) -> Result<Option<(Processor, Signings)>, ServeError> {
     if webhooks.is_empty() {
         return Ok(None);
     }
     let mut builder = Processor::builder(journal.clone());
+    let mut signings = Signings::new();
     for options in webhooks {
         let (name, url) = (&options.name, &options.url);
         let webhook = Webhook::new(options.clone())?;
         log::info!("webhook {name} sends to {url}");
+        signings.insert(name.clone(), webhook.signing());
         builder = builder.entry_group(webhook.group(), webhook);
     }
-    Ok(Some(builder.build()?))
+    Ok(Some((builder.build()?, signings)))
 }

@@ -20,7 +20,7 @@ use super::cache::Cache;
 use super::options::{HttpError, HttpOptions};
 use super::question::{Question, QuestionId};
 use crate::model::seldom::Seldom;
-use crate::outgoing::Post;
+use crate::outgoing::{Post, Signing};
 
 /// An answer has so many bytes at most.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
@@ -102,6 +102,10 @@ impl Asking {
     /// The headers that are passed on, in lower case.
     pub(super) fn passed(&self) -> &[Box<str>] {
         &self.inner.passed
+    }
+
+    pub(super) fn signing(&self) -> &Signing {
+        self.inner.post.signing()
     }
 
     /// What the application says, be it now or lately; `None` if it does not.

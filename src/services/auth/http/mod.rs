@@ -25,7 +25,7 @@ use crate::services::identities::SigningKey;
 use crate::services::{Auth, AuthError, AuthReason, Claim};
 
 pub use self::options::{HttpError, HttpOptions};
-pub use crate::outgoing::{InvalidSecret, Secret};
+pub use crate::outgoing::{InvalidSecret, Secret, Signing};
 
 /// An [`Auth`] that asks the application.
 pub struct HttpAuth {
@@ -39,6 +39,11 @@ impl HttpAuth {
         let passed = options.headers.iter().map(|name| name.to_ascii_lowercase().into());
         let passed = passed.collect();
         Ok(Self { asking: Asking::start(url, passed, options)? })
+    }
+
+    /// What questions are signed with, to be replaced while it runs.
+    pub fn signing(&self) -> Signing {
+        self.asking.signing().clone()
     }
 
     fn question(&self, claim: Claim<'_>, action: Action) -> Question {

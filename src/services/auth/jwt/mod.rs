@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use parking_lot::RwLock;
 
 use self::claims::Expected;
 use self::fetch::Fetched;
@@ -99,17 +100,25 @@ pub enum JwtError {
 
 /// An [`Auth`] that lets in who has a good token, and allows what that says.
 pub struct JwtAuth {
-    algorithms: Vec<Algorithm>,
-    keys: KeySet,
+    /// The algorithms that were asked for; empty for all that there is a key for.
+    asked: Vec<Algorithm>,
+    given: RwLock<Arc<Given>>,
     fetched: Option<Fetched>,
     expected: Expected,
     tokens: Vec<TokenSource>,
 }
 
+/// The keys that were given, and the algorithms that are taken with them.
+struct Given {
+    algorithms: Vec<Algorithm>,
+    keys: KeySet,
+}
+
 impl JwtAuth {
     /// Checks that the options can work, and begins to fetch keys if they have an address.
     pub fn new(options: JwtOptions) -> Result<Self, JwtError> {
-        let algorithms = algorithms_of(&options)?;
+        let algorithms =
+            algorithms_of(&options.algorithms, &options.keys, options.jwks_url.is_some())?;
         if options.tokens.is_empty() {
             return Err(JwtError::NoSource);
         }
@@ -117,8 +126,8 @@ impl JwtAuth {
         let fetched = options.jwks_url.as_deref().map(|url| Fetched::start(url, trusted));
         let fetched = fetched.transpose()?;
         Ok(Self {
-            algorithms,
-            keys: options.keys,
+            asked: options.algorithms,
+            given: RwLock::new(Arc::new(Given { algorithms, keys: options.keys })),
             fetched,
             expected: Expected {
                 issuers: options.issuers,
@@ -130,24 +139,32 @@ impl JwtAuth {
         })
     }
 
+    /// Takes `keys` in place of those that were given, if they can work. Whoever is connected stays until their token ends.
+    pub fn replace_keys(&self, keys: KeySet) -> Result<(), JwtError> {
+        let algorithms = algorithms_of(&self.asked, &keys, self.fetched.is_some())?;
+        *self.given.write() = Arc::new(Given { algorithms, keys });
+        Ok(())
+    }
+
     async fn check(&self, caller: &Caller, now: SystemTime) -> Result<Verified, Rejected> {
         let Some(text) = self.tokens.iter().find_map(|source| source.find(caller)) else {
             return Err(Rejected::new("no-token", self.where_to_put_it()));
         };
-        let token = Token::parse(text, &self.algorithms)?;
-        let payload = self.verify(&token).await?;
+        let given = self.given.read().clone();
+        let token = Token::parse(text, &given.algorithms)?;
+        let payload = self.verify(&token, &given.keys).await?;
         self.expected.read(&payload, now)
     }
 
     /// The payload of the token, if one of the keys has signed it.
-    async fn verify(&self, token: &Token<'_>) -> Result<Vec<u8>, Rejected> {
+    async fn verify(&self, token: &Token<'_>, given: &KeySet) -> Result<Vec<u8>, Rejected> {
         let known = self.fetched.as_ref().map(Fetched::keys).unwrap_or_default();
-        let outcome = token.verify(&[&self.keys, &known]);
+        let outcome = token.verify(&[given, &known]);
         match (outcome, &self.fetched) {
             (Err(refused), Some(fetched)) if refused.may_be_a_new_key() => {
                 let new = fetched.fetch_again().await;
                 let same = Arc::ptr_eq(&known, &new);
-                let outcome = if same { Err(refused) } else { token.verify(&[&self.keys, &new]) };
+                let outcome = if same { Err(refused) } else { token.verify(&[given, &new]) };
                 Ok(outcome?)
             }
             (outcome, _) => Ok(outcome?),
@@ -161,9 +178,12 @@ impl JwtAuth {
 }
 
 /// The algorithms that are taken. Each has a key, and each key that was given by itself has its algorithm.
-fn algorithms_of(options: &JwtOptions) -> Result<Vec<Algorithm>, JwtError> {
-    let JwtOptions { algorithms, keys, jwks_url, .. } = options;
-    let may_be_fetched = |algorithm: Algorithm| jwks_url.is_some() && algorithm != Algorithm::HS256;
+fn algorithms_of(
+    algorithms: &[Algorithm],
+    keys: &KeySet,
+    fetches: bool,
+) -> Result<Vec<Algorithm>, JwtError> {
+    let may_be_fetched = |algorithm: Algorithm| fetches && algorithm != Algorithm::HS256;
     let has_key = |algorithm: &Algorithm| keys.serves(*algorithm) || may_be_fetched(*algorithm);
     if algorithms.is_empty() {
         let all: Vec<Algorithm> = Algorithm::ALL.into_iter().filter(has_key).collect();
@@ -174,7 +194,7 @@ fn algorithms_of(options: &JwtOptions) -> Result<Vec<Algorithm>, JwtError> {
     }
     match keys.given().find(|algorithm| !algorithms.contains(algorithm)) {
         Some(unused) => Err(JwtError::UnusedKey(unused)),
-        None => Ok(algorithms.clone()),
+        None => Ok(algorithms.to_vec()),
     }
 }
 

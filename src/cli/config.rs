@@ -1,0 +1,116 @@
+//! `config`: what a server would be started with, and what may stand in its file.
+//!
+//! Keeps: it starts nothing and changes nothing; no secret is shown. Leaves out: the settings themselves (`crate::config`).
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::connect::is_reader_gone;
+use super::serve;
+use super::text;
+use crate::config::{Address, Config, ConfigFaults, Effective, Environment, Settings, schema};
+
+// No documentation of its own: it would take the place of that of the command which it is part of.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "EVENTLOG_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Address and port [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<Address>,
+    /// Where everything is kept [default: data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Let everyone write and read, and map unknown keys to the store `default`, for good
+    #[arg(long)]
+    dev: bool,
+}
+
+impl ConfigArgs {
+    /// What these, the environment and the file add up to.
+    pub(super) fn load(&self) -> Result<Config, ConfigFaults> {
+        self.examine().1
+    }
+
+    /// The same, with where each value comes from, even if it cannot work.
+    fn examine(&self) -> (Effective, Result<Config, ConfigFaults>) {
+        let Self { config, listen, data_dir, dev } = self;
+        let flags = Settings { listen: *listen, data_dir: data_dir.clone(), ..Settings::default() };
+        Config::examine(config.as_deref(), Environment::new(std::env::vars_os()), flags, *dev)
+    }
+}
+
+/// Look at the configuration of a server without starting it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Print every setting with where its value comes from, and everything that is wrong
+    ///
+    /// Takes what `serve` takes. Secrets are shown as ***. Files with keys and certificates are read as well; nobody is asked over the
+    /// network. Exits with 1 if the server would not start.
+    #[command(after_help = "\
+Example:
+  eventlog-server config check --config /etc/eventlog/eventlog.toml")]
+    Check(ConfigArgs),
+    /// Print the JSON Schema of the configuration file, for editors
+    ///
+    /// Editors that know Taplo use it with a first line `#:schema eventlog.schema.json` in the file.
+    Schema,
+}
+
+/// The configuration is wrong, or cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigCommandError {
+    /// It cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    /// Something that it names cannot be used.
+    #[error(transparent)]
+    Parts(#[from] serve::ServeError),
+    /// Nothing can be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+pub(super) fn run(args: Args) -> Result<(), ConfigCommandError> {
+    let done = match args.command {
+        Command::Check(args) => check(&args),
+        Command::Schema => print(&format!("{:#}\n", schema())).map_err(Into::into),
+    };
+    match done {
+        Err(ConfigCommandError::Print(error)) if is_reader_gone(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn check(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
+    let (effective, config) = args.examine();
+    print(&table(&effective))?;
+    let config = config?;
+    for warning in &config.warnings {
+        eprintln!("warning: {}", text::lines(warning));
+    }
+    Ok(serve::check(&config)?)
+}
+
+/// One setting a line, which is TOML with the source as a comment.
+fn table(effective: &Effective) -> String {
+    let mut text = String::new();
+    for (key, value, source) in effective.lines() {
+        let setting = format!("{key} = {value}");
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{setting:<50}  # {source}");
+    }
+    text
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}

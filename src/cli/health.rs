@@ -1,0 +1,104 @@
+//! `health`: whether the server of this configuration takes clients, for whoever looks after containers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::tls::TlsConfig;
+
+use super::config::ConfigArgs;
+use crate::config::ConfigFaults;
+
+/// Whoever looks after containers asks again; and a server that takes longer is not well.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// More of an answer is not shown.
+const ANSWER_BYTES_MAX: u64 = 4_096;
+
+/// Ask the server on this machine whether it takes clients.
+///
+/// Asks /readyz where the configuration says that the server listens. Exits with 0 if it takes clients, and with 1 if it does not
+/// or does not answer within five seconds.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask /healthz: whether it runs at all
+    #[arg(long)]
+    live: bool,
+}
+
+/// The server is not well.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HealthError {
+    /// Nobody knows where it is.
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    /// It does not answer.
+    #[error("{url} does not answer: {cause}")]
+    Silent {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        cause: Box<ureq::Error>,
+    },
+    /// It says no.
+    #[error("{url}: {status} {said}")]
+    Unwell {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// Its words.
+        said: String,
+    },
+}
+
+pub(super) fn run(args: &Args) -> Result<(), HealthError> {
+    let config = args.config.load()?;
+    let path = if args.live { "healthz" } else { "readyz" };
+    let url = format!("http://{}/{path}", reachable(config.listen));
+    // Nothing secret is asked or told, so it does not matter who answers at this machine's own address.
+    let agent: Agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(TIMEOUT))
+        .proxy(None)
+        .tls_config(TlsConfig::builder().disable_verification(true).build())
+        .build()
+        .into();
+    let silent = |cause| HealthError::Silent { url: url.clone(), cause: Box::new(cause) };
+    let mut answer = agent.get(&url).call().map_err(silent)?;
+    let status = answer.status().as_u16();
+    if status == 200 {
+        return Ok(());
+    }
+    let said = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+    let said = said.unwrap_or_default().trim_end().to_owned();
+    Err(HealthError::Unwell { url, status, said })
+}
+
+/// Where a server that listens at `address` is reached from its own machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_asked_on_this_machine() {
+        for (listen, asked) in [
+            ("0.0.0.0:7420", "127.0.0.1:7420"),
+            ("[::]:7420", "[::1]:7420"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            let listen = listen.parse().expect("an address");
+            assert_eq!(reachable(listen).to_string(), asked);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What the service manager is told (`sd_notify`): nothing, where it did not ask.
+
+use std::fmt::Display;
+
+use sd_notify::NotifyState;
+
+/// The port is open.
+pub(super) fn ready(where_to: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(where_to)]);
+}
+
+/// The configuration is read again. [`ready`] says that it is done.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => untold(&error),
+    }
+}
+
+/// It ends.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        untold(&error);
+    }
+}
+
+/// A service manager that cannot be told does what it does with services that tell nothing.
+fn untold(error: &dyn Display) {
+    log::warn!("the service manager cannot be told how the server is: {error}");
+}

@@ -1,0 +1,103 @@
+//! `[auth]`: who decides what a key may do, and which settings go with that.
+
+use eventlog_server::services::auth::jwt::TokenSource;
+use eventlog_server::services::auth::{Grant, Grants};
+use eventlog_server::services::identities::BindPolicy;
+
+use super::AuthChoice;
+use super::fault::ConfigError;
+use super::lists::{Many, Parsed};
+use super::settings::{AuthMode, AuthSettings, BindMode, GrantEntry, JwtSettings};
+use super::units::Flag;
+
+pub(super) fn auth(
+    settings: AuthSettings,
+    has_admin_api: bool,
+    dev: bool,
+) -> Result<AuthChoice, ConfigError> {
+    let AuthSettings { mode, bind, keep_proof: _, jwt, http, grant } = settings;
+    let unused = |what| Err(ConfigError::Auth(what));
+    match mode {
+        Some(AuthMode::Grants | AuthMode::Jwt | AuthMode::Http) if dev => {
+            Err(ConfigError::DevWithRules)
+        }
+        Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None if !grant.is_empty() => {
+            unused(
+                "there are [[auth.grant]] tables that nobody would ask; \
+             set `mode = \"grants\"` in [auth], or take them out",
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Http) | None
+            if jwt.says_whom_to_believe() =>
+        {
+            unused(
+                "[auth.jwt] says which tokens to believe, and nobody would look at them; \
+                 set `mode = \"jwt\"` in [auth], or take it out",
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Jwt) | None
+            if http.url.is_some() =>
+        {
+            unused(
+                "[auth.http] says where to ask, and nobody would; \
+                 set `mode = \"http\"` in [auth], or take it out",
+            )
+        }
+        Some(AuthMode::AllowAll | AuthMode::Grants) | None if bind == Some(BindMode::Token) => {
+            unused(
+                "`[auth] bind` is \"token\", and there are no tokens or answers that could name a signing key; \
+             set `mode = \"jwt\"` or `\"http\"`, or leave it out",
+            )
+        }
+        Some(AuthMode::Grants) if grant.is_empty() && !has_admin_api => unused(
+            "`[auth] mode` is \"grants\", no [[auth.grant]] says who may do something, \
+             and without `[admin] token` nobody can say it later",
+        ),
+        Some(AuthMode::Grants) => {
+            let grants: Vec<_> = grant.into_iter().map(into_grant).collect();
+            // Only to see whether they go together.
+            Grants::new(grants.clone())?;
+            Ok(AuthChoice::Grants(grants))
+        }
+        Some(AuthMode::Jwt) => Ok(AuthChoice::Jwt(Box::new(jwt))),
+        Some(AuthMode::Http) => Ok(AuthChoice::Http(Box::new(http.into_options()))),
+        Some(AuthMode::AllowAll) | None if dev => Ok(AuthChoice::Dev),
+        Some(AuthMode::AllowAll) => Ok(AuthChoice::AllowAll),
+        None => Err(ConfigError::NoAuthMode),
+    }
+}
+
+impl JwtSettings {
+    /// Whether something is set that has no default.
+    fn says_whom_to_believe(&self) -> bool {
+        let Self { algorithms, secret, public_key_file, jwks_file, jwks_url, .. } = self;
+        let Self { issuer, audience, .. } = self;
+        let keys = secret.is_some() || public_key_file.is_some() || jwks_file.is_some();
+        keys || jwks_url.is_some() || algorithms.is_some() || issuer.is_some() || audience.is_some()
+    }
+
+    /// Whether tokens are taken from a cookie, which a browser sends along whichever page asks.
+    pub(super) fn takes_cookies(&self) -> bool {
+        let tokens = self.tokens.as_ref().map_or(&[][..], |tokens| &tokens.0);
+        tokens.iter().any(|Parsed(source)| matches!(source, TokenSource::Cookie(_)))
+    }
+}
+
+/// Where nothing else tells a stranger from whom a grant is for, nobody may take a key by being the first.
+pub(super) fn bind_policy(auth: &AuthSettings) -> BindPolicy {
+    match (auth.bind, auth.mode) {
+        (Some(BindMode::Token), _) => BindPolicy::Named,
+        (Some(BindMode::Pinned), _) | (None, Some(AuthMode::Grants)) => BindPolicy::Pinned,
+        (Some(BindMode::FirstUse), _)
+        | (None, Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None) => {
+            BindPolicy::FirstUse
+        }
+    }
+}
+
+fn into_grant(entry: GrantEntry) -> Grant {
+    let GrantEntry { public_key, write, read, events, signing_key: _ } = entry;
+    let events = events.map(|Many(events)| events.into_iter().map(Into::into).collect());
+    let may = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
+    Grant { public_key, write: may(write), read: may(read), events }
+}

@@ -1,0 +1,166 @@
+//! The settings that nobody is to see: which these are, and their files.
+//!
+//! Keeps: each is a text of its source, or the content of a file that the same source names with `_file` behind the setting's name; what
+//! the program shows of one is `***`, whatever is wrong with it. Leaves out: what holds a secret (`model::Secret`).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use eventlog_server::model::Secret;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, SeqDeserializer, StrDeserializer};
+
+use super::fault::ConfigError;
+use super::settings::Settings;
+
+/// Every secret setting. A `_file` behind the name is the setting that names its file.
+pub(super) const SECRETS: [&str; 4] =
+    ["admin.token", "auth.jwt.secret", "auth.http.secret", "webhook.secret"];
+
+/// No secret is longer, several of them included.
+const FILE_BYTES_MAX: u64 = 64 * 1_024;
+
+/// A file that a secret was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretFile {
+    /// The secret that it is.
+    pub(crate) setting: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What was in it.
+    pub(crate) content: Secret,
+    /// Whether every user of this machine can read it.
+    pub(crate) readable_by_all: bool,
+}
+
+/// Whether what stands at `path` (`webhook[2].secret`) is secret.
+pub(super) fn is_secret(path: &str) -> bool {
+    let mut plain = String::new();
+    let mut inside = false;
+    for letter in path.chars() {
+        match letter {
+            '[' => inside = true,
+            ']' => inside = false,
+            letter if !inside => plain.push(letter),
+            _ => {}
+        }
+    }
+    SECRETS.contains(&plain.as_str())
+}
+
+/// `message` about the setting at `path`, without what was set if that is secret: Serde says what it found instead of a text.
+pub(super) fn without(path: &str, message: &str) -> String {
+    match message.rsplit_once("expected ") {
+        Some((_, expected)) if is_secret(path) => format!("it has to be {expected}"),
+        _ => message.to_owned(),
+    }
+}
+
+/// Whether every user of this machine can read the file.
+pub(super) fn readable_by_all(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.permissions().mode() & 0o004 != 0)
+}
+
+impl Settings {
+    /// Reads the secrets that are in files, as if their text stood in their place.
+    pub(super) fn read_secrets(&mut self) -> (Vec<SecretFile>, Vec<ConfigError>) {
+        let mut reading = Reading::default();
+        let jwt = &mut self.auth.jwt;
+        reading.read("auth.jwt.secret", &mut jwt.secret, &mut jwt.secret_file);
+        let http = &mut self.auth.http;
+        reading.read("auth.http.secret", &mut http.secret, &mut http.secret_file);
+        reading.read("admin.token", &mut self.admin.token, &mut self.admin.token_file);
+        for (at, webhook) in self.webhook.iter_mut().enumerate() {
+            let setting = format!("webhook[{}].secret", at + 1);
+            reading.read(&setting, &mut webhook.secret, &mut webhook.secret_file);
+        }
+        (reading.files, reading.faults)
+    }
+}
+
+#[derive(Default)]
+struct Reading {
+    files: Vec<SecretFile>,
+    faults: Vec<ConfigError>,
+}
+
+impl Reading {
+    fn read<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        setting: &str,
+        value: &mut Option<T>,
+        file: &mut Option<PathBuf>,
+    ) {
+        let Some(path) = file.take() else { return };
+        let wrong = |message: String| ConfigError::SecretFile {
+            setting: setting.to_owned(),
+            path: path.clone(),
+            message,
+        };
+        if value.is_some() {
+            let message = format!("`{setting}` is set as well, and only one of them can count");
+            return self.faults.push(wrong(message));
+        }
+        let (content, readable_by_all) = match read_file(&path) {
+            Ok(read) => read,
+            Err(error) => return self.faults.push(wrong(format!("it cannot be read: {error}"))),
+        };
+        match parse(setting, &content) {
+            Ok(parsed) => *value = Some(parsed),
+            Err(message) => return self.faults.push(wrong(message)),
+        }
+        let content = Secret::new(content);
+        self.files.push(SecretFile { setting: setting.to_owned(), path, content, readable_by_all });
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "secrets are in files")]
+fn read_file(path: &Path) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let readable_by_all = readable_by_all(&file)?;
+    let mut content = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut content)?;
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is larger than 64 KiB, and so no secret"));
+    }
+    Ok((content, readable_by_all))
+}
+
+/// The secret of a file with one line, or the secrets of one with several.
+fn parse<T: for<'de> Deserialize<'de>>(setting: &str, content: &str) -> Result<T, String> {
+    let lines: Vec<&str> = content.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let parsed: Result<T, ValueError> = match lines[..] {
+        [] => return Err("it is empty".to_owned()),
+        [line] => {
+            let line: StrDeserializer<'_, ValueError> = line.into_deserializer();
+            T::deserialize(line)
+        }
+        _ => T::deserialize(SeqDeserializer::new(lines.iter().copied())),
+    };
+    parsed.map_err(|error| without(setting, &error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_its_path() {
+        for path in SECRETS.into_iter().chain(["webhook[2].secret"]) {
+            assert!(is_secret(path), "{path}");
+        }
+        for path in ["admin", "admin.token_file", "webhook[2].url", "secret"] {
+            assert!(!is_secret(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_message_does_not_say_what_was_found_instead_of_a_secret() {
+        let said = "invalid type: integer `424242`, expected a text";
+        assert_eq!(without("admin.token", said), "it has to be a text");
+        assert_eq!(without("workers", said), said);
+    }
+}

@@ -1,0 +1,65 @@
+//! The one type that everything secret is held in: tokens, and what is signed with.
+//!
+//! Keeps: it has no `Display`, and its `Debug` is `***`; so a secret gets into a line, an answer or an error by nothing but
+//! [`Secret::expose`], which can be searched for.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer};
+
+/// Something that nobody is to see.
+pub struct Secret<T: ?Sized = str>(Box<T>);
+
+impl<T: ?Sized> Clone for Secret<T>
+where
+    Box<T>: Clone,
+{
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: ?Sized> Secret<T> {
+    /// Holds it from now on.
+    pub fn new(secret: impl Into<Box<T>>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for what it is there for: to be compared, or to sign with.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let text: Secret = Secret::new("s3cret");
+        let bytes = Secret::<[u8]>::new(*b"s3cret");
+        assert_eq!((text.expose(), bytes.expose()), ("s3cret", &b"s3cret"[..]));
+        assert_eq!(format!("{text:?} {:?}", Some(bytes)), "*** Some(***)");
+    }
+}
