@@ -39,6 +39,11 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// Whom connections to another server trust; what is sent along is for this one alone.
+    pub(super) fn trust(&self) -> ConnectionArgs {
+        self.connection.without_headers()
+    }
+
     /// A client of that server.
     pub(super) fn client(&self) -> Result<Admin, AdminCommandError> {
         let token = self.token.as_ref().ok_or(AdminCommandError::NoToken)?;
@@ -157,7 +162,18 @@ impl Admin {
         body: Option<&Value>,
     ) -> Result<T, AdminError> {
         let url = format!("{}{path}", self.base);
+        let body = body.map(Value::to_string);
         read_answer(&url, &mut self.send(&url, method, body, Some(TIMEOUT))?)
+    }
+
+    /// Posts `body`, which is JSON, however long the answer takes.
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<T, AdminError> {
+        let url = format!("{}{path}", self.base);
+        read_answer(&url, &mut self.send(&url, "POST", Some(body), None)?)
     }
 
     /// As [`Admin::request`] without a body, however long the answer takes.
@@ -186,7 +202,7 @@ impl Admin {
         &self,
         url: &str,
         method: &str,
-        body: Option<&Value>,
+        body: Option<String>,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, AdminError> {
         let unreachable = |cause: ureq::Error| AdminError::Unreachable {
@@ -200,7 +216,7 @@ impl Admin {
             .header("content-type", "application/json");
         let headers = self.headers.iter();
         let request = headers.fold(request, |request, (name, value)| request.header(name, value));
-        let request = request.body(body.map(Value::to_string).unwrap_or_default());
+        let request = request.body(body.unwrap_or_default());
         let request = request.map_err(|error| unreachable(error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(timeout).build();
         self.agent.run(request).map_err(unreachable)

@@ -13,15 +13,18 @@ mod config;
 mod connect;
 mod data_dir;
 mod entry;
+mod export;
 mod grants;
 mod groups;
 mod heal;
 mod health;
 mod identity;
+mod import;
 mod inspect;
 mod keys;
 mod payload;
 mod peer;
+mod place;
 mod rebuild;
 mod restore;
 mod revocations;
@@ -75,6 +78,8 @@ enum Command {
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
+    Export(export::Args),
+    Import(import::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Verify(verify::Args),
@@ -104,6 +109,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),
+        Command::Export(args) => finish(export::run(&args)),
+        Command::Import(args) => finish(import::run(&args)),
         Command::Backup(args) => finish(backup::run(&args)),
         Command::Restore(args) => finish(restore::run(&args)),
         Command::Verify(args) => finish(verify::run(&args)),

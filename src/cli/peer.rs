@@ -65,6 +65,17 @@ pub(super) enum PeerError {
 }
 
 impl Peer {
+    /// The server at `url`, whose path says the protocol, as this key.
+    pub(super) const fn new(
+        url: ServerUrl,
+        key: PublicKey,
+        identity: Option<PathBuf>,
+        token: Option<Token>,
+        connection: ConnectionArgs,
+    ) -> Self {
+        Self { url, key, protocol: None, identity, token, connection, store: None }
+    }
+
     pub(super) const fn key(&self) -> &PublicKey {
         &self.key
     }

@@ -9,6 +9,8 @@ use eventlog_server::storage::sled::{
 };
 use jiff::Timestamp;
 
+use super::text::parse_moment;
+
 /// Make a data directory of a backup, and another server of it.
 ///
 /// Everything that is taken of the backup is read first, and its checksums are compared. The directory must be missing or empty. It gets a new remote
@@ -43,10 +45,7 @@ impl FromStr for End {
         if let Ok(position) = text.parse() {
             return Ok(Self(Until::Position(position)));
         }
-        let time: Timestamp = text
-            .parse()
-            .map_err(|_| "neither a number nor a time such as 2026-03-01T12:00:00Z".to_owned())?;
-        let millis = u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())?;
+        let millis = parse_moment(text).map_err(|error| format!("no number, and {error}"))?;
         Ok(Self(Until::Millis(millis)))
     }
 }

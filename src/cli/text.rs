@@ -74,6 +74,13 @@ pub(super) fn timestamp(unix_ms: u64) -> String {
     moment.map_or_else(|| format!("{unix_ms}ms"), |moment| format!("{moment:.3}"))
 }
 
+/// A moment as people write it, in Unix milliseconds.
+pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
+    let time: Timestamp =
+        text.parse().map_err(|_| "this is no time such as 2026-03-01T12:00:00Z".to_owned())?;
+    u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())
+}
+
 /// A number of bytes to three digits or so.
 pub(super) fn people_bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];

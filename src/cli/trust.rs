@@ -68,6 +68,11 @@ pub(super) enum CaError {
 }
 
 impl ConnectionArgs {
+    /// The same trust, with nothing that is sent along.
+    pub(super) fn without_headers(&self) -> Self {
+        Self { headers: Vec::new(), ..self.clone() }
+    }
+
     /// Name and value of each header.
     pub(super) fn headers(&self) -> Vec<(String, String)> {
         self.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect()

@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub(crate) mod grow;
+pub mod lines;
 pub mod msgpack;
 pub(crate) mod peers;
 pub mod rpc;

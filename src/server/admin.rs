@@ -8,8 +8,6 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::access::RevokeError;
@@ -18,12 +16,12 @@ use super::grants::GrantsError;
 use super::handle::Server;
 use super::reload::ReloadError;
 use super::{
-    admin_backup, admin_grants, admin_groups, admin_guard, admin_revocations, admin_signing_keys,
-    pages,
+    admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_revocations,
+    admin_signing_keys, pages,
 };
-use crate::actors::audit::{self, By};
+use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
-use crate::model::{Entry, EntryId, PublicKey, StoreId};
+use crate::model::{PublicKey, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
@@ -53,14 +51,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     let scope = web::scope("/admin")
         .wrap(authorized)
         .app_data(web::Data::new(server.clone()))
-        .app_data(
-            web::JsonConfig::default()
-                .limit(largest)
-                // Bodies are nothing but JSON, and `curl -d` calls them a form.
-                .content_type_required(false)
-                .content_type(|_| true)
-                .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
-        )
+        .app_data(json_config(largest))
         .app_data(
             web::QueryConfig::default()
                 .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
@@ -76,7 +67,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
                 .done(),
         )
         .service(Endpoint::at("/stores").get(list_stores).done())
-        .service(Endpoint::of_name("/stores/{store:.+}/entries").post(write_entries).done())
+        .configure(|config| admin_entries::configure(server, config))
         .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)
         .configure(admin_groups::configure)
@@ -84,6 +75,16 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .configure(admin_grants::configure)
         .service(Endpoint::at("/reload").post(reload).done());
     config.service(scope);
+}
+
+/// How bodies of up to `bytes_max` are read.
+pub(super) fn json_config(bytes_max: usize) -> web::JsonConfig {
+    web::JsonConfig::default()
+        .limit(bytes_max)
+        // Bodies are nothing but JSON, and `curl -d` calls them a form.
+        .content_type_required(false)
+        .content_type(|_| true)
+        .error_handler(|error, _| Failure::Invalid(error.to_string()).into())
 }
 
 /// Why an admin request is not served.
@@ -367,56 +368,4 @@ async fn read_status(
     let subscribers = server.inner().shared.stores.subscribers(&store_id);
     let head = head.get();
     Ok(StoreStatus { store_id, head, entries, bytes, hash, subscribers, replay_position })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NewEntries {
-    #[serde(default = "run_handlers_by_default")]
-    run_handlers: bool,
-    entries: Vec<NewEntry>,
-}
-
-const fn run_handlers_by_default() -> bool {
-    true
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NewEntry {
-    id: Option<String>,
-    event: String,
-    primary_key: String,
-    payload: String,
-}
-
-impl NewEntry {
-    fn into_entry(self, slot: usize) -> Result<Entry, Failure> {
-        let invalid = |what: &str, error: &dyn std::fmt::Display| {
-            Failure::Invalid(format!("entry {slot}: {what}: {error}"))
-        };
-        let id = match self.id {
-            None => EntryId::now(),
-            Some(text) => text.parse().map_err(|error| invalid("id is not a UUID", &error))?,
-        };
-        let payload = BASE64.decode(&self.payload);
-        let payload = payload.map_err(|error| invalid("payload is not base64", &error))?.into();
-        Ok(Entry { id, event: self.event, primary_key: self.primary_key, payload })
-    }
-}
-
-async fn write_entries(
-    server: web::Data<Server>,
-    by: ReqData<By>,
-    store: Path<String>,
-    Json(new): Json<NewEntries>,
-) -> Answer {
-    let entries = new.entries.into_iter().enumerate().map(|(slot, entry)| entry.into_entry(slot));
-    let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
-    let (store, count): (StoreId, _) = (name(&store)?, entries.len());
-    let written = server.write_to_store(store.clone(), entries, new.run_handlers).await?;
-    let last = written.sequence_numbers.iter().max().map_or(0, |last| last.get());
-    audit::note(&by, format_args!("action=write store={store:?} entries={count} last={last}"));
-    let sequences: Vec<u64> = written.sequence_numbers.iter().map(|s| s.get()).collect();
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "sequenceNumbers": sequences })))
 }

@@ -212,6 +212,13 @@ impl Server {
         Ok(size.map_err(StorageError::unavailable)??.head)
     }
 
+    /// Whether a store has entries. Opens nothing.
+    pub(super) async fn has(&self, store: &StoreId) -> Result<bool, StorageError> {
+        let (storage, store) = (self.inner().storage.clone(), store.clone());
+        let size = web::block(move || storage.size(&store)).await;
+        Ok(size.map_err(StorageError::unavailable)??.entries > 0)
+    }
+
     /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, each with its last
     /// sequence. Opens none of them.
     pub async fn stores(

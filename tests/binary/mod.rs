@@ -10,6 +10,7 @@ mod descriptors;
 mod dist;
 mod drain;
 mod durability;
+mod export;
 mod grants;
 mod jwt;
 mod large;

@@ -25,8 +25,9 @@ impl Ahead {
         (start, head): (Sequence, Sequence),
         (metrics, now): (&Metrics, Instant),
     ) {
-        // From behind the last one is what it asks for when it has them all.
-        if start <= head.next() {
+        // From behind the last one is what it asks for when it has them all, and from the greatest sequence when it wants to know
+        // how far the store is.
+        if start <= head.next() || start == Sequence::MAX {
             return;
         }
         metrics.subscriptions_ahead.inc();
@@ -58,7 +59,8 @@ mod tests {
         let (key, store) =
             (PublicKey::new("k").expect("a key"), StoreId::new("s").expect("a name"));
         let at = |n: u64| Sequence::new(n).expect("a small number");
-        for (start, head) in [(0, 0), (1, 0), (5, 5), (6, 5), (1, 9)] {
+        let asked = Sequence::MAX.get();
+        for (start, head) in [(0, 0), (1, 0), (5, 5), (6, 5), (1, 9), (asked, 5)] {
             ahead.look((&key, &store), (at(start), at(head)), (&metrics, now));
         }
         assert_eq!(metrics.subscriptions_ahead.get(), 0);

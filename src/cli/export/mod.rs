@@ -1,0 +1,232 @@
+//! `export`: prints what stores have as lines of JSON.
+
+mod file;
+mod source;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use eventlog_server::model::{Sequence, StoreId};
+use eventlog_server::processing::compaction::EventPattern;
+use eventlog_server::protocol::lines::{Complete, Head, Line, put_complete};
+use eventlog_server::server::Selection;
+
+use self::file::{Begun, FileError};
+use super::connect::is_reader_gone;
+use super::entry::parse_sequence;
+use super::place::{Place, PlaceArgs, PlaceError};
+use super::text::{json_line, parse_moment, people_bytes};
+
+/// So much is collected before it is written, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Print everything that stores have as lines of JSON, which `import` reads, here or at another server.
+///
+/// While the server runs it is asked through its admin API (--url, --token), from any machine, and goes on with its work. Of a stopped
+/// server, give --data-dir. Each store has what it had when its turn came. A line has sequence, id, event, primary key, time of creation
+/// as the id says it, who wrote it, and the payload as base64, and as JSON where it looks like some. docs/DATA.md describes them.
+///
+/// A file that was cut, by a full disk or a lost connection, is gone on with by the same command; its last line says that it is complete.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server export --out all.jsonl
+  eventlog-server export --store team --event 'Note*' --created-from 2026-03-01T00:00:00Z | jq .payload
+  eventlog-server export --data-dir /var/lib/eventlog | zstd > all.jsonl.zst
+  eventlog-server export --store team | eventlog-server import --store copy --url https://other.example")]
+pub(super) struct Args {
+    /// The store [default: all of them]
+    #[arg(long)]
+    store: Option<StoreId>,
+    /// The file to write, or to go on with [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The first sequence
+    #[arg(long, value_name = "SEQUENCE", requires = "store", value_parser = parse_sequence)]
+    from: Option<Sequence>,
+    /// Events with this tag alone, in which * stands for any text; can be given several times
+    #[arg(long = "event", value_name = "PATTERN")]
+    events: Vec<String>,
+    /// Events with this primary key alone, likewise
+    #[arg(long = "primary-key", value_name = "PATTERN")]
+    primary_keys: Vec<String>,
+    /// Events that were made at this time or later, as their ids say
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    created_from: Option<u64>,
+    /// Events that were made before this time, as their ids say
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    created_before: Option<u64>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// `export` failed. What a file has by then is gone on with by the same command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportError {
+    /// The entries cannot be reached.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The file is not one that can be gone on with.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// They cannot be printed.
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    /// There is none.
+    #[error("there is no store {0:?}")]
+    NoSuchStore(StoreId),
+    /// The server stopped in the middle.
+    #[error("the server stopped in the middle of store {store:?}: {cause}")]
+    Cut {
+        /// Of which store.
+        store: StoreId,
+        /// How that showed.
+        cause: String,
+    },
+    /// The server's answer is none.
+    #[error("the server said something that is no answer to this")]
+    NoAnswer,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), ExportError> {
+    let place = args.place.open()?;
+    let exported = match &args.out {
+        Some(path) => to_file(args, &place, path),
+        None => to_output(args, &place),
+    };
+    // It was only read.
+    let closed = place.close().map_err(PlaceError::from);
+    match exported {
+        Err(ExportError::Write(error)) if is_reader_gone(&error) => Ok(()),
+        exported => exported.and(Ok(closed?)),
+    }
+}
+
+fn to_output(args: &Args, place: &Place) -> Result<(), ExportError> {
+    let output = io::stdout().lock();
+    let is_terminal = output.is_terminal();
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, output);
+    let mut put = |line: &str| {
+        let line = if is_terminal { &*json_line(line.trim_end()) } else { line.trim_end() };
+        writeln!(out, "{line}")
+    };
+    export(args, place, None, &mut put)?;
+    out.flush().map_err(ExportError::Write)
+}
+
+fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
+    let (file, begun) = file::open(path)?;
+    if begun.as_ref().is_some_and(|begun| begun.is_complete) {
+        eprintln!("{} is complete", path.display());
+        return Ok(());
+    }
+    if begun.is_some() && args.from.is_some() {
+        return Err(FileError::From { path: path.to_owned() }.into());
+    }
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let told = begun.as_ref().map(|begun| begun.entries);
+    if let Some(entries) = told {
+        eprintln!("going on behind the first {entries} entries of {}", path.display());
+    }
+    let checked = begun.map(|begun| (begun, path));
+    let exported = export(args, place, checked, &mut |line| out.write_all(line.as_bytes()));
+    // What there is by now is gone on with.
+    let file = out.into_inner().map_err(|error| ExportError::Write(error.into_error()))?;
+    file.sync_all().map_err(ExportError::Write)?;
+    let Complete { stores, entries } = exported?;
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    eprintln!("{entries} entries of {stores} stores, {}", people_bytes(bytes));
+    Ok(())
+}
+
+impl Args {
+    fn wanted(&self, from: Sequence) -> Selection {
+        let patterns =
+            |texts: &[String]| texts.iter().map(|text| EventPattern::glob(text.as_str())).collect();
+        Selection {
+            from,
+            events: patterns(&self.events),
+            primary_keys: patterns(&self.primary_keys),
+            created_from: self.created_from,
+            created_before: self.created_before,
+        }
+    }
+}
+
+/// Gives `put` all that is wanted, a line at a time, behind what was `begun` in a file.
+fn export(
+    args: &Args,
+    place: &Place,
+    begun: Option<(Begun, &Path)>,
+    put: &mut dyn FnMut(&str) -> io::Result<()>,
+) -> Result<Complete, ExportError> {
+    let (begun, path) = begun.unzip();
+    let mut all = begun.as_ref().map_or(Complete { stores: 0, entries: 0 }, Begun::total);
+    let first = args.from.unwrap_or(Sequence::FIRST);
+    let mut one = |store: &StoreId, from: Sequence| {
+        let mut entries = 0;
+        source::read(place, store, &args.wanted(from), &mut |line| {
+            if let (Some(begun), Ok(Line::Head(head))) = (&begun, head(line)) {
+                begun.goes_on_with(&head, path.unwrap_or(Path::new("")))?;
+            }
+            entries += u64::from(source::is_entry(line));
+            put(line).map_err(ExportError::Write)
+        })?;
+        Ok::<_, ExportError>(entries)
+    };
+    if let (Some(store), Some(begun)) = (&args.store, &begun)
+        && begun.store != *store
+    {
+        let (path, store) = (path.unwrap_or(Path::new("")).to_owned(), begun.store.clone());
+        return Err(FileError::OfAnotherStore { path, store }.into());
+    }
+    let unfinished = begun.as_ref().filter(|begun| !begun.is_ended);
+    if let Some(Begun { store, next, .. }) = unfinished {
+        all.entries += one(store, *next)?;
+    }
+    match (&args.store, &begun) {
+        (Some(_), Some(_)) => {}
+        (Some(store), None) => {
+            all.entries += one(store, first)?;
+            all.stores += 1;
+        }
+        (None, _) => {
+            let mut after = begun.as_ref().map(|begun| begun.store.clone());
+            while let Some(page) = source::stores(place, after.as_ref())? {
+                for store in &page {
+                    all.entries += one(store, first)?;
+                    all.stores += 1;
+                }
+                after = page.last().cloned();
+            }
+        }
+    }
+    let mut line = String::new();
+    put_complete(&mut line, all);
+    put(&line).map_err(ExportError::Write)?;
+    Ok(all)
+}
+
+/// The head that `line` is.
+fn head(line: &str) -> Result<Line, ()> {
+    if line.starts_with(r#"{"export":"#) { Line::parse(line).map_err(drop) } else { Err(()) }
+}
+
+impl Begun {
+    /// How much the file has.
+    const fn total(&self) -> Complete {
+        Complete { stores: self.stores, entries: self.entries }
+    }
+
+    /// Whether the lines behind `head` belong to the file, too.
+    fn goes_on_with(&self, head: &Head, path: &Path) -> Result<(), FileError> {
+        let path = || path.to_owned();
+        if head.remote_id != self.remote_id {
+            return Err(FileError::OfAnotherServer { path: path() });
+        }
+        if head.filter != self.filter {
+            return Err(FileError::OfAnotherFilter { path: path(), filter: self.filter.clone() });
+        }
+        Ok(())
+    }
+}

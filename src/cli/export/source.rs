@@ -1,0 +1,123 @@
+//! Stores and their lines, from a running server or a stopped one.
+
+use std::io::{BufRead, BufReader};
+use std::pin::pin;
+
+use eventlog_server::model::StoreId;
+use eventlog_server::server::Selection;
+use futures_util::StreamExt;
+use serde::Deserialize;
+
+use super::ExportError;
+use crate::cli::admin::{Admin, percent_encode};
+use crate::cli::place::{Opened, Place, PlaceError};
+
+/// So many stores are listed at a time.
+const PAGE: usize = 1_000;
+
+/// So much of an answer is read at a time, in bytes.
+const BUFFER_BYTES: usize = 256 << 10;
+
+type Put<'a> = &'a mut dyn FnMut(&str) -> Result<(), ExportError>;
+
+/// Whether a line is that of an entry.
+pub(super) fn is_entry(line: &str) -> bool {
+    line.starts_with("{\"sequence\":")
+}
+
+/// The stores whose names come after `after`; `None` if there are none.
+pub(super) fn stores(
+    place: &Place,
+    after: Option<&StoreId>,
+) -> Result<Option<Vec<StoreId>>, ExportError> {
+    let stores = match place {
+        Place::Running(admin) => listed(admin, after)?,
+        Place::Stopped(opened) => {
+            let stores = opened.block_on(opened.server().stores(after, PAGE));
+            stores.map_err(PlaceError::from)?.into_iter().map(|(store, _)| store).collect()
+        }
+    };
+    Ok(Some(stores).filter(|stores| !stores.is_empty()))
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    stores: Vec<ListedStore>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedStore {
+    store_id: StoreId,
+}
+
+fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<StoreId>, ExportError> {
+    let after = after.map(|store| format!("&after={}", percent_encode(store.as_str())));
+    let path = format!("/admin/stores?count={PAGE}{}", after.unwrap_or_default());
+    let listed: Listed = admin.request("GET", &path, None).map_err(PlaceError::from)?;
+    Ok(listed.stores.into_iter().map(|one| one.store_id).collect())
+}
+
+/// Gives `put` what is wanted of a store, a line at a time, each with its end.
+pub(super) fn read(
+    place: &Place,
+    store: &StoreId,
+    wanted: &Selection,
+    put: Put<'_>,
+) -> Result<(), ExportError> {
+    match place {
+        Place::Running(admin) => of_running(admin, store, wanted, put),
+        Place::Stopped(opened) => of_stopped(opened, store, wanted, put),
+    }
+}
+
+fn of_running(
+    admin: &Admin,
+    store: &StoreId,
+    wanted: &Selection,
+    put: Put<'_>,
+) -> Result<(), ExportError> {
+    let name = percent_encode(store.as_str());
+    let mut path = format!("/admin/stores/{name}/entries?from={}", wanted.from);
+    for (name, value) in wanted.filter() {
+        path.extend(["&", name, "=", &percent_encode(&value)]);
+    }
+    let lines = admin.download(&path).map_err(PlaceError::from)?;
+    let mut lines = BufReader::with_capacity(BUFFER_BYTES, lines);
+    let cut = |cause: String| ExportError::Cut { store: store.clone(), cause };
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let read = lines.read_line(&mut line).map_err(|error| cut(error.to_string()))?;
+        if read == 0 || !line.ends_with('\n') {
+            return Err(cut("the rest of the answer is missing".to_owned()));
+        }
+        put(&line)?;
+        if line.starts_with("{\"end\":") {
+            return Ok(());
+        }
+    }
+}
+
+fn of_stopped(
+    opened: &Opened,
+    store: &StoreId,
+    wanted: &Selection,
+    put: Put<'_>,
+) -> Result<(), ExportError> {
+    let server = opened.server();
+    opened.block_on(async {
+        let after = server.head(store).await.map_err(PlaceError::from)?;
+        let lines = server.export(store, wanted.clone()).await.map_err(PlaceError::from)?;
+        if after.get() == 0 {
+            return Err(ExportError::NoSuchStore(store.clone()));
+        }
+        let mut lines = pin!(lines);
+        while let Some(page) = lines.next().await {
+            let page = page.map_err(PlaceError::from)?;
+            let page = std::str::from_utf8(&page).map_err(|_| ExportError::NoAnswer)?;
+            page.split_inclusive('\n').try_for_each(&mut *put)?;
+        }
+        Ok(())
+    })
+}

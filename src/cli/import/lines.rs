@@ -1,0 +1,118 @@
+//! Lines of an input, one at a time.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use eventlog_server::protocol::lines::{Line, WrongLine};
+
+/// The largest entry that a server takes, unless it is configured otherwise, fits whatever its names are.
+const LINE_BYTES_MAX: u64 = 256 << 20;
+
+/// So much is read at a time, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// A longer line's memory is given back behind it, in bytes.
+const KEEP_BYTES: usize = 4 << 20;
+
+/// A line cannot be imported. Those before it were read.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum LineError {
+    /// It says something else.
+    #[error("line {line}: {cause}")]
+    Wrong {
+        /// Its number, from one.
+        line: u64,
+        /// What is wrong.
+        cause: WrongLine,
+    },
+    /// It is out of place.
+    #[error("line {line}: {what}")]
+    OutOfPlace {
+        /// Its number, from one.
+        line: u64,
+        /// Why.
+        what: String,
+    },
+    /// It has no end.
+    #[error("line {line} is longer than 256 MiB")]
+    TooLong {
+        /// Its number, from one.
+        line: u64,
+    },
+    /// It cannot be read.
+    #[error("line {line} cannot be read: {cause}")]
+    Unreadable {
+        /// Its number, from one.
+        line: u64,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+/// The lines of an input, in order.
+pub(super) struct Lines {
+    input: BufReader<Box<dyn Read>>,
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(input: Box<dyn Read>) -> Self {
+        let input = BufReader::with_capacity(BUFFER_BYTES, input);
+        Self { input, number: 0, text: Vec::new() }
+    }
+
+    /// The next line with its number; those that are blank are passed over. `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Line)>, LineError> {
+        loop {
+            self.text.clear();
+            self.text.shrink_to(KEEP_BYTES);
+            self.number += 1;
+            let line = self.number;
+            let mut limited = self.input.by_ref().take(LINE_BYTES_MAX);
+            let read = limited.read_until(b'\n', &mut self.text);
+            let read = read.map_err(|cause| LineError::Unreadable { line, cause })?;
+            if read as u64 == LINE_BYTES_MAX && self.text.last() != Some(&b'\n') {
+                return Err(LineError::TooLong { line });
+            }
+            if read == 0 {
+                return Ok(None);
+            }
+            let text = std::str::from_utf8(&self.text)
+                .map_err(|error| WrongLine::Json(error.to_string()))
+                .map_err(|cause| LineError::Wrong { line, cause })?;
+            if !text.trim().is_empty() {
+                let parsed = Line::parse(text);
+                let parsed = parsed.map_err(|cause| LineError::Wrong { line, cause })?;
+                return Ok(Some((line, parsed)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_and_blank_ones_passed_over() {
+        let id = "018bcfe5-6800-70e1-8101-010101010101";
+        let good = format!(r#"{{"id":"{id}","event":"E","primaryKey":"","payloadHex":""}}"#);
+        let text = format!("{good}\n\n  \r\n{good}\r\nnonsense\n{good}\n");
+        let mut lines = Lines::new(Box::new(io::Cursor::new(text)));
+        let mut number = || lines.next().map(|line| line.map(|(number, _)| number));
+        assert_eq!(number().expect("a line"), Some(1));
+        assert_eq!(number().expect("a line"), Some(4));
+        assert!(matches!(number(), Err(LineError::Wrong { line: 5, .. })));
+        let mut cut = Lines::new(Box::new(io::Cursor::new(good[..good.len() - 1].to_owned())));
+        assert!(matches!(cut.next(), Err(LineError::Wrong { line: 1, .. })));
+        let mut bytes = Lines::new(Box::new(&b"\xff\n"[..]));
+        assert!(matches!(bytes.next(), Err(LineError::Wrong { line: 1, .. })));
+        assert!(matches!(Lines::new(Box::new(&b""[..])).next(), Ok(None)));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_for_ever() {
+        let mut lines = Lines::new(Box::new(io::repeat(b' ')));
+        assert!(matches!(lines.next(), Err(LineError::TooLong { line: 1 })));
+    }
+}

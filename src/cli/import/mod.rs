@@ -1,0 +1,158 @@
+//! `import`: writes what `export` printed, or what another server has, into stores.
+
+mod feed;
+mod lines;
+mod target;
+mod writing;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use eventlog_server::model::{Sequence, StoreId};
+
+use self::feed::{FeedArgs, FeedError};
+use self::lines::{LineError, Lines};
+use self::writing::{Refused, Writing};
+use super::place::{PlaceArgs, PlaceError};
+use super::text::one_line;
+
+/// Write lines of JSON that `export` printed into stores, or everything that another server has in one.
+///
+/// Each entry keeps its id: one that the store has already is not written again, so the same lines can be imported any number of times.
+/// It gets the sequence that comes next, in the order of the lines, and is the server's own from now on: with handlers, unless
+/// --no-handlers is given. In the end a line for each store says how many entries there were, and how many of them were new.
+///
+/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server import all.jsonl
+  zstd -dc all.jsonl.zst | eventlog-server import --data-dir /var/lib/eventlog
+  eventlog-server import --store copy team.jsonl
+  eventlog-server import --store team --from-url wss://old.example/eventlog --public-key alice
+  eventlog-server import --store team --from-url wss://old.example/rpc --public-key alice --identity alice.json
+
+From the tables of Effect's own server, one store as one command:
+  sqlite3 effect.sqlite \"SELECT json_object('id', lower(hex(entry_id)), 'event', event, 'primaryKey', primary_key,
+    'payloadHex', hex(payload)) FROM effect_events WHERE store_id = 'team' ORDER BY sequence\" | eventlog-server import --store team
+  psql -qAt -c \"SELECT json_build_object('id', encode(entry_id, 'hex'), 'event', event, 'primaryKey', primary_key,
+    'payloadHex', encode(payload, 'hex')) FROM effect_events WHERE store_id = 'team' ORDER BY sequence\" | eventlog-server import --store team")]
+pub(super) struct Args {
+    /// The file; `-` is standard input
+    #[arg(default_value = "-", value_name = "FILE", conflicts_with = "from_url")]
+    file: PathBuf,
+    /// The store to write to [default: the one that the lines name]
+    #[arg(long)]
+    store: Option<StoreId>,
+    /// No handlers, webhooks and the like see these entries
+    #[arg(long)]
+    no_handlers: bool,
+    #[command(flatten)]
+    feed: FeedArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// `import` failed. What was told to be imported is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ImportError {
+    /// The stores cannot be reached.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The file cannot be opened.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// A line is wrong.
+    #[error("{0}; what stands before it is imported, and nothing from there on")]
+    Line(#[from] LineError),
+    /// The other server does not give it.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The entries were refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Everything is imported, and more is missing.
+    #[error("all lines are imported, but some are missing: {0}")]
+    Missing(String),
+    /// The result cannot be printed.
+    #[error("cannot print: {0}")]
+    Print(io::Error),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), ImportError> {
+    let place = args.place.open()?;
+    let mut writing = Writing::new(&place, args.store.clone(), !args.no_handlers);
+    let read = match args.feed.begin(args.store.as_ref(), args.place.admin.trust())? {
+        Some(feed) => feed.read(&mut writing),
+        None => read_lines(&args.file, &mut writing),
+    };
+    // Before a wrong line there may be good ones.
+    let written = writing.flush().map_err(ImportError::from);
+    let (told, missing) = (tell(&writing, args.place.admin.json), writing.missing());
+    drop(writing);
+    let closed = place.close().map_err(PlaceError::from);
+    // The first cause first.
+    read.and(written)?;
+    closed?;
+    told.map_err(ImportError::Print)?;
+    missing.map_or(Ok(()), |missing| Err(ImportError::Missing(missing)))
+}
+
+fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError> {
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprintln!("reading entries, a JSON object a line; Ctrl-D ends");
+        }
+        Box::new(io::stdin().lock())
+    } else {
+        let opened = File::open(path);
+        Box::new(opened.map_err(|cause| ImportError::File { path: path.to_owned(), cause })?)
+    };
+    let mut lines = Lines::new(input);
+    while let Some((number, line)) = lines.next()? {
+        writing.line(number, line)?;
+    }
+    writing.end_of_lines();
+    Ok(())
+}
+
+/// A line for each store.
+fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (store, tally) in writing.tallies() {
+        let (entries, new) = (tally.entries, tally.new);
+        if json {
+            let line = serde_json::json!({ "storeId": store, "entries": entries, "new": new });
+            writeln!(out, "{line}")?;
+        } else {
+            let name = one_line(store.as_str());
+            let known = entries - new;
+            writeln!(out, "{name}  {entries} entries: {new} new, {known} were there already")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where something stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// In the lines, counted from one.
+    Line(u64),
+    /// In the feed of another server.
+    Sequence(Sequence),
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::Sequence(sequence) => write!(f, "sequence {sequence} there"),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the entries are that a command works on: at a running server, or in the data directory of a stopped one.
+//!
+//! Keeps: both ways do the same, since the directory is worked on by a server, too: one in this process that nobody can reach.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::{System, SystemRunner};
+use eventlog_server::model::Limits;
+use eventlog_server::server::{Server, StartError};
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::StorageError;
+use eventlog_server::storage::sled::{
+    ArchiveOptions, Database, DatabaseOptions, OpenError, SledStorage,
+};
+
+use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
+
+/// For so long what is under way may take at the end.
+const ENDING: Duration = Duration::from_secs(60);
+
+/// The largest entry that is taken into a directory, in bytes, whatever its server is configured for.
+const ENTRY_BYTES_MAX: usize = 1 << 30;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// The data directory of a stopped server [default: ask a running one]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where its archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+/// Where the entries are.
+pub(super) enum Place {
+    /// At a server that is asked.
+    Running(Box<Admin>),
+    /// In a directory.
+    Stopped(Box<Opened>),
+}
+
+/// A data directory that is open.
+pub(super) struct Opened {
+    system: SystemRunner,
+    server: Server,
+    database: Database,
+}
+
+/// They cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    /// The server does not do it.
+    #[error(transparent)]
+    Admin(#[from] AdminCommandError),
+    /// The data directory cannot be opened.
+    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { "; without --data-dir the server is asked" } else { "" })]
+    Open(#[from] OpenError),
+    /// There is no data directory.
+    #[error("{} is no data directory", path.display())]
+    NoDataDirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// Threads cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<AdminError> for PlaceError {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+impl PlaceArgs {
+    /// The place, which has to be there.
+    pub(super) fn open(&self) -> Result<Place, PlaceError> {
+        let Some(path) = &self.data_dir else {
+            return Ok(Place::Running(Box::new(self.admin.client()?)));
+        };
+        // Opening would make one.
+        if !path.join("format").is_file() {
+            return Err(PlaceError::NoDataDirectory { path: path.clone() });
+        }
+        let archive = ArchiveOptions { dir: self.archive_dir.clone(), ..ArchiveOptions::default() };
+        let options = DatabaseOptions { archive, ..DatabaseOptions::default() };
+        let database = Database::open(path, options)?;
+        let system = System::new();
+        let storage = Arc::new(SledStorage::new(database.clone()));
+        let registry = Arc::new(MemoryRegistry::new());
+        // What the server that wrote it took is taken here.
+        let limits = Limits {
+            message_bytes_max: ENTRY_BYTES_MAX,
+            event_bytes_max: ENTRY_BYTES_MAX,
+            primary_key_bytes_max: ENTRY_BYTES_MAX,
+            ..Limits::default()
+        };
+        let builder = Server::builder(storage, registry, Arc::new(AllowAll)).limits(limits);
+        let server = system.block_on(async { builder.start() })?;
+        Ok(Place::Stopped(Box::new(Opened { system, server, database })))
+    }
+}
+
+impl Place {
+    /// Ends what was begun. Of a directory, everything is in it once this has returned.
+    pub(super) fn close(self) -> Result<(), StorageError> {
+        match self {
+            Self::Running(_) => Ok(()),
+            Self::Stopped(opened) => {
+                let Opened { system, server, database } = *opened;
+                system.block_on(server.shutdown(ENDING));
+                // Its storage has the directory open.
+                drop(server);
+                database.close()
+            }
+        }
+    }
+}
+
+impl Opened {
+    pub(super) const fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Runs it to its end.
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.system.block_on(work)
+    }
+}
