@@ -5,14 +5,19 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Who did it.
 #[derive(Clone, Debug)]
 pub(crate) enum By {
     /// Code in this process.
     Process,
-    /// Who has the admin token, from this address.
-    Admin(Option<IpAddr>),
+    /// Who has the admin token of this name.
+    Admin {
+        /// Where from.
+        address: Option<IpAddr>,
+        token: Arc<str>,
+    },
     /// What proves a caller, who is this subject.
     Claim(Option<Box<str>>),
 }
@@ -21,8 +26,12 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process => f.write_str("by=process"),
-            Self::Admin(Some(address)) => write!(f, "by=admin address={address}"),
-            Self::Admin(None) => f.write_str("by=admin address=?"),
+            Self::Admin { address: Some(address), token } => {
+                write!(f, "by=admin address={address} token={token:?}")
+            }
+            Self::Admin { address: None, token } => {
+                write!(f, "by=admin address=? token={token:?}")
+            }
             Self::Claim(subject) => {
                 write!(f, "by=claim subject={:?}", subject.as_deref().unwrap_or_default())
             }
@@ -43,6 +52,7 @@ mod tests {
     fn whoever_did_it_cannot_write_a_further_field() {
         let mallory = By::Claim(Some("m\" by=process\n".into()));
         assert_eq!(mallory.to_string(), r#"by=claim subject="m\" by=process\n""#);
-        assert_eq!(By::Admin(Some([10, 0, 0, 7].into())).to_string(), "by=admin address=10.0.0.7");
+        let admin = By::Admin { address: Some([10, 0, 0, 7].into()), token: "ops".into() };
+        assert_eq!(admin.to_string(), r#"by=admin address=10.0.0.7 token="ops""#);
     }
 }

@@ -18,6 +18,8 @@ use super::connect::is_reader_gone;
 use super::trust::{CaError, ConnectionArgs};
 use crate::config::Token;
 
+/// A page of a list; the server gives at most as many at once.
+const PAGE: usize = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer is a page of a list at most.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -102,7 +104,7 @@ pub(super) enum AdminError {
     },
     /// The token is wrong.
     #[error(
-        "the server does not accept this token; give the one of its [admin] section with --token or EVENTLOG_ADMIN_TOKEN"
+        "the server does not accept this token; give one of its [admin] section with --token or EVENTLOG_ADMIN_TOKEN"
     )]
     WrongToken,
     /// There is no admin API at this place.
@@ -176,6 +178,26 @@ impl Admin {
         read_answer(&url, &mut self.send(&url, "POST", Some(body), None)?)
     }
 
+    /// Does something with each item of the list at `path`, which is called `list` there, a page at a time.
+    pub(super) fn each<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        list: &str,
+        mut each: impl FnMut(T) -> Result<(), AdminCommandError>,
+    ) -> Result<(), AdminCommandError> {
+        let mut after = String::new();
+        loop {
+            let path = format!("{path}?limit={PAGE}{after}");
+            let mut page: Value = self.request("GET", &path, None)?;
+            let Value::Array(items) = page[list].take() else { return Ok(()) };
+            for item in items {
+                each(serde_json::from_value(item).map_err(io::Error::other)?)?;
+            }
+            let Some(next) = page["next"].as_str() else { return Ok(()) };
+            after = format!("&after={}", percent_encode(next));
+        }
+    }
+
     /// As [`Admin::request`] without a body, however long the answer takes.
     pub(super) fn request_patiently<T: DeserializeOwned>(
         &self,
@@ -236,7 +258,7 @@ fn read_answer<T: DeserializeOwned>(
         return answer.map_err(|_| AdminError::NoAnswer { url: url(), status });
     }
     let said = serde_json::from_slice::<Value>(&body).ok();
-    let said = said.as_ref().and_then(|answer| answer["error"].as_str());
+    let said = said.as_ref().and_then(|answer| answer["detail"].as_str());
     match (status, said) {
         (StatusCode::UNAUTHORIZED, _) => Err(AdminError::WrongToken),
         (_, Some(message)) => Err(AdminError::Refused { message: message.to_owned() }),
@@ -308,9 +330,9 @@ mod tests {
             server.join().expect("a request");
             error.to_string()
         };
-        assert!(refusal("401 Unauthorized|{\"error\":\"no\"}").contains("EVENTLOG_ADMIN_TOKEN"));
+        assert!(refusal("401 Unauthorized|{\"detail\":\"no\"}").contains("EVENTLOG_ADMIN_TOKEN"));
         assert!(refusal("404 Not Found|").contains("[admin] token"));
-        assert_eq!(refusal("409 Conflict|{\"error\":\"alice has team\"}"), "alice has team");
+        assert_eq!(refusal("409 Conflict|{\"detail\":\"alice has team\"}"), "alice has team");
         assert!(refusal("200 OK|<html>").contains("no answer of an admin API"));
         assert!(refusal("502 Bad Gateway|<html>").contains("502"));
     }

@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 
-/// A page of a listing; the server gives at most as many at once.
-const PAGE: usize = 1_000;
-
 /// Show and change what public keys may do, where `[auth] mode` is "grants".
 ///
 /// A grant says what a key may do; which store it has is another thing (`keys`). What is set here is durable, and counts before what
@@ -71,11 +68,6 @@ struct Shown {
     counts: bool,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    grants: Vec<Value>,
-}
-
 pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
     let (admin, is_json) = (args.admin.client()?, args.admin.json);
     let mut out = io::stdout().lock();
@@ -100,16 +92,7 @@ fn path(key: &PublicKey) -> String {
 }
 
 fn list(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
-    let mut after = None;
-    loop {
-        let query = after.map(|key: String| format!("&after={}", percent_encode(&key)));
-        let path = format!("/admin/grants?count={PAGE}{}", query.unwrap_or_default());
-        let page: Page = admin.request("GET", &path, None)?;
-        let last = page.grants.last().and_then(|last| last["publicKey"].as_str());
-        let Some(last) = last else { return Ok(()) };
-        after = Some(last.to_owned());
-        page.grants.iter().try_for_each(|grant| print(out, is_json, grant))?;
-    }
+    admin.each("/admin/grants", "grants", |grant: Value| print(out, is_json, &grant))
 }
 
 fn print(out: &mut impl Write, is_json: bool, answer: &Value) -> Result<(), AdminCommandError> {

@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 
-/// A page of dead letters; the server gives at most as many at once.
-const PAGE: usize = 1_000;
-
 /// Show the groups of handlers of a server, pause them, have them go on elsewhere, and see to what failed.
 ///
 /// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
@@ -147,11 +144,6 @@ fn act(
 }
 
 #[derive(Deserialize)]
-struct Listed {
-    groups: Vec<Value>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Group {
     name: String,
@@ -172,15 +164,14 @@ struct Refused {
 }
 
 fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
-    let Listed { groups } = admin.request("GET", "/admin/groups", None)?;
-    for group in groups {
+    admin.each("/admin/groups", "groups", |group: Value| {
         if json {
             writeln!(out, "{group}")?;
         } else if let Ok(group) = serde_json::from_value::<Group>(group) {
             print(out, &group)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn print(out: &mut impl Write, group: &Group) -> io::Result<()> {
@@ -204,12 +195,6 @@ fn print(out: &mut impl Write, group: &Group) -> io::Result<()> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
-    dead_letters: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Letter {
     store_id: String,
     sequence: u64,
@@ -224,25 +209,15 @@ fn dead_letters(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), AdminCommandError> {
-    let mut after = String::new();
-    loop {
-        let path = path(group, &format!("/dead-letters?count={PAGE}{after}"));
-        let Page { dead_letters } = admin.request("GET", &path, None)?;
-        let count = dead_letters.len();
-        for value in dead_letters {
-            let Ok(letter) = serde_json::from_value::<Letter>(value.clone()) else { continue };
-            let Letter { store_id, sequence, id, event, error } = &letter;
-            if json {
-                writeln!(out, "{value}")?;
-            } else {
-                let (store, event, error) = (one_line(store_id), one_line(event), one_line(error));
-                writeln!(out, "{store}  {sequence}  {id}  {event}  {error}")?;
-            }
-            let store = percent_encode(store_id);
-            after = format!("&afterStore={store}&afterSequence={sequence}");
+    admin.each(&path(group, "/dead-letters"), "deadLetters", |value: Value| {
+        let Ok(letter) = serde_json::from_value::<Letter>(value.clone()) else { return Ok(()) };
+        let Letter { store_id, sequence, id, event, error } = &letter;
+        if json {
+            writeln!(out, "{value}")?;
+        } else {
+            let (store, event, error) = (one_line(store_id), one_line(event), one_line(error));
+            writeln!(out, "{store}  {sequence}  {id}  {event}  {error}")?;
         }
-        if count < PAGE {
-            return Ok(());
-        }
-    }
+        Ok(())
+    })
 }

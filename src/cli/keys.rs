@@ -10,9 +10,6 @@ use serde_json::json;
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::text::one_line;
 
-/// A page of a listing; the server gives at most as many at once.
-const PAGE: usize = 1_000;
-
 /// Show and change which store a public key writes to and reads from.
 ///
 /// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
@@ -80,11 +77,6 @@ enum KeysCommand {
 #[serde(rename_all = "camelCase")]
 struct Assigned {
     store_id: StoreId,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    keys: Vec<Mapping>,
 }
 
 #[derive(Deserialize)]
@@ -166,18 +158,7 @@ fn print_signing_key(
 }
 
 fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
-    let mut after: Option<PublicKey> = None;
-    loop {
-        let after_query = after.map(|key| format!("&after={}", percent_encode(key.as_str())));
-        let path = format!("/admin/keys?count={PAGE}{}", after_query.unwrap_or_default());
-        let page: Page = admin.request("GET", &path, None)?;
-        let Some(last) = page.keys.last() else { return Ok(()) };
-        after = Some(last.public_key.clone());
-        page.keys.iter().try_for_each(|mapping| print(out, json, mapping))?;
-        if page.keys.len() < PAGE {
-            return Ok(());
-        }
-    }
+    admin.each("/admin/keys", "keys", |mapping: Mapping| Ok(print(out, json, &mapping)?))
 }
 
 fn path(key: &PublicKey) -> String {

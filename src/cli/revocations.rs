@@ -12,9 +12,6 @@ use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 use crate::config::Span;
 
-/// A page of a listing; the server gives at most as many at once.
-const PAGE: usize = 1_000;
-
 /// Shut out a public key, a user or a token, at once and also after a restart; or let them in again.
 ///
 /// Whatever they have open ends within a second, and whatever they ask for is refused. Talks to the admin API of a running
@@ -74,11 +71,6 @@ struct Shown {
     reason: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    revocations: Vec<Value>,
-}
-
 fn parse_time(text: &str) -> Result<u64, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
@@ -117,16 +109,8 @@ pub(super) fn list(args: &ListArgs) -> Result<(), AdminCommandError> {
 }
 
 fn list_all(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
-    let mut after = None;
-    loop {
-        let query = after.map(|id: String| format!("&after={}", percent_encode(&id)));
-        let path = format!("/admin/revocations?count={PAGE}{}", query.unwrap_or_default());
-        let page: Page = admin.request("GET", &path, None)?;
-        page.revocations.iter().try_for_each(|revocation| print(out, is_json, revocation))?;
-        let last = page.revocations.last().and_then(|last| last["id"].as_str());
-        let Some(last) = last.filter(|_| page.revocations.len() == PAGE) else { return Ok(()) };
-        after = Some(last.to_owned());
-    }
+    let print = |revocation: Value| print(out, is_json, &revocation);
+    admin.each("/admin/revocations", "revocations", print)
 }
 
 fn print(out: &mut impl Write, is_json: bool, answer: &Value) -> Result<(), AdminCommandError> {

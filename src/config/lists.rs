@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use eventlog_server::model::Secret;
+use eventlog_server::server::AdminRight;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::identities::{SigningKey, signing_key_from_hex};
 use eventlog_server::services::proxies::AddressRange;
@@ -125,7 +126,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
-text!(Parsed<PinnedKey>, Parsed<TokenSource>, Parsed<AddressRange>);
+text!(Parsed<PinnedKey>, Parsed<TokenSource>, Parsed<AddressRange>, Parsed<AdminRight>);
 
 impl<T: Described> Described for Many<T> {
     fn schema() -> Value {

@@ -4,6 +4,7 @@
 //! knows is an error wherever it stands, and so is one that cannot work. Leaves out: doing anything about it
 //! (`cli::serve`).
 
+mod admin;
 mod auth;
 mod check;
 mod environment;
@@ -35,6 +36,7 @@ use eventlog_server::webhooks::WebhookOptions;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub(crate) use admin::AdminPlan;
 pub(crate) use environment::Environment;
 pub(crate) use fault::{ConfigError, ConfigFaults};
 use layer::{FileFaults, Layer};
@@ -112,8 +114,8 @@ pub(crate) struct Config {
     pub(crate) pinned: Vec<(PublicKey, SigningKey)>,
     /// Who decides what a key may do.
     pub(crate) auth: AuthChoice,
-    /// Opens the admin API.
-    pub(crate) admin_token: Option<Token>,
+    /// The admin API.
+    pub(crate) admin: AdminPlan,
     /// Mappings that the registry is to have.
     pub(crate) assign: Vec<Assignment>,
     /// What readers get of old entries.
@@ -202,7 +204,8 @@ impl Config {
         let pinned = pinned(&settings);
         let paths =
             settings.paths.map_or_else(|| vec![PathName::Eventlog, PathName::Rpc], |paths| paths.0);
-        let auth = auth::auth(settings.auth, settings.admin.token.is_some(), dev);
+        let admin = keep(admin::admin(settings.admin), &mut faults).unwrap_or_default();
+        let auth = auth::auth(settings.auth, !admin.tokens.is_empty(), dev);
         let auth = if auth_is_known { keep(auth, &mut faults) } else { auth.ok() };
         let backup = keep(backup(settings.backup, database.archive.enabled), &mut faults);
         let config = Self {
@@ -230,7 +233,7 @@ impl Config {
             keeps_proof,
             pinned,
             auth: auth.unwrap_or(AuthChoice::AllowAll),
-            admin_token: settings.admin.token,
+            admin,
             assign: settings.assign,
             compaction: settings.compaction,
             webhooks: settings.webhook.into_iter().map(WebhookEntry::into_options).collect(),

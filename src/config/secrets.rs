@@ -17,8 +17,8 @@ use super::fault::ConfigError;
 use super::settings::Settings;
 
 /// Every secret setting. A `_file` behind the name is the setting that names its file.
-pub(super) const SECRETS: [&str; 4] =
-    ["admin.token", "auth.jwt.secret", "auth.http.secret", "webhook.secret"];
+pub(super) const SECRETS: [&str; 5] =
+    ["admin.token", "admin.tokens.token", "auth.jwt.secret", "auth.http.secret", "webhook.secret"];
 
 /// No secret is longer, several of them included.
 const FILE_BYTES_MAX: u64 = 64 * 1_024;

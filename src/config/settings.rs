@@ -13,6 +13,7 @@ use eventlog_server::webhooks::{Begin, WebhookOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::admin::AdminTokenEntry;
 use super::layer::{entry, settings};
 use super::lists::{Listed, Many, NamedSecret, Parsed, PinnedKey};
 use super::quota::{KeyQuotaEntry, StoreQuotaEntry};
@@ -131,6 +132,8 @@ settings! {
     AdminSettings {
         token: Option<Token>,
         token_file: Option<PathBuf>,
+        listen: Option<Address>,
+        tokens: Vec<AdminTokenEntry>,
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use eventlog_server::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use eventlog_server::model::{PublicKey, StoreId};
+use eventlog_server::server::{AdminRight, AdminToken};
 use eventlog_server::webhooks::Begin;
 
 use super::*;
@@ -108,6 +109,8 @@ fn the_example_shows_the_defaults() {
         ".auth.grant",
         ".admin.token",
         ".admin.token_file",
+        ".admin.listen",
+        ".admin.tokens",
         ".archive.dir",
         ".archive.bytes_max",
         ".archive.age_max",
@@ -191,7 +194,8 @@ fn every_scalar_can_come_from_the_environment() {
         ("EVENTLOG_LIMITS_CONNECTIONS_MAX", "7"),
     ];
     let config = load("", &variables, Settings::default()).expect("it works");
-    assert_eq!(config.admin_token.as_ref().map(Token::as_str), Some("12345"));
+    let token = AdminToken::new("admin", [AdminRight::Admin], "12345").expect("a token");
+    assert_eq!(config.admin.tokens, [token]);
     assert_eq!(config.workers, 3);
     assert!(matches!(&config.origins, OriginPolicy::Listed(origins) if origins.len() == 2));
     assert_eq!(config.database.cache_bytes, 5 << 20);

@@ -1,30 +1,25 @@
 //! The admin API: the registry, the stores, and server-authored writes, as JSON over HTTP.
 //!
-//! Keeps: nothing is answered without the token. Here our errors become HTTP statuses.
+//! Keeps: nothing is answered without the token. What each route needs stands in `admin_operations`, what
+//! goes wrong in `admin_failure`.
 
 use actix_web::dev::ServiceRequest;
-use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
-use actix_web::{HttpMessage, HttpResponse, ResponseError};
+use actix_web::{HttpMessage, HttpResponse};
 use serde::{Deserialize, Serialize};
 
-use super::access::RevokeError;
-use super::endpoint::Endpoint;
-use super::grants::GrantsError;
+pub(super) use super::admin_failure::Failure;
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
-use super::reload::ReloadError;
 use super::{
-    admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_revocations,
-    admin_signing_keys, pages,
+    admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
+    admin_revocations, admin_signing_keys, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
 use crate::model::{PublicKey, StoreId};
-use crate::processing::{GroupError, WriteError};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
-use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
 use crate::storage::{Storage, StorageError, StoreSize};
 
 /// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
@@ -32,7 +27,7 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
-    if server.inner().admin_token.is_none() {
+    if server.inner().admin_tokens.read().0.is_empty() {
         return;
     }
     let asked = server.clone();
@@ -43,7 +38,9 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             Err(Failure::Page)
         };
         async move {
-            request.extensions_mut().insert(allowed?);
+            let (by, rights) = allowed?;
+            request.extensions_mut().insert(by);
+            request.extensions_mut().insert(rights);
             next.call(request).await
         }
     });
@@ -56,24 +53,28 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             web::QueryConfig::default()
                 .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
         )
-        .service(Endpoint::at("/keys").get(list_keys).done())
-        .service(Endpoint::of_name("/keys/{key:.+}/release").post(release_key).done())
+        .service(AdminEndpoint::at("/keys").get(list_keys).done())
+        .service(AdminEndpoint::at("/keys/{key:.+}/release").post(release_key).done())
         .configure(admin_signing_keys::configure)
         .service(
-            Endpoint::of_name("/keys/{key:.+}")
+            AdminEndpoint::at("/keys/{key:.+}")
                 .get(show_key)
                 .put(assign_key)
                 .delete(remove_key)
                 .done(),
         )
-        .service(Endpoint::at("/stores").get(list_stores).done())
+        .service(AdminEndpoint::at("/stores").get(list_stores).done())
         .configure(|config| admin_entries::configure(server, config))
-        .service(Endpoint::of_name("/stores/{store:.+}").get(show_store).done())
+        .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)
         .configure(admin_groups::configure)
         .configure(admin_revocations::configure)
         .configure(admin_grants::configure)
-        .service(Endpoint::at("/reload").post(reload).done());
+        .service(AdminEndpoint::at("/openapi.json").get(admin_openapi::show).done())
+        .service(AdminEndpoint::at("/reload").post(reload).done())
+        .default_service(web::to(|| {
+            std::future::ready(Err::<HttpResponse, _>(Failure::NothingHere))
+        }));
     config.service(scope);
 }
 
@@ -85,107 +86,6 @@ pub(super) fn json_config(bytes_max: usize) -> web::JsonConfig {
         .content_type_required(false)
         .content_type(|_| true)
         .error_handler(|error, _| Failure::Invalid(error.to_string()).into())
-}
-
-/// Why an admin request is not served.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error(
-        "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
-    )]
-    Unauthorized,
-    #[error(
-        "too many wrong tokens came from this address; the next one is looked at in {seconds} s"
-    )]
-    Guessing { seconds: u64 },
-    #[error("{}", pages::REFUSED.trim_end())]
-    Page,
-    #[error("{0}")]
-    Invalid(String),
-    #[error("public key {0:?} was not used with a store")]
-    NotUsed(PublicKey),
-    #[error("public key {0:?} has no signing key")]
-    NotBound(PublicKey),
-    #[error("nothing is granted to just {0:?}")]
-    NotGranted(PublicKey),
-    #[error("there is no revocation {0:?}")]
-    NotRevoked(String),
-    #[error("this storage has no backups of this kind")]
-    NoBackup,
-    #[error("{0:?} is no file of the backup that was begun last, or is kept no more: begin one")]
-    NoSuchFile(String),
-    #[error("store {0:?} does not exist")]
-    NoSuchStore(StoreId),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Revoke(#[from] RevokeError),
-    #[error(transparent)]
-    Grants(#[from] GrantsError),
-    #[error(transparent)]
-    Reload(#[from] ReloadError),
-    #[error(transparent)]
-    Records(#[from] RecordsUnavailable),
-}
-
-impl ResponseError for Failure {
-    fn status_code(&self) -> StatusCode {
-        match self {
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Guessing { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Page => StatusCode::FORBIDDEN,
-            Self::Invalid(_)
-            | Self::Write(WriteError::Invalid(_))
-            | Self::Revoke(RevokeError::Invalid(_))
-            | Self::Grants(GrantsError::TooLong)
-            | Self::Reload(ReloadError::Wrong(_)) => StatusCode::BAD_REQUEST,
-            Self::NoSuchStore(_)
-            | Self::NoBackup
-            | Self::NoSuchFile(_)
-            | Self::NotUsed(_)
-            | Self::NotBound(_)
-            | Self::NotRevoked(_)
-            | Self::NotGranted(_)
-            | Self::Reload(ReloadError::NoConfiguration)
-            | Self::Registry(RegistryError::NotMapped { .. })
-            | Self::Group(
-                GroupError::NoSuchGroup(_) | GroupError::NoSuchStore(_) | GroupError::NoSuchLetter,
-            ) => StatusCode::NOT_FOUND,
-            Self::Registry(RegistryError::AlreadyAssigned { .. } | RegistryError::Moved { .. })
-            | Self::Identity(IdentityError::BoundToAnother { .. })
-            | Self::Grants(GrantsError::NoGrants)
-            | Self::Group(GroupError::Runs(_) | GroupError::FailedAgain(_)) => StatusCode::CONFLICT,
-            Self::Registry(RegistryError::Unavailable { .. })
-            | Self::Storage(_)
-            | Self::Records(_)
-            | Self::Revoke(RevokeError::Unavailable(_))
-            | Self::Grants(GrantsError::Unavailable(_))
-            | Self::Identity(IdentityError::Unavailable { .. })
-            | Self::Group(GroupError::Unavailable(_))
-            | Self::Write(
-                WriteError::Unencodable { .. }
-                | WriteError::Definite(_)
-                | WriteError::Indefinite(_),
-            ) => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let error = self.to_string();
-        let mut response = HttpResponse::build(self.status_code());
-        if let Self::Guessing { seconds } = self {
-            response.insert_header((RETRY_AFTER, seconds.to_string()));
-        }
-        response.json(serde_json::json!({ "error": error }))
-    }
 }
 
 pub(super) type Answer = Result<HttpResponse, Failure>;
@@ -250,7 +150,7 @@ async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<Strin
 pub(super) struct PageOf {
     /// The name that the page begins after.
     after: Option<String>,
-    count: Option<usize>,
+    limit: Option<usize>,
 }
 
 impl PageOf {
@@ -259,8 +159,30 @@ impl PageOf {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.count.unwrap_or(PAGE).clamp(1, PAGE_MAX)
+        self.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX)
     }
+
+    /// The answer that has `found` under `list`, which is one more than the page has if there is more.
+    pub(super) fn answer<T: Serialize>(
+        &self,
+        list: &str,
+        mut found: Vec<T>,
+        name: impl Fn(&T) -> String,
+    ) -> HttpResponse {
+        let has_more = found.len() > self.count();
+        found.truncate(self.count());
+        let next = found.last().filter(|_| has_more).map(name);
+        page(list, &found, next)
+    }
+}
+
+/// A page of a list; `next` is what the following one begins after.
+pub(super) fn page<T: Serialize>(list: &str, items: &[T], next: Option<String>) -> HttpResponse {
+    let mut answer = serde_json::json!({ list: items });
+    if let Some(next) = next {
+        answer["next"] = next.into();
+    }
+    HttpResponse::Ok().json(answer)
 }
 
 async fn reload(server: web::Data<Server>, by: ReqData<By>) -> Answer {
@@ -277,10 +199,9 @@ struct Mapping {
 async fn list_keys(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after = page.after.as_deref().map(name::<PublicKey>).transpose()?;
     let registry = &server.inner().store_registry;
-    let listed = registry.list(after.as_ref(), page.count()).await?;
+    let listed = registry.list(after.as_ref(), page.count() + 1).await?;
     let keys = listed.into_iter().map(|(public_key, store_id)| Mapping { public_key, store_id });
-    let keys: Vec<Mapping> = keys.collect();
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "keys": keys })))
+    Ok(page.answer("keys", keys.collect(), |mapping: &Mapping| mapping.public_key.to_string()))
 }
 
 #[derive(Serialize)]
@@ -324,7 +245,7 @@ impl Measured {
 
 async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after = page.after.as_deref().map(name::<StoreId>).transpose()?;
-    let count = page.count();
+    let count = page.count() + 1;
     let stores = read_storage(&server, move |storage| {
         let stores = storage.stores(after.as_ref(), count)?.into_iter();
         stores.map(|(store, size)| Ok((Measured::read(storage, &store, size)?, store))).collect()
@@ -334,7 +255,7 @@ async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> A
     for (sized, store) in stores {
         statuses.push(read_status(&server, store, sized).await?);
     }
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "stores": statuses })))
+    Ok(page.answer("stores", statuses, |status| status.store_id.to_string()))
 }
 
 async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {

@@ -6,13 +6,14 @@
 use std::io::Read;
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Bytes, Path, ServiceConfig};
+use actix_web::web::{self, Bytes, Path, ReqData, ServiceConfig};
 use futures_util::stream;
 use serde::Serialize;
 
 use super::admin::{Answer, Failure};
-use super::endpoint::Endpoint;
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
+use crate::actors::audit::{self, By};
 use crate::storage::{Snapshot, SnapshotFile, StorageError};
 
 /// How much of a file is read at a time, in bytes.
@@ -20,8 +21,8 @@ const PART_BYTES: u64 = 256 << 10;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::at("/backup").post(begin).done())
-        .service(Endpoint::at("/backup/{generation}/{name}").get(file).done());
+        .service(AdminEndpoint::at("/backup").post(begin).done())
+        .service(AdminEndpoint::at("/backup/{generation}/{name}").get(file).done());
 }
 
 #[derive(Serialize)]
@@ -47,11 +48,13 @@ fn hex(bytes: [u8; 16]) -> String {
 }
 
 /// Has everything so far come to files, and says which.
-async fn begin(server: web::Data<Server>) -> Answer {
+async fn begin(server: web::Data<Server>, by: ReqData<By>) -> Answer {
     let storage = server.inner().storage.clone();
     let taken =
         web::block(move || storage.snapshot()).await.map_err(StorageError::unavailable)??;
     let snapshot = taken.ok_or(Failure::NoBackup)?;
+    let (position, count) = (snapshot.position, snapshot.files.len());
+    audit::note(&by, format_args!("action=backup position={position} files={count}"));
     let file = |file: &SnapshotFile| (file.name.clone(), file.bytes);
     let files: Vec<(String, u64)> = snapshot.files.iter().map(file).collect();
     let answer = HttpResponse::Ok().json(Begun {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::admin::{Answer, Failure, json_config, name};
-use super::endpoint::Endpoint;
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::selection::Selection;
 use crate::actors::audit::{self, By};
@@ -21,8 +21,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     // What a client could write can be written here, too, whatever its names are.
     let limits = &server.inner().shared.limits;
     let largest = limits.message_bytes_max.saturating_mul(JSON_BYTES_MAX).saturating_add(1 << 20);
-    let entries = Endpoint::of_name("/stores/{store:.+}/entries").post(write).get(read).done();
-    config.service(entries.app_data(json_config(largest)));
+    let entries = AdminEndpoint::at("/stores/{store:.+}/entries").post(write).get(read);
+    config.service(entries.app_data(json_config(largest)).done());
 }
 
 #[derive(Deserialize)]

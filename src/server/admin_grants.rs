@@ -4,8 +4,8 @@ use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
-use super::admin::{Answer, Failure, PageOf, name};
-use super::endpoint::Endpoint;
+use super::admin::{self, Answer, Failure, PageOf, name};
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;
@@ -13,8 +13,8 @@ use crate::services::auth::{Grant, GrantSource, ListedGrant};
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::at("/grants").get(list).done())
-        .service(Endpoint::of_name("/grants/{key:.+}").get(show).put(set).delete(remove).done());
+        .service(AdminEndpoint::at("/grants").get(list).done())
+        .service(AdminEndpoint::at("/grants/{key:.+}").get(show).put(set).delete(remove).done());
 }
 
 /// What a grant allows. What is left out is not allowed; without `events` all are.
@@ -46,8 +46,14 @@ impl From<ListedGrant> for Shown {
 async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after = page.after().map(name::<PublicKey>).transpose()?;
     let grants = server.grants(after.as_ref(), page.count())?;
+    // The two of one grantee stay together, so that a page may be shorter than it was to be.
+    let next = grants.last().map(|last| last.grant.public_key.clone());
+    let next = match next {
+        Some(last) if !server.grants(Some(&last), 1)?.is_empty() => Some(last.to_string()),
+        Some(_) | None => None,
+    };
     let grants: Vec<Shown> = grants.into_iter().map(Shown::from).collect();
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "grants": grants })))
+    Ok(admin::page("grants", &grants, next))
 }
 
 /// The one that counts for just this grantee.

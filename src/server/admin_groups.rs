@@ -1,36 +1,33 @@
 //! The part of the admin API that sees to groups of handlers.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, Query, ServiceConfig};
+use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::admin::{Answer, Failure, name};
-use super::endpoint::Endpoint;
+use super::admin::{Answer, Failure, PageOf, name};
+use super::admin_operations::AdminEndpoint;
 use super::groups::Groups;
 use super::handle::Server;
+use crate::actors::audit::By;
 use crate::model::{Sequence, StoreId};
 use crate::processing::{DeadLetter, GroupError, GroupStatus};
 
-/// A page of dead letters has so many unless the request says otherwise, and at most [`PAGE_MAX`].
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
-
 pub(super) fn configure(config: &mut ServiceConfig) {
-    let letters = Endpoint::at("/groups/{group}/dead-letters");
+    let letters = AdminEndpoint::at("/groups/{group}/dead-letters");
     config
-        .service(Endpoint::at("/groups").get(list).done())
-        .service(Endpoint::at("/groups/{group}").delete(forget).done())
-        .service(Endpoint::at("/groups/{group}/pause").post(pause).done())
-        .service(Endpoint::at("/groups/{group}/resume").post(resume).done())
-        .service(Endpoint::at("/rewind").post(rewind).done())
+        .service(AdminEndpoint::at("/groups").get(list).done())
+        .service(AdminEndpoint::at("/groups/{group}").delete(forget).done())
+        .service(AdminEndpoint::at("/groups/{group}/pause").post(pause).done())
+        .service(AdminEndpoint::at("/groups/{group}/resume").post(resume).done())
+        .service(AdminEndpoint::at("/rewind").post(rewind).done())
         .service(letters.get(dead_letters).delete(dismiss).done())
-        .service(Endpoint::at("/groups/{group}/dead-letters/retry").post(retry).done());
+        .service(AdminEndpoint::at("/groups/{group}/dead-letters/retry").post(retry).done());
 }
 
-fn groups(server: &Server) -> Result<Groups, Failure> {
+fn groups(server: &Server, by: ReqData<By>) -> Result<Groups, Failure> {
     let none = || GroupError::Unavailable("this server runs no groups of handlers".to_owned());
-    Ok(server.groups().ok_or_else(none)?)
+    Ok(server.groups_by(by.into_inner()).ok_or_else(none)?)
 }
 
 #[derive(Serialize)]
@@ -65,27 +62,29 @@ impl<'a> Status<'a> {
     }
 }
 
-async fn list(server: web::Data<Server>) -> Answer {
-    let listed = match server.groups() {
+async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+    let mut listed = match server.groups() {
         Some(groups) => groups.list().await.map_err(GroupError::from)?,
         None => Vec::new(),
     };
-    let listed: Vec<_> = listed.iter().map(Status::of).collect();
-    Ok(HttpResponse::Ok().json(json!({ "groups": listed })))
+    listed.sort_by(|one, other| one.name.cmp(&other.name));
+    let is_behind = |status: &&GroupStatus| page.after().is_none_or(|after| *status.name > *after);
+    let listed = listed.iter().filter(is_behind).take(page.count() + 1).map(Status::of);
+    Ok(page.answer("groups", listed.collect(), |status: &Status<'_>| status.name.to_owned()))
 }
 
-async fn pause(server: web::Data<Server>, group: Path<String>) -> Answer {
-    groups(&server)?.pause(&group).await?;
+async fn pause(server: web::Data<Server>, by: ReqData<By>, group: Path<String>) -> Answer {
+    groups(&server, by)?.pause(&group).await?;
     Ok(HttpResponse::Ok().json(json!({ "name": *group, "paused": true })))
 }
 
-async fn resume(server: web::Data<Server>, group: Path<String>) -> Answer {
-    groups(&server)?.resume(&group).await?;
+async fn resume(server: web::Data<Server>, by: ReqData<By>, group: Path<String>) -> Answer {
+    groups(&server, by)?.resume(&group).await?;
     Ok(HttpResponse::Ok().json(json!({ "name": *group, "paused": false })))
 }
 
-async fn forget(server: web::Data<Server>, group: Path<String>) -> Answer {
-    groups(&server)?.forget(&group).await?;
+async fn forget(server: web::Data<Server>, by: ReqData<By>, group: Path<String>) -> Answer {
+    groups(&server, by)?.forget(&group).await?;
     Ok(HttpResponse::Ok().json(json!({ "name": *group })))
 }
 
@@ -105,10 +104,10 @@ fn sequence(number: u64) -> Result<Sequence, Failure> {
     Sequence::new(number).map_err(|error| Failure::Invalid(error.to_string()))
 }
 
-async fn rewind(server: web::Data<Server>, Json(rewind): Json<Rewind>) -> Answer {
+async fn rewind(server: web::Data<Server>, by: ReqData<By>, Json(rewind): Json<Rewind>) -> Answer {
     let Rewind { group, store_id, from } = &rewind;
     let from = sequence(*from)?;
-    groups(&server)?.rewind(store_id.as_ref(), group.as_deref(), from).await?;
+    groups(&server, by)?.rewind(store_id.as_ref(), group.as_deref(), from).await?;
     Ok(HttpResponse::Ok().json(rewind))
 }
 
@@ -123,38 +122,29 @@ struct Letter {
     unix_millis: u64,
 }
 
-/// Which part of the list: what comes behind this one.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PageOf {
-    after_store: Option<String>,
-    after_sequence: Option<u64>,
-    count: Option<usize>,
+/// What a page of dead letters begins after: `7:team`.
+fn after(text: &str) -> Result<(StoreId, Sequence), Failure> {
+    let wrong = || Failure::Invalid("`after` is what `next` was".to_owned());
+    let (number, store) = text.split_once(':').ok_or_else(wrong)?;
+    Ok((name(store)?, sequence(number.parse().map_err(|_| wrong())?)?))
 }
 
 async fn dead_letters(
     server: web::Data<Server>,
+    by: ReqData<By>,
     group: Path<String>,
     Query(page): Query<PageOf>,
 ) -> Answer {
-    let PageOf { after_store, after_sequence, count } = page;
-    let after = match (after_store, after_sequence) {
-        (None, None) => None,
-        (Some(store), Some(at)) => Some((name::<StoreId>(&store)?, sequence(at)?)),
-        _ => {
-            let both = "afterStore and afterSequence belong together";
-            return Err(Failure::Invalid(both.to_owned()));
-        }
-    };
+    let after = page.after().map(after).transpose()?;
     let after = after.as_ref().map(|(store, at)| (store, *at));
-    let count = count.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    let found = groups(&server)?.dead_letters(&group, after, count).await?;
+    let found = groups(&server, by)?.dead_letters(&group, after, page.count() + 1).await?;
     let letter = |DeadLetter { store, sequence, id, event, error, unix_millis }| {
         let (id, sequence) = (id.to_string(), sequence.get());
         Letter { store_id: store, sequence, id, event, error, unix_millis }
     };
-    let found: Vec<Letter> = found.into_iter().map(letter).collect();
-    Ok(HttpResponse::Ok().json(json!({ "deadLetters": found })))
+    let found = found.into_iter().map(letter).collect();
+    let next = |last: &Letter| format!("{}:{}", last.sequence, last.store_id);
+    Ok(page.answer("deadLetters", found, next))
 }
 
 /// Names a dead letter.
@@ -177,16 +167,17 @@ struct Dismissed {
 
 async fn dismiss(
     server: web::Data<Server>,
+    by: ReqData<By>,
     group: Path<String>,
     Query(dismissed): Query<Dismissed>,
 ) -> Answer {
     let count = match dismissed {
         Dismissed { store_id: None, sequence: None, all: true } => {
-            groups(&server)?.dismiss(&group, None).await?
+            groups(&server, by)?.dismiss(&group, None).await?
         }
         Dismissed { store_id: Some(store), sequence: Some(at), all: false } => {
             let (store, at) = (name::<StoreId>(&store)?, sequence(at)?);
-            groups(&server)?.dismiss(&group, Some((&store, at))).await?
+            groups(&server, by)?.dismiss(&group, Some((&store, at))).await?
         }
         _ => {
             let which = "say storeId and sequence, or all=true";
@@ -198,9 +189,10 @@ async fn dismiss(
 
 async fn retry(
     server: web::Data<Server>,
+    by: ReqData<By>,
     group: Path<String>,
     Json(Which { store_id, sequence: at }): Json<Which>,
 ) -> Answer {
-    groups(&server)?.retry(&group, &store_id, sequence(at)?).await?;
+    groups(&server, by)?.retry(&group, &store_id, sequence(at)?).await?;
     Ok(HttpResponse::Ok().json(json!({ "retried": 1 })))
 }

@@ -1,7 +1,7 @@
-//! Who may use the admin API: whoever has its token.
+//! Who may use the admin API: whoever has one of its tokens.
 //!
-//! Keeps: comparing takes the same time whatever is right of a token; whoever guesses is slowed down, counted, and named in the log,
-//! and keeps nobody out who comes from another address. Leaves out: what the API does (`admin`).
+//! Keeps: whoever guesses is slowed down, counted, and named in the log,
+//! and keeps nobody out who comes from another address. Leaves out: which tokens there are (`admin_tokens`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use actix_web::HttpRequest;
 use actix_web::http::header::AUTHORIZATION;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::admin::Failure;
+use super::admin_tokens::Rights;
 use super::caller::address_of;
 use super::handle::Server;
 use crate::actors::audit::By;
@@ -66,8 +66,8 @@ impl Guesses {
     }
 }
 
-/// Who asks, if they have the token.
-pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failure> {
+/// Who asks, and what they may do, if they have a token.
+pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Rights), Failure> {
     let inner = server.inner();
     let address = address_of(request, &inner.trusted_proxies);
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -75,17 +75,17 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failur
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let given = given.map(|(_, token)| token.trim_matches(' '));
     // Who sends none does not guess.
-    let (Some(given), Some(token)) = (given, &inner.admin_token) else {
-        return Err(Failure::Unauthorized);
-    };
+    let given = given.ok_or(Failure::Unauthorized)?;
     let from = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network);
     let now = tokio::time::Instant::now().into_std();
     let blocked = inner.guesses.blocked(from, now);
-    if blocked.is_none() && is_same(given, token) {
+    if blocked.is_none()
+        && let Some((token, rights)) = inner.admin_tokens.read().find(given)
+    {
         if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
             stranger.accept();
         }
-        return Ok(By::Admin(address));
+        return Ok((By::Admin { address, token }, rights));
     }
     inner.shared.metrics.admin_tokens_refused.inc();
     if let Some(unsaid) = inner.guesses.line.next_line(now) {
@@ -99,12 +99,6 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<By, Failur
             Err(Failure::Unauthorized)
         }
     }
-}
-
-/// Compares hashes, so that the time tells nothing of the token, its length included.
-fn is_same(given: &str, token: &str) -> bool {
-    let [given, token] = [given, token].map(Sha256::digest);
-    given.iter().zip(&token).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 #[cfg(test)]
@@ -144,13 +138,5 @@ mod tests {
             guesses.add(std::net::Ipv4Addr::from_bits(number).into(), now);
         }
         assert!(guesses.forgiven.lock().len() <= ADDRESSES_MAX);
-    }
-
-    #[test]
-    fn only_the_whole_token_is_the_token() {
-        assert!(is_same("s3cret", "s3cret"));
-        for wrong in ["", "s3cre", "s3cret ", "S3cret", "s3crets3cret"] {
-            assert!(!is_same(wrong, "s3cret"), "{wrong}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{Answer, Failure, PageOf};
-use super::endpoint::Endpoint;
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;
@@ -16,8 +16,8 @@ use crate::services::revocations::{Revocation, Revoked};
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::at("/revocations").get(list).post(revoke).done())
-        .service(Endpoint::of_name("/revocations/{id:.+}").delete(lift).done());
+        .service(AdminEndpoint::at("/revocations").get(list).post(revoke).done())
+        .service(AdminEndpoint::at("/revocations/{id:.+}").delete(lift).done());
 }
 
 #[derive(Serialize)]
@@ -70,10 +70,11 @@ async fn revoke(
 }
 
 async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
-    let revocations = server.revocations(page.after(), page.count()).await?;
+    let revocations = server.revocations(page.after(), page.count() + 1).await?;
     let shown = |revocation: Arc<Revocation>| Shown { id: revocation.revoked.id(), revocation };
-    let shown: Vec<_> = revocations.into_iter().map(shown).collect();
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "revocations": shown })))
+    Ok(page.answer("revocations", revocations.into_iter().map(shown).collect(), |shown| {
+        shown.id.clone()
+    }))
 }
 
 async fn lift(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {

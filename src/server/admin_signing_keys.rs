@@ -5,14 +5,14 @@ use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{Answer, Failure, name, signing_key};
-use super::endpoint::Endpoint;
+use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;
 use crate::services::identities::{SigningKey, signing_key_to_hex};
 
 pub(super) fn configure(config: &mut ServiceConfig) {
-    let of_key = Endpoint::of_name("/keys/{key:.+}/signing-key");
+    let of_key = AdminEndpoint::at("/keys/{key:.+}/signing-key");
     config.service(of_key.get(show).put(pin).delete(unpin).done());
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::access::Severing;
 use super::admin_guard::Guesses;
+use super::admin_tokens::{AdminToken, AdminTokens};
 use super::caller::ValueOf;
 use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
@@ -75,7 +76,7 @@ pub struct Builder {
     pub(super) origins: OriginPolicy,
     pub(super) caller: Option<ValueOf>,
     pub(super) trusted_proxies: Vec<AddressRange>,
-    pub(super) admin_token: Option<String>,
+    pub(super) admin_tokens: AdminTokens,
     pub(super) store_threads: usize,
     pub(super) processor: Option<Processor>,
     pub(super) compaction: Option<Compaction>,
@@ -132,10 +133,18 @@ impl Builder {
         self
     }
 
-    /// What the admin API asks for as its bearer token. Without one there is no admin API.
+    /// A token that may do everything in the admin API, in place of all that were set before; the log calls it `admin`. Without a token
+    /// there is no admin API.
     #[must_use]
-    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
-        self.admin_token = Some(token.into());
+    pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
+        self.admin_tokens = AdminTokens(vec![AdminToken::whole(token.as_ref())]);
+        self
+    }
+
+    /// The tokens of the admin API, in place of all that were set before.
+    #[must_use]
+    pub fn admin_tokens(mut self, tokens: Vec<AdminToken>) -> Self {
+        self.admin_tokens = AdminTokens(tokens);
         self
     }
 
@@ -317,7 +326,7 @@ impl Builder {
             rejections: Rejections::default(),
             paths: self.paths,
             draining: AtomicBool::new(false),
-            admin_token: self.admin_token,
+            admin_tokens: RwLock::new(self.admin_tokens),
             guesses: Guesses::default(),
             severing: Severing::default(),
             grants,

@@ -17,11 +17,6 @@ impl Endpoint {
         Self { resource, allowed: Vec::new() }
     }
 
-    /// At `path`, which ends in a name that may have slashes of its own.
-    pub(super) fn of_name(path: &str) -> Self {
-        Self { resource: web::resource(path), allowed: Vec::new() }
-    }
-
     /// `GET`, and `HEAD` with the same answer but for its body.
     pub(super) fn get<F, Args>(self, handler: F) -> Self
     where
@@ -41,33 +36,6 @@ impl Endpoint {
         F::Output: Responder + 'static,
     {
         self.on("GET", web::get(), handler)
-    }
-
-    pub(super) fn put<F, Args>(self, handler: F) -> Self
-    where
-        F: Handler<Args>,
-        Args: FromRequest + 'static,
-        F::Output: Responder + 'static,
-    {
-        self.on("PUT", web::put(), handler)
-    }
-
-    pub(super) fn post<F, Args>(self, handler: F) -> Self
-    where
-        F: Handler<Args>,
-        Args: FromRequest + 'static,
-        F::Output: Responder + 'static,
-    {
-        self.on("POST", web::post(), handler)
-    }
-
-    pub(super) fn delete<F, Args>(self, handler: F) -> Self
-    where
-        F: Handler<Args>,
-        Args: FromRequest + 'static,
-        F::Output: Responder + 'static,
-    {
-        self.on("DELETE", web::delete(), handler)
     }
 
     fn on<F, Args>(mut self, method: &'static str, route: Route, handler: F) -> Self

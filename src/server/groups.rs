@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::handle::Server;
 use super::replay::Processing;
+use crate::actors::audit::{self, By};
 use crate::model::{Sequence, StoreId};
 use crate::processing::{DeadLetter, GroupError, GroupStatus, Processor};
 use crate::services::JournalError;
@@ -16,6 +17,7 @@ const PAGE: usize = 1_000;
 #[derive(Clone)]
 pub struct Groups {
     server: Server,
+    by: By,
 }
 
 impl From<StorageError> for GroupError {
@@ -25,9 +27,9 @@ impl From<StorageError> for GroupError {
 }
 
 impl Groups {
-    /// Of a server that has handlers.
-    pub(super) const fn new(server: Server) -> Self {
-        Self { server }
+    /// Of a server that has handlers, as `by` sees to them.
+    pub(super) const fn new(server: Server, by: By) -> Self {
+        Self { server, by }
     }
 
     fn processing(&self) -> Result<&Processing, GroupError> {
@@ -49,17 +51,23 @@ impl Groups {
 
     /// See [`Processor::pause`].
     pub async fn pause(&self, group: &str) -> Result<(), GroupError> {
-        self.processor()?.pause(group).await
+        self.processor()?.pause(group).await?;
+        audit::note(&self.by, format_args!("action=pause group={group:?}"));
+        Ok(())
     }
 
     /// See [`Processor::resume`].
     pub async fn resume(&self, group: &str) -> Result<(), GroupError> {
-        self.processor()?.resume(group).await
+        self.processor()?.resume(group).await?;
+        audit::note(&self.by, format_args!("action=resume group={group:?}"));
+        Ok(())
     }
 
     /// See [`Processor::forget`].
     pub async fn forget(&self, group: &str) -> Result<(), GroupError> {
-        self.processor()?.forget(group).await
+        self.processor()?.forget(group).await?;
+        audit::note(&self.by, format_args!("action=forget group={group:?}"));
+        Ok(())
     }
 
     /// See [`Processor::dead_letters`].
@@ -78,7 +86,18 @@ impl Groups {
         group: &str,
         letter: Option<(&StoreId, Sequence)>,
     ) -> Result<usize, GroupError> {
-        self.processor()?.dismiss(group, letter).await
+        let count = self.processor()?.dismiss(group, letter).await?;
+        match letter {
+            Some((store, sequence)) => audit::note(
+                &self.by,
+                format_args!("action=dismiss group={group:?} store={store:?} sequence={sequence}"),
+            ),
+            None => audit::note(
+                &self.by,
+                format_args!("action=dismiss group={group:?} letters={count}"),
+            ),
+        }
+        Ok(count)
     }
 
     /// Runs the handler on a dead letter once more, behind the one that is under way in its store. Done, the letter is gone; else
@@ -95,6 +114,9 @@ impl Groups {
         let opened = self.server.inner().shared.stores.open(store).await?;
         let _lease = opened.feed.lease();
         let processor = Arc::clone(&processing.processor);
+        // Also when it fails again: the handler ran.
+        let what = format_args!("action=retry group={group:?} store={store:?} sequence={sequence}");
+        audit::note(&self.by, what);
         let (group, store) = (group.to_owned(), store.clone());
         let retried = processing
             .on_handlers(async move { processor.retry_letter(&group, &store, sequence).await });
@@ -106,6 +128,17 @@ impl Groups {
     /// Waits for handlers under way there. Conflicts reach back to where a group began to pass the feed: rewound to the
     /// first entry, it knows all.
     pub async fn rewind(
+        &self,
+        store: Option<&StoreId>,
+        group: Option<&str>,
+        from: Sequence,
+    ) -> Result<(), GroupError> {
+        self.go_back(store, group, from).await?;
+        audit::note(&self.by, format_args!("action=rewind {} from={from}", Where(group, store)));
+        Ok(())
+    }
+
+    async fn go_back(
         &self,
         store: Option<&StoreId>,
         group: Option<&str>,
@@ -134,6 +167,22 @@ impl Groups {
             after = Some(last.clone());
             let heads: Vec<_> = page.into_iter().map(|(store, size)| (store, size.head)).collect();
             processor.rewind(&heads, group, from).await?;
+        }
+    }
+}
+
+/// A group, or all, and a store, or all, as a line of the log has them.
+struct Where<'a>(Option<&'a str>, Option<&'a StoreId>);
+
+impl std::fmt::Display for Where<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(group) => write!(f, "group={group:?} ")?,
+            None => f.write_str("group=all ")?,
+        }
+        match self.1 {
+            Some(store) => write!(f, "store={store:?}"),
+            None => f.write_str("store=all"),
         }
     }
 }

@@ -10,7 +10,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use super::access::Severing;
+use super::admin;
 use super::admin_guard::Guesses;
+use super::admin_tokens::AdminTokens;
 use super::builder::Builder;
 use super::caller::ValueOf;
 use super::grants::KeptGrants;
@@ -58,7 +60,7 @@ pub(super) struct Inner {
     pub(super) paths: Vec<ServedPath>,
     /// Whether those who send clients here are told to send no more.
     pub(super) draining: AtomicBool,
-    pub(super) admin_token: Option<String>,
+    pub(super) admin_tokens: RwLock<AdminTokens>,
     pub(super) guesses: Guesses,
     pub(super) severing: Severing,
     pub(super) grants: Option<KeptGrants>,
@@ -89,7 +91,7 @@ impl Server {
             origins: OriginPolicy::default(),
             caller: None,
             trusted_proxies: Vec::new(),
-            admin_token: None,
+            admin_tokens: AdminTokens::default(),
             store_threads: (cores / 2).max(1),
             processor: None,
             compaction: None,
@@ -119,7 +121,18 @@ impl Server {
 
     /// Mounts `/healthz`, `/readyz`, `/metrics`, and with a token the admin API at `/admin`.
     pub fn configure_operations(&self, config: &mut ServiceConfig) {
-        routes::configure_operations(self, config);
+        self.configure_health(config);
+        self.configure_admin(config);
+    }
+
+    /// Mounts `/healthz`, `/readyz` and `/metrics`.
+    pub fn configure_health(&self, config: &mut ServiceConfig) {
+        routes::configure_health(self, config);
+    }
+
+    /// Mounts the admin API at `/admin`, if there is a token.
+    pub fn configure_admin(&self, config: &mut ServiceConfig) {
+        admin::configure(self, config);
     }
 
     /// This server's own id, as clients see it.
@@ -319,7 +332,11 @@ impl Server {
 
     /// The groups of handlers, to see to; `None` without handlers.
     pub fn groups(&self) -> Option<Groups> {
-        self.processor().map(|_| Groups::new(self.clone()))
+        self.groups_by(By::Process)
+    }
+
+    pub(super) fn groups_by(&self, by: By) -> Option<Groups> {
+        self.processor().map(|_| Groups::new(self.clone(), by))
     }
 
     /// From here on `/readyz` is 503, so that whoever sends clients here sends them elsewhere; everything else goes on. What

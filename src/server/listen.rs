@@ -30,29 +30,59 @@ pub async fn listen(
     options: Listen,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    let mounted = server.clone();
+    serve(server, vec![(listener, Mounted::Everything)], options, stop).await
+}
+
+/// As [`listen()`], with the admin API at `admin` alone.
+pub async fn listen_apart(
+    server: Server,
+    listener: TcpListener,
+    admin: TcpListener,
+    options: Listen,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listeners = vec![(listener, Mounted::AllButAdmin), (admin, Mounted::Admin)];
+    serve(server, listeners, options, stop).await
+}
+
+/// What is served at a listener.
+#[derive(Clone, Copy, Debug)]
+enum Mounted {
+    Everything,
+    AllButAdmin,
+    Admin,
+}
+
+async fn serve(
+    server: Server,
+    listeners: Vec<(TcpListener, Mounted)>,
+    options: Listen,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let keep_alive = match server.inner().shared.limits.keep_alive {
         Duration::ZERO => KeepAlive::Disabled,
         keep_alive => KeepAlive::Timeout(keep_alive),
     };
-    let service = move || {
-        let http = HttpService::build()
-            .keep_alive(keep_alive)
-            .client_disconnect_timeout(Duration::from_secs(1))
-            .local_addr(address)
-            .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
-            .upgrade(upgraded(application(&mounted)))
-            .finish(application(&mounted));
-        arrivals(&mounted).and_then(http)
-    };
-    let http = actix_web::dev::Server::build()
+    let mut http = actix_web::dev::Server::build()
         .workers(options.workers.max(1))
         .disable_signals()
         .backlog(4_096)
-        .shutdown_timeout(1)
-        .listen("eventlog", listener, service)?
-        .run();
+        .shutdown_timeout(1);
+    for (listener, mounted) in listeners {
+        let (address, server) = (listener.local_addr()?, server.clone());
+        let service = move || {
+            let http = HttpService::build()
+                .keep_alive(keep_alive)
+                .client_disconnect_timeout(Duration::from_secs(1))
+                .local_addr(address)
+                .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
+                .upgrade(upgraded(application(&server, mounted)))
+                .finish(application(&server, mounted));
+            arrivals(&server).and_then(http)
+        };
+        http = http.listen(format!("eventlog {address}"), listener, service)?;
+    }
+    let http = http.run();
     let handle = http.handle();
     let serving = actix_web::rt::spawn(http);
     stop.await;
@@ -66,6 +96,7 @@ pub async fn listen(
 /// Everything that the server answers, for one thread.
 fn application(
     server: &Server,
+    mounted: Mounted,
 ) -> impl ServiceFactory<
     Request,
     Config = (),
@@ -78,9 +109,16 @@ fn application(
     let nothing = move |request: HttpRequest| {
         std::future::ready(wrong_peers::nothing_here(&elsewhere, &request))
     };
-    let app = App::new().default_service(web::to(nothing)).configure(|config| {
-        server.configure(config);
-        server.configure_operations(config);
+    let app = App::new().default_service(web::to(nothing)).configure(|config| match mounted {
+        Mounted::Everything => {
+            server.configure(config);
+            server.configure_operations(config);
+        }
+        Mounted::AllButAdmin => {
+            server.configure(config);
+            server.configure_health(config);
+        }
+        Mounted::Admin => server.configure_admin(config),
     });
     map_config(app, |()| AppConfig::default())
 }

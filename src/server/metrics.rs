@@ -2,12 +2,13 @@
 
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::handle::Server;
 use crate::actors::session::shared::Shared;
+use crate::services::Auth;
 use crate::storage::{Figure, Storage};
 
 /// The media type of the text that is encoded here.
@@ -24,6 +25,7 @@ pub(super) fn show(server: &Server) -> HttpResponse {
         register_spill(&spill.figures(), &mut registry);
     }
     register_newcomers(server, &mut registry);
+    register_auth(&*server.inner().shared.auth, &mut registry);
     register_storage(&*server.inner().storage, &mut registry);
     let mut text = String::new();
     match encode(&mut text, &registry) {
@@ -86,6 +88,13 @@ fn register_strangers(shared: &Shared, registry: &mut Registry) {
         let counter: Counter = Counter::default();
         counter.inc_by(value);
         registry.register(name, help, counter);
+    }
+}
+
+fn register_auth(auth: &dyn Auth, registry: &mut Registry) {
+    let registry = registry.sub_registry_with_prefix("auth");
+    for Figure { name, help, value } in auth.figures() {
+        registry.register(name, help, ConstCounter::new(value));
     }
 }
 

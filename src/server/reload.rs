@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::admin_tokens::{AdminToken, AdminTokens};
 use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::services::origin_policy::OriginPolicy;
@@ -53,6 +54,12 @@ impl Server {
             Ok(reloaded)
         });
         reloaded.await.unwrap_or_else(|panicked| Err(ReloadError::Wrong(panicked.to_string())))
+    }
+
+    /// The tokens of the admin API from now on, in place of [`Builder::admin_tokens`](super::Builder::admin_tokens). A server that
+    /// started without any has no admin API whatever is set here.
+    pub fn set_admin_tokens(&self, tokens: Vec<AdminToken>) {
+        *self.inner().admin_tokens.write() = AdminTokens(tokens);
     }
 
     /// Which web pages may open a WebSocket from now on, in place of [`Builder::origins`](super::Builder::origins).

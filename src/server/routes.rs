@@ -10,7 +10,6 @@ use actix_web_actors::ws::{WebsocketContext, handshake};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, stream};
 
-use super::admin;
 use super::caller::{caller_of, is_too_long};
 use super::endpoint::Endpoint;
 use super::handle::{Inner, Server};
@@ -72,7 +71,7 @@ fn upgrade_with<W: Wire>(
     }
 }
 
-pub(super) fn configure_operations(server: &Server, config: &mut ServiceConfig) {
+pub(super) fn configure_health(server: &Server, config: &mut ServiceConfig) {
     let ready = server.clone();
     let shown = server.clone();
     let healthy = || async { HttpResponse::Ok().body("ok\n") };
@@ -82,7 +81,6 @@ pub(super) fn configure_operations(server: &Server, config: &mut ServiceConfig) 
         .service(Endpoint::at("/healthz").get(healthy).done())
         .service(Endpoint::at("/readyz").get(ready).done())
         .service(Endpoint::at("/metrics").get(metrics).done());
-    admin::configure(server, config);
 }
 
 fn readiness(server: &Server) -> HttpResponse {

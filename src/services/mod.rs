@@ -34,7 +34,7 @@ pub use self::caller::Caller;
 pub(crate) use self::caller::Value;
 use self::identities::SigningKey;
 #[doc(no_inline)]
-pub use crate::storage::{Storage, StoreLog};
+pub use crate::storage::{Figure, Storage, StoreLog};
 pub use identities::{Identities, IdentityError};
 pub use journal::{EventJournal, JournalError};
 pub use records::{Records, RecordsUnavailable};
@@ -107,6 +107,12 @@ pub trait Auth: Send + Sync + 'static {
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
         let _ = claim;
         None
+    }
+
+    /// What it has counted since the start, for `/metrics`: nothing, unless an implementation says otherwise. The names stay the
+    /// same while the server runs.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
     }
 }
 

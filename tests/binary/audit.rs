@@ -44,16 +44,106 @@ async fn each_change_is_one_line_that_says_who_made_it() {
     let answer =
         request(&server, "POST /admin/stores/team/entries", ADMIN, "198.51.100.7", entries).await;
     assert!(answer.contains("200 OK"), "{answer}");
-    let by = "by=admin address=127.0.0.1";
+    let by = "by=admin address=127.0.0.1 token=\"admin\"";
     let expected = [
         format!(r#"action=assign key="al\nice\" by=process" store="team" {by}"#),
         format!("action=pin key=\"bob\" signing_key={SIGNING_KEY} before=none {by}"),
         format!("action=unpin key=\"bob\" before={SIGNING_KEY} {by}"),
         format!("action=remove key=\"ann\" store=\"den\" {by}"),
         format!("action=release key=\"ann\" store=\"den\" {by}"),
-        "action=write store=\"team\" entries=1 last=1 by=admin address=198.51.100.7".to_owned(),
+        "action=write store=\"team\" entries=1 last=1 by=admin address=198.51.100.7 token=\"admin\""
+            .to_owned(),
     ];
     assert_eq!(server.audit()[2..], expected);
+}
+
+#[tokio::test]
+async fn what_is_done_to_groups_and_that_a_backup_was_begun_is_told() {
+    let server = Logged::start(&format!(
+        "auth.mode = \"allow-all\"\n[[admin.tokens]]\nname = \"ops\"\nrights = \"admin\"\n\
+         token = [\"another\", {ADMIN:?}]\n\
+         [[webhook]]\nfrom = \"start\"\nname = \"mail\"\nurl = \"http://127.0.0.1:9/\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\""
+    ));
+    let ask = async |what: &str, body: &str| {
+        let answer = request(&server, what, ADMIN, "127.0.0.1", body).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{what}: {answer}");
+    };
+    ask("POST /admin/groups/mail/pause", "").await;
+    ask(
+        "POST /admin/stores/team/entries",
+        r#"{"entries":[{"event":"E","primaryKey":"","payload":""}]}"#,
+    )
+    .await;
+    ask("POST /admin/rewind", r#"{"group":"mail","storeId":"team","from":1}"#).await;
+    ask("POST /admin/rewind", r#"{"from":1}"#).await;
+    ask("DELETE /admin/groups/mail/dead-letters?all=true", "").await;
+    ask("POST /admin/groups/mail/resume", "").await;
+    ask("POST /admin/backup", "").await;
+    let audit = server.audit();
+    let by = "by=admin address=127.0.0.1 token=\"ops\"";
+    for (line, what) in audit.iter().zip([
+        "action=pause group=\"mail\" ",
+        "action=write ",
+        "action=rewind group=\"mail\" store=\"team\" from=1 ",
+        "action=rewind group=all store=all from=1 ",
+        "action=dismiss group=\"mail\" letters=0 ",
+        "action=resume group=\"mail\" ",
+        "action=backup position=",
+    ]) {
+        assert!(line.starts_with(what) && line.ends_with(by), "{line}");
+    }
+    assert_eq!(audit.len(), 7, "{audit:?}");
+}
+
+#[tokio::test]
+async fn an_admin_token_is_changed_without_a_restart() {
+    let tokens = |token: &str| {
+        format!(
+            "auth.mode = \"allow-all\"\n[[admin.tokens]]\nname = \"a\"\nrights = \"admin\"\ntoken = {token}"
+        )
+    };
+    let server = Logged::start(&tokens("\"CANARY-old\""));
+    let status = async |what: &str, token: &str| {
+        let answer = request(&server, what, token, "127.0.0.1", "").await;
+        answer.split(' ').nth(1).expect("a status").parse::<u16>().expect("a number")
+    };
+    // printf %s CANARY-new | sha256sum
+    let new = "sha256:81d76b1286ee1550e9cdbe44a00dbded1e6d872d4abd9823885874c817126f52";
+    server.configure(&tokens(&format!("[{new:?}, \"CANARY-old\"]")));
+    assert_eq!(status("POST /admin/reload", "CANARY-old").await, 200);
+    assert_eq!(status("GET /admin/keys", "CANARY-new").await, 200);
+    server.configure(&tokens(&format!("{new:?}")));
+    assert_eq!(status("POST /admin/reload", "CANARY-new").await, 200);
+    assert_eq!(status("GET /admin/keys", "CANARY-old").await, 401);
+    server.configure(&tokens("[]"));
+    assert_eq!(status("POST /admin/reload", "CANARY-new").await, 400);
+    assert_eq!(status("GET /admin/keys", "CANARY-new").await, 200);
+    assert!(!server.log().contains("CANARY"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn the_admin_api_has_an_address_of_its_own() {
+    let server = Logged::start(&format!(
+        "auth.mode = \"allow-all\"\n[admin]\ntoken = {ADMIN:?}\nlisten = \"127.0.0.1:0\""
+    ));
+    let log = server.log();
+    let admin =
+        log.split("the admin API is at http://").nth(1).and_then(|rest| rest.split('/').next());
+    let admin: SocketAddr = admin.expect("it says where").parse().expect("an address");
+    let public: SocketAddr = server.serve().address().parse().expect("an address");
+    let status = async |to: SocketAddr, path: &str| {
+        let answer = http::get_with_token(to, path, ADMIN).await;
+        answer.split(' ').nth(1).expect("a status").parse::<u16>().expect("a number")
+    };
+    assert_eq!(
+        (status(admin, "/admin/keys").await, status(public, "/admin/keys").await),
+        (200, 404)
+    );
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!((status(admin, path).await, status(public, path).await), (404, 200), "{path}");
+    }
+    // Without a WebSocket to be seen.
+    assert_eq!((status(admin, "/rpc").await, status(public, "/rpc").await), (404, 426));
 }
 
 #[tokio::test]

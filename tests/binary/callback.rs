@@ -1,6 +1,7 @@
 //! `[auth] mode = "http"`: the application says who may do what, against the binary.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +22,7 @@ use super::process::{data, run};
 use crate::support::receiver::{Received, Receiver, Reply};
 use crate::support::rpc::{RpcSocket, identity, identity_with};
 use crate::support::socket::Socket;
-use crate::support::{batch, entry, key};
+use crate::support::{batch, entry, http, key};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -197,6 +198,9 @@ async fn what_is_not_answered_is_refused_and_asked_again() {
     let largest = padded(64 * 1_024);
     it.says(move |_| Reply::Body(largest.clone()));
     assert_eq!(write(&mut client, "as large as may be", "E").await, Ok(sequence + 1));
+    let to: SocketAddr = it.server.serve().address().parse().expect("an address");
+    let metrics = http::get(to, "/metrics").await;
+    assert!(metrics.contains("eventlog_auth_callback_failed_total 22\n"), "{metrics}");
     let log = it.server.log();
     assert!(log.contains("/in does not say who may do what: "), "{log}");
     for secret in ["CANARY", SECRET, &SECRET[6..], ADMIN] {

@@ -129,7 +129,7 @@ async fn what_is_set_while_it_runs_is_durable_and_counts_before_the_file() {
     assert_eq!(server.writes("bob", "E").await, Ok(()));
     bob.nothing_comes().await;
     assert!(server.grants(&["remove", "bob"]).failed(1).contains("nothing is granted"));
-    let by = "by=admin address=127.0.0.1";
+    let by = "by=admin address=127.0.0.1 token=\"admin\"";
     let audit = server.audit();
     let grants: Vec<_> = audit.iter().filter(|line| line.contains("grant key")).collect();
     assert_eq!(

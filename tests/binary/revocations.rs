@@ -63,7 +63,7 @@ async fn whoever_is_revoked_stays_out_after_a_crash_until_that_is_lifted() {
     server.revoked(&["--lift", "subject:ann"]);
     server.kill();
     Socket::connect(&server.with_token(&ann)).await;
-    let by = "by=admin address=127.0.0.1";
+    let by = "by=admin address=127.0.0.1 token=\"admin\"";
     let audit = server.audit();
     assert!(audit[0].starts_with("action=revoke subject=\"ann\" until="), "{audit:?}");
     assert!(audit[0].ends_with(&format!(" reason=\"she left\" {by}")), "{audit:?}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use eventlog_server::server::Server;
+use eventlog_server::server::{AdminRight, AdminToken, Server};
 use eventlog_server::services::StoreRegistry;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::{DevRegistry, MemoryRegistry};
@@ -10,7 +10,7 @@ use eventlog_server::storage::Storage;
 use eventlog_server::testing::fault::{Faults, FaultyStorage};
 use serde_json::{Value, json};
 
-use crate::support::server::TestServer;
+use crate::support::server::{TestServer, in_memory};
 use crate::support::watched::WatchedStorage;
 use crate::support::{entry, http, key, store};
 
@@ -24,10 +24,92 @@ async fn server(storage: Arc<dyn Storage>) -> (TestServer, Arc<MemoryRegistry>) 
 
 /// Status and body of the answer to a GET.
 async fn get(server: &TestServer, path: &str) -> (u16, Value) {
-    let answer = http::get_with_token(server.addr, &format!("/admin{path}"), "s3cret").await;
+    parse(&http::get_with_token(server.addr, &format!("/admin{path}"), "s3cret").await)
+}
+
+fn parse(answer: &str) -> (u16, Value) {
     let status = answer.split(' ').nth(1).expect("a status").parse().expect("a number");
     let body = answer.split_once("\r\n\r\n").expect("a body").1;
     (status, serde_json::from_str(body).expect("JSON"))
+}
+
+/// The answer to any request with this token.
+async fn ask(server: &TestServer, line: &str, token: &str) -> String {
+    let header = format!("authorization: Bearer {token}\r\n");
+    http::request(server.addr, line, &header, "").await
+}
+
+/// One token of each right, which has the name of that right.
+async fn with_rights() -> TestServer {
+    let rights = [AdminRight::Read, AdminRight::Write, AdminRight::Admin];
+    let token = |right: AdminRight| {
+        AdminToken::new(right.as_str(), [right], right.as_str()).expect("a token")
+    };
+    TestServer::start(in_memory().admin_tokens(rights.map(token).to_vec()), &[]).await
+}
+
+#[tokio::test]
+async fn what_the_document_describes_is_there_and_wants_the_right_that_it_names() {
+    let server = with_rights().await;
+    let (status, document) = parse(&ask(&server, "GET /admin/openapi.json", "read").await);
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        let methods = methods.as_object().expect("methods");
+        let path = path.replace(['{', '}'], "");
+        // What the path takes besides would be something that the document does not know.
+        let other = ask(&server, &format!("PATCH {path}"), "admin").await;
+        let allowed = other.split("allow: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let mut allowed: Vec<_> =
+            allowed.expect(&path).to_lowercase().split(", ").map(str::to_owned).collect();
+        allowed.retain(|method| method != "head");
+        allowed.sort();
+        let mut described: Vec<_> = methods.keys().cloned().collect();
+        described.sort();
+        assert_eq!(allowed, described, "{path}");
+        for (method, operation) in methods {
+            let line = format!("{} {path}", method.to_uppercase());
+            let needed = operation["x-right"].as_str().expect("a right");
+            for token in ["read", "write", "admin"] {
+                let answer = ask(&server, &line, token).await;
+                let has = token == needed || token == "admin";
+                assert_eq!(answer.contains("\"no-right\""), !has, "{line} {token}: {answer}");
+                let missing = answer.contains("nothing-here") || answer.contains(" 405 ");
+                assert!(!missing, "{line}: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_as_a_problem() {
+    let server = with_rights().await;
+    for (line, token, status, reason) in [
+        ("GET /admin/keys/nobody", "read", 404, "no-such-key"),
+        ("GET /admin/keys/nobody", "wrong", 401, "wrong-token"),
+        ("DELETE /admin/keys/nobody", "read", 403, "no-right"),
+        ("GET /admin/nothing", "read", 404, "nothing-here"),
+        ("POST /admin/keys", "read", 405, "method"),
+        ("PUT /admin/keys/ann", "write", 400, "invalid"),
+        ("GET /admin/keys?count=1", "read", 400, "invalid"),
+        ("POST /admin/backup", "admin", 404, "no-backup"),
+    ] {
+        let answer = ask(&server, line, token).await;
+        assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
+        let (found, problem) = parse(&answer);
+        assert_eq!((found, &problem["reason"]), (status, &json!(reason)), "{line}");
+        assert_eq!(problem["status"], status);
+        let is_text = |name: &str| problem[name].as_str().is_some_and(|text| !text.is_empty());
+        assert!(is_text("title") && is_text("detail") && is_text("type"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_takes_the_place_of_another_counts_at_once() {
+    let server = with_rights().await;
+    let token = AdminToken::new("next", [AdminRight::Read], "next").expect("a token");
+    server.server.set_admin_tokens(vec![token]);
+    assert!(ask(&server, "GET /admin/keys", "next").await.contains(" 200 "));
+    assert!(ask(&server, "GET /admin/keys", "admin").await.contains(" 401 "));
 }
 
 #[tokio::test]
@@ -68,9 +150,11 @@ async fn stores_are_listed_and_shown_without_being_opened() {
         stores.iter().map(name).collect()
     };
     assert_eq!(names(get(&server, "/stores").await.1), ["a", "b", "c"]);
-    assert_eq!(names(get(&server, "/stores?count=2").await.1), ["a", "b"]);
-    assert_eq!(names(get(&server, "/stores?after=a&count=1").await.1), ["b"]);
+    assert_eq!(names(get(&server, "/stores?limit=2").await.1), ["a", "b"]);
+    assert_eq!(names(get(&server, "/stores?after=a&limit=1").await.1), ["b"]);
     assert!(names(get(&server, "/stores?after=c").await.1).is_empty());
+    assert_eq!(get(&server, "/stores?limit=2").await.1["next"], "b");
+    assert_eq!(get(&server, "/stores?after=b&limit=1").await.1.get("next"), None, "it is the last");
     let (status, shown) = get(&server, "/stores/b").await;
     assert_eq!(status, 200);
     assert_eq!(

@@ -12,7 +12,8 @@ use crate::support::jwt::{KeyServer, claims, jwks, signed};
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 
-/// The status of a handshake with a good token, where the key set is at `url` and these are trusted.
+/// The status of a handshake with a good token, where the key set is at `url` and these are trusted; and that whether the key set was
+/// fetched is counted.
 async fn handshake(url: &str, trusted_certificates: Vec<Vec<u8>>) -> (u16, String) {
     let jwks_url = Some(url.to_owned());
     let options = JwtOptions { jwks_url, trusted_certificates, ..JwtOptions::default() };
@@ -21,10 +22,13 @@ async fn handshake(url: &str, trusted_certificates: Vec<Vec<u8>>) -> (u16, Strin
     let server = TestServer::start(Server::builder(storage, registry, auth), &[]).await;
     let token = signed("RS256", Some("rsa"), &claims(&["alice"]));
     let url = format!("{}?access_token={token}", server.url());
-    match Socket::try_connect(&url).await {
+    let answer = match Socket::try_connect(&url).await {
         Some(_) => (101, String::new()),
         None => Socket::refused(&url, &[]).await,
-    }
+    };
+    let failed = server.metric("eventlog_auth_jwks_fetches_failed_total").await;
+    assert_eq!(failed > 0.5, answer.0 == 401, "{failed} failed, and {answer:?}");
+    answer
 }
 
 #[tokio::test]

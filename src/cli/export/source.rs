@@ -53,7 +53,7 @@ struct ListedStore {
 
 fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<StoreId>, ExportError> {
     let after = after.map(|store| format!("&after={}", percent_encode(store.as_str())));
-    let path = format!("/admin/stores?count={PAGE}{}", after.unwrap_or_default());
+    let path = format!("/admin/stores?limit={PAGE}{}", after.unwrap_or_default());
     let listed: Listed = admin.request("GET", &path, None).map_err(PlaceError::from)?;
     Ok(listed.stores.into_iter().map(|one| one.store_id).collect())
 }

@@ -21,7 +21,9 @@ use std::time::Duration;
 use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
-use eventlog_server::server::{Listen, Reloaded, ServedPath, Server, StartError, listen};
+use eventlog_server::server::{
+    Listen, Reloaded, ServedPath, Server, StartError, listen, listen_apart,
+};
 use eventlog_server::services::auth::http::{HttpAuth, HttpError};
 use eventlog_server::services::auth::{AllowAll, Grants};
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
@@ -135,6 +137,12 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
+    let admin = config.admin.listen;
+    let admin = admin.map(|at| bind(at).map_err(|cause| ServeError::Listen { address: at, cause }));
+    let admin = admin.transpose()?;
+    if let Some(admin) = &admin {
+        log::info!("the admin API is at http://{}/admin", admin.local_addr()?);
+    }
     let address = listener.local_addr()?;
     // From READY on the service manager may ask for it.
     reload_when_asked(&server, address)?;
@@ -142,7 +150,10 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     notify::ready(&format!("listening on {address}"));
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
     let stopped = stop.wait(server.clone(), config.drain_pause);
-    listen(server, listener, options, stopped).await?;
+    match admin {
+        Some(admin) => listen_apart(server, listener, admin, options, stopped).await?,
+        None => listen(server, listener, options, stopped).await?,
+    }
     kept.close()?;
     log::info!("stopped");
     Ok(())
@@ -202,9 +213,7 @@ async fn start(
         reload.run_webhooks(signings);
         builder = builder.processor(processor);
     }
-    if let Some(token) = &config.admin_token {
-        builder = builder.admin_token(token.as_str());
-    }
+    builder = builder.admin_tokens(config.admin.tokens.clone());
     if let Some(grants) = reload.grants() {
         builder = builder.grants(grants.clone());
     }
@@ -257,7 +266,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn announce(config: &Config, server: &Server, address: SocketAddr) {
     log::info!("server {} with data in {}", server.remote_id(), config.data_dir.display());
-    if config.admin_token.is_none() {
+    if config.admin.tokens.is_empty() {
         log::info!("no admin API, since there is no [admin] token");
     }
     // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.

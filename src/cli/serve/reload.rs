@@ -21,7 +21,7 @@ use crate::config::{AuthChoice, Config};
 
 /// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
 /// found before.
-const LIVE: [(&str, Apply); 9] = [
+const LIVE: [(&str, Apply); 12] = [
     ("auth.grant", apply_grants),
     ("auth.http.secret", apply_http),
     ("auth.http.secret_file", apply_http),
@@ -31,6 +31,9 @@ const LIVE: [(&str, Apply); 9] = [
     ("auth.jwt.secret_file", applied_keys),
     ("origins", apply_origins),
     ("webhook", apply_webhooks),
+    ("admin.token", apply_admin_tokens),
+    ("admin.token_file", apply_admin_tokens),
+    ("admin.tokens", apply_admin_tokens),
 ];
 
 /// Whether it could be put in place.
@@ -54,6 +57,7 @@ pub(super) struct Reload {
     decides: Decides,
     webhooks: Vec<WebhookOptions>,
     signings: Signings,
+    has_admin_api: bool,
     counts: Mutex<Counts>,
 }
 
@@ -69,7 +73,9 @@ impl Reload {
     pub(super) fn new(args: ConfigArgs, config: &Config, decides: Decides) -> Self {
         let counts = Counts { said: config.said.0.clone(), files: contents(config) };
         let webhooks = config.webhooks.clone();
-        Self { args, decides, webhooks, signings: Signings::new(), counts: Mutex::new(counts) }
+        let (signings, has_admin_api) = (Signings::new(), !config.admin.tokens.is_empty());
+        let counts = Mutex::new(counts);
+        Self { args, decides, webhooks, signings, has_admin_api, counts }
     }
 
     /// The webhooks that run.
@@ -191,6 +197,15 @@ fn apply_webhooks(reload: &Reload, config: &Config, _: &Server) -> bool {
 fn apply_origins(_: &Reload, config: &Config, server: &Server) -> bool {
     server.set_origins(config.origins.clone());
     true
+}
+
+/// Without tokens from the beginning there is no admin API; and none takes them all away from one.
+fn apply_admin_tokens(reload: &Reload, config: &Config, server: &Server) -> bool {
+    let applies = reload.has_admin_api && !config.admin.tokens.is_empty();
+    if applies {
+        server.set_admin_tokens(config.admin.tokens.clone());
+    }
+    applies
 }
 
 /// The settings that differ, as people write them: `limits.frame_bytes_max`. A list is one setting.

@@ -72,7 +72,8 @@ fn a_secret_may_be_in_a_file_which_outweighs_as_the_secret_would() {
     let variables = [("EVENTLOG_ADMIN_TOKEN_FILE", "DIR/token")];
     let (_directory, effective, config) = examine(&files, &variables);
     let config = config.expect("it works");
-    assert_eq!(config.admin_token.as_ref().map(Token::as_str), Some("from-the-environment"));
+    let token = AdminToken::new("admin", [AdminRight::Admin], "from-the-environment");
+    assert_eq!(config.admin.tokens, [token.expect("a token")]);
     let AuthChoice::Jwt(jwt) = &config.auth else { panic!("not jwt") };
     let secrets = jwt.secret.iter().flat_map(|secrets| &secrets.0);
     let secrets: Vec<_> = secrets.map(|named| named.secret.expose()).collect();

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
@@ -21,6 +22,7 @@ use super::options::{HttpError, HttpOptions};
 use super::question::{Question, QuestionId};
 use crate::model::seldom::Seldom;
 use crate::outgoing::{Post, Signing};
+use crate::services::Figure;
 
 /// An answer has so many bytes at most.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
@@ -48,6 +50,8 @@ struct Inner {
     permits: Semaphore,
     state: Mutex<State>,
     failures: Seldom,
+    asked_count: AtomicU64,
+    failed_count: AtomicU64,
 }
 
 struct State {
@@ -94,6 +98,8 @@ impl Asking {
                 under_way: HashMap::new(),
             }),
             failures: Seldom::every(Duration::from_secs(1)),
+            asked_count: AtomicU64::new(0),
+            failed_count: AtomicU64::new(0),
             post: Post::new(url, options.secrets, &options.trusted_certificates),
         };
         Ok(Self { inner: Arc::new(inner), runtime: handle, _stop: stop })
@@ -135,6 +141,15 @@ impl Asking {
         waiting.await
     }
 
+    /// How often it was asked, and how often in vain.
+    pub(super) fn figures(&self) -> [Figure; 2] {
+        let value = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let asked = ("callback_asked", "Questions to the application", &self.inner.asked_count);
+        let failed =
+            ("callback_failed", "Questions without a good answer", &self.inner.failed_count);
+        [asked, failed].map(|(name, help, count)| Figure { name, help, value: value(count) })
+    }
+
     /// What the application has said, and until when that counts or has counted until just now.
     pub(super) fn known(&self, question: &Question) -> Option<(Arc<Answer>, Instant)> {
         let (state, now) = (self.inner.state.lock(), now());
@@ -162,6 +177,7 @@ impl State {
 
 impl Inner {
     async fn ask(self: Arc<Self>, question: Question, under_way: UnderWay) -> Option<Arc<Answer>> {
+        self.asked_count.fetch_add(1, Ordering::Relaxed);
         let asked = tokio::time::timeout(self.timeout, self.exchange(&question)).await;
         let late = |_| Err(format!("it did not answer within {:?}", self.timeout));
         match asked.unwrap_or_else(late) {
@@ -208,6 +224,7 @@ impl Inner {
 
     /// Says that somebody is refused because there is no answer, or counts it for the next line.
     fn failed(&self, why: &str) {
+        self.failed_count.fetch_add(1, Ordering::Relaxed);
         if let Some(unsaid) = self.failures.next_line(now()) {
             let shown = &self.shown;
             log::warn!("{shown} does not say who may do what: {why} ({unsaid} others before it)");

@@ -22,7 +22,7 @@ use self::asking::Asking;
 use self::question::{Action, Question};
 use crate::model::{Batch, StoreId};
 use crate::services::identities::SigningKey;
-use crate::services::{Auth, AuthError, AuthReason, Claim};
+use crate::services::{Auth, AuthError, AuthReason, Claim, Figure};
 
 pub use self::options::{HttpError, HttpOptions};
 pub use crate::outgoing::{InvalidSecret, Secret, Signing};
@@ -124,5 +124,9 @@ impl Auth for HttpAuth {
 
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
         self.said(claim, |answer| answer.store().cloned())
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.asking.figures().to_vec()
     }
 }

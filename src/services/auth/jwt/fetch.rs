@@ -15,6 +15,7 @@ use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{JwtError, KeySet};
+use crate::services::Figure;
 
 /// A set is fetched again after this, so that a key that was taken back does not count for longer.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -51,6 +52,7 @@ pub(super) struct Fetched {
 struct State {
     keys: Arc<KeySet>,
     tries: u64,
+    failed: u64,
 }
 
 impl Fetched {
@@ -69,6 +71,19 @@ impl Fetched {
     /// The keys as they are known. Waits for nobody.
     pub(super) fn keys(&self) -> Arc<KeySet> {
         self.state.borrow().keys.clone()
+    }
+
+    /// How often they were fetched, and how often in vain.
+    pub(super) fn figures(&self) -> [Figure; 2] {
+        let state = self.state.borrow();
+        [
+            Figure { name: "jwks_fetches", help: "Tries to fetch the key set", value: state.tries },
+            Figure {
+                name: "jwks_fetches_failed",
+                help: "Tries to fetch the key set that failed",
+                value: state.failed,
+            },
+        ]
     }
 
     /// The keys after another try, if callers may have one made; if not, those that are known.
@@ -146,8 +161,9 @@ impl Source {
             }
             told.send_modify(|state| {
                 state.tries += 1;
-                if let Ok(keys) = fetched {
-                    state.keys = Arc::new(keys);
+                match fetched {
+                    Ok(keys) => state.keys = Arc::new(keys),
+                    Err(_) => state.failed += 1,
                 }
             });
             match wishes.recv_timeout(after) {

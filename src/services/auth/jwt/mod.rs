@@ -26,7 +26,7 @@ use self::token::Token;
 use super::Rights;
 use crate::model::{Batch, PublicKey, StoreId};
 use crate::services::identities::SigningKey;
-use crate::services::{Auth, AuthError, AuthReason, Caller, Claim, Rejected, Verified};
+use crate::services::{Auth, AuthError, AuthReason, Caller, Claim, Figure, Rejected, Verified};
 
 pub use self::claims::ClaimNames;
 pub use self::fetch::InvalidUrl;
@@ -241,6 +241,10 @@ impl Auth for JwtAuth {
 
     fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
         rights(&claim).ok()?.signing_keys.of(claim.key).copied()
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.fetched.iter().flat_map(Fetched::figures).collect()
     }
 }
 

@@ -1,0 +1,158 @@
+//! Why an admin request is not served: our errors as HTTP statuses, told as `application/problem+json` (RFC 9457).
+//!
+//! Keeps: `reason` is a word that programs can rely on, `detail` is for people. Leaves out: what the API does (`admin`).
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+
+use super::access::RevokeError;
+use super::admin_tokens::AdminRight;
+use super::grants::GrantsError;
+use super::pages;
+use super::reload::ReloadError;
+use crate::model::{PublicKey, StoreId};
+use crate::processing::{GroupError, WriteError};
+use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
+use crate::storage::StorageError;
+
+/// Why an admin request is not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(
+        "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
+    )]
+    Unauthorized,
+    #[error(
+        "too many wrong tokens came from this address; the next one is looked at in {seconds} s"
+    )]
+    Guessing { seconds: u64 },
+    #[error("{}", pages::REFUSED.trim_end())]
+    Page,
+    #[error("this token has not the right {:?}", .0.as_str())]
+    Right(AdminRight),
+    #[error("nothing is here; /admin/openapi.json says what there is")]
+    NothingHere,
+    #[error("this path takes {allowed}")]
+    Method { allowed: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("public key {0:?} was not used with a store")]
+    NotUsed(PublicKey),
+    #[error("public key {0:?} has no signing key")]
+    NotBound(PublicKey),
+    #[error("nothing is granted to just {0:?}")]
+    NotGranted(PublicKey),
+    #[error("there is no revocation {0:?}")]
+    NotRevoked(String),
+    #[error("this storage has no backups of this kind")]
+    NoBackup,
+    #[error("{0:?} is no file of the backup that was begun last, or is kept no more: begin one")]
+    NoSuchFile(String),
+    #[error("store {0:?} does not exist")]
+    NoSuchStore(StoreId),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
+    #[error(transparent)]
+    Grants(#[from] GrantsError),
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    #[error(transparent)]
+    Records(#[from] RecordsUnavailable),
+}
+
+impl Failure {
+    /// The status, and the word for programs.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "wrong-token"),
+            Self::Guessing { .. } => (StatusCode::TOO_MANY_REQUESTS, "guessing"),
+            Self::Right(_) => (StatusCode::FORBIDDEN, "no-right"),
+            Self::Page => (StatusCode::FORBIDDEN, "page"),
+            Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            Self::Invalid(_)
+            | Self::Write(WriteError::Invalid(_))
+            | Self::Revoke(RevokeError::Invalid(_))
+            | Self::Grants(GrantsError::TooLong)
+            | Self::Reload(ReloadError::Wrong(_)) => (StatusCode::BAD_REQUEST, "invalid"),
+            Self::NoSuchStore(_) | Self::Group(GroupError::NoSuchStore(_)) => {
+                (StatusCode::NOT_FOUND, "no-such-store")
+            }
+            Self::NoBackup => (StatusCode::NOT_FOUND, "no-backup"),
+            Self::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
+            Self::NotUsed(_) => (StatusCode::NOT_FOUND, "not-used"),
+            Self::NotBound(_) => (StatusCode::NOT_FOUND, "no-signing-key"),
+            Self::NotRevoked(_) => (StatusCode::NOT_FOUND, "no-such-revocation"),
+            Self::NotGranted(_) => (StatusCode::NOT_FOUND, "no-such-grant"),
+            Self::Reload(ReloadError::NoConfiguration) => {
+                (StatusCode::NOT_FOUND, "no-configuration")
+            }
+            Self::Registry(RegistryError::NotMapped { .. }) => {
+                (StatusCode::NOT_FOUND, "no-such-key")
+            }
+            Self::Group(GroupError::NoSuchGroup(_)) => (StatusCode::NOT_FOUND, "no-such-group"),
+            Self::Group(GroupError::NoSuchLetter) => (StatusCode::NOT_FOUND, "no-such-letter"),
+            Self::Registry(RegistryError::AlreadyAssigned { .. }) => {
+                (StatusCode::CONFLICT, "assigned")
+            }
+            Self::Registry(RegistryError::Moved { .. }) => (StatusCode::CONFLICT, "moved"),
+            Self::Identity(IdentityError::BoundToAnother { .. }) => (StatusCode::CONFLICT, "bound"),
+            Self::Grants(GrantsError::NoGrants) => (StatusCode::CONFLICT, "no-grants"),
+            Self::Group(GroupError::Runs(_)) => (StatusCode::CONFLICT, "group-runs"),
+            Self::Group(GroupError::FailedAgain(_)) => (StatusCode::CONFLICT, "failed-again"),
+            Self::Registry(RegistryError::Unavailable { .. })
+            | Self::Storage(_)
+            | Self::Records(_)
+            | Self::Revoke(RevokeError::Unavailable(_))
+            | Self::Grants(GrantsError::Unavailable(_))
+            | Self::Identity(IdentityError::Unavailable { .. })
+            | Self::Group(GroupError::Unavailable(_))
+            | Self::Write(
+                WriteError::Unencodable { .. }
+                | WriteError::Definite(_)
+                | WriteError::Indefinite(_),
+            ) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        }
+    }
+}
+
+impl ResponseError for Failure {
+    fn status_code(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, reason) = self.kind();
+        let mut response = HttpResponse::build(status);
+        match self {
+            Self::Guessing { seconds } => {
+                response.insert_header((RETRY_AFTER, seconds.to_string()));
+            }
+            Self::Method { allowed } => {
+                response.insert_header((ALLOW, allowed.as_str()));
+            }
+            Self::Unauthorized => {
+                response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+            }
+            _ => {}
+        }
+        response.content_type("application/problem+json").json(serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+            "reason": reason,
+        }))
+    }
+}

@@ -1,0 +1,274 @@
+//! What the admin API can be asked, in one table: the right that each operation needs, and what describes it in the OpenAPI
+//! document.
+//!
+//! Keeps: what stands in no row is not mounted; each row is asked for its right before its handler runs. Leaves out: who has which
+//! right (`admin_tokens`), the document (`admin_openapi`).
+
+use actix_web::dev::{Handler, HttpServiceFactory, ServiceRequest};
+use actix_web::http::Method;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{FromRequest, HttpMessage, HttpResponse, Resource, Responder, guard, web};
+
+use super::admin_failure::Failure;
+use super::admin_tokens::AdminRight::{self, Admin, Read, Write};
+use super::admin_tokens::Rights;
+
+/// How something is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Put,
+    Post,
+    Delete,
+}
+
+use Verb::{Delete, Get, Post, Put};
+
+impl Verb {
+    /// As an `Allow` header has it.
+    const fn allowed(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    fn of(method: &Method) -> Option<Self> {
+        Some(match *method {
+            Method::GET | Method::HEAD => Self::Get,
+            Method::PUT => Self::Put,
+            Method::POST => Self::Post,
+            Method::DELETE => Self::Delete,
+            _ => return None,
+        })
+    }
+}
+
+/// One thing that can be asked.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) verb: Verb,
+    /// Below `/admin`. A name that may have slashes of its own is written `{name:.+}`.
+    pub(super) path: &'static str,
+    pub(super) right: AdminRight,
+    pub(super) summary: &'static str,
+    /// Parameters of the query.
+    pub(super) query: &'static [&'static str],
+    /// Schemas, by their names in `admin_schemas.json`: of the body, if there is one, and of the answer.
+    pub(super) body: Option<&'static str>,
+    pub(super) answer: &'static str,
+}
+
+/// The parameters of every list that comes in pages.
+const PAGE: &[&str] = &["after", "limit"];
+
+const fn row(
+    verb: Verb,
+    path: &'static str,
+    right: AdminRight,
+    summary: &'static str,
+    answer: &'static str,
+) -> Operation {
+    Operation { verb, path, right, summary, query: &[], body: None, answer }
+}
+
+impl Operation {
+    const fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn body(self, schema: &'static str) -> Self {
+        Self { body: Some(schema), ..self }
+    }
+}
+
+/// All of them. A row here, the handler in an [`AdminEndpoint`], a schema in `admin_schemas.json` and a line in docs/ADMIN-API.md
+/// belong together; tests hold them against each other.
+pub(super) const OPERATIONS: &[Operation] = &[
+    row(Get, "/keys", Read, "Keys and the store of each", "Keys").query(PAGE),
+    row(Get, "/keys/{key:.+}", Read, "The store of a key", "Assignment"),
+    row(Put, "/keys/{key:.+}", Write, "Assigns a key to a store", "Assignment").body("Assignment"),
+    row(Delete, "/keys/{key:.+}", Admin, "Takes its store from a key", "Assignment"),
+    row(
+        Post,
+        "/keys/{key:.+}/release",
+        Admin,
+        "Forgets which store a key was used with",
+        "Assignment",
+    ),
+    row(Get, "/keys/{key:.+}/signing-key", Read, "The signing key of a key", "SigningKey"),
+    row(Put, "/keys/{key:.+}/signing-key", Admin, "Gives a key this signing key", "SigningKey")
+        .body("SigningKey"),
+    row(
+        Delete,
+        "/keys/{key:.+}/signing-key",
+        Admin,
+        "Frees a key of its signing key",
+        "SigningKey",
+    ),
+    row(Get, "/stores", Read, "Stores and what they hold", "Stores").query(PAGE),
+    row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
+    row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
+        .body("NewEntries"),
+    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, as lines", "Lines").query(&[
+        "from",
+        "event",
+        "primaryKey",
+        "createdFrom",
+        "createdBefore",
+    ]),
+    row(Post, "/backup", Admin, "Begins a backup", "Backup"),
+    row(
+        Get,
+        "/backup/{generation}/{name}",
+        Admin,
+        "A file of the backup that was begun last",
+        "Bytes",
+    ),
+    row(Get, "/groups", Read, "Groups of handlers", "Groups"),
+    row(Delete, "/groups/{group}", Admin, "Forgets a group that runs no more", "Named"),
+    row(Post, "/groups/{group}/pause", Admin, "Pauses a group", "Paused"),
+    row(Post, "/groups/{group}/resume", Admin, "Has a paused group go on", "Paused"),
+    row(Post, "/rewind", Admin, "Has groups handle entries again", "Rewind").body("Rewind"),
+    row(Get, "/groups/{group}/dead-letters", Read, "Entries that a group gave up", "DeadLetters")
+        .query(PAGE),
+    row(
+        Delete,
+        "/groups/{group}/dead-letters",
+        Admin,
+        "Dismisses one dead letter, or all",
+        "Dismissed",
+    )
+    .query(&["storeId", "sequence", "all"]),
+    row(Post, "/groups/{group}/dead-letters/retry", Admin, "Tries a dead letter again", "Retried")
+        .body("DeadLetterName"),
+    row(Get, "/revocations", Read, "Who is shut out", "Revocations").query(PAGE),
+    row(Post, "/revocations", Admin, "Shuts out a key, subject or token", "Revocation")
+        .body("NewRevocation"),
+    row(Delete, "/revocations/{id:.+}", Admin, "Lets somebody in again", "Revocation"),
+    row(Get, "/grants", Read, "What keys may do", "Grants").query(PAGE),
+    row(Get, "/grants/{key:.+}", Read, "What just this key or pattern may do", "Grant"),
+    row(Put, "/grants/{key:.+}", Admin, "Says what a key or pattern may do", "Grant")
+        .body("NewGrant"),
+    row(Delete, "/grants/{key:.+}", Admin, "Takes a grant of this API away", "Grant"),
+    row(Get, "/openapi.json", Read, "This document", "OpenApi"),
+    row(Post, "/reload", Admin, "Reads the configuration again", "Reloaded"),
+];
+
+/// A path below `/admin`, with the handler of each of its operations.
+pub(super) struct AdminEndpoint {
+    path: &'static str,
+    resource: Resource,
+}
+
+impl AdminEndpoint {
+    /// `path` as it stands in [`OPERATIONS`].
+    pub(super) fn at(path: &'static str) -> Self {
+        // A slash at the end may be one of the name's.
+        let resource = if path.contains(":.+}") {
+            web::resource(path)
+        } else {
+            web::resource([path.to_owned(), format!("{path}/")])
+        };
+        Self { path, resource }
+    }
+
+    pub(super) fn get<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Get, handler)
+    }
+
+    pub(super) fn put<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Put, handler)
+    }
+
+    pub(super) fn post<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Post, handler)
+    }
+
+    pub(super) fn delete<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Delete, handler)
+    }
+
+    /// What its handlers are given besides.
+    pub(super) fn app_data<T: 'static>(mut self, data: T) -> Self {
+        self.resource = self.resource.app_data(data);
+        self
+    }
+
+    fn on<F, Args>(mut self, verb: Verb, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let is_described = rows(self.path).any(|operation| operation.verb == verb);
+        debug_assert!(is_described, "OPERATIONS has no {verb:?} {}", self.path);
+        if is_described {
+            let is_asked =
+                guard::fn_guard(move |asked| Verb::of(&asked.head().method) == Some(verb));
+            self.resource = self.resource.route(web::route().guard(is_asked).to(handler));
+        }
+        self
+    }
+
+    /// The whole, to be mounted.
+    pub(super) fn done(self) -> impl HttpServiceFactory {
+        let path = self.path;
+        let allowed: Vec<&str> = rows(path).map(|operation| operation.verb.allowed()).collect();
+        let allowed = allowed.join(", ");
+        let other = move || {
+            let failure = Failure::Method { allowed: allowed.clone() };
+            std::future::ready(Err::<HttpResponse, Failure>(failure))
+        };
+        self.resource.default_service(web::to(other)).wrap(from_fn(
+            move |request: ServiceRequest, next: Next<_>| {
+                let may = may(path, &request);
+                async move {
+                    may?;
+                    next.call(request).await
+                }
+            },
+        ))
+    }
+}
+
+fn rows(path: &str) -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().filter(move |operation| operation.path == path)
+}
+
+/// Whether who asks has the right to that.
+fn may(path: &str, request: &ServiceRequest) -> Result<(), Failure> {
+    let verb = Verb::of(request.method());
+    let Some(asked) = rows(path).find(|operation| Some(operation.verb) == verb) else {
+        // It is told what there is.
+        return Ok(());
+    };
+    let has = |rights: &Rights| rights.have(asked.right);
+    if request.extensions().get::<Rights>().is_some_and(has) {
+        Ok(())
+    } else {
+        Err(Failure::Right(asked.right))
+    }
+}
