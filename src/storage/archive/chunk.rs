@@ -13,7 +13,7 @@
 //! Plain, a frame is its number (8), its time (8), the length of its body (4) and the body. A base numbers its parts from 1.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
 
 use crate::storage::commit_log::{FoundFrame, Position};
@@ -39,6 +39,8 @@ pub(super) struct ChunkWriter<'a> {
     plain: Vec<u8>,
     first: Position,
     written: Written,
+    /// Where the next chunk goes.
+    at: u64,
 }
 
 /// What was written, or read.
@@ -64,11 +66,12 @@ impl Written {
 
 impl<'a> ChunkWriter<'a> {
     /// Writes to where `file` stands.
-    pub(super) fn new(file: &'a File) -> io::Result<Self> {
+    pub(super) fn new(mut file: &'a File) -> io::Result<Self> {
+        let at = file.stream_position()?;
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
         let (plain, first) = (Vec::with_capacity(PLAIN_BYTES * 2), Position(0));
-        Ok(Self { file, compressor, plain, first, written: Written::default() })
+        Ok(Self { file, compressor, plain, first, written: Written::default(), at })
     }
 
     pub(super) fn write(&mut self, frame: FoundFrame<'_>) -> io::Result<()> {
@@ -104,8 +107,25 @@ impl<'a> ChunkWriter<'a> {
         self.file.write_all(&label)?;
         self.file.write_all(&data)?;
         self.plain.clear();
+        let bytes = (LABEL_BYTES + data.len()) as u64;
+        write_back(self.file, self.at, bytes);
+        self.at += bytes;
         Ok(())
     }
+}
+
+/// Has the system begin to write this to the disk. Else all of a file waits for the sync at its end, and commits wait behind that.
+fn write_back(file: &File, at: u64, bytes: u64) {
+    // What is written goes from the page cache as well. It may refuse: then the sync does all of it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(
+        file,
+        at,
+        std::num::NonZeroU64::new(bytes),
+        rustix::fs::Advice::DontNeed,
+    );
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, at, bytes);
 }
 
 fn frame_head(frame: &FoundFrame<'_>) -> [u8; FRAME_HEAD_BYTES] {

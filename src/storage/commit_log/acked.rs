@@ -9,7 +9,7 @@
 //! crc32        4   over the rest
 //! generation  16
 //! turn         8   the slot with the greater one counts
-//! file         8   the number of the newest file
+//! file         8   the number of the newest file, which may be one that was named ahead of time
 //! position     8   frames up to this one were synced
 //! closed       1   1: there is none behind it, the log was closed
 //! zeros
@@ -41,7 +41,7 @@ const SLOTS_AT: [u64; 2] = [0, 4_096];
 /// What is noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    /// The number of the newest file.
+    /// The number of the newest file, begun or not.
     pub(super) file: u64,
     /// Frames up to this one were synced.
     pub(super) position: Position,
@@ -87,6 +87,19 @@ fn decode(slot: &mut [u8; BLOCK_BYTES], generation: Generation) -> Option<(u64, 
         closed: slot[44] == 1,
     };
     (slot[4..20] == generation.0).then(|| (u64_at(slot, 20), note))
+}
+
+/// Notes that a file is there, for whoever names one.
+#[derive(Clone)]
+pub(super) struct FileNotes(Arc<Shared>);
+
+impl FileNotes {
+    /// The file has its name: noted when this returns. Of several files the newest counts.
+    pub(super) fn is_there(&self, file: u64) -> io::Result<()> {
+        let mut state = self.0.state.lock();
+        state.file = state.file.max(file);
+        self.0.note(&mut state, false)
+    }
 }
 
 /// Writes the notes.
@@ -156,11 +169,9 @@ impl Acked {
         }
     }
 
-    /// A file has been begun: noted when this returns.
-    pub(super) fn begun(&self, file: u64) -> io::Result<()> {
-        let mut state = self.shared.state.lock();
-        state.file = file;
-        self.shared.note(&mut state, false)
+    /// For whoever names files.
+    pub(super) fn files(&self) -> FileNotes {
+        FileNotes(self.shared.clone())
     }
 
     /// Waits until what was appended is noted.
@@ -274,14 +285,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let generation = Generation([7; 16]);
         let acked = Acked::start(folder.path(), generation, None, 1, Position(5)).expect("started");
-        acked.begun(2).expect("noted");
-        acked.begun(3).expect("noted");
+        for file in [2, 3, 2] {
+            acked.files().is_there(file).expect("noted");
+        }
         drop(acked);
         let file = |note: Option<Note>| note.expect("a note").file;
         assert_eq!(file(read(folder.path(), generation).expect("readable")), 3);
         let path = folder.path().join(NAME);
         let bytes = std::fs::read(&path).expect("a file");
-        for (at, expected) in SLOTS_AT.into_iter().zip([3, 2]) {
+        for (at, expected) in SLOTS_AT.into_iter().zip([3, 3]) {
             let mut bytes = bytes.clone();
             bytes[at as usize..][..BLOCK_BYTES].fill(0);
             std::fs::write(&path, bytes).expect("written");

@@ -1,23 +1,24 @@
 //! The files of a log: which there are, the ones made ahead of time, and the ones that are done with.
 //!
 //! Keeps: a name that means something is given to a file only when its header is on disk; a file is let go of only with
-//! all that came before it; the commit thread finds a spare file, or makes a small one, and so never waits for
-//! megabytes of zeros. Leaves out: when to do so, and what happens to the frames of a finished file (the caller's).
+//! all that came before it; files that are begun have ascending numbers; the commit thread finds a file that has its name, and writes two
+//! blocks to begin it. Where there is none it takes a spare file, or makes a small one, and so never waits for megabytes of zeros. Leaves out: when to do so, and what happens to the frames of a finished file (the caller's).
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::acked::FileNotes;
 use super::block::BLOCK_BYTES;
 use super::direct::{self, Aligned};
 use super::header::Header;
 use super::seam::{self, LogStep};
-use super::{FinishedFile, LogOptions, Position, folder};
+use super::{FinishedFile, Generation, LogOptions, Position, folder};
 
 /// The size of the first file that is made because there is no spare one: it takes some milliseconds, and most logs that are
 /// opened need no more.
@@ -37,11 +38,19 @@ pub(crate) struct LogFiles {
 struct Shared {
     options: LogOptions,
     state: Mutex<State>,
+    /// Where it is noted which files there are.
+    notes: OnceLock<FileNotes>,
 }
 
 struct State {
     /// The files with frames in order; the last one is written to.
     live: VecDeque<LiveFile>,
+    /// The file that has its name ahead of time: the next one that is begun, unless a frame needs a larger one.
+    ahead: Option<Ahead>,
+    /// The numbers of files that got their names ahead of time and will not be begun.
+    surplus: Vec<u64>,
+    /// Files with numbers below this one may be missing, as far as the notes say.
+    noted: u64,
     /// The numbers of spare files that are ready.
     spares: Vec<u64>,
     /// The size of the last file that was made because there was no spare one.
@@ -57,18 +66,31 @@ struct LiveFile {
     first: Position,
 }
 
+/// A file that has its name, and is not begun.
+struct Ahead {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    /// Whether it is noted that it is there.
+    noted: bool,
+}
+
 /// A file that has just been begun.
 pub(super) struct Begun {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) header: Header,
+    /// Whether it is noted that it is there.
+    noted: bool,
 }
 
 impl LogFiles {
-    /// The files in `live`, by number and first frame; `next_file` is the least number that was never used.
+    /// The files in `live`, by number and first frame; those in `surplus` are not begun. `next_file` is the least number that was never
+    /// used.
     pub(super) fn new(
         options: LogOptions,
         live: impl IntoIterator<Item = (u64, Position)>,
+        surplus: Vec<u64>,
         next_file: u64,
     ) -> io::Result<Self> {
         let names = folder::list(&options.folder)?;
@@ -87,31 +109,106 @@ impl LogFiles {
         }
         let live = live.into_iter().map(|(number, first)| LiveFile { number, first }).collect();
         let made_bytes = SMALL_FILE_BYTES / GROWTH;
-        let state = Mutex::new(State { live, spares, made_bytes, next_file, next_spare });
-        Ok(Self { shared: Arc::new(Shared { options, state }) })
+        let (ahead, noted) = (None, 0);
+        let state =
+            State { live, ahead, surplus, noted, spares, made_bytes, next_file, next_spare };
+        let (state, notes) = (Mutex::new(state), OnceLock::new());
+        Ok(Self { shared: Arc::new(Shared { options, state, notes }) })
+    }
+
+    /// From now on it is noted there which files there are; that there is file `noted` already.
+    pub(super) fn note_with(&self, notes: FileNotes, noted: u64) {
+        // Once for each log.
+        let _ = self.shared.notes.set(notes);
+        self.shared.state.lock().noted = noted;
+    }
+
+    /// Notes that this file is there, if it is not noted yet: before anything is appended to it.
+    pub(super) fn note(&self, begun: &Begun) -> io::Result<()> {
+        if !begun.noted
+            && let Some(notes) = self.shared.notes.get()
+        {
+            notes.is_there(begun.header.file)?;
+        }
+        self.shared.state.lock().noted = begun.header.file;
+        Ok(())
     }
 
     pub(super) fn options(&self) -> &LogOptions {
         &self.shared.options
     }
 
-    /// Makes a spare file if there is none: call it now and then, from a thread that may take its time (a second).
+    /// Has a file named ahead of time, unless there is one: call it now and then, from a thread that may take its time (a second).
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        let spare = {
+        self.clear_surplus()?;
+        let (ready, spare) = {
             let mut state = self.shared.state.lock();
-            if !state.spares.is_empty() {
+            if state.ahead.is_some() {
                 return Ok(());
             }
-            state.take_spare_number()
+            let ready = state.spares.pop();
+            (ready.is_some(), ready.unwrap_or_else(|| state.take_spare_number()))
         };
         let options = &self.shared.options;
         let path = folder::spare(&options.folder, spare);
-        seam::take(options.seam.as_ref(), LogStep::Prepare, || {
-            drop(make(&path, standard_bytes(options))?);
-            Ok(())
-        })?;
+        let named = seam::take(options.seam.as_ref(), LogStep::Prepare, || {
+            if !ready {
+                drop(make(&path, standard_bytes(options))?);
+            }
+            self.name_ahead(spare, &path)
+        });
+        if named.is_err() && path.exists() {
+            self.shared.state.lock().spares.push(spare);
+        }
+        named
+    }
+
+    /// Says in the spare file that it is not begun, gives it its name, and notes that it is there.
+    fn name_ahead(&self, spare: u64, path: &Path) -> io::Result<()> {
+        let LogOptions { folder, generation, .. } = &self.shared.options;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let number = self.shared.state.lock().take_file_number();
+        let header = new_header(&file, number, *generation)?;
+        header.write_not_begun(&file)?;
+        file.sync_data()?;
+        let named = folder::file(folder, number);
+        std::fs::rename(path, &named)?;
+        folder::sync(folder)?;
+        let mut state = self.shared.state.lock();
+        if state.next_file == number + 1 {
+            state.ahead = Some(Ahead { path: named, file, header, noted: false });
+            drop(state);
+            return self.note_ahead(number);
+        }
+        drop(state);
+        // Meanwhile a file with a higher number was begun: this one may not come behind it.
+        std::fs::rename(&named, path)?;
+        folder::sync(folder)?;
         self.shared.state.lock().spares.push(spare);
         Ok(())
+    }
+
+    fn note_ahead(&self, number: u64) -> io::Result<()> {
+        let Some(notes) = self.shared.notes.get() else { return Ok(()) };
+        notes.is_there(number)?;
+        // Whoever has begun it meanwhile notes it as well.
+        if let Some(ahead) = &mut self.shared.state.lock().ahead
+            && ahead.header.file == number
+        {
+            ahead.noted = true;
+        }
+        Ok(())
+    }
+
+    /// Makes spare files of those that were named ahead of time and will not be begun, as far as the notes do not say that they are
+    /// there.
+    fn clear_surplus(&self) -> io::Result<()> {
+        let surplus: Vec<u64> = {
+            let mut state = self.shared.state.lock();
+            let noted = state.noted;
+            state.surplus.extract_if(.., |number| *number < noted).collect()
+        };
+        surplus.into_iter().try_for_each(|number| self.make_spare(number))
     }
 
     /// The number of the first file that there is, and of its first frame.
@@ -163,8 +260,16 @@ impl LogFiles {
     }
 
     fn recycle(&self, file: &FinishedFile) -> io::Result<()> {
+        self.make_spare(file.number)?;
+        self.shared.state.lock().live.retain(|live| live.number != file.number);
+        Ok(())
+    }
+
+    /// Makes a spare file of the one with this number, or removes it.
+    fn make_spare(&self, number: u64) -> io::Result<()> {
         let options = &self.shared.options;
-        let standard = match file.path.metadata() {
+        let path = folder::file(&options.folder, number);
+        let standard = match path.metadata() {
             // Whoever removed it: it is not needed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             metadata => Some(metadata?.len() == standard_bytes(options)),
@@ -175,17 +280,13 @@ impl LogFiles {
                 .then(|| state.take_spare_number())
         };
         match (spare, standard) {
-            (Some(spare), _) => {
-                std::fs::rename(&file.path, folder::spare(&options.folder, spare))?;
-            }
-            (None, Some(_)) => std::fs::remove_file(&file.path)?,
+            (Some(spare), _) => std::fs::rename(&path, folder::spare(&options.folder, spare))?,
+            (None, Some(_)) => std::fs::remove_file(&path)?,
             (None, None) => {}
         }
         // Before it gets another header: else a power cut could give that one the old name.
         folder::sync(&options.folder)?;
-        let mut state = self.shared.state.lock();
-        state.live.retain(|live| live.number != file.number);
-        state.spares.extend(spare);
+        self.shared.state.lock().spares.extend(spare);
         Ok(())
     }
 
@@ -203,11 +304,20 @@ impl LogFiles {
         let bytes_needed = (blocks + 2) * BLOCK_BYTES as u64;
         let standard = standard_bytes(options);
         let mut state = self.shared.state.lock();
+        if let Some(ahead) = state.ahead.take() {
+            if bytes_needed <= standard {
+                // Also if this fails: part of its header may be there.
+                state.live.push_back(LiveFile { number: ahead.header.file, first });
+                drop(state);
+                return ahead.begin(first, time);
+            }
+            // What is begun now gets a higher number.
+            state.surplus.push(ahead.header.file);
+        }
         let ready = if bytes_needed <= standard { state.spares.pop() } else { None };
         let spare = ready.unwrap_or_else(|| state.take_spare_number());
-        let number = state.next_file;
         // Also if this fails: part of it may be there.
-        state.next_file += 1;
+        let number = state.take_file_number();
         let bytes = bytes_needed.max(state.made_bytes.saturating_mul(GROWTH).min(standard));
         if ready.is_none() {
             state.made_bytes = bytes;
@@ -236,26 +346,37 @@ impl LogFiles {
         time: u64,
     ) -> io::Result<Begun> {
         let LogOptions { folder, generation, .. } = &self.shared.options;
-        let blocks = file.metadata()?.len() / BLOCK_BYTES as u64;
-        let header = Header {
-            generation: *generation,
-            file: number,
-            life: life(),
-            blocks: u32::try_from(blocks).map_err(io::Error::other)?,
-            first,
-            time,
-        };
+        let header = Header { first, time, ..new_header(&file, number, *generation)? };
         header.write(&file)?;
         file.sync_data()?;
         let named = folder::file(folder, number);
         std::fs::rename(path, &named)?;
         self.shared.state.lock().live.push_back(LiveFile { number, first });
         folder::sync(folder)?;
-        Ok(Begun { path: named, file, header })
+        Ok(Begun { path: named, file, header, noted: false })
+    }
+}
+
+impl Ahead {
+    /// Says in it where it begins. On disk when this returns.
+    fn begin(self, first: Position, time: u64) -> io::Result<Begun> {
+        let Self { path, file, header, noted } = self;
+        let header = Header { first, time, ..header };
+        let direct = direct::open(&path, true).ok();
+        if !direct.map_or(Ok(false), |direct| header.write_past_cache(&direct))? {
+            header.write(&file)?;
+            file.sync_data()?;
+        }
+        Ok(Begun { path, file, header, noted })
     }
 }
 
 impl State {
+    fn take_file_number(&mut self) -> u64 {
+        self.next_file += 1;
+        self.next_file - 1
+    }
+
     fn take_spare_number(&mut self) -> u64 {
         self.next_spare += 1;
         self.next_spare - 1
@@ -265,6 +386,13 @@ impl State {
 /// The size of a file that holds nothing larger than usual.
 fn standard_bytes(options: &LogOptions) -> u64 {
     options.file_bytes.max(4 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
+}
+
+/// That of a file which is not begun.
+fn new_header(file: &File, number: u64, generation: Generation) -> io::Result<Header> {
+    let blocks = file.metadata()?.len() / BLOCK_BYTES as u64;
+    let blocks = u32::try_from(blocks).map_err(io::Error::other)?;
+    Ok(Header { generation, file: number, life: life(), blocks, first: Position(0), time: 0 })
 }
 
 /// A number that the lives of files are told apart by.

@@ -33,6 +33,11 @@ impl FinishedFile {
         let file = File::open(&self.path).map_err(LogError::from)?;
         let header = match Header::read(&file, self.number, generation).map_err(LogError::from)? {
             Ok(header) => header,
+            // It was begun, or it would not be a finished one.
+            Err(NoHeader::NotBegun) => {
+                let kind = DamageKind::Header;
+                return visit(Found::Damage(&self.damage(None, kind, self.first, self.last)));
+            }
             Err(NoHeader::Damaged(kind)) => {
                 return visit(Found::Damage(&self.damage(None, kind, self.first, self.last)));
             }

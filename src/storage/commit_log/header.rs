@@ -3,7 +3,7 @@
 //! ```text
 //! crc32        4   over the rest
 //! magic        8   "evlogwal"
-//! version      4   1
+//! version      4   1; 2 if the file was named ahead of time, and is not begun
 //! generation  16
 //! file         8   its number, which its name has too
 //! life         4   of the file, see `block`
@@ -12,17 +12,22 @@
 //! time         8   of the frame before that one
 //! zeros
 //! ```
+//!
+//! A file that is not begun has no frames, and says nothing of where the log is: its `first` and `time` are zero. To begin it is to write
+//! both places once more, which needs no new name.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::block::{BLOCK_BYTES, Seal};
+use super::direct::{self, Aligned};
 use super::{DamageKind, Generation, Position};
 use crate::storage::slot::{self, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"evlogwal";
 pub(super) const VERSION: u32 = 1;
+const NOT_BEGUN: u32 = 2;
 const SEED: u32 = 0;
 
 /// The header of a file.
@@ -41,6 +46,8 @@ pub(super) struct Header {
 pub(super) enum NoHeader {
     Damaged(DamageKind),
     Version(u32),
+    /// It was named ahead of time, and has no frames.
+    NotBegun,
 }
 
 impl Header {
@@ -60,9 +67,34 @@ impl Header {
 
     /// Writes it to both places, without a sync.
     pub(super) fn write(&self, file: &File) -> io::Result<()> {
-        let block = self.encode();
-        file.write_all_at(&block, 0)?;
-        file.write_all_at(&block, u64::from(self.end()) * BLOCK_BYTES as u64)
+        self.write_block(&self.encode(VERSION), file)
+    }
+
+    /// Writes to both places, without a sync, that the file is not begun.
+    pub(super) fn write_not_begun(&self, file: &File) -> io::Result<()> {
+        self.write_block(&self.encode(NOT_BEGUN), file)
+    }
+
+    /// Writes it to both places of a file that was opened for writes past the page cache, each on disk when it returns; false if that is
+    /// not possible this way.
+    pub(super) fn write_past_cache(&self, direct: &File) -> io::Result<bool> {
+        let mut block = Aligned::default();
+        block.reset(BLOCK_BYTES);
+        block.extend(&self.encode(VERSION));
+        for place in self.places() {
+            if !direct::write(direct, &block, place)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn write_block(&self, block: &[u8], file: &File) -> io::Result<()> {
+        self.places().into_iter().try_for_each(|place| file.write_all_at(block, place))
+    }
+
+    fn places(&self) -> [u64; 2] {
+        [0, u64::from(self.end()) * BLOCK_BYTES as u64]
     }
 
     /// Reads the one of file number `number`, from whichever place has it.
@@ -79,11 +111,19 @@ impl Header {
             if file.read_exact_at(&mut block, place * BLOCK_BYTES as u64).is_err() {
                 continue;
             }
-            match Self::decode(&mut block) {
+            let decoded = Self::decode(&mut block);
+            let version = u32_at(&block, 12);
+            match decoded {
                 Ok(header) if header.generation != generation => {
                     fault = NoHeader::Damaged(DamageKind::Foreign);
                 }
-                Ok(header) if header.file == number && header.blocks > 2 => return Ok(Ok(header)),
+                Ok(header) if header.file == number && header.blocks > 2 => {
+                    if version == VERSION {
+                        return Ok(Ok(header));
+                    }
+                    // The other place may say that it was begun.
+                    fault = NoHeader::NotBegun;
+                }
                 Ok(_) | Err(NoHeader::Damaged(_)) => {}
                 Err(version) => fault = version,
             }
@@ -91,10 +131,10 @@ impl Header {
         Ok(Err(fault))
     }
 
-    fn encode(&self) -> [u8; BLOCK_BYTES] {
+    fn encode(&self, version: u32) -> [u8; BLOCK_BYTES] {
         let mut block = [0; BLOCK_BYTES];
         block[4..12].copy_from_slice(MAGIC);
-        block[12..16].copy_from_slice(&VERSION.to_be_bytes());
+        block[12..16].copy_from_slice(&version.to_be_bytes());
         block[16..32].copy_from_slice(&self.generation.0);
         block[32..40].copy_from_slice(&self.file.to_be_bytes());
         block[40..44].copy_from_slice(&self.life.to_be_bytes());
@@ -110,7 +150,7 @@ impl Header {
             return Err(NoHeader::Damaged(DamageKind::Header));
         }
         let version = u32_at(block, 12);
-        if version != VERSION {
+        if ![VERSION, NOT_BEGUN].contains(&version) {
             return Err(NoHeader::Version(version));
         }
         let mut generation = [0; 16];

@@ -65,7 +65,7 @@ pub(crate) fn create(options: LogOptions, last: Position) -> Result<Log, LogErro
         // An empty path means here.
         folder::sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
     }
-    let files = LogFiles::new(options, [], 1)?;
+    let files = LogFiles::new(options, [], Vec::new(), 1)?;
     begin(files, last, 0, 0)
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn open<E: From<LogError>>(
     visit: impl FnMut(Found<'_>) -> Result<(), E>,
 ) -> Result<Log, E> {
     let walked = walk(&options, from, seen, Purpose::Open, visit)?;
-    let log = LogFiles::new(options, walked.files, walked.next_file)
+    let log = LogFiles::new(options, walked.files, walked.ahead, walked.next_file)
         .map_err(LogError::from)
         .and_then(|files| begin(files, walked.last, walked.time, walked.repaired));
     Ok(log?)
@@ -91,6 +91,7 @@ fn begin(files: LogFiles, last: Position, time: u64, repaired: u64) -> Result<Lo
     let options = files.options();
     let (generation, seam) = (options.generation, options.seam.clone());
     let acked = Acked::start(&options.folder, generation, seam, begun.header.file, last)?;
+    files.note_with(acked.files(), begun.header.file);
     let writer = LogWriter::new(files.clone(), acked, begun);
     Ok(Log { writer, files, last, repaired })
 }

@@ -34,6 +34,8 @@ pub(super) struct Walked {
     pub(super) time: u64,
     /// The files, by number and first frame.
     pub(super) files: Vec<(u64, Position)>,
+    /// The files that were named ahead of time, and are not begun.
+    pub(super) ahead: Vec<u64>,
     /// The least number that no file had.
     pub(super) next_file: u64,
     /// How many blocks were put right.
@@ -60,7 +62,8 @@ pub(super) fn walk<E: From<LogError>>(
     let noted_file = note.map_or(0, |note| note.file);
     let next_file = chain.last_number().max(noted_file) + 1;
     let Walk { last, time, repaired, .. } = walk;
-    Ok(Walked { last, time, files: chain.by_first(last.next()), next_file, repaired })
+    let (files, ahead) = (chain.by_first(last.next()), chain.ahead);
+    Ok(Walked { last, time, files, ahead, next_file, repaired })
 }
 
 /// The files of a log.
@@ -69,6 +72,8 @@ struct Chain {
     good: Vec<GoodFile>,
     /// The others.
     bad: Vec<(u64, DamageKind)>,
+    /// Those that were named ahead of time, and are not begun.
+    ahead: Vec<u64>,
 }
 
 struct GoodFile {
@@ -78,7 +83,7 @@ struct GoodFile {
 
 impl Chain {
     fn read(options: &LogOptions, purpose: Purpose) -> Result<Self, LogError> {
-        let mut chain = Self { good: Vec::new(), bad: Vec::new() };
+        let mut chain = Self { good: Vec::new(), bad: Vec::new(), ahead: Vec::new() };
         let names = match folder::list(&options.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(chain),
             names => names?,
@@ -91,6 +96,7 @@ impl Chain {
                 Ok(header) if header.first >= least => chain.good.push(GoodFile { file, header }),
                 Ok(_) => chain.bad.push((number, DamageKind::Header)),
                 Err(NoHeader::Damaged(kind)) => chain.bad.push((number, kind)),
+                Err(NoHeader::NotBegun) => chain.ahead.push(number),
                 Err(NoHeader::Version(version)) => {
                     return Err(LogError::UnknownVersion { file: number, version });
                 }
@@ -101,7 +107,12 @@ impl Chain {
 
     fn last_number(&self) -> u64 {
         let good = self.good.last().map_or(0, |file| file.header.file);
-        self.bad.last().map_or(good, |(bad, _)| good.max(*bad))
+        let bad = self.bad.last().map_or(0, |(bad, _)| *bad);
+        good.max(bad).max(self.last_ahead())
+    }
+
+    fn last_ahead(&self) -> u64 {
+        self.ahead.last().copied().unwrap_or(0)
     }
 
     /// What is wrong between two files that leave frames out, if it is not one of the two: a file that cannot be read, or
@@ -228,7 +239,8 @@ impl<V> Walk<V> {
         let known = self.from.max(seen).max(note.position);
         let known = self.last_of_running().map_or(known, |last| last.min(known));
         // The ones that were begun since are not looked at.
-        let is_behind = last_file < note.file && self.last_of_running().is_none();
+        let there = last_file.max(chain.last_ahead());
+        let is_behind = there < note.file && self.last_of_running().is_none();
         let missing =
             (is_behind || last_file == 0).then_some((note.file.max(1), DamageKind::FileMissing));
         let unread = chain.bad.iter().find(|(number, _)| *number > last_file).copied();

@@ -168,7 +168,7 @@ impl LogWriter {
 
     fn begin(&mut self, blocks: u64) -> io::Result<()> {
         let begun = self.files.begin(self.last.next(), self.time, blocks)?;
-        self.acked.begun(begun.header.file)?;
+        self.files.note(&begun)?;
         self.seal = begun.header.seal();
         self.direct = direct::open(&begun.path, true).ok();
         self.current = begun;

@@ -1,8 +1,8 @@
-//! The thread that keeps the files of the commit log: it makes them ahead of time, and lets go of those that sled does not need any
-//! more, once they are archived.
+//! The two threads that keep the files of the commit log: one makes them and names them ahead of time, one lets go of those that sled
+//! does not need any more, once they are archived.
 //!
 //! Keeps: a file is let go of only when the archive has it, if there is one, or when too much waits for that; what fails is tried again. Neither a commit
-//! nor a checkpoint waits for it. Leaves out: when sled has what a file holds (`checkpoint`).
+//! nor a checkpoint waits for them, and the next file does not wait for the archive. Leaves out: when sled has what a file holds (`checkpoint`).
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::shared::Shared;
 use crate::storage::archive::{Archive, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
 
-/// Tells the thread what to do.
+/// Tells the threads what to do.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     state: Mutex<State>,
@@ -62,32 +62,40 @@ impl Wanted {
 
     fn ask(&self, set: impl FnOnce(&mut State)) {
         set(&mut self.state.lock());
-        self.wake.notify_one();
+        self.wake.notify_all();
     }
 
-    /// What is wanted, once something is, or after `patience`. That it is to end stays.
-    fn next(&self, patience: Option<Duration>) -> State {
+    /// What `take` finds, once it finds something, or after `patience`; and whether this is the end.
+    fn next<T>(
+        &self,
+        patience: Option<Duration>,
+        take: impl Fn(&mut State) -> Option<T>,
+    ) -> (Option<T>, bool) {
         let mut state = self.state.lock();
-        while !(state.file || state.release.is_some() || state.end) {
+        loop {
+            let found = take(&mut state);
+            if found.is_some() || state.end {
+                return (found, state.end);
+            }
             match patience {
                 None => self.wake.wait(&mut state),
-                Some(patience) if self.wake.wait_for(&mut state, patience).timed_out() => break,
+                Some(patience) if self.wake.wait_for(&mut state, patience).timed_out() => {
+                    return (take(&mut state), state.end);
+                }
                 Some(_) => {}
             }
         }
-        let State { reached, end, .. } = *state;
-        std::mem::replace(&mut *state, State { reached, end, ..State::default() })
     }
 }
 
-/// The running thread.
+/// The running threads.
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Upkeep {
-    /// Starts it.
+    /// Starts them.
     pub(super) fn start(
         shared: Arc<Shared>,
         files: LogFiles,
@@ -95,10 +103,14 @@ impl Upkeep {
         is_complete: bool,
     ) -> io::Result<Self> {
         let base = FurtherBase::new(shared.clone(), is_complete);
+        let next = Next { shared: shared.clone(), files: files.clone() };
         let mut keeper = Keeper { shared: shared.clone(), files, archive, base };
-        let thread = std::thread::Builder::new().name("log-files".to_owned());
-        let thread = Some(thread.spawn(move || keeper.run())?);
-        Ok(Self { shared, thread })
+        // If one of them cannot be started, the other one ends when this is dropped.
+        let mut upkeep = Self { shared, threads: Vec::new() };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        upkeep.threads.push(thread("log-next").spawn(move || next.run())?);
+        upkeep.threads.push(thread("log-files").spawn(move || keeper.run())?);
+        Ok(upkeep)
     }
 }
 
@@ -106,37 +118,31 @@ impl Drop for Upkeep {
     /// Waits until what may be let go of is, or could not be.
     fn drop(&mut self) {
         self.shared.upkeep.ask(|state| state.end = true);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // If it panicked, files stay, and are let go of after the next start.
             drop(thread.join());
         }
     }
 }
 
-struct Keeper {
+/// Has the next file of the log ready before it is needed.
+struct Next {
     shared: Arc<Shared>,
     files: LogFiles,
-    archive: Option<Archive>,
-    base: FurtherBase,
 }
 
-impl Keeper {
-    fn run(&mut self) {
-        let mut failed = None;
+impl Next {
+    fn run(&self) {
+        let health = &self.shared.health;
         loop {
-            let shared = self.shared.clone();
-            let health = &shared.health;
-            let fails = failed.is_some() || health.file_fails.load(Relaxed);
+            let fails = health.file_fails.load(Relaxed);
             let patience = fails.then_some(self.shared.options.checkpoint_every);
-            let wanted = self.shared.upkeep.next(patience);
-            if wanted.file || health.file_fails.load(Relaxed) && self.has_room_for_file() {
+            let take = |state: &mut State| std::mem::take(&mut state.file).then_some(());
+            let (wanted, end) = self.shared.upkeep.next(patience, take);
+            if wanted.is_some() || fails && self.has_room_for_file() {
                 health.file_fails.store(self.prepare().is_err(), Relaxed);
             }
-            if let Some(position) = wanted.release.or(failed.take()) {
-                failed = self.release(position).is_err().then_some(position);
-                health.archive_fails.store(failed.is_some(), Relaxed);
-            }
-            if wanted.end {
+            if end {
                 return;
             }
         }
@@ -153,6 +159,32 @@ impl Keeper {
         self.files.prepare().inspect_err(|error| {
             log::warn!("making a file of the commit log ahead of time: {error}");
         })
+    }
+}
+
+/// Lets go of files.
+struct Keeper {
+    shared: Arc<Shared>,
+    files: LogFiles,
+    archive: Option<Archive>,
+    base: FurtherBase,
+}
+
+impl Keeper {
+    fn run(&mut self) {
+        let mut failed = None;
+        loop {
+            let patience = failed.is_some().then_some(self.shared.options.checkpoint_every);
+            let take = |state: &mut State| state.release.take();
+            let (wanted, end) = self.shared.upkeep.next(patience, take);
+            if let Some(position) = wanted.or(failed.take()) {
+                failed = self.release(position).is_err().then_some(position);
+                self.shared.health.archive_fails.store(failed.is_some(), Relaxed);
+            }
+            if end {
+                return;
+            }
+        }
     }
 
     fn release(&mut self, position: Position) -> io::Result<()> {

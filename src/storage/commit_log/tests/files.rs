@@ -1,6 +1,6 @@
 //! Files ahead of time, and files that are done with.
 
-use super::ground::{append, folder, new, options, reopen};
+use super::ground::{append, folder, new, options, reopen, reopen_damaged};
 use crate::storage::commit_log::{Found, LogError, Position, folder as names};
 
 #[test]
@@ -156,4 +156,106 @@ fn a_finished_file_that_was_damaged_says_so_when_it_is_read() {
     assert_eq!(lost(), [(1, 2)]);
     std::fs::write(&finished.path, &bytes).expect("written");
     assert_eq!(lost(), []);
+}
+
+/// To begin a file cost a new name, and waited until the folder was on disk.
+#[test]
+fn a_file_that_was_named_ahead_of_time_is_begun_where_it_is() {
+    let folder = folder();
+    let options = options(folder.path());
+    let mut log = new(&options);
+    append(&mut log, &[1; 10_000]);
+    log.files.prepare().expect("prepared");
+    let names = || names::list(&options.folder).expect("a folder").files;
+    assert_eq!(names(), [1, 2]);
+    append(&mut log, &[2; 10_000]);
+    assert_eq!((names(), log.files.number_of(Position(2))), (vec![1, 2], 2));
+    append(&mut log, &[3; 10_000]);
+    assert_eq!(names(), [1, 2, 3]);
+    drop(log);
+    let bodies = reopen(&options, 0).frames.into_iter().map(|(_, body)| body[0]);
+    assert_eq!(bodies.collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn a_file_that_was_not_begun_is_no_end_of_the_log_and_is_used_after_the_next_start() {
+    let folder = folder();
+    let options = options(folder.path());
+    let mut log = new(&options);
+    append(&mut log, b"one");
+    log.files.prepare().expect("prepared");
+    append(&mut log, b"two");
+    drop(log);
+    let ahead = names::file(&options.folder, 2);
+    assert!(ahead.exists());
+    let mut opened = reopen(&options, 0);
+    assert_eq!(opened.frames.len(), 2);
+    append(&mut opened.log, b"three");
+    assert_eq!(
+        opened.log.files.number_of(Position(3)),
+        3,
+        "a file behind the one that was not begun"
+    );
+    opened.log.files.prepare().expect("prepared");
+    assert!(!ahead.exists());
+    drop(opened);
+    assert_eq!(reopen(&options, 0).frames.len(), 3);
+}
+
+#[test]
+fn a_frame_that_is_too_large_for_the_file_ahead_has_one_behind_it() {
+    let folder = folder();
+    let options = options(folder.path());
+    for cut_before_clearing in [true, false] {
+        let mut log = new(&options);
+        log.files.prepare().expect("prepared");
+        append(&mut log, &vec![1; 100_000]);
+        assert_eq!(log.files.number_of(Position(1)), 3);
+        if !cut_before_clearing {
+            log.files.prepare().expect("prepared");
+            assert!(!names::file(&options.folder, 2).exists());
+        }
+        append(&mut log, &[2; 10_000]);
+        append(&mut log, &[3; 10_000]);
+        drop(log);
+        let opened = reopen(&options, 0);
+        assert_eq!(opened.frames.len(), 3);
+        drop(opened);
+        std::fs::remove_dir_all(&options.folder).expect("removed");
+    }
+}
+
+/// A cut between the two leaves one of them as it was.
+#[test]
+fn a_file_is_begun_where_one_of_its_headers_says_so() {
+    let folder = folder();
+    let options = options(folder.path());
+    let mut log = new(&options);
+    append(&mut log, &[1; 10_000]);
+    log.files.prepare().expect("prepared");
+    let path = names::file(&options.folder, 2);
+    let not_begun = std::fs::read(&path).expect("a file");
+    append(&mut log, &[2; 10_000]);
+    drop(log);
+    let begun = std::fs::read(&path).expect("a file");
+    for block in [0, begun.len() / 512 - 1] {
+        let mut bytes = begun.clone();
+        bytes[block * 512..][..512].copy_from_slice(&not_begun[block * 512..][..512]);
+        std::fs::write(&path, bytes).expect("written");
+        let opened = reopen(&options, 0);
+        assert_eq!(opened.frames.len(), 2);
+    }
+}
+
+#[test]
+fn the_file_ahead_is_missed_if_it_is_lost() {
+    let folder = folder();
+    let options = options(folder.path());
+    let mut log = new(&options);
+    append(&mut log, &[1; 10_000]);
+    log.files.prepare().expect("prepared");
+    drop(log);
+    // It may have been begun: nobody can know.
+    std::fs::remove_file(names::file(&options.folder, 2)).expect("removed");
+    assert_eq!(reopen_damaged(&options, 0).damages.len(), 1);
 }

@@ -163,8 +163,11 @@ impl Example {
         for _ in 0..3 {
             let mut log = reopen(&options, example.from).log;
             example.append(&mut log, 9);
+            log.files.prepare().expect("prepared");
             example.keep_earlier();
             example.append(&mut log, 7);
+            // One that is not begun before the log is opened again.
+            log.files.prepare().expect("prepared");
             drop(log);
         }
         example.keep_earlier();
