@@ -16,6 +16,7 @@ pub(crate) mod complaints;
 pub(crate) mod connections;
 pub(crate) mod feed;
 pub(crate) mod guard;
+pub(crate) mod guesses;
 pub(crate) mod inbox;
 pub(crate) mod metrics;
 pub(crate) mod newcomers;

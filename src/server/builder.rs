@@ -34,6 +34,7 @@ use crate::actors::registry::{Keys, RegistryActor};
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
 use crate::actors::session::large::TURNS;
+use crate::actors::session::rpc::proofs;
 use crate::actors::session::shared::Shared;
 use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
@@ -285,6 +286,7 @@ impl Builder {
             identities: self.identities,
             revocations,
             new_keys,
+            proofs: Arc::new(proofs::guesses()),
             new_identities: Newcomers::new(
                 Kind::SigningKeys,
                 limits.identities_max,

@@ -22,6 +22,7 @@ use crate::actors::inbox::{Inbox, Notice};
 use crate::actors::session::Session;
 use crate::actors::session::msgpack::MsgpackWire;
 use crate::actors::session::rpc::RpcWire;
+use crate::actors::session::rpc::proofs::Proofs;
 use crate::actors::session::shared::Shared;
 use crate::actors::session::unfinished::{ReadSize, Unfinished};
 use crate::actors::session::wire::Wire;
@@ -37,7 +38,8 @@ const SUBPROTOCOL: &str = "eventlog";
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
     let upgrade = upgrade_with(server, |shared| MsgpackWire::new(shared.remote_id, &shared.limits));
     let upgrade_rpc = upgrade_with(server, |shared| {
-        RpcWire::new(shared.remote_id, &shared.limits, shared.spill.as_ref())
+        let proofs = Proofs::new(&shared.proofs);
+        RpcWire::new(shared.remote_id, &shared.limits, shared.spill.as_ref(), proofs)
     });
     let paths = &server.inner().paths;
     if paths.contains(&ServedPath::Eventlog) {

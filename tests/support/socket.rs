@@ -1,6 +1,6 @@
 //! A client that is nothing but a socket: it sends what it is told and shows what comes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,11 +12,11 @@ use eventlog_server::protocol::msgpack::{
     encode_stop_changes, encode_write,
 };
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,6 +60,17 @@ impl Socket {
 
     pub async fn try_connect(url: &str) -> Option<Self> {
         let (stream, _) = connect_async(url).await.ok()?;
+        Some(Self { stream })
+    }
+
+    /// From this address of the machine itself, as if the client were elsewhere.
+    pub async fn try_connect_from(from: Ipv4Addr, url: &str) -> Option<Self> {
+        let request = upgrade(url, &[]);
+        let to: SocketAddr = request.uri().authority()?.as_str().parse().ok()?;
+        let socket = TcpSocket::new_v4().ok()?;
+        socket.bind((from, 0).into()).ok()?;
+        let stream = MaybeTlsStream::Plain(socket.connect(to).await.ok()?);
+        let (stream, _) = client_async(request, stream).await.ok()?;
         Some(Self { stream })
     }
 

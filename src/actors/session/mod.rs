@@ -376,7 +376,7 @@ impl<W: Wire> Actor for Session<W> {
         let metrics = &self.shared.metrics;
         metrics.connections_accepted.inc();
         metrics.connections_open.inc();
-        self.wire.open(&mut self.out);
+        self.wire.open(self.pipeline.caller(), &mut self.out);
         ctx.spawn(Running);
     }
 }

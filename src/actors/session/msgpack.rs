@@ -24,6 +24,7 @@ use crate::protocol::msgpack::{
     encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
 };
 use crate::protocol::peers::Peer;
+use crate::services::Caller;
 
 const WRITE: &str = "WriteEntries";
 const SUBSCRIBE: &str = "RequestChanges";
@@ -197,7 +198,7 @@ impl Wire for MsgpackWire {
         })
     }
 
-    fn open(&mut self, out: &mut Out) {
+    fn open(&mut self, _: &Caller, out: &mut Out) {
         out.message(|buffer| encode_hello(buffer, &self.remote_id));
     }
 

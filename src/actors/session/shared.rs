@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
+use crate::actors::guesses::Guesses;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::Newcomers;
 use crate::actors::quotas::Quotas;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// Public keys that are new to the server, and signing keys that are new to those.
     pub(crate) new_keys: Arc<Newcomers>,
     pub(crate) new_identities: Newcomers,
+    /// Proofs that were wrong lately.
+    pub(crate) proofs: Arc<Guesses>,
     /// Asked whether a key has a store; which one it is says `stores`.
     pub(crate) registry: Arc<dyn StoreRegistry>,
     /// Who may bind a signing key to a public key that has none.

@@ -131,8 +131,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// close frame has room for; `None` if it is one of this protocol.
     fn stranger(peer: Peer) -> Option<&'static str>;
 
-    /// The connection is open.
-    fn open(&mut self, out: &mut Out);
+    /// The connection of this caller is open.
+    fn open(&mut self, caller: &Caller, out: &mut Out);
 
     /// Takes in one message of the WebSocket.
     fn accept(&mut self, message: Bytes);

@@ -1,9 +1,10 @@
 //! Who may speak for whom on a connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use eventlog_server::model::{Batch, PublicKey};
-use eventlog_server::protocol::rpc::ErrorCode;
+use eventlog_server::model::{Batch, PublicKey, RemoteId};
+use eventlog_server::protocol::rpc::{Call, ErrorCode};
 use eventlog_server::server::Server;
 use eventlog_server::services::identities::{
     Identities, IdentityError, MemoryIdentities, SigningKey,
@@ -12,10 +13,14 @@ use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::future::{BoxFuture, ready};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::key;
-use crate::support::rpc::{DEFAULT, Heard, RpcSocket, framed_entry, identity, identity_with};
+use crate::support::rpc::{
+    DEFAULT, Heard, Refused, RpcSocket, framed_entry, identity, identity_with,
+};
 use crate::support::server::{TestServer, in_memory};
+use crate::support::socket::Socket;
 
 const TEAM: [(&str, &str); 2] = [("alice", "team"), ("bob", "team")];
 
@@ -237,4 +242,53 @@ async fn without_the_bindings_nobody_is_authenticated() {
     assert_eq!(refused.code, ErrorCode::InternalServerError);
     let refused = client.write("alice", &[framed_entry("E", "1", b"")]).await;
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Forbidden);
+}
+
+/// A proof that is well made, for another challenge.
+async fn prove_wrongly(client: &mut RpcSocket) -> Result<(), Refused> {
+    let alice = identity("alice");
+    let signature = alice.sign(RemoteId::random(), &[1; 32]);
+    let hello = client.call(&Call::Hello).await;
+    client.exit(&hello).await.expect("anybody may ask");
+    let request = client.call(&Call::Authenticate(alice.claim(&signature))).await;
+    client.exit(&request).await.map(drop)
+}
+
+/// A stranger had 250 signatures checked on one connection, and then came anew.
+#[tokio::test]
+async fn wrong_proofs_end_a_connection_and_an_address_has_few_of_them_looked_at() {
+    let server = TestServer::with_keys(&TEAM).await;
+    let url = server.rpc_url();
+    let (mut looked_at, began) = (0, Instant::now());
+    let blocked = 'blocked: loop {
+        let mut client = RpcSocket::connect(&url).await;
+        for _ in 0..5 {
+            let refused = prove_wrongly(&mut client).await.expect_err("it is wrong");
+            match refused.code {
+                ErrorCode::Forbidden => looked_at += 1,
+                _ => break 'blocked refused,
+            }
+        }
+        let closed = client.socket.next_message().await;
+        let Some(Message::Close(Some(frame))) = closed else { panic!("{closed:?}") };
+        assert_eq!((u16::from(frame.code), &frame.reason[..7]), (1008, "proofs:"));
+    };
+    assert_eq!(blocked.code, ErrorCode::InternalServerError);
+    assert!(blocked.message.starts_with("quota: "), "{}", blocked.message);
+    let more = began.elapsed().as_secs() + 1;
+    assert!((60..=60 + more).contains(&looked_at), "{looked_at} and {more}");
+    // Elsewhere nobody notices.
+    let elsewhere = Socket::try_connect_from([127, 0, 9, 9].into(), &url).await;
+    let mut client = RpcSocket::of(elsewhere.expect("a connection"));
+    client.authenticate(&identity("alice")).await.expect("authenticated");
+}
+
+#[tokio::test]
+async fn a_few_wrong_proofs_do_not_keep_a_connection_from_a_right_one() {
+    let server = TestServer::with_keys(&TEAM).await;
+    let mut client = RpcSocket::connect(&server.rpc_url()).await;
+    for _ in 0..4 {
+        prove_wrongly(&mut client).await.expect_err("it is wrong");
+    }
+    client.authenticate(&identity("alice")).await.expect("authenticated");
 }

@@ -5,6 +5,7 @@
 //! an honest client can meet is a typed failure, since anything else stops such a client for good
 //! (`docs/PROTOCOL-RPC.md`); an unacknowledged part of a feed holds the rest of it back.
 
+pub(crate) mod proofs;
 mod refuse;
 mod requests;
 mod spilled;
@@ -17,6 +18,7 @@ use std::task::Context;
 use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
+use self::proofs::Proofs;
 use self::refuse::{broken, broken_frame, fail};
 use self::spilled::{Event, Spilled};
 use super::OUT_BYTES_PER_POLL;
@@ -34,6 +36,7 @@ use crate::protocol::rpc::{
     self, AckRows, Answer, EncodedRemoteEntries, FrameReader, Malformed, RequestId, encode_acks,
     encode_changes,
 };
+use crate::services::Caller;
 use crate::services::identities::SigningKey;
 
 /// What the tags of refusals are: not those of the requests, but those that Effect's server gives.
@@ -61,6 +64,7 @@ pub(crate) struct RpcWire {
     /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
     refused_set: Option<u64>,
     handshake: Handshake,
+    proofs: Proofs,
     /// The keys that were proved, and by which signing keys.
     identities: Vec<(PublicKey, SigningKey)>,
 }
@@ -97,6 +101,7 @@ impl RpcWire {
         remote_id: RemoteId,
         limits: &Arc<Limits>,
         spill: Option<&Arc<Spill>>,
+        proofs: Proofs,
     ) -> Self {
         // These clients put all that they have not sent yet into one write, and repeat it until it is taken. So it may be
         // as large as unfinished chunk sets may be together.
@@ -112,6 +117,7 @@ impl RpcWire {
             limits: Arc::clone(limits),
             refused_set: None,
             handshake: Handshake::default(),
+            proofs,
             identities: Vec::new(),
         }
     }
@@ -163,7 +169,9 @@ impl Wire for RpcWire {
         })
     }
 
-    fn open(&mut self, _: &mut Out) {}
+    fn open(&mut self, caller: &Caller, _: &mut Out) {
+        self.proofs.come_from(caller.address());
+    }
 
     fn accept(&mut self, message: Bytes) {
         if let Some(beginning) = self.beginning.as_mut().filter(|beginning| beginning.is_empty()) {

@@ -43,7 +43,8 @@ impl RpcWire {
                 Err(Broken { code: CloseCode::Protocol, message })
             }
             Envelope::Request(request) => {
-                Ok(self.take_request(body, &request, limits, now_millis, out))
+                let taken = self.take_request(body, &request, limits, now_millis, out);
+                self.proofs.go_on().map(|()| taken)
             }
             Envelope::Interrupt(id) => {
                 let feed = feed(subscriptions, id);
@@ -116,7 +117,15 @@ impl RpcWire {
         now_millis: u64,
         out: &mut Out,
     ) -> Option<Request<Self>> {
+        let key = Some(claim.public_key);
+        if let Err(why) = self.proofs.may_check() {
+            fail(&request, AUTHENTICATE, (key, None), ErrorCode::InternalServerError, &why, out);
+            return None;
+        }
         let proved = self.handshake.authenticate(now_millis, self.remote_id, claim);
+        if let Err(AuthenticateError::SigningKey | AuthenticateError::Signature) = proved {
+            self.proofs.wrong();
+        }
         let refused = match proved {
             Ok(verified) => {
                 let (key, signing_key) = verified.into_parts();
@@ -130,7 +139,6 @@ impl RpcWire {
                 | AuthenticateError::Signature),
             ) => refused.to_string(),
         };
-        let key = Some(claim.public_key);
         fail(&request, AUTHENTICATE, (key, None), ErrorCode::Forbidden, &refused, out);
         None
     }

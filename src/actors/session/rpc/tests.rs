@@ -40,7 +40,8 @@ fn hello(wire: &mut RpcWire, now_millis: u64) -> [u8; 32] {
 fn a_challenge_is_good_for_thirty_seconds() {
     let alice = Identity::from_root_secret(PublicKey::new("alice").expect("a key"), &[1; 32]);
     for (millis, good) in [(CHALLENGE_MILLIS_MAX - 1, true), (CHALLENGE_MILLIS_MAX, false)] {
-        let mut wire = RpcWire::new(REMOTE, &Arc::default(), None);
+        let mut wire =
+            RpcWire::new(REMOTE, &Arc::default(), None, Proofs::new(&proofs::guesses().into()));
         let challenge = hello(&mut wire, 5);
         // Another hello does not make it younger.
         assert_eq!(hello(&mut wire, 1_000), challenge);
