@@ -18,8 +18,8 @@ use crate::model::Limits;
 
 /// What is small of a connection that was not accepted yet: requests for a subscription, proofs.
 pub(crate) const SMALL_STRANGER_BYTES: usize = 2 * 1_024;
-/// What is small of the head of a request.
-pub(crate) const SMALL_HEAD_BYTES: usize = 8 * 1_024;
+/// What is small of the head of a request: with what is read at one go then, it is as long as most are.
+pub(crate) const SMALL_HEAD_BYTES: usize = 4 * 1_024;
 /// What is small of a connection that was accepted.
 const SMALL_BYTES: usize = 64 * 1_024;
 /// Beyond its largest message a connection may hold the frame that comes next, and room that a buffer made ahead.
@@ -36,7 +36,7 @@ pub(crate) struct Budget {
     started: Instant,
     open: usize,
     connection_bytes_max: usize,
-    /// What all hold but the one that has the turn.
+    /// What those hold who were accepted, but the one that has the turn.
     open_level: AtomicUsize,
     all: Mutex<All>,
 }
@@ -110,7 +110,7 @@ impl Budget {
 
     /// Lets go of the lock, then wakes whoever can be read from.
     fn wake(&self, mut all: MutexGuard<'_, All>) {
-        self.open_level.store(all.intake.open_level(), Ordering::Relaxed);
+        self.open_level.store(all.intake.open_level_of_accepted(), Ordering::Relaxed);
         let numbers = all.intake.take_wake();
         let wakes: Vec<Wake> = numbers
             .iter()

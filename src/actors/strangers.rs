@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -53,7 +54,7 @@ impl Strangers {
         if let Some(end) = gone {
             end();
         }
-        Ok(Stranger { all: Arc::clone(self), number })
+        Ok(Stranger { all: Arc::clone(self), number, accepted: AtomicBool::new(false) })
     }
 
     /// How many there are, how many were pushed out, and how many not taken in.
@@ -72,6 +73,7 @@ fn now() -> Instant {
 pub(crate) struct Stranger {
     all: Arc<Strangers>,
     number: Number,
+    accepted: AtomicBool,
 }
 
 impl Stranger {
@@ -88,9 +90,15 @@ impl Stranger {
 
     /// It is none any more.
     pub(crate) fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
         let mut all = self.all.all.lock();
         all.core.leave(self.number);
         all.ends.remove(&self.number);
+    }
+
+    /// Whether it was accepted. Takes no lock.
+    pub(crate) fn was_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Whether it was accepted, or had to go.

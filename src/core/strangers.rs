@@ -2,8 +2,8 @@
 //!
 //! Where a client is, is its address; of IPv6 the first half, since whoever has one has all of the other half. The place
 //! that holds most gives way: so who opens many pushes out their own. A connection that has just come is never pushed out, for it may
-//! be about to say who it is; while all of that place have just come, newcomers from there are refused, and others are let in,
-//! up to a quarter more.
+//! be about to say who it is; while all of that place have just come, newcomers are refused, and only those from places that hold
+//! few are let in, up to a quarter more: so the room for others is not filled by a handful of places that all hold many.
 //!
 //! Keeps: at most the number and a quarter. Leaves out: the clock, and ending a connection (`actors::strangers`).
 
@@ -15,6 +15,9 @@ pub(crate) type Number = u64;
 
 /// A connection that is younger than this is never pushed out, in milliseconds.
 const YOUNG_MILLIS: u64 = 5_000;
+
+/// A place that holds this part of what there may be, or more, has no share in the quarter more.
+const FEW: usize = 64;
 
 /// There is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,16 +105,17 @@ impl Strangers {
         // Of two that hold as many, the one who has been there longer.
         let holds_most = self
             .by_place
-            .iter()
-            .max_by_key(|(_, there)| (there.len(), std::cmp::Reverse(there.first().copied())));
-        let Some((most, there)) = holds_most else { return Err(Full) };
+            .values()
+            .max_by_key(|there| (there.len(), std::cmp::Reverse(there.first().copied())));
+        let Some(there) = holds_most else { return Err(Full) };
         let longest = there.first().copied();
         let since = longest.and_then(|number| self.by_number.get(&number)).map(|(_, since)| *since);
         if since.is_some_and(|since| now.saturating_sub(since) >= YOUNG_MILLIS) {
             return Ok(longest);
         }
-        let is_most = self.by_place.get(&place).is_some_and(|here| here.len() >= there.len());
-        if *most == place || is_most || self.count() >= self.count_max + self.count_max / 4 {
+        let here = self.by_place.get(&place).map_or(0, BTreeSet::len);
+        let holds_few = here < there.len() && here < (self.count_max / FEW).max(1);
+        if !holds_few || self.count() >= self.count_max + self.count_max / 4 {
             return Err(Full);
         }
         Ok(None)
@@ -151,6 +155,22 @@ mod tests {
         assert!(strangers.leave(4) && !strangers.leave(4));
         assert_eq!(strangers.enter(4_999, place(2)), Ok((5, None)));
         assert_eq!(strangers.enter(5_000, place(1)), Ok((6, Some(0))));
+    }
+
+    /// Three addresses filled the quarter more, and whoever came from a fourth was refused.
+    #[test]
+    fn a_few_places_that_hold_many_leave_room_for_others() {
+        let mut strangers = Strangers::new(640);
+        for last in [1, 2, 3] {
+            let came = (0..1_000).filter(|_| strangers.enter(0, place(last)).is_ok()).count();
+            assert_eq!(came, if last == 1 { 640 } else { 10 });
+        }
+        for last in 4..18 {
+            let came = (0..1_000).filter(|_| strangers.enter(0, place(last)).is_ok()).count();
+            assert_eq!(came, 10);
+        }
+        assert_eq!(strangers.enter(0, place(18)), Err(Full));
+        assert_eq!(strangers.count(), 800);
     }
 
     #[test]

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{Extensions, Protocol};
-use actix_service::{ServiceFactory, fn_service};
 use actix_web::rt::net::TcpStream;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -24,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::first_bytes;
-use super::handle::Server;
+use super::pace::Who;
 use super::sever::Severable;
 use super::socket::{set_options, severable};
 use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
@@ -41,23 +40,14 @@ const TOO_SLOW: &[u8] =
 const TOO_LONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// What the dispatcher gets of a connection.
-type Connected = (Arrived, Protocol, Option<SocketAddr>);
+pub(super) type Connected = (Arrived, Protocol, Option<SocketAddr>);
 
-/// Takes connections in, until their first request is there.
-pub(super) fn arrivals(
-    server: &Server,
-) -> impl ServiceFactory<
-    TcpStream,
-    Config = (),
-    Response = Connected,
-    Error = DispatchError,
-    InitError = (),
-> + use<> {
-    let shared = Arc::clone(&server.inner().shared);
-    fn_service(move |stream: TcpStream| arrive(Arc::clone(&shared), stream))
-}
-
-async fn arrive(shared: Arc<Shared>, stream: TcpStream) -> Result<Connected, DispatchError> {
+/// Waits until the first request of a connection is there.
+pub(super) async fn arrive(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    who: &Who,
+) -> Result<Connected, DispatchError> {
     let peer = stream.peer_addr().ok();
     let severable = severable(&stream);
     let push_out = {
@@ -71,13 +61,15 @@ async fn arrive(shared: Arc<Shared>, stream: TcpStream) -> Result<Connected, Dis
     let Ok(stranger) = shared.strangers.enter(address, push_out) else {
         return Err(DispatchError::DisconnectTimeout);
     };
+    let stranger = Arc::new(stranger);
+    who.is(&stranger);
     let timeout = shared.limits.handshake_timeout;
     let mut arrived = Arrived {
         stream,
         severable,
         head: Bytes::new(),
         is_new: false,
-        stranger: Arc::new(stranger),
+        stranger,
         timeout,
         unanswered: 0,
         deadline: None,
@@ -170,6 +162,8 @@ fn read_some(stream: &TcpStream, head: &mut Vec<u8>) -> io::Result<Option<usize>
     match stream.try_read(&mut buffer) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(read) => {
+            // What is held is what counts: no room ahead for what may never come.
+            head.reserve_exact(read);
             head.extend_from_slice(&buffer[..read]);
             Ok(Some(read))
         }

@@ -2,17 +2,23 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Request};
-use actix_service::{ServiceFactory, ServiceFactoryExt, map_config};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, web};
 
-use super::arrived::{Arrived, arrivals};
+use super::arrived::{Arrived, Connected, arrive};
 use super::handle::Server;
+use super::pace::{Paced, Who};
 use super::upgraded::upgraded;
 use super::wrong_peers;
+use crate::core::strangers::Place;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -78,7 +84,7 @@ async fn serve(
                 .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
                 .upgrade(upgraded(application(&server, mounted)))
                 .finish(application(&server, mounted));
-            arrivals(&server).and_then(http)
+            connections(&server, http)
         };
         http = http.listen(format!("eventlog {address}"), listener, service)?;
     }
@@ -91,6 +97,39 @@ async fn serve(
     server.shutdown(options.shutdown_timeout).await;
     handle.stop(true).await;
     serving.await.map_err(io::Error::other)?
+}
+
+/// Each connection, from its first byte to its last: `http` has those whose request is there.
+fn connections<H>(
+    server: &Server,
+    http: H,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = H::InitError,
+> + use<H>
+where
+    H: ServiceFactory<Connected, Config = (), Response = (), Error = DispatchError>,
+    H::Service: 'static,
+{
+    let shared = Arc::clone(&server.inner().shared);
+    fn_factory(move || {
+        let (shared, http) = (Arc::clone(&shared), http.new_service(()));
+        async move {
+            let http = Rc::new(http.await?);
+            Ok(fn_service(move |stream: TcpStream| {
+                let (shared, http) = (Arc::clone(&shared), Rc::clone(&http));
+                let address = stream.peer_addr().ok().map(|peer| peer.ip());
+                let who = Who::from(Place::of(address));
+                let connected = who.clone();
+                Paced::new(who, async move {
+                    http.call(arrive(shared, stream, &connected).await?).await
+                })
+            }))
+        }
+    })
 }
 
 /// Everything that the server answers, for one thread.

@@ -29,6 +29,7 @@ mod handle;
 mod in_process;
 mod listen;
 mod metrics;
+mod pace;
 mod pages;
 mod rejections;
 mod reload;

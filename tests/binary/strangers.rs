@@ -1,229 +1,155 @@
 //! Many strangers at once against the real binary: what each kind of them costs it, and that everybody else is served.
 //!
-//! `EVENTLOG_TEST_STRANGERS=10000` is the long form; `docs/STRANGERS.md` has its figures.
+//! The strangers are those of `bench fair`, which fails if anybody is not served who is none. `EVENTLOG_TEST_STRANGERS=10000` is the
+//! long form; `docs/STRANGERS.md` has its figures.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use eventlog_server::protocol::msgpack::encode_chunk;
-use eventlog_server::protocol::rpc::{Call, RequestId};
+use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::Value;
 use tempfile::tempdir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::logged::{ADMIN, Logged};
-use super::process::Serve;
+use super::process::{Serve, command};
 use crate::support::http;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
 /// What any kind of them may cost, beyond the memory of the kernel.
 const BYTES_MAX: u64 = 64 * 1_024 * 1_024;
-/// So many come from each address, which has no more ports for them.
-const AN_ADDRESS: usize = 2_500;
-/// So long they stay when all are there, and until somebody else has written so often.
-const STAY: Duration = Duration::from_secs(3);
-const WRITES: usize = 10;
-/// Longer than that takes.
-const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a stranger sends: the first once, the second again and again.
-type Script = (Vec<u8>, Vec<u8>);
+const KINDS: [&str; 13] = [
+    "silent",
+    "half-line",
+    "slow-headers",
+    "long-handshake",
+    "frame",
+    "fragments",
+    "chunks",
+    "rpc-frame",
+    "pings",
+    "empty-fragments",
+    "hello",
+    "wrong-proofs",
+    "refused",
+];
 
-fn count() -> usize {
-    let count = std::env::var("EVENTLOG_TEST_STRANGERS").ok();
-    count.map_or(500, |count| count.parse().expect("a number"))
-}
-
-/// The request for a WebSocket, with so many bytes of a header that means nothing.
-fn upgrade(path: &str, besides: usize) -> Vec<u8> {
-    let text = format!(
-        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-besides: {}\r\n\r\n",
-        "x".repeat(besides)
-    );
-    text.into_bytes()
-}
-
-/// A masked frame; the mask is all zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        len @ 0..126 => bytes.push(0x80 | len as u8),
-        len => {
-            bytes.push(0x80 | 127);
-            bytes.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// Behind the handshake at `path`.
-fn after(path: &str, first: &[u8]) -> Vec<u8> {
-    [upgrade(path, 10), first.to_vec()].concat()
-}
-
-fn part(index: u64) -> Vec<u8> {
-    let mut bytes = BytesMut::new();
-    encode_chunk(&mut bytes, 1, index, 32, &vec![1; 500_000]);
-    frame(0x82, &bytes)
-}
-
-fn rpc(call: &Call<'_>) -> Vec<u8> {
-    frame(0x82, &call.encode(&RequestId::from_number(1)))
-}
-
-/// The kinds of strangers.
-fn kinds() -> Vec<(&'static str, Script)> {
-    let hello = rpc(&Call::Hello);
-    let unfinished = frame(0x82, &vec![1; 1_000_000]);
-    let chunks = (0..31).flat_map(part).collect::<Vec<_>>();
-    // An RPC frame of 15 MiB, in messages of 64 KiB.
-    let rpc_frame =
-        [frame(0x82, &[0x80, 0x80, 0xc0, 0x07]), frame(0x82, &vec![1; 65_000]).repeat(200)];
-    vec![
-        ("silent after they connected", (Vec::new(), Vec::new())),
-        ("half a request line", (b"GET /event".to_vec(), Vec::new())),
-        ("slow headers", ([b"GET / HTTP/1.1\r\nx: ", &[b'x'; 16_000][..]].concat(), b"x".to_vec())),
-        ("silent behind a long handshake", (upgrade("/eventlog", 15_000), Vec::new())),
-        ("a frame that does not end", (after("/eventlog", &unfinished[..900_000]), Vec::new())),
-        (
-            "fragments that do not end",
-            (after("/eventlog", &frame(0x02, &vec![1; 65_000])), frame(0x00, &vec![1; 65_000])),
-        ),
-        ("chunk sets that do not end", (after("/eventlog", &chunks), Vec::new())),
-        ("RPC frames that do not end", (after("/rpc", &rpc_frame.concat()), Vec::new())),
-        ("pings", (upgrade("/eventlog", 10), frame(0x89, &[1; 100]).repeat(50))),
-        ("empty fragments", (after("/eventlog", &frame(0x02, b"")), frame(0x00, b"").repeat(500))),
-        ("Hello again and again", (upgrade("/rpc", 10), hello.repeat(50))),
-        (
-            "handshakes that are refused",
-            (Vec::new(), b"GET /eventlog HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
-        ),
-    ]
-}
-
-/// A connection from another address than those who are no strangers.
-async fn connect(to: SocketAddr, number: usize) -> Option<TcpStream> {
-    let socket = TcpSocket::new_v4().ok()?;
-    // The kernel's memory is not what is measured.
-    socket.set_send_buffer_size(16 * 1_024).ok()?;
-    let from = Ipv4Addr::new(127, 0, 0, 2 + (number / AN_ADDRESS) as u8);
-    socket.bind((from, 0).into()).ok()?;
-    timeout(Duration::from_secs(20), socket.connect(to)).await.ok()?.ok()
-}
-
-/// Sends what it sends until the server ends the connection or `over` is set.
-async fn stranger(
-    to: SocketAddr,
-    number: usize,
-    script: Arc<Script>,
-    (over, tried): (Arc<AtomicBool>, Arc<AtomicUsize>),
-) {
-    let stream = connect(to, number).await;
-    tried.fetch_add(1, Ordering::Relaxed);
-    let Some(stream) = stream else { return };
-    let (mut read, mut write) = stream.into_split();
-    let sends = async {
-        write.write_all(&script.0).await?;
-        while !over.load(Ordering::Relaxed) {
-            write.write_all(&script.1).await?;
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok::<(), std::io::Error>(())
-    };
-    let reads = async {
-        let mut buffer = vec![0; 4_096];
-        while read.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
-    };
-    let ends = async {
-        while !over.load(Ordering::Relaxed) {
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::select! {
-        _ = sends => {}
-        () = reads => {}
-        () = ends => {}
+#[test]
+fn strangers_of_any_kind_cost_little_and_others_are_served() {
+    let count = std::env::var("EVENTLOG_TEST_STRANGERS").unwrap_or_else(|_| "500".to_owned());
+    let only = std::env::var("EVENTLOG_TEST_STRANGERS_KIND").ok();
+    for kind in KINDS.iter().filter(|kind| only.as_ref().is_none_or(|only| kind.contains(only))) {
+        let strangers = ["--beside", "strangers", "--kind", kind, "--neighbours", &count];
+        let time = ["--duration", "2", "--warm-up", "0.3", "--json"];
+        let arguments = [&["bench", "fair"][..], &strangers, &time].concat();
+        let ended = command(&arguments).output().expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{kind}: {said}");
+        let figures: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+        let bytes = figures["cost_bytes"].as_u64().expect("what they cost");
+        let p99 = |who: &str| figures[who]["latency"]["p99"].as_f64().expect("a time") * 1_000.0;
+        eprintln!(
+            "{count} strangers, {kind}: {} MiB; p99 alone {:.1} ms, beside them {:.1}; of newcomers {:.1} and {:.1}",
+            bytes / 1_024 / 1_024,
+            p99("alone"),
+            p99("acknowledged"),
+            p99("newcomers_alone"),
+            p99("newcomers"),
+        );
+        assert!(bytes < BYTES_MAX, "{kind}: {bytes} bytes");
     }
 }
 
-/// Writes over a connection that was there before, and over new ones, until `over` is set, and counts; how long each took that the first one made.
-async fn healthy(url: String, over: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<Duration> {
-    let mut known = Socket::connect(&url).await;
-    let mut took = Vec::new();
+/// Where those are who trickle.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+/// As many as there may be.
+const TRICKLING: usize = 2_000;
+/// Nobody is pushed out who is younger.
+const YOUNG: Duration = Duration::from_secs(5);
+
+/// Begins a frame and sends some of it now and then; how long the server let it.
+async fn trickle(to: SocketAddr, over: Arc<AtomicBool>, there: Arc<Mutex<usize>>) -> Duration {
+    let came = Instant::now();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((ELSEWHERE, 0).into()).expect("it is this machine");
+    let mut stream = socket.connect(to).await.expect("a connection");
+    let upgrade = "GET /eventlog HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).await.expect("sent");
+    let mut answer = [0; 512];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    assert!(answer[..read].starts_with(b"HTTP/1.1 101"));
+    // Of 900,000 bytes.
+    let header = [&[0x82, 0xff][..], &900_000_u64.to_be_bytes(), &[0; 4]].concat();
+    stream.write_all(&header).await.expect("sent");
+    *there.lock() += 1;
     while !over.load(Ordering::Relaxed) {
-        let (id, began) = (took.len() as u64, Instant::now());
-        known.write(&key("alice"), id, &batch(&[entry("E", "", b"known")])).await;
-        assert_eq!(known.next_ack().await.0, id);
-        took.push(began.elapsed());
-        let mut new = Socket::connect(&url).await;
-        new.write(&key("bob"), 7, &batch(&[entry("E", "", b"new")])).await;
-        assert_eq!(new.next_ack().await.0, 7);
-        count.fetch_add(1, Ordering::Relaxed);
-        sleep(Duration::from_millis(20)).await;
+        // Faster than 1 KiB a second, or it would end for that.
+        let goes_on = stream.write_all(&[1; 800]).await.is_ok();
+        let ended = tokio::time::timeout(Duration::from_millis(500), stream.read(&mut answer));
+        // What comes is the greeting, or the reason why it ends.
+        let ended = ended.await.is_ok_and(|read| {
+            read.is_err() || read.is_ok_and(|read| read == 0 || answer[0] == 0x88)
+        });
+        if ended || !goes_on {
+            return came.elapsed();
+        }
     }
-    took.sort();
-    took
+    Duration::MAX
 }
 
-/// What one kind costs, in bytes, and how long writes took before and meanwhile.
-async fn cost(script: Script, server: &Serve) -> (u64, [Vec<Duration>; 2]) {
-    let to: SocketAddr = server.address().parse().expect("an address");
-    let (over, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (tried, written) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let warm = Arc::new(AtomicBool::new(false));
-    let warming = tokio::spawn(healthy(server.url.clone(), warm.clone(), Arc::default()));
-    sleep(Duration::from_secs(1)).await;
-    warm.store(true, Ordering::Relaxed);
-    let calm = warming.await.expect("served");
-    let before = server.resident_bytes();
-    let served = tokio::spawn(healthy(server.url.clone(), over.clone(), written.clone()));
-    let mut strangers = JoinSet::new();
-    let script = Arc::new(script);
-    for number in 0..count() {
-        strangers.spawn(stranger(to, number, script.clone(), (over.clone(), tried.clone())));
-    }
-    let (began, mut all_there) = (Instant::now(), Instant::now());
-    while all_there.elapsed() < STAY || written.load(Ordering::Relaxed) < WRITES {
-        assert!(began.elapsed() < PATIENCE, "{written:?} writes");
-        if tried.load(Ordering::Relaxed) < count() {
-            all_there = Instant::now();
-        }
-        peak.fetch_max(server.resident_bytes(), Ordering::Relaxed);
-        sleep(Duration::from_millis(20)).await;
-    }
-    over.store(true, Ordering::Relaxed);
-    let meanwhile = served.await.expect("nobody healthy is cut");
-    while strangers.join_next().await.is_some() {}
-    (peak.load(Ordering::Relaxed).saturating_sub(before), [calm, meanwhile])
+async fn writes(client: &mut Socket, name: &str) {
+    // Behind the greeting.
+    client.next().await;
+    client.write(&key(name), 7, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await.0, 7);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_of_any_kind_cost_little_and_others_are_served() {
-    let only = std::env::var("EVENTLOG_TEST_STRANGERS_KIND").ok();
-    for (name, script) in kinds() {
-        if only.as_ref().is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
-        let directory = tempdir().expect("a directory");
-        let server = Serve::dev(directory.path());
-        let (bytes, took) = Box::pin(cost(script, &server)).await;
-        let mib = bytes / 1_024 / 1_024;
-        let p99 = took.map(|took| (took[took.len() * 99 / 100], took.len()));
-        eprintln!(
-            "{} strangers, {name}: {mib} MiB; p99 and writes, calm and meanwhile: {p99:?}",
-            count()
-        );
-        assert!(bytes < BYTES_MAX, "{name}: {mib} MiB");
+async fn a_healthy_client_gets_in_while_2000_that_trickle_are_held() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("more open files");
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    let to = server.address().parse().expect("an address");
+    let (over, there) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
+    let mut strangers = JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..TRICKLING {
+        strangers.spawn(trickle(to, over.clone(), there.clone()));
     }
+    while *there.lock() < TRICKLING {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} are there", there.lock());
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Whether those have been there for long or not.
+    let healthy = Ipv4Addr::LOCALHOST;
+    let mut pushed_out = 0;
+    let mut newcomers = Vec::new();
+    while pushed_out < 3 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{pushed_out} went");
+        let came = Socket::try_connect_from(healthy, &server.url).await;
+        let mut newcomer = came.expect("it gets in");
+        writes(&mut newcomer, "alice").await;
+        // It stays a stranger, so that there are too many.
+        newcomers.extend(Socket::try_connect_from(healthy, &server.url).await);
+        while let Some(ended) = strangers.try_join_next() {
+            let age = ended.expect("it ran");
+            assert!(age >= YOUNG, "one was pushed out after {age:?}");
+            pushed_out += 1;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    while strangers.join_next().await.is_some() {}
 }
 
 /// A request of theirs has no bound of 32 KiB, whoever else waits.

@@ -31,6 +31,11 @@ use crate::services::Caller;
 
 /// A poll takes in at most so many messages before the thread's other connections have their turn.
 const MESSAGES_PER_POLL: usize = 512;
+/// And of one that was not accepted, so many.
+const STRANGER_MESSAGES_PER_POLL: usize = 16;
+
+/// A proof by a stranger that is right counts as so many messages: its signature was checked.
+const PROOF_COSTS: u64 = 5;
 
 /// How far a request has come.
 enum Stage<W: Wire> {
@@ -151,6 +156,8 @@ impl<W: Wire> Session<W> {
     /// Takes requests in until one has to wait, a limit is reached, or nothing more is there.
     pub(super) fn read(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) {
         let mut messages = 0;
+        let messages_max =
+            if self.is_stranger() { STRANGER_MESSAGES_PER_POLL } else { MESSAGES_PER_POLL };
         while !self.life.is_over() && self.out.bytes() < OUT_BYTES_PER_POLL {
             // The request that waits goes before all others, also where nothing more may be taken in: its answer may be
             // what the client waits for.
@@ -168,7 +175,7 @@ impl<W: Wire> Session<W> {
                     Ok(Some(request)) => Stage::Received(request),
                     // It may have more, which goes when there is room for its answers.
                     Ok(None) if self.out.bytes() >= OUT_BYTES_PER_POLL => return,
-                    Ok(None) if messages == MESSAGES_PER_POLL => return cx.waker().wake_by_ref(),
+                    Ok(None) if messages == messages_max => return cx.waker().wake_by_ref(),
                     // No waker: the session goes on when its next turn begins.
                     Ok(None) if self.turn.is_over() => return,
                     Ok(None) => {
@@ -307,6 +314,7 @@ impl<W: Wire> Session<W> {
                 self.refuse_subscription(subscribe.tag, &refusal);
             }
             Checked::Identify(identify, outcome) => {
+                self.lead_to_nothing(false, PROOF_COSTS);
                 self.wire.identified(identify, outcome, &mut self.out);
             }
             Checked::WriteLarge(large) => self.take_large(large),

@@ -92,6 +92,11 @@ impl<W: Wire> Session<W> {
         }
     }
 
+    /// Whether it was not accepted yet.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.unfinished.stranger.is_some()
+    }
+
     /// Something came that leads to nothing. Before a connection is accepted, that is everything.
     pub(super) fn lead_to_nothing(&mut self, always: bool, count: u64) {
         // What was read before it was broken off comes yet.

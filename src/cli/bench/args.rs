@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use tempfile::TempDir;
 
+use super::fair::kinds::Kind;
 use super::template::EntryShape;
 use crate::cli::address::ServerUrl;
 use crate::cli::peer::Protocol;
@@ -24,6 +25,7 @@ Examples:
   eventlog-server bench write --rate 10000 --duration 60
   eventlog-server bench fan-out --subscribers 1000 --json
   eventlog-server bench fair --beside catch-up --neighbours 10
+  eventlog-server bench fair --beside strangers --kind slow-headers
   eventlog-server bench write --protocol rpc --url ws://127.0.0.1:7420/rpc
   eventlog-server bench idle --url ws://127.0.0.1:7420/eventlog --pid $(pidof eventlog-server)
 
@@ -237,10 +239,13 @@ pub(super) struct FairArgs {
     /// What the others do, on a thread of the lowest priority. With --url all but `ingest` take an admin token.
     #[arg(long, value_enum, default_value_t = Beside::CatchUp)]
     pub(super) beside: Beside,
-    /// How many they are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients a second;
-    /// `ingest` has 4 connections].
+    /// How many they are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients a second,
+    /// 1900 strangers; `ingest` has 4 connections].
     #[arg(long)]
     pub(super) neighbours: Option<usize>,
+    /// What strangers send.
+    #[arg(long, value_enum, default_value_t = Kind::Silent)]
+    pub(super) kind: Kind,
     /// Entries that there are to catch up on.
     #[arg(long, default_value_t = 1_000_000)]
     pub(super) count: u64,
@@ -261,6 +266,16 @@ pub(super) enum Beside {
     FanOut,
     /// Clients connect and prove themselves in the RPC protocol, so many in each second.
     Identify,
+    /// Connections that never make a good request; and then it is twenty connections that write now and then, and some
+    /// that come anew.
+    Strangers,
+}
+
+impl FairArgs {
+    /// The name of the kind of strangers.
+    pub(super) fn kind_name(&self) -> String {
+        self.kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 impl Beside {
@@ -271,6 +286,7 @@ impl Beside {
             Self::LargeWrites => 32,
             Self::Ingest => 4,
             Self::FanOut | Self::Identify => 1_000,
+            Self::Strangers => 1_900,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0 ................ share of strangers ........ 3/4 open ........ open ............................. open + one connection's most
-//!   | small input: read from                                         |  one connection at a time: whose turn it is
+//!   | small input: read from, of strangers also beyond it             |  one connection at a time: whose turn it is
 //!   | large input of strangers |                                     |
 //!   | large input of accepted connections          |                 |
 //! ```
@@ -12,7 +12,8 @@
 //! wait, the accepted connection whose input is oldest, and if there is none, or now and then, the stranger. A turn ends when what was
 //! read with it is complete and gone, or when its holder is overdue.
 //!
-//! Keeps: what is held is never more than `open` and one connection's most, beyond what is read at one go; whoever waits gets a
+//! Keeps: what is held is never more than `open` and one connection's most, beyond what is read at one go and the small input of
+//! strangers, who are bounded in number; strangers keep nobody who was accepted from sending what is small; whoever waits gets a
 //! turn; nobody is overdue for a time in which the server did not read from it. Leaves out: the clock (`now` is passed in, in
 //! milliseconds), wakers, and ending who is overdue (`actors::budget`); how many strangers there are (`strangers`).
 
@@ -242,8 +243,13 @@ impl Intake {
         self.waiting.len() + self.waiting_strangers.len()
     }
 
-    /// What all hold together but the one that has the turn, whose room is kept apart.
-    pub(crate) fn open_level(&self) -> usize {
+    /// What those hold together who were accepted, but for the one that has the turn, whose room is kept apart.
+    pub(crate) fn open_level_of_accepted(&self) -> usize {
+        let of_holder = self.holder().filter(|holder| !holder.stranger).map_or(0, |it| it.held);
+        self.level - self.level_of_strangers - of_holder
+    }
+
+    fn open_level(&self) -> usize {
         self.level - self.holder().map_or(0, |holder| holder.held)
     }
 
@@ -260,7 +266,8 @@ impl Intake {
         match (member.held <= member.small, member.stranger) {
             // They are bounded in number, and nobody else may keep them from saying who they are.
             (true, true) => true,
-            (true, false) => level < self.terms.open,
+            // Strangers that are bounded by their number alone may fill what is open.
+            (true, false) => self.open_level_of_accepted() < self.terms.open,
             (false, true) => {
                 level_of_strangers < self.terms.open_to_strangers && level < self.terms.open
             }

@@ -62,6 +62,30 @@ fn what_is_small_is_read_while_large_input_waits() {
     assert!(intake.may_read(stranger, 1) && intake.may_read(known, 1));
 }
 
+/// Slow headers of 1,900 strangers, each of them small, kept everybody who was accepted waiting until they were over.
+#[test]
+fn what_many_strangers_hold_that_is_small_keeps_nobody_else_waiting() {
+    let mut intake = Intake::new(TERMS);
+    for _ in 0..100 {
+        let stranger = intake.enter(SMALL);
+        assert!(intake.may_read(stranger, 0));
+        intake.hold(stranger, 0, held(SMALL));
+    }
+    assert!(intake.level() > TERMS.open);
+    let known = accepted(&mut intake);
+    intake.hold(known, 1, held(SMALL));
+    assert!(intake.may_read(known, 1));
+    // Others who were accepted do, as before.
+    for _ in 0..TERMS.open / SMALL {
+        let number = accepted(&mut intake);
+        intake.hold(number, 1, held(SMALL));
+    }
+    // Somebody else has the turn.
+    let large = accepted(&mut intake);
+    intake.hold(large, 1, held(200));
+    assert!(intake.may_read(large, 1) && !intake.may_read(known, 1));
+}
+
 #[test]
 fn who_is_accepted_goes_first_and_a_stranger_makes_way() {
     let mut intake = Intake::new(TERMS);

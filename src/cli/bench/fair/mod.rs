@@ -1,9 +1,11 @@
 //! The scenario `fair`: one client with one write in flight, alone and then beside others who ask for a lot.
 //!
 //! Keeps: the others run on a thread of the lowest priority, so that what the one waits for is the server and not this
-//! process. Leaves out: what they do (`neighbours`).
+//! process. Leaves out: what they do (`neighbours`, `strangers`).
 
+pub(super) mod kinds;
 mod neighbours;
+mod strangers;
 
 use std::io;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ const SHAPE: EntryShape = EntryShape { batch: 1, payload: 100 };
 
 pub(super) async fn run(args: &FairArgs) -> io::Result<bool> {
     let count = args.neighbours.unwrap_or(args.beside.usual()).max(1);
+    if args.beside == Beside::Strangers {
+        return strangers::run(args, count).await;
+    }
     let settings = json!({ "beside": args.beside.name(), "neighbours": count });
     let title = format!("one write in flight beside {} ({count})", args.beside.name());
     let mut report = Report::new("fair", settings, &title);
@@ -33,7 +38,8 @@ pub(super) async fn run(args: &FairArgs) -> io::Result<bool> {
         Beside::LargeWrites => Work::large_writes(others, count),
         Beside::Ingest => Work::ingest(others),
         Beside::FanOut => Work::FanOut { keys: others },
-        Beside::Identify => Work::Identify { keys: others },
+        // Strangers have a run of their own, see above.
+        Beside::Identify | Beside::Strangers => Work::Identify { keys: others },
     };
     let load = Load { time: args.time, shared: true, ..Load::new(1, 1, SHAPE) };
     let alone = load::run(&target, &one, &load, Vec::new()).await?;
@@ -53,7 +59,7 @@ fn keys(target: &Target, beside: Beside, count: usize) -> io::Result<(Vec<Key>, 
         return Err(io::Error::other("two stores take an admin token, to assign keys to them"));
     }
     let others = match beside {
-        Beside::CatchUp | Beside::Identify => count,
+        Beside::CatchUp | Beside::Identify | Beside::Strangers => count,
         Beside::LargeWrites | Beside::Ingest => INGEST.0,
         Beside::FanOut => count + neighbours::FAN_OUT_WRITERS,
     };

@@ -74,8 +74,7 @@ impl Neighbours {
         let until = stop.clone();
         let thread = std::thread::Builder::new().name("neighbours".to_owned());
         let thread = thread.spawn(move || {
-            // Of this thread alone.
-            rustix::process::setpriority_process(None, LOWEST)?;
+            lowest_priority()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let local = LocalSet::new();
             runtime.block_on(local.run_until(run(&target, work, warm_up, &until, &local)))
@@ -88,6 +87,11 @@ impl Neighbours {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the neighbours panicked")))
     }
+}
+
+/// Has this thread alone run when nobody else wants to.
+pub(super) fn lowest_priority() -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, LOWEST)?)
 }
 
 async fn run(

@@ -1,0 +1,274 @@
+//! Strangers take turns on their thread: all of them together run for a while, and then whoever was accepted goes first.
+//!
+//! What a stranger asks for costs as much as what others do, and thousands may ask at once. So a connection that was not accepted is run
+//! only while strangers have used less than their part of the thread since it looked at its sockets last. The others wait in line, one
+//! line for each address, and the lines take turns: whoever comes from elsewhere does not wait behind all of an address.
+//!
+//! Where anybody ran who was accepted, strangers pause for a while as well: a thread that never stops keeps those waiting that commit.
+//!
+//! Keeps: one stranger at least runs each time; nobody waits while there is nothing else to do. Leaves out: how many there are
+//! (`core::strangers`), what each may send (`core::patience`).
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::actors::strangers::Stranger;
+use crate::core::strangers::Place;
+
+/// What strangers may use of a thread until it has looked at its sockets again.
+const PART: Duration = Duration::from_micros(500);
+
+/// And so long they pause then, if anybody else ran meanwhile.
+const PAUSE: Duration = Duration::from_millis(1);
+
+thread_local! {
+    static PACE: Pace = Pace::default();
+}
+
+/// Who is on a connection.
+#[derive(Clone)]
+pub(super) struct Who(Rc<Inner>);
+
+struct Inner {
+    place: Place,
+    /// Once it was let in.
+    stranger: OnceCell<Arc<Stranger>>,
+}
+
+impl Who {
+    /// Somebody who comes from there.
+    pub(super) fn from(place: Place) -> Self {
+        Self(Rc::new(Inner { place, stranger: OnceCell::new() }))
+    }
+
+    pub(super) fn is(&self, stranger: &Arc<Stranger>) {
+        // Once for each connection.
+        let _ = self.0.stranger.set(Arc::clone(stranger));
+    }
+
+    fn was_accepted(&self) -> bool {
+        self.0.stranger.get().is_some_and(|stranger| stranger.was_accepted())
+    }
+}
+
+/// A connection that is run in its turn.
+pub(super) struct Paced<F> {
+    who: Who,
+    connection: Pin<Box<F>>,
+    ticket: Option<Rc<Ticket>>,
+}
+
+/// A place in the line.
+struct Ticket {
+    waker: Waker,
+    has_turn: Cell<bool>,
+}
+
+impl<F> Paced<F> {
+    pub(super) fn new(who: Who, connection: F) -> Self {
+        Self { who, connection: Box::pin(connection), ticket: None }
+    }
+}
+
+impl<F: Future> Future for Paced<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        PACE.with(|pace| {
+            if this.who.was_accepted() {
+                pace.others.set(true);
+                return this.connection.as_mut().poll(cx);
+            }
+            if !pace.may_run(&mut this.ticket, this.who.0.place, cx.waker()) {
+                return Poll::Pending;
+            }
+            let began = now();
+            let polled = this.connection.as_mut().poll(cx);
+            pace.has_used(now().saturating_duration_since(began));
+            polled
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a connection ran is measured")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The turns of a thread.
+#[derive(Default)]
+struct Pace {
+    /// By strangers, since the thread has looked at its sockets.
+    used: Cell<Duration>,
+    /// Whether anybody ran meanwhile who was accepted.
+    others: Cell<bool>,
+    line: RefCell<Line>,
+    /// Whether a task waits until it has.
+    counting: Cell<bool>,
+}
+
+impl Pace {
+    fn may_run(&self, ticket: &mut Option<Rc<Ticket>>, place: Place, waker: &Waker) -> bool {
+        if let Some(waiting) = ticket.take_if(|ticket| ticket.has_turn.get()) {
+            drop(waiting);
+            return true;
+        }
+        let mut line = self.line.borrow_mut();
+        match ticket {
+            Some(waiting) if waiting.waker.will_wake(waker) => return false,
+            None if line.is_empty() && self.used.get() < PART => return true,
+            // If it was in line, another task runs it now, and its place is lost.
+            Some(_) | None => {}
+        }
+        let waiting = Rc::new(Ticket { waker: waker.clone(), has_turn: Cell::new(false) });
+        line.push(place, &waiting);
+        *ticket = Some(waiting);
+        drop(line);
+        self.count();
+        false
+    }
+
+    /// A stranger ran for so long.
+    fn has_used(&self, time: Duration) {
+        self.used.set(self.used.get() + time);
+        self.count();
+        if self.used.get() < PART {
+            self.call();
+        }
+    }
+
+    /// Lets the first in line run.
+    fn call(&self) {
+        let first = self.line.borrow_mut().pop();
+        if let Some(first) = first {
+            first.has_turn.set(true);
+            first.waker.wake_by_ref();
+        }
+    }
+
+    /// Counts anew each time the thread has looked at its sockets, until no stranger ran meanwhile.
+    fn count(&self) {
+        if self.counting.replace(true) {
+            return;
+        }
+        actix_web::rt::spawn(async {
+            loop {
+                tokio::task::yield_now().await;
+                if PACE.with(|pace| pace.others.take() && pace.used.get() >= PART) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                let goes_on = PACE.with(|pace| {
+                    let used = pace.used.take();
+                    pace.call();
+                    let goes_on = !used.is_zero() || !pace.line.borrow().is_empty();
+                    pace.counting.set(goes_on);
+                    goes_on
+                });
+                if !goes_on {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Those who wait.
+#[derive(Default)]
+struct Line {
+    by_place: HashMap<Place, VecDeque<Rc<Ticket>>>,
+    /// The places of those who wait, in the order of their turns.
+    order: VecDeque<Place>,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn push(&mut self, place: Place, ticket: &Rc<Ticket>) {
+        let waiting = self.by_place.entry(place).or_default();
+        if waiting.is_empty() {
+            self.order.push_back(place);
+        }
+        waiting.push_back(Rc::clone(ticket));
+    }
+
+    /// The next one whose connection is still there.
+    fn pop(&mut self) -> Option<Rc<Ticket>> {
+        while let Some(place) = self.order.pop_front() {
+            let Some(waiting) = self.by_place.get_mut(&place) else { continue };
+            // A ticket that nobody else holds is of a connection that has ended.
+            let next = std::iter::from_fn(|| waiting.pop_front())
+                .find(|ticket| Rc::strong_count(ticket) > 1);
+            if waiting.is_empty() {
+                self.by_place.remove(&place);
+            } else {
+                self.order.push_back(place);
+            }
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(last: u8) -> Place {
+        Place::of(Some([127, 0, 0, last].into()))
+    }
+
+    /// The one from elsewhere does not wait behind all of an address; who has gone is passed over.
+    #[test]
+    fn the_addresses_of_those_who_wait_take_turns() {
+        let mut line = Line::default();
+        let ticket =
+            || Rc::new(Ticket { waker: Waker::noop().clone(), has_turn: Cell::new(false) });
+        let waiting: Vec<_> =
+            [1, 1, 1, 1, 2].into_iter().map(|last| (place(last), ticket())).collect();
+        waiting.iter().for_each(|(place, ticket)| line.push(*place, ticket));
+        let gone = ticket();
+        line.push(place(3), &gone);
+        drop(gone);
+        let order: Vec<_> = std::iter::from_fn(|| line.pop())
+            .map(|next| waiting.iter().position(|(_, ticket)| Rc::ptr_eq(ticket, &next)))
+            .collect();
+        assert_eq!(order, [Some(0), Some(4), Some(1), Some(2), Some(3)]);
+        assert!(line.is_empty() && line.by_place.is_empty());
+    }
+
+    /// Thousands that have a lot to do at once, and one that was accepted, on one thread.
+    #[actix_web::test]
+    async fn who_was_accepted_goes_before_strangers_who_wait() {
+        const STRANGERS: usize = 200;
+        let ran = Rc::new(Cell::new(0));
+        let strangers: Vec<_> = (0..STRANGERS)
+            .map(|_| {
+                let ran = ran.clone();
+                actix_web::rt::spawn(Paced::new(Who::from(place(1)), async move {
+                    PACE.with(|pace| pace.used.set(PART));
+                    ran.set(ran.get() + 1);
+                }))
+            })
+            .collect();
+        let mut turns = 0;
+        while ran.get() < STRANGERS {
+            // As a task does whose socket has become ready.
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+        assert!(turns >= STRANGERS - 1, "all of them ran within {turns} turns");
+        for stranger in strangers {
+            stranger.await.expect("it ran");
+        }
+    }
+}
