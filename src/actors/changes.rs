@@ -51,6 +51,9 @@ impl From<StorageError> for Ended {
 /// Entries in order.
 pub(crate) type Changes = BoxStream<'static, Result<RemoteEntry, Ended>>;
 
+/// A stream, and where the feed began when it was made.
+pub(crate) type Begun = (Sequence, Changes);
+
 /// What a stream is made with.
 pub(crate) struct Wanted {
     pub(crate) store: StoreId,
@@ -84,11 +87,12 @@ struct Reading {
 pub(crate) async fn changes(
     shared: &Arc<Shared>,
     Wanted { store, from, reader, compaction }: Wanted,
-) -> Result<Changes, Ended> {
+) -> Result<Begun, Ended> {
     // Before the store is looked at: whatever happens later is noticed.
     let news = shared.connections.news();
     let subscription = shared.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
     let feed = subscription.feed();
+    let begins = feed.begins();
     let cursor = from.max(Sequence::FIRST);
     let backlog = compaction.and_then(|compaction| backlog(&compaction, feed, cursor));
     let (shared, head) = (shared.clone(), feed.watch_head());
@@ -96,7 +100,8 @@ pub(crate) async fn changes(
     // It may have lost its store before there were news.
     reading.check_reader().await?;
     let pages = stream::try_unfold(reading, |reading| Box::pin(next(reading)));
-    Ok(pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed())
+    let entries = pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten();
+    Ok((begins, entries.boxed()))
 }
 
 /// The next entries, once there are any; `None` if the server stops.

@@ -190,6 +190,20 @@ impl Feed {
         self.wake();
     }
 
+    /// The first sequence that the feed has: behind what was trimmed.
+    pub(crate) fn begins(&self) -> Sequence {
+        self.content.read().log.trimmed().next()
+    }
+
+    /// Something was trimmed: it is not shown from memory any more either.
+    pub(crate) fn trimmed(&self) {
+        let mut content = self.content.write();
+        let begins = content.log.trimmed().next();
+        if content.recent.front().is_some_and(|front| front.segment.first() < begins) {
+            content.clear();
+        }
+    }
+
     fn move_head(&self, head: Sequence) {
         self.head.store(head.get(), Ordering::Release);
         if let Some(watched) = &*self.head_watch.lock() {

@@ -155,6 +155,8 @@ pub(crate) struct StoreActor {
     others: Others,
     /// That it is full.
     full_seldom: Seldom,
+    /// Since there was no room the last time, it is looked again: something may have been trimmed.
+    was_full: bool,
 }
 
 impl StoreActor {
@@ -179,6 +181,7 @@ impl StoreActor {
             finishing: Vec::new(),
             others: Others::default(),
             full_seldom: Seldom::every(FULL_EVERY),
+            was_full: false,
         }
     }
 
@@ -280,6 +283,7 @@ impl StoreActor {
     fn refuse_without_room(&mut self) {
         let (refused, bytes_max) = self.core.take_without_room();
         if !refused.is_empty() {
+            self.was_full = true;
             let labels = [("of", "store"), ("what", "bytes_stored")];
             self.deps.metrics.quota_refused.get_or_create(&labels).inc_by(refused.len() as u64);
             if let Some(unsaid) = self.full_seldom.next_line(Instant::now().into_std()) {
@@ -434,6 +438,10 @@ impl Handler<Append> for StoreActor {
         if self.reopening {
             let failure = WriteFailure::Definite(REOPENING.into());
             return refuse(writes.into_iter().map(|write| write.reply), &failure);
+        }
+        if self.was_full && self.core.is_idle() {
+            self.core.set_room(room(&self.deps, self.store(), &*self.log));
+            self.was_full = false;
         }
         self.core.enqueue(writes);
         self.advance(ctx);

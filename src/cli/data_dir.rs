@@ -28,6 +28,10 @@ pub(super) struct NoDataDirectory {
 }
 
 impl DataDir {
+    pub(super) const fn new(path: PathBuf, archive_dir: Option<PathBuf>) -> Self {
+        Self { path, archive_dir }
+    }
+
     pub(super) fn options(&self) -> DatabaseOptions {
         let mut options = DatabaseOptions::default();
         options.archive.dir.clone_from(&self.archive_dir);

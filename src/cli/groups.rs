@@ -139,6 +139,14 @@ fn act(
         writeln!(out, "{answer}")?;
     } else {
         writeln!(out, "{said}")?;
+        for later in answer["later"].as_array().into_iter().flatten() {
+            let store = one_line(later["storeId"].as_str().unwrap_or_default());
+            writeln!(
+                out,
+                "  in {store} it begins with entry {}: what is before is trimmed",
+                later["from"]
+            )?;
+        }
     }
     Ok(())
 }

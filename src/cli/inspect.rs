@@ -125,7 +125,7 @@ fn list_stores(
 
 fn print_store(
     store: &StoreId,
-    StoreSize { head, entries, bytes }: StoreSize,
+    StoreSize { head, trimmed, entries, bytes }: StoreSize,
     hash: Option<(Sequence, String)>,
     format: Format,
     out: &mut impl Write,
@@ -137,6 +137,9 @@ fn print_store(
             if head.get() != entries {
                 write!(out, "up to {head}  ")?;
             }
+            if trimmed > Sequence::ZERO {
+                write!(out, "trimmed up to {trimmed}  ")?;
+            }
             write!(out, "{}", people_bytes(bytes))?;
             hash.map_or(Ok(()), |(_, hash)| write!(out, "  {hash}"))?;
             writeln!(out)
@@ -145,6 +148,9 @@ fn print_store(
             let (head, store) = (head.get(), store.as_str());
             let mut line =
                 json!({ "storeId": store, "head": head, "entries": entries, "bytes": bytes });
+            if trimmed > Sequence::ZERO {
+                line["trimmed"] = trimmed.get().into();
+            }
             if let Some((_, hash)) = hash {
                 line["hash"] = hash.into();
             }
@@ -162,7 +168,8 @@ fn print_entries(
     out: &mut impl Write,
 ) -> Result<(), InspectError> {
     let log = storage.open(store)?;
-    if storage.size(store)?.entries == 0 {
+    let size = storage.size(store)?;
+    if size.entries == 0 && size.trimmed == Sequence::ZERO {
         return Err(InspectError::NoSuchStore { store: store.clone() });
     }
     let printer = Printer::new(format, []);

@@ -32,6 +32,7 @@ mod serve;
 mod shell;
 mod tail;
 mod text;
+mod trim;
 mod trust;
 mod verify;
 mod write;
@@ -82,6 +83,7 @@ enum Command {
     Import(import::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    Trim(trim::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     AcceptLoss(accept_loss::Args),
@@ -113,6 +115,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => finish(import::run(&args)),
         Command::Backup(args) => finish(backup::run(&args)),
         Command::Restore(args) => finish(restore::run(&args)),
+        Command::Trim(args) => finish(trim::run(&args)),
         Command::Verify(args) => finish(verify::run(&args)),
         Command::Rebuild(args) => finish(rebuild::run(&args)),
         Command::AcceptLoss(args) => finish(accept_loss::run(&args)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventlog_server::model::Limits;
+use eventlog_server::model::{Limits, RetentionRule};
 use eventlog_server::services::origin_policy::OriginPolicy;
 
 use eventlog_server::webhooks::WebhookOptions;
@@ -26,8 +26,9 @@ pub(super) fn check(config: &Config, faults: &mut Vec<ConfigError>) {
     ];
     let compaction = config.compaction.iter().map(check_compaction);
     let webhooks = config.webhooks.iter().map(check_webhook);
-    let found = all.into_iter().chain(compaction).chain(webhooks).filter_map(Result::err);
-    faults.extend(found);
+    let retention = config.retention.rules.iter().map(check_retention);
+    let entries = compaction.chain(retention).chain(webhooks);
+    faults.extend(all.into_iter().chain(entries).filter_map(Result::err));
     check_limits(&config.limits, faults);
 }
 
@@ -47,6 +48,28 @@ fn check_pinned(config: &Config) -> Result<(), ConfigError> {
     if config.pinned.iter().any(|(key, _)| key.as_str().contains('*')) {
         let reason = "it stands for many keys, and each has a signing key of its own";
         return Err(impossible("public_key", "one with * and a signing_key", reason));
+    }
+    Ok(())
+}
+
+fn check_retention(rule: &RetentionRule) -> Result<(), ConfigError> {
+    let RetentionRule { stores, age_max, bytes_max, entries_max } = rule;
+    if stores.is_empty() {
+        return Err(impossible(
+            "[[retention]] stores",
+            "empty",
+            "no store has an empty name; * stands for any",
+        ));
+    }
+    if age_max.is_none() && bytes_max.is_none() && entries_max.is_none() {
+        let reason = "say age_max, bytes_max or entries_max";
+        return Err(impossible("[[retention]]", "without a bound", reason));
+    }
+    let nothing = age_max.is_some_and(|age| age.is_zero())
+        || *bytes_max == Some(0)
+        || *entries_max == Some(0);
+    if nothing {
+        return Err(impossible("[[retention]]", 0, "everything would be trimmed"));
     }
     Ok(())
 }

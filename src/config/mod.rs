@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eventlog_server::model::{Limits, PublicKey, Quotas};
+use eventlog_server::model::{Limits, PublicKey, Quotas, Retention};
 use eventlog_server::server::ServedPath;
 use eventlog_server::services::auth::Grant;
 use eventlog_server::services::auth::http::HttpOptions;
@@ -50,7 +50,7 @@ pub(crate) use settings::{
 };
 #[cfg(test)]
 use settings::{AuthMode, HttpSettings};
-use settings::{BackupSettings, DurabilityMode, PathName, WebhookEntry};
+use settings::{BackupSettings, DurabilityMode, PathName, RetentionEntry, WebhookEntry};
 pub(crate) use sources::{Effective, Source};
 pub(crate) use units::{Address, Span, Token};
 use units::{Origins, Size};
@@ -120,6 +120,8 @@ pub(crate) struct Config {
     pub(crate) assign: Vec<Assignment>,
     /// What readers get of old entries.
     pub(crate) compaction: Vec<CompactionRule>,
+    /// How much is kept of each store.
+    pub(crate) retention: Retention,
     /// Who is told of entries.
     pub(crate) webhooks: Vec<WebhookOptions>,
     /// What each key, and each store, may use.
@@ -236,6 +238,9 @@ impl Config {
             admin,
             assign: settings.assign,
             compaction: settings.compaction,
+            retention: Retention {
+                rules: settings.retention.into_iter().map(RetentionEntry::into_rule).collect(),
+            },
             webhooks: settings.webhook.into_iter().map(WebhookEntry::into_options).collect(),
             quotas: keep(quota::quotas(settings.quota), &mut faults).unwrap_or_default(),
             limits: settings.limits.or_default(),

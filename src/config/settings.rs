@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use eventlog_server::model::{Limits, PublicKey, StoreId};
+use eventlog_server::model::{Limits, PublicKey, RetentionRule, StoreId};
 use eventlog_server::services::auth::http::HttpOptions;
 use eventlog_server::services::auth::jwt::TokenSource;
 use eventlog_server::services::proxies::AddressRange;
@@ -44,6 +44,7 @@ settings! {
         backup: BackupSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
+        retention: Vec<RetentionEntry>,
         webhook: Vec<WebhookEntry>,
         quota: QuotaSettings,
         limits: LimitSettings,
@@ -304,6 +305,28 @@ entry! {
         /// How old an entry is before the rule counts for it.
         older_than: Span,
         strategy: CompactionStrategy,
+    }
+}
+
+entry! {
+    /// One `[[retention]]`: how much is kept of stores.
+    RetentionEntry {
+        /// Their names; a `*` stands for any text.
+        stores: String,
+        age_max: Option<Span>,
+        bytes_max: Option<Size>,
+        entries_max: Option<Count>,
+    }
+}
+
+impl RetentionEntry {
+    pub(super) fn into_rule(self) -> RetentionRule {
+        RetentionRule {
+            stores: self.stores,
+            age_max: self.age_max.map(|span| span.0),
+            bytes_max: self.bytes_max.map(|size| size.0 as u64),
+            entries_max: self.entries_max.map(|count| count.0 as u64),
+        }
     }
 }
 

@@ -119,6 +119,7 @@ fn the_example_shows_the_defaults() {
         ".backup.keep",
         ".assign",
         ".compaction",
+        ".retention",
         ".webhook",
         ".quota.per_key.writes_per_second",
         ".quota.per_key.bytes_per_second",
@@ -439,6 +440,10 @@ fn what_cannot_work_is_refused_with_its_key() {
         ("limits.frame_bytes_max = 512000", "frame_bytes_max"),
         ("limits.message_bytes_max = \"2GiB\"", "message_bytes_max"),
         ("limits.message_bytes_max = \"64MiB\"", "chunk_set_bytes_max"),
+        ("[[retention]]\nstores = \"*\"", "age_max"),
+        ("[[retention]]\nstores = \"\"\nage_max = \"1d\"", "stores"),
+        ("[[retention]]\nstores = \"*\"\nentries_max = 0", "everything"),
+        ("[[retention]]\nstores = \"*\"\nage = \"1d\"", "age"),
         ("[[compaction]]\nevents = []\nolder_than = \"1d\"\nstrategy = \"drop\"", "events"),
         ("[[compaction]]\nevents = [\"\"]\nolder_than = \"1d\"\nstrategy = \"drop\"", "events"),
     ] {

@@ -35,6 +35,12 @@ pub fn write_record(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
     }
 }
 
+/// Appends what is left of an entry whose content is gone: its id, and no event, which no entry lacks.
+#[cfg(feature = "sled")]
+pub(crate) fn write_bare(out: &mut Vec<u8>, id: EntryId) {
+    write_record(out, &EntryRef { id, event: "", primary_key: "", payload: &[] });
+}
+
 /// Reads records one after the other; allocates nothing.
 #[derive(Clone, Debug)]
 pub struct RecordReader<'a> {

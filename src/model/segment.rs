@@ -143,7 +143,6 @@ impl Segment {
     }
 
     /// Its sequences but for the first `count`; `None` if there are none, or so many entries cannot be read.
-    #[cfg(feature = "sled")]
     pub(crate) fn skipping(&self, count: usize) -> Option<Self> {
         if count as u64 >= self.span() {
             return None;

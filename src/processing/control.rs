@@ -77,6 +77,9 @@ pub enum GroupError {
     /// There is no such dead letter.
     #[error("there is no such dead letter")]
     NoSuchLetter,
+    /// The entry of the dead letter is trimmed: it cannot be tried again, and can be dismissed.
+    #[error("entry {0} is trimmed, and cannot be tried again; dismiss it")]
+    Trimmed(Sequence),
     /// The handler failed again, and the entry stays where it is.
     #[error("{0}")]
     FailedAgain(String),

@@ -23,6 +23,7 @@ mod reactivity;
 mod replay;
 mod settle;
 mod stats;
+mod trim;
 mod write;
 mod writer;
 
@@ -40,6 +41,7 @@ pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};
 pub use reactivity::{Invalidation, OBSERVER_QUEUE_MAX, Observed, Observer, Reactivity};
 pub(crate) use replay::{OpenFeed, ReadFeed};
 pub use stats::ProcessingStats;
+pub use trim::{GroupBehind, TrimError, Trimming, trim};
 pub use write::{NotProcessed, WriteError, WriteOutcome};
 pub(crate) use writer::WriteEntries;
 pub use writer::Writer;

@@ -133,6 +133,13 @@ impl ProcessorBuilder {
         self
     }
 
+    /// Whether there is a reason to build: a group was added, or the journal remembers one. A trim waits for such a one as well, until it is
+    /// [forgotten](Processor::forget).
+    pub async fn is_needed(&self) -> Result<bool, JournalError> {
+        let known = self.journal.read(vec![JournalRange { count: 1, ..layout::groups() }]).await?;
+        Ok(!self.is_empty() || known.iter().any(|groups| !groups.is_empty()))
+    }
+
     /// Whether no group was added: there is nothing to process, and no need to build.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -197,6 +204,11 @@ impl Processor {
     /// How entries fared.
     pub const fn stats(&self) -> &ProcessingStats {
         &self.stats
+    }
+
+    /// The names of its groups.
+    pub(crate) fn group_names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.groups.iter().map(|group| Arc::clone(&group.name))
     }
 
     /// The journal.

@@ -24,6 +24,8 @@ pub(crate) type ReadFeed =
 pub(crate) struct OpenFeed {
     pub(crate) store: StoreId,
     pub(crate) read: ReadFeed,
+    /// The last sequence that was trimmed.
+    pub(crate) trimmed: Arc<dyn Fn() -> Sequence + Send + Sync>,
     /// Its sender is there until the store is closed.
     pub(crate) head: watch::Receiver<Sequence>,
 }

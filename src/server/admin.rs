@@ -14,11 +14,11 @@ use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
     admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
-    admin_revocations, admin_signing_keys, pages,
+    admin_revocations, admin_signing_keys, admin_trim, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
-use crate::model::{PublicKey, StoreId};
+use crate::model::{PublicKey, Sequence, StoreId};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::storage::{Storage, StorageError, StoreSize};
 
@@ -65,6 +65,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         )
         .service(AdminEndpoint::at("/stores").get(list_stores).done())
         .configure(|config| admin_entries::configure(server, config))
+        .configure(admin_trim::configure)
         .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)
         .configure(admin_groups::configure)
@@ -210,7 +211,10 @@ struct StoreStatus {
     store_id: StoreId,
     /// The last sequence.
     head: u64,
-    /// As many, but for what is in a gap.
+    /// The last sequence that was trimmed; absent if none was.
+    #[serde(skip_serializing_if = "is_zero")]
+    trimmed: u64,
+    /// How many are kept: as many as there are sequences behind the trimmed ones, but for what is in a gap.
     entries: u64,
     bytes: u64,
     /// Over the entries; absent where the storage keeps none.
@@ -220,6 +224,11 @@ struct StoreStatus {
     /// The last entry that handlers were run on; absent without handlers.
     #[serde(skip_serializing_if = "Option::is_none")]
     replay_position: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How much a store has, and the hash over that.
@@ -265,7 +274,7 @@ async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
         Measured::read(storage, &asked, storage.size(&asked)?)
     });
     let sized = sized.await?;
-    if sized.size.entries == 0 {
+    if sized.size.entries == 0 && sized.size.trimmed == Sequence::ZERO {
         return Err(Failure::NoSuchStore(store));
     }
     Ok(HttpResponse::Ok().json(read_status(&server, store, sized).await?))
@@ -282,11 +291,11 @@ async fn read_storage<T: Send + 'static>(
 async fn read_status(
     server: &Server,
     store_id: StoreId,
-    Measured { size: StoreSize { head, entries, bytes }, hash }: Measured,
+    Measured { size: StoreSize { head, trimmed, entries, bytes }, hash }: Measured,
 ) -> Result<StoreStatus, Failure> {
     let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
     let replay_position = status.map(|status| status.position.get());
     let subscribers = server.inner().shared.stores.subscribers(&store_id);
-    let head = head.get();
-    Ok(StoreStatus { store_id, head, entries, bytes, hash, subscribers, replay_position })
+    let (head, trimmed) = (head.get(), trimmed.get());
+    Ok(StoreStatus { store_id, head, trimmed, entries, bytes, hash, subscribers, replay_position })
 }

@@ -11,6 +11,7 @@ use super::admin_tokens::AdminRight;
 use super::grants::GrantsError;
 use super::pages;
 use super::reload::ReloadError;
+use super::trims::ServerTrimError;
 use crate::model::{PublicKey, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
@@ -66,6 +67,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Grants(#[from] GrantsError),
     #[error(transparent)]
+    Trim(#[from] ServerTrimError),
+    #[error(transparent)]
     Reload(#[from] ReloadError),
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
@@ -86,9 +89,9 @@ impl Failure {
             | Self::Revoke(RevokeError::Invalid(_))
             | Self::Grants(GrantsError::TooLong)
             | Self::Reload(ReloadError::Wrong(_)) => (StatusCode::BAD_REQUEST, "invalid"),
-            Self::NoSuchStore(_) | Self::Group(GroupError::NoSuchStore(_)) => {
-                (StatusCode::NOT_FOUND, "no-such-store")
-            }
+            Self::NoSuchStore(_)
+            | Self::Trim(ServerTrimError::NoSuchStore(_))
+            | Self::Group(GroupError::NoSuchStore(_)) => (StatusCode::NOT_FOUND, "no-such-store"),
             Self::NoBackup => (StatusCode::NOT_FOUND, "no-backup"),
             Self::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
             Self::NotUsed(_) => (StatusCode::NOT_FOUND, "not-used"),
@@ -110,10 +113,12 @@ impl Failure {
             Self::Identity(IdentityError::BoundToAnother { .. }) => (StatusCode::CONFLICT, "bound"),
             Self::Grants(GrantsError::NoGrants) => (StatusCode::CONFLICT, "no-grants"),
             Self::Group(GroupError::Runs(_)) => (StatusCode::CONFLICT, "group-runs"),
+            Self::Group(GroupError::Trimmed(_)) => (StatusCode::CONFLICT, "trimmed"),
             Self::Group(GroupError::FailedAgain(_)) => (StatusCode::CONFLICT, "failed-again"),
             Self::Registry(RegistryError::Unavailable { .. })
             | Self::Storage(_)
             | Self::Records(_)
+            | Self::Trim(ServerTrimError::Failed(_) | ServerTrimError::Records(_))
             | Self::Revoke(RevokeError::Unavailable(_))
             | Self::Grants(GrantsError::Unavailable(_))
             | Self::Identity(IdentityError::Unavailable { .. })

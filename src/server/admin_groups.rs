@@ -107,8 +107,14 @@ fn sequence(number: u64) -> Result<Sequence, Failure> {
 async fn rewind(server: web::Data<Server>, by: ReqData<By>, Json(rewind): Json<Rewind>) -> Answer {
     let Rewind { group, store_id, from } = &rewind;
     let from = sequence(*from)?;
-    groups(&server, by)?.rewind(store_id.as_ref(), group.as_deref(), from).await?;
-    Ok(HttpResponse::Ok().json(rewind))
+    let rewound = groups(&server, by)?.rewind(store_id.as_ref(), group.as_deref(), from).await?;
+    let mut answer = json!(rewind);
+    if !rewound.later.is_empty() {
+        let later = rewound.later.iter();
+        let later = later.map(|(store, at)| json!({ "storeId": store, "from": at.get() }));
+        answer["later"] = later.collect();
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 #[derive(Serialize)]

@@ -119,6 +119,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "createdFrom",
         "createdBefore",
     ]),
+    row(Post, "/stores/{store:.+}/trim", Admin, "Has a feed begin further on, for good", "Trimmed")
+        .body("Trim"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(
         Get,
@@ -131,7 +133,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Delete, "/groups/{group}", Admin, "Forgets a group that runs no more", "Named"),
     row(Post, "/groups/{group}/pause", Admin, "Pauses a group", "Paused"),
     row(Post, "/groups/{group}/resume", Admin, "Has a paused group go on", "Paused"),
-    row(Post, "/rewind", Admin, "Has groups handle entries again", "Rewind").body("Rewind"),
+    row(Post, "/rewind", Admin, "Has groups handle entries again", "Rewound").body("Rewind"),
     row(Get, "/groups/{group}/dead-letters", Read, "Entries that a group gave up", "DeadLetters")
         .query(PAGE),
     row(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use actix::Actor;
+use actix::{Actor, ArbiterHandle};
 use actix_web::HttpRequest;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use super::reload::{Reload, ReloadError, Reloaded};
 use super::replay::Processing;
 use super::routes::ServedPath;
 use super::threads::Threads;
+use super::trims::Trims;
 use super::watchdog;
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
@@ -40,7 +41,7 @@ use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
 use crate::actors::strangers::Strangers;
-use crate::model::{Limits, Quotas};
+use crate::model::{Limits, Quotas, Retention};
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
 use crate::services::auth::Grants;
@@ -74,6 +75,7 @@ pub struct Builder {
     pub(super) auth: Arc<dyn Auth>,
     pub(super) limits: Limits,
     pub(super) quotas: Quotas,
+    pub(super) retention: Retention,
     pub(super) origins: OriginPolicy,
     pub(super) caller: Option<ValueOf>,
     pub(super) trusted_proxies: Vec<AddressRange>,
@@ -191,6 +193,13 @@ impl Builder {
         self
     }
 
+    /// How much is kept of each store; by default everything. What is beyond is trimmed within a minute.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Who may bind a signing key to a public key that has none; by default whoever proves the first one.
     #[must_use]
     pub fn bind_policy(mut self, policy: BindPolicy) -> Self {
@@ -273,6 +282,13 @@ impl Builder {
         watchdog::start(&connections, &budget, &metrics, limits.stall_timeout, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
+        let trims = Trims::start(
+            (stores.clone(), self.storage.clone()),
+            processing.as_ref().map(|processing| processing.processor.clone()),
+            self.records.clone(),
+            self.retention,
+            &home,
+        );
         let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
         let spill = self.spill.map(|(directory, bytes_max)| {
             let opened = Spill::open(&directory, bytes_max);
@@ -311,14 +327,7 @@ impl Builder {
             reads: Reads::default(),
         };
         let shared = Arc::new(shared);
-        let counting = shared.clone();
-        home.spawn(async move {
-            let count = |most| counting.identities.count(most);
-            let now = Instant::now().into_std();
-            if let Err(error) = counting.new_identities.find_out(now, count).await {
-                log::warn!("the signing keys are not counted yet: {error}");
-            }
-        });
+        count_signing_keys(&shared, &home);
         Ok(Server::new(Inner {
             shared,
             storage: self.storage,
@@ -338,7 +347,21 @@ impl Builder {
             store_threads,
             registry_thread,
             processing,
+            trims,
             snapshot: Mutex::default(),
         }))
     }
+}
+
+/// Counts the signing keys that are bound, on `home`.
+fn count_signing_keys(shared: &Arc<Shared>, home: &ArbiterHandle) {
+    let counting = shared.clone();
+    // Refused only by a thread that has stopped.
+    home.spawn(async move {
+        let count = |most| counting.identities.count(most);
+        let now = Instant::now().into_std();
+        if let Err(error) = counting.new_identities.find_out(now, count).await {
+            log::warn!("the signing keys are not counted yet: {error}");
+        }
+    });
 }

@@ -8,10 +8,13 @@ use crate::actors::audit::{self, By};
 use crate::model::{Sequence, StoreId};
 use crate::processing::{DeadLetter, GroupError, GroupStatus, Processor};
 use crate::services::JournalError;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, StoreSize};
 
 /// How many stores are rewound at a time.
 const PAGE: usize = 1_000;
+
+/// So many of the stores are named in which a group begins later than it was told to.
+const LATER_MAX: usize = 100;
 
 /// The groups of handlers of a [`Server`]. Whatever is asked is durable once it is answered.
 #[derive(Clone)]
@@ -126,16 +129,16 @@ impl Groups {
 
     /// Has a group, or all of them, go on with entry `from` of a store, or of all of them; beyond a head, with what comes next.
     /// Waits for handlers under way there. Conflicts reach back to where a group began to pass the feed: rewound to the
-    /// first entry, it knows all.
+    /// first entry, it knows all. Where the beginning of a store is trimmed, it begins behind that, and the answer says so.
     pub async fn rewind(
         &self,
         store: Option<&StoreId>,
         group: Option<&str>,
         from: Sequence,
-    ) -> Result<(), GroupError> {
-        self.go_back(store, group, from).await?;
+    ) -> Result<Rewound, GroupError> {
+        let rewound = self.go_back(store, group, from).await?;
         audit::note(&self.by, format_args!("action=rewind {} from={from}", Where(group, store)));
-        Ok(())
+        Ok(rewound)
     }
 
     async fn go_back(
@@ -143,8 +146,9 @@ impl Groups {
         store: Option<&StoreId>,
         group: Option<&str>,
         from: Sequence,
-    ) -> Result<(), GroupError> {
+    ) -> Result<Rewound, GroupError> {
         let processor = self.processor()?;
+        let mut rewound = Rewound::default();
         let storage = self.server.inner().storage.clone();
         let read = |read: Box<dyn FnOnce() -> Result<_, StorageError> + Send>| async {
             tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
@@ -152,22 +156,41 @@ impl Groups {
         if let Some(store) = store {
             let asked = store.clone();
             let size = read(Box::new(move || Ok(vec![(asked.clone(), storage.size(&asked)?)])));
-            let heads: Vec<_> =
-                size.await?.into_iter().map(|(store, size)| (store, size.head)).collect();
+            let sizes = size.await?;
+            rewound.note(&sizes, from);
+            let heads: Vec<_> = sizes.into_iter().map(|(store, size)| (store, size.head)).collect();
             if heads.iter().any(|(_, head)| *head == Sequence::ZERO) {
                 return Err(GroupError::NoSuchStore(store.clone()));
             }
-            return processor.rewind(&heads, group, from).await;
+            processor.rewind(&heads, group, from).await?;
+            return Ok(rewound);
         }
         let mut after: Option<StoreId> = None;
         loop {
             let (storage, from_store) = (storage.clone(), after.take());
             let page = read(Box::new(move || storage.stores(from_store.as_ref(), PAGE))).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { return Ok(rewound) };
             after = Some(last.clone());
+            rewound.note(&page, from);
             let heads: Vec<_> = page.into_iter().map(|(store, size)| (store, size.head)).collect();
             processor.rewind(&heads, group, from).await?;
         }
+    }
+}
+
+/// Where a group begins later than it was told to, since what is before is trimmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewound {
+    /// Stores, and the sequence with which it begins there; at most 100 of them.
+    pub later: Vec<(StoreId, Sequence)>,
+}
+
+impl Rewound {
+    fn note(&mut self, stores: &[(StoreId, StoreSize)], from: Sequence) {
+        let later = stores.iter().filter(|(_, size)| from.max(Sequence::FIRST) <= size.trimmed);
+        let room = LATER_MAX.saturating_sub(self.later.len());
+        self.later
+            .extend(later.take(room).map(|(store, size)| (store.clone(), size.trimmed.next())));
     }
 }
 

@@ -22,11 +22,12 @@ use super::reload::Reload;
 use super::replay::Processing;
 use super::routes::{self, ServedPath};
 use super::threads::Threads;
+use super::trims::Trims;
 use crate::actors::audit::{self, By};
 use crate::actors::registry::{AppendFromServer, Assign, Change, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
-use crate::model::{Entry, Limits, PublicKey, Quotas, RemoteId, Sequence, StoreId};
+use crate::model::{Entry, Limits, PublicKey, Quotas, RemoteId, Retention, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{
     EventGroup, NotProcessed, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
@@ -70,6 +71,7 @@ pub(super) struct Inner {
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
     pub(super) processing: Option<Processing>,
+    pub(super) trims: Arc<Trims>,
     /// What a backup was begun of last.
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }
@@ -88,6 +90,7 @@ impl Server {
             auth,
             limits: Limits::default(),
             quotas: Quotas::default(),
+            retention: Retention::default(),
             origins: OriginPolicy::default(),
             caller: None,
             trusted_proxies: Vec::new(),

@@ -103,13 +103,25 @@ impl From<Ended> for ClientError {
 /// The entries of a feed, from some sequence on, then those that are written: each once, in order, and durable. Reads
 /// as it is polled, a page at a time. Ends without an error when the server is shut down.
 #[must_use]
-pub struct Changes(changes::Changes);
+pub struct Changes {
+    begins: Sequence,
+    entries: changes::Changes,
+}
+
+impl Changes {
+    /// Where the feed began when this was asked for: what is before was trimmed, and does not come.
+    pub const fn begins(&self) -> Sequence {
+        self.begins
+    }
+}
 
 impl Stream for Changes {
     type Item = Result<RemoteEntry, ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_next_unpin(cx).map(|next| next.map(|entry| entry.map_err(ClientError::from)))
+        self.entries
+            .poll_next_unpin(cx)
+            .map(|next| next.map(|entry| entry.map_err(ClientError::from)))
     }
 }
 
@@ -168,7 +180,8 @@ impl Server {
     }
 
     async fn follow(&self, wanted: Wanted) -> Result<Changes, ClientError> {
-        Ok(Changes(changes::changes(&self.inner().shared, wanted).await?))
+        let (begins, entries) = changes::changes(&self.inner().shared, wanted).await?;
+        Ok(Changes { begins, entries })
     }
 
     /// At most `count` entries of a store from `from` on, as they are stored; fewer at its end, or where they are large: then the

@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
@@ -21,6 +22,7 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     if let Some(processor) = server.processor() {
         processor.register(&mut registry);
     }
+    register_trims(server, &mut registry);
     if let Some(spill) = &server.inner().shared.spill {
         register_spill(&spill.figures(), &mut registry);
     }
@@ -44,6 +46,19 @@ fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) 
         gauge.set(value.unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
+}
+
+/// Whom trims wait for: the groups that run, and those that are waited for besides.
+fn register_trims(server: &Server, registry: &mut Registry) {
+    let waiting: Family<[(&'static str, String); 1], Gauge> = Family::default();
+    let running = server.processor().map(|processor| processor.group_names());
+    let none = running.into_iter().flatten().map(|group| (group, 0));
+    for (group, stores) in none.chain(server.inner().trims.waiting()) {
+        let gauge = waiting.get_or_create_owned(&[("group", group.to_string())]);
+        gauge.set(i64::try_from(stores).unwrap_or(i64::MAX));
+    }
+    let help = "Stores whose trim waits for this group of handlers";
+    registry.register("trims_waiting", help, waiting);
 }
 
 /// What strangers had written down.

@@ -57,8 +57,10 @@ impl OnOpen for Replays {
     fn opened(&self, feed: &Arc<Feed>) {
         let (processor, feed) = (self.processor.clone(), feed.clone());
         let (store, head) = (feed.store().clone(), feed.watch_head());
+        let of_log = feed.clone();
+        let trimmed = Arc::new(move || of_log.log().trimmed());
         let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
-        let feed = OpenFeed { store, read, head };
+        let feed = OpenFeed { store, read, trimmed, head };
         processor.opened(&feed);
         // Refused only by a thread that has stopped, with the server.
         self.handlers.spawn(async move { processor.replay(feed).await });

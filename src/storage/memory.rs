@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use super::{
-    AppendError, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
-    check_consecutive,
+    AppendError, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    behind_trimmed, check_consecutive,
 };
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
@@ -32,6 +33,9 @@ struct Store {
     segments: BTreeMap<Sequence, Segment>,
     ids: HashMap<EntryId, Sequence>,
     head: Sequence,
+    trimmed: Sequence,
+    /// When entries up to which were appended, in milliseconds since 1970.
+    times: Vec<(Sequence, u64)>,
     entries: u64,
     bytes: u64,
 }
@@ -88,6 +92,11 @@ impl Storage for MemoryStorage {
         Ok(stores.get(store).map_or_else(StoreSize::default, |store| store.lock().size()))
     }
 
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        let stores = self.stores.lock();
+        Ok(stores.get(store).map_or(Sequence::ZERO, |store| store.lock().beyond(keep)))
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         &self.used_keys
     }
@@ -99,7 +108,8 @@ impl Storage for MemoryStorage {
 
 impl Store {
     const fn size(&self) -> StoreSize {
-        StoreSize { head: self.head, entries: self.entries, bytes: self.bytes }
+        let Self { head, trimmed, entries, bytes, .. } = *self;
+        StoreSize { head, trimmed, entries, bytes }
     }
 
     fn append(&mut self, segments: Vec<Segment>) -> Result<(), AppendError> {
@@ -111,6 +121,7 @@ impl Store {
             self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
             self.segments.insert(segment.first(), segment);
         }
+        self.times.push((self.head, now_ms()));
         Ok(())
     }
 
@@ -118,7 +129,45 @@ impl Store {
         ids.iter().map(|id| self.ids.get(id).copied()).collect()
     }
 
+    fn trim(&mut self, last: Sequence) -> Result<(), AppendError> {
+        if last > self.head {
+            let refusal = format!("entry {last} is not there, the log ends at {}", self.head);
+            return Err(AppendError::Definite(refusal.into()));
+        }
+        self.trimmed = self.trimmed.max(last);
+        let all = std::mem::take(&mut self.segments).into_values();
+        let kept = behind_trimmed(self.trimmed, self.trimmed.next(), all);
+        self.entries = kept.iter().map(|segment| segment.len() as u64).sum();
+        self.bytes = kept.iter().map(|segment| segment.records().len() as u64).sum();
+        self.segments = kept.into_iter().map(|segment| (segment.first(), segment)).collect();
+        Ok(())
+    }
+
+    fn beyond(&self, keep: &Keep) -> Sequence {
+        let mut beyond = self.trimmed;
+        let (mut entries, mut bytes) = (self.entries, self.bytes);
+        for segment in self.segments.values() {
+            let more = entries.saturating_sub(keep.entries_max.unwrap_or(u64::MAX));
+            if more > 0 && !segment.is_gap() {
+                beyond = segment.first().plus(more.min(segment.len() as u64) - 1);
+            }
+            if keep.bytes_max.is_some_and(|bytes_max| bytes > bytes_max) {
+                beyond = segment.last();
+            }
+            entries -= segment.len() as u64;
+            bytes -= segment.records().len() as u64;
+        }
+        let old = |time: &&(Sequence, u64)| keep.since_ms.is_some_and(|since| time.1 < since);
+        let old = self.times.iter().take_while(old).last().map(|(at, _)| *at);
+        beyond.max(old.unwrap_or_default())
+    }
+
     fn read(&self, from: Sequence, bytes_max: usize) -> Vec<Segment> {
+        let kept = self.read_kept(from.max(self.trimmed.next()), bytes_max);
+        if from > self.head { kept } else { behind_trimmed(self.trimmed, from, kept) }
+    }
+
+    fn read_kept(&self, from: Sequence, bytes_max: usize) -> Vec<Segment> {
         let holding = self.segments.range(..=from).next_back();
         let first = holding.map_or(from, |(first, _)| *first);
         let mut bytes = 0;
@@ -159,6 +208,14 @@ impl StoreLog for Log {
         ready(outcome).boxed()
     }
 
+    fn trimmed(&self) -> Sequence {
+        self.store.lock().trimmed
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        ready(self.store.lock().trim(last)).boxed()
+    }
+
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
         Ok(self.store.lock().read(from, bytes_max))
     }
@@ -170,7 +227,8 @@ impl StoreLog for Log {
         count_max: usize,
     ) -> Result<Option<Vec<Sequence>>, StorageError> {
         let store = self.store.lock();
-        let above = store.ids.iter().filter(|(other, at)| **other > id && **at < before);
+        let wanted = store.trimmed.next()..before;
+        let above = store.ids.iter().filter(|(other, at)| **other > id && wanted.contains(*at));
         let mut sequences: Vec<Sequence> = above.map(|(_, at)| *at).take(count_max + 1).collect();
         sequences.sort_unstable();
         Ok((sequences.len() <= count_max).then_some(sequences))
@@ -179,6 +237,15 @@ impl StoreLog for Log {
     fn bytes(&self) -> u64 {
         self.store.lock().bytes
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "when something is committed is said by who commits it"
+)]
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Keeps the logs of all stores: the transport history that feeds serve.
 //!
 //! Keeps: what was appended is there after a power cut once the append is answered; an append is there whole or not
-//! at all; entries never change. Leaves out: which entries are fresh, what sequence they get (`core`), who may
+//! at all; entries never change, and what is trimmed is the beginning of a store. Leaves out: which entries are fresh, what sequence they get (`core`), who may
 //! write them (`services`), who is told (`actors`).
 //!
 //! Failures come in three kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
@@ -56,6 +56,13 @@ pub trait Storage: Send + Sync + 'static {
     /// The size of one store, without entries if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError>;
 
+    /// The last sequence of what one store has that is older, or more, than `keep` wants: what [`StoreLog::trim`] is to be given so that the
+    /// rest fits. What is trimmed already if nothing more is. Opens nothing. Blocks on disk reads.
+    ///
+    /// Entries of the last ten minutes may count as younger than they are, and bytes may be counted in pieces of some tens of KiB: up to
+    /// one of those more is given up.
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError>;
+
     /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries; `None` if it has no
     /// entries, or if this storage keeps no hash. Copies of a store whose last entries and hashes are the same hold the
     /// same. Opens nothing. Blocks on disk reads.
@@ -98,10 +105,23 @@ pub struct Figure {
 pub struct StoreSize {
     /// The last sequence, as [`StoreLog::head`] says it.
     pub head: Sequence,
-    /// The number of entries: as many as there are sequences, but for those in gaps.
+    /// The last sequence that was trimmed, as [`StoreLog::trimmed`] says it.
+    pub trimmed: Sequence,
+    /// The number of entries that are kept: as many as there are sequences behind the trimmed ones, but for those in gaps.
     pub entries: u64,
     /// Bytes on disk, as [`StoreLog::bytes`] says it.
     pub bytes: u64,
+}
+
+/// What is to be kept of a store: as little as each of these says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// At most so many entries.
+    pub entries_max: Option<u64>,
+    /// At most so many bytes, as [`StoreLog::bytes`] counts them.
+    pub bytes_max: Option<u64>,
+    /// What was committed then or later, in milliseconds since 1970, by the clock of the server.
+    pub since_ms: Option<u64>,
 }
 
 /// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.
@@ -127,13 +147,24 @@ pub trait StoreLog: Send + Sync + 'static {
     /// then on read, like entries; it has no ids.
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
 
+    /// The last sequence that was trimmed; zero if none was. The feed begins behind it. Does not block.
+    fn trimmed(&self) -> Sequence;
+
+    /// Has the feed begin behind `last`, which must be durable, for good; resolves when that is durable, or when it failed.
+    ///
+    /// The entries up to there are read as a [gap](Segment::gap) from then on, and what they took is given back, if maybe later. Their
+    /// ids stay known, with their sequences. The hash over the entries stays what it is. What was trimmed before stays trimmed: a lesser
+    /// `last` changes nothing. Beyond the head it is refused as [`AppendError::Definite`]; after an indefinite failure it
+    /// may have happened, and repeating it is right. Queueing happens within the call, on any log object of the store.
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>>;
+
     /// Durable entries from `from` on, ascending, each segment where the one before ends: at least the segment that holds `from`, then
     /// further ones until their records exceed `bytes_max`. Empty beyond the head. The first segment may begin
     /// before `from`. Where no entry has `from`, the first one is a gap, and what follows it comes with it, whatever `bytes_max`
     /// is. Blocks on disk reads.
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError>;
 
-    /// Where durable entries before `before` stand whose ids are above `id`: their sequences, ascending. `None` if there are
+    /// Where durable entries before `before` stand that are kept and whose ids are above `id`: their sequences, ascending. `None` if there are
     /// more than `count_max`, or if this log cannot tell much faster than by reading all its entries. Blocks on disk reads.
     fn above(
         &self,
@@ -145,7 +176,7 @@ pub trait StoreLog: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Bytes that the store's segments take on disk. Does not block.
+    /// Bytes that the store's segments take on disk. What is trimmed is counted until it is gone. Does not block.
     fn bytes(&self) -> u64;
 
     /// Tells of heads that others gave this store, other servers on the same storage. Only a hint: it may come late, or say less than is
@@ -257,4 +288,20 @@ pub fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc
         last = segment.last();
     }
     Ok(())
+}
+
+/// What [`StoreLog::read`] gives from `from` on of a log that is trimmed up to `trimmed`, and has `segments` from what it keeps on: the
+/// trimmed sequences as gaps, and nothing of what `segments` have of them.
+pub fn behind_trimmed(
+    trimmed: Sequence,
+    from: Sequence,
+    segments: impl IntoIterator<Item = Segment>,
+) -> Vec<Segment> {
+    let mut read = Segment::gaps(from.max(Sequence::FIRST), trimmed);
+    let kept = |segment: Segment| match trimmed.next().get().checked_sub(segment.first().get()) {
+        None | Some(0) => Some(segment),
+        Some(cut) => segment.skipping(cut as usize),
+    };
+    read.extend(segments.into_iter().filter_map(kept));
+    read
 }

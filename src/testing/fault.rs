@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
-    AppendError, CaughtUp, Figure, Locked, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    AppendError, CaughtUp, Figure, Keep, Locked, Storage, StorageError, StoreLog, StoreSize,
+    UsedKeys,
 };
 
 /// How an append fails.
@@ -120,6 +121,11 @@ impl Storage for FaultyStorage {
         self.inner.hash(store)
     }
 
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        told(self.plan.lock().faults.opening)?;
+        self.inner.beyond(store, keep)
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         self.inner.used_keys()
     }
@@ -163,6 +169,14 @@ impl StoreLog for FaultyLog {
                 self.inner.append(segments).map(move |_| indefinite()).boxed()
             }
         }
+    }
+
+    fn trimmed(&self) -> Sequence {
+        self.inner.trimmed()
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.inner.trim(last)
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {

@@ -151,6 +151,9 @@ macro_rules! clauses {
             an_earlier_log_refuses_appends_and_still_reads
             stores_are_listed_once_they_have_entries
             a_gap_is_kept_and_read_like_entries
+            what_is_trimmed_is_a_gap_whose_ids_stay_known
+            more_can_be_trimmed_and_never_less
+            what_is_beyond_is_told
             stores_do_not_mix
             large_payloads_are_kept
             the_remote_id_stays

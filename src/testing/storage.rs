@@ -1,7 +1,13 @@
 //! What every [`Storage`] must do.
 
+mod trim;
+
 use futures_util::FutureExt;
 
+use self::trim::{
+    more_can_be_trimmed_and_never_less, what_is_beyond_is_told,
+    what_is_trimmed_is_a_gap_whose_ids_stay_known,
+};
 use super::{Clause, Subject, key, racing, store, wait};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{
@@ -270,14 +276,13 @@ fn an_earlier_log_refuses_appends_and_still_reads(subject: Tested<'_>) {
 fn stores_are_listed_once_they_have_entries(subject: Tested<'_>) {
     let long = "x".repeat(256);
     let names = ["b", "a", "ä", &long, "b/c"];
-    let mut sorted = Vec::new();
-    let mut kept = Vec::new();
+    let (mut sorted, mut kept, none) = (Vec::new(), Vec::new(), StoreSize::default());
     for (count, name) in (1_u64..).zip(names) {
         let log = subject.service().open(&store(name)).expect("open");
         append(&*log, &ids(count as usize), 10);
         sorted.push((
             store(name),
-            StoreSize { head: log.head(), entries: count, bytes: log.bytes() },
+            StoreSize { head: log.head(), entries: count, bytes: log.bytes(), ..none },
         ));
         kept.extend((count % 2 == 0).then_some(log));
     }
@@ -288,7 +293,7 @@ fn stores_are_listed_once_they_have_entries(subject: Tested<'_>) {
     let kept_log = subject.service().open(last).expect("open");
     append(&*kept_log, &ids(3), 10);
     let (head, entries) = (size.head.plus(3), size.entries + 3);
-    *size = StoreSize { head, entries, bytes: kept_log.bytes() };
+    *size = StoreSize { head, entries, bytes: kept_log.bytes(), ..none };
     check_listed(subject.service(), &sorted);
     drop(kept);
     subject.reopen();
@@ -374,7 +379,8 @@ fn a_gap_is_kept_and_read_like_entries(subject: Tested<'_>) {
     for round in 0..3 {
         let log = subject.service().open(&store("a")).expect("open");
         assert_eq!(log.head(), at(22));
-        let size = StoreSize { head: at(22), entries: 8, bytes: log.bytes() };
+        let none = StoreSize::default();
+        let size = StoreSize { head: at(22), entries: 8, bytes: log.bytes(), ..none };
         assert_eq!(subject.service().size(&store("a")).expect("a size"), size);
         assert_eq!(subject.service().stores(None, 9).expect("stores"), [(store("a"), size)]);
         for bytes_max in [0, 150, 1 << 20] {

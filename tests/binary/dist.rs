@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use crate::support::http::get;
-use crate::support::process::Process;
+use crate::support::process::{Process, binary};
 
 fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
@@ -23,7 +23,17 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
     let data = tempdir().expect("a directory");
-    let server = Process::serve_dev(data.path());
+    // With a group of handlers, which some metrics are about.
+    let config = data.path().join("eventlog.toml");
+    let webhook = "[[webhook]]\nname = \"nobody\"\nurl = \"http://127.0.0.1:9/\"\nfrom = \"now\"\n\
+                   secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
+    std::fs::write(&config, webhook).expect("written");
+    let mut command = binary();
+    command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+    let server = Process::start({
+        command.arg("--data-dir").arg(data.path().join("data"));
+        command
+    });
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     let served = get(address.parse().expect("an address"), "/metrics").await;
     let served = metrics_in(&served);

@@ -27,4 +27,5 @@ mod service;
 mod strangers;
 mod tail;
 mod tour;
+mod trim;
 mod wrong_peers;

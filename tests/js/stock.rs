@@ -69,6 +69,12 @@ fn stock_clients_go_on_with_an_older_copy_that_was_healed() {
     });
 }
 
+/// The beginning of their store is trimmed, whatever they are doing.
+#[test]
+fn stock_clients_go_on_in_a_store_that_is_trimmed() {
+    run("stock_trim.mjs", Some("--dev"), &mut |_| String::new());
+}
+
 /// Whatever they wrote while they were offline.
 #[test]
 fn stock_clients_get_rid_of_all_that_they_wrote_offline() {

@@ -10,6 +10,7 @@ mod metrics;
 mod reactivity;
 mod schema_binary;
 mod todo;
+mod trim;
 mod waiting;
 
 use std::sync::Arc;

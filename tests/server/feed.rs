@@ -123,7 +123,8 @@ async fn a_subscription_is_acknowledged_if_that_is_wanted() {
         bytes
     };
     client.send(ask("alice")).await;
-    let stands = Response::Subscribed { public_key: key("alice"), head: Sequence::FIRST };
+    let (public_key, head) = (key("alice"), Sequence::FIRST);
+    let stands = Response::Subscribed { public_key, head, begins: Sequence::FIRST };
     assert_eq!(client.next().await, stands);
     assert_eq!(client.next_entries(1).await, [(1, one.clone())]);
     client.send(ask("nobody")).await;

@@ -24,4 +24,5 @@ mod shutdown;
 mod specification;
 mod stores;
 mod strangers;
+mod trim;
 mod upgrade;

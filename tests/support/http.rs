@@ -28,6 +28,12 @@ pub async fn get_with_token(addr: SocketAddr, path: &str, token: &str) -> String
     request(addr, &format!("GET {path}"), &header, "").await
 }
 
+/// As [`get_with_token`], a POST without a body.
+pub async fn post(addr: SocketAddr, path: &str, token: &str) -> String {
+    let header = format!("authorization: Bearer {token}\r\n");
+    request(addr, &format!("POST {path}"), &header, "").await
+}
+
 /// As [`get`], with these headers and no others, each with its line end.
 pub async fn get_with(addr: &str, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.expect("a connection");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
+use eventlog_server::storage::{
+    AppendError, Keep, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+};
 use futures_util::future::BoxFuture;
 
 /// Panics when an entry with this event is appended.
@@ -39,6 +41,10 @@ impl Storage for PanickingStorage {
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         self.inner.size(store)
+    }
+
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        self.inner.beyond(store, keep)
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {
@@ -76,6 +82,14 @@ impl StoreLog for PanickingLog {
         );
         drop(entries);
         self.inner.append(segments)
+    }
+
+    fn trimmed(&self) -> Sequence {
+        self.inner.trimmed()
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.inner.trim(last)
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
-use eventlog_server::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
+use eventlog_server::storage::{
+    AppendError, Keep, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -72,6 +74,10 @@ impl Storage for WatchedStorage {
         self.inner.size(store)
     }
 
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        self.inner.beyond(store, keep)
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         self.inner.used_keys()
     }
@@ -105,6 +111,14 @@ impl StoreLog for WatchedLog {
         }
         *self.seen.appends.lock().entry(thread::current().id()).or_default() += 1;
         self.inner.append(segments)
+    }
+
+    fn trimmed(&self) -> Sequence {
+        self.inner.trimmed()
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.inner.trim(last)
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {

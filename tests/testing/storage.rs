@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eventlog_server::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::{
-    AppendError, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
-    check_consecutive,
+    AppendError, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    behind_trimmed, check_consecutive,
 };
 use eventlog_server::testing::storage::CLAUSES;
 use futures_util::FutureExt;
@@ -29,6 +30,10 @@ enum Fault {
     ReadsFromTheNextSegment,
     ReadsWithoutBound,
     PassesGaps,
+    ShowsWhatIsTrimmed,
+    ForgetsTrimmedIds,
+    TakesTrimsBack,
+    KeepsTooMuch,
     TellsOfAllAbove,
     LetsEarlierLogsAppend,
     ListsEmptyStores,
@@ -81,6 +86,8 @@ struct Table {
     opened: u64,
     rows: BTreeMap<Sequence, Segment>,
     ids: HashMap<EntryId, Sequence>,
+    trimmed: Sequence,
+    times: Vec<(Sequence, SystemTime)>,
 }
 
 struct Rows {
@@ -117,9 +124,11 @@ impl Table {
     }
 
     fn size(&self) -> StoreSize {
-        let bytes = self.rows.values().map(|row| row.records().len() as u64).sum();
-        let entries = self.rows.values().map(|row| row.len() as u64).sum();
-        StoreSize { head: self.head(), entries, bytes }
+        let (head, trimmed) = (self.head(), self.trimmed);
+        let kept = behind_trimmed(trimmed, trimmed.next(), self.rows.values().cloned());
+        let bytes = kept.iter().map(|row| row.records().len() as u64).sum();
+        let entries = kept.iter().map(|row| row.len() as u64).sum();
+        StoreSize { head, trimmed, entries, bytes }
     }
 
     fn append(&mut self, segments: Vec<Segment>) {
@@ -127,6 +136,7 @@ impl Table {
             self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
             self.rows.insert(segment.first(), segment);
         }
+        self.times.push((self.head(), SystemTime::now()));
     }
 }
 
@@ -161,6 +171,28 @@ impl Storage for Rows {
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         let tables = self.disk.tables.lock();
         Ok(tables.get(store).map_or_else(StoreSize::default, |table| table.lock().size()))
+    }
+
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        let table = self.disk.tables.lock().get(store).cloned().unwrap_or_default();
+        let table = table.lock();
+        let (mut beyond, mut size) = (table.trimmed, table.size());
+        if self.fault == Some(Fault::KeepsTooMuch) {
+            return Ok(beyond);
+        }
+        for row in behind_trimmed(beyond, beyond.next(), table.rows.values().cloned()) {
+            for (at, entry) in row.iter() {
+                let bytes = 19 + entry.event.len() + entry.primary_key.len() + entry.payload.len();
+                let is_much = keep.entries_max.is_some_and(|most| size.entries > most)
+                    || keep.bytes_max.is_some_and(|most| size.bytes > most);
+                beyond = if is_much { at } else { beyond };
+                size.entries -= 1;
+                size.bytes -= bytes as u64;
+            }
+        }
+        let since = Duration::from_millis(keep.since_ms.unwrap_or_default());
+        let old = table.times.iter().take_while(|(_, time)| *time < UNIX_EPOCH + since).last();
+        Ok(beyond.max(old.map_or(Sequence::ZERO, |(at, _)| *at)))
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {
@@ -213,8 +245,28 @@ impl StoreLog for Log {
         Box::pin(ready(self.append_now(segments)))
     }
 
+    fn trimmed(&self) -> Sequence {
+        self.table.lock().trimmed
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        let mut table = self.table.lock();
+        if last > table.head() {
+            return Box::pin(ready(Err(AppendError::Definite("it is not there".into()))));
+        }
+        let before = table.trimmed;
+        table.trimmed = if self.has(Fault::TakesTrimsBack) { last } else { last.max(before) };
+        if self.has(Fault::ForgetsTrimmedIds) {
+            table.ids.retain(|_, at| *at > last);
+        }
+        Box::pin(ready(Ok(())))
+    }
+
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
         let table = self.table.lock();
+        let shows_all = self.has(Fault::ShowsWhatIsTrimmed) || from > table.head();
+        let trimmed = if shows_all { Sequence::ZERO } else { table.trimmed };
+        let (asked, from) = (from, from.max(trimmed.next()));
         let next_row = self.has(Fault::ReadsFromTheNextSegment);
         let behind =
             |row: &&Segment| if next_row { row.first() >= from } else { row.last() >= from };
@@ -231,7 +283,7 @@ impl StoreLog for Log {
             bytes += row.records().len();
             read.push(row.clone());
         }
-        Ok(read)
+        Ok(behind_trimmed(trimmed, asked, read))
     }
 
     fn above(
@@ -241,7 +293,8 @@ impl StoreLog for Log {
         count_max: usize,
     ) -> Result<Option<Vec<Sequence>>, StorageError> {
         let table = self.table.lock();
-        let wanted = |at: Sequence| self.has(Fault::TellsOfAllAbove) || at < before;
+        let wanted =
+            |at: Sequence| self.has(Fault::TellsOfAllAbove) || table.trimmed < at && at < before;
         let ids = table.ids.iter().filter(|(other, at)| **other > id && wanted(**at));
         let mut above: Vec<Sequence> = ids.map(|(_, at)| *at).collect();
         above.sort_unstable();
@@ -263,6 +316,10 @@ fn each_fault_is_found() {
         (Fault::ReadsFromTheNextSegment, "a_read_may_begin_anywhere_and_is_bounded"),
         (Fault::ReadsWithoutBound, "a_read_may_begin_anywhere_and_is_bounded"),
         (Fault::PassesGaps, "a_gap_is_kept_and_read_like_entries"),
+        (Fault::ShowsWhatIsTrimmed, "what_is_trimmed_is_a_gap_whose_ids_stay_known"),
+        (Fault::ForgetsTrimmedIds, "what_is_trimmed_is_a_gap_whose_ids_stay_known"),
+        (Fault::KeepsTooMuch, "what_is_beyond_is_told"),
+        (Fault::TakesTrimsBack, "more_can_be_trimmed_and_never_less"),
         (Fault::TellsOfAllAbove, "what_stands_above_an_id_is_told_whole_or_not_at_all"),
         (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
         (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),

@@ -262,9 +262,14 @@ impl Wire for MsgpackWire {
         Self::error(out, WRITE, id, key, refusal.codes().0, &refusal.told());
     }
 
-    fn subscribed(&mut self, tag: &SubscriptionTag, head: Sequence, out: &mut Out) {
+    fn subscribed(
+        &mut self,
+        tag: &SubscriptionTag,
+        (head, begins): (Sequence, Sequence),
+        out: &mut Out,
+    ) {
         if tag.ack {
-            out.message(|buffer| encode_subscribed(buffer, &tag.key, head));
+            out.message(|buffer| encode_subscribed(buffer, &tag.key, head, begins));
         }
     }
 

@@ -190,8 +190,8 @@ impl<W: Wire> Session<W> {
         self.again.begun(allowed);
         self.seat.subscribed(&key);
         self.shared.metrics.subscriptions_open.inc();
-        let stands = (&delivery.tag, delivery.head);
-        self.wire.subscribed(stands.0, stands.1, &mut self.out);
+        let span = (delivery.head, delivery.feed.feed().begins());
+        self.wire.subscribed(&delivery.tag, span, &mut self.out);
         let (_, replaced) = self.core.subscribe(key, store.feed.store().clone(), start, delivery);
         if let Some(replaced) = replaced {
             let tag = self.ended(replaced);

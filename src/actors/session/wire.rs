@@ -191,9 +191,14 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     );
 
-    /// A subscription stands, to a store with this head: for protocols that tell.
-    fn subscribed(&mut self, subscription: &Self::Subscription, head: Sequence, out: &mut Out) {
-        let _ = (subscription, head, out);
+    /// A subscription stands, to a store with this head, whose feed begins there: for protocols that tell.
+    fn subscribed(
+        &mut self,
+        subscription: &Self::Subscription,
+        (head, begins): (Sequence, Sequence),
+        out: &mut Out,
+    ) {
+        let _ = (subscription, head, begins, out);
     }
 
     /// A subscription ended because its key has another one now.

@@ -27,7 +27,7 @@ use eventlog_server::server::{
 use eventlog_server::services::auth::http::{HttpAuth, HttpError};
 use eventlog_server::services::auth::{AllowAll, Grants};
 use eventlog_server::services::registry::{DEV_STORE, DevRegistry};
-use eventlog_server::services::{Auth, StoreRegistry};
+use eventlog_server::services::{Auth, JournalError, StoreRegistry};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::OpenError;
 use eventlog_server::webhooks::{Webhook, WebhookError};
@@ -82,6 +82,9 @@ pub(in crate::cli) enum ServeError {
     /// Nobody can be asked.
     #[error("[auth.http]: {0}")]
     Http(#[from] HttpError),
+    /// It cannot be told which groups of handlers there were.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// Two rules of the configuration are about the same event.
     #[error("[[compaction]]: {0}")]
     Compaction(#[from] DuplicateEvent),
@@ -208,8 +211,11 @@ async fn start(
         .identities(kept.identities.clone())
         .records(kept.records.clone())
         .compaction(compaction)
+        .retention(config.retention.clone())
         .spill(config.data_dir.join("spill"), config.spill_bytes_max);
-    if let Some((processor, signings)) = webhooks::processor(&config.webhooks, &kept.journal)? {
+    if let Some((processor, signings)) =
+        webhooks::processor(&config.webhooks, &kept.journal).await?
+    {
         reload.run_webhooks(signings);
         builder = builder.processor(processor);
     }

@@ -21,7 +21,7 @@ use crate::config::{AuthChoice, Config};
 
 /// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
 /// found before.
-const LIVE: [(&str, Apply); 12] = [
+const LIVE: [(&str, Apply); 13] = [
     ("auth.grant", apply_grants),
     ("auth.http.secret", apply_http),
     ("auth.http.secret_file", apply_http),
@@ -30,6 +30,7 @@ const LIVE: [(&str, Apply); 12] = [
     ("auth.jwt.secret", applied_keys),
     ("auth.jwt.secret_file", applied_keys),
     ("origins", apply_origins),
+    ("retention", apply_retention),
     ("webhook", apply_webhooks),
     ("admin.token", apply_admin_tokens),
     ("admin.token_file", apply_admin_tokens),
@@ -206,6 +207,11 @@ fn apply_admin_tokens(reload: &Reload, config: &Config, server: &Server) -> bool
         server.set_admin_tokens(config.admin.tokens.clone());
     }
     applies
+}
+
+fn apply_retention(_: &Reload, config: &Config, server: &Server) -> bool {
+    server.set_retention(config.retention.clone());
+    true
 }
 
 /// The settings that differ, as people write them: `limits.frame_bytes_max`. A list is one setting.

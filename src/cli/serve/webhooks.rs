@@ -12,15 +12,16 @@ use super::ServeError;
 /// What the requests of each webhook are signed with, by its name.
 pub(super) type Signings = HashMap<String, Signing>;
 
-/// What runs the webhooks; `None` without any, and then nothing is journaled.
-pub(super) fn processor(
+/// What runs the webhooks; `None` without any, and if there never were some: then nothing is journaled. Of those that there were, it is known how far
+/// they came, until they are forgotten.
+pub(super) async fn processor(
     webhooks: &[WebhookOptions],
     journal: &Arc<dyn EventJournal>,
 ) -> Result<Option<(Processor, Signings)>, ServeError> {
-    if webhooks.is_empty() {
+    let mut builder = Processor::builder(journal.clone());
+    if webhooks.is_empty() && !builder.is_needed().await? {
         return Ok(None);
     }
-    let mut builder = Processor::builder(journal.clone());
     let mut signings = Signings::new();
     for options in webhooks {
         let (name, url) = (&options.name, &options.url);

@@ -81,6 +81,8 @@ pub(super) struct Kept {
     pub(super) index: Option<Index>,
     /// Tells indexes apart: buckets are numbered anew in each.
     pub(super) generation: u64,
+    /// What is before is trimmed, and not in the index.
+    trimmed: Sequence,
     /// An index did not fit into memory; the readers that are there do without.
     pub(super) too_large: bool,
     charge: Charge,
@@ -90,6 +92,19 @@ impl Kept {
     /// Charges the store for what it takes now.
     pub(super) fn account(&mut self) {
         self.charge.set(STORE_BYTES + self.index.as_ref().map_or(0, Index::bytes));
+    }
+
+    /// Whether nothing was trimmed since the index was made.
+    pub(super) fn is_of(&self, trimmed: Sequence) -> bool {
+        self.trimmed == trimmed
+    }
+
+    /// The store is trimmed so far: an index from before is forgotten.
+    pub(super) fn trim(&mut self, trimmed: Sequence) {
+        if self.trimmed < trimmed {
+            self.trimmed = trimmed;
+            self.clear();
+        }
     }
 
     /// Goes on with another index.
@@ -124,8 +139,13 @@ impl Moments {
 
 impl StoreProjection {
     fn new(set: Arc<CompactorSet>, budget: &Arc<Budget>) -> Self {
-        let mut kept =
-            Kept { index: None, generation: 0, too_large: false, charge: budget.charge() };
+        let mut kept = Kept {
+            index: None,
+            generation: 0,
+            trimmed: Sequence::ZERO,
+            too_large: false,
+            charge: budget.charge(),
+        };
         kept.account();
         let turns = Arc::new(Semaphore::new(TURNS));
         Self { set, moments: Mutex::default(), kept: RwLock::new(kept), turns }

@@ -19,8 +19,11 @@ pub(super) struct Projected {
     pub(super) moment: Arc<Moment>,
     pub(super) projection: Arc<StoreProjection>,
     /// An index of this reader alone, where the one for all does not fit into memory.
-    window: Option<(Index, Charge)>,
+    window: Option<Window>,
 }
+
+/// An index, the memory that it takes, and how far the store was trimmed when it was made.
+type Window = (Index, Charge, Sequence);
 
 /// What a page is to be.
 #[derive(Clone, Copy)]
@@ -44,6 +47,17 @@ impl Projected {
 
     /// The page that is asked for; it may be empty.
     pub(super) fn page(&mut self, ask: Ask<'_>) -> Result<Page, StorageError> {
+        loop {
+            let trimmed = ask.source.log.trimmed();
+            match self.page_now(ask) {
+                // What was planned may be gone by now.
+                Err(StorageError::Corrupt(_)) if ask.source.log.trimmed() > trimmed => {}
+                page => return page,
+            }
+        }
+    }
+
+    fn page_now(&mut self, ask: Ask<'_>) -> Result<Page, StorageError> {
         self.rejoin(ask.source);
         let Planned { plan, generation } = match self.plan_with_kept(ask)? {
             Some(planned) => planned,
@@ -67,6 +81,9 @@ impl Projected {
     pub(super) fn page_at_hand(&mut self, ask: Ask<'_>) -> Option<Page> {
         self.rejoin(ask.source);
         let kept = self.projection.kept.try_read()?;
+        if !kept.is_of(ask.source.log.trimmed()) {
+            return None;
+        }
         let index = kept.index.as_ref()?;
         let has_seen = index.has_seen(self.moment.head());
         let answers = has_seen && index.answers(&self.moment, ask.cursor);
@@ -87,6 +104,7 @@ impl Projected {
     /// Plans with the index that all readers of the store share; `None` if it cannot be had.
     fn plan_with_kept(&self, ask: Ask<'_>) -> Result<Option<Planned>, StorageError> {
         let kept = &mut *self.projection.kept.write();
+        kept.trim(ask.source.log.trimmed());
         if kept.too_large {
             return Ok(None);
         }
@@ -109,14 +127,16 @@ impl Projected {
     /// Plans with an index of this reader alone. It stays for the next page, unless memory is short.
     fn plan_with_window(&mut self, ask: Ask<'_>) -> Result<Plan, StorageError> {
         let shared = &ask.source.shared;
-        let usable = |(index, _): &(Index, Charge)| index.answers(&self.moment, ask.cursor);
-        let (mut index, mut charge) = match self.window.take().filter(usable) {
+        let trimmed = ask.source.log.trimmed();
+        let usable =
+            |(index, _, of): &Window| *of == trimmed && index.answers(&self.moment, ask.cursor);
+        let (mut index, mut charge, _) = match self.window.take().filter(usable) {
             Some(window) => window,
-            None => (self.make_window(ask)?, shared.budget.charge()),
+            None => (self.make_window(ask)?, shared.budget.charge(), trimmed),
         };
         let plan = self.plan(&mut index, ask, 0)?;
         charge.set(index.bytes());
-        self.window = shared.make_room().then_some((index, charge));
+        self.window = shared.make_room().then_some((index, charge, trimmed));
         Ok(plan)
     }
 

@@ -72,6 +72,9 @@ impl LaneRun<'_> {
         let found = self.processor.journal.read(vec![JournalRange::one(key.clone())]).await?;
         let found = found.into_iter().flatten().next().ok_or(GroupError::NoSuchLetter)?;
         let (_, mut letter) = layout::read_letter(&found)?;
+        if sequence <= (self.feed.trimmed)() {
+            return Err(GroupError::Trimmed(sequence));
+        }
         let entry = self.entry(sequence).await?;
         if entry.entry.entry.id != letter.id {
             return Err(Interrupted::Another { position: sequence, id: letter.id }.into());

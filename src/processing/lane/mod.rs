@@ -320,7 +320,8 @@ impl LaneRun<'_> {
         if position > head {
             return Err(Interrupted::Ahead { position, head });
         }
-        if last == layout::ID_MIN {
+        // What was processed may be trimmed since.
+        if last == layout::ID_MIN || position <= (self.feed.trimmed)() {
             return Ok(());
         }
         let segments = replay::read(&self.feed.read, position, 1).await?;

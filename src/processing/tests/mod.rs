@@ -141,7 +141,8 @@ impl Feed {
     }
 
     fn open(&self, read: ReadFeed) -> OpenFeed {
-        OpenFeed { store: self.store.clone(), read, head: self.head.subscribe() }
+        let trimmed = Arc::new(|| Sequence::ZERO);
+        OpenFeed { store: self.store.clone(), read, trimmed, head: self.head.subscribe() }
     }
 
     fn replay(&self, processor: &Arc<Processor>) -> JoinHandle<()> {

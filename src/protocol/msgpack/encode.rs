@@ -109,12 +109,24 @@ pub fn encode_request_changes_with_ack(
     out.put_slice(b"\xa3ack\xc3");
 }
 
-/// Encodes that the subscription with `public_key` stands, and the last sequence that its store had then.
-pub fn encode_subscribed(out: &mut BytesMut, public_key: &PublicKey, head: Sequence) {
-    out.put_slice(b"\x83\xa4_tag\xaaSubscribed");
+/// Encodes that the subscription with `public_key` stands, the last sequence that its store had then, and where its feed began, unless that is
+/// its first entry.
+pub fn encode_subscribed(
+    out: &mut BytesMut,
+    public_key: &PublicKey,
+    head: Sequence,
+    begins: Sequence,
+) {
+    let is_trimmed = begins > Sequence::FIRST;
+    out.put_u8(if is_trimmed { 0x84 } else { 0x83 });
+    out.put_slice(b"\xa4_tag\xaaSubscribed");
     put_public_key(out, public_key);
     out.put_slice(b"\xa4head");
     put_natural(out, head.get());
+    if is_trimmed {
+        out.put_slice(b"\xa6begins");
+        put_natural(out, begins.get());
+    }
 }
 
 /// Encodes the end of the subscription with `public_key`.

@@ -30,6 +30,8 @@ pub enum Response {
         public_key: PublicKey,
         /// The last sequence of the store at that moment: what is up to here was there before.
         head: Sequence,
+        /// Where the feed began at that moment: entries before are trimmed.
+        begins: Sequence,
     },
     /// The next entries of a feed.
     Changes(ChangesView),
@@ -142,6 +144,7 @@ struct Fields<'a> {
     remote_id: Field<[u8; 16]>,
     sequences: Field<Elements<'a>>,
     head: Field<u64>,
+    begins: Field<u64>,
     public_key: Field<&'a str>,
     entries: Field<Elements<'a>>,
     last: Sequence,
@@ -175,6 +178,7 @@ impl<'a> Fields<'a> {
                     })?;
                 }
                 b"head" => fields.head = reader.natural()?,
+                b"begins" => fields.begins = reader.natural()?,
                 b"publicKey" => fields.public_key = reader.text()?,
                 b"entries" => {
                     let mut last = Sequence::ZERO;
@@ -221,7 +225,9 @@ impl<'a> Fields<'a> {
         let public_key = self.public_key.require("publicKey")?;
         let public_key = PublicKey::new(public_key).map_err(|error| error.to_string())?;
         let head = Sequence::new(self.head.require("head")?).map_err(|error| error.to_string())?;
-        Ok(Response::Subscribed { public_key, head })
+        let begins = Sequence::new(self.begins.optional("begins")?.unwrap_or(1));
+        let begins = begins.map_err(|error| error.to_string())?;
+        Ok(Response::Subscribed { public_key, head, begins })
     }
 
     fn changes(&self, frame: &Bytes) -> Result<Response, String> {

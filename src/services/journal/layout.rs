@@ -95,6 +95,17 @@ pub(crate) fn row(origin: RemoteId, subject: &Subject, id: EntryId) -> RowKey {
     key
 }
 
+/// At most `count` rows of a store.
+pub(crate) fn rows(origin: RemoteId, count: usize) -> JournalRange {
+    let of_store = row(origin, &[0; 16], ID_MIN).to_vec();
+    JournalRange {
+        first: of_store,
+        last: row(origin, &[0xff; 16], ID_MAX).to_vec(),
+        count,
+        backwards: false,
+    }
+}
+
 /// The id in the key of a row, and the sequence in its value.
 pub(crate) fn read_row((key, value): &JournalPair) -> Result<(EntryId, Sequence), JournalError> {
     let id = key.get(33..).and_then(EntryId::from_slice);

@@ -4,6 +4,7 @@
 //! Keeps: with the frames behind the checkpoint that sled was at when it was begun, the same comes of it, hashes included, though
 //! checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it lies on disk (`archive`).
 
+use super::commit::now_ms;
 use super::keyspace::Keyspace;
 use super::options::OpenFailure;
 use super::record::RecordWriter;
@@ -30,13 +31,14 @@ pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
     joined(stores.chain(tables))
 }
 
-/// Its name, then each of its segments; before the last one, the hash that it ends with.
+/// Its name, then each of its segments, trimmed ones too, since ids stay known, with when they were committed; before the last one, the hash
+/// that it ends with; and how far it is trimmed.
 pub(super) fn of_store<'a>(
     trees: &'a Trees,
     name: &StoreId,
     record: &StoreRecord,
 ) -> impl Iterator<Item = Part> + use<'a> {
-    let StoreRecord { ordinal, head, hash, .. } = *record;
+    let StoreRecord { ordinal, head, hash, trimmed, .. } = *record;
     let mut begin = Vec::new();
     RecordWriter::default().store(ordinal, name, |bytes| begin.extend_from_slice(bytes));
     let reader = Reader { tree: trees.log(), ordinal };
@@ -62,6 +64,15 @@ pub(super) fn of_store<'a>(
             let segment = segment.and_then(|it| it.truncated(last.next().since(next) as usize));
             let malformed = || OpenFailure::corrupt(format!("a malformed segment from {next} on"));
             let segment = segment.ok_or_else(malformed)?;
+            let (segment, time) = match reader.times(next).next().transpose()? {
+                Some((to, time)) => {
+                    let of_time = segment.truncated(to.next().since(next) as usize);
+                    (of_time.ok_or_else(malformed)?, time)
+                }
+                // It came since.
+                None => (segment, now_ms()),
+            };
+            records.time(time, |bytes| part.extend_from_slice(bytes));
             if segment.last() == last {
                 records.hash(ordinal, hash, |bytes| part.extend_from_slice(bytes));
             }
@@ -76,7 +87,12 @@ pub(super) fn of_store<'a>(
         }
         part.transpose()
     });
-    std::iter::once(Ok(begin)).chain(segments)
+    let trim = (trimmed.last > Sequence::ZERO).then(|| {
+        let mut part = Vec::new();
+        RecordWriter::default().trim(ordinal, trimmed.last, |bytes| part.extend_from_slice(bytes));
+        Ok(part)
+    });
+    std::iter::once(Ok(begin)).chain(segments).chain(trim)
 }
 
 fn of_table(trees: &Trees, table: Keyspace) -> impl Iterator<Item = Part> + use<'_> {

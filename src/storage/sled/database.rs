@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -27,6 +28,9 @@ use super::verify::{self, Verification};
 use crate::model::RemoteId;
 use crate::storage::commit_log::LogWriter;
 use crate::storage::{AppendError, Snapshot, StorageError};
+
+/// How often it is looked whether what is trimmed is gone.
+const SWEEP_POLL: Duration = Duration::from_millis(5);
 
 /// The open database. Clones share it; it is closed by [`Database::close`] or when the last clone is dropped.
 #[derive(Clone)]
@@ -136,6 +140,17 @@ impl Database {
     /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
     pub fn note_backup(&self, made: Option<(u64, u64)>) {
         self.owner.shared.health.note_backup(made);
+    }
+
+    /// Waits until nothing that is trimmed takes room any more, but for its ids. Blocks on disk.
+    pub fn sweep(&self) -> Result<(), StorageError> {
+        let shared = &self.owner.shared;
+        while !shared.is_swept() {
+            self.ready()?;
+            shared.signal.ask_at_once();
+            std::thread::sleep(SWEEP_POLL);
+        }
+        Ok(())
     }
 
     /// Reads everything in the data directory `path` and says what is wrong. Blocks on disk.

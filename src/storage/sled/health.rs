@@ -27,6 +27,12 @@ pub(super) struct Health {
     pub(super) waiting_bytes: AtomicU64,
     /// The last try to make a file of the commit log ahead of time failed.
     pub(super) file_fails: AtomicBool,
+    /// All stores were looked at for what an earlier process left to do.
+    pub(super) sweeps_are_known: AtomicBool,
+    /// How many stores have entries that were trimmed and still take room.
+    pub(super) sweeping: AtomicU64,
+    /// How many ids are kept of entries that were trimmed.
+    pub(super) bare_ids: AtomicU64,
     /// What is known of scheduled backups.
     backup: Mutex<Backup>,
     free_bytes: AtomicU64,

@@ -18,9 +18,10 @@ use super::reindex;
 use super::segments::{Layout, Reader};
 use super::shared::Shared;
 use super::tree::{self, Trees};
+use super::value::store::StoreRecord;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::witness::StoreHash;
-use crate::storage::{AppendError, StorageError, StoreLog, StoreSize};
+use crate::storage::{AppendError, StorageError, StoreLog, StoreSize, behind_trimmed};
 
 /// How many entries in sled are read for their ids when a store is opened. If there are more that are not indexed, whoever is
 /// the first to ask for an id has them indexed.
@@ -43,8 +44,7 @@ impl SledLog {
     ) -> Result<Self, StorageError> {
         // First: after a failed write it is known from then on what became of it.
         let generation = shared.queue.generation()?;
-        let hold = |ordinal| shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
-        let end = ordinal_of(shared, store)?.map(hold);
+        let end = end_of(shared, store)?;
         let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
         let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(shared, cache));
         if let Some(end) = &end {
@@ -63,12 +63,37 @@ impl SledLog {
         self.writes.ids.in_memory()
     }
 
+    /// What there is from `from` on up to `head`, trimmed or not.
+    fn read_kept(
+        &self,
+        from: Sequence,
+        head: Sequence,
+        bytes_max: usize,
+    ) -> Result<Vec<Segment>, StorageError> {
+        self.shared.noting(&self.writes.store, || {
+            let trees = self.shared.access.trees()?;
+            match self.reader(&trees) {
+                Some(reader) => reader.read(from, head, bytes_max),
+                // What it begins with is not written yet.
+                None => Ok(Segment::gaps(from.max(Sequence::FIRST), head)),
+            }
+        })
+    }
+
     /// Reads the store from `trees`; nothing if it was never written to.
     fn reader<'a>(&'a self, trees: &'a Trees) -> Option<StoreReader<'a>> {
         let end = self.writes.end.get()?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
         Some(StoreReader { tree, end })
     }
+}
+
+/// What the commit thread answers.
+fn answered(
+    receiver: oneshot::Receiver<Result<(), AppendError>>,
+) -> BoxFuture<'static, Result<(), AppendError>> {
+    let ended = || AppendError::Indefinite("the commit thread ended before it answered".into());
+    receiver.map(move |answer| answer.unwrap_or_else(|_| Err(ended()))).boxed()
 }
 
 /// The ordinal of `store`; `None` if it has no entries.
@@ -87,32 +112,35 @@ pub(super) fn ordinal_of(
 /// How much `store` has.
 pub(super) fn size(shared: &Shared, store: &StoreId) -> Result<StoreSize, StorageError> {
     // First in memory: from there its record moves to the tree.
-    if let Some(ordinal) = shared.ends.ordinal(store) {
-        return size_of(shared, ordinal, 0);
+    if let Some(end) = shared.ends.ordinal(store).and_then(|ordinal| shared.ends.get(ordinal)) {
+        return Ok(Located::at(shared, &end)?.size);
     }
     match tree::store_record(shared.access.trees()?.log(), store)? {
-        Some(record) => size_of(shared, record.ordinal, record.gaps.total()),
+        Some(record) => size_of(shared, &record),
         None => Ok(shared.new_store()),
     }
 }
 
-/// How much the store with this ordinal has, whose record in the tree says of so many sequences that they are empty.
-pub(super) fn size_of(
-    shared: &Shared,
-    ordinal: Ordinal,
-    empty: u64,
-) -> Result<StoreSize, StorageError> {
-    if let Some(end) = shared.ends.get(ordinal) {
+/// How much the store with this record in the tree has.
+pub(super) fn size_of(shared: &Shared, record: &StoreRecord) -> Result<StoreSize, StorageError> {
+    if let Some(end) = shared.ends.get(record.ordinal) {
         return Ok(Located::at(shared, &end)?.size);
     }
     // It has nothing in memory.
     let trees = shared.access.trees()?;
-    let last = Reader { tree: trees.log(), ordinal }.find(Sequence::MAX)?;
+    let last = Reader { tree: trees.log(), ordinal: record.ordinal }.find(Sequence::MAX)?;
     Ok(last.map_or_else(StoreSize::default, |last| StoreSize {
         head: last.last(),
-        entries: last.last().get() - empty,
-        bytes: last.record.bytes_before + last.record.bytes,
+        trimmed: record.trimmed.last,
+        entries: record.kept(last.last()),
+        bytes: (last.record.bytes_before + last.record.bytes).saturating_sub(record.trimmed.bytes),
     }))
+}
+
+/// The end of `store`; `None` if it has no entries.
+pub(super) fn end_of(shared: &Shared, store: &StoreId) -> Result<Option<Arc<End>>, StorageError> {
+    let hold = |ordinal| shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
+    Ok(ordinal_of(shared, store)?.map(hold))
 }
 
 /// The hash over the entries of `store`, and the last of them; `None` if it has none.
@@ -120,8 +148,7 @@ pub(super) fn hash_of(
     shared: &Shared,
     store: &StoreId,
 ) -> Result<Option<(Sequence, StoreHash)>, StorageError> {
-    let Some(ordinal) = ordinal_of(shared, store)? else { return Ok(None) };
-    let end = shared.ends.hold(ordinal, store, shared.ends.ordinal(store).is_none());
+    let Some(end) = end_of(shared, store)? else { return Ok(None) };
     let located = Located::at(shared, &end)?;
     let (last, hash) = end.hash(located.layout.last, located.layout.hash)?;
     Ok((last > Sequence::ZERO).then_some((last, hash)))
@@ -131,7 +158,9 @@ pub(super) fn hash_of(
 pub(super) struct Located<'a> {
     pub(super) layout: MutexGuard<'a, Layout>,
     pub(super) trees: Arc<Trees>,
-    size: StoreSize,
+    pub(super) size: StoreSize,
+    /// Of those, what the tree does not have.
+    pub(super) bytes_in_memory: u64,
 }
 
 impl<'a> Located<'a> {
@@ -146,10 +175,14 @@ impl<'a> Located<'a> {
         let trees = shared.access.open_trees()?;
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         layout.complete(&reader, Some(&end.name), trees.generation)?;
-        let Layout { last: head, bytes, gaps, .. } = &*layout;
-        let entries = gaps.place(*head).get();
-        let size = end.size(StoreSize { head: *head, entries, bytes: *bytes });
-        Ok(Self { layout, trees, size })
+        let Layout { last: head, bytes, gaps, trimmed, .. } = &*layout;
+        end.is_trimmed_in_tree(*trimmed);
+        let gone = end.trimmed().min(*head);
+        let entries = gaps.place(*head).since(gaps.place(gone));
+        let bytes = bytes.saturating_sub(trimmed.bytes);
+        let size = end.size(StoreSize { head: *head, trimmed: gone, entries, bytes });
+        let bytes_in_memory = size.bytes - bytes;
+        Ok(Self { layout, trees, size, bytes_in_memory })
     }
 }
 
@@ -169,7 +202,7 @@ impl Loaded {
     }
 
     fn read(shared: &Shared, end: &End, cache: &Arc<Cache>) -> Result<Self, StorageError> {
-        let Located { layout, trees, size } = Located::at(shared, end)?;
+        let Located { layout, trees, size, .. } = Located::at(shared, end)?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
         let gaps = layout.gaps.clone();
         let in_tree = gaps.place(layout.last);
@@ -225,8 +258,25 @@ impl StoreLog for SledLog {
         if self.writes.take(segments, answer) {
             self.shared.queue.enqueue(Job::Store(self.writes.clone()));
         }
-        let ended = || AppendError::Indefinite("the commit thread ended before it answered".into());
-        receiver.map(move |answer| answer.unwrap_or_else(|_| Err(ended()))).boxed()
+        answered(receiver)
+    }
+
+    fn trimmed(&self) -> Sequence {
+        self.writes.end.get().map_or(Sequence::ZERO, |end| end.trimmed())
+    }
+
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        let head = self.writes.head();
+        if last > head {
+            let refusal = format!("entry {last} is not there, the log ends at {head}");
+            return ready(Err(AppendError::Definite(refusal.into()))).boxed();
+        }
+        if last <= self.trimmed() {
+            return ready(Ok(())).boxed();
+        }
+        let (answer, receiver) = oneshot::channel();
+        self.shared.queue.enqueue(Job::Trim { writes: self.writes.clone(), last, answer });
+        answered(receiver)
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
@@ -235,14 +285,14 @@ impl StoreLog for SledLog {
         if from > head {
             return Ok(Vec::new());
         }
-        self.shared.noting(&self.writes.store, || {
-            let trees = self.shared.access.trees()?;
-            match self.reader(&trees) {
-                Some(reader) => reader.read(from, head, bytes_max),
-                // What it begins with is not written yet.
-                None => Ok(Segment::gaps(from.max(Sequence::FIRST), head)),
+        loop {
+            let trimmed = self.trimmed();
+            let read = self.read_kept(from.max(trimmed.next()), head, bytes_max)?;
+            // What was trimmed meanwhile may be bare ids by now.
+            if self.trimmed() == trimmed {
+                return Ok(behind_trimmed(trimmed, from, read));
             }
-        })
+        }
     }
 
     fn above(
@@ -251,13 +301,18 @@ impl StoreLog for SledLog {
         before: Sequence,
         count_max: usize,
     ) -> Result<Option<Vec<Sequence>>, StorageError> {
-        self.shared.noting(&self.writes.store, || {
-            let trees = self.shared.access.trees()?;
-            // Of no store, if it has no entries: then nothing is read.
-            let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
-            let reader = Reader { tree: trees.log(), ordinal };
-            self.writes.ids.above(id, before, count_max, &reader)
-        })
+        self.shared
+            .noting(&self.writes.store, || {
+                let trees = self.shared.access.trees()?;
+                // Of no store, if it has no entries: then nothing is read.
+                let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
+                let reader = Reader { tree: trees.log(), ordinal };
+                self.writes.ids.above(id, before, count_max, &reader)
+            })
+            .map(|above| {
+                let trimmed = self.trimmed();
+                above.map(|above| above.into_iter().filter(|at| *at > trimmed).collect())
+            })
     }
 
     fn bytes(&self) -> u64 {

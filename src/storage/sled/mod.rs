@@ -4,13 +4,14 @@
 //! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other rooms mean
 //! (`services`, `processing`).
 //!
-//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `record`, `ops`); the directory
+//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
 //! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
-//! `log`, `storage`, `database`); `renew` and `backup` make directories of what others had.
+//! `beyond`, `log`, `storage`, `database`); `renew` and `backup` make directories of what others had.
 
 mod backup;
 mod base;
+mod beyond;
 mod budget;
 mod checkpoint;
 mod commit;
@@ -44,6 +45,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trimmed;
 mod upkeep;
 mod used_keys;
 mod value;

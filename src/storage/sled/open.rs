@@ -126,7 +126,7 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     };
     let mut visit = |found: Found<'_>| match found {
         Found::Frame(frame) => {
-            redo.frame(frame.position, frame.body)?;
+            redo.frame(frame)?;
             if shared.budget.is_full() {
                 checkpointer.write_all()?;
             }

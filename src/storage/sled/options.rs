@@ -29,6 +29,9 @@ pub struct DatabaseOptions {
     pub disk_low_bytes: u64,
     /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
     pub log_file_bytes: u64,
+    /// How exactly it is kept when the entries of a store were committed: what was committed within so long may count as committed at the end
+    /// of it; ten minutes by default.
+    pub times_apart: Duration,
     /// What becomes of finished files of the commit log.
     pub archive: ArchiveOptions,
 }
@@ -74,6 +77,7 @@ impl Default for DatabaseOptions {
             unapplied_bytes_max: 128 << 20,
             disk_low_bytes: 1 << 30,
             log_file_bytes: 64 << 20,
+            times_apart: Duration::from_secs(10 * 60),
             archive: ArchiveOptions::default(),
         }
     }

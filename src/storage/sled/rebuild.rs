@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpointer;
+use super::commit::now_ms;
 use super::files::{Files, sync_folder};
 use super::open;
 use super::options::{DatabaseOptions, OpenFailure};
@@ -150,8 +151,8 @@ impl<'a> Builder<'a> {
             None => Position(0),
             Some(archive) => {
                 let visit = |found: Archived<'_>| match found {
-                    Archived::Base(part) => self.show(Position(0), part),
-                    Archived::Frame(frame) => self.show(frame.position, frame.body),
+                    Archived::Base(part) => self.show(of_base(part)),
+                    Archived::Frame(frame) => self.show(frame),
                     Archived::Damage(damage) => self.take_from_log(damage, &log),
                 };
                 // Without a base the log began with an empty database.
@@ -174,7 +175,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Position, OpenFailure> {
         let log = LogOptions::new(files.log(), witness.generation);
         commit_log::read(&log, from, witness.position, |found| match found {
-            Found::Frame(FoundFrame { position, body, .. }) => self.show(position, body),
+            Found::Frame(frame) => self.show(frame),
             Found::Damage(damage) => self.is_lost(format!("the commit log is damaged: {damage}")),
         })
         .map(|read| read.last)
@@ -206,15 +207,15 @@ impl<'a> Builder<'a> {
         commit_log::read(log, damage.from.before(), to, |found| match found {
             Found::Frame(frame) if frame.position == next && frame.position <= to => {
                 next = next.next();
-                self.show(frame.position, frame.body)
+                self.show(frame)
             }
             Found::Frame(_) | Found::Damage(_) => Ok(()),
         })?;
         if next > to { Ok(()) } else { self.is_lost(lost) }
     }
 
-    pub(super) fn show(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
-        self.redo.frame(position, body)?;
+    pub(super) fn show(&mut self, frame: FoundFrame<'_>) -> Result<(), OpenFailure> {
+        self.redo.frame(frame)?;
         self.frames += 1;
         if self.shared.budget.is_full() {
             self.checkpointer.write_all()?;
@@ -225,6 +226,12 @@ impl<'a> Builder<'a> {
         }
         Ok(())
     }
+}
+
+/// A part of a base as a frame. It says itself when its entries were committed; where it does not, that is not known, and
+/// they count as young.
+pub(super) fn of_base(body: &[u8]) -> FoundFrame<'_> {
+    FoundFrame { position: Position(0), time_ms: now_ms(), body }
 }
 
 /// Gives what is at `path` another name, that says `why`, if it is there.

@@ -9,6 +9,8 @@
 //! 4 salt     16 bytes, before the first entries of a frame: what the hashes of their stores are salted with
 //! 5 hash     ordinal (uvarint), hash (16): what the store's hash is with the entries that come next; in the base of an archive
 //! 6 gap      ordinal (uvarint), first sequence (uvarint), count (uvarint): no entry has these sequences
+//! 7 trim     ordinal (uvarint), last sequence (uvarint): the entries of the store up to there are trimmed
+//! 8 time     milliseconds since 1970 (uvarint): the entries that come next were committed by then; in the base of an archive
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
@@ -28,6 +30,8 @@ const CHANGE: u8 = 3;
 const SALT: u8 = 4;
 const HASH: u8 = 5;
 const GAP: u8 = 6;
+const TRIM: u8 = 7;
+const TIME: u8 = 8;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +46,10 @@ pub(super) enum Record<'a> {
     Salt(FrameSalt),
     /// The hash of the store with the entries that come next.
     Hash { ordinal: Ordinal, hash: StoreHash },
+    /// The entries of the store up to this one are trimmed.
+    Trim { ordinal: Ordinal, last: Sequence },
+    /// The entries that come next were committed by then, in milliseconds since 1970.
+    Time(u64),
 }
 
 /// A frame cannot be read.
@@ -79,6 +87,21 @@ impl RecordWriter {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
         self.finish(HASH, &hash.0, out);
+    }
+
+    /// Gives the parts of a trim's record to `out`.
+    pub(super) fn trim(&mut self, ordinal: Ordinal, last: Sequence, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        write_uvarint(&mut self.content, last.get());
+        self.finish(TRIM, &[], out);
+    }
+
+    /// Gives the parts of a time's record to `out`.
+    pub(super) fn time(&mut self, time_ms: u64, out: impl FnMut(&[u8])) {
+        self.content.clear();
+        write_uvarint(&mut self.content, time_ms);
+        self.finish(TIME, &[], out);
     }
 
     /// Gives the parts of a record of these entries, or of this gap, to `out`.
@@ -149,6 +172,8 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
         }
         HASH => read_hash(content).ok_or(Malformed("of a hash"))?,
         GAP => read_gap(content).ok_or(Malformed("of a gap"))?,
+        TRIM => read_trim(content).ok_or(Malformed("of a trim"))?,
+        TIME => read_time(content).ok_or(Malformed("of a time"))?,
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -171,6 +196,17 @@ fn read_gap(mut content: &[u8]) -> Option<Record<'_>> {
     let (ordinal, first, count) = read_entries_head(&mut content)?;
     let segment = Segment::gap(first, count).filter(|_| content.is_empty())?;
     Some(Record::Entries { ordinal, segment })
+}
+
+fn read_trim(mut content: &[u8]) -> Option<Record<'_>> {
+    let ordinal = read_ordinal(&mut content)?;
+    let last = Sequence::new(read_uvarint(&mut content)?).ok()?;
+    content.is_empty().then_some(Record::Trim { ordinal, last })
+}
+
+fn read_time(mut content: &[u8]) -> Option<Record<'_>> {
+    let time_ms = read_uvarint(&mut content)?;
+    content.is_empty().then_some(Record::Time(time_ms))
 }
 
 fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {

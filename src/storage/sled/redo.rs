@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::tree;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
-use crate::storage::commit_log::Position;
+use crate::storage::commit_log::FoundFrame;
 use crate::storage::witness::FrameSalt;
 
 /// Shows frames, in order.
@@ -58,8 +58,11 @@ impl<'a> Redo<'a> {
         self.named.keys().max().copied()
     }
 
-    /// Shows what the frame at `position` says.
-    pub(super) fn frame(&mut self, position: Position, body: &[u8]) -> Result<(), OpenFailure> {
+    /// Shows what a frame says.
+    pub(super) fn frame(
+        &mut self,
+        FoundFrame { position, mut time_ms, body }: FoundFrame<'_>,
+    ) -> Result<(), OpenFailure> {
         let (mut salt, mut known) = (FrameSalt::default(), None);
         for record in records(body) {
             match record? {
@@ -70,8 +73,10 @@ impl<'a> Redo<'a> {
                     let known = known.take_if(|(of, _)| *of == ordinal);
                     let salted = Hashing::Salted(salt);
                     let hashing = known.map_or(salted, |(_, hash)| Hashing::Known(hash));
-                    self.append(ordinal, segment, hashing)?;
+                    self.append(ordinal, segment, (hashing, time_ms))?;
                 }
+                Record::Trim { ordinal, last } => self.trim(ordinal, last)?,
+                Record::Time(committed) => time_ms = committed,
                 Record::Change { table, key, value } => {
                     self.shared.tables.apply_one(table, key, value, position.0);
                 }
@@ -118,7 +123,7 @@ impl<'a> Redo<'a> {
         &mut self,
         ordinal: Ordinal,
         segment: Segment,
-        hashing: Hashing,
+        known: (Hashing, u64),
     ) -> Result<(), OpenFailure> {
         let end = self.end(ordinal)?;
         let last = self.last(&end)?;
@@ -137,7 +142,15 @@ impl<'a> Redo<'a> {
             let finding = format!("in store {name:?}, entry {first} follows entry {last}");
             return Err(OpenFailure::Corrupt(finding));
         }
-        self.shared.ends.push(&end, [segment], hashing);
+        self.shared.ends.push(&end, [segment], known);
+        Ok(())
+    }
+
+    fn trim(&mut self, ordinal: Ordinal, last: Sequence) -> Result<(), OpenFailure> {
+        let end = self.end(ordinal)?;
+        // What follows may be left out.
+        let last = last.min(self.last(&end)?);
+        self.shared.ends.trim(&end, last);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::Checkpointer;
+use super::commit::now_ms;
 use super::ends::Hashing;
 use super::files::{Files, sync_folder};
 use super::log::Located;
@@ -23,7 +24,7 @@ use super::takeover::{bytes_in, copy_folder, remove_folder, write_synced};
 use super::tree::{self, Facts, Trees};
 use super::watch::{self, Watch};
 use crate::model::{RemoteId, Segment, Sequence};
-use crate::storage::commit_log::{self, Generation, LogOptions, Position};
+use crate::storage::commit_log::{self, FoundFrame, Generation, LogOptions, Position};
 use crate::storage::witness::{FrameSalt, Witness, WitnessFiles};
 
 /// So far above its last sequence each store goes on: more than any was given since a copy was made.
@@ -127,14 +128,14 @@ pub(super) fn fill(
     let mut renewal = Renewal::new(new, options, (Position(0), floor))?;
     renewal.jump = JUMP.saturating_mul(jumps);
     let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
-    let last = fill(&mut |position, body| builder.show(position, body))?;
+    let last = fill(&mut |frame| builder.show(frame))?;
     drop(builder);
     renewal.complete(files, last, "before-restore")?;
     finish(files).map(drop)
 }
 
-/// Takes in the frame at a position.
-type Show<'a> = dyn FnMut(Position, &[u8]) -> Result<(), OpenFailure> + 'a;
+/// Takes in a frame.
+type Show<'a> = dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure> + 'a;
 
 /// Where a new one is made. What a crash left there of an earlier attempt is gone.
 fn begin(files: &Files) -> io::Result<Files> {
@@ -204,7 +205,8 @@ fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Resul
             return Err(OpenFailure::Refused(why));
         }
         // A gap has nothing to hash.
-        shared.ends.push(&end, Segment::gaps(first, to), Hashing::Salted(FrameSalt::default()));
+        let hashing = Hashing::Salted(FrameSalt::default());
+        shared.ends.push(&end, Segment::gaps(first, to), (hashing, now_ms()));
         if shared.budget.is_full() {
             checkpointer.write_all()?;
         }

@@ -171,8 +171,29 @@ impl Shared {
                 flag(&self.damage_noted) | flag(&self.ids_damaged),
             ),
         ];
+        figures.extend([
+            figure(
+                "stores_to_sweep",
+                "Stores with trimmed entries that still take room",
+                health.sweeping.load(Ordering::Relaxed),
+            ),
+            figure(
+                "trimmed_ids",
+                "Ids that are kept of trimmed entries, so that they are known when they are sent again",
+                health.bare_ids.load(Ordering::Relaxed),
+            ),
+        ]);
         figures.extend(health.backup_figures());
         figures
+    }
+
+    /// Whether nothing that is trimmed takes room, but for its ids.
+    pub(super) fn is_swept(&self) -> bool {
+        // In the order in which it goes from one to the other.
+        let is_known = self.health.sweeps_are_known.load(Ordering::Acquire);
+        is_known
+            && self.ends.trims_pending() == 0
+            && self.health.sweeping.load(Ordering::Acquire) == 0
     }
 
     /// What there is of a store without entries.

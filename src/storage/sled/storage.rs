@@ -5,15 +5,18 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::beyond;
 use super::commit::Writes;
 use super::database::Database;
 use super::ids;
-use super::key::Ordinal;
 use super::log::{self, SledLog};
 use super::tree;
 use super::used_keys::SledUsedKeys;
+use super::value::store::StoreRecord;
 use crate::model::{RemoteId, Sequence, StoreId};
-use crate::storage::{Figure, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys};
+use crate::storage::{
+    Figure, Keep, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+};
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
@@ -85,21 +88,35 @@ impl Storage for SledStorage {
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
         let shared = self.database.shared();
         // First those in memory: from there they move to the tree.
-        let in_memory = shared.ends.names(after, count).into_iter();
-        let mut stores: BTreeMap<StoreId, (Ordinal, u64)> =
-            in_memory.map(|(store, ordinal)| (store, (ordinal, 0))).collect();
+        let in_memory = shared.ends.names(after, count).into_keys();
+        let mut stores: BTreeMap<StoreId, Option<StoreRecord>> =
+            in_memory.map(|store| (store, None)).collect();
         let trees = shared.access.trees()?;
         for record in tree::store_records(&trees, after).take(count) {
             let (store, record) = record?;
-            stores.insert(store, (record.ordinal, record.gaps.total()));
+            stores.insert(store, Some(record));
         }
         drop(trees);
-        let sized = |(store, (ordinal, empty))| Ok((store, log::size_of(shared, ordinal, empty)?));
+        let sized = |(store, record): (_, Option<StoreRecord>)| {
+            let size = match record {
+                Some(record) => log::size_of(shared, &record)?,
+                None => log::size(shared, &store)?,
+            };
+            Ok((store, size))
+        };
         stores.into_iter().take(count).map(sized).collect()
     }
 
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
         log::size(self.database.shared(), store)
+    }
+
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        let shared = self.database.shared();
+        shared.noting(store, || {
+            let end = log::end_of(shared, store)?;
+            end.map_or(Ok(Sequence::ZERO), |end| beyond::beyond(shared, &end, keep))
+        })
     }
 
     fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {

@@ -296,7 +296,10 @@ impl<'a> Verifier<'a> {
                         self.compare(ordinal, segment.last(), hash);
                     }
                 }
-                Record::Store { .. } | Record::Change { .. } => {}
+                Record::Store { .. }
+                | Record::Trim { .. }
+                | Record::Time(_)
+                | Record::Change { .. } => {}
             }
         }
         Ok(())
@@ -378,14 +381,23 @@ impl<'a> Verifier<'a> {
         let mut gaps = Gaps::default();
         let mut check = index.as_ref().ok().map(Check::new);
         let mut next = Sequence::FIRST;
+        let trimmed = record.trimmed;
         while next <= last {
+            let is_bare = reader.find(next)?.is_some_and(|found| found.record.bare);
             let segment = reader.segment(next)?;
+            let is_swept = segment.last() <= trimmed.swept;
+            if is_bare != is_swept && !segment.is_gap() {
+                let finding =
+                    format!("entry {next} has its content, or has it not, against what is trimmed");
+                return Err(StorageError::corrupt(finding));
+            }
             if segment.first() != next {
                 let first = segment.first();
                 let finding = format!("entry {next} is in a segment from {first} on");
                 return Err(StorageError::corrupt(finding));
             }
-            self.found.entries += segment.len() as u64;
+            self.found.entries +=
+                (segment.ids().filter(|(at, _)| *at > trimmed.last)).count() as u64;
             if segment.is_gap() {
                 gaps.add(&segment);
             }

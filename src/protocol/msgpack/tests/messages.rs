@@ -260,9 +260,12 @@ fn answers_read_back() {
     let sequences = vec![Sequence::FIRST, Sequence::MAX];
     let bytes = encoded(|out| encode_ack(out, 3, sequences.iter().copied()));
     assert_eq!(decode_response(&bytes), Ok(Response::Ack { id: 3, sequences }));
-    let bytes = encoded(|out| encode_subscribed(out, &key("pk"), Sequence::MAX));
-    let expected = Response::Subscribed { public_key: key("pk"), head: Sequence::MAX };
-    assert_eq!(decode_response(&bytes), Ok(expected));
+    for begins in [Sequence::FIRST, Sequence::FIRST.next()] {
+        let bytes = encoded(|out| encode_subscribed(out, &key("pk"), Sequence::MAX, begins));
+        let (public_key, head) = (key("pk"), Sequence::MAX);
+        let expected = Response::Subscribed { public_key, head, begins };
+        assert_eq!(decode_response(&bytes), Ok(expected));
+    }
     let bytes = encoded(|out| encode_pong(out, 300));
     assert_eq!(decode_response(&bytes), Ok(Response::Pong { id: 300 }));
     let bytes = encoded(|out| {

@@ -12,6 +12,7 @@ use crate::storage::archive::{Archive, Archived};
 use crate::storage::commit_log::Position;
 use crate::storage::sled::files::{Files, sync_folder};
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
+use crate::storage::sled::rebuild;
 use crate::storage::sled::renew;
 use crate::storage::sled::takeover::{remove_folder, write_synced};
 
@@ -79,11 +80,11 @@ pub(in crate::storage::sled) fn restore(
     let jumps = from.note_restore(manifest);
     renew::fill(files, options, (floor, jumps), |show| {
         let visit = |found: Archived<'_>| match found {
-            Archived::Base(part) => show(Position(0), part),
+            Archived::Base(part) => show(rebuild::of_base(part)),
             Archived::Frame(frame) if end.is_before(frame.position.0, frame.time_ms) => Ok(()),
             Archived::Frame(frame) => {
                 (last, restored.time_millis) = (frame.position, Some(frame.time_ms));
-                show(frame.position, frame.body)
+                show(frame)
             }
             Archived::Damage(damage) => Err(OpenFailure::Refused(damage.to_string())),
         };

@@ -7,6 +7,7 @@
 mod portions;
 mod recovery;
 mod staged;
+mod sweep;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use self::sweep::Sweeps;
 use super::commit::Job;
 use super::segments::Arena;
 use super::shared::Shared;
@@ -40,6 +42,8 @@ pub(super) struct Checkpointer {
     archive: Option<Archive>,
     /// Whether the witness is to be tried again.
     behind: bool,
+    /// What is trimmed and not let go of.
+    sweeps: Sweeps,
 }
 
 /// If the thread ends, however that comes, nothing is read any more, and nobody waits for a checkpoint.
@@ -59,8 +63,16 @@ impl Checkpointer {
     pub(super) fn new(shared: Arc<Shared>, position: Position) -> io::Result<Self> {
         let trees = shared.access.open_trees().map_err(io::Error::other)?;
         let arena = Arena::open(trees.log())?;
-        let (watch, archive) = (None, None);
-        Ok(Self { shared, arena, position, changing: true, watch, archive, behind: false })
+        Ok(Self {
+            shared,
+            arena,
+            position,
+            changing: true,
+            watch: None,
+            archive: None,
+            behind: false,
+            sweeps: Sweeps::default(),
+        })
     }
 
     /// Says in sled, for the first time, that there is a commit log.
@@ -108,13 +120,26 @@ impl Checkpointer {
         let shared = self.shared.clone();
         let mut due = Instant::now() + shared.options.checkpoint_every;
         let mut minutes = Minutes { due, finished: opened_at };
+        if let Err(error) = self.find_sweeps() {
+            log::warn!("what is trimmed and not let go of cannot be told: {error}");
+        }
         loop {
             let next = due.min(minutes.due);
-            let wanted = shared.signal.wait(next.saturating_duration_since(Instant::now()));
+            let rest = next.saturating_duration_since(Instant::now());
+            let patience = if self.sweeps.is_empty() { rest } else { rest.min(sweep::PAUSE) };
+            let wanted = shared.signal.wait(patience);
             if wanted.end {
                 return self.end();
             }
             minutes.pass(&shared);
+            if let Err(error) = self.sweep() {
+                log::error!(
+                    "letting go of what is trimmed failed, the database will be reopened: {error}"
+                );
+                if !self.recover(&error) {
+                    return Err(io::Error::other("closed while the disk was failing"));
+                }
+            }
             let is_due = Instant::now() >= due;
             if is_due {
                 due = Instant::now() + shared.options.checkpoint_every;

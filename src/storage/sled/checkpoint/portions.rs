@@ -53,7 +53,7 @@ impl Checkpointer {
             && let Some((end, last)) = ends.all.get(next)
             && let Some(room) = bytes.checked_sub(portion.bytes()).filter(|room| *room > 0)
         {
-            let places = (&shared.access, trees);
+            let places = (&shared.access, trees, shared.options.times_apart);
             let one =
                 Staged::add((end, *last), room, places, &mut portion).map_err(io::Error::other)?;
             has_more = one.leaves_some_up_to(*last);
@@ -64,6 +64,8 @@ impl Checkpointer {
         self.write(trees, Keyspace::Log, ops)?;
         for staged in staged {
             let (store, reached) = staged.reached();
+            self.sweeps.extend(staged.to_sweep());
+            self.count_sweeps();
             staged.settle(&shared.ends);
             if let Some(watch) = &mut self.watch {
                 watch.reached(store, reached);

@@ -1,6 +1,7 @@
 //! One store's part of a portion.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
@@ -9,9 +10,8 @@ use crate::storage::StorageError;
 use crate::storage::sled::ends::{End, Ends, Piece};
 use crate::storage::sled::ids::{self, Ids};
 use crate::storage::sled::key::StoreKey;
-use crate::storage::sled::segments::{Layout, Portion, Reader};
+use crate::storage::sled::segments::{Layout, Portion, Reader, TimeOf};
 use crate::storage::sled::tree::{Access, Trees};
-use crate::storage::sled::value::store;
 use crate::storage::sled::watch::Reached;
 
 /// How many ids are merged in a portion: of 22 to 27 bytes each, a bit less than a portion has.
@@ -38,7 +38,7 @@ impl<'a> Staged<'a> {
     pub(super) fn add(
         (end, last): (&'a Arc<End>, Sequence),
         bytes_max: usize,
-        (access, trees): (&'a Access, &Trees),
+        (access, trees, times_apart): (&'a Access, &Trees, Duration),
         portion: &mut Portion<'_>,
     ) -> Result<Self, StorageError> {
         let layout = end.layout.lock();
@@ -55,7 +55,8 @@ impl<'a> Staged<'a> {
         };
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         staged.layout.complete(&reader, Some(&end.name), trees.generation)?;
-        staged.add_pieces(last, bytes_max, portion)?;
+        staged.add_pieces(last, bytes_max, times_apart, portion)?;
+        staged.add_record(portion);
         staged.add_ids(&reader, trees.generation, portion)?;
         Ok(staged)
     }
@@ -64,6 +65,7 @@ impl<'a> Staged<'a> {
         &mut self,
         last: Sequence,
         bytes_max: usize,
+        times_apart: Duration,
         portion: &mut Portion<'_>,
     ) -> Result<(), StorageError> {
         let Self { end, layout, .. } = self;
@@ -81,11 +83,23 @@ impl<'a> Staged<'a> {
         for piece in &pieces {
             layout.hash = piece.hashed(end.ordinal, layout.hash)?;
         }
+        let times = times_of(&pieces, times_apart.as_millis() as u64);
         let segments = pieces.into_iter().map(|piece| piece.segment).collect();
         layout.stage(end.ordinal, segments, portion);
-        let key = StoreKey(end.name.clone()).to_bytes();
-        portion.insert(&key, store::encode(end.ordinal, layout.last, layout.hash, &layout.gaps));
+        layout.stage_times(end.ordinal, &times, times_apart.as_millis() as u64, portion);
         Ok(())
+    }
+
+    /// Adds what is to be said of the store, if that is something else.
+    fn add_record(&mut self, portion: &mut Portion<'_>) {
+        let Self { end, layout, .. } = self;
+        // What is trimmed of entries that are in memory alone is said once they are here.
+        let trimmed = end.trimmed().min(layout.last);
+        let is_trimmed = layout.trimmed.last < trimmed;
+        layout.trimmed.last = layout.trimmed.last.max(trimmed);
+        if self.last.is_some() || is_trimmed {
+            portion.insert(&StoreKey(end.name.clone()).to_bytes(), layout.record(end.ordinal));
+        }
     }
 
     /// Adds what is due for the ids of entries that are in the tree or the portion.
@@ -117,14 +131,37 @@ impl<'a> Staged<'a> {
         (self.end.name.clone(), Reached { ordinal: self.end.ordinal, head, hash })
     }
 
+    /// Its end, if it has something to let go of.
+    pub(super) fn to_sweep(&self) -> Option<&'a Arc<End>> {
+        self.layout.trimmed.is_due().then_some(self.end)
+    }
+
     /// The portion is in sled, which was synced.
     pub(super) fn settle(mut self, ends: &Ends) {
         self.is_settled = true;
         if let Some((ids, staged)) = self.ids.as_ref().zip(self.sealing.take()) {
             ids.settle(staged);
         }
-        ends.settle(self.end, self.pieces, self.ids_are_due());
+        ends.settle(self.end, self.pieces, self.ids_are_due(), self.layout.trimmed);
     }
+}
+
+/// By when the entries of `pieces` were committed: of all that were within `apart_ms`, of the last one.
+fn times_of(pieces: &[Piece], apart_ms: u64) -> Vec<TimeOf> {
+    let mut times: Vec<TimeOf> = Vec::new();
+    let mut begun = 0;
+    for piece in pieces {
+        match times.last_mut() {
+            Some(last) if piece.time_ms < begun + apart_ms => {
+                *last = (piece.last(), last.1.max(piece.time_ms));
+            }
+            _ => {
+                begun = piece.time_ms;
+                times.push((piece.last(), begun));
+            }
+        }
+    }
+    times
 }
 
 impl Drop for Staged<'_> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::order;
 use super::queue::{Answer, Job};
 use super::writes::{Append, Writes};
-use crate::model::{Origin, Segment};
+use crate::model::{Origin, Segment, Sequence};
 use crate::storage::AppendError;
 use crate::storage::commit_log::{Frame, Position};
 use crate::storage::sled::ends::{End, Ends};
@@ -42,6 +42,7 @@ pub(super) struct Group {
 enum Part {
     Table { table: Keyspace, ops: Ops, answer: Answer },
     Store { writes: Arc<Writes>, appends: usize },
+    Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
 }
 
 impl Group {
@@ -76,6 +77,10 @@ impl Group {
                 };
                 self.bytes += ops.iter().map(bytes).sum::<usize>();
                 self.parts.push(Part::Table { table, ops, answer });
+            }
+            Job::Trim { writes, last, answer } => {
+                self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len();
+                self.parts.push(Part::Trim { writes, last, answer });
             }
             // For the log, not for a frame.
             Job::FinishFile => self.finish_file = true,
@@ -114,6 +119,13 @@ impl Group {
                     }
                 }
                 Part::Store { appends: 0, .. } => {}
+                Part::Trim { writes, last, .. } => {
+                    // Without entries there is nothing to trim.
+                    if let Some(end) = writes.end.get() {
+                        name(end, &mut self.records, frame);
+                        self.records.trim(end.ordinal, *last, |part| frame.write(part));
+                    }
+                }
                 Part::Store { writes, appends: count } => {
                     let end = writes.end.get_or_init(|| {
                         self.next_ordinal += 1;
@@ -121,10 +133,7 @@ impl Group {
                         end.opened(&writes.ids);
                         end
                     });
-                    // What is named in a frame that fails is not named; but the next one begins another file.
-                    if end.named_in.swap(frame.file(), Ordering::Relaxed) != frame.file() {
-                        self.records.store(end.ordinal, &end.name, |part| frame.write(part));
-                    }
+                    name(end, &mut self.records, frame);
                     for segment in appends.by_ref().take(*count).flat_map(|(segments, _)| segments)
                     {
                         self.records.entries(end.ordinal, segment, |part| frame.write(part));
@@ -134,10 +143,10 @@ impl Group {
         }
     }
 
-    /// The group is durable, as the frame at `position`. Gives the jobs that are to be queued again.
+    /// The group is durable, as the frame at this position, of this time. Gives the jobs that are to be queued again.
     pub(super) fn settle(
         &mut self,
-        position: Position,
+        (position, time_ms): (Position, u64),
         ends: &Ends,
         tables: &Tables,
         mut again: impl FnMut(Job),
@@ -150,8 +159,15 @@ impl Group {
                     // Nobody may be waiting any more.
                     let _ = answer.send(Ok(()));
                 }
+                Part::Trim { writes, last, answer } => {
+                    if let Some(end) = writes.end.get() {
+                        ends.trim(end, last);
+                    }
+                    // Nobody may be waiting any more.
+                    let _ = answer.send(Ok(()));
+                }
                 Part::Store { writes, appends } => {
-                    if writes.settle(&mut self.appends, appends, self.salt, ends) {
+                    if writes.settle(&mut self.appends, appends, (self.salt, time_ms), ends) {
                         again(Job::Store(writes));
                     }
                 }
@@ -168,6 +184,10 @@ impl Group {
             match part {
                 // Nobody may be waiting any more.
                 Part::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Part::Trim { writes, answer, .. } => {
+                    ends.extend(writes.end.get().cloned());
+                    drop(answer.send(Err(error.clone())));
+                }
                 Part::Store { writes, appends } => {
                     writes.fail(self.appends.drain(..appends), error);
                     ends.extend(writes.end.get().cloned());
@@ -175,6 +195,14 @@ impl Group {
             }
         }
         ends
+    }
+}
+
+/// Says in the file of `frame` which store it is, unless that is said there.
+fn name(end: &End, records: &mut RecordWriter, frame: &mut Frame) {
+    // What is named in a frame that fails is not named; but the next one begins another file.
+    if end.named_in.swap(frame.file(), Ordering::Relaxed) != frame.file() {
+        records.store(end.ordinal, &end.name, |part| frame.write(part));
     }
 }
 

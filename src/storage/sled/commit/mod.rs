@@ -111,7 +111,7 @@ impl Committer {
 
     fn commit(&mut self) -> io::Result<()> {
         let shared = &self.shared;
-        let mut position = self.writer.last();
+        let (mut position, now) = (self.writer.last(), now_ms());
         if self.group.bytes() > 0 {
             let mut frame = self.writer.frame(self.group.bytes() as u64)?;
             self.group.write(&mut frame, &shared.ends);
@@ -120,10 +120,10 @@ impl Committer {
                 shared.upkeep.ask_for_file();
             }
             self.file = frame.file();
-            position = self.writer.append(frame, now_ms())?;
+            position = self.writer.append(frame, now)?;
         }
         let again = |job| shared.queue.enqueue(job);
-        self.group.settle(position, &shared.ends, &shared.tables, again);
+        self.group.settle((position, now), &shared.ends, &shared.tables, again);
         shared.set_settled(position);
         if shared.budget.bytes() >= shared.options.checkpoint_bytes {
             shared.signal.ask_for_checkpoint();

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::writes::Writes;
+use crate::model::Sequence;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::{AppendError, StorageError};
@@ -24,6 +25,8 @@ pub(crate) enum Job {
     Table { table: Keyspace, ops: Ops, answer: Answer },
     /// What was handed in for a store.
     Store(Arc<Writes>),
+    /// The entries of a store up to this one are trimmed.
+    Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
     /// A further file of the commit log is to be begun, so that this one can be archived.
     FinishFile,
 }
@@ -33,7 +36,7 @@ impl Job {
     pub(crate) fn store_bytes(&self) -> usize {
         match self {
             Self::Store(writes) => writes.pending_bytes(),
-            Self::Table { .. } | Self::FinishFile => 0,
+            Self::Table { .. } | Self::Trim { .. } | Self::FinishFile => 0,
         }
     }
 
@@ -41,7 +44,9 @@ impl Job {
     pub(crate) fn refuse(self, error: &AppendError) {
         match self {
             // Nobody may be waiting any more.
-            Self::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Table { answer, .. } | Self::Trim { answer, .. } => {
+                drop(answer.send(Err(error.clone())));
+            }
             Self::Store(writes) => writes.fail(std::iter::empty(), error),
             Self::FinishFile => {}
         }
@@ -103,7 +108,7 @@ impl Queue {
     pub(crate) fn enqueue(&self, job: Job) {
         let mut state = self.state.lock();
         let stale = match &job {
-            Job::Table { .. } | Job::FinishFile => false,
+            Job::Table { .. } | Job::Trim { .. } | Job::FinishFile => false,
             Job::Store(writes) => writes.generation != state.generation,
         };
         let refusal = match state.refusal() {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::storage::commit_log::{LogWriter, Salvaged};
+use crate::storage::commit_log::{FoundFrame, LogWriter, Salvaged};
 use crate::storage::sled::files::is_full;
 use crate::storage::sled::redo::Redo;
 use crate::storage::sled::shared::Shared;
@@ -55,9 +55,10 @@ fn attempt(
     }
     // Given once: it must not get lost.
     *found = writer.reopen_after_failure()?.or_else(|| found.take());
-    if let Some(frame) = found {
-        Redo::new(shared).frame(frame.position, &frame.body)?;
-        shared.set_settled(frame.position);
+    if let Some(Salvaged { position, time_ms, body }) = found {
+        let (position, time_ms) = (*position, *time_ms);
+        Redo::new(shared).frame(FoundFrame { position, time_ms, body })?;
+        shared.set_settled(position);
         *found = None;
     }
     if let Err(error) = shared.files.make_ballast() {

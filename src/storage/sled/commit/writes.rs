@@ -59,6 +59,8 @@ impl Writes {
         ids: Arc<Ids>,
     ) -> Self {
         let is_new = end.is_none();
+        // Those that are gone are counted by its end.
+        let bytes = size.bytes + end.as_ref().map_or(0, |end| end.swept_bytes());
         let state = State {
             dead: None,
             appended: size.head,
@@ -77,7 +79,7 @@ impl Writes {
             end: end.map_or_else(OnceLock::new, OnceLock::from),
             ids,
             head: AtomicU64::new(size.head.get()),
-            bytes: AtomicU64::new(size.bytes),
+            bytes: AtomicU64::new(bytes),
             state: Mutex::new(state),
             idle: Condvar::new(),
         }
@@ -88,9 +90,10 @@ impl Writes {
         Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
-    /// Bytes of all durable records.
+    /// Bytes of all durable records that are there.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        let swept = self.end.get().map_or(0, |end| end.swept_bytes());
+        self.bytes.load(Ordering::Relaxed).saturating_sub(swept)
     }
 
     /// Refuses appends from now on and waits until those that were taken have settled.
@@ -145,19 +148,19 @@ impl Writes {
         count
     }
 
-    /// The first `count` of `appends`, which were staged, are durable, in a frame with this salt: takes them out. True if there is more to commit: the
+    /// The first `count` of `appends`, which were staged, are durable, in a frame with this salt and time: takes them out. True if there is more to commit: the
     /// commit thread is to be told again.
     pub(super) fn settle(
         &self,
         appends: &mut VecDeque<Append>,
         count: usize,
-        salt: FrameSalt,
+        (salt, time_ms): (FrameSalt, u64),
         ends: &Ends,
     ) -> bool {
         let last = appends.range(..count).rev().find_map(|(segments, _)| segments.last());
         if let (Some(head), Some(end)) = (last.map(Segment::last), self.end.get()) {
             let segments = appends.range_mut(..count).flat_map(|(segments, _)| segments.drain(..));
-            let bytes = ends.push(end, segments, Hashing::Salted(salt));
+            let bytes = ends.push(end, segments, (Hashing::Salted(salt), time_ms));
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.head.store(head.get(), Ordering::Release);
         }

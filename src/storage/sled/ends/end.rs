@@ -12,11 +12,12 @@ use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::sled::ids::Ids;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::segments::Layout;
+use crate::storage::sled::trimmed::Trimmed;
 use crate::storage::witness::{FrameSalt, StoreHash};
 use crate::storage::{StorageError, StoreSize};
 
 /// What a piece takes in memory besides its records, roughly, in bytes.
-const PIECE_BYTES: u64 = 160;
+const PIECE_BYTES: u64 = 168;
 
 /// The end of one store. It is forgotten when nobody has the store open and it has no pieces.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub(crate) struct End {
     in_tree: AtomicBool,
     /// Whether its name is found, in memory or in the tree.
     is_named: AtomicBool,
+    /// The last sequence that was trimmed, as far as is durable.
+    trimmed: AtomicU64,
+    /// Bytes of the records that the tree has let go of for that.
+    swept_bytes: AtomicU64,
     tail: Mutex<Tail>,
     ends: Weak<Ends>,
 }
@@ -48,6 +53,8 @@ struct Tail {
     entries: u64,
     /// Whether the next checkpoint knows of it, or one is writing it.
     changed: bool,
+    /// It was trimmed, and the tree may not say so yet.
+    is_trimmed: bool,
     /// The ids of its log object, until those of its pieces are sealed: also if the store is closed before a checkpoint.
     ids: Option<Arc<Ids>>,
 }
@@ -57,6 +64,8 @@ struct Tail {
 pub(crate) struct Piece {
     pub(crate) segment: Segment,
     pub(crate) hashing: Hashing,
+    /// By when it was committed, in milliseconds since 1970.
+    pub(crate) time_ms: u64,
 }
 
 /// How the hash of a store with a piece is found.
@@ -78,6 +87,16 @@ pub(super) struct Pushed {
     pub(super) changed: bool,
 }
 
+/// What [`End::forget`] did.
+pub(super) struct Forgotten {
+    /// What the pieces took in memory.
+    pub(super) bytes: u64,
+    /// Whether there is more for a checkpoint.
+    pub(super) changed: bool,
+    /// Whether the tree knows by now how far the store is trimmed, and did not before.
+    pub(super) trim: bool,
+}
+
 impl End {
     pub(super) fn new(ends: Weak<Ends>, ordinal: Ordinal, name: StoreId, in_tree: bool) -> Self {
         Self {
@@ -88,6 +107,8 @@ impl End {
             ids: Mutex::default(),
             in_tree: AtomicBool::new(in_tree),
             is_named: AtomicBool::new(in_tree),
+            trimmed: AtomicU64::new(0),
+            swept_bytes: AtomicU64::new(0),
             tail: Mutex::default(),
             ends,
         }
@@ -110,9 +131,33 @@ impl End {
         self.tail.lock().pieces.back().map(Piece::last)
     }
 
-    /// How much the store has, which has `in_tree` in the tree.
+    /// The last sequence that was trimmed.
+    pub(crate) fn trimmed(&self) -> Sequence {
+        Sequence::new(self.trimmed.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
+    }
+
+    /// Bytes of the records that the tree has let go of.
+    pub(crate) fn swept_bytes(&self) -> u64 {
+        self.swept_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The store is trimmed so far in the tree, which was synced.
+    pub(crate) fn is_trimmed_in_tree(&self, trimmed: Trimmed) {
+        self.trimmed.fetch_max(trimmed.last.get(), Ordering::AcqRel);
+        self.swept_bytes.fetch_max(trimmed.bytes, Ordering::Relaxed);
+    }
+
+    /// The entries up to `last` are trimmed, which is durable in the commit log. True if the tree was to be told nothing before.
+    pub(super) fn trim(&self, last: Sequence) -> bool {
+        let mut tail = self.tail.lock();
+        self.trimmed.fetch_max(last.get(), Ordering::AcqRel);
+        !std::mem::replace(&mut tail.is_trimmed, true)
+    }
+
+    /// How much the store has, which has `in_tree` in the tree, what is trimmed there not counted.
     pub(crate) fn size(&self, in_tree: StoreSize) -> StoreSize {
         let tail = self.tail.lock();
+        let trimmed = self.trimmed();
         let head = tail.pieces.back().map_or(Sequence::ZERO, Piece::last).max(in_tree.head);
         let known = tail.pieces.iter().take_while(|piece| piece.last() <= in_tree.head);
         // Some are known only after a failure.
@@ -120,7 +165,10 @@ impl End {
             (bytes + segment.records().len() as u64, entries + segment.len() as u64)
         });
         let bytes = in_tree.bytes + tail.bytes - known.0;
-        StoreSize { head, entries: in_tree.entries + tail.entries - known.1, bytes }
+        let entries = in_tree.entries + tail.entries - known.1;
+        let unknown = tail.pieces.iter().filter(|piece| piece.last() > in_tree.head);
+        let gone: u64 = unknown.map(|piece| piece.entries_up_to(trimmed)).sum();
+        StoreSize { head, trimmed, entries: entries - gone, bytes }
     }
 
     /// The last entry, and the hash over all, of a store that has entries up to `last` with this `hash` in the tree.
@@ -175,11 +223,11 @@ impl End {
         tail.pieces.iter().take_while(fits).cloned().collect()
     }
 
-    /// Adds `segments`, which are hashed so.
+    /// Adds `segments`, which are hashed so, and were committed by then.
     pub(super) fn push(
         &self,
         segments: impl IntoIterator<Item = Segment>,
-        hashing: Hashing,
+        (hashing, time_ms): (Hashing, u64),
     ) -> Pushed {
         let mut tail = self.tail.lock();
         let before = tail.pieces.len();
@@ -187,7 +235,7 @@ impl End {
         for segment in segments {
             bytes += segment.records().len() as u64;
             tail.entries += segment.len() as u64;
-            tail.pieces.push_back(Piece { segment, hashing });
+            tail.pieces.push_back(Piece { segment, hashing, time_ms });
         }
         tail.bytes += bytes;
         if tail.ids.is_none() {
@@ -202,22 +250,27 @@ impl End {
         !std::mem::replace(&mut self.tail.lock().changed, true)
     }
 
-    /// Forgets its first `count` pieces; and with the last one its ids, unless some of them are to be sealed. Gives what the pieces
-    /// took in memory, and whether there are more.
-    pub(super) fn forget(&self, count: usize, ids_are_due: bool) -> (u64, bool) {
+    /// Forgets its first `count` pieces, since the tree has them and is `trimmed` so far; and with the last one its ids, unless some of
+    /// them are to be sealed.
+    pub(super) fn forget(&self, count: usize, ids_are_due: bool, trimmed: Trimmed) -> Forgotten {
         let mut tail = self.tail.lock();
+        let was_trimmed = tail.is_trimmed;
+        // More of it may have been trimmed since.
+        tail.is_trimmed &= trimmed.last < self.trimmed();
+        let trim = was_trimmed && !tail.is_trimmed;
+        self.is_trimmed_in_tree(trimmed);
         // The rest moves to memory of its own: what many pieces took is given back.
         let rest = tail.pieces.split_off(count);
         let gone = std::mem::replace(&mut tail.pieces, rest);
         let bytes: u64 = gone.iter().map(|piece| piece.segment.records().len() as u64).sum();
         tail.bytes -= bytes;
         tail.entries -= gone.iter().map(|piece| piece.segment.len() as u64).sum::<u64>();
-        tail.changed = !tail.pieces.is_empty();
+        tail.changed = !tail.pieces.is_empty() || tail.is_trimmed;
         let changed = tail.changed;
-        let ids = if changed || ids_are_due { None } else { tail.ids.take() };
+        let ids = if !tail.pieces.is_empty() || ids_are_due { None } else { tail.ids.take() };
         drop(tail);
         drop(ids);
-        (bytes + gone.len() as u64 * PIECE_BYTES, changed)
+        Forgotten { bytes: bytes + gone.len() as u64 * PIECE_BYTES, changed, trim }
     }
 
     /// True once, for a store whose name is to be found in memory from now on.
@@ -250,6 +303,12 @@ impl Piece {
     pub(crate) fn last(&self) -> Sequence {
         self.segment.last()
     }
+
+    /// How many of its entries are not behind `last`.
+    fn entries_up_to(&self, last: Sequence) -> u64 {
+        let sequences = last.next().get().saturating_sub(self.segment.first().get());
+        sequences.min(self.segment.len() as u64)
+    }
 }
 
 impl Drop for End {
@@ -272,7 +331,7 @@ mod tests {
         let hashing = Hashing::Salted(FrameSalt::random());
         for first in [1, 6, 11] {
             let first = Sequence::new(first).expect("a sequence");
-            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), hashing);
+            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), (hashing, 0));
         }
         let pieces = |last: u64, bytes_max| {
             let last = Sequence::new(last).expect("a sequence");

@@ -11,13 +11,15 @@ pub(super) use reader::StoreReader;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::key::Ordinal;
-use crate::model::{Segment, StoreId};
+use super::trimmed::Trimmed;
+use crate::model::{Segment, Sequence, StoreId};
 
 /// The ends of all stores that are open, or have entries that are not in the tree.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Ends {
     state: Mutex<State>,
     /// Those that have something for the next checkpoint.
     changed: Mutex<Vec<Arc<End>>>,
+    /// How many stores were trimmed further than the tree says.
+    trims_pending: AtomicUsize,
     budget: Arc<Budget>,
 }
 
@@ -38,7 +42,12 @@ struct State {
 impl Ends {
     /// None yet. What they hold is counted in `budget`.
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { state: Mutex::default(), changed: Mutex::default(), budget }
+        Self {
+            state: Mutex::default(),
+            changed: Mutex::default(),
+            trims_pending: AtomicUsize::new(0),
+            budget,
+        }
     }
 
     /// The end of the store with this ordinal and name; `in_tree` says whether the tree has its record.
@@ -79,18 +88,18 @@ impl Ends {
         names.take(count).map(|(name, ordinal)| (name.clone(), *ordinal)).collect()
     }
 
-    /// Adds `segments`, which are hashed so, follow what the store has, and are durable. Gives how many bytes
-    /// their records have.
+    /// Adds `segments`, which are hashed so, follow what the store has, and are durable since `time_ms`, in milliseconds since 1970. Gives
+    /// how many bytes their records have.
     pub(super) fn push(
         &self,
         end: &Arc<End>,
         segments: impl IntoIterator<Item = Segment>,
-        hashing: Hashing,
+        (hashing, time_ms): (Hashing, u64),
     ) -> u64 {
         if end.is_named_first() {
             self.state.lock().names.insert(end.name.clone(), end.ordinal);
         }
-        let pushed = end.push(segments, hashing);
+        let pushed = end.push(segments, (hashing, time_ms));
         self.budget.add(pushed.memory_bytes);
         if pushed.changed {
             self.changed.lock().push(end.clone());
@@ -115,14 +124,30 @@ impl Ends {
         self.changed.lock().extend(ends);
     }
 
-    /// The first `count` pieces of `end`, and its record, are in the tree, and it was synced.
-    pub(super) fn settle(&self, end: &Arc<End>, count: usize, ids_are_due: bool) {
+    /// How many stores were trimmed further than the tree says.
+    pub(super) fn trims_pending(&self) -> usize {
+        self.trims_pending.load(Ordering::Acquire)
+    }
+
+    /// The entries of a store up to `last` are trimmed, which is durable.
+    pub(super) fn trim(&self, end: &Arc<End>, last: Sequence) {
+        if end.trim(last) {
+            self.trims_pending.fetch_add(1, Ordering::AcqRel);
+        }
+        self.note_changed(end);
+    }
+
+    /// The first `count` pieces of `end`, and its record, which says that it is `trimmed` so far, are in the tree, and it was synced.
+    pub(super) fn settle(&self, end: &Arc<End>, count: usize, ids_are_due: bool, trimmed: Trimmed) {
         if end.is_in_tree_first() {
             self.state.lock().names.remove(&end.name);
         }
-        let (bytes, changed) = end.forget(count, ids_are_due);
-        self.budget.free(bytes);
-        if changed {
+        let forgotten = end.forget(count, ids_are_due, trimmed);
+        self.budget.free(forgotten.bytes);
+        if forgotten.trim {
+            self.trims_pending.fetch_sub(1, Ordering::AcqRel);
+        }
+        if forgotten.changed {
             self.changed.lock().push(end.clone());
         }
     }

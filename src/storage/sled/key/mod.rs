@@ -6,11 +6,13 @@ mod ids;
 mod number;
 mod segment;
 mod store;
+mod time;
 
 pub(super) use ids::IdsKey;
 pub(super) use number::SlotKey;
 pub(super) use segment::SegmentKey;
 pub(super) use store::StoreKey;
+pub(super) use time::TimeKey;
 
 use std::ops::Range;
 
@@ -28,6 +30,8 @@ enum Kind {
     Ids = 3,
     /// Bytes that are too many for the other kinds, see [`SlotKey`].
     Slot = 4,
+    /// By when entries were committed, see [`TimeKey`].
+    Time = 5,
 }
 
 impl Kind {
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn kinds_on_disk_do_not_change() {
-        let kinds = [Kind::Store, Kind::Segment, Kind::Ids, Kind::Slot];
-        assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4]);
+        let kinds = [Kind::Store, Kind::Segment, Kind::Ids, Kind::Slot, Kind::Time];
+        assert_eq!(kinds.map(|kind| kind as u8), [1, 2, 3, 4, 5]);
     }
 }

@@ -6,14 +6,18 @@
 
 use super::portion::Portion;
 use super::reader::{Found, Reader};
+use super::times::{LastTimes, TimeOf};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::key::{Ordinal, SegmentKey};
 use crate::storage::sled::tree::store_record;
-use crate::storage::sled::value::body;
-use crate::storage::sled::value::segment::{Place, encode_gap, encode_in_slots, encode_inline};
+use crate::storage::sled::trimmed::Trimmed;
+use crate::storage::sled::value::segment::{
+    self, Place, encode_gap, encode_in_slots, encode_inline,
+};
+use crate::storage::sled::value::{body, store};
 use crate::storage::witness::StoreHash;
 
 /// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
@@ -44,6 +48,9 @@ pub(crate) struct Layout {
     pub(crate) hash: StoreHash,
     /// Which sequences no entry has.
     pub(crate) gaps: Gaps,
+    /// How far it is trimmed.
+    pub(crate) trimmed: Trimmed,
+    times: LastTimes,
     /// The small segments at the end.
     small: Vec<Small>,
 }
@@ -56,7 +63,7 @@ struct Small {
 
 impl Layout {
     /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time. `store` is its name:
-    /// an error unless its record says the same. Without it there is no hash, and no gap.
+    /// an error unless its record says the same. Without it there is no hash and no gap, and nothing is trimmed.
     pub(crate) fn complete(
         &mut self,
         reader: &Reader<'_>,
@@ -66,18 +73,19 @@ impl Layout {
         if self.generation != Some(generation) {
             *self = Self::read(reader)?;
             let recorded = store.map(|store| self.recorded(reader, store)).transpose()?;
-            (self.hash, self.gaps) = recorded.unwrap_or_default();
+            (self.hash, self.gaps, self.trimmed) = recorded.unwrap_or_default();
+            self.times = LastTimes::read(reader)?;
             self.generation = Some(generation);
         }
         Ok(())
     }
 
-    /// The hash and the gaps in the record of `store`, which has to say where the store ends.
+    /// What the record of `store` says of its hash, its gaps and how far it is trimmed; it has to say where the store ends.
     fn recorded(
         &self,
         reader: &Reader<'_>,
         store: &StoreId,
-    ) -> Result<(StoreHash, Gaps), StorageError> {
+    ) -> Result<(StoreHash, Gaps, Trimmed), StorageError> {
         let record = store_record(reader.tree, store)?;
         let recorded = record.as_ref().map_or(Some(Sequence::ZERO), |record| record.head);
         if recorded.is_some_and(|head| head != self.last) {
@@ -85,7 +93,12 @@ impl Layout {
             let finding = format!("store {store:?} ends with entry {last}, not with {head}");
             return Err(StorageError::corrupt(finding));
         }
-        Ok(record.map(|record| (record.hash, record.gaps)).unwrap_or_default())
+        Ok(record.map(|record| (record.hash, record.gaps, record.trimmed)).unwrap_or_default())
+    }
+
+    /// The record of the store, as it is with what was staged.
+    pub(crate) fn record(&self, ordinal: Ordinal) -> Vec<u8> {
+        store::encode((ordinal, self.last), self.hash, &self.gaps, self.trimmed)
     }
 
     /// What is in the tree is not known any more.
@@ -102,7 +115,8 @@ impl Layout {
                 layout.bytes = found.record.bytes_before + found.record.bytes;
             }
             let body_bytes = found.body_bytes();
-            if found.is_gap() || body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES {
+            if found.is_apart() || body_bytes >= SMALL_BYTES || layout.small_bytes() >= MERGE_BYTES
+            {
                 break;
             }
             layout.small.push(Small { first: found.first, body_bytes });
@@ -128,6 +142,17 @@ impl Layout {
             self.merge(ordinal, portion);
         }
         bins.iter().for_each(|bin| self.write(ordinal, bin, portion));
+    }
+
+    /// Adds to `portion` by when entries were committed, see [`LastTimes::add`].
+    pub(crate) fn stage_times(
+        &mut self,
+        ordinal: Ordinal,
+        times: &[TimeOf],
+        apart_ms: u64,
+        portion: &mut Portion<'_>,
+    ) {
+        times.iter().for_each(|time| self.times.add(ordinal, *time, apart_ms, portion));
     }
 
     /// The last segment, if it is tiny: it is about to be written again.
@@ -178,7 +203,8 @@ impl Layout {
         } else {
             self.small.clear();
         }
-        let head = Head { count, bytes_before: self.bytes, bytes: records_bytes(bin) };
+        let bytes = records_bytes(bin);
+        let head = Head { count, bytes_before: self.bytes, bytes, bare: false };
         put(portion, key, head, body);
         self.last = self.last.plus(u64::from(count));
         self.bytes += head.bytes;
@@ -197,14 +223,16 @@ impl Layout {
 
 /// What the record of a segment says besides where it is.
 #[derive(Clone, Copy)]
-struct Head {
-    count: u32,
-    bytes_before: u64,
-    bytes: u64,
+pub(super) struct Head {
+    pub(super) count: u32,
+    pub(super) bytes_before: u64,
+    pub(super) bytes: u64,
+    pub(super) bare: bool,
 }
 
-fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: Vec<u8>) {
-    let Head { count, bytes_before, bytes } = head;
+/// Adds writing a segment to `portion`.
+pub(super) fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: Vec<u8>) {
+    let Head { count, bytes_before, bytes, bare } = head;
     let record = if body.len() <= INLINE_BYTES_MAX {
         encode_inline(count, bytes_before, bytes, &body)
     } else {
@@ -212,7 +240,16 @@ fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: Vec<u8>) {
         let slot = portion.put_in_slots(body);
         encode_in_slots(count, bytes_before, bytes, slot, body_bytes)
     };
+    let record = if bare { segment::bare(record) } else { record };
     portion.insert(&key.to_bytes(), record);
+}
+
+/// Adds removing the segment that was `found` to `portion`.
+pub(super) fn remove(portion: &mut Portion<'_>, ordinal: Ordinal, found: &Found) {
+    if let Place::Slots { first, body_bytes } = found.record.place {
+        portion.free_slots(first, body_bytes);
+    }
+    portion.remove(&SegmentKey { ordinal, first: found.first }.to_bytes());
 }
 
 fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result<(), StorageError> {
@@ -225,18 +262,13 @@ fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result
         merged.push(found.ok_or_else(missing)?);
         pieces.push(reader.segment(one.first)?);
     }
-    let [head, rest @ ..] = &merged[..] else { return Ok(()) };
-    for found in &merged {
-        if let Place::Slots { first, body_bytes } = found.record.place {
-            portion.free_slots(first, body_bytes);
-        }
-    }
-    for found in rest {
-        portion.remove(&SegmentKey { ordinal, first: found.first }.to_bytes());
-    }
+    let [head, ..] = &merged[..] else { return Ok(()) };
+    // The first one is written again: of two changes to a key the last one counts.
+    merged.iter().for_each(|found| remove(portion, ordinal, found));
     let count = merged.iter().map(|found| found.record.count).sum();
     let bytes = records_bytes(&pieces);
-    let head_of_all = Head { count, bytes_before: head.record.bytes_before, bytes };
+    let bytes_before = head.record.bytes_before;
+    let head_of_all = Head { count, bytes_before, bytes, bare: false };
     put(portion, SegmentKey { ordinal, first: head.first }, head_of_all, body::encode(&pieces));
     Ok(())
 }

@@ -7,8 +7,12 @@ mod arena;
 mod layout;
 mod portion;
 mod reader;
+mod sweep;
+mod times;
 
 pub(super) use arena::Arena;
 pub(super) use layout::Layout;
 pub(super) use portion::Portion;
 pub(super) use reader::Reader;
+pub(super) use sweep::Sweep;
+pub(super) use times::TimeOf;

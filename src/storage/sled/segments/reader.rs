@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::arena::slots_of;
+use super::times::TimeOf;
 use crate::model::{Segment, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::ids::{Index, Slots};
-use crate::storage::sled::key::{IdsKey, Ordinal, SegmentKey, SlotKey};
+use crate::storage::sled::key::{IdsKey, Ordinal, SegmentKey, SlotKey, TimeKey};
 use crate::storage::sled::value::segment::{Place, SegmentRecord};
 use crate::storage::sled::value::{body, segment};
 
@@ -44,6 +45,11 @@ impl Found {
     /// Whether no entry has its sequences.
     pub(crate) const fn is_gap(&self) -> bool {
         matches!(self.record.place, Place::Gap)
+    }
+
+    /// Whether what is on both sides of it stays apart: it is a gap, or has bare ids.
+    pub(crate) const fn is_apart(&self) -> bool {
+        self.is_gap() || self.record.bare
     }
 
     fn parse(key: &[u8], value: sled::IVec) -> Result<Self, StorageError> {
@@ -122,6 +128,20 @@ impl Reader<'_> {
             return Err(StorageError::corrupt(format!("slot {first} has another length")));
         }
         Ok(Some(bytes))
+    }
+
+    /// By when the entries up to some were committed, ascending; from the first time that is said of `from` or what follows on.
+    pub(crate) fn times(
+        &self,
+        from: Sequence,
+    ) -> impl DoubleEndedIterator<Item = Result<TimeOf, StorageError>> + use<> {
+        let times = self.tree.range(TimeKey::of_store(self.ordinal, from));
+        times.map(|item| {
+            let (key, value) = item.map_err(StorageError::from)?;
+            let read = TimeKey::parse(&key).zip(<[u8; 8]>::try_from(&*value).ok());
+            let (key, time) = read.ok_or_else(|| StorageError::corrupt("a malformed time"))?;
+            Ok((key.last, u64::from_be_bytes(time)))
+        })
     }
 
     /// The index of the store's ids.

@@ -195,7 +195,11 @@ fn a_base_has_each_entry_once_and_the_hash_of_its_last_though_its_store_goes_on(
                     assert_eq!(segment.first(), next);
                     next = segment.last().next();
                 }
-                Record::Store { .. } | Record::Change { .. } | Record::Salt(_) => {}
+                Record::Store { .. }
+                | Record::Trim { .. }
+                | Record::Time(_)
+                | Record::Change { .. }
+                | Record::Salt(_) => {}
             }
         }
         // Behind the first of the small segments at the end, which are merged now, also with new ones.

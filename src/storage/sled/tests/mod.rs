@@ -12,6 +12,7 @@ mod model;
 mod renew;
 mod tables;
 mod takeover;
+mod trim;
 
 use std::time::{Duration, Instant};
 

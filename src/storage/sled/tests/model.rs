@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::OnDisk;
+use super::{Database, OnDisk, soon};
 use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::StoreLog;
-use crate::testing::storage::{all_ids, client, segments};
+use crate::testing::storage::{all_ids, client, read_all, segments};
 use crate::testing::{Subject, store, wait};
 
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ enum Action {
     AppendToAll { bytes: usize },
     /// Appends a gap, and entries in front of it and behind it if there are any, as one piece.
     Jump { store: usize, before: usize, gap: u32, behind: usize },
+    /// Trims a part of what there is.
+    Trim { store: usize, part: u64 },
     /// Closes the storage and opens it again.
     Reopen,
     /// Opens the store's log again.
@@ -42,6 +44,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (0..200_usize).prop_map(|bytes| Action::AppendToAll { bytes }),
         2 => (store.clone(), 0..3_usize, prop_oneof![1..4_u32, Just(1_000_000_000)], 0..3_usize)
             .prop_map(|(store, before, gap, behind)| Action::Jump { store, before, gap, behind }),
+        2 => (store.clone(), 0..=10_u64).prop_map(|(store, part)| Action::Trim { store, part }),
         1 => Just(Action::Reopen),
         1 => store.clone().prop_map(|store| Action::Open { store }),
         2 => (store.clone(), 1..50_usize).prop_map(|(store, step)| Action::Lookup { store, step }),
@@ -70,10 +73,16 @@ struct Checked {
 #[derive(Clone, Default)]
 struct Expected {
     head: Sequence,
+    trimmed: Sequence,
+    /// All, trimmed ones too.
     entries: Vec<(Sequence, EntryId)>,
 }
 
 impl Expected {
+    fn kept(&self) -> impl Iterator<Item = (Sequence, EntryId)> {
+        self.entries.iter().copied().filter(|(at, _)| *at > self.trimmed)
+    }
+
     fn push(&mut self, ids: &[EntryId]) {
         for id in ids {
             self.head = self.head.next();
@@ -110,6 +119,15 @@ impl Checked {
             Action::Jump { store, before, gap, behind } => {
                 self.jump(*store, (*before, *gap, *behind));
             }
+            Action::Trim { store, part } => {
+                let expected = &mut self.expected[*store];
+                let (last, part) =
+                    (expected.entries.len() as u64, expected.entries.len() as u64 * part / 10);
+                let at = expected.entries.get((part.min(last)).saturating_sub(1) as usize);
+                let to = at.map_or(Sequence::ZERO, |(at, _)| *at);
+                wait(self.logs[*store].trim(to)).expect("trimmed");
+                expected.trimmed = expected.trimmed.max(to);
+            }
             Action::Reopen => {
                 self.logs.clear();
                 self.subject.reopen();
@@ -120,11 +138,13 @@ impl Checked {
             Action::Read { store, from, bytes_max } => self.read(*store, *from, *bytes_max),
         }
         for (log, expected) in self.logs.iter().zip(&self.expected) {
-            assert_eq!(log.head(), expected.head);
+            assert_eq!((log.head(), log.trimmed()), (expected.head, expected.trimmed));
         }
         for (number, expected) in self.expected.iter().enumerate() {
             let size = self.subject.storage().size(&store(&format!("store {number}")));
-            assert_eq!(size.expect("a size").entries, expected.entries.len() as u64);
+            let size = size.expect("a size");
+            assert_eq!(size.trimmed, expected.trimmed);
+            assert_eq!(size.entries, expected.kept().count() as u64);
         }
     }
 
@@ -177,8 +197,9 @@ impl Checked {
         }
         assert_eq!(self.logs[store].lookup(&ids).expect("a lookup"), expected);
         let Some((before, id)) = entries.get(entries.len() / 2) else { return };
-        let above = entries.iter().filter(|(at, other)| at < before && other > id);
-        let above: Vec<Sequence> = above.map(|(at, _)| *at).collect();
+        let kept = self.expected[store].kept();
+        let above = kept.filter(|(at, other)| at < before && other > id);
+        let above: Vec<Sequence> = above.map(|(at, _)| at).collect();
         let told = self.logs[store].above(*id, *before, entries.len()).expect("a read");
         assert!(told.is_none_or(|told| told == above));
     }
@@ -195,9 +216,8 @@ impl Checked {
         let begins = read[0].first()..=read[0].last();
         assert!(begins.contains(&from) && last <= expected.head);
         let entries = read.iter().flat_map(Segment::ids);
-        let expected =
-            expected.entries.iter().filter(|(at, _)| read[0].first() <= *at && *at <= last);
-        assert!(entries.eq(expected.copied()));
+        let kept = expected.kept();
+        assert!(entries.eq(kept.filter(|(at, _)| read[0].first() <= *at && *at <= last)));
         // What follows a gap comes with it.
         assert!(!read[0].is_gap() || read.len() > 1 || last == self.expected[store].head);
     }
@@ -215,9 +235,22 @@ proptest! {
         actions.iter().for_each(|action| checked.apply(action));
         checked.apply(&Action::Reopen);
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {
-            let ids: Vec<EntryId> = expected.entries.iter().map(|(_, id)| *id).collect();
+            let ids: Vec<EntryId> = expected.kept().map(|(_, id)| id).collect();
             prop_assert_eq!(all_ids(&**log), ids);
         }
         (0..STORES).for_each(|store| checked.lookup(store, 1));
+        for (log, expected) in checked.logs.iter().zip(&checked.expected) {
+            let kept: Vec<Segment> = read_all(&**log, 1 << 20);
+            let bytes = kept.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
+            soon(|| (log.bytes() == bytes).then_some(()));
+            prop_assert!(kept.iter().flat_map(Segment::ids).eq(expected.kept()));
+        }
+        checked.apply(&Action::Reopen);
+        (0..STORES).for_each(|store| checked.lookup(store, 1));
+        checked.logs.clear();
+        let Checked { subject: OnDisk { directory, options, storage }, .. } = checked;
+        storage.expect("open").database.close().expect("closed");
+        let verified = Database::verify(directory.path(), &options).expect("read");
+        prop_assert_eq!(verified.faults, []);
     }
 }

@@ -1,7 +1,8 @@
 //! The record of a segment: how much it holds, and its body or where that lies.
 //!
 //! ```text
-//! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots, 0x13 it is a gap, which has none
+//! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots, 0x13 it is a gap, which has none; 0x14 and 0x15 as 0x11
+//!                     and 0x12, of bare ids: entries that were trimmed
 //! count               uvarint, entries; of a gap, sequences
 //! bytes before        uvarint, of the records of all earlier entries of the store
 //! bytes               uvarint, of the records of this segment
@@ -16,6 +17,8 @@ use crate::model::varint::{read_uvarint, write_uvarint};
 const INLINE: u8 = 0x11;
 const IN_SLOTS: u8 = 0x12;
 const GAP: u8 = 0x13;
+const BARE_INLINE: u8 = 0x14;
+const BARE_IN_SLOTS: u8 = 0x15;
 
 /// Head of a segment's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(crate) struct SegmentRecord {
     pub(crate) bytes_before: u64,
     /// Bytes of its own records.
     pub(crate) bytes: u64,
+    /// Whether its records are bare ids.
+    pub(crate) bare: bool,
     /// Where its body is.
     pub(crate) place: Place,
 }
@@ -72,6 +77,12 @@ pub(crate) fn encode_in_slots(
     out
 }
 
+/// `record`, which leads to a body of bare ids, saying so.
+pub(crate) fn bare(mut record: Vec<u8>) -> Vec<u8> {
+    record[0] = if record[0] == INLINE { BARE_INLINE } else { BARE_IN_SLOTS };
+    record
+}
+
 /// A record that says that no entry has `count` sequences.
 pub(crate) fn encode_gap(count: u32, bytes_before: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(24);
@@ -96,8 +107,8 @@ fn parse(value: &[u8]) -> Option<SegmentRecord> {
     let bytes_before = read_uvarint(&mut rest)?;
     let bytes = read_uvarint(&mut rest)?;
     let place = match *version {
-        INLINE => Place::Inline { at: value.len() - rest.len() },
-        IN_SLOTS => {
+        INLINE | BARE_INLINE => Place::Inline { at: value.len() - rest.len() },
+        IN_SLOTS | BARE_IN_SLOTS => {
             let first = read_uvarint(&mut rest)?;
             let body_bytes = read_uvarint(&mut rest)?;
             rest.is_empty().then_some(Place::Slots { first, body_bytes })?
@@ -105,7 +116,8 @@ fn parse(value: &[u8]) -> Option<SegmentRecord> {
         GAP => (rest.is_empty() && bytes == 0).then_some(Place::Gap)?,
         _ => return None,
     };
-    Some(SegmentRecord { count, bytes_before, bytes, place })
+    let bare = matches!(*version, BARE_INLINE | BARE_IN_SLOTS);
+    Some(SegmentRecord { count, bytes_before, bytes, bare, place })
 }
 
 #[cfg(test)]
@@ -122,7 +134,8 @@ mod tests {
             let inline = encode_inline(count, bytes_before, bytes, &body);
             let read = decode(&inline).expect("a record");
             let Place::Inline { at } = read.place else { panic!("not inline") };
-            let gap = SegmentRecord { count, bytes_before, bytes: 0, place: Place::Gap };
+            let bare = false;
+            let gap = SegmentRecord { count, bytes_before, bytes: 0, bare, place: Place::Gap };
             prop_assert_eq!(decode(&encode_gap(count, bytes_before)), Ok(gap));
             prop_assert_eq!(&inline[at..], &body[..]);
             prop_assert_eq!((read.count, read.bytes_before, read.bytes), (count, bytes_before, bytes));
@@ -130,11 +143,17 @@ mod tests {
             let body_bytes = body.len() as u64;
             let outside = encode_in_slots(count, bytes_before, bytes, slot, body_bytes);
             let place = Place::Slots { first: slot, body_bytes };
-            prop_assert_eq!(decode(&outside), Ok(SegmentRecord { count, bytes_before, bytes, place }));
+            let kept = SegmentRecord { count, bytes_before, bytes, bare, place };
+            prop_assert_eq!(decode(&outside), Ok(kept));
+            let (inline, outside) = (super::bare(inline), super::bare(outside));
+            let read = decode(&inline).expect("a record");
+            let Place::Inline { at } = read.place else { panic!("not inline") };
+            prop_assert_eq!((&inline[at..], read.bare), (&body[..], true));
+            prop_assert_eq!(decode(&outside), Ok(SegmentRecord { bare: true, ..kept }));
         }
 
         #[test]
-        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x15) {
+        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x17) {
             let value = [&[version], &value[..]].concat();
             if let Ok(record) = decode(&value) {
                 prop_assert!(record.count > 0);
@@ -146,13 +165,15 @@ mod tests {
     fn bytes_do_not_change() {
         assert_eq!(encode_inline(2, 300, 5, b"body"), b"\x11\x02\xac\x02\x05body");
         assert_eq!(encode_in_slots(2, 300, 5, 7, 40), b"\x12\x02\xac\x02\x05\x07\x28");
+        assert_eq!(bare(encode_inline(2, 300, 5, b"body")), b"\x14\x02\xac\x02\x05body");
+        assert_eq!(bare(encode_in_slots(2, 300, 5, 7, 40)), b"\x15\x02\xac\x02\x05\x07\x28");
         assert_eq!(encode_gap(300, 2), b"\x13\xac\x02\x02\x00");
         for malformed in [
             &b""[..],
             b"\x11\x00\x00\x00",
             b"\x12\x02\x00\x05\x07\x28\x00",
             b"\x13\x01",
-            b"\x14\x01\x00\x00",
+            b"\x16\x01\x00\x00",
         ] {
             assert!(decode(malformed).is_err());
         }

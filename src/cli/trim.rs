@@ -1,0 +1,206 @@
+//! `trim`: has the feed of a store begin further on.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use eventlog_server::model::{Sequence, StoreId};
+use eventlog_server::processing::{TrimError, Trimming, trim};
+use eventlog_server::services::journal::SledJournal;
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
+use eventlog_server::storage::{Keep, Storage, StorageError};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin::{AdminArgs, AdminCommandError, percent_encode};
+use super::data_dir::{DataDir, NoDataDirectory};
+use super::text::one_line;
+
+/// Have the feed of a store begin further on, for good: what is before takes no more room than its ids.
+///
+/// Readers that ask for what is trimmed are served from where the feed begins. Ids stay known: what is sent again is acknowledged, and not stored.
+/// What a group of handlers (a webhook too) has not processed yet is waited for, also where the group pauses: the server goes on
+/// with it by itself; `groups forget` lets go of a group that runs no more. The archive and backups keep what they have, see docs/DATA.md.
+///
+/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then nothing waits: it is
+/// trimmed as far as groups have come.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server trim --store team --before 120000
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server trim --store team --before 2026-01-01T00:00:00Z
+  eventlog-server trim --data-dir /var/lib/eventlog --store team --before 120000
+
+[[retention]] in the configuration has the server trim by itself.")]
+pub(super) struct Args {
+    /// The store
+    #[arg(long)]
+    store: StoreId,
+    /// The first sequence that is kept; or a time: what was committed then or later is kept, and up to ten minutes more
+    #[arg(long, value_name = "SEQUENCE|TIME")]
+    before: First,
+    /// Wait for no group
+    #[arg(long)]
+    force: bool,
+    /// The data directory of a stopped server
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where its archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Sequence(Sequence),
+    Millis(u64),
+}
+
+impl FromStr for First {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(number) = text.parse() {
+            return Sequence::new(number).map(Self::Sequence).map_err(|error| error.to_string());
+        }
+        let time: Timestamp = text
+            .parse()
+            .map_err(|_| "neither a sequence nor a time such as 2026-03-01T12:00:00Z".to_owned())?;
+        let millis = u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())?;
+        Ok(Self::Millis(millis))
+    }
+}
+
+/// `trim` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TrimCommandError {
+    /// The server did not do it, or the result cannot be printed.
+    #[error(transparent)]
+    Admin(#[from] AdminCommandError),
+    /// There is nothing to trim.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
+    /// There is no such store.
+    #[error("store {0:?} does not exist")]
+    NoSuchStore(StoreId),
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It was not trimmed.
+    #[error(transparent)]
+    Trim(#[from] TrimError),
+    /// The runtime cannot be started.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+/// What the server answers.
+#[derive(Deserialize)]
+struct Answer {
+    trimmed: u64,
+    wanted: u64,
+    behind: Vec<Behind>,
+}
+
+#[derive(Deserialize)]
+struct Behind {
+    name: String,
+    position: u64,
+}
+
+impl From<Trimming> for Answer {
+    fn from(Trimming { trimmed, wanted, behind }: Trimming) -> Self {
+        let behind = behind
+            .iter()
+            .map(|group| Behind { name: group.name.to_string(), position: group.position.get() });
+        Self { trimmed: trimmed.get(), wanted: wanted.get(), behind: behind.collect() }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), TrimCommandError> {
+    if let Some(path) = &args.data_dir {
+        let trimmed = in_directory(args, path)?.into();
+        return Ok(print(&trimmed, false).map_err(AdminCommandError::from)?);
+    }
+    let admin = args.admin.client()?;
+    let mut body = match args.before {
+        First::Sequence(first) => json!({ "before": first.get() }),
+        First::Millis(millis) => json!({ "beforeMillis": millis }),
+    };
+    body["force"] = args.force.into();
+    let path = format!("/admin/stores/{}/trim", percent_encode(args.store.as_str()));
+    let answer: Value =
+        admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
+    let printed = if args.admin.json {
+        writeln!(io::stdout(), "{answer}")
+    } else {
+        let trimmed = Answer::deserialize(&answer).map_err(io::Error::other);
+        trimmed.and_then(|trimmed| print(&trimmed, true))
+    };
+    Ok(AdminCommandError::unless_reader_gone(printed.map_err(AdminCommandError::from))?)
+}
+
+fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "the feed begins with entry {}", trimmed.trimmed + 1)?;
+    if trimmed.trimmed < trimmed.wanted {
+        let then = if waits { "; the server goes on when they have come so far" } else { "" };
+        writeln!(out, "up to entry {} groups are waited for{then}:", trimmed.wanted)?;
+    }
+    for group in &trimmed.behind {
+        writeln!(out, "  {} has processed entry {}", one_line(&group.name), group.position)?;
+    }
+    Ok(())
+}
+
+fn in_directory(args: &Args, path: &Path) -> Result<Trimming, TrimCommandError> {
+    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
+    data.must_exist()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(TrimCommandError::Runtime)?;
+    let database = Database::open(path, data.options())?;
+    let done = runtime.block_on(trim_in(args, &database));
+    let swept = done.is_ok().then(|| database.sweep()).transpose();
+    database.close()?;
+    swept?;
+    done
+}
+
+async fn trim_in(args: &Args, database: &Database) -> Result<Trimming, TrimCommandError> {
+    let storage = SledStorage::new(database.clone());
+    let size = storage.size(&args.store)?;
+    if size.entries == 0 && size.trimmed == Sequence::ZERO {
+        return Err(TrimCommandError::NoSuchStore(args.store.clone()));
+    }
+    let last = match args.before {
+        First::Sequence(first) => first.prev().min(size.head),
+        First::Millis(since) => {
+            storage.beyond(&args.store, &Keep { since_ms: Some(since), ..Keep::default() })?
+        }
+    };
+    let log = storage.open(&args.store)?;
+    let journal = SledJournal::new(database.clone());
+    Ok(trim(Some(&journal), &args.store, &Arc::clone(&log), last, args.force).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_a_sequence_or_a_time() {
+        assert_eq!("12".parse(), Ok(First::Sequence(Sequence::ZERO.plus(12))));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(First::Millis(1_000)));
+        for wrong in ["", "-1", "yesterday", "99999999999999999", "1969-01-01T00:00:00Z"] {
+            assert!(wrong.parse::<First>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Decides how much of a store is beyond what is to be kept of it.
+//!
+//! Keeps: by bytes and by age only what is in the tree is given up: the newest is in memory. By bytes, segments are given up whole.
+
+use super::ends::End;
+use super::log::Located;
+use super::segments::Reader;
+use super::shared::Shared;
+use crate::model::Sequence;
+use crate::storage::{Keep, StorageError};
+
+/// The last sequence that is to be trimmed, so that no more is kept than `keep` says.
+pub(super) fn beyond(shared: &Shared, end: &End, keep: &Keep) -> Result<Sequence, StorageError> {
+    let located = Located::at(shared, end)?;
+    let reader = Reader { tree: located.trees.log(), ordinal: end.ordinal };
+    let trimmed = end.trimmed();
+    let mut beyond = trimmed;
+    if let Some(entries_max) = keep.entries_max {
+        let excess = located.size.entries.saturating_sub(entries_max);
+        let gaps = &located.layout.gaps;
+        if excess > 0 {
+            let to = gaps.sequence(gaps.place(trimmed).plus(excess));
+            beyond = beyond.max(to.min(located.head()));
+        }
+    }
+    if let Some(bytes_max) = keep.bytes_max {
+        beyond = beyond.max(by_bytes(&reader, &located, bytes_max)?);
+    }
+    if let Some(since_ms) = keep.since_ms {
+        for time in reader.times(trimmed.next()) {
+            let (at, time_ms) = time?;
+            if time_ms >= since_ms {
+                break;
+            }
+            beyond = beyond.max(at);
+        }
+    }
+    Ok(beyond)
+}
+
+fn by_bytes(
+    reader: &Reader<'_>,
+    located: &Located<'_>,
+    bytes_max: u64,
+) -> Result<Sequence, StorageError> {
+    let (layout, in_memory) = (&located.layout, located.bytes_in_memory);
+    let is_kept = |bytes_before: u64| layout.bytes - bytes_before + in_memory <= bytes_max;
+    for found in reader.backwards(Sequence::MAX) {
+        let found = found?;
+        if found.record.bare {
+            break;
+        }
+        if !found.is_gap() && !is_kept(found.record.bytes_before) {
+            return Ok(found.last());
+        }
+    }
+    Ok(Sequence::ZERO)
+}

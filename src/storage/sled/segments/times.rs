@@ -1,0 +1,52 @@
+//! By when the entries of a store were committed: a time for the last entry in the tree, and one for each earlier stretch of some minutes.
+//!
+//! Keeps: what is said of an entry holds for all before it. Said of few entries, so that it costs next to nothing.
+
+use super::portion::Portion;
+use super::reader::Reader;
+use crate::model::Sequence;
+use crate::storage::StorageError;
+use crate::storage::sled::key::{Ordinal, TimeKey};
+
+/// A time by which the entries up to this one were committed, in milliseconds since 1970.
+pub(crate) type TimeOf = (Sequence, u64);
+
+/// What the tree says last of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LastTimes {
+    /// Of the last entry.
+    last: Option<TimeOf>,
+    /// Of the stretch before.
+    before: Option<TimeOf>,
+}
+
+impl LastTimes {
+    pub(super) fn read(reader: &Reader<'_>) -> Result<Self, StorageError> {
+        let mut newest = reader.times(Sequence::FIRST).rev();
+        Ok(Self { last: newest.next().transpose()?, before: newest.next().transpose()? })
+    }
+
+    /// Adds to `portion` that the entries up to `at` were committed by then. What was said last gives way to that, if both are within so many
+    /// milliseconds of what was said before.
+    pub(super) fn add(
+        &mut self,
+        ordinal: Ordinal,
+        (at, time_ms): TimeOf,
+        apart_ms: u64,
+        portion: &mut Portion<'_>,
+    ) {
+        // Clocks step back; what is said has to ascend.
+        let time_ms = time_ms.max(self.last.map_or(0, |(_, time)| time));
+        if let Some((last, _)) = self.last {
+            let begun = self.before.map_or(0, |(_, time)| time);
+            if time_ms.saturating_sub(begun) >= apart_ms {
+                self.before = self.last;
+            } else {
+                portion.remove(&TimeKey { ordinal, last }.to_bytes());
+            }
+        }
+        let key = TimeKey { ordinal, last: at };
+        portion.insert(&key.to_bytes(), time_ms.to_be_bytes().to_vec());
+        self.last = Some((at, time_ms));
+    }
+}
