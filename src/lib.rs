@@ -93,6 +93,7 @@
 //! | `client` | `client`, with its TLS |
 //! | `jwt` | `services::auth::jwt`: tokens say who calls |
 //! | `webhooks` | `webhooks` and `services::auth::http`, which ask others over HTTP |
+//! | `bucket` | nothing to the library: what the binary speaks to buckets with |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |
 //!

@@ -1,10 +1,6 @@
 //! `accept-loss`: goes on with what is left of a damaged data directory.
 
-use std::io;
-
-use eventlog_server::storage::sled::{Database, OpenError};
-
-use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+use super::renew::{RenewArgs, RenewError, accept_loss};
 
 const MEANING: &str = "\
 This gives up what a damaged data directory cannot give any more, and goes on with the rest:
@@ -22,41 +18,9 @@ This gives up what a damaged data directory cannot give any more, and goes on wi
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    data: DataDir,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
+    renewal: RenewArgs,
 }
 
-/// `accept-loss` failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AcceptLossError {
-    /// There is nothing that could be lost.
-    #[error(transparent)]
-    NoDataDirectory(#[from] NoDataDirectory),
-    /// It was not confirmed.
-    #[error("nothing was changed")]
-    NotConfirmed,
-    /// It cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Nobody can be asked.
-    #[error("cannot ask: {0}")]
-    Ask(#[from] io::Error),
-}
-
-pub(super) fn run(args: &Args) -> Result<(), AcceptLossError> {
-    args.data.must_exist()?;
-    println!("{MEANING}");
-    if !args.yes && !is_confirmed()? {
-        return Err(AcceptLossError::NotConfirmed);
-    }
-    let accepted = Database::accept_loss(&args.data.path, &args.data.options())?;
-    for lost in &accepted.lost {
-        println!("lost: {lost}");
-    }
-    for kept in &accepted.kept {
-        println!("kept: {}", kept.display());
-    }
-    Ok(())
+pub(super) fn run(args: &Args) -> Result<(), RenewError> {
+    accept_loss(&args.renewal, MEANING)
 }

@@ -11,12 +11,14 @@ use eventlog_server::storage::{Snapshot, SnapshotFile, StorageError};
 use serde::Deserialize;
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
+use super::bucket::{Bucket, BucketError, ShipError, Shipper};
 use super::text::people_bytes;
+use crate::config::BucketAddress;
 
 /// A file may go while it is asked for, when the archive keeps fewer: so often it is begun again.
 const TRIES: usize = 3;
 
-/// Copy everything that a server has, up to this moment, to a folder; only what is new since the last time.
+/// Copy everything that a server has, up to this moment, to a folder or a bucket; only what is new since the last time.
 ///
 /// While the server runs it is asked through its admin API (--url, --token), from any machine, and goes on with its work.
 /// Of a stopped server, give --data-dir. What is copied is the archive, which has to be on ([archive] enabled); it is compressed, and checksums
@@ -26,10 +28,11 @@ const TRIES: usize = 3;
 Examples:
   EVENTLOG_ADMIN_TOKEN=… eventlog-server backup --to /backups/eventlog
   eventlog-server backup --data-dir /var/lib/eventlog --to /backups/eventlog
+  eventlog-server backup --to s3://bucket/prefix              # AWS_… in the environment, see docs/DATA.md
   eventlog-server backup --to - | ssh elsewhere 'cat > eventlog.tar'")]
 pub(super) struct Args {
-    /// The folder; `-` writes one tar archive with everything to standard output
-    #[arg(long, value_name = "DIR|-")]
+    /// The folder, or a bucket; `-` writes one tar archive with everything to standard output
+    #[arg(long, value_name = "DIR|s3://…|-")]
     to: PathBuf,
     /// Keep so many backups in the folder, and remove what only older ones have [default: all]
     #[arg(long, value_name = "COUNT")]
@@ -68,6 +71,18 @@ pub(super) enum BackupCommandError {
     /// The stream cannot be written.
     #[error("cannot write to standard output: {0}")]
     Pack(io::Error),
+    /// It cannot be brought to the bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// Nor a file of it.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// There is no bucket at this address.
+    #[error("--to: {0}")]
+    Address(&'static str),
+    /// A bucket is not pruned.
+    #[error("--keep is for folders: a bucket keeps what is brought there")]
+    Keep,
     /// The server's answer is none.
     #[error("the server said something that is no answer to this")]
     NoAnswer,
@@ -115,6 +130,8 @@ fn of_running(args: &Args) -> Result<(), BackupCommandError> {
         match write(args, &snapshot, open) {
             Err(BackupCommandError::Backup(BackupError::Io { cause, .. }))
                 if cause.kind() == io::ErrorKind::NotFound && tries > 0 => {}
+            Err(BackupCommandError::Ship(ShipError::File { cause, .. }))
+                if cause.kind() == io::ErrorKind::NotFound && tries > 0 => {}
             written => return written,
         }
     }
@@ -132,19 +149,45 @@ fn write<R: Read>(
         eprintln!("up to change {}: {count} files, {bytes}", manifest.position);
         return Ok(());
     }
+    if let Some(address) = BucketAddress::of(&args.to) {
+        return write_to_bucket(args, &address.map_err(wrong_address)?, snapshot, open);
+    }
     let backups = Backups::new(&args.to);
     let written = backups.write(snapshot, open)?;
     if let Some(keep) = args.keep {
         backups.prune(&written.manifest, keep)?;
     }
     let (count, all) = (written.manifest.files.len(), people_bytes(written.manifest.bytes()));
-    let (new, bytes) = (written.files, people_bytes(written.bytes));
-    let position = written.manifest.position;
+    tell(written.manifest.position, (count, all), (written.files, written.bytes));
+    Ok(())
+}
+
+fn tell(position: u64, (count, all): (usize, String), (new, bytes): (usize, u64)) {
+    let bytes = people_bytes(bytes);
     // A closed standard output is no reason to fail.
     let _ = writeln!(
         io::stdout(),
         "up to change {position}: {count} files, {all}; of these {new} are new, {bytes}"
     );
+}
+
+fn wrong_address(reason: &'static str) -> BackupCommandError {
+    BackupCommandError::Address(reason)
+}
+
+fn write_to_bucket<R: Read>(
+    args: &Args,
+    address: &BucketAddress,
+    snapshot: &Snapshot,
+    open: impl FnMut(&SnapshotFile) -> io::Result<R>,
+) -> Result<(), BackupCommandError> {
+    if args.keep.is_some() {
+        return Err(BackupCommandError::Keep);
+    }
+    let shipped = Shipper::new(Bucket::open(address)?).files(snapshot, open)?;
+    let all = snapshot.files.iter().map(|file| file.bytes).sum();
+    let files = (snapshot.files.len(), people_bytes(all));
+    tell(snapshot.position, files, (shipped.files, shipped.bytes));
     Ok(())
 }
 

@@ -1,10 +1,6 @@
 //! `heal`: has clients take a data directory that may be an older copy for what it is.
 
-use std::io;
-
-use eventlog_server::storage::sled::{Database, OpenError};
-
-use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+use super::renew::{RenewArgs, RenewError, heal};
 
 const MEANING: &str = "\
 This makes another server of a data directory that may have less than clients know, and keeps all that it has:
@@ -24,38 +20,9 @@ This makes another server of a data directory that may have less than clients kn
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    data: DataDir,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
+    renewal: RenewArgs,
 }
 
-/// `heal` failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum HealError {
-    /// There is nothing to heal.
-    #[error(transparent)]
-    NoDataDirectory(#[from] NoDataDirectory),
-    /// It was not confirmed.
-    #[error("nothing was changed")]
-    NotConfirmed,
-    /// It cannot be opened, or is damaged.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Nobody can be asked.
-    #[error("cannot ask: {0}")]
-    Ask(#[from] io::Error),
-}
-
-pub(super) fn run(args: &Args) -> Result<(), HealError> {
-    args.data.must_exist()?;
-    println!("{MEANING}");
-    if !args.yes && !is_confirmed()? {
-        return Err(HealError::NotConfirmed);
-    }
-    let healed = Database::heal(&args.data.path, &args.data.options())?;
-    for kept in &healed.kept {
-        println!("kept: {}", kept.display());
-    }
-    Ok(())
+pub(super) fn run(args: &Args) -> Result<(), RenewError> {
+    heal(&args.renewal, MEANING)
 }

@@ -9,7 +9,9 @@ use eventlog_server::storage::sled::{
 };
 use jiff::Timestamp;
 
-use super::text::parse_moment;
+use super::bucket::{Bucket, BucketError, FetchError, fetch};
+use super::text::{parse_moment, people_bytes};
+use crate::config::BucketAddress;
 
 /// Make a data directory of a backup, and another server of it.
 ///
@@ -21,10 +23,11 @@ use super::text::parse_moment;
 Examples:
   eventlog-server restore --from /backups/eventlog --data-dir /var/lib/eventlog
   eventlog-server restore --from /backups/eventlog --data-dir D --until 2026-03-01T12:00:00Z
+  eventlog-server restore --from s3://bucket/prefix --data-dir D
   ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
 pub(super) struct Args {
-    /// The folder with backups, of which the newest is taken; `-` reads what `backup --to -` wrote from standard input
-    #[arg(long, value_name = "DIR|-")]
+    /// The folder with backups, of which the newest is taken, or the bucket that an archive was brought to; `-` reads what `backup --to -` wrote from standard input
+    #[arg(long, value_name = "DIR|s3://…|-")]
     from: PathBuf,
     /// The data directory to make
     #[arg(long, value_name = "DIR")]
@@ -32,6 +35,16 @@ pub(super) struct Args {
     /// Restore what was written up to this time, or up to the change with this number
     #[arg(long, value_name = "TIME|CHANGE")]
     until: Option<End>,
+    /// Of a bucket: take this one [default: the newest one that is whole]
+    #[arg(long, value_name = "GENERATION", value_parser = generation)]
+    generation: Option<String>,
+}
+
+/// 32 hexadecimal digits.
+fn generation(text: &str) -> Result<String, &'static str> {
+    let is_one =
+        text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_one { Ok(text.to_owned()) } else { Err("a generation is 32 hexadecimal digits") }
 }
 
 /// How far a restore goes.
@@ -59,6 +72,18 @@ pub(super) enum RestoreError {
     /// The directory cannot be made.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The bucket does not give it.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// It has nothing that is whole.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// There is no bucket at this address.
+    #[error("--from: {0}")]
+    Address(&'static str),
+    /// Folders are taken as they are.
+    #[error("--generation is for buckets")]
+    Generation,
     /// The stream cannot be kept until it was read.
     #[error("{}: {cause}", path.display())]
     Keep {
@@ -71,7 +96,11 @@ pub(super) enum RestoreError {
 
 pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     let until = args.until.map(|End(until)| until);
-    if args.from != Path::new("-") {
+    let address = BucketAddress::of(&args.from).transpose().map_err(RestoreError::Address)?;
+    if args.generation.is_some() && address.is_none() {
+        return Err(RestoreError::Generation);
+    }
+    if args.from != Path::new("-") && address.is_none() {
         return restore(&args.from, &args.data_dir, until);
     }
     // Beside the directory, where there is room for that as well; gone in the end.
@@ -80,7 +109,15 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     let keep = |cause| RestoreError::Keep { path: parent.to_owned(), cause };
     std::fs::create_dir_all(parent).map_err(keep)?;
     let kept = tempfile::tempdir_in(parent).map_err(keep)?;
-    unpack(io::stdin().lock(), kept.path())?;
+    match address {
+        None => unpack(io::stdin().lock(), kept.path())?,
+        Some(address) => {
+            let bucket = Bucket::open(&address)?;
+            let fetched = fetch(&bucket, args.generation.as_deref(), kept.path())?;
+            let bytes = people_bytes(fetched.bytes);
+            eprintln!("fetched generation {}, {bytes}", fetched.generation);
+        }
+    }
     restore(kept.path(), &args.data_dir, until)
 }
 

@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod bucket;
 mod check;
 mod environment;
 mod fault;
@@ -37,6 +38,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use admin::AdminPlan;
+pub(crate) use bucket::{BucketAddress, ShippingPlan};
 pub(crate) use environment::Environment;
 pub(crate) use fault::{ConfigError, ConfigFaults};
 use layer::{FileFaults, Layer};
@@ -100,6 +102,8 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// Backups that are made while it runs.
     pub(crate) backup: Option<BackupPlan>,
+    /// Where the archive is brought as it comes.
+    pub(crate) shipping: Option<ShippingPlan>,
     /// Which web pages may connect.
     pub(crate) origins: OriginPolicy,
     /// Which proxies are believed when they say where a client is.
@@ -135,7 +139,7 @@ pub(crate) struct Config {
 pub(crate) struct BackupPlan {
     /// How often.
     pub(crate) every: Duration,
-    /// The folder.
+    /// The folder, or the address of a bucket.
     pub(crate) to: PathBuf,
     /// How many are kept; all, if it does not say.
     pub(crate) keep: Option<usize>,
@@ -210,6 +214,7 @@ impl Config {
         let auth = auth::auth(settings.auth, !admin.tokens.is_empty(), dev);
         let auth = if auth_is_known { keep(auth, &mut faults) } else { auth.ok() };
         let backup = keep(backup(settings.backup, database.archive.enabled), &mut faults);
+        let shipping = keep(bucket::shipping(&settings.archive, &database.archive), &mut faults);
         let config = Self {
             said: Said::default(),
             secret_files: Vec::new(),
@@ -220,6 +225,7 @@ impl Config {
             database,
             spill_bytes_max: settings.spill_bytes_max.map(|size| size.0 as u64),
             backup: backup.flatten(),
+            shipping: shipping.flatten(),
             workers: settings.workers.map_or_else(cores, |count| count.0),
             store_threads: settings
                 .store_threads
@@ -417,7 +423,14 @@ fn backup(settings: BackupSettings, archive: bool) -> Result<Option<BackupPlan>,
             let reason = "a backup is made of the archive, and `[archive] enabled` is false";
             Err(check::impossible("backup.to", to.display(), reason))
         }
+        (Some(_), Some(to)) if keep.is_some() && BucketAddress::of(&to).is_some() => {
+            let reason = "a bucket keeps what the archive keeps ([archive] bytes_max, age_max)";
+            Err(check::impossible("backup.keep", to.display(), reason))
+        }
         (Some(every), Some(to)) => {
+            if let Some(Err(reason)) = BucketAddress::of(&to) {
+                return Err(check::impossible("backup.to", to.display(), reason));
+            }
             Ok(Some(BackupPlan { every: every.0, to, keep: keep.map(|keep| keep.0) }))
         }
         (every, _) => {

@@ -146,6 +146,8 @@ settings! {
         bytes_max: Option<Size>,
         age_max: Option<Span>,
         waiting_bytes_max: Option<Size>,
+        to: Option<String>,
+        ship_every: Option<Span>,
     }
 }
 

@@ -114,6 +114,7 @@ fn the_example_shows_the_defaults() {
         ".archive.dir",
         ".archive.bytes_max",
         ".archive.age_max",
+        ".archive.to",
         ".backup.every",
         ".backup.to",
         ".backup.keep",

@@ -111,7 +111,9 @@ async fn what_any_client_still_has_is_there_after_a_restore() {
     let mut history = History::default();
     let mut devices = [Device::new("alice"), Device::new("bob")];
     let mut server = serve(&data, "");
-    for round in 1..=3_u64 {
+    let given = std::env::var("EVENTLOG_TEST_DRILLS").ok();
+    let rounds = given.map_or(3, |text| text.parse().expect("a number of rounds"));
+    for round in 1..=rounds {
         let mut sockets = [Socket::connect(&server.url).await, Socket::connect(&server.url).await];
         for part in 0..4 {
             // While it is loaded.

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod bench;
+mod bucket;
 mod callback;
 mod canaries;
 mod command_line;

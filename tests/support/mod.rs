@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod random;
 pub mod receiver;
 pub mod rpc;
+pub mod s3;
 pub mod server;
 pub mod socket;
 pub mod watched;

@@ -11,6 +11,7 @@ use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
 use super::scheduled::Scheduled;
+use super::shipping::Shipping;
 use crate::config::{Config, StorageKind};
 
 /// Entries, mappings and bindings, open.
@@ -23,6 +24,8 @@ pub(super) struct Kept {
     pub(super) journal: Arc<dyn EventJournal>,
     /// Makes backups.
     scheduled: Scheduled,
+    /// Brings the archive elsewhere.
+    shipping: Shipping,
     close: Box<dyn FnOnce() -> Result<(), StorageError>>,
 }
 
@@ -37,7 +40,10 @@ impl Kept {
                     cause: error.to_string().into(),
                 };
                 let scheduled = Scheduled::start(config.backup.as_ref(), &database);
+                let shipping =
+                    Shipping::start(config.shipping.as_ref(), &database, &config.data_dir);
                 Ok(Self {
+                    shipping: shipping.map_err(unavailable)?,
                     scheduled: scheduled.map_err(unavailable)?,
                     storage: Arc::new(SledStorage::new(database.clone())),
                     registry: Arc::new(SledRegistry::new(database.clone())),
@@ -53,6 +59,7 @@ impl Kept {
     /// Waits until all of it is durable, and closes it. Blocks on disk.
     pub(super) fn close(self) -> Result<(), StorageError> {
         drop(self.scheduled);
+        drop(self.shipping);
         (self.close)()
     }
 }

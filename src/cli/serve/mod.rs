@@ -11,6 +11,7 @@ mod kept;
 mod notify;
 mod reload;
 mod scheduled;
+mod shipping;
 mod webhooks;
 
 use std::io::{self, Write};

@@ -8,11 +8,12 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventlog_server::storage::sled::{BackupError, Backups, Database, Manifest};
+use eventlog_server::storage::sled::{BackupError, Backups, Database};
 use eventlog_server::storage::{SnapshotFile, StorageError};
 
+use crate::cli::bucket::{Bucket, BucketError, ShipError, Shipper};
 use crate::cli::text::people_bytes;
-use crate::config::BackupPlan;
+use crate::config::{BackupPlan, BucketAddress};
 
 /// After one that failed, the next one is tried this soon.
 const RETRY: Duration = Duration::from_secs(60);
@@ -30,6 +31,10 @@ enum Failed {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Ship(#[from] ShipError),
 }
 
 impl Scheduled {
@@ -42,8 +47,8 @@ impl Scheduled {
             let mut wait = first_wait(&plan, &database);
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = match make(&plan, &database) {
-                    Ok(manifest) => {
-                        database.note_backup(Some((manifest.made_millis, manifest.bytes())));
+                    Ok(made) => {
+                        database.note_backup(Some(made));
                         plan.every
                     }
                     Err(error) => {
@@ -72,20 +77,31 @@ impl Drop for Scheduled {
 fn first_wait(plan: &BackupPlan, database: &Database) -> Duration {
     let Ok(Some(newest)) = Backups::new(&plan.to).newest() else { return Duration::ZERO };
     database.note_backup(Some((newest.made_millis, newest.bytes())));
-    #[expect(clippy::disallowed_methods, reason = "backups are made by the clock")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let age = now.saturating_sub(Duration::from_millis(newest.made_millis));
+    let age = now().saturating_sub(Duration::from_millis(newest.made_millis));
     plan.every.saturating_sub(age)
 }
 
-fn make(plan: &BackupPlan, database: &Database) -> Result<Manifest, Failed> {
-    let backups = Backups::new(&plan.to);
+fn now() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "backups are made by the clock")]
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// When it was made, in milliseconds since 1970, and how many bytes it has.
+fn make(plan: &BackupPlan, database: &Database) -> Result<(u64, u64), Failed> {
     let snapshot = database.snapshot()?;
+    if let Some(Ok(address)) = BucketAddress::of(&plan.to) {
+        let made = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+        let shipped = Shipper::new(Bucket::open(&address)?).files(&snapshot, SnapshotFile::open)?;
+        let (position, new) = (snapshot.position, people_bytes(shipped.bytes));
+        log::info!("backup: up to change {position}; {} files were new, {new}", shipped.files);
+        return Ok((made, snapshot.files.iter().map(|file| file.bytes).sum()));
+    }
+    let backups = Backups::new(&plan.to);
     let written = backups.write(&snapshot, SnapshotFile::open)?;
     if let Some(keep) = plan.keep {
         backups.prune(&written.manifest, keep)?;
     }
     let (position, new) = (written.manifest.position, people_bytes(written.bytes));
     log::info!("backup: up to change {position}; {} files were new, {new}", written.files);
-    Ok(written.manifest)
+    Ok((written.manifest.made_millis, written.manifest.bytes()))
 }

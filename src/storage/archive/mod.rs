@@ -35,6 +35,9 @@ pub(crate) use retention::Retention;
 
 use crate::storage::commit_log::{Generation, Position};
 
+/// Numbers of tails are above those of all files of a log: this and the number of their first frame. Persisted.
+pub(crate) const TAILS_FROM: u64 = 1_000_000_000_000_000;
+
 /// An archive. Clones are handles to the same folder; one at a time writes.
 #[derive(Clone)]
 pub(crate) struct Archive {

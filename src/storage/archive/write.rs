@@ -10,7 +10,7 @@ use std::path::Path;
 use super::chunk::{ChunkReader, ChunkWriter, Written};
 use super::head::{self, HEAD_BYTES};
 use super::names::{self, Kind, Name};
-use super::{Archive, ArchiveError, ArchivedFile, sync_folder};
+use super::{Archive, ArchiveError, ArchivedFile, TAILS_FROM, sync_folder};
 use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, Position};
 
 impl Archive {
@@ -38,6 +38,19 @@ impl Archive {
             })
         };
         self.write(&name, (log.first, log.last), frames).map(Some)
+    }
+
+    /// Writes the frames from `first` to `last`, which `fill` gives, to a file that stands behind all others of its folder, by its number and in the
+    /// order of the first frames: what the commit log has and no file of an archive does. On disk when this returns.
+    pub(crate) fn write_tail(
+        &self,
+        (first, last): (Position, Position),
+        fill: impl FnOnce(
+            &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>,
+        ) -> Result<(), ArchiveError>,
+    ) -> Result<ArchivedFile, ArchiveError> {
+        let name = Name { number: TAILS_FROM + first.0, kind: Kind::Log, version: 1 };
+        self.write(&name, (first, last), fill)
     }
 
     /// Begins the archive, or begins it again: `parts` together are what was there after frame `last`, whose time was `time_ms`; `number` is

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::backup::{self, Backups, Origin, Restored, Restoring, Until};
+use super::backup::{self, Backups, Origin, Restored, Restoring, Tail, Until};
 use super::commit::{self, Job};
 use super::files::Files;
 use super::keyspace::Keyspace;
@@ -134,6 +134,28 @@ impl Database {
     /// The files that have everything up to a moment within this call. Blocks, while everything comes to the archive.
     pub fn snapshot(&self) -> Result<Snapshot, StorageError> {
         backup::take(&self.owner.shared, &self.owner.origin)
+    }
+
+    /// The number of the last change. Does not block.
+    pub fn position(&self) -> u64 {
+        self.owner.shared.settled().0
+    }
+
+    /// The files that the archive has at the moment, which have everything up to some moment ago. Blocks on disk for a moment.
+    pub fn archived(&self) -> Result<Snapshot, StorageError> {
+        backup::archived(&self.owner.shared, &self.owner.origin)
+    }
+
+    /// Writes what there is behind the change `behind`, and behind what the archive has, to a file in `folder`, which nobody else uses; `None` if
+    /// there is nothing. Blocks on disk.
+    pub fn tail(&self, behind: u64, folder: &Path) -> Result<Option<Tail>, StorageError> {
+        backup::tail(&self.owner.shared, &self.owner.origin, behind, folder)
+    }
+
+    /// Files were brought elsewhere up to a change that was written at this time (milliseconds since 1970); or that failed. Shown by
+    /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
+    pub fn note_shipped(&self, up_to: Option<u64>) {
+        self.owner.shared.health.note_shipped(up_to);
     }
 
     /// A backup was made at this time (milliseconds since 1970) with so many bytes; or one failed. Shown by

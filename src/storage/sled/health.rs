@@ -35,6 +35,8 @@ pub(super) struct Health {
     pub(super) bare_ids: AtomicU64,
     /// What is known of scheduled backups.
     backup: Mutex<Backup>,
+    /// What is known of what is brought elsewhere.
+    shipped: Mutex<Shipped>,
     free_bytes: AtomicU64,
     room_is_low: AtomicBool,
     is_copy: AtomicBool,
@@ -46,6 +48,15 @@ pub(super) struct Health {
 struct Backup {
     /// When the last good one was made, in milliseconds since 1970, and how many bytes it has.
     made: Option<(u64, u64)>,
+    /// Whether the last try failed.
+    fails: bool,
+}
+
+/// What is known of what is brought elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shipped {
+    /// When everything was there last, in milliseconds since 1970.
+    up_to: Option<u64>,
     /// Whether the last try failed.
     fails: bool,
 }
@@ -81,6 +92,24 @@ impl Health {
         let tried = made.is_some() || fails;
         let fails = tried.then(|| figure("backup_fails", help, u64::from(fails)));
         made.into_iter().flatten().chain(fails).collect()
+    }
+
+    /// Everything that was written up to this time was brought elsewhere; or that failed.
+    pub(super) fn note_shipped(&self, up_to: Option<u64>) {
+        let mut shipped = self.shipped.lock();
+        shipped.fails = up_to.is_none();
+        shipped.up_to = up_to.or(shipped.up_to);
+    }
+
+    /// What there is to say of that; if it is not wanted, that nothing fails.
+    pub(super) fn shipped_figures(&self) -> Vec<Figure> {
+        let Shipped { up_to, fails } = *self.shipped.lock();
+        let figure = |name, help, value| Figure { name, help, value };
+        let at = "What was written up to then is in the bucket, in seconds since 1970; 0 before anything is";
+        let help = "1 while the bucket cannot be written to";
+        let up_to = up_to.map(|millis| figure("shipped_seconds", at, millis / 1_000));
+        let fails = figure("shipping_fails", help, u64::from(fails));
+        up_to.into_iter().chain([fails]).collect()
     }
 
     /// Looks at the directory when it was opened, and says what speaks against its place.

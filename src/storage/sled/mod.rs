@@ -53,7 +53,8 @@ mod verify;
 mod watch;
 
 pub use backup::{
-    BackupError, Backups, Manifest, ManifestFile, Restored, Until, Written, pack, unpack,
+    BackupError, Backups, DirectoryNote, Manifest, ManifestFile, Restored, Tail, Until, Written,
+    pack, unpack,
 };
 pub use database::Database;
 pub(crate) use durable_map::DurableMap;

@@ -184,6 +184,7 @@ impl Shared {
             ),
         ]);
         figures.extend(health.backup_figures());
+        figures.extend(health.shipped_figures());
         figures
     }
 

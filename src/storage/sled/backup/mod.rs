@@ -13,6 +13,7 @@ mod folder;
 mod manifest;
 mod pack;
 mod restore;
+mod shipped;
 mod take;
 
 pub use folder::{BackupError, Backups, Written};
@@ -20,4 +21,6 @@ pub use manifest::{Manifest, ManifestFile};
 pub use pack::{pack, unpack};
 pub(super) use restore::{MARK, Restoring, plan, restore};
 pub use restore::{Restored, Until};
-pub(super) use take::{Origin, take};
+pub(super) use shipped::tail;
+pub use shipped::{DirectoryNote, Tail};
+pub(super) use take::{Origin, archived, take};

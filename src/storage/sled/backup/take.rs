@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::RemoteId;
+use crate::model::{RemoteId, Sequence};
 use crate::storage::archive::{Archive, Kind, Listing};
 use crate::storage::commit_log::{Generation, Position};
 use crate::storage::sled::commit::Job;
@@ -40,7 +40,7 @@ pub(in crate::storage::sled) fn take(
         let listing = archive.files().map_err(StorageError::unavailable)?;
         let last = last_of(&listing);
         if last >= wanted {
-            return snapshot(shared, origin, &listing, last);
+            return snapshot(origin, shared.new_store().head, &listing);
         }
         if begun.elapsed() > PATIENCE {
             let why = format!("the archive ends at frame {last}, and is to have frame {wanted}");
@@ -56,23 +56,33 @@ pub(in crate::storage::sled) fn take(
     }
 }
 
-fn archive_of(shared: &Shared, origin: &Origin) -> Result<Archive, StorageError> {
+/// The files that the archive has now, which may be less than everything. Blocks on disk for a moment.
+pub(in crate::storage::sled) fn archived(
+    shared: &Shared,
+    origin: &Origin,
+) -> Result<Snapshot, StorageError> {
+    let listing = archive_of(shared, origin)?.files().map_err(StorageError::unavailable)?;
+    snapshot(origin, shared.new_store().head, &listing)
+}
+
+pub(super) fn archive_of(shared: &Shared, origin: &Origin) -> Result<Archive, StorageError> {
     let off = || StorageError::unavailable("a backup is made of the archive, and [archive] is off");
     let archive = shared.options.archive.enabled;
     let found = open::archive_to_read(&shared.files, &shared.options, origin.generation);
     found.filter(|_| archive).ok_or_else(off)
 }
 
-fn last_of(listing: &Listing) -> Position {
+pub(super) fn last_of(listing: &Listing) -> Position {
     listing.files.iter().map(|file| file.last).max().unwrap_or_default()
 }
 
-fn snapshot(
-    shared: &Shared,
+/// What these files are a backup of.
+pub(super) fn snapshot(
     origin: &Origin,
+    floor: Sequence,
     listing: &Listing,
-    last: Position,
 ) -> Result<Snapshot, StorageError> {
+    let last = last_of(listing);
     if !listing.is_whole(origin.complete, last.next()) {
         let why = "files of the archive are missing; a further base is written within an hour, see docs/FAULTS.md";
         return Err(StorageError::unavailable(why));
@@ -92,7 +102,7 @@ fn snapshot(
     Ok(Snapshot {
         remote_id,
         generation: generation.0,
-        floor: shared.new_store().head,
+        floor,
         complete: complete && base.is_none(),
         position: last.0,
         time_ms,

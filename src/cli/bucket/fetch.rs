@@ -1,0 +1,188 @@
+//! Makes a backup on disk of what a bucket has of a directory.
+//!
+//! Keeps: the newest generation that is whole, or the one that was asked for; that it was taken is noted there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use eventlog_server::storage::sled::{BackupError, Backups, DirectoryNote, Tail};
+
+use super::ship::parse_tail;
+use super::{Bucket, BucketError, Object};
+
+const NOTED: &str = "restored-";
+
+/// What was fetched.
+pub(in crate::cli) struct Fetched {
+    /// The generation, in hexadecimal digits.
+    pub(in crate::cli) generation: String,
+    /// How many bytes there were.
+    pub(in crate::cli) bytes: u64,
+}
+
+/// It cannot be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum FetchError {
+    /// The bucket does not give it.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// It cannot be written here.
+    #[error("cannot keep it: {0}")]
+    Io(#[from] io::Error),
+    /// It is not whole.
+    #[error("generation {generation} is not whole: {cause}")]
+    NotWhole {
+        /// Which one.
+        generation: String,
+        /// What is missing.
+        cause: BackupError,
+    },
+    /// It says nothing of itself.
+    #[error("generation {0} has no good `directory`")]
+    NoNote(String),
+    /// There is none.
+    #[error("the bucket has nothing{}", .0.as_ref().map_or(String::new(), |which| format!(" of generation {which}")))]
+    Nothing(Option<String>),
+}
+
+/// Fetches to the folder `to`, which is empty, what `Backups` reads.
+pub(in crate::cli) fn fetch(
+    bucket: &Bucket,
+    generation: Option<&str>,
+    to: &Path,
+) -> Result<Fetched, FetchError> {
+    let mut folders: BTreeMap<String, Vec<Object>> = BTreeMap::new();
+    for object in bucket.list(generation)? {
+        let folder = object.name.split_once('/').map(|(folder, _)| folder.to_owned());
+        if let Some(folder) = folder.filter(|folder| folder.len() == 32) {
+            folders.entry(folder).or_default().push(object);
+        }
+    }
+    let written = |objects: &[Object]| {
+        let files = objects.iter().filter(|object| !object.name.contains(NOTED));
+        files.map(|object| object.modified_millis).max().unwrap_or(0)
+    };
+    let mut newest: Vec<_> =
+        folders.into_iter().map(|(folder, objects)| (written(&objects), folder, objects)).collect();
+    newest.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+    let mut last = FetchError::Nothing(generation.map(ToOwned::to_owned));
+    for (millis, folder, objects) in newest.into_iter().rev() {
+        match one(bucket, (&folder, &objects), millis, to) {
+            Ok(fetched) => return Ok(fetched),
+            Err(error @ (FetchError::NotWhole { .. } | FetchError::NoNote(_))) => {
+                eprintln!("{error}");
+                std::fs::remove_dir_all(to.join(&folder))?;
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// Fetches one generation.
+fn one(
+    bucket: &Bucket,
+    (folder, objects): (&str, &[Object]),
+    written_millis: u64,
+    to: &Path,
+) -> Result<Fetched, FetchError> {
+    let path = to.join(folder);
+    std::fs::create_dir_all(&path)?;
+    let mut text = Vec::new();
+    if objects.iter().any(|object| object.name == format!("{folder}/directory")) {
+        bucket.get(&format!("{folder}/directory"), &mut text)?;
+    }
+    let note = DirectoryNote::decode(&text).filter(|note| note.generation() == folder);
+    let note = note.ok_or_else(|| FetchError::NoNote(folder.to_owned()))?;
+    let mut bytes = 0;
+    for (name, object) in files(folder, objects) {
+        let mut file = File::create(path.join(&name))?;
+        bucket.get(&object.name, &mut file)?;
+        file.sync_all()?;
+        bytes += object.bytes;
+    }
+    let not_whole = |cause| FetchError::NotWhole { generation: folder.to_owned(), cause };
+    Backups::new(to).adopt(&note, written_millis).map_err(not_whole)?;
+    note_restore(bucket, folder, objects, &path)?;
+    Ok(Fetched { generation: folder.to_owned(), bytes })
+}
+
+/// The objects to fetch, and what they are called here. Of two tails with the same beginning, the longer one.
+fn files<'a>(folder: &str, objects: &'a [Object]) -> Vec<(String, &'a Object)> {
+    let mut tails: BTreeMap<u64, (u64, &Object)> = BTreeMap::new();
+    let mut files = Vec::new();
+    for object in objects {
+        let Some(name) = object.name.strip_prefix(&format!("{folder}/")) else { continue };
+        if let Some((first, last)) = parse_tail(name) {
+            if tails.get(&first).is_none_or(|(known, _)| *known < last) {
+                tails.insert(first, (last, object));
+            }
+        } else if is_file(name) {
+            files.push((name.to_owned(), object));
+        }
+    }
+    let tails = tails.into_iter().map(|(first, (_, object))| (Tail::name_of(first), object));
+    files.into_iter().chain(tails).collect()
+}
+
+/// What an archive's file may be called: no name that leads elsewhere.
+fn is_file(name: &str) -> bool {
+    name.ends_with(".zst")
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+}
+
+/// Notes there, and in the folder `here`, that a directory is made of it: each goes on above those before.
+fn note_restore(
+    bucket: &Bucket,
+    folder: &str,
+    objects: &[Object],
+    here: &Path,
+) -> Result<(), FetchError> {
+    let number = |object: &Object| {
+        let name = object.name.strip_prefix(&format!("{folder}/"))?;
+        name.strip_prefix(NOTED)?.parse::<u64>().ok()
+    };
+    let mut before = objects.iter().filter_map(number).max().unwrap_or(0);
+    while !bucket.put_new(&format!("{folder}/{NOTED}{}", before + 1), &mut &b"1"[..], 1)? {
+        before += 1;
+    }
+    let lines: String = (1..=before).map(|number| format!("{number} in the bucket\n")).collect();
+    std::fs::write(here.join("restores"), lines)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_object_is_written_elsewhere_and_the_longer_tail_counts() {
+        let object = |name: &str| Object { name: name.to_owned(), bytes: 1, modified_millis: 1 };
+        let all = [
+            "g/00000001.log.zst",
+            "g/../../etc/00000001.log.zst",
+            "g/.zst",
+            "g/directory",
+            "g/tail-00000000000000000005-00000000000000000007.log.zst",
+            "g/tail-00000000000000000005-00000000000000000009.log.zst",
+            "g/tail-00000000000000000010-00000000000000000011.log.zst",
+            "h/00000002.log.zst",
+        ];
+        let objects: Vec<Object> = all.iter().map(|name| object(name)).collect();
+        let found: Vec<_> = files("g", &objects)
+            .into_iter()
+            .map(|(name, object)| (name, object.name.rsplit('-').next().map(ToOwned::to_owned)))
+            .collect();
+        let text = |text: &str| Some(text.to_owned());
+        let expected = [
+            ("00000001.log.zst".to_owned(), text("g/00000001.log.zst")),
+            ("1000000000000005.log.zst".to_owned(), text("00000000000000000009.log.zst")),
+            ("1000000000000010.log.zst".to_owned(), text("00000000000000000011.log.zst")),
+        ];
+        assert_eq!(found, expected);
+    }
+}

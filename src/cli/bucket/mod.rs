@@ -1,0 +1,241 @@
+//! A bucket of an object store that speaks S3, as a place for files of archives.
+//!
+//! Keeps: each call ends, whatever the other end does; an object is written under a name that has none; credentials are shown nowhere. Leaves
+//! out: which files (`ship`), and what is made of them (`fetch`).
+//!
+//! ```text
+//! PREFIX/<generation>/directory                                what has to be known besides
+//! PREFIX/<generation>/00000016.log.zst                         a file of the archive, as it is there
+//! PREFIX/<generation>/tail-<first change>-<last change>.log.zst  what no file of the archive had yet
+//! PREFIX/<generation>/restored-1                               a directory was made of them
+//! ```
+
+mod credentials;
+mod fetch;
+mod http;
+mod ship;
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
+};
+use tokio::runtime::{Builder, Runtime};
+
+pub(super) use fetch::{FetchError, fetch};
+pub(super) use ship::{ShipError, Shipper, names_here};
+
+use crate::config::BucketAddress;
+
+/// What is larger is written in parts of this size, in bytes.
+const PART_BYTES: usize = 8 << 20;
+
+/// A request that writes or lists may take so long, with its repetitions.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For so long nothing may come of an object that is read.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A bucket, below a prefix. Each call blocks.
+pub(super) struct Bucket {
+    runtime: Runtime,
+    store: AmazonS3,
+    address: BucketAddress,
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    /// Behind the prefix: folder and file.
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    /// When it was written, as the store says: milliseconds since 1970.
+    pub(super) modified_millis: u64,
+}
+
+/// A bucket does not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {cause}")]
+pub(super) struct BucketError {
+    address: BucketAddress,
+    cause: String,
+}
+
+impl Bucket {
+    /// The bucket at `address`, with the endpoint, region and credentials of the environment, of a file, or of this machine's role. Asks nobody yet.
+    pub(super) fn open(address: &BucketAddress) -> Result<Self, BucketError> {
+        let failed = |cause: String| BucketError { address: address.clone(), cause };
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+        let retry = RetryConfig {
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(15),
+            ..RetryConfig::default()
+        };
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(&address.bucket)
+            .with_retry(retry)
+            // Who names an endpoint without TLS wants that.
+            .with_allow_http(true)
+            .with_http_connector(http::Connector);
+        if let Some(found) = credentials::of_file().map_err(failed)? {
+            builder = builder.with_access_key_id(found.id).with_secret_access_key(found.secret);
+            if let Some(token) = found.token {
+                builder = builder.with_token(token);
+            }
+        }
+        let store = builder.build().map_err(|error| failed(said(&error)))?;
+        Ok(Self { runtime, store, address: address.clone() })
+    }
+
+    fn path(&self, name: &str) -> ObjectPath {
+        let prefix = self.address.prefix.trim_matches('/');
+        if prefix.is_empty() { name.into() } else { format!("{prefix}/{name}").into() }
+    }
+
+    fn failed(&self, cause: impl Into<String>) -> BucketError {
+        BucketError { address: self.address.clone(), cause: cause.into() }
+    }
+
+    /// Waits for `work`, for a bounded time.
+    fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, BucketError> {
+        let timed = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await });
+        timed.map_err(|_| self.failed(format!("it did not answer within {PATIENCE:?}")))
+    }
+
+    /// The objects in `folder`, or all of them.
+    pub(super) fn list(&self, folder: Option<&str>) -> Result<Vec<Object>, BucketError> {
+        let (whole, below) = (self.path(""), self.path(folder.unwrap_or("")));
+        let prefix = whole.as_ref().trim_matches('/').to_owned();
+        let listed = self.run(self.store.list(Some(&below)).try_collect::<Vec<_>>())?;
+        let listed = listed.map_err(|error| self.failed(said(&error)))?;
+        let object = |meta: object_store::ObjectMeta| {
+            let name = meta.location.as_ref().strip_prefix(&*prefix)?.trim_start_matches('/');
+            let modified = meta.last_modified.timestamp_millis();
+            Some(Object {
+                name: name.to_owned(),
+                bytes: meta.size,
+                modified_millis: u64::try_from(modified).unwrap_or(0),
+            })
+        };
+        Ok(listed.into_iter().filter_map(object).collect())
+    }
+
+    /// Writes `from`, which has so many bytes, to the object `name`; false if there is one already, which stays as it is.
+    pub(super) fn put_new(
+        &self,
+        name: &str,
+        from: &mut dyn Read,
+        bytes: u64,
+    ) -> Result<bool, BucketError> {
+        let path = self.path(name);
+        let part = self.part(from)?;
+        let written = if part.len() < PART_BYTES {
+            if part.len() as u64 != bytes {
+                return Err(self.failed(format!("{name} ends after {} bytes", part.len())));
+            }
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            self.run(self.store.put_opts(&path, part.into(), options))?.map(drop)
+        } else {
+            match self.run(self.store.head(&path))? {
+                Err(Error::NotFound { .. }) => {}
+                Ok(_) => return Ok(false),
+                Err(error) => return Err(self.failed(said(&error))),
+            }
+            self.put_parts(&path, part, from, bytes)?
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.failed(said(&error))),
+        }
+    }
+
+    /// Writes an object in parts, of which none but one is in memory. It is there whole, or not at all.
+    fn put_parts(
+        &self,
+        path: &ObjectPath,
+        first: Vec<u8>,
+        from: &mut dyn Read,
+        bytes: u64,
+    ) -> Result<Result<(), Error>, BucketError> {
+        let begun = self.run(self.store.put_multipart(path))?;
+        let mut upload = match begun {
+            Ok(upload) => upload,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut part, mut written) = (first, 0);
+        let done = loop {
+            written += part.len() as u64;
+            if let Err(error) = self.run(upload.put_part(part.into()))? {
+                break Err(error);
+            }
+            part = self.part(from)?;
+            if part.is_empty() {
+                break Ok(());
+            }
+        };
+        if done.is_ok() && written == bytes {
+            return Ok(self.run(upload.complete())?.map(drop));
+        }
+        // What cannot be taken back is the store's to remove.
+        drop(self.run(upload.abort())?);
+        done.map(|()| Err(self.failed(format!("{path} ends after {written} bytes"))))
+            .map_or_else(|error| Ok(Err(error)), |short: Result<(), BucketError>| short.map(Ok))
+    }
+
+    fn part(&self, from: &mut dyn Read) -> Result<Vec<u8>, BucketError> {
+        let mut part = Vec::new();
+        let read = from.take(PART_BYTES as u64).read_to_end(&mut part);
+        read.map_err(|error| self.failed(error.to_string()))?;
+        Ok(part)
+    }
+
+    /// Reads an object.
+    pub(super) fn get(&self, name: &str, to: &mut dyn Write) -> Result<(), BucketError> {
+        let path = self.path(name);
+        let got = self.run(self.store.get_opts(&path, GetOptions::default()))?;
+        let mut parts = got.map_err(|error| self.failed(said(&error)))?.into_stream();
+        loop {
+            let next = async { tokio::time::timeout(SILENCE, parts.next()).await };
+            let next = self.runtime.block_on(next);
+            match next.map_err(|_| self.failed(format!("nothing comes of {name}")))? {
+                None => return Ok(()),
+                Some(part) => {
+                    let part = part.map_err(|error| self.failed(said(&error)))?;
+                    let written = to.write_all(&part);
+                    written.map_err(|error: io::Error| self.failed(error.to_string()))?;
+                }
+            }
+        }
+    }
+
+    /// Removes an object, if it is there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), BucketError> {
+        match self.run(self.store.delete(&self.path(name)))? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(said(&error))),
+        }
+    }
+}
+
+/// An error with what caused it, in a line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,149 @@
+//! Brings the archive to a bucket while the server runs, as `[archive] to` says.
+//!
+//! Keeps: no write waits for it; what it needs on disk is a file with what was written since the last round; a bucket that cannot be reached is told, shown,
+//! and caught up with. Leaves out: what is brought there (`storage::sled`), and how (`cli::bucket`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use eventlog_server::storage::sled::Database;
+use eventlog_server::storage::{SnapshotFile, StorageError};
+
+use crate::cli::bucket::{Bucket, BucketError, ShipError, Shipper, names_here};
+use crate::config::ShippingPlan;
+
+/// How often it is said again that it does not work.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// The running thread. Ends when it is dropped, after a last round.
+pub(super) struct Shipping {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A round did not bring everything there.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+struct Rounds {
+    plan: ShippingPlan,
+    database: Database,
+    /// For tails, one at a time.
+    folder: PathBuf,
+    shipper: Option<Shipper>,
+    /// Up to this change everything is there.
+    done: Option<u64>,
+    said: Option<Instant>,
+}
+
+impl Shipping {
+    /// Begins to bring `database` there, if that is wanted. `data_dir` has room for what is on its way.
+    pub(super) fn start(
+        plan: Option<&ShippingPlan>,
+        database: &Database,
+        data_dir: &Path,
+    ) -> io::Result<Self> {
+        let Some(plan) = plan.cloned() else { return Ok(Self { stop: None, thread: None }) };
+        let folder = data_dir.join("shipping");
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        log::info!("the archive is brought to {}, each {:?}", plan.to, plan.every);
+        database.note_shipped(Some(0));
+        let (stop, stopped) = channel();
+        let every = plan.every;
+        let (database, shipper) = (database.clone(), None);
+        let mut rounds = Rounds { plan, database, folder, shipper, done: None, said: None };
+        let thread = std::thread::Builder::new().name("shipping".to_owned()).spawn(move || {
+            loop {
+                rounds.go();
+                if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
+                    return rounds.go();
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Shipping {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // If it panicked nothing is brought any more, which its figure shows.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Rounds {
+    fn go(&mut self) {
+        let (position, begun) = (self.database.position(), now_millis());
+        if self.done == Some(position) {
+            return self.database.note_shipped(Some(begun));
+        }
+        match self.round() {
+            Ok(()) => {
+                self.done = Some(position);
+                self.database.note_shipped(Some(begun));
+                if self.said.take().is_some() {
+                    log::info!("{} has everything again", self.plan.to);
+                }
+            }
+            Err(error) => {
+                self.database.note_shipped(None);
+                if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+                    self.said = Some(now());
+                    log::error!("the archive is not brought to {}: {error}", self.plan.to);
+                }
+            }
+        }
+    }
+
+    fn round(&mut self) -> Result<(), Failed> {
+        let snapshot = self.database.archived()?;
+        let mut shipper = match self.shipper.take() {
+            Some(shipper) => shipper,
+            None => Shipper::new(Bucket::open(&self.plan.to)?),
+        };
+        let shipped = shipper.files(&snapshot, SnapshotFile::open);
+        // What it knows of the bucket stays true.
+        self.shipper = Some(shipper);
+        shipped?;
+        let Some(shipper) = &mut self.shipper else { return Ok(()) };
+        let behind = snapshot.position.max(shipper.tails_end());
+        if let Some(tail) = self.database.tail(behind, &self.folder)? {
+            let path = self.folder.join(&tail.name);
+            let file = SnapshotFile { name: tail.name.clone(), path, bytes: tail.bytes };
+            let there = shipper.tail(&tail, &file);
+            std::fs::remove_file(&file.path)?;
+            there?;
+        }
+        shipper.tidy(snapshot.position, &names_here(&snapshot)?, self.plan.is_bounded)?;
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is brought there by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is brought there by the clock")]
+fn now_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,195 @@
+//! A bucket has what a lost machine had: the archive as it comes, and what is not archived yet.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::{TempDir, tempdir};
+
+use super::process::{Serve, command, data};
+use crate::support::s3::{BUCKET, S3, SECRET, at, free_port};
+use crate::support::server::comes_to;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+const TOKEN: &str = "only-for-this-test";
+
+/// A server that brings its archive to the bucket.
+struct Place {
+    directory: TempDir,
+    bucket: SocketAddr,
+    server: Option<Serve>,
+}
+
+impl Place {
+    fn new(bucket: SocketAddr) -> Self {
+        let directory = tempdir().expect("a directory");
+        let config = format!(
+            "[admin]\ntoken = \"{TOKEN}\"\n[archive]\nto = \"s3://{BUCKET}/all/of it\"\nship_every = \"200ms\"\n"
+        );
+        let config = config.replace("of it", "of-it");
+        std::fs::write(directory.path().join("config.toml"), config).expect("written");
+        let mut place = Self { directory, bucket, server: None };
+        place.start();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&mut self) {
+        let (config, folder) = (self.path("config.toml"), self.path("data"));
+        let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+        serve.args(["--config", data(&config), "--data-dir", data(&folder)]);
+        serve.env("EVENTLOG_LOG", "trace");
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        serve.stderr(log.expect("a file"));
+        at(&mut serve, self.bucket);
+        self.server = Some(Serve::of(serve));
+    }
+
+    fn url(&self) -> &str {
+        &self.server.as_ref().expect("it runs").url
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.as_ref().expect("it runs").address().parse().expect("an address")
+    }
+
+    async fn write(&self, from: usize, to: usize) {
+        let mut socket = Socket::connect(self.url()).await;
+        for n in from..to {
+            let one = entry("Note", &n.to_string(), &[7; 300]);
+            socket.write(&key("alice"), n as u64, &batch(&[one])).await;
+            socket.next_ack().await;
+        }
+    }
+
+    /// The machine is lost.
+    fn lose(&mut self) {
+        let server = self.server.take().expect("it runs");
+        server.end(Signal::KILL);
+        std::fs::remove_dir_all(self.path("data")).expect("removed");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).expect("UTF-8")
+    }
+}
+
+/// Restores what the bucket has, and gives the primary keys in the order of the feed; or what was said.
+fn restored(bucket: SocketAddr, to: &Path, more: &[&str]) -> Result<Vec<String>, String> {
+    let from = format!("s3://{BUCKET}/all/of-it");
+    let mut restore = command(&["restore", "--from", &from, "--data-dir", data(to)]);
+    restore.args(more);
+    at(&mut restore, bucket);
+    let ended = restore.output().expect("it runs");
+    if !ended.status.success() {
+        return Err(String::from_utf8_lossy(&ended.stderr).into_owned());
+    }
+    let listed = command(&["inspect", "--json", "--store", "default", "--data-dir", data(to)]);
+    let listed = { listed }.output().expect("it runs");
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let key = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line["primaryKey"].as_str().expect("a text").to_owned()
+    };
+    Ok(text.lines().map(key).collect())
+}
+
+/// Until the bucket has all entries up to `count`: what is restored of it is that, and in the meantime the beginning of it.
+fn has_all(bucket: SocketAddr, directory: &Path, count: usize, more: &[&str]) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for attempt in 0.. {
+        let target = directory.join(format!("target {attempt}"));
+        match restored(bucket, &target, more) {
+            Ok(keys) => {
+                assert!(
+                    keys.iter()
+                        .eq((0..keys.len()).map(|n| n.to_string()).collect::<Vec<_>>().iter())
+                );
+                if keys.len() == count {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "it has only {}", keys.len());
+            }
+            Err(said) => assert!(Instant::now() < deadline, "{said}"),
+        }
+        std::fs::remove_dir_all(&target).unwrap_or_default();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_machine_had_comes_back_from_the_bucket() {
+    let Some(s3) = S3::start(free_port()).await else { return };
+    let mut place = Place::new(s3.address);
+    place.write(0, 60).await;
+    has_all(s3.address, place.directory.path(), 60, &[]);
+    // What is archived takes the place of tails.
+    let mut backup = command(&["backup", "--url", place.url(), "--token", TOKEN]);
+    backup.args(["--to", &format!("s3://{BUCKET}/all/of-it")]);
+    at(&mut backup, s3.address);
+    let ended = backup.output().expect("it runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    place.write(60, 90).await;
+    has_all(s3.address, place.directory.path(), 90, &[]);
+    place.lose();
+    let target = place.path("back");
+    let keys = restored(s3.address, &target, &[]).expect("it is whole");
+    assert_eq!(keys.len(), 90);
+    // The restored one is another generation, and is brought there as well.
+    std::fs::rename(&target, place.path("data")).expect("moved");
+    place.start();
+    place.write(90, 100).await;
+    has_all(s3.address, place.directory.path(), 100, &[]);
+    let server = place.server.take().expect("it runs");
+    assert_eq!(server.end(Signal::TERM), Some(0));
+    let log = place.log();
+    assert!(
+        log.contains("the archive is brought to") && log.contains("hyper") && !log.contains(SECRET),
+        "a secret is in the log"
+    );
+    let names = s3.names().await;
+    let folders: std::collections::BTreeSet<_> =
+        names.iter().map(|name| name.split('/').nth(2).expect("a generation")).collect();
+    assert_eq!(folders.len(), 2, "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_on_one_prefix_do_not_touch_each_other() {
+    let Some(s3) = S3::start(free_port()).await else { return };
+    let mut first = Place::new(s3.address);
+    first.write(0, 20).await;
+    has_all(s3.address, first.directory.path(), 20, &[]);
+    first.lose();
+    let before = s3.names().await;
+    let folder = before[0].split('/').nth(2).expect("a generation").to_owned();
+    let second = Place::new(s3.address);
+    for round in 0..4 {
+        second.write(round * 10, round * 10 + 10).await;
+        has_all(s3.address, second.directory.path(), round * 10 + 10, &[]);
+    }
+    let is_data = |name: &&String| !name.contains("/restored-");
+    let now = s3.names().await;
+    let of_first: Vec<_> =
+        now.iter().filter(|name| name.contains(&folder)).filter(is_data).collect();
+    assert!(of_first.into_iter().eq(before.iter().filter(is_data)), "{now:?}");
+    has_all(s3.address, first.directory.path(), 20, &["--generation", &folder]);
+    let nothing = restored(s3.address, &first.path("none"), &["--generation", &"0".repeat(32)]);
+    assert!(nothing.expect_err("there is none").contains("has nothing of generation"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_costs_no_write_and_is_caught_up_with() {
+    let address = free_port();
+    let place = Place::new(address);
+    place.write(0, 30).await;
+    comes_to(place.address(), "eventlog_storage_shipping_fails", 1).await;
+    place.write(30, 60).await;
+    assert!(place.log().contains("the archive is not brought to s3://"));
+    let Some(s3) = S3::start(address).await else { return };
+    comes_to(place.address(), "eventlog_storage_shipping_fails", 0).await;
+    has_all(s3.address, place.directory.path(), 60, &[]);
+}
