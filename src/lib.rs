@@ -94,6 +94,7 @@
 //! | `jwt` | `services::auth::jwt`: tokens say who calls |
 //! | `webhooks` | `webhooks` and `services::auth::http`, which ask others over HTTP |
 //! | `bucket` | nothing to the library: what the binary speaks to buckets with |
+//! | `console` | a page at `/console` that shows and does what the admin API can: docs/CONSOLE.md |
 //! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |
 //!
@@ -105,6 +106,8 @@ mod actors;
 #[cfg(feature = "client")]
 #[expect(clippy::disallowed_methods, reason = "it times its own connections")]
 pub mod client;
+#[cfg(feature = "console")]
+mod console;
 mod core;
 pub mod model;
 #[cfg(feature = "webhooks")]

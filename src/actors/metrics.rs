@@ -5,11 +5,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::latency::Latency;
+
 /// Counters since the start, and gauges of the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) writes_acked: Counter,
     pub(crate) entries_committed: Counter,
+    pub(crate) bytes_committed: Counter,
     pub(crate) entries_duplicate: Counter,
     pub(crate) entries_sent: Counter,
     pub(crate) group_commits: Counter,
@@ -26,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_slow: Counter,
     pub(crate) connections_flooding: Counter,
     pub(crate) admin_tokens_refused: Counter,
+    /// From the moment in which a write was checked until its session has the answer.
+    pub(crate) acks: Latency,
     pub(crate) quota_refused: Family<QuotaLabels, Counter>,
     pub(crate) quota_held: Family<QuotaLabels, Counter>,
 }
@@ -39,6 +44,7 @@ impl Metrics {
         let counters = [
             ("writes_acked", "Batches acknowledged", &self.writes_acked),
             ("entries_committed", "Entries committed", &self.entries_committed),
+            ("bytes_committed", "Bytes of entries committed", &self.bytes_committed),
             ("entries_duplicate", "Slots answered as duplicates", &self.entries_duplicate),
             ("entries_sent", "Entries sent to subscriptions", &self.entries_sent),
             ("group_commits", "Appends that became durable", &self.group_commits),
@@ -85,10 +91,11 @@ impl Metrics {
         }
     }
 
-    /// A group was answered: so many writes, entries committed, and slots in all.
-    pub(crate) fn committed(&self, writes: usize, entries: usize, slots: usize) {
+    /// A group was answered: so many writes, entries committed with so many bytes, and slots in all.
+    pub(crate) fn committed(&self, writes: usize, entries: usize, bytes: usize, slots: usize) {
         self.writes_acked.inc_by(writes as u64);
         self.entries_committed.inc_by(entries as u64);
+        self.bytes_committed.inc_by(bytes as u64);
         self.entries_duplicate.inc_by(slots.saturating_sub(entries) as u64);
         self.group_commits.inc_by(u64::from(entries > 0));
     }

@@ -18,6 +18,7 @@ pub(crate) mod feed;
 pub(crate) mod guard;
 pub(crate) mod guesses;
 pub(crate) mod inbox;
+pub(crate) mod latency;
 pub(crate) mod metrics;
 pub(crate) mod newcomers;
 pub(crate) mod open;

@@ -320,8 +320,9 @@ impl StoreActor {
     /// Answers, then moves the head, then wakes: a session that sees the head has its answers already.
     fn show(&self, Settled { answers, segments }: Settled<Reply>) {
         let entries: usize = segments.iter().map(Segment::len).sum();
+        let bytes: usize = segments.iter().map(|segment| segment.records().len()).sum();
         let slots: usize = answers.iter().map(|(_, acked)| acked.slots.len()).sum();
-        self.deps.metrics.committed(answers.len(), entries, slots);
+        self.deps.metrics.committed(answers.len(), entries, bytes, slots);
         let mut woken: Vec<Arc<Inbox>> = Vec::new();
         for (reply, acked) in answers {
             if let Some(inbox) = reply.answer(Ok(acked))

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::connect::is_reader_gone;
-use super::serve;
+use super::serve::{self, DevToken};
 use super::text;
 use crate::config::{Address, Config, ConfigFaults, Effective, Environment, Settings, schema};
 
@@ -26,17 +26,31 @@ pub(super) struct ConfigArgs {
     /// Let everyone write and read, and map unknown keys to the store `default`, for good
     #[arg(long)]
     dev: bool,
+    #[arg(skip)]
+    dev_token: Option<DevToken>,
 }
 
 impl ConfigArgs {
     /// What these, the environment and the file add up to.
     pub(super) fn load(&self) -> Result<Config, ConfigFaults> {
-        self.examine().1
+        let mut config = self.examine().1?;
+        config.admin.tokens.extend(self.dev_token.as_ref().and_then(DevToken::admin_token));
+        Ok(config)
+    }
+
+    /// With `--dev`, the same with a token for the console that was just made.
+    pub(super) fn with_dev_token(mut self) -> Self {
+        self.dev_token = self.dev.then(DevToken::made);
+        self
+    }
+
+    pub(super) fn dev_token(&self) -> Option<&DevToken> {
+        self.dev_token.as_ref()
     }
 
     /// The same, with where each value comes from, even if it cannot work.
     fn examine(&self) -> (Effective, Result<Config, ConfigFaults>) {
-        let Self { config, listen, data_dir, dev } = self;
+        let Self { config, listen, data_dir, dev, dev_token: _ } = self;
         let flags = Settings { listen: *listen, data_dir: data_dir.clone(), ..Settings::default() };
         Config::examine(config.as_deref(), Environment::new(std::env::vars_os()), flags, *dev)
     }

@@ -14,7 +14,8 @@ use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
     admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
-    admin_revocations, admin_signing_keys, admin_trim, pages,
+    admin_revocations, admin_signing_keys, admin_tokens_list, admin_trim, encode, live, look,
+    overview, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
@@ -64,6 +65,11 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
                 .done(),
         )
         .service(AdminEndpoint::at("/stores").get(list_stores).done())
+        .configure(overview::configure)
+        .configure(live::configure)
+        .configure(look::configure)
+        .configure(encode::configure)
+        .configure(admin_tokens_list::configure)
         .configure(|config| admin_entries::configure(server, config))
         .configure(admin_trim::configure)
         .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
@@ -77,6 +83,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             std::future::ready(Err::<HttpResponse, _>(Failure::NothingHere))
         }));
     config.service(scope);
+    #[cfg(feature = "console")]
+    super::console::configure(server, config);
 }
 
 /// How bodies of up to `bytes_max` are read.

@@ -30,8 +30,15 @@ pub(super) enum Failure {
     Guessing { seconds: u64 },
     #[error("{}", pages::REFUSED.trim_end())]
     Page,
+    #[cfg(feature = "console")]
+    #[error(
+        "the console's cookie is for the console: what changes something has this host as its Origin, and is application/json"
+    )]
+    ConsolePage,
     #[error("this token has not the right {:?}", .0.as_str())]
     Right(AdminRight),
+    #[error("as many live views are open as there may be; close one, or try again later")]
+    TooManyStreams,
     #[error("nothing is here; /admin/openapi.json says what there is")]
     NothingHere,
     #[error("this path takes {allowed}")]
@@ -82,6 +89,9 @@ impl Failure {
             Self::Guessing { .. } => (StatusCode::TOO_MANY_REQUESTS, "guessing"),
             Self::Right(_) => (StatusCode::FORBIDDEN, "no-right"),
             Self::Page => (StatusCode::FORBIDDEN, "page"),
+            #[cfg(feature = "console")]
+            Self::ConsolePage => (StatusCode::FORBIDDEN, "page"),
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
             Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::Invalid(_)

@@ -10,7 +10,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::AUTHORIZATION;
 
 use super::admin::Failure;
-use super::admin_tokens::Rights;
+use super::admin_tokens::{AdminToken, Rights};
 use super::caller::address_of;
 use super::handle::Server;
 use crate::actors::audit::By;
@@ -37,25 +37,46 @@ impl Default for Guesses {
     }
 }
 
-/// Who asks, and what they may do, if they have a token.
+/// Who asks, and what they may do, if they have a token, or the console's cookie in its place.
 pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Rights), Failure> {
-    let inner = server.inner();
-    let address = address_of(request, &inner.trusted_proxies);
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let given = given.map(|(_, token)| token.trim_matches(' '));
-    // Who sends none does not guess.
-    let given = given.ok_or(Failure::Unauthorized)?;
+    let token = match given {
+        Some((_, token)) => look_up(server, request, token.trim_matches(' '))?,
+        // Who sends none does not guess.
+        None => console_check(server, request)?,
+    };
+    if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
+        stranger.accept();
+    }
+    let address = address_of(request, &server.inner().trusted_proxies);
+    let by = By::Admin { address, token: token.name().into() };
+    Ok((by, Rights::of(&token)))
+}
+
+#[cfg(feature = "console")]
+use super::console::check as console_check;
+
+#[cfg(not(feature = "console"))]
+fn console_check(_: &Server, _: &HttpRequest) -> Result<AdminToken, Failure> {
+    Err(Failure::Unauthorized)
+}
+
+/// The token that `given` is. Whoever guesses is slowed down.
+pub(super) fn look_up(
+    server: &Server,
+    request: &HttpRequest,
+    given: &str,
+) -> Result<AdminToken, Failure> {
+    let inner = server.inner();
+    let address = address_of(request, &inner.trusted_proxies);
     let now = tokio::time::Instant::now().into_std();
     let blocked = inner.guesses.tokens.blocked(address, now);
     if blocked.is_none()
-        && let Some((token, rights)) = inner.admin_tokens.read().find(given)
+        && let Some(token) = inner.admin_tokens.read().find(given)
     {
-        if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
-            stranger.accept();
-        }
-        return Ok((By::Admin { address, token }, rights));
+        return Ok(token);
     }
     inner.shared.metrics.admin_tokens_refused.inc();
     if let Some(unsaid) = inner.guesses.line.next_line(now) {

@@ -108,6 +108,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Frees a key of its signing key",
         "SigningKey",
     ),
+    row(Get, "/overview", Read, "How the server is, now and in the last hour", "Overview"),
+    row(
+        Get,
+        "/stores/{store:.+}/live",
+        Read,
+        "The newest entries of a store, as they come, and not all where there are many",
+        "Live",
+    ),
+    row(
+        Get,
+        "/stores/{store:.+}/feed",
+        Read,
+        "A page of a store's feed, for people who look",
+        "Feed",
+    )
+    .query(&["from", "limit", "id", "event", "primaryKey", "payloadMax"]),
+    row(Post, "/schema-binary", Read, "JSON as a payload of Effect's clients", "Payload")
+        .body("Json"),
+    row(Get, "/tokens", Read, "The tokens of this API, and what each may do", "Tokens"),
     row(Get, "/stores", Read, "Stores and what they hold", "Stores").query(PAGE),
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")

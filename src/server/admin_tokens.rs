@@ -85,6 +85,16 @@ impl AdminToken {
 }
 
 impl AdminToken {
+    /// Its name; several may have the same.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it may do.
+    pub fn rights(&self) -> &[AdminRight] {
+        &self.rights
+    }
+
     /// This very text is a token, which may do everything.
     pub(super) fn whole(token: &str) -> Self {
         let hash = Sha256::digest(token).into();
@@ -111,14 +121,18 @@ pub(super) struct AdminTokens(pub(super) Vec<AdminToken>);
 pub(super) struct Rights(Vec<AdminRight>);
 
 impl Rights {
+    pub(super) fn of(token: &AdminToken) -> Self {
+        Self(token.rights.clone())
+    }
+
     pub(super) fn have(&self, right: AdminRight) -> bool {
         self.0.contains(&right) || self.0.contains(&AdminRight::Admin)
     }
 }
 
 impl AdminTokens {
-    /// Whose token this is. Hashes are compared, and all of them, so that the time tells nothing.
-    pub(super) fn find(&self, given: &str) -> Option<(Arc<str>, Rights)> {
+    /// Which token this is. Hashes are compared, and all of them, so that the time tells nothing.
+    pub(super) fn find(&self, given: &str) -> Option<AdminToken> {
         let given = Sha256::digest(given);
         let is_same = |token: &&AdminToken| {
             given.iter().zip(&token.hash).fold(0, |all, (a, b)| all | (a ^ b)) == 0
@@ -126,7 +140,7 @@ impl AdminTokens {
         let mut found = self.0.iter().filter(is_same);
         let first = found.next();
         found.for_each(drop);
-        first.map(|token| (token.name.clone(), Rights(token.rights.clone())))
+        first.cloned()
     }
 }
 
@@ -141,8 +155,9 @@ mod tests {
     #[test]
     fn only_the_whole_token_is_the_token() {
         let tokens = tokens(&[AdminRight::Read], "s3cret");
-        let (name, rights) = tokens.find("s3cret").expect("it is");
-        assert_eq!((&*name, rights.have(AdminRight::Read)), ("ops", true));
+        let token = tokens.find("s3cret").expect("it is");
+        let rights = Rights::of(&token);
+        assert_eq!((token.name(), rights.have(AdminRight::Read)), ("ops", true));
         assert!(!rights.have(AdminRight::Write) && !rights.have(AdminRight::Admin));
         for wrong in ["", "s3cre", "s3cret ", "S3cret", "s3crets3cret"] {
             assert!(tokens.find(wrong).is_none(), "{wrong}");
@@ -154,7 +169,9 @@ mod tests {
         // printf %s s3cret | sha256sum
         let hash = "sha256:1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0";
         let tokens = tokens(&[AdminRight::Admin], hash);
-        assert!(tokens.find("s3cret").is_some_and(|(_, rights)| rights.have(AdminRight::Write)));
+        assert!(
+            tokens.find("s3cret").is_some_and(|token| Rights::of(&token).have(AdminRight::Write))
+        );
         assert!(tokens.find(hash).is_none());
         for wrong in ["sha256:", "sha256:1ec1", &hash.replace("1e", "xy"), &format!("{hash}0")] {
             assert_eq!(AdminToken::new("a", [], wrong), Err(InvalidTokenHash), "{wrong}");

@@ -16,6 +16,7 @@ use super::admin_tokens::{AdminToken, AdminTokens};
 use super::caller::ValueOf;
 use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
+use super::looking::Looking;
 use super::rejections::Rejections;
 use super::reload::{Reload, ReloadError, Reloaded};
 use super::replay::Processing;
@@ -295,7 +296,7 @@ impl Builder {
             opened.map_err(|cause| StartError::Spill { directory, cause })
         });
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             compaction,
             remote_id: self.storage.remote_id(),
             auth: self.auth,
@@ -325,10 +326,9 @@ impl Builder {
             strangers,
             write_bytes_in_flight: Arc::default(),
             reads: Reads::default(),
-        };
-        let shared = Arc::new(shared);
+        });
         count_signing_keys(&shared, &home);
-        Ok(Server::new(Inner {
+        let inner = Inner {
             shared,
             storage: self.storage,
             origins: RwLock::new(self.origins),
@@ -339,6 +339,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             admin_tokens: RwLock::new(self.admin_tokens),
             guesses: Guesses::default(),
+            looking: Looking::default(),
             severing: Severing::default(),
             grants,
             reload: self.reload,
@@ -349,7 +350,8 @@ impl Builder {
             processing,
             trims,
             snapshot: Mutex::default(),
-        }))
+        };
+        Ok(Server::new(inner, &home))
     }
 }
 

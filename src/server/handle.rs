@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Addr, Handler, Message};
+use actix::{Addr, ArbiterHandle, Handler, Message};
 use actix_web::web::ServiceConfig;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -17,6 +17,8 @@ use super::builder::Builder;
 use super::caller::ValueOf;
 use super::grants::KeptGrants;
 use super::groups::Groups;
+use super::looking::Looking;
+use super::overview;
 use super::rejections::Rejections;
 use super::reload::Reload;
 use super::replay::Processing;
@@ -63,6 +65,7 @@ pub(super) struct Inner {
     pub(super) draining: AtomicBool,
     pub(super) admin_tokens: RwLock<AdminTokens>,
     pub(super) guesses: Guesses,
+    pub(super) looking: Looking,
     pub(super) severing: Severing,
     pub(super) grants: Option<KeptGrants>,
     pub(super) reload: Option<Reload>,
@@ -109,11 +112,18 @@ impl Server {
         }
     }
 
-    pub(super) fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    /// Watched from `thread`.
+    pub(super) fn new(inner: Inner, thread: &ArbiterHandle) -> Self {
+        let server = Self(Arc::new(inner));
+        overview::start(&server, thread);
+        server
     }
 
     pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(super) const fn shared_inner(&self) -> &Arc<Inner> {
         &self.0
     }
 

@@ -1,10 +1,14 @@
 //! Whether the web page that asks may: looks at the headers, and says in the log what to configure if it may not.
 
+use std::net::IpAddr;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderName, ORIGIN};
 
 use super::handle::Server;
 use crate::actors::complaints::Complaint;
+#[cfg(feature = "console")]
+use crate::services::origin_policy::OriginPolicy;
 use crate::services::origin_policy::PageRequest;
 use crate::services::proxies::is_trusted;
 
@@ -15,33 +19,59 @@ const FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub(super) const REFUSED: &str =
     "pages of this origin are not allowed; the server's log says what to configure\n";
 
-/// Whether the page that makes this request may. Programs that are no browser may.
-pub(super) fn may(server: &Server, request: &HttpRequest) -> bool {
-    let inner = server.inner();
+/// What the request says about its page.
+fn page_of<'a>(server: &Server, request: &'a HttpRequest) -> PageRequest<'a> {
     let header = |name: &HeaderName| {
         // One that is no text is no browser's.
         request.headers().get(name).map(|value| value.to_str().unwrap_or("?"))
     };
-    // A chain of proxies writes a list; the first is the one that the browser asked.
-    let first = |name: &'static str| {
-        let value = header(&HeaderName::from_static(name))?;
-        value.split(',').map(str::trim).find(|text| !text.is_empty())
-    };
-    let (said_host, said_proto) = (first(FORWARDED_HOST), first(FORWARDED_PROTO));
-    let peer = request.peer_addr().map(|peer| peer.ip());
-    let is_believed = peer.is_some_and(|peer| is_trusted(&inner.trusted_proxies, peer));
-    let page = PageRequest {
+    let is_believed = believed_peer(server, request).is_some();
+    PageRequest {
         origin: header(&ORIGIN),
         host: header(&HOST),
-        forwarded_host: said_host.filter(|_| is_believed),
-        forwarded_proto: said_proto.filter(|_| is_believed),
-    };
+        forwarded_host: first(request, FORWARDED_HOST).filter(|_| is_believed),
+        forwarded_proto: first(request, FORWARDED_PROTO).filter(|_| is_believed),
+    }
+}
+
+/// A chain of proxies writes a list; the first is the one that the browser asked.
+fn first<'a>(request: &'a HttpRequest, name: &'static str) -> Option<&'a str> {
+    let value = request.headers().get(HeaderName::from_static(name))?;
+    let value = value.to_str().unwrap_or("?");
+    value.split(',').map(str::trim).find(|text| !text.is_empty())
+}
+
+/// The proxy in front, if it is one that is trusted.
+fn believed_peer(server: &Server, request: &HttpRequest) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip();
+    is_trusted(&server.inner().trusted_proxies, peer).then_some(peer)
+}
+
+/// Whether the page that makes this request may. Programs that are no browser may.
+pub(super) fn may(server: &Server, request: &HttpRequest) -> bool {
+    let inner = server.inner();
+    let page = page_of(server, request);
     let may = inner.origins.read().allows(&page);
     if !may {
-        let proxy = said_host.zip(peer).filter(|_| !is_believed);
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        let peer = peer.filter(|_| believed_peer(server, request).is_none());
+        let proxy = first(request, FORWARDED_HOST).zip(peer);
         inner.shared.complaints.log(&refused(&page, request.path(), proxy));
     }
     may
+}
+
+/// Whether it is a page of this very host that makes this request, or none.
+#[cfg(feature = "console")]
+pub(super) fn is_own_or_none(server: &Server, request: &HttpRequest) -> bool {
+    OriginPolicy::SameHost.allows(&page_of(server, request))
+}
+
+/// Whether the browser came over TLS, to this server or to a proxy that is trusted.
+#[cfg(feature = "console")]
+pub(super) fn is_secure(server: &Server, request: &HttpRequest) -> bool {
+    let said = page_of(server, request).forwarded_proto;
+    request.app_config().secure() || said.is_some_and(|said| said.eq_ignore_ascii_case("https"))
 }
 
 /// `proxy` says for which host it asks, and is not trusted.

@@ -1,13 +1,14 @@
 // The to-do application of `examples/browser` in Chromium, two devices of two people: exits with an error at the first thing
 // that is not right.
 //
-//   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM
+//   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET
 //
 // The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and takes any
-// origin. Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address
+// origin; the one at LOGIN_HOST lets in who has a token that is signed with SECRET. Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address
 // with the same data, and writes a line.
 
 import assert from "node:assert/strict"
+import { createHmac } from "node:crypto"
 import { readFile } from "node:fs/promises"
 import { createServer } from "node:http"
 import { extname, join } from "node:path"
@@ -18,8 +19,8 @@ import { chromium } from "playwright-core"
 
 import { pause, step, until } from "./stock.mjs"
 
-const [address, token, executablePath] = process.argv.slice(2)
-assert.ok(executablePath, "usage: node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM")
+const [address, token, executablePath, login, secret] = process.argv.slice(2)
+assert.ok(secret, "usage: node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET")
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 const ask = async (what) => {
@@ -49,14 +50,15 @@ const pages = createServer(async ({ url }, response) => {
   response.writeHead(200, { "content-type": types[extname(file)] ?? "application/octet-stream" }).end(body)
 })
 await new Promise((resolve) => pages.listen(0, "127.0.0.1", resolve))
-const page = `http://127.0.0.1:${pages.address().port}/?server=${encodeURIComponent(`ws://${address}/rpc`)}`
+const pageOf = (server) => `http://127.0.0.1:${pages.address().port}/?server=${encodeURIComponent(server)}`
+const page = pageOf(`ws://${address}/rpc`)
 
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] })
 // A profile is a browser of somebody: its own identity and journal.
-const open = async (profile) => {
+const open = async (profile, at = page) => {
   const tab = await profile.newPage()
   tab.on("pageerror", (error) => console.log(`error in the page: ${error}`))
-  await tab.goto(page)
+  await tab.goto(at)
   return tab
 }
 const titles = (tab) => tab.locator("#todos .row input[type=text]").evaluateAll((fields) => fields.map((f) => f.value))
@@ -195,6 +197,30 @@ await step("a key that was removed gets nothing, and goes on when it is assigned
   assert.equal((await admin("PUT", `keys/${key}`, { storeId: "default" })).status, 200)
   await until("bob's arrives", async () => (await titles(ann)).includes("while removed"))
   await until("ann's arrives", async () => (await titles(bob)).includes("not for bob"))
+})
+
+// As the application's own login gives it: good for an hour, for this key and this store.
+const signed = (publicKey) => {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url")
+  const claims = { sub: "dora", exp: Math.floor(Date.now() / 1000) + 3600, public_keys: [publicKey], store_id: "family" }
+  const text = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`
+  return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`
+}
+
+await step("who has a token of the login is let in, and nobody else", async () => {
+  const server = `ws://${login}/rpc`
+  const profiles = [await browser.newContext(), await browser.newContext()]
+  const tabs = [await open(profiles[0], pageOf(server)), await open(profiles[1], pageOf(server))]
+  await add(tabs[0], "before the login")
+  for (const tab of tabs) await is(tab, "offline")
+  for (const tab of tabs) {
+    const identity = await tab.evaluate(() => localStorage.getItem("todo/identity"))
+    const { publicKey } = EventLog.decodeIdentityString(identity)
+    await tab.goto(pageOf(`${server}?access_token=${signed(publicKey)}`))
+  }
+  await shows(tabs, ["before the login"])
+  await add(tabs[1], "and after it")
+  await shows(tabs, ["before the login", "and after it"])
 })
 
 await browser.close()

@@ -10,6 +10,21 @@ use crate::support::process::{Process, binary};
 
 const TOKEN: &str = "only-for-this-test";
 
+/// What the tokens of the login are signed with.
+const SECRET: &str = "a secret of more than 32 bytes, for tests";
+
+/// Nobody is let in without a token of the login.
+fn serve_with_login(directory: &Path) -> Process {
+    let config = directory.join("login.toml");
+    let text =
+        format!("auth.mode = \"jwt\"\norigins = [\"*\"]\n[auth.jwt]\nsecret = \"{SECRET}\"\n");
+    std::fs::write(&config, text).expect("a file");
+    let mut command = binary();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+    command.arg("--data-dir").arg(directory.join("login"));
+    Process::start(command)
+}
+
 fn serve(directory: &Path, listen: &str) -> Process {
     let config = directory.join("eventlog.toml");
     let text = format!("auth.mode = \"allow-all\"\nadmin.token = \"{TOKEN}\"\norigins = [\"*\"]\n");
@@ -30,7 +45,9 @@ fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
     let mut server = Some(serve(directory.path(), "127.0.0.1:0"));
     let url = server.as_ref().expect("a server").url.clone();
     let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
-    command.args([address, TOKEN]).arg(chromium);
+    let login = serve_with_login(directory.path());
+    let login = login.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    command.args([address, TOKEN]).arg(chromium).args([login, SECRET]);
     answer(command, |asked| match asked {
         "stop" => drop(server.take()),
         _ => server = Some(serve(directory.path(), address)),

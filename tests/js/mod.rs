@@ -6,6 +6,7 @@
 
 mod browser;
 mod codec;
+mod console;
 mod live;
 pub mod node;
 mod stock;

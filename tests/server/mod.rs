@@ -5,6 +5,7 @@ mod admin;
 mod caller;
 mod checks;
 mod compaction;
+mod console;
 mod crowd;
 mod disk;
 mod embedding;

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::Session;
+use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{Names, Wire, Write};
 use crate::actors::reply::{Reply, WriteFailure};
@@ -35,6 +37,8 @@ struct Unanswered<W: Wire> {
     /// The subscription that its key had when it came in.
     subscription: Option<SubscriptionId>,
     bytes: usize,
+    /// When it was put on its way.
+    began: Instant,
     /// Whether it is a piece of a large write.
     is_piece: bool,
 }
@@ -103,7 +107,8 @@ impl<W: Wire> Session<W> {
         self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
         // Now, not when the answer comes: its entries are passed over only for the subscription under which it came.
         let subscription = self.core.subscription_of(&key);
-        let unanswered = Unanswered { tag, store: store.clone(), subscription, bytes, is_piece };
+        let (store_of, began) = (store.clone(), Clock::now());
+        let unanswered = Unanswered { tag, store: store_of, subscription, bytes, began, is_piece };
         writes.unanswered.push_back(Some(unanswered));
         let reply = Reply::session(self.inbox.clone(), number);
         // Nobody else has this place while one of its writes waits: the reply holds the inbox.
@@ -128,6 +133,9 @@ impl<W: Wire> Session<W> {
     pub(super) fn answered(&mut self, number: u64, result: Result<Acked, WriteFailure>) {
         let Some(write) = self.writes.take(number) else { return };
         self.shared.write_bytes_in_flight.fetch_sub(write.bytes, Ordering::Relaxed);
+        if result.is_ok() {
+            self.shared.metrics.acks.add(write.began.elapsed());
+        }
         if write.is_piece {
             self.larges.piece_answered(result.is_ok(), self.clock.now_millis());
         }

@@ -5,6 +5,7 @@
 
 mod assign;
 mod compaction;
+mod console;
 mod files;
 mod jwt;
 mod kept;
@@ -36,6 +37,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::assign::{AssignError, assign_all, pin_all};
+pub(in crate::cli) use self::console::DevToken;
 use self::jwt::JwtFault;
 use self::kept::Kept;
 use self::reload::{Decides, Reload};
@@ -112,9 +114,10 @@ pub(in crate::cli) enum ServeError {
 }
 
 pub(super) fn run(args: Args) -> Result<(), ServeError> {
-    let config = args.config.load()?;
+    let args = args.config.with_dev_token();
+    let config = args.load()?;
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    actix_web::rt::System::new().block_on(serve(config, args.config))
+    actix_web::rt::System::new().block_on(serve(config, args))
 }
 
 /// Whether everything that `config` names can be used.
@@ -137,6 +140,7 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
     let (auth, decides) = authorization(&config.auth)?;
     let kept = Kept::open(&config)?;
+    let dev_token = args.dev_token().cloned();
     let reload = Reload::new(args, &config, decides);
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
     let listener = bind(config.listen)
@@ -150,7 +154,12 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     // From READY on the service manager may ask for it.
     reload_when_asked(&server, address)?;
-    announce(&config, &server, address);
+    let console = match &admin {
+        _ if config.admin.tokens.is_empty() => String::new(),
+        Some(admin) => console::said(admin.local_addr()?, dev_token.as_ref()),
+        None => console::said(address, dev_token.as_ref()),
+    };
+    announce(&config, &server, address, &console);
     notify::ready(&format!("listening on {address}"));
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
     let stopped = stop.wait(server.clone(), config.drain_pause);
@@ -271,13 +280,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn announce(config: &Config, server: &Server, address: SocketAddr) {
+fn announce(config: &Config, server: &Server, address: SocketAddr, console: &str) {
     log::info!("server {} with data in {}", server.remote_id(), config.data_dir.display());
     if config.admin.tokens.is_empty() {
         log::info!("no admin API, since there is no [admin] token");
     }
     // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
-    let _ = io::stdout().write_all(listening(&config.paths, address).as_bytes());
+    let said = listening(&config.paths, address) + console;
+    let _ = io::stdout().write_all(said.as_bytes());
 }
 
 /// Where each kind of client connects.

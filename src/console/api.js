@@ -1,0 +1,151 @@
+// Talks to the server: the admin API, with the cookie of a session.
+//
+// The token is sent once, for the cookie, which no script can read. Whatever changes something is JSON from this very
+// origin: the server takes nothing else from a cookie.
+
+const at = (path) => new URL(path, location.href.split(/[?#]/)[0]).href
+
+// Why something was not done, in the server's words.
+export class Problem extends Error {
+  constructor(status, reason, detail, retryAfter) {
+    super(detail)
+    Object.assign(this, { status, reason, retryAfter })
+  }
+}
+
+export const isAway = (error) => error instanceof Problem && error.status === 0
+
+const listeners = new Set()
+
+// Told when a session is over, and when the server is away or back: "signed-out", "away", "here".
+export const onState = (listener) => {
+  listeners.add(listener)
+  return () => listeners.delete(listener)
+}
+const tell = (state) => listeners.forEach((listener) => listener(state))
+
+const request = async (method, path, body) => {
+  let response
+  try {
+    response = await fetch(at(path), {
+      method,
+      credentials: "same-origin",
+      cache: "no-store",
+      headers: method === "GET" ? {} : { "content-type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body)
+    })
+  } catch {
+    tell("away")
+    throw new Problem(0, "away", "The server does not answer.")
+  }
+  tell("here")
+  const text = await response.text()
+  if (response.ok) return text === "" ? undefined : JSON.parse(text)
+  let problem = {}
+  try {
+    problem = JSON.parse(text)
+  } catch {
+    problem = { detail: text.trim() || response.statusText }
+  }
+  if (response.status === 401 && path !== "console/session") tell("signed-out")
+  throw new Problem(response.status, problem.reason, problem.detail, response.headers.get("retry-after"))
+}
+
+const name = encodeURIComponent
+const search = (query) => {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "")
+  return given.length > 0 ? `?${new URLSearchParams(given)}` : ""
+}
+
+// A list that comes in pages, up to `most` items, and whether there are more.
+const all = async (path, list, most) => {
+  const items = []
+  let after
+  do {
+    const page = await request("GET", `admin/${path}${search({ after, limit: Math.min(1000, most) })}`)
+    items.push(...page[list])
+    after = page.next
+  } while (after !== undefined && items.length < most)
+  return { items, more: after !== undefined }
+}
+
+export const api = {
+  session: () => request("GET", "console/session"),
+  signIn: (token) => request("POST", "console/session", { token }),
+  signOut: () => request("DELETE", "console/session"),
+
+  overview: () => request("GET", "admin/overview"),
+  tokens: () => request("GET", "admin/tokens"),
+  reload: () => request("POST", "admin/reload", {}),
+
+  stores: (most) => all("stores", "stores", most),
+  store: (store) => request("GET", `admin/stores/${name(store)}`),
+  entries: (store, query) => request("GET", `admin/stores/${name(store)}/feed${search(query)}`),
+  write: (store, entries, runHandlers) =>
+    request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
+
+  schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
+
+  keys: (most) => all("keys", "keys", most),
+  key: (key) => request("GET", `admin/keys/${name(key)}`),
+  assign: (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
+  remove: (key) => request("DELETE", `admin/keys/${name(key)}`),
+  release: (key) => request("POST", `admin/keys/${name(key)}/release`, {}),
+  signingKey: (key) => request("GET", `admin/keys/${name(key)}/signing-key`),
+  pin: (key, signingKey) => request("PUT", `admin/keys/${name(key)}/signing-key`, { signingKey }),
+  unpin: (key) => request("DELETE", `admin/keys/${name(key)}/signing-key`),
+
+  revocations: (most) => all("revocations", "revocations", most),
+  revoke: (revocation) => request("POST", "admin/revocations", revocation),
+  lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
+
+  groups: () => all("groups", "groups", 1000),
+  pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
+  resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),
+  deadLetters: (group, after) => request("GET", `admin/groups/${name(group)}/dead-letters${search({ after })}`),
+  retry: (group, storeId, sequence) =>
+    request("POST", `admin/groups/${name(group)}/dead-letters/retry`, { storeId, sequence }),
+  dismiss: (group, storeId, sequence) =>
+    request("DELETE", `admin/groups/${name(group)}/dead-letters${search({ storeId, sequence })}`)
+}
+
+// Events of the server, for as long as somebody looks: nothing is open while the page is hidden. Comes back by itself.
+export const follow = (path, onEvent, onLive = () => {}) => {
+  let source, timer
+  const close = () => {
+    clearTimeout(timer)
+    source?.close()
+    source = undefined
+  }
+  const open = () => {
+    close()
+    if (document.hidden) return
+    source = new EventSource(at(`admin/${path}`))
+    source.onopen = () => {
+      onLive(true)
+      tell("here")
+    }
+    source.onmessage = ({ data }) => onEvent(JSON.parse(data))
+    source.onerror = () => {
+      onLive(false)
+      close()
+      // Whether the session is over is what the next request says.
+      timer = setTimeout(() => request("GET", "console/session").then(open, retry), 1000)
+    }
+  }
+  const retry = (error) => {
+    if (error.status === 401) return tell("signed-out")
+    timer = setTimeout(open, 1000)
+  }
+  document.addEventListener("visibilitychange", open)
+  open()
+  return () => {
+    document.removeEventListener("visibilitychange", open)
+    close()
+  }
+}
+
+// All of a store as lines of JSON.
+export const exportPath = (store) => at(`admin/stores/${name(store)}/entries`)
+
+export const livePath = (store) => `stores/${name(store)}/live`

@@ -1,0 +1,91 @@
+// Numbers, times and texts as people read them.
+//
+// Texts come from clients, who may mean harm: they are shown as text, and what would hide or turn around what stands beside
+// it is shown by its number.
+
+const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
+
+export const visible = (text) =>
+  String(text).replace(HIDDEN, (c) => `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`)
+
+// As `visible`, but lines stay lines.
+export const visibleLines = (text) =>
+  String(text).replace(HIDDEN, (c) => (c === "\n" || c === "\t" ? c : visible(c)))
+
+export const short = (text, most = 120) => {
+  const letters = text.length > most ? Array.from(text.slice(0, most * 2)).slice(0, most) : undefined
+  return letters && letters.length < text.length ? `${letters.join("")}…` : text
+}
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 })
+export const count = (number) => whole.format(number)
+
+export const several = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`
+
+export const rate = (number) => {
+  if (number >= 100 || number === 0) return whole.format(number)
+  return new Intl.NumberFormat("en", { maximumSignificantDigits: 2 }).format(number)
+}
+
+export const bytes = (number) => {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"]
+  let at = 0
+  for (; number >= 1024 && at < units.length - 1; at++) number /= 1024
+  return `${at === 0 || number >= 100 ? Math.round(number) : number.toPrecision(2)} ${units[at]}`
+}
+
+export const micros = (number) => {
+  if (number === null || number === undefined) return "–"
+  if (number < 1000) return `${number} µs`
+  if (number < 1_000_000) return `${(number / 1000).toPrecision(2)} ms`
+  return `${(number / 1_000_000).toPrecision(2)} s`
+}
+
+export const ago = (millis, now = Date.now()) => {
+  const seconds = (now - millis) / 1000
+  if (seconds < -5) return "in the future"
+  if (seconds < 5) return "just now"
+  const steps = [[60, "s"], [60, "min"], [24, "h"], [365, "d"], [Infinity, "y"]]
+  let amount = seconds
+  for (const [size, unit] of steps) {
+    if (amount < size) return `${Math.floor(amount)} ${unit} ago`
+    amount /= size
+  }
+}
+
+export const time = (millis) => {
+  const date = new Date(millis)
+  return Number.isNaN(date.getTime()) ? `${millis} ms since 1970` : date.toISOString().replace("T", " ").replace("Z", " UTC")
+}
+
+export const clock = (millis) => new Date(millis).toLocaleTimeString("en-GB")
+
+export const base64ToBytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0))
+
+export const bytesToBase64 = (bytes) => {
+  let text = ""
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192))
+  return btoa(text)
+}
+
+// Sixteen bytes a line, with their letters.
+export const hexLines = (bytes, most = 4096) => {
+  const lines = []
+  for (let at = 0; at < Math.min(bytes.length, most); at += 16) {
+    const row = Array.from(bytes.subarray(at, Math.min(at + 16, most)))
+    const hex = row.map((byte) => byte.toString(16).padStart(2, "0")).join(" ")
+    const letters = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : "·")).join("")
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(47)}  ${letters}`)
+  }
+  return lines.join("\n")
+}
+
+// UTF-8, if it is nothing else.
+export const asText = (bytes) => {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes)
+    return /[\u0000-\u0008\u000e-\u001f]/.test(text) ? undefined : text
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,216 @@
+// What the views are made of.
+
+import { html, useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js"
+import { isAway } from "./api.js"
+import { ago, short, time, visible } from "./format.js"
+import { link } from "./route.js"
+
+// What `load` gives, and again every `every` milliseconds while somebody looks. `value` stays while it is loaded again.
+export const useData = (load, inputs, every) => {
+  const [state, setState] = useState({})
+  const current = useRef(0)
+  const again = useCallback(async () => {
+    const mine = ++current.current
+    try {
+      const value = await load()
+      if (mine === current.current) setState({ value })
+    } catch (error) {
+      if (mine === current.current) setState(({ value }) => ({ value, error }))
+    }
+  }, inputs)
+  useEffect(() => {
+    setState({})
+    again()
+    if (every === undefined) return
+    const timer = setInterval(() => document.hidden || again(), every)
+    const seen = () => document.hidden || again()
+    document.addEventListener("visibilitychange", seen)
+    return () => {
+      current.current++
+      clearInterval(timer)
+      document.removeEventListener("visibilitychange", seen)
+    }
+  }, [again])
+  return { ...state, again }
+}
+
+// A name of somebody else's: text on its own, whatever is in it.
+export const Name = ({ children, most = 80 }) => {
+  const text = String(children)
+  if (text === "") return html`<span class="faint">(empty)</span>`
+  return html`<bdi title=${text.length > most ? visible(short(text, 400)) : undefined}>${visible(short(text, most))}</bdi>`
+}
+
+export const Time = ({ at }) => html`<time datetime=${iso(at)} title=${time(at)}>${ago(at)}</time>`
+
+const iso = (at) => {
+  const date = new Date(at)
+  return Number.isNaN(date.getTime()) ? undefined : date.toISOString()
+}
+
+export const StoreLink = ({ store }) => html`<a href=${link(["stores", store])}><${Name}>${store}<//></a>`
+
+export const Page = ({ title, about, actions, children }) => html`
+  <header class="page-head">
+    <div>
+      <h1 tabindex="-1">${title}</h1>
+      ${about && html`<p class="about">${about}</p>`}
+    </div>
+    ${actions && html`<div class="actions">${actions}</div>`}
+  </header>
+  ${children}
+`
+
+// Why something is not shown, and what to do.
+export const Failed = ({ error, again }) => {
+  if (isAway(error)) return html`<p class="note warn" role="status">The server does not answer. It is tried again.</p>`
+  return html`
+    <div class="note bad" role="alert">
+      <p>${error.message}</p>
+      ${again && html`<button onClick=${again}>Try again</button>`}
+    </div>
+  `
+}
+
+export const Empty = ({ title, children }) => html`
+  <div class="empty">
+    <h2>${title}</h2>
+    ${children}
+  </div>
+`
+
+export const Loading = () => html`<p class="loading" role="status">Loading…</p>`
+
+// What was loaded, or why not.
+export const Loaded = ({ data, children }) => {
+  if (data.value !== undefined) return html`${data.error && html`<${Failed} error=${data.error} again=${data.again} />`}${children(data.value)}`
+  return data.error ? html`<${Failed} error=${data.error} again=${data.again} />` : html`<${Loading} />`
+}
+
+export const Code = ({ children }) => {
+  const [copied, setCopied] = useState(false)
+  const copy = async () => {
+    await navigator.clipboard?.writeText(children)
+    setCopied(true)
+    setTimeout(() => setCopied(false), 1500)
+  }
+  return html`
+    <div class="code">
+      <pre tabindex="0">${children}</pre>
+      ${navigator.clipboard && html`<button class="quiet" onClick=${copy}>${copied ? "Copied" : "Copy"}</button>`}
+    </div>
+  `
+}
+
+// A list as a table. `columns`: { name, show, sort?, number? }; a column with `sort` can be sorted by.
+export const Table = ({ caption, columns, rows, id, order, onOrder }) => html`
+  <div class="scroll" tabindex="0" role="region" aria-label=${caption}>
+    <table>
+      <caption class="hidden">${caption}</caption>
+      <thead>
+        <tr>
+          ${columns.map((column) => html`<${Head} column=${column} order=${order} onOrder=${onOrder} />`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.map((row) => html`
+          <tr key=${id(row)}>
+            ${columns.map(({ name, show, number }) => html`<td class=${number ? "number" : ""} data-name=${name}>${show(row)}</td>`)}
+          </tr>
+        `)}
+      </tbody>
+    </table>
+  </div>
+`
+
+const Head = ({ column: { name, sort, number }, order, onOrder }) => {
+  const sorted = order?.by === name ? (order.down ? "descending" : "ascending") : undefined
+  const change = () => onOrder({ by: name, down: sorted === undefined ? number === true : !order.down })
+  return html`
+    <th scope="col" class=${number ? "number" : ""} aria-sort=${sort ? (sorted ?? "none") : undefined}>
+      ${sort ? html`<button class="sort" onClick=${change}>${name}<span aria-hidden="true">${sorted ? (order.down ? "↓" : "↑") : ""}</span></button>` : name}
+    </th>
+  `
+}
+
+export const sorted = (rows, columns, order) => {
+  const sort = columns.find(({ name }) => name === order.by)?.sort
+  if (!sort) return rows
+  const value = (row) => sort(row)
+  const compare = (one, other) => {
+    const [a, b] = [value(one), value(other)]
+    return typeof a === "string" ? (a < b ? -1 : a > b ? 1 : 0) : a - b
+  }
+  return rows.toSorted((one, other) => (order.down ? compare(other, one) : compare(one, other)))
+}
+
+export const Field = ({ label, hint, id, kind = "", children }) => html`
+  <div class="field ${kind}">
+    <label for=${id}>${label}</label>
+    ${children}
+    ${hint && html`<p class="hint" id="${id}-hint">${hint}</p>`}
+  </div>
+`
+
+// A question before something is done. `type`: what has to be typed first.
+export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
+  const dialog = useRef()
+  const [typed, setTyped] = useState("")
+  const [state, setState] = useState({})
+  useEffect(() => {
+    dialog.current.showModal()
+  }, [])
+  const submit = async (event) => {
+    event.preventDefault()
+    setState({ busy: true })
+    try {
+      await onDo()
+      onClose()
+    } catch (error) {
+      setState({ error })
+    }
+  }
+  return html`
+    <dialog ref=${dialog} onClose=${onClose} aria-labelledby="dialog-title">
+      <form onSubmit=${submit}>
+        <h2 id="dialog-title">${title}</h2>
+        ${children}
+        ${type && html`
+          <${Field} label=${html`Type <b><${Name}>${type}<//></b> to go on`} id="dialog-typed">
+            <input id="dialog-typed" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
+          <//>
+        `}
+        ${state.error && html`<${Failed} error=${state.error} />`}
+        <div class="actions end">
+          <button type="button" class="quiet" onClick=${onClose}>Cancel</button>
+          <button class="danger" disabled=${state.busy || (type && typed !== type)}>${act}</button>
+        </div>
+      </form>
+    </dialog>
+  `
+}
+
+let announce = () => {}
+// Says shortly what was done, to everybody.
+export const say = (text) => announce(text)
+
+export const Said = () => {
+  const [text, setText] = useState("")
+  useEffect(() => {
+    let timer
+    announce = (said) => {
+      setText(said)
+      clearTimeout(timer)
+      timer = setTimeout(() => setText(""), 4000)
+    }
+  }, [])
+  return html`<div class="said ${text && "shown"}" role="status" aria-live="polite">${text}</div>`
+}
+
+export const Tabs = ({ tabs, now }) => html`
+  <nav class="tabs" aria-label="Parts of this page">
+    ${tabs.map(({ name, href }) => html`<a href=${href} aria-current=${name === now ? "page" : undefined}>${name}</a>`)}
+  </nav>
+`
+
+export const Live = ({ on }) => html`<span class="live ${on ? "on" : ""}">${on ? "live" : "not connected"}</span>`

@@ -1,0 +1,49 @@
+// Where the reader is, as the hash of the address: each view, with what it was asked for, has one that can be shared.
+//
+//   #/stores/my%20store/feed?event=Note   ->   { path: ["stores", "my store", "feed"], query: { event: "Note" } }
+
+import { useEffect, useState } from "./vendor/preact-htm.js"
+
+export const parse = (hash) => {
+  const [path, query] = hash.replace(/^#?\/?/, "").split("?")
+  return {
+    path: path.split("/").filter(Boolean).map(decode),
+    query: Object.fromEntries(new URLSearchParams(query ?? ""))
+  }
+}
+
+const decode = (text) => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+// The link to a view. What is empty in `query` is left out.
+export const link = (path, query = {}) => {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "")
+  const search = given.length > 0 ? `?${new URLSearchParams(given)}` : ""
+  return `#/${path.map(encodeURIComponent).join("/")}${search}`
+}
+
+export const go = (path, query) => {
+  location.hash = link(path, query)
+}
+
+// The same view asked for something else, without a step in the browser's history.
+export const ask = (query) => {
+  const now = parse(location.hash)
+  history.replaceState(null, "", link(now.path, { ...now.query, ...query }))
+  dispatchEvent(new HashChangeEvent("hashchange"))
+}
+
+export const useRoute = () => {
+  const [route, setRoute] = useState(() => parse(location.hash))
+  useEffect(() => {
+    const changed = () => setRoute(parse(location.hash))
+    addEventListener("hashchange", changed)
+    return () => removeEventListener("hashchange", changed)
+  }, [])
+  return route
+}

@@ -1,0 +1,147 @@
+// The feed of a store: live, or a page of it.
+
+import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
+import { api, follow, livePath } from "../api.js"
+import { bytes, count, rate, short, visible } from "../format.js"
+import { Empty, Field, Live, Loaded, Name, Time, useData } from "../parts.js"
+import { ask, link } from "../route.js"
+import { preview } from "./entry.js"
+
+const PAGE = 50
+
+// So many are kept of what is live.
+const KEPT = 100
+
+export const Feed = ({ store, query, head }) => {
+  const isLive = query.from === undefined && !query.event && !query.key
+  return html`
+    <${Filter} key=${`${query.event} ${query.key}`} query=${query} store=${store} head=${head} />
+    ${isLive ? html`<${LiveFeed} store=${store} />` : html`<${PageOf} store=${store} query=${query} head=${head} />`}
+  `
+}
+
+const Filter = ({ query, store, head }) => {
+  const [busy, setBusy] = useState(false)
+  const submit = async (event) => {
+    event.preventDefault()
+    const { event: name, key, from, time } = Object.fromEntries(new FormData(event.target))
+    if (time !== "") {
+      setBusy(true)
+      const at = await findTime(store, head, new Date(time).getTime()).finally(() => setBusy(false))
+      return ask({ event: name, key, from: at })
+    }
+    ask({ event: name, key, from: from === "" && (name || key) ? 1 : from })
+  }
+  return html`
+    <form class="filter" onSubmit=${submit}>
+      <${Field} label="Event" id="f-event"><input id="f-event" name="event" value=${query.event ?? ""} placeholder="any" spellcheck="false" autocomplete="off" /><//>
+      <${Field} label="Primary key" id="f-key"><input id="f-key" name="key" value=${query.key ?? ""} placeholder="any" spellcheck="false" autocomplete="off" /><//>
+      <${Field} label="From sequence" id="f-from"><input id="f-from" name="from" type="number" min="1" value=${query.from ?? ""} placeholder="live" /><//>
+      <${Field} label="or from a time" id="f-time" kind="time"><input id="f-time" name="time" type="datetime-local" step="1" /><//>
+      <div class="actions">
+        <button disabled=${busy}>Show</button>
+        <button type="button" class="quiet" onClick=${() => ask({ event: "", key: "", from: "" })}>Live</button>
+      </div>
+    </form>
+  `
+}
+
+// The first entry that was made at this time or later, as far as entries are in the order of their times.
+const findTime = async (store, head, millis) => {
+  let [low, high] = [1, head + 1]
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2)
+    const { entries } = await api.entries(store, { from: middle, limit: 1 })
+    if (entries.length === 0 || entries[0].createdAtMillis >= millis) high = middle
+    else low = Math.max(middle, entries[0].sequence) + 1
+  }
+  return Math.min(low, head)
+}
+
+const LiveFeed = ({ store }) => {
+  const [entries, setEntries] = useState([])
+  const [passed, setPassed] = useState(0)
+  const [held, setHeld] = useState(false)
+  const [live, setLive] = useState(false)
+  const [speed, setSpeed] = useState(0)
+  const holding = useRef(false)
+  holding.current = held
+  useEffect(() => {
+    let before
+    const show = (event) => {
+      const now = performance.now()
+      if (before) setSpeed((speed) => smooth(speed, ((event.head - before.head) * 1000) / (now - before.at)))
+      before = { head: event.head, at: now }
+      if (holding.current) return
+      setPassed(event.passedOver)
+      setEntries((entries) => {
+        const last = entries[0]?.sequence ?? 0
+        const fresh = event.entries.filter(({ sequence }) => sequence > last).reverse()
+        return [...fresh, ...entries].slice(0, KEPT)
+      })
+    }
+    // Nothing comes while nothing is written.
+    const slower = setInterval(() => before && performance.now() - before.at > 1500 && setSpeed(0), 1000)
+    const stop = follow(livePath(store), show, setLive)
+    return () => {
+      clearInterval(slower)
+      stop()
+    }
+  }, [store])
+  return html`
+    <div class="tools">
+      <p class="grow" role="status">
+        <${Live} on=${live && !held} />${" "}
+        ${held ? "held: nothing moves until you go on" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries a second come, and the newest of them are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waits for the next entry"}
+      </p>
+      <button class="quiet" aria-pressed=${held} onClick=${() => setHeld(!held)}>${held ? "Go on" : "Hold"}</button>
+    </div>
+    ${entries.length > 0 && html`<${Entries} store=${store} entries=${entries} />`}
+  `
+}
+
+const smooth = (before, now) => (before === 0 ? now : before * 0.7 + now * 0.3)
+
+const PageOf = ({ store, query, head }) => {
+  const from = Math.max(1, Number(query.from ?? 1))
+  const asked = { from, limit: PAGE, event: query.event, primaryKey: query.key }
+  const data = useData(() => api.entries(store, asked), [store, from, query.event, query.key])
+  return html`
+    <${Loaded} data=${data}>${({ entries, next }) => html`
+      ${entries.length > 0
+        ? html`<${Entries} store=${store} entries=${entries} />`
+        : next !== undefined
+          ? html`<${Empty} title="Nothing here yet"><p>None of the entries up to ${count(next - 1)} fits. Search on from there.</p><//>`
+          : html`<${Empty} title="No entry fits">
+              <p>The last entry of this store is ${count(head)}. Event and primary key are compared whole, capitals too.</p>
+            <//>`}
+      <nav class="pager" aria-label="Pages of the feed">
+        <button class="quiet" disabled=${from <= 1} onClick=${() => ask({ from: 1 })}>First</button>
+        <button class="quiet" disabled=${from <= 1} onClick=${() => ask({ from: Math.max(1, from - PAGE) })}>Earlier</button>
+        <span>${entries.length > 0 ? `${count(entries[0].sequence)} to ${count(entries.at(-1).sequence)} of ${count(head)}` : ""}</span>
+        <button class="quiet" disabled=${next === undefined} onClick=${() => ask({ from: next })}>Later</button>
+        <button class="quiet" onClick=${() => ask({ from: Math.max(1, head - PAGE + 1) })}>Last</button>
+      </nav>
+    `}<//>
+  `
+}
+
+export const Entries = ({ store, entries }) => html`
+  <ol class="feed" aria-label="Entries">
+    ${entries.map((entry) => html`<${Line} key=${entry.sequence} store=${store} entry=${entry} />`)}
+  </ol>
+`
+
+const Line = ({ store, entry }) => html`
+  <li>
+    <a href=${link(["stores", store, "entry", entry.sequence])}>
+      <span class="at">${count(entry.sequence)}</span>
+      <span class="event"><${Name} most=${60}>${entry.event}<//></span>
+      <span class="key"><${Name} most=${60}>${entry.primaryKey}<//></span>
+      <span class="payload"><bdi>${visible(short(preview(entry), 160))}</bdi></span>
+      <span class="meta"><${By} entry=${entry} /> · ${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAtMillis} /></span>
+    </a>
+  </li>
+`
+
+export const By = ({ entry }) => (entry.publicKey === null || entry.publicKey === undefined ? html`<i>server</i>` : html`<${Name} most=${24}>${entry.publicKey}<//>`)

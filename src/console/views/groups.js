@@ -1,0 +1,108 @@
+// Groups of handlers and webhooks: how far they are, and what they gave up on.
+
+import { html, useState } from "../vendor/preact-htm.js"
+import { api } from "../api.js"
+import { count, several } from "../format.js"
+import { Dialog, Empty, Failed, Loaded, Name, Page, StoreLink, Time, say, useData } from "../parts.js"
+import { link } from "../route.js"
+
+const LOOK_MS = 4_000
+
+export const Groups = ({ may }) => {
+  const data = useData(api.groups, [], LOOK_MS)
+  return html`
+    <${Page} title="Processing" about="Groups of handlers, webhooks among them, work through each store in order. An entry that one gives up on becomes a dead letter.">
+      <${Loaded} data=${data}>${({ items }) =>
+        items.length === 0
+          ? html`<${Empty} title="This server runs no handlers">
+              <p>Handlers are registered in code (docs/PROCESSING.md), webhooks in the configuration under <code>[[webhook]]</code> (docs/WEBHOOKS.md).</p>
+            <//>`
+          : items.map((group) => html`<${Group} key=${group.name} group=${group} may=${may} again=${data.again} />`)}<//>
+    <//>
+  `
+}
+
+// The same, as far as a store is concerned.
+export const GroupsOf = ({ store, head, may }) => {
+  const data = useData(api.groups, [], LOOK_MS)
+  return html`
+    <${Loaded} data=${data}>${({ items }) =>
+      items.length === 0
+        ? html`<${Empty} title="No handlers run on this store"><p>See docs/PROCESSING.md and docs/WEBHOOKS.md.</p><//>`
+        : items.map((group) => html`<${Group} key=${group.name} group=${group} store=${store} may=${may} again=${data.again} />`)}<//>
+  `
+}
+
+const state = ({ runs, paused, full }) => (full ? "full, pauses" : paused ? "paused" : runs ? "runs" : "does not run here")
+
+const Group = ({ group, store, may, again }) => {
+  const change = async () => {
+    await (group.paused ? api.resume(group.name) : api.pause(group.name))
+    say(group.paused ? "The group goes on." : "The group is paused.")
+    again()
+  }
+  return html`
+    <section class="card group">
+      <div class="tools">
+        <h2 class="grow"><${Name}>${group.name}<//></h2>
+        <span class="badge ${group.full || group.paused ? "warn" : group.runs ? "good" : ""}">${state(group)}</span>
+        ${may("admin") && group.runs && html`<button class="quiet" onClick=${change}>${group.paused ? "Resume" : "Pause"}</button>`}
+      </div>
+      <p>${group.lag === 0 ? "Done with everything." : `${several(group.lag, "entry", "entries")} behind, in ${several(group.storesBehind, "store")}.`}</p>
+      ${group.refused.filter(({ storeId }) => store === undefined || storeId === store).map(({ storeId, error }) => html`
+        <p class="note bad">Does not go on in <${StoreLink} store=${storeId} />: ${error}</p>
+      `)}
+      ${group.deadLetters > 0 && html`<${Letters} group=${group} store=${store} may=${may} onChange=${again} />`}
+    </section>
+  `
+}
+
+const Letters = ({ group, store, may, onChange }) => {
+  const data = useData(() => api.deadLetters(group.name), [group.name, group.deadLetters])
+  const [failed, setFailed] = useState()
+  const [dismissed, setDismissed] = useState()
+  const retry = async ({ storeId, sequence }) => {
+    setFailed()
+    try {
+      await api.retry(group.name, storeId, sequence)
+      say("Tried again, and done.")
+    } catch (error) {
+      setFailed({ error, storeId, sequence })
+    }
+    data.again()
+    onChange()
+  }
+  return html`
+    <h3>${several(group.deadLetters, "dead letter")}</h3>
+    <${Loaded} data=${data}>${({ deadLetters }) => html`
+      <ul class="letters">
+        ${deadLetters.filter(({ storeId }) => store === undefined || storeId === store).map((letter) => html`
+          <li key=${`${letter.sequence} ${letter.storeId}`}>
+            <p>
+              <a href=${link(["stores", letter.storeId, "entry", letter.sequence])}><${Name} most=${40}>${letter.storeId}<//> ${count(letter.sequence)}</a>
+              ${" "}<b><${Name} most=${40}>${letter.event}<//></b>${" "}<span class="faint"><${Time} at=${letter.unixMillis} /></span>
+            </p>
+            <p class="error"><${Name} most=${300}>${letter.error}<//></p>
+            ${may("admin") && html`
+              <div class="actions">
+                <button class="quiet" onClick=${() => retry(letter)}>Try again</button>
+                <button class="quiet" onClick=${() => setDismissed(letter)}>Dismiss</button>
+              </div>
+            `}
+            ${failed?.storeId === letter.storeId && failed.sequence === letter.sequence && html`<${Failed} error=${failed.error} />`}
+          </li>
+        `)}
+      </ul>
+    `}<//>
+    ${dismissed && html`
+      <${Dialog} title="Dismiss this dead letter?" act="Dismiss" onClose=${() => setDismissed()} onDo=${async () => {
+        await api.dismiss(group.name, dismissed.storeId, dismissed.sequence)
+        say("Dismissed.")
+        data.again()
+        onChange()
+      }}>
+        <p>The group will not have handled entry ${count(dismissed.sequence)} of <${Name}>${dismissed.storeId}<//>. The entry itself stays in the feed.</p>
+      <//>
+    `}
+  `
+}

@@ -1,0 +1,204 @@
+// Public keys: which store each has, and what can be done about it.
+
+import { html, useState } from "../vendor/preact-htm.js"
+import { api } from "../api.js"
+import { count, several } from "../format.js"
+import { Dialog, Empty, Failed, Field, Loaded, Name, Page, StoreLink, Table, Time, say, useData } from "../parts.js"
+import { ask } from "../route.js"
+
+// More than a table can show.
+const MOST = 5_000
+const SHOWN = 200
+
+export const Keys = ({ route: { query }, may }) => {
+  const data = useData(() => api.keys(MOST), [])
+  const revoked = useData(() => api.revocations(MOST), [])
+  const again = () => (data.again(), revoked.again())
+  return html`
+    <${Page} title="Keys" about="A public key names a client, or all devices of a person. It has one store: what it writes goes there, what it reads comes from there.">
+      ${may("write") && html`<${Assign} again=${again} />`}
+      <${Loaded} data=${data}>${({ items, more }) =>
+        items.length === 0
+          ? html`<${Empty} title="No key has a store yet"><p>Assign one above, in the configuration under <code>[[assign]]</code>, or with <code>eventlog-server keys assign</code>. With <code>--dev</code> each unknown key gets the store <code>default</code>.</p><//>`
+          : html`<${Found} items=${items} more=${more} q=${query.q ?? ""} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`}<//>
+      <h2>Shut out</h2>
+      <${Loaded} data=${revoked}>${({ items }) => html`<${Revocations} items=${items} may=${may} again=${again} />`}<//>
+    <//>
+  `
+}
+
+// Those of one store.
+export const KeysOf = ({ store, may }) => {
+  const data = useData(() => api.keys(MOST), [store])
+  const revoked = useData(() => api.revocations(MOST), [])
+  const again = () => (data.again(), revoked.again())
+  return html`
+    ${may("write") && html`<${Assign} store=${store} again=${again} />`}
+    <${Loaded} data=${data}>${({ items, more }) => {
+      const own = items.filter(({ storeId }) => storeId === store)
+      if (own.length === 0) return html`<${Empty} title="No key has this store"><p>${more ? `None of the first ${count(MOST)} keys does.` : "So no client reads or writes it; the server may."}</p><//>`
+      return html`<${List} items=${own.slice(0, SHOWN)} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`
+    }}<//>
+  `
+}
+
+const Found = ({ items, more, q, revocations, may, again }) => {
+  const search = q.toLowerCase()
+  const found = items.filter(({ publicKey, storeId }) => `${publicKey}\n${storeId}`.toLowerCase().includes(search))
+  return html`
+    <div class="tools">
+      <label class="hidden" for="search">Find a key or a store</label>
+      <input id="search" type="search" placeholder="Find a key or a store" value=${q} onInput=${(event) => ask({ q: event.target.value })} />
+      <p role="status">${several(found.length, "key")}${found.length > SHOWN ? `, ${SHOWN} shown` : ""}${more ? `, of the first ${count(MOST)}` : ""}</p>
+    </div>
+    ${found.length === 0 ? html`<${Empty} title="Nothing fits"><p>No key, and no store of a key, has this in its name.</p><//>` : html`<${List} items=${found.slice(0, SHOWN)} revocations=${revocations} may=${may} again=${again} />`}
+  `
+}
+
+const List = ({ items, revocations, may, again }) => {
+  const [doing, setDoing] = useState()
+  const isRevoked = (key) => revocations.some(({ publicKey }) => publicKey === key)
+  const columns = [
+    { name: "Key", show: ({ publicKey }) => html`<${Name} most=${48}>${publicKey}<//>${isRevoked(publicKey) && html` <span class="badge bad">revoked</span>`}` },
+    { name: "Store", show: ({ storeId }) => html`<${StoreLink} store=${storeId} />` },
+    ...(may("admin")
+      ? [{
+          name: "Do",
+          show: ({ publicKey, storeId }) => html`
+            <span class="actions">
+              ${Object.entries(ACTIONS).map(([action, { name }]) => html`<button class="quiet" aria-label="${name} ${publicKey}" onClick=${() => setDoing({ action, publicKey, storeId })}>${name}</button>`)}
+            </span>
+          `
+        }]
+      : [])
+  ]
+  const Doing = doing && ACTIONS[doing.action].view
+  return html`
+    <${Table} caption="Keys" columns=${columns} rows=${items} id=${({ publicKey }) => publicKey} />
+    ${doing && html`<${Doing} of=${doing} onClose=${() => setDoing()} again=${again} />`}
+  `
+}
+
+const Assign = ({ store, again }) => {
+  const [error, setError] = useState()
+  const submit = async (event) => {
+    event.preventDefault()
+    const form = event.target
+    const { key, storeId } = Object.fromEntries(new FormData(form))
+    try {
+      await api.assign(key, store ?? storeId)
+      setError()
+      form.reset()
+      say("The key has its store.")
+      again()
+    } catch (error) {
+      setError(error)
+    }
+  }
+  return html`
+    <form class="filter" onSubmit=${submit}>
+      <${Field} label="Public key" id="a-key"><input id="a-key" name="key" required spellcheck="false" autocomplete="off" /><//>
+      ${store === undefined && html`<${Field} label="Store" id="a-store"><input id="a-store" name="storeId" required spellcheck="false" autocomplete="off" /><//>`}
+      <div class="actions"><button>Assign</button></div>
+    </form>
+    ${error && html`<${Failed} error=${error} />`}
+  `
+}
+
+const Move = ({ of: { publicKey, storeId }, onClose, again }) => {
+  const [to, setTo] = useState("")
+  const move = async () => {
+    await api.remove(publicKey)
+    // A key that was never used has no store to forget.
+    await api.release(publicKey).catch((error) => {
+      if (error.reason !== "not-used") throw error
+    })
+    await api.assign(publicKey, to)
+    say("The key was moved.")
+    again()
+  }
+  return html`
+    <${Dialog} title="Move this key to another store?" act="Move" type=${publicKey} onDo=${move} onClose=${onClose}>
+      <p>It has <b><${Name}>${storeId}<//></b>. Its subscriptions end, and what it wrote stays there. Move it only when none of its clients has anything left of that store: they would write to the next one what was meant for the last (docs/KEYS.md).</p>
+      <${Field} label="The store that it gets" id="m-to"><input id="m-to" value=${to} required spellcheck="false" onInput=${(event) => setTo(event.target.value)} /><//>
+    <//>
+  `
+}
+
+const Remove = ({ of: { publicKey, storeId }, onClose, again }) => html`
+  <${Dialog} title="Take the store from this key?" act="Take it" type=${publicKey} onClose=${onClose} onDo=${async () => {
+    await api.remove(publicKey)
+    say("The key has no store any more.")
+    again()
+  }}>
+    <p>Its clients keep what they have, and send and get nothing until it is assigned to <b><${Name}>${storeId}<//></b> again. Nothing is deleted.</p>
+  <//>
+`
+
+const Revoke = ({ of: { publicKey }, onClose, again }) => {
+  const [reason, setReason] = useState("")
+  return html`
+    <${Dialog} title="Shut out whoever uses this key?" act="Revoke" onClose=${onClose} onDo=${async () => {
+      await api.revoke({ publicKey, reason: reason || undefined })
+      say("Shut out. Their connections end within a second.")
+      again()
+    }}>
+      <p>Everybody who connects with <b><${Name}>${publicKey}<//></b> is refused until that is lifted. What they wrote stays.</p>
+      <${Field} label="Why, for those who look later" id="r-why"><input id="r-why" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>
+    <//>
+  `
+}
+
+const Pin = ({ of: { publicKey }, onClose }) => {
+  const data = useData(() => api.signingKey(publicKey).catch((error) => (error.reason === "no-signing-key" ? {} : Promise.reject(error))), [publicKey])
+  const [key, setKey] = useState("")
+  const now = data.value?.signingKey
+  return html`
+    <${Dialog} title="Which signing key does it have?" act=${key === "" ? "Free it" : "Pin it"} onClose=${onClose} onDo=${async () => {
+      await (key === "" ? api.unpin(publicKey) : api.pin(publicKey, key))
+      say(key === "" ? "The next signing key that is proved is bound." : "Pinned.")
+    }}>
+      <p>Clients of <code>/rpc</code> prove that the public key is theirs with a signing key. ${now === undefined ? "None is bound to this one." : html`Bound now: <code>${now}</code>.`}</p>
+      <${Field} label="Signing key, 64 hexadecimal digits" hint="Left empty, the key is freed, for a client that lost its identity." id="p-key">
+        <input id="p-key" value=${key} pattern="[0-9a-fA-F]{64}" spellcheck="false" autocomplete="off" aria-describedby="p-key-hint" onInput=${(event) => setKey(event.target.value.trim())} />
+      <//>
+    <//>
+  `
+}
+
+const ACTIONS = {
+  move: { name: "Move", view: Move },
+  pin: { name: "Pin", view: Pin },
+  revoke: { name: "Revoke", view: Revoke },
+  remove: { name: "Remove", view: Remove }
+}
+
+const whom = ({ publicKey, subject, tokenId }) => {
+  if (publicKey !== undefined) return html`key <${Name}>${publicKey}<//>`
+  return subject === undefined ? html`token <${Name}>${tokenId}<//>` : html`subject <${Name}>${subject}<//>`
+}
+
+const Revocations = ({ items, may, again }) => {
+  const [error, setError] = useState()
+  if (items.length === 0) return html`<p class="hint">Nobody is.</p>`
+  const lift = async (id) => {
+    try {
+      await api.lift(id)
+      setError()
+      say("Let in again.")
+    } catch (error) {
+      setError(error)
+    }
+    again()
+  }
+  const columns = [
+    { name: "Who", show: whom },
+    { name: "Until", show: ({ until }) => (until === undefined || until === null ? "lifted" : html`<${Time} at=${until * 1000} />`) },
+    { name: "Why", show: ({ reason }) => (reason ? html`<${Name}>${reason}<//>` : "–") },
+    ...(may("admin") ? [{ name: "Do", show: ({ id }) => html`<button class="quiet" aria-label="Let ${id} in again" onClick=${() => lift(id)}>Let in again</button>` }] : [])
+  ]
+  return html`
+    ${error && html`<${Failed} error=${error} />`}
+    <${Table} caption="Revocations" columns=${columns} rows=${items} id=${({ id }) => id} />
+  `
+}

@@ -1,0 +1,46 @@
+// Who looks has a token of the admin API.
+
+import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
+import { api } from "../api.js"
+import { Code, Field } from "../parts.js"
+
+export const SignIn = ({ ended, error, onIn }) => {
+  const [state, setState] = useState({ error })
+  const field = useRef()
+  useEffect(() => field.current.focus(), [])
+  const submit = async (event) => {
+    event.preventDefault()
+    setState({ busy: true })
+    try {
+      onIn(await api.signIn(field.current.value))
+    } catch (error) {
+      setState({ error })
+      field.current.select()
+    }
+  }
+  return html`
+    <main class="lone">
+      <form class="card" onSubmit=${submit}>
+        <h1>Event log console</h1>
+        ${ended && !state.error && html`<p class="note">The session is over. It ends when nobody looks for twelve hours, when the server starts again, or when its token is taken away.</p>`}
+        <${Field} label="Admin token" id="token">
+          <input id="token" ref=${field} type="password" autocomplete="current-password" required spellcheck="false" aria-describedby="why" />
+        <//>
+        <div id="why" role="alert">${state.error && html`<p class="note bad">${why(state.error)}</p>`}</div>
+        <button class="main" disabled=${state.busy}>Sign in</button>
+      </form>
+      <details>
+        <summary>Where do I find a token?</summary>
+        <p>It stands in the server's configuration, or in its secrets:</p>
+        <${Code}>${'[admin]\ntoken = "…"\n\n[[admin.tokens]]      # one that only looks\nname = "on-call"\nrights = ["read"]\ntoken = "…"'}<//>
+        <p>With <code>serve --dev</code> there is a new one at each start: the address that it prints has it.</p>
+      </details>
+    </main>
+  `
+}
+
+const why = (error) => {
+  if (error.reason === "wrong-token") return "This is no token of the server."
+  if (error.reason === "guessing") return `Too many wrong tokens came from your address. The next one is looked at in ${error.retryAfter ?? "some"} s.`
+  return error.message
+}

@@ -1,0 +1,78 @@
+// Writes an event as the server, and shows it come out of the feed.
+
+import { html, useState } from "../vendor/preact-htm.js"
+import { api } from "../api.js"
+import { bytes, bytesToBase64, count } from "../format.js"
+import { encode } from "../msgpack.js"
+import { Empty, Failed, Field, Loaded, Name, Page, say, useData } from "../parts.js"
+import { link } from "../route.js"
+import { Entries } from "./feed.js"
+
+const EXAMPLE = '{\n  "text": "hi"\n}'
+
+const HINTS = {
+  msgpack: (payload) => `${bytes(payload.length)} of msgpack with named fields, as clients of /eventlog write it`,
+  SchemaBinary: () => "as clients of /rpc write it, for a schema that looks like this JSON: docs/PROTOCOL-RPC.md"
+}
+
+const parsed = (text) => {
+  try {
+    const value = JSON.parse(text)
+    return { value, payload: encode(value) }
+  } catch (error) {
+    return { error: error.message }
+  }
+}
+
+export const Write = ({ route: { query }, may }) => {
+  const [text, setText] = useState(EXAMPLE)
+  const [state, setState] = useState({})
+  if (!may("write")) return html`<${Empty} title="This token may not write"><p>Writing needs the right <code>write</code>.</p><//>`
+  const [codec, setCodec] = useState("msgpack")
+  const { value, payload, error } = parsed(text)
+  const submit = async (event) => {
+    event.preventDefault()
+    const { store, name, key, handlers } = Object.fromEntries(new FormData(event.target))
+    setState({ busy: true })
+    try {
+      const encoded = codec === "msgpack" ? bytesToBase64(payload) : (await api.schemaBinary(value)).payload
+      const entry = { event: name, primaryKey: key, payload: encoded }
+      const { sequenceNumbers } = await api.write(store, [entry], handlers === "on")
+      setState({ written: { store, sequence: sequenceNumbers[0] } })
+      say("Written, and on the disk.")
+    } catch (error) {
+      setState({ error })
+    }
+  }
+  return html`
+    <${Page} title="Write" about="An event of the server's own: every client of the store gets it.">
+      <form class="card write" onSubmit=${submit}>
+        <div class="columns">
+          <${Field} label="Store" id="w-store"><input id="w-store" name="store" required value=${query.store ?? ""} spellcheck="false" autocomplete="off" /><//>
+          <${Field} label="Event" id="w-event"><input id="w-event" name="name" required placeholder="Note" spellcheck="false" autocomplete="off" /><//>
+          <${Field} label="Primary key" id="w-key"><input id="w-key" name="key" placeholder="n1" spellcheck="false" autocomplete="off" /><//>
+        </div>
+        <${Field} label="Payload, as JSON" id="w-payload" hint=${error ? `This is no JSON: ${error}` : HINTS[codec](payload)}>
+          <textarea id="w-payload" rows="8" spellcheck="false" aria-invalid=${Boolean(error)} aria-describedby="w-payload-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
+        <//>
+        <div class="choice" role="group" aria-label="Encoded as">
+          ${Object.keys(HINTS).map((name) => html`<button type="button" class="quiet" aria-pressed=${name === codec} onClick=${() => setCodec(name)}>${name}</button>`)}
+        </div>
+        <label class="check"><input type="checkbox" name="handlers" checked /> Handlers run on it</label>
+        ${state.error && html`<${Failed} error=${state.error} />`}
+        <div class="actions"><button class="main" disabled=${Boolean(error) || state.busy}>Write it</button></div>
+      </form>
+      ${state.written && html`<${Written} ...${state.written} />`}
+    <//>
+  `
+}
+
+// Read from the feed, as clients get it.
+const Written = ({ store, sequence }) => {
+  const data = useData(() => api.entries(store, { from: sequence, limit: 1 }), [store, sequence])
+  return html`
+    <h2>It came out of the feed of <${Name}>${store}<//></h2>
+    <${Loaded} data=${data}>${({ entries }) => html`<${Entries} store=${store} entries=${entries} />`}<//>
+    <p><a href=${link(["stores", store, "entry", sequence])}>Entry ${count(sequence)}</a> · <a href=${link(["stores", store])}>the live feed</a></p>
+  `
+}

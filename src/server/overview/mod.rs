@@ -1,0 +1,85 @@
+//! How the server is, for people who look: figures of the moment and of the last hour, and what is not well.
+//!
+//! Keeps: it costs the same however many stores and clients there are. Leaves out: what programs watch (`metrics`).
+
+mod history;
+mod notes;
+
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::stream;
+use serde_json::{Value, json};
+
+use self::history::FIELDS;
+pub(super) use self::history::{History, start};
+use self::notes::{Facts, notes};
+use super::admin::Answer;
+use super::admin_operations::AdminEndpoint;
+use super::handle::Server;
+use super::sse;
+
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config.service(AdminEndpoint::at("/overview").get(show).done());
+}
+
+/// All of the last hour; as a stream: what is new.
+async fn show(server: web::Data<Server>, request: HttpRequest) -> Answer {
+    if sse::is_asked(&request) {
+        return stream_of(&server);
+    }
+    let mut answer = now(&server).await;
+    let history = &server.inner().looking.history;
+    answer["fields"] = json!(FIELDS);
+    answer["rows"] = history.rows().iter().map(history::Row::values).collect();
+    Ok(HttpResponse::Ok().json(answer))
+}
+
+fn stream_of(server: &Server) -> Answer {
+    let news = server.inner().looking.history.news();
+    let events = stream::unfold((server.clone(), news), |(server, mut news)| async move {
+        news.changed().await.ok()?;
+        if server.inner().shared.connections.is_shut_down() {
+            return None;
+        }
+        let mut event = now(&server).await;
+        let last = server.inner().looking.history.last();
+        event["row"] = last.as_ref().map_or(Value::Null, history::Row::values);
+        Some((event, (server, news)))
+    });
+    sse::answer(server, Box::pin(events))
+}
+
+/// What there is to say of this moment.
+async fn now(server: &Server) -> Value {
+    let inner = server.inner();
+    let mut groups = Vec::new();
+    let mut groups_failed = None;
+    if let Some(all) = server.groups() {
+        match all.list().await {
+            Ok(listed) => groups = listed,
+            Err(error) => groups_failed = Some(error.to_string()),
+        }
+    }
+    let figures = inner.storage.figures();
+    let facts = Facts {
+        not_ready: inner.storage.ready().err().map(|error| error.to_string()),
+        draining: inner.draining.load(std::sync::atomic::Ordering::Relaxed),
+        figures: &figures,
+        groups: &groups,
+        groups_failed,
+        hour: inner.looking.history.troubles(),
+        waiting: inner.shared.budget.waiting(),
+    };
+    let notes: Vec<Value> = notes(&facts).iter().map(notes::Note::to_json).collect();
+    let figures = figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.value)));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "remoteId": server.remote_id().to_string(),
+        "strangers": inner.shared.strangers.counts().0,
+        "replayLag": groups.iter().map(|group| group.lag).sum::<u64>(),
+        "deadLetters": groups.iter().map(|group| group.dead_letters).sum::<usize>(),
+        "connectionsMax": inner.shared.limits.connections_max,
+        "storage": figures.collect::<serde_json::Map<_, _>>(),
+        "notes": notes,
+    })
+}

@@ -1,0 +1,368 @@
+// The console in Chromium: exits with an error at the first thing that is not right.
+//
+//   node console.mjs HOST:PORT ADMIN_TOKEN READ_TOKEN CHROMIUM
+//
+// The server has both tokens, maps unknown keys to the store `default`, and a webhook `mail` that fails for each event `Doomed`.
+// Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address with the
+// same data, and writes a line. With SCREENSHOTS=FOLDER it leaves pictures there.
+
+import assert from "node:assert/strict"
+import { readFile } from "node:fs/promises"
+import { createRequire } from "node:module"
+import { createInterface } from "node:readline"
+import { chromium } from "playwright-core"
+
+import { fill, MARKUP, TURNED } from "./console_data.mjs"
+import { step, until } from "./stock.mjs"
+
+const [address, token, reader, executablePath] = process.argv.slice(2)
+assert.ok(executablePath, "usage: node console.mjs HOST:PORT ADMIN_TOKEN READ_TOKEN CHROMIUM")
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+const ask = async (what) => {
+  console.log(what)
+  await answers.next()
+}
+
+const base = `http://${address}`
+const admin = async (method, path, body, headers = { authorization: `Bearer ${token}` }) => {
+  const json = body === undefined ? {} : { "content-type": "application/json" }
+  const response = await fetch(`${base}/admin/${path}`, { method, headers: { ...json, ...headers }, body: body && JSON.stringify(body) })
+  return response
+}
+const write = async (store, entries) => {
+  const response = await admin("POST", `stores/${encodeURIComponent(store)}/entries`, { entries })
+  assert.equal(response.status, 200, await response.text())
+}
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8")
+
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] })
+const problems = []
+const open = async (options = {}) => {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options })
+  const page = await context.newPage()
+  await page.route("**/console/**", async (route) => {
+    const path = new URL(route.request().url()).pathname.replace("/console/", "")
+    if (path === "session") return route.continue()
+    const body = await readFile(new URL(`../../src/console/${path}`, import.meta.url)).catch(() => undefined)
+    if (!body) return route.continue()
+    return route.fulfill({ body, contentType: { js: "text/javascript", css: "text/css", svg: "image/svg+xml" }[path.split(".").pop()] })
+  })
+  page.on("pageerror", (error) => problems.push(`${page.url()}: ${error}`))
+  page.on("dialog", (dialog) => problems.push(`a dialog: ${dialog.message()}`))
+  page.on("console", (message) => /Content Security Policy/.test(message.text()) && problems.push(message.text()))
+  return page
+}
+const signIn = async (page, given) => {
+  await page.goto(`${base}/console`)
+  await page.fill("#token", given)
+  await page.click("button.main")
+  await page.waitForSelector("nav[aria-label=Views]")
+}
+const visit = async (page, hash) => {
+  await page.evaluate((hash) => (location.hash = hash), hash)
+  await page.waitForSelector("main h1, main .empty h2")
+}
+const press = (page, name) => page.getByRole("button", { name, exact: true }).first().click()
+const text = (page, selector = "main") => page.locator(selector).first().innerText()
+const shows = (page, what, selector) => until(`${what} is shown`, async () => (await text(page, selector)).includes(what))
+const pictures = process.env.SCREENSHOTS
+const picture = async (page, name) => pictures && page.screenshot({ path: `${pictures}/${name}.png` })
+
+const serious = async (page, where) => {
+  // The page's policy lets no other script in; the debugger may.
+  const found = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`)
+  const bad = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical")
+  const said = bad.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`)
+  assert.deepEqual(said, [], where)
+}
+
+await fill(write, admin)
+const page = await open()
+
+await step("without a token there is a page and nothing else", async () => {
+  for (const path of ["admin/overview", "admin/stores", "admin/stores/team/feed", "admin/stores/team/live", "console/session"]) {
+    assert.equal((await fetch(`${base}/${path}`)).status, 401, path)
+  }
+  const response = await page.goto(`${base}/console`)
+  const policy = response.headers()["content-security-policy"]
+  assert.ok(policy.includes("default-src 'none'") && !policy.includes("unsafe"), policy)
+  await page.waitForSelector("#token")
+  await serious(page, "sign in")
+  await picture(page, "sign-in")
+  await page.fill("#token", "wrong")
+  await page.click("button.main")
+  await shows(page, "This is no token of the server.", ".lone")
+})
+
+await step("a token in the address is used once, and is not in the reach of scripts", async () => {
+  await page.goto("about:blank")
+  await page.goto(`${base}/console#token=${token}`)
+  await page.waitForSelector("nav[aria-label=Views]")
+  assert.ok(!page.url().includes(token), page.url())
+  assert.equal(await page.evaluate(() => document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)), "{}{}")
+  const [cookie] = await page.context().cookies()
+  assert.equal(cookie.httpOnly, true)
+  assert.equal(cookie.sameSite, "Strict")
+  await page.reload()
+  await page.waitForSelector("nav[aria-label=Views]")
+})
+
+await step("a cookie changes nothing without this origin and JSON", async () => {
+  const [{ name, value }] = await page.context().cookies()
+  const cookie = `${name}=${value}`
+  const assign = (headers) => admin("PUT", "keys/forged", { storeId: "team" }, { cookie, ...headers })
+  assert.equal((await admin("GET", "keys", undefined, { cookie })).status, 200)
+  assert.equal((await assign({})).status, 403)
+  assert.equal((await assign({ origin: "http://127.0.0.1:1" })).status, 403)
+  assert.equal((await assign({ origin: base, "content-type": "text/plain" })).status, 403)
+  assert.equal((await admin("GET", "keys", undefined, { cookie, origin: "http://localhost:5173" })).status, 403)
+  assert.equal((await admin("GET", "keys", undefined, { cookie, "sec-fetch-site": "same-site" })).status, 403)
+  assert.equal((await admin("GET", "keys/forged")).status, 404)
+  assert.equal((await assign({ origin: base })).status, 200)
+  assert.equal((await admin("DELETE", "keys/forged")).status, 200)
+})
+
+await step("the overview says what happens and what is not well", async () => {
+  await visit(page, "#/overview")
+  await shows(page, "Entries a second")
+  await shows(page, "The group \"mail\" gave up on")
+  await until("charts", () => page.locator(".chart canvas").count())
+  await serious(page, "overview")
+  await picture(page, "overview")
+})
+
+await step("stores are found and sorted", async () => {
+  await visit(page, "#/stores")
+  await shows(page, "team")
+  await page.fill("#search", "store-1")
+  await until("those found", async () => (await page.locator("tbody tr").count()) === 11)
+  assert.ok(page.url().includes("q=store-1"))
+  await page.fill("#search", "no such")
+  await shows(page, "No store has such a name")
+  await page.fill("#search", "")
+  await page.click("th button:has-text('Entries')  >> nth=1")
+  await until("the largest first", async () => (await text(page, "tbody tr")).includes("many"))
+  await serious(page, "stores")
+  await picture(page, "stores")
+})
+
+await step("a feed is live, and pages by sequence, event and key", async () => {
+  await visit(page, "#/stores/team")
+  await shows(page, "live", ".tools")
+  await write("team", [{ event: "Fresh", primaryKey: "now", payload: "gaR0ZXh0omhp" }])
+  await shows(page, "Fresh", ".feed li")
+  await serious(page, "feed")
+  await picture(page, "feed")
+  await page.fill("#f-event", "Renamed")
+  await page.click(".filter button")
+  await until("one event alone", async () => {
+    const events = await page.locator(".feed .event").allInnerTexts()
+    return events.length > 0 && events.every((event) => event === "Renamed")
+  })
+  await visit(page, "#/stores/many?from=101")
+  await shows(page, "101 to 150 of 1,000")
+  await press(page, "Later")
+  await shows(page, "151 to 200 of 1,000")
+  await press(page, "Last")
+  await shows(page, "951 to 1,000 of 1,000")
+  await visit(page, "#/stores/team?from=1&key=nowhere")
+  await shows(page, "No entry fits")
+})
+
+await step("a feed that is too fast to read is sampled, and says so", async () => {
+  await visit(page, "#/stores/fast")
+  const entries = Array.from({ length: 2000 }, (_, n) => ({ event: "Tick", primaryKey: `${n}`, payload: "gA==" }))
+  await write("fast", entries)
+  await shows(page, "sampled", ".tools")
+  assert.ok((await page.locator(".feed li").count()) <= 100)
+})
+
+await step("an entry shows who, when and what, and what else was said of its key", async () => {
+  await visit(page, "#/stores/team/entry/1")
+  await shows(page, "server")
+  await shows(page, "\"text\": \"milk\"", ".code")
+  await until("the history of its key", async () => (await page.locator(".feed li").count()) === 2)
+  for (const [sequence, codec] of [[3, "SchemaBinary, guessed"], [4, "JSON"], [5, "text"], [6, "bytes"]]) {
+    await visit(page, `#/stores/team/entry/${sequence}`)
+    await shows(page, codec, ".choice")
+  }
+  await visit(page, "#/stores/team/entry/999")
+  await shows(page, "There is no such entry")
+  await visit(page, "#/stores/team/entry/1")
+  await shows(page, "milk", ".code")
+  await serious(page, "entry")
+  await picture(page, "entry")
+})
+
+await step("names and payloads of those who mean harm are text", async () => {
+  await visit(page, `#/stores/${encodeURIComponent(MARKUP)}`)
+  await shows(page, MARKUP, "h1")
+  await until("entries", () => page.locator(".feed li").count())
+  const shown = await text(page, ".feed")
+  assert.ok(shown.includes(MARKUP) && !shown.includes("\u202e") && shown.includes("⟨202E⟩"), shown)
+  await page.locator(".feed li a", { hasText: "⟨2066⟩" }).click()
+  await shows(page, "⟨0000⟩⟨001B⟩[2J⟨2066⟩")
+  await visit(page, `#/stores/${encodeURIComponent(MARKUP)}/entry/1`)
+  await shows(page, `ann⟨202E⟩gnp.exe ${MARKUP}`, ".code")
+  await visit(page, `#/stores/${encodeURIComponent(MARKUP)}/entry/2`)
+  await shows(page, "This is the beginning of 1.0 MiB")
+  await visit(page, "#/keys")
+  await shows(page, TURNED.replace("\u202e", "⟨202E⟩"))
+  await visit(page, "#/overview")
+  assert.equal(await page.evaluate(() => window.harmed), undefined)
+  assert.equal(await page.locator("main img, main script, main iframe").count(), 0)
+})
+
+await step("keys are assigned, moved, shut out, let in and removed", async () => {
+  await visit(page, "#/keys")
+  await page.fill("#a-key", "carol")
+  await page.fill("#a-store", "team")
+  await press(page, "Assign")
+  await shows(page, "carol")
+  const row = page.locator("tr", { hasText: "carol" }).first()
+  await row.getByText("Move", { exact: true }).click()
+  await page.fill("#m-to", "other")
+  assert.ok(await page.locator("dialog .danger").isDisabled(), "before the name is typed")
+  await page.fill("#dialog-typed", "carol")
+  await picture(page, "move")
+  await serious(page, "dialog")
+  await page.click("dialog .danger")
+  await until("moved", async () => (await (await admin("GET", "keys/carol")).json()).storeId === "other")
+  await row.getByText("Revoke", { exact: true }).click()
+  await page.fill("#r-why", "lost")
+  await page.click("dialog .danger")
+  await shows(page, "revoked", "table")
+  await page.getByText("Let in again", { exact: true }).click()
+  await shows(page, "Nobody is.")
+  await row.getByText("Pin", { exact: true }).click()
+  await page.fill("#p-key", "ab".repeat(32))
+  await page.click("dialog .danger")
+  await until("pinned", async () => (await admin("GET", "keys/carol/signing-key")).status === 200)
+  await row.getByText("Remove", { exact: true }).click()
+  await page.fill("#dialog-typed", "carol")
+  await page.click("dialog .danger")
+  await until("removed", async () => (await admin("GET", "keys/carol")).status === 404)
+  await serious(page, "keys")
+  await picture(page, "keys")
+})
+
+await step("an event is written, and comes out of the feed", async () => {
+  await visit(page, "#/write?store=team")
+  await page.fill("#w-event", "Typed")
+  await page.fill("#w-key", "t1")
+  await page.fill("#w-payload", "{nonsense")
+  await shows(page, "This is no JSON", ".write")
+  assert.ok(await page.locator(".write button.main").isDisabled())
+  await page.fill("#w-payload", '{"z": 1, "a": [1.5, null, "é", -40000, 1700000000000]}')
+  await page.click(".write button.main")
+  await shows(page, "It came out of the feed")
+  await shows(page, '{"z":1,"a":[1.5,null,"é",-40000,1700000000000]}', ".feed")
+  await serious(page, "write")
+  await picture(page, "write")
+})
+
+await step("dead letters are tried again and dismissed", async () => {
+  await visit(page, "#/processing")
+  await shows(page, "dead letter")
+  await serious(page, "processing")
+  await picture(page, "processing")
+  await page.locator(".letters").getByText("Try again", { exact: true }).first().click()
+  await until("why it failed again", () => page.locator(".letters .note").count())
+  const before = await page.locator(".letters li").count()
+  await page.locator(".letters").getByText("Dismiss", { exact: true }).first().click()
+  await page.click("dialog .danger")
+  await until("one less", async () => (await page.locator(".letters li").count()) === before - 1)
+  await page.locator(".group").getByText("Pause", { exact: true }).click()
+  await shows(page, "paused", ".group .badge")
+  await page.locator(".group").getByText("Resume", { exact: true }).click()
+  await shows(page, "runs", ".group .badge")
+})
+
+await step("who is signed in is shown, and tokens are not", async () => {
+  await visit(page, "#/access")
+  await shows(page, "reader")
+  assert.ok(!(await page.content()).includes(reader))
+  await press(page, "Read the configuration again")
+  await shows(page, "Changed and counts: nothing")
+  await serious(page, "access")
+  await picture(page, "access")
+})
+
+await step("a token that only looks has no buttons, and is refused by the server too", async () => {
+  const looker = await open()
+  await signIn(looker, reader)
+  const may = ["Sign out", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy"]
+  for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/keys", "#/processing", "#/access", "#/write"]) {
+    await visit(looker, hash)
+    await until("it is loaded", async () => (await looker.locator("main .loading").count()) === 0)
+    const buttons = await looker.locator("button:not(.sort)").allInnerTexts()
+    assert.deepEqual(buttons.filter((name) => !may.includes(name)), [], hash)
+  }
+  const refused = await looker.evaluate(async () => {
+    const json = { "content-type": "application/json" }
+    const all = [
+      ["POST", "stores/team/entries", { entries: [] }], ["PUT", "keys/x", { storeId: "y" }], ["DELETE", "keys/ann"],
+      ["POST", "keys/ann/release"], ["PUT", "keys/ann/signing-key", { signingKey: "ab" }], ["POST", "revocations", { subject: "x" }],
+      ["POST", "groups/mail/pause"], ["DELETE", "groups/mail/dead-letters?all=true"], ["POST", "reload"]
+    ]
+    const ask = ([method, path, body]) => fetch(`admin/${path}`, { method, headers: json, body: JSON.stringify(body ?? {}) })
+    return Promise.all(all.map(async (one) => `${one[1]} ${(await ask(one)).status}`))
+  })
+  assert.deepEqual(refused.filter((line) => !line.endsWith(" 403")), [])
+  await press(looker, "Sign out")
+  await looker.waitForSelector("#token")
+  assert.equal((await looker.context().cookies()).length, 0)
+})
+
+await step("keyboards reach everything, and each view has an address", async () => {
+  await page.goto(`${base}/console#/stores/many?from=101`)
+  await page.reload()
+  await shows(page, "101 to 150 of 1,000")
+  await page.keyboard.press("Tab")
+  assert.equal(await page.evaluate(() => document.activeElement.className), "skip")
+  await page.keyboard.press("Enter")
+  assert.equal(await page.evaluate(() => document.activeElement.id), "main")
+  await page.goBack()
+  await page.goForward()
+  await shows(page, "101 to 150 of 1,000")
+})
+
+await step("dark, and on a phone, it is as usable", async () => {
+  const phone = await open({ viewport: { width: 390, height: 844 }, colorScheme: "dark", deviceScaleFactor: 2 })
+  await signIn(phone, token)
+  for (const [hash, name] of [["#/overview", "overview"], ["#/stores", "stores"], ["#/stores/team", "feed"], ["#/stores/team/entry/1", "entry"], ["#/keys", "keys"]]) {
+    await visit(phone, hash)
+    await until("it is loaded", async () => (await phone.locator("main .loading").count()) === 0)
+    const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+    assert.ok(wide <= 0, `${hash} is ${wide} pixels too wide`)
+    await serious(phone, `${hash}, dark, on a phone`)
+    await picture(phone, `phone-dark-${name}`)
+  }
+  await phone.context().close()
+  const dark = await open({ colorScheme: "dark" })
+  await signIn(dark, token)
+  await until("charts", () => dark.locator(".chart canvas").count())
+  await serious(dark, "overview, dark")
+  await picture(dark, "overview-dark")
+  await dark.context().close()
+})
+
+await step("it is back after a restart, once somebody signs in again", async () => {
+  await visit(page, "#/stores/team")
+  await shows(page, "Typed", ".feed")
+  await ask("stop")
+  await shows(page, "The server does not answer")
+  await ask("start")
+  await page.waitForSelector("#token")
+  await shows(page, "The session is over", ".lone")
+  await page.fill("#token", token)
+  await page.click("button.main")
+  await shows(page, "Typed", ".feed")
+  await write("team", [{ event: "Afterwards", primaryKey: "", payload: "" }])
+  await shows(page, "Afterwards", ".feed")
+})
+
+assert.deepEqual(problems, [])
+await browser.close()
+process.exit(0)

@@ -1,0 +1,155 @@
+//! The console's page and its sessions, as they are on the wire; `tests/js/console.mjs` looks at it in a browser.
+
+use eventlog_server::server::{AdminRight, AdminToken};
+
+use crate::support::http;
+use crate::support::server::{TestServer, in_memory};
+
+const JSON: &str = "content-type: application/json\r\n";
+
+async fn server() -> TestServer {
+    TestServer::start(in_memory().admin_token("s3cret"), &[]).await
+}
+
+fn own(server: &TestServer) -> String {
+    format!("origin: http://{}\r\n{JSON}", server.addr)
+}
+
+async fn sign_in(server: &TestServer, token: &str, headers: &str) -> String {
+    let body = format!("{{\"token\":{token:?}}}");
+    http::request(server.addr, "POST /console/session", headers, &body).await
+}
+
+/// The value of a header.
+fn header<'a>(answer: &'a str, name: &str) -> &'a str {
+    let mut lines = answer.lines().take_while(|line| !line.is_empty());
+    let found = lines.find_map(|line| line.strip_prefix(&format!("{name}: ")));
+    found.unwrap_or_else(|| panic!("no {name}: {answer}"))
+}
+
+fn cookie(answer: &str) -> String {
+    let pair = header(answer, "set-cookie").split(';').next().expect("a cookie");
+    format!("cookie: other=1; {pair}\r\n")
+}
+
+async fn get(server: &TestServer, path: &str, headers: &str) -> String {
+    http::request(server.addr, &format!("GET {path}"), headers, "").await
+}
+
+#[tokio::test]
+async fn the_page_runs_nothing_but_its_own_files_and_is_fetched_again_when_it_has_changed() {
+    let server = server().await;
+    let page = get(&server, "/console", "").await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("<!doctype html>"), "{page}");
+    let policy = header(&page, "content-security-policy");
+    assert!(policy.contains("default-src 'none'; script-src 'self'"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let known = format!("if-none-match: {}\r\n", header(&page, "etag"));
+    let again = get(&server, "/console/app.js", &known).await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    let other = get(&server, "/console/app.js", "if-none-match: \"old\"\r\n").await;
+    assert!(header(&other, "content-type").starts_with("text/javascript"), "{other}");
+    assert!(get(&server, "/console/../../Cargo.toml", "").await.starts_with("HTTP/1.1 404"));
+    assert_eq!(header(&get(&server, "/console/", "").await, "location"), "../console");
+    let without = TestServer::start(in_memory(), &[]).await;
+    assert!(get(&without, "/console", "").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_cookie_stands_for_a_token_to_this_very_page_alone() {
+    let server = server().await;
+    let signed_in = sign_in(&server, "s3cret", &own(&server)).await;
+    assert!(signed_in.contains("\"rights\":[\"admin\"]"), "{signed_in}");
+    let set = header(&signed_in, "set-cookie");
+    assert!(set.contains("; HttpOnly; SameSite=Strict") && !set.contains("Secure"), "{set}");
+    let cookie = cookie(&signed_in);
+    let ok = |answer: String| answer.starts_with("HTTP/1.1 200");
+    assert!(ok(get(&server, "/admin/keys", &cookie).await));
+    assert!(ok(get(&server, "/console/session", &cookie).await));
+    for elsewhere in ["origin: http://localhost:5173\r\n", "sec-fetch-site: same-site\r\n"] {
+        let answer = get(&server, "/admin/keys", &format!("{cookie}{elsewhere}")).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{elsewhere}{answer}");
+    }
+    let put = async |headers: &str| {
+        let line = "PUT /admin/keys/ann";
+        http::request(server.addr, line, &format!("{cookie}{headers}"), "{\"storeId\":\"a\"}").await
+    };
+    for headers in ["", JSON, &format!("origin: http://evil.example\r\n{JSON}")] {
+        assert!(put(headers).await.starts_with("HTTP/1.1 403"), "{headers}");
+    }
+    let origin = format!("origin: http://{}\r\n", server.addr);
+    assert!(put(&origin).await.starts_with("HTTP/1.1 403"), "without JSON");
+    assert!(ok(put(&own(&server)).await));
+}
+
+#[tokio::test]
+async fn a_session_ends_at_the_sign_out_and_with_its_token() {
+    let server = server().await;
+    let mut cookies = Vec::new();
+    for _ in 0..2 {
+        cookies.push(cookie(&sign_in(&server, "s3cret", &own(&server)).await));
+    }
+    let headers = format!("{}{}", cookies[0], own(&server));
+    let out = http::request(server.addr, "DELETE /console/session", &headers, "").await;
+    assert!(header(&out, "set-cookie").contains("Max-Age=0"), "{out}");
+    assert!(get(&server, "/admin/keys", &cookies[0]).await.starts_with("HTTP/1.1 401"));
+    assert!(get(&server, "/admin/keys", &cookies[1]).await.starts_with("HTTP/1.1 200"));
+    let other = AdminToken::new("admin", [AdminRight::Admin], "other").expect("a token");
+    server.server.set_admin_tokens(vec![other]);
+    assert!(get(&server, "/admin/keys", &cookies[1]).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn whoever_guesses_at_the_sign_in_is_slowed_down() {
+    let server = server().await;
+    for _ in 0..10 {
+        let answer = sign_in(&server, "wrong", &own(&server)).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+    let answer = sign_in(&server, "s3cret", &own(&server)).await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(sign_in(&server, "s3cret", JSON).await.starts_with("HTTP/1.1 403"), "no origin");
+}
+
+#[tokio::test]
+async fn behind_a_proxy_with_tls_the_cookie_goes_nowhere_without() {
+    let proxies = vec!["127.0.0.1".parse().expect("an address")];
+    let builder = in_memory().admin_token("s3cret").trusted_proxies(proxies);
+    let server = TestServer::start(builder, &[]).await;
+    let headers = format!(
+        "x-forwarded-host: logs.example\r\nx-forwarded-proto: https\r\norigin: https://logs.example\r\n{JSON}"
+    );
+    let set = sign_in(&server, "s3cret", &headers).await;
+    assert!(header(&set, "set-cookie").ends_with("; Secure"), "{set}");
+}
+
+#[tokio::test]
+async fn live_views_are_streams_and_so_many_at_most() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = server().await;
+    let mut open = Vec::new();
+    loop {
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.expect("a connection");
+        let text = format!(
+            "GET /admin/overview HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\nauthorization: Bearer s3cret\r\n\r\n",
+            server.addr
+        );
+        stream.write_all(text.as_bytes()).await.expect("sent");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("an answer");
+        if &head == b"HTTP/1.1 503" {
+            break;
+        }
+        assert_eq!(&head, b"HTTP/1.1 200");
+        open.push(stream);
+        assert!(open.len() <= 64);
+    }
+    assert_eq!(open.len(), 64);
+    let mut told = Vec::new();
+    while !String::from_utf8_lossy(&told).contains("\"notes\"") {
+        let mut some = [0; 4_096];
+        let count = open[0].read(&mut some).await.expect("it goes on");
+        assert!(count > 0);
+        told.extend_from_slice(&some[..count]);
+    }
+}
