@@ -14,6 +14,9 @@ use super::{Bucket, BucketError, Object};
 
 const NOTED: &str = "restored-";
 
+/// No directory is restored so often; a name with a greater number is somebody else's.
+const RESTORES_MAX: usize = 100_000;
+
 /// What was fetched.
 pub(in crate::cli) struct Fetched {
     /// The generation, in hexadecimal digits.
@@ -130,7 +133,7 @@ fn files<'a>(folder: &str, objects: &'a [Object]) -> Vec<(String, &'a Object)> {
 
 /// What an archive's file may be called: no name that leads elsewhere.
 fn is_file(name: &str) -> bool {
-    name.ends_with(".zst")
+    name.strip_suffix(".zst").is_some_and(|name| !name.is_empty())
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
 }
@@ -144,13 +147,14 @@ fn note_restore(
 ) -> Result<(), FetchError> {
     let number = |object: &Object| {
         let name = object.name.strip_prefix(&format!("{folder}/"))?;
-        name.strip_prefix(NOTED)?.parse::<u64>().ok()
+        name.strip_prefix(NOTED)?.parse::<usize>().ok().filter(|number| *number < RESTORES_MAX)
     };
     let mut before = objects.iter().filter_map(number).max().unwrap_or(0);
     while !bucket.put_new(&format!("{folder}/{NOTED}{}", before + 1), &mut &b"1"[..], 1)? {
         before += 1;
     }
-    let lines: String = (1..=before).map(|number| format!("{number} in the bucket\n")).collect();
+    // A line for each.
+    let lines = "in the bucket\n".repeat(before);
     std::fs::write(here.join("restores"), lines)?;
     Ok(())
 }

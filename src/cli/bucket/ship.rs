@@ -3,7 +3,7 @@
 //! Keeps: nothing is written or removed but below the generation of the directory; what is there under a name already is what is brought there, or that
 //! is told. Leaves out: when that is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
 use eventlog_server::storage::sled::{DirectoryNote, Tail};
@@ -139,7 +139,7 @@ impl Shipper {
             let Some(name) = object.name.strip_prefix(&format!("{folder}/")) else { continue };
             if let Some(tail) = parse_tail(name) {
                 tails.push(tail);
-            } else if name.ends_with(".zst") {
+            } else if number_and_kind(name).is_some() {
                 files.insert(name.to_owned(), object.bytes);
             }
         }
@@ -204,14 +204,14 @@ fn number_and_kind(name: &str) -> Option<(u64, &str)> {
 
 /// Which of the files that are `there` may go, see [`Shipper::tidy`].
 fn surplus<'a>(there: impl Iterator<Item = &'a String>, here: &[String], all: bool) -> Vec<String> {
-    let kept: BTreeMap<(u64, &str), ()> =
-        here.iter().filter_map(|name| Some((number_and_kind(name)?, ()))).collect();
-    let oldest = kept.keys().map(|(number, _)| *number).min();
+    let kept: BTreeSet<(u64, &str)> =
+        here.iter().filter_map(|name| number_and_kind(name)).collect();
+    let oldest = kept.iter().map(|(number, _)| *number).min();
     let may_go = |name: &&String| {
         let Some(known) = number_and_kind(name).filter(|_| !here.contains(name)) else {
             return false;
         };
-        let is_rewritten = kept.contains_key(&known);
+        let is_rewritten = kept.contains(&known);
         is_rewritten || all && oldest.is_some_and(|oldest| known.0 < oldest)
     };
     there.filter(may_go).cloned().collect()
