@@ -22,6 +22,7 @@ pub(crate) mod latency;
 pub(crate) mod metrics;
 pub(crate) mod newcomers;
 pub(crate) mod open;
+pub(crate) mod quarantine;
 pub(crate) mod quotas;
 pub(crate) mod reads;
 pub(crate) mod registry;

@@ -26,6 +26,7 @@ mod keys;
 mod payload;
 mod peer;
 mod place;
+mod quarantine;
 mod rebuild;
 mod renew;
 mod restore;
@@ -60,7 +61,7 @@ Try it out, in three terminals:
   eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
 
 Environment:
-  EVENTLOG_URL   the server that write, tail, keys, revoke and groups talk to
+  EVENTLOG_URL   the server that write, tail, keys, revoke, groups and quarantine talk to
   EVENTLOG_TOKEN, EVENTLOG_CA   the same as --token and --ca of write and tail
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
@@ -78,6 +79,7 @@ enum Command {
     Revocations(revocations::ListArgs),
     Identity(identity::Args),
     Groups(groups::Args),
+    Quarantine(quarantine::Args),
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
@@ -110,6 +112,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Revocations(args) => finish(revocations::list(&args)),
         Command::Identity(args) => finish(identity::run(args)),
         Command::Groups(args) => finish(groups::run(args)),
+        Command::Quarantine(args) => finish(quarantine::run(args)),
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),

@@ -114,6 +114,10 @@ fn check_limits(limits: &Limits, faults: &mut Vec<ConfigError>) {
         let reason = "1GiB is the most";
         faults.push(impossible("[limits] message_bytes_max", limits.message_bytes_max, reason));
     }
+    if limits.entry_bytes_max != usize::MAX && limits.entry_bytes_max > limits.message_bytes_max {
+        let reason = "no entry is larger than a message, see `message_bytes_max`";
+        faults.push(impossible("[limits] entry_bytes_max", limits.entry_bytes_max, reason));
+    }
     let fits = at_least(
         "[limits] chunk_set_bytes_max",
         limits.chunk_set_bytes_max,

@@ -133,6 +133,7 @@ fn the_example_shows_the_defaults() {
         ".quota.per_store.bytes_stored",
         ".quota.key",
         ".quota.store",
+        ".limits.entry_bytes_max",
     ];
     assert_eq!(missing, without_default);
 }
@@ -441,6 +442,7 @@ fn what_cannot_work_is_refused_with_its_key() {
         ("limits.frame_bytes_max = 512000", "frame_bytes_max"),
         ("limits.message_bytes_max = \"2GiB\"", "message_bytes_max"),
         ("limits.message_bytes_max = \"64MiB\"", "chunk_set_bytes_max"),
+        ("limits.entry_bytes_max = \"17MiB\"", "entry_bytes_max"),
         ("[[retention]]\nstores = \"*\"", "age_max"),
         ("[[retention]]\nstores = \"\"\nage_max = \"1d\"", "stores"),
         ("[[retention]]\nstores = \"*\"\nentries_max = 0", "everything"),

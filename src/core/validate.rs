@@ -3,7 +3,7 @@
 //! Decoders judge the form of a message and bound what it may cost; whether its values may be stored is asked here, and
 //! of a client's only after it was found to be allowed to write, and where (`actors::session`).
 
-use crate::model::{Batch, EntryId, EntryRef, Limits};
+use crate::model::{Batch, EntryId, EntryRef, Limits, record_len};
 
 /// Why a batch is refused as a whole. Slots count from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,14 @@ pub enum EntryFault {
         /// The limit.
         bytes_max: usize,
     },
+    /// The entry is too large.
+    #[error("the entry has {bytes} bytes, at most {bytes_max} are allowed (entry_bytes_max)")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
 }
 
 /// Checks a whole batch that no decoder has seen against the limits; the first fault refuses all of it.
@@ -94,6 +102,10 @@ pub(crate) fn validate_entry(entry: &EntryRef<'_>, limits: &Limits) -> Result<()
     if bytes > bytes_max {
         return Err(EntryFault::PrimaryKeyTooLong { bytes, bytes_max });
     }
+    let (bytes, bytes_max) = (record_len(entry), limits.entry_bytes());
+    if bytes > bytes_max {
+        return Err(EntryFault::TooLarge { bytes, bytes_max });
+    }
     Ok(())
 }
 
@@ -120,6 +132,13 @@ mod tests {
         assert!(error.is_err_and(|error| error.to_string().ends_with(fault)));
         let long = "e".repeat(limits.event_bytes_max + 1);
         assert!(validate(&Batch::from_entries([entry(&long, "")]), &limits).is_err());
+        let (payload, limits) = ([0; 40], Limits { entry_bytes_max: 59, ..Limits::default() });
+        let large = |len| EntryRef { payload: &payload[..len], ..entry("E", "") };
+        assert_eq!(validate(&Batch::from_entries([large(39)]), &limits), Ok(()));
+        let error = validate(&Batch::from_entries([entry("E", ""), large(40)]), &limits);
+        let fault = "the entry has 60 bytes, at most 59 are allowed (entry_bytes_max)";
+        let error = error.expect_err("refused").to_string();
+        assert!(error.starts_with("entry 1 (") && error.ends_with(fault), "{error}");
     }
 
     #[test]

@@ -31,6 +31,13 @@ macro_rules! with_limits {
             message_bytes_max: Size = 16 * MIB,
                 least $crate::model::limits::CHUNK_BYTES + 1_024,
                 "a single chunk would be too large; 513024 is the least";
+            /// Largest entry, in bytes of its id, event tag, primary key and payload; never more than `message_bytes_max`, which is the
+            /// default. A larger one at `/rpc` goes into quarantine, elsewhere its batch is refused.
+            entry_bytes_max: Size = usize::MAX, least 1;
+            /// Most bytes of entries in quarantine, of all keys together. Each counts as 64 KiB at least.
+            quarantine_bytes_max: Size = 1_024 * MIB;
+            /// Most bytes of entries in quarantine, of one public key.
+            quarantine_key_bytes_max: Size = 256 * MIB;
             /// Most entries in one batch.
             batch_entries_max: Count = 100_000, least 1;
             /// Longest event tag, in bytes: as long as a message, since a client that wrote a longer one would be refused for ever.
@@ -125,3 +132,10 @@ macro_rules! declare {
     };
 }
 with_limits!(declare);
+
+impl Limits {
+    /// The largest entry that is stored, in bytes of its record.
+    pub fn entry_bytes(&self) -> usize {
+        self.entry_bytes_max.min(self.message_bytes_max)
+    }
+}

@@ -10,6 +10,7 @@ use super::access::RevokeError;
 use super::admin_tokens::AdminRight;
 use super::grants::GrantsError;
 use super::pages;
+use super::quarantine::QuarantineError;
 use super::reload::ReloadError;
 use super::trims::ServerTrimError;
 use crate::model::{PublicKey, StoreId};
@@ -79,6 +80,8 @@ pub(super) enum Failure {
     Reload(#[from] ReloadError),
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
 }
 
 impl Failure {
@@ -121,6 +124,13 @@ impl Failure {
             }
             Self::Registry(RegistryError::Moved { .. }) => (StatusCode::CONFLICT, "moved"),
             Self::Identity(IdentityError::BoundToAnother { .. }) => (StatusCode::CONFLICT, "bound"),
+            Self::Quarantine(QuarantineError::None) => (StatusCode::NOT_FOUND, "no-quarantine"),
+            Self::Quarantine(QuarantineError::NoSuchEntry(_)) => {
+                (StatusCode::NOT_FOUND, "no-such-entry")
+            }
+            Self::Quarantine(QuarantineError::Invalid(_) | QuarantineError::Unreadable(_)) => {
+                (StatusCode::CONFLICT, "not-storable")
+            }
             Self::Grants(GrantsError::NoGrants) => (StatusCode::CONFLICT, "no-grants"),
             Self::Group(GroupError::Runs(_)) => (StatusCode::CONFLICT, "group-runs"),
             Self::Group(GroupError::Trimmed(_)) => (StatusCode::CONFLICT, "trimmed"),
@@ -129,6 +139,7 @@ impl Failure {
             | Self::Storage(_)
             | Self::Records(_)
             | Self::Trim(ServerTrimError::Failed(_) | ServerTrimError::Records(_))
+            | Self::Quarantine(QuarantineError::Write(_) | QuarantineError::Unavailable(_))
             | Self::Revoke(RevokeError::Unavailable(_))
             | Self::Grants(GrantsError::Unavailable(_))
             | Self::Identity(IdentityError::Unavailable { .. })

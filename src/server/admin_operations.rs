@@ -174,6 +174,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Put, "/grants/{key:.+}", Admin, "Says what a key or pattern may do", "Grant")
         .body("NewGrant"),
     row(Delete, "/grants/{key:.+}", Admin, "Takes a grant of this API away", "Grant"),
+    row(Get, "/quarantine", Read, "Entries that are too large to be stored", "Quarantine")
+        .query(PAGE),
+    row(Get, "/quarantine/{number}", Read, "One of them", "Quarantined"),
+    row(Delete, "/quarantine/{number}", Admin, "Removes it for good", "Quarantined"),
+    row(Get, "/quarantine/{number}/event", Read, "Its event tag", "Bytes"),
+    row(Get, "/quarantine/{number}/primary-key", Read, "Its primary key", "Bytes"),
+    row(Get, "/quarantine/{number}/payload", Read, "Its payload", "Bytes"),
+    row(
+        Post,
+        "/quarantine/{number}/release",
+        Admin,
+        "Stores it where its client wrote it to",
+        "Released",
+    ),
     row(Get, "/openapi.json", Read, "This document", "OpenApi"),
     row(Post, "/reload", Admin, "Reads the configuration again", "Reloaded"),
 ];

@@ -30,6 +30,7 @@ use crate::actors::connections::Connections;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::{Kind, Newcomers};
 use crate::actors::open::OpenStores;
+use crate::actors::quarantine::Aside;
 use crate::actors::quotas;
 use crate::actors::reads::Reads;
 use crate::actors::registry::{Keys, RegistryActor};
@@ -50,7 +51,7 @@ use crate::services::identities::{BindPolicy, Identities};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
 use crate::services::revocations::Revocations;
-use crate::services::{Auth, Records, StoreRegistry};
+use crate::services::{Auth, Quarantine, Records, StoreRegistry};
 use crate::storage::Storage;
 
 /// The server could not be started.
@@ -92,6 +93,7 @@ pub struct Builder {
     pub(super) keeps_proof: bool,
     pub(super) paths: Vec<ServedPath>,
     pub(super) spill: Option<(PathBuf, Option<u64>)>,
+    pub(super) quarantine: Option<Arc<dyn Quarantine>>,
 }
 
 impl Builder {
@@ -232,6 +234,15 @@ impl Builder {
         self
     }
 
+    /// Where entries of the RPC protocol's clients are put aside that are larger than
+    /// [`entry_bytes_max`](Limits::entry_bytes_max), see [`Server::quarantine`]. Without this their write is refused, and the
+    /// client repeats it for ever, with all that it writes later.
+    #[must_use]
+    pub fn quarantine(mut self, quarantine: Arc<dyn Quarantine>) -> Self {
+        self.quarantine = Some(quarantine);
+        self
+    }
+
     /// Compacts old history while it is read. Compactors can be registered before and after.
     #[must_use]
     pub fn compaction(mut self, compaction: Compaction) -> Self {
@@ -291,10 +302,8 @@ impl Builder {
             &home,
         );
         let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
-        let spill = self.spill.map(|(directory, bytes_max)| {
-            let opened = Spill::open(&directory, bytes_max);
-            opened.map_err(|cause| StartError::Spill { directory, cause })
-        });
+        let spill = self.spill.map(open_spill).transpose()?;
+        let aside = self.quarantine.map(|kept| Aside::start(kept, limits.clone(), &home));
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let shared = Arc::new(Shared {
             compaction,
@@ -321,7 +330,8 @@ impl Builder {
             resolved,
             ahead: Ahead::default(),
             large_writes: Arc::new(Semaphore::new(TURNS)),
-            spill: spill.transpose()?,
+            spill,
+            aside,
             budget,
             strangers,
             write_bytes_in_flight: Arc::default(),
@@ -353,6 +363,10 @@ impl Builder {
         };
         Ok(Server::new(inner, &home))
     }
+}
+
+fn open_spill((directory, bytes_max): (PathBuf, Option<u64>)) -> Result<Arc<Spill>, StartError> {
+    Spill::open(&directory, bytes_max).map_err(|cause| StartError::Spill { directory, cause })
 }
 
 /// Counts the signing keys that are bound, on `home`.

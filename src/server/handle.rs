@@ -109,6 +109,7 @@ impl Server {
             keeps_proof: true,
             paths: vec![ServedPath::Eventlog, ServedPath::Rpc],
             spill: None,
+            quarantine: None,
         }
     }
 

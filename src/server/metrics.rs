@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::handle::Server;
+use crate::actors::quarantine::Aside;
 use crate::actors::session::shared::Shared;
 use crate::services::Auth;
 use crate::storage::{Figure, Storage};
@@ -25,6 +26,9 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     register_trims(server, &mut registry);
     if let Some(spill) = &server.inner().shared.spill {
         register_spill(&spill.figures(), &mut registry);
+    }
+    if let Some(aside) = &server.inner().shared.aside {
+        register_quarantine(aside, &mut registry);
     }
     register_newcomers(server, &mut registry);
     register_auth(&*server.inner().shared.auth, &mut registry);
@@ -46,6 +50,19 @@ fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) 
         gauge.set(value.unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
+}
+
+fn register_quarantine(aside: &Aside, registry: &mut Registry) {
+    let (entries, bytes) = aside.figures();
+    let held = "Entries in quarantine, since they are larger than entry_bytes_max";
+    let size = "Bytes of them, each counted as 64 KiB at least";
+    for (name, help, value) in
+        [("quarantine_entries", held, entries as u64), ("quarantine_bytes", size, bytes)]
+    {
+        registry.register(name, help, ConstGauge::new(value));
+    }
+    let refused = "Entries that could not be put aside for want of room, each time they came";
+    registry.register("quarantine_refused", refused, aside.refused.clone());
 }
 
 /// Whom trims wait for: the groups that run, and those that are waited for besides.

@@ -6,6 +6,7 @@
 //! | [`StoreRegistry`] | which store a key has | [`registry`] | your users' table knows who shares what |
 //! | [`Identities`] | which signing key a key has | [`identities`] | keys are bound elsewhere |
 //! | [`Records`] | what administrators say while the server runs | [`records`] | they are kept elsewhere |
+//! | [`Quarantine`] | entries that are too large to be stored | [`quarantine`] | they are kept elsewhere |
 //! | [`EventJournal`] | how far groups of handlers are | [`journal`] | positions belong into a database of yours |
 //! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
@@ -18,6 +19,7 @@ pub mod identities;
 pub mod journal;
 pub mod origin_policy;
 pub mod proxies;
+pub mod quarantine;
 pub mod records;
 pub mod registry;
 pub mod revocations;
@@ -37,6 +39,7 @@ use self::identities::SigningKey;
 pub use crate::storage::{Figure, Storage, StoreLog};
 pub use identities::{Identities, IdentityError};
 pub use journal::{EventJournal, JournalError};
+pub use quarantine::{Quarantine, QuarantineUnavailable, Quarantined};
 pub use records::{Records, RecordsUnavailable};
 pub use registry::{RegistryError, StoreRegistry};
 pub use revocations::{Revocation, Revoked};
@@ -59,7 +62,8 @@ pub trait Auth: Send + Sync + 'static {
 
     /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it. A write of
     /// the RPC protocol that is too large for one batch comes in several: all of them are asked about before the first one is
-    /// stored, and one is asked about again if rights change meanwhile.
+    /// stored, and one is asked about again if rights change meanwhile. An entry that is too large to be stored, and is put aside,
+    /// comes by itself and without its payload, which may be larger than memory.
     fn authorize_write<'a>(
         &'a self,
         claim: Claim<'a>,

@@ -1,5 +1,5 @@
-//! Proofs for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`], [`Records`] or an [`EventJournal`] of their own, with
-//! the feature `testing`.
+//! Proofs for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`], [`Records`], a [`Quarantine`] or an [`EventJournal`]
+//! of their own, with the feature `testing`.
 //!
 //! A contract is a list of clauses, and [`contract_tests!`](crate::contract_tests) makes a test of each. What comes with
 //! the server is tested by the same:
@@ -23,6 +23,7 @@
 //! [`StoreRegistry`]: crate::services::StoreRegistry
 //! [`Identities`]: crate::services::Identities
 //! [`Records`]: crate::services::Records
+//! [`Quarantine`]: crate::services::Quarantine
 //! [`EventJournal`]: crate::services::EventJournal
 
 #![allow(clippy::expect_used)] // what does not go as expected fails a test
@@ -32,6 +33,7 @@ pub mod identities;
 pub mod journal;
 #[cfg(all(test, feature = "sled"))]
 pub(crate) mod on_sled;
+pub mod quarantine;
 pub mod records;
 pub mod registry;
 pub mod storage;
@@ -43,7 +45,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::model::{PublicKey, StoreId};
 
-/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities`, `dyn Records` or `dyn EventJournal`. Made empty.
+/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities`, `dyn Records`, `dyn Quarantine` or
+/// `dyn EventJournal`. Made empty.
 pub trait Subject<T: ?Sized> {
     /// The service, as it is open now.
     fn service(&self) -> &T;
@@ -124,7 +127,7 @@ pub(crate) fn store(name: &str) -> StoreId {
     StoreId::new(name).expect("a store id")
 }
 
-/// Makes a test of each clause of a contract: `storage`, `registry`, `identities`, `records` or `journal`. The expression makes a
+/// Makes a test of each clause of a contract: `storage`, `registry`, `identities`, `records`, `quarantine` or `journal`. The expression makes a
 /// [`Subject`](crate::testing::Subject), or an `Arc` of the service if that keeps nothing beyond its process.
 #[macro_export]
 macro_rules! contract_tests {
@@ -196,6 +199,17 @@ macro_rules! clauses {
             of_racing_changes_one_is_the_last
             a_dropped_change_is_seen_by_the_next_one
             records_are_there_after_reopening
+        }
+    };
+    (quarantine $then:ident $($with:tt)*) => {
+        $crate::clauses! { @$then quarantine ($($with)*);
+            an_entry_is_listed_once_it_is_finished
+            numbers_grow_and_are_given_once
+            entries_come_in_pages_in_the_order_of_their_numbers
+            removing_leaves_nothing_and_may_be_repeated
+            a_sweep_takes_what_was_not_finished
+            a_dropped_removal_leaves_no_entry_without_its_parts
+            entries_are_there_after_reopening
         }
     };
     (journal $then:ident $($with:tt)*) => {

@@ -23,6 +23,15 @@ impl Logged {
         server
     }
 
+    /// As [`start`](Self::start), over what is in `data`, which is moved here.
+    pub fn over(configuration: &str, data: &std::path::Path) -> Self {
+        let mut server = Self { directory: tempdir().expect("a directory"), serve: None };
+        std::fs::rename(data, server.path("data")).expect("moved");
+        server.configure(configuration);
+        server.serve = Some(server.spawn());
+        server
+    }
+
     /// Writes another configuration, which is read at the next start, or when that is asked for.
     pub fn configure(&self, configuration: &str) {
         std::fs::write(self.path("eventlog.toml"), configuration).expect("written");

@@ -21,6 +21,7 @@ mod pages;
 mod process;
 mod proof;
 mod proxies;
+mod quarantine;
 mod quotas;
 mod revocations;
 mod rpc;

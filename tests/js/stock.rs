@@ -93,6 +93,15 @@ fn stock_clients_live_with_quotas() {
     });
 }
 
+/// The same here: `docs/QUARANTINE.md` says what they do. With the restart an entry may have more.
+#[test]
+fn stock_clients_live_with_an_entry_that_is_put_aside() {
+    run("stock_quarantine.mjs", Some("--dev"), &mut |starts| {
+        let bytes = if starts == 1 { 300_000 } else { 2_000_000 };
+        format!("[limits]\nentry_bytes_max = {bytes}\n")
+    });
+}
+
 /// Runs a script to its good end, against a server that is restarted where the script asks for that. `more` is what its
 /// configuration has besides, at each of its starts, counted from 1.
 fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String) {

@@ -2,6 +2,7 @@
 
 mod identities;
 mod journal;
+mod quarantine;
 mod records;
 mod registry;
 mod storage;

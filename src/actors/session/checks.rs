@@ -25,6 +25,19 @@ pub(crate) async fn may_write(
     batch: &Batch,
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
+    let store = is_allowed(shared, caller, names, batch, known).await?;
+    validate_entries(batch, &shared.limits)?;
+    Ok(store)
+}
+
+/// As [`may_write`], whether the entries can be stored or not.
+pub(crate) async fn is_allowed(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    names: &Names,
+    batch: &Batch,
+    known: Option<StoreHandle>,
+) -> Result<StoreHandle, Refusal> {
     let claim = names.claim(caller);
     shared.revocations.check(claim)?;
     let authorized = async { shared.auth.authorize_write(claim, batch).await };
@@ -35,9 +48,7 @@ pub(crate) async fn may_write(
     };
     // Last, since the answers above may have taken their time: what is let through here goes to its store.
     shared.revocations.check(claim)?;
-    let store = is_wanted(store, names.store.as_deref())?;
-    validate_entries(batch, &shared.limits)?;
-    Ok(store)
+    is_wanted(store, names.store.as_deref())
 }
 
 /// Whether `caller` may read, where, and for how long that counts.

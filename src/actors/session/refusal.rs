@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::actors::guard::Panicked;
 use crate::actors::newcomers::TooMany;
+use crate::actors::quarantine::AsideError;
 use crate::actors::quotas::Exceeded;
 use crate::actors::reply::WriteFailure;
 use crate::actors::stores::ResolveError;
@@ -66,6 +67,8 @@ pub(crate) enum Refusal {
     Revoked(#[from] IsRevoked),
     #[error(transparent)]
     Large(Arc<LargeError>),
+    #[error(transparent)]
+    Aside(#[from] AsideError),
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -120,8 +123,12 @@ impl Refusal {
                 LargeError::Source(_) => "the write cannot be read back".to_owned(),
                 LargeError::Malformed(_) | LargeError::Invalid(_) => error.to_string(),
             },
+            Self::Aside(AsideError::Unavailable(_)) => {
+                "quarantine: an entry is too large, and cannot be put aside now".to_owned()
+            }
             Self::Internal(_) => "internal error".to_owned(),
-            Self::Auth(_)
+            Self::Aside(AsideError::Full { .. })
+            | Self::Auth(_)
             | Self::Registry(RegistryError::NotMapped { .. })
             | Self::Write(_)
             | Self::Invalid(_)
@@ -148,8 +155,11 @@ impl Refusal {
             | Self::Storage(_)
             | Self::Internal(_)
             | Self::Large(_)
+            | Self::Aside(AsideError::Unavailable(_))
             | Self::Invalid(_) => log::Level::Warn,
-            Self::Auth(_)
+            // Said once for each entry.
+            Self::Aside(AsideError::Full { .. })
+            | Self::Auth(_)
             | Self::Registry(_)
             | Self::Write(_)
             | Self::Quota(_)
@@ -208,6 +218,7 @@ impl Refusal {
             | Self::Write(_)
             | Self::Quota(_)
             | Self::TooMany(_)
+            | Self::Aside(_)
             | Self::Internal(_) => {
                 (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
             }

@@ -11,6 +11,7 @@ use crate::actors::connections::Connections;
 use crate::actors::guesses::Guesses;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::Newcomers;
+use crate::actors::quarantine::Aside;
 use crate::actors::quotas::Quotas;
 use crate::actors::reads::Reads;
 use crate::actors::resolved::Resolved;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) large_writes: Arc<Semaphore>,
     /// Where sets wait that are too large for memory, if there is such a place.
     pub(crate) spill: Option<Arc<Spill>>,
+    /// Where entries go that are too large, if there is such a place.
+    pub(crate) aside: Option<Arc<Aside>>,
     pub(crate) reads: Reads,
     /// What connections may hold of input that is not complete.
     pub(crate) budget: Arc<Budget>,

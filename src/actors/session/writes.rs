@@ -41,6 +41,8 @@ struct Unanswered<W: Wire> {
     began: Instant,
     /// Whether it is a piece of a large write.
     is_piece: bool,
+    /// Those of its entries that are in quarantine, by their numbers there.
+    quarantined: Box<[u64]>,
 }
 
 impl<W: Wire> Default for Writes<W> {
@@ -107,8 +109,12 @@ impl<W: Wire> Session<W> {
         self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
         // Now, not when the answer comes: its entries are passed over only for the subscription under which it came.
         let subscription = self.core.subscription_of(&key);
+        let aside = self.shared.aside.as_ref();
+        let quarantined =
+            aside.map_or_else(Box::default, |aside| aside.of(store.feed.store(), &batch));
         let (store_of, began) = (store.clone(), Clock::now());
-        let unanswered = Unanswered { tag, store: store_of, subscription, bytes, began, is_piece };
+        let unanswered =
+            Unanswered { tag, store: store_of, subscription, bytes, began, is_piece, quarantined };
         writes.unanswered.push_back(Some(unanswered));
         let reply = Reply::session(self.inbox.clone(), number);
         // Nobody else has this place while one of its writes waits: the reply holds the inbox.
@@ -141,6 +147,9 @@ impl<W: Wire> Session<W> {
         }
         match result {
             Ok(acked) => {
+                if let Some(aside) = &self.shared.aside {
+                    aside.stored(write.quarantined);
+                }
                 let ack = (write.tag, acked.slots.clone());
                 self.core.answered(write.store, write.subscription, &acked, ack);
             }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use eventlog_server::services::identities::SledIdentities;
 use eventlog_server::services::journal::SledJournal;
+use eventlog_server::services::quarantine::SledQuarantine;
 use eventlog_server::services::records::SledRecords;
 use eventlog_server::services::registry::SledRegistry;
-use eventlog_server::services::{EventJournal, Identities, Records, Storage, StoreRegistry};
+use eventlog_server::services::{
+    EventJournal, Identities, Quarantine, Records, Storage, StoreRegistry,
+};
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
@@ -20,6 +23,7 @@ pub(super) struct Kept {
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) identities: Arc<dyn Identities>,
     pub(super) records: Arc<dyn Records>,
+    pub(super) quarantine: Arc<dyn Quarantine>,
     /// How far webhooks are.
     pub(super) journal: Arc<dyn EventJournal>,
     /// Makes backups.
@@ -49,6 +53,7 @@ impl Kept {
                     registry: Arc::new(SledRegistry::new(database.clone())),
                     identities: Arc::new(SledIdentities::new(database.clone())),
                     records: Arc::new(SledRecords::new(database.clone())),
+                    quarantine: Arc::new(SledQuarantine::new(database.clone())),
                     journal: Arc::new(SledJournal::new(database.clone())),
                     close: Box::new(move || database.close()),
                 })

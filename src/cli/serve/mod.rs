@@ -220,6 +220,7 @@ async fn start(
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .records(kept.records.clone())
+        .quarantine(kept.quarantine.clone())
         .compaction(compaction)
         .retention(config.retention.clone())
         .spill(config.data_dir.join("spill"), config.spill_bytes_max);

@@ -42,8 +42,8 @@ pub enum BatchFault {
     /// Entries that refer to each other's strings and are too large once these are written out.
     #[error("the entries of one write take more than {bytes_max} bytes")]
     TooManyBytes { bytes_max: usize },
-    /// An entry above the limit for messages.
-    #[error("entry {slot} has {bytes} bytes, at most {bytes_max} are allowed (message_bytes_max)")]
+    /// An entry above the limit for entries.
+    #[error("entry {slot} has {bytes} bytes, at most {bytes_max} are allowed (entry_bytes_max)")]
     EntryTooLarge { slot: usize, bytes: u64, bytes_max: usize },
     /// An id of another length than 16.
     #[error("the id of entry {slot} has {bytes} bytes instead of 16")]
@@ -107,8 +107,14 @@ impl<'a> WriteEntries<'a> {
         let mut batch = Batch::with_capacity(capacity, bytes);
         let bytes_max = limits.message_bytes_max.saturating_mul(EXPANSION_MAX);
         let unreadable = |slot| move |malformed| BatchFault::Unreadable { slot, malformed };
+        let entry_bytes_max = limits.entry_bytes();
         while let Some(entry) = entries.next_entry().map_err(unreadable(batch.len()))? {
-            let entry = entry.check(batch.len())?;
+            let (slot, bytes) = (batch.len(), entry.record_bytes());
+            if bytes > entry_bytes_max {
+                let (bytes, bytes_max) = (bytes as u64, entry_bytes_max);
+                return Err(BatchFault::EntryTooLarge { slot, bytes, bytes_max }.into());
+            }
+            let entry = entry.check(slot)?;
             if batch.bytes() + record_len(&entry) > bytes_max {
                 return Err(BatchFault::TooManyBytes { bytes_max }.into());
             }
@@ -139,6 +145,12 @@ impl<'a> WrittenEntries<'a> {
 }
 
 impl<'a> WrittenEntry<'a> {
+    /// How much it takes as a record.
+    fn record_bytes(&self) -> usize {
+        let Self { event, primary_key, payload, .. } = *self;
+        record_len(&EntryRef { id: EntryId::from_bytes([0; 16]), event, primary_key, payload })
+    }
+
     fn check(&self, slot: usize) -> Result<EntryRef<'a>, BatchFault> {
         let Self { event, primary_key, payload, .. } = *self;
         let id = EntryId::from_slice(self.id)

@@ -17,11 +17,13 @@ pub(crate) enum Keyspace {
     UsedKeys,
     /// What administrators say while the server runs.
     Records,
+    /// Entries that are too large to be stored.
+    Quarantine,
 }
 
 impl Keyspace {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Meta,
         Self::Log,
         Self::Registry,
@@ -29,11 +31,18 @@ impl Keyspace {
         Self::Identities,
         Self::UsedKeys,
         Self::Records,
+        Self::Quarantine,
     ];
 
     /// Those that other rooms commit to.
-    pub(crate) const TABLES: [Self; 5] =
-        [Self::Registry, Self::Journal, Self::Identities, Self::UsedKeys, Self::Records];
+    pub(crate) const TABLES: [Self; 6] = [
+        Self::Registry,
+        Self::Journal,
+        Self::Identities,
+        Self::UsedKeys,
+        Self::Records,
+        Self::Quarantine,
+    ];
 
     /// The name of the tree in sled. Persisted: a name is never changed and never used for something else.
     /// Older directories also have an empty tree `journal-index`, which nobody opens.
@@ -46,6 +55,7 @@ impl Keyspace {
             Self::Identities => "identities",
             Self::UsedKeys => "used-keys",
             Self::Records => "records",
+            Self::Quarantine => "quarantine",
         }
     }
 
@@ -59,6 +69,7 @@ impl Keyspace {
             Self::Identities => 4,
             Self::UsedKeys => 5,
             Self::Records => 6,
+            Self::Quarantine => 7,
         }
     }
 
@@ -83,10 +94,10 @@ mod tests {
         let names = Keyspace::ALL.map(|keyspace| (keyspace.name(), keyspace.number()));
         let kept = [("meta", 0), ("log", 1), ("registry", 2), ("journal", 3), ("identities", 4)];
         assert_eq!(names[..5], kept);
-        assert_eq!(names[5..], [("used-keys", 5), ("records", 6)]);
+        assert_eq!(names[5..], [("used-keys", 5), ("records", 6), ("quarantine", 7)]);
         assert!(Keyspace::ALL.iter().enumerate().all(|(at, keyspace)| keyspace.index() == at));
         assert!(Keyspace::TABLES.iter().all(|one| Keyspace::table(one.number()) == Some(*one)));
-        assert_eq!([0, 1, 7].map(Keyspace::table), [None; 3]);
+        assert_eq!([0, 1, 8].map(Keyspace::table), [None; 3]);
     }
 
     /// Sled, once the threads of the database let go of it.

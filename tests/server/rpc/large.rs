@@ -38,7 +38,7 @@ fn entries(count: usize, bytes: usize) -> Vec<Entry> {
     (0..count).map(|n| framed_entry("E", &n.to_string(), &vec![7; bytes])).collect()
 }
 
-fn data(name: &str, entries: &[Entry]) -> Vec<u8> {
+pub fn data(name: &str, entries: &[Entry]) -> Vec<u8> {
     encode_write_entries(name, DEFAULT, &batch(entries))
 }
 
@@ -49,7 +49,7 @@ async fn send(client: &mut RpcSocket, set: i64, index: usize, data: &[u8]) -> Re
 }
 
 /// Sends all parts but the last, each when the one before it is answered, then the last.
-async fn send_all(client: &mut RpcSocket, set: i64, data: &[u8]) -> RequestId {
+pub async fn send_all(client: &mut RpcSocket, set: i64, data: &[u8]) -> RequestId {
     let last = data.len().div_ceil(CHUNK_BYTES) - 1;
     for index in 0..last {
         let part = send(client, set, index, data).await;
@@ -277,7 +277,7 @@ async fn a_set_above_all_the_room_there_is_is_refused_with_the_setting() {
     }
 }
 
-/// What an operator does for a client that has one: it is refused for ever otherwise, with all that follows it.
+/// What an operator does for a client of a server without a quarantine: it is refused for ever otherwise, with all that follows it.
 #[tokio::test]
 async fn an_entry_above_the_limit_is_taken_and_delivered_once_the_limit_is_raised() {
     let mib = 1_024 * 1_024;
@@ -291,7 +291,7 @@ async fn an_entry_above_the_limit_is_taken_and_delivered_once_the_limit_is_raise
         if !is_taken {
             let refused = client.refused(&write).await;
             let message =
-                "entry 0 has 20971553 bytes, at most 16777216 are allowed (message_bytes_max)";
+                "entry 0 has 20971553 bytes, at most 16777216 are allowed (entry_bytes_max)";
             assert_eq!((refused.code, &*refused.message), (ErrorCode::InvalidRequest, message));
             continue;
         }

@@ -6,5 +6,6 @@ mod feeds;
 mod handshake;
 mod large;
 mod parts;
+mod quarantine;
 mod stores;
 mod writes;

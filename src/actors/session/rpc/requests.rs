@@ -182,7 +182,9 @@ impl RpcWire {
         let batch = match write.batch(limits) {
             // Its bytes are no more than may be in memory, so they can stay there.
             Err(BatchError::Invalid(
-                BatchFault::TooManyEntries { .. } | BatchFault::TooManyBytes { .. },
+                BatchFault::TooManyEntries { .. }
+                | BatchFault::TooManyBytes { .. }
+                | BatchFault::EntryTooLarge { .. },
             )) => {
                 let (tag, memory_bytes) = (LargeTag::new(request), data.len());
                 let source = Arc::new(data);

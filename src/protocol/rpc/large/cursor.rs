@@ -47,6 +47,10 @@ impl Cursor {
         self.at
     }
 
+    pub(super) fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
     pub(super) const fn left(&self) -> u64 {
         self.end - self.at
     }

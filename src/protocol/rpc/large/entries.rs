@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Span};
 use super::texts::{TextAt, Texts};
-use super::{FIELDS_MAX, LargeError, Source};
+use super::{FIELDS_MAX, LargeEntry, LargeError, Source};
 use crate::model::varint::uvarint_len;
 use crate::model::{Batch, EntryId, EntryRef, Limits};
 use crate::protocol::rpc::fields::SeenIds;
@@ -20,12 +20,15 @@ const PIECE_ENTRIES_MAX: usize = 10_000;
 const PIECE_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// Consecutive entries of a large write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EntriesPiece {
     /// Which slot of the write the first of them is.
     pub first_slot: usize,
     /// The entries.
     pub batch: Batch,
+    /// This piece is one entry that is too large. Then `batch` has it without its payload, so that it can be asked whether it may be
+    /// written: texts above `message_bytes_max` are cut off.
+    pub too_large: Option<LargeEntry>,
     /// Whether no entry comes after them.
     pub is_last: bool,
 }
@@ -91,26 +94,27 @@ impl LargeEntries {
         let first_slot = self.slot - usize::from(self.next.is_some());
         let entries_max = limits.batch_entries_max.min(PIECE_ENTRIES_MAX);
         let bytes_max = limits.message_bytes_max.min(PIECE_BYTES_MAX) as u64;
-        let mut batch = Batch::default();
-        while batch.len() < entries_max {
+        let entry_bytes_max = limits.entry_bytes() as u64;
+        let (mut batch, mut too_large) = (Batch::default(), None);
+        while batch.len() < entries_max && too_large.is_none() {
             let Some(row) = self.next_row()? else { break };
             let bytes = row.record_bytes();
-            let slot = first_slot + batch.len();
-            if bytes > limits.message_bytes_max as u64 {
-                let bytes_max = limits.message_bytes_max;
-                return Err(BatchFault::EntryTooLarge { slot, bytes, bytes_max }.into());
-            }
-            if !batch.is_empty() && batch.bytes() as u64 + bytes > bytes_max {
+            let (slot, is_too_large) = (first_slot + batch.len(), bytes > entry_bytes_max);
+            if !batch.is_empty() && (is_too_large || batch.bytes() as u64 + bytes > bytes_max) {
                 self.next = Some(row);
                 break;
             }
-            self.load(row, slot, &mut batch)?;
+            if is_too_large {
+                too_large = Some(self.name(row, slot, limits.message_bytes_max, &mut batch)?);
+            } else {
+                self.load(row, slot, &mut batch)?;
+            }
         }
         let is_last = self.next.is_none() && self.left == 0;
         if is_last {
             self.cursor.finish()?;
         }
-        Ok(EntriesPiece { first_slot, batch, is_last })
+        Ok(EntriesPiece { first_slot, batch, too_large, is_last })
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, LargeError> {
@@ -191,14 +195,40 @@ impl LargeEntries {
         Ok(())
     }
 
-    fn load(&mut self, row: Row, slot: usize, batch: &mut Batch) -> Result<(), LargeError> {
+    fn id(&self, row: &Row, slot: usize) -> Result<EntryId, LargeError> {
         let mut id = [0; EntryId::LEN];
         if row.id.len != EntryId::LEN as u64 {
             let bytes = usize::try_from(row.id.len).unwrap_or(usize::MAX);
             return Err(BatchFault::IdLength { slot, bytes }.into());
         }
         self.cursor.read(row.id, &mut id)?;
-        let id = EntryId::from_bytes(id);
+        Ok(EntryId::from_bytes(id))
+    }
+
+    /// An entry that is too large: it is put into `batch` without its payload.
+    fn name(
+        &self,
+        row: Row,
+        slot: usize,
+        text_bytes_max: usize,
+        batch: &mut Batch,
+    ) -> Result<LargeEntry, LargeError> {
+        let id = self.id(&row, slot)?;
+        let beginning = |of: TextAt| {
+            let bytes = of.span.len.min(text_bytes_max as u64);
+            let mut text = vec![0; bytes as usize];
+            self.cursor.read(Span { len: bytes, ..of.span }, &mut text)?;
+            Ok::<_, LargeError>(String::from_utf8_lossy(&text).into_owned())
+        };
+        let (event, primary_key) = (beginning(row.event)?, beginning(row.primary_key)?);
+        let entry = EntryRef { id, event: &event, primary_key: &primary_key, payload: &[] };
+        batch.push(&entry);
+        let spans = [row.event.span, row.primary_key.span, row.payload];
+        Ok(LargeEntry::new(slot, id, spans, self.cursor.source().clone()))
+    }
+
+    fn load(&mut self, row: Row, slot: usize, batch: &mut Batch) -> Result<(), LargeError> {
+        let id = self.id(&row, slot)?;
         let [event, primary_key, payload] = &mut self.scratch;
         self.texts[0].load(row.event, &self.cursor, event)?;
         self.texts[1].load(row.primary_key, &self.cursor, primary_key)?;

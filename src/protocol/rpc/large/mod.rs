@@ -6,6 +6,7 @@
 
 mod cursor;
 mod entries;
+mod entry;
 mod source;
 mod texts;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use self::cursor::{Cursor, Span};
 pub use self::entries::{EntriesPiece, LargeEntries};
+pub use self::entry::LargeEntry;
 pub use self::source::{Source, Table};
 use super::fields::SeenIds;
 use super::ids::{DEFAULT_HEADER, ENTRIES, PUBLIC_KEY, STORE_ID};

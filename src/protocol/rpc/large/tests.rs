@@ -170,11 +170,97 @@ fn a_piece_is_small_and_a_fault_is_said_with_its_slot_in_the_whole() {
     let data = encode_write_entries("alice", "default", &batch);
     let refused = |limits: &Limits| pieces(&data, limits).err().expect("refused").to_string();
     assert!(refused(&Limits::default()).starts_with("the payload of entry 7 ("));
-    let limits = Limits { message_bytes_max: 300_000, ..Limits::default() };
-    assert!(refused(&limits).starts_with("entry 0 has 400027 bytes, at most 300000"));
     let whole = WriteEntries::decode(&data).expect("a write").batch(&Limits::default());
     assert!(matches!(
         whole,
         Err(BatchError::Invalid(BatchFault::PayloadNotAFrame { slot: 7, .. }))
     ));
+}
+
+/// One that is too large, behind others: it comes by itself, and its content can be read wherever its strings stand.
+#[test]
+fn an_entry_that_is_too_large_comes_by_itself() {
+    let (small, large) = (frame(&[1; 10]), frame(&vec![2; 150_000]));
+    let (event, key) = ("E".repeat(30_000), "k".repeat(90_000));
+    let entry = |id: u8, primary_key, payload| EntryRef {
+        id: EntryId::from_bytes([id; 16]),
+        event: &event,
+        primary_key,
+        payload,
+    };
+    let written = [
+        entry(0, "k", &small[..]),
+        entry(1, &key, &large),
+        entry(2, &key, &small),
+        entry(3, "k", &small),
+        entry(4, "k", &large),
+    ];
+    let mut rows = Vec::new();
+    write_uvarint(&mut rows, written.len() as u64);
+    // What was there before is said by its number, as the package does.
+    for (at, entry) in written.iter().enumerate() {
+        let mut row = vec![u8::from(at > 0)];
+        for (id, bytes, number) in [
+            (super::super::ids::EVENT, entry.event.as_bytes(), (at > 0).then_some(0)),
+            (
+                super::super::ids::PRIMARY_KEY,
+                entry.primary_key.as_bytes(),
+                [None, None, Some(1), Some(0), Some(0)][at],
+            ),
+            (super::super::ids::ID, entry.id.as_bytes(), None),
+            (super::super::ids::PAYLOAD, entry.payload, None),
+        ] {
+            if at == 0 {
+                write_uvarint(&mut row, u64::from(id));
+            }
+            match number {
+                Some(number) => write_uvarint(&mut row, number * 2 + 1),
+                None => write_cell(&mut row, bytes),
+            }
+        }
+        write_sized(&mut rows, &row);
+    }
+    let mut value = Vec::new();
+    write_sized_field(&mut value, super::super::ids::STORE_ID, b"default");
+    write_sized_field(&mut value, super::super::ids::ENTRIES, &rows);
+    write_sized_field(&mut value, super::super::ids::PUBLIC_KEY, b"alice");
+    // A key that is cut off where it has to be; no text is longer than a message.
+    let limits = Limits { entry_bytes_max: 59_000, message_bytes_max: 60_000, ..Limits::default() };
+    let (_, found) = pieces(&frame(&value), &limits).expect("a write");
+    let shape: Vec<_> = found
+        .iter()
+        .map(|piece| {
+            (piece.first_slot, piece.batch.len(), piece.too_large.is_some(), piece.is_last)
+        })
+        .collect();
+    let expected = [
+        (0, 1, false, false),
+        (1, 1, true, false),
+        (2, 1, true, false),
+        (3, 1, false, false),
+        (4, 1, true, true),
+    ];
+    assert_eq!(shape, expected);
+    for piece in found.iter().filter(|piece| piece.too_large.is_some()) {
+        let (large, asked) =
+            (piece.too_large.as_ref().expect("one"), piece.batch.iter().next().expect("one"));
+        let of = &written[piece.first_slot];
+        assert_eq!((large.slot, large.id, asked.id), (piece.first_slot, of.id, of.id));
+        assert_eq!((asked.event, asked.payload), (of.event, &[][..]));
+        assert_eq!(asked.primary_key, &of.primary_key[..of.primary_key.len().min(60_000)]);
+        let content = [of.event.as_bytes(), of.primary_key.as_bytes(), of.payload].concat();
+        assert_eq!(large.lengths().iter().sum::<u64>(), content.len() as u64);
+        for (at, len) in [
+            (0, content.len()),
+            (29_999, 2),
+            (30_000, 90_000.min(content.len() - 30_000)),
+            (content.len() - 1, 1),
+            (7, 0),
+        ] {
+            let mut read = vec![0; len];
+            large.read_at(at as u64, &mut read).expect("it is there");
+            assert!(read == content[at..at + len], "{len} bytes at {at} of entry {}", large.slot);
+        }
+        assert!(large.read_at(content.len() as u64, &mut [0]).is_err(), "behind its end");
+    }
 }

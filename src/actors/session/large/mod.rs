@@ -9,30 +9,33 @@
 //!                                               changed
 //! ```
 //!
-//! Keeps: no piece is stored before all of them were found to be allowed and valid; pieces are stored in order, two at most at a
+//! Keeps: no piece is stored before all of them were found to be allowed and valid; an entry that is too large is put aside in its
+//! turn, which takes the time of a read; pieces are stored in order, two at most at a
 //! time; few large writes of all connections have their turn at once, since each takes memory for a piece and for its
 //! acknowledgements; a session goes on with everything else meanwhile. A connection that ends takes the rest of its large
 //! write with it: the client sends all of it again, and what is stored is a duplicate.
 
+mod check;
+mod read;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::check::{Checked, Checker, check_all};
+use self::read::{Read, first, next, open, put_aside, turn};
 use super::Session;
-use super::checks::{is_proved, may_write};
 use super::refusal::Refusal;
-use super::shared::Shared;
 use super::wire::{Broken, LargeWrite, Names, Wire, Write};
+use crate::actors::complaints::Complaint;
+use crate::actors::quarantine::AsideError;
 use crate::actors::spill::Counted;
 use crate::actors::store::StoreHandle;
-use crate::model::Limits;
 use crate::protocol::rpc::large;
-use crate::protocol::rpc::large::{EntriesPiece, LargeEntries, LargeError, Source};
-use crate::services::Caller;
+use crate::protocol::rpc::large::EntriesPiece;
 
 /// So many large writes have their turn at once, of all connections.
 pub(crate) const TURNS: usize = 2;
@@ -71,15 +74,6 @@ enum Stage {
     Again(Names, Read, Step<Checked>),
     /// Nothing is left to be read, since this time.
     Ending(u64),
-}
-
-/// A piece, and what reads the next one.
-struct Read(Box<LargeEntries>, EntriesPiece);
-
-/// Where the write goes, and how many changes of rights there had been when that was asked.
-struct Checked {
-    store: StoreHandle,
-    changes: u64,
 }
 
 impl<W: Wire> Default for Larges<W> {
@@ -225,6 +219,9 @@ impl<W: Wire> Session<W> {
             Ok(stage) => (stage, true),
             Err(refusal) => {
                 log::log!(refusal.level(), "large write refused: {refusal}");
+                if let Refusal::Aside(AsideError::Full { id, setting, .. }) = &refusal {
+                    self.complain(&Complaint::once(format!("{id} {setting}"), refusal.to_string()));
+                }
                 self.wire.large_refused(&large.tag, &refusal, &mut self.out);
                 (Some(Stage::Ending(self.clock.now_millis())), true)
             }
@@ -277,15 +274,20 @@ impl<W: Wire> Session<W> {
 
     fn again(&self, names: Names, read: Read) -> Stage {
         let (shared, caller) = (self.shared.clone(), self.pipeline.caller().clone());
-        let (asked_names, batch, first) = (names.clone(), read.1.batch.clone(), read.1.first_slot);
+        let (asked_names, piece) = (names.clone(), read.1.clone());
         let check = async move {
             let checker = Checker { shared: &shared, caller: &caller, names: &asked_names };
-            checker.first(&batch).await.map_err(|refusal| refusal.beginning_at(first))
+            checker.first(&piece).await
         };
         Stage::Again(names, read, check.boxed_local())
     }
 
     fn send_piece(&mut self, tag: &W::Large, names: Names, checked: Checked, read: Read) -> Stage {
+        if let Some(entry) = read.1.too_large.clone() {
+            let (key, store) = (names.key.clone(), checked.store.feed.store().clone());
+            let put = put_aside(self.shared.clone(), key, store, read, entry);
+            return Stage::Reading(names, checked, put.boxed_local());
+        }
         let Read(entries, EntriesPiece { batch, is_last, .. }) = read;
         let tag = self.wire.piece(tag, &batch, is_last);
         self.larges.in_flight += 1;
@@ -318,109 +320,5 @@ impl<W: Wire> Session<W> {
     /// Whether a large write waits for nothing but its acknowledgement.
     pub(super) fn is_ending_large(&self) -> bool {
         self.larges.current.as_ref().is_some_and(|large| matches!(large.stage, Stage::Ending(_)))
-    }
-}
-
-/// Waits for a turn, and reads the names.
-async fn open(
-    shared: Arc<Shared>,
-    source: Arc<dyn Source>,
-) -> Result<(large::LargeWrite, OwnedSemaphorePermit), Refusal> {
-    let turn = turn(&shared).await?;
-    Ok((blocking(move || large::LargeWrite::open(source)).await?, turn))
-}
-
-async fn turn(shared: &Shared) -> Result<OwnedSemaphorePermit, Refusal> {
-    let turn = shared.large_writes.clone().acquire_owned().await;
-    // It is never closed.
-    turn.map_err(|error| Refusal::Internal(error.to_string()))
-}
-
-/// Whether all pieces may be stored, and where.
-async fn check_all(
-    shared: Arc<Shared>,
-    caller: Caller,
-    names: Names,
-    write: large::LargeWrite,
-) -> Result<(Checked, large::LargeWrite), Refusal> {
-    let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.clone()).await?;
-    let checker = Checker { shared: &shared, caller: &caller, names: &names };
-    let checked = checker.first(&piece.batch).await?;
-    while !piece.is_last {
-        Read(entries, piece) = next(entries, shared.limits.clone()).await?;
-        let known = Some(checked.store.clone());
-        let allowed = checker.in_time(may_write(&shared, &caller, &names, &piece.batch, known));
-        allowed.await.map_err(|refusal| refusal.beginning_at(piece.first_slot))?;
-    }
-    Ok((checked, write))
-}
-
-struct Checker<'a> {
-    shared: &'a Arc<Shared>,
-    caller: &'a Caller,
-    names: &'a Names,
-}
-
-impl Checker<'_> {
-    /// Whether the key may write these, and where.
-    async fn first(&self, batch: &crate::model::Batch) -> Result<Checked, Refusal> {
-        let Self { shared, caller, names } = self;
-        // Before anything is asked: whatever changes later makes the answers those of the past.
-        let changes = shared.connections.access_changes();
-        let asked = shared.resolved.asking(super::Clock::now());
-        let store = self.in_time(async {
-            is_proved(shared, names).await?;
-            may_write(shared, caller, names, batch, None).await
-        });
-        let store = store.await?;
-        shared.resolved.remember(&names.key, &store, asked);
-        Ok(Checked { store, changes })
-    }
-
-    /// Others wait for the turn: whoever is asked is not to keep it for ever.
-    async fn in_time<T>(
-        &self,
-        asked: impl Future<Output = Result<T, Refusal>>,
-    ) -> Result<T, Refusal> {
-        match tokio::time::timeout(self.shared.limits.stall_timeout, asked).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                Err(Refusal::Internal("the authorization of a large write takes too long".into()))
-            }
-        }
-    }
-}
-
-async fn first(write: large::LargeWrite, limits: Arc<Limits>) -> Result<Read, Refusal> {
-    Ok(begin(write, limits).await?.1)
-}
-
-async fn begin(
-    write: large::LargeWrite,
-    limits: Arc<Limits>,
-) -> Result<(large::LargeWrite, Read), Refusal> {
-    let begin = move || {
-        let mut entries = Box::new(write.entries()?);
-        let piece = entries.next_piece(&limits)?;
-        Ok((write, Read(entries, piece)))
-    };
-    blocking(begin).await
-}
-
-async fn next(mut entries: Box<LargeEntries>, limits: Arc<Limits>) -> Result<Read, Refusal> {
-    let next = move || {
-        let piece = entries.next_piece(&limits)?;
-        Ok(Read(entries, piece))
-    };
-    blocking(next).await
-}
-
-/// Off the session's thread.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, LargeError> + Send + 'static,
-) -> Result<T, Refusal> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(read) => Ok(read?),
-        Err(error) => Err(Refusal::Internal(error.to_string())),
     }
 }

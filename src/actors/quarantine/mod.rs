@@ -1,0 +1,306 @@
+//! Puts entries aside that are above `entry_bytes_max`, so that what a client writes next is not lost behind them.
+//!
+//! Keeps: an entry of a store is put aside once, whoever sends it again, and is durable before that counts; all of them
+//! together, and those of one key, take no more than they may. Leaves out: who may write (`session::large`), and where they are kept
+//! ([`Quarantine`]).
+
+mod known;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use futures_util::FutureExt;
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use self::known::{Known, NoRoom, counted};
+use crate::model::{Batch, EntryId, Limits, PublicKey, StoreId};
+use crate::protocol::rpc::large::LargeEntry;
+use crate::services::quarantine::PART_BYTES;
+use crate::services::{Quarantine, QuarantineUnavailable, Quarantined};
+
+/// So many are read at a time at the start.
+const PAGE: usize = 1_000;
+/// How long to wait until they are read again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Parts that are made durable at a time: about 1 MiB.
+const PARTS_AT_ONCE: usize = 21;
+/// So much of a long text is said of an entry, in bytes.
+const TEXT_BYTES_SAID: u64 = 256;
+
+/// An entry cannot be put aside.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum AsideError {
+    /// One of the bounds.
+    #[error(
+        "quarantine: entry {slot} ({id}) has {bytes} bytes, more than entry_bytes_max, and cannot be put aside: {used} of {bytes_max} bytes \
+         are in use ({setting}); see `eventlog-server quarantine list`"
+    )]
+    Full { slot: usize, id: EntryId, bytes: u64, used: u64, bytes_max: u64, setting: &'static str },
+    /// Trying again may help.
+    #[error("quarantine: {0}")]
+    Unavailable(#[from] QuarantineUnavailable),
+}
+
+/// See the module's description.
+pub(crate) struct Aside {
+    quarantine: Arc<dyn Quarantine>,
+    limits: Arc<Limits>,
+    known: RwLock<Known>,
+    /// As many as `known` has, for those who write much and ask little.
+    count: AtomicUsize,
+    is_read: AtomicBool,
+    /// Held while an entry comes.
+    turn: Mutex<()>,
+    /// Entries for which there was no room, each time they came.
+    pub(crate) refused: Counter,
+}
+
+impl Aside {
+    /// Reads which there are: at once if they are at hand, else on `thread`, again and again until they are read.
+    pub(crate) fn start(
+        quarantine: Arc<dyn Quarantine>,
+        limits: Arc<Limits>,
+        thread: &ArbiterHandle,
+    ) -> Arc<Self> {
+        let aside = Arc::new(Self {
+            quarantine,
+            limits,
+            known: RwLock::default(),
+            count: AtomicUsize::new(0),
+            is_read: AtomicBool::new(false),
+            turn: Mutex::default(),
+            refused: Counter::default(),
+        });
+        if let Some(Ok(())) = aside.read_all().now_or_never() {
+            return aside;
+        }
+        let reading = Arc::clone(&aside);
+        // Refused only by a thread that has stopped.
+        thread.spawn(async move {
+            while let Err(error) = reading.read_all().await {
+                log::warn!("nothing goes into quarantine: {error}");
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+        aside
+    }
+
+    async fn read_all(&self) -> Result<(), QuarantineUnavailable> {
+        let _turn = self.turn.lock().await;
+        self.quarantine.sweep().await?;
+        let (mut known, mut after, mut twice) = (Known::default(), 0, Vec::new());
+        loop {
+            let page = self.quarantine.list(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.number;
+            for entry in page {
+                let number = entry.number;
+                if !known.add(entry) {
+                    twice.push(number);
+                }
+            }
+        }
+        // It was durable, and the answer that it is was lost.
+        for number in twice {
+            self.quarantine.remove(number).await?;
+        }
+        self.count.store(known.figures().0, Ordering::Release);
+        *self.known.write() = known;
+        self.is_read.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The entries of a batch for `store` that are in quarantine: its client has sent them again, and the limit was raised.
+    pub(crate) fn of(&self, store: &StoreId, batch: &Batch) -> Box<[u64]> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return Box::default();
+        }
+        let known = self.known.read();
+        batch.ids().filter_map(|id| known.find(store, &id)).collect()
+    }
+
+    /// These were stored: they do not need to be in quarantine any more.
+    pub(crate) fn stored(self: &Arc<Self>, numbers: Box<[u64]>) {
+        if numbers.is_empty() {
+            return;
+        }
+        let aside = Arc::clone(self);
+        tokio::spawn(async move {
+            for number in numbers {
+                match aside.remove(number).await {
+                    Ok(None) => {}
+                    Ok(Some(entry)) => log::info!(
+                        "entry {} was sent again, and is stored: it is not in quarantine any more, as {number}",
+                        entry.entry_id
+                    ),
+                    Err(error) => log::warn!("entry {number} is left in quarantine: {error}"),
+                }
+            }
+        });
+    }
+
+    /// The entry with this id that was written to `store`.
+    fn find(&self, store: &StoreId, id: &EntryId) -> Option<u64> {
+        self.known.read().find(store, id)
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<Quarantined>> {
+        self.known.read().get(number).cloned()
+    }
+
+    pub(crate) fn page(&self, after: u64, count: usize) -> Vec<Arc<Quarantined>> {
+        self.known.read().page(after, count)
+    }
+
+    /// How many there are, and how many bytes.
+    pub(crate) fn figures(&self) -> (usize, u64) {
+        self.known.read().figures()
+    }
+
+    /// Whether `entry` of `key` can be put aside, with what `before` says of the same write; gives what both count.
+    pub(crate) fn check(
+        &self,
+        key: &PublicKey,
+        store: &StoreId,
+        entry: &LargeEntry,
+        before: u64,
+    ) -> Result<u64, AsideError> {
+        if !self.is_read.load(Ordering::Acquire) {
+            return Err(QuarantineUnavailable::new("it is not read yet").into());
+        }
+        let known = self.known.read();
+        if known.find(store, &entry.id).is_some() {
+            return Ok(before);
+        }
+        let more = before.saturating_add(counted(entry.lengths().into_iter().sum()));
+        known.check(key, more, &self.limits).map_err(|no_room| {
+            self.refused.inc();
+            let NoRoom { used, bytes_max, setting } = no_room;
+            let (slot, id, bytes) = (entry.slot, entry.id, entry.bytes());
+            AsideError::Full { slot, id, bytes, used, bytes_max, setting }
+        })?;
+        Ok(more)
+    }
+
+    /// Puts `entry` aside, durably; `None` if it is there already. Once polled it goes on also if nobody waits for it.
+    pub(crate) async fn put(
+        self: &Arc<Self>,
+        key: PublicKey,
+        store: StoreId,
+        entry: LargeEntry,
+    ) -> Result<Option<Arc<Quarantined>>, AsideError> {
+        let aside = Arc::clone(self);
+        // What is written is read from a disk.
+        let put = move || Handle::current().block_on(aside.put_here(key, store, &entry));
+        let done = tokio::task::spawn_blocking(put).await;
+        done.unwrap_or_else(|gone| Err(QuarantineUnavailable::new(gone).into()))
+    }
+
+    async fn put_here(
+        &self,
+        key: PublicKey,
+        store: StoreId,
+        entry: &LargeEntry,
+    ) -> Result<Option<Arc<Quarantined>>, AsideError> {
+        let _turn = self.turn.lock().await;
+        if self.find(&store, &entry.id).is_some() {
+            return Ok(None);
+        }
+        self.check(&key, &store, entry, 0)?;
+        let number = self.quarantine.begin().await?;
+        let quarantined = match self.keep(number, (key, store), entry).await {
+            Ok(quarantined) => quarantined,
+            Err(error) => {
+                // Some of it may be there, or all of it. What cannot be removed now is swept at the next start, or found twice.
+                if let Err(error) = self.quarantine.remove(number).await {
+                    log::debug!("entry {number} is left in quarantine: {error}");
+                }
+                return Err(error.into());
+            }
+        };
+        let mut known = self.known.write();
+        known.add(quarantined);
+        self.count.store(known.figures().0, Ordering::Release);
+        Ok(known.get(number).cloned())
+    }
+
+    async fn keep(
+        &self,
+        number: u64,
+        (public_key, store_id): (PublicKey, StoreId),
+        entry: &LargeEntry,
+    ) -> Result<Quarantined, QuarantineUnavailable> {
+        let [event_bytes, primary_key_bytes, payload_bytes] = entry.lengths();
+        let bytes = event_bytes + primary_key_bytes + payload_bytes;
+        let (mut at, mut first) = (0, 0_u32);
+        while at < bytes {
+            let mut parts = Vec::with_capacity(PARTS_AT_ONCE);
+            while at < bytes && parts.len() < PARTS_AT_ONCE {
+                let mut part = vec![0; (bytes - at).min(PART_BYTES as u64) as usize];
+                entry.read_at(at, &mut part).map_err(QuarantineUnavailable::new)?;
+                at += part.len() as u64;
+                parts.push(part);
+            }
+            let count = parts.len() as u32;
+            self.quarantine.write(number, first, parts).await?;
+            first = first
+                .checked_add(count)
+                .ok_or_else(|| QuarantineUnavailable::new("too many parts"))?;
+        }
+        let text = |at: u64, len: u64| {
+            let mut text = vec![0; len.min(TEXT_BYTES_SAID) as usize];
+            entry.read_at(at, &mut text).map_err(QuarantineUnavailable::new)?;
+            Ok::<_, QuarantineUnavailable>(String::from_utf8_lossy(&text).into_owned())
+        };
+        let quarantined = Quarantined {
+            number,
+            public_key,
+            store_id,
+            entry_id: entry.id,
+            event: text(0, event_bytes)?,
+            primary_key: text(event_bytes, primary_key_bytes)?,
+            event_bytes,
+            primary_key_bytes,
+            payload_bytes,
+            received_millis: EntryId::now().created_at_millis(),
+        };
+        self.quarantine.finish(&quarantined).await?;
+        Ok(quarantined)
+    }
+
+    /// The part of the content of `entry` that has byte `at`, from there on.
+    pub(crate) async fn read(
+        &self,
+        entry: &Quarantined,
+        at: u64,
+    ) -> Result<Vec<u8>, QuarantineUnavailable> {
+        let lost = || QuarantineUnavailable::new("a part of the entry is not there");
+        let index = u32::try_from(at / PART_BYTES as u64).map_err(|_| lost())?;
+        let part = self.quarantine.read(entry.number, index).await?.ok_or_else(lost)?;
+        let from = (at % PART_BYTES as u64) as usize;
+        match part.get(from..) {
+            Some(rest) if !rest.is_empty() => Ok(rest.to_vec()),
+            Some(_) | None => Err(lost()),
+        }
+    }
+
+    /// Removes an entry, durably; tells which it was. To be carried to its end.
+    pub(crate) async fn remove(
+        &self,
+        number: u64,
+    ) -> Result<Option<Arc<Quarantined>>, QuarantineUnavailable> {
+        if self.get(number).is_none() {
+            return Ok(None);
+        }
+        self.quarantine.remove(number).await?;
+        let mut known = self.known.write();
+        let removed = known.remove(number);
+        self.count.store(known.figures().0, Ordering::Release);
+        Ok(removed)
+    }
+}

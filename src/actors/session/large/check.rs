@@ -1,0 +1,112 @@
+//! Whether a large write may be stored, all of it.
+
+use std::sync::Arc;
+
+use super::read::{Read, begin, next};
+use crate::actors::session::Clock;
+use crate::actors::session::checks::{is_allowed, is_proved, may_write};
+use crate::actors::session::refusal::Refusal;
+use crate::actors::session::shared::Shared;
+use crate::actors::session::wire::Names;
+use crate::actors::store::StoreHandle;
+use crate::core::validate::{EntryFault, InvalidBatch};
+use crate::protocol::rpc::BatchFault;
+use crate::protocol::rpc::large::{EntriesPiece, LargeEntry, LargeError, LargeWrite};
+use crate::services::Caller;
+
+/// Where the write goes, and how many changes of rights there had been when that was asked.
+pub(super) struct Checked {
+    pub(super) store: StoreHandle,
+    pub(super) changes: u64,
+}
+
+/// Whether all pieces may be stored, and where.
+pub(super) async fn check_all(
+    shared: Arc<Shared>,
+    caller: Caller,
+    names: Names,
+    write: LargeWrite,
+) -> Result<(Checked, LargeWrite), Refusal> {
+    let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.clone()).await?;
+    let checker = Checker { shared: &shared, caller: &caller, names: &names };
+    let checked = checker.first(&piece).await?;
+    let mut aside = checker.has_room(&checked.store, piece.too_large.as_ref(), 0)?;
+    while !piece.is_last {
+        Read(entries, piece) = next(entries, shared.limits.clone()).await?;
+        checker.in_time(checker.allowed(&piece, Some(checked.store.clone()))).await?;
+        aside = checker.has_room(&checked.store, piece.too_large.as_ref(), aside)?;
+    }
+    Ok((checked, write))
+}
+
+pub(super) struct Checker<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) caller: &'a Caller,
+    pub(super) names: &'a Names,
+}
+
+impl Checker<'_> {
+    /// Whether the key may write these, and where.
+    pub(super) async fn first(&self, piece: &EntriesPiece) -> Result<Checked, Refusal> {
+        let Self { shared, names, .. } = self;
+        // Before anything is asked: whatever changes later makes the answers those of the past.
+        let changes = shared.connections.access_changes();
+        let asked = shared.resolved.asking(Clock::now());
+        let store = self.in_time(async {
+            is_proved(shared, names).await?;
+            self.allowed(piece, None).await
+        });
+        let store = store.await?;
+        shared.resolved.remember(&names.key, &store, asked);
+        Ok(Checked { store, changes })
+    }
+
+    /// Whether the key may write these, and they can be stored, or put aside.
+    async fn allowed(
+        &self,
+        piece: &EntriesPiece,
+        known: Option<StoreHandle>,
+    ) -> Result<StoreHandle, Refusal> {
+        let Self { shared, caller, names } = self;
+        let EntriesPiece { first_slot, batch, too_large, .. } = piece;
+        let allowed = match too_large {
+            None => may_write(shared, caller, names, batch, known).await,
+            Some(entry) if entry.lengths()[0] == 0 => {
+                let (slot, id, fault) = (0, entry.id, EntryFault::EventEmpty);
+                Err(InvalidBatch::Entry { slot, id, fault }.into())
+            }
+            Some(_) => is_allowed(shared, caller, names, batch, known).await,
+        };
+        allowed.map_err(|refusal| refusal.beginning_at(*first_slot))
+    }
+
+    /// Whether an entry that is too large can be put aside, with what those `before` it count; gives what all of them count.
+    fn has_room(
+        &self,
+        store: &StoreHandle,
+        entry: Option<&LargeEntry>,
+        before: u64,
+    ) -> Result<u64, Refusal> {
+        let Self { shared, names, .. } = self;
+        let Some(entry) = entry else { return Ok(before) };
+        let Some(aside) = &shared.aside else {
+            let (slot, bytes_max) = (entry.slot, shared.limits.entry_bytes());
+            let fault = BatchFault::EntryTooLarge { slot, bytes: entry.bytes(), bytes_max };
+            return Err(LargeError::from(fault).into());
+        };
+        Ok(aside.check(&names.key, store.feed.store(), entry, before)?)
+    }
+
+    /// Others wait for the turn: whoever is asked is not to keep it for ever.
+    async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.shared.limits.stall_timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(Refusal::Internal("the authorization of a large write takes too long".into()))
+            }
+        }
+    }
+}
