@@ -106,7 +106,8 @@ impl LaneRun<'_> {
                 }
                 place.indexed = sequence;
             }
-            if let Some(gap) = segments.last().filter(|last| last.is_gap()) {
+            // Of a gap there are no rows, also where entries follow that were not passed yet.
+            for gap in segments.iter().filter(|segment| segment.is_gap()) {
                 place.indexed = place.indexed.max(gap.last().min(place.position));
             }
             state.writes.passed += 1;

@@ -3,6 +3,7 @@
 use futures_util::{FutureExt, StreamExt};
 
 use super::*;
+use crate::services::journal::layout;
 
 fn journal() -> Arc<dyn EventJournal> {
     Arc::new(MemoryJournal::new())
@@ -140,4 +141,32 @@ fn two_events_of_one_tag_do_not_build() {
     let (first, second) = (handlers(&Model::new()), handlers(&Model::new()));
     let built = Processor::builder(journal()).group(first).group(second.named("other")).build();
     assert_eq!(built.err(), Some(ProcessorError::EventTwice("Added")));
+}
+
+/// Its rows are behind its position, and all that they are missing of was trimmed: an entry that comes late has them written first.
+#[tokio::test]
+async fn rows_of_what_is_trimmed_hold_nothing_up() {
+    let (model, storage) = (Model::new(), MemoryStorage::new());
+    let journal = Arc::new(MemoryJournal::new());
+    let late = entry("k", "late");
+    let feed = Feed::new(&storage, "s");
+    feed.add(&["one", "two", "three"]).await;
+    let first = processor(&model, journal.clone());
+    let key = layout::place(journal_origin(&feed.store), &first.groups[0].name);
+    feed.replay_to_the_end(&first).await;
+    let found = journal.read(vec![JournalRange::one(key.clone())]).await.expect("read");
+    let place = layout::read_place(&found[0][0].1).expect("a place");
+    assert_eq!(place.position.get(), 3);
+    let behind = layout::Place { indexed: Sequence::ZERO, ..place };
+    let mut changes = JournalChanges::default();
+    changes.set(&key, &layout::place_value(&behind));
+    journal.write(changes).await.expect("written");
+
+    let feed = Feed::new(&storage, "s");
+    feed.log.trim(Sequence::ZERO.plus(3)).await.expect("trimmed");
+    feed.append(&client(), &[late]).await;
+    let again = processor(&model, journal);
+    let replay = feed.replay_to_the_end(&again);
+    tokio::time::timeout(Duration::from_secs(20), replay).await.expect("it ends");
+    assert_eq!(model.seen(), ["s 1 one", "s 2 two", "s 3 three", "s 4 late"]);
 }

@@ -141,7 +141,8 @@ impl Feed {
     }
 
     fn open(&self, read: ReadFeed) -> OpenFeed {
-        let trimmed = Arc::new(|| Sequence::ZERO);
+        let log = Arc::clone(&self.log);
+        let trimmed = Arc::new(move || log.trimmed());
         OpenFeed { store: self.store.clone(), read, trimmed, head: self.head.subscribe() }
     }
 
