@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::model::PublicKey;
+use crate::model::{PublicKey, key_in_log};
 use crate::services::Caller;
 
 /// So many causes are remembered. When there are more, all are forgotten.
@@ -27,17 +27,25 @@ pub(crate) struct Complaint {
     about: String,
     again: Option<Duration>,
     line: String,
+    /// The public key that it is about, as the log shows keys; empty if it is about none.
+    key: String,
 }
 
 impl Complaint {
     /// To be said once.
     pub(crate) fn once(about: String, line: String) -> Self {
-        Self { about, again: None, line }
+        Self { about, again: None, line, key: String::new() }
     }
 
     /// To be said once an hour while it goes on.
     pub(crate) fn hourly(about: String, line: String) -> Self {
-        Self { about, again: Some(Duration::from_secs(3_600)), line }
+        Self { about, again: Some(Duration::from_secs(3_600)), line, key: String::new() }
+    }
+
+    /// It is about what a client says that its public key is.
+    pub(crate) fn about_key(self, key: Option<&str>) -> Self {
+        let key = key.map_or_else(String::new, |key| key_in_log(key).to_string());
+        Self { key, ..self }
     }
 }
 
@@ -45,11 +53,18 @@ impl Complaint {
 pub(crate) fn no_store(key: &PublicKey, caller: &Caller) -> Complaint {
     let (address, path) = (caller.shown_address(), caller.shown_path());
     let line = format!(
-        "the public key {key:?} has no store, and {address} at {path} is refused; to give it one: \
+        "the public key {} has no store, and {address} at {path} is refused; to give it one: \
          eventlog-server keys assign {} STORE",
-        for_shell(key.as_str())
+        key.in_log(),
+        argument(key)
     );
-    Complaint::once(format!("no store: {key}"), line)
+    Complaint::once(format!("no store: {key}"), line).about_key(Some(key.as_str()))
+}
+
+/// The key to type; not where the log is not to show it.
+fn argument(key: &PublicKey) -> String {
+    let shown = key.in_log().to_string();
+    if shown.starts_with("sha256:") { "KEY".to_owned() } else { for_shell(key.as_str()) }
 }
 
 /// `text` as an argument that a shell takes as it is.
@@ -99,7 +114,7 @@ impl Complaints {
 
     /// Says it in the log, unless that was done, or there is too much to say.
     pub(crate) fn log(&self, complaint: &Complaint) {
-        let Complaint { about, again, line } = complaint;
+        let Complaint { about, again, line, key } = complaint;
         #[expect(
             clippy::disallowed_methods,
             reason = "strangers must not fill the disk with lines"
@@ -107,9 +122,9 @@ impl Complaints {
         let now = Instant::now();
         let said = if again.is_some() { &self.hourly } else { &self.once };
         match said.lock().next_line(self.hash(about), *again, now) {
-            None => log::debug!("{line}"),
-            Some(0) => log::warn!("{line}"),
-            Some(left_out) => log::warn!("{line} ({left_out} other lines were left out)"),
+            None => log::debug!(key; "{line}"),
+            Some(0) => log::warn!(key; "{line}"),
+            Some(left_out) => log::warn!(key; "{line} ({left_out} other lines were left out)"),
         }
     }
 

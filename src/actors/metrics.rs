@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) connections_slow: Counter,
     pub(crate) connections_flooding: Counter,
     pub(crate) admin_tokens_refused: Counter,
+    pub(crate) tls_handshakes_failed: Counter,
     /// From the moment in which a write was checked until its session has the answer.
     pub(crate) acks: Latency,
     pub(crate) quota_refused: Family<QuotaLabels, Counter>,
@@ -70,6 +71,11 @@ impl Metrics {
                 &self.connections_flooding,
             ),
             ("admin_tokens_refused", "Wrong admin tokens", &self.admin_tokens_refused),
+            (
+                "tls_handshakes_failed",
+                "Connections that came to no TLS",
+                &self.tls_handshakes_failed,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

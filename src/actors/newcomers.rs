@@ -167,8 +167,10 @@ impl Newcomers {
                 TooMany::AtOnce { .. } => "newcomers_per_minute",
                 TooMany::InAll { .. } => self.kind.setting(),
             };
+            let key = key.in_log();
             log::warn!(
-                "{key:?} is refused: new {} are above [limits] {setting} ({unsaid} others before it)",
+                key:%, error = setting;
+                "{key} is refused: new {} are above [limits] {setting} ({unsaid} others before it)",
                 self.kind
             );
         }

@@ -173,7 +173,7 @@ impl OpenStores {
     }
 
     fn not_opened(&self, store: &StoreId, error: &StorageError) {
-        log::error!("store {store}: cannot be opened: {error}");
+        log::error!(store:%; "store {store}: cannot be opened: {error}");
         let before = self.slots.lock().remove(store);
         if let Some(Slot::Opening(waiting)) = before {
             waiting.into_iter().for_each(|job| job.fail(error));

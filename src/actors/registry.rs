@@ -280,7 +280,7 @@ impl Keys {
         let Said { store, subject } = said;
         self.registry.assign(key, store).await?;
         let by = By::Claim(subject.clone());
-        audit::note(&by, format_args!("action=assign key={key:?} store={store:?}"));
+        audit::note(&by, format_args!("action=assign key={} store={store:?}", key.in_log()));
         Ok(store.clone())
     }
 
@@ -297,7 +297,7 @@ impl Keys {
         let store = self.registry.remove(&key).await?;
         // It may have been used before uses were noted. What was noted stays, and a key that cannot be noted is removed all the same.
         if let Err(error) = self.storage.used_keys().note(&key, &store).await {
-            log::warn!("public key {key:?} was removed, its store {store:?} is not noted: {error}");
+            log::warn!(key:% = key.in_log(), store:%; "public key {} was removed, its store {store:?} is not noted: {error}", key.in_log());
         }
         Ok(store)
     }
@@ -358,7 +358,10 @@ impl Handler<Change<Assign>> for RegistryActor {
             let is_so = keys.registry.look_up(&key).await.is_ok_and(|had| had == store);
             keys.assign(key.clone(), store.clone()).await?;
             if !is_so {
-                audit::note(&by, format_args!("action=assign key={key:?} store={store:?}"));
+                audit::note(
+                    &by,
+                    format_args!("action=assign key={} store={store:?}", key.in_log()),
+                );
             }
             Ok(())
         };
@@ -374,7 +377,10 @@ impl Handler<Change<Remove>> for RegistryActor {
         let removed = ask(self.keys.clone().remove(key.clone())).into_actor(self);
         Box::pin(removed.map(move |removed, actor, _| {
             removed.inspect(|store| {
-                audit::note(&by, format_args!("action=remove key={key:?} store={store:?}"));
+                audit::note(
+                    &by,
+                    format_args!("action=remove key={} store={store:?}", key.in_log()),
+                );
                 actor.lost.add(&key);
                 actor.key_changed(&key);
             })
@@ -391,7 +397,10 @@ impl Handler<Change<Release>> for RegistryActor {
         Box::pin(released.map(move |released, actor, _| {
             released.inspect(|store| {
                 if let Some(store) = store {
-                    audit::note(&by, format_args!("action=release key={key:?} store={store:?}"));
+                    audit::note(
+                        &by,
+                        format_args!("action=release key={} store={store:?}", key.in_log()),
+                    );
                 }
                 actor.key_changed(&key);
             })

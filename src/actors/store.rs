@@ -238,7 +238,7 @@ impl StoreActor {
                     actor.advance(ctx);
                 }
                 Err(error) => {
-                    log::error!("store {}: looking up ids failed: {error}", actor.store());
+                    log::error!(store:% = actor.store(); "store {}: looking up ids failed: {error}", actor.store());
                     actor.core.cancel_group();
                     let failure = WriteFailure::Definite(error.to_string().into());
                     refuse(group.into_replies(), &failure);
@@ -289,6 +289,7 @@ impl StoreActor {
             if let Some(unsaid) = self.full_seldom.next_line(Instant::now().into_std()) {
                 let store = self.store();
                 log::info!(
+                    store:%, error = "quota";
                     "store {store}: it may hold {bytes_max} bytes, and does ({unsaid} writes refused before this one)"
                 );
             }
@@ -341,7 +342,7 @@ impl StoreActor {
 
     /// Refuses all that is under way and opens the log again.
     fn fail(&mut self, error: &AppendError, ctx: &mut Context<Self>) {
-        log::error!("store {}: append failed: {error}", self.store());
+        log::error!(store:% = self.store(); "store {}: append failed: {error}", self.store());
         self.deps.metrics.appends_failed.inc();
         self.generation += 1;
         self.reopening = true;
@@ -358,7 +359,7 @@ impl StoreActor {
     }
 
     fn reopened(&mut self, log: Arc<dyn StoreLog>, ctx: &mut Context<Self>) {
-        log::info!("store {}: open again at sequence {}", self.store(), log.head());
+        log::info!(store:% = self.store(); "store {}: open again at sequence {}", self.store(), log.head());
         self.core.resume(log.head());
         self.core.set_room(room(&self.deps, self.store(), &*log));
         self.log = log.clone();
@@ -403,8 +404,8 @@ async fn reopen(storage: Arc<dyn Storage>, store: StoreId) -> Arc<dyn StoreLog> 
         let (opening, name) = (storage.clone(), store.clone());
         match tokio::task::spawn_blocking(move || opening.open(&name)).await {
             Ok(Ok(log)) => return log,
-            Ok(Err(error)) => log::warn!("store {store}: cannot be opened yet: {error}"),
-            Err(error) => log::error!("store {store}: opening it panicked: {error}"),
+            Ok(Err(error)) => log::warn!(store:%; "store {store}: cannot be opened yet: {error}"),
+            Err(error) => log::error!(store:%; "store {store}: opening it panicked: {error}"),
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(REOPEN_DELAY_MAX);
@@ -457,7 +458,7 @@ impl Handler<StopIfIdle> for StoreActor {
         // The first of these may have come at once after the use; between three lie two periods.
         let idle = self.asked >= IDLE_ASKS && self.core.is_idle() && !self.reopening;
         if idle && self.feed.close_if_unused() {
-            log::debug!("store {}: idle, closed", self.store());
+            log::debug!(store:% = self.store(); "store {}: idle, closed", self.store());
             ctx.stop();
         }
     }

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use super::connect::is_reader_gone;
 use super::serve::{self, DevToken};
 use super::text;
-use crate::config::{Address, Config, ConfigFaults, Effective, Environment, Settings, schema};
+use crate::config::{
+    Address, Config, ConfigFaults, Effective, Environment, LogFormat, Settings, schema,
+};
 
 // No documentation of its own: it would take the place of that of the command which it is part of.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +25,9 @@ pub(super) struct ConfigArgs {
     /// Where everything is kept [default: data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// How the log is written: text for people, json for machines [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     /// Let everyone write and read, and map unknown keys to the store `default`, for good
     #[arg(long)]
     dev: bool,
@@ -50,8 +55,10 @@ impl ConfigArgs {
 
     /// The same, with where each value comes from, even if it cannot work.
     fn examine(&self) -> (Effective, Result<Config, ConfigFaults>) {
-        let Self { config, listen, data_dir, dev, dev_token: _ } = self;
-        let flags = Settings { listen: *listen, data_dir: data_dir.clone(), ..Settings::default() };
+        let Self { config, listen, data_dir, log_format, dev, dev_token: _ } = self;
+        let mut flags = Settings::default();
+        (flags.listen, flags.data_dir) = (*listen, data_dir.clone());
+        flags.log.format = *log_format;
         Config::examine(config.as_deref(), Environment::new(std::env::vars_os()), flags, *dev)
     }
 }

@@ -1,6 +1,6 @@
 //! `health`: whether the server of this configuration takes clients, for whoever looks after containers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ureq::Agent;
@@ -18,6 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 4_096;
 ///
 /// Asks /readyz where the configuration says that the server listens. Exits with 0 if it takes clients, and with 1 if it does not
 /// or does not answer within five seconds.
+/// Where clients need certificates (`[tls] client_ca_file`) it is asked no more than whether the port is open.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -56,7 +57,16 @@ pub(super) enum HealthError {
 pub(super) fn run(args: &Args) -> Result<(), HealthError> {
     let config = args.config.load()?;
     let path = if args.live { "healthz" } else { "readyz" };
-    let url = format!("http://{}/{path}", reachable(config.listen));
+    let address = reachable(config.listen);
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}/{path}");
+    if config.tls.is_some_and(|tls| tls.client_ca.is_some()) {
+        // This has no certificate to show: whether the port is open is all that can be known.
+        let open = TcpStream::connect_timeout(&address, TIMEOUT);
+        return open
+            .map(drop)
+            .map_err(|cause| HealthError::Silent { url, cause: Box::new(cause.into()) });
+    }
     // Nothing secret is asked or told, so it does not matter who answers at this machine's own address.
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)

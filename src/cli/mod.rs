@@ -23,6 +23,7 @@ mod identity;
 mod import;
 mod inspect;
 mod keys;
+mod log;
 mod payload;
 mod peer;
 mod place;
@@ -44,7 +45,6 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use env_logger::Env;
 
 /// Keeps one durable, gap-free feed of events per store and serves it to every client whose key maps to that store.
 #[derive(Debug, Parser)]
@@ -101,7 +101,10 @@ enum Command {
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
     let command = Cli::parse().command;
-    start_log(matches!(command, Command::Serve(_)));
+    // A server begins its log when it knows how.
+    if !matches!(command, Command::Serve(_)) {
+        log::start();
+    }
     match command {
         Command::Serve(args) => finish(serve::run(args)),
         Command::Config(args) => finish(config::run(args)),
@@ -130,15 +133,6 @@ pub(crate) fn run() -> ExitCode {
         Command::Completions(args) => finish(shell::completions(&args)),
         Command::Man(args) => finish(shell::man(&args)),
     }
-}
-
-/// Logs to standard error. A server tells what it does; the other commands answer, and only warn.
-fn start_log(serving: bool) {
-    // What cannot be read as a request is what strangers send; the server itself says what it looks like.
-    let level = if serving { "info,actix_server=warn,actix_http=off" } else { "warn" };
-    let fallback = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
-    let environment = Env::new().filter_or("EVENTLOG_LOG", fallback);
-    env_logger::Builder::from_env(environment).format_timestamp_millis().init();
 }
 
 fn finish<E: Display>(result: Result<(), E>) -> ExitCode {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventlog_server::model::{Limits, PublicKey, Quotas, Retention};
-use eventlog_server::server::ServedPath;
+use eventlog_server::server::{ServedPath, TlsFiles};
 use eventlog_server::services::auth::Grant;
 use eventlog_server::services::auth::http::HttpOptions;
 use eventlog_server::services::identities::{BindPolicy, SigningKey};
@@ -48,11 +48,14 @@ pub(crate) use schema::schema;
 pub(crate) use secrets::SecretFile;
 pub(crate) use settings::{
     AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
-    Settings, StorageKind,
+    LogFormat, Settings, StorageKind,
 };
 #[cfg(test)]
 use settings::{AuthMode, HttpSettings};
-use settings::{BackupSettings, DurabilityMode, PathName, RetentionEntry, WebhookEntry};
+use settings::{
+    BackupSettings, DurabilityMode, KeysInLog, LogSettings, PathName, RetentionEntry, TlsSettings,
+    WebhookEntry,
+};
 pub(crate) use sources::{Effective, Source};
 pub(crate) use units::{Address, Span, Token};
 use units::{Origins, Size};
@@ -84,6 +87,10 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
     /// Where to listen.
     pub(crate) listen: SocketAddr,
+    /// What is logged, and how.
+    pub(crate) log: LogPlan,
+    /// What connections are encrypted with, if they are.
+    pub(crate) tls: Option<TlsFiles>,
     /// In what everything is kept.
     pub(crate) storage: StorageKind,
     /// Where everything is kept.
@@ -132,6 +139,19 @@ pub(crate) struct Config {
     pub(crate) quotas: Quotas,
     /// What clients may make the server hold.
     pub(crate) limits: Limits,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogPlan {
+    /// The levels, unless the environment says otherwise.
+    pub(crate) level: Option<String>,
+    /// How it is written.
+    pub(crate) format: LogFormat,
+    /// Whether public keys are not shown.
+    pub(crate) hashes_keys: bool,
+    /// Whether each request and connection has a line.
+    pub(crate) access: bool,
 }
 
 /// Backups that are made while the server runs.
@@ -191,7 +211,8 @@ impl Config {
         let config = Self::resolve(settings, dev, faults).map(|config| {
             config.derive(&mut effective);
             let file = file.filter(|_| file_readable_by_all && effective.has_secret_in_file());
-            let warnings = warnings(&secret_files, file);
+            let key = config.tls.as_ref().map(|tls| &*tls.key);
+            let warnings = warnings(&secret_files, file, key);
             Self { said, secret_files, warnings, ..config }
         });
         (effective, config)
@@ -220,6 +241,8 @@ impl Config {
             secret_files: Vec::new(),
             warnings: Vec::new(),
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
+            log: log(settings.log),
+            tls: keep(tls(settings.tls), &mut faults).flatten(),
             storage: settings.storage.kind.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
@@ -362,6 +385,10 @@ fn add_flags(effective: &mut Effective, flags: &Settings, dev: bool) {
             Source::Flag("--data-dir"),
         );
     }
+    if let Some(format) = flags.log.format {
+        let format = format!("{format:?}").to_lowercase();
+        effective.add("log.format", format!("{format:?}"), Source::Flag("--log-format"));
+    }
     if dev {
         effective.add(
             "auth.mode",
@@ -371,11 +398,14 @@ fn add_flags(effective: &mut Effective, flags: &Settings, dev: bool) {
     }
 }
 
-fn warnings(files: &[SecretFile], config: Option<&Path>) -> Vec<String> {
+fn warnings(files: &[SecretFile], config: Option<&Path>, tls_key: Option<&Path>) -> Vec<String> {
     let files = files.iter().filter(|file| file.readable_by_all);
     let files = files.map(|file| (&*file.path, format!("`{}`", file.setting)));
     let config = config.map(|path| (path, "secrets".to_owned()));
-    let all = files.chain(config).map(|(path, what)| {
+    let open = |path: &&Path| File::open(path).and_then(|file| secrets::readable_by_all(&file));
+    let key = tls_key.filter(|path| open(path).unwrap_or(false));
+    let key = key.map(|path| (path, "the key of `[tls]`".to_owned()));
+    let all = files.chain(config).chain(key).map(|(path, what)| {
         let path = path.display();
         format!("every user of this machine can read {path}, which holds {what}; chmod o= {path}")
     });
@@ -413,6 +443,30 @@ fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
         },
         ..default
     })
+}
+
+fn log(settings: LogSettings) -> LogPlan {
+    let LogSettings { level, format, keys, access } = settings;
+    LogPlan {
+        level,
+        format: format.unwrap_or_default(),
+        hashes_keys: keys == Some(KeysInLog::Hashed),
+        access: access.is_some_and(|flag| flag.0),
+    }
+}
+
+fn tls(settings: TlsSettings) -> Result<Option<TlsFiles>, ConfigError> {
+    let TlsSettings { certificate_file, key_file, client_ca_file: client_ca } = settings;
+    match (certificate_file, key_file) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (certificate, _) => {
+            let missing =
+                if certificate.is_none() { "tls.certificate_file" } else { "tls.key_file" };
+            let reason = "TLS takes both `certificate_file` and `key_file`";
+            Err(check::impossible(missing, "nothing", reason))
+        }
+    }
 }
 
 fn backup(settings: BackupSettings, archive: bool) -> Result<Option<BackupPlan>, ConfigError> {

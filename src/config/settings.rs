@@ -37,6 +37,8 @@ settings! {
         origins: Option<Origins>,
         paths: Option<Listed<PathName>>,
         trusted_proxies: Option<Listed<Parsed<AddressRange>>>,
+        tls: TlsSettings,
+        log: LogSettings,
         storage: StorageSettings,
         auth: AuthSettings,
         admin: AdminSettings,
@@ -48,6 +50,25 @@ settings! {
         webhook: Vec<WebhookEntry>,
         quota: QuotaSettings,
         limits: LimitSettings,
+    }
+}
+
+settings! {
+    /// `[log]`
+    LogSettings {
+        level: Option<String>,
+        format: Option<LogFormat>,
+        keys: Option<KeysInLog>,
+        access: Option<Flag>,
+    }
+}
+
+settings! {
+    /// `[tls]`
+    TlsSettings {
+        certificate_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        client_ca_file: Option<PathBuf>,
     }
 }
 
@@ -220,6 +241,39 @@ pub(crate) enum StorageKind {
     Sled,
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("there are text, for people, and json, for machines"),
+        }
+    }
+}
+
+/// How the log shows public keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeysInLog {
+    /// As they are.
+    Whole,
+    /// The beginning of their SHA-256.
+    Hashed,
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -386,6 +440,8 @@ macro_rules! words {
     )*};
 }
 words! {
+    LogFormat: "text", "json";
+    KeysInLog: "whole", "hashed";
     StorageKind: "sled";
     DurabilityMode: "sync";
     AuthMode: "allow-all", "grants", "jwt", "http";

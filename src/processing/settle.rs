@@ -81,12 +81,18 @@ impl Processor {
             Outcome::Retry(retry, what) if tries + 1 < group.options.tries_max => {
                 stats.retried.fetch_add(1, Relaxed);
                 let delay = retry.delay(tries + 1);
-                log::warn!("{}: {what}; again in {delay:?}", Subject(group, store, entry));
+                log::warn!(
+                    store:%, group:% = group.name, entry:% = entry.entry.id, error = "retry";
+                    "{}: {what}; again in {delay:?}", Subject(group, store, entry)
+                );
                 return Next::Again(delay);
             }
             Outcome::Pause(what) => {
                 let subject = Subject(group, store, entry);
-                log::error!("{subject}: {what}; the group pauses until it is resumed");
+                log::error!(
+                    store:%, group:% = group.name, entry:% = entry.entry.id, error = "pause";
+                    "{subject}: {what}; the group pauses until it is resumed"
+                );
                 return Next::Pause;
             }
             Outcome::Undecodable(what) => (&stats.undecodable, what),
@@ -97,12 +103,17 @@ impl Processor {
         let subject = Subject(group, store, entry);
         match kept {
             Kept::Yes if group.is_full() => log::error!(
+                store:%, group:% = group.name, entry:% = entry.entry.id, error = "dead-letters";
                 "{subject}: {what}; its dead letters are as many as the group keeps: it pauses in all stores, until some \
                  are retried or dismissed"
             ),
-            Kept::Yes => log::error!("{subject}: {what}"),
+            Kept::Yes => log::error!(
+                store:%, group:% = group.name, entry:% = entry.entry.id, error = "failed";
+                "{subject}: {what}"
+            ),
             Kept::Full => {
                 log::error!(
+                    store:%, group:% = group.name, entry:% = entry.entry.id, error = "dead-letters";
                     "{subject}: {what}; the group pauses, its dead letters are as many as it keeps"
                 );
                 return Next::Full;

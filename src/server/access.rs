@@ -148,7 +148,7 @@ struct Field<'a>(&'a Revoked);
 impl std::fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Revoked::PublicKey(key) => write!(f, "key={key:?}"),
+            Revoked::PublicKey(key) => write!(f, "key={}", key.in_log()),
             Revoked::Subject(subject) => write!(f, "subject={subject:?}"),
             Revoked::TokenId(token_id) => write!(f, "token_id={token_id:?}"),
         }

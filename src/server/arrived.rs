@@ -18,6 +18,7 @@ use actix_http::error::DispatchError;
 use actix_http::{Extensions, Protocol};
 use actix_web::rt::net::TcpStream;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -26,6 +27,7 @@ use super::first_bytes;
 use super::pace::Who;
 use super::sever::Severable;
 use super::socket::{set_options, severable};
+use super::wire::{Secure, Wire};
 use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
 use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
@@ -45,6 +47,7 @@ pub(super) type Connected = (Arrived, Protocol, Option<SocketAddr>);
 /// Waits until the first request of a connection is there.
 pub(super) async fn arrive(
     shared: Arc<Shared>,
+    secure: Option<Secure>,
     stream: TcpStream,
     who: &Who,
 ) -> Result<Connected, DispatchError> {
@@ -64,8 +67,13 @@ pub(super) async fn arrive(
     let stranger = Arc::new(stranger);
     who.is(&stranger);
     let timeout = shared.limits.handshake_timeout;
+    let deadline = Instant::now() + timeout;
+    let Ok(wire) = timeout_at(deadline, wire(&shared, secure.as_ref(), stream)).await else {
+        shared.metrics.connections_slow.inc();
+        return Err(DispatchError::SlowRequestTimeout);
+    };
     let mut arrived = Arrived {
-        stream,
+        wire: wire?,
         severable,
         head: Bytes::new(),
         is_new: false,
@@ -74,7 +82,7 @@ pub(super) async fn arrive(
         unanswered: 0,
         deadline: None,
     };
-    let answer = match timeout_at(Instant::now() + timeout, arrived.read_head(&shared)).await {
+    let answer = match timeout_at(deadline, arrived.read_head(&shared)).await {
         Ok(Ok(true)) => return Ok((arrived, Protocol::Http1, peer)),
         Ok(Ok(false)) => TOO_LONG,
         Ok(Err(error)) => return Err(error.into()),
@@ -82,14 +90,28 @@ pub(super) async fn arrive(
     };
     shared.metrics.connections_slow.inc();
     // Whoever does not read it has had its time.
-    let _ = arrived.stream.try_write(answer);
-    let _ = arrived.stream.shutdown().await;
+    let _ = arrived.wire.write(answer).now_or_never();
+    let _ = arrived.wire.shutdown().now_or_never();
     Err(DispatchError::SlowRequestTimeout)
+}
+
+/// The connection, encrypted if that is spoken here.
+async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io::Result<Wire> {
+    match secure {
+        None => Ok(Wire::Plain(stream)),
+        #[cfg(feature = "tls")]
+        Some(tls) => tls.accept(stream, shared).await,
+        #[cfg(not(feature = "tls"))]
+        Some(never) => {
+            let _ = shared;
+            match *never {}
+        }
+    }
 }
 
 /// A connection of which the first request is there.
 pub(super) struct Arrived {
-    stream: TcpStream,
+    wire: Wire,
     severable: Option<Severable>,
     /// What was read of it and the dispatcher has not got.
     head: Bytes,
@@ -106,16 +128,16 @@ pub(super) struct Arrived {
 
 impl Arrived {
     pub(super) fn on_connect(&self, extensions: &mut Extensions) {
-        set_options(&self.stream);
+        set_options(self.wire.socket());
         if let Some(severable) = &self.severable {
             extensions.insert(severable.clone());
         }
         extensions.insert(Arc::clone(&self.stranger));
     }
 
-    /// The socket, once it is no dispatcher's any more.
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    /// What the bytes go through, once it is no dispatcher's any more.
+    pub(super) const fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// Reads until a whole head is there; `false` if it is too long. What does not look like HTTP is not waited for.
@@ -125,13 +147,13 @@ impl Arrived {
         let mut holding = shared.budget.holding(SMALL_HEAD_BYTES, move || woken.wake());
         let mut head = Vec::new();
         loop {
-            self.stream.readable().await?;
+            self.wire.readable().await?;
             room(&mut holding, &waker, head.capacity()).await;
             let looked_at = head.len().saturating_sub(3);
-            let Some(read) = read_some(&self.stream, &mut head)? else { continue };
+            let Some(read) = read_some(&mut self.wire, &mut head).await? else { continue };
             let is_http = head.first().is_some_and(u8::is_ascii_uppercase);
             if !is_http || has_end(&head[looked_at..]) {
-                let peer = self.stream.peer_addr().map(|peer| peer.ip());
+                let peer = self.wire.socket().peer_addr().map(|peer| peer.ip());
                 first_bytes::look(&head, peer.ok(), &shared.complaints);
                 self.head = head.into();
                 return Ok(true);
@@ -157,19 +179,26 @@ impl Arrived {
 }
 
 /// Appends what has come; how much, or `None` if there is nothing yet.
-fn read_some(stream: &TcpStream, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
-    let mut buffer = [0; READ_BYTES];
-    match stream.try_read(&mut buffer) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(read) => {
-            // What is held is what counts: no room ahead for what may never come.
-            head.reserve_exact(read);
-            head.extend_from_slice(&buffer[..read]);
-            Ok(Some(read))
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
+async fn read_some(wire: &mut Wire, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    // The buffer is there while this runs, and not while it waits.
+    std::future::poll_fn(|cx| {
+        let mut buffer = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        Poll::Ready(match Pin::new(&mut *wire).poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Poll::Ready(Ok(())) => {
+                // What is held is what counts: no room ahead for what may never come.
+                head.reserve_exact(buffer.filled().len());
+                head.extend_from_slice(buffer.filled());
+                Ok(Some(buffer.filled().len()))
+            }
+        })
+    })
+    .await
 }
 
 /// Waits until more may be read.
@@ -211,7 +240,7 @@ impl AsyncRead for Arrived {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.wire).poll_read(cx, buffer))?;
         self.unanswered += buffer.filled().len() - before;
         Poll::Ready(Ok(()))
     }
@@ -224,15 +253,15 @@ impl AsyncWrite for Arrived {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.unanswered = 0;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }
 

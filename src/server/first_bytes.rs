@@ -18,7 +18,7 @@ fn recognize(read: &[u8]) -> Option<&'static str> {
     // The first record of TLS has the type 22 and a version that begins with 3.
     if let [22, 3, ..] = read {
         return Some(
-            "TLS; this port has none: connect with ws:// or http://, or put a proxy in front that ends TLS (docs/PROXIES.md)",
+            "TLS; this port has none: connect with ws:// or http://, give it certificates ([tls]), or put a proxy in front that ends TLS (docs/PROXIES.md)",
         );
     }
     let begins =

@@ -84,7 +84,8 @@ impl Server {
             server.access_changed();
             let events = events.map_or_else(|| "all".to_owned(), |events| format!("{events:?}"));
             let what = format_args!(
-                "action=grant key={public_key:?} read={read} write={write} events={events}"
+                "action=grant key={} read={read} write={write} events={events}",
+                public_key.in_log()
             );
             audit::note(&by, what);
             Ok(())

@@ -242,8 +242,8 @@ impl Server {
         let is_so = identities.get(key).await?.as_ref() == Some(signing_key);
         identities.bind(key, signing_key).await?;
         if !is_so {
-            let hex = signing_key_to_hex(signing_key);
-            audit::note(by, format_args!("action=pin key={key:?} signing_key={hex} before=none"));
+            let (hex, shown) = (signing_key_to_hex(signing_key), key.in_log());
+            audit::note(by, format_args!("action=pin key={shown} signing_key={hex} before=none"));
         }
         self.signing_key_changed(key);
         Ok(())
@@ -258,16 +258,16 @@ impl Server {
     ) -> Result<Option<SigningKey>, IdentityError> {
         let before = self.0.shared.identities.replace(key, signing_key).await?;
         let hex = |key: Option<&SigningKey>| key.map_or("none".to_owned(), signing_key_to_hex);
-        let before_hex = hex(before.as_ref());
+        let (before_hex, shown) = (hex(before.as_ref()), key.in_log());
         match signing_key {
             Some(_) => {
                 let hex = hex(signing_key);
                 let what =
-                    format_args!("action=pin key={key:?} signing_key={hex} before={before_hex}");
+                    format_args!("action=pin key={shown} signing_key={hex} before={before_hex}");
                 audit::note(by, what);
             }
             None if before.is_some() => {
-                audit::note(by, format_args!("action=unpin key={key:?} before={before_hex}"));
+                audit::note(by, format_args!("action=unpin key={shown} before={before_hex}"));
             }
             None => {}
         }

@@ -9,14 +9,17 @@ use std::time::Duration;
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Request};
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
-use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, web};
 
 use super::arrived::{Arrived, Connected, arrive};
 use super::handle::Server;
 use super::pace::{Paced, Who};
-use super::upgraded::upgraded;
+use super::upgraded::{PATH_SHOWN_MAX, upgraded};
+use super::wire::Secure;
 use super::wrong_peers;
 use crate::core::strangers::Place;
 
@@ -36,7 +39,7 @@ pub async fn listen(
     options: Listen,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    serve(server, vec![(listener, Mounted::Everything)], options, stop).await
+    serve(server, vec![(listener, Mounted::Everything)], options, None, stop).await
 }
 
 /// As [`listen()`], with the admin API at `admin` alone.
@@ -48,7 +51,23 @@ pub async fn listen_apart(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listeners = vec![(listener, Mounted::AllButAdmin), (admin, Mounted::Admin)];
-    serve(server, listeners, options, stop).await
+    serve(server, listeners, options, None, stop).await
+}
+
+/// As [`listen()`], or as [`listen_apart`] with the second listener, and every connection speaks TLS.
+#[cfg(feature = "tls")]
+pub async fn listen_tls(
+    server: Server,
+    (listener, admin): (TcpListener, Option<TcpListener>),
+    options: Listen,
+    tls: super::tls::Tls,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listeners = match admin {
+        None => vec![(listener, Mounted::Everything)],
+        Some(admin) => vec![(listener, Mounted::AllButAdmin), (admin, Mounted::Admin)],
+    };
+    serve(server, listeners, options, Some(tls), stop).await
 }
 
 /// What is served at a listener.
@@ -63,6 +82,7 @@ async fn serve(
     server: Server,
     listeners: Vec<(TcpListener, Mounted)>,
     options: Listen,
+    secure: Option<Secure>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let keep_alive = match server.inner().shared.limits.keep_alive {
@@ -76,6 +96,7 @@ async fn serve(
         .shutdown_timeout(1);
     for (listener, mounted) in listeners {
         let (address, server) = (listener.local_addr()?, server.clone());
+        let secure = secure.clone();
         let service = move || {
             let http = HttpService::build()
                 .keep_alive(keep_alive)
@@ -84,7 +105,7 @@ async fn serve(
                 .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
                 .upgrade(upgraded(application(&server, mounted)))
                 .finish(application(&server, mounted));
-            connections(&server, http)
+            connections(&server, secure.as_ref(), http)
         };
         http = http.listen(format!("eventlog {address}"), listener, service)?;
     }
@@ -102,6 +123,7 @@ async fn serve(
 /// Each connection, from its first byte to its last: `http` has those whose request is there.
 fn connections<H>(
     server: &Server,
+    secure: Option<&Secure>,
     http: H,
 ) -> impl ServiceFactory<
     TcpStream,
@@ -114,22 +136,45 @@ where
     H: ServiceFactory<Connected, Config = (), Response = (), Error = DispatchError>,
     H::Service: 'static,
 {
-    let shared = Arc::clone(&server.inner().shared);
+    let (shared, secure) = (Arc::clone(&server.inner().shared), secure.cloned());
     fn_factory(move || {
-        let (shared, http) = (Arc::clone(&shared), http.new_service(()));
+        let (shared, secure) = (Arc::clone(&shared), secure.clone());
+        let http = http.new_service(());
         async move {
             let http = Rc::new(http.await?);
             Ok(fn_service(move |stream: TcpStream| {
-                let (shared, http) = (Arc::clone(&shared), Rc::clone(&http));
+                let (shared, secure) = (Arc::clone(&shared), secure.clone());
+                let http = Rc::clone(&http);
                 let address = stream.peer_addr().ok().map(|peer| peer.ip());
                 let who = Who::from(Place::of(address));
                 let connected = who.clone();
                 Paced::new(who, async move {
-                    http.call(arrive(shared, stream, &connected).await?).await
+                    http.call(arrive(shared, secure, stream, &connected).await?).await
                 })
             }))
         }
     })
+}
+
+/// A line of the access log for each request, without its query, which may say who asks.
+async fn accessed<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    if !log::log_enabled!(target: "access", log::Level::Debug) {
+        return next.call(request).await;
+    }
+    let began = tokio::time::Instant::now();
+    let connection = request.peer_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+    let path: String = request.path().chars().take(PATH_SHOWN_MAX).collect();
+    let method = request.method().clone();
+    let response = next.call(request).await?;
+    let (status, millis) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
+    log::debug!(
+        target: "access", connection:%, method:%, path, status, millis;
+        "{connection} {method} {path:?}: {status} after {millis} ms"
+    );
+    Ok(response)
 }
 
 /// Everything that the server answers, for one thread.
@@ -148,7 +193,8 @@ fn application(
     let nothing = move |request: HttpRequest| {
         std::future::ready(wrong_peers::nothing_here(&elsewhere, &request))
     };
-    let app = App::new().default_service(web::to(nothing)).configure(|config| match mounted {
+    let app = App::new().wrap(from_fn(accessed)).default_service(web::to(nothing));
+    let app = app.configure(|config| match mounted {
         Mounted::Everything => {
             server.configure(config);
             server.configure_operations(config);

@@ -52,9 +52,12 @@ mod shown;
 mod socket;
 mod sse;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
 mod trims;
 mod upgraded;
 mod watchdog;
+mod wire;
 mod wrong_peers;
 
 pub use access::RevokeError;
@@ -64,6 +67,8 @@ pub use grants::GrantsError;
 pub use groups::{Groups, Rewound};
 pub use handle::Server;
 pub use in_process::{Changes, ClientError};
+#[cfg(feature = "tls")]
+pub use listen::listen_tls;
 pub use listen::{Listen, listen, listen_apart};
 pub use quarantine::{InQuarantine, QuarantineError};
 pub use reload::{ReloadError, Reloaded};
@@ -71,6 +76,8 @@ pub use routes::ServedPath;
 pub use selection::Selection;
 pub use sever::files_per_connection;
 pub use socket::on_connect;
+#[cfg(feature = "tls")]
+pub use tls::{NewCertificates, Tls, TlsError, TlsFiles};
 pub use trims::{Before, ServerTrimError};
 
 pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};

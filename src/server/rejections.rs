@@ -23,6 +23,9 @@ impl Rejections {
         let Some(unsaid) = self.0.next_line(Instant::now().into_std()) else { return };
         let address = caller.address().map_or_else(|| "?".to_owned(), |at| at.to_string());
         let path = caller.path();
-        log::info!("{address} is not let in at {path:?}: {rejected} ({unsaid} others before it)");
+        log::info!(
+            connection:% = address, error = "rejected";
+            "{address} is not let in at {path:?}: {rejected} ({unsaid} others before it)"
+        );
     }
 }

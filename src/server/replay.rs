@@ -49,7 +49,7 @@ impl OnOpen for Replays {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the journal is slow".to_owned(),
             };
-            log::error!("store {store}: where groups begin is written down later: {fault}");
+            log::error!(store:%; "store {store}: where groups begin is written down later: {fault}");
         }
         .boxed()
     }
@@ -140,7 +140,7 @@ async fn open_behind(
     let mut not_opened = Ok(());
     let left = behind.insert(Vec::new());
     for store in found {
-        log::info!("store {store}: handlers are behind, catching up");
+        log::info!(store:%; "store {store}: handlers are behind, catching up");
         if let Err(error) = stores.open(&store).await {
             left.push(store);
             not_opened = Err(error.into());

@@ -7,7 +7,7 @@
 //!
 //! Keeps: a session is polled only while the socket takes bytes, and bytes are read only when the session asks for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -25,10 +25,13 @@ use actix_web::dev::ServiceResponse;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use super::arrived::Arrived;
 use crate::actors::session::unfinished::ReadSize;
 
+/// So many letters of a path are shown.
+pub(super) const PATH_SHOWN_MAX: usize = 200;
 /// One read takes so many bytes at most.
 const READ_BYTES: usize = 64 * 1_024;
 
@@ -59,6 +62,13 @@ where
     })
 }
 
+/// What has gone through a connection, in bytes.
+#[derive(Clone, Default)]
+struct Gone {
+    received: Rc<Cell<u64>>,
+    sent: Rc<Cell<u64>>,
+}
+
 async fn serve<A>(app: Rc<A>, (mut request, framed): Handed) -> Result<(), Infallible>
 where
     A: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
@@ -69,19 +79,50 @@ where
     // A copy, since the buffer is what is not to be kept.
     let first = first.map(|read| Bytes::copy_from_slice(&read));
     let size = ReadSize::new(READ_BYTES);
-    let incoming = Incoming { first, socket: socket.clone(), size: size.clone() };
+    let gone = Gone::default();
+    gone.received.set(first.as_ref().map_or(0, |first| first.len() as u64));
+    let received = gone.received.clone();
+    let incoming = Incoming { first, socket: socket.clone(), size: size.clone(), received };
+    let ending = Ending::of(&request);
     request.extensions_mut().insert(size);
     *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
     let response = app.call(request).await.map_or_else(Response::from, Response::from);
     // The end of an earlier answer may still be in the buffer.
     let sent = match answer(response, parts.codec, parts.write_buf).await {
-        Ok((head, body)) => send(&socket, head, body).await,
+        Ok((head, body)) => send(&socket, head, body, &gone.sent).await,
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
         log::debug!("a connection ended early: {error}");
     }
+    ending.log(&gone);
     Ok(())
+}
+
+/// What the access log says of a connection when it ends.
+struct Ending {
+    began: Instant,
+    connection: String,
+    path: String,
+}
+
+impl Ending {
+    fn of(request: &Request) -> Self {
+        let connection =
+            request.peer_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        let path = request.path().chars().take(PATH_SHOWN_MAX).collect();
+        Self { began: Instant::now(), connection, path }
+    }
+
+    fn log(&self, Gone { received, sent }: &Gone) {
+        let Self { began, connection, path } = self;
+        let (millis, received, sent) =
+            (began.elapsed().as_millis() as u64, received.get(), sent.get());
+        log::debug!(
+            target: "access", connection:%, path, millis, received, sent;
+            "{connection} {path:?}: ends after {millis} ms, {received} bytes received, {sent} sent"
+        );
+    }
 }
 
 /// The beginning of the response, and what is to follow. Only a WebSocket has a body that takes its time.
@@ -104,10 +145,13 @@ async fn answer(
 }
 
 /// Sends `head`, then `body` as it comes, then the end of the stream.
-async fn send(socket: &Socket, head: Bytes, mut body: BoxBody) -> io::Result<()> {
+async fn send(socket: &Socket, head: Bytes, mut body: BoxBody, sent: &Cell<u64>) -> io::Result<()> {
     write(socket, head).await?;
     while let Some(bytes) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
-        write(socket, bytes.map_err(|error| io::Error::other(error.to_string()))?).await?;
+        let bytes = bytes.map_err(|error| io::Error::other(error.to_string()))?;
+        let length = bytes.len() as u64;
+        write(socket, bytes).await?;
+        sent.set(sent.get() + length);
     }
     poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_shutdown(cx)).await
 }
@@ -121,7 +165,8 @@ async fn write(socket: &Socket, mut bytes: Bytes) -> io::Result<()> {
             written => bytes.advance(written),
         }
     }
-    Ok(())
+    // What TLS has encrypted and the socket has not taken yet.
+    poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_flush(cx)).await
 }
 
 /// What arrives on a socket.
@@ -130,6 +175,7 @@ struct Incoming {
     first: Option<Bytes>,
     socket: Socket,
     size: ReadSize,
+    received: Rc<Cell<u64>>,
 }
 
 impl Stream for Incoming {
@@ -144,11 +190,15 @@ impl Stream for Incoming {
             buffer.reserve(READ_BYTES);
             let mut socket = self.socket.borrow_mut();
             let mut buffer = buffer.limit(self.size.bytes());
-            let read = pin!(socket.stream().read_buf(&mut buffer)).poll(cx);
+            let read = pin!(socket.wire().read_buf(&mut buffer)).poll(cx);
             let buffer = buffer.get_mut();
             Poll::Ready(match ready!(read) {
                 Ok(0) => None,
-                Ok(_) => Some(Ok(buffer.split().freeze())),
+                Ok(read) => {
+                    let received = self.received.get() + read as u64;
+                    self.received.set(received);
+                    Some(Ok(buffer.split().freeze()))
+                }
                 Err(error) => Some(Err(PayloadError::Io(error))),
             })
         })

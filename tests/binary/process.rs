@@ -116,7 +116,8 @@ impl Serve {
 
     /// Address and port.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("ws://").trim_end_matches("/eventlog")
+        let (_, address) = self.url.split_once("://").expect("a scheme");
+        address.trim_end_matches("/eventlog")
     }
 
     /// Runs a command against it, with this on standard input.

@@ -1,6 +1,7 @@
 //! What the tests stand on. It shares the codecs with the server, and nothing that decides anything.
 
 pub mod auth;
+pub mod certificates;
 pub mod fake;
 pub mod history;
 pub mod http;

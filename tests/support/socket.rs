@@ -1,6 +1,7 @@
 //! A client that is nothing but a socket: it sends what it is told and shows what comes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,11 +13,15 @@ use eventlog_server::protocol::msgpack::{
     encode_stop_changes, encode_write,
 };
 use futures_util::{SinkExt, StreamExt};
+use rustls::ClientConfig;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, client_async, connect_async,
+    connect_async_tls_with_config,
+};
 
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,6 +77,12 @@ impl Socket {
         let stream = MaybeTlsStream::Plain(socket.connect(to).await.ok()?);
         let (stream, _) = client_async(request, stream).await.ok()?;
         Some(Self { stream })
+    }
+
+    pub async fn try_connect_tls(url: &str, config: &Arc<ClientConfig>) -> Option<Self> {
+        let connector = Some(Connector::Rustls(Arc::clone(config)));
+        let connected = connect_async_tls_with_config(url, None, false, connector).await;
+        connected.ok().map(|(stream, _)| Self { stream })
     }
 
     pub async fn try_connect_with(url: &str, headers: &[(&str, &str)]) -> Option<Self> {

@@ -105,8 +105,10 @@ impl Quotas {
     ) -> Exceeded {
         self.metrics.quota_refused.get_or_create(&exceeded.labels()).inc();
         if let Some(unsaid) = self.seldom.next_line(now) {
+            let key = key.in_log();
             log::info!(
-                "{key:?} is refused in store {store:?}: {exceeded} ({unsaid} others before it)"
+                key:%, store:%, error = "quota";
+                "{key} is refused in store {store:?}: {exceeded} ({unsaid} others before it)"
             );
         }
         exceeded

@@ -38,8 +38,10 @@ impl Ahead {
         }
         said.0 = Some(now);
         let unsaid = std::mem::take(&mut said.1);
+        let key = key.in_log();
         log::error!(
-            "a client with the key {key:?} has store {store:?} up to {}, and here it ends at {head} ({unsaid} others before it). \
+            key:%, store:%, error = "ahead";
+            "a client with the key {key} has store {store:?} up to {}, and here it ends at {head} ({unsaid} others before it). \
              If the data directory was restored, rolled back or copied, what is written now gets sequences that were given out before, \
              and such clients never get it: stop the server and run `eventlog-server heal`. Otherwise the client is wrong",
             start.prev()

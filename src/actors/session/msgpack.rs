@@ -14,7 +14,7 @@ use super::wire::{
 use crate::actors::complaints::Complaint;
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
-use crate::model::{Batch, Limits, PublicKey, RemoteId, Sequence};
+use crate::model::{Batch, Limits, PublicKey, RemoteId, Sequence, key_in_log};
 use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::ErrorCode;
@@ -146,8 +146,9 @@ fn refuse_invalid(invalid: &InvalidRequest, out: &mut Out) {
     log::debug!("invalid {}: {}", invalid.request_tag, invalid.message);
     if invalid.message == msgpack::ENCRYPTED {
         let key = invalid.public_key.as_deref().unwrap_or_default();
-        let line = format!("writes with the public key {key:?} are refused: {}", invalid.message);
-        out.complain(Complaint::once(line.clone(), line));
+        let line =
+            format!("writes with the public key {} are refused: {}", key_in_log(key), invalid.message);
+        out.complain(Complaint::once(line.clone(), line).about_key(Some(key)));
     }
     MsgpackWire::error(
         out,

@@ -49,7 +49,7 @@ impl StoreActor {
 
     /// What is placed was not appended: it is placed again.
     pub(super) fn overtaken(&mut self, ctx: &mut Context<Self>) {
-        log::debug!("store {}: another server was faster", self.store());
+        log::debug!(store:% = self.store(); "store {}: another server was faster", self.store());
         self.others.attempt += 1;
         self.others.locked_groups = LOCKED_GROUPS;
         self.others.unplaces = true;
@@ -95,7 +95,7 @@ impl StoreActor {
                 actor.advance(ctx);
             }
             Err(error) => {
-                log::error!("store {}: it cannot be locked: {error}", actor.store());
+                log::error!(store:% = actor.store(); "store {}: it cannot be locked: {error}", actor.store());
                 actor.core.cancel_group();
                 let failure = WriteFailure::Definite(error.to_string().into());
                 refuse(group.into_replies(), &failure);
@@ -120,7 +120,7 @@ impl StoreActor {
                 Ok(caught_up) => actor.show_others(caught_up),
                 // Heard of again before long.
                 Err(error) => {
-                    log::warn!("store {}: what others wrote is not read: {error}", actor.store());
+                    log::warn!(store:% = actor.store(); "store {}: what others wrote is not read: {error}", actor.store());
                 }
             }
             // Whatever was found: the same is not asked again before it is heard of again.

@@ -4,6 +4,7 @@
 //! and on disk when the process ends with 0.
 
 mod assign;
+mod certificates;
 mod compaction;
 mod console;
 mod files;
@@ -24,7 +25,7 @@ use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{
-    Listen, Reloaded, ServedPath, Server, StartError, listen, listen_apart,
+    Listen, Reloaded, ServedPath, Server, StartError, TlsError, listen, listen_apart, listen_tls,
 };
 use eventlog_server::services::auth::http::{HttpAuth, HttpError};
 use eventlog_server::services::auth::{AllowAll, Grants};
@@ -42,6 +43,7 @@ use self::jwt::JwtFault;
 use self::kept::Kept;
 use self::reload::{Decides, Reload};
 use crate::cli::config::ConfigArgs;
+use crate::cli::log as standard_error;
 use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults};
 
 /// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
@@ -82,6 +84,9 @@ pub(in crate::cli) enum ServeError {
     /// Tokens cannot be checked.
     #[error(transparent)]
     Jwt(#[from] JwtFault),
+    /// Certificates cannot be used.
+    #[error("[tls]: {0}")]
+    Tls(#[from] TlsError),
     /// Nobody can be asked.
     #[error("[auth.http]: {0}")]
     Http(#[from] HttpError),
@@ -116,12 +121,14 @@ pub(in crate::cli) enum ServeError {
 pub(super) fn run(args: Args) -> Result<(), ServeError> {
     let args = args.config.with_dev_token();
     let config = args.load()?;
+    standard_error::serve(&config.log);
     config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     actix_web::rt::System::new().block_on(serve(config, args))
 }
 
 /// Whether everything that `config` names can be used.
 pub(super) fn check(config: &Config) -> Result<(), ServeError> {
+    certificates::open(config.tls.as_ref())?;
     if let AuthChoice::Jwt(settings) = &config.auth {
         jwt::check(settings)?;
     }
@@ -139,9 +146,10 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let stop = Stop::listen()?;
     // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
     let (auth, decides) = authorization(&config.auth)?;
+    let tls = certificates::open(config.tls.as_ref())?;
     let kept = Kept::open(&config)?;
     let dev_token = args.dev_token().cloned();
-    let reload = Reload::new(args, &config, decides);
+    let reload = Reload::new(args, &config, decides, tls.clone());
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
@@ -149,7 +157,8 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let admin = admin.map(|at| bind(at).map_err(|cause| ServeError::Listen { address: at, cause }));
     let admin = admin.transpose()?;
     if let Some(admin) = &admin {
-        log::info!("the admin API is at http://{}/admin", admin.local_addr()?);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        log::info!("the admin API is at {scheme}://{}/admin", admin.local_addr()?);
     }
     let address = listener.local_addr()?;
     // From READY on the service manager may ask for it.
@@ -163,9 +172,11 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     notify::ready(&format!("listening on {address}"));
     let options = Listen { workers: config.workers, shutdown_timeout: config.shutdown_timeout };
     let stopped = stop.wait(server.clone(), config.drain_pause);
-    match admin {
-        Some(admin) => listen_apart(server, listener, admin, options, stopped).await?,
-        None => listen(server, listener, options, stopped).await?,
+    certificates::watch(tls.as_ref());
+    match (tls, admin) {
+        (Some(tls), admin) => listen_tls(server, (listener, admin), options, tls, stopped).await?,
+        (None, Some(admin)) => listen_apart(server, listener, admin, options, stopped).await?,
+        (None, None) => listen(server, listener, options, stopped).await?,
     }
     kept.close()?;
     log::info!("stopped");
@@ -287,12 +298,13 @@ fn announce(config: &Config, server: &Server, address: SocketAddr, console: &str
         log::info!("no admin API, since there is no [admin] token");
     }
     // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
-    let said = listening(&config.paths, address) + console;
+    let said = listening(config, address) + console;
     let _ = io::stdout().write_all(said.as_bytes());
 }
 
 /// Where each kind of client connects.
-fn listening(paths: &[ServedPath], address: SocketAddr) -> String {
+fn listening(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() { "wss" } else { "ws" };
     let each = [
         (
             ServedPath::Eventlog,
@@ -305,9 +317,9 @@ fn listening(paths: &[ServedPath], address: SocketAddr) -> String {
             "Effect 4.1: EventLogRemote.layerUnencrypted with RpcSerialization.layerSchemaBinary(), docs/PROTOCOL-RPC.md",
         ),
     ];
-    let served = each.iter().filter(|(path, ..)| paths.contains(path));
-    let lines =
-        served.map(|(_, path, who)| format!("listening on ws://{address}{path}\n  for {who}\n"));
+    let served = each.iter().filter(|(path, ..)| config.paths.contains(path));
+    let lines = served
+        .map(|(_, path, who)| format!("listening on {scheme}://{address}{path}\n  for {who}\n"));
     lines.collect::<Vec<_>>().concat()
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use eventlog_server::model::Secret;
-use eventlog_server::server::{ReloadError, Reloaded, Server};
+use eventlog_server::server::{ReloadError, Reloaded, Server, Tls};
 use eventlog_server::services::auth::Grants;
 use eventlog_server::services::auth::jwt::JwtAuth;
 use eventlog_server::webhooks::{Signing, WebhookOptions};
@@ -21,7 +21,7 @@ use crate::config::{AuthChoice, Config};
 
 /// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
 /// found before.
-const LIVE: [(&str, Apply); 13] = [
+const LIVE: [(&str, Apply); 17] = [
     ("auth.grant", apply_grants),
     ("auth.http.secret", apply_http),
     ("auth.http.secret_file", apply_http),
@@ -29,6 +29,10 @@ const LIVE: [(&str, Apply); 13] = [
     ("auth.jwt.public_key_file", applied_keys),
     ("auth.jwt.secret", applied_keys),
     ("auth.jwt.secret_file", applied_keys),
+    ("log.access", apply_log),
+    ("log.format", apply_log),
+    ("log.keys", apply_log),
+    ("log.level", apply_log),
     ("origins", apply_origins),
     ("retention", apply_retention),
     ("webhook", apply_webhooks),
@@ -56,6 +60,7 @@ pub(super) enum Decides {
 pub(super) struct Reload {
     args: ConfigArgs,
     decides: Decides,
+    tls: Option<Tls>,
     webhooks: Vec<WebhookOptions>,
     signings: Signings,
     has_admin_api: bool,
@@ -71,12 +76,17 @@ struct Counts {
 }
 
 impl Reload {
-    pub(super) fn new(args: ConfigArgs, config: &Config, decides: Decides) -> Self {
+    pub(super) fn new(
+        args: ConfigArgs,
+        config: &Config,
+        decides: Decides,
+        tls: Option<Tls>,
+    ) -> Self {
         let counts = Counts { said: config.said.0.clone(), files: contents(config) };
         let webhooks = config.webhooks.clone();
         let (signings, has_admin_api) = (Signings::new(), !config.admin.tokens.is_empty());
         let counts = Mutex::new(counts);
-        Self { args, decides, webhooks, signings, has_admin_api, counts }
+        Self { args, decides, tls, webhooks, signings, has_admin_api, counts }
     }
 
     /// The webhooks that run.
@@ -98,8 +108,12 @@ impl Reload {
             return Err(ReloadError::NoConfiguration);
         }
         let config = self.args.load().map_err(wrong)?;
-        // The one thing that can still be refused, so it is first: what is in the files of keys may have changed.
+        // What can still be refused is first: what is in the files of keys and certificates may have changed.
+        let certificates = self.tls.as_ref().map(Tls::read_again).transpose().map_err(wrong)?;
         self.replace_keys(&config)?;
+        if let Some(certificates) = certificates {
+            certificates.take_effect();
+        }
         let mut reloaded = Reloaded::default();
         for path in counts.changed(&config) {
             let live = LIVE.iter().find(|(live, _)| *live == path);
@@ -193,6 +207,11 @@ fn apply_webhooks(reload: &Reload, config: &Config, _: &Server) -> bool {
         }
     }
     same
+}
+
+fn apply_log(_: &Reload, config: &Config, _: &Server) -> bool {
+    crate::cli::log::serve(&config.log);
+    true
 }
 
 fn apply_origins(_: &Reload, config: &Config, server: &Server) -> bool {

@@ -196,14 +196,14 @@ impl LaneRun<'_> {
         let refused = self.lane.refused.lock().replace(fault.to_string().into());
         if refused.is_none() {
             let (store, group) = (&self.feed.store, &self.group.name);
-            log::error!("store {store}, group {group}: {fault}");
+            log::error!(store:%, group:%; "store {store}, group {group}: {fault}");
         }
     }
 
     fn tell_fault(&self, fault: &Interrupted, pause: Duration) {
         self.processor.stats.pauses.fetch_add(1, Relaxed);
         let (store, group) = (&self.feed.store, &self.group.name);
-        log::error!("store {store}, group {group}: pauses for {pause:?}: {fault}");
+        log::error!(store:%, group:%; "store {store}, group {group}: pauses for {pause:?}: {fault}");
     }
 
     fn is_stopping(&self) -> bool {

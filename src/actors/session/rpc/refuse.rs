@@ -7,6 +7,7 @@ use actix_http::ws::CloseCode;
 use super::WRITE;
 use crate::actors::complaints::Complaint;
 use crate::actors::session::wire::{Broken, Out};
+use crate::model::key_in_log;
 use crate::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use crate::protocol::rpc::{Answer, ErrorCode, FrameError, Malformed, ProtocolError, RequestId};
 
@@ -22,9 +23,10 @@ pub(super) fn refuse_for_good(
     message: &str,
     out: &mut Out,
 ) {
-    let key = names.0.map_or_else(String::new, |key| format!(" with the public key {key:?}"));
+    let key =
+        names.0.map_or_else(String::new, |key| format!(" with the public key {}", key_in_log(key)));
     let line = format!("a write{key} cannot be taken, and will be repeated: {message}");
-    out.complain(Complaint::once(line.clone(), line));
+    out.complain(Complaint::once(line.clone(), line).about_key(names.0));
     fail(request, WRITE, names, ErrorCode::InvalidRequest, message, out);
 }
 

@@ -1,0 +1,101 @@
+//! The log, on standard error: as text for people, or as one JSON object a line for machines.
+//!
+//! Keeps: both have the same lines, and the fields of a line (store, connection, key, entry, error) stand in its text as well; it can be
+//! changed while the process runs. Leaves out: what is logged, and how often the same may be.
+
+use std::io::{self, Write};
+
+use env_logger::fmt::Formatter;
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{Log, Metadata, Record};
+use parking_lot::RwLock;
+use serde_json::Map;
+
+use crate::config::{LogFormat, LogPlan};
+
+/// What cannot be read as a request is what strangers send; the server itself says what it looks like.
+const SERVING: &str = "info,actix_server=warn,actix_http=off";
+/// The other commands answer, and only warn.
+const ANSWERING: &str = "warn";
+
+/// The process's log.
+static LOG: Replaceable = Replaceable(RwLock::new(None));
+
+struct Replaceable(RwLock<Option<env_logger::Logger>>);
+
+impl Log for Replaceable {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.read().as_ref().is_some_and(|log| log.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(log) = &*self.0.read() {
+            log.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(log) = &*self.0.read() {
+            log.flush();
+        }
+    }
+}
+
+/// The log of a command that answers.
+pub(super) fn start() {
+    put(ANSWERING, LogFormat::Text);
+}
+
+/// The log of a server, from the beginning or from now on.
+pub(super) fn serve(plan: &LogPlan) {
+    let mut filter = plan.level.clone().unwrap_or_else(|| SERVING.to_owned());
+    if plan.access {
+        filter.push_str(",access=debug");
+    }
+    put(&filter, plan.format);
+    eventlog_server::model::hash_keys_in_log(plan.hashes_keys);
+}
+
+/// `EVENTLOG_LOG`, or else `RUST_LOG`, outweighs `filter`.
+fn put(filter: &str, format: LogFormat) {
+    let said = ["EVENTLOG_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&said.unwrap_or_else(|| filter.to_owned())).format_timestamp_millis();
+    if format == LogFormat::Json {
+        builder.format(json);
+    }
+    let logger = builder.build();
+    let most = logger.filter();
+    *LOG.0.write() = Some(logger);
+    // Fails if there is one, which is this one.
+    let _ = log::set_logger(&LOG);
+    log::set_max_level(most);
+}
+
+fn json(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let time = line.timestamp_millis().to_string();
+    let mut fields = Fields(Map::new());
+    let mut put = |name: &str, value: &str| fields.0.insert(name.to_owned(), value.into());
+    put("time", &time);
+    put("level", record.level().as_str().to_ascii_lowercase().as_str());
+    put("target", record.target());
+    put("message", &record.args().to_string());
+    // The values are ours, and none of them fails to be shown.
+    let _ = record.key_values().visit(&mut fields);
+    serde_json::to_writer(&mut *line, &fields.0)?;
+    line.write_all(b"\n")
+}
+
+struct Fields(Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let value = match (value.to_u64(), value.to_bool()) {
+            (Some(number), _) => number.into(),
+            (None, Some(flag)) => flag.into(),
+            (None, None) => value.to_string().into(),
+        };
+        self.0.insert(key.as_str().to_owned(), value);
+        Ok(())
+    }
+}

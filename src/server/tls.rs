@@ -1,0 +1,304 @@
+//! TLS at the port: the certificates, and the connections that speak it.
+//!
+//! Keeps: certificates are read whole or not at all, and connections that are there go on with those that they began with; what a client
+//! sends of a handshake is bounded, and counts against the budget of strangers until the handshake is through. Leaves out: when files
+//! are read again (whoever started the server), and how long a handshake may take (`arrived`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::rt::net::TcpStream;
+use futures_util::task::AtomicWaker;
+use parking_lot::RwLock;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::wire::Wire;
+use crate::actors::budget::{Budget, Holding, SMALL_HEAD_BYTES};
+use crate::actors::complaints::Complaint;
+use crate::actors::session::shared::Shared;
+
+/// The most that a client may send before the handshake is through, in bytes: a chain of certificates takes some thousands.
+const HANDSHAKE_BYTES_MAX: usize = 32 * 1_024;
+/// So much that is encrypted waits for a client to read it, in bytes; a record is half of that.
+const WAITING_BYTES_MAX: usize = 32 * 1_024;
+
+/// The answer to HTTP without TLS.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 66\r\nconnection: close\r\n\r\n\
+this port speaks TLS: write https:// or wss:// in front, not http\n";
+
+/// The files that certificates are in, all of them PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's own certificate first, then those that it is signed with, without the root.
+    pub certificate: PathBuf,
+    /// The private key that belongs to it.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates have to be signed by; `None` asks clients for none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Certificates cannot be used. Names files, and nothing that is in them.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// A file has not what it should have.
+    #[error("{}: there is no {what} in it", path.display())]
+    Nothing {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for, as it begins.
+        what: &'static str,
+    },
+    /// Key and certificate do not go together, or are of a kind that is not known.
+    #[error("{}: this certificate cannot be used with the key in {}: {cause}", certificate.display(), key.display())]
+    Unusable {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong.
+        cause: rustls::Error,
+    },
+    /// No client could be checked.
+    #[error("{}: nobody can be checked with this: {cause}", path.display())]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: VerifierBuilderError,
+    },
+}
+
+/// What connections are encrypted with. A clone is the same.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Tls").field(&self.files).finish()
+    }
+}
+
+impl Tls {
+    /// Reads the files. Blocks on disk.
+    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        let current = Arc::new(RwLock::new(Arc::new(read(&files)?)));
+        Ok(Self { files, current })
+    }
+
+    /// Reads the files again, for connections that come from now on. If they cannot be used everything is as it was. Blocks on disk.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.read_again()?.take_effect();
+        Ok(())
+    }
+
+    /// The same in two steps: nothing has changed yet. Blocks on disk.
+    pub fn read_again(&self) -> Result<NewCertificates, TlsError> {
+        Ok(NewCertificates { new: Arc::new(read(&self.files)?), tls: self.clone() })
+    }
+
+    /// The files.
+    pub const fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    /// The connection once its handshake is through. What it sends until then counts against the budget.
+    pub(super) async fn accept(&self, stream: TcpStream, shared: &Shared) -> io::Result<Wire> {
+        let peer = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.ip().to_string());
+        let mut first = [0; 1];
+        if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+            speaks_plainly(stream, &peer, shared).await;
+            return Err(io::Error::other("it speaks HTTP without TLS"));
+        }
+        let accepted = self.handshake(stream, &shared.budget).await;
+        if let Err(error) = &accepted {
+            shared.metrics.tls_handshakes_failed.inc();
+            // Who just goes away is a port scanner, or whoever looks whether the port is open.
+            if error.kind() == io::ErrorKind::InvalidData {
+                let line = format!("{peer}: no TLS connection came about: {error}");
+                shared.complaints.log(&Complaint::hourly(line.clone(), line));
+            }
+        }
+        accepted.map(|stream| Wire::Secure(Box::new(stream)))
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        budget: &Arc<Budget>,
+    ) -> io::Result<TlsStream<Metered>> {
+        let config = self.current.read().clone();
+        let mut stream = TlsAcceptor::from(config).accept(Metered::new(stream, budget)).await?;
+        let (metered, connection) = stream.get_mut();
+        metered.unfinished = None;
+        connection.set_buffer_limit(Some(WAITING_BYTES_MAX));
+        Ok(stream)
+    }
+}
+
+/// Tells who speaks HTTP where TLS is spoken, and the log.
+async fn speaks_plainly(mut stream: TcpStream, peer: &str, shared: &Shared) {
+    let line =
+        format!("{peer} speaks HTTP, and this port has TLS: connect with wss:// or https://");
+    shared.complaints.log(&Complaint::hourly(line.clone(), line));
+    // What is not read would take the answer away from them.
+    let _ = stream.try_read(&mut [0; 4_096]);
+    let _ = stream.try_write(PLAIN);
+    let _ = stream.shutdown().await;
+}
+
+/// Certificates that can be used, and do not count yet.
+pub struct NewCertificates {
+    new: Arc<ServerConfig>,
+    tls: Tls,
+}
+
+impl NewCertificates {
+    /// Has them count for connections that come from now on.
+    pub fn take_effect(self) {
+        *self.tls.current.write() = self.new;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are files")]
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.to_owned(), cause })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read_file(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => {
+            Err(TlsError::Nothing { path: path.to_owned(), what: "-----BEGIN CERTIFICATE-----" })
+        }
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read_file(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsError::Nothing {
+        path: path.to_owned(),
+        what: "-----BEGIN PRIVATE KEY-----",
+    })
+}
+
+fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let TlsFiles { certificate, key, client_ca } = files;
+    let provider = Arc::new(ring::default_provider());
+    let unusable =
+        |cause| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let wrong = |cause| TlsError::ClientCa { path: path.clone(), cause };
+            builder.with_client_cert_verifier(verifier.build().map_err(wrong)?)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .map_err(unusable)?;
+    // A WebSocket begins as HTTP/1.1, and there is nothing else here.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// A socket, of which what comes is counted until the handshake is through.
+pub(super) struct Metered {
+    stream: TcpStream,
+    unfinished: Option<Handshake>,
+}
+
+/// What a client has sent of its handshake.
+struct Handshake {
+    holding: Holding,
+    waker: Arc<AtomicWaker>,
+    received: usize,
+}
+
+impl Metered {
+    fn new(stream: TcpStream, budget: &Arc<Budget>) -> Self {
+        let waker = Arc::new(AtomicWaker::new());
+        let woken = Arc::clone(&waker);
+        let holding = budget.holding(SMALL_HEAD_BYTES, move || woken.wake());
+        Self { stream, unfinished: Some(Handshake { holding, waker, received: 0 }) }
+    }
+
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, unfinished } = &mut *self;
+        let Some(Handshake { holding, waker, received }) = unfinished else {
+            return Pin::new(stream).poll_read(cx, buffer);
+        };
+        // Who sends nothing does not stand in line.
+        ready!(stream.poll_read_ready(cx))?;
+        waker.register(cx.waker());
+        if !holding.may_read(*received) {
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buffer))?;
+        let read = buffer.filled().len() - before;
+        *received += read;
+        if *received > HANDSHAKE_BYTES_MAX {
+            return Poll::Ready(Err(io::Error::other("its handshake is too long")));
+        }
+        holding.received(read);
+        holding.hold(*received, true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,106 @@
+//! The log: for people or machines, with keys or without, and what an access log has.
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use super::logged::{ADMIN, Logged};
+use super::process::{Serve, command, data};
+use crate::support::http;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+const KEY: &str = "CANARY-key";
+
+/// Does what the log has lines about: keys without a store, keys that get one, requests.
+async fn visit(server: &Logged) {
+    let mut client = Socket::connect(server.url()).await;
+    client.write(&key(KEY), 1, &batch(&[entry("E", "", b"")])).await;
+    client.next_refusal().await;
+    server.keys(&["assign", KEY, "team"]).ok();
+    client.write(&key(KEY), 2, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await.0, 2);
+    client.subscribe(&key(KEY), 5_000).await;
+    let to = server.serve().address().parse().expect("an address");
+    http::get(to, "/healthz?CANARY-query").await;
+    drop(client);
+    server.keys(&["remove", KEY]).ok();
+}
+
+fn configuration(log: &str) -> String {
+    format!("admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\n[log]\n{log}")
+}
+
+/// The log as what each line says.
+fn lines(log: &str) -> Vec<Value> {
+    let line = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    log.lines().map(line).collect()
+}
+
+#[tokio::test]
+async fn each_line_for_machines_is_an_object_with_its_fields() {
+    let mut server = Logged::start(&configuration("format = \"json\"\naccess = true"));
+    visit(&server).await;
+    // The end of the last connection is told, too.
+    server.restart();
+    let lines = lines(&server.log());
+    for line in &lines {
+        for field in ["time", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{field}: {line}");
+        }
+    }
+    let find = |what: &str| {
+        let of = |line: &&Value| line["message"].as_str().is_some_and(|said| said.contains(what));
+        lines.iter().find(of).unwrap_or_else(|| panic!("nothing says {what}"))
+    };
+    let refused = find("has no store");
+    assert_eq!((&refused["level"], &refused["key"]), (&"warn".into(), &"\"CANARY-key\"".into()));
+    let ahead = find("and here it ends at");
+    assert_eq!((&ahead["store"], &ahead["error"]), (&"team".into(), &"ahead".into()));
+    let asked = find("GET \"/healthz\": 200");
+    assert_eq!((&asked["status"], &asked["path"]), (&200.into(), &"/healthz".into()));
+    assert!(asked["connection"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")), "{asked}");
+    let ended = find("\"/eventlog\": ends after");
+    assert!(ended["received"].as_u64() > Some(10) && ended["sent"].as_u64() > Some(10), "{ended}");
+}
+
+#[tokio::test]
+async fn hashed_keys_and_queries_are_in_no_line() {
+    let mut server = Logged::start(&configuration("keys = \"hashed\"\naccess = true"));
+    visit(&server).await;
+    server.restart();
+    let log = server.log();
+    // printf CANARY-key | sha256sum
+    assert!(log.matches("sha256:153d78003db21b7e").count() >= 3, "{log}");
+    let ours = log.lines().filter(|line| line.contains("eventlog_server") || line.contains(" audit]"));
+    let line = ours.into_iter().find(|line| line.contains("CANARY"));
+    assert_eq!(line, None);
+}
+
+#[tokio::test]
+async fn the_log_changes_when_the_file_is_read_again() {
+    let server = Logged::start(&configuration("format = \"text\""));
+    let to = server.serve().address().parse().expect("an address");
+    server.configure(&configuration("format = \"json\""));
+    let header = format!("authorization: Bearer {ADMIN}\r\n");
+    let reloaded = http::request(to, "POST /admin/reload", &header, "").await;
+    assert!(reloaded.contains("\"log.format\""), "{reloaded}");
+    http::request(to, "POST /admin/reload", &header, "").await;
+    let log = server.log();
+    assert!(serde_json::from_str::<Value>(log.lines().next().expect("a line")).is_err());
+    assert!(serde_json::from_str::<Value>(log.lines().last().expect("a line")).is_ok(), "{log}");
+}
+
+#[test]
+fn a_flag_says_how_the_log_is_written() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let store = directory.path().join("data");
+    let arguments = ["serve", "--dev", "--log-format", "json", "--listen", "127.0.0.1:0", "--data-dir"];
+    let mut serve = command(&arguments);
+    serve.arg(data(&store)).stderr(std::fs::File::create(&log).expect("a file"));
+    let server = Serve::of(serve);
+    drop(server);
+    assert!(!lines(&std::fs::read_to_string(&log).expect("a log")).is_empty());
+    let wrong = command(&["serve", "--dev", "--log-format", "xml"]).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("json, for machines"));
+}
