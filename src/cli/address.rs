@@ -35,7 +35,12 @@ impl std::str::FromStr for ServerUrl {
                  or wss:// for TLS (http:// and https:// mean the same)"
             )
         };
-        let (scheme, rest) = text.trim().split_once("://").ok_or_else(wrong)?;
+        // `localhost:7420` is what the server listens on.
+        let (scheme, rest) = match text.trim().split_once("://") {
+            Some(both) => both,
+            None if has_port(text.trim()) => ("ws", text.trim()),
+            None => return Err(wrong()),
+        };
         let secure = match scheme {
             "ws" | "http" => false,
             "wss" | "https" => true,
@@ -58,6 +63,13 @@ impl std::str::FromStr for ServerUrl {
         };
         Ok(Self { secure, base: base.to_owned(), path, query: query.to_owned() })
     }
+}
+
+/// Whether this begins with a host and a port, as it is without a scheme.
+fn has_port(text: &str) -> bool {
+    let authority = text.split(['/', '?']).next().unwrap_or_default();
+    let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 impl ServerUrl {
@@ -128,7 +140,7 @@ mod tests {
     fn one_address_serves_clients_and_administration() {
         let local = "ws://localhost:7420/eventlog http://localhost:7420";
         for text in
-            ["ws://localhost:7420/eventlog", "http://localhost:7420", "http://localhost:7420/"]
+            ["ws://localhost:7420/eventlog", "http://localhost:7420", "http://localhost:7420/", "localhost:7420", "localhost:7420/eventlog"]
         {
             assert_eq!(both(text), local, "{text}");
         }
@@ -167,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         for text in
-            ["", "localhost:7420", "ftp://x", "ws://", "ws:///eventlog", "ws://?b", "ws://a b"]
+            ["", "localhost", "localhost:", ":7420", "localhost:http", "ftp://x", "ws://", "ws:///eventlog", "ws://?b", "ws://a b"]
         {
             assert_eq!(both(text), "refused", "{text}");
         }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
 use super::bucket::{Bucket, BucketError, ShipError, Shipper};
+use super::progress::{Progress, Unit};
 use super::text::people_bytes;
 use crate::config::BucketAddress;
 
@@ -140,12 +141,16 @@ fn of_running(args: &Args) -> Result<(), BackupCommandError> {
 fn write<R: Read>(
     args: &Args,
     snapshot: &Snapshot,
-    open: impl FnMut(&SnapshotFile) -> io::Result<R>,
+    mut open: impl FnMut(&SnapshotFile) -> io::Result<R>,
 ) -> Result<(), BackupCommandError> {
+    let total = (args.to == Path::new("-")).then(|| snapshot.files.iter().map(|file| file.bytes).sum());
+    let progress = Progress::start("backup", Unit::Bytes, total);
+    let open = |file: &SnapshotFile| open(file).map(|file| progress.counting(file));
     if args.to == Path::new("-") {
         let out = io::stdout().lock();
         let manifest = pack(snapshot, open, out).map_err(BackupCommandError::Pack)?;
         let (count, bytes) = (manifest.files.len(), people_bytes(manifest.bytes()));
+        drop(progress);
         eprintln!("up to change {}: {count} files, {bytes}", manifest.position);
         return Ok(());
     }
@@ -154,6 +159,7 @@ fn write<R: Read>(
     }
     let backups = Backups::new(&args.to);
     let written = backups.write(snapshot, open)?;
+    drop(progress);
     if let Some(keep) = args.keep {
         backups.prune(&written.manifest, keep)?;
     }

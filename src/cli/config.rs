@@ -116,7 +116,7 @@ fn check(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
     print(&table(&effective))?;
     let config = config?;
     for warning in &config.warnings {
-        eprintln!("warning: {}", text::lines(warning));
+        anstream::eprintln!("\x1b[1;33mwarning:\x1b[0m {}", text::lines(warning));
     }
     Ok(serve::check(&config)?)
 }

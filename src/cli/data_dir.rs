@@ -38,6 +38,11 @@ impl DataDir {
         options
     }
 
+    /// Where the archive is.
+    pub(super) fn archive(&self) -> PathBuf {
+        self.archive_dir.clone().unwrap_or_else(|| self.path.join("archive"))
+    }
+
     /// For a command that begins nothing: opening would make one.
     pub(super) fn must_exist(&self) -> Result<(), NoDataDirectory> {
         if ["format", "witness.a", "witness.b"].iter().any(|name| self.path.join(name).is_file()) {

@@ -1,5 +1,6 @@
 //! An entry as a line, and a sequence as an argument.
 
+use std::num::NonZero;
 use std::io::{self, Write};
 
 use eventlog_server::model::{EntryRef, Sequence};
@@ -23,6 +24,11 @@ impl Format {
     pub(super) const fn new(json: bool) -> Self {
         if json { Self::Json } else { Self::People }
     }
+}
+
+/// How many there are to be, of those that are at least one.
+pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number from 1 on; without --count all are printed"))
 }
 
 /// A sequence as people write it.

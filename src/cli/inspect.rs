@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::connect::is_reader_gone;
 use super::data_dir::{DataDir, NoDataDirectory};
-use super::entry::{Format, Printer, parse_sequence};
+use super::entry::{Format, Printer, parse_count, parse_sequence};
 use super::text::{one_line, people_bytes};
 
 /// How many stores are looked at at a time.
@@ -41,7 +41,7 @@ pub(super) struct Args {
     #[arg(long, requires = "store", default_value = "1", value_parser = parse_sequence)]
     from: Sequence,
     /// Print at most so many entries [default: all]
-    #[arg(long, requires = "store")]
+    #[arg(long, requires = "store", value_parser = parse_count)]
     count: Option<NonZero<u64>>,
     /// Print JSON, one object a line
     #[arg(long)]
@@ -113,6 +113,9 @@ fn list_stores(
     out: &mut impl Write,
 ) -> Result<(), InspectError> {
     let mut page = storage.stores(None, PAGE)?;
+    if page.is_empty() {
+        eprintln!("there are no stores yet: nothing was written, and no key has one");
+    }
     while let Some((last, _)) = page.last() {
         let next = storage.stores(Some(last), PAGE)?;
         for (store, size) in page {

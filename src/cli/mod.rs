@@ -27,6 +27,7 @@ mod log;
 mod payload;
 mod peer;
 mod place;
+mod progress;
 mod quarantine;
 mod rebuild;
 mod renew;
@@ -140,7 +141,9 @@ fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // It may say what a server said, or a client.
-            eprintln!("error: {}", text::lines(&error.to_string()));
+            let error = text::lines(&error.to_string());
+            // Red and bold, where a terminal wants that (NO_COLOR, CLICOLOR).
+            anstream::eprintln!("\x1b[1;31merror:\x1b[0m {error}");
             ExitCode::FAILURE
         }
     }

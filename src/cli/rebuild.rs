@@ -3,6 +3,7 @@
 use eventlog_server::storage::sled::{Database, OpenError};
 
 use super::data_dir::{DataDir, NoDataDirectory};
+use super::progress::Progress;
 
 /// Build the database again, from the archive and the commit log.
 ///
@@ -28,7 +29,10 @@ pub(super) enum RebuildError {
 
 pub(super) fn run(args: &Args) -> Result<(), RebuildError> {
     args.data.must_exist()?;
+    let progress =
+        Progress::reading("rebuild", &[&args.data.path.join("log"), &args.data.archive()]);
     Database::rebuild(&args.data.path, &args.data.options())?;
+    drop(progress);
     println!("the database was built again");
     Ok(())
 }

@@ -10,6 +10,7 @@ use eventlog_server::storage::sled::{
 use jiff::Timestamp;
 
 use super::bucket::{Bucket, BucketError, FetchError, fetch};
+use super::progress::Progress;
 use super::text::{parse_moment, people_bytes};
 use crate::config::BucketAddress;
 
@@ -123,7 +124,9 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
 
 fn restore(from: &Path, to: &Path, until: Option<Until>) -> Result<(), RestoreError> {
     let options = DatabaseOptions::default();
+    let progress = Progress::reading("restore", &[from]);
     let restored = Database::restore(&Backups::new(from), to, &options, until)?;
+    drop(progress);
     let time = restored.time_millis.and_then(|millis| i64::try_from(millis).ok());
     let time = time.and_then(|millis| Timestamp::from_millisecond(millis).ok());
     let of = time.map_or(String::new(), |time| format!(", which was written at {time}"));

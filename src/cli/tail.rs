@@ -11,8 +11,9 @@ use eventlog_server::processing::compaction::EventPattern;
 use futures_util::StreamExt;
 
 use super::connect::{is_reader_gone, reader_gone, runtime};
-use super::entry::{Format, Printer, parse_sequence};
+use super::entry::{Format, Printer, parse_count, parse_sequence};
 use super::peer::{Peer, PeerError, Protocol, wrong};
+use super::progress::Progress;
 use super::text::one_line;
 
 /// Print the events of a key's store, and those that come, until interrupted.
@@ -29,11 +30,11 @@ Examples:
   eventlog-server tail --key alice --json | jq 'select(.event == \"Note\") | .payload'
   eventlog-server tail --key alice --protocol rpc --identity alice.json --fields text,at
 
-With --json, `payloadHex` stands besides `payload` where JSON cannot say everything (byte strings, times, undefined;
+With --json, `payloadHex` stands besides `payload` where JSON cannot say everything (byte strings, times, undefined; \
 always for SchemaBinary), and alone where the payload is neither. What it prints, `write` reads.
 
-SchemaBinary, which Effect's clients write, has no names and no types in it. Fields are shown by number (#bde64e3e) unless
---fields names them, and values as what their bytes look like, which is a guess; bytes that look like nothing else are
+SchemaBinary, which Effect's clients write, has no names and no types in it. Fields are shown by number (#bde64e3e) unless \
+--fields names them, and values as what their bytes look like, which is a guess; bytes that look like nothing else are \
 shown as such (0x…).")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -51,7 +52,7 @@ pub(super) struct Args {
     #[arg(long = "primary-key", value_name = "PATTERN", value_parser = pattern)]
     primary_keys: Vec<EventPattern>,
     /// End after so many events [default: never]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count)]
     count: Option<NonZero<u64>>,
     /// Print JSON, one object a line
     #[arg(long)]
@@ -95,13 +96,18 @@ async fn tail(args: Args) -> Result<(), TailError> {
     let printer = Printer::new(Format::new(json), fields.iter().map(String::as_str));
     let shown = Shown { events, primary_keys };
     let mut left = count.map_or(u64::MAX, NonZero::get);
+    let progress = count.map(|count| Progress::beside_output("tail", Some(count.get())));
     let mut pages = remote.pages(peer.key(), start);
     let mut state = remote.connection_state();
     let mut news = News::default();
     while left > 0 {
         tokio::select! {
             page = pages.next() => match page {
-                Some(page) => left -= print_page(&page?, &printer, &shown, left)?,
+                Some(page) => {
+                    let printed = print_page(&page?, &printer, &shown, left)?;
+                    left -= printed;
+                    progress.iter().for_each(|progress| progress.add(printed));
+                }
                 None => break,
             },
             Ok(()) = state.changed() => news.tell(&state.borrow_and_update()),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use eventlog_server::storage::sled::{Database, OpenError};
 
 use super::data_dir::{DataDir, NoDataDirectory};
+use super::progress::Progress;
 use super::text::one_line;
 
 /// Read everything in a data directory and say what is wrong: nothing is put right.
@@ -43,6 +44,7 @@ pub(super) enum VerifyError {
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     args.data.must_exist()?;
     let options = args.data.options();
+    let progress = Progress::reading("verify", &[&args.data.path, &args.data.archive()]);
     let mut out = io::stdout().lock();
     let found = match Database::verify(&args.data.path, &options) {
         Err(OpenError::InUse { .. }) => {
@@ -52,6 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         }
         found => found?,
     };
+    drop(progress);
     for fault in &found.faults {
         let store =
             fault.store.as_ref().map(|store| format!("store {}: ", one_line(store.as_str())));

@@ -13,6 +13,7 @@ mod drain;
 mod durability;
 mod export;
 mod grants;
+mod habits;
 mod jwt;
 mod large;
 mod logged;

@@ -29,7 +29,7 @@ Examples:
   eventlog-server bench write --protocol rpc --url ws://127.0.0.1:7420/rpc
   eventlog-server bench idle --url ws://127.0.0.1:7420/eventlog --pid $(pidof eventlog-server)
 
-It exits with 1 if an answer was wrong or missing. With --rate, a write that is answered late or never sent counts from
+It exits with 1 if an answer was wrong or missing. With --rate, a write that is answered late or never sent counts from \
 when it was due.")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -51,7 +51,7 @@ pub(super) enum Scenario {
     /// Connections with a subscription and nothing to do: memory of the server for each.
     Idle(IdleArgs),
     /// The generator's own ceiling: the frames of `write` against a bare echo server, which does nothing with them.
-    Echo(LoadArgs),
+    Echo(EchoArgs),
     #[command(hide = true)]
     EchoServer {
         #[arg(long)]
@@ -60,7 +60,7 @@ pub(super) enum Scenario {
 }
 
 /// Which server.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct TargetArgs {
     /// The server to measure, such as `ws://127.0.0.1:7420/eventlog`. Without it one is started in a temporary directory.
     #[arg(long)]
@@ -188,6 +188,37 @@ pub(super) struct LoadArgs {
     /// Write, then send all of it again, and measure that [default count: 1000000].
     #[arg(long)]
     pub(super) resend: bool,
+}
+
+/// How the generator meets a server that does nothing.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct EchoArgs {
+    /// Connections that write [default: 16].
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Most unanswered batches on a connection [default: 64].
+    #[arg(long)]
+    in_flight: Option<usize>,
+    #[command(flatten)]
+    entries: EntryArgs,
+    #[command(flatten)]
+    time: TimeArgs,
+    /// Write so many entries and measure all of it.
+    #[arg(long, conflicts_with = "duration")]
+    count: Option<u64>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl EchoArgs {
+    /// As those of a load, on a server of its own.
+    pub(super) fn load(&self) -> LoadArgs {
+        let Self { connections, in_flight, entries, time, count, json } = self.clone();
+        let target = TargetArgs { json, ..TargetArgs::default() };
+        let (keys, stores, resend) = (None, 1, false);
+        LoadArgs { target, connections, in_flight, entries, keys, stores, time, count, resend }
+    }
 }
 
 /// How a reader catches up.

@@ -192,7 +192,8 @@ pub(super) async fn conduct(
     }
     let before = target.usages();
     run.borrow_mut().figures.begin();
-    let mut progress = Progress::default();
+    let duration = Some(load.time.duration).filter(|_| load.count.is_none());
+    let mut progress = Progress::lasting(duration);
     let deadline = tokio::time::Instant::now() + load.time.duration;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.tick().await;

@@ -1,6 +1,7 @@
 //! A line on standard error that says how it goes, once a second.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use super::figures::Figures;
 use super::report::grouped;
@@ -10,13 +11,23 @@ pub(super) struct Progress {
     acked: u64,
     delivered: u64,
     seconds: u64,
+    /// How long all of it takes, in seconds, if that is known.
+    of: Option<u64>,
 }
 
 impl Progress {
+    /// For what takes so long.
+    pub(super) fn lasting(duration: Option<Duration>) -> Self {
+        Self { of: duration.map(|duration| duration.as_secs()), ..Self::default() }
+    }
+
     /// Says how many there were since the last call; to be called once a second, from when they are counted.
     pub(super) fn show(&mut self, figures: &Figures) {
         self.seconds += 1;
-        let mut line = format!("{} s", self.seconds);
+        let mut line = match self.of {
+            Some(of) => format!("{} of {of} s", self.seconds),
+            None => format!("{} s", self.seconds),
+        };
         for (what, before, now) in [
             ("entries acknowledged", &mut self.acked, figures.acks.entries),
             ("delivered", &mut self.delivered, figures.deliveries.entries),
@@ -29,12 +40,10 @@ impl Progress {
         Self::say(&line);
     }
 
-    /// Says what is done, in place of what was said before.
+    /// Says what is done, in place of what was said before; on a terminal alone.
     pub(super) fn say(what: &str) {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{what}");
-        } else if !what.is_empty() {
-            eprintln!("{what}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::args::LoadArgs;
+use super::args::{EchoArgs, LoadArgs};
 use super::floors::{Doing, Floors};
 use super::load::{self, Key, Load, Measured, Round};
 use super::report::{Report, grouped};
@@ -62,14 +62,14 @@ async fn resend(
     Ok(again)
 }
 
-pub(super) async fn echo(args: &LoadArgs) -> io::Result<bool> {
-    let load = Load { echo: true, ..Load::of(args, WRITE) };
+pub(super) async fn echo(args: &EchoArgs) -> io::Result<bool> {
+    let load = Load { echo: true, ..Load::of(&args.load(), WRITE) };
     let target = Target::start_echo()?;
     let keys = load::fresh_keys(load.keys, load.stores);
     let measured = load::run(&target, &keys, &load, Vec::new()).await?;
     let mut report = Report::new("echo", load.settings(), &load.title());
     report.measured(&measured);
-    Ok(report.print(args.target.json))
+    Ok(report.print(args.json))
 }
 
 /// Fresh keys that the server knows.

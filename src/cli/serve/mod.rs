@@ -294,12 +294,27 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn announce(config: &Config, server: &Server, address: SocketAddr, console: &str) {
     log::info!("server {} with data in {}", server.remote_id(), config.data_dir.display());
-    if config.admin.tokens.is_empty() {
-        log::info!("no admin API, since there is no [admin] token");
-    }
     // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
-    let said = listening(config, address) + console;
+    let said = listening(config, address) + &next_steps(config, address) + console;
     let _ = io::stdout().write_all(said.as_bytes());
+}
+
+/// What whoever started it may want to know next.
+fn next_steps(config: &Config, address: SocketAddr) -> String {
+    let data = config.data_dir.display();
+    let mut said = format!("what is acknowledged is in {data}, and survives a power cut\n");
+    if config.admin.tokens.is_empty() {
+        said += "no admin API, since there is no [admin] token\n";
+    }
+    if matches!(config.auth, AuthChoice::Dev) {
+        let url = format!("--url {address} ");
+        let url = if address.port() == 7420 { "" } else { &url };
+        said += &format!(
+            "next, in two terminals:\n  eventlog-server tail {url}--key alice\n  \
+             eventlog-server write {url}--key bob --event Note --payload '{{\"text\":\"hi\"}}'\n"
+        );
+    }
+    said
 }
 
 /// Where each kind of client connects.

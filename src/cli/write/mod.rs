@@ -17,6 +17,7 @@ use self::lines::{LineError, Lines};
 use super::connect::{is_reader_gone, runtime};
 use super::payload::Codec;
 use super::peer::{Peer, PeerError, Protocol};
+use super::progress::Progress;
 use super::text::parse_hex;
 
 /// A batch is closed when its records reach this size, so that batches of large payloads stay below message limits.
@@ -24,29 +25,28 @@ const BATCH_BYTES_TARGET: usize = 1 << 20;
 
 /// Append events and print the sequence that each has in its store, one a line, once it is durable.
 ///
-/// With --event it appends that one; without it reads events from standard input, a JSON object a line:
+/// With --event it appends that one; without it reads events from standard input, a JSON object a line, as the examples show.
 ///
-///   {"event":"Note","primaryKey":"n1","payload":{"text":"hi"}}
-///
-/// `payload` is JSON and sent as the clients' handlers read it: as msgpack with named fields, or, with --protocol rpc, as
-/// `SchemaBinary` (see below); `payloadHex` is bytes as they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an event whose id the store has already is not appended
-/// again, and its sequence is the one it got then.
+/// `payload` is JSON and sent as the clients' handlers read it: as msgpack with named fields, in the order in which they stand, or, with
+/// --protocol rpc, as `SchemaBinary` (see below); `payloadHex` is bytes as they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an
+/// event whose id the store has already is not appended again, and its sequence is the one it got then.
 #[derive(Debug, clap::Args)]
 #[command(
-    verbatim_doc_comment,
     group(ArgGroup::new("content").args(["payload", "payload_file", "payload_hex"])),
     after_help = "\
 Examples:
   eventlog-server write --key alice --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
+  eventlog-server write --key alice --event Note --primary-key n1 --payload @note.json
   eventlog-server write --key alice --event Photo --primary-key p1 --payload-file photo.msgpack
+  echo '{\"event\":\"Note\",\"primaryKey\":\"n1\",\"payload\":{\"text\":\"hi\"}}' | eventlog-server write --key alice
   eventlog-server write --key alice < events.jsonl
   eventlog-server tail --key alice --json | eventlog-server write --key copy --url ws://other:7420/eventlog
   eventlog-server write --key alice --protocol rpc --identity alice.json --event Note --payload '{\"text\":\"hi\"}'
 
-SchemaBinary, which Effect's clients read, depends on the event's schema. JSON becomes what most schemas ask for: an object
-a Struct of required fields, a whole number an Int or Number, another one a Number, an array an Array of one kind of value,
-null in a field the null of a NullOr, null by itself no payload at all (Void). Optional fields, unions and records are
-written otherwise: send their bytes with --payload-file or --payload-hex. The server takes nothing else than SchemaBinary
+SchemaBinary, which Effect's clients read, depends on the event's schema. JSON becomes what most schemas ask for: an object \
+a Struct of required fields, a whole number an Int or Number, another one a Number, an array an Array of one kind of value, \
+null in a field the null of a NullOr, null by itself no payload at all (Void). Optional fields, unions and records are \
+written otherwise: send their bytes with --payload-file or --payload-hex. The server takes nothing else than SchemaBinary \
 from --protocol rpc."
 )]
 pub(super) struct Args {
@@ -58,7 +58,7 @@ pub(super) struct Args {
     /// What the event is about
     #[arg(long, requires = "event", default_value = "")]
     primary_key: String,
-    /// The payload as JSON, sent as msgpack with named fields, or as `SchemaBinary` with rpc
+    /// The payload as JSON, or @FILE with a file that has it (@- for standard input); sent as msgpack with named fields, or as `SchemaBinary` with rpc
     #[arg(long, requires = "event", value_name = "JSON", value_parser = parse_json)]
     payload: Option<Value>,
     /// A file whose bytes are the payload
@@ -68,7 +68,7 @@ pub(super) struct Args {
     #[arg(long, requires = "event", value_name = "HEX", value_parser = parse_payload_hex)]
     payload_hex: Option<Bytes>,
     /// The id, a UUID [default: a fresh UUIDv7]
-    #[arg(long, requires = "event")]
+    #[arg(long, requires = "event", value_parser = parse_id)]
     id: Option<EntryId>,
     /// Most events in one batch; a batch is stored whole or not at all
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -133,13 +133,16 @@ async fn write(args: Args) -> Result<(), WriteError> {
     if io::stdin().is_terminal() {
         eprintln!("reading events, a JSON object a line; Ctrl-D ends");
     }
+    let progress = Progress::beside_output("write", None);
     let mut lines = Lines::read(io::stdin(), codec)?;
     loop {
         let (batch, end) = next_batch(&mut lines, batch_max).await;
         // What stands before a wrong line is written, as it would be if that line came a moment later.
+        let count = batch.len() as u64;
         if !batch.is_empty() && append(&remote, key, batch).await? == Reader::Gone {
             return Ok(());
         }
+        progress.add(count);
         match end {
             BatchEnd::Full => {}
             BatchEnd::Input => return Ok(()),
@@ -230,9 +233,19 @@ fn parse_event(text: &str) -> Result<String, String> {
 }
 
 fn parse_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| {
-        format!("this is not JSON: {error}; a text needs quotes of its own: --payload '\"hi\"'")
-    })
+    let Some(path) = text.strip_prefix('@') else {
+        return serde_json::from_str(text).map_err(|error| {
+            format!("this is not JSON: {error}; a text needs quotes of its own: --payload '\"hi\"'")
+        });
+    };
+    let read = if path == "-" { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = read.map_err(|error| format!("{path} cannot be read: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{path} is not JSON: {error}"))
+}
+
+fn parse_id(text: &str) -> Result<EntryId, String> {
+    let wrong = "an id is a UUID such as 018bcfe5-6800-70e1-8101-010101010101; without --id there is a fresh one";
+    text.parse().map_err(|_| wrong.to_owned())
 }
 
 fn parse_payload_hex(text: &str) -> Result<Bytes, String> {

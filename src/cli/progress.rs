@@ -1,0 +1,210 @@
+//! How far a command is, on a terminal: what is done, how fast, and how long the rest may take.
+//!
+//! Keeps: nothing is shown in the first two seconds, nothing where standard error is no terminal, and nothing stays when it is over.
+//! Leaves out: the figures of `bench`, which shows its own.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::text::people_bytes;
+
+/// What takes less is over before anybody asks.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// It is said anew so often.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Events,
+    Bytes,
+}
+
+/// How far something is. The line is gone when this is dropped.
+pub(super) struct Progress {
+    done: Arc<AtomicU64>,
+    line: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Progress {
+    /// Begins to show how far `what` is, if somebody sees it: `done` of `total`, if that is known.
+    pub(super) fn start(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
+        Self::measured(what, unit, total, Arc::default(), None)
+    }
+
+    /// The same where standard output is what is done: on a terminal that says how far it is.
+    pub(super) fn beside_output(what: &'static str, total: Option<u64>) -> Self {
+        if io::stdout().is_terminal() {
+            return Self { done: Arc::default(), line: None };
+        }
+        Self::start(what, Unit::Events, total)
+    }
+
+    /// What this process reads of the files in these directories, as far as the system tells: about, since some are read again.
+    pub(super) fn reading(what: &'static str, directories: &[&Path]) -> Self {
+        let total = directories.iter().map(|path| bytes_in(path)).sum();
+        let total = Some(total).filter(|_| bytes_read().is_some());
+        Self::measured(what, Unit::Bytes, total, Arc::default(), bytes_read())
+    }
+
+    fn measured(
+        what: &'static str,
+        unit: Unit,
+        total: Option<u64>,
+        done: Arc<AtomicU64>,
+        read_before: Option<u64>,
+    ) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { done, line: None };
+        }
+        let (stop, stopped) = channel();
+        let counted = Arc::clone(&done);
+        let began = now();
+        let show = move || {
+            let mut wait = PATIENCE;
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                wait = EVERY;
+                let read = read_before.and_then(|before| Some(bytes_read()?.saturating_sub(before)));
+                let done = read.unwrap_or_else(|| counted.load(Ordering::Relaxed));
+                eprint!("\r\x1b[K{}", line(what, unit, done, total, began.elapsed()));
+                // Nobody needs it more than the next one.
+                let _ = io::stderr().flush();
+            }
+            eprint!("\r\x1b[K");
+        };
+        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(show);
+        // Without the thread nothing is shown, and all goes on.
+        Self { done, line: thread.ok().map(|thread| (stop, thread)) }
+    }
+
+    /// So much more is done.
+    pub(super) fn add(&self, more: u64) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Counts what is read through it.
+    pub(super) fn counting<R: Read>(&self, inner: R) -> Counting<R> {
+        Counting { inner, done: Arc::clone(&self.done) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.line.take() {
+            drop(stop);
+            // A panic there is told by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What is read through this counts as done.
+pub(super) struct Counting<R> {
+    inner: R,
+    done: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.done.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -> String {
+    let rate = done as f64 / took.as_secs_f64().max(0.001);
+    let amount = |amount: u64| match unit {
+        Unit::Events => format!("{amount} events"),
+        Unit::Bytes => people_bytes(amount),
+    };
+    let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate as u64));
+    // More than was thought is no hundred and five percent.
+    if let Some(total) = total.filter(|total| *total > 0 && done <= *total) {
+        let left = Duration::from_secs_f64((total - done) as f64 / rate.max(0.001));
+        // Writing to a String does not fail.
+        let _ = write!(line, ", {} %, about {} left", done * 100 / total, people_time(left));
+    }
+    line
+}
+
+fn people_time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds @ 100..6_000 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// What this process has read of files so far, where the system tells.
+fn bytes_read() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("rchar: "))?.trim().parse().ok()
+}
+
+/// All that the files in this directory have; 0 where there is none.
+fn bytes_in(directory: &Path) -> u64 {
+    let mut left: Vec<PathBuf> = vec![directory.to_owned()];
+    let mut bytes = 0;
+    while let Some(directory) = left.pop() {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        for entry in entries {
+            // Links are not followed.
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => left.push(entry.path()),
+                Ok(found) => bytes += found.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_how_fast_and_how_long() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(
+            line("write", Unit::Events, 1_000, Some(4_000), ten),
+            "write: 1000 events, 100 events/s, 25 %, about 30 s left"
+        );
+        assert_eq!(line("write", Unit::Events, 50, None, ten), "write: 50 events, 5 events/s");
+        assert_eq!(line("tail", Unit::Events, 50, Some(40), ten), "tail: 50 events, 5 events/s");
+        let bytes = line("verify", Unit::Bytes, 10 << 20, Some(1 << 40), ten);
+        assert!(bytes.contains("MiB/s") && bytes.ends_with(" h left"), "{bytes}");
+        assert!(line("verify", Unit::Bytes, 0, Some(0), Duration::ZERO).ends_with("/s"));
+        assert_eq!(people_time(Duration::from_mins(5)), "5 min");
+    }
+
+    #[test]
+    fn what_is_read_counts() {
+        let progress = Progress { done: Arc::default(), line: None };
+        let mut text = String::new();
+        progress.counting(&b"abc"[..]).read_to_string(&mut text).expect("it is there");
+        progress.add(2);
+        assert_eq!((&*text, progress.done.load(Ordering::Relaxed)), ("abc", 5));
+    }
+
+    #[test]
+    fn what_a_directory_holds_is_counted_with_what_is_below() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("below")).expect("made");
+        std::fs::write(directory.path().join("a"), "123").expect("written");
+        std::fs::write(directory.path().join("below/b"), "4567").expect("written");
+        assert_eq!(bytes_in(directory.path()), 7);
+        assert_eq!(bytes_in(&directory.path().join("nowhere")), 0);
+    }
+}
