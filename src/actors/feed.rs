@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use crate::model::{Segment, Sequence, StoreId};
@@ -20,13 +21,25 @@ use crate::storage::{StorageError, StoreLog};
 #[derive(Debug)]
 pub(crate) struct FeedSegment {
     segment: Segment,
+    /// When it became durable, if that was while it is in memory.
+    committed: Option<Instant>,
     msgpack: OnceLock<EncodedEntries>,
     rpc: OnceLock<EncodedRemoteEntries>,
 }
 
 impl FeedSegment {
     pub(crate) fn new(segment: Segment) -> Arc<Self> {
-        Arc::new(Self { segment, msgpack: OnceLock::new(), rpc: OnceLock::new() })
+        Arc::new(Self { segment, committed: None, msgpack: OnceLock::new(), rpc: OnceLock::new() })
+    }
+
+    fn committed(segment: Segment, now: Instant) -> Arc<Self> {
+        let committed = Some(now);
+        Arc::new(Self { segment, committed, msgpack: OnceLock::new(), rpc: OnceLock::new() })
+    }
+
+    /// When it became durable; `None` if it was read from disk.
+    pub(crate) const fn committed_at(&self) -> Option<Instant> {
+        self.committed
     }
 
     pub(crate) fn segment(&self) -> &Segment {
@@ -163,7 +176,8 @@ impl Feed {
         {
             let mut content = self.content.write();
             if watched {
-                segments.into_iter().for_each(|segment| content.push(segment));
+                let now = Instant::now();
+                segments.into_iter().for_each(|segment| content.push(segment, now));
                 content.shrink_to(self.recent_bytes_max);
             } else {
                 content.clear();
@@ -267,9 +281,9 @@ impl Feed {
 }
 
 impl Content {
-    fn push(&mut self, segment: Segment) {
+    fn push(&mut self, segment: Segment, now: Instant) {
         self.recent_bytes += segment.records().len();
-        self.recent.push_back(FeedSegment::new(segment));
+        self.recent.push_back(FeedSegment::committed(segment, now));
     }
 
     fn clear(&mut self) {

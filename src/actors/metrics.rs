@@ -6,10 +6,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::latency::Latency;
+use crate::model::histogram::Histogram;
+use crate::protocol::msgpack::ErrorCode;
 
 /// Counters since the start, and gauges of the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
+    pub(crate) histograms: Histograms,
     pub(crate) writes_acked: Counter,
     pub(crate) entries_committed: Counter,
     pub(crate) bytes_committed: Counter,
@@ -18,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) group_commits: Counter,
     pub(crate) appends_failed: Counter,
     pub(crate) requests_refused: Counter,
+    pub(crate) refused_with: Family<CodeLabel, Counter>,
+    pub(crate) bytes_received: Counter,
+    pub(crate) bytes_sent: Counter,
     pub(crate) subscriptions_ahead: Counter,
     pub(crate) stores_open: Gauge,
     pub(crate) subscriptions_open: Gauge,
@@ -36,8 +42,54 @@ pub(crate) struct Metrics {
     pub(crate) quota_held: Family<QuotaLabels, Counter>,
 }
 
+/// How long things take, and how much is done together.
+#[derive(Debug)]
+pub(crate) struct Histograms {
+    pub(crate) ack_seconds: Histogram,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) delivery_seconds: Histogram,
+    pub(crate) group_entries: Histogram,
+    pub(crate) group_writes: Histogram,
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Self {
+            ack_seconds: Histogram::of_times(),
+            commit_seconds: Histogram::of_times(),
+            delivery_seconds: Histogram::of_times(),
+            group_entries: Histogram::of_counts(),
+            group_writes: Histogram::of_counts(),
+        }
+    }
+}
+
+/// The code of a refusal, and the protocol that it is of.
+type CodeLabel = [(&'static str, &'static str); 2];
+
 /// Whose quota, and of what: few, however many clients there are.
 type QuotaLabels = [(&'static str, &'static str); 2];
+
+impl Histograms {
+    /// Each histogram with its name and what it says.
+    pub(crate) const fn all(&self) -> [(&'static str, &'static str, &Histogram); 5] {
+        [
+            ("ack_seconds", "From a write at its store to its answer", &self.ack_seconds),
+            (
+                "commit_seconds",
+                "From a group at the storage until it is durable",
+                &self.commit_seconds,
+            ),
+            (
+                "delivery_seconds",
+                "From durable until sent to a subscription, of entries still in memory",
+                &self.delivery_seconds,
+            ),
+            ("group_entries", "Entries committed together", &self.group_entries),
+            ("group_writes", "Writes answered together", &self.group_writes),
+        ]
+    }
+}
 
 impl Metrics {
     /// Names every metric in `registry`.
@@ -51,6 +103,8 @@ impl Metrics {
             ("group_commits", "Appends that became durable", &self.group_commits),
             ("appends_failed", "Appends that failed", &self.appends_failed),
             ("requests_refused", "Requests answered with an error", &self.requests_refused),
+            ("bytes_received", "Bytes that clients sent over WebSockets", &self.bytes_received),
+            ("bytes_sent", "Bytes of messages to clients", &self.bytes_sent),
             (
                 "subscriptions_ahead",
                 "Subscriptions from beyond what their store ever had",
@@ -80,6 +134,21 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        // Those that were not counted yet are shown as 0.
+        let rpc = [
+            "Unauthorized",
+            "Forbidden",
+            "NotFound",
+            "InvalidRequest",
+            "InternalServerError",
+            "Die",
+        ];
+        let msgpack = ErrorCode::ALL.map(|code| ("msgpack", code.as_str()));
+        for (protocol, code) in rpc.map(|code| ("rpc", code)).into_iter().chain(msgpack) {
+            drop(self.refused_with.get_or_create(&[("protocol", protocol), ("code", code)]));
+        }
+        let help = "Requests answered with an error, by its code";
+        registry.register("refusals", help, self.refused_with.clone());
         let quotas = [
             ("quota_refused", "Requests refused for a quota", &self.quota_refused),
             ("quota_held", "Writes held back for a quota", &self.quota_held),
@@ -104,5 +173,9 @@ impl Metrics {
         self.bytes_committed.inc_by(bytes as u64);
         self.entries_duplicate.inc_by(slots.saturating_sub(entries) as u64);
         self.group_commits.inc_by(u64::from(entries > 0));
+        self.histograms.group_writes.observe(writes as u64);
+        if entries > 0 {
+            self.histograms.group_entries.observe(entries as u64);
+        }
     }
 }

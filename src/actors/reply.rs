@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::inbox::{Inbox, Notice};
 use crate::core::store::Acked;
@@ -29,7 +30,11 @@ pub(crate) enum WriteFailure {
 /// Where the answer of one write goes. Dropped without an answer (its actor panicked), it answers
 /// [`WriteFailure::Indefinite`].
 #[derive(Debug)]
-pub(crate) struct Reply(Option<To>);
+pub(crate) struct Reply {
+    to: Option<To>,
+    /// When the write was on its way.
+    began: Instant,
+}
 
 #[derive(Debug)]
 enum To {
@@ -40,17 +45,26 @@ enum To {
 impl Reply {
     /// The answer of write number `write` of the session with this inbox.
     pub(crate) fn session(inbox: Arc<Inbox>, write: u64) -> Self {
-        Self(Some(To::Session { inbox, write }))
+        Self::new(To::Session { inbox, write })
     }
 
     /// The answer for code in this process.
     pub(crate) fn caller(sender: oneshot::Sender<Result<Acked, WriteFailure>>) -> Self {
-        Self(Some(To::Caller(sender)))
+        Self::new(To::Caller(sender))
+    }
+
+    fn new(to: To) -> Self {
+        Self { to: Some(to), began: Instant::now() }
+    }
+
+    /// Since when the write waits for its answer.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
     }
 
     /// Answers. Returns the inbox to wake, once the feed shows what was committed.
     pub(crate) fn answer(mut self, result: Result<Acked, WriteFailure>) -> Option<Arc<Inbox>> {
-        self.0.take().and_then(|to| to.answer(result))
+        self.to.take().and_then(|to| to.answer(result))
     }
 
     /// Answers with a failure, at once.
@@ -79,7 +93,7 @@ impl To {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(to) = self.0.take() {
+        if let Some(to) = self.to.take() {
             let failure = WriteFailure::Indefinite("the store stopped before it answered".into());
             if let Some(inbox) = to.answer(Err(failure)) {
                 inbox.wake();

@@ -273,7 +273,11 @@ impl StoreActor {
             return;
         }
         let placed = (self.generation, self.others.attempt);
+        let began = Instant::now();
         ctx.spawn(append(segments).into_actor(self).map(move |result, actor, ctx| {
+            if result.is_ok() {
+                actor.deps.metrics.histograms.commit_seconds.took(began.elapsed());
+            }
             if placed == (actor.generation, actor.others.attempt) {
                 actor.appended(result, ctx);
             }
@@ -325,7 +329,13 @@ impl StoreActor {
         let slots: usize = answers.iter().map(|(_, acked)| acked.slots.len()).sum();
         self.deps.metrics.committed(answers.len(), entries, bytes, slots);
         let mut woken: Vec<Arc<Inbox>> = Vec::new();
+        let now = Instant::now();
         for (reply, acked) in answers {
+            self.deps
+                .metrics
+                .histograms
+                .ack_seconds
+                .took(now.saturating_duration_since(reply.began()));
             if let Some(inbox) = reply.answer(Ok(acked))
                 && !woken.last().is_some_and(|last| Arc::ptr_eq(last, &inbox))
             {

@@ -139,9 +139,13 @@ mod tests {
     #[test]
     fn one_address_serves_clients_and_administration() {
         let local = "ws://localhost:7420/eventlog http://localhost:7420";
-        for text in
-            ["ws://localhost:7420/eventlog", "http://localhost:7420", "http://localhost:7420/", "localhost:7420", "localhost:7420/eventlog"]
-        {
+        for text in [
+            "ws://localhost:7420/eventlog",
+            "http://localhost:7420",
+            "http://localhost:7420/",
+            "localhost:7420",
+            "localhost:7420/eventlog",
+        ] {
             assert_eq!(both(text), local, "{text}");
         }
         let secure = "wss://events.example/eventlog https://events.example";
@@ -178,9 +182,18 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in
-            ["", "localhost", "localhost:", ":7420", "localhost:http", "ftp://x", "ws://", "ws:///eventlog", "ws://?b", "ws://a b"]
-        {
+        for text in [
+            "",
+            "localhost",
+            "localhost:",
+            ":7420",
+            "localhost:http",
+            "ftp://x",
+            "ws://",
+            "ws:///eventlog",
+            "ws://?b",
+            "ws://a b",
+        ] {
             assert_eq!(both(text), "refused", "{text}");
         }
     }

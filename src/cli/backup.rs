@@ -143,7 +143,8 @@ fn write<R: Read>(
     snapshot: &Snapshot,
     mut open: impl FnMut(&SnapshotFile) -> io::Result<R>,
 ) -> Result<(), BackupCommandError> {
-    let total = (args.to == Path::new("-")).then(|| snapshot.files.iter().map(|file| file.bytes).sum());
+    let total =
+        (args.to == Path::new("-")).then(|| snapshot.files.iter().map(|file| file.bytes).sum());
     let progress = Progress::start("backup", Unit::Bytes, total);
     let open = |file: &SnapshotFile| open(file).map(|file| progress.counting(file));
     if args.to == Path::new("-") {

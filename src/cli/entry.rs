@@ -1,7 +1,7 @@
 //! An entry as a line, and a sequence as an argument.
 
-use std::num::NonZero;
 use std::io::{self, Write};
+use std::num::NonZero;
 
 use eventlog_server::model::{EntryRef, Sequence};
 use eventlog_server::protocol::rpc::payload::json::{Names, guess};
@@ -28,7 +28,8 @@ impl Format {
 
 /// How many there are to be, of those that are at least one.
 pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number from 1 on; without --count all are printed"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is no number from 1 on; without --count all are printed"))
 }
 
 /// A sequence as people write it.
@@ -177,7 +178,7 @@ mod tests {
     fn what_effect_clients_write_is_shown_as_a_guess() {
         let renamed = b"\x11\x20\xd0\xbc\xda\x97\x21\x02AA\xe0\x86\xb9\x85\x34\x02k1";
         let people = line(Format::People, &entry("Renamed", "k1", renamed));
-        let shown = "  Renamed  k1  {\"key\":\"k1\",\"value\":\"AA\"}\n";
+        let shown = "  Renamed  k1  {\"value\":\"AA\",\"key\":\"k1\"}\n";
         assert!(people.ends_with(shown), "{people}");
         let json = line(Format::Json, &entry("Renamed", "k1", renamed));
         assert!(json.contains("\"payloadHex\":\"1120d0bcda97"), "{json}");

@@ -70,7 +70,8 @@ impl Progress {
             let mut wait = PATIENCE;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = EVERY;
-                let read = read_before.and_then(|before| Some(bytes_read()?.saturating_sub(before)));
+                let read =
+                    read_before.and_then(|before| Some(bytes_read()?.saturating_sub(before)));
                 let done = read.unwrap_or_else(|| counted.load(Ordering::Relaxed));
                 eprint!("\r\x1b[K{}", line(what, unit, done, total, began.elapsed()));
                 // Nobody needs it more than the next one.
@@ -123,17 +124,23 @@ impl<R: Read> Read for Counting<R> {
 }
 
 fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -> String {
-    let rate = done as f64 / took.as_secs_f64().max(0.001);
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = done.saturating_mul(1_000) / millis;
     let amount = |amount: u64| match unit {
         Unit::Events => format!("{amount} events"),
         Unit::Bytes => people_bytes(amount),
     };
-    let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate as u64));
+    let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate));
     // More than was thought is no hundred and five percent.
     if let Some(total) = total.filter(|total| *total > 0 && done <= *total) {
-        let left = Duration::from_secs_f64((total - done) as f64 / rate.max(0.001));
+        let left = Duration::from_secs((total - done) / rate.max(1));
         // Writing to a String does not fail.
-        let _ = write!(line, ", {} %, about {} left", done * 100 / total, people_time(left));
+        let _ = write!(
+            line,
+            ", {} %, about {} left",
+            done.saturating_mul(100) / total,
+            people_time(left)
+        );
     }
     line
 }

@@ -398,6 +398,7 @@ fn add_flags(effective: &mut Effective, flags: &Settings, dev: bool) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "whether others can read a file is seen at the file")]
 fn warnings(files: &[SecretFile], config: Option<&Path>, tls_key: Option<&Path>) -> Vec<String> {
     let files = files.iter().filter(|file| file.readable_by_all);
     let files = files.map(|file| (&*file.path, format!("`{}`", file.setting)));

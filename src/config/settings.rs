@@ -65,6 +65,7 @@ settings! {
 
 settings! {
     /// `[tls]`
+    #[expect(clippy::struct_field_names, reason = "as they are called in the file")]
     TlsSettings {
         certificate_file: Option<PathBuf>,
         key_file: Option<PathBuf>,

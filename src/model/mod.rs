@@ -7,6 +7,7 @@
 mod batch;
 mod entry;
 pub(crate) mod glob;
+pub(crate) mod histogram;
 mod id;
 mod in_log;
 pub mod limits;

@@ -263,8 +263,7 @@ impl Builder {
         // Apart from stores, so that one that is busy delays nobody who asks for another.
         let registry_thread = Threads::start("registry", 1)?;
         let home = registry_thread.arbiters()[0].clone();
-        let metrics = Arc::new(Metrics::default());
-        let limits = Arc::new(self.limits);
+        let (metrics, limits) = (Arc::new(Metrics::default()), Arc::new(self.limits));
         let connections = Arc::new(Connections::new(limits.connections_max));
         let resolved = Arc::new(Resolved::new(limits.registry_answer_age_max));
         let deps = StoreDeps {

@@ -2,6 +2,8 @@
 
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -10,6 +12,7 @@ use prometheus_client::registry::Registry;
 use super::handle::Server;
 use crate::actors::quarantine::Aside;
 use crate::actors::session::shared::Shared;
+use crate::model::histogram::Observed;
 use crate::services::Auth;
 use crate::storage::{Figure, Storage};
 
@@ -19,6 +22,9 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) fn show(server: &Server) -> HttpResponse {
     let mut registry = Registry::with_prefix("eventlog");
     server.inner().shared.metrics.register(&mut registry);
+    for (name, help, histogram) in server.inner().shared.metrics.histograms.all() {
+        registry.register(name, help, Shown(histogram.observed()));
+    }
     register_strangers(&server.inner().shared, &mut registry);
     if let Some(processor) = server.processor() {
         processor.register(&mut registry);
@@ -37,6 +43,22 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     match encode(&mut text, &registry) {
         Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
+    }
+}
+
+/// A histogram as it is at the moment.
+#[derive(Debug)]
+struct Shown(Observed);
+
+impl EncodeMetric for Shown {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Observed { buckets, sum } = &self.0;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 

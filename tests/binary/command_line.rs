@@ -24,9 +24,15 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
         (&["tail", "--key", "a", "--from", "9007199254740992"], "2^53"),
         (&["tail", "--key", "a", "--url", "localhost"], "ws://"),
         (&["tail", "--key", "a", "--count", "0"], "--count <COUNT>': \"0\" is no number from 1 on"),
-        (&["inspect", "--store", "a", "--count", "-1"], "--count"),
-        (&["write", "--key", "a", "--event", "E", "--payload", "@nowhere.json"], "nowhere.json cannot be read"),
-        (&["write", "--key", "a", "--event", "E", "--payload", "1", "--id", "nope"], "'--id <ID>': an id is a UUID"),
+        (&["inspect", "--store", "a", "--count", "0"], "--count"),
+        (
+            &["write", "--key", "a", "--event", "E", "--payload", "@nowhere.json"],
+            "nowhere.json cannot be read",
+        ),
+        (
+            &["write", "--key", "a", "--event", "E", "--payload", "1", "--id", "nope"],
+            "'--id <ID>': an id is a UUID",
+        ),
         (&["bench", "echo", "--url", "ws://h:1"], "--url"),
         (&["keys", "assign", "a"], "<STORE>"),
         (&["inspect", "--from", "1"], "--store"),

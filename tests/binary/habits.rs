@@ -101,7 +101,9 @@ fn the_start_says_what_comes_next_and_a_directory_without_stores_that_it_has_non
     while !said.contains("eventlog-server write") {
         assert!(std::io::BufRead::read_line(&mut out, &mut said).expect("a line") > 0, "{said}");
     }
-    for words in ["/eventlog\n  for ", "/rpc\n  for Effect", "survives a power cut", "tail --url 127.0.0.1:"] {
+    for words in
+        ["/eventlog\n  for ", "/rpc\n  for Effect", "survives a power cut", "tail --url 127.0.0.1:"]
+    {
         assert!(said.contains(words), "{words}: {said}");
     }
     let pid = child.id().to_string();
@@ -110,7 +112,8 @@ fn the_start_says_what_comes_next_and_a_directory_without_stores_that_it_has_non
     let inspected = run(&["inspect", "--data-dir", data(&store)]);
     assert!(inspected.err.contains("no stores yet"), "{}", inspected.err);
     assert_eq!((inspected.code, &*inspected.out), (Some(0), ""));
-    let missing = run(&["inspect", "--data-dir", data(&directory.path().join("nowhere"))]).failed(1);
+    let missing =
+        run(&["inspect", "--data-dir", data(&directory.path().join("nowhere"))]).failed(1);
     assert!(missing.contains("nowhere is no data directory"), "{missing}");
 }
 
@@ -119,7 +122,11 @@ fn nothing_is_coloured_or_counted_where_there_is_no_terminal() {
     let directory = tempdir().expect("a directory");
     let server = Serve::dev(&directory.path().join("data"));
     let refused = server.run(&["tail", "--key", "a", "--url", "127.0.0.1:1"]);
-    assert!(refused.err.starts_with("error: ") && !refused.err.contains('\x1b'), "{:?}", refused.err);
+    assert!(
+        refused.err.starts_with("error: ") && !refused.err.contains('\x1b'),
+        "{:?}",
+        refused.err
+    );
     let lines = "{\"event\":\"E\",\"payload\":1}\n".repeat(2_000);
     let written = server.command(&["write", "--key", "a"], &lines);
     assert_eq!((written.code, &*written.err), (Some(0), ""));

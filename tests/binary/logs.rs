@@ -71,7 +71,8 @@ async fn hashed_keys_and_queries_are_in_no_line() {
     let log = server.log();
     // printf CANARY-key | sha256sum
     assert!(log.matches("sha256:153d78003db21b7e").count() >= 3, "{log}");
-    let ours = log.lines().filter(|line| line.contains("eventlog_server") || line.contains(" audit]"));
+    let ours =
+        log.lines().filter(|line| line.contains("eventlog_server") || line.contains(" audit]"));
     let line = ours.into_iter().find(|line| line.contains("CANARY"));
     assert_eq!(line, None);
 }
@@ -95,7 +96,8 @@ fn a_flag_says_how_the_log_is_written() {
     let directory = tempdir().expect("a directory");
     let log = directory.path().join("log");
     let store = directory.path().join("data");
-    let arguments = ["serve", "--dev", "--log-format", "json", "--listen", "127.0.0.1:0", "--data-dir"];
+    let arguments =
+        ["serve", "--dev", "--log-format", "json", "--listen", "127.0.0.1:0", "--data-dir"];
     let mut serve = command(&arguments);
     serve.arg(data(&store)).stderr(std::fs::File::create(&log).expect("a file"));
     let server = Serve::of(serve);

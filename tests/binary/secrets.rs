@@ -85,17 +85,22 @@ const SHOWN: [&str; 10] = [
 #[tokio::test]
 async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
     let files = tempdir().expect("a directory");
-    let receiver = Receiver::start(|_| Reply::Body(r#"{"allow":true,"storeId":"team"}"#.into())).await;
+    let receiver =
+        Receiver::start(|_| Reply::Body(r#"{"allow":true,"storeId":"team"}"#.into())).await;
     let [url, hook] = ["may", "hook"].map(|path| format!("{}/{path}", receiver.url()));
     let secret_file = put(files.path(), "http", HTTP);
     let common = format!("admin.token = {ADMIN:?}\nlimits.stall_timeout = \"31s\"\n");
     let webhook = |secret: &str| {
-        format!("[[webhook]]\nname = \"hook\"\nurl = {hook:?}\nfrom = \"start\"\nsecret = {secret:?}\n")
+        format!(
+            "[[webhook]]\nname = \"hook\"\nurl = {hook:?}\nfrom = \"start\"\nsecret = {secret:?}\n"
+        )
     };
     let by_http = format!(
         "{common}[auth]\nmode = \"http\"\n[auth.http]\nurl = {url:?}\nsecret_file = {secret_file:?}\n"
     );
-    let by_jwt = format!("{common}[auth]\nmode = \"jwt\"\n[auth.jwt]\nsecret = [{{ kid = \"a\", secret = {JWT:?} }}]\n");
+    let by_jwt = format!(
+        "{common}[auth]\nmode = \"jwt\"\n[auth.jwt]\nsecret = [{{ kid = \"a\", secret = {JWT:?} }}]\n"
+    );
     let mut said = Vec::new();
     for file in [by_http, by_jwt] {
         let whole = format!("{file}{}", webhook(WEBHOOK));

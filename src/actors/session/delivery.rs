@@ -91,6 +91,11 @@ impl<W: Wire> Session<W> {
         if !parts.is_empty() {
             let count: usize = parts.iter().map(SegmentPart::count).sum();
             self.shared.metrics.entries_sent.inc_by(count as u64);
+            let now = tokio::time::Instant::now();
+            for committed in parts.iter().filter_map(|part| part.segment.committed_at()) {
+                let took = now.saturating_duration_since(committed);
+                self.shared.metrics.histograms.delivery_seconds.took(took);
+            }
             self.wire.entries(&mut sub.delivery.tag, &parts, &mut self.out);
         }
         true

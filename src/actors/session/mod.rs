@@ -236,7 +236,9 @@ impl<W: Wire> Session<W> {
                 self.gate.poll_next(cx, |bytes| unfinished.may_read(bytes + behind))
             }
         };
-        self.unfinished.received(self.gate.take_received(), next.is_pending());
+        let received = self.gate.take_received();
+        self.shared.metrics.bytes_received.inc_by(received as u64);
+        self.unfinished.received(received, next.is_pending());
         match next {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(Inbound::Binary(message)))) => {
@@ -312,7 +314,12 @@ impl<W: Wire> Session<W> {
             self.lead_to_nothing(false, self.out.count() as u64);
             self.pings.sent();
             self.inbox.mark_wanted();
-            self.shared.metrics.requests_refused.inc_by(self.out.refusals());
+            let metrics = &self.shared.metrics;
+            metrics.bytes_sent.inc_by(self.out.bytes() as u64);
+            metrics.requests_refused.inc_by(self.out.refusals().len() as u64);
+            for label in self.out.refusals() {
+                metrics.refused_with.get_or_create(label).inc();
+            }
             self.out.take().into_iter().for_each(|message| ctx.binary(message));
         }
     }

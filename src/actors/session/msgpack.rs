@@ -132,7 +132,7 @@ impl MsgpackWire {
         code: ErrorCode,
         text: &str,
     ) {
-        out.count_refusal();
+        out.count_refusal("msgpack", code.as_str());
         out.message(|buffer| encode_error(buffer, tag, id, key, code, text));
     }
 }
@@ -146,8 +146,11 @@ fn refuse_invalid(invalid: &InvalidRequest, out: &mut Out) {
     log::debug!("invalid {}: {}", invalid.request_tag, invalid.message);
     if invalid.message == msgpack::ENCRYPTED {
         let key = invalid.public_key.as_deref().unwrap_or_default();
-        let line =
-            format!("writes with the public key {} are refused: {}", key_in_log(key), invalid.message);
+        let line = format!(
+            "writes with the public key {} are refused: {}",
+            key_in_log(key),
+            invalid.message
+        );
         out.complain(Complaint::once(line.clone(), line).about_key(Some(key)));
     }
     MsgpackWire::error(

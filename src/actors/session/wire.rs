@@ -231,7 +231,7 @@ pub(crate) struct Out {
     arena: BytesMut,
     messages: Vec<Bytes>,
     bytes: usize,
-    refusals: u64,
+    refusals: Vec<[(&'static str, &'static str); 2]>,
     complaints: Vec<Complaint>,
 }
 
@@ -250,8 +250,8 @@ impl Out {
     }
 
     /// Counts a request that one of these messages refuses.
-    pub(crate) fn count_refusal(&mut self) {
-        self.refusals += 1;
+    pub(crate) fn count_refusal(&mut self, protocol: &'static str, code: &'static str) {
+        self.refusals.push([("protocol", protocol), ("code", code)]);
     }
 
     /// Adds something for the log.
@@ -264,9 +264,9 @@ impl Out {
         std::mem::take(&mut self.complaints)
     }
 
-    /// How many requests the messages collected refuse.
-    pub(crate) fn refusals(&self) -> u64 {
-        self.refusals
+    /// The requests that the messages collected refuse: in which protocol, with which code.
+    pub(crate) fn refusals(&self) -> &[[(&'static str, &'static str); 2]] {
+        &self.refusals
     }
 
     /// Bytes of the messages collected.

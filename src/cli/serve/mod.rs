@@ -16,6 +16,7 @@ mod scheduled;
 mod shipping;
 mod webhooks;
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -309,7 +310,9 @@ fn next_steps(config: &Config, address: SocketAddr) -> String {
     if matches!(config.auth, AuthChoice::Dev) {
         let url = format!("--url {address} ");
         let url = if address.port() == 7420 { "" } else { &url };
-        said += &format!(
+        // Writing to a String does not fail.
+        let _ = write!(
+            said,
             "next, in two terminals:\n  eventlog-server tail {url}--key alice\n  \
              eventlog-server write {url}--key bob --event Note --payload '{{\"text\":\"hi\"}}'\n"
         );

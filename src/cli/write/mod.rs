@@ -238,7 +238,8 @@ fn parse_json(text: &str) -> Result<Value, String> {
             format!("this is not JSON: {error}; a text needs quotes of its own: --payload '\"hi\"'")
         });
     };
-    let read = if path == "-" { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+    let read =
+        if path == "-" { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
     let text = read.map_err(|error| format!("{path} cannot be read: {error}"))?;
     serde_json::from_str(&text).map_err(|error| format!("{path} is not JSON: {error}"))
 }

@@ -32,7 +32,7 @@ pub(super) fn refuse_for_good(
 
 /// Ends a request that no client of the package sends.
 pub(super) fn die(request: &RequestId, message: &str, out: &mut Out) {
-    out.count_refusal();
+    out.count_refusal("rpc", "Die");
     out.push(Answer::Died(message).encode(request));
 }
 
@@ -48,7 +48,7 @@ pub(super) fn fail(
     let public_key = public_key.filter(|key| key.len() <= PUBLIC_KEY_BYTES_MAX);
     let store_id = store_id.filter(|store| store.len() <= STORE_ID_BYTES_MAX);
     let error = ProtocolError { request_tag, public_key, store_id, code, message };
-    out.count_refusal();
+    out.count_refusal("rpc", code.as_str());
     out.push(Answer::Failed(error).encode(request));
 }
 
