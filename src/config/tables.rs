@@ -1,0 +1,91 @@
+//! Single tables of the file as what the server is started with.
+
+use eventlog_server::server::TlsFiles;
+use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
+
+use super::bucket::BucketAddress;
+use super::check::impossible;
+use super::fault::ConfigError;
+use super::settings::{
+    BackupSettings, DurabilityMode, KeysInLog, LogSettings, Settings, TlsSettings,
+};
+use super::units::Size;
+use super::{BackupPlan, LogPlan};
+
+pub(super) fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
+    if settings.durability == Some(DurabilityMode::Interval) {
+        let reason = "it is not there any more: whatever is acknowledged survives a power cut";
+        return Err(impossible("durability", "interval", reason));
+    }
+    let default = DatabaseOptions::default();
+    let bytes = |set: Option<Size>, default| set.map_or(default, |size| size.0 as u64);
+    Ok(DatabaseOptions {
+        cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
+        ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
+        disk_low_bytes: bytes(settings.disk_low_bytes, default.disk_low_bytes),
+        archive: ArchiveOptions {
+            enabled: settings.archive.enabled.map_or(default.archive.enabled, |flag| flag.0),
+            dir: settings.archive.dir.clone(),
+            bytes_max: settings.archive.bytes_max.map(|size| size.0 as u64),
+            age_max: settings.archive.age_max.map(|span| span.0),
+            waiting_bytes_max: bytes(
+                settings.archive.waiting_bytes_max,
+                default.archive.waiting_bytes_max,
+            ),
+        },
+        ..default
+    })
+}
+
+pub(super) fn log(settings: LogSettings) -> LogPlan {
+    let LogSettings { level, format, keys, access } = settings;
+    LogPlan {
+        level,
+        format: format.unwrap_or_default(),
+        hashes_keys: keys == Some(KeysInLog::Hashed),
+        access: access.is_some_and(|flag| flag.0),
+    }
+}
+
+pub(super) fn tls(settings: TlsSettings) -> Result<Option<TlsFiles>, ConfigError> {
+    let TlsSettings { certificate_file, key_file, client_ca_file: client_ca } = settings;
+    match (certificate_file, key_file) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (certificate, _) => {
+            let missing =
+                if certificate.is_none() { "tls.certificate_file" } else { "tls.key_file" };
+            let reason = "TLS takes both `certificate_file` and `key_file`";
+            Err(impossible(missing, "nothing", reason))
+        }
+    }
+}
+
+pub(super) fn backup(
+    settings: BackupSettings,
+    archive: bool,
+) -> Result<Option<BackupPlan>, ConfigError> {
+    let BackupSettings { every, to, keep } = settings;
+    match (every, to) {
+        (None, None) if keep.is_none() => Ok(None),
+        (Some(_), Some(to)) if !archive => {
+            let reason = "a backup is made of the archive, and `[archive] enabled` is false";
+            Err(impossible("backup.to", to.display(), reason))
+        }
+        (Some(_), Some(to)) if keep.is_some() && BucketAddress::of(&to).is_some() => {
+            let reason = "a bucket keeps what the archive keeps ([archive] bytes_max, age_max)";
+            Err(impossible("backup.keep", to.display(), reason))
+        }
+        (Some(every), Some(to)) => {
+            if let Some(Err(reason)) = BucketAddress::of(&to) {
+                return Err(impossible("backup.to", to.display(), reason));
+            }
+            Ok(Some(BackupPlan { every: every.0, to, keep: keep.map(|keep| keep.0) }))
+        }
+        (every, _) => {
+            let missing = if every.is_none() { "backup.every" } else { "backup.to" };
+            let reason = "backups are made only if `[backup]` has both `every` and `to`";
+            Err(impossible(missing, "nothing", reason))
+        }
+    }
+}
