@@ -1,4 +1,4 @@
-//! A server that speaks S3: moto, of PyPI, which `.ci/run` installs below `target`.
+//! A server that speaks S3: moto, of `PyPI`, which `.ci/run` installs below `target`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
