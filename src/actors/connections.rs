@@ -22,8 +22,8 @@ struct Connection {
     inbox: Arc<Inbox>,
     sever: Option<Sever>,
     caller: Caller,
-    /// With which keys it is subscribed.
-    keys: Vec<PublicKey>,
+    /// With which keys it is subscribed, and who the caller is with each, where only that tells.
+    keys: Vec<(PublicKey, Option<Arc<str>>)>,
 }
 
 impl Connection {
@@ -147,7 +147,10 @@ impl Connections {
         let live = self.live.lock();
         let is_revoked = |connection: &&Connection| {
             revocations.check_caller(&connection.caller).is_err()
-                || connection.keys.iter().any(|key| revocations.check_key(key).is_err())
+                || connection.keys.iter().any(|(key, subject)| {
+                    let subject = subject.as_deref().map(|one| revocations.check_subject(one));
+                    revocations.check_key(key).is_err() || matches!(subject, Some(Err(_)))
+                })
         };
         live.by_number.values().filter(is_revoked).map(Connection::sever).count()
     }
@@ -160,15 +163,16 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// The connection is subscribed with `key` from now on.
-    pub(crate) fn subscribed(&self, key: &PublicKey) {
-        self.change(|connection| connection.keys.push(key.clone()));
+    /// The connection is subscribed with `key` from now on; `subject` is who the caller is with it, unless that was known at the
+    /// handshake.
+    pub(crate) fn subscribed(&self, key: &PublicKey, subject: Option<Arc<str>>) {
+        self.change(|connection| connection.keys.push((key.clone(), subject)));
     }
 
     /// One subscription with `key` is over.
     pub(crate) fn unsubscribed(&self, key: &PublicKey) {
         self.change(|connection| {
-            let at = connection.keys.iter().position(|other| other == key);
+            let at = connection.keys.iter().position(|(other, _)| other == key);
             at.map(|at| connection.keys.swap_remove(at));
         });
     }

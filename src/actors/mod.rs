@@ -38,3 +38,4 @@ pub(crate) mod spill;
 pub(crate) mod store;
 pub(crate) mod stores;
 pub(crate) mod strangers;
+pub(crate) mod usage;

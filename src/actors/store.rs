@@ -21,11 +21,12 @@ use super::feed::{Feed, FeedClosed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::open::OpenStores;
+use super::quotas::Quotas;
 use super::reply::{Reply, WriteFailure};
 use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::seldom::Seldom;
-use crate::model::{EntryId, Limits, Quotas, Segment, Sequence, StoreId};
+use crate::model::{EntryId, Limits, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
@@ -134,7 +135,7 @@ pub(crate) struct StoreDeps {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) quotas: Quotas,
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 pub(crate) struct StoreActor {
@@ -157,6 +158,8 @@ pub(crate) struct StoreActor {
     full_seldom: Seldom,
     /// Since there was no room the last time, it is looked again: something may have been trimmed.
     was_full: bool,
+    /// How often quotas had changed when they were looked at last.
+    quota_changes: u64,
 }
 
 impl StoreActor {
@@ -167,6 +170,7 @@ impl StoreActor {
         feed: Arc<Feed>,
     ) -> Self {
         let mut core = StoreCore::new(log.head());
+        let quota_changes = deps.quotas.changes();
         core.set_room(room(&deps, feed.store(), &*log));
         Self {
             deps,
@@ -182,6 +186,7 @@ impl StoreActor {
             others: Others::default(),
             full_seldom: Seldom::every(FULL_EVERY),
             was_full: false,
+            quota_changes,
         }
     }
 
@@ -266,6 +271,11 @@ impl StoreActor {
         append: impl FnOnce(Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>,
         ctx: &mut Context<Self>,
     ) {
+        let changes = self.deps.quotas.changes();
+        if self.quota_changes != changes {
+            self.quota_changes = changes;
+            self.core.set_bytes_max(bytes_max(&self.deps, self.feed.store()));
+        }
         let segments = self.core.place(group, known, &mut self.in_group);
         self.refuse_without_room();
         if segments.is_empty() {
@@ -328,6 +338,9 @@ impl StoreActor {
         let bytes: usize = segments.iter().map(|segment| segment.records().len()).sum();
         let slots: usize = answers.iter().map(|(_, acked)| acked.slots.len()).sum();
         self.deps.metrics.committed(answers.len(), entries, bytes, slots);
+        if self.deps.quotas.counts_keys() {
+            self.deps.quotas.usage.add(&segments);
+        }
         let mut woken: Vec<Arc<Inbox>> = Vec::new();
         let now = Instant::now();
         for (reply, acked) in answers {
@@ -399,8 +412,12 @@ const REOPENING: &str = "the storage is being opened again after a failure, try 
 
 /// How much more the store may hold.
 fn room(deps: &StoreDeps, store: &StoreId, log: &dyn StoreLog) -> Option<Room> {
-    let bytes_max = deps.quotas.of_store(store.as_str()).bytes_stored?;
-    Some(Room::new(log.bytes(), bytes_max))
+    Some(Room::new(log.bytes(), bytes_max(deps, store)))
+}
+
+/// How much it may hold in all.
+fn bytes_max(deps: &StoreDeps, store: &StoreId) -> u64 {
+    deps.quotas.bytes_stored(store).unwrap_or(u64::MAX)
 }
 
 fn refuse(replies: impl Iterator<Item = Reply>, failure: &WriteFailure) {

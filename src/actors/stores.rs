@@ -180,10 +180,13 @@ mod tests {
     use crate::actors::connections::Connections;
     use crate::actors::metrics::Metrics;
     use crate::actors::newcomers::{Kind, Newcomers};
+    use crate::actors::quotas::Quotas;
     use crate::actors::registry::Keys;
     use crate::actors::resolved::Resolved;
     use crate::actors::store::StoreDeps;
-    use crate::model::{EntryId, EntryRef, Limits, Quotas};
+    use crate::actors::usage::Usage;
+    use crate::model::{EntryId, EntryRef, Limits};
+    use crate::services::records::MemoryRecords;
     use crate::services::registry::MemoryRegistry;
     use crate::storage::memory::MemoryStorage;
     use crate::testing::fault::{Faults, FaultyStorage};
@@ -195,7 +198,9 @@ mod tests {
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
         let limits = Arc::new(Limits { store_idle_timeout: idle, ..Limits::default() });
         let (metrics, home) = (Arc::new(Metrics::default()), Arbiter::new());
-        let quotas = Quotas::default();
+        let usage = Arc::new(Usage::new(Arc::new(MemoryRecords::default())));
+        let quotas = Quotas::new(crate::model::Quotas::default(), usage, metrics.clone());
+        let quotas = Arc::new(quotas);
         let deps = StoreDeps { storage: Arc::new(storage.clone()), metrics, limits, quotas };
         let threads = vec![Arbiter::new().handle(), Arbiter::new().handle()];
         let open = OpenStores::new(Arc::new(deps), threads, home.handle(), None);

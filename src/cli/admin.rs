@@ -235,6 +235,7 @@ impl Admin {
             .method(method)
             .uri(url)
             .header("authorization", format!("Bearer {}", self.token))
+            .header("accept", "application/x-ndjson, */*")
             .header("content-type", "application/json");
         let headers = self.headers.iter();
         let request = headers.fold(request, |request, (name, value)| request.header(name, value));

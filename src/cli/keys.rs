@@ -63,6 +63,14 @@ enum KeysCommand {
         /// The public key
         key: PublicKey,
     },
+    /// Print how many bytes of entries a key has written, as far as quotas have that counted
+    Usage {
+        /// The public key
+        key: PublicKey,
+        /// Have the key begin again with nothing; prints what it had
+        #[arg(long)]
+        reset: bool,
+    },
     /// Forget which store a key was used with, so that it can be mapped to another
     ///
     /// Do so when no device has anything left of that store. One that has would miss entries of the next store, and write there
@@ -113,6 +121,11 @@ pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
             let before = admin.request("DELETE", &signing_key_path(&key), None);
             print_signing_key(before, &key, json, &mut out)
         }
+        KeysCommand::Usage { key, reset } => {
+            let method = if reset { "DELETE" } else { "GET" };
+            let path = format!("{}/usage", path(&key));
+            print_usage(admin.request(method, &path, None), &key, json, &mut out)
+        }
         KeysCommand::Release { key } => {
             let released = admin.request("POST", &format!("{}/release", path(&key)), None);
             print_store(released, key, json, &mut out)
@@ -153,6 +166,26 @@ fn print_signing_key(
         writeln!(out, "{}", json!({ "publicKey": key, "signingKey": signing_key }))?;
     } else {
         writeln!(out, "{}  {}", one_line(key.as_str()), one_line(&signing_key))?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    bytes: u64,
+}
+
+fn print_usage(
+    answer: Result<Usage, AdminError>,
+    key: &PublicKey,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), AdminCommandError> {
+    let Usage { bytes } = answer?;
+    if json {
+        writeln!(out, "{}", json!({ "publicKey": key, "bytes": bytes }))?;
+    } else {
+        writeln!(out, "{}  {bytes} bytes", one_line(key.as_str()))?;
     }
     Ok(())
 }

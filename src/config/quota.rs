@@ -1,6 +1,6 @@
 //! `[quota]`: what each key, and each store, may use.
 
-use eventlog_server::model::{Quota, Quotas, StoreQuota};
+use eventlog_server::model::{Quota, Quotas};
 
 use super::check::impossible;
 use super::fault::ConfigError;
@@ -18,6 +18,7 @@ entry! {
         burst: Option<Span>,
         subscriptions: Option<Count>,
         connections: Option<Count>,
+        bytes_stored: Option<Size>,
     }
 }
 
@@ -44,14 +45,6 @@ macro_rules! quota {
             burst: $from.burst.map_or(Quota::default().burst, |span| span.0),
             subscriptions: $from.subscriptions.map(|count| count.0),
             connections: $from.connections.map(|count| count.0),
-        }
-    };
-}
-
-macro_rules! store_quota {
-    ($from:expr) => {
-        StoreQuota {
-            shared: quota!($from),
             bytes_stored: $from.bytes_stored.map(|size| size.0 as u64),
         }
     };
@@ -63,23 +56,26 @@ pub(super) fn quotas(settings: QuotaSettings) -> Result<Quotas, ConfigError> {
     let quotas = Quotas {
         per_key: quota!(per_key),
         keys: key.into_iter().map(|entry| (entry.public_key.clone(), quota!(entry))).collect(),
-        per_store: store_quota!(per_store),
-        stores: store
-            .into_iter()
-            .map(|entry| (entry.store_id.clone(), store_quota!(entry)))
-            .collect(),
+        per_store: quota!(per_store),
+        stores: store.into_iter().map(|entry| (entry.store_id.clone(), quota!(entry))).collect(),
     };
     let keys = quotas.keys.iter().map(|(_, quota)| quota).chain([&quotas.per_key]);
-    let stores = quotas.stores.iter().map(|(_, quota)| &quota.shared);
-    keys.chain(stores).chain([&quotas.per_store.shared]).try_for_each(check)?;
+    let stores = quotas.stores.iter().map(|(_, quota)| quota);
+    keys.chain(stores).chain([&quotas.per_store]).try_for_each(check)?;
     Ok(quotas)
 }
 
 fn check(quota: &Quota) -> Result<(), ConfigError> {
     const NOTHING: &str =
         "with nothing allowed nobody could do anything; without it there is no bound";
-    let Quota { writes_per_second, bytes_per_second, burst: _, subscriptions, connections } =
-        *quota;
+    let Quota {
+        writes_per_second,
+        bytes_per_second,
+        burst: _,
+        subscriptions,
+        connections,
+        bytes_stored: _,
+    } = *quota;
     let counts = [
         ("[quota] writes_per_second", writes_per_second),
         ("[quota] bytes_per_second", bytes_per_second),
@@ -120,10 +116,11 @@ mod tests {
         assert_eq!(read.of_key("alice"), writes);
         let bytes = Quota { bytes_per_second: Some(1 << 20), ..Quota::default() };
         assert_eq!(read.of_key("bot-1"), bytes);
-        let shared = Quota { connections: Some(7), ..Quota::default() };
-        assert_eq!(read.per_store, StoreQuota { shared, bytes_stored: Some(1 << 30) });
-        let shared = Quota { subscriptions: Some(2), ..Quota::default() };
-        assert_eq!(read.of_store("team"), StoreQuota { shared, bytes_stored: None });
+        let stored = Some(1 << 30);
+        let store = Quota { connections: Some(7), bytes_stored: stored, ..Quota::default() };
+        assert_eq!(read.per_store, store);
+        let team = Quota { subscriptions: Some(2), ..Quota::default() };
+        assert_eq!(read.of_store("team"), team);
     }
 
     #[test]
@@ -133,7 +130,7 @@ mod tests {
             ("quota.per_store.connections = 0", "connections"),
             ("[[quota.key]]\npublic_key = \"a\"\nbytes_per_second = 0", "bytes_per_second"),
             ("[[quota.store]]\nstore_id = \"a\"\nsubscriptions = 0", "subscriptions"),
-            ("quota.per_key.bytes_stored = 1", "bytes_stored"),
+            ("quota.per_key.bytes_held = 1", "bytes_held"),
             ("[[quota.key]]\npublic_key = \"a\"\nwrite_per_second = 1", "write_per_second"),
             ("[[quota.store]]\nconnections = 1", "store_id"),
         ] {

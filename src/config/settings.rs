@@ -200,6 +200,7 @@ settings! {
         burst: Option<Span>,
         subscriptions: Option<Count>,
         connections: Option<Count>,
+        bytes_stored: Option<Size>,
     }
 }
 

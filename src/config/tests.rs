@@ -130,6 +130,7 @@ fn the_example_shows_the_defaults() {
         ".quota.per_key.bytes_per_second",
         ".quota.per_key.subscriptions",
         ".quota.per_key.connections",
+        ".quota.per_key.bytes_stored",
         ".quota.per_store.writes_per_second",
         ".quota.per_store.bytes_per_second",
         ".quota.per_store.subscriptions",

@@ -21,6 +21,11 @@ impl Room {
         Self { stored, bytes_max }
     }
 
+    /// Has another bound count from now on.
+    pub(crate) const fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     pub(crate) const fn bytes_max(&self) -> u64 {
         self.bytes_max
     }

@@ -192,6 +192,13 @@ impl<R> StoreCore<R> {
         self.room = room;
     }
 
+    /// How much the store may hold from now on.
+    pub(crate) const fn set_bytes_max(&mut self, bytes_max: u64) {
+        if let Some(room) = &mut self.room {
+            room.set_bytes_max(bytes_max);
+        }
+    }
+
     /// The writes for which [`StoreCore::place`] found no room, and how many bytes the store may hold.
     pub(crate) fn take_without_room(&mut self) -> (Vec<R>, u64) {
         let bytes_max = self.room.as_ref().map_or(0, Room::bytes_max);

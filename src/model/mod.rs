@@ -30,7 +30,7 @@ pub(crate) use in_log::key_in_log;
 pub use limits::Limits;
 pub use name::{InvalidName, PublicKey, StoreId};
 pub use origin::Origin;
-pub use quota::{Quota, Quotas, StoreQuota};
+pub use quota::{Quota, Quotas};
 pub use record::{MalformedRecord, RecordReader, record_len, write_record};
 pub use retention::{Retention, RetentionRule};
 pub use secret::Secret;

@@ -17,6 +17,9 @@ pub struct Quota {
     pub subscriptions: Option<usize>,
     /// Connections at once on which it is used.
     pub connections: Option<usize>,
+    /// Bytes of entries. Of a store: those that it has; what is there already stays, and is known as a duplicate, also above it. Of a
+    /// key: all that it has written while this was set for it, wherever that is now.
+    pub bytes_stored: Option<u64>,
 }
 
 impl Default for Quota {
@@ -27,25 +30,17 @@ impl Default for Quota {
             burst: Duration::from_secs(10),
             subscriptions: None,
             connections: None,
+            bytes_stored: None,
         }
     }
 }
 
 impl Quota {
-    /// Whether nothing is bounded.
+    /// Whether nothing is bounded but what is stored.
     pub const fn is_off(&self) -> bool {
         let rates = self.writes_per_second.is_none() && self.bytes_per_second.is_none();
         rates && self.subscriptions.is_none() && self.connections.is_none()
     }
-}
-
-/// What one store may use, and hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreQuota {
-    /// What all its keys together may use.
-    pub shared: Quota,
-    /// Bytes of all its entries. What is there already stays, and is known as a duplicate, also above it.
-    pub bytes_stored: Option<u64>,
 }
 
 /// The quotas of a server. By default nothing is bounded.
@@ -58,9 +53,9 @@ pub struct Quotas {
     /// Keys that have another one: patterns in which `*` stands for any text. The first that fits counts.
     pub keys: Vec<(String, Quota)>,
     /// Of each store.
-    pub per_store: StoreQuota,
+    pub per_store: Quota,
     /// Stores that have another one, as with keys.
-    pub stores: Vec<(String, StoreQuota)>,
+    pub stores: Vec<(String, Quota)>,
 }
 
 impl Quotas {
@@ -70,19 +65,21 @@ impl Quotas {
     }
 
     /// That of this store.
-    pub fn of_store(&self, store: &str) -> StoreQuota {
+    pub fn of_store(&self, store: &str) -> Quota {
         first_match(&self.stores, store).unwrap_or(self.per_store)
     }
 
     /// Whether nothing is bounded but what stores hold.
     pub(crate) fn is_off(&self) -> bool {
-        let keys = self.keys.iter().map(|(_, quota)| *quota);
-        let stores = self.stores.iter().map(|(_, quota)| quota.shared);
-        [self.per_key, self.per_store.shared]
-            .into_iter()
-            .chain(keys)
-            .chain(stores)
-            .all(|quota| quota.is_off())
+        let all = [self.per_key, self.per_store].into_iter();
+        let named = self.keys.iter().chain(&self.stores).map(|(_, quota)| *quota);
+        all.chain(named).all(|quota| quota.is_off()) && !self.counts_keys()
+    }
+
+    /// Whether it has to be known what keys have written.
+    pub(crate) fn counts_keys(&self) -> bool {
+        let mut all = self.keys.iter().map(|(_, quota)| quota).chain([&self.per_key]);
+        all.any(|quota| quota.bytes_stored.is_some())
     }
 }
 
@@ -106,7 +103,8 @@ mod tests {
         assert_eq!(quotas.of_key("ann-1"), writes(3));
         assert_eq!(quotas.of_key("ann").connections, Some(1));
         assert!(!quotas.is_off() && Quotas::default().is_off());
-        let full = StoreQuota { bytes_stored: Some(1), ..StoreQuota::default() };
+        let full = Quota { bytes_stored: Some(1), ..Quota::default() };
         assert!(Quotas { per_store: full, ..Quotas::default() }.is_off());
+        assert!(!Quotas { per_key: full, ..Quotas::default() }.is_off());
     }
 }

@@ -24,8 +24,8 @@ use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::storage::{Storage, StorageError, StoreSize};
 
 /// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
+pub(super) const PAGE: usize = 100;
+pub(super) const PAGE_MAX: usize = 1_000;
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     if server.inner().admin_tokens.read().0.is_empty() {
@@ -57,6 +57,9 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .service(AdminEndpoint::at("/keys").get(list_keys).done())
         .service(AdminEndpoint::at("/keys/{key:.+}/release").post(release_key).done())
         .configure(admin_signing_keys::configure)
+        .service(
+            AdminEndpoint::at("/keys/{key:.+}/usage").get(show_usage).delete(reset_usage).done(),
+        )
         .service(
             AdminEndpoint::at("/keys/{key:.+}")
                 .get(show_key)
@@ -144,6 +147,17 @@ async fn remove_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String
     let remove = Remove { public_key: name(&key)? };
     let store_id = server.change(by.into_inner(), remove).await?;
     Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
+}
+
+async fn show_usage(server: web::Data<Server>, key: Path<String>) -> Answer {
+    let bytes = server.usage(&name(&key)?);
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": bytes })))
+}
+
+/// What it had written before.
+async fn reset_usage(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
+    let before = server.reset_usage_by(by.into_inner(), &name(&key)?).await?;
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": before })))
 }
 
 async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {

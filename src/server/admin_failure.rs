@@ -8,12 +8,13 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::access::RevokeError;
 use super::admin_tokens::AdminRight;
+use super::following::STREAMS_MAX;
 use super::grants::GrantsError;
 use super::pages;
 use super::quarantine::QuarantineError;
 use super::reload::ReloadError;
 use super::trims::ServerTrimError;
-use crate::model::{PublicKey, StoreId};
+use crate::model::{EntryId, PublicKey, StoreId};
 use crate::processing::{GroupError, WriteError};
 use crate::services::{IdentityError, RecordsUnavailable, RegistryError};
 use crate::storage::StorageError;
@@ -60,6 +61,10 @@ pub(super) enum Failure {
     NoSuchFile(String),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
+    #[error("the store has no entry {0}")]
+    NoSuchEntry(EntryId),
+    #[error("there are {STREAMS_MAX} streams of entries, and no more at once")]
+    TooManyStreams,
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -105,6 +110,8 @@ impl Failure {
             Self::NoSuchStore(_)
             | Self::Trim(ServerTrimError::NoSuchStore(_))
             | Self::Group(GroupError::NoSuchStore(_)) => (StatusCode::NOT_FOUND, "no-such-store"),
+            Self::NoSuchEntry(_) => (StatusCode::NOT_FOUND, "no-such-entry"),
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
             Self::NoBackup => (StatusCode::NOT_FOUND, "no-backup"),
             Self::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
             Self::NotUsed(_) => (StatusCode::NOT_FOUND, "not-used"),

@@ -80,9 +80,16 @@ fn describe(operation: &Operation) -> Value {
 fn content(name: &str) -> Value {
     let media = match name {
         "Bytes" => "application/octet-stream",
-        "Lines" => "application/x-ndjson",
         _ => "application/json",
     };
+    // The same in other forms.
+    if name == "Entries" {
+        return json!({
+            media: { "schema": schema(name) },
+            "application/x-ndjson": { "schema": schema("Lines") },
+            "text/event-stream": { "schema": schema("Events") },
+        });
+    }
     json!({ media: { "schema": schema(name) } })
 }
 

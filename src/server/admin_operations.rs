@@ -127,17 +127,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Post, "/schema-binary", Read, "JSON as a payload of Effect's clients", "Payload")
         .body("Json"),
     row(Get, "/tokens", Read, "The tokens of this API, and what each may do", "Tokens"),
+    row(Get, "/keys/{key:.+}/usage", Read, "What a key has written in all", "Usage"),
+    row(Delete, "/keys/{key:.+}/usage", Admin, "Has a key begin with nothing written", "Usage"),
     row(Get, "/stores", Read, "Stores and what they hold", "Stores").query(PAGE),
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
-    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, as lines", "Lines").query(&[
-        "from",
-        "event",
-        "primaryKey",
-        "createdFrom",
-        "createdBefore",
-    ]),
+    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries")
+        .query(&["from", "limit", "id", "event", "primaryKey", "createdFrom", "createdBefore"]),
     row(Post, "/stores/{store:.+}/trim", Admin, "Has a feed begin further on, for good", "Trimmed")
         .body("Trim"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),

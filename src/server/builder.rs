@@ -14,6 +14,7 @@ use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::admin_tokens::{AdminToken, AdminTokens};
 use super::caller::ValueOf;
+use super::following::STREAMS_MAX;
 use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
 use super::looking::Looking;
@@ -43,6 +44,7 @@ use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
 use crate::actors::strangers::Strangers;
+use crate::actors::usage::Usage;
 use crate::model::{Limits, Quotas, Retention};
 use crate::processing::Processor;
 use crate::processing::compaction::Compaction;
@@ -266,11 +268,13 @@ impl Builder {
         let (metrics, limits) = (Arc::new(Metrics::default()), Arc::new(self.limits));
         let connections = Arc::new(Connections::new(limits.connections_max));
         let resolved = Arc::new(Resolved::new(limits.registry_answer_age_max));
+        let usage = Arc::new(Usage::new(self.records.clone()));
+        let quotas = Arc::new(quotas::Quotas::new(self.quotas, usage.clone(), metrics.clone()));
         let deps = StoreDeps {
             storage: self.storage.clone(),
             metrics: metrics.clone(),
             limits: limits.clone(),
-            quotas: self.quotas.clone(),
+            quotas: quotas.clone(),
         };
         let processing = self.processor.map(Processing::new).transpose()?;
         let on_open = processing.as_ref().map(Processing::on_open);
@@ -293,6 +297,7 @@ impl Builder {
         watchdog::start(&connections, &budget, &metrics, limits.stall_timeout, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
+        usage.start(&home);
         let trims = Trims::start(
             (stores.clone(), self.storage.clone()),
             processing.as_ref().map(|processing| processing.processor.clone()),
@@ -323,7 +328,7 @@ impl Builder {
             stores,
             limits,
             connections,
-            quotas: quotas::Quotas::new(self.quotas, metrics.clone()),
+            quotas,
             complaints: Arc::new(Complaints::new()),
             metrics,
             resolved,
@@ -353,6 +358,7 @@ impl Builder {
             grants,
             reload: self.reload,
             reloading: Mutex::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             store_registry: self.registry,
             store_threads,
             registry_thread,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Addr, ArbiterHandle, Handler, Message};
 use actix_web::web::ServiceConfig;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::Severing;
@@ -70,6 +71,8 @@ pub(super) struct Inner {
     pub(super) grants: Option<KeptGrants>,
     pub(super) reload: Option<Reload>,
     pub(super) reloading: Mutex<()>,
+    /// Streams of entries over HTTP, see `following`.
+    pub(super) streams: Arc<Semaphore>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,
@@ -387,6 +390,10 @@ impl Server {
         let finished = tokio::time::timeout_at(deadline, self.0.shared.stores.finish()).await;
         if finished.is_err() {
             log::warn!("stores cut off at shutdown");
+        }
+        let saved = self.0.shared.quotas.usage.save();
+        if !matches!(tokio::time::timeout_at(deadline, saved).await, Ok(Ok(()))) {
+            log::warn!("what keys have written lately is not written down");
         }
         if let Some(processing) = &self.0.processing {
             processing.processor.stop();

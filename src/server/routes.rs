@@ -99,7 +99,10 @@ fn readiness(server: &Server) -> HttpResponse {
 /// Until it is known who is revoked, and what is granted, nobody is let in.
 fn knows_who_may(server: &Server) -> bool {
     let Inner { shared, grants, .. } = server.inner();
-    shared.revocations.kept.is_read() && grants.as_ref().is_none_or(|one| one.kept.is_read())
+    let is_counted = !shared.quotas.counts_keys() || shared.quotas.usage.is_read();
+    is_counted
+        && shared.revocations.kept.is_read()
+        && grants.as_ref().is_none_or(|one| one.kept.is_read())
 }
 
 fn not_ready() -> HttpResponse {

@@ -451,3 +451,24 @@ fn what_cannot_be_asked_is_a_wrong_configuration() {
         assert!(!store.exists(), "nothing is left behind");
     }
 }
+
+/// Its session is not polled: from outside it is ended, though only the application said who it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_is_shut_out_and_does_not_read_is_gone_as_well() {
+    let it = Asked::start(|asked| {
+        let user = asked.json["headers"]["cookie"].as_str().expect("a cookie").to_owned();
+        say(&json!({ "allow": true, "storeId": "team", "sub": user, "ttlSeconds": 600 }))
+    })
+    .await;
+    let (mut frozen, mut bob) = (it.connect("ann").await, it.connect("bob").await);
+    assert_eq!(write(&mut bob, "shared", "E").await, Ok(1));
+    read(&mut frozen, "shared", 1).await;
+    for sequence in 2..=11 {
+        bob.write(&key("shared"), sequence, &batch(&[entry("E", "", &vec![0; 1_000_000])])).await;
+        assert_eq!(bob.next_ack().await.1, [sequence]);
+    }
+    it.server.serve().run(&["revoke", "--token", ADMIN, "--subject", "ann"]).ok();
+    let to = it.server.serve().address().parse().expect("an address");
+    crate::support::server::comes_to(to, "eventlog_connections_open", 1).await;
+    assert_eq!(write(&mut bob, "shared", "E").await, Ok(12));
+}

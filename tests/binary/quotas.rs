@@ -1,10 +1,15 @@
 //! Quotas of the binary: what is set is in force, and what a store may hold survives its restarts.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use eventlog_server::model::Entry;
 use rustix::process::Signal;
 use tempfile::tempdir;
 
+use super::logged::{ADMIN, Logged};
 use super::process::{Serve, data};
+use crate::support::http;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -50,4 +55,44 @@ async fn what_a_store_may_hold_is_exact_after_restarts() {
         let serve = start();
         assert_eq!(taken(&serve, 3).await, 0);
     }
+}
+
+/// What a key has written is written down at an orderly end, and every five seconds.
+#[tokio::test]
+async fn what_a_key_has_written_is_known_after_restarts_and_quotas_are_read_again() {
+    let quota = |bytes: u32| {
+        format!(
+            "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\nquota.per_key.bytes_stored = {bytes}\n\
+                 [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\""
+        )
+    };
+    let mut server = Logged::start(&quota(1_050));
+    assert_eq!(taken(server.serve(), 4).await, 4);
+    server.restart();
+    assert_eq!(taken(server.serve(), 20).await, 7);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let usage = |server: &Logged| server.keys(&["usage", "alice"]).ok();
+    assert_eq!(usage(&server).trim(), "alice  1100 bytes");
+    // A kill loses what was not written down yet, and no more than that.
+    loop {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        server.kill();
+        if usage(&server).trim() == "alice  1100 bytes" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", usage(&server));
+    }
+    assert_eq!(taken(server.serve(), 1).await, 0);
+    server.configure(&quota(1_250));
+    let to: SocketAddr = server.serve().address().parse().expect("an address");
+    let header = format!("authorization: Bearer {ADMIN}\r\n");
+    let reloaded = http::request(to, "POST /admin/reload", &header, "").await;
+    assert!(reloaded.contains(r#""applied":["quota.per_key.bytes_stored"]"#), "{reloaded}");
+    assert_eq!(taken(server.serve(), 9).await, 2);
+    assert_eq!(server.keys(&["usage", "alice", "--reset"]).ok().trim(), "alice  1300 bytes");
+    assert_eq!(taken(server.serve(), 1).await, 1);
+    let audit = server.audit();
+    let reset =
+        audit.iter().any(|line| line.starts_with("action=reset_usage key=\"alice\" bytes=1300 "));
+    assert!(reset, "{audit:?}");
 }

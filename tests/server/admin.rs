@@ -1,6 +1,7 @@
 //! The admin API: what is looked at stays as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use eventlog_server::server::{AdminRight, AdminToken, Server};
 use eventlog_server::services::StoreRegistry;
@@ -9,6 +10,7 @@ use eventlog_server::services::registry::{DevRegistry, MemoryRegistry};
 use eventlog_server::storage::Storage;
 use eventlog_server::testing::fault::{Faults, FaultyStorage};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 use crate::support::server::{TestServer, in_memory};
 use crate::support::watched::WatchedStorage;
@@ -164,4 +166,117 @@ async fn stores_are_listed_and_shown_without_being_opened() {
     assert!(shown["bytes"].as_u64() > Some(16), "{shown}");
     assert_eq!(get(&server, "/stores/nobody").await.0, 404);
     assert_eq!(storage.opened(), opened);
+}
+
+/// Appends `titles`, one a batch.
+async fn append(server: &TestServer, titles: std::ops::Range<u8>) {
+    for title in titles {
+        // msgpack of {"n": title}.
+        let entries = vec![entry("Note", &format!("n{title}"), &[0x81, 0xa1, b'n', title])];
+        server.server.write_to_store(store("team"), entries, true).await.expect("written");
+    }
+}
+
+#[tokio::test]
+async fn entries_are_read_by_sequence_id_event_and_key_and_payloads_are_decoded() {
+    let (server, _) = server(Arc::new(WatchedStorage::default())).await;
+    append(&server, 0..5).await;
+    let sequences = |page: &Value| -> Vec<u64> {
+        let entries = page["entries"].as_array().expect("a list").iter();
+        entries.map(|entry| entry["sequence"].as_u64().expect("a number")).collect()
+    };
+    let (status, page) = get(&server, "/stores/team/entries?from=2&limit=2").await;
+    assert_eq!(
+        (status, sequences(&page), &page["next"], &page["head"]),
+        (200, vec![2, 3], &json!(4), &json!(5))
+    );
+    let second = &page["entries"][0];
+    assert_eq!(
+        (&second["payload"], &second["origin"]),
+        (&json!({ "n": 1 }), &json!({ "runHandlers": true }))
+    );
+    let last = get(&server, "/stores/team/entries?from=4&limit=2").await.1;
+    assert_eq!((sequences(&last), last.get("next")), (vec![4, 5], None));
+    assert_eq!(sequences(&get(&server, "/stores/team/entries?from=6").await.1), [0; 0]);
+    let id = second["id"].as_str().expect("an id");
+    assert_eq!(sequences(&get(&server, &format!("/stores/team/entries?id={id}")).await.1), [2]);
+    assert_eq!(
+        sequences(&get(&server, "/stores/team/entries?primaryKey=n3&event=N*").await.1),
+        [4]
+    );
+    assert_eq!(sequences(&get(&server, "/stores/team/entries?event=Other").await.1), [0; 0]);
+    for (path, status, reason) in [
+        ("/stores/team/entries?id=018bcfe5-6800-70e1-8101-010101010101", 404, "no-such-entry"),
+        ("/stores/team/entries?id=7", 400, "invalid"),
+        ("/stores/team/entries?form=7", 400, "invalid"),
+        ("/stores/none/entries", 404, "no-such-store"),
+    ] {
+        let (found, problem) = get(&server, path).await;
+        assert_eq!((found, &problem["reason"]), (status, &json!(reason)), "{path}");
+    }
+}
+
+/// Reads server-sent events.
+struct Events(tokio::io::BufReader<tokio::net::TcpStream>);
+
+impl Events {
+    async fn open(server: &TestServer, query: &str, last: Option<u64>) -> Self {
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.expect("a connection");
+        let last = last.map_or_else(String::new, |last| format!("last-event-id: {last}\r\n"));
+        let request = format!(
+            "GET /admin/stores/team/entries{query} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer s3cret\r\n\
+             accept: text/event-stream\r\n{last}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        Self(tokio::io::BufReader::new(stream))
+    }
+
+    /// The sequences of the next events, each of which is the entry that it says.
+    async fn next(&mut self, count: usize) -> Vec<u64> {
+        let (mut found, mut line, mut whole) = (Vec::new(), String::new(), 0);
+        while whole < count {
+            line.clear();
+            let read = tokio::time::timeout(Duration::from_secs(60), self.0.read_line(&mut line));
+            assert!(read.await.expect("in time").expect("read") > 0, "it ended");
+            if let Some(id) = line.strip_prefix("id: ") {
+                found.push(id.trim().parse().expect("a sequence"));
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                let entry: Value = serde_json::from_str(data).expect("JSON");
+                assert_eq!(entry["sequence"].as_u64(), found.last().copied());
+                whole += 1;
+            }
+        }
+        found
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
+    let (server, _) = server(Arc::new(WatchedStorage::default())).await;
+    append(&server, 0..3).await;
+    let mut all = Events::open(&server, "?from=2", None).await;
+    assert_eq!(all.next(2).await, [2, 3]);
+    // Written while they are read: no gap between what was there and what comes.
+    let mut racing = Events::open(&server, "", None).await;
+    let (seen, ()) = tokio::join!(racing.next(63), append(&server, 0..60));
+    assert_eq!(seen, (1..=63).collect::<Vec<_>>());
+    assert_eq!(all.next(60).await, (4..=63).collect::<Vec<_>>());
+    drop(all);
+    let mut again = Events::open(&server, "?from=1", Some(61)).await;
+    assert_eq!(again.next(2).await, [62, 63]);
+    let mut some = Events::open(&server, "?primaryKey=n59", None).await;
+    append(&server, 59..60).await;
+    assert_eq!((some.next(2).await, again.next(1).await), (vec![63, 64], vec![64]));
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_back_nobody_and_loses_nothing() {
+    let (server, _) = server(Arc::new(WatchedStorage::default())).await;
+    append(&server, 0..1).await;
+    let mut slow = Events::open(&server, "", None).await;
+    for _ in 0..64 {
+        let entries = vec![entry("Large", "", &[0xc0; 200_000])];
+        server.server.write_to_store(store("team"), entries, true).await.expect("written");
+    }
+    assert_eq!(slow.next(65).await, (1..=65).collect::<Vec<_>>());
 }

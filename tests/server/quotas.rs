@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventlog_server::model::{Quota, Quotas, StoreQuota};
+use eventlog_server::model::{Quota, Quotas};
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ fn per_key(quota: Quota) -> Quotas {
 }
 
 fn per_store(shared: Quota, bytes_stored: Option<u64>) -> Quotas {
-    Quotas { per_store: StoreQuota { shared, bytes_stored }, ..Quotas::default() }
+    Quotas { per_store: Quota { bytes_stored, ..shared }, ..Quotas::default() }
 }
 
 /// So few bytes that whoever wrote some is in debt for longer than a test takes.
@@ -183,7 +183,7 @@ async fn subscriptions_are_counted_over_all_connections_and_given_back() {
 #[tokio::test]
 async fn connections_are_counted_with_the_keys_that_they_use() {
     let quota = Quota { connections: Some(1), ..Quota::default() };
-    let quotas = Quotas { per_store: StoreQuota::default(), ..per_key(quota) };
+    let quotas = Quotas { per_store: Quota::default(), ..per_key(quota) };
     let server = start(quotas).await;
     let mut first = Socket::connect(&server.url()).await;
     let mut second = Socket::connect(&server.url()).await;
@@ -258,4 +258,33 @@ async fn clients_of_the_rpc_protocol_are_told_the_same() {
     assert!(refused.message.starts_with("quota: the public key "), "{}", refused.message);
     client.write("bob", &one).await.expect("another key");
     client.nothing_comes().await;
+}
+
+#[tokio::test]
+async fn a_key_that_has_written_all_it_may_is_refused_until_an_administrator_says_otherwise() {
+    let server = start(per_key(Quota { bytes_stored: Some(1_000), ..Quota::default() })).await;
+    let mut client = Socket::connect(&server.url()).await;
+    let mut taken = 0;
+    while write(&mut client, "alice").await.is_ok() {
+        taken += 1;
+    }
+    // Each has some 120 bytes.
+    assert_eq!(taken, 9);
+    let refused = write(&mut client, "alice").await.expect_err("refused");
+    assert!(
+        refused.message.starts_with("quota: the public key may write 1000 bytes"),
+        "{refused:?}"
+    );
+    write(&mut client, "bob").await.expect("another key of the same store");
+    let before = server.server.usage(&key("alice"));
+    assert_eq!(server.server.reset_usage(&key("alice")).await, Ok(before));
+    write(&mut client, "alice").await.expect("it begins again");
+    assert!((1_000..1_200).contains(&before), "{before}");
+    server.server.set_quotas(Quotas::default());
+    for _ in 0..20 {
+        write(&mut client, "alice").await.expect("no quota any more");
+    }
+    server.server.set_quotas(per_store(Quota::default(), Some(1)));
+    let full = write(&mut client, "alice").await.expect_err("its store is full");
+    assert!(full.message.contains("may hold 1 bytes"), "{full:?}");
 }

@@ -26,6 +26,8 @@ pub(crate) enum What {
     Bytes,
     Subscriptions,
     Connections,
+    /// Bytes that a key has written.
+    Stored,
     /// Keys or stores that are counted: nobody set it.
     Names,
 }
@@ -37,6 +39,7 @@ impl What {
             Self::Bytes => "bytes",
             Self::Subscriptions => "subscriptions",
             Self::Connections => "connections",
+            Self::Stored => "bytes_stored",
             Self::Names => "names",
         }
     }
@@ -67,6 +70,12 @@ impl fmt::Display for Exceeded {
             What::Bytes => write!(f, "quota: {who} may have {most} bytes a second")?,
             What::Subscriptions => write!(f, "quota: {who} may have {most} subscriptions")?,
             What::Connections => write!(f, "quota: {who} may be used on {most} connections")?,
+            What::Stored => {
+                return write!(
+                    f,
+                    "quota: {who} may write {most} bytes in all, and has; try again when it may write more"
+                );
+            }
             What::Names => write!(f, "quota: {most} are in use, and no more are counted")?,
         }
         // Rounded up: who comes back a moment too early has come in vain.

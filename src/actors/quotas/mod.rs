@@ -9,15 +9,17 @@ mod share;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::exceeded::Of;
 pub(crate) use self::exceeded::{Exceeded, What};
 pub(crate) use self::share::CountedOne;
 use self::share::{Paced, Share};
 use super::metrics::Metrics;
+use super::usage::Usage;
 use crate::model::seldom::Seldom;
 use crate::model::{PublicKey, Quota, Quotas as Limits, StoreId};
 
@@ -30,7 +32,13 @@ const FORGET_ABOVE_MIN: usize = 1_024;
 
 /// The quotas, and what is used of them.
 pub(crate) struct Quotas {
-    limits: Limits,
+    limits: RwLock<Limits>,
+    is_on: AtomicBool,
+    /// How often the limits were changed.
+    changes: AtomicU64,
+    /// What keys have written.
+    pub(crate) usage: Arc<Usage>,
+    counts_keys: AtomicBool,
     keys: Names,
     stores: Names,
     metrics: Arc<Metrics>,
@@ -38,11 +46,51 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Nothing is used yet. `None` if nothing is bounded.
-    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Option<Self> {
-        let (keys, stores) = (Names::default(), Names::default());
-        let seldom = Seldom::every(TOLD_EVERY);
-        (!limits.is_off()).then_some(Self { limits, keys, stores, metrics, seldom })
+    /// Nothing is used yet, but for what keys have written.
+    pub(crate) fn new(limits: Limits, usage: Arc<Usage>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            is_on: AtomicBool::new(!limits.is_off()),
+            counts_keys: AtomicBool::new(limits.counts_keys()),
+            limits: RwLock::new(limits),
+            changes: AtomicU64::new(0),
+            usage,
+            keys: Names::default(),
+            stores: Names::default(),
+            metrics,
+            seldom: Seldom::every(TOLD_EVERY),
+        }
+    }
+
+    /// Whether anything is bounded but what stores hold.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
+    /// Whether it has to be known what keys have written.
+    pub(crate) fn counts_keys(&self) -> bool {
+        self.counts_keys.load(Ordering::Acquire)
+    }
+
+    /// How often the limits were changed. Whoever holds shares asks for them again then: there may be more to share.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// How much `store` may hold.
+    pub(crate) fn bytes_stored(&self, store: &StoreId) -> Option<u64> {
+        self.limits.read().of_store(store.as_str()).bytes_stored
+    }
+
+    /// Has other limits count from now on; what is used stays used.
+    pub(crate) fn set(&self, limits: Limits, now: Instant) {
+        let mut current = self.limits.write();
+        self.keys.set(|key| limits.of_key(key), now);
+        self.stores.set(|store| limits.of_store(store), now);
+        self.counts_keys.store(limits.counts_keys(), Ordering::Release);
+        self.is_on.store(!limits.is_off(), Ordering::Release);
+        *current = limits;
+        drop(current);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// What `key` and `store` have used.
@@ -52,8 +100,9 @@ impl Quotas {
         store: &StoreId,
         now: Instant,
     ) -> Result<Shares, Exceeded> {
-        let (of_key, of_store) =
-            (self.limits.of_key(key.as_str()), self.limits.of_store(store.as_str()).shared);
+        // Held, so that no share is made by limits that do not count any more.
+        let limits = self.limits.read();
+        let (of_key, of_store) = (limits.of_key(key.as_str()), limits.of_store(store.as_str()));
         Ok(Shares {
             key: self.keys.share(Of::Key, key.as_str(), of_key, now)?,
             store: self.stores.share(Of::Store, store.as_str(), of_store, now)?,
@@ -64,11 +113,19 @@ impl Quotas {
     /// `patience`; or it is refused, and nothing was taken.
     pub(crate) fn take_write(
         &self,
+        key: &PublicKey,
         shares: &Shares,
         bytes: u64,
         now: Instant,
         patience: Duration,
     ) -> Result<Duration, Exceeded> {
+        if let Some(share) = &shares.key
+            && let (of, mut used) = share.lock()
+            && used.is_stored()
+            && let Some(most) = used.is_full(self.usage.of(key), now)
+        {
+            return Err(Exceeded { of, what: What::Stored, most, wait: Duration::ZERO });
+        }
         let mut locked =
             [&shares.key, &shares.store].map(|share| share.as_deref().map(Share::lock));
         let mut longest: Option<Exceeded> = None;
@@ -168,7 +225,7 @@ impl Names {
         quota: Quota,
         now: Instant,
     ) -> Result<Option<Arc<Share>>, Exceeded> {
-        if quota.is_off() {
+        if quota.is_off() && (of == Of::Store || quota.bytes_stored.is_none()) {
             return Ok(None);
         }
         let mut in_use = self.0.lock();
@@ -183,6 +240,14 @@ impl Names {
         let share = Arc::new(Share::new(of, &quota, now));
         in_use.shares.insert(name.into(), share.clone());
         Ok(Some(share))
+    }
+}
+
+impl Names {
+    fn set(&self, quota: impl Fn(&str) -> Quota, now: Instant) {
+        for (name, share) in &self.0.lock().shares {
+            share.set(&quota(name), now);
+        }
     }
 }
 
@@ -211,9 +276,9 @@ mod tests {
     }
 
     fn quotas(per_key: Quota, shared: Quota) -> Quotas {
-        let per_store = crate::model::StoreQuota { shared, bytes_stored: None };
-        let limits = Limits { per_key, per_store, ..Limits::default() };
-        Quotas::new(limits, Arc::default()).expect("something is bounded")
+        let limits = Limits { per_key, per_store: shared, ..Limits::default() };
+        let records = Arc::new(crate::services::records::MemoryRecords::default());
+        Quotas::new(limits, Arc::new(Usage::new(records)), Arc::default())
     }
 
     fn writes(per_second: u64, burst: Duration) -> Quota {
@@ -227,7 +292,7 @@ mod tests {
         let shares = |name| quotas.shares(&key(name), &store("team"), now).expect("room");
         let (alice, bob) = (shares("alice"), shares("bob"));
         let patience = Duration::from_millis(250);
-        let take = |shares| quotas.take_write(shares, 1, now, patience);
+        let take = |shares| quotas.take_write(&key("alice"), shares, 1, now, patience);
         for _ in 0..5 {
             assert_eq!(take(&alice), Ok(Duration::ZERO));
             assert_eq!(take(&bob), Ok(Duration::ZERO));
@@ -249,7 +314,7 @@ mod tests {
         let shares = |name: &str, now| quotas.shares(&key(name), &store("team"), now);
         let held = shares("held", now).expect("room");
         let debtor = shares("debtor", now).expect("room");
-        quotas.take_write(&debtor, 1, now, Duration::ZERO).expect("a burst");
+        quotas.take_write(&key("debtor"), &debtor, 1, now, Duration::ZERO).expect("a burst");
         drop(debtor);
         for n in 0..4 * FORGET_ABOVE_MIN {
             drop(shares(&n.to_string(), now).expect("room"));
@@ -257,9 +322,33 @@ mod tests {
         let names = || quotas.keys.0.lock().shares.len();
         assert!(names() <= FORGET_ABOVE_MIN, "{} are kept", names());
         let debtor = shares("debtor", now).expect("room");
-        assert!(quotas.take_write(&debtor, 1, now, Duration::ZERO).is_err(), "forgiven");
-        quotas.take_write(&held, 1, now, Duration::ZERO).expect("a burst");
-        assert!(quotas.take_write(&held, 1, now, Duration::ZERO).is_err());
+        assert!(
+            quotas.take_write(&key("debtor"), &debtor, 1, now, Duration::ZERO).is_err(),
+            "forgiven"
+        );
+        quotas.take_write(&key("held"), &held, 1, now, Duration::ZERO).expect("a burst");
+        assert!(quotas.take_write(&key("held"), &held, 1, now, Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn other_limits_count_at_once_and_what_is_used_stays_used() {
+        let now = start();
+        let quotas = quotas(writes(1, Duration::from_secs(1)), Quota::default());
+        let shares = quotas.shares(&key("alice"), &store("team"), now).expect("room");
+        let take = || quotas.take_write(&key("alice"), &shares, 1, now, Duration::ZERO);
+        take().expect("a burst");
+        take().expect_err("it is used up");
+        let most = Quota { subscriptions: Some(1), ..writes(1_000, Duration::from_secs(1)) };
+        let one = shares.count(What::Subscriptions, false).expect("not bounded yet");
+        quotas.set(Limits { per_key: most, ..Limits::default() }, now);
+        assert!(shares.count(What::Subscriptions, false).is_err(), "the first one counts");
+        drop(one);
+        assert!(shares.count(What::Subscriptions, false).is_ok());
+        let later = now + Duration::from_secs(1);
+        quotas.take_write(&key("alice"), &shares, 1, later, Duration::ZERO).expect("a larger rate");
+        quotas.set(Limits::default(), now);
+        assert!(!quotas.is_on() && quotas.changes() == 2);
+        assert!((0..2_000).all(|_| take().is_ok()), "nothing is bounded");
     }
 
     #[test]

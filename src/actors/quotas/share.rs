@@ -23,6 +23,30 @@ pub(super) struct Used {
     bytes: Option<Paced>,
     subscriptions: Place,
     connections: Place,
+    /// How many bytes it may have written, if it is a key.
+    bytes_stored: Option<u64>,
+    under_way: UnderWay,
+}
+
+/// What was taken of what is stored, and is not known to be stored yet.
+struct UnderWay {
+    bytes: u64,
+    /// What was known to be stored when it was looked at last.
+    stored: u64,
+    taken_at: Instant,
+}
+
+/// What is not known to be stored after this never will be: it was there already, or failed.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(10);
+
+impl UnderWay {
+    fn look(&mut self, stored: u64, now: Instant) {
+        self.bytes = match now.saturating_duration_since(self.taken_at) {
+            since if since > UNDER_WAY_MAX => 0,
+            _ => self.bytes.saturating_sub(stored.saturating_sub(self.stored)),
+        };
+        self.stored = stored;
+    }
 }
 
 /// A rate, and what is left of it.
@@ -49,7 +73,35 @@ impl Used {
             bytes: paced(quota.bytes_per_second),
             subscriptions: place(quota.subscriptions),
             connections: place(quota.connections),
+            bytes_stored: quota.bytes_stored,
+            under_way: UnderWay { bytes: 0, stored: 0, taken_at: now },
         }
+    }
+
+    /// How much it may have written, if that is used up: so much is stored.
+    pub(super) fn is_full(&mut self, stored: u64, now: Instant) -> Option<u64> {
+        let most = self.bytes_stored?;
+        self.under_way.look(stored, now);
+        (stored.saturating_add(self.under_way.bytes) >= most).then_some(most)
+    }
+
+    /// Whether it is bounded how much it may have written.
+    pub(super) const fn is_stored(&self) -> bool {
+        self.bytes_stored.is_some()
+    }
+
+    /// Has another quota count; what is used stays used.
+    fn set(&mut self, quota: &Quota, now: Instant) {
+        let before = std::mem::replace(self, Self::none(quota, now));
+        for (paced, before) in [(&mut self.writes, before.writes), (&mut self.bytes, before.bytes)]
+        {
+            if let (Some(paced), Some(before)) = (paced, before) {
+                paced.bucket = before.bucket;
+            }
+        }
+        self.subscriptions.count = before.subscriptions.count;
+        self.connections.count = before.connections.count;
+        self.under_way = before.under_way;
     }
 
     /// What has a rate.
@@ -64,13 +116,17 @@ impl Used {
                 bucket.take(rate, tokens, now);
             }
         }
+        if self.is_stored() {
+            self.under_way.bytes = self.under_way.bytes.saturating_add(bytes);
+            self.under_way.taken_at = now;
+        }
     }
 
     const fn place(&mut self, what: What) -> Option<&mut Place> {
         match what {
             What::Subscriptions => Some(&mut self.subscriptions),
             What::Connections => Some(&mut self.connections),
-            What::Writes | What::Bytes | What::Names => None,
+            What::Writes | What::Bytes | What::Stored | What::Names => None,
         }
     }
 }
@@ -78,6 +134,10 @@ impl Used {
 impl Share {
     pub(super) fn new(of: Of, quota: &Quota, now: Instant) -> Self {
         Self { of, used: Mutex::new(Used::none(quota, now)) }
+    }
+
+    pub(super) fn set(&self, quota: &Quota, now: Instant) {
+        self.used.lock().set(quota, now);
     }
 
     pub(super) fn lock(&self) -> (Of, MutexGuard<'_, Used>) {

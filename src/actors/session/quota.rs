@@ -28,6 +28,8 @@ pub(super) struct Used {
     keys: Vec<UsedKey>,
     /// Since when it is held back, and has not had its fill of the socket.
     held_since: Option<Instant>,
+    /// How often the quotas were changed when these were asked for.
+    changes: u64,
 }
 
 struct UsedKey {
@@ -54,6 +56,10 @@ impl Used {
         store: &StoreId,
         now: Instant,
     ) -> Result<&Shares, Exceeded> {
+        let changes = quotas.changes();
+        if self.changes != changes {
+            (self.keys, self.changes) = (Vec::new(), changes);
+        }
         match self.keys.iter().rposition(|used| used.key == *key && used.store == *store) {
             Some(at) => self.keys[at..].rotate_left(1),
             None => {
@@ -95,13 +101,16 @@ impl<W: Wire> Session<W> {
         store: &StoreHandle,
         bytes: usize,
     ) -> Result<Duration, Refusal> {
-        let Some(quotas) = &self.shared.quotas else { return Ok(Duration::ZERO) };
+        let quotas = &self.shared.quotas;
+        if !quotas.is_on() {
+            return Ok(Duration::ZERO);
+        }
         let (store, now) = (store.feed.store(), Clock::now());
         let held_since = self.used.held_since.unwrap_or(now);
         let patience = HELD_MAX.saturating_sub(now.saturating_duration_since(held_since));
         let shares = self.used.shares(quotas, key, store, now);
         let taken =
-            shares.and_then(|shares| quotas.take_write(shares, bytes as u64, now, patience));
+            shares.and_then(|shares| quotas.take_write(key, shares, bytes as u64, now, patience));
         if taken.is_ok_and(|wait| !wait.is_zero()) {
             self.used.held_since = Some(held_since);
         }
@@ -116,10 +125,14 @@ impl<W: Wire> Session<W> {
         store: &StoreHandle,
         bytes: u64,
     ) -> Result<Duration, Refusal> {
-        let Some(quotas) = &self.shared.quotas else { return Ok(Duration::ZERO) };
+        let quotas = &self.shared.quotas;
+        if !quotas.is_on() {
+            return Ok(Duration::ZERO);
+        }
         let (store, now) = (store.feed.store(), Clock::now());
         let shares = self.used.shares(quotas, key, store, now);
-        let taken = shares.and_then(|shares| quotas.take_write(shares, bytes, now, Duration::MAX));
+        let taken =
+            shares.and_then(|shares| quotas.take_write(key, shares, bytes, now, Duration::MAX));
         taken.map_err(|exceeded| quotas.refuse(key, store, exceeded, now).into())
     }
 
@@ -130,7 +143,10 @@ impl<W: Wire> Session<W> {
         store: &StoreHandle,
         replaces: bool,
     ) -> Result<Option<Counted>, Refusal> {
-        let Some(quotas) = &self.shared.quotas else { return Ok(None) };
+        let quotas = &self.shared.quotas;
+        if !quotas.is_on() {
+            return Ok(None);
+        }
         let (store, now) = (store.feed.store(), Clock::now());
         let shares = self.used.shares(quotas, key, store, now);
         let counted = shares.and_then(|shares| shares.count(What::Subscriptions, replaces));

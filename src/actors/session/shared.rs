@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) resolved: Arc<Resolved>,
     /// `None` if nothing is bounded.
-    pub(crate) quotas: Option<Quotas>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) ahead: Ahead,
     /// Turns of large writes: each takes memory for a piece and for its acknowledgements.
     pub(crate) large_writes: Arc<Semaphore>,

@@ -185,10 +185,16 @@ impl<W: Wire> Session<W> {
         );
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let key = names.key.clone();
+        // A client that stops reading is severed from outside when this is revoked.
+        let caller = self.pipeline.caller();
+        let subject = match caller.verified() {
+            Some(_) => None,
+            None => self.shared.auth.subject_of(names.claim(caller)),
+        };
         let access = Access::new(names, allowed);
         let delivery = Delivery::new(tag, feed, backlog, access, counted);
         self.again.begun(allowed);
-        self.seat.subscribed(&key);
+        self.seat.subscribed(&key, subject);
         self.shared.metrics.subscriptions_open.inc();
         let span = (delivery.head, delivery.feed.feed().begins());
         self.wire.subscribed(&delivery.tag, span, &mut self.out);

@@ -21,7 +21,7 @@ use crate::config::{AuthChoice, Config};
 
 /// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
 /// found before.
-const LIVE: [(&str, Apply); 17] = [
+const LIVE: [(&str, Apply); 18] = [
     ("auth.grant", apply_grants),
     ("auth.http.secret", apply_http),
     ("auth.http.secret_file", apply_http),
@@ -34,6 +34,7 @@ const LIVE: [(&str, Apply); 17] = [
     ("log.keys", apply_log),
     ("log.level", apply_log),
     ("origins", apply_origins),
+    ("quota", apply_quotas),
     ("retention", apply_retention),
     ("webhook", apply_webhooks),
     ("admin.token", apply_admin_tokens),
@@ -116,7 +117,8 @@ impl Reload {
         }
         let mut reloaded = Reloaded::default();
         for path in counts.changed(&config) {
-            let live = LIVE.iter().find(|(live, _)| *live == path);
+            let is = |live: &str| path == live || (live == "quota" && path.starts_with("quota."));
+            let live = LIVE.iter().find(|(live, _)| is(live));
             if live.is_some_and(|(_, apply)| apply(self, &config, server)) {
                 put(&mut counts.said, &config.said.0, &path);
                 reloaded.applied.push(path);
@@ -216,6 +218,11 @@ fn apply_log(_: &Reload, config: &Config, _: &Server) -> bool {
 
 fn apply_origins(_: &Reload, config: &Config, server: &Server) -> bool {
     server.set_origins(config.origins.clone());
+    true
+}
+
+fn apply_quotas(_: &Reload, config: &Config, server: &Server) -> bool {
+    server.set_quotas(config.quotas.clone());
     true
 }
 
