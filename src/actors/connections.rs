@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::inbox::{Inbox, Notice};
-use crate::model::PublicKey;
+use crate::model::{PublicKey, StoreId};
 use crate::services::Caller;
 use crate::services::revocations::Revocations;
 
@@ -22,8 +23,57 @@ struct Connection {
     inbox: Arc<Inbox>,
     sever: Option<Sever>,
     caller: Caller,
-    /// With which keys it is subscribed, and who the caller is with each, where only that tells.
-    keys: Vec<(PublicKey, Option<Arc<str>>)>,
+    since_millis: u64,
+    traffic: Arc<Traffic>,
+    followed: Vec<Followed>,
+}
+
+/// What a connection has read and sent so far, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    /// So much was received in all, and so much more is sent.
+    pub(crate) fn is(&self, received: u64, sent: usize) {
+        self.received.store(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+    }
+}
+
+/// A live subscription, as it is seen from outside of its session.
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    pub(crate) key: PublicKey,
+    /// Who the caller is with this key, unless that was known at the handshake.
+    pub(crate) subject: Option<Arc<str>>,
+    pub(crate) store: StoreId,
+    pub(crate) since_millis: u64,
+    /// The next sequence that it needs, as of its session's last run.
+    pub(crate) cursor: Arc<AtomicU64>,
+}
+
+/// A live connection, as it is shown.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) number: u64,
+    pub(crate) caller: Caller,
+    pub(crate) since_millis: u64,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) followed: Vec<Followed>,
+}
+
+/// A list of connections has so many subscriptions at most, and those of one more connection.
+const FOLLOWED_MAX: usize = 10_000;
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "people are told since when")]
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Connection {
@@ -82,9 +132,17 @@ impl Connections {
         }
         let number = live.next;
         live.next += 1;
-        let connection = Connection { inbox, sever, caller, keys: Vec::new() };
+        let traffic = Arc::new(Traffic::default());
+        let connection = Connection {
+            inbox,
+            sever,
+            caller,
+            since_millis: now_millis(),
+            traffic: traffic.clone(),
+            followed: Vec::new(),
+        };
         live.by_number.insert(number, connection);
-        Ok(Seat { connections: self.clone(), number })
+        Ok(Seat { connections: self.clone(), number, traffic })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -132,6 +190,49 @@ impl Connections {
         }
     }
 
+    /// The next connections behind the one with the number `after`, in the order of their numbers: at most `count`, fewer if they have
+    /// many subscriptions.
+    pub(crate) fn list(&self, after: Option<u64>, count: usize) -> Vec<Shown> {
+        let live = self.live.lock();
+        let is_behind = |number: &&u64| after.is_none_or(|after| **number > after);
+        let mut numbers: Vec<u64> = live.by_number.keys().filter(is_behind).copied().collect();
+        numbers.sort_unstable();
+        let mut followed = 0;
+        let wanted = numbers.into_iter().take(count).take_while(|number| {
+            let fits = followed < FOLLOWED_MAX;
+            followed += live.by_number.get(number).map_or(0, |one| one.followed.len());
+            fits
+        });
+        let shown = wanted.filter_map(|number| {
+            let connection = live.by_number.get(&number)?;
+            Some(Shown {
+                number,
+                caller: connection.caller.clone(),
+                since_millis: connection.since_millis,
+                received: connection.traffic.received.load(Ordering::Relaxed),
+                sent: connection.traffic.sent.load(Ordering::Relaxed),
+                followed: connection.followed.clone(),
+            })
+        });
+        shown.collect()
+    }
+
+    /// Has the connection with this number finish and close; `false` if there is none.
+    pub(crate) fn close(&self, number: u64) -> bool {
+        let live = self.live.lock();
+        let found = live.by_number.get(&number);
+        found.inspect(|connection| {
+            connection.inbox.push(Notice::Closed);
+            connection.inbox.wake();
+        });
+        found.is_some()
+    }
+
+    /// Severs the connection with this number, if it is still there.
+    pub(crate) fn sever(&self, number: u64) {
+        self.live.lock().by_number.get(&number).map(Connection::sever);
+    }
+
     /// Severs every connection whose session has been due for longer than `millis_max`; tells how many.
     pub(crate) fn sever_stalled(&self, millis_max: u64) -> usize {
         let live = self.live.lock();
@@ -147,7 +248,7 @@ impl Connections {
         let live = self.live.lock();
         let is_revoked = |connection: &&Connection| {
             revocations.check_caller(&connection.caller).is_err()
-                || connection.keys.iter().any(|(key, subject)| {
+                || connection.followed.iter().any(|Followed { key, subject, .. }| {
                     let subject = subject.as_deref().map(|one| revocations.check_subject(one));
                     revocations.check_key(key).is_err() || matches!(subject, Some(Err(_)))
                 })
@@ -160,20 +261,24 @@ impl Connections {
 pub(crate) struct Seat {
     connections: Arc<Connections>,
     number: u64,
+    traffic: Arc<Traffic>,
 }
 
 impl Seat {
-    /// The connection is subscribed with `key` from now on; `subject` is who the caller is with it, unless that was known at the
-    /// handshake.
-    pub(crate) fn subscribed(&self, key: &PublicKey, subject: Option<Arc<str>>) {
-        self.change(|connection| connection.keys.push((key.clone(), subject)));
+    /// The connection has this subscription from now on.
+    pub(crate) fn subscribed(&self, followed: Followed) {
+        self.change(|connection| connection.followed.push(followed));
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// One subscription with `key` is over.
     pub(crate) fn unsubscribed(&self, key: &PublicKey) {
         self.change(|connection| {
-            let at = connection.keys.iter().position(|(other, _)| other == key);
-            at.map(|at| connection.keys.swap_remove(at));
+            let at = connection.followed.iter().position(|other| other.key == *key);
+            at.map(|at| connection.followed.swap_remove(at));
         });
     }
 

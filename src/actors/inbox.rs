@@ -22,6 +22,8 @@ pub(crate) enum Notice {
     KeyRemoved(PublicKey),
     /// There are too many that were not accepted, and this one has to go.
     PushedOut,
+    /// An administrator wants it gone: finish, then close.
+    Closed,
     /// The server stops: finish, then close.
     Shutdown,
 }

@@ -133,6 +133,11 @@ impl Stores {
         !matches!(self.open.deps().storage.used_keys().get(key).await, Ok(None))
     }
 
+    /// The last sequence of a store that is open.
+    pub(crate) fn head(&self, store: &StoreId) -> Option<Sequence> {
+        self.open.get(store).map(|open| open.feed.head())
+    }
+
     /// How many subscriptions a store has. Opens nothing.
     pub(crate) fn subscribers(&self, store: &StoreId) -> usize {
         self.open.get(store).map_or(0, |open| open.feed.subscriber_count())

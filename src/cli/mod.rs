@@ -40,6 +40,7 @@ mod text;
 mod trim;
 mod trust;
 mod verify;
+mod watch;
 mod write;
 
 use std::fmt::Display;
@@ -81,6 +82,9 @@ enum Command {
     Identity(identity::Args),
     Groups(groups::Args),
     Quarantine(quarantine::Args),
+    Stores(watch::StoresArgs),
+    Sessions(watch::SessionsArgs),
+    Top(watch::TopArgs),
     Write(write::Args),
     Tail(tail::Args),
     Inspect(inspect::Args),
@@ -117,6 +121,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Identity(args) => finish(identity::run(args)),
         Command::Groups(args) => finish(groups::run(args)),
         Command::Quarantine(args) => finish(quarantine::run(args)),
+        Command::Stores(args) => finish(watch::stores(&args)),
+        Command::Sessions(args) => finish(watch::sessions(&args)),
+        Command::Top(args) => finish(watch::top(&args)),
         Command::Write(args) => finish(write::run(args)),
         Command::Tail(args) => finish(tail::run(args)),
         Command::Inspect(args) => finish(inspect::run(&args)),

@@ -14,8 +14,8 @@ use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
     admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
-    admin_quarantine, admin_revocations, admin_signing_keys, admin_tokens_list, admin_trim, encode,
-    live, look, overview, pages,
+    admin_quarantine, admin_revocations, admin_sessions, admin_signing_keys, admin_tokens_list,
+    admin_trim, encode, live, look, overview, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
@@ -81,6 +81,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .configure(admin_revocations::configure)
         .configure(admin_grants::configure)
         .configure(admin_quarantine::configure)
+        .configure(admin_sessions::configure)
         .service(AdminEndpoint::at("/openapi.json").get(admin_openapi::show).done())
         .service(AdminEndpoint::at("/reload").post(reload).done())
         .default_service(web::to(|| {

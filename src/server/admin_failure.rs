@@ -8,7 +8,6 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::access::RevokeError;
 use super::admin_tokens::AdminRight;
-use super::following::STREAMS_MAX;
 use super::grants::GrantsError;
 use super::pages;
 use super::quarantine::QuarantineError;
@@ -39,7 +38,7 @@ pub(super) enum Failure {
     ConsolePage,
     #[error("this token has not the right {:?}", .0.as_str())]
     Right(AdminRight),
-    #[error("as many live views are open as there may be; close one, or try again later")]
+    #[error("as many live streams are open as there may be: close one, or try again later")]
     TooManyStreams,
     #[error("nothing is here; /admin/openapi.json says what there is")]
     NothingHere,
@@ -61,10 +60,10 @@ pub(super) enum Failure {
     NoSuchFile(String),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
+    #[error("there is no session {0}")]
+    NoSuchSession(u64),
     #[error("the store has no entry {0}")]
     NoSuchEntry(EntryId),
-    #[error("there are {STREAMS_MAX} streams of entries, and no more at once")]
-    TooManyStreams,
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -110,8 +109,8 @@ impl Failure {
             Self::NoSuchStore(_)
             | Self::Trim(ServerTrimError::NoSuchStore(_))
             | Self::Group(GroupError::NoSuchStore(_)) => (StatusCode::NOT_FOUND, "no-such-store"),
+            Self::NoSuchSession(_) => (StatusCode::NOT_FOUND, "no-such-session"),
             Self::NoSuchEntry(_) => (StatusCode::NOT_FOUND, "no-such-entry"),
-            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
             Self::NoBackup => (StatusCode::NOT_FOUND, "no-backup"),
             Self::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
             Self::NotUsed(_) => (StatusCode::NOT_FOUND, "not-used"),

@@ -185,6 +185,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Stores it where its client wrote it to",
         "Released",
     ),
+    row(Get, "/sessions", Read, "Who is connected, and what they follow", "Sessions").query(PAGE),
+    row(Delete, "/sessions/{id}", Admin, "Closes a connection", "SessionId"),
     row(Get, "/openapi.json", Read, "This document", "OpenApi"),
     row(Post, "/reload", Admin, "Reads the configuration again", "Reloaded"),
 ];

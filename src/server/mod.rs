@@ -16,6 +16,7 @@ mod admin_openapi;
 mod admin_operations;
 mod admin_quarantine;
 mod admin_revocations;
+mod admin_sessions;
 mod admin_signing_keys;
 mod admin_tokens;
 mod admin_tokens_list;

@@ -29,6 +29,7 @@ mod revocations;
 mod rpc;
 mod secrets;
 mod service;
+mod sessions;
 mod strangers;
 mod strangers_tls;
 mod tail;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventlog_server::model::{Entry, Limits, Quotas, Sequence, StoreQuota};
+use eventlog_server::model::{Entry, Limits, Quota, Quotas, Sequence};
 use eventlog_server::processing::compaction::{Compaction, EventPattern, Strategy};
 use eventlog_server::protocol::msgpack::{Response, encode_request_changes_with_ack};
 use eventlog_server::server::{Before, Server};
@@ -159,7 +159,7 @@ async fn compacted_history_has_nothing_of_what_is_trimmed() {
 #[tokio::test]
 async fn a_full_store_has_room_again() {
     let quotas = Quotas {
-        per_store: StoreQuota { bytes_stored: Some(20_000), ..StoreQuota::default() },
+        per_store: Quota { bytes_stored: Some(20_000), ..Quota::default() },
         ..Quotas::default()
     };
     let server = TestServer::start(in_memory().quotas(quotas), &TEAM).await;

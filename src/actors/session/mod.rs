@@ -41,6 +41,7 @@ mod writes;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -188,6 +189,7 @@ impl<W: Wire> Session<W> {
         self.send_writes();
         // Behind everything that ends or begins subscriptions. It has what is left of a socket's fill.
         self.deliver(cx);
+        self.show();
         if self.out.bytes() == 0 {
             // Else this is run again when that is on its way, and passes the turn on if that is over.
             self.turn.end(cx);
@@ -203,6 +205,14 @@ impl<W: Wire> Session<W> {
         self.close_if_due(ctx);
     }
 
+    /// Has those see who look from outside how far it is.
+    fn show(&mut self) {
+        self.seat.traffic().is(self.gate.received_bytes(), self.out.bytes());
+        for sub in self.core.subscriptions_mut() {
+            sub.delivery.shown.store(sub.cursor().get(), Ordering::Relaxed);
+        }
+    }
+
     fn take_notices(&mut self) {
         let mut notices = Vec::new();
         self.inbox.drain(&mut notices);
@@ -212,6 +222,10 @@ impl<W: Wire> Session<W> {
                 Notice::KeyRemoved(key) => self.key_removed(&key),
                 Notice::PushedOut => self
                     .break_off(Broken { code: CloseCode::Again, message: PUSHED_OUT.to_owned() }),
+                Notice::Closed => {
+                    let said = "an administrator closed this connection".to_owned();
+                    self.life = Life::Finishing(CloseCode::Away, said);
+                }
                 Notice::Shutdown => {
                     self.life = Life::Finishing(CloseCode::Away, "the server stops".to_owned());
                 }

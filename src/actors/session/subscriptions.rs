@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
@@ -19,6 +20,7 @@ use super::refusal::Refusal;
 use super::wire::{SegmentPart, Subscribe, Wire};
 use crate::actors::access::Allowed;
 use crate::actors::changes::{backlog, next_page};
+use crate::actors::connections::{Followed, now_millis};
 use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled};
 use crate::actors::quotas::Counted;
 use crate::actors::reads::Reads;
@@ -58,6 +60,8 @@ pub(crate) struct Delivery<W: Wire> {
     pub(super) backlog: Option<Backlog>,
     pub(super) waiting: Option<Waiting>,
     pub(super) access: Access,
+    /// The cursor, for those who look from outside.
+    pub(super) shown: Arc<AtomicU64>,
     /// The subscription, as one of its key's and its store's.
     _counted: Option<Counted>,
 }
@@ -85,10 +89,11 @@ impl<W: Wire> Delivery<W> {
         feed: FeedSubscription,
         backlog: Option<Backlog>,
         access: Access,
+        shown: Arc<AtomicU64>,
         counted: Option<Counted>,
     ) -> Self {
         let (head, segments) = (feed.feed().head(), VecDeque::new());
-        Self { tag, feed, head, segments, backlog, waiting: None, access, _counted: counted }
+        Self { tag, feed, head, segments, backlog, waiting: None, access, shown, _counted: counted }
     }
 
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
@@ -192,9 +197,16 @@ impl<W: Wire> Session<W> {
             None => self.shared.auth.subject_of(names.claim(caller)),
         };
         let access = Access::new(names, allowed);
-        let delivery = Delivery::new(tag, feed, backlog, access, counted);
+        let shown = Arc::new(AtomicU64::new(start.get()));
+        let delivery = Delivery::new(tag, feed, backlog, access, shown.clone(), counted);
         self.again.begun(allowed);
-        self.seat.subscribed(&key, subject);
+        self.seat.subscribed(Followed {
+            key: key.clone(),
+            subject,
+            store: store.feed.store().clone(),
+            since_millis: now_millis(),
+            cursor: shown,
+        });
         self.shared.metrics.subscriptions_open.inc();
         let span = (delivery.head, delivery.feed.feed().begins());
         self.wire.subscribed(&delivery.tag, span, &mut self.out);

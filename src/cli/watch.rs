@@ -1,0 +1,212 @@
+//! `stores`, `sessions`, `top`: what a running server has and does, once or again and again.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::thread::sleep;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin::{Admin, AdminArgs, AdminCommandError};
+use super::text::{one_line, people_bytes};
+use crate::config::Span;
+
+/// `top` shows so many stores.
+const HOTTEST: usize = 20;
+/// `top` looks twice, so long apart.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is the same for all three.
+#[derive(Debug, clap::Args)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Look again so often, until it is interrupted
+    #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s",
+          value_parser = Span::parse)]
+    watch: Option<Span>,
+}
+
+impl WatchArgs {
+    fn run(
+        &self,
+        mut look: impl FnMut(&Admin, &mut Vec<u8>) -> Result<(), AdminCommandError>,
+    ) -> Result<(), AdminCommandError> {
+        let admin = self.admin.client()?;
+        let is_screen = self.watch.is_some() && !self.admin.json && io::stdout().is_terminal();
+        loop {
+            let mut shown = Vec::new();
+            if is_screen {
+                // Clears the screen.
+                shown.extend_from_slice(b"\x1b[2J\x1b[H");
+            }
+            look(&admin, &mut shown)?;
+            let mut out = io::stdout().lock();
+            let written = out.write_all(&shown).and_then(|()| out.flush());
+            if written.is_err() {
+                return AdminCommandError::unless_reader_gone(written.map_err(Into::into));
+            }
+            drop(out);
+            let Some(Span(every)) = self.watch else { return Ok(()) };
+            sleep(every);
+        }
+    }
+}
+
+/// Show the stores of a running server, and what each of them holds.
+#[derive(Debug, clap::Args)]
+pub(super) struct StoresArgs {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Store {
+    store_id: String,
+    head: u64,
+    entries: u64,
+    bytes: u64,
+    subscribers: usize,
+}
+
+pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
+    let json = args.watch.admin.json;
+    args.watch.run(|admin, out| {
+        admin.each("/admin/stores", "stores", |value: Value| {
+            if json {
+                return Ok(writeln!(out, "{value}")?);
+            }
+            let Store { store_id, head, entries, bytes, subscribers } =
+                Store::deserialize(&value).map_err(io::Error::other)?;
+            let (name, bytes) = (one_line(&store_id), people_bytes(bytes));
+            writeln!(
+                out,
+                "{name}  head {head}  {entries} entries  {bytes}  {subscribers} subscribers"
+            )?;
+            Ok(())
+        })
+    })
+}
+
+/// Show who is connected to a running server and what they follow, or close a connection.
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionsArgs {
+    #[command(subcommand)]
+    command: Option<SessionsCommand>,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionsCommand {
+    /// Close a connection; its client is back at once, unless it was revoked
+    Close {
+        /// Its number in the list
+        id: u64,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    id: u64,
+    address: Option<String>,
+    path: String,
+    subject: Option<String>,
+    received_bytes: u64,
+    sent_bytes: u64,
+    subscriptions: Vec<Subscription>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Subscription {
+    public_key: String,
+    store_id: String,
+    cursor: u64,
+    lag: Option<u64>,
+}
+
+pub(super) fn sessions(args: &SessionsArgs) -> Result<(), AdminCommandError> {
+    let json = args.watch.admin.json;
+    if let Some(SessionsCommand::Close { id }) = args.command {
+        let path = format!("/admin/sessions/{id}");
+        let closed: Value = args.watch.admin.client()?.request("DELETE", &path, None)?;
+        let said = if json { closed.to_string() } else { format!("session {id} is closed") };
+        let printed = writeln!(io::stdout(), "{said}").map_err(Into::into);
+        return AdminCommandError::unless_reader_gone(printed);
+    }
+    args.watch.run(|admin, out| {
+        admin.each("/admin/sessions", "sessions", |value: Value| {
+            if json {
+                return Ok(writeln!(out, "{value}")?);
+            }
+            Ok(print_session(out, &Session::deserialize(&value).map_err(io::Error::other)?)?)
+        })
+    })
+}
+
+fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
+    let Session { id, address, path, subject, received_bytes, sent_bytes, subscriptions } = session;
+    let address = address.as_deref().unwrap_or("?");
+    let subject = subject.as_ref().map(|subject| format!("  {}", one_line(subject)));
+    let (received, sent) = (people_bytes(*received_bytes), people_bytes(*sent_bytes));
+    let (path, subject) = (one_line(path), subject.unwrap_or_default());
+    writeln!(out, "{id}  {address}  {path}{subject}  received {received}  sent {sent}")?;
+    for Subscription { public_key, store_id, cursor, lag } in subscriptions {
+        let lag = lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());
+        let (key, store) = (one_line(public_key), one_line(store_id));
+        writeln!(out, "    {key} follows {store}: next {cursor}, {lag} behind")?;
+    }
+    Ok(())
+}
+
+/// Show the stores of a running server that grow most, over two seconds each time.
+///
+/// Reads the list of all stores twice, so it takes a while where there are many.
+#[derive(Debug, clap::Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
+    let json = args.watch.admin.json;
+    args.watch.run(|admin, out| {
+        let before = sizes(admin)?;
+        sleep(INTERVAL);
+        let mut grown: Vec<(f64, f64, String)> = sizes(admin)?
+            .into_iter()
+            .map(|(store, (head, bytes))| {
+                let (old_head, old_bytes) = before.get(&store).copied().unwrap_or_default();
+                let a_second = |new: u64, old: u64| new.saturating_sub(old) as f64 / INTERVAL.as_secs_f64();
+                (a_second(head, old_head), a_second(bytes, old_bytes), store)
+            })
+            .filter(|(entries, ..)| *entries > 0.0)
+            .collect();
+        grown.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.2.cmp(&other.2)));
+        for (entries, bytes, store) in grown.into_iter().take(HOTTEST) {
+            if json {
+                let line = json!({ "storeId": store, "entriesPerSecond": entries, "bytesPerSecond": bytes });
+                writeln!(out, "{line}")?;
+            } else {
+                let bytes = people_bytes(bytes as u64);
+                writeln!(out, "{}  {entries:.1} entries/s  {bytes}/s", one_line(&store))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The head and the bytes of each store.
+fn sizes(admin: &Admin) -> Result<HashMap<String, (u64, u64)>, AdminCommandError> {
+    let mut sizes = HashMap::new();
+    admin.each("/admin/stores", "stores", |store: Store| {
+        sizes.insert(store.store_id, (store.head, store.bytes));
+        Ok(())
+    })?;
+    Ok(sizes)
+}

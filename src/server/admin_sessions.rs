@@ -1,0 +1,111 @@
+//! The part of the admin API that shows who is connected, and closes connections.
+//!
+//! Keeps: one that does not read is gone as well. Leaves out: keeping somebody out, who is back at once (`admin_revocations`).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, Path, Query, ReqData, ServiceConfig};
+use serde::Serialize;
+use serde_json::json;
+
+use super::admin::{self, Answer, Failure, PageOf};
+use super::admin_operations::AdminEndpoint;
+use super::handle::Server;
+use crate::actors::audit::{self, By};
+use crate::actors::connections::{Followed, Shown};
+
+/// A connection that is not closed after this is severed.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .service(AdminEndpoint::at("/sessions").get(list).done())
+        .service(AdminEndpoint::at("/sessions/{id}").delete(close).done());
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    id: u64,
+    address: Option<String>,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    since_millis: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+    subscriptions: Vec<Subscription>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Subscription {
+    public_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    store_id: String,
+    since_millis: u64,
+    /// The next sequence that it needs.
+    cursor: u64,
+    /// How many it has not been sent yet; nothing while the store is not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
+}
+
+fn session(server: &Server, shown: Shown) -> Session {
+    let Shown { number, caller, since_millis, received, sent, followed } = shown;
+    let subscription = |Followed { key, subject, store, since_millis, cursor }: Followed| {
+        let cursor = cursor.load(Ordering::Relaxed).max(1);
+        let head = server.inner().shared.stores.head(&store);
+        Subscription {
+            public_key: key.to_string(),
+            subject: subject.map(|subject| subject.to_string()),
+            store_id: store.to_string(),
+            since_millis,
+            cursor,
+            lag: head.map(|head| (head.get() + 1).saturating_sub(cursor)),
+        }
+    };
+    let subject = caller.verified().and_then(|verified| verified.subject.as_deref());
+    Session {
+        id: number,
+        address: caller.address().map(|address| address.to_string()),
+        path: caller.path().chars().take(100).collect(),
+        subject: subject.map(str::to_owned),
+        since_millis,
+        received_bytes: received,
+        sent_bytes: sent,
+        subscriptions: followed.into_iter().map(subscription).collect(),
+    }
+}
+
+fn number(text: &str) -> Result<u64, Failure> {
+    text.parse().map_err(|_| Failure::Invalid(format!("{text:?} is no number of a session")))
+}
+
+async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+    let after = page.after().map(number).transpose()?;
+    let connections = &server.inner().shared.connections;
+    let found = connections.list(after, page.count());
+    let last = found.last().map(|last| last.number);
+    let next = last.filter(|last| !connections.list(Some(*last), 1).is_empty());
+    let found: Vec<_> = found.into_iter().map(|shown| session(&server, shown)).collect();
+    Ok(admin::page("sessions", &found, next.map(|next| next.to_string())))
+}
+
+async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {
+    let number = number(&id)?;
+    if !server.inner().shared.connections.close(number) {
+        return Err(Failure::NoSuchSession(number));
+    }
+    audit::note(&by, format_args!("action=close session={number}"));
+    let severing = Server::clone(&server);
+    // Refused only by a thread that has stopped.
+    server.inner().registry_thread.arbiters()[0].spawn(async move {
+        tokio::time::sleep(GOODBYE).await;
+        severing.inner().shared.connections.sever(number);
+    });
+    Ok(HttpResponse::Ok().json(json!({ "id": number })))
+}

@@ -1,0 +1,48 @@
+//! Who is connected to a running server, as its commands show it.
+
+use serde_json::Value;
+
+use super::logged::{ADMIN, Logged};
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+#[tokio::test]
+async fn connections_and_what_they_follow_are_shown_and_closed() {
+    let server = Logged::start(&format!(
+        "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\n\
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\""
+    ));
+    let run = |arguments: &[&str]| {
+        server.serve().run(&[arguments, &["--token", ADMIN]].concat()).ok().trim_end().to_owned()
+    };
+    let mut alice = Socket::connect(server.url()).await;
+    let mut other = Socket::connect(server.url()).await;
+    alice.subscribe(&key("alice"), 0).await;
+    for id in 1..=3 {
+        other.write(&key("alice"), id, &batch(&[entry("E", "", &[0; 1_000])])).await;
+        other.next_ack().await;
+    }
+    alice.next_entries(3).await;
+    let listed: Vec<Value> = run(&["sessions", "--json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(listed.len(), 2);
+    let [subscribed, writer] = [&listed[0], &listed[1]];
+    let followed = &subscribed["subscriptions"][0];
+    assert_eq!((&followed["storeId"], &followed["publicKey"]), (&"team".into(), &"alice".into()));
+    assert_eq!((&followed["cursor"], &followed["lag"]), (&4.into(), &0.into()));
+    assert!(subscribed["sentBytes"].as_u64() > Some(3_000), "{subscribed}");
+    assert!(writer["receivedBytes"].as_u64() > Some(3_000), "{writer}");
+    assert_eq!((&writer["address"], &writer["path"]), (&"127.0.0.1".into(), &"/eventlog".into()));
+    assert!(run(&["sessions"]).contains("alice follows team: next 4, 0 behind"));
+    assert!(run(&["stores"]).starts_with("team  head 3  3 entries  "), "{}", run(&["stores"]));
+    assert_eq!(run(&["top"]), "", "nothing is written");
+    let id = subscribed["id"].to_string();
+    run(&["sessions", "close", &id]);
+    assert_eq!(alice.close_code().await, Some(1001));
+    other.write(&key("alice"), 4, &batch(&[entry("E", "", b"")])).await;
+    other.next_ack().await;
+    let gone = server.serve().run(&["sessions", "close", &id, "--token", ADMIN]);
+    assert!(gone.failed(1).contains("there is no session"), "it is gone");
+}
