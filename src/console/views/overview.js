@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
 import { api, follow } from "../api.js"
 import { Chart } from "../chart.js"
-import { ago, bytes, count, micros, rate } from "../format.js"
+import { ago, bytes, count, micros, rate, several } from "../format.js"
 import { Empty, Live, Loaded, Page, useData } from "../parts.js"
 import { link } from "../route.js"
 
@@ -48,8 +48,8 @@ const Shown = ({ first, session }) => {
       <dl class="tiles">
         <${Tile} name="Entries a second" value=${rate(last("entries") ?? 0)} more=${`${bytes(last("bytes") ?? 0)}/s`} />
         <${Tile} name="Acknowledged in" value=${micros(last("ackP50Micros"))} more=${`99% within ${micros(last("ackP99Micros"))}`} />
-        <${Tile} name="Connections" value=${count(last("connections") ?? 0)} more=${`of ${count(now.connectionsMax)}; ${count(last("subscriptions") ?? 0)} subscriptions`} />
-        <${Tile} name="Handlers behind" value=${count(now.replayLag)} more=${now.deadLetters > 0 ? `${count(now.deadLetters)} dead letters` : "no dead letters"} href=${link(["processing"])} />
+        <${Tile} name="Connections" value=${count(last("connections") ?? 0)} more=${`of ${count(now.connectionsMax)}; ${several(last("subscriptions") ?? 0, "subscription")}`} />
+        <${Tile} name="Handlers behind" value=${count(now.replayLag)} more=${now.deadLetters > 0 ? several(now.deadLetters, "dead letter") : "no dead letters"} href=${link(["processing"])} />
         <${Tile} name="Free on disk" value=${free(now.storage)} more=${now.storage.disk_is_low ? "little" : "enough"} />
         <${Tile} name="Last backup" value=${backup(now.storage)} more=${now.storage.backup_bytes ? bytes(now.storage.backup_bytes) : "docs/DATA.md"} />
       </dl>

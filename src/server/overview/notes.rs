@@ -151,7 +151,7 @@ pub(super) fn notes(facts: &Facts<'_>) -> Vec<Note> {
     }
     hour(&facts.hour, &mut note);
     if facts.waiting > 0 {
-        let what = format!("{} connections wait for room for their messages.", facts.waiting);
+        let what = format!("Connections that wait for room for their messages: {}.", facts.waiting);
         note(
             Warn,
             what,
@@ -169,37 +169,37 @@ fn hour(hour: &Troubles, note: &mut impl FnMut(Level, String, &str)) {
         (
             hour.appends_failed,
             Bad,
-            "writes failed at the disk",
+            "Writes that failed at the disk",
             "Look at the server's log. What failed was refused, and clients send it again.",
         ),
         (
             hour.connections_stalled,
             Warn,
-            "connections were cut off since they did not read",
+            "Connections that were cut off since they did not read",
             "A slow network or proxy, or an application that stops reading.",
         ),
         (
             hour.connections_refused,
             Warn,
-            "connections were refused",
+            "Connections that were refused",
             "The log says whom and why: a wrong token, an origin that is not listed, or too many of them.",
         ),
         (
             hour.requests_refused,
             Warn,
-            "requests were refused",
+            "Requests that were refused",
             "Most often a key has no store, or a token is wrong. The log says who is refused and why.",
         ),
         (
             hour.admin_tokens_refused,
             Warn,
-            "wrong admin tokens came",
+            "Wrong admin tokens that came",
             "Somebody mistypes, or guesses. The log has their addresses.",
         ),
     ];
     for (count, level, what, to_do) in said {
         if count > 0 {
-            note(level, format!("In the last hour {count} {what}."), to_do);
+            note(level, format!("{what} in the last hour: {count}."), to_do);
         }
     }
 }
@@ -225,7 +225,7 @@ fn groups(facts: &Facts<'_>, note: &mut impl FnMut(Level, String, &str)) {
                 "Look at why they failed, then retry or dismiss them under Processing.",
             );
         } else if letters > 0 {
-            let what = format!("The group {name:?} gave up on {letters} entries.");
+            let what = format!("Entries that the group {name:?} gave up on: {letters}.");
             note(Warn, what, "Look at why under Processing, then retry or dismiss them.");
         }
         if group.paused {
@@ -294,7 +294,11 @@ mod tests {
         assert!(notes[0].what.contains("the disk is full"), "{notes:?}");
         assert!(notes.iter().all(|note| !note.to_do.is_empty()));
         let text = format!("{notes:?}");
-        for part in ["gave up on 2 entries", "7 entries behind", "3 requests were refused"] {
+        for part in [
+            "gave up on: 2.",
+            "7 entries behind",
+            "Requests that were refused in the last hour: 3.",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
