@@ -411,8 +411,8 @@ async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
 const REOPENING: &str = "the storage is being opened again after a failure, try again";
 
 /// How much more the store may hold.
-fn room(deps: &StoreDeps, store: &StoreId, log: &dyn StoreLog) -> Option<Room> {
-    Some(Room::new(log.bytes(), bytes_max(deps, store)))
+fn room(deps: &StoreDeps, store: &StoreId, log: &dyn StoreLog) -> Room {
+    Room::new(log.bytes(), bytes_max(deps, store))
 }
 
 /// How much it may hold in all.

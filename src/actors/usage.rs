@@ -207,7 +207,7 @@ mod tests {
     fn segments(origins: &[Origin]) -> Vec<Segment> {
         let id = "018bcfe5-6800-70e1-8101-010101010101".parse().expect("a UUID");
         let entry = crate::model::EntryRef { id, event: "E", primary_key: "k", payload: &[7; 79] };
-        let batch = Batch::from_entries([entry].into_iter());
+        let batch = Batch::from_entries([entry]);
         let mut builder = SegmentBuilder::new(Sequence::FIRST);
         for origin in origins {
             builder.push(batch.record(0).expect("one"), origin);

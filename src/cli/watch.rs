@@ -63,9 +63,9 @@ pub(super) struct StoresArgs {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Store {
-    store_id: String,
+    #[serde(rename = "storeId")]
+    name: String,
     head: u64,
     entries: u64,
     bytes: u64,
@@ -79,9 +79,9 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
             if json {
                 return Ok(writeln!(out, "{value}")?);
             }
-            let Store { store_id, head, entries, bytes, subscribers } =
+            let Store { name, head, entries, bytes, subscribers } =
                 Store::deserialize(&value).map_err(io::Error::other)?;
-            let (name, bytes) = (one_line(&store_id), people_bytes(bytes));
+            let (name, bytes) = (one_line(&name), people_bytes(bytes));
             writeln!(
                 out,
                 "{name}  head {head}  {entries} entries  {bytes}  {subscribers} subscribers"
@@ -178,12 +178,13 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
     args.watch.run(|admin, out| {
         let before = sizes(admin)?;
         sleep(INTERVAL);
-        let mut grown: Vec<(f64, f64, String)> = sizes(admin)?
+        let mut grown: Vec<(f64, u64, String)> = sizes(admin)?
             .into_iter()
             .map(|(store, (head, bytes))| {
                 let (old_head, old_bytes) = before.get(&store).copied().unwrap_or_default();
-                let a_second = |new: u64, old: u64| new.saturating_sub(old) as f64 / INTERVAL.as_secs_f64();
-                (a_second(head, old_head), a_second(bytes, old_bytes), store)
+                let entries = head.saturating_sub(old_head) as f64 / INTERVAL.as_secs_f64();
+                let bytes = bytes.saturating_sub(old_bytes) * 1_000 / INTERVAL.as_millis() as u64;
+                (entries, bytes, store)
             })
             .filter(|(entries, ..)| *entries > 0.0)
             .collect();
@@ -193,7 +194,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
                 let line = json!({ "storeId": store, "entriesPerSecond": entries, "bytesPerSecond": bytes });
                 writeln!(out, "{line}")?;
             } else {
-                let bytes = people_bytes(bytes as u64);
+                let bytes = people_bytes(bytes);
                 writeln!(out, "{}  {entries:.1} entries/s  {bytes}/s", one_line(&store))?;
             }
         }
@@ -205,7 +206,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
 fn sizes(admin: &Admin) -> Result<HashMap<String, (u64, u64)>, AdminCommandError> {
     let mut sizes = HashMap::new();
     admin.each("/admin/stores", "stores", |store: Store| {
-        sizes.insert(store.store_id, (store.head, store.bytes));
+        sizes.insert(store.name, (store.head, store.bytes));
         Ok(())
     })?;
     Ok(sizes)

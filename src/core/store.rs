@@ -188,8 +188,8 @@ impl<R> StoreCore<R> {
     }
 
     /// How much more the store may hold, while nothing is under way.
-    pub(crate) fn set_room(&mut self, room: Option<Room>) {
-        self.room = room;
+    pub(crate) fn set_room(&mut self, room: Room) {
+        self.room = Some(room);
     }
 
     /// How much the store may hold from now on.

@@ -112,7 +112,8 @@ async fn read(
     for (of, value) in &query {
         match of.as_str() {
             "limit" => {
-                limit = value.parse().map_err(|_| Failure::Invalid("limit: a number".to_owned()))?
+                limit =
+                    value.parse().map_err(|_| Failure::Invalid("limit: a number".to_owned()))?;
             }
             "id" => id = Some(name::<EntryId>(value)?),
             of => wanted.set(of, value).map_err(Failure::Invalid)?,

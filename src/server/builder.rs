@@ -280,9 +280,7 @@ impl Builder {
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
-        let new_keys =
-            Newcomers::new(Kind::PublicKeys, limits.keys_max, limits.newcomers_per_minute);
-        let new_keys = Arc::new(new_keys);
+        let new_keys = Arc::new(newcomers(Kind::PublicKeys, limits.keys_max, &limits));
         let keys = Keys::new(self.registry.clone(), self.storage.clone(), new_keys.clone());
         let registry =
             RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
@@ -317,11 +315,7 @@ impl Builder {
             revocations,
             new_keys,
             proofs: Arc::new(proofs::guesses()),
-            new_identities: Newcomers::new(
-                Kind::SigningKeys,
-                limits.identities_max,
-                limits.newcomers_per_minute,
-            ),
+            new_identities: newcomers(Kind::SigningKeys, limits.identities_max, &limits),
             registry: self.registry.clone(),
             bind_policy: self.bind_policy,
             keeps_proof: self.keeps_proof,
@@ -368,6 +362,10 @@ impl Builder {
         };
         Ok(Server::new(inner, &home))
     }
+}
+
+fn newcomers(kind: Kind, count_max: usize, limits: &Limits) -> Newcomers {
+    Newcomers::new(kind, count_max, limits.newcomers_per_minute)
 }
 
 fn open_spill((directory, bytes_max): (PathBuf, Option<u64>)) -> Result<Arc<Spill>, StartError> {
