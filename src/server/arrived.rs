@@ -96,6 +96,7 @@ pub(super) async fn arrive(
 }
 
 /// The connection, encrypted if that is spoken here.
+#[cfg_attr(not(feature = "tls"), expect(clippy::unused_async, reason = "TLS alone waits"))]
 async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io::Result<Wire> {
     match secure {
         None => Ok(Wire::Plain(stream)),

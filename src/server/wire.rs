@@ -16,7 +16,8 @@ use super::tls::Metered;
 #[cfg(feature = "tls")]
 pub(super) type Secure = super::tls::Tls;
 #[cfg(not(feature = "tls"))]
-pub(super) type Secure = std::convert::Infallible;
+#[derive(Clone)]
+pub(super) enum Secure {}
 
 /// What a connection's bytes go through.
 pub(super) enum Wire {
