@@ -62,7 +62,7 @@ fn what_is_written_is_followed_with_the_fields_that_are_named() {
         "1\n"
     );
     let line = tail.line();
-    let shown = r#"  Note  n1  {"points":[{"x":1},{"x":2}],"text":"hi"}"#;
+    let shown = r#"  Note  n1  {"text":"hi","points":[{"x":1},{"x":2}]}"#;
     assert!(line.starts_with("     1  ") && line.ends_with(shown), "{line}");
     // In the other protocol the same payload is shown the same way, here without names.
     let line = server.run(&["tail", "--key", "carol", "--count", "1"]).ok();

@@ -126,7 +126,7 @@ fn names_with_slashes_are_found_whether_a_proxy_decoded_them_or_not() {
     let entries = r#"{"entries":[{"event":"E","primaryKey":"","payload":""}]}"#;
     for (count, path) in [(1, "team%2Fa"), (2, "team/a")] {
         let written = ask(&format!("POST /admin/stores/{path}/entries"), entries);
-        assert!(written.ends_with(&format!(r#"{{"sequenceNumbers":[{count}]}}"#)), "{written}");
+        assert!(written.contains(&format!(r#""sequenceNumbers":[{count}]"#)), "{written}");
         let shown = ask(&format!("GET /admin/stores/{path}"), "");
         assert!(shown.contains(&format!(r#""head":{count},"#)), "{shown}");
     }

@@ -92,7 +92,7 @@ await step("a key that was used is not given to another store", async () => {
     assert.equal((await assign(key, "blue")).status, 409)
     assert.deepEqual(await remove(key), { status: 200, storeId: "red" })
     const refused = await assign(key, "blue")
-    assert.deepEqual([refused.status, /red/.test(refused.error)], [409, true])
+    assert.deepEqual([refused.status, /red/.test(refused.detail)], [409, true])
   }
 })
 

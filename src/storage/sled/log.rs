@@ -46,14 +46,15 @@ impl SledLog {
         let generation = shared.queue.generation()?;
         let end = end_of(shared, store)?;
         let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
-        let Loaded { size, ids } = loaded.unwrap_or_else(|| Loaded::none(shared, cache));
+        let Loaded { size, swept_bytes, ids } =
+            loaded.unwrap_or_else(|| Loaded::none(shared, cache));
         if let Some(end) = &end {
             end.opened(&ids);
             if ids.is_due(size.head) {
                 shared.ends.note_changed(end);
             }
         }
-        let writes = Writes::new(store.clone(), generation, end, size, ids);
+        let writes = Writes::new(store.clone(), generation, end, (size, swept_bytes), ids);
         Ok(Self { shared: shared.clone(), writes: Arc::new(writes) })
     }
 
@@ -189,6 +190,8 @@ impl<'a> Located<'a> {
 /// What is read of a store when it is opened.
 struct Loaded {
     size: StoreSize,
+    /// Bytes of the records that the tree had let go of then: more may be gone by the time that the size is looked at.
+    swept_bytes: u64,
     ids: Arc<Ids>,
 }
 
@@ -198,7 +201,7 @@ impl Loaded {
         let (size, ids) = (shared.new_store(), Ids::none(cache.clone()));
         // With the first entries, this is written.
         Segment::gaps(Sequence::FIRST, size.head).iter().for_each(|gap| ids.pass(gap));
-        Self { size, ids: Arc::new(ids) }
+        Self { size, swept_bytes: 0, ids: Arc::new(ids) }
     }
 
     fn read(shared: &Shared, end: &End, cache: &Arc<Cache>) -> Result<Self, StorageError> {
@@ -228,7 +231,7 @@ impl Loaded {
             ids.push(unknown.map(|(_, id)| id));
             next = segment.last().next();
         }
-        Ok(Self { size, ids: Arc::new(ids) })
+        Ok(Self { size, swept_bytes: layout.trimmed.bytes, ids: Arc::new(ids) })
     }
 }
 

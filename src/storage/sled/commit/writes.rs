@@ -50,17 +50,17 @@ struct State {
 }
 
 impl Writes {
-    /// Of a store of this size with these ids, and its end unless it has no entries: then what it begins with is a gap up to its head.
+    /// Of a store of this size, when the tree had let go of so many bytes of it, with these ids, and its end unless it has no entries: then what it begins with is a gap up to its head.
     pub(crate) fn new(
         store: StoreId,
         generation: u64,
         end: Option<Arc<End>>,
-        size: StoreSize,
+        (size, swept_bytes): (StoreSize, u64),
         ids: Arc<Ids>,
     ) -> Self {
         let is_new = end.is_none();
         // Those that are gone are counted by its end.
-        let bytes = size.bytes + end.as_ref().map_or(0, |end| end.swept_bytes());
+        let bytes = size.bytes + swept_bytes;
         let state = State {
             dead: None,
             appended: size.head,
