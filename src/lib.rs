@@ -75,7 +75,7 @@
 //! | [`server`] | building a server and mounting it in an actix-web application |
 //! | [`client`] | writing to a server and following its feeds |
 //! | [`services`] | what the server asks others for (who has which store, who may do what, …): traits and implementations |
-//! | [`storage`] | where entries are kept: the trait, memory, sled |
+//! | [`storage`] | where entries are kept: the trait, memory, sled, `PostgreSQL` |
 //! | [`processing`] | handlers, reactivity, compaction |
 //! | [`webhooks`] | handlers outside of the process |
 //! | [`model`] | ids, entries, sequences, and every limit |
@@ -89,6 +89,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
+//! | `postgres` | `storage::postgres`, for several servers on one database, and the registry, identities, records and journal there; not finished |
 //! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
 //! | `client` | `client`, with its TLS |
 //! | `jwt` | `services::auth::jwt`: tokens say who calls |

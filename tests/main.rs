@@ -6,6 +6,8 @@
 
 mod binary;
 mod client;
+#[cfg(feature = "postgres")]
+mod cluster;
 mod js;
 mod processing;
 mod rooms;

@@ -3,7 +3,7 @@
 //! Keeps: at most the configured number at once. Used for what concerns all of them, and is rare: a removed key,
 //! changed rights, a shutdown, the watchdog's round.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -152,6 +152,13 @@ impl Connections {
     /// Tells every connection that `key` has no store any more.
     pub(crate) fn key_removed(&self, key: &PublicKey) {
         self.tell_all(|| Notice::KeyRemoved(key.clone()));
+    }
+
+    /// The keys that connections are subscribed with.
+    pub(crate) fn subscribed_keys(&self) -> HashSet<PublicKey> {
+        let live = self.live.lock();
+        let followed = live.by_number.values().flat_map(|connection| &connection.followed);
+        followed.map(|followed| followed.key.clone()).collect()
     }
 
     /// Answers of `Auth` may be others from now on: has every connection ask again.

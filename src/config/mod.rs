@@ -18,6 +18,7 @@ mod schema;
 mod secrets;
 mod settings;
 mod sources;
+mod storage;
 mod tables;
 mod units;
 
@@ -47,14 +48,18 @@ use loading::Loading;
 use loading::parse_file;
 pub(crate) use schema::schema;
 pub(crate) use secrets::SecretFile;
+use settings::StorageKind;
 pub(crate) use settings::{
     AlgorithmName, Assignment, ClaimSettings, CompactionRule, CompactionStrategy, JwtSettings,
-    LogFormat, Settings, StorageKind,
+    LogFormat, Settings,
 };
 #[cfg(test)]
 use settings::{AuthMode, HttpSettings};
 use settings::{PathName, RetentionEntry, WebhookEntry};
 pub(crate) use sources::Effective;
+#[cfg(feature = "postgres")]
+pub(crate) use storage::PostgresChoice;
+pub(crate) use storage::StorageChoice;
 use units::Origins;
 pub(crate) use units::{Address, Span, Token};
 
@@ -90,7 +95,7 @@ pub(crate) struct Config {
     /// What connections are encrypted with, if they are.
     pub(crate) tls: Option<TlsFiles>,
     /// In what everything is kept.
-    pub(crate) storage: StorageKind,
+    pub(crate) storage: StorageChoice,
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
     /// When writes are acknowledged, how much of the disk to cache, and how much of it to set aside.
@@ -232,6 +237,9 @@ impl Config {
         let admin = keep(admin::admin(settings.admin), &mut faults).unwrap_or_default();
         let auth = auth::auth(settings.auth, !admin.tokens.is_empty(), dev);
         let auth = if auth_is_known { keep(auth, &mut faults) } else { auth.ok() };
+        if settings.storage.kind == Some(StorageKind::Postgres) {
+            faults.extend(storage::left_out(&settings.webhook, &settings.backup));
+        }
         let backup = keep(tables::backup(settings.backup, database.archive.enabled), &mut faults);
         let shipping = keep(bucket::shipping(&settings.archive, &database.archive), &mut faults);
         let config = Self {
@@ -241,7 +249,8 @@ impl Config {
             listen: settings.listen.map_or_else(default_listen, |address| address.0),
             log: tables::log(settings.log),
             tls: keep(tables::tls(settings.tls), &mut faults).flatten(),
-            storage: settings.storage.kind.unwrap_or_default(),
+            storage: keep(storage::storage(settings.storage), &mut faults)
+                .unwrap_or(StorageChoice::Sled),
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             database,
             spill_bytes_max: settings.spill_bytes_max.map(|size| size.0 as u64),

@@ -17,8 +17,14 @@ use super::fault::ConfigError;
 use super::settings::Settings;
 
 /// Every secret setting. A `_file` behind the name is the setting that names its file.
-pub(super) const SECRETS: [&str; 5] =
-    ["admin.token", "admin.tokens.token", "auth.jwt.secret", "auth.http.secret", "webhook.secret"];
+pub(super) const SECRETS: [&str; 6] = [
+    "storage.url",
+    "admin.token",
+    "admin.tokens.token",
+    "auth.jwt.secret",
+    "auth.http.secret",
+    "webhook.secret",
+];
 
 /// No secret is longer, several of them included.
 const FILE_BYTES_MAX: u64 = 64 * 1_024;
@@ -68,6 +74,8 @@ impl Settings {
     /// Reads the secrets that are in files, as if their text stood in their place.
     pub(super) fn read_secrets(&mut self) -> (Vec<SecretFile>, Vec<ConfigError>) {
         let mut reading = Reading::default();
+        let storage = &mut self.storage;
+        reading.read("storage.url", &mut storage.url, &mut storage.url_file);
         let jwt = &mut self.auth.jwt;
         reading.read("auth.jwt.secret", &mut jwt.secret, &mut jwt.secret_file);
         let http = &mut self.auth.http;

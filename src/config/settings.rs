@@ -18,6 +18,7 @@ use super::layer::{entry, settings};
 use super::lists::{Listed, Many, NamedSecret, Parsed, PinnedKey};
 use super::quota::{KeyQuotaEntry, StoreQuotaEntry};
 use super::schema::Described;
+use super::storage::DatabaseUrl;
 use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
 
 settings! {
@@ -77,6 +78,12 @@ settings! {
     /// `[storage]`
     StorageSettings {
         kind: Option<StorageKind>,
+        url: Option<DatabaseUrl>,
+        url_file: Option<PathBuf>,
+        table_prefix: Option<String>,
+        remote_id_table: Option<String>,
+        connections_max: Option<Count>,
+        append_connections: Option<Count>,
     }
 }
 
@@ -241,6 +248,8 @@ pub(crate) enum StorageKind {
     /// A sled database in the data directory.
     #[default]
     Sled,
+    /// A PostgreSQL.
+    Postgres,
 }
 
 /// How the log is written.
@@ -444,7 +453,7 @@ macro_rules! words {
 words! {
     LogFormat: "text", "json";
     KeysInLog: "whole", "hashed";
-    StorageKind: "sled";
+    StorageKind: "sled", "postgres";
     DurabilityMode: "sync";
     AuthMode: "allow-all", "grants", "jwt", "http";
     BindMode: "first-use", "pinned", "token";

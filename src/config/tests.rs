@@ -97,6 +97,8 @@ fn the_example_shows_the_defaults() {
         ".tls.key_file",
         ".tls.client_ca_file",
         ".log.level",
+        ".storage.url",
+        ".storage.url_file",
         ".auth.mode",
         ".auth.bind",
         ".auth.jwt.algorithms",
@@ -239,7 +241,7 @@ fn a_wrong_value_is_named_with_how_to_write_it() {
         message.contains("EVENTLOG_LIMITS_FRAME_BYTES_MAX") && message.contains("16MiB"),
         "{message}"
     );
-    let message = refusal(allowed("[storage]\nkind = \"postgres\""));
+    let message = refusal(allowed("[storage]\nkind = \"mysql\""));
     assert!(message.contains("postgres") && message.contains("sled"), "{message}");
     let message = refusal(load("", &[("EVENTLOG_STORAGE_KIND", "x")], Settings::default()));
     assert!(message.contains("EVENTLOG_STORAGE_KIND") && message.contains("sled"), "{message}");
@@ -467,4 +469,26 @@ fn a_missing_file_is_named() {
         Config::load(Some(missing), environment(&[]), Settings::default(), true).map_err(first),
     );
     assert!(message.contains("does/not/exist.toml"), "{message}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_database_is_named_and_used_or_neither() {
+    let message = refusal(allowed("[storage]\nkind = \"postgres\""));
+    assert!(message.contains("url"), "{message}");
+    let message = refusal(allowed("[storage]\nurl = \"postgres://a:hunter2@localhost/b\""));
+    assert!(message.contains("kind") && !message.contains("hunter2"), "{message}");
+    let file = "[storage]\nkind = \"postgres\"\nurl = \"postgres://a:hunter2@localhost/b\"";
+    let config = allowed(file).expect("it works");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let StorageChoice::Postgres(choice) = config.storage else { panic!("another storage") };
+    assert_eq!(choice.url.expose(), "postgres://a:hunter2@localhost/b");
+    let message = refusal(allowed(&format!("{file}\n[backup]\nevery = \"1h\"\nto = \"x\"")));
+    assert!(message.contains("pg_dump"), "{message}");
+    let variables = [
+        ("EVENTLOG_STORAGE_KIND", "postgres"),
+        ("EVENTLOG_STORAGE_URL", "postgres://x@localhost/y"),
+    ];
+    let config = load("auth.mode = \"allow-all\"", &variables, Settings::default());
+    assert!(matches!(config.expect("it works").storage, StorageChoice::Postgres(_)));
 }

@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Severs the sockets of whoever is revoked and still there a moment from now.
-    fn sever_revoked_soon(&self) {
+    pub(super) fn sever_revoked_soon(&self) {
         // One round is for all that were revoked by then.
         if self.inner().severing.begin() {
             let server = self.clone();

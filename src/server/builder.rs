@@ -360,7 +360,7 @@ impl Builder {
             trims,
             snapshot: Mutex::default(),
         };
-        Ok(Server::new(inner, &home))
+        Ok(Server::new(inner, &home).following_others())
     }
 }
 

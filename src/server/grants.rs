@@ -3,6 +3,7 @@
 //! Keeps: they are durable, and beside those that the server was started with; what is taken away ends what it allowed. Leaves out:
 //! which grant counts (`services::auth::grants`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::ArbiterHandle;
@@ -53,6 +54,17 @@ impl KeptGrants {
             }
         });
         Self { grants, kept }
+    }
+
+    /// Has count what is kept now, since another server has changed some.
+    pub(super) async fn read_again(&self) -> Result<(), RecordsUnavailable> {
+        let set = |all: &HashMap<Box<str>, Arc<Grant>>, before: &HashMap<Box<str>, Arc<Grant>>| {
+            let gone = before.iter().filter(|(name, _)| !all.contains_key(*name));
+            gone.for_each(|(_, grant)| self.grants.set_as(&grant.public_key, || None));
+            all.values()
+                .for_each(|grant| self.grants.set_as(&grant.public_key, || Some(grant.clone())));
+        };
+        self.kept.read_again(set).await
     }
 
     /// Has count what is kept for this grantee.

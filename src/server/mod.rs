@@ -40,6 +40,7 @@ mod live;
 mod look;
 mod looking;
 mod metrics;
+mod others;
 mod overview;
 mod pace;
 mod pages;

@@ -14,6 +14,8 @@ pub(crate) mod archive;
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub mod sled;
@@ -28,11 +30,11 @@ pub(crate) mod witness;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, ready};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
-use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use crate::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
 
 /// Opens the logs of stores. One instance owns its data.
 pub trait Storage: Send + Sync + 'static {
@@ -80,6 +82,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What other servers on the same storage change of keys and records, from now on; also what this one does. `None` if there are no
+    /// others, as of storages that do not say otherwise. To be asked for once.
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
+        None
+    }
+
     /// What an operator may want to watch, for metrics. Does not block on the disk.
     fn figures(&self) -> Vec<Figure> {
         Vec::new()
@@ -87,6 +95,20 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Whether writes are taken and everything can be read: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
+}
+
+/// Keys, signing keys, revocations or grants have changed.
+pub struct KeysChanged {
+    /// Of which keys the store or the signing key has changed, beside records; `None` if that is not known.
+    pub keys: Option<Vec<PublicKey>>,
+    /// To be dropped once the change is taken in. Until then nothing is appended here.
+    pub taken_in: Box<dyn Send>,
+}
+
+impl std::fmt::Debug for KeysChanged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeysChanged").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 /// Something to watch, as it is at the moment.

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
-    AppendError, CaughtUp, Figure, Keep, Locked, Storage, StorageError, StoreLog, StoreSize,
-    UsedKeys,
+    AppendError, CaughtUp, Figure, Keep, KeysChanged, Locked, Storage, StorageError, StoreLog,
+    StoreSize, UsedKeys,
 };
 
 /// How an append fails.
@@ -128,6 +128,10 @@ impl Storage for FaultyStorage {
 
     fn used_keys(&self) -> &dyn UsedKeys {
         self.inner.used_keys()
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
+        self.inner.changes()
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -28,9 +28,15 @@
 
 #![allow(clippy::expect_used)] // what does not go as expected fails a test
 
+#[cfg(all(test, feature = "postgres"))]
+#[expect(clippy::disallowed_methods, reason = "it waits for programs, on threads of tests")]
+#[allow(dead_code, unreachable_pub, reason = "the tests of the binary have it as well")]
+pub(crate) mod cluster;
 pub mod fault;
 pub mod identities;
 pub mod journal;
+#[cfg(all(test, feature = "postgres"))]
+pub(crate) mod on_postgres;
 #[cfg(all(test, feature = "sled"))]
 pub(crate) mod on_sled;
 pub mod quarantine;
@@ -231,6 +237,19 @@ macro_rules! clauses {
                 let clauses = $crate::testing::$contract::CLAUSES.iter();
                 let named = clauses.filter(|clause| clause.name == stringify!($clause));
                 named.for_each(|clause| clause.check(|| $subject));
+            }
+        )*
+    };
+    (@tests_on_postgres $contract:ident ($subject:expr); $($clause:ident)*) => {
+        $(
+            #[test]
+            fn $clause() {
+                let clauses = $crate::testing::$contract::CLAUSES.iter();
+                let named = clauses.filter(|clause| clause.name == stringify!($clause));
+                let named = named.filter(|clause| !$crate::testing::on_postgres::NOT_YET.contains(&clause.name));
+                if $crate::testing::on_postgres::is_there() {
+                    named.for_each(|clause| clause.check(|| $subject));
+                }
             }
         )*
     };

@@ -9,5 +9,5 @@ mod codec;
 mod console;
 mod live;
 pub mod node;
-mod stock;
+pub mod stock;
 mod wrong_peers;

@@ -104,7 +104,7 @@ fn stock_clients_live_with_an_entry_that_is_put_aside() {
 
 /// Runs a script to its good end, against a server that is restarted where the script asks for that. `more` is what its
 /// configuration has besides, at each of its starts, counted from 1.
-fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String) {
+pub fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String) {
     let Some(mut command) = node::script(script) else { return };
     let directory = tempdir().expect("a directory");
     let mut starts = 1;

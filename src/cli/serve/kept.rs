@@ -13,9 +13,10 @@ use eventlog_server::services::{
 use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
+use super::ServeError;
 use super::scheduled::Scheduled;
 use super::shipping::Shipping;
-use crate::config::{Config, StorageKind};
+use crate::config::{Config, StorageChoice};
 
 /// Entries, mappings and bindings, open.
 pub(super) struct Kept {
@@ -23,42 +24,48 @@ pub(super) struct Kept {
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) identities: Arc<dyn Identities>,
     pub(super) records: Arc<dyn Records>,
-    pub(super) quarantine: Arc<dyn Quarantine>,
+    /// Where entries go that are too large, where there is one.
+    pub(super) quarantine: Option<Arc<dyn Quarantine>>,
     /// How far webhooks are.
     pub(super) journal: Arc<dyn EventJournal>,
-    /// Makes backups.
-    scheduled: Scheduled,
-    /// Brings the archive elsewhere.
-    shipping: Shipping,
-    close: Box<dyn FnOnce() -> Result<(), StorageError>>,
+    /// Makes backups, where the server does.
+    pub(super) scheduled: Option<Scheduled>,
+    /// Brings the archive elsewhere, where there is one.
+    pub(super) shipping: Option<Shipping>,
+    pub(super) close: Box<dyn FnOnce() -> Result<(), StorageError>>,
 }
 
 impl Kept {
     /// Opens what `config` names. Blocks on disk.
-    pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
-        match config.storage {
-            StorageKind::Sled => {
-                let database = Database::open(&config.data_dir, config.database.clone())?;
-                let unavailable = |error: std::io::Error| OpenError::Unavailable {
-                    path: config.data_dir.clone(),
-                    cause: error.to_string().into(),
-                };
-                let scheduled = Scheduled::start(config.backup.as_ref(), &database);
-                let shipping =
-                    Shipping::start(config.shipping.as_ref(), &database, &config.data_dir);
-                Ok(Self {
-                    shipping: shipping.map_err(unavailable)?,
-                    scheduled: scheduled.map_err(unavailable)?,
-                    storage: Arc::new(SledStorage::new(database.clone())),
-                    registry: Arc::new(SledRegistry::new(database.clone())),
-                    identities: Arc::new(SledIdentities::new(database.clone())),
-                    records: Arc::new(SledRecords::new(database.clone())),
-                    quarantine: Arc::new(SledQuarantine::new(database.clone())),
-                    journal: Arc::new(SledJournal::new(database.clone())),
-                    close: Box::new(move || database.close()),
-                })
-            }
+    pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
+        match &config.storage {
+            StorageChoice::Sled => Ok(Self::on_sled(config)?),
+            #[cfg(feature = "postgres")]
+            StorageChoice::Postgres(choice) => Ok(super::postgres::open(choice)?),
+            #[cfg(not(feature = "postgres"))]
+            StorageChoice::Postgres(_) => Ok(Self::on_sled(config)?),
         }
+    }
+
+    fn on_sled(config: &Config) -> Result<Self, OpenError> {
+        let database = Database::open(&config.data_dir, config.database.clone())?;
+        let unavailable = |error: std::io::Error| OpenError::Unavailable {
+            path: config.data_dir.clone(),
+            cause: error.to_string().into(),
+        };
+        let scheduled = Scheduled::start(config.backup.as_ref(), &database);
+        let shipping = Shipping::start(config.shipping.as_ref(), &database, &config.data_dir);
+        Ok(Self {
+            shipping: Some(shipping.map_err(unavailable)?),
+            scheduled: Some(scheduled.map_err(unavailable)?),
+            storage: Arc::new(SledStorage::new(database.clone())),
+            registry: Arc::new(SledRegistry::new(database.clone())),
+            identities: Arc::new(SledIdentities::new(database.clone())),
+            records: Arc::new(SledRecords::new(database.clone())),
+            quarantine: Some(Arc::new(SledQuarantine::new(database.clone()))),
+            journal: Arc::new(SledJournal::new(database.clone())),
+            close: Box::new(move || database.close()),
+        })
     }
 
     /// Waits until all of it is durable, and closes it. Blocks on disk.

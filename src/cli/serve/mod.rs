@@ -11,6 +11,8 @@ mod files;
 mod jwt;
 mod kept;
 mod notify;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod reload;
 mod scheduled;
 mod shipping;
@@ -47,6 +49,9 @@ use crate::cli::config::ConfigArgs;
 use crate::cli::log as standard_error;
 use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults};
 
+/// So long the start waits for what administrators have said.
+const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
 const BACKLOG: i32 = 4_096;
 
@@ -76,6 +81,10 @@ pub(in crate::cli) enum ServeError {
     /// The data directory cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database cannot be used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] eventlog_server::storage::postgres::PostgresError),
     /// What is in the data directory cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -152,6 +161,8 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let dev_token = args.dev_token().cloned();
     let reload = Reload::new(args, &config, decides, tls.clone());
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
+    // Who comes earlier would be sent away; a database that is slow is no reason to be gone.
+    let _ = tokio::time::timeout(RECORDS_PATIENCE, server.records_are_read()).await;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
     let admin = config.admin.listen;
@@ -232,7 +243,6 @@ async fn start(
         .store_threads(config.store_threads)
         .identities(kept.identities.clone())
         .records(kept.records.clone())
-        .quarantine(kept.quarantine.clone())
         .compaction(compaction)
         .retention(config.retention.clone())
         .spill(config.data_dir.join("spill"), config.spill_bytes_max);
@@ -241,6 +251,9 @@ async fn start(
     {
         reload.run_webhooks(signings);
         builder = builder.processor(processor);
+    }
+    if let Some(quarantine) = &kept.quarantine {
+        builder = builder.quarantine(quarantine.clone());
     }
     builder = builder.admin_tokens(config.admin.tokens.clone());
     if let Some(grants) = reload.grants() {

@@ -4,6 +4,8 @@
 //! has the signing key (`protocol::rpc::auth`), which comes before anything is bound.
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sled")]
 mod sled;
 
@@ -14,6 +16,8 @@ use futures_util::future::BoxFuture;
 use crate::model::PublicKey;
 
 pub use self::memory::MemoryIdentities;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresIdentities;
 #[cfg(feature = "sled")]
 pub use self::sled::SledIdentities;
 

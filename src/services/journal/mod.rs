@@ -10,11 +10,15 @@
 mod changes;
 pub(crate) mod layout;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sled")]
 mod sled;
 
 pub use changes::JournalChanges;
 pub use memory::MemoryJournal;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresJournal;
 #[cfg(feature = "sled")]
 pub use sled::SledJournal;
 

@@ -62,6 +62,16 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         });
     }
 
+    /// Reads them again, since another server has changed some. `found` gets all that there are, and those that there were.
+    pub(crate) async fn read_again(
+        &self,
+        found: impl Fn(&HashMap<Box<str>, Arc<T>>, &HashMap<Box<str>, Arc<T>>),
+    ) -> Result<(), RecordsUnavailable> {
+        // Nobody changes them here meanwhile, but for what is found out then, too.
+        let before = self.all.read().clone();
+        self.read(|all| found(all, &before)).await
+    }
+
     async fn read(
         &self,
         found: impl Fn(&HashMap<Box<str>, Arc<T>>),

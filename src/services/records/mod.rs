@@ -5,6 +5,8 @@
 
 mod kept;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sled")]
 mod sled;
 
@@ -14,6 +16,8 @@ use futures_util::future::BoxFuture;
 
 pub(crate) use self::kept::Kept;
 pub use self::memory::MemoryRecords;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresRecords;
 #[cfg(feature = "sled")]
 pub use self::sled::SledRecords;
 

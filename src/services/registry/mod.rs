@@ -4,6 +4,8 @@
 
 mod dev;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sled")]
 mod sled;
 
@@ -15,6 +17,8 @@ use crate::model::{PublicKey, StoreId};
 
 pub use dev::{DEV_STORE, DevRegistry};
 pub use memory::MemoryRegistry;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresRegistry;
 #[cfg(feature = "sled")]
 pub use sled::SledRegistry;
 

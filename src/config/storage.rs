@@ -1,0 +1,101 @@
+//! `[storage]`: in what everything is kept.
+
+use eventlog_server::model::Secret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ConfigError;
+use super::check::impossible;
+use super::schema::{Described, text};
+use super::settings::{BackupSettings, StorageKind, StorageSettings, WebhookEntry};
+
+/// In what everything is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum StorageChoice {
+    /// A sled database in the data directory.
+    Sled,
+    /// A PostgreSQL, which other nodes may share.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "it is refused"))]
+    Postgres(PostgresChoice),
+}
+
+/// Which PostgreSQL, and how much of it to use.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "it is refused"))]
+pub(crate) struct PostgresChoice {
+    /// Where it is.
+    pub(crate) url: DatabaseUrl,
+    /// What the names of its tables begin with.
+    pub(crate) table_prefix: Option<String>,
+    /// The table of the remote id.
+    pub(crate) remote_id_table: Option<String>,
+    /// Connections for everything but appends.
+    pub(crate) connections_max: Option<usize>,
+    /// Connections for appends.
+    pub(crate) append_connections: Option<usize>,
+}
+
+/// The URL of a database. Never shown: a password may be in it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "it is refused"))]
+pub(crate) struct DatabaseUrl(Secret);
+text!(DatabaseUrl);
+
+#[cfg(feature = "postgres")]
+impl DatabaseUrl {
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// What is asked for and is not on PostgreSQL.
+pub(super) fn left_out(webhooks: &[WebhookEntry], backup: &BackupSettings) -> Vec<ConfigError> {
+    let mut left_out = Vec::new();
+    if !webhooks.is_empty() {
+        let reason =
+            "webhooks are not on PostgreSQL yet: every node would call them (docs/CLUSTER.md)";
+        left_out.push(impossible("[[webhook]]", "there", reason));
+    }
+    if backup.to.is_some() {
+        let reason = "with `[storage] kind = \"postgres\"` the database has its own: pg_dump, or a base backup and its WAL";
+        left_out.push(impossible("backup.to", "a folder", reason));
+    }
+    left_out
+}
+
+pub(super) fn storage(settings: StorageSettings) -> Result<StorageChoice, ConfigError> {
+    let StorageSettings {
+        kind,
+        url,
+        url_file: _,
+        table_prefix,
+        remote_id_table,
+        connections_max,
+        append_connections,
+    } = settings;
+    match (kind, url) {
+        (None, Some(_)) => {
+            let reason =
+                "a database is named and not used; `[storage] kind = \"postgres\"` uses it";
+            Err(impossible("storage.kind", "nothing", reason))
+        }
+        (Some(StorageKind::Postgres), None) => {
+            let reason =
+                "`kind = \"postgres\"` needs the URL of the database: url = \"postgres://…\"";
+            Err(impossible("storage.url", "nothing", reason))
+        }
+        (Some(StorageKind::Postgres), Some(_)) if cfg!(not(feature = "postgres")) => {
+            let reason = "this program was built without the feature `postgres`";
+            Err(impossible("storage.kind", "postgres", reason))
+        }
+        (Some(StorageKind::Postgres), Some(url)) => Ok(StorageChoice::Postgres(PostgresChoice {
+            url,
+            table_prefix,
+            remote_id_table,
+            connections_max: connections_max.map(|count| count.0),
+            append_connections: append_connections.map(|count| count.0),
+        })),
+        (Some(StorageKind::Sled) | None, _) => Ok(StorageChoice::Sled),
+    }
+}

@@ -1,0 +1,401 @@
+//! How nodes hear of each other: who appended, and how far the heads are.
+//!
+//! Keeps: nothing is true because of what is heard here. A notification is a hint, sent in a transaction of its own (a NOTIFY in the
+//! transaction of a write would have all commits of the database wait for each other), for many stores at once; what is lost is found by a
+//! poll, each second, and at once when the listener is connected again. A node that hears of no other one sends nothing but that it is
+//! there. Leaves out: what a store does when it hears of a head (`actors::store`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connect::{Conn, Connector};
+use super::failed::Failed;
+use super::fence::{Fence, register};
+use super::open::OpenLogs;
+use super::read::sequence;
+use super::tables::{CHANGED_KEYS_MAX, Tables};
+use super::text::{from_column, to_column};
+use crate::model::{PublicKey, Sequence, StoreId};
+use crate::storage::KeysChanged;
+
+/// Between two notifications lies so much time at least; what comes meanwhile goes with the next one.
+const NOTIFY_EVERY: Duration = Duration::from_millis(2);
+/// A notification has 8,000 bytes at most.
+const PAYLOAD_BYTES_MAX: usize = 7_500;
+/// So often a node says that it is there.
+const HERE_EVERY: Duration = Duration::from_secs(5);
+/// A node that was not heard of for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(20);
+/// So often heads are asked for; without notifications more often.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(100);
+/// So many heads are asked for at a time.
+const HEADS_AT_ONCE: usize = 1_000;
+/// So often a node says in the database that it is there; one that was not seen for an hour is forgotten.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+/// How long to wait until something that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What nodes tell each other.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    /// Who says it.
+    node: String,
+    /// Heads that have moved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    heads: Vec<(String, u64)>,
+    /// Whether keys or records have changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    changes: bool,
+    /// Whether it has just come, and wants to hear who is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    asks: bool,
+}
+
+/// See the module's description.
+pub(super) struct Bus {
+    connector: Connector,
+    tables: Arc<Tables>,
+    open: Arc<OpenLogs>,
+    fence: Arc<Fence>,
+    moved: Mutex<HashMap<StoreId, Sequence>>,
+    says_changes: AtomicBool,
+    says_here: AtomicBool,
+    wake: Notify,
+    poll_now: Notify,
+    others: Mutex<HashMap<String, Instant>>,
+    listens: AtomicBool,
+    /// How often keys and records had changed when the database was asked last.
+    changes: AtomicU64,
+    /// The changes that this node has made since: it knows of them.
+    own_changes: Mutex<HashSet<u64>>,
+    changed: mpsc::UnboundedSender<KeysChanged>,
+    /// Until somebody asks for it.
+    told_changes: Mutex<Option<mpsc::UnboundedReceiver<KeysChanged>>>,
+    /// Why the database cannot be used, when it was asked last.
+    trouble: Mutex<Option<String>>,
+    heard: AtomicU64,
+    said_seen: Mutex<Option<Instant>>,
+}
+
+impl Bus {
+    pub(super) fn new(
+        connector: Connector,
+        tables: Arc<Tables>,
+        open: Arc<OpenLogs>,
+        fence: Arc<Fence>,
+        changes: u64,
+    ) -> Arc<Self> {
+        let (changed, told_changes) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            connector,
+            tables,
+            open,
+            fence,
+            moved: Mutex::default(),
+            says_changes: AtomicBool::new(false),
+            says_here: AtomicBool::new(false),
+            wake: Notify::new(),
+            poll_now: Notify::new(),
+            others: Mutex::default(),
+            listens: AtomicBool::new(false),
+            changes: AtomicU64::new(changes),
+            own_changes: Mutex::default(),
+            changed,
+            told_changes: Mutex::new(Some(told_changes)),
+            trouble: Mutex::default(),
+            heard: AtomicU64::new(0),
+            said_seen: Mutex::default(),
+        })
+    }
+
+    /// This node moved the head of `store`.
+    pub(super) fn moved(&self, store: &StoreId, head: Sequence) {
+        // It is going to be shown.
+        let _ = self.open.check_head(store, head);
+        if !self.has_others() {
+            return;
+        }
+        self.moved.lock().insert(store.clone(), head);
+        self.wake.notify_one();
+    }
+
+    /// This node changed keys or records, and that was the change with this number.
+    pub(super) fn changed(&self, number: u64) {
+        self.own_changes.lock().insert(number);
+        self.says_changes.store(true, Ordering::Release);
+        self.wake.notify_one();
+        self.poll_now.notify_one();
+    }
+
+    /// Follows the changes of keys and records; once.
+    pub(super) fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
+        self.told_changes.lock().take()
+    }
+
+    /// The database is to be asked soon.
+    pub(super) fn ask_soon(&self) {
+        self.poll_now.notify_one();
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// How many other nodes were heard of lately.
+    pub(super) fn others(&self) -> u64 {
+        self.others.lock().len() as u64
+    }
+
+    fn has_others(&self) -> bool {
+        !self.others.lock().is_empty()
+    }
+
+    /// Sends what this node has to say, for as long as the task lives.
+    pub(super) async fn send(self: Arc<Self>) {
+        let mut conn: Option<Conn> = None;
+        loop {
+            if timeout(HERE_EVERY, self.wake.notified()).await.is_err() {
+                self.says_here.store(true, Ordering::Release);
+            }
+            let due = |_: &String, heard: &mut Instant| heard.elapsed() < GONE_AFTER;
+            self.others.lock().retain(due);
+            for told in self.take_messages(false) {
+                if let Err(failed) = self.notify(&mut conn, &told).await {
+                    log::debug!("nodes are not notified: {failed}");
+                    conn = None;
+                    sleep(AGAIN).await;
+                    break;
+                }
+            }
+            sleep(NOTIFY_EVERY).await;
+        }
+    }
+
+    /// What is to be said, in as many messages as it takes.
+    fn take_messages(&self, asks: bool) -> Vec<String> {
+        let moved = std::mem::take(&mut *self.moved.lock());
+        let changes = self.says_changes.swap(false, Ordering::AcqRel);
+        let here = self.says_here.swap(false, Ordering::AcqRel);
+        let mut all = Vec::new();
+        let mut told = Told { node: self.tables.node.clone(), changes, asks, ..Told::default() };
+        let mut bytes = 0;
+        for (store, head) in moved {
+            // Each byte of a name is written as six at most.
+            let more = store.as_str().len() * 6 + 24;
+            if bytes + more > PAYLOAD_BYTES_MAX && !told.heads.is_empty() {
+                let next = Told { node: self.tables.node.clone(), ..Told::default() };
+                all.push(std::mem::replace(&mut told, next));
+                bytes = 0;
+            }
+            bytes += more;
+            told.heads.push((store.as_str().to_owned(), head.get()));
+        }
+        if here || asks || changes || !told.heads.is_empty() {
+            all.push(told);
+        }
+        all.iter().filter_map(|told| serde_json::to_string(told).ok()).collect()
+    }
+
+    async fn notify(&self, conn: &mut Option<Conn>, told: &str) -> Result<(), Failed> {
+        if conn.as_ref().is_none_or(|conn| conn.client.is_closed()) {
+            let (connected, _) = self.connector.connect(None).await?;
+            // A hint needs not be durable, and must not wait for a standby.
+            connected.client.batch_execute("SET synchronous_commit = off").await?;
+            *conn = Some(connected);
+        }
+        let Some(connected) = conn.as_mut() else { return Ok(()) };
+        let statement = connected.prepare("SELECT pg_notify($1, $2)").await?;
+        connected.client.execute(&statement, &[&self.tables.channel, &told]).await?;
+        Ok(())
+    }
+
+    /// Hears what others say, for as long as the task lives.
+    pub(super) async fn listen(self: Arc<Self>) {
+        loop {
+            if let Err(failed) = self.listen_once().await {
+                log::debug!("notifications are not heard: {failed}");
+            }
+            self.listens.store(false, Ordering::Release);
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn listen_once(&self) -> Result<(), Failed> {
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let (conn, _) = self.connector.connect(Some(sender)).await?;
+        conn.client.batch_execute(&format!("LISTEN {}", self.tables.channel)).await?;
+        self.listens.store(true, Ordering::Release);
+        // What was said before is found by asking.
+        self.poll_now.notify_one();
+        for told in self.take_messages(true) {
+            let notify = "SELECT pg_notify($1, $2)";
+            conn.client.execute(notify, &[&self.tables.channel, &told]).await?;
+        }
+        // Ends with the connection.
+        while let Some(told) = heard.recv().await {
+            self.hear(&told);
+        }
+        Err(Failed::new("the connection ended"))
+    }
+
+    fn hear(&self, told: &str) {
+        // Whatever else somebody sends here is none of ours.
+        let Ok(Told { node, heads, changes, asks }) = serde_json::from_str(told) else { return };
+        if node == self.tables.node {
+            return;
+        }
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        let is_new = self.others.lock().insert(node, Instant::now()).is_none();
+        if is_new || asks {
+            self.says_here.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
+        for (store, head) in heads {
+            if let (Ok(store), Ok(head)) = (StoreId::new(store), Sequence::new(head)) {
+                self.open.hear(&store, head);
+            }
+        }
+        if changes {
+            self.poll_now.notify_one();
+        }
+    }
+
+    /// Asks for heads and changes now and then, for as long as the task lives.
+    pub(super) async fn poll(self: Arc<Self>) {
+        let mut conn: Option<Conn> = None;
+        loop {
+            let listens = self.listens.load(Ordering::Acquire);
+            let pause = if listens { POLL_EVERY } else { POLL_WITHOUT_LISTENER };
+            // Either is a reason to ask.
+            let _ = timeout(pause, self.poll_now.notified()).await;
+            let polled = self.poll_once(&mut conn).await;
+            let is_good = polled.is_ok();
+            *self.trouble.lock() = polled.err().map(|failed| failed.to_string());
+            if !is_good {
+                conn = None;
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Says what has changed since the database was asked last. This node appends again once that is taken in.
+    async fn tell_changes(
+        &self,
+        conn: &mut Conn,
+        changes: u64,
+        heard_of: u64,
+    ) -> Result<(), Failed> {
+        let known = self.changes.load(Ordering::Acquire);
+        if changes == known {
+            // Nothing is on its way of which it has not heard, unless that is being taken in.
+            return Ok(());
+        }
+        let table = &self.tables.changed_keys;
+        let sql = format!("SELECT change, public_key FROM {table} WHERE change > $1");
+        let rows = conn.client.query(&sql, &[&known.cast_signed()]).await?;
+        let mut own = self.own_changes.lock();
+        let is_own = |change: u64| own.contains(&change);
+        let mut keys = Vec::new();
+        for row in &rows {
+            let (change, key): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
+            let key = PublicKey::new(&*from_column(key))
+                .map_err(|error| Failed::new(error.to_string()))?;
+            if !is_own(change.cast_unsigned()) {
+                keys.push(key);
+            }
+        }
+        let is_few = changes > known && changes - known < CHANGED_KEYS_MAX as u64;
+        let all_own = is_few && (known + 1..=changes).all(is_own);
+        own.retain(|change| *change > changes);
+        drop(own);
+        self.changes.store(changes, Ordering::Release);
+        let taken_in = self.fence.when_taken_in(heard_of);
+        if !all_own && self.told_changes.lock().is_none() {
+            // Some may be forgotten by now; and a number that went back is that of another database.
+            let keys = is_few.then_some(keys);
+            // Nobody follows any more once the server has ended.
+            let _ = self.changed.send(KeysChanged { keys, taken_in: Box::new(taken_in) });
+        }
+        Ok(())
+    }
+
+    /// Says now and then that this node is there, and forgets those that are gone.
+    async fn say_seen(&self, conn: &mut Conn) -> Result<(), Failed> {
+        {
+            let mut said = self.said_seen.lock();
+            if said.is_some_and(|said| said.elapsed() < SEEN_EVERY) {
+                return Ok(());
+            }
+            *said = Some(Instant::now());
+        }
+        let Tables { nodes, node, .. } = &*self.tables;
+        conn.client
+            .execute(&format!("UPDATE {nodes} SET seen = now() WHERE node = $1"), &[node])
+            .await?;
+        conn.client
+            .batch_execute(&format!("DELETE FROM {nodes} WHERE seen < now() - interval '1 hour'"))
+            .await?;
+        Ok(())
+    }
+
+    async fn poll_once(&self, conn: &mut Option<Conn>) -> Result<(), Failed> {
+        if conn.as_ref().is_none_or(|conn| conn.client.is_closed()) {
+            *conn = Some(self.connector.connect(None).await?.0);
+        }
+        let Some(conn) = conn.as_mut() else { return Ok(()) };
+        let Tables { meta, nodes, node, .. } = &*self.tables;
+        let ask = format!(
+            "SELECT m.changes, n.changes FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
+        );
+        let statement = conn.prepare(&ask).await?;
+        let row = conn.client.query_one(&statement, &[node]).await?;
+        let (changes, heard_of): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        match heard_of {
+            Some(heard_of) => {
+                self.tell_changes(conn, changes.cast_unsigned(), heard_of.cast_unsigned()).await?;
+            }
+            // Taken for gone, and it was not: whatever it has heard of does not count.
+            None => {
+                let registered = register(conn, &self.tables).await?;
+                self.tell_changes(conn, registered.max(changes.cast_unsigned()), registered)
+                    .await?;
+            }
+        }
+        self.say_seen(conn).await?;
+        let stores = self.open.names();
+        for some in stores.chunks(HEADS_AT_ONCE) {
+            let names: Vec<_> = some.iter().map(|store| to_column(store.as_str())).collect();
+            let statement = conn.prepare(&self.tables.sql.heads).await?;
+            for row in conn.client.query(&statement, &[&names]).await? {
+                let (name, next): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+                let (store, head) = (StoreId::new(&*from_column(name)), sequence(next - 1));
+                if let (Ok(store), Ok(head)) = (store, head) {
+                    self.open.hear(&store, head);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_short_if_there_is_little_and_understood_if_there_is_more_to_come() {
+        let told = Told { node: "a".to_owned(), ..Told::default() };
+        assert_eq!(serde_json::to_string(&told).expect("text"), r#"{"node":"a"}"#);
+        let told: Told =
+            serde_json::from_str(r#"{"node":"a","heads":[["s",3]],"more":1}"#).expect("read");
+        assert_eq!(told.heads, [("s".to_owned(), 3)]);
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection: how it comes about, and what it is told before it is used.
+//!
+//! Keeps: no statement runs on a connection whose database does not promise what is needed; a warning of the server, which comes to
+//! nobody's question, is known to whoever asked last. Leaves out: which connections there are (`pool`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::poll_fn;
+use tokio::sync::mpsc;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::{AsyncMessage, Client, Statement};
+
+use super::checks::Promises;
+use super::failed::Failed;
+use super::tls::Tls;
+
+/// What every session is told. Nothing here ends an append that waits for a standby: that cannot be known to have ended.
+const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '10s'; \
+    SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = 0";
+
+/// How connections are made.
+#[derive(Clone)]
+pub(super) struct Connector {
+    pub(super) config: tokio_postgres::Config,
+    pub(super) tls: Tls,
+}
+
+/// One connection, which one task uses at a time.
+pub(crate) struct Conn {
+    pub(crate) client: Client,
+    statements: HashMap<Box<str>, Statement>,
+    warnings: Arc<AtomicU64>,
+    /// Whether a transaction was begun and not ended.
+    pub(super) in_transaction: bool,
+}
+
+/// What is heard on a connection that listens: a channel's text.
+pub(super) type Heard = mpsc::UnboundedSender<String>;
+
+impl Connector {
+    /// A connection whose database promises what is needed, with what it promises.
+    pub(super) async fn connect(&self, heard: Option<Heard>) -> Result<(Conn, Promises), Failed> {
+        let (client, mut connection) =
+            self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
+        let warnings = Arc::new(AtomicU64::new(0));
+        let counted = warnings.clone();
+        // Ends with the connection, or when the client is dropped.
+        tokio::spawn(async move {
+            while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+                match message {
+                    Ok(AsyncMessage::Notice(notice)) => note(&notice, &counted),
+                    Ok(AsyncMessage::Notification(told)) => {
+                        // Nobody is left who listens.
+                        let _ = heard.as_ref().map(|heard| heard.send(told.payload().to_owned()));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        log::debug!("a connection to the database ended: {error}");
+                        return;
+                    }
+                }
+            }
+        });
+        let mut conn = Conn { client, statements: HashMap::new(), warnings, in_transaction: false };
+        let promises = Promises::ask(&mut conn).await?;
+        promises.check()?;
+        conn.client.batch_execute(SESSION).await?;
+        if promises.is_lax() {
+            conn.client.batch_execute("SET synchronous_commit = on").await?;
+        }
+        Ok((conn, promises))
+    }
+}
+
+fn not_connected(error: tokio_postgres::Error) -> Failed {
+    let failed = Failed::from(error);
+    Failed::before_anything(failed.to_string())
+}
+
+/// A wait for a standby that was ended from outside comes as a success with a warning: the entries are committed here, and may be
+/// lost with this server. Such a warning has no code of its own.
+fn note(notice: &DbError, warnings: &AtomicU64) {
+    let is_warning = notice.parsed_severity() == Some(Severity::Warning);
+    let codes = [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN];
+    if is_warning && codes.contains(notice.code()) {
+        warnings.fetch_add(1, Ordering::Release);
+        log::warn!("the database warns: {}", notice.message());
+    } else {
+        log::debug!("the database says: {}", notice.message());
+    }
+}
+
+impl Conn {
+    /// The statement, prepared on this connection.
+    pub(crate) async fn prepare(&mut self, sql: &str) -> Result<Statement, Failed> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.insert(sql.into(), statement.clone());
+        Ok(statement)
+    }
+
+    /// How many warnings there were that a commit may not have reached a standby.
+    pub(super) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Acquire)
+    }
+}

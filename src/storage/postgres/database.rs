@@ -1,0 +1,213 @@
+//! The database, open: its connections, the threads on which they are driven, and who works on them.
+//!
+//! Keeps: what was begun here is carried to its end, whoever asked for it; whoever waits on a thread blocks that thread alone. Leaves out:
+//! what is asked of the database (everybody else here, and the services).
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use super::bus::Bus;
+use super::connect::Connector;
+use super::failed::Failed;
+use super::fence::{Fence, register};
+use super::figures::Counted;
+use super::open::OpenLogs;
+use super::pool::{Pool, Pooled};
+use super::state::LogState;
+use super::tables::Tables;
+use super::tls::Tls;
+use super::writer::{Queue, Writing, write};
+use super::{PostgresError, PostgresOptions, schema};
+use crate::model::RemoteId;
+
+/// Threads on which connections are driven.
+const THREADS: usize = 2;
+
+/// A PostgreSQL that this server keeps everything in. Cheap to clone; closed with the last clone.
+#[derive(Clone)]
+pub struct Postgres(Arc<Shared>);
+
+struct Shared {
+    runtime: Option<Runtime>,
+    handle: Handle,
+    pool: Pool,
+    tables: Arc<Tables>,
+    remote_id: RemoteId,
+    open: Arc<OpenLogs>,
+    queue: Arc<Queue>,
+    bus: Arc<Bus>,
+    fence: Arc<Fence>,
+    counted: Arc<Counted>,
+}
+
+impl Postgres {
+    /// Connects, checks what the database promises, and makes the tables that are missing. Blocks.
+    pub fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
+        options.check()?;
+        let (config, authorities) = options.driver()?;
+        let connector = Connector { config, tls: Tls::trusting(&authorities) };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("postgres")
+            .enable_all()
+            .build()
+            .map_err(|error| PostgresError::Unusable(error.to_string().into()))?;
+        let tables = Arc::new(Tables::new(&options.prefix, &options.remote_id_table));
+        let prepared = prepare(connector.clone(), tables.clone());
+        let prepared = wait_for(runtime.handle(), prepared).and_then(|prepared| prepared);
+        let (remote_id, changes) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failed) => {
+                runtime.shutdown_background();
+                return Err(PostgresError::Unusable(failed.to_string().into()));
+            }
+        };
+        let open = Arc::new(OpenLogs::default());
+        let fence = Fence::new(changes);
+        let bus = Bus::new(connector.clone(), tables.clone(), open.clone(), fence.clone(), changes);
+        let (queue, counted) = (Arc::new(Queue::default()), Arc::new(Counted::default()));
+        runtime.spawn(bus.clone().send());
+        runtime.spawn(bus.clone().listen());
+        runtime.spawn(bus.clone().poll());
+        for _ in 0..options.append_connections {
+            runtime.spawn(write(Writing {
+                connector: connector.clone(),
+                tables: tables.clone(),
+                queue: queue.clone(),
+                bus: bus.clone(),
+                fence: fence.clone(),
+                counted: counted.clone(),
+            }));
+        }
+        let pool = Pool::new(connector, options.connections_max);
+        let handle = runtime.handle().clone();
+        let runtime = Some(runtime);
+        Ok(Self(Arc::new(Shared {
+            runtime,
+            handle,
+            pool,
+            tables,
+            remote_id,
+            open,
+            queue,
+            bus,
+            fence,
+            counted,
+        })))
+    }
+
+    pub(crate) fn tables(&self) -> &Arc<Tables> {
+        &self.0.tables
+    }
+
+    pub(super) fn remote_id(&self) -> RemoteId {
+        self.0.remote_id
+    }
+
+    pub(super) fn open_logs(&self) -> &OpenLogs {
+        &self.0.open
+    }
+
+    pub(super) fn bus(&self) -> &Bus {
+        &self.0.bus
+    }
+
+    pub(super) fn fence(&self) -> &Fence {
+        &self.0.fence
+    }
+
+    pub(super) fn counted(&self) -> &Counted {
+        &self.0.counted
+    }
+
+    /// Has what waits in `log` appended.
+    pub(super) fn queue(&self, log: Arc<LogState>) {
+        self.0.queue.push(log);
+    }
+
+    /// A connection for a while.
+    pub(crate) async fn conn(&self) -> Result<Pooled, Failed> {
+        self.0.pool.get().await
+    }
+
+    /// Tells other nodes that keys or records have changed here: the number of the change, if there was one.
+    pub(crate) fn changed(&self, number: Option<i64>) {
+        if let Some(number) = number {
+            self.0.bus.changed(number.cast_unsigned());
+        }
+    }
+
+    /// Carries `work` to its end, and gives what came of it. Begun within the call.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Failed>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.handle.spawn(async move {
+            // Whoever asked may have gone.
+            let _ = answer.send(work.await);
+        });
+        Box::pin(async { answered.await.map_err(|_| stopped()) })
+    }
+
+    /// As [`Postgres::run`], and waits on this thread.
+    pub(super) fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        wait_for(&self.0.handle, work)
+    }
+}
+
+fn wait_for<T: Send + 'static>(
+    handle: &Handle,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Failed> {
+    let (answer, answered) = mpsc::sync_channel(1);
+    handle.spawn(async move {
+        // The other end waits.
+        let _ = answer.send(work.await);
+    });
+    answered.recv().map_err(|_| stopped())
+}
+
+fn stopped() -> Failed {
+    Failed::new("the connections to the database were closed")
+}
+
+/// The remote id, and how often keys and records have changed.
+async fn prepare(connector: Connector, tables: Arc<Tables>) -> Result<(RemoteId, u64), Failed> {
+    let (mut conn, promises) = connector.connect(None).await?;
+    if promises.standbys.is_empty() {
+        log::info!(
+            "the database has no synchronous standby (synchronous_standby_names is empty): if it fails over to another one, what was \
+             acknowledged last may be lost, unless its storage is replicated below it"
+        );
+    }
+    if promises.is_lax() {
+        log::warn!(
+            "synchronous_commit is off or local for this role or database; it is on for this server's own connections"
+        );
+    }
+    let remote_id = schema::prepare(&mut conn, &tables).await?;
+    Ok((remote_id, register(&mut conn, &tables).await?))
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // What is on its way goes to its end in the database, or is not heard of.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").field("remote_id", &self.0.remote_id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! What this node has heard of changes of keys and records, which the database compares with each append.
+//!
+//! Keeps: once a removal, revocation or change of grants was answered at whichever node, nothing is appended that a node had allowed
+//! before it heard of that. Each node has a row with the last change that it has to have heard of. A change raises it in the rows of all other nodes,
+//! in its own transaction; an append has its node's row locked, for share, and happens only if the row says what the node has taken in. So
+//! an append is either before the change, which waits for it, or finds that it is behind. A node's own changes are known to it at once.
+//! Leaves out: what is done about a change (`server`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::connect::Conn;
+use super::failed::Failed;
+use super::tables::Tables;
+
+/// So long an appending connection waits for a change to be taken in before it goes on refusing.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// See the module's description.
+pub(super) struct Fence {
+    heard_of: AtomicU64,
+    moved: Notify,
+}
+
+/// That a change is being taken in; dropped, it is.
+pub(super) struct TakingIn {
+    fence: Arc<Fence>,
+    heard_of: u64,
+}
+
+impl Fence {
+    pub(super) fn new(heard_of: u64) -> Arc<Self> {
+        Arc::new(Self { heard_of: AtomicU64::new(heard_of), moved: Notify::new() })
+    }
+
+    /// What the node's row has to say.
+    pub(super) fn heard_of(&self) -> i64 {
+        self.heard_of.load(Ordering::Acquire) as i64
+    }
+
+    pub(super) fn when_taken_in(self: &Arc<Self>, heard_of: u64) -> TakingIn {
+        TakingIn { fence: self.clone(), heard_of }
+    }
+
+    /// Waits for a change to be taken in, for a while.
+    pub(super) async fn moves(&self) {
+        // Either is a reason to try again.
+        let _ = tokio::time::timeout(WAIT_MAX, self.moved.notified()).await;
+    }
+}
+
+impl Drop for TakingIn {
+    fn drop(&mut self) {
+        self.fence.heard_of.fetch_max(self.heard_of, Ordering::AcqRel);
+        self.fence.moved.notify_waiters();
+    }
+}
+
+/// Gives this node its row, which says what has changed by now; gives that.
+pub(super) async fn register(conn: &mut Conn, tables: &Tables) -> Result<u64, Failed> {
+    let Tables { meta, nodes, node, .. } = tables;
+    // The lock keeps a change from happening between the look and the row.
+    let sql = format!(
+        "WITH m AS (SELECT changes FROM {meta} FOR SHARE) \
+         INSERT INTO {nodes} SELECT $1, changes, now() FROM m ON CONFLICT (node) DO UPDATE SET seen = now() RETURNING changes"
+    );
+    let row = conn.client.query_one(&sql, &[node]).await?;
+    Ok(row.try_get::<_, i64>(0)?.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_once_it_is_taken_in_and_none_is_taken_back() {
+        let fence = Fence::new(3);
+        let (four, five) = (fence.when_taken_in(4), fence.when_taken_in(5));
+        assert_eq!(fence.heard_of(), 3);
+        drop(five);
+        drop(four);
+        assert_eq!(fence.heard_of(), 5);
+    }
+}

@@ -1,0 +1,59 @@
+//! Entries, keys and everything else in PostgreSQL, for any number of servers on one database.
+//!
+//! Keeps: the contract of [`Storage`](super::Storage) over all nodes together. The row of a store's head is the only authority: a node's
+//! store places entries behind the head that it knows, and the statement that appends them goes through only if the head is still there.
+//! There is no leader, no lease and no clock in that. Effect's tables are used as Effect's SQL server makes them, so that either goes on
+//! where the other one stopped ([`schema`]). Leaves out: what a store does when another node was faster (`actors::store`).
+//!
+//! ```text
+//! StoreLog::append ─► state (what waits) ─► writer: one statement for all stores ─► COMMIT
+//!                                                     │ won: answered; bus tells other nodes
+//!                                                     └ overtaken: lock, catch up, place again
+//! ```
+
+mod append;
+mod bus;
+mod checks;
+mod connect;
+mod database;
+mod facts;
+mod failed;
+mod fence;
+mod figures;
+mod lock;
+mod log;
+mod open;
+mod options;
+mod order;
+mod pool;
+mod read;
+mod recent;
+mod schema;
+mod state;
+mod storage;
+mod tables;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+mod tls;
+mod used_keys;
+mod writer;
+
+use std::sync::Arc;
+
+pub use self::database::Postgres;
+pub(crate) use self::failed::Failed;
+pub use self::options::PostgresOptions;
+pub(crate) use self::order::Order;
+pub use self::storage::PostgresStorage;
+
+/// The database cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// What was asked for cannot work.
+    #[error("[storage]: {0}")]
+    Options(String),
+    /// There is no database, or it does not promise what is needed, or cannot be prepared.
+    #[error("the database cannot be used: {0}")]
+    Unusable(Arc<str>),
+}

@@ -1,0 +1,80 @@
+//! Which logs are open at this node.
+//!
+//! Keeps: what is heard of a store reaches its log; a log that nobody has any more is forgotten; a head below one that this node has
+//! shown is found out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::state::LogState;
+use crate::model::{Sequence, StoreId};
+
+/// Logs that nobody has any more are looked for when there are so many more than after the last time.
+const FORGET_ABOVE: usize = 1_024;
+/// So many heads are remembered of stores that are not open.
+const SHOWN_MAX: usize = 100_000;
+
+/// See the module's description.
+#[derive(Default)]
+pub(super) struct OpenLogs {
+    logs: Mutex<Logs>,
+    /// The greatest head of each store that this node has seen.
+    shown: Mutex<HashMap<StoreId, Sequence>>,
+}
+
+#[derive(Default)]
+struct Logs {
+    by_store: HashMap<StoreId, Weak<LogState>>,
+    kept: usize,
+}
+
+impl OpenLogs {
+    /// Puts `log` in the place of an earlier one of the same store, which is given.
+    pub(super) fn replace(&self, log: &Arc<LogState>) -> Option<Arc<LogState>> {
+        let mut logs = self.logs.lock();
+        if logs.by_store.len() > 2 * logs.kept + FORGET_ABOVE {
+            logs.by_store.retain(|_, log| log.strong_count() > 0);
+            logs.kept = logs.by_store.len();
+        }
+        let earlier = logs.by_store.insert(log.store.clone(), Arc::downgrade(log));
+        earlier.and_then(|earlier| earlier.upgrade())
+    }
+
+    /// The head of a store is here or further.
+    pub(super) fn hear(&self, store: &StoreId, head: Sequence) {
+        let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
+        let Some(log) = log else { return };
+        let known = log.head();
+        if head > known {
+            // Also what was said before: a store that could not look then looks now.
+            log.heard.send_replace(head);
+        }
+    }
+
+    /// The stores that are open.
+    pub(super) fn names(&self) -> Vec<StoreId> {
+        let logs = self.logs.lock();
+        let open = logs.by_store.iter().filter(|(_, log)| log.strong_count() > 0);
+        open.map(|(store, _)| store.clone()).collect()
+    }
+
+    /// Says what this node has seen of a store before, if that is more than `head`; else notes that.
+    pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Sequence> {
+        let mut shown = self.shown.lock();
+        match shown.get_mut(store) {
+            Some(before) if *before > head => return Err(*before),
+            Some(before) => *before = head,
+            None => {
+                if shown.len() >= SHOWN_MAX {
+                    // Any: which of them matters is not known.
+                    let any = shown.keys().next().cloned();
+                    any.map(|any| shown.remove(&any));
+                }
+                shown.insert(store.clone(), head);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Where the database is, and how much of it to use.
+//!
+//! Keeps: nobody's entries go over a network unencrypted, or to a server that nobody verified, unless that was said outright.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::PostgresError;
+
+/// The name of Effect's table of entries, with which the others begin, unless it is told another one.
+const PREFIX: &str = "effect_events";
+/// The name of Effect's table of the remote id.
+const REMOTE_ID_TABLE: &str = "effect_remote_id";
+/// A name of PostgreSQL has 63 bytes at most, and the longest ending has 25.
+const PREFIX_BYTES_MAX: usize = 38;
+
+/// Where the database is, and how much of it to use.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PostgresOptions {
+    /// As libpq takes it: `postgres://user:password@host:port/database?sslmode=verify-full`; several hosts, with commas between them,
+    /// are tried in their order, and the one that takes writes is used. A host that is neither loopback nor a socket needs
+    /// `sslmode=require` or `verify-full`, which both verify its certificate, or `sslmode=disable`. `sslrootcert` names a file with the
+    /// authorities (PEM) that are trusted instead of [`PostgresOptions::authorities`].
+    pub url: String,
+    /// What the names of all tables begin with: Effect's `entryTablePrefix`. Small letters, digits and underscores.
+    pub prefix: String,
+    /// Effect's `remoteIdTable`.
+    pub remote_id_table: String,
+    /// Connections for everything but appends, opened when they are needed.
+    pub connections_max: usize,
+    /// Connections for appends: as many statements are under way at a time.
+    pub append_connections: usize,
+    /// Authorities that certificates are checked against, X.509 in DER.
+    pub authorities: Vec<Vec<u8>>,
+}
+
+impl PostgresOptions {
+    /// The database at `url`, with everything else as it is unless told otherwise.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: PREFIX.to_owned(),
+            remote_id_table: REMOTE_ID_TABLE.to_owned(),
+            connections_max: 8,
+            append_connections: 2,
+            authorities: Vec::new(),
+        }
+    }
+
+    /// Says what cannot work.
+    pub(super) fn check(&self) -> Result<(), PostgresError> {
+        for (what, name) in [("prefix", &self.prefix), ("remote_id_table", &self.remote_id_table)] {
+            let is_letter = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+            let starts = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+            if !starts || name.len() > PREFIX_BYTES_MAX || !name.bytes().all(is_letter) {
+                return Err(PostgresError::Options(format!(
+                    "{what} {name:?} is no name for tables: small letters, digits and underscores, no digit first, at most \
+                     {PREFIX_BYTES_MAX} of them"
+                )));
+            }
+        }
+        if self.connections_max == 0 || self.append_connections == 0 {
+            return Err(PostgresError::Options("without a connection nothing can be done".into()));
+        }
+        Ok(())
+    }
+
+    /// What the driver is told, and the authorities to check the server's certificate against.
+    pub(super) fn driver(&self) -> Result<(tokio_postgres::Config, Vec<Vec<u8>>), PostgresError> {
+        let (url, ssl) = split_ssl(&self.url)?;
+        // Not the error's own text everywhere: a URL has a password in it.
+        let mut config: tokio_postgres::Config = url
+            .parse()
+            .map_err(|error| PostgresError::Options(format!("the URL is wrong: {error}")))?;
+        let is_near = config.get_hosts().iter().all(is_near)
+            && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
+        let mode = match ssl.mode.as_deref() {
+            Some("disable") => SslMode::Disable,
+            Some("require" | "verify-full") => SslMode::Require,
+            Some(mode) => {
+                return Err(PostgresError::Options(format!(
+                    "sslmode={mode} in the URL is not known here: `require` and `verify-full` both verify the certificate, \
+                     `disable` does without TLS"
+                )));
+            }
+            None if is_near => SslMode::Disable,
+            None => {
+                return Err(PostgresError::Options(
+                    "the database is on another machine, so the URL needs sslmode=verify-full, or sslmode=disable if nobody can \
+                     listen between here and there"
+                        .into(),
+                ));
+            }
+        };
+        config
+            .ssl_mode(mode)
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(15));
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(5));
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("eventlog-server");
+        }
+        let authorities = match &ssl.root_certificates {
+            Some(path) => read_certificates(path)?,
+            None => self.authorities.clone(),
+        };
+        Ok((config, authorities))
+    }
+}
+
+impl std::fmt::Debug for PostgresOptions {
+    /// The URL has a password in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// What a URL says of TLS, which the driver knows less about.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ssl {
+    mode: Option<String>,
+    root_certificates: Option<String>,
+}
+
+/// The URL without what it says of TLS. A text of `key=value` pairs goes to the driver as it is.
+fn split_ssl(url: &str) -> Result<(String, Ssl), PostgresError> {
+    let mut ssl = Ssl::default();
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(PostgresError::Options("the URL does not begin with postgres://".into()));
+    }
+    let Some((before, query)) = url.split_once('?') else { return Ok((url.to_owned(), ssl)) };
+    let mut rest = Vec::new();
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some(("sslmode", mode)) => ssl.mode = Some(mode.to_owned()),
+            Some(("sslrootcert", path)) => ssl.root_certificates = Some(path.to_owned()),
+            _ => rest.push(pair),
+        }
+    }
+    let rest = rest.join("&");
+    let url = if rest.is_empty() { before.to_owned() } else { format!("{before}?{rest}") };
+    Ok((url, ssl))
+}
+
+fn is_near(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+            name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    }
+}
+
+fn read_certificates(path: &str) -> Result<Vec<Vec<u8>>, PostgresError> {
+    let wrong = |error: rustls::pki_types::pem::Error| {
+        PostgresError::Options(format!("sslrootcert {path} cannot be read: {error}"))
+    };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    certificates.map(|one| Ok(one.map_err(wrong)?.to_vec())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> Result<SslMode, String> {
+        let driver = PostgresOptions::new(url).driver();
+        driver.map(|(config, _)| config.get_ssl_mode()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_database_elsewhere_is_verified_or_nobody_cares_by_their_own_word() {
+        for near in [
+            "postgres://a@localhost/b",
+            "postgres://a@127.0.0.1:5/b",
+            "postgres://%2Ftmp/b",
+            "postgres://[::1]/b",
+        ] {
+            assert_eq!(mode(near), Ok(SslMode::Disable), "{near}");
+        }
+        for (said, expected) in [
+            ("require", SslMode::Require),
+            ("verify-full", SslMode::Require),
+            ("disable", SslMode::Disable),
+        ] {
+            let url = format!("postgres://a:b@db.example/c?connect_timeout=3&sslmode={said}");
+            assert_eq!(mode(&url), Ok(expected));
+        }
+        for refused in ["postgres://a@db.example/b", "postgres://a@localhost,db.example/b"] {
+            assert!(mode(refused).expect_err("refused").contains("sslmode"), "{refused}");
+        }
+        for unknown in ["prefer", "allow", "verify-ca", ""] {
+            assert!(mode(&format!("postgres://a@localhost/b?sslmode={unknown}")).is_err());
+        }
+        assert!(mode("postgres://a@db.example/b?sslmode=require&sslrootcert=/nowhere").is_err());
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let options = PostgresOptions::new("postgres://a:hunter2@localhost:x/b");
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert!(!options.driver().expect_err("no port").to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_prefix_is_a_name() {
+        let check = |prefix: &str| {
+            PostgresOptions { prefix: prefix.to_owned(), ..PostgresOptions::new("") }.check()
+        };
+        assert!(check("effect_events").is_ok() && check("_a1").is_ok());
+        for wrong in ["", "1a", "A", "a-b", "a\"b", &"a".repeat(39)] {
+            assert!(check(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The connections, as many as there may be.
+//!
+//! Keeps: a connection has one user at a time; one that failed, or is in the middle of a transaction, is not used again; who waits for
+//! one waits for so long and no longer. Leaves out: what is done on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connect::{Conn, Connector};
+use super::failed::Failed;
+
+/// So long somebody waits for a connection.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// See the module's description.
+pub(crate) struct Pool {
+    connector: Connector,
+    idle: Arc<Mutex<Vec<Conn>>>,
+    free: Arc<Semaphore>,
+}
+
+/// A connection out of the pool, which goes back when it is dropped.
+pub(crate) struct Pooled {
+    conn: Option<Conn>,
+    idle: Arc<Mutex<Vec<Conn>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, connections_max: usize) -> Self {
+        Self { connector, idle: Arc::default(), free: Arc::new(Semaphore::new(connections_max)) }
+    }
+
+    /// A connection that can be used.
+    pub(crate) async fn get(&self) -> Result<Pooled, Failed> {
+        let permit = tokio::time::timeout(WAIT_MAX, self.free.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(Failed::before_anything("all connections to the database are in use"));
+        };
+        let conn = loop {
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(conn) if conn.client.is_closed() => {}
+                Some(conn) => break conn,
+                None => break self.connector.connect(None).await?.0,
+            }
+        };
+        Ok(Pooled { conn: Some(conn), idle: self.idle.clone(), _permit: permit })
+    }
+}
+
+impl std::ops::Deref for Pooled {
+    type Target = Conn;
+
+    #[expect(clippy::expect_used, reason = "taken when it is dropped, and not before")]
+    fn deref(&self) -> &Conn {
+        self.conn.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl std::ops::DerefMut for Pooled {
+    #[expect(clippy::expect_used, reason = "taken when it is dropped, and not before")]
+    fn deref_mut(&mut self) -> &mut Conn {
+        self.conn.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // A connection that is dropped is closed, and the server takes back what was begun on it.
+        let whole =
+            self.conn.take().filter(|conn| !conn.client.is_closed() && !conn.in_transaction);
+        if let Some(conn) = whole {
+            self.idle.lock().push(conn);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Entries out of the database, as segments.
+//!
+//! Keeps: what is read has no hole that is not noted as a gap: a row that is missing is said, and not passed over; a page of rows has a
+//! bound, whatever is in them.
+
+use std::borrow::Cow;
+
+use super::connect::Conn;
+use super::facts::{self, Run};
+use super::failed::Failed;
+use super::tables::Statements;
+use super::text::{from_column, to_column};
+use crate::model::limits::SEGMENT_BYTES_TARGET;
+use crate::model::{
+    EntryId, EntryRef, Origin, Segment, SegmentBuilder, Sequence, StoreId, write_record,
+};
+use crate::storage::StorageError;
+
+/// So many rows are read at a time.
+const ROWS_MAX: i64 = 2_048;
+
+/// So many bytes are read at a time at most, whatever was asked for; and one entry more.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Who wrote what has no note is not known: Effect's server, whose own handlers ran before it was stored. It counts as the server's.
+const FOREIGN: Origin = Origin::Server { run_handlers: true };
+
+/// What [`StoreLog::read`](crate::storage::StoreLog::read) gives, of a log whose head is `head`.
+pub(super) async fn read(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    from: Sequence,
+    head: Sequence,
+    bytes_max: usize,
+) -> Result<Vec<Segment>, StorageError> {
+    let (mut all, mut next, mut bytes) = (Vec::new(), from.max(Sequence::FIRST), 0);
+    while next <= head {
+        let wanted = bytes_max.saturating_sub(bytes).clamp(SEGMENT_BYTES_TARGET, PAGE_BYTES_MAX);
+        let page = read_page(conn, sql, store, (next, head), wanted).await?;
+        let Some(last) = page.last().map(Segment::last) else {
+            return Err(missing(store, next));
+        };
+        next = last.next();
+        for segment in page {
+            // A gap takes no room, and what follows it comes with it.
+            if bytes > 0 && bytes >= bytes_max {
+                return Ok(all);
+            }
+            bytes += segment.records().len();
+            all.push(segment);
+        }
+        if bytes > 0 && bytes >= bytes_max {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn missing(store: &StoreId, at: Sequence) -> StorageError {
+    StorageError::corrupt(format!(
+        "store {store}: there is no entry at {at}, and no note that there is none"
+    ))
+}
+
+/// At least what `from` is in, and more up to about `bytes_max`; up to the head if that is not more.
+async fn read_page(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    (from, head): (Sequence, Sequence),
+    bytes_max: usize,
+) -> Result<Vec<Segment>, StorageError> {
+    let name = to_column(store.as_str());
+    let (first, last, bytes) = (number(from), number(head), bytes_max as i64);
+    let statement = conn.prepare(&sql.read).await?;
+    let rows = conn
+        .client
+        .query(&statement, &[&name, &first, &last, &bytes, &ROWS_MAX])
+        .await
+        .map_err(Failed::from)?;
+    let mut read = Vec::with_capacity(rows.len());
+    let mut sum = 0;
+    for row in &rows {
+        let row = Row::of(row).map_err(StorageError::from)?;
+        sum += row.bytes();
+        read.push(row);
+    }
+    // Else the page ends with its last row.
+    let is_all = (rows.len() as i64) < ROWS_MAX && sum < bytes_max;
+    let last = if is_all { head } else { read.last().map_or(head, |row| row.sequence) };
+    let statement = conn.prepare(&sql.facts).await?;
+    let limit = ROWS_MAX + 2;
+    let noted = conn
+        .client
+        .query(&statement, &[&name, &first, &number(last), &limit])
+        .await
+        .map_err(Failed::from)?;
+    let mut runs = Vec::new();
+    for row in &noted {
+        runs.extend(runs_of(store, row)?);
+    }
+    // What is not noted any more was not asked for: then the page ends before it.
+    let last = if noted.len() as i64 == limit {
+        runs.last().map_or(last, |run: &Run| run.last.min(last))
+    } else {
+        last
+    };
+    build(store, from, last, &read, &runs)
+}
+
+fn runs_of(store: &StoreId, row: &tokio_postgres::Row) -> Result<Vec<Run>, StorageError> {
+    let (first, last): (i64, i64) =
+        (row.try_get(0).map_err(Failed::from)?, row.try_get(1).map_err(Failed::from)?);
+    let (first, last) = (sequence(first)?, sequence(last)?);
+    let facts: Option<&[u8]> = row.try_get(2).map_err(Failed::from)?;
+    let Some(facts) = facts else { return Ok(Vec::new()) };
+    let runs =
+        facts::decode(first, facts).filter(|runs| runs.last().map(|run| run.last) == Some(last));
+    runs.ok_or_else(|| {
+        StorageError::corrupt(format!(
+            "store {store}: the note of the entries {first} to {last} is malformed"
+        ))
+    })
+}
+
+/// A row of the table of entries.
+struct Row<'a> {
+    sequence: Sequence,
+    id: EntryId,
+    event: &'a str,
+    primary_key: &'a str,
+    payload: &'a [u8],
+}
+
+impl<'a> Row<'a> {
+    fn of(row: &'a tokio_postgres::Row) -> Result<Self, Failed> {
+        let id: &[u8] = row.try_get(1)?;
+        let id = EntryId::from_slice(id);
+        Ok(Self {
+            sequence: sequence(row.try_get(0)?).map_err(|error| Failed::new(error.to_string()))?,
+            id: id.ok_or_else(|| Failed::new("an entry's id has not 16 bytes"))?,
+            event: row.try_get(2)?,
+            primary_key: row.try_get(3)?,
+            payload: row.try_get(4)?,
+        })
+    }
+
+    /// As a record. What others wrote stands there as it is.
+    fn write(&self, is_ours: bool, record: &mut Vec<u8>) {
+        let text =
+            |column: &'a str| if is_ours { from_column(column) } else { Cow::Borrowed(column) };
+        let (event, primary_key) = (text(self.event), text(self.primary_key));
+        let (id, payload) = (self.id, self.payload);
+        write_record(record, &EntryRef { id, event: &event, primary_key: &primary_key, payload });
+    }
+
+    const fn bytes(&self) -> usize {
+        self.event.len() + self.primary_key.len() + self.payload.len() + 19
+    }
+}
+
+/// The segments from `from` to `last`, which `rows` are the entries of and `runs` what is noted.
+fn build(
+    store: &StoreId,
+    from: Sequence,
+    last: Sequence,
+    rows: &[Row<'_>],
+    runs: &[Run],
+) -> Result<Vec<Segment>, StorageError> {
+    let (mut all, mut next) = (Vec::new(), from);
+    let mut builder = SegmentBuilder::new(next);
+    let mut runs = runs.iter().peekable();
+    let mut record = Vec::new();
+    let mut rows = rows.iter().peekable();
+    while next <= last {
+        while runs.next_if(|run| run.last < next).is_some() {}
+        let run = runs.peek().filter(|run| run.first <= next);
+        if let Some(Run { last: end, origin: None, .. }) = run {
+            all.extend(std::mem::replace(&mut builder, SegmentBuilder::new(end.next())).finish());
+            all.extend(Segment::gaps(next, *end));
+            next = end.next();
+            continue;
+        }
+        let row = rows.next_if(|row| row.sequence == next).ok_or_else(|| missing(store, next))?;
+        record.clear();
+        row.write(run.is_some(), &mut record);
+        let origin = run.and_then(|run| run.origin.as_ref()).unwrap_or(&FOREIGN);
+        next = builder.push(&record, origin).next();
+    }
+    all.extend(builder.finish());
+    Ok(all)
+}
+
+/// A sequence as a column holds it.
+pub(super) const fn number(sequence: Sequence) -> i64 {
+    // At most 2^53 - 1.
+    sequence.get() as i64
+}
+
+/// The sequence in a column.
+pub(super) fn sequence(number: i64) -> Result<Sequence, StorageError> {
+    let sequence = u64::try_from(number).ok().and_then(|number| Sequence::new(number).ok());
+    sequence.ok_or_else(|| StorageError::corrupt(format!("{number} is no sequence")))
+}

@@ -1,0 +1,126 @@
+//! The tables: Effect's four, as its `SqlEventLogServerUnencrypted` makes them, and our own beside them.
+//!
+//! Keeps: Effect's tables stay as Effect makes them, so that either server goes on where the other one stopped; ours have a version,
+//! and one that a later program made is refused. All names begin with the prefix, but for the table of the remote id.
+//!
+//! | table | what is in it |
+//! | --- | --- |
+//! | `<prefix>` | Effect's: the entries |
+//! | `<prefix>_stores` | Effect's: the sequence that each store gives out next |
+//! | `<prefix>_session_auth_bindings` | Effect's: the signing key of each public key |
+//! | the remote id's | Effect's: the remote id |
+//! | `<prefix>_meta` | the version of our tables; a number that counts changes of keys and records |
+//! | `<prefix>_changed_keys` | which key each of the last changes was about |
+//! | `<prefix>_nodes` | for each node the last change of keys and records that it has to have heard of before it appends |
+//! | `<prefix>_appends` | for each append: when, who wrote what, which sequences have no entry, and how much the store holds since |
+//! | `<prefix>_keys` | the registry: the store of each public key |
+//! | `<prefix>_used_keys` | the store that each public key was used with first |
+//! | `<prefix>_records` | revocations and grants |
+//! | `<prefix>_journal` | how far groups of handlers are |
+//!
+//! In `_appends`, `facts` are NULL for entries that somebody else wrote, Effect's server; what is in them says `facts`. Names are as
+//! `text` writes them.
+
+use super::connect::Conn;
+use super::failed::Failed;
+use super::tables::Tables;
+use crate::model::RemoteId;
+
+/// The version of our tables.
+const VERSION: i32 = 1;
+
+/// Taken while tables are made, so that two nodes that start at the same time do not get into each other's way.
+const LOCK: i64 = 0x6576_656e_746c_6f67;
+
+/// Makes what is missing, and gives the remote id.
+pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
+    conn.in_transaction = true;
+    conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
+    let Tables { meta, remote_id, .. } = tables;
+    // What is there is left alone: making it again, were it in vain, takes locks that writes of other nodes would meet.
+    let is_there = "SELECT to_regclass($1::text) IS NOT NULL";
+    if !conn.client.query_one(is_there, &[meta]).await?.try_get::<_, bool>(0)? {
+        conn.client.batch_execute(&create(tables)).await?;
+    }
+    let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;
+    let version: i32 = found.try_get(0)?;
+    if version > VERSION {
+        return Err(Failed::before_anything(format!(
+            "the tables {meta} and others were made by a later version of this program (version {version}, this one knows {VERSION})"
+        )));
+    }
+    let own = RemoteId::random();
+    let own: &[u8] = own.as_bytes();
+    let insert = format!("INSERT INTO {remote_id} VALUES (1, $1) ON CONFLICT DO NOTHING");
+    conn.client.execute(&insert, &[&own]).await?;
+    let select = format!("SELECT remote_id FROM {remote_id} WHERE singleton = 1");
+    let row = conn.client.query_one(&select, &[]).await?;
+    let kept: &[u8] = row.try_get(0)?;
+    let kept = RemoteId::from_slice(kept).ok_or_else(|| {
+        Failed::new(format!("the remote id in {remote_id} has {} bytes, and not 16", kept.len()))
+    })?;
+    conn.client.batch_execute("COMMIT").await?;
+    conn.in_transaction = false;
+    Ok(kept)
+}
+
+fn create(tables: &Tables) -> String {
+    let Tables {
+        entries,
+        stores,
+        bindings,
+        remote_id,
+        meta,
+        appends,
+        keys,
+        used_keys,
+        changed_keys,
+        nodes,
+        records,
+        journal,
+        ..
+    } = tables;
+    format!(
+        r"
+CREATE TABLE IF NOT EXISTS {remote_id} (singleton INT PRIMARY KEY, remote_id BYTEA NOT NULL);
+CREATE TABLE IF NOT EXISTS {entries} (
+    store_id TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    entry_id BYTEA NOT NULL,
+    event TEXT NOT NULL,
+    primary_key TEXT NOT NULL,
+    payload BYTEA NOT NULL,
+    PRIMARY KEY (store_id, sequence),
+    UNIQUE (store_id, entry_id)
+);
+CREATE INDEX IF NOT EXISTS {entries}_event_key_idx
+    ON {entries} (store_id, hashtextextended(event, 0), hashtextextended(primary_key, 0), entry_id);
+CREATE TABLE IF NOT EXISTS {stores} (store_id TEXT PRIMARY KEY, next_sequence BIGINT NOT NULL) WITH (fillfactor = 50);
+CREATE INDEX IF NOT EXISTS {stores}_bytewise_idx ON {stores} (store_id COLLATE {C});
+CREATE TABLE IF NOT EXISTS {bindings} (public_key TEXT PRIMARY KEY, signing_public_key BYTEA NOT NULL);
+CREATE TABLE IF NOT EXISTS {meta} (
+    singleton INT PRIMARY KEY,
+    version INT NOT NULL,
+    changes BIGINT NOT NULL
+);
+INSERT INTO {meta} VALUES (1, {VERSION}, 0) ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS {appends} (
+    store_id TEXT NOT NULL,
+    first BIGINT NOT NULL,
+    last BIGINT NOT NULL,
+    committed_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    gaps BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    facts BYTEA,
+    PRIMARY KEY (store_id, first)
+);
+CREATE TABLE IF NOT EXISTS {keys} (public_key TEXT COLLATE {C} PRIMARY KEY, store_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {used_keys} (public_key TEXT COLLATE {C} PRIMARY KEY, store_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {changed_keys} (change BIGINT PRIMARY KEY, public_key TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {nodes} (node TEXT PRIMARY KEY, changes BIGINT NOT NULL, seen TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS {records} (name TEXT COLLATE {C} PRIMARY KEY, value BYTEA NOT NULL);
+CREATE TABLE IF NOT EXISTS {journal} (key BYTEA PRIMARY KEY, value BYTEA NOT NULL);
+",
+        C = r#""C""#
+    )
+}

@@ -1,0 +1,265 @@
+//! The log of one store as this node sees it: where it guesses the head, and what it has handed in.
+//!
+//! Keeps: the database's row alone says where the head is. What stands here is a guess that each append is checked against, so that it may be
+//! wrong and nothing comes of it but another try.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{oneshot, watch};
+
+use super::recent::Recent;
+use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::storage::{AppendError, StorageError, check_consecutive};
+
+/// What outlives the calls on one log object.
+pub(super) struct LogState {
+    pub(super) store: StoreId,
+    state: Mutex<State>,
+    /// An append was answered.
+    settled: Condvar,
+    /// What was heard of the head elsewhere.
+    pub(super) heard: watch::Sender<Sequence>,
+}
+
+struct State {
+    /// The store was opened again since, or an append failed: nothing is appended by this object any more.
+    ended: Option<AppendError>,
+    /// Durable, as far as this node knows.
+    head: Sequence,
+    /// The end of what was handed in.
+    tail: Sequence,
+    /// What the store holds at `tail`.
+    totals: Totals,
+    recent: Recent,
+    /// Whether the store is known to have its row.
+    has_row: bool,
+    waiting: VecDeque<Waiting>,
+    /// Whether it stands in the queue, or its appends are under way.
+    is_queued: bool,
+    /// Handed in and not answered.
+    pending: usize,
+    /// Its ids met others' a moment ago: it goes without company.
+    alone: bool,
+}
+
+/// How much of a store has no entry, and how many bytes its entries take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) gaps: u64,
+    pub(super) bytes: u64,
+}
+
+/// What the database has of a store.
+pub(super) struct Found {
+    pub(super) head: Sequence,
+    pub(super) has_row: bool,
+    pub(super) totals: Totals,
+}
+
+/// One append.
+pub(super) struct Waiting {
+    pub(super) segments: Vec<Segment>,
+    /// What the store holds after it.
+    pub(super) totals: Totals,
+    pub(super) answer: oneshot::Sender<Result<(), AppendError>>,
+}
+
+/// What is appended of a store at once.
+pub(super) struct Taken {
+    pub(super) appends: Vec<Waiting>,
+    pub(super) has_row: bool,
+}
+
+impl LogState {
+    /// One that is not open yet.
+    pub(super) fn new(store: StoreId) -> Arc<Self> {
+        let state = State {
+            ended: Some(AppendError::Definite("the store is not open yet".into())),
+            head: Sequence::ZERO,
+            tail: Sequence::ZERO,
+            totals: Totals::default(),
+            recent: Recent::default(),
+            has_row: false,
+            waiting: VecDeque::new(),
+            is_queued: false,
+            pending: 0,
+            alone: false,
+        };
+        let (heard, _) = watch::channel(Sequence::ZERO);
+        Arc::new(Self { store, state: Mutex::new(state), settled: Condvar::new(), heard })
+    }
+
+    pub(super) fn opened(&self, found: Found, newest: Option<EntryId>) {
+        let mut state = self.state.lock();
+        state.recent = Recent::above(newest);
+        state.move_to(found);
+    }
+
+    /// Ends it, since the store is opened again, and waits until all that was handed in is answered. Blocks.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        state.ended = Some(AppendError::Definite("the store was opened again since".into()));
+        while state.pending > 0 {
+            self.settled.wait(&mut state);
+        }
+    }
+
+    /// Waits until all that was handed in by now is answered. Blocks.
+    pub(super) fn wait_for_appends(&self) {
+        let mut state = self.state.lock();
+        while state.pending > 0 {
+            self.settled.wait(&mut state);
+        }
+    }
+
+    /// Goes on where others are. `between` is what they appended, as far as it was read.
+    pub(super) fn caught_up(&self, found: Found, between: &[Segment]) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        match &state.ended {
+            Some(AppendError::Overtaken) | None => {}
+            Some(ended) => return Err(StorageError::unavailable(ended)),
+        }
+        if state.pending > 0 {
+            return Err(StorageError::unavailable("appends are under way"));
+        }
+        state.recent.add(between.iter().flat_map(Segment::ids));
+        state.move_to(found);
+        Ok(())
+    }
+
+    pub(super) fn head(&self) -> Sequence {
+        self.state.lock().head
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.state.lock().totals.bytes
+    }
+
+    /// What `ask` makes of the ids that were seen lately.
+    pub(super) fn recent<T>(&self, ask: impl FnOnce(&Recent) -> T) -> T {
+        ask(&self.state.lock().recent)
+    }
+
+    /// Takes in an append; `true` if the store has to be queued for it.
+    pub(super) fn hand_in(
+        &self,
+        segments: Vec<Segment>,
+        answer: oneshot::Sender<Result<(), AppendError>>,
+    ) -> Result<bool, AppendError> {
+        let mut state = self.state.lock();
+        let waiting = state.take_in(segments, answer)?;
+        state.waiting.push_back(waiting);
+        state.pending += 1;
+        Ok(!std::mem::replace(&mut state.is_queued, true))
+    }
+
+    /// The same, to be appended under the lock by whoever calls: nothing is queued.
+    pub(super) fn hand_in_locked(
+        &self,
+        segments: Vec<Segment>,
+        answer: oneshot::Sender<Result<(), AppendError>>,
+    ) -> Result<Taken, AppendError> {
+        let mut state = self.state.lock();
+        let waiting = state.take_in(segments, answer)?;
+        state.pending += 1;
+        Ok(Taken { appends: vec![waiting], has_row: true })
+    }
+
+    /// Appends that go together, about `bytes_max` of them and one at least; and whether no other store goes with them.
+    pub(super) fn take(&self, bytes_max: usize) -> Taken {
+        let mut state = self.state.lock();
+        let (mut appends, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some(waiting) = state.waiting.pop_front()
+        {
+            bytes += waiting.bytes();
+            appends.push(waiting);
+        }
+        Taken { appends, has_row: state.has_row }
+    }
+
+    pub(super) fn goes_alone(&self) -> bool {
+        self.state.lock().alone
+    }
+
+    /// Says how appends ended that were taken; `true` if the store has to be queued again.
+    pub(super) fn settle(&self, taken: Taken, result: &Result<(), AppendError>) -> bool {
+        let mut state = self.state.lock();
+        let mut answers: Vec<_> = taken.appends;
+        match result {
+            Ok(()) => {
+                let last = answers.last().and_then(|append| append.segments.last());
+                state.head = last.map_or(state.head, Segment::last);
+                state.has_row = true;
+                state.alone = false;
+            }
+            Err(error) => {
+                // Whatever is behind it expected another head.
+                answers.extend(state.waiting.drain(..));
+                let head = state.head;
+                state.recent.forget_behind(head);
+                if state.ended.is_none() {
+                    state.ended = Some(error.clone());
+                }
+            }
+        }
+        state.pending -= answers.len();
+        let goes_on = !state.waiting.is_empty();
+        state.is_queued = goes_on;
+        drop(state);
+        for append in answers {
+            // Whoever waited may have gone.
+            let _ = append.answer.send(result.clone());
+        }
+        self.settled.notify_all();
+        goes_on
+    }
+
+    /// Its ids met others': until an append goes through it goes alone.
+    pub(super) fn set_alone(&self) {
+        self.state.lock().alone = true;
+    }
+}
+
+impl Taken {
+    pub(super) fn bytes(&self) -> usize {
+        self.appends.iter().map(Waiting::bytes).sum()
+    }
+}
+
+impl State {
+    fn move_to(&mut self, Found { head, has_row, totals }: Found) {
+        (self.head, self.tail) = (head, head);
+        self.has_row |= has_row;
+        self.totals = totals;
+        self.ended = None;
+    }
+
+    fn take_in(
+        &mut self,
+        segments: Vec<Segment>,
+        answer: oneshot::Sender<Result<(), AppendError>>,
+    ) -> Result<Waiting, AppendError> {
+        match &self.ended {
+            None => {}
+            Some(AppendError::Overtaken) => return Err(AppendError::Overtaken),
+            Some(_) => return Err(AppendError::Definite("the log ended before".into())),
+        }
+        check_consecutive(self.tail, &segments).map_err(AppendError::Definite)?;
+        for segment in &segments {
+            self.tail = segment.last();
+            self.totals.bytes += segment.records().len() as u64;
+            self.totals.gaps += if segment.is_gap() { segment.span() } else { 0 };
+            self.recent.add(segment.ids());
+        }
+        Ok(Waiting { segments, totals: self.totals, answer })
+    }
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.records().len()).sum()
+    }
+}

@@ -1,0 +1,143 @@
+//! The logs of all stores in the database.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::database::Postgres;
+use super::failed::Failed;
+use super::lock::{check_head, find};
+use super::log::{NO_TRIM, PostgresLog};
+use super::read::sequence;
+use super::state::LogState;
+use super::text::{from_column, to_column};
+use super::used_keys::PostgresUsedKeys;
+use crate::model::{EntryId, RemoteId, Sequence, StoreId};
+use crate::storage::{
+    Figure, Keep, KeysChanged, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+};
+
+/// A [`Storage`] in a [`Postgres`], which other servers may have open as well.
+pub struct PostgresStorage {
+    postgres: Postgres,
+    used_keys: PostgresUsedKeys,
+}
+
+impl PostgresStorage {
+    /// The storage in `postgres`.
+    pub fn new(postgres: Postgres) -> Self {
+        Self { used_keys: PostgresUsedKeys::new(postgres.clone()), postgres }
+    }
+}
+
+/// A store's size, out of a row with its name, its next sequence, its gaps and its bytes.
+fn size_of(row: &tokio_postgres::Row) -> Result<(StoreId, StoreSize), StorageError> {
+    let name: &str = row.try_get(0).map_err(Failed::from)?;
+    let (next, gaps, bytes): (i64, i64, i64) = (
+        row.try_get(1).map_err(Failed::from)?,
+        row.try_get(2).map_err(Failed::from)?,
+        row.try_get(3).map_err(Failed::from)?,
+    );
+    let store = StoreId::new(&*from_column(name)).map_err(StorageError::corrupt)?;
+    let head = sequence(next - 1)?;
+    let entries = head.get().saturating_sub(gaps.cast_unsigned());
+    Ok((store, StoreSize { head, trimmed: Sequence::ZERO, entries, bytes: bytes.cast_unsigned() }))
+}
+
+impl Storage for PostgresStorage {
+    fn remote_id(&self) -> RemoteId {
+        self.postgres.remote_id()
+    }
+
+    fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError> {
+        let state = LogState::new(store.clone());
+        if let Some(earlier) = self.postgres.open_logs().replace(&state) {
+            earlier.end();
+        }
+        let (postgres, name) = (self.postgres.clone(), store.clone());
+        let (found, newest) = self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            let sql = &postgres.tables().sql;
+            let found = find(&mut conn, sql, &name).await?;
+            if !found.has_row {
+                return Ok::<_, StorageError>((found, None));
+            }
+            // Ids from the future would make every other one look old.
+            let now = EntryId::now();
+            let newest = conn.prepare(&sql.newest_id).await?;
+            let (name, now) = (to_column(name.as_str()), &now.as_bytes()[..]);
+            let newest =
+                conn.client.query_opt(&newest, &[&name, &now]).await.map_err(Failed::from)?;
+            let newest = newest.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose();
+            let newest = newest.map_err(Failed::from)?;
+            Ok((found, newest.as_deref().and_then(EntryId::from_slice)))
+        })??;
+        check_head(&self.postgres, store, found.head)?;
+        state.opened(found, newest);
+        Ok(Arc::new(PostgresLog { postgres: self.postgres.clone(), state }))
+    }
+
+    fn stores(
+        &self,
+        after: Option<&StoreId>,
+        count: usize,
+    ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
+        let after = after.map_or_else(String::new, |after| to_column(after.as_str()).into_owned());
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let postgres = self.postgres.clone();
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            let statement = conn.prepare(&postgres.tables().sql.stores).await?;
+            let rows =
+                conn.client.query(&statement, &[&after, &count]).await.map_err(Failed::from)?;
+            rows.iter().map(size_of).collect()
+        })?
+    }
+
+    fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError> {
+        let (postgres, store) = (self.postgres.clone(), store.clone());
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            let statement = conn.prepare(&postgres.tables().sql.size).await?;
+            let name = to_column(store.as_str());
+            let row = conn.client.query_opt(&statement, &[&name]).await.map_err(Failed::from)?;
+            row.map_or_else(|| Ok(StoreSize::default()), |row| Ok(size_of(&row)?.1))
+        })?
+    }
+
+    fn beyond(&self, _: &StoreId, _: &Keep) -> Result<Sequence, StorageError> {
+        Err(StorageError::unavailable(NO_TRIM))
+    }
+
+    fn used_keys(&self) -> &dyn UsedKeys {
+        &self.used_keys
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
+        self.postgres.bus().changes()
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.postgres.counted().figures();
+        figures.push(Figure {
+            name: "other_nodes",
+            help: "Other nodes on the same database that were heard of lately",
+            value: self.postgres.bus().others(),
+        });
+        figures
+    }
+
+    fn ready(&self) -> Result<(), StorageError> {
+        self.postgres.bus().trouble().map_or(Ok(()), |told| Err(StorageError::unavailable(told)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::on_postgres::{OnPostgres, postgres_contract_tests};
+
+    postgres_contract_tests!(storage: OnPostgres::<dyn Storage>::new(
+        |postgres| Arc::new(PostgresStorage::new(postgres))
+    ));
+}

@@ -1,0 +1,213 @@
+//! The names of the tables, and the statements of entries with them.
+//!
+//! Keeps: each statement is written once. Those of the services stand with the services.
+
+use crate::model::RemoteId;
+
+/// Names and statements.
+pub(crate) struct Tables {
+    pub(crate) entries: String,
+    pub(crate) stores: String,
+    pub(crate) bindings: String,
+    pub(crate) remote_id: String,
+    pub(crate) meta: String,
+    pub(crate) appends: String,
+    pub(crate) keys: String,
+    pub(crate) used_keys: String,
+    pub(crate) changed_keys: String,
+    pub(crate) nodes: String,
+    /// The name of this node, letters and digits.
+    pub(super) node: String,
+    pub(crate) records: String,
+    pub(crate) journal: String,
+    /// The channel of NOTIFY.
+    pub(super) channel: String,
+    pub(super) sql: Statements,
+}
+
+/// The statements of entries.
+pub(super) struct Statements {
+    /// Adds the rows of stores that have none. `$1` their names.
+    pub(super) ensure_stores: String,
+    /// See [`append`].
+    pub(super) append: String,
+    /// The next sequence of the store `$1`.
+    pub(super) next: String,
+    /// The same, and nobody else changes it before the transaction ends.
+    pub(super) next_for_update: String,
+    /// Gaps and bytes of the store `$1`, and the last sequence for which they are known.
+    pub(super) totals: String,
+    /// Notes entries that somebody else wrote: store `$1`, first `$2`, last `$3`, gaps `$4`, bytes `$5` before them.
+    pub(super) note_foreign: String,
+    /// Bytes of the entries from `$2` to `$3` of the store `$1`.
+    pub(super) bytes_between: String,
+    /// The greatest id of the store `$1` that is not above `$2`.
+    pub(super) newest_id: String,
+    /// Which of the ids `$2` the store `$1` has, and where.
+    pub(super) known: String,
+    /// Where ids above `$2` stand before `$3` in the store `$1`, at most `$4` of them.
+    pub(super) above: String,
+    /// See [`read`].
+    pub(super) read: String,
+    /// What is known of the appends of the store `$1` that reach into `$2` to `$3`, at most `$4` of them.
+    pub(super) facts: String,
+    /// At most `$2` stores behind the name `$1`, with their sizes.
+    pub(super) stores: String,
+    /// The size of the store `$1`.
+    pub(super) size: String,
+    /// The next sequences of the stores `$1`.
+    pub(super) heads: String,
+}
+
+/// So many changes of keys are told apart; a node that was away for longer takes all keys for changed.
+pub(super) const CHANGED_KEYS_MAX: i64 = 10_000;
+
+impl Tables {
+    /// Parts of a statement that counts a change, if `happened` has a row. With them no other node appends anything that it allowed before
+    /// it has heard of the change; those that are under way end first.
+    pub(crate) fn count_change(&self, happened: &str) -> String {
+        let Self { meta, nodes, node, .. } = self;
+        format!(
+            "counted AS (UPDATE {meta} SET changes = changes + 1 WHERE EXISTS (SELECT FROM {happened}) RETURNING changes), \
+             fenced AS (UPDATE {nodes} AS n SET changes = c.changes FROM counted AS c WHERE n.node <> '{node}')"
+        )
+    }
+
+    /// The same, of a change of the key `$1`.
+    pub(crate) fn count_change_of_key(&self, happened: &str) -> String {
+        let (counted, table) = (self.count_change(happened), &self.changed_keys);
+        format!(
+            "{counted}, noted AS (INSERT INTO {table} SELECT changes, $1 FROM counted), \
+             forgotten AS (DELETE FROM {table} WHERE change < (SELECT changes - {CHANGED_KEYS_MAX} FROM counted))"
+        )
+    }
+
+    pub(super) fn new(prefix: &str, remote_id_table: &str) -> Self {
+        let named = |ending: &str| format!("{prefix}_{ending}");
+        let (entries, stores, appends) = (prefix.to_owned(), named("stores"), named("appends"));
+        let nodes = named("nodes");
+        let sql = Statements::new(&entries, &stores, &appends, &nodes);
+        Self {
+            entries,
+            stores,
+            bindings: named("session_auth_bindings"),
+            remote_id: remote_id_table.to_owned(),
+            meta: named("meta"),
+            appends,
+            keys: named("keys"),
+            used_keys: named("used_keys"),
+            changed_keys: named("changed_keys"),
+            nodes,
+            node: RemoteId::random().to_string(),
+            records: named("records"),
+            journal: named("journal"),
+            channel: named("heads"),
+            sql,
+        }
+    }
+}
+
+impl Statements {
+    fn new(entries: &str, stores: &str, appends: &str, nodes: &str) -> Self {
+        let sizes = format!(
+            "SELECT s.store_id, s.next_sequence, coalesce(a.gaps, 0), coalesce(a.bytes, 0) FROM {stores} s \
+             LEFT JOIN LATERAL (SELECT gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) a ON true"
+        );
+        Self {
+            ensure_stores: format!(
+                "INSERT INTO {stores} (store_id, next_sequence) SELECT store_id, 1 FROM unnest($1::text[]) AS n (store_id) \
+                 ORDER BY store_id ON CONFLICT DO NOTHING"
+            ),
+            append: append(entries, stores, appends, nodes),
+            next: format!("SELECT next_sequence FROM {stores} WHERE store_id = $1"),
+            next_for_update: format!(
+                "SELECT next_sequence FROM {stores} WHERE store_id = $1 FOR UPDATE"
+            ),
+            totals: format!(
+                "SELECT gaps, bytes, last FROM {appends} WHERE store_id = $1 ORDER BY first DESC LIMIT 1"
+            ),
+            note_foreign: format!(
+                "INSERT INTO {appends} (store_id, first, last, gaps, bytes) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
+            ),
+            bytes_between: format!(
+                "SELECT coalesce(sum(19 + octet_length(event) + octet_length(primary_key) + octet_length(payload)), 0)::bigint \
+                 FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
+            ),
+            newest_id: format!(
+                "SELECT entry_id FROM {entries} WHERE store_id = $1 AND entry_id <= $2 ORDER BY entry_id DESC LIMIT 1"
+            ),
+            known: format!(
+                "SELECT entry_id, sequence FROM {entries} WHERE store_id = $1 AND entry_id = ANY($2::bytea[])"
+            ),
+            above: format!(
+                "SELECT sequence FROM {entries} WHERE store_id = $1 AND entry_id > $2 AND sequence < $3 LIMIT $4"
+            ),
+            read: read(entries),
+            facts: format!(
+                "SELECT first, last, facts FROM {appends} WHERE store_id = $1 AND first <= $3 AND first >= \
+                 coalesce((SELECT max(first) FROM {appends} WHERE store_id = $1 AND first <= $2), 0) ORDER BY first LIMIT $4"
+            ),
+            stores: format!(
+                "{sizes} WHERE s.store_id COLLATE \"C\" > $1 AND s.next_sequence > 1 ORDER BY s.store_id COLLATE \"C\" LIMIT $2"
+            ),
+            size: format!("{sizes} WHERE s.store_id = $1"),
+            heads: format!(
+                "SELECT store_id, next_sequence FROM {stores} WHERE store_id = ANY($1::text[])"
+            ),
+        }
+    }
+}
+
+/// The appends of many stores, each of which happens whole or not at all; gives the numbers of those that did, and 0 unless keys or records
+/// have changed since this node (`$15`) has heard of the last change (`$16`): then nothing happens.
+///
+/// Rows are locked in the order of their names, so no two statements wait for each other. A row that somebody else moved meanwhile is
+/// read again once it is locked, and is none of ours if it does not say what was expected. An id that is there already fails the whole
+/// statement: a subquery could not see what was committed since the statement began.
+///
+/// ```text
+/// $1  store      $4  first    of each store        $9   number of the store    of each entry
+/// $2  expected   $5  last                          $10  sequence
+/// $3  next       $6  gaps                          $11  id
+///                $7  bytes                         $12  event   $13  key   $14  payload
+///                $8  facts
+/// ```
+fn append(entries: &str, stores: &str, appends: &str, nodes: &str) -> String {
+    format!(
+        "WITH g AS (
+    SELECT FROM {nodes} WHERE node = $15 AND changes = $16 FOR SHARE
+), w AS (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
+    WITH ORDINALITY AS w (store_id, expected, next, first, last, gaps, bytes, facts, n)
+), l AS (
+    SELECT s.store_id, w.n, w.next FROM {stores} s JOIN w ON s.store_id = w.store_id
+    WHERE s.next_sequence = w.expected AND EXISTS (SELECT FROM g) ORDER BY s.store_id FOR UPDATE OF s
+), h AS (
+    UPDATE {stores} s SET next_sequence = l.next FROM l WHERE s.store_id = l.store_id RETURNING l.n
+), e AS (
+    INSERT INTO {entries} (store_id, sequence, entry_id, event, primary_key, payload)
+    SELECT w.store_id, x.sequence, x.entry_id, x.event, x.primary_key, x.payload
+    FROM unnest($9::bigint[], $10::bigint[], $11::bytea[], $12::text[], $13::text[], $14::bytea[])
+        AS x (n, sequence, entry_id, event, primary_key, payload)
+    JOIN h ON h.n = x.n JOIN w ON w.n = x.n
+), a AS (
+    INSERT INTO {appends} (store_id, first, last, gaps, bytes, facts)
+    SELECT w.store_id, w.first, w.last, w.gaps, w.bytes, w.facts FROM w JOIN h ON h.n = w.n
+)
+SELECT n FROM h UNION ALL SELECT 0 FROM g"
+    )
+}
+
+/// Entries of the store `$1` from `$2` to `$3`, at most `$5` of them, and no further ones once those before have `$4` bytes.
+fn read(entries: &str) -> String {
+    format!(
+        "SELECT sequence, entry_id, event, primary_key, payload FROM (
+    SELECT *, sum(octet_length(event) + octet_length(primary_key) + octet_length(payload) + 19)
+        OVER (ORDER BY sequence ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM (
+        SELECT sequence, entry_id, event, primary_key, payload FROM {entries}
+        WHERE store_id = $1 AND sequence BETWEEN $2 AND $3 ORDER BY sequence LIMIT $5
+    ) AS page
+) AS counted WHERE before IS NULL OR before < $4 ORDER BY sequence"
+    )
+}

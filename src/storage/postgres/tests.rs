@@ -1,0 +1,230 @@
+//! Two nodes on one database, and what somebody else does to its tables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Postgres, PostgresStorage};
+use crate::model::{EntryId, Origin, Segment, Sequence};
+use crate::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
+use crate::testing::cluster::cluster;
+use crate::testing::on_postgres::{database, is_there, open, revoke};
+use crate::testing::storage::{all_ids, append, client, ids, read_all, segments};
+use crate::testing::{store, wait};
+
+struct Nodes {
+    url: String,
+    storages: Vec<(PostgresStorage, Postgres)>,
+}
+
+impl Nodes {
+    fn start(count: usize) -> Option<Self> {
+        if !is_there() {
+            return None;
+        }
+        let url = database();
+        let node = |_| {
+            let postgres = open(&url);
+            (PostgresStorage::new(postgres.clone()), postgres)
+        };
+        let storages = (0..count).map(node).collect();
+        Some(Self { url, storages })
+    }
+
+    fn log(&self, node: usize, name: &str) -> Arc<dyn StoreLog> {
+        self.storages[node].0.open(&store(name)).expect("open")
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        cluster().expect("a cluster").sql(&self.url, sql)
+    }
+}
+
+fn at(n: u64) -> Sequence {
+    Sequence::new(n).expect("a sequence")
+}
+
+fn try_append(log: &dyn StoreLog, first: u64, ids: &[EntryId]) -> Result<(), AppendError> {
+    wait(log.append(segments(at(first), ids, 10, &client("alice"))))
+}
+
+#[test]
+fn the_database_judges_who_appends_and_who_was_overtaken_goes_on_under_the_lock() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    assert_eq!(nodes.storages[0].0.remote_id(), nodes.storages[1].0.remote_id());
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    let first = ids(3);
+    append(&*one, &first, 10);
+    let second = ids(2);
+    assert!(matches!(try_append(&*other, 1, &second), Err(AppendError::Overtaken)));
+    assert!(
+        matches!(try_append(&*other, 3, &ids(1)), Err(AppendError::Overtaken)),
+        "and what is behind it"
+    );
+    assert_eq!(
+        (other.head(), other.probe(&second)),
+        (at(0), Some(vec![None; 2])),
+        "nothing of it is known"
+    );
+    let locked = wait(other.lock(at(0), vec![first[1], second[0]])).expect("locked");
+    assert_eq!(locked.caught_up.head, at(3));
+    let read: Vec<_> =
+        locked.caught_up.between.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
+    assert_eq!((read, locked.known), (first.clone(), vec![Some(at(2)), None]));
+    wait((locked.append)(segments(at(4), &second, 10, &client("bob")))).expect("appended");
+    assert_eq!(other.head(), at(5));
+    // Without the lock again.
+    append(&*other, &ids(1), 10);
+    assert!(matches!(try_append(&*one, 4, &ids(1)), Err(AppendError::Overtaken)));
+    let caught_up = wait(one.catch_up(at(3))).expect("caught up");
+    assert_eq!((caught_up.head, one.head()), (at(6), at(6)));
+    append(&*one, &ids(1), 10);
+    assert_eq!(all_ids(&*one).len(), 7);
+    assert_eq!(nodes.sql("SELECT next_sequence FROM effect_events_stores"), "8");
+}
+
+#[test]
+fn an_id_that_another_node_has_appended_costs_no_other_store_anything() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let stores = ["a", "b", "c"];
+    let logs = stores.map(|name| nodes.log(1, name));
+    let taken = ids(1);
+    append(&*nodes.log(0, "b"), &taken, 10);
+    // Where the head is is known, and the id is not.
+    let b = nodes.log(1, "b");
+    let [a, _, c] = logs;
+    let pending = [
+        a.append(segments(at(1), &ids(1), 10, &client("alice"))),
+        b.append(segments(at(2), &taken, 10, &client("alice"))),
+        c.append(segments(at(1), &ids(1), 10, &client("alice"))),
+    ];
+    let results = pending.map(wait);
+    assert!(matches!(results, [Ok(()), Err(AppendError::Overtaken), Ok(())]), "{results:?}");
+    let locked = wait(b.lock(at(1), taken)).expect("locked");
+    assert_eq!(locked.known, [Some(at(1))]);
+}
+
+#[test]
+fn a_lock_that_nobody_uses_ends() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    drop(wait(one.lock(at(0), ids(1))).expect("locked"));
+    append(&*other, &ids(1), 10);
+    assert_eq!(other.head(), at(1));
+}
+
+#[test]
+fn a_store_hears_of_what_another_node_appends() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    let mut heard = other.follow().expect("others");
+    append(&*one, &ids(2), 10);
+    let heard = async {
+        let head = heard.wait_for(|head| *head == at(2));
+        tokio::time::timeout(Duration::from_secs(30), head).await.expect("heard").map(|head| *head)
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert_eq!(runtime.block_on(heard).expect("it is open"), at(2));
+}
+
+/// As Effect's server writes: no note of who wrote, and the head in the same transaction.
+const FOREIGN: &str = "INSERT INTO effect_events_stores VALUES ('s', 4); \
+    INSERT INTO effect_events SELECT 's', n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 'Noted', E'\\x01\\x01' || n, '\\x0102' \
+    FROM generate_series(1, 3) AS n";
+
+#[test]
+fn what_effects_server_wrote_is_read_and_goes_on() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    nodes.sql(FOREIGN);
+    let log = nodes.log(0, "s");
+    assert_eq!(log.head(), at(3));
+    let read = read_all(&*log, 1 << 20);
+    let keys: Vec<_> = read
+        .iter()
+        .flat_map(Segment::iter)
+        .map(|(_, entry)| entry.primary_key.to_owned())
+        .collect();
+    assert_eq!(keys, ["\u{1}\u{1}1", "\u{1}\u{1}2", "\u{1}\u{1}3"], "as they stand there");
+    assert!(read[0].origin_of_each().all(|origin| matches!(origin, Origin::Server { .. })));
+    append(&*log, &ids(1), 10);
+    let log = nodes.log(0, "s");
+    let size = StoreSize { head: at(4), trimmed: at(0), entries: 4, bytes: log.bytes() };
+    assert_eq!(nodes.storages[0].0.size(&store("s")).expect("a size"), size);
+    assert_eq!(all_ids(&*log).len(), 4);
+    // When a node first saw it.
+    let noted = "SELECT first, last, facts IS NULL FROM effect_events_appends ORDER BY first";
+    assert_eq!(nodes.sql(noted), "1|3|t\n4|4|f");
+}
+
+#[test]
+fn a_database_that_went_back_is_refused() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let log = nodes.log(0, "s");
+    append(&*log, &ids(3), 10);
+    nodes.log(0, "s");
+    nodes.sql("DELETE FROM effect_events WHERE sequence > 1; UPDATE effect_events_stores SET next_sequence = 2");
+    let Err(StorageError::Corrupt(told)) = nodes.storages[0].0.open(&store("s")).map(drop) else {
+        panic!("it opens")
+    };
+    assert!(told.contains("up to 3"), "{told}");
+}
+
+#[test]
+fn a_row_that_is_gone_is_told() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let log = nodes.log(0, "s");
+    append(&*log, &ids(5), 10);
+    nodes.sql("DELETE FROM effect_events WHERE sequence = 3");
+    let Err(StorageError::Corrupt(told)) = log.read(at(1), 1 << 20).map(drop) else {
+        panic!("it is read")
+    };
+    assert!(told.contains("no entry at 3"), "{told}");
+}
+
+#[test]
+fn text_that_a_table_cannot_hold_comes_back() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let log = nodes.log(0, "\0s\u{1}");
+    let mut builder = crate::model::SegmentBuilder::new(at(1));
+    let entry = crate::model::EntryRef {
+        id: EntryId::now(),
+        event: "E\0",
+        primary_key: "\u{1}\0k",
+        payload: b"\0",
+    };
+    let batch = crate::model::Batch::from_entries([entry]);
+    builder.push(batch.record(0).expect("a slot"), &client("\0a"));
+    wait(log.append(builder.finish())).expect("appended");
+    let read = read_all(&*nodes.log(0, "\0s\u{1}"), 1 << 20);
+    assert_eq!(read[0].iter().map(|(_, read)| read).collect::<Vec<_>>(), [entry]);
+    assert_eq!(read[0].origins()[0].origin, client("\0a"));
+    let listed = nodes.storages[0].0.stores(None, 9).expect("stores");
+    assert_eq!(listed[0].0, store("\0s\u{1}"));
+}
+
+#[test]
+fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let mut changes = nodes.storages[1].0.changes().expect("others");
+    let log = nodes.log(1, "s");
+    append(&*log, &ids(1), 10);
+    revoke(&nodes.storages[0].1, "alice");
+    // From here on, and until the change is taken in here.
+    for _ in 0..3 {
+        let log = nodes.log(1, "s");
+        let refused = try_append(&*log, 2, &ids(1));
+        assert!(
+            matches!(&refused, Err(AppendError::Definite(told)) if told.contains("changed")),
+            "{refused:?}"
+        );
+    }
+    let locked = wait(nodes.log(1, "s").lock(at(1), ids(1))).expect("locked");
+    let refused = wait((locked.append)(segments(at(2), &ids(1), 10, &client("alice"))));
+    assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
+    // Its own change does not hold it up.
+    append(&*nodes.log(0, "t"), &ids(1), 10);
+    let changed = wait(async { changes.recv().await }).expect("a change");
+    assert_eq!(changed.keys, Some(Vec::new()));
+    drop(changed);
+    append(&*nodes.log(1, "s"), &ids(1), 10);
+}

@@ -1,0 +1,231 @@
+//! A PostgreSQL for tests: one temporary cluster for the process, on a free port, and a database for each test.
+//!
+//! Found where `EVENTLOG_TEST_POSTGRES` says (the URL of a server on which databases may be made), else on the path or in Debian's folders.
+//! Where there is none the tests say so and pass; with `CI=true` they fail. Stands by itself, since the tests of the library and those of
+//! the binary both have it.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A server that tests have for themselves.
+pub struct Cluster {
+    /// Where `psql` is.
+    programs: PathBuf,
+    /// The URL without a database.
+    base: String,
+    /// The one that was started here, which ends when this is closed.
+    started: Option<Started>,
+}
+
+struct Started {
+    directory: PathBuf,
+    port: u16,
+    /// Closed by the system when this process ends, however that is; then the server ends.
+    alive: Vec<ChildStdin>,
+    child: Child,
+}
+
+/// The cluster of this process; `None` if there is no PostgreSQL.
+pub fn cluster() -> Option<&'static Cluster> {
+    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
+    let cluster = CLUSTER.get_or_init(|| match std::env::var("EVENTLOG_TEST_POSTGRES") {
+        Ok(base) => {
+            let base = base.trim_end_matches('/').to_owned();
+            Some(Cluster { programs: programs().unwrap_or_default(), base, started: None })
+        }
+        Err(_) => programs().map(|programs| Cluster::start(&programs)),
+    });
+    if cluster.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "there is no PostgreSQL: install the package postgresql"
+        );
+        eprintln!(
+            "skipped: there is no PostgreSQL (initdb) on the path, and EVENTLOG_TEST_POSTGRES names none"
+        );
+    }
+    cluster.as_ref()
+}
+
+/// Where PostgreSQL's programs are.
+fn programs() -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
+    let mut folders: Vec<PathBuf> = on_path.unwrap_or_default();
+    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql").map_or_else(
+        |_| Vec::new(),
+        |versions| versions.filter_map(|one| Some(one.ok()?.path().join("bin"))).collect(),
+    );
+    debian.sort();
+    folders.extend(debian.into_iter().rev());
+    folders.into_iter().find(|folder| {
+        ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).is_file())
+    })
+}
+
+/// `program` as a user that PostgreSQL runs as: it does not as root.
+fn as_user(program: &Path) -> Command {
+    let is_root = std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !is_root {
+        return Command::new(program);
+    }
+    let user = if user_exists("postgres") { "postgres" } else { "nobody" };
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--clear-groups", "--inh-caps=-all"]).arg(program);
+    command
+}
+
+fn user_exists(name: &str) -> bool {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users.lines().any(|line| line.split(':').next() == Some(name))
+}
+
+impl Cluster {
+    /// A cluster of its own, for tests that end the server.
+    pub fn own() -> Option<Self> {
+        cluster()?;
+        Some(Self::start(&programs()?))
+    }
+
+    fn start(programs: &Path) -> Self {
+        let directory = make_directory();
+        let initdb = as_user(&programs.join("initdb"))
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=eventlog",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
+            .arg(directory.join("data"))
+            .current_dir("/")
+            .output()
+            .expect("initdb");
+        assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a port")
+            .port();
+        let started = Some(Started::start(programs, directory, port));
+        let base = format!("postgres://eventlog@127.0.0.1:{port}");
+        let cluster = Self { programs: programs.to_owned(), base, started };
+        cluster.wait_until_it_answers();
+        cluster
+    }
+
+    fn wait_until_it_answers(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.try_sql("postgres", "SELECT 1").is_err() {
+            assert!(Instant::now() < deadline, "PostgreSQL does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends the server as if it had been killed, and starts it again.
+    pub fn crash(&mut self) {
+        self.stop_now();
+        let programs = self.programs.clone();
+        if let Some(before) = self.started.take() {
+            let Started { directory, port, alive, .. } = before;
+            let mut started = Started::start(&programs, directory, port);
+            // Closed, it would take the folder away.
+            started.alive.extend(alive);
+            self.started = Some(started);
+        }
+        self.wait_until_it_answers();
+    }
+
+    /// Ends the server as if it had been killed.
+    pub fn stop_now(&mut self) {
+        let Some(started) = &mut self.started else { panic!("not ours to end") };
+        let first = std::fs::read_to_string(started.directory.join("data/postmaster.pid"));
+        let first = first.expect("it runs").lines().next().map(ToOwned::to_owned).expect("its id");
+        // All of its processes, so that none is left in the way of the next start.
+        let killed = Command::new("sh")
+            .args(["-c", "kill -9 $(ps -o pid= --ppid \"$0\") \"$0\" 2>/dev/null; kill -9 \"$0\" 2>/dev/null; true", &first])
+            .status();
+        assert!(killed.expect("kill").success());
+        started.child.wait().expect("it ended");
+    }
+
+    /// A database with nothing in it, and its URL.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("eventlog_test_{}_{number}", std::process::id());
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        format!("{}/{name}", self.base)
+    }
+
+    /// What `sql` gives in the database with this name or URL: rows as lines, with a bar between columns.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let url = if database.contains("://") {
+            database.to_owned()
+        } else {
+            format!("{}/{database}", self.base)
+        };
+        let psql = if self.programs.as_os_str().is_empty() {
+            "psql".into()
+        } else {
+            self.programs.join("psql")
+        };
+        let done =
+            Command::new(psql).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &url]).output();
+        let done = done.map_err(|error| error.to_string())?;
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned())
+    }
+}
+
+impl Started {
+    fn start(programs: &Path, directory: PathBuf, port: u16) -> Self {
+        // The shell ends the server when nobody holds the other end of its input any more, and tidies up if that was the end of the tests.
+        let script = r#""$0" -D "$1/data" -p "$2" -k "$1" -c listen_addresses=127.0.0.1 -c max_connections=300 \
+            -c shared_buffers=64MB -c max_wal_size=256MB -c autovacuum=off -c log_min_messages=panic &
+            p=$!; { read -r _ <&3; kill -INT $p 2>/dev/null; sleep 2; rm -rf "$1"; } >/dev/null 2>&1 & wait $p"#;
+        let mut child = as_user(Path::new("/bin/sh"))
+            .args(["-c", &format!("exec 3<&0; {script}")])
+            .arg(programs.join("postgres"))
+            .arg(&directory)
+            .arg(port.to_string())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("postgres starts");
+        let alive = child.stdin.take().expect("its input");
+        Self { directory, port, alive: vec![alive], child }
+    }
+}
+
+/// A folder that belongs to the user that the server runs as.
+fn make_directory() -> PathBuf {
+    let mut template = std::env::temp_dir().join("eventlog-postgres-XXXXXX");
+    if !template.is_absolute() {
+        template = Path::new("/tmp").join("eventlog-postgres-XXXXXX");
+    }
+    let mut made = as_user(Path::new("/usr/bin/mktemp"))
+        .arg("-d")
+        .arg(&template)
+        .current_dir("/")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("mktemp");
+    let mut path = String::new();
+    made.stdout.take().expect("its output").read_to_string(&mut path).expect("a path");
+    assert!(made.wait().expect("mktemp").success(), "no folder {}", template.display());
+    PathBuf::from(path.trim_end())
+}

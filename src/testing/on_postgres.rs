@@ -1,0 +1,69 @@
+//! A service in a PostgreSQL database of its own: the subject of the tests of what comes with the server.
+
+use std::sync::Arc;
+
+use super::Subject;
+use super::cluster::cluster;
+use crate::services::Records;
+use crate::services::records::PostgresRecords;
+use crate::storage::postgres::{Postgres, PostgresOptions};
+
+pub(crate) struct OnPostgres<T: ?Sized> {
+    url: String,
+    make: fn(Postgres) -> Arc<T>,
+    service: Arc<T>,
+}
+
+/// What is not on PostgreSQL yet: `docs/CLUSTER.md` says so.
+pub(crate) const NOT_YET: [&str; 3] = [
+    "what_is_trimmed_is_a_gap_whose_ids_stay_known",
+    "more_can_be_trimmed_and_never_less",
+    "what_is_beyond_is_told",
+];
+
+/// Whether there is a PostgreSQL.
+pub(crate) fn is_there() -> bool {
+    cluster().is_some()
+}
+
+/// The URL of an empty database.
+pub(crate) fn database() -> String {
+    cluster().expect("a PostgreSQL").database()
+}
+
+/// A node on the database at `url`.
+pub(crate) fn open(url: &str) -> Postgres {
+    Postgres::open(&PostgresOptions::new(url)).expect("it opens")
+}
+
+/// Writes a record at this node, as revocations do.
+pub(crate) fn revoke(postgres: &Postgres, who: &str) {
+    let records = PostgresRecords::new(postgres.clone());
+    let name = format!("revocation/key:{who}");
+    super::wait(records.set(&name, b"{}")).expect("set");
+}
+
+impl<T: ?Sized> OnPostgres<T> {
+    pub(crate) fn new(make: fn(Postgres) -> Arc<T>) -> Self {
+        let url = database();
+        Self { service: make(open(&url)), url, make }
+    }
+}
+
+impl<T: ?Sized> Subject<T> for OnPostgres<T> {
+    fn service(&self) -> &T {
+        &self.service
+    }
+
+    fn reopen(&mut self) {
+        self.service = (self.make)(open(&self.url));
+    }
+}
+
+/// As [`contract_tests!`](crate::contract_tests), where there is a PostgreSQL.
+macro_rules! postgres_contract_tests {
+    ($contract:ident: $subject:expr) => {
+        $crate::clauses!($contract tests_on_postgres $subject);
+    };
+}
+pub(crate) use postgres_contract_tests;

@@ -1,0 +1,80 @@
+//! Several nodes of the real binary on one PostgreSQL. Where there is none, these tests say so and pass; with `CI=true` they fail.
+
+mod kills;
+mod nodes;
+mod one;
+mod several;
+mod stock;
+
+use std::path::PathBuf;
+
+/// PostgreSQL's programs are started, and the tests of the library have the same file.
+#[path = "../../src/testing/cluster.rs"]
+mod postgres;
+
+use tempfile::TempDir;
+
+use self::postgres::{Cluster, cluster};
+use crate::support::process::{Process, binary};
+
+const ADMIN: &str = "an-admin-token-that-nobody-guesses";
+
+/// One node, which is started again on its port.
+struct Node {
+    process: Process,
+    directory: TempDir,
+    database: String,
+    port: u16,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Node {
+    /// Everybody may do everything, and unknown keys get the store `default`.
+    fn dev(database: &str) -> Self {
+        Self::start(database, Vec::new())
+    }
+
+    fn start(database: &str, settings: Vec<(&'static str, String)>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let process = serve(&directory.path().to_owned(), database, port, &settings);
+        Self { process, directory, database: database.to_owned(), port, settings }
+    }
+
+    /// Killed, and started again.
+    fn kill(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait();
+        self.process =
+            serve(&self.directory.path().to_owned(), &self.database, self.port, &self.settings);
+    }
+
+    fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}/eventlog", self.port)
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let done = self.process.run(arguments);
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{arguments:?}: {told}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+}
+
+fn serve(
+    directory: &PathBuf,
+    database: &str,
+    port: u16,
+    settings: &[(&'static str, String)],
+) -> Process {
+    let mut command = binary();
+    command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(directory);
+    if settings.is_empty() {
+        command.arg("--dev");
+    }
+    command.env("EVENTLOG_STORAGE_KIND", "postgres").env("EVENTLOG_STORAGE_URL", database);
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
+    Process::start(command)
+}

@@ -1,0 +1,82 @@
+//! Two and three nodes: what is written at one is at the others, in one order.
+
+use std::time::{Duration, Instant};
+
+use super::nodes::Load;
+use super::{ADMIN, Node, cluster};
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_have_one_feed_whoever_writes_where_and_one_of_them_is_killed() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let (one, two, mut three) = (Node::dev(&url), Node::dev(&url), Node::dev(&url));
+    let load = Load::start(&[&one, &two, &three]).await;
+    for _ in 0..3 {
+        load.goes_on(200).await;
+        three.kill();
+    }
+    load.goes_on(200).await;
+    let entries = load.check(&[&one, &two, &three]).await;
+    assert!(entries > 300, "{entries}");
+    let sql = "SELECT count(*), min(sequence), max(sequence), count(DISTINCT entry_id) FROM effect_events";
+    assert_eq!(cluster.sql(&url, sql), format!("{entries}|1|{entries}|{entries}"));
+}
+
+#[tokio::test]
+async fn a_subscriber_at_one_node_gets_what_is_written_at_another() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let (here, there) = (Node::dev(&url), Node::dev(&url));
+    let mut reader = Socket::connect(&here.url()).await;
+    reader.subscribe(&key("bob"), 0).await;
+    let mut writer = Socket::connect(&there.url()).await;
+    for n in 1..=50 {
+        writer.write(&key("alice"), n, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
+        assert_eq!(writer.next_ack().await, (n, vec![n]));
+        assert_eq!(reader.next_entries(1).await[0].0, n);
+    }
+    // Also if notifications are lost: the one who listens is cut off, and again.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE '%pg_notify%'";
+    for n in 51..=60 {
+        cluster.sql(&url, cut);
+        writer.write(&key("alice"), n, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
+        assert_eq!(writer.next_ack().await, (n, vec![n]));
+        assert_eq!(reader.next_entries(1).await[0].0, n);
+    }
+}
+
+#[tokio::test]
+async fn a_key_removed_or_revoked_at_one_node_is_out_at_all_within_two_seconds() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let settings = || {
+        vec![
+            ("EVENTLOG_AUTH_MODE", "allow-all".to_owned()),
+            ("EVENTLOG_ADMIN_TOKEN", ADMIN.to_owned()),
+        ]
+    };
+    let (here, there) = (Node::start(&url, settings()), Node::start(&url, settings()));
+    for name in ["alice", "bob"] {
+        there.run(&["keys", "--token", ADMIN, "assign", name, "team"]);
+    }
+    let mut alice = Socket::connect(&here.url()).await;
+    alice.subscribe(&key("alice"), 0).await;
+    let mut bob = Socket::connect(&here.url()).await;
+    bob.subscribe(&key("bob"), 0).await;
+    // Both are served here.
+    alice.write(&key("alice"), 1, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
+    assert_eq!(alice.next_ack().await, (1, vec![1]));
+    bob.next_entries(1).await;
+    there.run(&["keys", "--token", ADMIN, "remove", "alice"]);
+    let removed = Instant::now();
+    let refusal = alice.next_refusal().await;
+    assert_eq!(refusal.public_key.as_deref(), Some("alice"));
+    assert!(removed.elapsed() < Duration::from_secs(10), "{:?}", removed.elapsed());
+    alice.write(&key("alice"), 2, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
+    assert!(alice.next_answer().await.is_err());
+    there.run(&["revoke", "--token", ADMIN, "--key", "bob"]);
+    let refusal = bob.next_refusal().await;
+    assert!(refusal.message.starts_with("revoked"), "{refusal:?}");
+}

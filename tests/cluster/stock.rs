@@ -1,0 +1,26 @@
+//! Unmodified clients of `effect` 4.1 against the binary on a PostgreSQL. Where a script asks for a restart the process is killed, and another node
+//! comes in its place: nothing but the database is left of the one before.
+
+use super::cluster;
+use crate::js::stock::run;
+
+fn on_postgres(script: &str, flag: Option<&str>) {
+    let Some(cluster) = cluster() else { return };
+    let storage = format!("[storage]\nkind = \"postgres\"\nurl = \"{}\"\n", cluster.database());
+    run(script, flag, &mut |_| storage.clone());
+}
+
+#[test]
+fn stock_clients_sync_and_go_on_at_another_node() {
+    on_postgres("stock_session.mjs", Some("--dev"));
+}
+
+#[test]
+fn stock_clients_whose_key_is_to_move_lose_nothing_there_either() {
+    on_postgres("stock_moves.mjs", None);
+}
+
+#[test]
+fn stock_clients_get_rid_of_all_that_they_wrote_offline_there_too() {
+    on_postgres("stock_bulk.mjs", Some("--dev"));
+}
