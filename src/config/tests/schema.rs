@@ -113,7 +113,7 @@ fn the_schema_has_the_words_and_the_defaults_of_the_example() {
     );
     let stall = &limits["properties"]["stall_timeout"];
     assert_eq!(stall["default"], "30s");
-    assert!(stall["description"].as_str().is_some_and(|said| said.contains("takes nothing")));
+    assert!(stall["description"].as_str().is_some_and(|said| said.contains("stops reading")));
     let grant = &schema["properties"]["auth"]["properties"]["grant"]["items"];
     assert!(grant["properties"]["events"]["description"].is_string(), "{grant:#}");
     assert_eq!(grant["required"], json!(["public_key"]));
