@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the figures that measure.py kept into docs/PERFORMANCE.md, between its markers."""
+"""Writes the figures that measure.py kept into docs/PERFORMANCE.md and docs/dev/PERFORMANCE-NOTES.md, between their markers."""
 
 import json
 import pathlib
 
 HERE = pathlib.Path(__file__).resolve().parent
-PAGE = HERE.parent / "PERFORMANCE.md"
-BEGIN, END = "<!-- figures: written by performance/table.py -->", "<!-- end of figures -->"
+PAGE, NOTES = HERE.parent / "PERFORMANCE.md", HERE.parent / "dev" / "PERFORMANCE-NOTES.md"
+SUMMARY = "<!-- summary: written by performance/table.py -->", "<!-- end of summary -->"
+FIGURES = "<!-- figures: written by performance/table.py -->", "<!-- end of figures -->"
 KIB = 1024
 
 
@@ -143,13 +144,13 @@ ROWS = {
 
 
 def rows(figures):
-    yield "| scenario | measured | floors | to reach |\n| --- | --- | --- | --- |"
+    yield "| scenario | measured | reference | target |\n| --- | --- | --- | --- |"
     for name, (title, tell) in ROWS.items():
         if name in figures:
             told, floors, targets = tell(figures[name]["figures"], figures)
             reached = "; ".join(f"{text}: {'yes' if met else '**no**'}" for text, met in targets)
             yield f"| {title} | {told} | {floors} | {reached} |"
-    yield "\nThe commands:\n\n```text"
+    yield "\nThe commands:\n\n<!-- not run: takes minutes -->\n```sh"
     for name in ROWS:
         run = figures.get(name, {}).get("figures", {})
         if isinstance(run, dict) and run:
@@ -183,13 +184,40 @@ def runs(kept):
     return found if isinstance(found, list) else [found]
 
 
+def summary(figures):
+    """What someone who chooses a server wants to know, each line with its command."""
+    of = {name: kept["figures"] for name, kept in figures.items()}
+    write, one, read, fan_out = (of[name] for name in ["write", "write-one", "catch-up", "fan-out"])
+    ready, each = of["cold-start"][-1]["ready_seconds"], of["idle"]["bytes_per_connection"]
+
+    def by(run):
+        return f"(`{run['command'].removeprefix('eventlog-server ')}`)"
+
+    def times(run, what="acknowledged"):
+        return ", ".join(f"{name} {seconds(run[what]['latency'][name])}" for name in ["p50", "p99"])
+
+    yield f"* **Small writes**: {count(entries(write))} durable writes/s of one entry over 16 connections, {times(write)} {by(write)}."
+    yield f"  One client that waits for each ack: {count(entries(one))} writes/s, {times(one)} {by(one)}."
+    yield f"* **Large writes**: {count(entries(of['ingest']))} durable entries/s in batches of 1,000 {by(of['ingest'])}."
+    yield f"* **Reads**: {count(read['entries_per_second'])} entries/s for one reader {by(read)}."
+    yield f"  {count(fan_out['delivered']['entries_per_second'])} deliveries/s to 1,000 subscribers, {times(fan_out, 'delivered')} {by(fan_out)}."
+    yield f"* **Memory**: {each / KIB:.2f} KiB for each of 10,000 idle connections with a subscription {by(of['idle'])}."
+    yield f"* **Start**: ready in {seconds(ready)} on 10,000,000 entries (`docs/performance/measure.py cold-start`)."
+    yield "\n" + places({name: kept for name, kept in figures.items() if name in ROWS})
+
+
+def put(page, marks, text):
+    """Writes the text between the two marks of the page."""
+    told = page.read_text()
+    before, rest = told.split(marks[0])
+    _, after = rest.split(marks[1])
+    page.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}")
+
+
 def main():
     figures = json.loads((HERE / "figures.json").read_text())
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    table = "\n".join(rows(figures))
-    PAGE.write_text(f"{before}{BEGIN}\n{places(figures)}\n\n{table}\n{END}{after}")
+    put(PAGE, SUMMARY, "\n".join(summary(figures)))
+    put(NOTES, FIGURES, places(figures) + "\n\n" + "\n".join(rows(figures)))
 
 
 if __name__ == "__main__":
