@@ -29,6 +29,12 @@ fn stock_clients_sync_through_the_server_and_its_restart() {
     run("stock_session.mjs", Some("--dev"), &mut |_| String::new());
 }
 
+/// The client that the README begins with.
+#[test]
+fn stock_clients_as_the_readme_shows_them_sync() {
+    run("stock_readme.mjs", Some("--dev"), &mut |_| String::new());
+}
+
 /// The same here: `docs/KEYS.md` says what they have to see.
 #[test]
 fn stock_clients_whose_key_is_to_move_lose_nothing_and_wait_for_nothing() {
