@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use eventlog_server::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use eventlog_server::model::{PublicKey, StoreId};
 use eventlog_server::server::{AdminRight, AdminToken};
 use eventlog_server::webhooks::Begin;
@@ -10,6 +9,7 @@ use eventlog_server::webhooks::Begin;
 use super::*;
 
 mod faults;
+mod pages;
 mod schema;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -143,37 +143,6 @@ fn the_example_shows_the_defaults() {
         ".limits.entry_bytes_max",
     ];
     assert_eq!(missing, without_default);
-}
-
-#[test]
-fn the_readme_shows_the_limits_as_they_are() {
-    let readme = include_str!("../../README.md");
-    let limits = Limits::default();
-    let mib = |bytes: usize| bytes / (1 << 20);
-    assert_eq!(limits.event_bytes_max, limits.primary_key_bytes_max);
-    let thousands = |count: usize| format!("{},{:03}", count / 1_000, count % 1_000);
-    for row in [
-        format!(
-            "| a message, and so a batch | {} MiB, {} entries |",
-            mib(limits.message_bytes_max),
-            thousands(limits.batch_entries_max)
-        ),
-        format!("| a WebSocket frame | {} MiB;", mib(limits.frame_bytes_max)),
-        format!("| event tag, primary key | {} MiB:", mib(limits.primary_key_bytes_max)),
-        format!(
-            "| public key, store id | {} bytes, {} bytes (fixed) |",
-            thousands(PUBLIC_KEY_BYTES_MAX),
-            STORE_ID_BYTES_MAX
-        ),
-        format!(
-            "| connections | {}, with {} subscriptions each |",
-            thousands(limits.connections_max),
-            limits.subscriptions_max
-        ),
-        format!("| closed after {} s |", limits.stall_timeout.as_secs()),
-    ] {
-        assert!(readme.contains(&row), "the README has no {row}");
-    }
 }
 
 #[test]
