@@ -1,4 +1,4 @@
-// The client of the README, as it stands there, twice: what one writes, the other is told of.
+// The client of docs/BROWSER.md, as it stands there, twice: what one writes, the other is told of. Most of it is in the README too.
 
 import { readFileSync } from "node:fs"
 import * as effect from "effect-4.1"
@@ -10,50 +10,40 @@ import WebSocket from "ws"
 import { step, until } from "./stock.mjs"
 
 const [address] = process.argv.slice(2)
-globalThis.WebSocket = WebSocket
 
-const { Effect, Layer, ManagedRuntime, Schema } = effect
-const { EventGroup, EventJournal, EventLog, EventLogEncryption } = eventlog
+const fences = (page) =>
+  [...readFileSync(new URL(`../../${page}`, import.meta.url), "utf8").matchAll(/^```ts\n(.*?)^```/gms)].map((it) => it[1])
+const program = fences("docs/BROWSER.md").find((fence) => fence.startsWith("import"))
+const [shown] = fences("README.md")
 
-const Todos = EventGroup.empty.add({
-  tag: "TodoAdded",
-  primaryKey: (todo) => todo.id,
-  payload: Schema.Struct({ id: Schema.String, title: Schema.String })
+await step("the README shows what the page has", async () => {
+  if (!program.includes(shown)) throw new Error(shown)
 })
-const schema = EventLog.schema(Todos)
-const identity = Layer.effect(EventLog.Identity, EventLog.makeIdentity).pipe(
-  Layer.provide(EventLogEncryption.layerSubtle)
-)
 
-const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8")
-const source = readme.match(/^```ts\n(.*?)^```/ms)[1]
+const imported = [...program.matchAll(/^import \{(.*)\}/gm)].flatMap(([, names]) => names.split(",").map((name) => name.trim()))
+const packages = { ...effect, ...eventlog, ...reactivity, ...rpc, Socket }
 
+// What only a browser has, and the address of this test.
+globalThis.WebSocket = WebSocket
 const start = () => {
-  const titles = []
+  const [titles, kept] = [[], new Map()]
   const names = {
-    ...effect,
-    ...eventlog,
-    ...reactivity,
-    ...rpc,
-    // What only a browser has, and the address of this test.
-    EventJournal: { ...EventJournal, layerIndexedDb: () => EventJournal.layerMemory },
+    ...Object.fromEntries(imported.map((name) => [name, packages[name]])),
+    EventJournal: { ...eventlog.EventJournal, layerIndexedDb: () => eventlog.EventJournal.layerMemory },
     Socket: { ...Socket, layerWebSocket: (url) => Socket.layerWebSocket(url.replace("127.0.0.1:7420", address)) },
-    handlers: EventLog.group(Todos, (on) =>
-      on.handle("TodoAdded", ({ payload }) => Effect.sync(() => titles.push(payload.title)))),
-    identity,
-    schema
+    console: { log: (title) => titles.push(title) },
+    localStorage: { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) }
   }
-  const make = new Function(...Object.keys(names), `${source}; return { client, program }`)
-  const { client, program } = make(...Object.values(names))
-  return { titles, program, runtime: ManagedRuntime.make(client) }
+  new Function(...Object.keys(names), program.replace(/^import .*$/gm, ""))(...Object.values(names))
+  return { titles, kept }
 }
 
-const [one, other] = [start(), start()]
+const clients = [start(), start()]
 await step("what one writes, the other is told of", async () => {
-  await other.runtime.runPromise(Effect.void)
-  await one.runtime.runPromise(one.program)
-  await until("the other's handler", () => other.titles.length === 1)
-  if (other.titles[0] !== "Buy milk") throw new Error(other.titles[0])
+  for (const { titles, kept } of clients) {
+    await until("both entries", () => titles.length === 2)
+    if (titles.some((title) => title !== "Buy milk")) throw new Error(titles.join())
+    if (kept.size !== 1) throw new Error("the identity is not kept")
+  }
 })
-await Promise.all([one.runtime.dispose(), other.runtime.dispose()])
 process.exit(0)
