@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use eventlog_server::storage::sled::{Database, OpenError};
 
-/// Remove what was kept of a data directory when a newer version took it over.
+/// Remove the old data that a newer version kept when it converted a data directory.
 ///
-/// A version with a newer format keeps the old directory as it was, in `before-format-3`, beside what it made of it. As long
-/// as it is there, going back to the version before is to stop the server and to put what is in `before-format-3` in the
-/// place of what is there now; what was written since is not in it. The server may be running.
+/// A version with a newer format keeps the old data unchanged in `before-format-3`. While it is there, you can go
+/// back to the previous version: stop the server, and replace the current data by the content of
+/// `before-format-3`. It does not have what was written since. The server may be running.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The data directory

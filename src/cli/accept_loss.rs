@@ -12,9 +12,9 @@ This gives up what a damaged data directory cannot give any more, and goes on wi
   - what was there is kept beside it, under names that end in `.damaged-1`, and takes space until you remove it.
 ";
 
-/// Go on with what is left of a damaged data directory, after saying what that means.
+/// Go on with what is left of a damaged data directory, after explaining the consequences.
 ///
-/// The server that uses the directory has to be stopped.
+/// Stop the server first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -30,7 +30,7 @@ pub(super) struct AdminArgs {
     /// The server
     #[arg(long, global = true, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
     url: ServerUrl,
-    /// The server's admin token; better given in the environment, where other users do not see it
+    /// The server's admin token; better set in the environment, where other users do not see it
     #[arg(long, global = true, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
     token: Option<Token>,
     #[command(flatten)]

@@ -19,11 +19,13 @@ use crate::config::BucketAddress;
 /// A file may go while it is asked for, when the archive keeps fewer: so often it is begun again.
 const TRIES: usize = 3;
 
-/// Copy everything that a server has, up to this moment, to a folder or a bucket; only what is new since the last time.
+/// Copy all data of a server, up to this moment, to a folder or a bucket. A further backup copies only what is
+/// new.
 ///
-/// While the server runs it is asked through its admin API (--url, --token), from any machine, and goes on with its work.
-/// Of a stopped server, give --data-dir. What is copied is the archive, which has to be on ([archive] enabled); it is compressed, and checksums
-/// are compared. `restore` makes a data directory of it, of any moment since the archive began.
+/// For a running server the command uses the admin API (--url, --token), from any machine, and the server goes
+/// on. For a stopped server, give --data-dir. The backup is a copy of the archive, which must be on ([archive]
+/// enabled). It is compressed, and its checksums are compared. `restore` makes a data directory from it, as of
+/// any moment since the archive began.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,13 +37,13 @@ pub(super) struct Args {
     /// The folder, or a bucket; `-` writes one tar archive with everything to standard output
     #[arg(long, value_name = "DIR|s3://…|-")]
     to: PathBuf,
-    /// Keep so many backups in the folder, and remove what only older ones have [default: all]
+    /// Keep this many backups in the folder, and remove files that only older ones need [default: all]
     #[arg(long, value_name = "COUNT")]
     keep: Option<usize>,
     /// The data directory of a stopped server
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where its archive is [default: `archive` in the data directory]
+    /// The directory of its archive [default: `archive` in the data directory]
     #[arg(long, value_name = "DIR", requires = "data_dir")]
     archive_dir: Option<PathBuf>,
     #[command(flatten)]

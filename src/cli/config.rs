@@ -22,13 +22,13 @@ pub(super) struct ConfigArgs {
     /// Address and port [default: 127.0.0.1:7420]
     #[arg(long, value_name = "ADDR")]
     listen: Option<Address>,
-    /// Where everything is kept [default: data]
+    /// The directory for all data [default: data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How the log is written: text for people, json for machines [default: text]
+    /// The format of the log: text for people, json for machines [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// Let everyone write and read, and map unknown keys to the store `default`, for good
+    /// Let everyone write and read, and durably map unknown keys to the store `default`
     #[arg(long)]
     dev: bool,
     #[arg(skip)]
@@ -63,7 +63,7 @@ impl ConfigArgs {
     }
 }
 
-/// Look at the configuration of a server without starting it.
+/// Check the configuration of a server without starting it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -72,17 +72,17 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Print every setting with where its value comes from, and everything that is wrong
+    /// Print every setting with the source of its value, and everything that is wrong
     ///
-    /// Takes what `serve` takes. Secrets are shown as ***. Files with keys and certificates are read as well; nobody is asked over the
-    /// network. Exits with 1 if the server would not start.
+    /// Takes the same options as `serve`. Secrets are shown as ***. The command also reads files with keys and
+    /// certificates, but makes no network requests. Exits with 1 if the server would not start.
     #[command(after_help = "\
 Example:
   eventlog-server config check --config /etc/eventlog/eventlog.toml")]
     Check(ConfigArgs),
     /// Print the JSON Schema of the configuration file, for editors
     ///
-    /// Editors that know Taplo use it with a first line `#:schema eventlog.schema.json` in the file.
+    /// Editors with Taplo use it if the first line of the file is `#:schema eventlog.schema.json`.
     Schema,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct DataDir {
         default_value = "data"
     )]
     pub(super) path: PathBuf,
-    /// Where the archive is [default: `archive` in the data directory]
+    /// The directory of the archive [default: `archive` in the data directory]
     #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
     archive_dir: Option<PathBuf>,
 }

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 
-/// Show and change what public keys may do, where `[auth] mode` is "grants".
+/// Show and change what public keys may do, for `[auth] mode = "grants"`.
 ///
-/// A grant says what a key may do; which store it has is another thing (`keys`). What is set here is durable, and counts before what
-/// the configuration says of the same key or pattern. Talks to the admin API of a running server, which it has if `[admin]
-/// token` is set in its configuration.
+/// A grant says what a key may do. `keys` says which store it has. What you set here is durable, and overrides
+/// the configuration for the same key or pattern. This command talks to the admin API of a running server, so set
+/// `[admin] token` in the server's configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,23 +33,24 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum GrantsCommand {
-    /// Print every grant, and where it is from
+    /// Print every grant with its source
     List,
-    /// Say what a key, or a pattern of keys, may do, in place of what was set before; what it may not do any more ends at once
+    /// Set what a key, or a pattern of keys, may do. This replaces what was set before; whatever is no longer
+    /// allowed ends at once
     Set {
         /// The public key; `*` stands for any text
         key: PublicKey,
-        /// It may subscribe
+        /// Allow it to subscribe
         #[arg(long)]
         read: bool,
-        /// It may append
+        /// Allow it to append
         #[arg(long)]
         write: bool,
-        /// It may append these events only, `*` for any text; given several times, all of them
+        /// Allow it to append only these events; `*` stands for any text; can be given several times
         #[arg(long, value_name = "EVENT", requires = "write")]
         events: Vec<String>,
     },
-    /// Take back what was set; what the configuration says counts again
+    /// Remove what was set; the configuration applies again
     Remove {
         /// The public key, or the pattern
         key: PublicKey,

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 
-/// Show the groups of handlers of a server, pause them, have them go on elsewhere, and see to what failed.
+/// Show, pause and rewind groups of handlers, and handle their dead letters.
 ///
-/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+/// This command talks to the admin API of a running server, so set `[admin] token` in the server's configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,21 +31,21 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum GroupsCommand {
-    /// Print every group, how far it is behind, and what keeps it
+    /// Print every group, how far it is behind, and what blocks it
     List,
-    /// Have a group pause in all stores, until it is resumed
+    /// Pause a group in all stores until you resume it
     Pause {
         /// The group
         group: String,
     },
-    /// Have a group go on
+    /// Resume a group
     Resume {
         /// The group
         group: String,
     },
-    /// Have groups handle a store again from an entry on, or pass over what is before it
+    /// Make groups process a store again from an entry on, or skip what is before it
     Rewind {
-        /// The sequence of the entry that comes next; beyond the last one, whatever comes
+        /// The sequence of the next entry to process; beyond the last one, only new entries
         #[arg(long)]
         from: u64,
         /// The group [default: all]
@@ -55,7 +55,7 @@ enum GroupsCommand {
         #[arg(long)]
         store: Option<StoreId>,
     },
-    /// Remove what is kept of a group that the server does not run any more
+    /// Remove the positions and dead letters of a group that the server no longer runs
     Forget {
         /// The group
         group: String,
@@ -65,7 +65,7 @@ enum GroupsCommand {
         /// The group
         group: String,
     },
-    /// Run the handler on a dead letter once more
+    /// Run the handler on a dead letter again
     Retry {
         /// The group
         group: String,

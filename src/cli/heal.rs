@@ -11,12 +11,12 @@ This makes another server of a data directory that may have less than clients kn
   - what was there is kept beside it, under names that end in `.before-heal-1`, and takes space until you remove it.
 ";
 
-/// Go on with a data directory that may be an older copy of what clients know, after saying what that means.
+/// Go on with a data directory that may be older than what clients have seen, after explaining the consequences.
 ///
-/// An older copy looks whole: its next entries get sequences that others had, and clients that know more never get them. So run this
-/// once wherever a copy, a snapshot of a disk or a rolled-back volume was put in the place of a data directory, before the
-/// server is started; or when the server says that clients are ahead of it. The server has to be stopped. Of a damaged
-/// directory, see `accept-loss`.
+/// An older copy looks whole, but its next entries get sequences that others had, and clients that have seen more
+/// never get these entries. So run this once after you put a copy, a disk snapshot or a rolled-back volume in the
+/// place of a data directory, before you start the server; or when the server says that clients are ahead of it.
+/// Stop the server first. For a damaged directory use `accept-loss`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -14,16 +14,16 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// More of an answer is not shown.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
-/// Ask the server on this machine whether it takes clients.
+/// Check whether the server on this machine takes clients.
 ///
-/// Asks /readyz where the configuration says that the server listens. Exits with 0 if it takes clients, and with 1 if it does not
-/// or does not answer within five seconds.
-/// Where clients need certificates (`[tls] client_ca_file`) it is asked no more than whether the port is open.
+/// Requests /readyz at the address in the configuration. Exits with 0 if the server takes clients, and with 1 if
+/// it does not or does not answer within five seconds. If clients need certificates (`[tls] client_ca_file`), it
+/// only checks whether the port is open.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Ask /healthz: whether it runs at all
+    /// Request /healthz instead: whether the server runs at all
     #[arg(long)]
     live: bool,
 }

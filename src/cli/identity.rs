@@ -68,7 +68,7 @@ pub(super) fn load_or_create(path: &Path, key: &PublicKey) -> Result<Identity, I
     Ok(identity)
 }
 
-/// Look at a file that holds an identity.
+/// Show the identity in a file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

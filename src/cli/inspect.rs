@@ -19,12 +19,12 @@ const PAGE: usize = 1_000;
 /// How much of a log is read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// Show what a data directory holds, without a server.
+/// Show the stores in a data directory, without a server.
 ///
-/// A line has a store, the number of its entries, where they end if that is another number (since the store has a gap, of a restore or
-/// such), the bytes they take on disk, and a hash over them: two copies of a store with the same end and the same hash hold the
-/// same. With --store it prints the entries of that store. No entry is changed; the server that
-/// uses the directory has to be stopped.
+/// A line has a store, the number of its entries, its last sequence if that differs (after a restore, for
+/// example, a store has a gap), the bytes on disk, and a hash over the entries. Two copies of a store with the
+/// same last sequence and the same hash have the same entries. With --store it prints the entries of that store.
+/// It changes no entry. Stop the server first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// The first sequence to print
     #[arg(long, requires = "store", default_value = "1", value_parser = parse_sequence)]
     from: Sequence,
-    /// Print at most so many entries [default: all]
+    /// Print at most this many entries [default: all]
     #[arg(long, requires = "store", value_parser = parse_count)]
     count: Option<NonZero<u64>>,
     /// Print JSON, one object a line

@@ -12,7 +12,7 @@ use super::text::one_line;
 
 /// Show and change which store a public key writes to and reads from.
 ///
-/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+/// This command talks to the admin API of a running server, so set `[admin] token` in the server's configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
-    /// Map a key to a store; a key that maps to another one, or was used with another one before, is left as it is, and that is an error
+    /// Map a key to a store; it is an error if the key maps to another store, or was used with another one
     Assign {
         /// The public key
         key: PublicKey,
@@ -41,7 +41,7 @@ enum KeysCommand {
     },
     /// Print every key with its store
     List,
-    /// Remove a key; entries stay where they are, subscriptions of the key end
+    /// Remove a key; its entries stay in the store, and its subscriptions end
     Remove {
         /// The public key
         key: PublicKey,
@@ -51,30 +51,32 @@ enum KeysCommand {
         /// The public key
         key: PublicKey,
     },
-    /// Set the signing key of a public key, whatever it had before; whoever proved another one is refused from then on
+    /// Set the signing key of a public key, and replace any other; clients with another signing key are refused
+    /// from then on
     Pin {
         /// The public key
         key: PublicKey,
         /// 64 hexadecimal digits, which `identity show FILE` prints
         signing_key: String,
     },
-    /// Take the signing key from a public key, which can have another one then
+    /// Remove the signing key of a public key, so that it can get another one
     Unpin {
         /// The public key
         key: PublicKey,
     },
-    /// Print how many bytes of entries a key has written, as far as quotas have that counted
+    /// Print how many bytes of entries a key has written, as counted for quotas
     Usage {
         /// The public key
         key: PublicKey,
-        /// Have the key begin again with nothing; prints what it had
+        /// Set the count back to zero, and print the old count
         #[arg(long)]
         reset: bool,
     },
     /// Forget which store a key was used with, so that it can be mapped to another
     ///
-    /// Do so when no device has anything left of that store. One that has would miss entries of the next store, and write there
-    /// what was meant for the last. Where devices may have something, give them a new key instead.
+    /// Do this only when no device has anything left of that store. A device that has would miss entries of the
+    /// new store, and write entries there that were meant for the old one. If a device may have some, give it a
+    /// new key instead.
     Release {
         /// The public key
         key: PublicKey,

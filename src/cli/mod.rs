@@ -48,7 +48,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Keeps one durable, gap-free feed of events per store and serves it to every client whose key maps to that store.
+/// A sync server for local-first apps: one durable, ordered log of events per store, streamed to every client of
+/// that store.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {

@@ -13,7 +13,7 @@ use super::identity::{IdentityError, load_or_create};
 use super::trust::{CaError, ConnectionArgs};
 use crate::config::Token;
 
-/// How a client and the server understand each other.
+/// The protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Protocol {
     /// The msgpack protocol, at /eventlog
@@ -28,21 +28,21 @@ pub(super) struct Peer {
     /// The server
     #[arg(long, env = "EVENTLOG_URL", default_value = DEFAULT, hide_env_values = true)]
     url: ServerUrl,
-    /// The public key; which store it has is for the server's registry to say
+    /// The public key; the server's registry decides which store it has
     #[arg(long)]
     key: PublicKey,
-    /// What to speak with the server [default: rpc if the address ends in /rpc, else msgpack]
+    /// The protocol [default: rpc if the address ends in /rpc, else msgpack]
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// With rpc: the file with the key's identity, created when it is first used
+    /// With rpc: the file with the key's identity, created at its first use
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// What says who calls, sent as `Authorization: Bearer TOKEN`; better given in the environment
+    /// The token of the caller, sent as `Authorization: Bearer TOKEN`; better set in the environment
     #[arg(long, env = "EVENTLOG_TOKEN", hide_env_values = true)]
     token: Option<Token>,
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// With rpc: insist on this store, by name [default: the one that the key has]
+    /// With rpc: require this store, by name [default: the one that the key has]
     #[arg(long, value_name = "NAME")]
     store: Option<StoreId>,
 }

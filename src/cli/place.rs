@@ -26,10 +26,10 @@ const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
-    /// The data directory of a stopped server [default: ask a running one]
+    /// The data directory of a stopped server [default: use a running one]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where its archive is [default: `archive` in the data directory]
+    /// The directory of its archive [default: `archive` in the data directory]
     #[arg(long, value_name = "DIR", requires = "data_dir")]
     archive_dir: Option<PathBuf>,
     #[command(flatten)]

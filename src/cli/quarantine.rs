@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::admin::{Admin, AdminArgs, AdminCommandError};
 use super::text::{one_line, people_bytes, timestamp};
 
-/// See to entries that clients wrote at /rpc and that are larger than `[limits] entry_bytes_max`.
+/// Show, release and remove entries from /rpc that are larger than `[limits] entry_bytes_max`.
 ///
-/// Nobody gets them, and their clients do not send them again. Raise the limit and release them, or remove them.
-/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+/// Nobody receives these entries, and their clients do not send them again. Raise the limit and release them, or
+/// remove them. This command talks to the admin API of a running server, so set `[admin] token` in the server's
+/// configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,18 +41,18 @@ enum QuarantineCommand {
         /// Its number, as `list` prints it
         number: u64,
     },
-    /// Write out the payload of an entry, as it is
+    /// Write the payload of an entry to a file, unchanged
     Export {
         /// Its number
         number: u64,
-        /// Another part of it
+        /// Write another part of the entry
         #[arg(long, value_enum, default_value_t = Part::Payload)]
         part: Part,
-        /// The file, which must not be there [default: standard output]
+        /// The file, which must not exist [default: standard output]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
-    /// Store an entry where its client wrote it to; it has to be within the limits by now
+    /// Store an entry where its client wrote it; the limits must allow it by now
     Release {
         /// Its number
         number: u64,

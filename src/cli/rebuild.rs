@@ -5,11 +5,11 @@ use eventlog_server::storage::sled::{Database, OpenError};
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::progress::Progress;
 
-/// Build the database again, from the archive and the commit log.
+/// Rebuild the database from the archive and the commit log.
 ///
-/// The server does this by itself at its start when it finds the database damaged. What was there is kept beside it, as
-/// `sled.damaged-1`, and takes space until you remove it. If something is missing that is said, and nothing is changed. The server
-/// that uses the directory has to be stopped.
+/// The server does this by itself if it finds the database damaged at its start. The old database is kept as
+/// `sled.damaged-1`, and takes space until you remove it. If something is missing, the command says so and
+/// changes nothing. Stop the server first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -11,7 +11,7 @@ use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
 pub(super) struct RenewArgs {
     #[command(flatten)]
     data: DataDir,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }

@@ -14,11 +14,12 @@ use super::progress::Progress;
 use super::text::{parse_moment, people_bytes};
 use crate::config::BucketAddress;
 
-/// Make a data directory of a backup, and another server of it.
+/// Make a data directory from a backup, with a new remote id.
 ///
-/// Everything that is taken of the backup is read first, and its checksums are compared. The directory must be missing or empty. It gets a new remote
-/// id, and every store goes on 1,000,000,000 above its last sequence: clients begin again and send what the backup lacks, those that are running at
-/// their next start; none of them misses what is written from now on. See docs/DATA.md. Start the server on it as on any other.
+/// The command first reads all that it needs of the backup, and compares the checksums. The directory must be
+/// missing or empty. It gets a new remote id, and every store goes on 1,000,000,000 above its last sequence. So
+/// clients begin again and send what the backup lacks; running clients do so at their next start. No client
+/// misses what is written from now on. See docs/DATA.md. Then start the server with this directory as usual.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,16 +28,17 @@ Examples:
   eventlog-server restore --from s3://bucket/prefix --data-dir D
   ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
 pub(super) struct Args {
-    /// The folder with backups, of which the newest is taken, or the bucket that an archive was brought to; `-` reads what `backup --to -` wrote from standard input
+    /// The folder with backups (the newest is used), or the bucket with an archive; `-` reads the output of
+    /// `backup --to -` from standard input
     #[arg(long, value_name = "DIR|s3://…|-")]
     from: PathBuf,
     /// The data directory to make
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Restore what was written up to this time, or up to the change with this number
+    /// Restore the state at this time, or after the change with this number
     #[arg(long, value_name = "TIME|CHANGE")]
     until: Option<End>,
-    /// Of a bucket: take this one [default: the newest one that is whole]
+    /// From a bucket: use this generation [default: the newest complete one]
     #[arg(long, value_name = "GENERATION", value_parser = generation)]
     generation: Option<String>,
 }

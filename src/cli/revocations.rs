@@ -12,10 +12,10 @@ use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
 use super::text::one_line;
 use crate::config::Span;
 
-/// Shut out a public key, a user or a token, at once and also after a restart; or let them in again.
+/// Revoke a public key, a user or a token, at once and durably; or lift a revocation.
 ///
-/// Whatever they have open ends within a second, and whatever they ask for is refused. Talks to the admin API of a running
-/// server, which it has if `[admin] token` is set in its configuration.
+/// Open connections and subscriptions end within a second, and new requests are refused. This command talks to
+/// the admin API of a running server, so set `[admin] token` in the server's configuration.
 #[derive(Debug, clap::Args)]
 #[command(
     group(ArgGroup::new("whom").required(true).args(["key", "subject", "token_id", "lift"])),
@@ -32,31 +32,31 @@ pub(super) struct RevokeArgs {
     /// A public key
     #[arg(long)]
     key: Option<String>,
-    /// A user, whichever keys and tokens they have: the claim `sub` of their tokens
+    /// A user, with all their keys and tokens: the claim `sub` of their tokens
     #[arg(long)]
     subject: Option<String>,
     /// A token: its claim `jti`
     #[arg(long, value_name = "ID")]
     token_id: Option<String>,
-    /// Let them in again; `revocations` prints the ids
+    /// Lift this revocation; `revocations` prints the ids
     #[arg(long, value_name = "ID", conflicts_with_all = ["duration", "until", "reason"])]
     lift: Option<String>,
     /// For how long: 30m, 12h, 7d [default: until it is lifted]
     #[arg(long = "for", value_name = "DURATION", conflicts_with = "until")]
     duration: Option<Span>,
-    /// Until when: 2026-12-01T00:00:00Z, or in seconds since 1970 as tokens say it
+    /// Until when: 2026-12-01T00:00:00Z, or seconds since 1970 as in tokens
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<u64>,
-    /// Why, as the client is told
+    /// The reason, which the client is told
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
 }
 
-/// Print who is shut out, and until when.
+/// Print who is revoked, and until when.
 ///
-/// Talks to the admin API of a running server, which it has if `[admin] token` is set in its configuration.
+/// This command talks to the admin API of a running server, so set `[admin] token` in the server's configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]

@@ -11,7 +11,7 @@ use super::connect::is_reader_gone;
 
 const NAME: &str = "eventlog-server";
 
-/// Print what a shell completes commands and options with.
+/// Print the completion script of a shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,14 +22,14 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Print the manual page, or write those of all commands.
+/// Print the manual page, or write the pages of all commands.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   eventlog-server man | man -l -
   eventlog-server man --out /usr/local/share/man/man1")]
 pub(super) struct ManArgs {
-    /// Write a page for each command into this directory
+    /// Write a page for each command to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

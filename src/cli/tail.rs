@@ -16,11 +16,12 @@ use super::peer::{Peer, PeerError, Protocol, wrong};
 use super::progress::Progress;
 use super::text::one_line;
 
-/// Print the events of a key's store, and those that come, until interrupted.
+/// Print a store's events, then follow new ones.
 ///
-/// A line has sequence, time of creation, event, primary key and payload; the payload as JSON if it is msgpack or
-/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection it goes on where it was; standard error says when it was lost,
-/// and when it is back. What a terminal would act on is escaped, in JSON as well, where it means the same.
+/// A line has sequence, time of creation, event, primary key and payload. The payload is JSON if it is msgpack or
+/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection it goes on where it was; standard error
+/// says when the connection was lost and when it is back. Control characters are escaped, in JSON as well, where
+/// the meaning stays the same.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,25 +40,25 @@ shown as such (0x…).")]
 pub(super) struct Args {
     #[command(flatten)]
     peer: Peer,
-    /// The first sequence to print; 0 and 1 are the beginning, `end` is what comes from now on
+    /// The first sequence to print; 0 and 1 mean the beginning, `end` means only new events
     #[arg(long, default_value = "0", value_parser = parse_from)]
     from: Begin,
-    /// Begin with the last so many events of the store
+    /// Begin with the last N events of the store
     #[arg(long, value_name = "N", conflicts_with = "from")]
     last: Option<u64>,
-    /// Print events with this tag alone, in which * stands for any text; can be given several times
+    /// Print only events with this tag, in which * stands for any text; can be given several times
     #[arg(long = "event", value_name = "PATTERN", value_parser = pattern)]
     events: Vec<EventPattern>,
-    /// Print events with this primary key alone, likewise
+    /// Print only events with this primary key, likewise
     #[arg(long = "primary-key", value_name = "PATTERN", value_parser = pattern)]
     primary_keys: Vec<EventPattern>,
-    /// End after so many events [default: never]
+    /// Stop after this many events [default: never]
     #[arg(long, value_parser = parse_count)]
     count: Option<NonZero<u64>>,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
-    /// Names that fields of `SchemaBinary` payloads may have
+    /// Possible names of fields in `SchemaBinary` payloads
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     fields: Vec<String>,
 }

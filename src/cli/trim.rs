@@ -18,14 +18,15 @@ use super::admin::{AdminArgs, AdminCommandError, percent_encode};
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::text::one_line;
 
-/// Have the feed of a store begin further on, for good: what is before takes no more room than its ids.
+/// Remove the beginning of a store's feed for good; only the ids of its entries stay.
 ///
-/// Readers that ask for what is trimmed are served from where the feed begins. Ids stay known: what is sent again is acknowledged, and not stored.
-/// What a group of handlers (a webhook too) has not processed yet is waited for, also where the group pauses: the server goes on
-/// with it by itself; `groups forget` lets go of a group that runs no more. The archive and backups keep what they have, see docs/DATA.md.
+/// Readers that ask for trimmed entries get the feed from its new beginning. Ids stay known: an entry that is
+/// sent again is acknowledged, and not stored. The trim waits for groups of handlers (webhooks too) that have not
+/// processed the entries yet, even if a group is paused. The server then finishes the trim by itself; `groups
+/// forget` removes a group that no longer runs. The archive and backups keep what they have, see docs/DATA.md.
 ///
-/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then nothing waits: it is
-/// trimmed as far as groups have come.
+/// For a running server the command uses the admin API (--url, --token). For a stopped server, give --data-dir;
+/// then nothing waits, and the store is trimmed only as far as groups have processed it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,16 +39,17 @@ pub(super) struct Args {
     /// The store
     #[arg(long)]
     store: StoreId,
-    /// The first sequence that is kept; or a time: what was committed then or later is kept, and up to ten minutes more
+    /// The first sequence to keep; or a time: entries committed then or later are kept, and up to ten minutes
+    /// more
     #[arg(long, value_name = "SEQUENCE|TIME")]
     before: First,
-    /// Wait for no group
+    /// Do not wait for groups
     #[arg(long)]
     force: bool,
     /// The data directory of a stopped server
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where its archive is [default: `archive` in the data directory]
+    /// The directory of its archive [default: `archive` in the data directory]
     #[arg(long, value_name = "DIR", requires = "data_dir")]
     archive_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -13,10 +13,10 @@ use rustls::pki_types::pem::PemObject;
 /// What a connection needs besides its address.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct ConnectionArgs {
-    /// Trust the certificates in this file, too (PEM, or one as DER)
+    /// Also trust the certificates in this file (PEM, or one as DER)
     #[arg(long, global = true, value_name = "FILE", env = "EVENTLOG_CA")]
     ca: Option<PathBuf>,
-    /// Send a header along, for a proxy in front that wants one; can be given several times
+    /// Send this header, for a proxy in front that needs it; can be given several times
     #[arg(long = "header", global = true, value_name = "NAME: VALUE")]
     headers: Vec<Header>,
 }

@@ -8,11 +8,11 @@ use super::data_dir::{DataDir, NoDataDirectory};
 use super::progress::Progress;
 use super::text::one_line;
 
-/// Read everything in a data directory and say what is wrong: nothing is put right.
+/// Read everything in a data directory and report faults, without repairing them.
 ///
-/// Reads the commit log, the archive, the witness and the database, with all checksums and hashes. Prints a line for each
-/// fault, and fails if there is one. While a server uses the directory it reads everything but the database, at the lowest priority; what
-/// the server reads there is checked each time that it does.
+/// Reads the commit log, the archive, the witness and the database, and checks all checksums and hashes. Prints a
+/// line for each fault, and fails if there is one. While a server uses the directory, the command reads
+/// everything but the database, at the lowest priority. The server checks what it reads from the database itself.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct WatchArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Look again so often, until it is interrupted
+    /// Repeat at this interval until interrupted
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s",
           value_parser = Span::parse)]
     watch: Option<Span>,
@@ -55,7 +55,7 @@ impl WatchArgs {
     }
 }
 
-/// Show the stores of a running server, and what each of them holds.
+/// Show the stores of a running server, and what each holds.
 #[derive(Debug, clap::Args)]
 pub(super) struct StoresArgs {
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(super) struct SessionsArgs {
 
 #[derive(Debug, Subcommand)]
 enum SessionsCommand {
-    /// Close a connection; its client is back at once, unless it was revoked
+    /// Close a connection; its client reconnects at once, unless it was revoked
     Close {
         /// Its number in the list
         id: u64,
@@ -166,7 +166,7 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
 
 /// Show the stores of a running server that grow most, over two seconds each time.
 ///
-/// Reads the list of all stores twice, so it takes a while where there are many.
+/// Reads the list of all stores twice, so it takes a while if there are many.
 #[derive(Debug, clap::Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]

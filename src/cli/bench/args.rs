@@ -13,10 +13,10 @@ use super::template::EntryShape;
 use crate::cli::address::ServerUrl;
 use crate::cli::peer::Protocol;
 
-/// Measure a server, in either protocol, and check what it answers.
+/// Measure a server, in either protocol, and check its answers.
 ///
-/// Without --url it starts a server of its own in a temporary directory, and measures floors beside it: what the disk,
-/// a bare echo server and the storage do by themselves.
+/// Without --url it starts its own server in a temporary directory. It also measures references (floors): what
+/// the disk, an echo server and the storage do alone.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -38,19 +38,21 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Scenario {
-    /// Many connections write small batches: acknowledged writes per second, and how long an ack takes.
+    /// Many connections write small batches: acknowledged writes per second, and ack latency.
     Write(LoadArgs),
     /// A few connections write large batches: durable entries per second.
     Ingest(LoadArgs),
-    /// A reader takes in a store's whole history: entries per second.
+    /// A reader reads a store's whole history: entries per second.
     CatchUp(CatchUpArgs),
-    /// Many subscribers of one store while a few connections write to it: deliveries per second, and how long they take.
+    /// Many subscribers of one store while a few connections write to it: deliveries per second, and their
+    /// latency.
     FanOut(FanOutArgs),
-    /// One client with one write in flight, alone and then beside others who ask for a lot: how long an ack takes.
+    /// One client with one write in flight, first alone and then beside busy clients: ack latency.
     Fair(FairArgs),
-    /// Connections with a subscription and nothing to do: memory of the server for each.
+    /// Idle connections with a subscription: memory of the server for each.
     Idle(IdleArgs),
-    /// The generator's own ceiling: the frames of `write` against a bare echo server, which does nothing with them.
+    /// The limit of the generator itself: the frames of `write` against an echo server that does nothing with
+    /// them.
     Echo(EchoArgs),
     #[command(hide = true)]
     EchoServer {
@@ -62,43 +64,43 @@ pub(super) enum Scenario {
 /// Which server.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct TargetArgs {
-    /// The server to measure, such as `ws://127.0.0.1:7420/eventlog`. Without it one is started in a temporary directory.
+    /// The server to measure, such as `ws://127.0.0.1:7420/eventlog` [default: start one in a temporary
+    /// directory]
     #[arg(long)]
     pub(super) url: Option<ServerUrl>,
-    /// What to speak with it [default: rpc if the URL ends in /rpc, else msgpack]. With rpc every key proves itself first.
+    /// The protocol [default: rpc if the URL ends in /rpc, else msgpack]. With rpc every key is proved first.
     #[arg(long, value_enum)]
     pub(super) protocol: Option<Protocol>,
-    /// Token of the server's admin API, which keys are assigned to stores with. Without it the server has to know the
-    /// keys, or run with --dev.
+    /// Token of the server's admin API, to assign keys to stores. Without it the server must know the keys, or
+    /// run with --dev.
     #[arg(long, env = "EVENTLOG_ADMIN_TOKEN", hide_env_values = true)]
     pub(super) admin_token: Option<String>,
-    /// Process id of the server, to tell its CPU time and memory.
+    /// Process id of the server, to report its CPU time and memory.
     #[arg(long)]
     pub(super) pid: Option<u32>,
-    /// Where the temporary directory of a server of its own is made: the disk that is measured.
+    /// Where to make the temporary directory of its own server. This is the disk that is measured.
     #[arg(long)]
     pub(super) directory: Option<PathBuf>,
-    /// One more argument for a server of its own; may be repeated.
+    /// One more argument for its own server; may be repeated.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) server_arg: Vec<String>,
     /// Print the figures as JSON.
     #[arg(long)]
     pub(super) json: bool,
-    /// What to measure beside it, on this machine alone, to compare with [default: all that concern the scenario, or
-    /// none with --url].
+    /// The references to measure on this machine [default: all that fit the scenario, or none with --url].
     #[arg(long, value_delimiter = ',', value_name = "FLOOR")]
     pub(super) floors: Option<Vec<FloorArg>>,
-    /// How long to measure each of them, in seconds.
+    /// How long to measure each reference, in seconds.
     #[arg(long, default_value = "3", value_parser = seconds)]
     pub(super) floor_duration: Duration,
 }
 
-/// A floor: what is measured is made of it, and cannot be better.
+/// A floor: the scenario includes this work, so it cannot be faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum FloorArg {
     /// Syncs of the disk, by `fdatasync` and as the server does them.
     Sync,
-    /// The same frames against a bare echo server.
+    /// The same frames against an echo server.
     Echo,
     /// The server's storage, without sockets.
     Storage,
@@ -134,7 +136,7 @@ pub(super) struct EntryArgs {
     /// Entries in a batch [default: 1 for write, 10 for fan-out, 1000 for ingest and catch-up].
     #[arg(long)]
     batch: Option<usize>,
-    /// Bytes in the payload of an entry; for fan-out at least 8, since the time of sending travels in it.
+    /// Bytes in the payload of an entry; for fan-out at least 8, since the payload carries the time of sending.
     #[arg(long, default_value_t = 100)]
     payload: usize,
 }
@@ -152,11 +154,11 @@ pub(super) struct TimeArgs {
     /// How long to measure, in seconds.
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub(super) duration: Duration,
-    /// How long to write before measuring begins, in seconds.
+    /// How long to write before the measurement begins, in seconds.
     #[arg(long, default_value = "2", value_parser = seconds)]
     pub(super) warm_up: Duration,
-    /// Batches per second over all connections that write, whatever the server does; latency then counts from the moment
-    /// when a batch was due. Without it every connection writes on as soon as it is answered.
+    /// Batches per second over all writing connections, however fast the server answers. Latency then counts from
+    /// when a batch was due. Without it every connection writes again as soon as it gets an answer.
     #[arg(long)]
     pub(super) rate: Option<f64>,
 }
@@ -174,18 +176,18 @@ pub(super) struct LoadArgs {
     pub(super) in_flight: Option<usize>,
     #[command(flatten)]
     pub(super) entries: EntryArgs,
-    /// Public keys, dealt out over the connections [default: as many as connections, or as stores if they are more].
+    /// Public keys, spread over the connections [default: as many as connections, or as stores if they are more].
     #[arg(long)]
     pub(super) keys: Option<usize>,
-    /// Stores, dealt out over the keys. More than one takes an admin token.
+    /// Stores, spread over the keys. More than one needs an admin token.
     #[arg(long, default_value_t = 1)]
     pub(super) stores: usize,
     #[command(flatten)]
     pub(super) time: TimeArgs,
-    /// Write so many entries and measure all of it.
+    /// Write this many entries, and measure all of it.
     #[arg(long, conflicts_with = "duration")]
     pub(super) count: Option<u64>,
-    /// Write, then send all of it again, and measure that [default count: 1000000].
+    /// Write, then send everything again, and measure that [default count: 1000000].
     #[arg(long)]
     pub(super) resend: bool,
 }
@@ -203,7 +205,7 @@ pub(super) struct EchoArgs {
     entries: EntryArgs,
     #[command(flatten)]
     time: TimeArgs,
-    /// Write so many entries and measure all of it.
+    /// Write this many entries, and measure all of it.
     #[arg(long, conflicts_with = "duration")]
     count: Option<u64>,
     /// Print the figures as JSON.
@@ -226,15 +228,15 @@ impl EchoArgs {
 pub(super) struct CatchUpArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// Entries that the store is filled with first.
+    /// Entries to fill the store with first.
     #[arg(long, default_value_t = 1_000_000)]
     pub(super) count: u64,
     #[command(flatten)]
     pub(super) entries: EntryArgs,
-    /// Readers at the same time, each on a connection of its own.
+    /// Readers at the same time, each on its own connection.
     #[arg(long, default_value_t = 1)]
     pub(super) readers: usize,
-    /// How often to read everything.
+    /// How many times to read everything.
     #[arg(long, default_value_t = 3)]
     pub(super) rounds: usize,
 }
@@ -247,7 +249,7 @@ pub(super) struct FanOutArgs {
     /// Subscriptions of the one store.
     #[arg(long, default_value_t = 1_000)]
     pub(super) subscribers: usize,
-    /// Connections that the subscriptions are spread over, each with keys of its own [default: one for each].
+    /// Connections for the subscriptions, each with its own keys [default: one for each].
     #[arg(long)]
     pub(super) connections: Option<usize>,
     /// Connections that write.
@@ -267,17 +269,17 @@ pub(super) struct FanOutArgs {
 pub(super) struct FairArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// What the others do, on a thread of the lowest priority. With --url all but `ingest` take an admin token.
+    /// What the others do, on a thread of the lowest priority. With --url all but `ingest` need an admin token.
     #[arg(long, value_enum, default_value_t = Beside::CatchUp)]
     pub(super) beside: Beside,
-    /// How many they are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients a second,
-    /// 1900 strangers; `ingest` has 4 connections].
+    /// How many others there are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients
+    /// a second, 1900 strangers; `ingest` has 4 connections].
     #[arg(long)]
     pub(super) neighbours: Option<usize>,
     /// What strangers send.
     #[arg(long, value_enum, default_value_t = Kind::Silent)]
     pub(super) kind: Kind,
-    /// Entries that there are to catch up on.
+    /// Entries to catch up on.
     #[arg(long, default_value_t = 1_000_000)]
     pub(super) count: u64,
     #[command(flatten)]
@@ -287,18 +289,18 @@ pub(super) struct FairArgs {
 /// What the others do meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Beside {
-    /// Readers take in the whole history of another store, over and over.
+    /// Readers read the whole history of another store, again and again.
     CatchUp,
     /// Writes of 200 kB to another store.
     LargeWrites,
     /// The scenario `ingest`, to the same store.
     Ingest,
-    /// Subscribers of another store, which two connections write to as fast as they can.
+    /// Subscribers of another store, while two connections write to it as fast as they can.
     FanOut,
-    /// Clients connect and prove themselves in the RPC protocol, so many in each second.
+    /// Clients connect and prove their keys in the RPC protocol, this many each second.
     Identify,
-    /// Connections that never make a good request; and then it is twenty connections that write now and then, and some
-    /// that come anew.
+    /// Connections that never make a valid request. The measured clients are then twenty connections that write
+    /// now and then, and some new ones.
     Strangers,
 }
 
@@ -335,13 +337,13 @@ pub(super) struct IdleArgs {
     /// Connections, each with one subscription.
     #[arg(long, default_value_t = 10_000)]
     pub(super) connections: usize,
-    /// Public keys, dealt out over the connections.
+    /// Public keys, spread over the connections.
     #[arg(long, default_value_t = 100)]
     pub(super) keys: usize,
-    /// Stores, dealt out over the keys.
+    /// Stores, spread over the keys.
     #[arg(long, default_value_t = 1)]
     pub(super) stores: usize,
-    /// How long to stay, in seconds; every connection pings at the beginning and every 10 seconds.
+    /// How long to stay connected, in seconds. Every connection pings at the beginning and every 10 seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub(super) duration: Duration,
 }

@@ -20,13 +20,15 @@ use super::text::{json_line, parse_moment, people_bytes};
 /// So much is collected before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Print everything that stores have as lines of JSON, which `import` reads, here or at another server.
+/// Print all entries of stores as lines of JSON, which `import` reads, on this server or another.
 ///
-/// While the server runs it is asked through its admin API (--url, --token), from any machine, and goes on with its work. Of a stopped
-/// server, give --data-dir. Each store has what it had when its turn came. A line has sequence, id, event, primary key, time of creation
-/// as the id says it, who wrote it, and the payload as base64, and as JSON where it looks like some. docs/DATA.md describes them.
+/// For a running server the command uses the admin API (--url, --token), from any machine, and the server goes
+/// on. For a stopped server, give --data-dir. Each store is exported as of the moment when its turn came. A line
+/// has sequence, id, event, primary key, the time of creation in the id, the writer, and the payload as base64,
+/// and also as JSON where possible. docs/DATA.md describes the lines.
 ///
-/// A file that was cut, by a full disk or a lost connection, is gone on with by the same command; its last line says that it is complete.
+/// If a full disk or a lost connection cut the file off, run the same command again to continue it. The last line
+/// of a complete file says so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,25 +37,25 @@ Examples:
   eventlog-server export --data-dir /var/lib/eventlog | zstd > all.jsonl.zst
   eventlog-server export --store team | eventlog-server import --store copy --url https://other.example")]
 pub(super) struct Args {
-    /// The store [default: all of them]
+    /// The store [default: all]
     #[arg(long)]
     store: Option<StoreId>,
-    /// The file to write, or to go on with [default: standard output]
+    /// The file to write or to continue [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The first sequence
     #[arg(long, value_name = "SEQUENCE", requires = "store", value_parser = parse_sequence)]
     from: Option<Sequence>,
-    /// Events with this tag alone, in which * stands for any text; can be given several times
+    /// Only events with this tag, in which * stands for any text; can be given several times
     #[arg(long = "event", value_name = "PATTERN")]
     events: Vec<String>,
-    /// Events with this primary key alone, likewise
+    /// Only events with this primary key, likewise
     #[arg(long = "primary-key", value_name = "PATTERN")]
     primary_keys: Vec<String>,
-    /// Events that were made at this time or later, as their ids say
+    /// Only events made at this time or later, by their ids
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     created_from: Option<u64>,
-    /// Events that were made before this time, as their ids say
+    /// Only events made before this time, by their ids
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     created_before: Option<u64>,
     #[command(flatten)]

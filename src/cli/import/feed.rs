@@ -22,22 +22,22 @@ use crate::config::Token;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FeedArgs {
-    /// Another server, whose feed is imported: ws://HOST:PORT/eventlog or …/rpc, or wss:// for TLS
+    /// Import the feed of this other server: ws://HOST:PORT/eventlog or …/rpc, or wss:// for TLS
     #[arg(long, value_name = "URL", requires = "store", requires = "public_key")]
     from_url: Option<ServerUrl>,
-    /// The public key that has the store there
+    /// The public key that has the store on that server
     #[arg(long, value_name = "KEY", requires = "from_url")]
     public_key: Option<PublicKey>,
-    /// Of a server of the RPC protocol: the file with the key's identity
+    /// For the RPC protocol: the file with the key's identity
     #[arg(long, value_name = "FILE", requires = "from_url")]
     identity: Option<PathBuf>,
-    /// What says who calls there; better given in the environment
+    /// The token for that server; better set in the environment
     #[arg(long, value_name = "TOKEN", env = "EVENTLOG_TOKEN", hide_env_values = true)]
     from_token: Option<Token>,
-    /// The first sequence there
+    /// The first sequence to import
     #[arg(long, value_name = "SEQUENCE", requires = "from_url", default_value = "0", value_parser = parse_sequence)]
     from: Sequence,
-    /// The feed ends where the other server says so, or when nothing has come for so many seconds
+    /// End after this many seconds without an entry, if the other server does not say where its feed ends
     #[arg(long, value_name = "SECONDS", requires = "from_url", default_value_t = 10)]
     idle: u64,
 }

@@ -17,13 +17,14 @@ use self::writing::{Refused, Writing};
 use super::place::{PlaceArgs, PlaceError};
 use super::text::one_line;
 
-/// Write lines of JSON that `export` printed into stores, or everything that another server has in one.
+/// Import the JSON lines of `export`, or one store of another server.
 ///
-/// Each entry keeps its id: one that the store has already is not written again, so the same lines can be imported any number of times.
-/// It gets the sequence that comes next, in the order of the lines, and is the server's own from now on: with handlers, unless
-/// --no-handlers is given. In the end a line for each store says how many entries there were, and how many of them were new.
+/// Each entry keeps its id. An entry that the store already has is not written again, so you can import the same
+/// lines any number of times. New entries get the next sequences, in the order of the lines, and count as written
+/// by the server. Handlers run on them, unless you give --no-handlers. At the end a line for each store says how
+/// many entries there were, and how many of them were new.
 ///
-/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir.
+/// For a running server the command uses the admin API (--url, --token). For a stopped server, give --data-dir.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +46,7 @@ pub(super) struct Args {
     /// The store to write to [default: the one that the lines name]
     #[arg(long)]
     store: Option<StoreId>,
-    /// No handlers, webhooks and the like see these entries
+    /// Run no handlers or webhooks on these entries
     #[arg(long)]
     no_handlers: bool,
     #[command(flatten)]

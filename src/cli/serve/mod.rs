@@ -57,8 +57,9 @@ const BACKLOG: i32 = 4_096;
 
 /// Run the server until SIGINT or SIGTERM.
 ///
-/// Settings come from flags, then environment variables (EVENTLOG_…), then the file, then defaults; config.example.toml
-/// lists and explains them. There is no default for who may write and read: without [auth] the server does not start.
+/// Flags override environment variables (EVENTLOG_…), which override the file, which overrides the defaults.
+/// config.example.toml lists and explains all settings. There is no default for who may write and read: without
+/// [auth] the server does not start.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

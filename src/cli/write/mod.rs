@@ -23,13 +23,15 @@ use super::text::parse_hex;
 /// A batch is closed when its records reach this size, so that batches of large payloads stay below message limits.
 const BATCH_BYTES_TARGET: usize = 1 << 20;
 
-/// Append events and print the sequence that each has in its store, one a line, once it is durable.
+/// Append events, and print the sequence of each, one a line, once it is durable.
 ///
-/// With --event it appends that one; without it reads events from standard input, a JSON object a line, as the examples show.
+/// With --event it appends that event. Without it, it reads events from standard input, a JSON object a line, as
+/// the examples show.
 ///
-/// `payload` is JSON and sent as the clients' handlers read it: as msgpack with named fields, in the order in which they stand, or, with
-/// --protocol rpc, as `SchemaBinary` (see below); `payloadHex` is bytes as they are. `id` is a UUID (a fresh UUIDv7 if it is missing): an
-/// event whose id the store has already is not appended again, and its sequence is the one it got then.
+/// `payload` is JSON and sent in the form that clients' handlers read: msgpack with named fields in the given
+/// order, or, with --protocol rpc, `SchemaBinary` (see below). `payloadHex` is bytes, sent unchanged. `id` is a
+/// UUID (a new UUIDv7 if it is missing). An event whose id the store already has is not appended again, and keeps
+/// its sequence.
 #[derive(Debug, clap::Args)]
 #[command(
     group(ArgGroup::new("content").args(["payload", "payload_file", "payload_hex"])),
@@ -52,13 +54,14 @@ from --protocol rpc."
 pub(super) struct Args {
     #[command(flatten)]
     peer: Peer,
-    /// The event tag [without it: read JSON lines from standard input]
+    /// The event tag [default: read JSON lines from standard input]
     #[arg(long, requires = "content", value_parser = parse_event)]
     event: Option<String>,
     /// What the event is about
     #[arg(long, requires = "event", default_value = "")]
     primary_key: String,
-    /// The payload as JSON, or @FILE with a file that has it (@- for standard input); sent as msgpack with named fields, or as `SchemaBinary` with rpc
+    /// The payload as JSON, or @FILE to read it from a file (@- for standard input); sent as msgpack with named
+    /// fields, or with rpc as `SchemaBinary`
     #[arg(long, requires = "event", value_name = "JSON", value_parser = parse_json)]
     payload: Option<Value>,
     /// A file whose bytes are the payload
@@ -67,7 +70,7 @@ pub(super) struct Args {
     /// The payload's bytes in hexadecimal
     #[arg(long, requires = "event", value_name = "HEX", value_parser = parse_payload_hex)]
     payload_hex: Option<Bytes>,
-    /// The id, a UUID [default: a fresh UUIDv7]
+    /// The id, a UUID [default: a new UUIDv7]
     #[arg(long, requires = "event", value_parser = parse_id)]
     id: Option<EntryId>,
     /// Most events in one batch; a batch is stored whole or not at all

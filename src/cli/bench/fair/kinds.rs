@@ -17,7 +17,7 @@ pub(in crate::cli::bench) enum Kind {
     HalfLine,
     /// A request with a header of 16 kB, and then a byte now and then.
     SlowHeaders,
-    /// Nothing behind a handshake of 15 kB.
+    /// Nothing after a handshake of 15 kB.
     LongHandshake,
     /// A frame of 1 MB that does not end.
     Frame,
