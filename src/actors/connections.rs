@@ -102,9 +102,9 @@ struct Live {
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    #[error("the server has as many connections as it may have")]
+    #[error("the server has reached its limit of connections")]
     Full,
-    #[error("the server has as many connections without a good request as it may have")]
+    #[error("the server has reached its limit of connections without a valid request")]
     Strangers,
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -58,7 +58,7 @@ impl FeedSegment {
             if encoded.withheld() > 0 {
                 let (first, last) = (self.segment.first(), self.segment.last());
                 log::warn!(
-                    "{} of the entries {first} to {last} are kept from RPC clients: their payload is no \
+                    "{} of the entries {first} to {last} are not sent to RPC clients: their payload is not a \
                      SchemaBinary frame",
                     encoded.withheld()
                 );

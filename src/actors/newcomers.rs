@@ -51,7 +51,7 @@ impl fmt::Display for Kind {
 pub(crate) enum TooMany {
     #[error("quota: too many new {kind} at once; try again in {seconds} s")]
     AtOnce { kind: Kind, seconds: u128 },
-    #[error("quota: this server takes no further {kind}; its administrator can have it take more")]
+    #[error("quota: this server takes no further {kind}; its administrator can raise the limit")]
     InAll { kind: Kind },
 }
 

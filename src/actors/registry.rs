@@ -176,7 +176,8 @@ impl RegistryActor {
             Err(error @ RegistryError::AlreadyAssigned { .. }) => {
                 if let Some(unsaid) = self.contradicted.next_line(Instant::now().into_std()) {
                     log::info!(
-                        "a client is refused, whose token or answer says another store: {error} ({unsaid} others before it)"
+                        "a client is refused because its token or answer names another store: {error} \
+                         ({unsaid} others before it)"
                     );
                 }
             }
@@ -297,7 +298,8 @@ impl Keys {
         let store = self.registry.remove(&key).await?;
         // It may have been used before uses were noted. What was noted stays, and a key that cannot be noted is removed all the same.
         if let Err(error) = self.storage.used_keys().note(&key, &store).await {
-            log::warn!(key:% = key.in_log(), store:%; "public key {} was removed, its store {store:?} is not noted: {error}", key.in_log());
+            log::warn!(key:% = key.in_log(), store:%; "public key {} was removed, but its store {store:?} \
+                                                       could not be noted: {error}", key.in_log());
         }
         Ok(store)
     }

@@ -19,7 +19,7 @@ pub(crate) enum WriteFailure {
     Indefinite(Arc<str>),
     /// It did not happen, since the store may not hold more.
     #[error(
-        "quota: the store of the public key may hold {bytes_max} bytes, and does; try again when it has room"
+        "quota: the store of the public key may hold {bytes_max} bytes, and does; try again when it has space"
     )]
     Full {
         /// How much it may hold.

@@ -304,7 +304,8 @@ impl StoreActor {
                 let store = self.store();
                 log::info!(
                     store:%, error = "quota";
-                    "store {store}: it may hold {bytes_max} bytes, and does ({unsaid} writes refused before this one)"
+                    "store {store}: it is full, with {bytes_max} bytes allowed ({unsaid} writes refused \
+                     before this one)"
                 );
             }
             refuse(refused.into_iter(), &WriteFailure::Full { bytes_max });

@@ -76,7 +76,7 @@ impl Usage {
                 };
                 match read {
                     Ok(()) => break,
-                    Err(error) => log::warn!("it is not known what keys have written: {error}"),
+                    Err(error) => log::warn!("what keys have written cannot be read: {error}"),
                 }
                 tokio::time::sleep(AGAIN).await;
             }
@@ -86,7 +86,7 @@ impl Usage {
                     return;
                 };
                 if let Err(error) = saved {
-                    log::warn!("what keys have written is not written down yet: {error}");
+                    log::warn!("what keys have written is not saved yet: {error}");
                 }
             }
         });

@@ -257,7 +257,7 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
         client.subscribe(&key("alice"), 0).await;
         assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
     }
-    let lines = server.log().matches("says another store").count();
+    let lines = server.log().matches("names another store").count();
     assert!((1..20).contains(&lines), "{lines}");
     // That token harms nobody who has a right one.
     let mut writer = server.connect(&alices).await;

@@ -54,7 +54,7 @@ async fn each_line_for_machines_is_an_object_with_its_fields() {
     };
     let refused = find("has no store");
     assert_eq!((&refused["level"], &refused["key"]), (&"warn".into(), &"\"CANARY-key\"".into()));
-    let ahead = find("and here it ends at");
+    let ahead = find("but here it ends at");
     assert_eq!((&ahead["store"], &ahead["error"]), (&"team".into(), &"ahead".into()));
     let asked = find("GET \"/healthz\": 200");
     assert_eq!((&asked["status"], &asked["path"]), (&200.into(), &"/healthz".into()));

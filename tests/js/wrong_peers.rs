@@ -24,7 +24,7 @@ const LINES: [&str; 8] = [
     "at \"/eventlog\" is closed: a client of Effect's RPC in JSON",
     "at \"/rpc\" is closed: a client of Effect's RPC in msgpack",
     "at \"/rpc\" is closed: a client of the msgpack protocol, as Effect 4.0 beta has it: connect it to /eventlog",
-    "a write with the public key \"mapped\" cannot be taken, and will be repeated: encrypted: ",
+    "a write with the public key \"mapped\" is refused, and its client will repeat it: encrypted: ",
     "writes with the public key \"beta\" are refused: encrypted: ",
     "to give it one: eventlog-server keys assign 'no body' STORE",
 ];

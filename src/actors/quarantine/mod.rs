@@ -37,8 +37,8 @@ const TEXT_BYTES_SAID: u64 = 256;
 pub(crate) enum AsideError {
     /// One of the bounds.
     #[error(
-        "quarantine: entry {slot} ({id}) has {bytes} bytes, more than entry_bytes_max, and cannot be put aside: {used} of {bytes_max} bytes \
-         are in use ({setting}); see `eventlog-server quarantine list`"
+        "quarantine: entry {slot} ({id}) has {bytes} bytes, more than entry_bytes_max, and the quarantine is \
+         full: {used} of {bytes_max} bytes are in use ({setting}); see `eventlog-server quarantine list`"
     )]
     Full { slot: usize, id: EntryId, bytes: u64, used: u64, bytes_max: u64, setting: &'static str },
     /// Trying again may help.
@@ -135,7 +135,7 @@ impl Aside {
                 match aside.remove(number).await {
                     Ok(None) => {}
                     Ok(Some(entry)) => log::info!(
-                        "entry {} was sent again, and is stored: it is not in quarantine any more, as {number}",
+                        "entry {} was sent again and is now stored: it is no longer in quarantine as {number}",
                         entry.entry_id
                     ),
                     Err(error) => log::warn!("entry {number} is left in quarantine: {error}"),

@@ -73,7 +73,7 @@ impl fmt::Display for Exceeded {
             What::Stored => {
                 return write!(
                     f,
-                    "quota: {who} may write {most} bytes in all, and has; try again when it may write more"
+                    "quota: {who} may write {most} bytes in all, and has; try again when its quota is raised"
                 );
             }
             What::Names => write!(f, "quota: {most} are in use, and no more are counted")?,

@@ -41,9 +41,10 @@ impl Ahead {
         let key = key.in_log();
         log::error!(
             key:%, store:%, error = "ahead";
-            "a client with the key {key} has store {store:?} up to {}, and here it ends at {head} ({unsaid} others before it). \
-             If the data directory was restored, rolled back or copied, what is written now gets sequences that were given out before, \
-             and such clients never get it: stop the server and run `eventlog-server heal`. Otherwise the client is wrong",
+            "a client with the key {key} has store {store:?} up to {}, but here it ends at {head} ({unsaid} \
+             others before it). If the data directory was restored, rolled back or copied, new entries get \
+             sequences that were given out before, and such clients never get these entries: stop the server \
+             and run `eventlog-server heal`. Otherwise the client is wrong",
             start.prev()
         );
     }

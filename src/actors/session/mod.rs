@@ -80,7 +80,7 @@ const EXPIRED: &str = "expired: connect again with a new token";
 
 /// What a client is told that goes for another.
 const PUSHED_OUT: &str =
-    "strangers: too many connections without a good request, and this one was there longest";
+    "strangers: too many connections without a valid request, and this one was the oldest";
 
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
@@ -227,7 +227,8 @@ impl<W: Wire> Session<W> {
                     self.life = Life::Finishing(CloseCode::Away, said);
                 }
                 Notice::Shutdown => {
-                    self.life = Life::Finishing(CloseCode::Away, "the server stops".to_owned());
+                    self.life =
+                        Life::Finishing(CloseCode::Away, "the server is stopping".to_owned());
                 }
             }
         }

@@ -18,8 +18,8 @@ use crate::services::{AuthError, AuthReason, RegistryError};
 use crate::storage::StorageError;
 
 /// What a client is told that encrypts its entries.
-pub(crate) const ENCRYPTED: &str = "encrypted: this server stores entries that it can read; use EventLogRemote.layerUnencrypted, \
-     and wss:// for the way";
+pub(crate) const ENCRYPTED: &str = "encrypted: this server does not support encrypted event logs; use \
+                                    EventLogRemote.layerUnencrypted, and wss:// to encrypt the connection";
 
 /// A request is refused, or a subscription ends.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,9 +38,9 @@ pub(crate) enum Refusal {
     Quota(#[from] Exceeded),
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    #[error("a connection may have {subscriptions_max} subscriptions, and has them")]
+    #[error("this connection already has {subscriptions_max} subscriptions, the most allowed")]
     TooManySubscriptions { subscriptions_max: usize },
-    #[error("a connection may prove {identities_max} identities, and has them")]
+    #[error("this connection has already proved {identities_max} identities, the most allowed")]
     TooManyIdentities { identities_max: usize },
     #[error("the public key has no store {store:?}")]
     NoSuchStore { store: Box<str> },
@@ -49,16 +49,17 @@ pub(crate) enum Refusal {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
-        "proof: this public key was proved with a signing key, and is not taken without one; connect to /rpc"
+        "proof: this public key has a signing key and is refused without a proof; connect to /rpc"
     )]
     NeedsProof,
     #[error(
-        "pinned: the signing key {signing_key} is not the one that was set for this public key; \
-         an administrator does that with `eventlog-server keys pin`"
+        "pinned: the signing key {signing_key} is not the one that was set for this public key; an administrator can \
+         set it with `eventlog-server keys pin`"
     )]
     NotPinned { signing_key: Box<str> },
     #[error(
-        "token: the signing key {signing_key} is not the one that the token, or the application, names for this public key"
+        "token: the signing key {signing_key} is not the one that the token or the application names for \
+         this public key"
     )]
     NotNamed { signing_key: Box<str> },
     #[error("the public key was removed from the registry, or moved to another store")]
@@ -112,9 +113,10 @@ impl Refusal {
             Self::Registry(RegistryError::Unavailable { .. }) => {
                 "the store registry is unavailable".to_owned()
             }
-            Self::Registry(
-                RegistryError::Moved { .. } | RegistryError::AlreadyAssigned { .. },
-            ) => "moved: this public key was used with another store, and needs to be replaced by a new one".to_owned(),
+            Self::Registry(RegistryError::Moved { .. } | RegistryError::AlreadyAssigned { .. }) => {
+                "moved: this public key was used with another store; use a new public key"
+                    .to_owned()
+            }
             Self::Identity(IdentityError::Unavailable { .. }) => {
                 "the bindings of signing keys are unavailable".to_owned()
             }
@@ -124,7 +126,8 @@ impl Refusal {
                 LargeError::Malformed(_) | LargeError::Invalid(_) => error.to_string(),
             },
             Self::Aside(AsideError::Unavailable(_)) => {
-                "quarantine: an entry is too large, and cannot be put aside now".to_owned()
+                "quarantine: an entry is too large, and the quarantine is not available now"
+                    .to_owned()
             }
             Self::Internal(_) => "internal error".to_owned(),
             Self::Aside(AsideError::Full { .. })

@@ -108,7 +108,7 @@ impl<W: Wire> Session<W> {
         }
         self.shared.metrics.connections_flooding.inc();
         let message =
-            "flood: too many pings, empty messages, or requests before the first good one";
+            "flood: too many pings, empty messages, or requests before the first valid one";
         self.break_off(Broken { code: CloseCode::Policy, message: message.to_owned() });
     }
 
@@ -121,13 +121,13 @@ impl<W: Wire> Session<W> {
         let (code, message) = match self.unfinished.holding.overdue() {
             Some(Overdue::Slow) => {
                 metrics.connections_slow.inc();
-                (CloseCode::Policy, "slow: a message was begun, and does not go on fast enough")
+                (CloseCode::Policy, "slow: a message was begun and arrives too slowly")
             }
             Some(Overdue::Turn) => {
                 metrics.connections_slow.inc();
                 (
                     CloseCode::Again,
-                    "busy: a large message before the first good request; send it again later",
+                    "busy: a large message before the first valid request; send it again later",
                 )
             }
             None if self.unfinished.too_much => {

@@ -120,7 +120,7 @@ impl StoreActor {
                 Ok(caught_up) => actor.show_others(caught_up),
                 // Heard of again before long.
                 Err(error) => {
-                    log::warn!(store:% = actor.store(); "store {}: what others wrote is not read: {error}", actor.store());
+                    log::warn!(store:% = actor.store(); "store {}: what others wrote cannot be read: {error}", actor.store());
                 }
             }
             // Whatever was found: the same is not asked again before it is heard of again.

@@ -105,7 +105,7 @@ impl Checker<'_> {
         match tokio::time::timeout(self.shared.limits.stall_timeout, asked).await {
             Ok(answer) => answer,
             Err(_) => {
-                Err(Refusal::Internal("the authorization of a large write takes too long".into()))
+                Err(Refusal::Internal("the authorization of a large write took too long".into()))
             }
         }
     }

@@ -158,10 +158,12 @@ impl Wire for RpcWire {
         Some(match peer {
             Peer::RpcSchemaBinary => return None,
             Peer::RpcJson => {
-                "a client of Effect's RPC in JSON: this server takes RpcSerialization.layerSchemaBinary() alone"
+                "a client of Effect's RPC in JSON: this server supports only \
+                 RpcSerialization.layerSchemaBinary()"
             }
             Peer::RpcMsgpack => {
-                "a client of Effect's RPC in msgpack: this server takes RpcSerialization.layerSchemaBinary() alone"
+                "a client of Effect's RPC in msgpack: this server supports only \
+                 RpcSerialization.layerSchemaBinary()"
             }
             Peer::Msgpack => {
                 "a client of the msgpack protocol, as Effect 4.0 beta has it: connect it to /eventlog"
@@ -338,7 +340,8 @@ impl Wire for RpcWire {
         let encoded = EncodedRemoteEntries::sized(page.iter(), page.len(), page.record_bytes());
         if encoded.withheld() > 0 {
             log::warn!(
-                "{} of the entries before {} are kept from an RPC client: their payload is no SchemaBinary frame",
+                "{} of the entries before {} are not sent to an RPC client: their payload is not a \
+                 SchemaBinary frame",
                 encoded.withheld(),
                 page.next()
             );

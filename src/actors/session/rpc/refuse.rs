@@ -25,7 +25,7 @@ pub(super) fn refuse_for_good(
 ) {
     let key =
         names.0.map_or_else(String::new, |key| format!(" with the public key {}", key_in_log(key)));
-    let line = format!("a write{key} cannot be taken, and will be repeated: {message}");
+    let line = format!("a write{key} is refused, and its client will repeat it: {message}");
     out.complain(Complaint::once(line.clone(), line).about_key(names.0));
     fail(request, WRITE, names, ErrorCode::InvalidRequest, message, out);
 }

@@ -39,7 +39,7 @@ impl RpcWire {
         match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
             Envelope::Request(request) if feed(subscriptions, request.id).is_some() => {
                 // Its answers would be taken for those of the feed.
-                let message = "a request has the id of a subscription that is open".to_owned();
+                let message = "a request has the id of an open subscription".to_owned();
                 Err(Broken { code: CloseCode::Protocol, message })
             }
             Envelope::Request(request) => {
@@ -268,7 +268,7 @@ impl RpcWire {
                 SetError::Busy | SetError::Disk(_) => {
                     log::warn!("a write in parts is refused for now: {error}");
                     let message =
-                        "busy: there is no room for a write this large, send it again later";
+                        "busy: there is no space for a write this large, send it again later";
                     let code = ErrorCode::InternalServerError;
                     fail(request, WRITE, (None, None), code, message, out);
                 }

@@ -80,7 +80,7 @@ pub(super) enum SetError {
     PartLength { set: u64, index: u64, bytes: usize },
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    #[error("busy: too many writes wait for room on disk, send it again later")]
+    #[error("busy: too many writes wait for space on disk, send it again later")]
     Busy,
     #[error("the write cannot be kept: {0}")]
     Disk(#[from] io::Error),
