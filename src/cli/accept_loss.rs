@@ -3,13 +3,12 @@
 use super::renew::{RenewArgs, RenewError, accept_loss};
 
 const MEANING: &str = "\
-This gives up what a damaged data directory cannot give any more, and goes on with the rest:
+This gives up the data that a damaged data directory has lost, and goes on with the rest:
   - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
     it still has, at its next start at the latest;
-  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses nothing of what
-    is new;
+  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry;
   - what only the damaged directory had, and no client has, is gone;
-  - what was there is kept beside it, under names that end in `.damaged-1`, and takes space until you remove it.
+  - the old data is kept under names that end in `.damaged-1`, and takes space until you remove it.
 ";
 
 /// Go on with what is left of a damaged data directory, after explaining the consequences.

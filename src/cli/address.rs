@@ -31,8 +31,8 @@ impl std::str::FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no address of a server; write it as ws://HOST:PORT/eventlog, \
-                 or wss:// for TLS (http:// and https:// mean the same)"
+                "{text:?} is not the address of a server; write it as ws://HOST:PORT/eventlog, or wss:// for \
+                 TLS (http:// and https:// mean the same)"
             )
         };
         // `localhost:7420` is what the server listens on.

@@ -60,7 +60,7 @@ impl AdminArgs {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminCommandError {
     /// There is no token to show.
-    #[error("the admin API wants a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
+    #[error("the admin API needs a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
     NoToken,
     /// Nobody knows whom to trust.
     #[error(transparent)]
@@ -109,7 +109,8 @@ pub(super) enum AdminError {
     WrongToken,
     /// There is no admin API at this place.
     #[error(
-        "{url} is no admin API; the server has one only with a token: set [admin] token and start it again"
+        "there is no admin API at {url}; the server has one only with a token: set [admin] token and restart \
+         it"
     )]
     NoAdminApi {
         /// What was asked.
@@ -122,7 +123,7 @@ pub(super) enum AdminError {
         message: String,
     },
     /// The answer is not one of this API.
-    #[error("{url} answered {status} with something that is no answer of an admin API")]
+    #[error("{url} answered {status}, but not as an admin API does")]
     NoAnswer {
         /// What was asked.
         url: String,
@@ -334,7 +335,7 @@ mod tests {
         assert!(refusal("401 Unauthorized|{\"detail\":\"no\"}").contains("EVENTLOG_ADMIN_TOKEN"));
         assert!(refusal("404 Not Found|").contains("[admin] token"));
         assert_eq!(refusal("409 Conflict|{\"detail\":\"alice has team\"}"), "alice has team");
-        assert!(refusal("200 OK|<html>").contains("no answer of an admin API"));
+        assert!(refusal("200 OK|<html>").contains("not as an admin API does"));
         assert!(refusal("502 Bad Gateway|<html>").contains("502"));
     }
 

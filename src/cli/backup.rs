@@ -60,7 +60,7 @@ pub(super) enum BackupCommandError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// There is no data directory.
-    #[error("{} is no data directory", path.display())]
+    #[error("{} is not a data directory", path.display())]
     NoDataDirectory {
         /// What was given.
         path: PathBuf,
@@ -84,10 +84,10 @@ pub(super) enum BackupCommandError {
     #[error("--to: {0}")]
     Address(&'static str),
     /// A bucket is not pruned.
-    #[error("--keep is for folders: a bucket keeps what is brought there")]
+    #[error("--keep works only for folders: a bucket keeps everything")]
     Keep,
     /// The server's answer is none.
-    #[error("the server said something that is no answer to this")]
+    #[error("the server gave an unexpected answer")]
     NoAnswer,
 }
 

@@ -35,13 +35,13 @@ fn hint(cause: &ConnectError) -> String {
         let said = response.body().as_deref().unwrap_or_default();
         let said = String::from_utf8_lossy(&said[..said.len().min(500)]);
         return match (said.trim(), response.status().as_u16()) {
-            ("", 401) => "does it want a --token?".to_owned(),
+            ("", 401) => "does it need a --token?".to_owned(),
             ("", _) => "is --url right?".to_owned(),
             (said, _) => format!("it says: {said}"),
         };
     }
     if cause.to_string().contains("certificate") {
-        return "if it has an authority of its own, give that with --ca".to_owned();
+        return "if it uses its own certificate authority, give that with --ca".to_owned();
     }
     "is the server running, and is --url right?".to_owned()
 }

@@ -22,7 +22,7 @@ pub(super) struct DataDir {
 
 /// There is none.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is no data directory; --data-dir says where one is", path.display())]
+#[error("{} is not a data directory; --data-dir says where one is", path.display())]
 pub(super) struct NoDataDirectory {
     path: PathBuf,
 }

@@ -29,7 +29,7 @@ impl Format {
 /// How many there are to be, of those that are at least one.
 pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
     text.parse()
-        .map_err(|_| format!("{text:?} is no number from 1 on; without --count all are printed"))
+        .map_err(|_| format!("{text:?} is not a number from 1 on; without --count all are printed"))
 }
 
 /// A sequence as people write it.

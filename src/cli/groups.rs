@@ -123,7 +123,7 @@ fn act(
         }
         GroupsCommand::Retry { group, store, sequence } => {
             let body = json!({ "storeId": store, "sequence": sequence });
-            ("POST", path(&group, "/dead-letters/retry"), Some(body), "retried, and done")
+            ("POST", path(&group, "/dead-letters/retry"), Some(body), "retried with success")
         }
         GroupsCommand::Dismiss { group, store: Some(store), sequence: Some(sequence), .. } => {
             let store = percent_encode(store.as_str());
@@ -143,7 +143,7 @@ fn act(
             let store = one_line(later["storeId"].as_str().unwrap_or_default());
             writeln!(
                 out,
-                "  in {store} it begins with entry {}: what is before is trimmed",
+                "  in {store} it begins with entry {}: earlier entries are trimmed",
                 later["from"]
             )?;
         }

@@ -3,12 +3,11 @@
 use super::renew::{RenewArgs, RenewError, heal};
 
 const MEANING: &str = "\
-This makes another server of a data directory that may have less than clients know, and keeps all that it has:
+This makes another server of a data directory that may have less than clients know, and keeps all its entries:
   - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
     it still has, at its next start at the latest. That is all of its history, from every client;
-  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses nothing of what
-    is new;
-  - what was there is kept beside it, under names that end in `.before-heal-1`, and takes space until you remove it.
+  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry;
+  - the old data is kept under names that end in `.before-heal-1`, and takes space until you remove it.
 ";
 
 /// Go on with a data directory that may be older than what clients have seen, after explaining the consequences.

@@ -29,10 +29,11 @@ enum Problem {
     #[error("cannot create an identity: {0}")]
     Uncreatable(io::Error),
     #[error(
-        "this is no identity: {0}; one looks like {{\"publicKey\":\"alice\",\"signingKey\":\"64 hexadecimal digits\"}}"
+        "this is not an identity: {0}; one looks like {{\"publicKey\":\"alice\",\"signingKey\":\"64 \
+         hexadecimal digits\"}}"
     )]
     Malformed(String),
-    #[error("this is the identity of {found:?}, and not of {expected:?}")]
+    #[error("this is the identity of {found:?}, not of {expected:?}")]
     OtherKey { found: PublicKey, expected: PublicKey },
 }
 
@@ -59,11 +60,11 @@ pub(super) fn load_or_create(path: &Path, key: &PublicKey) -> Result<Identity, I
     let path = path.display();
     if origin == Origin::Created {
         eprintln!(
-            "created {path} with a new signing key for {key:?}; keep it: a server that has seen it takes no other one \
-             for this public key"
+            "created {path} with a new signing key for {key:?}; keep it: a server that has seen it accepts \
+             no other for this public key"
         );
     } else if is_open_to_others(&path.to_string()) {
-        eprintln!("warning: others can read {path}, and speak for {key:?}: chmod 600 {path}");
+        eprintln!("warning: other users can read {path} and act as {key:?}: chmod 600 {path}");
     }
     Ok(identity)
 }

@@ -73,7 +73,7 @@ pub(super) enum InspectError {
 
 fn what_to_do(error: &OpenError) -> &'static str {
     match error {
-        OpenError::InUse { .. } => "; stop the server, or ask it: GET /admin/stores",
+        OpenError::InUse { .. } => "; stop the server, or request GET /admin/stores",
         OpenError::Foreign { .. }
         | OpenError::Backup { .. }
         | OpenError::Unfinished { .. }
@@ -114,7 +114,7 @@ fn list_stores(
 ) -> Result<(), InspectError> {
     let mut page = storage.stores(None, PAGE)?;
     if page.is_empty() {
-        eprintln!("there are no stores yet: nothing was written, and no key has one");
+        eprintln!("there are no stores yet: nothing was written, and no key has a store");
     }
     while let Some((last, _)) = page.last() {
         let next = storage.stores(Some(last), PAGE)?;

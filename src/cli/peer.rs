@@ -112,12 +112,12 @@ impl Peer {
             (Protocol::Msgpack, None, None) => Ok(client::Protocol::Msgpack),
             (Protocol::Msgpack, ..) => wrong(
                 ErrorKind::ArgumentConflict,
-                "--identity and --store need --protocol rpc: in the msgpack protocol there is nothing to prove",
+                "--identity and --store need --protocol rpc: the msgpack protocol has no proofs",
             ),
             (Protocol::Rpc, None, _) => wrong(
                 ErrorKind::MissingRequiredArgument,
-                "--protocol rpc needs --identity FILE, with which the key is proved; the file is created if it is not \
-                 there",
+                "--protocol rpc needs --identity FILE to prove the key; the file is created if it does not \
+                 exist",
             ),
             (Protocol::Rpc, Some(file), store) => {
                 let identities = vec![load_or_create(file, &self.key)?];

@@ -58,10 +58,10 @@ pub(super) enum PlaceError {
     #[error(transparent)]
     Admin(#[from] AdminCommandError),
     /// The data directory cannot be opened.
-    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { "; without --data-dir the server is asked" } else { "" })]
+    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { "; without --data-dir the command asks the server" } else { "" })]
     Open(#[from] OpenError),
     /// There is no data directory.
-    #[error("{} is no data directory", path.display())]
+    #[error("{} is not a data directory", path.display())]
     NoDataDirectory {
         /// What was given.
         path: PathBuf,

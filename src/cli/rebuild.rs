@@ -33,6 +33,6 @@ pub(super) fn run(args: &Args) -> Result<(), RebuildError> {
         Progress::reading("rebuild", &[&args.data.path.join("log"), &args.data.archive()]);
     Database::rebuild(&args.data.path, &args.data.options())?;
     drop(progress);
-    println!("the database was built again");
+    println!("the database was rebuilt");
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(super) enum RestoreError {
     #[error("--from: {0}")]
     Address(&'static str),
     /// Folders are taken as they are.
-    #[error("--generation is for buckets")]
+    #[error("--generation works only for buckets")]
     Generation,
     /// The stream cannot be kept until it was read.
     #[error("{}: {cause}", path.display())]

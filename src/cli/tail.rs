@@ -123,8 +123,8 @@ async fn first(args: &Args) -> Result<Sequence, PeerError> {
     if is_asked && args.peer.protocol() == Protocol::Rpc {
         wrong(
             ErrorKind::ArgumentConflict,
-            "--from end and --last need the msgpack protocol (--protocol msgpack): in the other one a server does not say how \
-             far a store is",
+            "--from end and --last need the msgpack protocol (--protocol msgpack): in the other one a server \
+             does not tell the last sequence of a store",
         );
     }
     match (args.last, args.from) {

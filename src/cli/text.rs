@@ -59,11 +59,11 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
     let digits = digits.strip_prefix(&['0', 'x']).unwrap_or(&digits);
-    let wrong = |c: char| format!("{c:?} is no hexadecimal digit");
+    let wrong = |c: char| format!("{c:?} is not a hexadecimal digit");
     let digits = digits.iter().map(|c| c.to_digit(16).ok_or_else(|| wrong(*c)));
     let digits: Vec<u32> = digits.collect::<Result<_, _>>()?;
     if !digits.len().is_multiple_of(2) {
-        return Err(format!("{} hexadecimal digits make no whole bytes", digits.len()));
+        return Err(format!("{} hexadecimal digits are not whole bytes", digits.len()));
     }
     Ok(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
@@ -77,7 +77,7 @@ pub(super) fn timestamp(unix_ms: u64) -> String {
 /// A moment as people write it, in Unix milliseconds.
 pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
     let time: Timestamp =
-        text.parse().map_err(|_| "this is no time such as 2026-03-01T12:00:00Z".to_owned())?;
+        text.parse().map_err(|_| "this is not a time such as 2026-03-01T12:00:00Z".to_owned())?;
     u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())
 }
 

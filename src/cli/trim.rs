@@ -154,8 +154,9 @@ fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "the feed begins with entry {}", trimmed.trimmed + 1)?;
     if trimmed.trimmed < trimmed.wanted {
-        let then = if waits { "; the server goes on when they have come so far" } else { "" };
-        writeln!(out, "up to entry {} groups are waited for{then}:", trimmed.wanted)?;
+        let then =
+            if waits { "; the server goes on when they have processed these entries" } else { "" };
+        writeln!(out, "the trim up to entry {} waits for groups{then}:", trimmed.wanted)?;
     }
     for group in &trimmed.behind {
         writeln!(out, "  {} has processed entry {}", one_line(&group.name), group.position)?;

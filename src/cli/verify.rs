@@ -30,7 +30,7 @@ pub(super) enum VerifyError {
     Open(#[from] OpenError),
     /// It can be read, and is damaged.
     #[error(
-        "{count} faults; the next start of the server puts right what can be, and says what cannot"
+        "{count} faults; the next start of the server repairs what it can, and reports the rest"
     )]
     Faults {
         /// How many lines were printed.

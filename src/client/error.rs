@@ -76,7 +76,7 @@ pub enum RemoteError {
     Unanswered,
     /// The server closed the connection because of something it was sent, while the write was unanswered; sending
     /// the write again would meet the same.
-    #[error("the server broke off: close code {code}: {reason}")]
+    #[error("the server closed the connection: close code {code}: {reason}")]
     BrokenOff {
         /// The close code of the WebSocket.
         code: u16,
@@ -88,7 +88,7 @@ pub enum RemoteError {
     #[error("the server failed: {0}")]
     Crashed(String),
     /// The server answered with something that is no answer.
-    #[error("the server answered wrongly: {0}")]
+    #[error("the server gave an invalid answer: {0}")]
     WrongAnswer(String),
     /// After a reconnect another server answered. Its sequences mean something else, so the client has ended, with
     /// all its writes and streams.

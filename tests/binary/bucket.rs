@@ -148,7 +148,7 @@ async fn what_a_lost_machine_had_comes_back_from_the_bucket() {
     assert_eq!(server.end(Signal::TERM), Some(0));
     let log = place.log();
     assert!(
-        log.contains("the archive is brought to") && log.contains("hyper") && !log.contains(SECRET),
+        log.contains("the archive is copied to") && log.contains("hyper") && !log.contains(SECRET),
         "a secret is in the log"
     );
     let names = s3.names().await;
@@ -190,7 +190,7 @@ async fn a_bucket_that_is_not_there_costs_no_write_and_is_caught_up_with() {
     place.write(0, 30).await;
     comes_to(place.address(), "eventlog_storage_shipping_fails", 1).await;
     place.write(30, 60).await;
-    assert!(place.log().contains("the archive is not brought to s3://"));
+    assert!(place.log().contains("the archive cannot be copied to s3://"));
     let Some(s3) = S3::start(address).await else { return };
     comes_to(place.address(), "eventlog_storage_shipping_fails", 0).await;
     has_all(s3.address, place.directory.path(), 60, &[]);

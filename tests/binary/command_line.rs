@@ -23,7 +23,10 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
         (&["write", "--key", "a", "--event", "E", "--payload", "1", "--id", "1"], "--id"),
         (&["tail", "--key", "a", "--from", "9007199254740992"], "2^53"),
         (&["tail", "--key", "a", "--url", "localhost"], "ws://"),
-        (&["tail", "--key", "a", "--count", "0"], "--count <COUNT>': \"0\" is no number from 1 on"),
+        (
+            &["tail", "--key", "a", "--count", "0"],
+            "--count <COUNT>': \"0\" is not a number from 1 on",
+        ),
         (&["inspect", "--store", "a", "--count", "0"], "--count"),
         (
             &["write", "--key", "a", "--event", "E", "--payload", "@nowhere.json"],

@@ -339,10 +339,10 @@ fn a_directory_that_is_none_is_left_alone() {
     let nothing: &Path = &directory.path().join("nothing");
     for command in ["export", "import"] {
         let refused = run(&[command, "--data-dir", data(nothing), "--store", "a"]).failed(1);
-        assert!(refused.contains("no data directory") && !nothing.exists(), "{refused}");
+        assert!(refused.contains("not a data directory") && !nothing.exists(), "{refused}");
     }
     let place = Place::new();
     let data = place.path("data");
     let refused = run(&["export", "--data-dir", &data]).failed(1);
-    assert!(refused.contains("without --data-dir the server is asked"), "{refused}");
+    assert!(refused.contains("without --data-dir the command asks the server"), "{refused}");
 }

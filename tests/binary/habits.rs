@@ -114,7 +114,7 @@ fn the_start_says_what_comes_next_and_a_directory_without_stores_that_it_has_non
     assert_eq!((inspected.code, &*inspected.out), (Some(0), ""));
     let missing =
         run(&["inspect", "--data-dir", data(&directory.path().join("nowhere"))]).failed(1);
-    assert!(missing.contains("nowhere is no data directory"), "{missing}");
+    assert!(missing.contains("nowhere is not a data directory"), "{missing}");
 }
 
 #[test]

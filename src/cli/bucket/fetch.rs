@@ -35,7 +35,7 @@ pub(in crate::cli) enum FetchError {
     #[error("cannot keep it: {0}")]
     Io(#[from] io::Error),
     /// It is not whole.
-    #[error("generation {generation} is not whole: {cause}")]
+    #[error("generation {generation} is not complete: {cause}")]
     NotWhole {
         /// Which one.
         generation: String,
@@ -43,7 +43,7 @@ pub(in crate::cli) enum FetchError {
         cause: BackupError,
     },
     /// It says nothing of itself.
-    #[error("generation {0} has no good `directory`")]
+    #[error("generation {0} has no valid `directory`")]
     NoNote(String),
     /// There is none.
     #[error("the bucket has nothing{}", .0.as_ref().map_or(String::new(), |which| format!(" of generation {which}")))]

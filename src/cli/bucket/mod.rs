@@ -206,7 +206,7 @@ impl Bucket {
         loop {
             let next = async { tokio::time::timeout(SILENCE, parts.next()).await };
             let next = self.runtime.block_on(next);
-            match next.map_err(|_| self.failed(format!("nothing comes of {name}")))? {
+            match next.map_err(|_| self.failed(format!("no data of {name} arrives")))? {
                 None => return Ok(()),
                 Some(part) => {
                     let part = part.map_err(|error| self.failed(said(&error)))?;

@@ -43,7 +43,7 @@ pub(in crate::cli) enum FileError {
         cause: io::Error,
     },
     /// It is something else.
-    #[error("{} is there and is no export: line {line}: {cause}", path.display())]
+    #[error("{} exists and is not an export: line {line}: {cause}", path.display())]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub(in crate::cli) enum FileError {
         cause: WrongLine,
     },
     /// It says itself where to go on.
-    #[error("{} was begun before: it is gone on with without --from", path.display())]
+    #[error("{} was begun before: leave out --from to continue it", path.display())]
     From {
         /// The file.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub(in crate::cli) enum FileError {
         store: StoreId,
     },
     /// Sequences mean something else there.
-    #[error("{} is an export of another server, or of this one before a restore: begin another file", path.display())]
+    #[error("{} is an export of another server, or of this one before a restore: use another file", path.display())]
     OfAnotherServer {
         /// The file.
         path: PathBuf,

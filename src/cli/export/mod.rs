@@ -86,7 +86,7 @@ pub(super) enum ExportError {
         cause: String,
     },
     /// The server's answer is none.
-    #[error("the server said something that is no answer to this")]
+    #[error("the server gave an unexpected answer")]
     NoAnswer,
 }
 
@@ -128,7 +128,7 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
     let told = begun.as_ref().map(|begun| begun.entries);
     if let Some(entries) = told {
-        eprintln!("going on behind the first {entries} entries of {}", path.display());
+        eprintln!("continuing after the first {entries} entries of {}", path.display());
     }
     let checked = begun.map(|begun| (begun, path));
     let exported = export(args, place, checked, &mut |line| out.write_all(line.as_bytes()));

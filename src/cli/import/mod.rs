@@ -70,7 +70,7 @@ pub(super) enum ImportError {
         cause: io::Error,
     },
     /// A line is wrong.
-    #[error("{0}; what stands before it is imported, and nothing from there on")]
+    #[error("{0}; everything before it is imported, and nothing from there on")]
     Line(#[from] LineError),
     /// The other server does not give it.
     #[error(transparent)]

@@ -33,7 +33,8 @@ pub(super) struct Tally {
 /// A batch was refused.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{first} to {last}: {cause}; what stands before them is imported. Everything can be imported again: what is there already is not written twice"
+    "{first} to {last}: {cause}; everything before them is imported. You can import everything again: \
+     existing entries are not written twice"
 )]
 pub(in crate::cli) struct Refused {
     first: At,
@@ -141,7 +142,7 @@ impl<'a> Writing<'a> {
             if let Some(sequence) = entry.sequence {
                 if sequence <= section.last {
                     let last = section.last;
-                    return Err(format!("sequence {sequence} stands behind sequence {last}"));
+                    return Err(format!("sequence {sequence} comes after sequence {last}"));
                 }
                 section.last = sequence;
             }
@@ -149,12 +150,12 @@ impl<'a> Writing<'a> {
         }
         let section = self.section.as_ref().map(|section| &section.store);
         let store = self.store.as_ref().or(section);
-        store.cloned().ok_or_else(|| "no line says of which store: give --store".to_owned())
+        store.cloned().ok_or_else(|| "no line names a store: give --store".to_owned())
     }
 
     fn end(&mut self, end: &End) -> Result<(), String> {
         let Some(section) = self.section.as_mut().filter(|one| one.store == end.store) else {
-            return Err(format!("store {:?} ends and did not begin", end.store));
+            return Err(format!("store {:?} ends but did not begin", end.store));
         };
         section.is_ended = true;
         let (found, expected) = (section.entries, end.entries);
@@ -175,7 +176,10 @@ impl<'a> Writing<'a> {
     /// There are no more lines.
     pub(super) fn end_of_lines(&mut self) {
         if self.section.is_some() && !self.is_complete {
-            self.lack("the last line, which says that all is there; the export was cut".to_owned());
+            self.lack(
+                "the last line, which says that the export is complete; the export was cut off"
+                    .to_owned(),
+            );
         }
     }
 

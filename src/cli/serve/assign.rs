@@ -12,9 +12,10 @@ use crate::config::Assignment;
 pub(in crate::cli) enum AssignError {
     /// The key has, or had, another store.
     #[error(
-        "[[assign]] maps {key:?} to {wanted:?}, but it belongs to {store:?}, where its events are. \
-         A key does not move: correct the configuration, or give its clients a new key. If no device has anything of this key, \
-         take the [[assign]] out, start, and free the key with `eventlog-server keys remove` and `keys release`"
+        "[[assign]] maps {key:?} to {wanted:?}, but it belongs to {store:?}, where its events are. A key \
+         does not move: correct the configuration, or give its clients a new key. If no device has anything \
+         of this key, remove the [[assign]], start the server, and free the key with `eventlog-server keys \
+         remove` and `keys release`"
     )]
     Elsewhere {
         /// The key.
@@ -29,8 +30,8 @@ pub(in crate::cli) enum AssignError {
     Registry(RegistryError),
     /// The key has another signing key.
     #[error(
-        "the configuration pins a signing key to {key:?}, which has another one; \
-         correct the configuration, or start without it and free the key with `eventlog-server keys unpin`"
+        "the configuration pins a signing key to {key:?}, which has another one; correct the configuration, \
+         or start without that line and free the key with `eventlog-server keys unpin`"
     )]
     BoundToAnother {
         /// The key.

@@ -34,9 +34,9 @@ pub(super) fn watch(tls: Option<&Tls>) {
             seen = now;
             // A few small files.
             match tls.reload() {
-                Ok(()) => log::info!("certificates have changed; new connections get the new ones"),
+                Ok(()) => log::info!("certificates have changed; new connections use the new ones"),
                 Err(error) => log::error!(
-                    "certificates have changed and cannot be used, so the old ones go on: {error}"
+                    "certificates have changed but cannot be used, so the old ones stay in use: {error}"
                 ),
             }
         }

@@ -43,7 +43,7 @@ pub(super) fn said(address: SocketAddr, token: Option<&DevToken>) -> String {
         Some(DevToken(token)) => format!(
             "console at {page}#token={token}\n  opens signed in; the token is made at each start with --dev\n"
         ),
-        None => format!("console at {page}\n  for whoever has a token of [admin]\n"),
+        None => format!("console at {page}\n  sign in with a token of [admin]\n"),
     }
 }
 

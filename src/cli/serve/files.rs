@@ -22,8 +22,9 @@ pub(super) fn make_room(connections_max: usize) -> usize {
     let room = connections_within(files, each).min(connections_max);
     if room < connections_max {
         log::warn!(
-            "the system lets this process have {files} files open, so it takes {room} connections and not \
-             {connections_max} ([limits] connections_max); raise that, for example with `ulimit -n {wanted}`, or lower this"
+            "the system lets this process open {files} files, so it accepts {room} connections and not \
+             {connections_max} ([limits] connections_max); raise the former, for example with `ulimit -n \
+             {wanted}`, or lower the latter"
         );
     }
     room

@@ -276,7 +276,8 @@ fn reload_when_asked(server: &Server, address: SocketAddr) -> io::Result<()> {
             notify::reloading();
             match server.reload().await {
                 Ok(Reloaded { applied, needs_restart }) => log::info!(
-                    "SIGHUP: these settings have changed and count: {applied:?}; these count after a restart: {needs_restart:?}"
+                    "SIGHUP: these changed settings are applied: {applied:?}; these need a restart: \
+                     {needs_restart:?}"
                 ),
                 Err(error) => log::error!("SIGHUP: {error}"),
             }
@@ -288,8 +289,8 @@ fn reload_when_asked(server: &Server, address: SocketAddr) -> io::Result<()> {
 
 fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {
     log::warn!(
-        "--dev: everyone who reaches this server may write and read with any key, and a key that nobody assigned \
-         is mapped to the store {DEV_STORE:?}, for good"
+        "--dev: everyone who reaches this server may write and read with any key, and a key without a store \
+         is durably mapped to the store {DEV_STORE:?}"
     );
     match StoreId::new(DEV_STORE) {
         Ok(store) => Arc::new(DevRegistry::new(registry, store)),

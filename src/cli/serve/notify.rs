@@ -30,5 +30,5 @@ fn tell(what: &[NotifyState<'_>]) {
 
 /// A service manager that cannot be told does what it does with services that tell nothing.
 fn untold(error: &dyn Display) {
-    log::warn!("the service manager cannot be told how the server is: {error}");
+    log::warn!("cannot tell the service manager the server's state: {error}");
 }

@@ -61,7 +61,7 @@ impl Shipping {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        log::info!("the archive is brought to {}, each {:?}", plan.to, plan.every);
+        log::info!("the archive is copied to {}, each {:?}", plan.to, plan.every);
         database.note_shipped(Some(0));
         let (stop, stopped) = channel();
         let every = plan.every;
@@ -100,14 +100,14 @@ impl Rounds {
                 self.done = Some(position);
                 self.database.note_shipped(Some(begun));
                 if self.said.take().is_some() {
-                    log::info!("{} has everything again", self.plan.to);
+                    log::info!("{} is complete again", self.plan.to);
                 }
             }
             Err(error) => {
                 self.database.note_shipped(None);
                 if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
                     self.said = Some(now());
-                    log::error!("the archive is not brought to {}: {error}", self.plan.to);
+                    log::error!("the archive cannot be copied to {}: {error}", self.plan.to);
                 }
             }
         }

@@ -20,7 +20,7 @@ pub(super) struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::cli) enum EventError {
     /// Something else than a JSON object.
-    #[error("this is no JSON object")]
+    #[error("this is not a JSON object")]
     NoObject,
     /// Not JSON, or not with these fields.
     #[error("{0}")]
@@ -29,13 +29,13 @@ pub(in crate::cli) enum EventError {
     #[error("`event` is empty")]
     NoTag,
     /// There is no payload.
-    #[error("there is neither `payload` (JSON) nor `payloadHex` (bytes)")]
+    #[error("`payload` (JSON) or `payloadHex` (bytes) is missing")]
     NoPayload,
     /// The bytes are not hexadecimal.
     #[error("`payloadHex`: {0}")]
     Hex(String),
     /// The id is no UUID.
-    #[error("`id`: {0:?} is no UUID")]
+    #[error("`id`: {0:?} is not a UUID")]
     Id(String),
 }
 
@@ -152,13 +152,13 @@ mod tests {
     #[test]
     fn what_is_no_event_is_refused_with_the_reason() {
         for (line, reason) in [
-            ("", "no JSON object"),
-            (r#"["E","k",1]"#, "no JSON object"),
+            ("", "not a JSON object"),
+            (r#"["E","k",1]"#, "not a JSON object"),
             ("{", "EOF"),
             (r#"{"payload":1}"#, "`event`"),
             (r#"{"event":"","payload":1}"#, "empty"),
             (r#"{"event":"E","payload":1,"primary_key":"k"}"#, "`primary_key`"),
-            (r#"{"event":"E","payload":1,"id":"1"}"#, "no UUID"),
+            (r#"{"event":"E","payload":1,"id":"1"}"#, "not a UUID"),
             (r#"{"event":"E","payload":1} x"#, "trailing"),
         ] {
             let error = parse(line).expect_err(line).to_string();

@@ -114,7 +114,7 @@ pub(super) enum WriteError {
 }
 
 const UNKNOWN: &str =
-    "; the events may be stored or not: write them again with the same ids to find out";
+    "; the events may or may not be stored: write them again with the same ids to find out";
 
 pub(super) fn run(args: Args) -> Result<(), WriteError> {
     runtime()?.block_on(write(args))
@@ -238,7 +238,7 @@ fn parse_event(text: &str) -> Result<String, String> {
 fn parse_json(text: &str) -> Result<Value, String> {
     let Some(path) = text.strip_prefix('@') else {
         return serde_json::from_str(text).map_err(|error| {
-            format!("this is not JSON: {error}; a text needs quotes of its own: --payload '\"hi\"'")
+            format!("this is not JSON: {error}; a text needs its own quotes: --payload '\"hi\"'")
         });
     };
     let read =
@@ -248,7 +248,7 @@ fn parse_json(text: &str) -> Result<Value, String> {
 }
 
 fn parse_id(text: &str) -> Result<EntryId, String> {
-    let wrong = "an id is a UUID such as 018bcfe5-6800-70e1-8101-010101010101; without --id there is a fresh one";
+    let wrong = "an id is a UUID such as 018bcfe5-6800-70e1-8101-010101010101; without --id you get a new one";
     text.parse().map_err(|_| wrong.to_owned())
 }
 

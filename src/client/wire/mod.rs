@@ -40,7 +40,7 @@ pub(super) enum WireError {
     Malformed(#[from] Malformed),
     #[error("the server interrupted a request")]
     Interrupted,
-    #[error("the server does not say who it is: {0}")]
+    #[error("the server does not identify itself: {0}")]
     NoHello(String),
     /// Whatever it was that the server could not bear, sending it again would meet the same.
     #[error("the server failed: {0}")]

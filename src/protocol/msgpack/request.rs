@@ -67,8 +67,8 @@ const CHUNK: &str = "ChunkedMessage";
 const PING: &str = "Ping";
 
 /// What a client is told that encrypts its entries.
-pub(crate) const ENCRYPTED: &str = "encrypted: this server stores entries that it can read, so event logs are not to encrypt theirs; \
-     use wss:// for the way";
+pub(crate) const ENCRYPTED: &str = "encrypted: this server does not support encrypted event logs; use wss:// \
+                                    to encrypt the connection";
 
 /// Decodes one message of a client.
 ///
