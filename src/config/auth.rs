@@ -23,35 +23,28 @@ pub(super) fn auth(
         }
         Some(AuthMode::AllowAll | AuthMode::Jwt | AuthMode::Http) | None if !grant.is_empty() => {
             unused(
-                "there are [[auth.grant]] tables that nobody would ask; \
-             set `mode = \"grants\"` in [auth], or take them out",
+                "the [[auth.grant]] tables have no effect; set `mode = \"grants\"` in [auth], or remove them",
             )
         }
         Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Http) | None
             if jwt.says_whom_to_believe() =>
         {
-            unused(
-                "[auth.jwt] says which tokens to believe, and nobody would look at them; \
-                 set `mode = \"jwt\"` in [auth], or take it out",
-            )
+            unused("[auth.jwt] has no effect; set `mode = \"jwt\"` in [auth], or remove it")
         }
         Some(AuthMode::AllowAll | AuthMode::Grants | AuthMode::Jwt) | None
             if http.url.is_some() =>
         {
-            unused(
-                "[auth.http] says where to ask, and nobody would; \
-                 set `mode = \"http\"` in [auth], or take it out",
-            )
+            unused("[auth.http] has no effect; set `mode = \"http\"` in [auth], or remove it")
         }
         Some(AuthMode::AllowAll | AuthMode::Grants) | None if bind == Some(BindMode::Token) => {
             unused(
-                "`[auth] bind` is \"token\", and there are no tokens or answers that could name a signing key; \
-             set `mode = \"jwt\"` or `\"http\"`, or leave it out",
+                "`[auth] bind` is \"token\", but no token or answer could name a signing key; set `mode = \
+                 \"jwt\"` or `\"http\"`, or remove it",
             )
         }
         Some(AuthMode::Grants) if grant.is_empty() && !has_admin_api => unused(
-            "`[auth] mode` is \"grants\", no [[auth.grant]] says who may do something, \
-             and without `[admin] token` nobody can say it later",
+            "`[auth] mode` is \"grants\", but there is no [[auth.grant]], and without `[admin] token` nobody \
+             can add one later",
         ),
         Some(AuthMode::Grants) => {
             let grants: Vec<_> = grant.into_iter().map(into_grant).collect();

@@ -148,13 +148,13 @@ trait Amount {
 
 impl Amount for usize {
     fn amount(&self) -> (usize, &'static str) {
-        (*self, "with nothing allowed nobody could do anything")
+        (*self, "with nothing allowed, nobody could do anything")
     }
 }
 
 impl Amount for Duration {
     fn amount(&self) -> (usize, &'static str) {
-        (usize::from(!self.is_zero()), "everything would be too late at once")
+        (usize::from(!self.is_zero()), "everything would time out at once")
     }
 }
 

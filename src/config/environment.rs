@@ -31,8 +31,8 @@ pub(crate) enum EnvironmentError {
     },
     /// No setting has this name.
     #[error(
-        "no setting belongs to the environment variable {variable}; \
-         config.example.toml lists them: `[limits] stall_timeout` is EVENTLOG_LIMITS_STALL_TIMEOUT"
+        "the environment variable {variable} is not a setting; config.example.toml lists them: `[limits] \
+         stall_timeout` is EVENTLOG_LIMITS_STALL_TIMEOUT"
     )]
     Unknown {
         /// The variable.

@@ -70,7 +70,8 @@ pub(crate) enum ConfigError {
     NoAuthMode,
     /// Two settings say that different people may do something.
     #[error(
-        "--dev allows everything to everyone, and the configuration says who may do what; leave out one of the two"
+        "--dev allows everything to everyone, but the configuration has an [auth] mode; leave out one of the \
+         two"
     )]
     DevWithRules,
     /// What a mode asks for without the mode, or the mode without it.

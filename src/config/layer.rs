@@ -184,7 +184,7 @@ macro_rules! settings {
             ) {
                 let at = value.span().start;
                 let toml::de::DeValue::Table(mut table) = value.into_inner() else {
-                    return file.add(at, path, "it is a table, and not a value");
+                    return file.add(at, path, "it is a table, not a value");
                 };
                 $(if let Some(value) = table.remove(stringify!($field)) {
                     let path = $crate::config::layer::below(path, stringify!($field));

@@ -67,7 +67,7 @@ pub(super) fn quotas(settings: QuotaSettings) -> Result<Quotas, ConfigError> {
 
 fn check(quota: &Quota) -> Result<(), ConfigError> {
     const NOTHING: &str =
-        "with nothing allowed nobody could do anything; without it there is no bound";
+        "with nothing allowed, nobody could do anything; leave it out for no bound";
     let Quota {
         writes_per_second,
         bytes_per_second,

@@ -109,7 +109,7 @@ impl Reading {
             message,
         };
         if value.is_some() {
-            let message = format!("`{setting}` is set as well, and only one of them can count");
+            let message = format!("`{setting}` is set as well; set only one of them");
             return self.faults.push(wrong(message));
         }
         let (content, readable_by_all) = match read_file(&path) {
@@ -132,7 +132,7 @@ fn read_file(path: &Path) -> io::Result<(String, bool)> {
     let mut content = String::new();
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut content)?;
     if content.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other("it is larger than 64 KiB, and so no secret"));
+        return Err(io::Error::other("it is larger than 64 KiB, and so not a secret"));
     }
     Ok((content, readable_by_all))
 }

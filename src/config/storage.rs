@@ -77,7 +77,7 @@ pub(super) fn storage(settings: StorageSettings) -> Result<StorageChoice, Config
     match (kind, url) {
         (None, Some(_)) => {
             let reason =
-                "a database is named and not used; `[storage] kind = \"postgres\"` uses it";
+                "a database is named but not used; `[storage] kind = \"postgres\"` uses it";
             Err(impossible("storage.kind", "nothing", reason))
         }
         (Some(StorageKind::Postgres), None) => {

@@ -19,7 +19,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     }
     match url.authority() {
         Some(authority) if authority.as_str().contains('@') => {
-            Err("it holds a user, and requests are signed instead")
+            Err("it contains a user; requests are signed instead")
         }
         Some(authority) if !authority.host().is_empty() => Ok(url),
         Some(_) | None => Err("it names no host"),

@@ -69,7 +69,7 @@ pub enum GroupError {
     #[error("there is no group {0:?}")]
     NoSuchGroup(String),
     /// A group that runs cannot be forgotten.
-    #[error("group {0:?} runs; take it out of the server before it is forgotten")]
+    #[error("group {0:?} runs; remove it from the server before you forget it")]
     Runs(String),
     /// Nobody has such a store.
     #[error("there is no store {0:?}")]
@@ -78,7 +78,7 @@ pub enum GroupError {
     #[error("there is no such dead letter")]
     NoSuchLetter,
     /// The entry of the dead letter is trimmed: it cannot be tried again, and can be dismissed.
-    #[error("entry {0} is trimmed, and cannot be tried again; dismiss it")]
+    #[error("entry {0} is trimmed and cannot be retried; dismiss it")]
     Trimmed(Sequence),
     /// The handler failed again, and the entry stays where it is.
     #[error("{0}")]
@@ -175,7 +175,7 @@ impl Processor {
     pub(super) async fn pause_as_told(&self, group: &Group) {
         group.paused.store(true, Relaxed);
         if let Err(error) = self.pause(&group.name).await {
-            log::error!("group {}: that it pauses is not kept: {error}", group.name);
+            log::error!("group {}: its pause cannot be saved: {error}", group.name);
         }
     }
 

@@ -100,7 +100,7 @@ pub enum ProcessorError {
     #[error("an event has an empty tag")]
     EmptyTag,
     /// Two groups have one name.
-    #[error("two groups have the name {0:?}; give one of them another")]
+    #[error("two groups have the name {0:?}; give one of them another name")]
     NameTwice(String),
     /// A group has no name that can be kept.
     #[error(

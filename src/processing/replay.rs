@@ -37,20 +37,22 @@ pub(super) enum Interrupted {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Feed(#[from] StorageError),
-    #[error("the feed does not go on at {0}, which its head has reached")]
+    #[error("the feed does not continue at {0}, although its head is there")]
     Gap(Sequence),
     #[error("the group's own database does not say where it is: {0}")]
     OwnPosition(String),
     #[error("reading the feed panicked")]
     Panicked,
     #[error(
-        "the journal does not belong to this feed: entry {id}, processed last at sequence {position}, is not there. If the \
-         storage or the journal was restored, rewind the group in this store to where it is to go on"
+        "the journal does not belong to this feed: entry {id}, processed last at sequence {position}, is not \
+         there. If the storage or the journal was restored, rewind the group in this store to where it \
+         should go on"
     )]
     Another { position: Sequence, id: EntryId },
     #[error(
-        "the journal does not belong to this feed: entries up to {position} were processed, and the feed ends at {head}. If the \
-         storage or the journal was restored, rewind the group in this store to where it is to go on"
+        "the journal does not belong to this feed: entries up to {position} were processed, but the feed \
+         ends at {head}. If the storage or the journal was restored, rewind the group in this store to where \
+         it should go on"
     )]
     Ahead { position: Sequence, head: Sequence },
 }

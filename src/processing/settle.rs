@@ -83,7 +83,7 @@ impl Processor {
                 let delay = retry.delay(tries + 1);
                 log::warn!(
                     store:%, group:% = group.name, entry:% = entry.entry.id, error = "retry";
-                    "{}: {what}; again in {delay:?}", Subject(group, store, entry)
+                    "{}: {what}; retry in {delay:?}", Subject(group, store, entry)
                 );
                 return Next::Again(delay);
             }
@@ -104,8 +104,8 @@ impl Processor {
         match kept {
             Kept::Yes if group.is_full() => log::error!(
                 store:%, group:% = group.name, entry:% = entry.entry.id, error = "dead-letters";
-                "{subject}: {what}; its dead letters are as many as the group keeps: it pauses in all stores, until some \
-                 are retried or dismissed"
+                "{subject}: {what}; the group has as many dead letters as it keeps: it pauses in all stores \
+                 until some are retried or dismissed"
             ),
             Kept::Yes => log::error!(
                 store:%, group:% = group.name, entry:% = entry.entry.id, error = "failed";
@@ -114,7 +114,7 @@ impl Processor {
             Kept::Full => {
                 log::error!(
                     store:%, group:% = group.name, entry:% = entry.entry.id, error = "dead-letters";
-                    "{subject}: {what}; the group pauses, its dead letters are as many as it keeps"
+                    "{subject}: {what}; the group pauses because it has as many dead letters as it keeps"
                 );
                 return Next::Full;
             }

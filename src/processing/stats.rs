@@ -69,13 +69,9 @@ impl Processor {
         let pauses = ConstCounter::new(self.stats.pauses.load(Relaxed));
         registry.register("replay_pauses", "Pauses after a failed journal or feed", pauses);
         let retries = ConstCounter::new(self.stats.retried.load(Relaxed));
-        registry.register("handler_retries", "Times a handler asked to be tried again", retries);
+        registry.register("handler_retries", "Times that a handler asked for a retry", retries);
         let letters = self.groups.iter().map(|group| group.letters.load(Relaxed) as u64).sum();
-        registry.register(
-            "dead_letters",
-            "Entries that failed and are kept",
-            ConstGauge::<u64>::new(letters),
-        );
+        registry.register("dead_letters", "Dead letters", ConstGauge::<u64>::new(letters));
         let lag = self.lag();
         let gauges = [
             ("replay_stores_behind", "Stores with entries left to process", lag.stores),

@@ -49,6 +49,6 @@ pub enum NotProcessed {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The server stops before handlers have come so far. What is written is processed after the next start.
-    #[error("the server stops before handlers have come so far")]
+    #[error("the server stops before handlers have processed these entries")]
     Stopped,
 }

@@ -52,7 +52,7 @@ pub enum ChunkError {
         index: u64,
     },
     /// Two parts of one set disagree about how many there are.
-    #[error("chunk {id}: a part says {total} parts, earlier ones said {total_before}")]
+    #[error("chunk {id}: a part says {total} parts, but earlier ones said {total_before}")]
     TotalChanged {
         /// The set.
         id: u64,

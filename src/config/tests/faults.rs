@@ -41,7 +41,7 @@ fn every_fault_is_told_at_once_with_its_place() {
         ("line 7", "limits.stall_timeout"),
         ("line 9", "assign"),
         ("EVENTLOG_CACHE_BYTES", "lots"),
-        ("EVENTLOG_NONSENSE", "no setting"),
+        ("EVENTLOG_NONSENSE", "not a setting"),
         ("`workers`", "at least one"),
         ("connections_max", "nothing allowed"),
         ("[[webhook]] secret", "\"w\""),

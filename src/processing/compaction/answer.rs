@@ -52,7 +52,7 @@ impl Bounds {
             let (bytes, bytes_max) = (event.len(), self.event_bytes_max);
             if bytes > bytes_max {
                 let told = format_args!(
-                    "a replacement's event has {bytes} bytes, {bytes_max} are the most"
+                    "a replacement's event has {bytes} bytes, at most {bytes_max} are allowed"
                 );
                 return Err(failure(told));
             }
@@ -64,7 +64,7 @@ impl Bounds {
         let bytes = remote_entries_bytes_max(written.len(), record_bytes);
         if bytes > bytes_max {
             let told = format_args!(
-                "what replaces a primary key takes {bytes} bytes, {bytes_max} are the most for clients"
+                "what replaces a primary key takes {bytes} bytes, at most {bytes_max} can be sent to clients"
             );
             return Err(failure(told));
         }

@@ -155,7 +155,7 @@ impl Compactor {
         let mut warned = self.warned.lock();
         let first = warned.len() < WARNED_EVENTS_MAX && warned.insert(failure.event.clone());
         if first {
-            log::warn!("compaction passes entries as they are: {failure}");
+            log::warn!("compaction leaves entries as they are: {failure}");
         }
         first
     }

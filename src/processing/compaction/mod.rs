@@ -81,7 +81,7 @@ struct Current {
 /// An event would belong to two compactors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{event} cannot be compacted: {registered} is already, and an event belongs to one compactor"
+    "{event} cannot be compacted: {registered} already is, and an event belongs to one compactor"
 )]
 pub struct DuplicateEvent {
     /// What was to be registered.

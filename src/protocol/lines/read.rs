@@ -31,7 +31,7 @@ pub enum WrongLine {
     #[error("{0}")]
     Json(String),
     /// It was written by another version.
-    #[error("version {0} of these lines is unknown: this one reads version {VERSION}")]
+    #[error("version {0} of these lines is unknown: this program reads version {VERSION}")]
     Version(u64),
     /// A field has no good value.
     #[error("`{field}`: {cause}")]
@@ -42,7 +42,7 @@ pub enum WrongLine {
         cause: String,
     },
     /// There are no bytes.
-    #[error("there is neither `payloadBase64` nor `payloadHex`")]
+    #[error("`payloadBase64` or `payloadHex` is missing")]
     NoPayload,
 }
 
@@ -107,7 +107,7 @@ impl Line {
         let text = text.trim();
         // A list of the values would do for serde.
         if !text.starts_with('{') {
-            return Err(WrongLine::Json("this is no JSON object".to_owned()));
+            return Err(WrongLine::Json("this is not a JSON object".to_owned()));
         }
         if text.starts_with(r#"{"export":"#) {
             return head(text).map(Self::Head);
@@ -162,7 +162,7 @@ fn head(text: &str) -> Result<Head, WrongLine> {
 fn entry(text: &str) -> Result<LineEntry, WrongLine> {
     let raw: RawEntry<'_> = json(text)?;
     let id: EntryId =
-        raw.id.parse().map_err(|_| wrong("id", &format!("{:?} is no UUID", raw.id)))?;
+        raw.id.parse().map_err(|_| wrong("id", &format!("{:?} is not a UUID", raw.id)))?;
     if raw.event.is_empty() {
         return Err(wrong("event", &"it is empty"));
     }

@@ -96,8 +96,8 @@ fn what_is_wrong_is_named() {
     let head = r#""storeId":"a","remoteId":"00000000000000000000000000000000","from":1,"head":2}"#;
     let good = format!(r#""id":"{ID}","event":"E","primaryKey":"""#);
     for (text, reason) in [
-        (String::new(), "no JSON object"),
-        ("[1]".to_owned(), "no JSON object"),
+        (String::new(), "not a JSON object"),
+        ("[1]".to_owned(), "not a JSON object"),
         ("{".to_owned(), "EOF"),
         ("{}".to_owned(), "missing field `id`"),
         (format!(r#"{{"export":2,{head}"#), "version 2"),
@@ -114,7 +114,7 @@ fn what_is_wrong_is_named() {
         (format!("{{{good},\"payloadHex\":\"+1\"}}"), "payloadHex"),
         (format!("{{{good},\"payloadHex\":\"\",\"primary_key\":1}}"), "primary_key"),
         (format!("{{{good},\"payloadHex\":\"\"}} x"), "trailing"),
-        (format!("{{{},\"payloadHex\":\"\"}}", good.replace(ID, "1")), "no UUID"),
+        (format!("{{{},\"payloadHex\":\"\"}}", good.replace(ID, "1")), "not a UUID"),
         (format!("{{{},\"payloadHex\":\"\"}}", good.replace("\"E\"", "\"\"")), "empty"),
     ] {
         let error = line(&text).expect_err(&text);
