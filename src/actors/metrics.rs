@@ -107,12 +107,16 @@ impl Metrics {
             ("bytes_sent", "Bytes of messages to clients", &self.bytes_sent),
             (
                 "subscriptions_ahead",
-                "Subscriptions from beyond what their store ever had",
+                "Subscriptions from beyond the last sequence of their store",
                 &self.subscriptions_ahead,
             ),
             ("connections_accepted", "WebSockets opened", &self.connections_accepted),
             ("connections_refused", "WebSockets refused", &self.connections_refused),
-            ("connections_broken", "WebSockets closed for what was sent", &self.connections_broken),
+            (
+                "connections_broken",
+                "WebSockets closed for what their client sent",
+                &self.connections_broken,
+            ),
             ("connections_stalled", "WebSockets severed as stalled", &self.connections_stalled),
             (
                 "connections_slow",
@@ -121,13 +125,13 @@ impl Metrics {
             ),
             (
                 "connections_flooding",
-                "WebSockets closed for messages that lead to nothing",
+                "WebSockets closed for messages without effect",
                 &self.connections_flooding,
             ),
             ("admin_tokens_refused", "Wrong admin tokens", &self.admin_tokens_refused),
             (
                 "tls_handshakes_failed",
-                "Connections that came to no TLS",
+                "Connections whose TLS handshake failed",
                 &self.tls_handshakes_failed,
             ),
         ];

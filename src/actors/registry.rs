@@ -326,7 +326,7 @@ impl Actor for RegistryActor {
         let keys = self.keys.clone();
         actix::spawn(async move {
             if let Err(error) = keys.count().await {
-                log::warn!("the keys that were used are not counted yet: {error}");
+                log::warn!("the used keys cannot be counted yet: {error}");
             }
         });
     }

@@ -21,26 +21,23 @@ use crate::storage::StorageError;
 /// Why an admin request is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error(
-        "the admin API wants the header Authorization: Bearer TOKEN, with the token of [admin]"
-    )]
+    #[error("the admin API needs the header Authorization: Bearer TOKEN, with a token of [admin]")]
     Unauthorized,
-    #[error(
-        "too many wrong tokens came from this address; the next one is looked at in {seconds} s"
-    )]
+    #[error("too many wrong tokens came from this address; try again in {seconds} s")]
     Guessing { seconds: u64 },
     #[error("{}", pages::REFUSED.trim_end())]
     Page,
     #[cfg(feature = "console")]
     #[error(
-        "the console's cookie is for the console: what changes something has this host as its Origin, and is application/json"
+        "the console's cookie works only for the console: a change needs this host as its Origin, and \
+         application/json"
     )]
     ConsolePage,
-    #[error("this token has not the right {:?}", .0.as_str())]
+    #[error("this token does not have the right {:?}", .0.as_str())]
     Right(AdminRight),
-    #[error("as many live streams are open as there may be: close one, or try again later")]
+    #[error("the limit of open live streams is reached: close one, or try again later")]
     TooManyStreams,
-    #[error("nothing is here; /admin/openapi.json says what there is")]
+    #[error("nothing is here; /admin/openapi.json lists what there is")]
     NothingHere,
     #[error("this path takes {allowed}")]
     Method { allowed: String },
@@ -50,13 +47,13 @@ pub(super) enum Failure {
     NotUsed(PublicKey),
     #[error("public key {0:?} has no signing key")]
     NotBound(PublicKey),
-    #[error("nothing is granted to just {0:?}")]
+    #[error("there is no grant for exactly {0:?}")]
     NotGranted(PublicKey),
     #[error("there is no revocation {0:?}")]
     NotRevoked(String),
     #[error("this storage has no backups of this kind")]
     NoBackup,
-    #[error("{0:?} is no file of the backup that was begun last, or is kept no more: begin one")]
+    #[error("{0:?} is not a file of the latest backup, or is no longer kept: begin a backup")]
     NoSuchFile(String),
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),

@@ -186,7 +186,7 @@ async fn dismiss(
             groups(&server, by)?.dismiss(&group, Some((&store, at))).await?
         }
         _ => {
-            let which = "say storeId and sequence, or all=true";
+            let which = "give storeId and sequence, or all=true";
             return Err(Failure::Invalid(which.to_owned()));
         }
     };

@@ -90,7 +90,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/keys", Read, "Keys and the store of each", "Keys").query(PAGE),
     row(Get, "/keys/{key:.+}", Read, "The store of a key", "Assignment"),
     row(Put, "/keys/{key:.+}", Write, "Assigns a key to a store", "Assignment").body("Assignment"),
-    row(Delete, "/keys/{key:.+}", Admin, "Takes its store from a key", "Assignment"),
+    row(Delete, "/keys/{key:.+}", Admin, "Removes the store of a key", "Assignment"),
     row(
         Post,
         "/keys/{key:.+}/release",
@@ -105,52 +105,52 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Delete,
         "/keys/{key:.+}/signing-key",
         Admin,
-        "Frees a key of its signing key",
+        "Removes the signing key of a key",
         "SigningKey",
     ),
-    row(Get, "/overview", Read, "How the server is, now and in the last hour", "Overview"),
+    row(Get, "/overview", Read, "The state of the server, now and in the last hour", "Overview"),
     row(
         Get,
         "/stores/{store:.+}/live",
         Read,
-        "The newest entries of a store, as they come, and not all where there are many",
+        "The newest entries of a store as they come, sampled if there are many",
         "Live",
     ),
-    row(
-        Get,
-        "/stores/{store:.+}/feed",
-        Read,
-        "A page of a store's feed, for people who look",
-        "Feed",
-    )
-    .query(&["from", "limit", "id", "event", "primaryKey", "payloadMax"]),
+    row(Get, "/stores/{store:.+}/feed", Read, "A page of a store's feed, for people", "Feed")
+        .query(&["from", "limit", "id", "event", "primaryKey", "payloadMax"]),
     row(Post, "/schema-binary", Read, "JSON as a payload of Effect's clients", "Payload")
         .body("Json"),
-    row(Get, "/tokens", Read, "The tokens of this API, and what each may do", "Tokens"),
-    row(Get, "/keys/{key:.+}/usage", Read, "What a key has written in all", "Usage"),
-    row(Delete, "/keys/{key:.+}/usage", Admin, "Has a key begin with nothing written", "Usage"),
+    row(Get, "/tokens", Read, "The tokens of this API, and their rights", "Tokens"),
+    row(Get, "/keys/{key:.+}/usage", Read, "How many bytes a key has written in all", "Usage"),
+    row(
+        Delete,
+        "/keys/{key:.+}/usage",
+        Admin,
+        "Sets the bytes written by a key back to zero",
+        "Usage",
+    ),
     row(Get, "/stores", Read, "Stores and what they hold", "Stores").query(PAGE),
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
     row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries")
         .query(&["from", "limit", "id", "event", "primaryKey", "createdFrom", "createdBefore"]),
-    row(Post, "/stores/{store:.+}/trim", Admin, "Has a feed begin further on, for good", "Trimmed")
-        .body("Trim"),
-    row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(
-        Get,
-        "/backup/{generation}/{name}",
+        Post,
+        "/stores/{store:.+}/trim",
         Admin,
-        "A file of the backup that was begun last",
-        "Bytes",
-    ),
+        "Removes the beginning of a feed for good",
+        "Trimmed",
+    )
+    .body("Trim"),
+    row(Post, "/backup", Admin, "Begins a backup", "Backup"),
+    row(Get, "/backup/{generation}/{name}", Admin, "A file of the latest backup", "Bytes"),
     row(Get, "/groups", Read, "Groups of handlers", "Groups"),
-    row(Delete, "/groups/{group}", Admin, "Forgets a group that runs no more", "Named"),
+    row(Delete, "/groups/{group}", Admin, "Forgets a group that no longer runs", "Named"),
     row(Post, "/groups/{group}/pause", Admin, "Pauses a group", "Paused"),
-    row(Post, "/groups/{group}/resume", Admin, "Has a paused group go on", "Paused"),
-    row(Post, "/rewind", Admin, "Has groups handle entries again", "Rewound").body("Rewind"),
-    row(Get, "/groups/{group}/dead-letters", Read, "Entries that a group gave up", "DeadLetters")
+    row(Post, "/groups/{group}/resume", Admin, "Resumes a paused group", "Paused"),
+    row(Post, "/rewind", Admin, "Makes groups process entries again", "Rewound").body("Rewind"),
+    row(Get, "/groups/{group}/dead-letters", Read, "Dead letters of a group", "DeadLetters")
         .query(PAGE),
     row(
         Delete,
@@ -160,17 +160,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Dismissed",
     )
     .query(&["storeId", "sequence", "all"]),
-    row(Post, "/groups/{group}/dead-letters/retry", Admin, "Tries a dead letter again", "Retried")
+    row(Post, "/groups/{group}/dead-letters/retry", Admin, "Retries a dead letter", "Retried")
         .body("DeadLetterName"),
-    row(Get, "/revocations", Read, "Who is shut out", "Revocations").query(PAGE),
-    row(Post, "/revocations", Admin, "Shuts out a key, subject or token", "Revocation")
+    row(Get, "/revocations", Read, "The revocations", "Revocations").query(PAGE),
+    row(Post, "/revocations", Admin, "Revokes a key, subject or token", "Revocation")
         .body("NewRevocation"),
-    row(Delete, "/revocations/{id:.+}", Admin, "Lets somebody in again", "Revocation"),
+    row(Delete, "/revocations/{id:.+}", Admin, "Lifts a revocation", "Revocation"),
     row(Get, "/grants", Read, "What keys may do", "Grants").query(PAGE),
-    row(Get, "/grants/{key:.+}", Read, "What just this key or pattern may do", "Grant"),
-    row(Put, "/grants/{key:.+}", Admin, "Says what a key or pattern may do", "Grant")
+    row(Get, "/grants/{key:.+}", Read, "The grant for exactly this key or pattern", "Grant"),
+    row(Put, "/grants/{key:.+}", Admin, "Sets what a key or pattern may do", "Grant")
         .body("NewGrant"),
-    row(Delete, "/grants/{key:.+}", Admin, "Takes a grant of this API away", "Grant"),
+    row(Delete, "/grants/{key:.+}", Admin, "Removes a grant that this API set", "Grant"),
     row(Get, "/quarantine", Read, "Entries that are too large to be stored", "Quarantine")
         .query(PAGE),
     row(Get, "/quarantine/{number}", Read, "One of them", "Quarantined"),
@@ -188,7 +188,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/sessions", Read, "Who is connected, and what they follow", "Sessions").query(PAGE),
     row(Delete, "/sessions/{id}", Admin, "Closes a connection", "SessionId"),
     row(Get, "/openapi.json", Read, "This document", "OpenApi"),
-    row(Post, "/reload", Admin, "Reads the configuration again", "Reloaded"),
+    row(Post, "/reload", Admin, "Reloads the configuration", "Reloaded"),
 ];
 
 /// A path below `/admin`, with the handler of each of its operations.

@@ -82,7 +82,7 @@ fn session(server: &Server, shown: Shown) -> Session {
 }
 
 fn number(text: &str) -> Result<u64, Failure> {
-    text.parse().map_err(|_| Failure::Invalid(format!("{text:?} is no number of a session")))
+    text.parse().map_err(|_| Failure::Invalid(format!("{text:?} is not the number of a session")))
 }
 
 async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {

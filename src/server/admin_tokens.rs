@@ -36,7 +36,7 @@ impl AdminRight {
 
 /// It is none of the words for rights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no right: there are \"read\", \"write\" and \"admin\"")]
+#[error("{0:?} is not a right: there are \"read\", \"write\" and \"admin\"")]
 pub struct UnknownRight(String);
 
 impl FromStr for AdminRight {
@@ -51,7 +51,7 @@ impl FromStr for AdminRight {
 
 /// What begins like a hash is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("behind \"sha256:\" stand the 64 hexadecimal digits of the token's SHA-256")]
+#[error("\"sha256:\" is followed by the 64 hexadecimal digits of the token's SHA-256")]
 pub struct InvalidTokenHash;
 
 /// A token of the admin API, with its name and its rights. Shown without what it is.

@@ -380,7 +380,7 @@ fn count_signing_keys(shared: &Arc<Shared>, home: &ArbiterHandle) {
         let count = |most| counting.identities.count(most);
         let now = Instant::now().into_std();
         if let Err(error) = counting.new_identities.find_out(now, count).await {
-            log::warn!("the signing keys are not counted yet: {error}");
+            log::warn!("the signing keys cannot be counted yet: {error}");
         }
     });
 }

@@ -18,20 +18,21 @@ fn recognize(read: &[u8]) -> Option<&'static str> {
     // The first record of TLS has the type 22 and a version that begins with 3.
     if let [22, 3, ..] = read {
         return Some(
-            "TLS; this port has none: connect with ws:// or http://, give it certificates ([tls]), or put a proxy in front that ends TLS (docs/PROXIES.md)",
+            "TLS; this port has none: connect with ws:// or http://, set certificates ([tls]), or put a \
+             proxy in front that does TLS (docs/PROXIES.md)",
         );
     }
     let begins =
         |with: &[u8]| !read.is_empty() && with.starts_with(&read[..read.len().min(with.len())]);
     if read.len() >= 4 && begins(b"PRI * HTTP/2.0") {
         return Some(
-            "HTTP/2; this port has HTTP/1.1: have the proxy in front speak that (docs/PROXIES.md)",
+            "HTTP/2; this port has HTTP/1.1: make the proxy in front use that (docs/PROXIES.md)",
         );
     }
     if read.len() >= 6 && (begins(b"PROXY ") || begins(b"\r\n\r\n\0\r\nQUIT\n")) {
         return Some(
-            "the PROXY protocol, which is not understood here: take it out of the proxy in front, which says in \
-             X-Forwarded-For for whom it speaks (docs/PROXIES.md)",
+            "the PROXY protocol, which this server does not support: turn it off in the proxy in front, \
+             which sends the client's address in X-Forwarded-For (docs/PROXIES.md)",
         );
     }
     None

@@ -23,10 +23,10 @@ const GRANT_BYTES_MAX: usize = 30 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantsError {
     /// The server was started without [`Builder::grants`](super::Builder::grants).
-    #[error("this server asks no grants; who may do what is said elsewhere ([auth] mode)")]
+    #[error("this server uses no grants; another [auth] mode says who may do what")]
     NoGrants,
     /// It names more events than can be kept.
-    #[error("a grant may name some 30,000 bytes of events")]
+    #[error("the events of a grant may take about 30,000 bytes")]
     TooLong,
     /// Where grants are kept does not answer. It may have happened.
     #[error(transparent)]

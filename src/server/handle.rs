@@ -393,13 +393,13 @@ impl Server {
         }
         let saved = self.0.shared.quotas.usage.save();
         if !matches!(tokio::time::timeout_at(deadline, saved).await, Ok(Ok(()))) {
-            log::warn!("what keys have written lately is not written down");
+            log::warn!("what keys have written lately is not saved");
         }
         if let Some(processing) = &self.0.processing {
             processing.processor.stop();
             let stopped = processing.processor.stopped();
             if tokio::time::timeout_at(deadline, stopped).await.is_err() {
-                log::warn!("handlers cut off at shutdown; what they worked on is handled again");
+                log::warn!("handlers cut off at shutdown; their entries are processed again");
             }
             // Also when it has stopped: whoever starts a replay later starts none.
             processing.processor.cut_off();

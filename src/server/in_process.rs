@@ -175,7 +175,7 @@ impl Server {
     }
 
     fn knows_who_is_revoked(&self) -> Result<(), ClientError> {
-        let not_read = || ClientError::Definite("the revocations are not read yet".into());
+        let not_read = || ClientError::Definite("the revocations cannot be read yet".into());
         self.inner().shared.revocations.kept.is_read().then_some(()).ok_or_else(not_read)
     }
 

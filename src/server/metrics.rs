@@ -63,10 +63,10 @@ impl EncodeMetric for Shown {
 }
 
 fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) {
-    let sets = "Room on disk for large writes that are not stored yet, in bytes";
+    let sets = "Disk space reserved for large writes that are not stored yet, in bytes";
     for (name, help, value) in [
         ("spill_reserved_bytes", sets, i64::try_from(reserved)),
-        ("spill_sets_waiting", "Large writes that wait for room on disk", i64::try_from(waiting)),
+        ("spill_sets_waiting", "Large writes that wait for disk space", i64::try_from(waiting)),
     ] {
         let gauge: Gauge = Gauge::default();
         gauge.set(value.unwrap_or(i64::MAX));
@@ -77,13 +77,13 @@ fn register_spill(&(reserved, waiting): &(u64, usize), registry: &mut Registry) 
 fn register_quarantine(aside: &Aside, registry: &mut Registry) {
     let (entries, bytes) = aside.figures();
     let held = "Entries in quarantine, since they are larger than entry_bytes_max";
-    let size = "Bytes of them, each counted as 64 KiB at least";
+    let size = "Bytes of these entries, each counted as at least 64 KiB";
     for (name, help, value) in
         [("quarantine_entries", held, entries as u64), ("quarantine_bytes", size, bytes)]
     {
         registry.register(name, help, ConstGauge::new(value));
     }
-    let refused = "Entries that could not be put aside for want of room, each time they came";
+    let refused = "Entries for which the quarantine had no space, each time they came";
     registry.register("quarantine_refused", refused, aside.refused.clone());
 }
 
@@ -103,7 +103,7 @@ fn register_trims(server: &Server, registry: &mut Registry) {
 /// What strangers had written down.
 fn register_newcomers(server: &Server, registry: &mut Registry) {
     let shared = &server.inner().shared;
-    let refused = "New ones refused, since there were too many";
+    let refused = "New ones refused because there were too many";
     registry.register("keys_refused", refused, shared.new_keys.refused.clone());
     registry.register("identities_refused", refused, shared.new_identities.refused.clone());
     let counts = [
@@ -122,10 +122,10 @@ fn register_strangers(shared: &Shared, registry: &mut Registry) {
     let (strangers, pushed_out, refused) = shared.strangers.counts();
     let gauges = [
         ("connections_strangers", "Connections without an accepted request now", strangers),
-        ("unfinished_bytes", "Bytes of messages that are not complete", shared.budget.level()),
+        ("unfinished_bytes", "Bytes of incomplete messages", shared.budget.level()),
         (
             "unfinished_waiting",
-            "Connections not read from for want of room",
+            "Connections that the server does not read from for lack of space",
             shared.budget.waiting(),
         ),
     ];
@@ -135,8 +135,8 @@ fn register_strangers(shared: &Shared, registry: &mut Registry) {
         registry.register(name, help, gauge);
     }
     let counters = [
-        ("strangers_pushed_out", "Strangers closed for others to come", pushed_out),
-        ("strangers_refused", "Connections refused for too many strangers", refused),
+        ("strangers_pushed_out", "Strangers closed to make way for others", pushed_out),
+        ("strangers_refused", "Connections refused because of too many strangers", refused),
     ];
     for (name, help, value) in counters {
         let counter: Counter = Counter::default();

@@ -47,7 +47,7 @@ impl Server {
             keys.unwrap_or_else(|| shared.connections.subscribed_keys().into_iter().collect());
         keys.iter().for_each(|key| shared.connections.key_removed(key));
         while let Err(error) = self.read_records_again().await {
-            log::warn!("what another server has changed is not read yet: {error}");
+            log::warn!("changes of another server cannot be read yet: {error}");
             tokio::time::sleep(AGAIN).await;
         }
         self.access_changed();

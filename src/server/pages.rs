@@ -86,7 +86,8 @@ fn refused<P: std::fmt::Display>(
     let path = short(path);
     let more = match proxy {
         Some((said, proxy)) => format!(
-            "; {proxy} says that it asks for {:?}: if that is your proxy, put \"{proxy}\" into trusted_proxies instead",
+            "; {proxy} forwards it for {:?}: if that is your proxy, add \"{proxy}\" to trusted_proxies \
+             instead",
             short(said)
         ),
         None => {
@@ -94,8 +95,8 @@ fn refused<P: std::fmt::Display>(
         }
     };
     let line = format!(
-        "a page of {origin:?} may not use {path:?} here, as Host is {host:?}: \
-         if it is yours, put it into the configuration, origins = [{origin:?}]{more}"
+        "a page of {origin:?} may not use {path:?} here, because Host is {host:?}: if it is yours, add it to \
+         the configuration, origins = [{origin:?}]{more}"
     );
     Complaint::hourly(format!("page: {origin} {host}"), line)
 }

@@ -18,7 +18,7 @@ pub enum QuarantineError {
     #[error("this server has no quarantine")]
     None,
     /// There is no such entry.
-    #[error("nothing is in quarantine as {0}")]
+    #[error("there is no entry {0} in quarantine")]
     NoSuchEntry(u64),
     /// It cannot be stored as it is.
     #[error("it cannot be stored: {0}")]

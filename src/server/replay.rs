@@ -49,7 +49,7 @@ impl OnOpen for Replays {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the journal is slow".to_owned(),
             };
-            log::error!(store:%; "store {store}: where groups begin is written down later: {fault}");
+            log::error!(store:%; "store {store}: the beginning of groups is saved later: {fault}");
         }
         .boxed()
     }
@@ -111,7 +111,7 @@ async fn open_all_behind(processor: &Processor, storage: &Arc<dyn Storage>, stor
     let mut behind = None;
     while !processor.is_stopping() {
         let Err(fault) = open_behind(processor, storage, stores, &mut behind).await else { return };
-        log::error!("stores that are behind cannot be opened, trying again: {fault}");
+        log::error!("stores with entries to process cannot be opened, trying again: {fault}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }

@@ -87,7 +87,7 @@ pub(super) fn configure_health(server: &Server, config: &mut ServiceConfig) {
 
 fn readiness(server: &Server) -> HttpResponse {
     if server.inner().draining.load(Ordering::Relaxed) {
-        return HttpResponse::ServiceUnavailable().body("the server stops\n");
+        return HttpResponse::ServiceUnavailable().body("the server is stopping\n");
     }
     match server.inner().storage.ready() {
         Ok(()) if !knows_who_may(server) => not_ready(),
@@ -108,7 +108,7 @@ fn knows_who_may(server: &Server) -> bool {
 fn not_ready() -> HttpResponse {
     HttpResponse::ServiceUnavailable()
         .insert_header(("retry-after", "1"))
-        .body("who may do what is not read yet\n")
+        .body("revocations, grants or quotas cannot be read yet\n")
 }
 
 /// Turns a request into a session.

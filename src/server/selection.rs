@@ -32,14 +32,14 @@ impl Selection {
     /// What the name and value of a query say. `Err` says what is wrong.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let number =
-            || value.parse::<u64>().map_err(|_| format!("{name}: {value:?} is no whole number"));
+            || value.parse::<u64>().map_err(|_| format!("{name}: {value:?} is not a whole number"));
         match name {
             "from" => self.from = Sequence::new(number()?).map_err(|error| error.to_string())?,
             "event" => self.events.push(EventPattern::glob(value)),
             "primaryKey" => self.primary_keys.push(EventPattern::glob(value)),
             "createdFrom" => self.created_from = Some(number()?),
             "createdBefore" => self.created_before = Some(number()?),
-            name => return Err(format!("{name:?} is not known here")),
+            name => return Err(format!("{name:?} is unknown")),
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Threads {
         // All are told before one is waited for.
         for (name, ended, thread) in told.collect::<Vec<_>>() {
             if timeout_at(deadline, ended).await.is_err() {
-                log::warn!("{name} is still busy, and is left to end by itself");
+                log::warn!("{name} is still busy and is left to end by itself");
             } else if thread.join().is_err() {
                 log::error!("{name} panicked");
             }

@@ -77,7 +77,7 @@ pub enum TlsError {
         cause: rustls::Error,
     },
     /// No client could be checked.
-    #[error("{}: nobody can be checked with this: {cause}", path.display())]
+    #[error("{}: no client certificate can be verified with this: {cause}", path.display())]
     ClientCa {
         /// The file.
         path: PathBuf,
@@ -135,7 +135,7 @@ impl Tls {
             shared.metrics.tls_handshakes_failed.inc();
             // Who just goes away is a port scanner, or whoever looks whether the port is open.
             if error.kind() == io::ErrorKind::InvalidData {
-                let line = format!("{peer}: no TLS connection came about: {error}");
+                let line = format!("{peer}: the TLS handshake failed: {error}");
                 shared.complaints.log(&Complaint::hourly(line.clone(), line));
             }
         }

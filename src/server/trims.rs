@@ -107,7 +107,7 @@ impl Trims {
             self.grant_wishes().await;
             let is_due = is_asked || rounds % RETENTION_EVERY == 0;
             if is_due && let Err(error) = self.keep_to_retention().await {
-                log::warn!("what the configuration does not keep is trimmed later: {error}");
+                log::warn!("trimming by [[retention]] is put off: {error}");
             }
             rounds += 1;
         }
@@ -184,10 +184,7 @@ impl Trims {
             let granted = async {
                 let trimmed = self.trim(&store, last, false).await?;
                 if trimmed.trimmed >= trimmed.wanted {
-                    log::info!(
-                        "store {store}: trimmed up to {}, as was asked for",
-                        trimmed.trimmed
-                    );
+                    log::info!("store {store}: trimmed up to {} as requested", trimmed.trimmed);
                     self.wishes.remove(&name, |wish| wish.last == last.get()).await?;
                 }
                 Ok::<_, ServerTrimError>(())

@@ -42,7 +42,7 @@ async fn rounds(
         budget.round();
         let severed = connections.sever_stalled(millis_max);
         if severed > 0 {
-            log::warn!("{severed} stalled connections severed");
+            log::warn!("{severed} stalled connections closed");
             metrics.connections_stalled.inc_by(severed as u64);
         }
     }

@@ -18,8 +18,8 @@ pub(super) fn no_websocket(
     request: &HttpRequest,
     error: HandshakeError,
 ) -> HttpResponse {
-    let advice = "this is the path of a WebSocket; if the client opened one, a proxy in front has to pass \
-                  Upgrade and Connection on (docs/PROXIES.md)";
+    let advice = "this path is for a WebSocket; if the client opened one, the proxy in front must pass on \
+                  Upgrade and Connection (docs/PROXIES.md)";
     complain(server, request, &format!("{error}; {advice}"));
     HttpResponse::UpgradeRequired()
         .insert_header((UPGRADE, "websocket"))
@@ -34,7 +34,7 @@ pub(super) fn nothing_here(server: &Server, request: &HttpRequest) -> HttpRespon
     let path = request.path().trim_end_matches('/');
     let below = sockets.iter().find_map(|socket| path.strip_suffix(socket));
     if let Some(prefix) = below.filter(|prefix| prefix.len() < 200) {
-        advice = format!("{advice}; a proxy in front has to take {prefix:?} off");
+        advice = format!("{advice}; a proxy in front must remove {prefix:?}");
     }
     if request.headers().contains_key(UPGRADE) {
         complain(server, request, &format!("nothing is there; {advice}"));

@@ -128,7 +128,7 @@ async fn what_is_set_while_it_runs_is_durable_and_counts_before_the_file() {
     server.grants(&["remove", "bob"]).ok();
     assert_eq!(server.writes("bob", "E").await, Ok(()));
     bob.nothing_comes().await;
-    assert!(server.grants(&["remove", "bob"]).failed(1).contains("nothing is granted"));
+    assert!(server.grants(&["remove", "bob"]).failed(1).contains("there is no grant for"));
     let by = "by=admin address=127.0.0.1 token=\"admin\"";
     let audit = server.audit();
     let grants: Vec<_> = audit.iter().filter(|line| line.contains("grant key")).collect();
@@ -153,5 +153,5 @@ async fn with_a_grant_for_everyone_a_key_is_as_good_as_its_assignment() {
 fn without_grants_there_are_none_to_set() {
     let server = Logged::start(&format!("admin.token = \"{ADMIN}\"\nauth.mode = \"allow-all\""));
     let refused = server.grants(&["set", "alice", "--read"]).failed(1);
-    assert!(refused.contains("this server asks no grants"), "{refused}");
+    assert!(refused.contains("this server uses no grants"), "{refused}");
 }

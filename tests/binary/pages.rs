@@ -7,7 +7,7 @@ use tempfile::tempdir;
 use super::process::{Serve, command, data, logged};
 use crate::support::socket::Socket;
 
-const WHAT_TO_WRITE: &str = "put it into the configuration, origins = [\"http://localhost:5173\"]";
+const WHAT_TO_WRITE: &str = "add it to the configuration, origins = [\"http://localhost:5173\"]";
 
 fn refused(log: &Path, origin: &str) -> String {
     logged(log, &format!("a page of {origin:?} may not use"), 1).remove(0)
@@ -76,7 +76,7 @@ async fn a_page_that_is_refused_is_in_the_log_with_what_to_configure_and_then_se
     let forwarded = [("origin", "https://app.example"), ("x-forwarded-host", "app.example")];
     assert_eq!(Socket::refused_status(&server.url, &forwarded).await, 403);
     let line = refused(&log, "https://app.example");
-    assert!(line.contains("put \"127.0.0.1\" into trusted_proxies"), "{line}");
+    assert!(line.contains("add \"127.0.0.1\" to trusted_proxies"), "{line}");
     drop(server);
 
     let server = Serve::of(allowed(Some("http://LOCALHOST:5173, https://app.example:443, null")));

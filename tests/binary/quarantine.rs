@@ -99,7 +99,7 @@ async fn what_is_put_aside_is_seen_to_from_the_command_line() {
     assert!(said(&quarantine(&server, &["remove", "2"])).starts_with("2  alice  team  "));
     let gone = quarantine(&server, &["remove", "2"]);
     let why = String::from_utf8_lossy(&gone.stderr).into_owned();
-    assert!(why.contains("nothing is in quarantine as 2"), "{why}");
+    assert!(why.contains("there is no entry 2 in quarantine"), "{why}");
     assert!(listed(&server).is_empty());
     let mut reader = client(&server, "bob").await;
     let feed = reader.subscribe("bob", "default", 2).await;

@@ -42,11 +42,11 @@ fn http_at_the_path_of_a_websocket_and_a_websocket_elsewhere_are_told_where_to_g
             plain.starts_with("HTTP/1.1 426 ") && plain.contains("upgrade: websocket\r\n"),
             "{plain}"
         );
-        assert!(plain.contains("a proxy in front has to pass Upgrade"), "{plain}");
+        assert!(plain.contains("the proxy in front must pass on Upgrade"), "{plain}");
         let elsewhere = upgrade(&server, "/sync/eventlog", "");
         assert!(elsewhere.starts_with("HTTP/1.1 404 "), "{elsewhere}");
         assert!(elsewhere.contains(
-            "a WebSocket is at /eventlog and at /rpc; a proxy in front has to take \"/sync\" off"
+            "a WebSocket is at /eventlog and at /rpc; a proxy in front must remove \"/sync\""
         ));
     }
     logged(&log, "\"/rpc\": WebSocket upgrade is expected", 1);

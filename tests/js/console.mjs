@@ -119,7 +119,7 @@ await step("a cookie changes nothing without this origin and JSON", async () => 
 await step("the overview says what happens and what is not well", async () => {
   await visit(page, "#/overview")
   await shows(page, "Entries a second")
-  await shows(page, "Entries that the group \"mail\" gave up on: 2.")
+  await shows(page, "Dead letters of the group \"mail\": 2.")
   await until("charts", () => page.locator(".chart canvas").count())
   await serious(page, "overview")
 })

@@ -67,13 +67,14 @@ const FLAGS: &[(&str, Level, &str, &str)] = &[
         "checkpoints_fail",
         Bad,
         "The database cannot be written. Writes go on from memory until 128 MiB wait, then they are refused.",
-        "Look at the server's log: the disk is full or fails. It is tried again every five seconds.",
+        "Look at the server's log: the disk is full or fails. The server retries every five seconds.",
     ),
     (
         "damage_found",
         Bad,
-        "Something was read that is not what was written.",
-        "Run `eventlog-server verify` on the data directory, and check the disk. The next start builds the database again (docs/FAULTS.md).",
+        "The server read something other than what was written.",
+        "Run `eventlog-server verify` on the data directory, and check the disk. The next start rebuilds the \
+         database (docs/FAULTS.md).",
     ),
     (
         "directory_is_copy",
@@ -84,32 +85,33 @@ const FLAGS: &[(&str, Level, &str, &str)] = &[
     (
         "disk_is_low",
         Bad,
-        "There is little room left on the disk.",
-        "Free some room, or give it a larger disk. At its end writes are refused.",
+        "There is little space left on the disk.",
+        "Free some space, or use a larger disk. When the disk is full, writes are refused.",
     ),
     (
         "archive_fails",
         Warn,
         "Finished log files cannot be archived.",
-        "Look at the folder of [archive]. Until it can be written, a damaged database may not be built again.",
+        "Look at the folder of [archive]. Until it can be written, it may be impossible to rebuild a damaged \
+         database.",
     ),
     (
         "archive_is_incomplete",
         Warn,
-        "The archive does not have everything.",
+        "The archive is incomplete.",
         "A further base is written within the hour. If it is not, look at the log, and at [archive] bytes_max.",
     ),
     (
         "log_files_fail",
         Warn,
-        "No log file can be made ahead of time.",
-        "Free some room: when the file in use is full, writes are refused.",
+        "The server cannot make a log file ahead of time.",
+        "Free some space: when the file in use is full, writes are refused.",
     ),
     (
         "backup_fails",
         Warn,
-        "The last backup that was due is not made.",
-        "Look at the server's log, and at the place where backups go (docs/DATA.md).",
+        "The last backup that was due failed.",
+        "Look at the server's log, and at the destination of the backups (docs/DATA.md).",
     ),
 ];
 
@@ -120,18 +122,19 @@ pub(super) fn notes(facts: &Facts<'_>) -> Vec<Note> {
         notes.push(Note { level, what, to_do: to_do.to_owned() });
     };
     if let Some(why) = &facts.not_ready {
-        let what = format!("No writes are taken: {why}.");
+        let what = format!("The server takes no writes: {why}.");
         note(
             Bad,
             what,
-            "Clients keep what they write and send it later. Look at the server's log; /readyz is 503 until it is over.",
+            "Clients keep what they write and send it later. Look at the server's log; /readyz is 503 until \
+             this is over.",
         );
     }
     if facts.draining {
         note(
             Info,
-            "The server stops.".to_owned(),
-            "Clients connect again elsewhere, or here when it is back.",
+            "The server is stopping.".to_owned(),
+            "Clients reconnect elsewhere, or here when it is back.",
         );
     }
     for (name, level, what, to_do) in FLAGS {
@@ -146,12 +149,14 @@ pub(super) fn notes(facts: &Facts<'_>) -> Vec<Note> {
         note(
             Info,
             "No backup was made since the start.".to_owned(),
-            "Take one with `eventlog-server backup`, or have the server make them: [backup] in the configuration (docs/DATA.md).",
+            "Make one with `eventlog-server backup`, or let the server make them: [backup] in the \
+             configuration (docs/DATA.md).",
         );
     }
     hour(&facts.hour, &mut note);
     if facts.waiting > 0 {
-        let what = format!("Connections that wait for room for their messages: {}.", facts.waiting);
+        let what =
+            format!("Connections that wait for space for their messages: {}.", facts.waiting);
         note(
             Warn,
             what,
@@ -170,19 +175,19 @@ fn hour(hour: &Troubles, note: &mut impl FnMut(Level, String, &str)) {
             hour.appends_failed,
             Bad,
             "Writes that failed at the disk",
-            "Look at the server's log. What failed was refused, and clients send it again.",
+            "Look at the server's log. Failed writes were refused, and clients send them again.",
         ),
         (
             hour.connections_stalled,
             Warn,
-            "Connections that were cut off since they did not read",
+            "Connections that were cut off because they did not read",
             "A slow network or proxy, or an application that stops reading.",
         ),
         (
             hour.connections_refused,
             Warn,
             "Connections that were refused",
-            "The log says whom and why: a wrong token, an origin that is not listed, or too many of them.",
+            "The log says whom and why: a wrong token, an origin that is not listed, or too many connections.",
         ),
         (
             hour.requests_refused,
@@ -193,8 +198,8 @@ fn hour(hour: &Troubles, note: &mut impl FnMut(Level, String, &str)) {
         (
             hour.admin_tokens_refused,
             Warn,
-            "Wrong admin tokens that came",
-            "Somebody mistypes, or guesses. The log has their addresses.",
+            "Wrong admin tokens",
+            "Somebody mistypes or guesses a token. The log has the addresses.",
         ),
     ];
     for (count, level, what, to_do) in said {
@@ -208,7 +213,7 @@ fn groups(facts: &Facts<'_>, note: &mut impl FnMut(Level, String, &str)) {
     if let Some(why) = &facts.groups_failed {
         note(
             Bad,
-            format!("How groups of handlers are cannot be told: {why}."),
+            format!("The state of groups of handlers is unknown: {why}."),
             "Look at the server's log.",
         );
     }
@@ -219,23 +224,18 @@ fn groups(facts: &Facts<'_>, note: &mut impl FnMut(Level, String, &str)) {
             let what = format!(
                 "The group {name:?} has {letters} dead letters, as many as it keeps, and pauses."
             );
-            note(
-                Bad,
-                what,
-                "Look at why they failed, then retry or dismiss them under Processing.",
-            );
+            note(Bad, what, "See why they failed, then retry or dismiss them under Processing.");
         } else if letters > 0 {
-            let what = format!("Entries that the group {name:?} gave up on: {letters}.");
-            note(Warn, what, "Look at why under Processing, then retry or dismiss them.");
+            let what = format!("Dead letters of the group {name:?}: {letters}.");
+            note(Warn, what, "See why under Processing, then retry or dismiss them.");
         }
         if group.paused {
             let what = format!("The group {name:?} is paused, {} entries behind.", group.lag);
             note(Warn, what, "Somebody paused it; resume it under Processing.");
         }
         for (store, error) in &group.refused {
-            let what =
-                format!("The group {name:?} does not go on in the store {store:?}: {error}.");
-            note(Bad, what, "It goes on once it is rewound (docs/PROCESSING.md).");
+            let what = format!("The group {name:?} is stuck in the store {store:?}: {error}.");
+            note(Bad, what, "Rewind it to continue (docs/PROCESSING.md).");
         }
     }
 }
