@@ -117,7 +117,7 @@ impl FromStr for PageOrigin {
         if !scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             || !scheme.chars().all(is_scheme_char)
         {
-            return invalid("the scheme is none");
+            return invalid("the scheme is invalid");
         }
         if matches!(&*scheme, "ws" | "wss") {
             return invalid(
@@ -125,13 +125,11 @@ impl FromStr for PageOrigin {
             );
         }
         if authority.contains('*') {
-            return invalid(
-                "a * stands for nothing here: list each origin, or \"*\" alone for all",
-            );
+            return invalid("a * has no meaning here: list each origin, or \"*\" alone for all");
         }
         if authority.contains(['/', '?', '#', '@']) {
             return invalid(
-                "there is nothing behind host and port, also no slash, and no user before them",
+                "write nothing after host and port, not even a slash, and no user before them",
             );
         }
         if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {

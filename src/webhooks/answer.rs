@@ -33,7 +33,7 @@ impl Answer {
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::UNPROCESSABLE_ENTITY => Self::Refused(format!("it answered {status}")),
             _ if status.is_redirection() => {
-                Self::Failed(format!("it answered {status}, and redirects are not followed"), None)
+                Self::Failed(format!("it answered {status}, but redirects are not followed"), None)
             }
             _ => {
                 let wait = retry_after.and_then(|text| parse_wait(text, now));

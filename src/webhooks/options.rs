@@ -49,11 +49,11 @@ pub enum Begin {
 pub enum WebhookError {
     /// Its name is none to keep positions under.
     #[error(
-        "{0:?} is no name of a webhook: letters, digits, - and _ are, at most {NAME_BYTES_MAX}"
+        "{0:?} is not a name for a webhook: use letters, digits, - and _, at most {NAME_BYTES_MAX}"
     )]
     Name(String),
     /// Nobody can be reached there.
-    #[error("webhook {webhook:?}: {url:?} is no URL to send to: {reason}")]
+    #[error("webhook {webhook:?}: {url:?} is not a URL to send to: {reason}")]
     Url {
         /// The webhook's name.
         webhook: String,

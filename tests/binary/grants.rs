@@ -71,7 +71,7 @@ async fn at_a_sighup_the_grants_of_the_file_count_and_live_subscriptions_end() {
     server.configure(&configuration("", &[ALICE, ALICE]));
     server.serve().signal(Signal::HUP);
     let refused = server.reload().await;
-    assert!(refused.contains("400 ") && refused.contains("granted twice"), "{refused}");
+    assert!(refused.contains("400 ") && refused.contains("has two grants"), "{refused}");
     assert_eq!(server.writes("bob", "E").await, Ok(()));
     assert!(server.log().contains("SIGHUP: nothing has changed: "));
     drop(bob);

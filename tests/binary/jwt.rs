@@ -417,7 +417,7 @@ async fn the_last_keys_count_while_there_are_no_others() {
         server.refusal(&signed("EdDSA", Some("ed25519"), &alice())).await;
         assert!(login.asked() >= 2);
         server.connect(&signed("RS256", Some("rsa"), &alice())).await;
-        assert!(server.log().contains("what is known stays"));
+        assert!(server.log().contains("the known keys stay"));
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Grant {
 
 /// Two grants are for the same grantee, so which of them counts is anyone's guess.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("public key {0:?} is granted twice; join the two grants into one")]
+#[error("public key {0:?} has two grants; join them into one")]
 pub struct DuplicateGrant(pub PublicKey);
 
 /// From where a grant is.
@@ -201,7 +201,7 @@ impl Grants {
         match self.0.read().find(key) {
             Some(grant) if may(grant) => Ok(()),
             Some(_) => Err(refuse(key, AuthReason::Forbidden, &format!("this key may not {what}"))),
-            None => Err(refuse(key, AuthReason::Unauthorized, "nothing is granted to this key")),
+            None => Err(refuse(key, AuthReason::Unauthorized, "this key has no grant")),
         }
     }
 

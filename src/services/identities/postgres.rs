@@ -57,7 +57,7 @@ impl PostgresIdentities {
 fn signing_key(row: &tokio_postgres::Row) -> Result<SigningKey, Failed> {
     let bytes: &[u8] = row.try_get(0)?;
     SigningKey::try_from(bytes)
-        .map_err(|_| Failed::new("a signing key in the database has not 32 bytes"))
+        .map_err(|_| Failed::new("a signing key in the database does not have 32 bytes"))
 }
 
 impl Identities for PostgresIdentities {

@@ -56,7 +56,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         // Refused only by a thread that has stopped.
         thread.spawn(async move {
             while let Err(error) = kept.read(&found).await {
-                log::warn!("nobody is let in: {error}");
+                log::warn!("all connections are refused: {error}");
                 tokio::time::sleep(AGAIN).await;
             }
         });

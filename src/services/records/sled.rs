@@ -40,7 +40,7 @@ impl SledRecords {
         let rows = self.values.page(Some(after), count).map_err(RecordsUnavailable::new)?;
         let record = |(name, value): &(::sled::IVec, ::sled::IVec)| {
             let name = std::str::from_utf8(name);
-            let name = name.map_err(|_| RecordsUnavailable::new("a name on disk is no text"))?;
+            let name = name.map_err(|_| RecordsUnavailable::new("a name on disk is not text"))?;
             Ok((name.into(), value.to_vec()))
         };
         rows.iter().map(record).collect()

@@ -82,8 +82,9 @@ pub enum RegistryError {
     },
     /// Clients have used the key with another store before, so it does not move: the server says so, see `docs/KEYS.md`.
     #[error(
-        "public key {key:?} was used with store {store:?}, and a key does not move: its clients hold sequences of that store. \
-         Give them another key, or release this one when none of them has anything left of that store"
+        "public key {key:?} was used with store {store:?}, and a key does not move, because its clients hold \
+         sequences of that store. Give them another key, or release this one when none of them has anything \
+         left of that store"
     )]
     Moved {
         /// The key asked for.

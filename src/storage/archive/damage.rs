@@ -53,7 +53,7 @@ impl std::fmt::Display for ArchiveDamage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = match self.kind {
             ArchiveDamageKind::Missing => "a file is missing",
-            ArchiveDamageKind::Head => "its head is wrong",
+            ArchiveDamageKind::Head => "its header is wrong",
             ArchiveDamageKind::Foreign => "it belongs to another directory",
             ArchiveDamageKind::Version => "a later version wrote it",
             ArchiveDamageKind::Chunk => "a part was changed",

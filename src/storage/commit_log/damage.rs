@@ -17,7 +17,7 @@ pub(crate) enum LogError {
     #[error("there is a log in {0} already")]
     Exists(std::path::PathBuf),
     /// The log was written by a later version.
-    #[error("the log file {file} has version {version}, which is not known here")]
+    #[error("the log file {file} has version {version}, which this program does not know")]
     UnknownVersion { file: u64, version: u32 },
 }
 

@@ -321,7 +321,7 @@ impl<V> Walk<V> {
         for (place, block) in scan.take_repaired() {
             self.repaired += 1;
             log::warn!(
-                "log file {:08}.log: one bit of block {place} was changed; it is put right",
+                "log file {:08}.log: one bit of block {place} was changed; it is repaired",
                 header.file
             );
             if self.purpose == Purpose::Open {

@@ -28,7 +28,8 @@ impl Promises {
     pub(super) async fn ask(conn: &mut Conn) -> Result<Self, Failed> {
         // Not prepared: it is asked once on a connection.
         let rows = conn.client.query(ASK, &[]).await?;
-        let row = rows.first().ok_or_else(|| Failed::new("the database said nothing of itself"))?;
+        let row =
+            rows.first().ok_or_else(|| Failed::new("the database does not report its settings"))?;
         Ok(Self {
             version: row.try_get(0)?,
             is_standby: row.try_get(1)?,
@@ -50,7 +51,7 @@ impl Promises {
     pub(super) fn check(&self) -> Result<(), Failed> {
         let missing = if self.version < VERSION_MIN {
             format!(
-                "the database is PostgreSQL {}, and 13 is the oldest that is taken",
+                "the database is PostgreSQL {}, but 13 is the oldest supported version",
                 self.version / 10_000
             )
         } else if self.is_standby {
@@ -63,7 +64,7 @@ impl Promises {
         } else if self.full_page_writes != "on" {
             "the database runs with full_page_writes = off: a power cut could damage it".to_owned()
         } else if self.encoding != "UTF8" {
-            format!("the database is encoded in {}, and has to be in UTF8", self.encoding)
+            format!("the database is encoded in {}, but UTF8 is required", self.encoding)
         } else {
             return Ok(());
         };

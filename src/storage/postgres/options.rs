@@ -59,8 +59,8 @@ impl PostgresOptions {
             let starts = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
             if !starts || name.len() > PREFIX_BYTES_MAX || !name.bytes().all(is_letter) {
                 return Err(PostgresError::Options(format!(
-                    "{what} {name:?} is no name for tables: small letters, digits and underscores, no digit first, at most \
-                     {PREFIX_BYTES_MAX} of them"
+                    "{what} {name:?} is not a name for tables: use lower-case letters, digits and \
+                     underscores, no digit first, at most {PREFIX_BYTES_MAX} of them"
                 )));
             }
         }
@@ -84,15 +84,15 @@ impl PostgresOptions {
             Some("require" | "verify-full") => SslMode::Require,
             Some(mode) => {
                 return Err(PostgresError::Options(format!(
-                    "sslmode={mode} in the URL is not known here: `require` and `verify-full` both verify the certificate, \
-                     `disable` does without TLS"
+                    "sslmode={mode} in the URL is not supported: `require` and `verify-full` both verify the \
+                     certificate, `disable` uses no TLS"
                 )));
             }
             None if is_near => SslMode::Disable,
             None => {
                 return Err(PostgresError::Options(
-                    "the database is on another machine, so the URL needs sslmode=verify-full, or sslmode=disable if nobody can \
-                     listen between here and there"
+                    "the database is on another machine, so the URL needs sslmode=verify-full, or \
+                     sslmode=disable if the network between is trusted"
                         .into(),
                 ));
             }

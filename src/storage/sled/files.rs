@@ -128,13 +128,13 @@ impl Files {
         if found == FORMAT.as_bytes() || later && bits != 1 {
             return Ok(());
         }
-        log::warn!("{} was lost or damaged, it is written again", self.format().display());
+        log::warn!("{} was lost or damaged; it is written again", self.format().display());
         self.write_format()
     }
 
     /// Says that the database is damaged, so that it is built again at the next start.
     pub(super) fn note_damage(&self, finding: &str) {
-        log::error!("the database is damaged: {finding}; at the next start it is built again");
+        log::error!("the database is damaged: {finding}; the next start rebuilds it");
         let noted = std::fs::write(self.damage(), finding)
             .and_then(|()| File::open(self.damage())?.sync_all())
             .and_then(|()| sync_folder(&self.directory));

@@ -88,7 +88,7 @@ impl Health {
                 figure("backup_bytes", size, bytes),
             ]
         });
-        let help = "1 while the last backup that was due is not made";
+        let help = "1 while the last backup that was due is missing";
         let tried = made.is_some() || fails;
         let fails = tried.then(|| figure("backup_fails", help, u64::from(fails)));
         made.into_iter().flatten().chain(fails).collect()
@@ -118,11 +118,11 @@ impl Health {
         match place::doubts(files.directory()) {
             Ok(Some(doubt)) => log::warn!("the data directory {path} {doubt}"),
             Ok(None) => {}
-            Err(error) => log::warn!("what file system {path} is on cannot be told: {error}"),
+            Err(error) => log::warn!("cannot find the file system of {path}: {error}"),
         }
         match place::is_copy(files) {
             Ok(is_copy) => self.is_copy.store(is_copy, Relaxed),
-            Err(error) => log::warn!("whether {path} is a copy cannot be told: {error}"),
+            Err(error) => log::warn!("cannot find out whether {path} is a copy: {error}"),
         }
         self.look(files, low_bytes);
     }
@@ -139,19 +139,20 @@ impl Health {
         }
         let free = match files.free_bytes() {
             Ok(free) => free,
-            Err(error) => return log::warn!("how much room there is cannot be told: {error}"),
+            Err(error) => return log::warn!("cannot find the free space on the disk: {error}"),
         };
         self.free_bytes.store(free, Relaxed);
         let is_low = free < low_bytes;
         self.room_is_low.store(is_low, Relaxed);
         if is_low && is_due(&mut said.room) {
             log::warn!(
-                "the disk has only {} MiB left, disk_low_bytes says that {} MiB are to be free; when it is full, writes are refused",
+                "the disk has only {} MiB left, below the {} MiB of disk_low_bytes; when it is full, writes \
+                 are refused",
                 free >> 20,
                 low_bytes >> 20
             );
         } else if !is_low && said.room.take().is_some() {
-            log::info!("the disk has room again");
+            log::info!("the disk has space again");
         }
     }
 

@@ -147,12 +147,12 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
         checkpointer.begin()?;
     }
     if log.repaired > 0 {
-        log::warn!("{} changed bits in the commit log were put right", log.repaired);
+        log::warn!("{} changed bits in the commit log were repaired", log.repaired);
     }
     if let Some(archive) = &archive
         && let Err(error) = write_base(&shared, archive, &log, (from, is_complete))
     {
-        log::error!("the archive has no base, so the database cannot be built again: {error}");
+        log::error!("the archive has no base, so the database cannot be rebuilt: {error}");
     }
     shared.set_settled(log.last);
     let next_ordinal = in_tree.max(redo.ordinal_max()).map_or(0, |max| max + 1);

@@ -93,7 +93,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It holds files, but none that says that it is a data directory.
-    #[error("{path:?} is not a data directory: it holds other files, and no file `format`")]
+    #[error("{path:?} is not a data directory: it has other files, and no file `format`")]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -207,8 +207,8 @@ impl From<LogError> for OpenFailure {
         match error {
             LogError::Unavailable(error) => Self::Io(error),
             LogError::Damaged(damage) => Self::Refused(format!(
-                "the commit log is damaged, and nothing else has what it lost: {damage}. Put back what is missing, or give it up \
-                 with `eventlog-server accept-loss`"
+                "the commit log is damaged, and nothing else has what it lost: {damage}. Put back what is \
+                 missing, or give it up with `eventlog-server accept-loss`"
             )),
             error => Self::Refused(error.to_string()),
         }

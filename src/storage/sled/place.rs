@@ -60,7 +60,7 @@ pub(super) fn doubts(directory: &Path) -> io::Result<Option<&'static str>> {
     // The numbers are from `linux/magic.h`.
     Ok(match rustix::fs::statfs(directory)?.f_type {
         0x0102_1994 | 0x8584_58f6 => {
-            Some("is in memory (tmpfs): everything is gone when the machine stops")
+            Some("is in memory (tmpfs): everything is lost when the machine stops")
         }
         0x794c_7630 => {
             Some("is on overlay, which a container loses when it is removed: mount a volume there")

@@ -33,13 +33,11 @@ pub(super) fn rebuild(
     finding: &str,
 ) -> Result<(), OpenFailure> {
     let started = Instant::now();
-    log::error!(
-        "the database is damaged: {finding}. It is built again from archive and commit log"
-    );
+    log::error!("the database is damaged: {finding}. It is rebuilt from archive and commit log");
     let cannot = |why: String| {
         OpenFailure::Refused(format!(
-            "the database is damaged ({finding}), and cannot be built again: {why}. Put back what is missing and run \
-             `eventlog-server rebuild`, or give it up with `eventlog-server accept-loss`"
+            "the database is damaged ({finding}) and cannot be rebuilt: {why}. Put back what is missing and \
+             run `eventlog-server rebuild`, or give it up with `eventlog-server accept-loss`"
         ))
     };
     let (_, found) = WitnessFiles::open(files.directory())?;
@@ -47,7 +45,7 @@ pub(super) fn rebuild(
         found.newest.ok_or_else(|| cannot("both copies of the witness are lost".into()))?;
     let room = if files.database().try_exists()? { bytes_in(&files.database())? } else { 0 };
     if !files.has_room_for(room)? {
-        let why = format!("to build the database again, {room} bytes have to be free");
+        let why = format!("rebuilding the database needs {room} bytes of free space");
         return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
     }
     let building = files.directory().join("rebuilding");
@@ -62,10 +60,10 @@ pub(super) fn rebuild(
     remove_folder(&building)?;
     files.forget_damage()?;
     let seconds = started.elapsed().as_secs_f64();
-    log::warn!("the database was built again from {frames} frames, in {seconds:.1} s");
+    log::warn!("the database was rebuilt from {frames} frames in {seconds:.1} s");
     if let Some(kept) = kept {
         log::warn!(
-            "the damaged one is {}, and takes {room} bytes until you remove it",
+            "the damaged database is {}, and takes {room} bytes until you remove it",
             kept.display()
         );
     }
@@ -222,7 +220,7 @@ impl<'a> Builder<'a> {
         }
         if self.said.elapsed() >= PROGRESS_EVERY {
             self.said = Instant::now();
-            log::info!("building the database again: {} frames so far", self.frames);
+            log::info!("rebuilding the database: {} frames so far", self.frames);
         }
         Ok(())
     }

@@ -101,7 +101,8 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     let new = begin(files)?;
     let damaged = |why: String| {
         OpenFailure::Refused(format!(
-            "the directory is damaged: {why}. Start the server once, which puts right what can be, or run `eventlog-server accept-loss`"
+            "the directory is damaged: {why}. Start the server once, which repairs what it can, or run \
+             `eventlog-server accept-loss`"
         ))
     };
     let witness = copy_sled(files, &new, options).map_err(|failure| match failure {
@@ -201,7 +202,7 @@ fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Resul
         let last = Located::at(shared, &end)?.head();
         let (first, to) = (last.next(), last.plus(by));
         if to.since(last) < by {
-            let why = format!("store {name:?} is at {last}, and there are no sequences left above");
+            let why = format!("store {name:?} is at {last}, and no sequences are left above");
             return Err(OpenFailure::Refused(why));
         }
         // A gap has nothing to hash.
@@ -221,8 +222,7 @@ pub(super) fn finish(files: &Files) -> Result<Vec<PathBuf>, OpenFailure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         complete => complete?,
     };
-    let malformed =
-        || OpenFailure::corrupt("what is to take the place of the database is malformed");
+    let malformed = || OpenFailure::corrupt("the replacement of the database is malformed");
     let (why, archive) = complete.split_once('\n').ok_or_else(malformed)?;
     let mut kept = Vec::new();
     kept.extend(keep_aside(Path::new(archive), why)?);
@@ -256,7 +256,7 @@ fn copy_sled(
     }
     let room = bytes_in(&files.database())?;
     if !files.has_room_for(room)? {
-        let why = format!("{room} bytes have to be free");
+        let why = format!("{room} bytes of free space are needed");
         return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
     }
     copy_folder(&files.database(), &new.database())?;

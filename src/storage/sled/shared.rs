@@ -110,7 +110,7 @@ impl Shared {
 
     /// The index of the ids of `store` is not what was written, and is made again.
     pub(super) fn ids_are_damaged(&self, store: &StoreId, finding: &str) {
-        log::error!("the ids of store {store:?} are indexed again from its entries: {finding}");
+        log::error!("the index of ids of store {store:?} is rebuilt from its entries: {finding}");
         self.ids_damaged.store(true, Ordering::Relaxed);
     }
 
@@ -122,7 +122,7 @@ impl Shared {
         let mut figures = vec![
             figure(
                 "unapplied_bytes",
-                "Memory that holds what sled does not have yet",
+                "Bytes in memory that sled does not have yet",
                 self.budget.bytes(),
             ),
             figure(
@@ -132,12 +132,12 @@ impl Shared {
             ),
             figure(
                 "archive_fails",
-                "1 while finished log files cannot be archived or let go of",
+                "1 while finished log files cannot be archived or released",
                 flag(&health.archive_fails),
             ),
             figure(
                 "archive_is_incomplete",
-                "1 while the database cannot be built again from the archive and the commit log",
+                "1 while the database cannot be rebuilt from the archive and the commit log",
                 flag(&health.archive_is_incomplete),
             ),
             figure(
@@ -152,12 +152,12 @@ impl Shared {
             ),
             figure(
                 "disk_free_bytes",
-                "Room on the disk, looked at once a minute",
+                "Free space on the disk, checked once a minute",
                 health.free_bytes(),
             ),
             figure(
                 "disk_is_low",
-                "1 while there is less room than disk_low_bytes",
+                "1 while there is less free space than disk_low_bytes",
                 u64::from(health.room_is_low()),
             ),
             figure(
@@ -167,19 +167,19 @@ impl Shared {
             ),
             figure(
                 "damage_found",
-                "1 once something was read that is not what was written",
+                "1 once the server read something other than what was written",
                 flag(&self.damage_noted) | flag(&self.ids_damaged),
             ),
         ];
         figures.extend([
             figure(
                 "stores_to_sweep",
-                "Stores with trimmed entries that still take room",
+                "Stores with trimmed entries that still take space",
                 health.sweeping.load(Ordering::Relaxed),
             ),
             figure(
                 "trimmed_ids",
-                "Ids that are kept of trimmed entries, so that they are known when they are sent again",
+                "Ids kept of trimmed entries, so that a repeated entry is recognized",
                 health.bare_ids.load(Ordering::Relaxed),
             ),
         ]);

@@ -195,7 +195,7 @@ impl Keeper {
         if let Err(error) = &released {
             log::warn!("finished files of the commit log stay for now: {error}");
             self.let_go(position).unwrap_or_else(|error| {
-                log::warn!("finished files of the commit log cannot be let go of: {error}");
+                log::warn!("finished files of the commit log cannot be released: {error}");
             });
         }
         let waiting = self.files.finished_bytes(position);
@@ -230,8 +230,8 @@ impl Keeper {
             && let [oldest, _, ..] = &self.files.finished(position)[..]
         {
             log::error!(
-                "{} is let go of, and the archive does not have it: until the archive can be written and has a further base, \
-                 the database cannot be built again",
+                "{} is dropped, and the archive does not have it: until the archive can be written and has a \
+                 further base, the database cannot be rebuilt",
                 oldest.path.display()
             );
             self.shared.health.archive_is_incomplete.store(true, Relaxed);

@@ -207,7 +207,7 @@ impl<'a> Verifier<'a> {
         if read.repairable > 0 {
             let blocks = read.repairable;
             let finding =
-                format!("{blocks} blocks have a changed bit, which is put right at the next start");
+                format!("{blocks} blocks have a changed bit, which the next start repairs");
             self.fault(folder, None, finding);
         }
     }
@@ -388,7 +388,7 @@ impl<'a> Verifier<'a> {
             let is_swept = segment.last() <= trimmed.swept;
             if is_bare != is_swept && !segment.is_gap() {
                 let finding =
-                    format!("entry {next} has its content, or has it not, against what is trimmed");
+                    format!("entry {next} has content or lacks it, contrary to what is trimmed");
                 return Err(StorageError::corrupt(finding));
             }
             if segment.first() != next {

@@ -212,13 +212,13 @@ impl Inner {
         let answer = answer.map_err(|error| error.to_string())?;
         match (answer.status, answer.body) {
             (StatusCode::OK, Some(body)) => {
-                Answer::parse(&body).map_err(|why| format!("its answer means nothing: {why}"))
+                Answer::parse(&body).map_err(|why| format!("its answer is invalid: {why}"))
             }
             (StatusCode::OK, None) => Err("its answer is too long, or broke off".to_owned()),
             (status, _) if status.is_redirection() => {
-                Err(format!("it answered {status}, and redirects are not followed"))
+                Err(format!("it answered {status}, but redirects are not followed"))
             }
-            (status, _) => Err(format!("it answered {status}, and what counts is 200 alone")),
+            (status, _) => Err(format!("it answered {status}, but only 200 counts")),
         }
     }
 

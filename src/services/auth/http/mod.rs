@@ -56,7 +56,10 @@ impl HttpAuth {
             Err(AuthError { reason, key: claim.key.clone(), message: message.into() })
         };
         let Some(answer) = self.asking.ask(self.question(claim, action)).await else {
-            return refuse(AuthReason::Unavailable, "who decides did not answer; try again later");
+            return refuse(
+                AuthReason::Unavailable,
+                "the application did not answer; try again later",
+            );
         };
         let Some(store) = answer.store() else {
             return Ok(answer);
@@ -65,7 +68,7 @@ impl HttpAuth {
         let other = self.asking.known(&self.question(claim, action.other()));
         match other.as_ref().and_then(|(other, _)| other.store()) {
             Some(other) if other != store => {
-                refuse(AuthReason::Forbidden, "reading and writing are said to have two stores")
+                refuse(AuthReason::Forbidden, "the answers for reading and writing name two stores")
             }
             Some(_) | None => Ok(answer),
         }

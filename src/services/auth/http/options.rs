@@ -76,7 +76,7 @@ impl HttpOptions {
             return empty("secret", "is needed: questions are signed");
         }
         if self.requests_max == 0 {
-            return empty("requests_max", "is 0: nothing would be asked");
+            return empty("requests_max", "is 0: no question would be asked");
         }
         if self.timeout.is_zero() {
             return empty("timeout", "is 0: no answer would come in time");
@@ -88,7 +88,8 @@ impl HttpOptions {
         let url = parse_url(&self.url).map_err(wrong)?;
         if url.scheme_str() == Some("http") && !self.allow_http && !is_here(&url) {
             return Err(wrong(
-                "whoever is on the way could say who may do what; write https://, or allow_http = true",
+                "anyone on the network path could decide who may do what; write https://, or allow_http = \
+                 true",
             ));
         }
         Ok(url)

@@ -69,7 +69,7 @@ impl Expected {
     pub(super) fn read(&self, payload: &[u8], now: SystemTime) -> Result<Verified, Rejected> {
         let claims: Value = serde_json::from_slice(payload).unwrap_or_default();
         if !claims.is_object() {
-            return Err(invalid("the payload of the token is no JSON object"));
+            return Err(invalid("the payload of the token is not a JSON object"));
         }
         let names = &self.names;
         let expires = self.check_time(&claims, now)?;
@@ -110,7 +110,7 @@ impl Expected {
             return Err(Rejected::new("expired", format!("the token expired {ago} s ago")));
         }
         if time(claims, "nbf")?.is_some_and(|begins| begins > now + self.leeway) {
-            return Err(invalid("the token is not good yet"));
+            return Err(invalid("the token is not valid yet"));
         }
         Ok(expires)
     }
@@ -120,7 +120,7 @@ impl Expected {
         let issuer = text(claims, "iss")?;
         let is_known = |issuer| self.issuers.iter().any(|known| known == issuer);
         if !self.issuers.is_empty() && !issuer.is_some_and(is_known) {
-            return Err(invalid("the claim \"iss\" of the token is not one that is taken here"));
+            return Err(invalid("the claim \"iss\" of the token is not accepted here"));
         }
         let audiences = match claims.get("aud") {
             None => None,

@@ -33,7 +33,8 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1_024;
 /// Keys cannot be fetched from there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{url:?} is no address to fetch keys from: https://…, or http:// with 127.0.0.1, [::1] or localhost"
+    "{url:?} is not an address to fetch keys from: use https://…, or http:// with 127.0.0.1, [::1] or \
+     localhost"
 )]
 pub struct InvalidUrl {
     url: String,
@@ -157,7 +158,7 @@ impl Source {
             let after = if fetched.is_ok() { REFRESH } else { RETRY };
             match &fetched {
                 Ok(keys) => log::debug!("fetched {} keys from {}", keys.len(), self.uri),
-                Err(error) => log::warn!("no keys from {}: {error}; what is known stays", self.uri),
+                Err(error) => log::warn!("no keys from {}: {error}; the known keys stay", self.uri),
             }
             told.send_modify(|state| {
                 state.tries += 1;

@@ -19,9 +19,7 @@ pub enum InvalidJwks {
     #[error("it is not a JSON Web Key Set: {0}")]
     Malformed(String),
     /// No key in it can check tokens here.
-    #[error(
-        "it has no key that signatures can be checked with here: RSA from 2048 bits on, EC on P-256, or Ed25519"
-    )]
+    #[error("it has no usable key: RSA from 2048 bits on, EC on P-256, or Ed25519")]
     NoKey,
     /// Too many.
     #[error("it has more than {KEYS_MAX} keys")]

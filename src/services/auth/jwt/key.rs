@@ -72,18 +72,16 @@ impl fmt::Display for Algorithm {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// It could be guessed.
-    #[error("a secret has to have at least {SECRET_BYTES_MIN} bytes, and this one has {0}")]
+    #[error("a secret must have at least {SECRET_BYTES_MIN} bytes, but this one has {0}")]
     ShortSecret(usize),
     /// It is no public key in PEM.
     #[error(
-        "it has no `-----BEGIN PUBLIC KEY-----`; \
-         of a certificate: openssl x509 -in FILE -noout -pubkey, of a private key: openssl pkey -in FILE -pubout"
+        "it has no `-----BEGIN PUBLIC KEY-----`; get it from a certificate with openssl x509 -in FILE -noout \
+         -pubkey, from a private key with openssl pkey -in FILE -pubout"
     )]
     NotPem,
     /// It is a key of another kind.
-    #[error(
-        "it is not a key that is known here: RSA from 2048 to 8192 bits, EC on P-256, or Ed25519"
-    )]
+    #[error("it is not a supported key: RSA from 2048 to 8192 bits, EC on P-256, or Ed25519")]
     Unknown,
 }
 

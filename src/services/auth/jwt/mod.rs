@@ -82,7 +82,7 @@ pub enum JwtError {
     #[error("there is no key to check tokens with: a secret, a public key, or a JSON Web Key Set")]
     NoKey,
     /// No token could come.
-    #[error("there is no place where a token may stand")]
+    #[error("`tokens` is empty: there is no place to look for a token")]
     NoSource,
     /// A token of this algorithm could not be checked.
     #[error("{0} has no key that could check it")]

@@ -34,7 +34,7 @@ pub enum TokenSource {
 
 /// A text names no place for a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no place for a token; write authorization, query, subprotocol or cookie:NAME")]
+#[error("{0:?} is not a place for a token; write authorization, query, subprotocol or cookie:NAME")]
 pub struct InvalidSource(String);
 
 impl TokenSource {

@@ -121,7 +121,7 @@ impl Checkpointer {
         let mut due = Instant::now() + shared.options.checkpoint_every;
         let mut minutes = Minutes { due, finished: opened_at };
         if let Err(error) = self.find_sweeps() {
-            log::warn!("what is trimmed and not let go of cannot be told: {error}");
+            log::warn!("cannot find what is trimmed and not swept yet: {error}");
         }
         loop {
             let next = due.min(minutes.due);
@@ -134,7 +134,7 @@ impl Checkpointer {
             minutes.pass(&shared);
             if let Err(error) = self.sweep() {
                 log::error!(
-                    "letting go of what is trimmed failed, the database will be reopened: {error}"
+                    "sweeping trimmed entries failed, the database will be reopened: {error}"
                 );
                 if !self.recover(&error) {
                     return Err(io::Error::other("closed while the disk was failing"));

@@ -84,7 +84,7 @@ impl Reopening<'_> {
         self.checkpointer.arena = arena;
         shared.access.reopened(trees);
         if let Err(error) = files.make_ballast() {
-            log::warn!("setting disk space aside: {error}");
+            log::warn!("reserving disk space: {error}");
         }
         Ok(())
     }
@@ -127,5 +127,5 @@ fn alone_or_back(mut trees: Arc<Trees>) -> Result<Trees, Arc<Trees>> {
 }
 
 fn still_read() -> io::Error {
-    io::Error::new(io::ErrorKind::ResourceBusy, "a reader does not let go of the database")
+    io::Error::new(io::ErrorKind::ResourceBusy, "a reader does not release the database")
 }

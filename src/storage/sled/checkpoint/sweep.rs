@@ -67,10 +67,7 @@ impl Checkpointer {
             Ok(false) => {}
             Ok(true) => drop(self.sweeps.0.remove(&end.ordinal)),
             Err(StorageError::Corrupt(finding)) => {
-                log::error!(
-                    "what is trimmed of store {:?} cannot be let go of: {finding}",
-                    end.name
-                );
+                log::error!("trimmed entries of store {:?} cannot be swept: {finding}", end.name);
                 self.sweeps.0.remove(&end.ordinal);
             }
             Err(error @ StorageError::Unavailable(_)) => {

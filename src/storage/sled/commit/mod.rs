@@ -61,7 +61,7 @@ impl Committer {
         // A panic is an error of ours. It ends the thread, but nobody waits for ever because of it.
         let takes_frames = catch_unwind(AssertUnwindSafe(|| self.commit_until_end()));
         if takes_frames.is_err() {
-            log::error!("the commit thread panicked: nothing is written any more");
+            log::error!("the commit thread panicked: nothing more is written");
             self.shared.queue.close("the commit thread panicked");
             let tried = AppendError::Indefinite("the commit thread panicked".into());
             self.refuse(&tried, Vec::new());

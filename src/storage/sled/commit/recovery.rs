@@ -62,7 +62,7 @@ fn attempt(
         *found = None;
     }
     if let Err(error) = shared.files.make_ballast() {
-        log::warn!("setting disk space aside: {error}");
+        log::warn!("reserving disk space: {error}");
     }
     Ok(())
 }

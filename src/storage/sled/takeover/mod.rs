@@ -41,7 +41,7 @@ pub(super) fn take_over(
     };
     if !is_complete {
         log::info!(
-            "the data directory has an earlier format: it is taken over, which takes a while"
+            "the data directory has an earlier format: it is converted, which takes a while"
         );
         step(TakeOver::Copy, &mut || copy(files, &paths))?;
         step(TakeOver::Change, &mut || Ok(change(&paths.new, options)?))?;
@@ -61,10 +61,7 @@ pub(super) fn take_over(
         sync_folder(&paths.new)?;
         remove_folder(&paths.new)
     })?;
-    log::info!(
-        "the data directory was taken over; what it was before is in {}",
-        paths.old.display()
-    );
+    log::info!("the data directory was converted; the old data is in {}", paths.old.display());
     Ok(())
 }
 
@@ -115,7 +112,7 @@ fn copy(files: &Files, paths: &Paths) -> io::Result<()> {
     // What is written again while packs are written out is less than what is copied.
     let needed = 2 * bytes_in(&files.database())?;
     if !files.has_room_for(needed)? {
-        let why = format!("to take over an earlier format, {needed} bytes have to be free");
+        let why = format!("converting an earlier format needs {needed} bytes of free space");
         return Err(io::Error::new(io::ErrorKind::StorageFull, why));
     }
     std::fs::create_dir(&paths.new)?;

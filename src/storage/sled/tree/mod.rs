@@ -64,7 +64,9 @@ pub(super) fn open_first(
 ) -> Result<(Trees, Facts), OpenFailure> {
     let opened = match open(files, options, 0) {
         Err(OpenFailure::Io(error)) if is_full(&error) => {
-            log::warn!("the disk is full: giving up the ballast to open the database");
+            log::warn!(
+                "the disk is full: freeing the reserved space (ballast_bytes) to open the database"
+            );
             files.drop_ballast().map_err(OpenFailure::Io).and_then(|()| open(files, options, 0))
         }
         opened => opened,
@@ -72,7 +74,7 @@ pub(super) fn open_first(
     let trees = opened?;
     let facts = Facts::read_or_make(&trees, files)?;
     if let Err(error) = files.make_ballast() {
-        log::warn!("setting disk space aside: {error}");
+        log::warn!("reserving disk space: {error}");
     }
     Ok((trees, facts))
 }
