@@ -46,7 +46,7 @@ fn hint(cause: &ConnectError) -> String {
     "is the server running, and is --url right?".to_owned()
 }
 
-/// Connects once. Later losses of the connection mend themselves.
+/// Connects once. A connection that is lost later is opened again by itself.
 pub(super) async fn connect(
     url: &ServerUrl,
     options: Options,

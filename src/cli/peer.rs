@@ -85,7 +85,7 @@ impl Peer {
         self.protocol.unwrap_or(self.url.protocol())
     }
 
-    /// Connects once. Later losses of the connection mend themselves. Ends the process if the arguments contradict each
+    /// Connects once. A connection that is lost later is opened again by itself. Ends the process if the arguments contradict each
     /// other.
     pub(super) async fn connect(&self) -> Result<EventLogRemote, PeerError> {
         Ok(connect(&self.url.of(self.protocol()), self.options()?).await?)

@@ -1,4 +1,4 @@
-//! A client: writes to stores and follows their feeds, over one connection that mends itself.
+//! A client: writes to stores and follows their feeds, over one connection that it reopens when it breaks.
 //!
 //! [`EventLogRemote`] speaks over `ws://` and `wss://`, from any task of any tokio runtime: the protocol of
 //! `docs/PROTOCOL.md`, or, with [`Protocol::Rpc`], that of Effect 4.1's event log (`docs/PROTOCOL-RPC.md`), with this server

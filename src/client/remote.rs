@@ -78,7 +78,7 @@ impl EventLogRemote {
         self.shared.id
     }
 
-    /// Whether there is a connection, from now on. Nothing needs this: what was lost mends itself. It ends with the client.
+    /// Whether there is a connection, from now on. You need not use this: the client reconnects by itself. It ends with the client.
     pub fn connection_state(&self) -> watch::Receiver<ConnectionState> {
         self.shared.state.clone()
     }

@@ -150,7 +150,7 @@ impl Refusal {
         }
     }
 
-    /// How loud it is in the log: somebody has to see what the client is not told, and what it sends again for ever. Of the registry
+    /// The level of its log line: somebody has to see what the client is not told, and what it sends again without end. Of the registry
     /// the log hears from the `RegistryActor`, less often.
     pub(crate) const fn level(&self) -> log::Level {
         match self {
@@ -181,7 +181,7 @@ impl Refusal {
     }
 
     /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
-    /// that may mend is called so. What a client only has to ask for again, later, is called `InternalServerError`.
+    /// that may help with is called so. What a client only has to ask for again, later, is called `InternalServerError`.
     pub(crate) fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
             Self::Auth(AuthError {
