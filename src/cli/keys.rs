@@ -19,9 +19,9 @@ Examples:
   export EVENTLOG_ADMIN_TOKEN=…
   eventlog-server keys assign alice team
   eventlog-server keys list
-  eventlog-server keys remove alice          # also ends what alice follows right now
+  eventlog-server keys remove alice          # also ends the subscriptions of alice
   eventlog-server keys pin alice d75a…       # what `identity show FILE` prints
-  eventlog-server keys release alice         # no device has anything of alice any more: another store may follow
+  eventlog-server keys release alice         # no device has data of alice any more: she may get another store
   eventlog-server keys list --json --url https://events.example")]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -24,7 +24,7 @@ Examples:
   export EVENTLOG_ADMIN_TOKEN=…
   eventlog-server revoke --key alice --reason 'this device was stolen'
   eventlog-server revoke --subject ann --for 7d
-  eventlog-server revoke --token-id 7f3c… --until 2026-12-01T00:00:00Z     # the token's own end: it is no good after that
+  eventlog-server revoke --token-id 7f3c… --until 2026-12-01T00:00:00Z     # when the token expires anyway
   eventlog-server revocations
   eventlog-server revoke --lift key:alice"
 )]

@@ -31,12 +31,12 @@ Examples:
   eventlog-server tail --key alice --json | jq 'select(.event == \"Note\") | .payload'
   eventlog-server tail --key alice --protocol rpc --identity alice.json --fields text,at
 
-With --json, `payloadHex` stands besides `payload` where JSON cannot say everything (byte strings, times, undefined; \
-always for SchemaBinary), and alone where the payload is neither. What it prints, `write` reads.
+With --json, a line also has `payloadHex` if JSON cannot express the whole payload (byte strings, times, undefined; \
+always for SchemaBinary), and only `payloadHex` if the payload is neither. `write` reads this output.
 
-SchemaBinary, which Effect's clients write, has no names and no types in it. Fields are shown by number (#bde64e3e) unless \
---fields names them, and values as what their bytes look like, which is a guess; bytes that look like nothing else are \
-shown as such (0x…).")]
+SchemaBinary, which Effect's clients write, contains no names and no types. Fields are shown by number (#bde64e3e) \
+unless --fields names them. Values are guessed from their bytes; bytes that look like nothing else are shown as bytes \
+(0x…).")]
 pub(super) struct Args {
     #[command(flatten)]
     peer: Peer,

@@ -34,7 +34,7 @@ Examples:
   EVENTLOG_ADMIN_TOKEN=… eventlog-server trim --store team --before 2026-01-01T00:00:00Z
   eventlog-server trim --data-dir /var/lib/eventlog --store team --before 120000
 
-[[retention]] in the configuration has the server trim by itself.")]
+With [[retention]] in the configuration the server trims by itself.")]
 pub(super) struct Args {
     /// The store
     #[arg(long)]

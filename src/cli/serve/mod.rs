@@ -67,7 +67,7 @@ Examples:
   eventlog-server serve --config /etc/eventlog.toml
   EVENTLOG_AUTH_MODE=allow-all eventlog-server serve --listen 0.0.0.0:7420 --data-dir /var/lib/eventlog
 
-Once it is ready it prints where it listens. It stops in order: what was received is answered, clients are told.")]
+When it is ready it prints its addresses. When it stops, it first answers what it received and closes connections cleanly.")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,

@@ -45,11 +45,11 @@ Examples:
   eventlog-server tail --key alice --json | eventlog-server write --key copy --url ws://other:7420/eventlog
   eventlog-server write --key alice --protocol rpc --identity alice.json --event Note --payload '{\"text\":\"hi\"}'
 
-SchemaBinary, which Effect's clients read, depends on the event's schema. JSON becomes what most schemas ask for: an object \
-a Struct of required fields, a whole number an Int or Number, another one a Number, an array an Array of one kind of value, \
-null in a field the null of a NullOr, null by itself no payload at all (Void). Optional fields, unions and records are \
-written otherwise: send their bytes with --payload-file or --payload-hex. The server takes nothing else than SchemaBinary \
-from --protocol rpc."
+SchemaBinary, which Effect's clients read, depends on the event's schema. JSON becomes what most schemas expect: an \
+object becomes a Struct of required fields, a whole number an Int or Number, any other number a Number, an array an \
+Array of one kind of value, null in a field the null of a NullOr, and null alone no payload at all (Void). Optional \
+fields, unions and records have other forms: send their bytes with --payload-file or --payload-hex. The server accepts \
+only SchemaBinary from --protocol rpc."
 )]
 pub(super) struct Args {
     #[command(flatten)]
