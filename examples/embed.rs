@@ -1,7 +1,7 @@
 //! The server as a service inside an existing actix-web application, behind that application's own login.
 //!
-//! The application has a page and sessions in a cookie. Events live under `/sync`: whoever has no valid cookie gets 401
-//! before anything becomes a WebSocket. Who has one may use the public key that is called like the user, and no other.
+//! The application has a page, and sessions in a cookie. Events live under `/sync`. A caller without a valid cookie gets 401
+//! before there is a WebSocket. A caller with one may use only the public key with the user's name.
 //!
 //! ```text
 //! cargo run --example embed

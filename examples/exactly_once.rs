@@ -1,8 +1,8 @@
-//! Handlers whose effect is a database of their own, applied exactly once whatever ends the process.
+//! Handlers with a database of their own, where each effect is applied exactly once, whatever ends the process.
 //!
-//! `cargo run --example exactly_once -- 100` starts a server that pays money into accounts, kills it a hundred times in the middle
-//! of that, and then compares what `SQLite` has with what was committed. Each effect is one transaction with the sequence of its
-//! entry, and at the start the group asks `SQLite` how far it is.
+//! `cargo run --example exactly_once -- 100` starts a server that pays money into accounts, kills it a hundred times while
+//! it does, and then compares `SQLite` with what was committed. Each effect is in one transaction with the sequence of its entry.
+//! At the start the group asks `SQLite` for its position.
 
 use std::error::Error;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! Handlers that fail: what may pass is tried again, what stays is kept as a dead letter until somebody has dealt with it.
+//! Handlers that fail: a temporary failure is retried; a permanent one becomes a dead letter until somebody handles it.
 //!
-//! `cargo run --example retry` sends three mails: one at once, one when the mail server is back, one to an address that is wrong
-//! until it is corrected.
+//! `cargo run --example retry` sends three mails: one at once, one when the mail server is back, and one to an address that is
+//! wrong until it is corrected.
 
 use std::collections::HashMap;
 use std::error::Error;

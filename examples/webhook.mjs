@@ -1,9 +1,9 @@
-// A receiver of webhooks: verifies who sent a request, and takes every entry once, in order.
+// A receiver of webhooks: verifies the sender of each request, and processes every entry once, in order.
 //
 //     npm install standardwebhooks
 //     WEBHOOK_SECRET=whsec_… node webhook.mjs
 //
-// and in the configuration of the server, with the same secret:
+// Configure the server with the same secret:
 //
 //     [[webhook]]
 //     name = "todos"
@@ -19,7 +19,7 @@ import { Webhook } from "standardwebhooks"
 const webhook = new Webhook(process.env.WEBHOOK_SECRET)
 const file = process.env.STATE ?? "todos.json"
 
-// How far each store is, kept together with what was made of its entries: an entry that comes again is known by it.
+// The position in each store, kept together with the results: a repeated entry is recognized by it.
 let state = { sequences: {}, titles: {} }
 try {
   state = JSON.parse(readFileSync(file, "utf8"))
@@ -29,7 +29,7 @@ try {
 
 const take = (store, entry) => {
   if (entry.sequence <= (state.sequences[store] ?? 0)) return
-  // A `payloadBase64` instead is one that JSON cannot say.
+  // `payloadBase64` replaces it if JSON cannot express the payload.
   if (entry.event === "TodoAdded") state.titles[`${store}/${entry.primaryKey}`] = entry.payload.title
   state.sequences[store] = entry.sequence
   console.log(`${store} ${entry.sequence} ${entry.event} ${entry.primaryKey}`)
@@ -45,14 +45,14 @@ const server = createServer(async (request, response) => {
   const body = await read(request)
   let message
   try {
-    // Throws also for a request of more than five minutes ago.
+    // Also throws if the request is more than five minutes old.
     message = webhook.verify(body, request.headers)
   } catch {
-    // No 4xx of those that say something about the entries: it comes again, once the secret is right.
+    // Not a 4xx that blames the entries: the request comes again, once the secret is right.
     return response.writeHead(401).end()
   }
   for (const entry of message.entries) take(message.store, entry)
-  // Before it answers: what was answered does not come again.
+  // Before the answer: what was answered does not come again.
   writeFileSync(`${file}.new`, JSON.stringify(state))
   renameSync(`${file}.new`, file)
   response.writeHead(204).end()
