@@ -469,6 +469,10 @@ impl Handler<Append> for StoreActor {
             let failure = WriteFailure::Definite(REOPENING.into());
             return refuse(writes.into_iter().map(|write| write.reply), &failure);
         }
+        if let Err(error) = self.deps.storage.has_room() {
+            let failure = WriteFailure::Definite(error.to_string().into());
+            return refuse(writes.into_iter().map(|write| write.reply), &failure);
+        }
         if self.was_full && self.core.is_idle() {
             self.core.set_room(room(&self.deps, self.store(), &*self.log));
             self.was_full = false;

@@ -30,6 +30,7 @@ settings! {
         cache_bytes: Option<Size>,
         ballast_bytes: Option<Size>,
         disk_low_bytes: Option<Size>,
+        disk_full_bytes: Option<Size>,
         spill_bytes_max: Option<Size>,
         workers: Option<Count>,
         store_threads: Option<Count>,

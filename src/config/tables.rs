@@ -23,6 +23,7 @@ pub(super) fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigErr
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
         disk_low_bytes: bytes(settings.disk_low_bytes, default.disk_low_bytes),
+        disk_full_bytes: bytes(settings.disk_full_bytes, default.disk_full_bytes),
         archive: ArchiveOptions {
             enabled: settings.archive.enabled.map_or(default.archive.enabled, |flag| flag.0),
             dir: settings.archive.dir.clone(),

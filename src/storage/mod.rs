@@ -93,6 +93,12 @@ pub trait Storage: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether there is room for more entries: `Err` says why not. Asked before each group of writes, so it costs nothing. What is refused so
+    /// was not tried, and nothing else changes.
+    fn has_room(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Whether writes are taken and everything can be read: `Err` says why not, and that the storage is trying to get there again.
     fn ready(&self) -> Result<(), StorageError>;
 }

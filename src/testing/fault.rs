@@ -138,6 +138,10 @@ impl Storage for FaultyStorage {
         self.inner.figures()
     }
 
+    fn has_room(&self) -> Result<(), StorageError> {
+        self.inner.has_room()
+    }
+
     fn ready(&self) -> Result<(), StorageError> {
         told(self.plan.lock().faults.opening)?;
         self.inner.ready()

@@ -26,6 +26,7 @@ mod proxies;
 mod quarantine;
 mod quotas;
 mod revocations;
+mod room;
 mod rpc;
 mod secrets;
 mod service;

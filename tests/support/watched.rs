@@ -82,6 +82,10 @@ impl Storage for WatchedStorage {
         self.inner.used_keys()
     }
 
+    fn has_room(&self) -> Result<(), StorageError> {
+        self.inner.has_room()
+    }
+
     fn ready(&self) -> Result<(), StorageError> {
         self.inner.ready()
     }

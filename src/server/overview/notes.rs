@@ -86,7 +86,13 @@ const FLAGS: &[(&str, Level, &str, &str)] = &[
         "disk_is_low",
         Bad,
         "There is little space left on the disk.",
-        "Free some space, or use a larger disk. When the disk is full, writes are refused.",
+        "Free some space, or use a larger disk. Below disk_full_bytes new entries are refused.",
+    ),
+    (
+        "disk_is_full",
+        Bad,
+        "The disk is nearly full: new entries are refused.",
+        "Free some space, or use a larger disk. The server takes entries again within a minute.",
     ),
     (
         "archive_fails",

@@ -70,7 +70,7 @@ impl Database {
         let opened = open::open(files, options, faults)?;
         let unavailable = |error| OpenError::unavailable(path, &error);
         let shared = opened.shared;
-        shared.health.begin(&shared.files, shared.options.disk_low_bytes);
+        shared.health.begin(&shared.files, &shared.options);
         let checkpoint = opened.checkpointer.start(opened.log.files).map_err(unavailable)?;
         let commit = commit::start(shared.clone(), opened.log.writer, opened.next_ordinal);
         let commit = commit.map_err(unavailable)?;

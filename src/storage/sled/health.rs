@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::DatabaseOptions;
 use super::files::Files;
 use super::place;
 use crate::storage::Figure;
@@ -39,6 +40,7 @@ pub(super) struct Health {
     shipped: Mutex<Shipped>,
     free_bytes: AtomicU64,
     room_is_low: AtomicBool,
+    room_is_gone: AtomicBool,
     is_copy: AtomicBool,
     said: Mutex<Said>,
 }
@@ -113,7 +115,7 @@ impl Health {
     }
 
     /// Looks at the directory when it was opened, and says what speaks against its place.
-    pub(super) fn begin(&self, files: &Files, low_bytes: u64) {
+    pub(super) fn begin(&self, files: &Files, options: &DatabaseOptions) {
         let path = files.directory().display();
         match place::doubts(files.directory()) {
             Ok(Some(doubt)) => log::warn!("the data directory {path} {doubt}"),
@@ -124,11 +126,11 @@ impl Health {
             Ok(is_copy) => self.is_copy.store(is_copy, Relaxed),
             Err(error) => log::warn!("cannot find out whether {path} is a copy: {error}"),
         }
-        self.look(files, low_bytes);
+        self.look(files, options);
     }
 
-    /// Looks how much room there is, with less than `low_bytes` said to be low, and says what is due. Call it now and then.
-    pub(super) fn look(&self, files: &Files, low_bytes: u64) {
+    /// Looks how much room there is, and says what is due. Call it now and then.
+    pub(super) fn look(&self, files: &Files, options: &DatabaseOptions) {
         let mut said = self.said.lock();
         if self.is_copy.load(Relaxed) && is_due(&mut said.copy) {
             log::error!(
@@ -142,15 +144,22 @@ impl Health {
             Err(error) => return log::warn!("cannot find the free space on the disk: {error}"),
         };
         self.free_bytes.store(free, Relaxed);
-        let is_low = free < low_bytes;
+        let is_gone = free < options.disk_full_bytes;
+        let is_low = is_gone || free < options.disk_low_bytes;
         self.room_is_low.store(is_low, Relaxed);
-        if is_low && is_due(&mut said.room) {
-            log::warn!(
-                "the disk has only {} MiB left, below the {} MiB of disk_low_bytes; when it is full, writes \
-                 are refused",
-                free >> 20,
-                low_bytes >> 20
-            );
+        let changed = self.room_is_gone.swap(is_gone, Relaxed) != is_gone;
+        if is_low && (is_due(&mut said.room) || changed) {
+            let (free, full) = (free >> 20, options.disk_full_bytes >> 20);
+            if is_gone {
+                log::error!(
+                    "the disk has only {free} MiB left: entries are refused until there are {full} MiB (disk_full_bytes)"
+                );
+            } else {
+                let low = options.disk_low_bytes >> 20;
+                log::warn!(
+                    "the disk has only {free} MiB left, below the {low} MiB of disk_low_bytes; entries are refused below {full} MiB"
+                );
+            }
         } else if !is_low && said.room.take().is_some() {
             log::info!("the disk has space again");
         }
@@ -164,6 +173,11 @@ impl Health {
     /// Whether that was too little.
     pub(super) fn room_is_low(&self) -> bool {
         self.room_is_low.load(Relaxed)
+    }
+
+    /// Whether that was so little that no entries are taken.
+    pub(super) fn room_is_gone(&self) -> bool {
+        self.room_is_gone.load(Relaxed)
     }
 
     /// Whether the directory is a copy of the one that was made.

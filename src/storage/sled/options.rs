@@ -27,6 +27,9 @@ pub struct DatabaseOptions {
     pub unapplied_bytes_max: u64,
     /// With less room than this on the disk there are warnings, in bytes; 1 GiB by default.
     pub disk_low_bytes: u64,
+    /// With less room than this on the disk no entries are taken, in bytes; 256 MiB by default. What is there can be read, and everything
+    /// else goes on: trimming, removing and revoking, which need little room. 0: entries are taken until the disk is full.
+    pub disk_full_bytes: u64,
     /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
     pub log_file_bytes: u64,
     /// How exactly it is kept when the entries of a store were committed: what was committed within so long may count as committed at the end
@@ -76,6 +79,7 @@ impl Default for DatabaseOptions {
             checkpoint_every: Duration::from_secs(60),
             unapplied_bytes_max: 128 << 20,
             disk_low_bytes: 1 << 30,
+            disk_full_bytes: 256 << 20,
             log_file_bytes: 64 << 20,
             times_apart: Duration::from_secs(10 * 60),
             archive: ArchiveOptions::default(),

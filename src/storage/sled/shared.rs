@@ -152,13 +152,18 @@ impl Shared {
             ),
             figure(
                 "disk_free_bytes",
-                "Free space on the disk, checked once a minute",
+                "Free space on the disk, checked at least once a minute",
                 health.free_bytes(),
             ),
             figure(
                 "disk_is_low",
                 "1 while there is less free space than disk_low_bytes",
                 u64::from(health.room_is_low()),
+            ),
+            figure(
+                "disk_is_full",
+                "1 while there is less free space than disk_full_bytes, and entries are refused",
+                u64::from(health.room_is_gone()),
             ),
             figure(
                 "directory_is_copy",

@@ -21,6 +21,8 @@ use crate::storage::{
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
 const IDS_BYTES_MAX: usize = 32 << 20;
+/// What clients are told; the log says more.
+const DISK_IS_FULL: &str = "the disk is nearly full, and takes no entries until it has room";
 /// Stores that are not open any more are forgotten whenever there are twice as many, or so many.
 const FORGET_ABOVE_MIN: usize = 1_024;
 
@@ -135,6 +137,11 @@ impl Storage for SledStorage {
 
     fn figures(&self) -> Vec<Figure> {
         self.database.shared().figures()
+    }
+
+    fn has_room(&self) -> Result<(), StorageError> {
+        let gone = self.database.shared().health.room_is_gone();
+        if gone { Err(StorageError::unavailable(DISK_IS_FULL)) } else { Ok(()) }
     }
 
     fn ready(&self) -> Result<(), StorageError> {

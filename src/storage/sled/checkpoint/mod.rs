@@ -241,8 +241,10 @@ struct Minutes {
 }
 
 impl Minutes {
-    /// Has a log file finished that something was written to, and looks at the disk, if that is due.
+    /// Looks at the disk; has a log file finished that something was written to, if that is due.
     fn pass(&mut self, shared: &Shared) {
+        // Each time, since much can be written within a minute.
+        shared.health.look(&shared.files, &shared.options);
         if Instant::now() < self.due {
             return;
         }
@@ -254,6 +256,5 @@ impl Minutes {
             shared.queue.enqueue(Job::FinishFile);
             self.finished = settled;
         }
-        shared.health.look(&shared.files, shared.options.disk_low_bytes);
     }
 }

@@ -41,7 +41,7 @@ impl Checkpointer {
                     log::warn!("the database is not open again yet: {error}");
                     // Else nobody would, as long as this takes.
                     let shared = &reopening.checkpointer.shared;
-                    shared.health.look(&shared.files, shared.options.disk_low_bytes);
+                    shared.health.look(&shared.files, &shared.options);
                 }
             }
             delay = (delay * 2).min(DELAY_MAX);

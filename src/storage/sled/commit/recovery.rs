@@ -31,7 +31,7 @@ pub(super) fn recover(shared: &Arc<Shared>, writer: &mut LogWriter, cause: &io::
             Err(error) => {
                 full = is_full(&error);
                 log::warn!("the commit log does not take writes yet: {error}");
-                shared.health.look(&shared.files, shared.options.disk_low_bytes);
+                shared.health.look(&shared.files, &shared.options);
             }
         }
         delay = (delay * 2).min(DELAY_MAX);

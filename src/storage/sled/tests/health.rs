@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{OnDisk, soon};
+use crate::model::Sequence;
 use crate::storage::sled::steps::{Fault, Faults, LogStep, Step};
 use crate::storage::sled::{Database, DatabaseOptions, SledStorage};
 use crate::storage::{Storage, StoreLog};
@@ -125,4 +126,21 @@ fn a_directory_that_was_copied_is_shown_until_it_is_another_one() {
     Database::accept_loss(subject.directory.path(), &subject.options).expect("accepted");
     subject.reopen();
     assert_eq!(is_copy(&subject), 0);
+}
+
+#[test]
+fn without_room_no_entries_are_taken_and_the_rest_goes_on() {
+    let options = DatabaseOptions { disk_full_bytes: 0, ..options() };
+    let mut subject = OnDisk::with(options);
+    let log = subject.storage().open(&store("a")).expect("open");
+    append(&*log, &ids(1), 100);
+    subject.storage().has_room().expect("there is room");
+    assert_eq!(figure(subject.storage(), "disk_is_full"), 0);
+    drop(log);
+    subject.options.disk_full_bytes = u64::MAX;
+    subject.reopen();
+    assert!(subject.storage().has_room().is_err());
+    assert_eq!(figure(subject.storage(), "disk_is_full"), 1);
+    let log = subject.storage().open(&store("a")).expect("what is there can be read");
+    assert_eq!(log.read(Sequence::FIRST, usize::MAX).expect("it reads").len(), 1);
 }
