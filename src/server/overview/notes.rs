@@ -301,7 +301,7 @@ mod tests {
         assert!(notes.iter().all(|note| !note.to_do.is_empty()));
         let text = format!("{notes:?}");
         for part in [
-            "gave up on: 2.",
+            "Dead letters of the group \\\"mail\\\": 2.",
             "7 entries behind",
             "Requests that were refused in the last hour: 3.",
         ] {
