@@ -1,18 +1,18 @@
-//! One place that orders and keeps the events of local-first applications, and hands them to everyone who shares them.
+//! A sync server for local-first applications: it stores events in one ordered log per store and streams them to every client.
 //!
 //! # The model
 //!
-//! A client appends **entries**: an id that it makes itself (a UUIDv7), an event tag, a primary key, a payload that the
-//! server need not understand. Every client **public key** maps, through a durable registry, to a **store**; each store
-//! is one **feed**, its entries at the sequences 1, 2, 3, …, shared by all its keys.
+//! A client appends **entries**: an id that the client makes (a UUIDv7), an event tag, a primary key, and a payload that
+//! the server need not understand. A durable registry maps every client **public key** to a **store**. Each store is one
+//! **feed**: its entries at the sequences 1, 2, 3, …, shared by all its keys.
 //!
-//! * A write is acknowledged once it is on disk, with one sequence per entry. Writing an id again gives the sequence that
-//!   it has; so whoever heard no answer asks again.
-//! * A subscription delivers everything from its start, in order: what is there, then what comes.
-//! * A sequence that anybody was told names the same entry for ever.
+//! * A write is acknowledged once it is on disk, with one sequence per entry. A client that heard no answer writes again:
+//!   an id that the store already has gets its existing sequence.
+//! * A subscription delivers everything from its start, in order: first the backlog, then new entries.
+//! * A sequence that anybody was told names the same entry forever.
 //!
-//! The server's own code appends to stores as clients do ([`server::Server::write_to_store`]). Handlers run on what is
-//! committed ([`processing`]), and old history can be compacted while it is read ([`processing::compaction`]).
+//! The server's own code appends to stores as clients do ([`server::Server::write_to_store`]). Handlers run on committed
+//! entries ([`processing`]), and old history can be compacted while it is read ([`processing::compaction`]).
 //!
 //! # A server and a client in one program
 //!
@@ -68,35 +68,35 @@
 //! # }
 //! ```
 //!
-//! # Rooms
+//! # Modules
 //!
 //! | module | what it is for |
 //! | --- | --- |
 //! | [`server`] | building a server and mounting it in an actix-web application |
 //! | [`client`] | writing to a server and following its feeds |
-//! | [`services`] | what the server asks others for (who has which store, who may do what, …): traits and implementations |
+//! | [`services`] | what the server asks (which store a key has, who may do what, …): traits and implementations |
 //! | [`storage`] | where entries are kept: the trait, memory, sled, `PostgreSQL` |
 //! | [`processing`] | handlers, reactivity, compaction |
-//! | [`webhooks`] | handlers outside of the process |
+//! | [`webhooks`] | handlers outside the process |
 //! | [`model`] | ids, entries, sequences, and every limit |
-//! | [`protocol`] | the wires, for those who write a client or a tool |
+//! | [`protocol`] | the two wire protocols, for those who write a client or a tool |
 //! | `testing` | the contracts of storage, registry, identities and journal as tests, for those who write one |
 //!
 //! # Features
 //!
-//! All but `testing` are on by default, which is what the binary needs. A library wants `default-features = false` and the
-//! ones that it uses.
+//! The binary needs the default features. In a library, set `default-features = false` and turn on the features that you
+//! use.
 //!
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `postgres` | `storage::postgres`, for several servers on one database, and the registry, identities, records and journal there; not finished |
-//! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and yours |
+//! | `sled` | `storage::sled`, and the registry, identities and journal on it; without it there are those in memory, and your own |
 //! | `client` | `client`, with its TLS |
-//! | `jwt` | `services::auth::jwt`: tokens say who calls |
-//! | `webhooks` | `webhooks` and `services::auth::http`, which ask others over HTTP |
-//! | `bucket` | nothing to the library: what the binary speaks to buckets with |
-//! | `console` | a page at `/console` that shows and does what the admin API can: docs/CONSOLE.md |
-//! | `cli` | nothing to the library: the binary, with the crates that it alone needs |
+//! | `jwt` | `services::auth::jwt`: tokens that say who the caller is |
+//! | `webhooks` | `webhooks` and `services::auth::http`, which make HTTP requests |
+//! | `bucket` | nothing to the library: the binary's access to buckets |
+//! | `console` | a page at `/console` for the admin API: docs/CONSOLE.md |
+//! | `cli` | nothing to the library: the binary, with the crates that only it needs |
 //! | `testing` | `testing`; for `[dev-dependencies]` |
 //!
 //! `docs/EMBEDDING.md` walks through the choices of an embedder, `docs/ARCHITECTURE.md` through the code.

@@ -33,11 +33,10 @@
 //! Keeps: every write is answered once, however often the connection breaks; a stream has every entry of its feed from
 //! its start on, those of this client included, in order, once. Leaves out: what the entries mean.
 //!
-//! # As somebody
+//! # With an identity
 //!
-//! In the RPC protocol a public key is proved, by signing what the server sends; who the client is, is told with
-//! [`RpcOptions::identities`]. Payloads are `SchemaBinary` frames there
-//! ([`payload::to_vec`](crate::protocol::rpc::payload::to_vec)).
+//! In the RPC protocol the client proves a public key by signing what the server sends. [`RpcOptions::identities`] has its
+//! identities. Payloads are `SchemaBinary` frames there ([`payload::to_vec`](crate::protocol::rpc::payload::to_vec)).
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,15 +53,15 @@
 //!
 //! # When the connection breaks
 //!
-//! The client connects again, waiting longer from attempt to attempt, and goes on: streams behind the last entry they
-//! received, unanswered writes by being sent once more. The server knows entries by their ids, so a write that had been
-//! stored is answered with the sequences it got then. Nothing of this can be seen from outside but the time it takes.
+//! The client reconnects, with growing pauses, and goes on: streams after the last entry they received, and unanswered
+//! writes are sent again. The server recognizes entries by their ids, so a write that was already stored gets its existing
+//! sequences. From outside you only see the time that it takes.
 //!
 //! # When a stream is not polled
 //!
-//! What it has not delivered is bounded by [`Options::read_ahead_entries`] and [`Options::read_ahead_bytes`]. When it is
-//! full, the client ends that subscription, passes over what is still under way, and asks again from where the stream
-//! stands once half of it has been taken. The other streams and the writes of the same connection go on meanwhile.
+//! [`Options::read_ahead_entries`] and [`Options::read_ahead_bytes`] bound what a stream holds undelivered. When it is full,
+//! the client ends that subscription and skips what is still under way. It subscribes again from the stream's position once
+//! half of it has been taken. The other streams and the writes of the same connection go on meanwhile.
 
 mod changes;
 mod connection;

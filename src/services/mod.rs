@@ -1,13 +1,13 @@
-//! What the server asks others for. An application may put something of its own in place of each.
+//! The services that the server asks. An application can replace each with its own.
 //!
 //! | trait | what it keeps | comes with | choose your own when |
 //! | --- | --- | --- | --- |
-//! | [`Storage`] | the entries of all stores | [`memory`](crate::storage::memory), [`sled`](crate::storage::sled) | entries belong into a database you run already |
+//! | [`Storage`] | the entries of all stores | [`memory`](crate::storage::memory), [`sled`](crate::storage::sled) | entries belong in a database that you already run |
 //! | [`StoreRegistry`] | which store a key has | [`registry`] | your users' table knows who shares what |
 //! | [`Identities`] | which signing key a key has | [`identities`] | keys are bound elsewhere |
-//! | [`Records`] | what administrators say while the server runs | [`records`] | they are kept elsewhere |
+//! | [`Records`] | what administrators set while the server runs | [`records`] | they are kept elsewhere |
 //! | [`Quarantine`] | entries that are too large to be stored | [`quarantine`] | they are kept elsewhere |
-//! | [`EventJournal`] | how far groups of handlers are | [`journal`] | positions belong into a database of yours |
+//! | [`EventJournal`] | the positions of groups of handlers | [`journal`] | positions belong in your database |
 //! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
 //! Keeps: a mapping is domain state, written down by `assign` alone; nothing derives a store from a key.
