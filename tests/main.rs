@@ -15,4 +15,5 @@ mod server;
 mod storage;
 mod support;
 mod testing;
+mod tour;
 mod webhooks;

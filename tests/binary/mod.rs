@@ -20,7 +20,7 @@ mod logged;
 mod logs;
 mod newcomers;
 mod pages;
-mod process;
+pub mod process;
 mod proof;
 mod proxies;
 mod quarantine;

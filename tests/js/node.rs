@@ -69,6 +69,11 @@ pub fn build_application() {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stdout));
 }
 
+/// Installs the packages of this folder, where there is node.
+pub fn packages(name: &str) -> bool {
+    node(name).is_some()
+}
+
 /// Installs the packages of a folder, unless that was done since the lock file changed. Tests may be processes of their own, so a
 /// file lock lets one of them do it while the others wait.
 fn install(folder: &Path) {

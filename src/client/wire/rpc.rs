@@ -359,7 +359,12 @@ fn sequences(batch: &Batch, acks: &[(EntryId, Sequence)]) -> Result<Vec<Sequence
         return Ok(acks.iter().map(|(_, sequence)| *sequence).collect());
     }
     let by_id: HashMap<EntryId, Sequence> = acks.iter().copied().collect();
-    let missing = |id| format!("no acknowledgement of entry {id}");
+    let missing = |id| {
+        format!(
+            "no acknowledgement of entry {id}, as for one that is too large and in quarantine \
+             (`eventlog-server quarantine list`)"
+        )
+    };
     batch.ids().map(|id| by_id.get(&id).copied().ok_or_else(|| missing(id))).collect()
 }
 
