@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn the_docs_have_a_line_of_curl_for_each_operation() {
         let docs = include_str!("../../docs/ADMIN-API.md");
-        let lines: Vec<&str> = docs.lines().filter(|line| line.starts_with("curl ")).collect();
+        let typed = docs.lines().map(|line| line.trim_start_matches("$ "));
+        let lines: Vec<&str> = typed.filter(|line| line.starts_with("curl ")).collect();
         for Operation { verb, path, .. } in OPERATIONS {
             let says = |line: &&str| {
                 let is_verb = match verb {
