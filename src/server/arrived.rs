@@ -110,6 +110,10 @@ async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io
     }
 }
 
+/// What is known of a connection that speaks TLS with this server.
+#[cfg(feature = "console")]
+pub(super) struct Encrypted;
+
 /// A connection of which the first request is there.
 pub(super) struct Arrived {
     wire: Wire,
@@ -134,6 +138,10 @@ impl Arrived {
             extensions.insert(severable.clone());
         }
         extensions.insert(Arc::clone(&self.stranger));
+        #[cfg(feature = "console")]
+        if self.wire.is_secure() {
+            extensions.insert(Encrypted);
+        }
     }
 
     /// What the bytes go through, once it is no dispatcher's any more.

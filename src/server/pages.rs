@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderName, ORIGIN};
 
+#[cfg(feature = "console")]
+use super::arrived::Encrypted;
 use super::handle::Server;
 use crate::actors::complaints::Complaint;
 #[cfg(feature = "console")]
@@ -71,7 +73,10 @@ pub(super) fn is_own_or_none(server: &Server, request: &HttpRequest) -> bool {
 #[cfg(feature = "console")]
 pub(super) fn is_secure(server: &Server, request: &HttpRequest) -> bool {
     let said = page_of(server, request).forwarded_proto;
-    request.app_config().secure() || said.is_some_and(|said| said.eq_ignore_ascii_case("https"))
+    // The second is what actix-web knows where an application mounts the server.
+    request.conn_data::<Encrypted>().is_some()
+        || request.app_config().secure()
+        || said.is_some_and(|said| said.eq_ignore_ascii_case("https"))
 }
 
 /// `proxy` says for which host it asks, and is not trusted.

@@ -36,6 +36,12 @@ impl Wire {
         }
     }
 
+    /// Whether it has TLS around it.
+    #[cfg(feature = "console")]
+    pub(super) const fn is_secure(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// Waits until there is something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
         #[cfg(feature = "tls")]

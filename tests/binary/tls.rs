@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tempfile::{TempDir, tempdir};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsConnector;
 
 use super::process::{Serve, command, data, run};
 use crate::support::certificates::{Authority, Signed};
@@ -29,7 +33,7 @@ fn serve(directory: &Path, client_ca: Option<&str>) -> Serve {
         ["tls.pem", "tls.key"].map(|name| data(&directory.join(name)).to_owned());
     let file = format!(
         "auth.mode = \"allow-all\"\n[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n{clients}\
-         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n"
+         [admin]\ntoken = \"s3cret\"\n[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n"
     );
     let config = directory.join("eventlog.toml");
     std::fs::write(&config, file).expect("written");
@@ -93,6 +97,36 @@ async fn clients_and_commands_speak_tls_and_http_gets_a_hint() {
         }
     }
     assert_eq!(server.end(Signal::TERM), Some(0));
+}
+
+/// The answer to a request over TLS; `headers` end with their line.
+async fn request(address: &str, config: &Arc<ClientConfig>, headers: &str, body: &str) -> String {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connector = TlsConnector::from(Arc::clone(config));
+    let mut stream = connector.connect(name, stream).await.expect("TLS");
+    let length = body.len();
+    let text = format!(
+        "POST /console/session HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    // Whether the end is said or not.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn the_cookie_of_the_console_goes_nowhere_without_tls() {
+    let (directory, authority) = set_up();
+    let server = serve(directory.path(), None);
+    let config = authority.trusted(None);
+    let address = server.address();
+    let headers = format!("origin: https://{address}\r\ncontent-type: application/json\r\n");
+    let set = request(address, &config, &headers, r#"{"token":"s3cret"}"#).await;
+    let cookie = set.lines().find(|line| line.starts_with("set-cookie: ")).unwrap_or_default();
+    assert!(cookie.ends_with("; Secure"), "{set}");
 }
 
 #[tokio::test]
