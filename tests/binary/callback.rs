@@ -201,6 +201,8 @@ async fn what_is_not_answered_is_refused_and_asked_again() {
     let to: SocketAddr = it.server.serve().address().parse().expect("an address");
     let metrics = http::get(to, "/metrics").await;
     assert!(metrics.contains("eventlog_auth_callback_failed_total 22\n"), "{metrics}");
+    let asked = format!("eventlog_auth_callback_asked_total {}\n", it.asked());
+    assert!(metrics.contains(&asked), "{asked}{metrics}");
     let log = it.server.log();
     assert!(log.contains("/in does not say who may do what: "), "{log}");
     for secret in ["CANARY", SECRET, &SECRET[6..], ADMIN] {
