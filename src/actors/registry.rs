@@ -5,12 +5,13 @@
 //! the mapping itself (`services::StoreRegistry`), what is noted of used keys (`storage`), and how a store is reached (`stores`).
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use super::audit::{self, By};
@@ -199,8 +200,14 @@ pub(crate) struct Keys {
     /// Read while a key is assigned because a caller's proof says so, written while one is removed: a key that is being
     /// removed must not be assigned again before that is noted.
     removing: Arc<RwLock<()>>,
+    /// Held while a key is assigned because a caller's proof says so, for all keys of the same hash: of many who come with one key at
+    /// once, one assigns it.
+    assigning: Arc<[Mutex<()>; ASSIGNING]>,
     newcomers: Arc<Newcomers>,
 }
+
+/// So many keys are assigned at once at most, by what callers prove: enough that they share syncs of the disk.
+const ASSIGNING: usize = 64;
 
 impl Keys {
     pub(crate) fn new(
@@ -208,7 +215,8 @@ impl Keys {
         storage: Arc<dyn Storage>,
         newcomers: Arc<Newcomers>,
     ) -> Self {
-        Self { registry, storage, removing: Arc::default(), newcomers }
+        let assigning = Arc::new(std::array::from_fn(|_| Mutex::new(())));
+        Self { registry, storage, removing: Arc::default(), assigning, newcomers }
     }
 
     /// Counts the keys that were used, of which `newcomers` knows nothing yet.
@@ -271,12 +279,19 @@ impl Keys {
     }
 
     async fn assign_said(&self, key: &PublicKey, said: &Said) -> Result<StoreId, RegistryError> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let _turn = self.assigning[hasher.finish() as usize % ASSIGNING].lock().await;
         let _held = self.removing.read().await;
         let noted =
             self.storage.used_keys().get(key).await.map_err(|error| not_noted(key, &error))?;
         if noted.is_some() {
             // Used or removed meanwhile.
             return self.registry.look_up(key).await;
+        }
+        if let Ok(store) = self.registry.look_up(key).await {
+            // Somebody else with the same key was here first.
+            return Ok(store);
         }
         let Said { store, subject } = said;
         self.registry.assign(key, store).await?;

@@ -132,7 +132,7 @@ impl Address {
 impl Token {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("the token is empty; leave the key out to have no admin API".to_owned());
+            return Err("the token is empty; leave it out to have none".to_owned());
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token travels in an HTTP header: ASCII only, no spaces".to_owned());

@@ -275,6 +275,28 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     assert_eq!(write(&mut client, "alice", "E").await, Ok(4));
 }
 
+/// Each of them found that it had no store yet, gave it one, and said so.
+#[tokio::test]
+async fn a_key_that_comes_from_many_devices_at_once_is_assigned_by_one_of_them() {
+    let server = with_secret();
+    let all = token(&with(claims(&["*"]), "store_id", json!("team")));
+    let devices = (0..8).map(|_| {
+        let url = server.with_token(&all);
+        tokio::spawn(async move {
+            let mut client = Socket::connect(&url).await;
+            for n in 0..20 {
+                write(&mut client, &format!("key {n}"), "E").await.expect("written");
+            }
+        })
+    });
+    for device in devices.collect::<Vec<_>>() {
+        device.await.expect("it ends");
+    }
+    let audit = server.audit();
+    let assigned = audit.iter().filter(|line| line.starts_with("action=assign ")).count();
+    assert_eq!(assigned, 20, "{audit:?}");
+}
+
 /// A key that was never used is noted at its removal, too.
 #[tokio::test]
 async fn a_key_that_was_removed_before_its_first_use_is_not_assigned_by_a_token() {
