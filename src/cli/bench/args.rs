@@ -246,6 +246,9 @@ pub(super) struct CatchUpArgs {
 pub(super) struct FanOutArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
+    /// Another node of the same server, which the subscribers connect to.
+    #[arg(long, requires = "url")]
+    pub(super) subscribers_url: Option<ServerUrl>,
     /// Subscriptions of the one store.
     #[arg(long, default_value_t = 1_000)]
     pub(super) subscribers: usize,

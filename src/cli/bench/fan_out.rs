@@ -12,7 +12,7 @@ use eventlog_server::model::{PublicKey, Sequence};
 use serde_json::json;
 use tokio::task::LocalSet;
 
-use super::args::FanOutArgs;
+use super::args::{FanOutArgs, TargetArgs};
 use super::floors::{Doing, Floors};
 use super::load::{self, Load, conduct, open_writers};
 use super::report::Report;
@@ -45,6 +45,11 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
     let echoed = Load::new(connections, 1, shape);
     let floors = Floors::of(Doing::Delivering, &args.target, &echoed, &mut report).await?;
     let target = Target::open(&args.target)?;
+    let elsewhere = args
+        .subscribers_url
+        .clone()
+        .map(|url| Target::open(&TargetArgs { url: Some(url), ..args.target.clone() }));
+    let elsewhere = elsewhere.transpose()?;
     // The first ones are the writers'.
     let keys = load::fresh_keys(load.keys + on_each, 1);
     target.assign(&keys)?;
@@ -57,7 +62,8 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
     let local = LocalSet::new();
     let mut reached = Vec::new();
     for _ in 0..connections {
-        let subscriber = Subscriber::open(&target, &reader_keys, first).await?;
+        let read_at = elsewhere.as_ref().unwrap_or(&target);
+        let subscriber = Subscriber::open(read_at, &reader_keys, first).await?;
         let reaches = Rc::new(Cell::new(0));
         reached.push(reaches.clone());
         local.spawn_local(read(subscriber, run.clone(), reaches));
