@@ -49,12 +49,13 @@ impl Complaint {
     }
 }
 
-/// About a key that has no store, with what to type to give it one.
-pub(crate) fn no_store(key: &PublicKey, caller: &Caller) -> Complaint {
+/// About a key that has no store, with what to type to give it one, and how else that is done.
+pub(crate) fn no_store(key: &PublicKey, caller: &Caller, how_else: Option<&str>) -> Complaint {
     let (address, path) = (caller.shown_address(), caller.shown_path());
+    let or = how_else.map_or_else(String::new, |how| format!("; {how}"));
     let line = format!(
         "the public key {} has no store, and {address} at {path} is refused; to give it one: \
-         eventlog-server keys assign {} STORE",
+         eventlog-server keys assign {} STORE{or}",
         key.in_log(),
         argument(key)
     );
@@ -196,7 +197,7 @@ mod tests {
             assert_eq!(for_shell(name), argument);
         }
         let key = PublicKey::new("a\u{202e}\n").expect("a key");
-        let line = no_store(&key, &Caller::default()).line;
+        let line = no_store(&key, &Caller::default(), None).line;
         assert!(line.is_ascii() && !line.contains('\n'), "{line}");
     }
 

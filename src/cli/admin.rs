@@ -71,6 +71,10 @@ pub(super) enum AdminCommandError {
     /// The result cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+    /// Keys were not imported.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Import(#[from] super::keys_import::ImportError),
 }
 
 impl AdminCommandError {

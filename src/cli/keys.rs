@@ -22,6 +22,7 @@ Examples:
   eventlog-server keys remove alice          # also ends the subscriptions of alice
   eventlog-server keys pin alice d75a…       # what `identity show FILE` prints
   eventlog-server keys release alice         # no device has data of alice any more: she may get another store
+  eventlog-server keys import --from-effect --store team --config /etc/eventlog.toml
   eventlog-server keys list --json --url https://events.example")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -72,6 +73,21 @@ enum KeysCommand {
         #[arg(long)]
         reset: bool,
     },
+    /// Map all keys that Effect's own server has let in to one store
+    ///
+    /// For a database that `SqlEventLogServerUnencrypted` was running on: it keeps no map of its own. Keys that have a store keep it, and so
+    /// do those that were used with one here. Asks the database that [storage] names, not a server, which may be running or not.
+    #[cfg(feature = "postgres")]
+    Import {
+        /// Of the table of signing keys that Effect's server keeps
+        #[arg(long, required = true)]
+        from_effect: bool,
+        /// The store
+        #[arg(long)]
+        store: StoreId,
+        #[command(flatten)]
+        config: super::config::ConfigArgs,
+    },
     /// Forget which store a key was used with, so that it can be mapped to another
     ///
     /// Do this only when no device has anything left of that store. A device that has would miss entries of the
@@ -97,10 +113,17 @@ struct Mapping {
 }
 
 pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
+    #[cfg(feature = "postgres")]
+    if let KeysCommand::Import { from_effect: _, store, config } = &args.command {
+        return Ok(super::keys_import::run(store, config, args.admin.json)?);
+    }
     let (admin, json) = (args.admin.client()?, args.admin.json);
     let mut out = io::stdout().lock();
     let done = match args.command {
         KeysCommand::List => list(&admin, json, &mut out),
+        // Done before.
+        #[cfg(feature = "postgres")]
+        KeysCommand::Import { .. } => Ok(()),
         KeysCommand::Assign { key, store } => {
             let body = json!({ "storeId": store });
             let assigned = admin.request("PUT", &path(&key), Some(&body));

@@ -23,6 +23,8 @@ mod identity;
 mod import;
 mod inspect;
 mod keys;
+#[cfg(feature = "postgres")]
+mod keys_import;
 mod log;
 mod payload;
 mod peer;

@@ -31,6 +31,10 @@ pub(super) enum RenewError {
     /// Nobody can be asked.
     #[error("cannot ask: {0}")]
     Ask(#[from] io::Error),
+    /// The database cannot be used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Database(#[from] eventlog_server::storage::postgres::PostgresError),
 }
 
 /// How it is done.
@@ -55,6 +59,22 @@ fn renew(args: &RenewArgs, meaning: &str, how: Renew) -> Result<(), RenewError> 
 
 pub(super) fn heal(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
     renew(args, meaning, Database::heal)
+}
+
+/// The same with a database.
+#[cfg(feature = "postgres")]
+pub(super) fn heal_database(
+    args: &RenewArgs,
+    meaning: &str,
+    options: &eventlog_server::storage::postgres::PostgresOptions,
+) -> Result<(), RenewError> {
+    println!("{meaning}");
+    if !args.yes && !is_confirmed()? {
+        return Err(RenewError::NotConfirmed);
+    }
+    let stores = eventlog_server::storage::postgres::Postgres::heal(options)?;
+    println!("healed: {stores} stores");
+    Ok(())
 }
 
 pub(super) fn accept_loss(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {

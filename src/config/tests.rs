@@ -454,6 +454,8 @@ fn a_database_is_named_and_used_or_neither() {
     assert_eq!(choice.url.expose(), "postgres://a:hunter2@localhost/b");
     let message = refusal(allowed(&format!("{file}\n[backup]\nevery = \"1h\"\nto = \"x\"")));
     assert!(message.contains("pg_dump"), "{message}");
+    let message = refusal(allowed(&format!("{file}\n[archive]\nto = \"s3://bucket/a\"")));
+    assert!(message.contains("archive_command"), "{message}");
     let variables = [
         ("EVENTLOG_STORAGE_KIND", "postgres"),
         ("EVENTLOG_STORAGE_URL", "postgres://x@localhost/y"),

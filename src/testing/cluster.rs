@@ -108,15 +108,64 @@ impl Cluster {
             .output()
             .expect("initdb");
         assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|free| free.local_addr())
-            .expect("a port")
-            .port();
+        let port = free_port();
         let started = Some(Started::start(programs, directory, port));
         let base = format!("postgres://eventlog@127.0.0.1:{port}");
         let cluster = Self { programs: programs.to_owned(), base, started };
         cluster.wait_until_it_answers();
         cluster
+    }
+
+    /// A standby of this one, a server of its own at `port`, or at a free one; it runs and streams.
+    pub fn standby(&self, port: Option<u16>) -> Self {
+        let Some(primary) = &self.started else { panic!("not ours to copy") };
+        let directory = make_directory();
+        let done = as_user(&self.programs.join("pg_basebackup"))
+            .args([
+                "--no-sync",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "-U",
+                "eventlog",
+                "-h",
+                "127.0.0.1",
+                "-p",
+            ])
+            .arg(primary.port.to_string())
+            .arg("-D")
+            .arg(directory.join("data"))
+            .current_dir("/")
+            .output()
+            .expect("pg_basebackup");
+        assert!(done.status.success(), "copy: {}", String::from_utf8_lossy(&done.stderr));
+        let port = port.unwrap_or_else(free_port);
+        let started = Some(Started::start(&self.programs, directory, port));
+        let base = format!("postgres://eventlog@127.0.0.1:{port}");
+        let standby = Self { programs: self.programs.clone(), base, started };
+        standby.wait_until_it_answers();
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote(true, 60)"), "t");
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.started.as_ref().map_or(5_432, |started| started.port)
+    }
+
+    /// Starts it again after [`Cluster::stop_now`], on its port.
+    pub fn start_again(&mut self) {
+        if let Some(before) = self.started.take() {
+            let Started { directory, port, alive, .. } = before;
+            let mut started = Started::start(&self.programs, directory, port);
+            // Closed, it would take the folder away.
+            started.alive.extend(alive);
+            self.started = Some(started);
+        }
+        self.wait_until_it_answers();
     }
 
     fn wait_until_it_answers(&self) {
@@ -130,15 +179,7 @@ impl Cluster {
     /// Ends the server as if it had been killed, and starts it again.
     pub fn crash(&mut self) {
         self.stop_now();
-        let programs = self.programs.clone();
-        if let Some(before) = self.started.take() {
-            let Started { directory, port, alive, .. } = before;
-            let mut started = Started::start(&programs, directory, port);
-            // Closed, it would take the folder away.
-            started.alive.extend(alive);
-            self.started = Some(started);
-        }
-        self.wait_until_it_answers();
+        self.start_again();
     }
 
     /// Ends the server as if it had been killed.
@@ -209,6 +250,11 @@ impl Started {
         let alive = child.stdin.take().expect("its input");
         Self { directory, port, alive: vec![alive], child }
     }
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    free.expect("a port").port()
 }
 
 /// A folder that belongs to the user that the server runs as.

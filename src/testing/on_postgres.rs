@@ -14,13 +14,6 @@ pub(crate) struct OnPostgres<T: ?Sized> {
     service: Arc<T>,
 }
 
-/// What is not on PostgreSQL yet: `docs/CLUSTER.md` says so.
-pub(crate) const NOT_YET: [&str; 3] = [
-    "what_is_trimmed_is_a_gap_whose_ids_stay_known",
-    "more_can_be_trimmed_and_never_less",
-    "what_is_beyond_is_told",
-];
-
 /// Whether there is a PostgreSQL.
 pub(crate) fn is_there() -> bool {
     cluster().is_some()

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::nodes::Load;
-use super::{ADMIN, Node, cluster};
+use super::{ADMIN, Node, cluster, rounds};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -13,7 +13,7 @@ async fn three_nodes_have_one_feed_whoever_writes_where_and_one_of_them_is_kille
     let url = cluster.database();
     let (one, two, mut three) = (Node::dev(&url), Node::dev(&url), Node::dev(&url));
     let load = Load::start(&[&one, &two, &three]).await;
-    for _ in 0..3 {
+    for _ in 0..rounds() {
         load.goes_on(200).await;
         three.kill();
     }
@@ -38,7 +38,8 @@ async fn a_subscriber_at_one_node_gets_what_is_written_at_another() {
         assert_eq!(reader.next_entries(1).await[0].0, n);
     }
     // Also if notifications are lost: the one who listens is cut off, and again.
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE '%pg_notify%'";
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+        AND pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%')";
     for n in 51..=60 {
         cluster.sql(&url, cut);
         writer.write(&key("alice"), n, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;

@@ -19,6 +19,15 @@ pub fn script(name: &str) -> Option<Command> {
     Some(command)
 }
 
+/// `node` with one of the scripts that are Effect's own server on a database.
+pub fn sql_script(name: &str) -> Option<Command> {
+    let mut command = node(name)?;
+    let folder = directory().join("sql");
+    install(&folder);
+    command.arg(folder.join(name)).current_dir(folder);
+    Some(command)
+}
+
 /// `node` with one of the examples, as if its packages had been installed beside it in `beside`.
 pub fn example(name: &str, beside: &Path) -> Option<Command> {
     let mut command = node(name)?;

@@ -134,16 +134,24 @@ fn follow(command: Command, mut restart: impl FnMut()) {
 }
 
 /// Runs a script to its good end. What it prints and is no case is a request, which `carry_out` sees to before it goes on.
-pub fn answer(mut command: Command, mut carry_out: impl FnMut(&str)) {
+pub fn answer(command: Command, mut carry_out: impl FnMut(&str)) {
+    answer_with(command, |asked| {
+        carry_out(asked);
+        String::new()
+    });
+}
+
+/// The same for requests that are answered with a line.
+pub fn answer_with(mut command: Command, mut carry_out: impl FnMut(&str) -> String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("node starts");
     let mut answers = child.stdin.take().expect("a pipe");
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("UTF-8");
-        if ["restart", "stop", "start", "copy", "restore"].contains(&line.as_str()) {
-            carry_out(&line);
-            writeln!(answers).expect("it waits for that");
+        if ["restart", "stop", "start", "copy", "restore", "beside"].contains(&line.as_str()) {
+            let answer = carry_out(&line);
+            writeln!(answers, "{answer}").expect("it waits for that");
         }
         said.push(line);
     }

@@ -308,7 +308,8 @@ impl<W: Wire> Session<W> {
         match refusal {
             Refusal::Registry(RegistryError::NotMapped { key }) => {
                 let caller = self.pipeline.caller();
-                self.complain(&complaints::no_store(key, caller));
+                let how_else = self.shared.registry.how_else();
+                self.complain(&complaints::no_store(key, caller, how_else));
             }
             refusal => log::log!(refusal.level(), "{what}: {refusal}"),
         }

@@ -41,7 +41,7 @@ impl Kept {
         match &config.storage {
             StorageChoice::Sled => Ok(Self::on_sled(config)?),
             #[cfg(feature = "postgres")]
-            StorageChoice::Postgres(choice) => Ok(super::postgres::open(choice)?),
+            StorageChoice::Postgres(choice) => Ok(super::postgres::open(choice, &config.data_dir)?),
             #[cfg(not(feature = "postgres"))]
             StorageChoice::Postgres(_) => Ok(Self::on_sled(config)?),
         }

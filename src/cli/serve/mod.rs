@@ -12,7 +12,7 @@ mod jwt;
 mod kept;
 mod notify;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(super) mod postgres;
 mod reload;
 mod scheduled;
 mod shipping;

@@ -1,9 +1,11 @@
 //! Everything in a PostgreSQL.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use eventlog_server::services::identities::PostgresIdentities;
 use eventlog_server::services::journal::PostgresJournal;
+use eventlog_server::services::quarantine::PostgresQuarantine;
 use eventlog_server::services::records::PostgresRecords;
 use eventlog_server::services::registry::PostgresRegistry;
 use eventlog_server::storage::postgres::{
@@ -13,25 +15,24 @@ use eventlog_server::storage::postgres::{
 use super::kept::Kept;
 use crate::config::PostgresChoice;
 
+#[expect(clippy::disallowed_methods, reason = "before anything is served")]
+fn create_dir_all(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)
+}
+
 /// Opens the database that `choice` names. Blocks.
-pub(super) fn open(choice: &PostgresChoice) -> Result<Kept, PostgresError> {
-    let PostgresChoice { url, table_prefix, remote_id_table, connections_max, append_connections } =
-        choice;
-    let mut options = PostgresOptions::new(url.expose());
-    options.prefix = table_prefix.clone().unwrap_or(options.prefix);
-    options.remote_id_table = remote_id_table.clone().unwrap_or(options.remote_id_table);
-    options.connections_max = connections_max.unwrap_or(options.connections_max);
-    options.append_connections = append_connections.unwrap_or(options.append_connections);
-    let system = rustls_native_certs::load_native_certs();
-    for error in system.errors {
-        log::debug!("a certificate of the system cannot be read: {error}");
-    }
-    options.authorities = system.certs.into_iter().map(|one| one.to_vec()).collect();
+pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, PostgresError> {
+    let mut options = options(choice);
+    create_dir_all(data_dir).map_err(|error| {
+        let told = format!("{}: {error}", data_dir.display());
+        PostgresError::Unusable(told.into())
+    })?;
+    options.heads_file = Some(data_dir.join("postgres-heads"));
     let postgres = Postgres::open(&options)?;
     Ok(Kept {
         scheduled: None,
         shipping: None,
-        quarantine: None,
+        quarantine: Some(Arc::new(PostgresQuarantine::new(postgres.clone()))),
         storage: Arc::new(PostgresStorage::new(postgres.clone())),
         registry: Arc::new(PostgresRegistry::new(postgres.clone())),
         identities: Arc::new(PostgresIdentities::new(postgres.clone())),
@@ -39,4 +40,26 @@ pub(super) fn open(choice: &PostgresChoice) -> Result<Kept, PostgresError> {
         journal: Arc::new(PostgresJournal::new(postgres)),
         close: Box::new(|| Ok(())),
     })
+}
+
+/// The database that `choice` names.
+pub(in crate::cli) fn options(choice: &PostgresChoice) -> PostgresOptions {
+    let PostgresChoice { url, table_prefix, remote_id_table, connections_max, append_connections } =
+        choice;
+    let mut options = PostgresOptions::new(url.expose());
+    options.prefix = table_prefix.clone().unwrap_or(options.prefix);
+    options.remote_id_table = remote_id_table.clone().unwrap_or(options.remote_id_table);
+    options.connections_max = connections_max.unwrap_or(options.connections_max);
+    options.append_connections = append_connections.unwrap_or(options.append_connections);
+    options.authorities = authorities();
+    options
+}
+
+/// Those that the system trusts, X.509 in DER.
+pub(in crate::cli) fn authorities() -> Vec<Vec<u8>> {
+    let system = rustls_native_certs::load_native_certs();
+    for error in system.errors {
+        log::debug!("a certificate of the system cannot be read: {error}");
+    }
+    system.certs.into_iter().map(|one| one.to_vec()).collect()
 }

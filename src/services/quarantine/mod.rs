@@ -4,6 +4,8 @@
 //! Leaves out: which entries go there, how many, and what they are needed for again (`actors::quarantine`).
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sled")]
 mod sled;
 
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{EntryId, PublicKey, StoreId};
 
 pub use self::memory::MemoryQuarantine;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresQuarantine;
 #[cfg(feature = "sled")]
 pub use self::sled::SledQuarantine;
 

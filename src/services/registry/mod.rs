@@ -18,7 +18,7 @@ use crate::model::{PublicKey, StoreId};
 pub use dev::{DEV_STORE, DevRegistry};
 pub use memory::MemoryRegistry;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresRegistry;
+pub use postgres::{Imported, PostgresRegistry};
 #[cfg(feature = "sled")]
 pub use sled::SledRegistry;
 
@@ -61,6 +61,11 @@ pub trait StoreRegistry: Send + Sync + 'static {
         after: Option<&'a PublicKey>,
         count: usize,
     ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>>;
+
+    /// What whoever runs the server may do about keys without a store, besides assigning one: the end of a sentence for the log.
+    fn how_else(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The registry has no answer, or not the one asked for.

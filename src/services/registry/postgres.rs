@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::model::limits::PUBLIC_KEY_BYTES_MAX;
 use crate::model::{PublicKey, StoreId};
 use crate::services::{RegistryError, StoreRegistry};
 use crate::storage::postgres::text::{from_column, to_column};
@@ -24,6 +25,16 @@ struct Sql {
     assign: String,
     remove: String,
     list: String,
+    import: String,
+}
+
+/// What came of [`PostgresRegistry::import_from_effect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Keys that have the store since.
+    pub assigned: u64,
+    /// Keys that Effect's server knows, whatever store they have.
+    pub known: u64,
 }
 
 impl PostgresRegistry {
@@ -31,6 +42,7 @@ impl PostgresRegistry {
     pub fn new(postgres: Postgres) -> Self {
         let (table, counted) =
             (&postgres.tables().keys, postgres.tables().count_change_of_key("gone"));
+        let (bindings, used) = (&postgres.tables().bindings, &postgres.tables().used_keys);
         let sql = Sql {
             find: format!("SELECT store_id FROM {table} WHERE public_key = $1"),
             // Whatever is there is written once more, so that it is given, and that nobody changes it before the commit.
@@ -45,8 +57,34 @@ impl PostgresRegistry {
             list: format!(
                 "SELECT public_key, store_id FROM {table} WHERE public_key > $1 ORDER BY public_key LIMIT $2"
             ),
+            // Their names stand there as Effect writes them.
+            import: format!(
+                "WITH b AS (SELECT public_key FROM {bindings}), i AS (
+                    INSERT INTO {table} SELECT b.public_key, $1 FROM b WHERE octet_length(b.public_key) BETWEEN 1 AND {PUBLIC_KEY_BYTES_MAX}
+                    AND NOT EXISTS (SELECT FROM {used} AS u WHERE u.public_key = b.public_key AND u.store_id <> $1)
+                    ON CONFLICT DO NOTHING RETURNING 1)
+                 SELECT (SELECT count(*) FROM i), (SELECT count(*) FROM b)"
+            ),
         };
         Self { postgres, sql: Arc::new(sql), order: Order::default() }
+    }
+
+    /// Gives `store` to all keys that Effect's server has let in and that have none here; a key that was used with another store keeps
+    /// having none. Durable once it answers; a running server finds them at once.
+    pub fn import_from_effect(
+        &self,
+        store: &StoreId,
+    ) -> BoxFuture<'_, Result<Imported, RegistryError>> {
+        let (postgres, sql, store) = (self.postgres.clone(), self.sql.clone(), store.clone());
+        let imported = self.postgres.run(async move {
+            let conn = postgres.conn().await?;
+            let row = conn.client.query_one(&sql.import, &[&to_column(store.as_str())]).await?;
+            let (assigned, known): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let (assigned, known) = (assigned.cast_unsigned(), known.cast_unsigned());
+            Ok(Imported { assigned, known })
+        });
+        let imported = imported.map(|imported| imported.and_then(|imported| imported));
+        imported.map(|imported| imported.map_err(unavailable(None))).boxed()
     }
 }
 
@@ -145,12 +183,44 @@ impl StoreRegistry for PostgresRegistry {
         });
         listed.map(|listed| listed.and_then(|listed| listed).map_err(unavailable(None))).boxed()
     }
+
+    fn how_else(&self) -> Option<&'static str> {
+        Some(
+            "to give one to all keys that Effect's own server knew: eventlog-server keys import --from-effect --store STORE",
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::on_postgres::OnPostgres;
+    use crate::testing::cluster::cluster;
+    use crate::testing::on_postgres::{OnPostgres, database, is_there, open};
+    use crate::testing::{key, store, wait};
+
+    #[test]
+    fn all_keys_that_effects_server_knew_get_a_store_unless_they_have_or_had_one() {
+        if !is_there() {
+            return;
+        }
+        let url = database();
+        let postgres = open(&url);
+        let registry = PostgresRegistry::new(postgres);
+        wait(registry.assign(&key("has"), &store("other"))).expect("assigned");
+        cluster().expect("a cluster").sql(
+            &url,
+            "INSERT INTO effect_events_used_keys VALUES ('had', 'other'), ('same', 'team');
+             INSERT INTO effect_events_session_auth_bindings
+             SELECT name, '\\x00' FROM unnest(ARRAY['new', 'has', 'had', 'same', '', repeat('k', 1025)]) AS n (name)",
+        );
+        for assigned in [2, 0] {
+            let imported = wait(registry.import_from_effect(&store("team"))).expect("imported");
+            assert_eq!(imported, Imported { assigned, known: 6 });
+        }
+        let listed = wait(registry.list(None, 9)).expect("a list");
+        let expected = [("has", "other"), ("new", "team"), ("same", "team")];
+        assert_eq!(listed, expected.map(|(name, of)| (key(name), store(of))));
+    }
 
     crate::testing::on_postgres::postgres_contract_tests!(registry: OnPostgres::<dyn StoreRegistry>::new(
         |postgres| Arc::new(PostgresRegistry::new(postgres))

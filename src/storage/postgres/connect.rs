@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
 use tokio_postgres::error::{DbError, Severity, SqlState};
-use tokio_postgres::{AsyncMessage, Client, Statement};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 
 use super::checks::Promises;
 use super::failed::Failed;
@@ -72,6 +72,41 @@ impl Connector {
         }
         Ok((conn, promises))
     }
+}
+
+impl Connector {
+    /// Whether sessions share processes of the server, as behind a pooler in transaction mode: one that has nothing to do lends its
+    /// process to the other, which never happens where each has its own.
+    pub(super) async fn shares_processes(&self) -> Result<bool, Failed> {
+        let (one, other) = (self.bare().await?, self.bare().await?);
+        for _ in 0..3 {
+            let idle = process_of(&one).await?;
+            other.batch_execute("BEGIN").await?;
+            let busy = process_of(&other).await?;
+            other.batch_execute("COMMIT").await?;
+            if idle == busy {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A session that was told nothing. Without prepared statements, which a pooler would mix up.
+    async fn bare(&self) -> Result<Client, Failed> {
+        let (client, connection) =
+            self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
+        // Ends when the client is dropped.
+        tokio::spawn(async move { connection.await.ok() });
+        Ok(client)
+    }
+}
+
+async fn process_of(client: &Client) -> Result<Option<String>, Failed> {
+    let messages = client.simple_query("SELECT pg_backend_pid()").await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    }))
 }
 
 fn not_connected(error: tokio_postgres::Error) -> Failed {

@@ -15,6 +15,7 @@ use super::connect::Connector;
 use super::failed::Failed;
 use super::fence::{Fence, register};
 use super::figures::Counted;
+use super::notes::Notes;
 use super::open::OpenLogs;
 use super::pool::{Pool, Pooled};
 use super::state::LogState;
@@ -42,6 +43,9 @@ struct Shared {
     bus: Arc<Bus>,
     fence: Arc<Fence>,
     counted: Arc<Counted>,
+    /// Held while trimmed rows are emptied: one store at a time.
+    emptying: tokio::sync::Mutex<()>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Postgres {
@@ -67,9 +71,21 @@ impl Postgres {
             }
         };
         let open = Arc::new(OpenLogs::default());
+        let notes = options.heads_file.as_deref().map(|path| Notes::open(path, remote_id, &open));
+        let notes = match notes.transpose() {
+            Ok(notes) => notes.map(Arc::new),
+            Err(error) => {
+                runtime.shutdown_background();
+                let told = format!("the heads that were shown cannot be read: {error}");
+                return Err(PostgresError::Unusable(told.into()));
+            }
+        };
         let fence = Fence::new(changes);
         let bus = Bus::new(connector.clone(), tables.clone(), open.clone(), fence.clone(), changes);
         let (queue, counted) = (Arc::new(Queue::default()), Arc::new(Counted::default()));
+        if let Some(notes) = &notes {
+            runtime.spawn(notes.clone().run());
+        }
         runtime.spawn(bus.clone().send());
         runtime.spawn(bus.clone().listen());
         runtime.spawn(bus.clone().poll());
@@ -97,6 +113,8 @@ impl Postgres {
             bus,
             fence,
             counted,
+            emptying: tokio::sync::Mutex::default(),
+            notes,
         })))
     }
 
@@ -122,6 +140,10 @@ impl Postgres {
 
     pub(super) fn counted(&self) -> &Counted {
         &self.0.counted
+    }
+
+    pub(super) fn emptying(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.emptying
     }
 
     /// Has what waits in `log` appended.
@@ -181,6 +203,12 @@ fn stopped() -> Failed {
 
 /// The remote id, and how often keys and records have changed.
 async fn prepare(connector: Connector, tables: Arc<Tables>) -> Result<(RemoteId, u64), Failed> {
+    if connector.shares_processes().await? {
+        return Err(Failed::before_anything(
+            "there is a pooler in transaction mode before it: the URL has to name the database itself, or a pooler in session mode, \
+             since sessions are set up, statements prepared and notifications listened for",
+        ));
+    }
     let (mut conn, promises) = connector.connect(None).await?;
     if promises.standbys.is_empty() {
         log::info!(
@@ -199,6 +227,9 @@ async fn prepare(connector: Connector, tables: Arc<Tables>) -> Result<(RemoteId,
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if let Some(Err(error)) = self.notes.as_ref().map(|notes| notes.note()) {
+            log::warn!("the heads that were shown are not noted: {error}");
+        }
         if let Some(runtime) = self.runtime.take() {
             // What is on its way goes to its end in the database, or is not heard of.
             runtime.shutdown_background();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::join4;
+use futures_util::future::{join, join4};
 use tokio::sync::oneshot;
 
 use super::append::{Outcome, Part, append};
@@ -17,6 +17,7 @@ use super::read::{number, read, sequence};
 use super::state::{Found, LogState, Totals};
 use super::tables::Statements;
 use super::text::to_column;
+use super::trim::of_row;
 use super::writer::KEYS_CHANGED;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, CaughtUp, Locked, StorageError};
@@ -34,7 +35,7 @@ pub(super) async fn find(
     let next = conn.prepare(&sql.next).await?;
     let next = conn.client.query_opt(&next, &[&name]).await.map_err(Failed::from)?;
     let Some(next) = next else {
-        return Ok(Found { head: Sequence::ZERO, has_row: false, totals: Totals::default() });
+        return Ok(Found::default());
     };
     found(conn, sql, store, next.try_get(0).map_err(Failed::from)?).await
 }
@@ -48,7 +49,12 @@ async fn found(
     let name = to_column(store.as_str());
     let head = sequence(next - 1)?;
     let totals = conn.prepare(&sql.totals).await?;
-    let row = conn.client.query_opt(&totals, &[&name]).await.map_err(Failed::from)?;
+    let trims = conn.prepare(&sql.trim.trimmed).await?;
+    let names: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&name];
+    let (row, trims) =
+        join(conn.client.query_opt(&totals, &names), conn.client.query_opt(&trims, &names)).await;
+    let (row, trims) = (row.map_err(Failed::from)?, trims.map_err(Failed::from)?);
+    let (trimmed, emptied) = trims.as_ref().map_or_else(|| Ok(Default::default()), of_row)?;
     let (mut totals, noted) = match row {
         Some(row) => {
             let (gaps, bytes, last): (i64, i64, i64) = (
@@ -73,7 +79,7 @@ async fn found(
             .await
             .map_err(Failed::from)?;
     }
-    Ok(Found { head, has_row: true, totals })
+    Ok(Found { head, has_row: true, totals, trimmed, emptied })
 }
 
 /// See [`StoreLog::catch_up`](crate::storage::StoreLog::catch_up).
@@ -102,7 +108,9 @@ async fn take_in(
     let mut between = Vec::new();
     if head > shown {
         let sql = &postgres.tables().sql;
-        between = read(conn, sql, &log.store, shown.next(), head, BETWEEN_BYTES_MAX).await?;
+        let range = (shown.next(), head);
+        (between, _) =
+            read(conn, sql, &log.store, range, found.trimmed.last, BETWEEN_BYTES_MAX).await?;
         if between.last().map(Segment::last) != Some(head) {
             between.clear();
         }
@@ -205,7 +213,7 @@ async fn begin(
     conn.in_transaction = true;
     // Sent one behind the other, and so carried out: what is known is asked once the row is had.
     let (begun, ensured, next, known) = join4(
-        conn.client.batch_execute("BEGIN"),
+        conn.client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0"),
         conn.client.execute(&ensure, &[&&names[..]]),
         conn.client.query_one(&next, &[&name]),
         conn.client.query(&known, &[&name, &bytes]),

@@ -13,11 +13,9 @@ use super::read::{number, read, sequence};
 use super::recent::Guess;
 use super::state::LogState;
 use super::text::to_column;
+use super::trim::trim;
 use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::{AppendError, CaughtUp, Locked, StorageError, StoreLog};
-
-/// What whoever wants to trim a store is told.
-pub(super) const NO_TRIM: &str = "trimming is not on PostgreSQL yet (docs/CLUSTER.md)";
 
 /// See the module's description.
 pub(super) struct PostgresLog {
@@ -95,11 +93,11 @@ impl StoreLog for PostgresLog {
     }
 
     fn trimmed(&self) -> Sequence {
-        Sequence::ZERO
+        self.state.trimmed()
     }
 
-    fn trim(&self, _: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
-        ready(Err(AppendError::Definite(NO_TRIM.into()))).boxed()
+    fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
+        trim(&self.postgres, self.state.clone(), last)
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
@@ -110,7 +108,11 @@ impl StoreLog for PostgresLog {
         let (postgres, log) = (self.postgres.clone(), self.state.clone());
         self.postgres.wait(async move {
             let mut conn = postgres.conn().await?;
-            read(&mut conn, &postgres.tables().sql, &log.store, from, head, bytes_max).await
+            let sql = &postgres.tables().sql;
+            let read = read(&mut conn, sql, &log.store, (from, head), log.trimmed(), bytes_max);
+            let (segments, trimmed) = read.await?;
+            log.trimmed_to(trimmed);
+            Ok(segments)
         })?
     }
 

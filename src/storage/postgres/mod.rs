@@ -20,8 +20,10 @@ mod facts;
 mod failed;
 mod fence;
 mod figures;
+mod heal;
 mod lock;
 mod log;
+mod notes;
 mod open;
 mod options;
 mod order;
@@ -29,6 +31,11 @@ mod pool;
 mod read;
 mod recent;
 mod schema;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a file is its trade, and it is asked where one may block"
+)]
+mod shown;
 mod state;
 mod storage;
 mod tables;
@@ -36,15 +43,18 @@ mod tables;
 mod tests;
 pub(crate) mod text;
 mod tls;
+mod trim;
 mod used_keys;
 mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use self::connect::Conn;
 pub use self::database::Postgres;
 pub(crate) use self::failed::Failed;
 pub use self::options::PostgresOptions;
 pub(crate) use self::order::Order;
+pub(crate) use self::pool::Pooled;
 pub use self::storage::PostgresStorage;
 
 /// The database cannot be used.

@@ -3,12 +3,12 @@
 //! Keeps: what is heard of a store reaches its log; a log that nobody has any more is forgotten; a head below one that this node has
 //! shown is found out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::state::LogState;
+use super::state::{LogState, Trimmed};
 use crate::model::{Sequence, StoreId};
 
 /// Logs that nobody has any more are looked for when there are so many more than after the last time.
@@ -20,8 +20,15 @@ const SHOWN_MAX: usize = 100_000;
 #[derive(Default)]
 pub(super) struct OpenLogs {
     logs: Mutex<Logs>,
-    /// The greatest head of each store that this node has seen.
-    shown: Mutex<HashMap<StoreId, Sequence>>,
+    shown: Mutex<Shown>,
+}
+
+/// The greatest head of each store that this node has seen.
+#[derive(Default)]
+struct Shown {
+    heads: HashMap<StoreId, Sequence>,
+    /// Which of them are not noted yet.
+    moved: HashSet<StoreId>,
 }
 
 #[derive(Default)]
@@ -53,6 +60,20 @@ impl OpenLogs {
         }
     }
 
+    /// A store was trimmed, here or at another node.
+    pub(super) fn hear_trimmed(&self, store: &StoreId, trimmed: Trimmed) {
+        let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
+        if let Some(log) = log {
+            log.trimmed_to(trimmed);
+        }
+    }
+
+    /// Up to where the open log of a store knows that it is trimmed.
+    pub(super) fn trimmed(&self, store: &StoreId) -> Sequence {
+        let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
+        log.map(|log| log.trimmed()).unwrap_or_default()
+    }
+
     /// The stores that are open.
     pub(super) fn names(&self) -> Vec<StoreId> {
         let logs = self.logs.lock();
@@ -63,18 +84,38 @@ impl OpenLogs {
     /// Says what this node has seen of a store before, if that is more than `head`; else notes that.
     pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Sequence> {
         let mut shown = self.shown.lock();
-        match shown.get_mut(store) {
+        match shown.heads.get_mut(store) {
             Some(before) if *before > head => return Err(*before),
+            Some(before) if *before == head => return Ok(()),
             Some(before) => *before = head,
             None => {
-                if shown.len() >= SHOWN_MAX {
+                if shown.heads.len() >= SHOWN_MAX {
                     // Any: which of them matters is not known.
-                    let any = shown.keys().next().cloned();
-                    any.map(|any| shown.remove(&any));
+                    let any = shown.heads.keys().next().cloned();
+                    any.map(|any| shown.heads.remove(&any));
                 }
-                shown.insert(store.clone(), head);
+                shown.heads.insert(store.clone(), head);
             }
         }
+        shown.moved.insert(store.clone());
         Ok(())
+    }
+
+    /// What this node had shown before it was started.
+    pub(super) fn remember(&self, heads: HashMap<StoreId, Sequence>) {
+        self.shown.lock().heads = heads;
+    }
+
+    /// The heads that have moved since this was asked last.
+    pub(super) fn moved(&self) -> Vec<(StoreId, Sequence)> {
+        let Shown { heads, moved } = &mut *self.shown.lock();
+        let moved = moved.drain();
+        moved.filter_map(|store| heads.get(&store).map(|head| (store, *head))).collect()
+    }
+
+    /// All heads.
+    pub(super) fn shown(&self) -> Vec<(StoreId, Sequence)> {
+        let shown = self.shown.lock();
+        shown.heads.iter().map(|(store, head)| (store.clone(), *head)).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! Keeps: nobody's entries go over a network unencrypted, or to a server that nobody verified, unless that was said outright.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -35,6 +36,9 @@ pub struct PostgresOptions {
     pub connections_max: usize,
     /// Connections for appends: as many statements are under way at a time.
     pub append_connections: usize,
+    /// Where the node notes the heads that it has shown, so that also after a restart it knows a database that went back. The folder has to
+    /// be there, and the file to be this node's alone.
+    pub heads_file: Option<PathBuf>,
     /// Authorities that certificates are checked against, X.509 in DER.
     pub authorities: Vec<Vec<u8>>,
 }
@@ -48,6 +52,7 @@ impl PostgresOptions {
             remote_id_table: REMOTE_ID_TABLE.to_owned(),
             connections_max: 8,
             append_connections: 2,
+            heads_file: None,
             authorities: Vec::new(),
         }
     }

@@ -12,6 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::connect::{Conn, Connector};
 use super::failed::Failed;
 
+/// No statement of these connections takes longer. An append's transaction takes that back: it is never cancelled.
+const BOUND: &str = "SET statement_timeout = '60s'";
+
 /// So long somebody waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -45,7 +48,11 @@ impl Pool {
             match idle {
                 Some(conn) if conn.client.is_closed() => {}
                 Some(conn) => break conn,
-                None => break self.connector.connect(None).await?.0,
+                None => {
+                    let conn = self.connector.connect(None).await?.0;
+                    conn.client.batch_execute(BOUND).await?;
+                    break conn;
+                }
             }
         };
         Ok(Pooled { conn: Some(conn), idle: self.idle.clone(), _permit: permit })

@@ -5,16 +5,21 @@
 
 use std::borrow::Cow;
 
+use futures_util::future::join;
+use tokio_postgres::types::ToSql;
+
 use super::connect::Conn;
 use super::facts::{self, Run};
 use super::failed::Failed;
+use super::state::Trimmed;
 use super::tables::Statements;
 use super::text::{from_column, to_column};
+use super::trim::of_row;
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{
     EntryId, EntryRef, Origin, Segment, SegmentBuilder, Sequence, StoreId, write_record,
 };
-use crate::storage::StorageError;
+use crate::storage::{StorageError, behind_trimmed};
 
 /// So many rows are read at a time.
 const ROWS_MAX: i64 = 2_048;
@@ -25,19 +30,31 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Who wrote what has no note is not known: Effect's server, whose own handlers ran before it was stored. It counts as the server's.
 const FOREIGN: Origin = Origin::Server { run_handlers: true };
 
-/// What [`StoreLog::read`](crate::storage::StoreLog::read) gives, of a log whose head is `head`.
+/// What [`StoreLog::read`](crate::storage::StoreLog::read) gives from the first of `range` on, of a log whose head is the second, and which is
+/// known to be trimmed up to `trimmed`; and what it is trimmed to by now.
 pub(super) async fn read(
     conn: &mut Conn,
     sql: &Statements,
     store: &StoreId,
-    from: Sequence,
-    head: Sequence,
+    (from, head): (Sequence, Sequence),
+    trimmed: Sequence,
     bytes_max: usize,
-) -> Result<Vec<Segment>, StorageError> {
+) -> Result<(Vec<Segment>, Trimmed), StorageError> {
+    let mut trimmed = Trimmed { last: trimmed, ..Trimmed::default() };
     let (mut all, mut next, mut bytes) = (Vec::new(), from.max(Sequence::FIRST), 0);
-    while next <= head {
+    'pages: loop {
+        next = next.max(trimmed.last.next());
+        if next > head {
+            break;
+        }
         let wanted = bytes_max.saturating_sub(bytes).clamp(SEGMENT_BYTES_TARGET, PAGE_BYTES_MAX);
-        let page = read_page(conn, sql, store, (next, head), wanted).await?;
+        let page = match read_page(conn, sql, store, (next, head), wanted).await? {
+            Page::Segments(page) => page,
+            Page::Trimmed(more) => {
+                trimmed = more;
+                continue;
+            }
+        };
         let Some(last) = page.last().map(Segment::last) else {
             return Err(missing(store, next));
         };
@@ -45,7 +62,7 @@ pub(super) async fn read(
         for segment in page {
             // A gap takes no room, and what follows it comes with it.
             if bytes > 0 && bytes >= bytes_max {
-                return Ok(all);
+                break 'pages;
             }
             bytes += segment.records().len();
             all.push(segment);
@@ -54,7 +71,14 @@ pub(super) async fn read(
             break;
         }
     }
-    Ok(all)
+    Ok((behind_trimmed(trimmed.last.min(head), from, all), trimmed))
+}
+
+/// What was read.
+enum Page {
+    Segments(Vec<Segment>),
+    /// The page begins with what was trimmed meanwhile, at this node or another one. What is known of that may be gone already.
+    Trimmed(Trimmed),
 }
 
 fn missing(store: &StoreId, at: Sequence) -> StorageError {
@@ -70,7 +94,7 @@ async fn read_page(
     store: &StoreId,
     (from, head): (Sequence, Sequence),
     bytes_max: usize,
-) -> Result<Vec<Segment>, StorageError> {
+) -> Result<Page, StorageError> {
     let name = to_column(store.as_str());
     let (first, last, bytes) = (number(from), number(head), bytes_max as i64);
     let statement = conn.prepare(&sql.read).await?;
@@ -89,13 +113,21 @@ async fn read_page(
     // Else the page ends with its last row.
     let is_all = (rows.len() as i64) < ROWS_MAX && sum < bytes_max;
     let last = if is_all { head } else { read.last().map_or(head, |row| row.sequence) };
-    let statement = conn.prepare(&sql.facts).await?;
-    let limit = ROWS_MAX + 2;
-    let noted = conn
-        .client
-        .query(&statement, &[&name, &first, &number(last), &limit])
-        .await
-        .map_err(Failed::from)?;
+    let facts = conn.prepare(&sql.facts).await?;
+    let trims = conn.prepare(&sql.trim.trimmed).await?;
+    let (limit, end) = (ROWS_MAX + 2, number(last));
+    let asked: [&(dyn ToSql + Sync); 4] = [&name, &first, &end, &limit];
+    let named: [&(dyn ToSql + Sync); 1] = [&name];
+    // In this order: a row is emptied, and what is known of it forgotten, once it is said to be trimmed.
+    let (noted, trims) =
+        join(conn.client.query(&facts, &asked), conn.client.query_opt(&trims, &named)).await;
+    let (noted, trims) = (noted.map_err(Failed::from)?, trims.map_err(Failed::from)?);
+    if let Some(row) = trims
+        && let (trimmed, _) = of_row(&row)?
+        && trimmed.last >= from
+    {
+        return Ok(Page::Trimmed(trimmed));
+    }
     let mut runs = Vec::new();
     for row in &noted {
         runs.extend(runs_of(store, row)?);
@@ -106,7 +138,7 @@ async fn read_page(
     } else {
         last
     };
-    build(store, from, last, &read, &runs)
+    build(store, from, last, &read, &runs).map(Page::Segments)
 }
 
 fn runs_of(store: &StoreId, row: &tokio_postgres::Row) -> Result<Vec<Run>, StorageError> {

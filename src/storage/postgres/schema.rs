@@ -13,6 +13,8 @@
 //! | `<prefix>_changed_keys` | which key each of the last changes was about |
 //! | `<prefix>_nodes` | for each node the last change of keys and records that it has to have heard of before it appends |
 //! | `<prefix>_appends` | for each append: when, who wrote what, which sequences have no entry, and how much the store holds since |
+//! | `<prefix>_trims` | of each store that was trimmed: up to where, and how much is not counted any more since |
+//! | `<prefix>_quarantine`, `…_quarantine_parts`, `…_quarantine_last` | entries that are too large to be stored, their content in parts, and the last number that one got |
 //! | `<prefix>_keys` | the registry: the store of each public key |
 //! | `<prefix>_used_keys` | the store that each public key was used with first |
 //! | `<prefix>_records` | revocations and grants |
@@ -27,7 +29,7 @@ use super::tables::Tables;
 use crate::model::RemoteId;
 
 /// The version of our tables.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Taken while tables are made, so that two nodes that start at the same time do not get into each other's way.
 const LOCK: i64 = 0x6576_656e_746c_6f67;
@@ -44,6 +46,12 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     }
     let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;
     let version: i32 = found.try_get(0)?;
+    if version < VERSION {
+        // What an earlier version has not made. Its nodes go on meanwhile, and do not start again.
+        conn.client.batch_execute(&create(tables)).await?;
+        let now = format!("UPDATE {meta} SET version = {VERSION}");
+        conn.client.batch_execute(&now).await?;
+    }
     if version > VERSION {
         return Err(Failed::before_anything(format!(
             "the tables {meta} and others were made by a later version of this program (version {version}, this one knows {VERSION})"
@@ -72,6 +80,10 @@ fn create(tables: &Tables) -> String {
         remote_id,
         meta,
         appends,
+        trims,
+        quarantine,
+        quarantine_parts,
+        quarantine_last,
         keys,
         used_keys,
         changed_keys,
@@ -114,6 +126,22 @@ CREATE TABLE IF NOT EXISTS {appends} (
     facts BYTEA,
     PRIMARY KEY (store_id, first)
 );
+CREATE TABLE IF NOT EXISTS {trims} (
+    store_id TEXT PRIMARY KEY,
+    last BIGINT NOT NULL,
+    gaps BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    emptied BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {quarantine} (number BIGINT PRIMARY KEY, entry TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {quarantine_parts} (
+    number BIGINT NOT NULL,
+    part INT NOT NULL,
+    bytes BYTEA NOT NULL,
+    since TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (number, part)
+);
+CREATE TABLE IF NOT EXISTS {quarantine_last} (singleton INT PRIMARY KEY, number BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS {keys} (public_key TEXT COLLATE {C} PRIMARY KEY, store_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS {used_keys} (public_key TEXT COLLATE {C} PRIMARY KEY, store_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS {changed_keys} (change BIGINT PRIMARY KEY, public_key TEXT NOT NULL);

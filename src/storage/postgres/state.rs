@@ -32,6 +32,7 @@ struct State {
     tail: Sequence,
     /// What the store holds at `tail`.
     totals: Totals,
+    trimmed: Trimmed,
     recent: Recent,
     /// Whether the store is known to have its row.
     has_row: bool,
@@ -51,11 +52,23 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
 }
 
+/// What is trimmed of a store: up to where, and how many gaps and bytes of its totals are in that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trimmed {
+    pub(super) last: Sequence,
+    pub(super) gaps: u64,
+    pub(super) bytes: u64,
+}
+
 /// What the database has of a store.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) head: Sequence,
     pub(super) has_row: bool,
     pub(super) totals: Totals,
+    pub(super) trimmed: Trimmed,
+    /// Up to where rows are emptied.
+    pub(super) emptied: Sequence,
 }
 
 /// One append.
@@ -80,6 +93,7 @@ impl LogState {
             head: Sequence::ZERO,
             tail: Sequence::ZERO,
             totals: Totals::default(),
+            trimmed: Trimmed::default(),
             recent: Recent::default(),
             has_row: false,
             waiting: VecDeque::new(),
@@ -134,7 +148,18 @@ impl LogState {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.state.lock().totals.bytes
+        let state = self.state.lock();
+        state.totals.bytes.saturating_sub(state.trimmed.bytes)
+    }
+
+    /// The last sequence that was trimmed, as far as this node knows.
+    pub(super) fn trimmed(&self) -> Sequence {
+        self.state.lock().trimmed.last
+    }
+
+    /// Its beginning was trimmed, here or at another node.
+    pub(super) fn trimmed_to(&self, trimmed: Trimmed) {
+        self.state.lock().trim(trimmed);
     }
 
     /// What `ask` makes of the ids that were seen lately.
@@ -230,7 +255,14 @@ impl Taken {
 }
 
 impl State {
-    fn move_to(&mut self, Found { head, has_row, totals }: Found) {
+    fn trim(&mut self, trimmed: Trimmed) {
+        if trimmed.last > self.trimmed.last {
+            self.trimmed = trimmed;
+        }
+    }
+
+    fn move_to(&mut self, Found { head, has_row, totals, trimmed, emptied: _ }: Found) {
+        self.trim(trimmed);
         (self.head, self.tail) = (head, head);
         self.has_row |= has_row;
         self.totals = totals;

@@ -7,10 +7,11 @@ use tokio::sync::mpsc;
 use super::database::Postgres;
 use super::failed::Failed;
 use super::lock::{check_head, find};
-use super::log::{NO_TRIM, PostgresLog};
+use super::log::PostgresLog;
 use super::read::sequence;
 use super::state::LogState;
 use super::text::{from_column, to_column};
+use super::trim::{beyond, empty_behind};
 use super::used_keys::PostgresUsedKeys;
 use crate::model::{EntryId, RemoteId, Sequence, StoreId};
 use crate::storage::{
@@ -33,15 +34,17 @@ impl PostgresStorage {
 /// A store's size, out of a row with its name, its next sequence, its gaps and its bytes.
 fn size_of(row: &tokio_postgres::Row) -> Result<(StoreId, StoreSize), StorageError> {
     let name: &str = row.try_get(0).map_err(Failed::from)?;
-    let (next, gaps, bytes): (i64, i64, i64) = (
+    let (next, gaps, bytes, trimmed): (i64, i64, i64, i64) = (
         row.try_get(1).map_err(Failed::from)?,
         row.try_get(2).map_err(Failed::from)?,
         row.try_get(3).map_err(Failed::from)?,
+        row.try_get(4).map_err(Failed::from)?,
     );
     let store = StoreId::new(&*from_column(name)).map_err(StorageError::corrupt)?;
-    let head = sequence(next - 1)?;
-    let entries = head.get().saturating_sub(gaps.cast_unsigned());
-    Ok((store, StoreSize { head, trimmed: Sequence::ZERO, entries, bytes: bytes.cast_unsigned() }))
+    let (head, trimmed) = (sequence(next - 1)?, sequence(trimmed)?);
+    let entries = head.since(trimmed).saturating_sub(gaps.cast_unsigned());
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    Ok((store, StoreSize { head, trimmed, entries, bytes }))
 }
 
 impl Storage for PostgresStorage {
@@ -73,6 +76,10 @@ impl Storage for PostgresStorage {
             Ok((found, newest.as_deref().and_then(EntryId::from_slice)))
         })??;
         check_head(&self.postgres, store, found.head)?;
+        if found.emptied < found.trimmed.last {
+            // Whoever trimmed it was ended.
+            empty_behind(&self.postgres, store.clone());
+        }
         state.opened(found, newest);
         Ok(Arc::new(PostgresLog { postgres: self.postgres.clone(), state }))
     }
@@ -105,8 +112,20 @@ impl Storage for PostgresStorage {
         })?
     }
 
-    fn beyond(&self, _: &StoreId, _: &Keep) -> Result<Sequence, StorageError> {
-        Err(StorageError::unavailable(NO_TRIM))
+    fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError> {
+        let (postgres, store, keep) = (self.postgres.clone(), store.clone(), *keep);
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            let sql = &postgres.tables().sql;
+            // Notes what somebody else wrote, which has no time and no size before.
+            find(&mut conn, sql, &store).await?;
+            let statement = conn.prepare(&sql.size).await?;
+            let name = to_column(store.as_str());
+            let row = conn.client.query_opt(&statement, &[&name]).await.map_err(Failed::from)?;
+            let Some(row) = row else { return Ok(Sequence::ZERO) };
+            let (_, size) = size_of(&row)?;
+            beyond(&mut conn, sql, &store, size, &keep).await
+        })?
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

@@ -228,3 +228,59 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     drop(changed);
     append(&*nodes.log(1, "s"), &ids(1), 10);
 }
+
+/// Waits for what goes on behind an answer.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited in vain: {what}");
+}
+
+#[test]
+fn what_one_node_trims_no_node_reads_and_the_rest_of_a_killed_one_is_emptied_later() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    let written = ids(6);
+    append(&*one, &written, 10);
+    wait(other.catch_up(at(0))).expect("caught up");
+    wait(one.trim(at(4))).expect("trimmed");
+    let emptied =
+        "SELECT count(*) FROM effect_events WHERE event = '' AND octet_length(payload) = 0";
+    until("rows are emptied", || nodes.sql(emptied) == "4");
+    until("it is noted", || nodes.sql("SELECT emptied FROM effect_events_trims") == "4");
+    // It was not told, and finds out.
+    let read = other.read(at(1), 1 << 20).expect("a read");
+    assert!(read[0].is_gap() && read[0].last() == at(4), "{:?}", read[0]);
+    let kept: Vec<_> = read.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
+    assert_eq!((kept, other.trimmed()), (written[4..].to_vec(), at(4)));
+    assert_eq!(other.lookup(&written[..1]).expect("a look"), [Some(at(1))]);
+    // As a node leaves it that is killed before it has emptied anything.
+    nodes.sql("UPDATE effect_events SET event = 'Noted' WHERE sequence = 2; UPDATE effect_events_trims SET emptied = 0");
+    nodes.log(1, "s");
+    until("rows are emptied", || nodes.sql(emptied) == "4");
+    assert_eq!(nodes.sql("SELECT next_sequence FROM effect_events_stores"), "7");
+}
+
+#[test]
+fn an_open_store_hears_that_another_node_has_trimmed_it() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    append(&*one, &ids(3), 10);
+    wait(one.trim(at(2))).expect("trimmed");
+    until("it is heard of", || other.trimmed() == at(2));
+}
+
+#[test]
+fn tables_of_an_earlier_version_are_brought_up_to_date() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    append(&*nodes.log(0, "s"), &ids(2), 10);
+    nodes.sql("DROP TABLE effect_events_trims; UPDATE effect_events_meta SET version = 1");
+    let storage = PostgresStorage::new(open(&nodes.url));
+    let log = storage.open(&store("s")).expect("open");
+    assert_eq!((log.head(), log.trimmed()), (at(2), at(0)));
+    assert_eq!(nodes.sql("SELECT version FROM effect_events_meta"), "2");
+}

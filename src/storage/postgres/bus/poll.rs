@@ -1,0 +1,159 @@
+//! What a node asks the database, now and then: heads of open stores, what has changed of keys and records, and whether it can be used.
+//!
+//! Keeps: what a lost notification would have said is found out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::connect::Conn;
+use super::super::failed::Failed;
+use super::super::fence::register;
+use super::super::read::sequence;
+use super::super::tables::{CHANGED_KEYS_MAX, Tables};
+use super::super::text::{from_column, to_column};
+use super::super::trim::trimmed;
+use super::{AGAIN, Bus};
+use crate::model::{PublicKey, StoreId};
+use crate::storage::KeysChanged;
+
+/// So often heads are asked for; without notifications more often.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(100);
+/// So many heads are asked for at a time.
+const HEADS_AT_ONCE: usize = 1_000;
+/// So often a node says in the database that it is there; one that was not seen for an hour is forgotten.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+
+impl Bus {
+    /// Asks for heads and changes now and then, for as long as the task lives.
+    pub(in super::super) async fn poll(self: Arc<Self>) {
+        let mut conn: Option<Conn> = None;
+        loop {
+            let listens = self.listens.load(Ordering::Acquire);
+            let pause = if listens { POLL_EVERY } else { POLL_WITHOUT_LISTENER };
+            // Either is a reason to ask.
+            let _ = timeout(pause, self.poll_now.notified()).await;
+            let polled = self.poll_once(&mut conn).await;
+            let is_good = polled.is_ok();
+            *self.trouble.lock() = polled.err().map(|failed| failed.to_string());
+            if !is_good {
+                conn = None;
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Says what has changed since the database was asked last. This node appends again once that is taken in.
+    async fn tell_changes(
+        &self,
+        conn: &mut Conn,
+        changes: u64,
+        heard_of: u64,
+    ) -> Result<(), Failed> {
+        let known = self.changes.load(Ordering::Acquire);
+        if changes == known {
+            // Nothing is on its way of which it has not heard, unless that is being taken in.
+            return Ok(());
+        }
+        let table = &self.tables.changed_keys;
+        let sql = format!("SELECT change, public_key FROM {table} WHERE change > $1");
+        let rows = conn.client.query(&sql, &[&known.cast_signed()]).await?;
+        let mut own = self.own_changes.lock();
+        let is_own = |change: u64| own.contains(&change);
+        let mut keys = Vec::new();
+        for row in &rows {
+            let (change, key): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
+            let key = PublicKey::new(&*from_column(key))
+                .map_err(|error| Failed::new(error.to_string()))?;
+            if !is_own(change.cast_unsigned()) {
+                keys.push(key);
+            }
+        }
+        let is_few = changes > known && changes - known < CHANGED_KEYS_MAX as u64;
+        let all_own = is_few && (known + 1..=changes).all(is_own);
+        own.retain(|change| *change > changes);
+        drop(own);
+        self.changes.store(changes, Ordering::Release);
+        let taken_in = self.fence.when_taken_in(heard_of);
+        if !all_own && self.told_changes.lock().is_none() {
+            // Some may be forgotten by now; and a number that went back is that of another database.
+            let keys = is_few.then_some(keys);
+            // Nobody follows any more once the server has ended.
+            let _ = self.changed.send(KeysChanged { keys, taken_in: Box::new(taken_in) });
+        }
+        Ok(())
+    }
+
+    /// Says now and then that this node is there, and forgets those that are gone.
+    async fn say_seen(&self, conn: &mut Conn) -> Result<(), Failed> {
+        {
+            let mut said = self.said_seen.lock();
+            if said.is_some_and(|said| said.elapsed() < SEEN_EVERY) {
+                return Ok(());
+            }
+            *said = Some(Instant::now());
+        }
+        let Tables { nodes, node, .. } = &*self.tables;
+        conn.client
+            .execute(&format!("UPDATE {nodes} SET seen = now() WHERE node = $1"), &[node])
+            .await?;
+        conn.client
+            .batch_execute(&format!("DELETE FROM {nodes} WHERE seen < now() - interval '1 hour'"))
+            .await?;
+        Ok(())
+    }
+
+    async fn poll_once(&self, conn: &mut Option<Conn>) -> Result<(), Failed> {
+        if conn.as_ref().is_none_or(|conn| conn.client.is_closed()) {
+            *conn = Some(self.connector.connect(None).await?.0);
+        }
+        let Some(conn) = conn.as_mut() else { return Ok(()) };
+        let Tables { meta, nodes, node, .. } = &*self.tables;
+        let ask = format!(
+            "SELECT m.changes, n.changes FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
+        );
+        let statement = conn.prepare(&ask).await?;
+        let row = conn.client.query_one(&statement, &[node]).await?;
+        let (changes, heard_of): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        match heard_of {
+            Some(heard_of) => {
+                self.tell_changes(conn, changes.cast_unsigned(), heard_of.cast_unsigned()).await?;
+            }
+            // Taken for gone, and it was not: whatever it has heard of does not count.
+            None => {
+                let registered = register(conn, &self.tables).await?;
+                self.tell_changes(conn, registered.max(changes.cast_unsigned()), registered)
+                    .await?;
+            }
+        }
+        self.say_seen(conn).await?;
+        let stores = self.open.names();
+        let mut trimmed_elsewhere = Vec::new();
+        for some in stores.chunks(HEADS_AT_ONCE) {
+            let names: Vec<_> = some.iter().map(|store| to_column(store.as_str())).collect();
+            let statement = conn.prepare(&self.tables.sql.heads).await?;
+            for row in conn.client.query(&statement, &[&names]).await? {
+                let (name, next, trimmed): (&str, i64, i64) =
+                    (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let (store, head) = (StoreId::new(&*from_column(name)), sequence(next - 1));
+                let (Ok(store), Ok(head), Ok(trimmed)) = (store, head, sequence(trimmed)) else {
+                    continue;
+                };
+                self.open.hear(&store, head);
+                if trimmed > self.open.trimmed(&store) {
+                    trimmed_elsewhere.push(store);
+                }
+            }
+        }
+        for store in trimmed_elsewhere {
+            let (trimmed, _) = trimmed(conn, &self.tables.sql, &store)
+                .await
+                .map_err(|error| Failed::new(error.to_string()))?;
+            self.open.hear_trimmed(&store, trimmed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Making another server of a database that may be an older copy: what `heal` does with a data directory.
+//!
+//! Keeps: no sequence that a client may have seen is given out again, in stores that the copy has: each goes on far above its head, and the
+//! jump is a gap that is read like any other; ids stay known. All of it is one transaction. Leaves out: a store that the copy has not, which
+//! begins at 1 again. Its clients begin again as well, since the remote id is another one.
+
+use super::connect::Connector;
+use super::facts;
+use super::failed::Failed;
+use super::read::number;
+use super::schema;
+use super::tables::{RECORD_BYTES, Tables};
+use super::tls::Tls;
+use super::{Postgres, PostgresError, PostgresOptions};
+use crate::model::{RemoteId, Segment, Sequence};
+
+/// So far above its head each store goes on, as on sled.
+const JUMP: u64 = 1_000_000_000;
+
+impl Postgres {
+    /// Gives the database that `options` name a new remote id, and has each of its stores go on 1,000,000,000 above its head; tells how many
+    /// stores that are. For a database that was put back to an earlier state. Refused while a node uses it. Blocks.
+    pub fn heal(options: &PostgresOptions) -> Result<u64, PostgresError> {
+        options.check()?;
+        let (config, authorities) = options.driver()?;
+        let connector = Connector { config, tls: Tls::trusting(&authorities) };
+        let tables = Tables::new(&options.prefix, &options.remote_id_table);
+        let unusable = |told: String| PostgresError::Unusable(told.into());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| unusable(error.to_string()))?;
+        let healed = runtime.block_on(heal(&connector, &tables));
+        healed.map_err(|failed| unusable(failed.to_string()))
+    }
+}
+
+async fn heal(connector: &Connector, tables: &Tables) -> Result<u64, Failed> {
+    let (mut conn, _) = connector.connect(None).await?;
+    schema::prepare(&mut conn, tables).await?;
+    let Tables { entries, stores, appends, remote_id, .. } = tables;
+    let client = &mut conn.client;
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()";
+    let others: i64 = client.query_one(others, &[]).await?.try_get(0)?;
+    if others > 0 {
+        return Err(Failed::before_anything("nodes are connected to it: stop all of them first"));
+    }
+    // Dropped without a commit, it is taken back.
+    let transaction = client.transaction().await?;
+    let own = RemoteId::random();
+    let own: &[u8] = own.as_bytes();
+    transaction.execute(&format!("UPDATE {remote_id} SET remote_id = $1"), &[&own]).await?;
+    let last = format!(
+        "LATERAL (SELECT last, gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) AS a"
+    );
+    // What somebody else wrote and nobody has noted yet: the gap comes behind it.
+    let note = format!(
+        "INSERT INTO {appends} (store_id, first, last, gaps, bytes) SELECT s.store_id, coalesce(a.last, 0) + 1, s.next_sequence - 1, \
+         coalesce(a.gaps, 0), coalesce(a.bytes, 0) + (SELECT coalesce(sum({RECORD_BYTES}), 0) FROM {entries} AS e \
+             WHERE e.store_id = s.store_id AND e.sequence > coalesce(a.last, 0)) \
+         FROM {stores} AS s LEFT JOIN {last} ON true WHERE s.next_sequence - 1 > coalesce(a.last, 0)"
+    );
+    transaction.batch_execute(&note).await?;
+    let jump = format!(
+        "WITH s AS (UPDATE {stores} SET next_sequence = next_sequence + $1::bigint WHERE next_sequence > 1 \
+             RETURNING store_id, next_sequence - $1::bigint AS first, next_sequence - 1 AS last) \
+         INSERT INTO {appends} (store_id, first, last, gaps, bytes, facts) \
+         SELECT s.store_id, s.first, s.last, a.gaps + $1::bigint, a.bytes, $2::bytea FROM s, {last}"
+    );
+    let gap = facts::encode(Segment::gaps(Sequence::FIRST, Sequence::ZERO.plus(JUMP)).iter());
+    let jump_by = number(Sequence::ZERO.plus(JUMP));
+    let healed = transaction.execute(&jump, &[&jump_by, &gap]).await?;
+    transaction.commit().await?;
+    Ok(healed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::postgres::PostgresStorage;
+    use crate::storage::{Storage, StoreSize};
+    use crate::testing::cluster::cluster;
+    use crate::testing::on_postgres::{database, is_there, open};
+    use crate::testing::storage::{all_ids, append, ids};
+    use crate::testing::store;
+
+    #[test]
+    fn a_database_that_was_put_back_goes_on_far_above_what_clients_may_have_seen() {
+        if !is_there() {
+            return;
+        }
+        let url = database();
+        let written = ids(3);
+        let before = {
+            let storage = PostgresStorage::new(open(&url));
+            append(&*storage.open(&store("s")).expect("open"), &written, 10);
+            let refused = Postgres::heal(&PostgresOptions::new(&*url)).expect_err("it is used");
+            assert!(refused.to_string().contains("stop all"), "{refused}");
+            storage.remote_id()
+        };
+        cluster().expect("a cluster").sql(
+            &url,
+            "INSERT INTO effect_events_stores VALUES ('theirs', 2);
+             INSERT INTO effect_events VALUES ('theirs', 1, decode(repeat('ab', 16), 'hex'), 'Noted', 'k', '\\x0102')",
+        );
+        // The connections of the node end behind it.
+        let healed = (0..3_000).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            Postgres::heal(&PostgresOptions::new(&*url)).ok()
+        });
+        assert_eq!(healed, Some(2));
+        let storage = PostgresStorage::new(open(&url));
+        assert_ne!(storage.remote_id(), before);
+        let at = |n: u64| Sequence::ZERO.plus(n);
+        let log = storage.open(&store("s")).expect("open");
+        assert_eq!(log.head(), at(3 + JUMP));
+        assert_eq!(log.lookup(&written).expect("a look"), [1, 2, 3].map(|n| Some(at(n))));
+        assert_eq!(append(&*log, &ids(1), 10)[0].first(), at(4 + JUMP));
+        assert_eq!(all_ids(&*log)[..3], written);
+        let size = storage.size(&store("theirs")).expect("a size");
+        let expected =
+            StoreSize { head: at(1 + JUMP), trimmed: at(0), entries: 1, bytes: size.bytes };
+        assert_eq!((size, size.bytes), (expected, 16 + 6 + 2 + 3));
+        let read = storage.open(&store("theirs")).expect("open").read(at(1), 1 << 20);
+        assert_eq!(read.expect("a read").iter().flat_map(Segment::ids).count(), 1);
+    }
+}

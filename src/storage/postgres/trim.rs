@@ -1,0 +1,231 @@
+//! Trimming: the beginning of a store that is not shown any more, and how much of a store is older or more than is wanted.
+//!
+//! Keeps: an entry that is emptied was trimmed before, durably; ids stay where they were, so the index that knows them goes on knowing them.
+//! A trimmed entry stays a row of Effect's table, without event, key and payload, which no entry lacks. Rows are emptied behind the answer,
+//! some at a time, by one node or several: doing it twice does no harm, and who is killed leaves it to whoever opens the store next.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::connect::Conn;
+use super::database::Postgres;
+use super::failed::Failed;
+use super::read::{number, sequence};
+use super::state::{LogState, Trimmed};
+use super::tables::Statements;
+use super::text::to_column;
+use crate::model::{Sequence, StoreId};
+use crate::storage::{AppendError, Keep, StorageError, StoreSize};
+
+/// So many rows are emptied with one commit.
+const ROWS_AT_ONCE: u64 = 2_000;
+
+/// A time far beyond all that is there, in milliseconds since 1970: PostgreSQL takes none that is much later.
+const MILLIS_MAX: u64 = 250_000_000_000_000;
+
+/// What is trimmed of a store, and up to where its rows are emptied.
+pub(super) async fn trimmed(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+) -> Result<(Trimmed, Sequence), StorageError> {
+    let statement = conn.prepare(&sql.trim.trimmed).await?;
+    let name = to_column(store.as_str());
+    let row = conn.client.query_opt(&statement, &[&name]).await.map_err(Failed::from)?;
+    row.map_or_else(|| Ok((Trimmed::default(), Sequence::ZERO)), |row| of_row(&row))
+}
+
+pub(super) fn of_row(row: &tokio_postgres::Row) -> Result<(Trimmed, Sequence), StorageError> {
+    let (last, gaps, bytes, emptied): (i64, i64, i64, i64) = (
+        row.try_get(0).map_err(Failed::from)?,
+        row.try_get(1).map_err(Failed::from)?,
+        row.try_get(2).map_err(Failed::from)?,
+        row.try_get(3).map_err(Failed::from)?,
+    );
+    let (gaps, bytes) = (gaps.cast_unsigned(), bytes.cast_unsigned());
+    Ok((Trimmed { last: sequence(last)?, gaps, bytes }, sequence(emptied)?))
+}
+
+/// See [`StoreLog::trim`](crate::storage::StoreLog::trim).
+pub(super) fn trim(
+    postgres: &Postgres,
+    log: Arc<LogState>,
+    last: Sequence,
+) -> BoxFuture<'static, Result<(), AppendError>> {
+    let on = postgres.clone();
+    let done = postgres.run(async move {
+        let trimmed = set(&on, &log.store, last).await?;
+        log.trimmed_to(trimmed);
+        on.open_logs().hear_trimmed(&log.store, trimmed);
+        empty_behind(&on, log.store.clone());
+        Ok(())
+    });
+    done.map(|done| done.unwrap_or_else(|failed| Err(unclear(&failed)))).boxed()
+}
+
+fn unclear(failed: &Failed) -> AppendError {
+    AppendError::Indefinite(failed.to_string().into())
+}
+
+fn definite(told: impl std::fmt::Display) -> AppendError {
+    AppendError::Definite(told.to_string().into())
+}
+
+/// Says in the database that the store is trimmed up to `last`; gives what it is trimmed to, which may be more.
+async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Trimmed, AppendError> {
+    let mut conn = postgres.conn().await.map_err(definite)?;
+    let sql = &postgres.tables().sql;
+    let (before, _) = trimmed(&mut conn, sql, store).await.map_err(definite)?;
+    if last <= before.last {
+        return Ok(before);
+    }
+    conn.in_transaction = true;
+    let wanted = plan(&mut conn, sql, store, last).await;
+    let Some(wanted) = wanted.map_err(definite)? else {
+        let refusal = format!("entry {last} is not there, the log ends before it");
+        return Err(AppendError::Definite(refusal.into()));
+    };
+    // Its end is unclear, whatever an error says.
+    conn.client.batch_execute("COMMIT").await.map_err(|error| unclear(&error.into()))?;
+    conn.in_transaction = false;
+    Ok(wanted)
+}
+
+/// Begins a transaction, and does in it all but the commit; `None` if `last` is beyond the head.
+async fn plan(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    last: Sequence,
+) -> Result<Option<Trimmed>, StorageError> {
+    let name = to_column(store.as_str());
+    let ensure = conn.prepare(&sql.trim.ensure).await?;
+    let for_update = conn.prepare(&sql.trim.for_update).await?;
+    let next = conn.prepare(&sql.next).await?;
+    let between = conn.prepare(&sql.bytes_between).await?;
+    let set = conn.prepare(&sql.trim.set).await?;
+    let client = &conn.client;
+    client.batch_execute("BEGIN").await.map_err(Failed::from)?;
+    client.execute(&ensure, &[&name]).await.map_err(Failed::from)?;
+    let row = client.query_one(&for_update, &[&name]).await.map_err(Failed::from)?;
+    let (before, _) = of_row(&row)?;
+    let next = client.query_opt(&next, &[&name]).await.map_err(Failed::from)?;
+    let next: i64 = next.map_or(Ok(1), |row| row.try_get(0)).map_err(Failed::from)?;
+    if number(last) >= next {
+        return Ok(None);
+    }
+    if last <= before.last {
+        return Ok(Some(before));
+    }
+    let (from, to) = (number(before.last.next()), number(last));
+    let row = client.query_one(&between, &[&name, &from, &to]).await.map_err(Failed::from)?;
+    let (bytes, count): (i64, i64) =
+        (row.try_get(0).map_err(Failed::from)?, row.try_get(1).map_err(Failed::from)?);
+    let gaps = before.gaps + last.since(before.last) - count.cast_unsigned();
+    let bytes = before.bytes + bytes.cast_unsigned();
+    let values = (gaps as i64, bytes as i64);
+    client.execute(&set, &[&name, &to, &values.0, &values.1]).await.map_err(Failed::from)?;
+    Ok(Some(Trimmed { last, gaps, bytes }))
+}
+
+/// Empties what is trimmed of `store`, without anybody waiting for it.
+pub(super) fn empty_behind(postgres: &Postgres, store: StoreId) {
+    let on = postgres.clone();
+    drop(postgres.run(async move {
+        let _one_at_a_time = on.emptying().lock().await;
+        if let Err(error) = empty(&on, &store).await {
+            log::warn!(store:% = store; "store {store}: what is trimmed is emptied later: {error}");
+        }
+    }));
+}
+
+async fn empty(postgres: &Postgres, store: &StoreId) -> Result<(), StorageError> {
+    let (sql, name) = (&postgres.tables().sql, to_column(store.as_str()));
+    loop {
+        // Others get a turn on the connection in between.
+        let mut conn = postgres.conn().await?;
+        let (trimmed, emptied) = trimmed(&mut conn, sql, store).await?;
+        if emptied >= trimmed.last {
+            return Ok(());
+        }
+        let to = emptied.plus(ROWS_AT_ONCE).min(trimmed.last);
+        let empty = conn.prepare(&sql.trim.empty).await?;
+        let done = conn.prepare(&sql.trim.emptied).await?;
+        let (from, to) = (number(emptied.next()), number(to));
+        conn.client.execute(&empty, &[&name, &from, &to]).await.map_err(Failed::from)?;
+        conn.client.execute(&done, &[&name, &to]).await.map_err(Failed::from)?;
+    }
+}
+
+/// See [`Storage::beyond`](crate::storage::Storage::beyond), of a store of this size.
+pub(super) async fn beyond(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    size: StoreSize,
+    keep: &Keep,
+) -> Result<Sequence, StorageError> {
+    let mut beyond = size.trimmed;
+    if let Some(since) = keep.since_ms {
+        beyond = beyond.max(older(conn, sql, store, size, since).await?);
+    }
+    let more = size.entries.saturating_sub(keep.entries_max.unwrap_or(u64::MAX));
+    if more > 0 {
+        let nth = conn.prepare(&sql.trim.nth).await?;
+        let (name, skipped) = (to_column(store.as_str()), more as i64 - 1);
+        let row = conn.client.query_opt(&nth, &[&name, &number(size.trimmed), &skipped]).await;
+        let row = row.map_err(Failed::from)?;
+        let at = row.map(|row| row.try_get(0)).transpose().map_err(Failed::from)?;
+        beyond = beyond.max(at.map_or(Ok(size.head), sequence)?);
+    }
+    if let Some(bytes_max) = keep.bytes_max
+        && size.bytes > bytes_max
+    {
+        beyond = beyond.max(too_many(conn, sql, store, size, size.bytes - bytes_max).await?);
+    }
+    Ok(beyond)
+}
+
+/// The last of what was committed before `since`.
+async fn older(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    size: StoreSize,
+    since: u64,
+) -> Result<Sequence, StorageError> {
+    let young = conn.prepare(&sql.trim.young).await?;
+    let since = since.min(MILLIS_MAX) as f64;
+    let row = conn.client.query_one(&young, &[&to_column(store.as_str()), &since]).await;
+    let first: Option<i64> = row.map_err(Failed::from)?.try_get(0).map_err(Failed::from)?;
+    first.map_or(Ok(size.head), |first| sequence(first - 1))
+}
+
+/// The first entry with which the oldest that are kept come to `bytes`.
+async fn too_many(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    size: StoreSize,
+    bytes: u64,
+) -> Result<Sequence, StorageError> {
+    let name = to_column(store.as_str());
+    let (trimmed, _) = trimmed(conn, sql, store).await?;
+    // Since the beginning of the store, as appends count them. Exactly so many: one less is in the append before.
+    let wanted = (trimmed.bytes + bytes) as i64;
+    let bytes_at = conn.prepare(&sql.trim.bytes_at).await?;
+    let row = conn.client.query_one(&bytes_at, &[&name, &(wanted - 1)]).await;
+    let row = row.map_err(Failed::from)?;
+    let get = |at| row.try_get::<_, Option<i64>>(at).map_err(Failed::from);
+    let (mut last, mut counted, end) = (get(0)?.unwrap_or(0), get(1)?.unwrap_or(0), get(2)?);
+    if last < number(trimmed.last) {
+        (last, counted) = (number(trimmed.last), trimmed.bytes as i64);
+    }
+    let end = end.unwrap_or(number(size.head));
+    let within = conn.prepare(&sql.trim.bytes_within).await?;
+    let row = conn.client.query_one(&within, &[&name, &(last + 1), &end, &counted, &wanted]).await;
+    let at: Option<i64> = row.map_err(Failed::from)?.try_get(0).map_err(Failed::from)?;
+    sequence(at.unwrap_or(end))
+}

@@ -1,0 +1,123 @@
+// Unmodified clients of `effect` 4.1 on a database that Effect's own server and ours serve in turn, and then both at once: exits with an error
+// at the first thing that is not right.
+//
+//   node stock_takeover.mjs HOST:PORT
+//
+// Effect's server answers there at first, on an empty database. Where this prints `restart`, whoever runs it has the other one answer at the
+// same address, and writes a line. Where it prints `beside`, Effect's server is started besides, and the line says at which port.
+
+import assert from "node:assert/strict"
+import { createInterface } from "node:readline"
+
+import { Browser, entry, makeIdentity, Remote, step, until } from "./stock.mjs"
+
+const [address] = process.argv.slice(2)
+assert.ok(address, "usage: node stock_takeover.mjs HOST:PORT")
+const url = `ws://${address}/rpc`
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+const ask = async (what) => {
+  console.log(what)
+  return (await answers.next()).value
+}
+
+// Clients retry by themselves; the longest pause between their tries is ten seconds.
+const PATIENCE_MILLIS = 60_000
+const eventually = async (run) => {
+  const deadline = Date.now() + PATIENCE_MILLIS
+  for (;;) {
+    try {
+      return await run()
+    } catch (error) {
+      if (Date.now() > deadline) throw error
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    }
+  }
+}
+const same = (what, one, other) =>
+  until(what, async () => JSON.stringify(one.state()) === JSON.stringify(other.state()), PATIENCE_MILLIS)
+
+const alice = await makeIdentity()
+const first = await Browser.open(url, alice)
+const second = await Browser.open(url, await makeIdentity())
+const third = await makeIdentity()
+const written = []
+let head = 0
+
+// Writes through a connection of its own, with a signing key that is bound by whichever server answers first.
+const writes = async (to, entries) => {
+  const remote = await Remote.connect(to, third)
+  try {
+    return await remote.write(entries)
+  } finally {
+    await remote.close()
+  }
+}
+
+const round = async (name, number) => {
+  await step(`${name}: clients that were there before go on, and see each other's events`, async () => {
+    await first.set(`a${number}`, name)
+    await second.set(`b${number}`, name)
+    await until("both notes", async () => first.notes.has(`b${number}`) && second.notes.has(`a${number}`), PATIENCE_MILLIS)
+    await same("the same at both", first, second)
+  })
+  await step(`${name}: ids keep their sequences, and new ones follow without a gap`, async () => {
+    const fresh = [entry("Note", `n${number}`, Buffer.from(name)), entry("Note", "ключ-✓")]
+    const sequences = await eventually(() => writes(url, fresh))
+    assert.equal(sequences[1], sequences[0] + 1)
+    for (const [one, sequence] of written) {
+      assert.deepEqual(await eventually(() => writes(url, [one])), [sequence])
+    }
+    written.push(...fresh.map((one, at) => [one, sequences[at]]))
+    head = sequences[1]
+    const reader = await eventually(() => Remote.connect(url, third))
+    const feed = await reader.subscribe(0)
+    const got = await feed.next(head)
+    assert.deepEqual(got.map(({ remoteSequence }) => remoteSequence), got.map((_, at) => at + 1))
+    for (const [one, sequence] of written) {
+      assert.equal(got[sequence - 1].entry.idString, one.idString)
+      assert.equal(got[sequence - 1].entry.primaryKey, one.primaryKey)
+    }
+    await feed.close()
+    await reader.close()
+  })
+}
+
+await round("Effect's server", 1)
+for (const [name, number] of [["ours", 2], ["Effect's again", 3], ["ours again", 4]]) {
+  await ask("restart")
+  await round(name, number)
+}
+
+await step("both at once: whoever uses ours gets what is written at either", async () => {
+  const port = await ask("beside")
+  const theirs = `ws://127.0.0.1:${port}/rpc`
+  const here = Array.from({ length: 40 }, (_, n) => entry("Note", `h${n}`))
+  const there = Array.from({ length: 40 }, (_, n) => entry("Note", `t${n}`))
+  const each = async (to, entries) => {
+    const remote = await eventually(() => Remote.connect(to))
+    const sequences = []
+    for (const one of entries) sequences.push(...(await eventually(() => remote.write([one]))))
+    await remote.close()
+    return sequences
+  }
+  const reader = await Remote.connect(url, third)
+  const feed = await reader.subscribe(head + 1)
+  // A key that is new has to be assigned here, and nothing there knows of that.
+  const hereWriter = async () => {
+    const sequences = []
+    for (const one of here) sequences.push(...(await eventually(() => writes(url, [one]))))
+    return sequences
+  }
+  const [ours, others] = await Promise.all([hereWriter(), each(theirs, there)])
+  const all = [...ours, ...others].sort((a, b) => a - b)
+  assert.deepEqual(all, all.map((_, at) => head + 1 + at), "each sequence once, none left out")
+  // An id that was written at one of them is known at the other.
+  assert.deepEqual(await eventually(() => writes(url, [there[7]])), [others[7]])
+  const got = await feed.next(80)
+  assert.deepEqual(got.map(({ remoteSequence }) => remoteSequence), all)
+  await reader.close()
+})
+
+for (const browser of [first, second]) await browser.close()
+process.exit(0)
