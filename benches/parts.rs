@@ -76,7 +76,7 @@ fn join(limits: &Limits, parts: &[Bytes], reversed: bool) -> Bytes {
     let mut whole = None;
     for (at, part) in (0..total).zip(parts) {
         let index = if reversed { total - 1 - at } else { at };
-        whole = joiner.push(0, 7, index, total, part.clone()).expect("sound chunks");
+        whole = joiner.push(7, index, total, part.clone()).expect("sound chunks");
     }
     whole.expect("the last chunk")
 }

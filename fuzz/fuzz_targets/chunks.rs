@@ -32,11 +32,12 @@ fuzz_target!(|parts: Vec<Part>| {
     let mut now = 0;
     for part in parts {
         now += u64::from(part.pause_millis);
+        let _ = joiner.expire(now, 0);
         // Most numbers are absurd, so some are made likely.
         let (index, total) =
             if part.small { (part.index % 5, part.total % 5) } else { (part.index, part.total) };
         let id = u64::from(part.id % 6);
-        if let Ok(Some(message)) = joiner.push(now, id, index, total, Bytes::from(part.data)) {
+        if let Ok(Some(message)) = joiner.push(id, index, total, Bytes::from(part.data)) {
             assert!(message.len() <= limits.message_bytes_max);
         }
         assert!(joiner.bytes() <= limits.chunk_set_bytes_max);

@@ -2,7 +2,7 @@
 //!
 //! Keeps: what unfinished sets hold is bounded by [`Limits`], whatever their senders claim; parts may come in any
 //! order, repeated, and mixed with parts of other sets. Leaves out: how a part is framed (each protocol does that
-//! itself), the clock (`now_millis` is passed in), and closing the connection of who sends broken sets.
+//! itself), the clock (times are passed in), and closing the connection of who sends broken sets.
 //!
 //! A part that arrives in its turn is appended to the message at once, so joining costs one copy. A part that is
 //! ahead of its turn is copied too: a slice would keep the whole frame alive, which can be far larger than the part.
@@ -85,13 +85,15 @@ pub enum ChunkError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The set got no further part in time.
-    #[error("chunk {id}: unfinished, and without a new part for {age_millis} ms")]
-    TooOld {
+    /// The set is unfinished, and too little comes.
+    #[error("chunk {id}: unfinished, and {bytes} bytes came in {millis} ms")]
+    TooSlow {
         /// The set.
         id: u64,
-        /// How long ago its latest part came.
-        age_millis: u64,
+        /// What its sender sent, this set or anything else.
+        bytes: u64,
+        /// In how much time, which the sender had for it.
+        millis: u64,
     },
 }
 
@@ -105,6 +107,7 @@ pub struct ChunkJoiner {
     sets_max: usize,
     bytes_max: usize,
     age_millis_max: u64,
+    rate_min: u64,
     message_bytes_max: usize,
 }
 
@@ -112,8 +115,8 @@ pub struct ChunkJoiner {
 struct ChunkSet {
     id: u64,
     total: u64,
-    /// When its latest part came: a large message on a slow line takes long, and is not stuck.
-    grown_millis: u64,
+    /// Since when it is looked at whether enough comes, and how much had come by then.
+    since: Option<(u64, u64)>,
     /// The first `next` parts, joined.
     joined: Vec<u8>,
     next: u64,
@@ -130,16 +133,16 @@ impl ChunkJoiner {
             sets_max: limits.chunk_sets_max,
             bytes_max: limits.chunk_set_bytes_max,
             age_millis_max: u64::try_from(limits.chunk_set_age_max.as_millis()).unwrap_or(u64::MAX),
+            rate_min: limits.unfinished_rate_min as u64,
             message_bytes_max: limits.message_bytes_max,
         }
     }
 
     /// Takes part `index` of the `total` parts of set `id`, and gives the message if it was the last one missing.
     ///
-    /// A part that is there already is ignored. `now_millis` comes from any clock that does not go backwards.
+    /// A part that is there already is ignored.
     pub fn push(
         &mut self,
-        now_millis: u64,
         id: u64,
         index: u64,
         total: u64,
@@ -157,9 +160,8 @@ impl ChunkJoiner {
         }
         let known = self.sets.iter().position(|set| set.id == id);
         let Some(at) = known else {
-            return self.start(now_millis, id, index, total, data);
+            return self.start(id, index, total, data);
         };
-        self.check_age(now_millis, &self.sets[at])?;
         let total_before = self.sets[at].total;
         if total != total_before {
             return Err(ChunkError::TotalChanged { id, total, total_before });
@@ -170,14 +172,24 @@ impl ChunkJoiner {
         let set = &self.sets[at];
         self.check_room(id, set.message_bytes(), data.len(), index != set.next)?;
         self.sets[at].add(index, &data);
-        self.sets[at].grown_millis = now_millis;
         Ok(self.sets[at].is_finished().then(|| self.sets.swap_remove(at).joined.into()))
     }
 
-    /// An error if a set has waited for its next part for too long. To be asked now and then: a set whose sender went silent
-    /// gets no further [`push`](Self::push).
-    pub fn expire(&self, now_millis: u64) -> Result<(), ChunkError> {
-        self.sets.iter().try_for_each(|set| self.check_age(now_millis, set))
+    /// An error if a set is unfinished, and over `chunk_set_age_max` fewer than `unfinished_rate_min` bytes a second came: of whatever
+    /// its sender sends, since a part on a slow line takes long, and is not stuck. To be asked now and then, with the time that the
+    /// sender had for it so far, from any clock, and with all bytes that came.
+    pub fn expire(&mut self, waited_millis: u64, received_bytes: u64) -> Result<(), ChunkError> {
+        let Self { sets, age_millis_max, rate_min, .. } = self;
+        sets.iter_mut().try_for_each(|set| {
+            let (since, before) = *set.since.get_or_insert((waited_millis, received_bytes));
+            let (millis, bytes) = (waited_millis - since, received_bytes - before);
+            if millis < *age_millis_max {
+                return Ok(());
+            }
+            set.since = Some((waited_millis, received_bytes));
+            let is_slow = bytes < rate_min.saturating_mul(millis) / 1_000;
+            if is_slow { Err(ChunkError::TooSlow { id: set.id, bytes, millis }) } else { Ok(()) }
+        })
     }
 
     /// Gives up set `id`, if it is there, with what it holds.
@@ -208,7 +220,6 @@ impl ChunkJoiner {
 
     fn start(
         &mut self,
-        now_millis: u64,
         id: u64,
         index: u64,
         total: u64,
@@ -228,7 +239,7 @@ impl ChunkJoiner {
         let mut set = ChunkSet {
             id,
             total,
-            grown_millis: now_millis,
+            since: None,
             joined: Vec::new(),
             next: 0,
             waiting: BTreeMap::new(),
@@ -237,14 +248,6 @@ impl ChunkJoiner {
         set.add(index, &data);
         self.sets.push(set);
         Ok(None)
-    }
-
-    fn check_age(&self, now_millis: u64, set: &ChunkSet) -> Result<(), ChunkError> {
-        let age_millis = now_millis.saturating_sub(set.grown_millis);
-        if age_millis > self.age_millis_max {
-            return Err(ChunkError::TooOld { id: set.id, age_millis });
-        }
-        Ok(())
     }
 
     fn check_room(

@@ -258,7 +258,7 @@ fn chunks_of_javascript_are_joined() {
 fn join(joiner: &mut ChunkJoiner, frame: &Bytes) -> Result<Option<Bytes>, DecodeError> {
     match decode_request(frame, &Limits::default())? {
         Request::Chunk { id, index, total, data } => {
-            Ok(joiner.push(0, id, index, total, data).expect("a good set"))
+            Ok(joiner.push(id, index, total, data).expect("a good set"))
         }
         other => panic!("not a chunk: {other:?}"),
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use eventlog_server::model::Limits;
+use eventlog_server::model::limits::CHUNK_BYTES;
 use eventlog_server::protocol::msgpack::{Response, encode_chunk, encode_write};
-use eventlog_server::protocol::rpc::{Call, RequestId};
+use eventlog_server::protocol::rpc::{Call, Part, RequestId, encode_write_entries};
 use futures_util::SinkExt;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 
 use super::embedding;
-use crate::support::rpc::RpcSocket;
+use crate::support::rpc::{DEFAULT, RpcSocket, acks, framed_entry};
 use crate::support::server::{TestServer, in_memory};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
@@ -104,6 +105,49 @@ async fn a_lone_first_write_may_be_as_large_as_any() {
     let most = Limits::default().message_bytes_max - 1_000;
     client.write_in_chunks(&key("alice"), 1, &batch(&[entry("E", "", &vec![1; most])])).await;
     assert_eq!(client.next_ack().await, (1, vec![1]));
+}
+
+/// At `/rpc`, where a server has no place on disk, a set may be twice as large: as much as unfinished sets may have together.
+async fn write_32_megabytes(client: &mut RpcSocket, first: u64) {
+    let entries: Vec<_> =
+        (0..32).map(|n| framed_entry("E", &n.to_string(), &vec![1; MIB - 1_000])).collect();
+    let data = encode_write_entries("alice", DEFAULT, &batch(&entries));
+    let (limit, total) = (Limits::default().chunk_set_bytes_max, data.len().div_ceil(CHUNK_BYTES));
+    assert!(data.len() <= limit && data.len() > limit - 64 * 1_024, "{} bytes", data.len());
+    let mut last = None;
+    for (index, data) in data.chunks(CHUNK_BYTES).enumerate() {
+        if let Some(part) = last.take() {
+            assert_eq!(client.acked(&part).await, Ok(vec![]));
+        }
+        let part = Part { id: 0, index: index as u64, total: total as u64, data };
+        last = Some(client.call(&Call::WriteChunked(part)).await);
+    }
+    let acked = client.acked(&last.expect("a part")).await;
+    assert_eq!(acked, Ok(acks(&entries, &(first..first + 32).collect::<Vec<_>>())));
+}
+
+#[tokio::test]
+async fn a_lone_first_set_of_32_megabytes_gets_through() {
+    let server = TestServer::with_keys(&[("alice", "team")]).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    write_32_megabytes(&mut client, 1).await;
+}
+
+/// Whoever made one good request goes before strangers, whatever these hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_of_32_megabytes_gets_through_beside_what_strangers_hold() {
+    let server = TestServer::with_keys(&[("alice", "team")]).await;
+    let mut strangers = Vec::new();
+    for _ in 0..30 {
+        let mut stranger = Socket::connect(&server.url()).await;
+        begin(&mut stranger, 900_000).await;
+        strangers.push(stranger);
+    }
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let one = [framed_entry("E", "", b"")];
+    assert_eq!(client.write("alice", &one).await, Ok(acks(&one, &[1])));
+    write_32_megabytes(&mut client, 2).await;
+    drop(strangers);
 }
 
 #[tokio::test]

@@ -181,7 +181,7 @@ impl Socket {
             let view = match self.next().await {
                 Response::Changes(view) => view,
                 Response::Chunk { id, index, total, data } => {
-                    let joined = joiner.push(0, id, index, total, data).expect("a chunk");
+                    let joined = joiner.push(id, index, total, data).expect("a chunk");
                     let Some(joined) = joined else { continue };
                     match decode_response(&joined).expect("a response") {
                         Response::Changes(view) => view,

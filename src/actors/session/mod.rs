@@ -61,7 +61,7 @@ use self::shared::Shared;
 use self::subscriptions::Core;
 use self::turn::Turn;
 use self::unfinished::Unfinished;
-use self::wire::{Broken, Out, Wire};
+use self::wire::{Broken, Out, Passed, Wire};
 use self::writes::Writes;
 use super::complaints::{self, Complaint};
 use super::connections::Seat;
@@ -352,8 +352,11 @@ impl<W: Wire> Session<W> {
             None
         };
         if self.clock.is_due(after, cx) {
-            let (now, received) = (self.clock.now_millis(), self.gate.received_bytes());
-            if let Err(broken) = self.wire.expire(now, received) {
+            let now_millis = self.clock.now_millis();
+            let (client_millis, received_bytes) =
+                (self.unfinished.client_millis(now_millis), self.gate.received_bytes());
+            let passed = Passed { now_millis, client_millis, received_bytes };
+            if let Err(broken) = self.wire.expire(passed) {
                 self.break_off(broken);
             }
             self.check_large();

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use super::wire::{
-    Broken, Identify, LargeWrite, Names, Out, Request, SegmentPart, Subscribe, Wire, Write,
+    Broken, Identify, LargeWrite, Names, Out, Passed, Request, SegmentPart, Subscribe, Wire, Write,
 };
 use crate::actors::complaints::Complaint;
 use crate::core::store::Slots;
@@ -62,7 +62,6 @@ impl MsgpackWire {
         &mut self,
         message: &Bytes,
         limits: &Limits,
-        now_millis: u64,
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
         let decoded = match decode_request(message, limits) {
@@ -92,8 +91,7 @@ impl MsgpackWire {
                 Ok(None)
             }
             msgpack::Request::Chunk { id, index, total, data } => {
-                self.received =
-                    self.chunks.push(now_millis, id, index, total, data).map_err(broken_chunks)?;
+                self.received = self.chunks.push(id, index, total, data).map_err(broken_chunks)?;
                 Ok(None)
             }
         }
@@ -174,7 +172,7 @@ fn broken_chunks(error: ChunkError) -> Broken {
         | ChunkError::EmptyPart { .. }
         | ChunkError::TotalChanged { .. }
         | ChunkError::TooManySets { .. }
-        | ChunkError::TooOld { .. } => CloseCode::Protocol,
+        | ChunkError::TooSlow { .. } => CloseCode::Protocol,
     };
     Broken { code, message: error.to_string() }
 }
@@ -213,20 +211,20 @@ impl Wire for MsgpackWire {
     fn next_request(
         &mut self,
         limits: &Limits,
-        now_millis: u64,
+        _: u64,
         _: &mut [Subscribed<Self>],
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken> {
         while let Some(message) = self.received.take() {
-            if let Some(request) = self.decode(&message, limits, now_millis, out)? {
+            if let Some(request) = self.decode(&message, limits, out)? {
                 return Ok(Some(request));
             }
         }
         Ok(None)
     }
 
-    fn expire(&mut self, now_millis: u64, _: u64) -> Result<(), Broken> {
-        self.chunks.expire(now_millis).map_err(broken_chunks)
+    fn expire(&mut self, passed: Passed) -> Result<(), Broken> {
+        self.chunks.expire(passed.client_millis, passed.received_bytes).map_err(broken_chunks)
     }
 
     fn poll_large(&mut self, _: &mut Context<'_>, _: &mut Out) -> Option<LargeWrite<Self>> {

@@ -46,6 +46,9 @@ pub(crate) struct Unfinished {
     may_read: bool,
     /// The socket had no more when it was asked last.
     waits_for_client: bool,
+    /// How long the client was waited for, and since when it is again.
+    client_millis: u64,
+    client_since: Option<u64>,
 }
 
 impl Unfinished {
@@ -61,7 +64,15 @@ impl Unfinished {
             too_much: false,
             may_read: false,
             waits_for_client: false,
+            client_millis: 0,
+            client_since: None,
         }
+    }
+
+    /// How long the client has been waited for, of all the time up to now: it is not to blame for the rest.
+    pub(super) fn client_millis(&self, now_millis: u64) -> u64 {
+        let since = self.client_since.map_or(0, |since| now_millis.saturating_sub(since));
+        self.client_millis + since
     }
 
     /// Whether more may be read, while so much is held.
@@ -141,8 +152,11 @@ impl<W: Wire> Session<W> {
     /// Tells the budget what is left of this poll's messages.
     pub(super) fn hold_unfinished(&mut self) {
         let held = self.gate.bytes() + self.held_behind_gate();
+        let now_millis = self.clock.now_millis();
         let unfinished = &mut self.unfinished;
         let waits_for_client = std::mem::take(&mut unfinished.waits_for_client);
+        unfinished.client_millis = unfinished.client_millis(now_millis);
+        unfinished.client_since = waits_for_client.then_some(now_millis);
         unfinished.holding.hold(held, waits_for_client);
     }
 

@@ -116,6 +116,16 @@ impl SegmentPart {
     }
 }
 
+/// What a connection has had time for, and what it has made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    pub(crate) now_millis: u64,
+    /// Of that time, how long its client was waited for.
+    pub(crate) client_millis: u64,
+    /// So many bytes came.
+    pub(crate) received_bytes: u64,
+}
+
 /// The server's side of a wire protocol on one connection.
 pub(crate) trait Wire: Sized + Unpin + 'static {
     /// What an answer to a write needs to find its request.
@@ -147,8 +157,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken>;
 
-    /// Whether an unfinished message has been unfinished for too long, on a connection that has brought so many bytes.
-    fn expire(&mut self, now_millis: u64, received_bytes: u64) -> Result<(), Broken>;
+    /// Whether too little comes of an unfinished message.
+    fn expire(&mut self, passed: Passed) -> Result<(), Broken>;
 
     /// A large write whose parts are all there by now. To be asked whenever the session runs.
     fn poll_large(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Option<LargeWrite<Self>>;

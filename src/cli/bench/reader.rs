@@ -144,7 +144,7 @@ impl MessageReader {
             }
             Response::Chunk { .. } if joined => Err(io::Error::other("a chunk within a chunk")),
             Response::Chunk { id, index, total, data } => {
-                match self.chunks.push(0, id, index, total, data).map_err(io::Error::other)? {
+                match self.chunks.push(id, index, total, data).map_err(io::Error::other)? {
                     Some(message) => self.read_msgpack(&message, true, each),
                     None => Ok(Answer::Other),
                 }
@@ -211,7 +211,7 @@ impl MessageReader {
                     // Sets are numbered by subscription.
                     let set = number << 32 | part.id.cast_unsigned() & 0xffff_ffff;
                     let data = Bytes::copy_from_slice(part.data);
-                    let whole = self.chunks.push(0, set, part.index, part.total, data);
+                    let whole = self.chunks.push(set, part.index, part.total, data);
                     if let Some(whole) = whole.map_err(io::Error::other)? {
                         feed.take_data(&whole, each)?;
                     }

@@ -11,7 +11,6 @@ mod rpc_test;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -82,7 +81,6 @@ const AROUND_ENTRIES_BYTES_MAX: usize = 4 * 1_024;
 #[derive(Debug)]
 struct Joiner {
     chunks: ChunkJoiner,
-    started: Instant,
 }
 
 impl Joiner {
@@ -93,7 +91,7 @@ impl Joiner {
             chunk_set_bytes_max: 2 * message_bytes_max,
             ..Limits::default()
         };
-        Self { chunks: ChunkJoiner::new(&limits), started: Instant::now() }
+        Self { chunks: ChunkJoiner::new(&limits) }
     }
 
     /// See [`ChunkJoiner::push`].
@@ -104,7 +102,6 @@ impl Joiner {
         total: u64,
         data: Bytes,
     ) -> Result<Option<Bytes>, ChunkError> {
-        let now_millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.chunks.push(now_millis, id, index, total, data)
+        self.chunks.push(id, index, total, data)
     }
 }

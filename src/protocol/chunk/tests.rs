@@ -30,97 +30,96 @@ fn a_message_is_cut_at_the_chunk_size() {
 #[test]
 fn parts_join_in_any_order_and_mixed_with_others() {
     let mut joiner = ChunkJoiner::new(&limits());
-    assert_eq!(joiner.push(0, 1, 2, 3, data("c")), Ok(None));
-    assert_eq!(joiner.push(0, 2, 0, 2, data("x")), Ok(None));
-    assert_eq!(joiner.push(0, 1, 0, 3, data("aa")), Ok(None));
-    assert_eq!(joiner.push(0, 2, 1, 2, data("y")), Ok(Some(data("xy"))));
-    assert_eq!(joiner.push(0, 1, 1, 3, data("b")), Ok(Some(data("aabc"))));
+    assert_eq!(joiner.push(1, 2, 3, data("c")), Ok(None));
+    assert_eq!(joiner.push(2, 0, 2, data("x")), Ok(None));
+    assert_eq!(joiner.push(1, 0, 3, data("aa")), Ok(None));
+    assert_eq!(joiner.push(2, 1, 2, data("y")), Ok(Some(data("xy"))));
+    assert_eq!(joiner.push(1, 1, 3, data("b")), Ok(Some(data("aabc"))));
     assert!(joiner.is_empty());
     // The id is free again.
-    assert_eq!(joiner.push(0, 1, 0, 1, data("z")), Ok(Some(data("z"))));
+    assert_eq!(joiner.push(1, 0, 1, data("z")), Ok(Some(data("z"))));
 }
 
 #[test]
 fn a_repeated_part_is_ignored() {
     let mut joiner = ChunkJoiner::new(&limits());
     for index in [0, 0, 2, 2, 0] {
-        assert_eq!(joiner.push(0, 1, index, 3, data("a")), Ok(None));
+        assert_eq!(joiner.push(1, index, 3, data("a")), Ok(None));
     }
     assert_eq!(joiner.bytes(), 1 + 1 + WAITING_PART_BYTES);
-    assert_eq!(joiner.push(0, 1, 1, 3, data("b")), Ok(Some(data("aba"))));
+    assert_eq!(joiner.push(1, 1, 3, data("b")), Ok(Some(data("aba"))));
 }
 
 #[test]
 fn broken_sets_are_refused() {
     let mut joiner = ChunkJoiner::new(&limits());
     let no_such = |index, total| Err(ChunkError::NoSuchPart { id: 1, index, total });
-    assert_eq!(joiner.push(0, 1, 0, 0, data("a")), no_such(0, 0));
-    assert_eq!(joiner.push(0, 1, 3, 3, data("a")), no_such(3, 3));
+    assert_eq!(joiner.push(1, 0, 0, data("a")), no_such(0, 0));
+    assert_eq!(joiner.push(1, 3, 3, data("a")), no_such(3, 3));
     let empty = ChunkError::EmptyPart { id: 1, index: 0 };
-    assert_eq!(joiner.push(0, 1, 0, 3, Bytes::new()), Err(empty));
-    assert_eq!(joiner.push(0, 1, 0, 3, data("a")), Ok(None));
+    assert_eq!(joiner.push(1, 0, 3, Bytes::new()), Err(empty));
+    assert_eq!(joiner.push(1, 0, 3, data("a")), Ok(None));
     let changed = ChunkError::TotalChanged { id: 1, total: 4, total_before: 3 };
-    assert_eq!(joiner.push(0, 1, 1, 4, data("a")), Err(changed));
+    assert_eq!(joiner.push(1, 1, 4, data("a")), Err(changed));
 }
 
 #[test]
 fn a_claimed_total_is_not_believed() {
     let mut joiner = ChunkJoiner::new(&limits());
     let too_large = ChunkError::MessageTooLarge { id: 1, message_bytes_max: 100 };
-    assert_eq!(joiner.push(0, 1, 0, 101, data("a")), Err(too_large));
-    assert_eq!(joiner.push(0, 1, 0, (1 << 53) - 1, data("a")), Err(too_large));
-    assert_eq!(joiner.push(0, 1, 0, 1, vec![0; 101].into()), Err(too_large));
-    assert_eq!(joiner.push(0, 1, 0, 2, vec![0; 60].into()), Ok(None));
-    assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 41].into()), Err(too_large));
-    assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 40].into()), Ok(Some(vec![0; 100].into())));
+    assert_eq!(joiner.push(1, 0, 101, data("a")), Err(too_large));
+    assert_eq!(joiner.push(1, 0, (1 << 53) - 1, data("a")), Err(too_large));
+    assert_eq!(joiner.push(1, 0, 1, vec![0; 101].into()), Err(too_large));
+    assert_eq!(joiner.push(1, 0, 2, vec![0; 60].into()), Ok(None));
+    assert_eq!(joiner.push(1, 1, 2, vec![0; 41].into()), Err(too_large));
+    assert_eq!(joiner.push(1, 1, 2, vec![0; 40].into()), Ok(Some(vec![0; 100].into())));
 }
 
 #[test]
-fn unfinished_sets_are_bounded_in_number_bytes_and_age() {
+fn unfinished_sets_are_bounded_in_number_and_bytes() {
     let mut joiner = ChunkJoiner::new(&limits());
-    assert_eq!(joiner.push(0, 1, 1, 100, vec![0; 90].into()), Ok(None));
-    assert_eq!(joiner.push(5_000, 2, 1, 100, vec![0; 50].into()), Ok(None));
+    assert_eq!(joiner.push(1, 1, 100, vec![0; 90].into()), Ok(None));
+    assert_eq!(joiner.push(2, 1, 100, vec![0; 50].into()), Ok(None));
     let too_many = ChunkError::TooManySets { id: 3, sets_max: 2 };
-    assert_eq!(joiner.push(5_000, 3, 0, 2, data("a")), Err(too_many));
+    assert_eq!(joiner.push(3, 0, 2, data("a")), Err(too_many));
     let too_many = ChunkError::TooManyBytes { id: 2, bytes_max: 300 };
-    assert_eq!(joiner.push(5_000, 2, 2, 100, data("a")), Err(too_many));
+    assert_eq!(joiner.push(2, 2, 100, data("a")), Err(too_many));
     // In its turn a part takes its bytes alone.
-    assert_eq!(joiner.push(5_000, 2, 0, 100, data("a")), Ok(None));
-    assert_eq!(joiner.expire(10_000), Ok(()));
-    let too_old = ChunkError::TooOld { id: 1, age_millis: 10_001 };
-    assert_eq!(joiner.expire(10_001), Err(too_old));
-    assert_eq!(joiner.push(10_001, 1, 0, 100, data("a")), Err(too_old));
+    assert_eq!(joiner.push(2, 0, 100, data("a")), Ok(None));
 }
 
-/// What is large and comes over a slow line takes long, and goes through as long as it goes on.
+/// A part on a slow line takes longer than the time over which it is looked at: what counts is what comes.
 #[test]
-fn a_set_that_grows_is_not_too_old() {
+fn a_set_is_broken_by_too_few_bytes_and_not_by_its_age() {
     let mut joiner = ChunkJoiner::new(&limits());
-    for index in 0..5 {
-        let now = 9_000 * index;
-        assert_eq!(joiner.expire(now), Ok(()));
-        assert_eq!(joiner.push(now, 1, index, 6, data("a")), Ok(None));
-    }
-    // A part that was there already is no progress.
-    assert_eq!(joiner.push(45_000, 1, 0, 6, data("a")), Ok(None));
-    assert_eq!(joiner.expire(46_001), Err(ChunkError::TooOld { id: 1, age_millis: 10_001 }));
+    assert_eq!(joiner.push(1, 0, 3, data("a")), Ok(None));
+    assert_eq!(joiner.expire(50_000, 7_000), Ok(()), "it has just begun");
+    assert_eq!(joiner.expire(59_999, 7_000), Ok(()));
+    // 1 KiB a second.
+    assert_eq!(joiner.expire(60_000, 17_240), Ok(()));
+    assert_eq!(joiner.push(1, 1, 3, data("b")), Ok(None));
+    let too_slow = ChunkError::TooSlow { id: 1, bytes: 10_239, millis: 10_000 };
+    assert_eq!(joiner.expire(70_000, 27_479), Err(too_slow));
+    // What is over has no age.
+    assert_eq!(joiner.push(1, 2, 3, data("c")), Ok(Some(data("abc"))));
+    assert_eq!(joiner.expire(100_000, 27_479), Ok(()));
 }
 
 #[test]
 fn a_set_that_is_given_up_makes_room() {
     let mut joiner = ChunkJoiner::new(&limits());
-    assert_eq!(joiner.push(0, 1, 1, 2, vec![0; 90].into()), Ok(None));
-    assert_eq!(joiner.push(0, 2, 1, 2, data("a")), Ok(None));
+    assert_eq!(joiner.push(1, 1, 2, vec![0; 90].into()), Ok(None));
+    assert_eq!(joiner.push(2, 1, 2, data("a")), Ok(None));
     joiner.forget(1);
     assert_eq!(joiner.bytes(), 1 + WAITING_PART_BYTES);
-    assert_eq!(joiner.push(0, 2, 0, 2, data("b")), Ok(Some(data("ba"))));
+    assert_eq!(joiner.push(2, 0, 2, data("b")), Ok(Some(data("ba"))));
 }
 
 #[test]
 fn a_waiting_part_does_not_keep_its_frame() {
     let mut joiner = ChunkJoiner::new(&limits());
     let frame = Bytes::from(vec![7; 1_000_000]);
-    assert_eq!(joiner.push(0, 1, 1, 2, frame.slice(..1)), Ok(None));
+    assert_eq!(joiner.push(1, 1, 2, frame.slice(..1)), Ok(None));
     assert!(frame.is_unique());
 }
 
@@ -166,7 +165,7 @@ proptest! {
             }
             let parts = &messages[id];
             let data = Bytes::from(parts[part].clone());
-            let joined = joiner.push(0, id as u64, part as u64, parts.len() as u64, data);
+            let joined = joiner.push(id as u64, part as u64, parts.len() as u64, data);
             if let Some(message) = joined.expect("a good set") {
                 prop_assert_eq!(&message[..], &parts.concat()[..]);
                 done[id] = true;
@@ -181,10 +180,12 @@ proptest! {
         parts in prop::collection::vec((0..4_u64, 0..6_u64, 0..6_u64, 0..60_usize, 0..9_u64), 0..60),
     ) {
         let mut joiner = ChunkJoiner::new(&limits());
-        let mut now = 0;
+        let (mut now, mut received) = (0, 0);
         for (id, index, total, len, seconds) in parts {
             now += seconds * 1_000;
-            if let Ok(Some(message)) = joiner.push(now, id, index, total, vec![1; len].into()) {
+            received += len as u64;
+            let _ = joiner.expire(now, received);
+            if let Ok(Some(message)) = joiner.push(id, index, total, vec![1; len].into()) {
                 prop_assert!(message.len() <= 100);
             }
             prop_assert!(joiner.bytes() <= 300);

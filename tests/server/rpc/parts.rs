@@ -123,6 +123,34 @@ async fn a_set_that_stays_unfinished_ends_the_connection() {
     assert_eq!(client.socket.close_code().await, Some(1002));
 }
 
+/// On a slow line a part takes longer than the time over which a set is looked at. What counts is what comes.
+#[tokio::test]
+async fn a_set_whose_parts_come_slowly_is_no_broken_one() {
+    let second = std::time::Duration::from_secs(1);
+    let limits = Limits { chunk_set_age_max: second, ..Limits::default() };
+    let server = TestServer::with_limits(limits, &TEAM).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let entries = [framed_entry("E", "1", &vec![7; 40_000])];
+    let data = data(&entries);
+    let half = data.len() / 2 + 1;
+    let part = |index: usize| Part {
+        id: 0,
+        index: index as u64,
+        total: 2,
+        data: &data[index * half..data.len().min((index + 1) * half)],
+    };
+    let first = client.call(&Call::WriteChunked(part(0))).await;
+    assert_eq!(client.acked(&first).await, Ok(vec![]));
+    let id = RequestId::from_number(7_000);
+    let second_part = Call::WriteChunked(part(1)).encode(&id);
+    // Some 5 KB a second, for four of them.
+    for some in second_part.chunks(second_part.len() / 16 + 1) {
+        client.send(some).await;
+        tokio::time::sleep(second / 4).await;
+    }
+    assert_eq!(client.acked(&id).await, Ok(acks(&entries, &[1])));
+}
+
 /// All that a client has not sent yet comes in one write: up to 32 MiB it is taken, and brought to others in pages that
 /// they can read.
 #[tokio::test]

@@ -24,7 +24,7 @@ use self::spilled::{Event, Spilled};
 use super::OUT_BYTES_PER_POLL;
 use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
-use super::wire::{Broken, Identify, LargeWrite, Names, Out, Request, SegmentPart, Wire};
+use super::wire::{Broken, Identify, LargeWrite, Names, Out, Passed, Request, SegmentPart, Wire};
 use crate::actors::spill::Spill;
 use crate::core::store::Slots;
 use crate::model::{Batch, EntryId, Limits, PublicKey, RemoteId, Sequence};
@@ -209,13 +209,14 @@ impl Wire for RpcWire {
         }
     }
 
-    fn expire(&mut self, now_millis: u64, received_bytes: u64) -> Result<(), Broken> {
+    fn expire(&mut self, passed: Passed) -> Result<(), Broken> {
         // The parts that were taken were answered with success: only a new connection has the client send them again.
         let expired = |message| Broken { code: CloseCode::Protocol, message };
         if let Some(spilled) = &mut self.spilled {
-            spilled.expire(now_millis, received_bytes, &self.limits).map_err(expired)?;
+            spilled.expire(passed, &self.limits).map_err(expired)?;
         }
-        self.chunks.expire(now_millis).map_err(|error: ChunkError| expired(error.to_string()))
+        let slow = self.chunks.expire(passed.client_millis, passed.received_bytes);
+        slow.map_err(|error: ChunkError| expired(error.to_string()))
     }
 
     fn poll_large(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Option<LargeWrite<Self>> {

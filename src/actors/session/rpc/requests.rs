@@ -95,7 +95,7 @@ impl RpcWire {
             Ok(Call::WriteSingle { data }) => self.write(id, body.slice_ref(data), limits, out),
             Ok(Call::WriteChunked(part)) => {
                 let data = body.slice_ref(part.data);
-                self.write_part(id, &part, data, limits, now_millis, out)
+                self.write_part(id, &part, data, limits, out)
             }
             Ok(Call::Changes(changes)) => self.subscribe(id, &changes, out),
             Err(CallError::UnknownTag) => {
@@ -208,7 +208,6 @@ impl RpcWire {
         part: &rpc::Part<'_>,
         data: Bytes,
         limits: &Limits,
-        now_millis: u64,
         out: &mut Out,
     ) -> Option<Request<Self>> {
         // Only names the set: that a negative id looks large does not matter.
@@ -238,7 +237,7 @@ impl RpcWire {
             }
             return None;
         }
-        match self.chunks.push(now_millis, set, part.index, part.total, data) {
+        match self.chunks.push(set, part.index, part.total, data) {
             Ok(Some(joined)) => return self.write(request, joined, limits, out),
             Ok(None) => out.push(encode_acks(&request, [])),
             Err(error) => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::actors::session::wire::Passed;
 use crate::actors::spill::{Counted, Spill, SpillFile, TooLarge, Waiting};
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Limits, PublicKey};
@@ -65,6 +66,7 @@ struct Writing {
 /// Since when a connection is watched, and what it had brought then.
 struct Progress {
     opened_millis: u64,
+    /// In time that the client had.
     since_millis: u64,
     received_bytes: u64,
 }
@@ -193,14 +195,9 @@ impl Spilled {
         None
     }
 
-    /// An error if a set is too slow, on a connection that has brought so many bytes.
-    pub(super) fn expire(
-        &mut self,
-        now_millis: u64,
-        received_bytes: u64,
-        limits: &Limits,
-    ) -> Result<(), String> {
-        self.sets.iter_mut().try_for_each(|set| set.expire(now_millis, received_bytes, limits))
+    /// An error if a set is too slow.
+    pub(super) fn expire(&mut self, passed: Passed, limits: &Limits) -> Result<(), String> {
+        self.sets.iter_mut().try_for_each(|set| set.expire(passed, limits))
     }
 }
 
@@ -276,28 +273,24 @@ impl Set {
         held.chain(self.writing.into_iter().map(|part| part.request)).collect()
     }
 
-    fn expire(
-        &mut self,
-        now_millis: u64,
-        received_bytes: u64,
-        limits: &Limits,
-    ) -> Result<(), String> {
+    fn expire(&mut self, passed: Passed, limits: &Limits) -> Result<(), String> {
         let Place::Open(_) = self.place else { return Ok(()) };
+        let Passed { now_millis, client_millis, received_bytes } = passed;
         let start =
-            Progress { opened_millis: now_millis, since_millis: now_millis, received_bytes };
+            Progress { opened_millis: now_millis, since_millis: client_millis, received_bytes };
         let progress = self.progress.get_or_insert(start);
         let millis =
             |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         if now_millis - progress.opened_millis > millis(limits.spill_age_max) {
             return Err(format!("chunk {}: unfinished for longer than spill_age_max", self.id));
         }
-        let waited = now_millis - progress.since_millis;
+        let waited = client_millis - progress.since_millis;
         if waited < millis(limits.chunk_set_age_max) {
             return Ok(());
         }
         let brought = received_bytes - progress.received_bytes;
         let least = limits.spill_rate_min as u64 * waited / 1_000;
-        (progress.since_millis, progress.received_bytes) = (now_millis, received_bytes);
+        (progress.since_millis, progress.received_bytes) = (client_millis, received_bytes);
         // Who waits for us need not send.
         if brought < least && self.writing.is_empty() {
             return Err(format!(
