@@ -171,6 +171,96 @@ async fn clients_behind_nginx() {
     serves_clients(&proxy, &server, &log).await;
 }
 
+/// The values of the Ingress's annotations, those that the page comments out as well.
+fn annotations(ingress: &str) -> Vec<(String, String)> {
+    let lines = ingress.lines().map(|line| line.trim().trim_start_matches("# "));
+    let annotations = lines.filter_map(|line| {
+        let (name, value) = line.strip_prefix("nginx.ingress.kubernetes.io/")?.split_once(": ")?;
+        Some((name.to_owned(), value.trim_matches('"').to_owned()))
+    });
+    annotations.collect()
+}
+
+/// No cluster is started here. What its controller makes of the Ingress is a configuration of nginx, written here as that
+/// controller writes it; the values are the page's, and so are those in the container's environment.
+#[tokio::test]
+async fn clients_behind_what_an_ingress_controller_configures() {
+    let Some(program) = installed("nginx") else { return };
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let (ingress, path) = (shown("yaml", &[]), "/sync(/|$)(.*)");
+    assert!(ingress.contains(path) && ingress.contains("- host: sync.example"), "{ingress}");
+    let mut directives = String::new();
+    for (name, value) in annotations(&ingress) {
+        let directive = match &*name {
+            // Shorter than any client is silent here.
+            "proxy-read-timeout" => {
+                assert!(value.parse::<u32>().is_ok_and(|seconds| seconds > 10), "{value}");
+                "proxy_read_timeout 1s;\n".to_owned()
+            }
+            "proxy-send-timeout" => format!("proxy_send_timeout {value}s;\n"),
+            "proxy-body-size" => format!("client_max_body_size {value};\n"),
+            "rewrite-target" => continue,
+            other => panic!("nobody has said what becomes of {other:?}"),
+        };
+        directives.push_str(&directive);
+    }
+    let target = annotations(&ingress).into_iter().find(|(name, _)| name == "rewrite-target");
+    let (_, target) = target.expect("what takes the prefix off");
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROXIES.md"));
+    let page = page.expect("the page");
+    let variables: Vec<(&str, &str)> = page
+        .split("- name: EVENTLOG_")
+        .skip(1)
+        .filter_map(|rest| {
+            let (name, rest) = rest.split_once('\n')?;
+            Some((name, rest.trim().strip_prefix("value: ")?.split_whitespace().next()?))
+        })
+        .collect();
+    let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["TRUSTED_PROXIES", "LIMITS_KEEP_ALIVE", "DRAIN_PAUSE"]);
+    let mut serving = command(&["serve", "--listen", "127.0.0.1:0"]);
+    serving.args(["--data-dir", data(&directory.path().join("d"))]);
+    for (name, value) in variables {
+        // Pods have other addresses.
+        let value =
+            if name == "TRUSTED_PROXIES" { format!("{value}, 127.0.0.1") } else { value.into() };
+        serving.env(format!("EVENTLOG_{name}"), value);
+    }
+    serving.env("EVENTLOG_AUTH_MODE", "allow-all").env("EVENTLOG_ADMIN_TOKEN", "secret");
+    serving.env("EVENTLOG_LIMITS_PING_INTERVAL", "200ms");
+    let server = Serve::of({
+        serving.stderr(std::fs::File::create(&log).expect("a file"));
+        serving
+    });
+    let port = free_port();
+    let text = format!(
+        "map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+         upstream upstream_balancer {{ server {upstream}; keepalive 320; keepalive_timeout 60s; }}
+         server {{
+            server_name sync.example;
+            listen 127.0.0.1:{port};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            {directives}
+            location ~* \"^{path}\" {{
+                rewrite \"(?i){path}\" {target} break;
+                proxy_pass http://upstream_balancer;
+            }}
+            location / {{ proxy_pass http://upstream_balancer; }}
+         }}",
+        upstream = server.address()
+    );
+    let proxy = Proxy::start(nginx(&program, &text, directory.path()), port).await;
+    serves_clients(&proxy, &server, &log).await;
+}
+
 /// As it is without a line about `Host`: pages are refused, and the log says what to do.
 #[tokio::test]
 async fn pages_behind_nginx_as_it_comes_are_refused_with_a_word_in_the_log() {
