@@ -40,6 +40,9 @@ macro_rules! with_limits {
             quarantine_key_bytes_max: Size = 256 * MIB;
             /// Most entries in one batch.
             batch_entries_max: Count = 100_000, least 1;
+            /// Entries of a write at `/rpc` may refer to texts of entries before them. With these written out a write takes at most so
+            /// many times the bytes that it has, and twice `message_bytes_max`; else it is refused.
+            write_expansion_max: Count = 16, least 1;
             /// Longest event tag, in bytes: as long as a message, since a client that wrote a longer one would be refused for ever.
             event_bytes_max: Size = 16 * MIB, least 1;
             /// Longest primary key, in bytes: as long as a message, as with event tags.
@@ -48,10 +51,11 @@ macro_rules! with_limits {
             chunk_sets_max: Count = 8, least 1;
             /// Most bytes in unfinished chunk sets on one connection.
             chunk_set_bytes_max: Size = 32 * MIB;
-            /// An unfinished chunk set older than this is a broken one.
+            /// Over so long it is looked at whether a connection brings enough while a chunk set of its is unfinished: in memory
+            /// `unfinished_rate_min`, on disk `spill_rate_min`. If not, the set is a broken one.
             chunk_set_age_max: Span = Duration::from_secs(10), least 1;
-            /// So many bytes a second a connection has to bring while a set of its is unfinished on disk, on average over
-            /// `chunk_set_age_max`; what is slower loses its room and is closed.
+            /// So many bytes a second a connection has to bring while a set of its is unfinished on disk; what is slower loses its
+            /// room and is closed.
             spill_rate_min: Size = 16 * KIB, least 1;
             /// For so long a set may be unfinished on disk, however fast it is.
             spill_age_max: Span = Duration::from_secs(4 * 3_600), least 1;

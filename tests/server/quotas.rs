@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use eventlog_server::model::{Quota, Quotas};
+use eventlog_server::model::{Limits, Quota, Quotas};
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
 use tokio::time::Instant;
 
+use crate::support::expanding;
 use crate::support::rpc::{RpcSocket, framed_entry};
 use crate::support::server::{TestServer, in_memory};
 use crate::support::socket::{Refusal, Socket};
@@ -105,6 +106,24 @@ async fn a_batch_above_the_burst_passes_and_what_follows_is_told_when_to_come_ba
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     write(&mut alice, "alice").await.expect("as it was told");
     server.comes_to("eventlog_quota_refused_total{of=\"key\",what=\"bytes\"}", 1).await;
+}
+
+/// Entries that refer to one key: 100 KB as they come, 7 MB as they are stored.
+#[tokio::test]
+async fn a_large_write_counts_as_what_is_stored_of_it() {
+    let burst = Duration::from_secs(1);
+    let quota = Quota { bytes_per_second: Some(100_000), burst, ..Quota::default() };
+    let limits = Limits { batch_entries_max: 1_000, ..Limits::default() };
+    let builder = in_memory().limits(limits).quotas(per_key(quota));
+    let server = TestServer::start(builder, &KEYS).await;
+    let mut alice = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let data = expanding::write(2_000, 3_500);
+    assert!(data.len() < 150_000);
+    let written = alice.call(&rpc::Call::WriteSingle { data: &data }).await;
+    assert_eq!(alice.acked(&written).await.expect("stored").len(), 3_500);
+    let one = [framed_entry("E", "", b"")];
+    let refused = alice.write("alice", &one).await.expect_err("refused");
+    assert!(refused.message.starts_with("quota: "), "{}", refused.message);
 }
 
 #[tokio::test]

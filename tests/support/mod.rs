@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod certificates;
+pub mod expanding;
 pub mod fake;
 pub mod history;
 pub mod http;

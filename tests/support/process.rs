@@ -1,7 +1,7 @@
 //! The real binary as a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 /// `eventlog-server`, with no setting from outside.
@@ -48,6 +48,16 @@ impl Process {
             line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
         };
         (kib("VmRSS:") * 1_024, kib("VmHWM:") * 1_024)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the process has at `path`, whatever is mounted there for it alone.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.child.id()))
+            .join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Sends a signal by its name.

@@ -1,7 +1,7 @@
 //! Structs: fields by id and kind, in any order, to the end of a window.
 //!
 //! Keeps: a field that is not known, or has a kind that its type does not use, is passed over; an id that occurs twice,
-//! known or not, is an error; so is a required field that is missing.
+//! known or not, is an error; so is a required field that is missing, and more fields than anything has.
 
 use super::varint::{sized_len, uvarint_len, write_int, write_natural, write_sized, write_uvarint};
 use super::window::{Malformed, Window, natural};
@@ -49,7 +49,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         let mut seen = SeenIds::default();
         while !window.is_empty() {
             let (id, kind) = window.field_tag()?;
-            seen.add(u64::from(id));
+            seen.add(u64::from(id))?;
             let at = known.iter().position(|field| field.id == id && field.kind as u8 == kind);
             match at {
                 Some(at) => {
@@ -106,6 +106,12 @@ pub(super) fn skip_field(window: &mut Window<'_>, id: u32, kind: u8) -> Result<(
     }
 }
 
+/// A struct has so many fields at most, known or not: for each of them something is kept, and it may come in a byte.
+pub(super) const FIELDS_MAX: usize = 4_096;
+
+/// There are more of them.
+pub(super) const FEWER_FIELDS: Malformed = Malformed::new("fewer fields");
+
 /// Finds out whether an id came twice; allocates only for more than a few.
 #[derive(Debug, Default)]
 pub(super) struct SeenIds {
@@ -115,12 +121,15 @@ pub(super) struct SeenIds {
 }
 
 impl SeenIds {
-    pub(super) fn add(&mut self, id: u64) {
+    /// An error if there are too many.
+    pub(super) fn add(&mut self, id: u64) -> Result<(), Malformed> {
         match self.few.get_mut(self.count) {
             Some(place) => *place = id,
+            None if self.count == FIELDS_MAX => return Err(FEWER_FIELDS),
             None => self.more.push(id),
         }
         self.count += 1;
+        Ok(())
     }
 
     /// An error if an id was added twice.
@@ -258,11 +267,19 @@ mod tests {
     #[test]
     fn a_repetition_is_found_among_many_ids() {
         let mut ids = SeenIds::default();
-        (0..100).for_each(|id| ids.add(id));
+        (0..100).try_for_each(|id| ids.add(id)).expect("few");
         assert_eq!(ids.all_differ(), Ok(()));
         let mut ids = SeenIds::default();
-        (0..100).chain([3]).for_each(|id| ids.add(id));
+        (0..100).chain([3]).try_for_each(|id| ids.add(id)).expect("few");
         assert!(ids.all_differ().is_err());
+    }
+
+    #[test]
+    fn a_struct_has_so_many_fields_and_no_more() {
+        let mut ids = SeenIds::default();
+        (0..FIELDS_MAX as u64).try_for_each(|id| ids.add(id)).expect("as many as there may be");
+        assert_eq!(ids.add(FIELDS_MAX as u64), Err(FEWER_FIELDS));
+        assert_eq!(read(&vec![8 + 7; FIELDS_MAX + 1]), Err(FEWER_FIELDS));
     }
 
     #[test]

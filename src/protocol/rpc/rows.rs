@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::fields::SeenIds;
+use super::fields::{FEWER_FIELDS, FIELDS_MAX, SeenIds};
 use super::varint::write_uvarint;
 use super::window::{Malformed, Window, text};
 
@@ -143,7 +143,10 @@ impl<'a, const N: usize> Rows<'a, N> {
         let mut seen = SeenIds::default();
         while !row.is_empty() {
             let id = row.uvarint()?;
-            seen.add(id);
+            seen.add(id)?;
+            if self.fields.len() == FIELDS_MAX {
+                return Err(FEWER_FIELDS);
+            }
             let column = self.columns.iter().position(|column| u64::from(column.id) == id);
             let field = column.map_or(UNKNOWN, |column| column as u8);
             self.fields.push(field);
@@ -264,6 +267,19 @@ mod tests {
     fn an_unknown_field_stays_part_of_its_shape() {
         let bytes = array(&[&[0, 9, 4, 1, 2, 5, 2, b'a', 6, 0], &[1, 7, 1, 0]]);
         assert_eq!(read(&bytes), Ok(vec![row("a", &[]), row("a", &[])]));
+    }
+
+    #[test]
+    fn shapes_have_so_many_fields_together_and_no_more() {
+        let shape: &[u8] = &[0, 5, 2, b'a', 6, 0];
+        let many = |rows: usize| {
+            let mut out = Vec::new();
+            write_uvarint(&mut out, rows as u64);
+            (0..rows).for_each(|_| super::super::varint::write_sized(&mut out, shape));
+            read(&out).map(|rows| rows.len())
+        };
+        assert_eq!(many(FIELDS_MAX / 2), Ok(FIELDS_MAX / 2));
+        assert_eq!(many(FIELDS_MAX / 2 + 1), Err(FEWER_FIELDS));
     }
 
     #[test]

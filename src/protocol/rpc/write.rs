@@ -42,6 +42,12 @@ pub enum BatchFault {
     /// Entries that refer to each other's strings and are too large once these are written out.
     #[error("the entries of one write take more than {bytes_max} bytes")]
     TooManyBytes { bytes_max: usize },
+    /// Such entries, of a write that is read in pieces.
+    #[error(
+        "expansion: with entry {slot} a write of {bytes} bytes takes more than {bytes_max} once the texts are written out that its \
+         entries refer to; an operator can allow more (write_expansion_max)"
+    )]
+    Expansion { slot: usize, bytes: u64, bytes_max: u64 },
     /// An entry above the limit for entries.
     #[error("entry {slot} has {bytes} bytes, at most {bytes_max} are allowed (entry_bytes_max)")]
     EntryTooLarge { slot: usize, bytes: u64, bytes_max: usize },
@@ -73,7 +79,7 @@ const ROW_BYTES_MIN: usize = 24;
 
 /// References let a small message hold large entries. Their records may take this many times the size of the largest
 /// message: enough for all that real clients send, and a bound for those that want to fill the memory.
-const EXPANSION_MAX: usize = 2;
+pub(super) const EXPANSION_MAX: usize = 2;
 
 impl<'a> WriteEntries<'a> {
     const FIELDS: [Field; 3] = [sized(PUBLIC_KEY), sized(STORE_ID), sized(ENTRIES)];

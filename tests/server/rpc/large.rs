@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventlog_server::model::limits::CHUNK_BYTES;
-use eventlog_server::model::{Batch, Entry, Limits};
+use eventlog_server::model::{Batch, Entry, Limits, Quota, Quotas};
 use eventlog_server::protocol::rpc::{Call, ErrorCode, Part, RequestId, encode_write_entries};
 use eventlog_server::server::{Builder, Server};
 use eventlog_server::services::auth::AllowAll;
@@ -14,6 +14,8 @@ use eventlog_server::storage::memory::MemoryStorage;
 use eventlog_server::testing::fault::{FailedAppend, Faults, FaultyStorage};
 use futures_util::future::BoxFuture;
 use tempfile::{TempDir, tempdir};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::support::batch;
 use crate::support::rpc::{DEFAULT, Heard, RpcSocket, acks, framed_entry};
@@ -255,6 +257,102 @@ async fn a_set_that_trickles_loses_its_room() {
     let waiting = send(&mut next, 0, 0, &data("bob", &written)).await;
     assert_eq!(slow.socket.close_code().await, Some(1002));
     assert_eq!(next.acked(&waiting).await, Ok(vec![]));
+}
+
+/// However much comes: room is not held for ever.
+#[tokio::test]
+async fn a_set_that_is_never_whole_loses_its_room() {
+    let limits = Limits {
+        chunk_set_age_max: Duration::from_millis(200),
+        spill_age_max: Duration::from_millis(1_500),
+        spill_rate_min: 1,
+        ..limits()
+    };
+    let (server, _directory) = with_room(in_memory(), limits, 4).await;
+    let url = server.rpc_url();
+    let mut endless = RpcSocket::authenticated(&url, &["alice"]).await;
+    let mut next = RpcSocket::authenticated(&url, &["bob"]).await;
+    let written = entries(3, 500_000);
+    let first = send(&mut endless, 0, 0, &data("alice", &written)).await;
+    assert_eq!(endless.acked(&first).await, Ok(vec![]));
+    let waiting = send(&mut next, 0, 0, &data("bob", &written)).await;
+    let ended = loop {
+        match endless.socket.next_message().await.expect("a reason") {
+            Message::Close(Some(CloseFrame { code, reason })) => break (u16::from(code), reason),
+            _ => endless.socket.send_bytes(b"").await,
+        }
+    };
+    assert_eq!(ended.0, 1002);
+    assert!(ended.1.ends_with("spill_age_max"), "{}", ended.1);
+    assert_eq!(next.acked(&waiting).await, Ok(vec![]));
+}
+
+/// Parts of sets that wait are in memory, 32 MiB of all.
+#[tokio::test]
+async fn too_much_that_waits_for_room_is_refused_for_now_and_the_connection_stays() {
+    let (server, _directory) = with_room(in_memory(), limits(), 100).await;
+    let url = server.rpc_url();
+    let mut holder = RpcSocket::authenticated(&url, &["alice"]).await;
+    let mut waiting = RpcSocket::authenticated(&url, &["bob"]).await;
+    let part = vec![7; CHUNK_BYTES];
+    let part = |index, total| Call::WriteChunked(Part { id: 0, index, total, data: &part });
+    let held = holder.call(&part(0, 100)).await;
+    assert_eq!(holder.acked(&held).await, Ok(vec![]));
+    for index in 0..65 {
+        waiting.call(&part(index, 70)).await;
+    }
+    waiting.nothing_comes().await;
+    server.comes_to("eventlog_spill_sets_waiting", 1).await;
+    waiting.call(&part(65, 70)).await;
+    for _ in 0..66 {
+        let Heard::Refused(_, refused) = waiting.next().await else { panic!("it is refused") };
+        assert_eq!(refused.code, ErrorCode::InternalServerError);
+        assert!(refused.message.starts_with("busy: "), "{}", refused.message);
+    }
+    server.comes_to("eventlog_spill_sets_waiting", 0).await;
+    let one = [framed_entry("E", "", b"")];
+    assert_eq!(waiting.write("bob", &one).await, Ok(acks(&one, &[1])));
+    drop(holder);
+    let written = entries(3, 500_000);
+    let last = send_all(&mut waiting, 1, &data("bob", &written)).await;
+    assert_eq!(waiting.acked(&last).await, Ok(acks(&written, &[2, 3, 4])));
+}
+
+/// A large write that is over its share waits, and others have their turn meanwhile.
+#[tokio::test]
+async fn a_large_write_over_its_quota_waits_and_holds_up_nobody() {
+    let burst = Duration::from_secs(1);
+    let quota = Quota { writes_per_second: Some(1), burst, ..Quota::default() };
+    let builder = in_memory().quotas(Quotas { per_key: quota, ..Quotas::default() });
+    let (server, _directory) = with_room(builder, limits(), 100).await;
+    let url = server.rpc_url();
+    let written = entries(3, 500_000);
+    let mut over = Vec::new();
+    // As many as may be read at once.
+    for _ in 0..2 {
+        over.push(RpcSocket::authenticated(&url, &["alice"]).await);
+    }
+    let mut other = RpcSocket::authenticated(&url, &["bob"]).await;
+    for n in 0..2 {
+        let one = [framed_entry("E", "", b"")];
+        assert!(over[0].write("alice", &one).await.is_ok(), "{n}: it waits for a second");
+    }
+    let mut sent = Vec::new();
+    for client in &mut over {
+        sent.push(client.call(&Call::WriteSingle { data: &many("alice") }).await);
+    }
+    let last = send_all(&mut other, 0, &data("bob", &written)).await;
+    assert_eq!(other.acked(&last).await.map(|acked| acked.len()), Ok(3));
+    for (client, sent) in over.iter_mut().zip(sent) {
+        assert_eq!(client.acked(&sent).await.map(|acked| acked.len()), Ok(150));
+    }
+    let held = "eventlog_quota_held_total{of=\"key\",what=\"writes\"}";
+    assert!(server.metric(held).await >= 2.0, "they waited");
+}
+
+/// More entries than a batch has.
+fn many(name: &str) -> Vec<u8> {
+    data(name, &entries(150, 10))
 }
 
 #[tokio::test]

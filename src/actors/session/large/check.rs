@@ -14,6 +14,14 @@ use crate::protocol::rpc::BatchFault;
 use crate::protocol::rpc::large::{EntriesPiece, LargeEntry, LargeError, LargeWrite};
 use crate::services::Caller;
 
+/// A write that may be stored.
+pub(super) struct Good {
+    pub(super) checked: Checked,
+    pub(super) write: LargeWrite,
+    /// Of its records, written out.
+    pub(super) bytes: u64,
+}
+
 /// Where the write goes, and how many changes of rights there had been when that was asked.
 pub(super) struct Checked {
     pub(super) store: StoreHandle,
@@ -26,7 +34,7 @@ pub(super) async fn check_all(
     caller: Caller,
     names: Names,
     write: LargeWrite,
-) -> Result<(Checked, LargeWrite), Refusal> {
+) -> Result<Good, Refusal> {
     let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.clone()).await?;
     let checker = Checker { shared: &shared, caller: &caller, names: &names };
     let checked = checker.first(&piece).await?;
@@ -36,7 +44,7 @@ pub(super) async fn check_all(
         checker.in_time(checker.allowed(&piece, Some(checked.store.clone()))).await?;
         aside = checker.has_room(&checked.store, piece.too_large.as_ref(), aside)?;
     }
-    Ok((checked, write))
+    Ok(Good { checked, write, bytes: piece.bytes_so_far })
 }
 
 pub(super) struct Checker<'a> {

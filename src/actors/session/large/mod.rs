@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::check::{Checked, Checker, check_all};
+use self::check::{Checked, Checker, Good, check_all};
 use self::read::{Read, first, next, open, put_aside, turn};
 use super::Session;
 use super::refusal::Refusal;
@@ -66,7 +66,7 @@ struct Large<W: Wire> {
 
 enum Stage {
     Opening(Step<(large::LargeWrite, OwnedSemaphorePermit)>),
-    Checking(Names, Step<(Checked, large::LargeWrite)>),
+    Checking(Names, Step<Good>),
     /// Without a turn, until it is allowed by the quotas and has one again.
     Held(Names, Checked, large::LargeWrite, Step<OwnedSemaphorePermit>),
     Reading(Names, Checked, Step<Read>),
@@ -177,9 +177,7 @@ impl<W: Wire> Session<W> {
             },
             Stage::Checking(names, mut step) => match step.poll_unpin(cx) {
                 Poll::Pending => return (Some(Stage::Checking(names, step)), false),
-                Poll::Ready(Ok((checked, write))) => {
-                    self.hold(large, names, checked, write).map(Some)
-                }
+                Poll::Ready(Ok(good)) => self.hold(large, names, good).map(Some),
                 Poll::Ready(Err(refusal)) => Err(refusal),
             },
             Stage::Held(names, checked, write, mut step) => match step.poll_unpin(cx) {
@@ -239,15 +237,14 @@ impl<W: Wire> Session<W> {
         Stage::Checking(names, checks.boxed_local())
     }
 
-    /// Takes it from the quotas. Others may have its turn while it waits for that.
+    /// Takes it from the quotas, by what is stored of it. Others may have its turn while it waits for that.
     fn hold(
         &mut self,
         large: &mut Large<W>,
         names: Names,
-        checked: Checked,
-        write: large::LargeWrite,
+        Good { checked, write, bytes }: Good,
     ) -> Result<Stage, Refusal> {
-        let wait = self.take_large_from_quotas(&names.key, &checked.store, write.bytes())?;
+        let wait = self.take_large_from_quotas(&names.key, &checked.store, bytes)?;
         if wait.is_zero() {
             return Ok(self.reading(names, checked, write));
         }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Span};
 use super::texts::{TextAt, Texts};
-use super::{FIELDS_MAX, LargeEntry, LargeError, Source};
+use super::{LargeEntry, LargeError, Source};
 use crate::model::varint::uvarint_len;
 use crate::model::{Batch, EntryId, EntryRef, Limits};
-use crate::protocol::rpc::fields::SeenIds;
+use crate::protocol::rpc::fields::{FEWER_FIELDS, FIELDS_MAX, SeenIds};
 use crate::protocol::rpc::frame::payload_is_complete_frame;
 use crate::protocol::rpc::ids::{EVENT, ID, PAYLOAD, PRIMARY_KEY};
 use crate::protocol::rpc::rows::Shapes;
 use crate::protocol::rpc::window::{Malformed, text};
-use crate::protocol::rpc::write::BatchFault;
+use crate::protocol::rpc::write::{BatchFault, EXPANSION_MAX};
 
 /// A piece has at most so many entries and bytes of records, but one entry at least: little enough that others have their turn
 /// between two.
@@ -29,6 +29,8 @@ pub struct EntriesPiece {
     /// This piece is one entry that is too large. Then `batch` has it without its payload, so that it can be asked whether it may be
     /// written: texts above `message_bytes_max` are cut off.
     pub too_large: Option<LargeEntry>,
+    /// Bytes of the records of all entries of the write up to and with these, written out.
+    pub bytes_so_far: u64,
     /// Whether no entry comes after them.
     pub is_last: bool,
 }
@@ -66,6 +68,8 @@ pub struct LargeEntries {
     texts: [Texts; 2],
     /// Read already, but the last piece had no room for it.
     next: Option<Row>,
+    /// Of the rows that were read, written out.
+    bytes: u64,
     scratch: [Vec<u8>; 3],
 }
 
@@ -85,6 +89,7 @@ impl LargeEntries {
             fields: Vec::new(),
             texts,
             next: None,
+            bytes: 0,
             scratch: Default::default(),
         })
     }
@@ -97,7 +102,7 @@ impl LargeEntries {
         let entry_bytes_max = limits.entry_bytes() as u64;
         let (mut batch, mut too_large) = (Batch::default(), None);
         while batch.len() < entries_max && too_large.is_none() {
-            let Some(row) = self.next_row()? else { break };
+            let Some(row) = self.next_row(limits)? else { break };
             let bytes = row.record_bytes();
             let (slot, is_too_large) = (first_slot + batch.len(), bytes > entry_bytes_max);
             if !batch.is_empty() && (is_too_large || batch.bytes() as u64 + bytes > bytes_max) {
@@ -114,10 +119,11 @@ impl LargeEntries {
         if is_last {
             self.cursor.finish()?;
         }
-        Ok(EntriesPiece { first_slot, batch, too_large, is_last })
+        let bytes_so_far = self.bytes - self.next.as_ref().map_or(0, Row::record_bytes);
+        Ok(EntriesPiece { first_slot, batch, too_large, bytes_so_far, is_last })
     }
 
-    fn next_row(&mut self) -> Result<Option<Row>, LargeError> {
+    fn next_row(&mut self, limits: &Limits) -> Result<Option<Row>, LargeError> {
         if let Some(row) = self.next.take() {
             return Ok(Some(row));
         }
@@ -127,7 +133,14 @@ impl LargeEntries {
         let slot = self.slot;
         self.left -= 1;
         self.slot += 1;
-        self.read_row().map(Some).map_err(|error| in_slot(error, slot))
+        let row = self.read_row().map_err(|error| in_slot(error, slot))?;
+        self.bytes = self.bytes.saturating_add(row.record_bytes());
+        let bytes = self.cursor.source().bytes();
+        let bytes_max = written_bytes_max(bytes, limits);
+        if self.bytes > bytes_max {
+            return Err(BatchFault::Expansion { slot, bytes, bytes_max }.into());
+        }
+        Ok(Some(row))
     }
 
     fn read_row(&mut self) -> Result<Row, LargeError> {
@@ -162,11 +175,11 @@ impl LargeEntries {
         let mut seen = SeenIds::default();
         while self.cursor.left() > 0 {
             let id = self.cursor.uvarint()?;
-            seen.add(id);
+            seen.add(id)?;
             let column = COLUMNS.iter().position(|(column, _)| u64::from(*column) == id);
             let field = column.map_or(UNKNOWN, |column| column as u8);
             if self.fields.len() == FIELDS_MAX {
-                return Err(Malformed::new("fewer shapes").into());
+                return Err(FEWER_FIELDS.into());
             }
             self.fields.push(field);
             self.cell(field, cells)?;
@@ -259,6 +272,13 @@ impl Row {
             + sized(self.primary_key.span.len)
             + sized(self.payload.len)
     }
+}
+
+/// Rows refer to texts before them, so a few bytes may stand for many. A write of so many bytes may take as many times more as is
+/// allowed, or as much as a write may that is not read in pieces.
+fn written_bytes_max(bytes: u64, limits: &Limits) -> u64 {
+    let more = limits.message_bytes_max.saturating_mul(EXPANSION_MAX) as u64;
+    bytes.saturating_mul(limits.write_expansion_max as u64).saturating_add(more)
 }
 
 /// What is malformed is so in an entry, which is named.

@@ -88,14 +88,9 @@ fn fields(cursor: &mut Cursor) -> Result<[Span; 3], LargeError> {
     const KNOWN: [u32; 3] = [PUBLIC_KEY, STORE_ID, ENTRIES];
     let mut found = [None; 3];
     let mut seen = SeenIds::default();
-    let mut fields = 0;
     while cursor.left() > 0 {
-        fields += 1;
-        if fields > FIELDS_MAX {
-            return Err(Malformed::new("fewer fields").into());
-        }
         let (id, kind) = cursor.field_tag()?;
-        seen.add(u64::from(id));
+        seen.add(u64::from(id))?;
         match KNOWN.iter().position(|known| *known == id && kind == 0) {
             Some(at) => {
                 let len = cursor.uvarint()?;
@@ -110,9 +105,6 @@ fn fields(cursor: &mut Cursor) -> Result<[Span; 3], LargeError> {
     };
     Ok([public_key, store_id, entries])
 }
-
-/// A write has three, and one of a later version some more. What is known of each takes memory.
-const FIELDS_MAX: usize = 4_096;
 
 fn skip_field(cursor: &mut Cursor, id: u32, kind: u8) -> Result<(), LargeError> {
     match kind {

@@ -41,6 +41,7 @@ fn in_pieces(data: &[u8], entries_max: usize) -> Found {
         assert!(piece.batch.len() <= entries_max);
         assert_eq!(piece.first_slot, batch.len());
         piece.batch.iter().for_each(|entry| batch.push(&entry));
+        assert_eq!(piece.bytes_so_far, batch.bytes() as u64);
     }
     Some((write.public_key, write.store_id, batch))
 }
@@ -175,6 +176,39 @@ fn a_piece_is_small_and_a_fault_is_said_with_its_slot_in_the_whole() {
         whole,
         Err(BatchError::Invalid(BatchFault::PayloadNotAFrame { slot: 7, .. }))
     ));
+}
+
+/// Each row refers to the key of the first one.
+fn rows_that_share(key_bytes: usize, rows: usize) -> Vec<u8> {
+    let long = Said::Text("k".repeat(key_bytes));
+    let mut written_rows = vec![(Said::Text("E".into()), long, 0)];
+    written_rows.resize(rows, (Said::Earlier(0), Said::Earlier(0), 0));
+    written(&written_rows)
+}
+
+#[test]
+fn what_is_written_out_is_bounded_by_what_came_of_it() {
+    let limits = Limits { message_bytes_max: 60_000, write_expansion_max: 3, ..Limits::default() };
+    let taken = |key_bytes, rows| {
+        let data = rows_that_share(key_bytes, rows);
+        let found = pieces(&data, &limits);
+        (data.len(), found.map(|(_, found)| found.last().expect("a piece").bytes_so_far))
+    };
+    let (bytes, written) = taken(10_000, 15);
+    let written = written.expect("three times what came, and 120,000");
+    assert!(bytes < 12_000 && written > 150_000, "{bytes}, {written}");
+    let (bytes, refused) = taken(10_000, 60);
+    let bytes_max = bytes as u64 * 3 + 120_000;
+    let error = refused.expect_err("refused").to_string();
+    let slot = bytes_max / 10_022;
+    assert!(
+        error.starts_with(&format!("expansion: with entry {slot} a write of {bytes} ")),
+        "{error}"
+    );
+    assert!(error.contains(&format!("more than {bytes_max} once")), "{error}");
+    // An entry that is put aside counts as well: it may be many times the same.
+    let (_, refused) = taken(70_000, 60);
+    assert!(refused.expect_err("refused").to_string().starts_with("expansion: "));
 }
 
 /// One that is too large, behind others: it comes by itself, and its content can be read wherever its strings stand.

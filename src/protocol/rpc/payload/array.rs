@@ -3,13 +3,17 @@
 
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess};
 
-use super::super::fields::SeenIds;
+use super::super::fields::{FEWER_FIELDS, SeenIds};
 use super::super::ids::field_id;
 use super::super::rows::{Shapes, known};
 use super::super::window::{Malformed, Window, text};
 use super::PayloadError;
 use super::decode::{Source, Texts, Value};
 use super::number::{read_varint, scaled};
+use super::referred::take;
+
+/// The shapes of an array have so many fields together: each row may declare another, and all are kept.
+const SHAPE_FIELDS_MAX: usize = 64 * 1_024;
 
 /// Reads the elements of an array one after the other.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl<'de> Elements<'de> {
         let Some(texts) = &mut self.texts else { return text(self.window.sized()?) };
         let code = self.window.uvarint()?;
         if code & 1 == 1 {
-            return known(texts, code >> 1);
+            return take(known(texts, code >> 1)?);
         }
         let text = text(self.window.take(code >> 1)?)?;
         texts.push(text);
@@ -213,7 +217,10 @@ impl<'de> Row<'_, 'de> {
             return Ok(None);
         }
         let id = self.window.uvarint()?;
-        self.seen.add(id);
+        self.seen.add(id)?;
+        if elements.shape_fields.len() == SHAPE_FIELDS_MAX {
+            return Err(FEWER_FIELDS);
+        }
         let name = self.fields.iter().find(|name| u64::from(field_id(name)) == id);
         elements.shape_fields.push((id, name.copied()));
         Ok(Some((id, name.copied())))
@@ -245,7 +252,7 @@ impl<'de> MapAccess<'de> for Row<'_, 'de> {
         let texts = self.elements.texts_of(id);
         let source = match cell {
             Cell::Bytes(bytes) => Source::Window { bytes, texts: Some(texts) },
-            Cell::Reference(at) => Source::Text(known(texts, at)?),
+            Cell::Reference(at) => Source::Text(take(known(texts, at)?)?),
         };
         seed.deserialize(Value { source, depth })
     }

@@ -9,6 +9,7 @@ use super::super::rows::known;
 use super::super::window::{Malformed, Window, text};
 use super::decode::{Source, Texts, Value};
 use super::number::{read_varint, scaled};
+use super::referred::take;
 use super::{PayloadError, kind};
 
 /// A value behind its tag; `None`, and the value passed over, if no type has this kind.
@@ -56,7 +57,7 @@ impl<'de> MapAccess<'de> for StructFields<'de> {
     ) -> Result<Option<K::Value>, PayloadError> {
         while !self.window.is_empty() {
             let (id, kind) = self.window.field_tag()?;
-            self.seen.add(u64::from(id));
+            self.seen.add(u64::from(id))?;
             let Some(name) = self.fields.iter().find(|name| field_id(name) == id) else {
                 skip_field(&mut self.window, id, kind)?;
                 continue;
@@ -85,7 +86,7 @@ pub(super) fn record_block(mut window: Window<'_>) -> Result<Window<'_>, Malform
     let mut seen = SeenIds::default();
     while !window.is_empty() {
         let (id, kind) = window.field_tag()?;
-        seen.add(u64::from(id));
+        seen.add(u64::from(id))?;
         match (id, kind) {
             (0, kind::SIZED) => block = Window::new(window.sized()?),
             _ => skip_field(&mut window, id, kind)?,
@@ -123,7 +124,7 @@ impl<'de> Entries<'de> {
         };
         let (length, kind) = (code >> 4, (code >> 1) as u8 & 7);
         if code & 1 == 1 {
-            return Ok((known(texts, length)?, kind));
+            return Ok((take(known(texts, length)?)?, kind));
         }
         let key = text(self.window.take(length)?)?;
         texts.push(key);

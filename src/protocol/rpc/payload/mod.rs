@@ -30,6 +30,7 @@ mod fields;
 pub mod json;
 mod number;
 mod record;
+mod referred;
 mod variant;
 mod with;
 
@@ -97,7 +98,8 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, PayloadError>
 
 /// The value in `payload`, which may borrow from it.
 pub fn from_slice<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, PayloadError> {
-    T::deserialize(decode::Value::whole(open(payload)?.rest()))
+    let value = decode::Value::whole(open(payload)?.rest());
+    referred::within(payload.len(), || T::deserialize(value))
 }
 
 #[cfg(test)]

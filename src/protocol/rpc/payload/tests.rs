@@ -430,6 +430,38 @@ fn nesting_ends_somewhere() {
     }
 }
 
+/// Rows that have the one text of `text_bytes` bytes, which is written out in the first alone.
+fn rows_that_share(text_bytes: usize, rows: usize) -> Vec<u8> {
+    use super::super::varint::{write_sized, write_uvarint};
+    let text = "t".repeat(text_bytes);
+    let mut first = vec![0];
+    write_uvarint(&mut first, u64::from(super::super::ids::field_id("text")));
+    super::super::rows::write_cell(&mut first, text.as_bytes());
+    let mut array = Vec::new();
+    write_uvarint(&mut array, rows as u64);
+    write_sized(&mut array, &first);
+    (1..rows).for_each(|_| write_sized(&mut array, &[1, 1]));
+    frame(&array)
+}
+
+/// A payload of 230 KB that would be three gigabytes once it is decoded, at each start again.
+#[test]
+fn a_text_that_many_rows_refer_to_does_not_fill_the_memory() {
+    #[derive(Debug, Deserialize)]
+    struct Row {
+        text: String,
+    }
+    let small = rows_that_share(1_000, 4_000);
+    let decoded = from_slice::<Vec<Row>>(&small).expect("four megabytes");
+    assert!(decoded.len() == 4_000 && decoded.iter().all(|row| row.text.len() == 1_000));
+    let large = rows_that_share(100_000, 30_000);
+    assert!(large.len() < 200_000, "{}", large.len());
+    let error = from_slice::<Vec<Row>>(&large).err();
+    assert_eq!(error, Some(Malformed::new("texts that are not referred to so often").into()));
+    // What one payload has used is nothing to the next one.
+    assert!(from_slice::<Vec<Row>>(&small).is_ok());
+}
+
 #[test]
 fn what_an_old_type_does_not_know_is_passed_over() {
     #[derive(Debug, PartialEq, Deserialize)]

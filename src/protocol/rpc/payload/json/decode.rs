@@ -73,7 +73,7 @@ impl Guess<'_> {
             if id < FIELD_ID_MIN {
                 return Err(NOT_THIS);
             }
-            seen.add(u64::from(id));
+            seen.add(u64::from(id))?;
             let value = match kind {
                 kind::SIZED => self.sized_or_bytes(window.sized()?, depth),
                 kind::INT => number(read_varint(&mut window)?)?,

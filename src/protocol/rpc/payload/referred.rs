@@ -1,0 +1,42 @@
+//! How much texts may grow that stand in a payload once and are referred to by many rows.
+//!
+//! Keeps: a payload of a megabyte does not become gigabytes in the memory of whoever decodes it. Leaves out: what a type
+//! makes of its elements; that is up to the type.
+
+use std::cell::Cell;
+
+use super::super::window::Malformed;
+
+/// So many times the bytes of the payload…
+const TIMES_MAX: u64 = 16;
+/// … and so many bytes more.
+const MORE_BYTES: u64 = 4 * 1_024 * 1_024;
+
+thread_local! {
+    /// What the payload that is decoded on this thread may still refer to. Values are read by serde, one within the other, on one
+    /// thread, and what reads them has no place for it that all of them share.
+    static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// What was left before, which counts again when this is dropped.
+struct Before(u64);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        LEFT.set(self.0);
+    }
+}
+
+/// Decodes a payload of so many bytes.
+pub(super) fn within<T>(payload_bytes: usize, decode: impl FnOnce() -> T) -> T {
+    let left = (payload_bytes as u64).saturating_mul(TIMES_MAX).saturating_add(MORE_BYTES);
+    let _before = Before(LEFT.replace(left));
+    decode()
+}
+
+/// Another row refers to `text`.
+pub(super) fn take(text: &str) -> Result<&str, Malformed> {
+    let left = LEFT.get().checked_sub(text.len() as u64);
+    LEFT.set(left.ok_or(Malformed::new("texts that are not referred to so often"))?);
+    Ok(text)
+}
