@@ -52,6 +52,10 @@ const request = async (method, path, body) => {
 }
 
 const name = encodeURIComponent
+
+// So much of each payload is asked for where many are shown, in bytes.
+export const SHOWN_MAX = 1024
+
 const search = (query) => {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "")
   return given.length > 0 ? `?${new URLSearchParams(given)}` : ""
@@ -80,7 +84,7 @@ export const api = {
 
   stores: (most) => all("stores", "stores", most),
   store: (store) => request("GET", `admin/stores/${name(store)}`),
-  entries: (store, query) => request("GET", `admin/stores/${name(store)}/feed${search(query)}`),
+  entries: (store, query) => request("GET", `admin/stores/${name(store)}/entries${search(query)}`),
   write: (store, entries, runHandlers) =>
     request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
 
@@ -146,6 +150,7 @@ export const follow = (path, onEvent, onLive = () => {}) => {
 }
 
 // All of a store as lines of JSON.
-export const exportPath = (store) => at(`admin/stores/${name(store)}/entries`)
+export const exportPath = (store) => at(`admin/stores/${name(store)}/entries?as=lines`)
 
-export const livePath = (store) => `stores/${name(store)}/live`
+// The newest entries of a store, as they come.
+export const livePath = (store) => `stores/${name(store)}/entries${search({ newest: 50, payloadMax: SHOWN_MAX })}`

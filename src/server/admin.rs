@@ -15,7 +15,7 @@ use super::handle::Server;
 use super::{
     admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
     admin_quarantine, admin_revocations, admin_sessions, admin_signing_keys, admin_tokens_list,
-    admin_trim, encode, live, look, overview, pages,
+    admin_trim, encode, overview, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
@@ -69,8 +69,6 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         )
         .service(AdminEndpoint::at("/stores").get(list_stores).done())
         .configure(overview::configure)
-        .configure(live::configure)
-        .configure(look::configure)
         .configure(encode::configure)
         .configure(admin_tokens_list::configure)
         .configure(|config| admin_entries::configure(server, config))

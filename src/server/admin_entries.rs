@@ -1,6 +1,7 @@
 //! The part of the admin API that writes entries of a store, and reads them.
 
-use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
+use std::str::FromStr;
+
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
@@ -13,6 +14,7 @@ use super::admin_operations::AdminEndpoint;
 use super::following::EntriesPage;
 use super::handle::Server;
 use super::selection::Selection;
+use super::sse::{self, Place};
 use crate::actors::audit::{self, By};
 use crate::model::{Entry, EntryId, Sequence, StoreId};
 
@@ -81,6 +83,7 @@ async fn write(
 }
 
 /// How the entries of a store are wanted.
+#[derive(Clone, Copy)]
 enum As {
     Page,
     Lines,
@@ -89,17 +92,70 @@ enum As {
 
 impl As {
     fn asked(request: &HttpRequest) -> Self {
-        let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        let has = |media| accept.is_some_and(|accept| accept.contains(media));
         match () {
-            () if has("text/event-stream") => Self::Events,
-            () if has("application/x-ndjson") => Self::Lines,
+            () if sse::is_asked(request) => Self::Events,
+            () if sse::accepts(request, LINES) => Self::Lines,
             () => Self::Page,
+        }
+    }
+
+    /// As the query says, for links: a browser says by itself what it accepts.
+    fn said(value: &str) -> Result<Self, Failure> {
+        match value {
+            "page" => Ok(Self::Page),
+            "lines" => Ok(Self::Lines),
+            "events" => Ok(Self::Events),
+            _ => Err(Failure::Invalid("as: page, lines or events".to_owned())),
         }
     }
 }
 
+const LINES: &str = "application/x-ndjson";
+
 /// What is wanted of a store.
+struct Asked {
+    wanted: Selection,
+    form: As,
+    limit: usize,
+    id: Option<EntryId>,
+    newest: Option<u64>,
+    payload_max: usize,
+}
+
+impl Asked {
+    fn of(request: &HttpRequest, query: &[(String, String)]) -> Result<Self, Failure> {
+        let mut asked = Self {
+            wanted: Selection::default(),
+            form: As::asked(request),
+            limit: PAGE,
+            id: None,
+            newest: None,
+            payload_max: usize::MAX,
+        };
+        for (of, value) in query {
+            match of.as_str() {
+                "as" => asked.form = As::said(value)?,
+                "limit" => asked.limit = number(of, value)?,
+                "id" => asked.id = Some(name(value)?),
+                "newest" => asked.newest = Some(number(of, value)?),
+                "payloadMax" => asked.payload_max = number(of, value)?,
+                of => asked.wanted.set(of, value).map_err(Failure::Invalid)?,
+            }
+        }
+        if let Some(last) = request.headers().get("last-event-id") {
+            let wrong = || Failure::Invalid("Last-Event-ID is a sequence".to_owned());
+            let last = last.to_str().ok().and_then(|last| last.parse().ok());
+            let last = last.and_then(|last| Sequence::new(last).ok());
+            asked.wanted.from = last.ok_or_else(wrong)?.next();
+        }
+        Ok(asked)
+    }
+}
+
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T, Failure> {
+    value.parse().map_err(|_| Failure::Invalid(format!("{name}: a number")))
+}
+
 async fn read(
     server: web::Data<Server>,
     by: ReqData<By>,
@@ -108,58 +164,46 @@ async fn read(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
     let store: StoreId = name(&store)?;
-    let (mut wanted, mut limit, mut id) = (Selection::default(), PAGE, None);
-    for (of, value) in &query {
-        match of.as_str() {
-            "limit" => {
-                limit =
-                    value.parse().map_err(|_| Failure::Invalid("limit: a number".to_owned()))?;
-            }
-            "id" => id = Some(name::<EntryId>(value)?),
-            of => wanted.set(of, value).map_err(Failure::Invalid)?,
-        }
-    }
+    let asked = Asked::of(&request, &query)?;
     if !server.has(&store).await? {
         return Err(Failure::NoSuchStore(store));
     }
-    match As::asked(&request) {
-        As::Page => page(&server, &store, wanted, limit.clamp(1, PAGE_MAX), id).await,
+    match asked.form {
+        As::Page => page(&server, &store, asked).await,
         // The audit is told: it is all that the store has.
         As::Lines => {
+            let wanted = asked.wanted;
             audit::note(&by, format_args!("action=export store={store:?} from={}", wanted.from));
             let lines = server.export(&store, wanted).await?;
-            Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(lines))
+            Ok(HttpResponse::Ok().content_type(LINES).streaming(lines))
         }
         As::Events => {
-            let last = request.headers().get("last-event-id").and_then(|last| last.to_str().ok());
-            if let Some(last) = last {
-                let wrong = || Failure::Invalid("Last-Event-ID is a sequence".to_owned());
-                let last = last.parse().ok().and_then(|last| Sequence::new(last).ok());
-                wanted.from = last.ok_or_else(wrong)?.next();
+            let Asked { wanted, newest, payload_max, .. } = asked;
+            let place = Place::take(&server)?;
+            if let Some(count) = newest {
+                return Ok(place.answer(server.newest(&store, wanted, (count, payload_max))));
             }
             let from = wanted.from;
-            let events = server.events(&store, wanted).await?.ok_or(Failure::TooManyStreams)?;
+            let events = server.events(&store, wanted, payload_max).await?;
             audit::note(&by, format_args!("action=follow store={store:?} from={from}"));
-            let mut answer = HttpResponse::Ok();
-            answer.content_type("text/event-stream").insert_header((CACHE_CONTROL, "no-store"));
-            Ok(answer.streaming(events))
+            Ok(place.answer(events))
         }
     }
 }
 
-async fn page(
-    server: &Server,
-    store: &StoreId,
-    mut wanted: Selection,
-    mut limit: usize,
-    id: Option<EntryId>,
-) -> Answer {
-    if let Some(id) = id {
+async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
+    if let Some(id) = asked.id {
         let at = server.sequence_of(store, id).await?;
-        (wanted.from, limit) = (at.ok_or(Failure::NoSuchEntry(id))?, 1);
+        (asked.wanted.from, asked.limit) = (at.ok_or(Failure::NoSuchEntry(id))?, 1);
     }
-    let EntriesPage { entries, next, head } = server.entries_page(store, &wanted, limit).await?;
-    let next = next.filter(|_| id.is_none()).map(|next| format!(",\"next\":{next}"));
+    if let Some(newest) = asked.newest {
+        let first = server.head(store).await?.get().saturating_sub(newest.max(1) - 1);
+        asked.wanted.from = asked.wanted.from.max(Sequence::new(first).unwrap_or_default());
+    }
+    let most = (asked.limit.clamp(1, PAGE_MAX), asked.payload_max);
+    let EntriesPage { entries, next, head } =
+        server.entries_page(store, &asked.wanted, most).await?;
+    let next = next.filter(|_| asked.id.is_none()).map(|next| format!(",\"next\":{next}"));
     let (entries, next) = (entries.join(","), next.unwrap_or_default());
     let body = format!("{{\"head\":{head},\"entries\":[{entries}]{next}}}");
     Ok(HttpResponse::Ok().content_type("application/json").body(body))

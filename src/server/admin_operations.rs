@@ -109,15 +109,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "SigningKey",
     ),
     row(Get, "/overview", Read, "The state of the server, now and in the last hour", "Overview"),
-    row(
-        Get,
-        "/stores/{store:.+}/live",
-        Read,
-        "The newest entries of a store as they come, sampled if there are many",
-        "Live",
-    ),
-    row(Get, "/stores/{store:.+}/feed", Read, "A page of a store's feed, for people", "Feed")
-        .query(&["from", "limit", "id", "event", "primaryKey", "payloadMax"]),
     row(Post, "/schema-binary", Read, "JSON as a payload of Effect's clients", "Payload")
         .body("Json"),
     row(Get, "/tokens", Read, "The tokens of this API, and their rights", "Tokens"),
@@ -134,7 +125,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
     row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries")
-        .query(&["from", "limit", "id", "event", "primaryKey", "createdFrom", "createdBefore"]),
+        .query(&[
+            "from",
+            "limit",
+            "id",
+            "event",
+            "primaryKey",
+            "createdFrom",
+            "createdBefore",
+            "newest",
+            "payloadMax",
+            "as",
+        ]),
     row(
         Post,
         "/stores/{store:.+}/trim",

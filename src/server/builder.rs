@@ -14,7 +14,6 @@ use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::admin_tokens::{AdminToken, AdminTokens};
 use super::caller::ValueOf;
-use super::following::STREAMS_MAX;
 use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
 use super::looking::Looking;
@@ -24,7 +23,7 @@ use super::replay::Processing;
 use super::routes::ServedPath;
 use super::threads::Threads;
 use super::trims::Trims;
-use super::watchdog;
+use super::{sse, watchdog};
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
@@ -352,7 +351,7 @@ impl Builder {
             grants,
             reload: self.reload,
             reloading: Mutex::default(),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
             store_registry: self.registry,
             store_threads,
             registry_thread,

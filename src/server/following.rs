@@ -1,35 +1,32 @@
 //! The entries of a store for backends that ask over HTTP: in pages, and as a stream that goes on.
 //!
 //! Keeps: what a subscription keeps: from the start on, each entry once, in order, none before it is durable, whatever happens
-//! between what was there and what comes; who does not read costs a page and a cursor; so many streams at once, and no more. Leaves
-//! out: how it is asked (`admin_entries`), and a copy of all that there is (`export`).
+//! between what was there and what comes; who does not read costs a page and a cursor. Leaves out: how it is asked (`admin_entries`),
+//! what is newest for somebody who watches (`newest`), and a copy of all that there is (`export`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web::{self, Bytes};
 use futures_util::stream::{self, Stream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::handle::Server;
 use super::selection::Selection;
+use super::sse;
 use crate::actors::feed::{Feed, FeedSubscription, Pulled, read_blocking};
 use crate::actors::inbox::Inbox;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::protocol::lines::put_entry;
+use crate::protocol::lines::put_shown;
 use crate::storage::StorageError;
 
 /// So many bytes of entries are read at a time, or one entry if it is larger.
 const PAGE_BYTES: usize = 128 << 10;
 
 /// A page looks at so many bytes of entries at most, wanted or not.
-const LOOKED_AT_MAX: usize = 4 << 20;
+const LOOKED_AT_MAX: usize = 16 << 20;
 
-/// A stream says so often that it is there, so that one whose reader is gone ends.
-const ALIVE_EVERY: Duration = Duration::from_secs(15);
-
-/// Streams at once.
-pub(super) const STREAMS_MAX: usize = 256;
+/// Nor does it have more of them, or one entry if it is larger.
+const PAGE_MAX: usize = 4 << 20;
 
 /// Entries of a store.
 #[derive(Debug)]
@@ -42,18 +39,19 @@ pub(super) struct EntriesPage {
 }
 
 /// What was read: the entries that are wanted, each as JSON, and the last sequence that was looked at.
-struct Read {
-    entries: Vec<(Sequence, String)>,
-    last: Sequence,
+pub(super) struct Read {
+    pub(super) entries: Vec<(Sequence, String)>,
+    pub(super) last: Sequence,
     bytes: usize,
 }
 
 /// Reads what is wanted of the next entries from `from` on, which is not beyond `head`: at most `count` of them.
-async fn read(
+pub(super) async fn read(
     feed: &Arc<Feed>,
     wanted: &Selection,
     (from, head): (Sequence, Sequence),
     count: usize,
+    payload_max: usize,
 ) -> Result<Read, StorageError> {
     let segments: Vec<Segment> = match feed.pull(from, PAGE_BYTES) {
         Pulled::Recent(recent) => recent.iter().map(|one| one.segment().clone()).collect(),
@@ -64,7 +62,7 @@ async fn read(
         return Err(StorageError::corrupt(format!("store {store:?} has nothing at {from}")));
     }
     let wanted = wanted.clone();
-    let chosen = web::block(move || choose(&segments, &wanted, (from, head), count));
+    let chosen = web::block(move || choose(&segments, &wanted, (from, head), count, payload_max));
     chosen.await.map_err(StorageError::unavailable)
 }
 
@@ -73,6 +71,7 @@ fn choose(
     wanted: &Selection,
     (from, head): (Sequence, Sequence),
     count: usize,
+    payload_max: usize,
 ) -> Read {
     let mut read = Read { entries: Vec::new(), last: from, bytes: 0 };
     for segment in segments {
@@ -85,8 +84,7 @@ fn choose(
                 return read;
             }
             let mut line = String::new();
-            put_entry(&mut line, sequence, &entry, origin);
-            line.truncate(line.trim_end().len());
+            put_shown(&mut line, sequence, &entry, origin, payload_max);
             read.entries.push((sequence, line));
             read.last = sequence;
         }
@@ -102,15 +100,18 @@ impl Server {
         &self,
         store: &StoreId,
         wanted: &Selection,
-        count: usize,
+        (count, payload_max): (usize, usize),
     ) -> Result<EntriesPage, StorageError> {
         let feed = self.inner().shared.stores.open(store).await?.feed.clone();
         let (head, mut cursor) = (feed.head(), wanted.from.max(Sequence::FIRST));
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        while cursor <= head && entries.len() < count && bytes < LOOKED_AT_MAX {
-            let read = read(&feed, wanted, (cursor, head), count - entries.len()).await?;
-            bytes += read.bytes;
-            entries.extend(read.entries.into_iter().map(|(_, line)| line));
+        let (mut entries, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        let is_full = |count_of: usize, bytes| count_of >= count || bytes >= PAGE_MAX;
+        while cursor <= head && !is_full(entries.len(), bytes) && looked_at < LOOKED_AT_MAX {
+            let left = count - entries.len();
+            let read = read(&feed, wanted, (cursor, head), left, payload_max).await?;
+            looked_at += read.bytes;
+            bytes += read.entries.iter().map(|(_, entry)| entry.len()).sum::<usize>();
+            entries.extend(read.entries.into_iter().map(|(_, entry)| entry));
             cursor = read.last.next();
         }
         Ok(EntriesPage { entries, next: (cursor <= head).then_some(cursor), head })
@@ -127,23 +128,20 @@ impl Server {
         Ok(found.map_err(StorageError::unavailable)??.first().copied().flatten())
     }
 
-    /// The entries that are wanted as server-sent events, what is there and what comes. `None` if there are too many such streams.
+    /// The entries that are wanted as server-sent events, what is there and what comes.
     pub(super) async fn events(
         &self,
         store: &StoreId,
         wanted: Selection,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, StorageError>> + use<>>, StorageError> {
-        let Ok(permit) = self.inner().streams.clone().try_acquire_owned() else {
-            return Ok(None);
-        };
+        payload_max: usize,
+    ) -> Result<impl Stream<Item = Result<Bytes, StorageError>> + Unpin + use<>, StorageError> {
         let shared = &self.inner().shared;
         let news = shared.connections.news();
         let subscription = shared.stores.subscribe(store, Arc::new(Inbox::new())).await?;
         let (head, cursor) = (subscription.feed().watch_head(), wanted.from.max(Sequence::FIRST));
         let server = self.clone();
-        let following =
-            Following { server, wanted, news, subscription, head, cursor, _permit: permit };
-        Ok(Some(stream::try_unfold(following, |mut following| async move {
+        let following = Following { server, wanted, payload_max, news, subscription, head, cursor };
+        Ok(Box::pin(stream::try_unfold(following, |mut following| async move {
             Ok(following.next().await?.map(|bytes| (bytes, following)))
         })))
     }
@@ -153,12 +151,12 @@ impl Server {
 struct Following {
     server: Server,
     wanted: Selection,
+    payload_max: usize,
     /// Something happened to the server.
     news: watch::Receiver<()>,
     subscription: FeedSubscription,
     head: watch::Receiver<Sequence>,
     cursor: Sequence,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Following {
@@ -173,7 +171,7 @@ impl Following {
             let head = feed.head();
             if self.cursor <= head {
                 let span = (self.cursor, head);
-                let read = read(feed, &self.wanted, span, usize::MAX).await?;
+                let read = read(feed, &self.wanted, span, usize::MAX, self.payload_max).await?;
                 self.cursor = read.last.next();
                 if !read.entries.is_empty() {
                     return Ok(Some(events(&read.entries)));
@@ -186,7 +184,6 @@ impl Following {
                 tokio::select! {
                     _ = self.head.changed() => {}
                     _ = self.news.changed() => {}
-                    () = tokio::time::sleep(ALIVE_EVERY) => return Ok(Some(":\n\n".into())),
                 }
             }
         }
@@ -194,6 +191,7 @@ impl Following {
 }
 
 fn events(entries: &[(Sequence, String)]) -> Bytes {
-    let event = |(sequence, json): &(Sequence, String)| format!("id: {sequence}\ndata: {json}\n\n");
-    entries.iter().map(event).collect::<String>().into()
+    let mut events = String::new();
+    entries.iter().for_each(|(sequence, entry)| sse::put(&mut events, Some(sequence), entry));
+    events.into()
 }

@@ -71,7 +71,7 @@ pub(super) struct Inner {
     pub(super) grants: Option<KeptGrants>,
     pub(super) reload: Option<Reload>,
     pub(super) reloading: Mutex<()>,
-    /// Streams of entries over HTTP, see `following`.
+    /// As many as streams may be open besides, see `sse`.
     pub(super) streams: Arc<Semaphore>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,

@@ -1,9 +1,9 @@
-//! Server-sent events: JSON, one event after another, for as long as somebody reads.
+//! Server-sent events, one after another, for as long as somebody reads.
 //!
-//! Keeps: there are so many streams at most; who does not read holds up its own alone; a stream ends with the server. Leaves out: what
-//! is told.
+//! Keeps: there are so many streams at most; who does not read holds up its own alone; a stream says now and then that it is there, so
+//! that one whose reader is gone ends. Leaves out: what is told.
 
-use std::sync::Arc;
+use std::fmt::Display;
 use std::time::Duration;
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
@@ -11,17 +11,17 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use futures_util::{StreamExt, future};
-use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::admin_failure::Failure;
 use super::handle::Server;
+use crate::storage::StorageError;
 
 /// So many may be read at once.
-pub(super) const STREAMS_MAX: usize = 64;
+pub(super) const STREAMS_MAX: usize = 256;
 
-/// After so long without an event something is sent all the same, so that a reader who is gone is noticed.
+/// After so long without an event something is sent all the same.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// A browser is back after so many milliseconds.
@@ -31,33 +31,60 @@ const SOMETHING: &str = ": still here\n\n";
 
 /// Whether that is what the request asks for.
 pub(super) fn is_asked(request: &HttpRequest) -> bool {
+    accepts(request, "text/event-stream")
+}
+
+/// Whether an answer of this kind is what the request asks for.
+pub(super) fn accepts(request: &HttpRequest, media: &str) -> bool {
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-    accepted.is_some_and(|accepted| accepted.contains("text/event-stream"))
+    accepted.is_some_and(|accepted| accepted.contains(media))
 }
 
-/// `events` as an answer that goes on. They end it when they end.
-pub(super) fn answer(
-    server: &Server,
-    events: impl Stream<Item = Value> + Unpin + 'static,
-) -> Result<HttpResponse, Failure> {
-    let streams = Arc::clone(&server.inner().looking.streams);
-    let permit = streams.try_acquire_owned().map_err(|_| Failure::TooManyStreams)?;
-    let beginning = stream::once(future::ready(Bytes::from_static(BEGINNING.as_bytes())));
-    let told = stream::unfold((events, permit), next);
-    let body = beginning.chain(told).map(Ok::<_, actix_web::Error>);
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header(("x-accel-buffering", "no"))
-        .streaming(body.boxed_local()))
+/// Appends an event to others. `data` is one line.
+pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
+    if let Some(id) = id {
+        out.push_str(&format!("id: {id}\n"));
+    }
+    out.push_str("data: ");
+    out.push_str(data);
+    out.push_str("\n\n");
 }
 
-async fn next<S: Stream<Item = Value> + Unpin>(
-    (mut events, permit): (S, OwnedSemaphorePermit),
-) -> Option<(Bytes, (S, OwnedSemaphorePermit))> {
+/// A place among the streams, until it is dropped.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    pub(super) fn take(server: &Server) -> Result<Self, Failure> {
+        let permit = server.inner().streams.clone().try_acquire_owned();
+        permit.map(|permit| Self { _permit: permit }).map_err(|_| Failure::TooManyStreams)
+    }
+
+    /// `events`, each as [`put`] makes it, as an answer that goes on. They end it when they end.
+    pub(super) fn answer(
+        self,
+        events: impl Stream<Item = Result<Bytes, StorageError>> + Unpin + 'static,
+    ) -> HttpResponse {
+        let beginning = stream::once(future::ready(Ok(Bytes::from_static(BEGINNING.as_bytes()))));
+        let told = stream::unfold((events, self), next);
+        HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header(("x-accel-buffering", "no"))
+            .streaming(beginning.chain(told).boxed_local())
+    }
+}
+
+async fn next<S>(
+    (mut events, place): (S, Place),
+) -> Option<(Result<Bytes, StorageError>, (S, Place))>
+where
+    S: Stream<Item = Result<Bytes, StorageError>> + Unpin,
+{
     let event = match timeout(SILENCE_MAX, events.next()).await {
-        Ok(event) => format!("data: {}\n\n", event?).into(),
-        Err(_) => Bytes::from_static(SOMETHING.as_bytes()),
+        Ok(event) => event?,
+        Err(_) => Ok(Bytes::from_static(SOMETHING.as_bytes())),
     };
-    Some((event, (events, permit)))
+    Some((event, (events, place)))
 }

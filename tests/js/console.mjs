@@ -74,7 +74,7 @@ await fill(write, admin)
 const page = await open()
 
 await step("without a token there is a page and nothing else", async () => {
-  for (const path of ["admin/overview", "admin/stores", "admin/stores/team/feed", "admin/stores/team/live", "console/session"]) {
+  for (const path of ["admin/overview", "admin/stores", "admin/stores/team/entries", "admin/stores/team/entries?newest=9&as=events", "console/session"]) {
     assert.equal((await fetch(`${base}/${path}`)).status, 401, path)
   }
   const response = await page.goto(`${base}/console`)
@@ -160,6 +160,15 @@ await step("a feed is live, and pages by sequence, event and key", async () => {
   await shows(page, "951 to 1,000 of 1,000")
   await visit(page, "#/stores/team?from=1&key=nowhere")
   await shows(page, "No entry fits")
+})
+
+await step("a store is saved as a file that can be imported", async () => {
+  await visit(page, "#/stores/many")
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByText("Export", { exact: true }).click()])
+  assert.equal(download.suggestedFilename(), "many.ndjson")
+  const lines = (await readFile(await download.path(), "utf8")).trimEnd().split("\n")
+  assert.equal(lines.length, 1003)
+  assert.deepEqual(JSON.parse(lines.at(-1)), { complete: true, stores: 1, entries: 1000 })
 })
 
 await step("a feed that is too fast to read is sampled, and says so", async () => {

@@ -231,6 +231,19 @@ impl Events {
         Self(tokio::io::BufReader::new(stream))
     }
 
+    /// What the next event says.
+    async fn data(&mut self) -> Value {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = tokio::time::timeout(Duration::from_secs(60), self.0.read_line(&mut line));
+            assert!(read.await.expect("in time").expect("read") > 0, "it ended");
+            if let Some(data) = line.strip_prefix("data: ") {
+                return serde_json::from_str(data).expect("JSON");
+            }
+        }
+    }
+
     /// The sequences of the next events, each of which is the entry that it says.
     async fn next(&mut self, count: usize) -> Vec<u64> {
         let (mut found, mut line, mut whole) = (Vec::new(), String::new(), 0);
@@ -267,6 +280,39 @@ async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
     let mut some = Events::open(&server, "?primaryKey=n59", None).await;
     append(&server, 59..60).await;
     assert_eq!((some.next(2).await, again.next(1).await), (vec![63, 64], vec![64]));
+}
+
+/// Whoever watches is shown the newest, and told how many were passed over.
+#[tokio::test]
+async fn the_newest_entries_are_shown_in_short_and_as_they_come() {
+    let (server, _) = server(Arc::new(WatchedStorage::default())).await;
+    append(&server, 0..5).await;
+    let (_, page) = get(&server, "/stores/team/entries?newest=2&payloadMax=1").await;
+    let entries = page["entries"].as_array().expect("a list");
+    assert_eq!((entries.len(), &entries[0]["sequence"]), (2, &json!(4)));
+    let cut = (&entries[0]["payloadBytes"], &entries[0]["payloadBase64"], entries[0].get("codec"));
+    assert_eq!(cut, (&json!(4), &json!("gQ=="), None));
+    let whole = get(&server, "/stores/team/entries?newest=1").await.1["entries"][0].clone();
+    assert_eq!((&whole["codec"], &whole["payload"]), (&json!("msgpack"), &json!({ "n": 4 })));
+    let mut watching = Events::open(&server, "?newest=3&event=Note&payloadMax=0", None).await;
+    let first = watching.data().await;
+    assert_eq!((&first["head"], &first["passedOver"]), (&json!(5), &json!(0)));
+    assert_eq!(first["entries"][0]["sequence"], 3);
+    append(&server, 5..65).await;
+    let (mut seen, mut passed_over) = (5, 0);
+    while seen < 65 {
+        let next = watching.data().await;
+        let entries = next["entries"].as_array().expect("a list");
+        assert!((1..=3).contains(&entries.len()), "{next}");
+        passed_over += next["passedOver"].as_u64().expect("a number");
+        seen = entries.last().expect("one")["sequence"].as_u64().expect("a number");
+    }
+    assert!(passed_over > 0, "none was passed over");
+    let header = "authorization: Bearer s3cret\r\naccept: text/html,*/*;q=0.8\r\n";
+    let asked = "GET /admin/stores/team/entries?as=lines";
+    let lines = http::request(server.addr, asked, header, "").await;
+    assert!(lines.contains(r#"{"end":"team","entries":65}"#), "{lines}");
+    assert_eq!(get(&server, "/stores/team/entries?as=text").await.0, 400);
 }
 
 #[tokio::test]

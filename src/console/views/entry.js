@@ -1,7 +1,7 @@
 // One entry: who wrote it and when, what its payload may be, and what else was said about the same key.
 
 import { html, useState } from "../vendor/preact-htm.js"
-import { api } from "../api.js"
+import { SHOWN_MAX, api } from "../api.js"
 import { asText, base64ToBytes, bytes, count, hexLines, short, time, visibleLines } from "../format.js"
 import { Code, Empty, Loaded, Name, Page, Time, useData } from "../parts.js"
 import { link } from "../route.js"
@@ -11,9 +11,9 @@ const CODECS = { msgpack: "msgpack", "schema-binary": "SchemaBinary, guessed", j
 
 // What the payload may be, each as a text: the first is the best.
 const readings = (entry) => {
-  const raw = base64ToBytes(entry.payload)
+  const raw = base64ToBytes(entry.payloadBase64)
   const found = []
-  if (entry.decoded !== undefined) found.push([entry.codec, pretty(entry.decoded)])
+  if (entry.codec !== undefined) found.push([entry.codec, JSON.stringify(entry.payload, null, 2)])
   const text = raw.length > 0 ? asText(raw) : undefined
   if (text !== undefined) {
     const json = /^\s*[[{"]/.test(text) ? tryPretty(text) : undefined
@@ -23,8 +23,6 @@ const readings = (entry) => {
   found.push(["hex", raw.length === 0 ? "(empty)" : hexLines(raw)])
   return found
 }
-
-const pretty = (json) => tryPretty(json) ?? json
 
 const tryPretty = (json) => {
   try {
@@ -37,8 +35,8 @@ const tryPretty = (json) => {
 // The payload in a line.
 export const preview = (entry) => {
   if (entry.payloadBytes === 0) return "(empty)"
-  if (entry.decoded !== undefined) return entry.decoded
-  const raw = base64ToBytes(short(entry.payload, 320).replace("…", ""))
+  if (entry.codec !== undefined) return JSON.stringify(entry.payload)
+  const raw = base64ToBytes(short(entry.payloadBase64, 320).replace("…", ""))
   return asText(raw) ?? `0x${Array.from(raw.subarray(0, 60), (byte) => byte.toString(16).padStart(2, "0")).join("")}`
 }
 
@@ -68,7 +66,7 @@ const Shown = ({ store, entry }) => html`
     <div><dt>Event</dt><dd><${Name} most=${400}>${entry.event}<//></dd></div>
     <div><dt>Primary key</dt><dd><${Name} most=${400}>${entry.primaryKey}<//></dd></div>
     <div><dt>Id</dt><dd><code>${entry.id}</code></dd></div>
-    <div><dt>Made</dt><dd><${Time} at=${entry.createdAtMillis} /> <span class="faint">${time(entry.createdAtMillis)}, by its writer's clock</span></dd></div>
+    <div><dt>Made</dt><dd><${Time} at=${entry.createdAt} /> <span class="faint">${time(entry.createdAt)}, by its writer's clock</span></dd></div>
     <div><dt>Written by</dt><dd><${By} entry=${entry} /></dd></div>
     <div><dt>Payload</dt><dd>${bytes(entry.payloadBytes)}</dd></div>
   </dl>
@@ -95,13 +93,13 @@ const Payload = ({ entry }) => {
       </div>
     </div>
     <${Code}>${shown}<//>
-    ${(text.length > SHOWN || entry.payload.length * 0.75 + 3 < entry.payloadBytes || (codec === "hex" && entry.payloadBytes > 4096)) &&
+    ${(text.length > SHOWN || entry.payloadBase64.length * 0.75 + 3 < entry.payloadBytes || (codec === "hex" && entry.payloadBytes > 4096)) &&
     html`<p class="hint">This is the beginning of ${bytes(entry.payloadBytes)}. <code>eventlog-server tail --json</code> prints all of it.</p>`}
   `
 }
 
 const History = ({ store, entry }) => {
-  const load = () => api.entries(store, { from: 1, limit: 50, primaryKey: entry.primaryKey })
+  const load = () => api.entries(store, { from: 1, limit: 50, primaryKey: entry.primaryKey, payloadMax: SHOWN_MAX })
   const data = useData(load, [store, entry.primaryKey])
   return html`
     <${Loaded} data=${data}>${({ entries, next }) => html`

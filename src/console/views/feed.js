@@ -1,7 +1,7 @@
 // The feed of a store: live, or a page of it.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
-import { api, follow, livePath } from "../api.js"
+import { SHOWN_MAX, api, follow, livePath } from "../api.js"
 import { bytes, count, rate, short, visible } from "../format.js"
 import { Empty, Field, Live, Loaded, Name, Time, useData } from "../parts.js"
 import { ask, link } from "../route.js"
@@ -51,8 +51,8 @@ const findTime = async (store, head, millis) => {
   let [low, high] = [1, head + 1]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
-    const { entries } = await api.entries(store, { from: middle, limit: 1 })
-    if (entries.length === 0 || entries[0].createdAtMillis >= millis) high = middle
+    const { entries } = await api.entries(store, { from: middle, limit: 1, payloadMax: 0 })
+    if (entries.length === 0 || entries[0].createdAt >= millis) high = middle
     else low = Math.max(middle, entries[0].sequence) + 1
   }
   return Math.min(low, head)
@@ -104,7 +104,7 @@ const smooth = (before, now) => (before === 0 ? now : before * 0.7 + now * 0.3)
 
 const PageOf = ({ store, query, head }) => {
   const from = Math.max(1, Number(query.from ?? 1))
-  const asked = { from, limit: PAGE, event: query.event, primaryKey: query.key }
+  const asked = { from, limit: PAGE, event: query.event, primaryKey: query.key, payloadMax: SHOWN_MAX }
   const data = useData(() => api.entries(store, asked), [store, from, query.event, query.key])
   return html`
     <${Loaded} data=${data}>${({ entries, next }) => html`
@@ -113,7 +113,7 @@ const PageOf = ({ store, query, head }) => {
         : next !== undefined
           ? html`<${Empty} title="Nothing here yet"><p>None of the entries up to ${count(next - 1)} fits. Search on from there.</p><//>`
           : html`<${Empty} title="No entry fits">
-              <p>The last entry of this store is ${count(head)}. Event and primary key are compared whole, capitals too.</p>
+              <p>The last entry of this store is ${count(head)}. Event and primary key are compared whole, capitals too; <code>*</code> stands for any text.</p>
             <//>`}
       <nav class="pager" aria-label="Pages of the feed">
         <button class="quiet" disabled=${from <= 1} onClick=${() => ask({ from: 1 })}>First</button>
@@ -139,9 +139,9 @@ const Line = ({ store, entry }) => html`
       <span class="event"><${Name} most=${60}>${entry.event}<//></span>
       <span class="key"><${Name} most=${60}>${entry.primaryKey}<//></span>
       <span class="payload"><bdi>${visible(short(preview(entry), 160))}</bdi></span>
-      <span class="meta"><${By} entry=${entry} /> · ${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAtMillis} /></span>
+      <span class="meta"><${By} entry=${entry} /> · ${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAt} /></span>
     </a>
   </li>
 `
 
-export const By = ({ entry }) => (entry.publicKey === null || entry.publicKey === undefined ? html`<i>server</i>` : html`<${Name} most=${24}>${entry.publicKey}<//>`)
+export const By = ({ entry: { origin } }) => (origin.publicKey === undefined ? html`<i>server</i>` : html`<${Name} most=${24}>${origin.publicKey}<//>`)

@@ -25,7 +25,7 @@ use crate::model::limits::INTEGER_MAX;
 use crate::model::{Entry, RemoteId, Sequence, StoreId};
 
 pub use read::{Line, WrongLine};
-pub use write::{put_complete, put_end, put_entry, put_head};
+pub use write::{put_complete, put_end, put_entry, put_head, put_shown};
 
 /// The version of what is described here. A reader refuses another one.
 pub const VERSION: u64 = 1;

@@ -25,7 +25,45 @@ pub fn put_head(out: &mut String, head: &Head) {
 
 /// Appends an entry.
 pub fn put_entry(out: &mut String, sequence: Sequence, entry: &EntryRef<'_>, origin: &Origin) {
-    let EntryRef { id, event, primary_key, payload } = entry;
+    put_all_but_payload(out, sequence, entry, origin);
+    out.push_str(r#"},"payloadBase64":""#);
+    BASE64.encode_string(entry.payload, out);
+    out.push('"');
+    if let Some((_, json)) = shown(entry.payload) {
+        put(out, format_args!(r#","payload":{json}"#));
+    }
+    out.push_str("}\n");
+}
+
+/// Appends an entry for somebody who looks, without an end of the line: how long its payload is, at most `bytes_max` bytes of it, and
+/// as what it is shown if it is there whole.
+pub fn put_shown(
+    out: &mut String,
+    sequence: Sequence,
+    entry: &EntryRef<'_>,
+    origin: &Origin,
+    bytes_max: usize,
+) {
+    put_all_but_payload(out, sequence, entry, origin);
+    let payload = entry.payload;
+    put(out, format_args!(r#"}},"payloadBytes":{},"payloadBase64":""#, payload.len()));
+    BASE64.encode_string(&payload[..payload.len().min(bytes_max)], out);
+    out.push('"');
+    if payload.len() <= bytes_max
+        && let Some((codec, json)) = shown(payload)
+    {
+        put(out, format_args!(r#","codec":"{codec}","payload":{json}"#));
+    }
+    out.push('}');
+}
+
+fn put_all_but_payload(
+    out: &mut String,
+    sequence: Sequence,
+    entry: &EntryRef<'_>,
+    origin: &Origin,
+) {
+    let EntryRef { id, event, primary_key, payload: _ } = entry;
     put(out, format_args!(r#"{{"sequence":{sequence},"id":"{id}","event":"#));
     text(event, out);
     out.push_str(r#","primaryKey":"#);
@@ -40,14 +78,6 @@ pub fn put_entry(out: &mut String, sequence: Sequence, entry: &EntryRef<'_>, ori
             put(out, format_args!(r#""runHandlers":{run_handlers}"#));
         }
     }
-    out.push_str(r#"},"payloadBase64":""#);
-    BASE64.encode_string(payload, out);
-    out.push('"');
-    if let Some(json) = shown(payload) {
-        out.push_str(r#","payload":"#);
-        out.push_str(&json);
-    }
-    out.push_str("}\n");
 }
 
 /// Appends the last line of a store.
@@ -72,20 +102,22 @@ fn text(text: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// What the payload looks like. One complete frame of the RPC protocol is hardly ever msgpack, and the other way round never.
-fn shown(payload: &[u8]) -> Option<String> {
+/// What the payload may be, and JSON for it. One complete frame of the RPC protocol is hardly ever msgpack, and the other way round
+/// never.
+fn shown(payload: &[u8]) -> Option<(&'static str, String)> {
     if payload.is_empty() || payload.len() > SHOWN_BYTES_MAX {
         return None;
     }
-    let guessed = guess(payload, &Names::default()).map(|value| value.to_string());
-    guessed.or_else(|| {
-        to_json(payload, |value| {
-            Some(match value {
-                NoJson::Undefined => "null".to_owned(),
-                NoJson::Bytes(bytes) => format!("\"{}\"", BASE64.encode(bytes)),
-                NoJson::Time(unix_ms) => unix_ms.to_string(),
-                NoJson::Name(number) => format!("\"{number}\""),
-            })
+    if let Some(guessed) = guess(payload, &Names::default()) {
+        return Some(("schema-binary", guessed.to_string()));
+    }
+    let json = to_json(payload, |value| {
+        Some(match value {
+            NoJson::Undefined => "null".to_owned(),
+            NoJson::Bytes(bytes) => format!("\"{}\"", BASE64.encode(bytes)),
+            NoJson::Time(unix_ms) => unix_ms.to_string(),
+            NoJson::Name(number) => format!("\"{number}\""),
         })
-    })
+    });
+    Some(("msgpack", json?))
 }

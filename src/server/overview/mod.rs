@@ -35,6 +35,7 @@ async fn show(server: web::Data<Server>, request: HttpRequest) -> Answer {
 }
 
 fn stream_of(server: &Server) -> Answer {
+    let place = sse::Place::take(server)?;
     let news = server.inner().looking.history.news();
     let events = stream::unfold((server.clone(), news), |(server, mut news)| async move {
         news.changed().await.ok()?;
@@ -44,9 +45,11 @@ fn stream_of(server: &Server) -> Answer {
         let mut event = now(&server).await;
         let last = server.inner().looking.history.last();
         event["row"] = last.as_ref().map_or(Value::Null, history::Row::values);
-        Some((event, (server, news)))
+        let mut told = String::new();
+        sse::put(&mut told, None, &event.to_string());
+        Some((Ok(told.into()), (server, news)))
     });
-    sse::answer(server, Box::pin(events))
+    Ok(place.answer(Box::pin(events)))
 }
 
 /// What there is to say of this moment.

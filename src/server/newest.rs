@@ -1,0 +1,108 @@
+//! The newest entries of a store, for somebody who watches: as many as a person can see, however fast they come.
+//!
+//! Keeps: it reads so many entries at most in [`INTERVAL`], and says how many it passed over. Leaves out: the whole feed, which
+//! `following` gives.
+
+use std::time::Duration;
+
+use actix_web::web::Bytes;
+use futures_util::stream::{self, Stream};
+use tokio::time::sleep;
+
+use super::following::read;
+use super::handle::Server;
+use super::selection::Selection;
+use super::sse;
+use crate::actors::feed::Lease;
+use crate::actors::store::StoreHandle;
+use crate::model::{Sequence, StoreId};
+use crate::storage::StorageError;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// So many entries are shown at most of what came in between.
+pub(super) const NEWEST_MAX: u64 = 100;
+
+impl Server {
+    /// Of the `count` newest entries those that are wanted, as server-sent events: at most one in [`INTERVAL`].
+    pub(super) fn newest(
+        &self,
+        store: &StoreId,
+        wanted: Selection,
+        (count, payload_max): (u64, usize),
+    ) -> impl Stream<Item = Result<Bytes, StorageError>> + Unpin + use<> {
+        let (server, store) = (self.clone(), store.clone());
+        let count = count.clamp(1, NEWEST_MAX);
+        let watching =
+            Watching { server, store, wanted, count, payload_max, shown: None, open: None };
+        Box::pin(stream::try_unfold(watching, |mut watching| async move {
+            // The first one at once.
+            let mut is_over = watching.shown.is_none();
+            loop {
+                if watching.server.inner().shared.connections.is_shut_down() {
+                    return Ok(None);
+                }
+                if is_over && let Some(event) = watching.look().await? {
+                    return Ok(Some((event, watching)));
+                }
+                sleep(INTERVAL).await;
+                is_over = true;
+            }
+        }))
+    }
+}
+
+/// Somebody who watches a store.
+struct Watching {
+    server: Server,
+    store: StoreId,
+    wanted: Selection,
+    count: u64,
+    payload_max: usize,
+    /// The last entry that was shown, or passed over.
+    shown: Option<Sequence>,
+    /// Keeps the store open meanwhile.
+    open: Option<(StoreHandle, Lease)>,
+}
+
+impl Watching {
+    /// What is new, if anything is.
+    async fn look(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let feed = self.open().await?.feed.clone();
+        let head = feed.head();
+        if self.shown == Some(head) {
+            return Ok(None);
+        }
+        let newest = head.get().saturating_sub(self.count - 1);
+        let next = self.shown.map_or(newest, |shown| newest.max(shown.get() + 1));
+        let from = Sequence::new(next).unwrap_or(head).max(Sequence::FIRST);
+        let read = read(&feed, &self.wanted, (from, head), usize::MAX, self.payload_max).await?;
+        let passed = self.shown.map_or(0, |shown| from.get().saturating_sub(shown.get() + 1));
+        self.shown = Some(read.last);
+        let entries: Vec<String> = read.entries.into_iter().map(|(_, entry)| entry).collect();
+        let entries = entries.join(",");
+        let mut event = String::new();
+        let data = format!(r#"{{"head":{head},"passedOver":{passed},"entries":[{entries}]}}"#);
+        sse::put(&mut event, None, &data);
+        Ok(Some(event.into()))
+    }
+
+    async fn open(&mut self) -> Result<&StoreHandle, StorageError> {
+        let open = match self.open.take().filter(|(store, _)| !store.feed.is_closed()) {
+            Some(open) => open,
+            None => self.open_again().await?,
+        };
+        Ok(&self.open.insert(open).0)
+    }
+
+    async fn open_again(&self) -> Result<(StoreHandle, Lease), StorageError> {
+        loop {
+            let store = self.server.inner().shared.stores.open(&self.store).await?;
+            // Where it was closed just now, it is opened again.
+            if let Ok(lease) = store.feed.lease() {
+                return Ok((store, lease));
+            }
+        }
+    }
+}
