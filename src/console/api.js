@@ -103,6 +103,9 @@ export const api = {
   revoke: (revocation) => request("POST", "admin/revocations", revocation),
   lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
 
+  sessions: (most) => all("sessions", "sessions", most),
+  closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
+
   groups: () => all("groups", "groups", 1000),
   pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
   resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),

@@ -8,6 +8,7 @@ import { Access } from "./views/access.js"
 import { Groups } from "./views/groups.js"
 import { Keys } from "./views/keys.js"
 import { Overview } from "./views/overview.js"
+import { Sessions } from "./views/sessions.js"
 import { SignIn } from "./views/signin.js"
 import { Store } from "./views/store.js"
 import { Stores } from "./views/stores.js"
@@ -17,6 +18,7 @@ const VIEWS = [
   { path: "overview", name: "Overview", view: Overview },
   { path: "stores", name: "Stores", view: ({ route, may }) => (route.path[1] ? html`<${Store} key=${route.path[1]} route=${route} may=${may} />` : html`<${Stores} route=${route} may=${may} />`) },
   { path: "keys", name: "Keys", view: Keys },
+  { path: "sessions", name: "Sessions", view: Sessions },
   { path: "processing", name: "Processing", view: Groups },
   { path: "write", name: "Write", view: Write, right: "write" },
   { path: "access", name: "Access", view: Access }
@@ -105,6 +107,7 @@ const SHAPES = {
   overview: "M3 13h4l3-8 4 14 3-6h4",
   stores: "M4 6c0-4 16-4 16 0v12c0 4-16 4-16 0zM4 6c0 4 16 4 16 0M4 12c0 4 16 4 16 0",
   keys: "M14 10a4 4 0 1 0-4 4l0 0M13 13l7 7M17 17l2-2",
+  sessions: "M8 11a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM3 19c0-6 10-6 10 0M16 5v14M20 8v8",
   processing: "M5 6h6v5H5zM13 13h6v5h-6zM8 11v4.5h5",
   write: "M5 19h4L19 9l-4-4L5 15z",
   access: "M12 3l7 3v5c0 5-3 8-7 10-4-2-7-5-7-10V6z"

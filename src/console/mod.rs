@@ -46,6 +46,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "views/groups.js": SCRIPT,
     "views/keys.js": SCRIPT,
     "views/overview.js": SCRIPT,
+    "views/sessions.js": SCRIPT,
     "views/signin.js": SCRIPT,
     "views/store.js": SCRIPT,
     "views/stores.js": SCRIPT,

@@ -12,6 +12,7 @@ import { createRequire } from "node:module"
 import { createInterface } from "node:readline"
 import { chromium } from "playwright-core"
 
+import { Client } from "./client.mjs"
 import { fill, MARKUP, TURNED } from "./console_data.mjs"
 import { step, until } from "./stock.mjs"
 
@@ -248,6 +249,33 @@ await step("keys are assigned, moved, shut out, let in and removed", async () =>
   await picture(page, "keys")
 })
 
+await step("who is connected is shown with how far they are, closed and shut out", async () => {
+  const client = await Client.connect(`ws://${address}/eventlog`, "bob")
+  client.subscribe("bob", 1)
+  await visit(page, "#/sessions")
+  await shows(page, "has all", "tbody")
+  await shows(page, "bob in team", "tbody")
+  await serious(page, "sessions")
+  await picture(page, "sessions")
+  await page.fill("#search", "no such")
+  await shows(page, "Nothing fits")
+  await page.fill("#search", "bob")
+  await page.getByRole("button", { name: /^Close \d+$/ }).click()
+  await page.click("dialog .danger")
+  await until("it is closed", () => client.failure)
+  await shows(page, "Nobody is connected")
+  const again = await Client.connect(`ws://${address}/eventlog`, "bob")
+  again.subscribe("bob", 1)
+  await shows(page, "bob in team", "tbody")
+  await press(page, "Revoke bob")
+  await page.click("dialog .danger")
+  await until("shut out", async () => (await text(page, "tbody")).includes("nothing"))
+  assert.equal((await admin("DELETE", "revocations/key:bob")).status, 200)
+  // It stays for those who may only look.
+  again.subscribe("bob", 1)
+  await shows(page, "bob in team", "tbody")
+})
+
 await step("an event is written, and comes out of the feed", async () => {
   await visit(page, "#/write?store=team")
   await page.fill("#w-event", "Typed")
@@ -298,7 +326,7 @@ await step("a token that only looks has no buttons, and is refused by the server
   const looker = await open()
   await signIn(looker, reader)
   const may = ["Sign out", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy"]
-  for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/keys", "#/processing", "#/access", "#/write"]) {
+  for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/keys", "#/sessions", "#/processing", "#/access", "#/write"]) {
     await visit(looker, hash)
     await until("it is loaded", async () => (await looker.locator("main .loading").count()) === 0)
     const buttons = await looker.locator("button:not(.sort)").allInnerTexts()
@@ -309,7 +337,7 @@ await step("a token that only looks has no buttons, and is refused by the server
     const all = [
       ["POST", "stores/team/entries", { entries: [] }], ["PUT", "keys/x", { storeId: "y" }], ["DELETE", "keys/ann"],
       ["POST", "keys/ann/release"], ["PUT", "keys/ann/signing-key", { signingKey: "ab" }], ["POST", "revocations", { subject: "x" }],
-      ["POST", "groups/mail/pause"], ["DELETE", "groups/mail/dead-letters?all=true"], ["POST", "reload"]
+      ["POST", "groups/mail/pause"], ["DELETE", "groups/mail/dead-letters?all=true"], ["POST", "reload"], ["DELETE", "sessions/0"]
     ]
     const ask = ([method, path, body]) => fetch(`admin/${path}`, { method, headers: json, body: JSON.stringify(body ?? {}) })
     return Promise.all(all.map(async (one) => `${one[1]} ${(await ask(one)).status}`))
@@ -336,7 +364,7 @@ await step("keyboards reach everything, and each view has an address", async () 
 await step("dark, and on a phone, it is as usable", async () => {
   const phone = await open({ viewport: { width: 390, height: 844 }, colorScheme: "dark", deviceScaleFactor: 2 })
   await signIn(phone, token)
-  for (const [hash, name] of [["#/overview", "overview"], ["#/stores", "stores"], ["#/stores/team", "feed"], ["#/stores/team/entry/1", "entry"], ["#/keys", "keys"]]) {
+  for (const [hash, name] of [["#/overview", "overview"], ["#/stores", "stores"], ["#/stores/team", "feed"], ["#/stores/team/entry/1", "entry"], ["#/keys", "keys"], ["#/sessions", "sessions"]]) {
     await visit(phone, hash)
     await until("it is loaded", async () => (await phone.locator("main .loading").count()) === 0)
     const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth)

@@ -135,7 +135,7 @@ const Remove = ({ of: { publicKey, storeId }, onClose, again }) => html`
   <//>
 `
 
-const Revoke = ({ of: { publicKey }, onClose, again }) => {
+export const Revoke = ({ of: { publicKey }, onClose, again }) => {
   const [reason, setReason] = useState("")
   return html`
     <${Dialog} title="Shut out whoever uses this key?" act="Revoke" onClose=${onClose} onDo=${async () => {
@@ -144,7 +144,7 @@ const Revoke = ({ of: { publicKey }, onClose, again }) => {
       again()
     }}>
       <p>Everybody who connects with <b><${Name}>${publicKey}<//></b> is refused until that is lifted. What they wrote stays.</p>
-      <${Field} label="Why, for those who look later" id="r-why"><input id="r-why" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>
+      <${Field} label="Why, as the client is told" id="r-why"><input id="r-why" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>
     <//>
   `
 }

@@ -1,0 +1,100 @@
+// Who is connected, what they follow, and how far they are.
+
+import { html, useState } from "../vendor/preact-htm.js"
+import { api } from "../api.js"
+import { bytes, count, several } from "../format.js"
+import { Dialog, Empty, Loaded, Name, Page, StoreLink, Table, Time, say, sorted, useData } from "../parts.js"
+import { ask } from "../route.js"
+import { Revoke } from "./keys.js"
+
+// More than a table can show.
+const MOST = 2_000
+const SHOWN = 200
+const FOLLOWED_SHOWN = 5
+
+const LOOK_MS = 3_000
+
+const lag = ({ subscriptions }) => Math.max(-1, ...subscriptions.map(({ lag }) => lag ?? 0))
+
+const words = ({ id, address, path, subject, subscriptions }) =>
+  [id, address, path, subject, ...subscriptions.flatMap(({ publicKey, storeId, subject }) => [publicKey, storeId, subject])].join("\n").toLowerCase()
+
+export const Sessions = ({ route: { query }, may }) => {
+  const data = useData(() => api.sessions(MOST), [], LOOK_MS)
+  const [doing, setDoing] = useState()
+  const columns = [
+    { name: "Client", sort: ({ address }) => address ?? "", show: (session) => html`<${Client} of=${session} />` },
+    { name: "Follows", show: (session) => html`<${Follows} of=${session} may=${may} onRevoke=${(publicKey) => setDoing({ view: Revoke, publicKey })} />` },
+    { name: "Behind", number: true, sort: lag, show: (session) => (session.subscriptions.length === 0 ? "–" : count(lag(session))) },
+    { name: "Sent", number: true, sort: ({ sentBytes }) => sentBytes, show: ({ sentBytes }) => bytes(sentBytes) },
+    { name: "Received", number: true, sort: ({ receivedBytes }) => receivedBytes, show: ({ receivedBytes }) => bytes(receivedBytes) },
+    { name: "Since", sort: ({ sinceMillis }) => sinceMillis, show: ({ sinceMillis }) => html`<${Time} at=${sinceMillis} />` },
+    ...(may("admin") ? [{ name: "Do", show: ({ id }) => html`<button class="quiet" aria-label="Close ${id}" onClick=${() => setDoing({ view: Close, id })}>Close</button>` }] : [])
+  ]
+  const order = { by: query.sort ?? "Behind", down: query.up !== "1" }
+  const search = (query.q ?? "").toLowerCase()
+  const Doing = doing?.view
+  return html`
+    <${Page} title="Sessions" about="Each connection, with what it follows: how much of a store it was sent, as of the last time that it did something.">
+      <${Loaded} data=${data}>${({ items, more }) => {
+        if (items.length === 0) return html`<${Empty} title="Nobody is connected"><p>Clients connect to <code>/rpc</code> or <code>/eventlog</code>. Whoever is refused is in the log of the server.</p><//>`
+        const found = items.filter((session) => words(session).includes(search))
+        const shown = sorted(found, columns, order).slice(0, SHOWN)
+        return html`
+          <div class="tools">
+            <label class="hidden" for="search">Find a client, a key or a store</label>
+            <input id="search" type="search" placeholder="Find a client, a key or a store" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
+            <p role="status">${several(found.length, "session")}${shown.length < found.length ? `, ${count(SHOWN)} shown` : ""}${more ? `, of the ${count(MOST)} that have been there longest` : ""}</p>
+          </div>
+          ${found.length === 0
+            ? html`<${Empty} title="Nothing fits"><p>No client, and nothing that one follows, has this in its name.</p><//>`
+            : html`<${Table} caption="Sessions" columns=${columns} rows=${shown} id=${({ id }) => id} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`}
+        `
+      }}<//>
+      ${doing && html`<${Doing} of=${doing} onClose=${() => setDoing()} again=${data.again} />`}
+    <//>
+  `
+}
+
+const Client = ({ of: { id, address, path, subject } }) => html`
+  ${address ?? "–"} <span class="faint">${path} · ${id}</span>
+  ${subject !== undefined && html`<br /><${Name} most=${40}>${subject}<//>`}
+`
+
+const Follows = ({ of: { subscriptions }, may, onRevoke }) => {
+  if (subscriptions.length === 0) return html`<span class="faint">nothing</span>`
+  const rest = subscriptions.length - FOLLOWED_SHOWN
+  return html`
+    <ul class="follows">
+      ${subscriptions.slice(0, FOLLOWED_SHOWN).map((followed) => html`
+        <li key=${followed.publicKey}>
+          <span><${Name} most=${32}>${followed.publicKey}<//> in <${StoreLink} store=${followed.storeId} /></span>
+          <${Progress} of=${followed} />
+          ${may("admin") && html`<button class="quiet" aria-label="Revoke ${followed.publicKey}" onClick=${() => onRevoke(followed.publicKey)}>Revoke</button>`}
+        </li>
+      `)}
+    </ul>
+    ${rest > 0 && html`<p class="hint">and ${count(rest)} more</p>`}
+  `
+}
+
+// How much of its store a subscription was sent.
+const Progress = ({ of: { publicKey, cursor, lag } }) => {
+  if (lag === undefined) return html`<span class="faint">at ${count(cursor)}</span>`
+  const head = cursor - 1 + lag
+  const said = lag === 0 ? "has all" : `${count(lag)} behind`
+  return html`<span class="bar"><progress aria-label="Sent to ${publicKey}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
+}
+
+const Close = ({ of: { id }, onClose, again }) => html`
+  <${Dialog} title="Close this connection?" act="Close it" onClose=${onClose} onDo=${async () => {
+    // It may have gone by itself.
+    await api.closeSession(id).catch((error) => {
+      if (error.status !== 404) throw error
+    })
+    say("The connection is closed.")
+    again()
+  }}>
+    <p>What it has sent is answered. Its client is back at once; who is to stay out is revoked.</p>
+  <//>
+`
