@@ -88,6 +88,8 @@ export const api = {
   write: (store, entries, runHandlers) =>
     request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
 
+  trim: (store, before) => request("POST", `admin/stores/${name(store)}/trim`, { before }),
+
   schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
 
   keys: (most) => all("keys", "keys", most),

@@ -1,9 +1,9 @@
 // One store: its feed, its keys, how far handlers are.
 
-import { html } from "../vendor/preact-htm.js"
+import { html, useState } from "../vendor/preact-htm.js"
 import { api, exportPath } from "../api.js"
-import { bytes, count, several } from "../format.js"
-import { Empty, Failed, Loading, Name, Page, Tabs, useData } from "../parts.js"
+import { bytes, count, several, short, visible } from "../format.js"
+import { Dialog, Empty, Failed, Field, Loading, Name, Page, Tabs, say, useData } from "../parts.js"
 import { link } from "../route.js"
 import { Entry } from "./entry.js"
 import { Feed } from "./feed.js"
@@ -17,13 +17,15 @@ const PARTS = { feed: "Feed", keys: "Keys", processing: "Processing" }
 export const Store = ({ route, may }) => {
   const [, store, part = "feed", sequence] = route.path
   const data = useData(() => api.store(store), [store], LOOK_MS)
+  const [doing, setDoing] = useState(false)
   if (part === "entry") return html`<${Entry} store=${store} sequence=${Number(sequence)} />`
   if (data.value === undefined) return html`<${Missing} store=${store} data=${data} />`
-  const { head, entries, bytes: size, subscribers, replayPosition } = data.value
+  const { head, entries, bytes: size, subscribers, replayPosition, trimmed } = data.value
   const behind = replayPosition === undefined ? undefined : head - replayPosition
   const about = [
     several(entries, "entry", "entries"),
     `last sequence ${count(head)}`,
+    ...(trimmed ? [`trimmed up to ${count(trimmed)}`] : []),
     bytes(size),
     several(subscribers, "subscriber"),
     ...(behind === undefined ? [] : [behind === 0 ? "handlers are done" : `handlers are ${count(behind)} behind`])
@@ -31,6 +33,7 @@ export const Store = ({ route, may }) => {
   const tabs = Object.entries(PARTS).map(([path, name]) => ({ name, href: link(["stores", store, path]) }))
   const actions = html`
     <a class="button quiet" href=${exportPath(store)} download="${store}.ndjson">Export</a>
+    ${may("admin") && html`<button class="quiet" onClick=${() => setDoing(true)}>Trim</button>`}
     ${may("write") && html`<a class="button" href=${link(["write"], { store })}>Write an event</a>`}
   `
   return html`
@@ -39,6 +42,29 @@ export const Store = ({ route, may }) => {
       ${part === "feed" && html`<${Feed} store=${store} query=${route.query} head=${head} />`}
       ${part === "keys" && html`<${KeysOf} store=${store} may=${may} />`}
       ${part === "processing" && html`<${GroupsOf} store=${store} head=${head} may=${may} />`}
+      ${doing && html`<${Trim} store=${store} head=${head} trimmed=${trimmed ?? 0} onClose=${() => setDoing(false)} again=${data.again} />`}
+    <//>
+  `
+}
+
+// What is told of a trim: how far it is, and for whom the rest waits.
+const told = ({ trimmed, wanted, behind }) => {
+  if (trimmed >= wanted) return `Trimmed: the feed begins behind ${count(trimmed)}.`
+  return `Trimmed up to ${count(trimmed)}; the rest waits for ${behind.map(({ name }) => visible(short(name, 40))).join(", ")}.`
+}
+
+const Trim = ({ store, head, trimmed, onClose, again }) => {
+  const [first, setFirst] = useState("")
+  const trim = async () => {
+    say(told(await api.trim(store, Number(first))))
+    again()
+  }
+  return html`
+    <${Dialog} title="Have this feed begin further on, for good?" act="Trim" type=${store} onDo=${trim} onClose=${onClose}>
+      <p>What is before is gone from the server, except for the ids. Clients keep what they have; one that is new, or was away for long, does not get it. Handlers that are behind are waited for. Export the store first if you may want it again: backups and the archive keep it only for as long as they are set to (docs/DATA.md).</p>
+      <${Field} label="The first sequence that is kept" hint=${`from ${count(trimmed + 1)} to ${count(head + 1)}`} id="t-first">
+        <input id="t-first" type="number" required min=${trimmed + 1} max=${head + 1} value=${first} aria-describedby="t-first-hint" onInput=${(event) => setFirst(event.target.value)} />
+      <//>
     <//>
   `
 }
