@@ -235,6 +235,18 @@ impl Connections {
         found.is_some()
     }
 
+    /// Has the connection with this number end its subscription with `key`; `false` if there is none.
+    pub(crate) fn close_subscription(&self, number: u64, key: &PublicKey) -> bool {
+        let live = self.live.lock();
+        let found = live.by_number.get(&number);
+        let found = found.filter(|one| one.followed.iter().any(|followed| followed.key == *key));
+        found.inspect(|connection| {
+            connection.inbox.push(Notice::SubscriptionClosed(key.clone()));
+            connection.inbox.wake();
+        });
+        found.is_some()
+    }
+
     /// Severs the connection with this number, if it is still there.
     pub(crate) fn sever(&self, number: u64) {
         self.live.lock().by_number.get(&number).map(Connection::sever);

@@ -20,6 +20,8 @@ pub(crate) enum Notice {
     Answered { write: u64, result: Result<Acked, WriteFailure> },
     /// The key was removed from the registry.
     KeyRemoved(PublicKey),
+    /// An administrator wants its subscription with this key gone.
+    SubscriptionClosed(PublicKey),
     /// There are too many that were not accepted, and this one has to go.
     PushedOut,
     /// An administrator wants it gone: finish, then close.

@@ -13,6 +13,7 @@ mod bucket;
 mod config;
 mod connect;
 mod data_dir;
+mod entries;
 mod entry;
 mod export;
 mod grants;
@@ -86,6 +87,7 @@ enum Command {
     Groups(groups::Args),
     Quarantine(quarantine::Args),
     Stores(watch::StoresArgs),
+    Entries(entries::Args),
     Sessions(watch::SessionsArgs),
     Top(watch::TopArgs),
     Write(write::Args),
@@ -125,6 +127,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Groups(args) => finish(groups::run(args)),
         Command::Quarantine(args) => finish(quarantine::run(args)),
         Command::Stores(args) => finish(watch::stores(&args)),
+        Command::Entries(args) => finish(entries::run(&args)),
         Command::Sessions(args) => finish(watch::sessions(&args)),
         Command::Top(args) => finish(watch::top(&args)),
         Command::Write(args) => finish(write::run(args)),

@@ -105,7 +105,7 @@ impl Drop for Progress {
     }
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

@@ -1,4 +1,4 @@
-//! `stores`, `sessions`, `top`: what a running server has and does, once or again and again.
+//! `stores`, `sessions`, `top`, and the repetition of `entries`: what a running server has and does, once or again and again.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
@@ -6,19 +6,21 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Subcommand;
+use eventlog_server::model::PublicKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::{Admin, AdminArgs, AdminCommandError};
+use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
+use super::progress::now;
 use super::text::{one_line, people_bytes};
 use crate::config::Span;
 
 /// `top` shows so many stores.
 const HOTTEST: usize = 20;
-/// `top` looks twice, so long apart.
+/// `top` looks a second time after so long.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// What is the same for all three.
+/// What is the same for all of them.
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArgs {
     #[command(flatten)]
@@ -30,7 +32,13 @@ pub(super) struct WatchArgs {
 }
 
 impl WatchArgs {
-    fn run(
+    /// Whether programs read it.
+    pub(super) const fn json(&self) -> bool {
+        self.admin.json
+    }
+
+    /// Prints what `look` writes, once or again and again.
+    pub(super) fn run(
         &self,
         mut look: impl FnMut(&Admin, &mut Vec<u8>) -> Result<(), AdminCommandError>,
     ) -> Result<(), AdminCommandError> {
@@ -106,6 +114,9 @@ enum SessionsCommand {
     Close {
         /// Its number in the list
         id: u64,
+        /// Close only its subscription with this public key
+        #[arg(long)]
+        key: Option<PublicKey>,
     },
 }
 
@@ -132,10 +143,17 @@ struct Subscription {
 
 pub(super) fn sessions(args: &SessionsArgs) -> Result<(), AdminCommandError> {
     let json = args.watch.admin.json;
-    if let Some(SessionsCommand::Close { id }) = args.command {
-        let path = format!("/admin/sessions/{id}");
+    if let Some(SessionsCommand::Close { id, key }) = &args.command {
+        let (of, what) = match key {
+            None => (String::new(), "is closed".to_owned()),
+            Some(key) => (
+                format!("/subscriptions/{}", percent_encode(key.as_str())),
+                format!("no longer has a subscription with {key:?}"),
+            ),
+        };
+        let path = format!("/admin/sessions/{id}{of}");
         let closed: Value = args.watch.admin.client()?.request("DELETE", &path, None)?;
-        let said = if json { closed.to_string() } else { format!("session {id} is closed") };
+        let said = if json { closed.to_string() } else { format!("session {id} {what}") };
         let printed = writeln!(io::stdout(), "{said}").map_err(Into::into);
         return AdminCommandError::unless_reader_gone(printed);
     }
@@ -166,7 +184,7 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
 
 /// Show the stores of a running server that grow most, over two seconds each time.
 ///
-/// Reads the list of all stores twice, so it takes a while if there are many.
+/// Reads the list of all stores twice, and once more for each repetition, so it takes a while if there are many.
 #[derive(Debug, clap::Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]
@@ -175,29 +193,39 @@ pub(super) struct TopArgs {
 
 pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
     let json = args.watch.admin.json;
+    let mut last = None;
     args.watch.run(|admin, out| {
-        let before = sizes(admin)?;
-        sleep(INTERVAL);
-        let mut grown: Vec<(f64, u64, String)> = sizes(admin)?
-            .into_iter()
+        // Of the look before, if there was one.
+        let (before, since) = match last.take() {
+            Some(looked) => looked,
+            None => {
+                let looked = (sizes(admin)?, now());
+                sleep(INTERVAL);
+                looked
+            }
+        };
+        let (sizes, at) = (sizes(admin)?, now());
+        let millis = (at.duration_since(since).as_millis() as u64).max(1);
+        let mut grown: Vec<(f64, u64, &String)> = sizes
+            .iter()
             .map(|(store, (head, bytes))| {
-                let (old_head, old_bytes) = before.get(&store).copied().unwrap_or_default();
-                let entries = head.saturating_sub(old_head) as f64 / INTERVAL.as_secs_f64();
-                let bytes = bytes.saturating_sub(old_bytes) * 1_000 / INTERVAL.as_millis() as u64;
-                (entries, bytes, store)
+                let (old_head, old_bytes) = before.get(store).copied().unwrap_or_default();
+                let entries = head.saturating_sub(old_head) as f64 * 1_000.0 / millis as f64;
+                (entries, bytes.saturating_sub(old_bytes).saturating_mul(1_000) / millis, store)
             })
             .filter(|(entries, ..)| *entries > 0.0)
             .collect();
-        grown.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.2.cmp(&other.2)));
+        grown.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.2.cmp(other.2)));
         for (entries, bytes, store) in grown.into_iter().take(HOTTEST) {
             if json {
                 let line = json!({ "storeId": store, "entriesPerSecond": entries, "bytesPerSecond": bytes });
                 writeln!(out, "{line}")?;
             } else {
                 let bytes = people_bytes(bytes);
-                writeln!(out, "{}  {entries:.1} entries/s  {bytes}/s", one_line(&store))?;
+                writeln!(out, "{}  {entries:.1} entries/s  {bytes}/s", one_line(store))?;
             }
         }
+        last = Some((sizes, at));
         Ok(())
     })
 }

@@ -106,6 +106,7 @@ export const api = {
   lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
 
   sessions: (most) => all("sessions", "sessions", most),
+  closeSubscription: (id, key) => request("DELETE", `admin/sessions/${id}/subscriptions/${name(key)}`),
   closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
 
   groups: () => all("groups", "groups", 1000),

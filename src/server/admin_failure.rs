@@ -59,6 +59,8 @@ pub(super) enum Failure {
     NoSuchStore(StoreId),
     #[error("there is no session {0}")]
     NoSuchSession(u64),
+    #[error("session {0} has no subscription with public key {1:?}")]
+    NoSuchSubscription(u64, PublicKey),
     #[error("the store has no entry {0}")]
     NoSuchEntry(EntryId),
     #[error(transparent)]
@@ -107,6 +109,7 @@ impl Failure {
             | Self::Trim(ServerTrimError::NoSuchStore(_))
             | Self::Group(GroupError::NoSuchStore(_)) => (StatusCode::NOT_FOUND, "no-such-store"),
             Self::NoSuchSession(_) => (StatusCode::NOT_FOUND, "no-such-session"),
+            Self::NoSuchSubscription(..) => (StatusCode::NOT_FOUND, "no-such-subscription"),
             Self::NoSuchEntry(_) => (StatusCode::NOT_FOUND, "no-such-entry"),
             Self::NoBackup => (StatusCode::NOT_FOUND, "no-backup"),
             Self::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),

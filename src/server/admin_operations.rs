@@ -124,8 +124,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
-    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries")
-        .query(&[
+    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries").query(
+        &[
             "from",
             "limit",
             "id",
@@ -136,7 +136,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "newest",
             "payloadMax",
             "as",
-        ]),
+        ],
+    ),
     row(
         Post,
         "/stores/{store:.+}/trim",
@@ -189,6 +190,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     row(Get, "/sessions", Read, "Who is connected, and what they follow", "Sessions").query(PAGE),
     row(Delete, "/sessions/{id}", Admin, "Closes a connection", "SessionId"),
+    row(
+        Delete,
+        "/sessions/{id}/subscriptions/{key:.+}",
+        Admin,
+        "Closes one subscription of a connection",
+        "SessionId",
+    ),
     row(Get, "/openapi.json", Read, "This document", "OpenApi"),
     row(Post, "/reload", Admin, "Reloads the configuration", "Reloaded"),
 ];

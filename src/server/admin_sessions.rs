@@ -15,6 +15,7 @@ use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::actors::connections::{Followed, Shown};
+use crate::model::PublicKey;
 
 /// A connection that is not closed after this is severed.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -22,6 +23,11 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .service(AdminEndpoint::at("/sessions").get(list).done())
+        .service(
+            AdminEndpoint::at("/sessions/{id}/subscriptions/{key:.+}")
+                .delete(close_subscription)
+                .done(),
+        )
         .service(AdminEndpoint::at("/sessions/{id}").delete(close).done());
 }
 
@@ -107,5 +113,18 @@ async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> 
         tokio::time::sleep(GOODBYE).await;
         severing.inner().shared.connections.sever(number);
     });
+    Ok(HttpResponse::Ok().json(json!({ "id": number })))
+}
+
+async fn close_subscription(
+    server: web::Data<Server>,
+    by: ReqData<By>,
+    path: Path<(String, String)>,
+) -> Answer {
+    let (number, key): (_, PublicKey) = (number(&path.0)?, admin::name(&path.1)?);
+    if !server.inner().shared.connections.close_subscription(number, &key) {
+        return Err(Failure::NoSuchSubscription(number, key));
+    }
+    audit::note(&by, format_args!("action=close session={number} key={}", key.in_log()));
     Ok(HttpResponse::Ok().json(json!({ "id": number })))
 }

@@ -3,7 +3,7 @@
 //! Keeps: there are so many streams at most; who does not read holds up its own alone; a stream says now and then that it is there, so
 //! that one whose reader is gone ends. Leaves out: what is told.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
@@ -42,12 +42,11 @@ pub(super) fn accepts(request: &HttpRequest, media: &str) -> bool {
 
 /// Appends an event to others. `data` is one line.
 pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
+    // Writing to a String does not fail.
     if let Some(id) = id {
-        out.push_str(&format!("id: {id}\n"));
+        let _ = writeln!(out, "id: {id}");
     }
-    out.push_str("data: ");
-    out.push_str(data);
-    out.push_str("\n\n");
+    let _ = write!(out, "data: {data}\n\n");
 }
 
 /// A place among the streams, until it is dropped.

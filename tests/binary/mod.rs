@@ -20,6 +20,7 @@ mod large;
 mod logged;
 mod logs;
 mod newcomers;
+mod openapi;
 mod pages;
 pub mod process;
 mod proof;

@@ -1,5 +1,6 @@
 //! Who is connected to a running server, as its commands show it.
 
+use eventlog_server::protocol::msgpack::ErrorCode;
 use serde_json::Value;
 
 use super::logged::{ADMIN, Logged};
@@ -38,7 +39,28 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     assert!(run(&["sessions"]).contains("alice follows team: next 4, 0 behind"));
     assert!(run(&["stores"]).starts_with("team  head 3  3 entries  "), "{}", run(&["stores"]));
     assert_eq!(run(&["top"]), "", "nothing is written");
+    let entries = run(&["entries", "--store", "team", "--from", "2", "--count", "1"]);
+    assert!(
+        entries.starts_with("2  ") && entries.contains("  E    alice  1000 bytes 0x00"),
+        "{entries}"
+    );
+    let newest = run(&["entries", "--store", "team", "--last", "2", "--json"]);
+    let newest: Vec<Value> =
+        newest.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((newest.len(), &newest[1]["sequence"]), (2, &3.into()));
+    let one = newest[0]["id"].as_str().expect("an id");
+    assert!(run(&["entries", "--store", "team", "--id", one]).starts_with("2  "));
+    assert_eq!(run(&["entries", "--store", "team", "--from", "1", "--event", "Other*"]), "");
     let id = subscribed["id"].to_string();
+    run(&["sessions", "close", &id, "--key", "alice"]);
+    let refusal = alice.next_refusal().await;
+    assert_eq!(refusal.code, ErrorCode::InternalServerError);
+    assert!(refusal.message.starts_with("closed: "), "{}", refusal.message);
+    let none = server.serve().run(&["sessions", "close", &id, "--key", "alice", "--token", ADMIN]);
+    assert!(none.failed(1).contains("has no subscription"), "it is over");
+    // The connection is as it was.
+    alice.subscribe(&key("alice"), 0).await;
+    alice.next_entries(3).await;
     run(&["sessions", "close", &id]);
     assert_eq!(alice.close_code().await, Some(1001));
     other.write(&key("alice"), 4, &batch(&[entry("E", "", b"")])).await;

@@ -275,6 +275,12 @@ await step("who is connected is shown with how far they are, closed and shut out
   await page.fill("#search", "no such")
   await shows(page, "Nothing fits")
   await page.fill("#search", "bob")
+  await press(page, "End bob")
+  await page.click("dialog .danger")
+  // It was told, and has no subscription until it asks for one.
+  await shows(page, "Nothing fits")
+  client.subscribe("bob", 1)
+  await shows(page, "bob in team", "tbody")
   await page.getByRole("button", { name: /^Close \d+$/ }).click()
   await page.click("dialog .danger")
   await until("it is closed", () => client.failure)

@@ -220,6 +220,9 @@ impl<W: Wire> Session<W> {
             match notice {
                 Notice::Answered { write, result } => self.answered(write, result),
                 Notice::KeyRemoved(key) => self.key_removed(&key),
+                Notice::SubscriptionClosed(key) => {
+                    self.end_subscription_of(&key, &Refusal::Closed);
+                }
                 Notice::PushedOut => self
                     .break_off(Broken { code: CloseCode::Again, message: PUSHED_OUT.to_owned() }),
                 Notice::Closed => {
@@ -236,8 +239,12 @@ impl<W: Wire> Session<W> {
 
     fn key_removed(&mut self, key: &PublicKey) {
         self.pipeline.check_again();
+        self.end_subscription_of(key, &Refusal::KeyRemoved);
+    }
+
+    fn end_subscription_of(&mut self, key: &PublicKey, refusal: &Refusal) {
         if let Some(sub) = self.core.unsubscribe_key(key) {
-            self.end_subscription(sub, &Refusal::KeyRemoved);
+            self.end_subscription(sub, refusal);
         }
     }
 

@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     NotNamed { signing_key: Box<str> },
     #[error("the public key was removed from the registry, or moved to another store")]
     KeyRemoved,
+    #[error("closed: an administrator closed this subscription")]
+    Closed,
     #[error(transparent)]
     Revoked(#[from] IsRevoked),
     #[error(transparent)]
@@ -146,6 +148,7 @@ impl Refusal {
             | Self::NotPinned { .. }
             | Self::NotNamed { .. }
             | Self::KeyRemoved
+            | Self::Closed
             | Self::Revoked(_) => self.to_string(),
         }
     }
@@ -176,6 +179,7 @@ impl Refusal {
             | Self::NotPinned { .. }
             | Self::NotNamed { .. }
             | Self::KeyRemoved
+            | Self::Closed
             | Self::Revoked(_) => log::Level::Debug,
         }
     }
@@ -222,6 +226,7 @@ impl Refusal {
             | Self::Quota(_)
             | Self::TooMany(_)
             | Self::Aside(_)
+            | Self::Closed
             | Self::Internal(_) => {
                 (ErrorCode::InternalServerError, rpc::ErrorCode::InternalServerError)
             }

@@ -24,7 +24,7 @@ export const Sessions = ({ route: { query }, may }) => {
   const [doing, setDoing] = useState()
   const columns = [
     { name: "Client", sort: ({ address }) => address ?? "", show: (session) => html`<${Client} of=${session} />` },
-    { name: "Follows", show: (session) => html`<${Follows} of=${session} may=${may} onRevoke=${(publicKey) => setDoing({ view: Revoke, publicKey })} />` },
+    { name: "Follows", show: (session) => html`<${Follows} of=${session} may=${may} onDo=${(view, publicKey) => setDoing({ view, id: session.id, publicKey })} />` },
     { name: "Behind", number: true, sort: lag, show: (session) => (session.subscriptions.length === 0 ? "–" : count(lag(session))) },
     { name: "Sent", number: true, sort: ({ sentBytes }) => sentBytes, show: ({ sentBytes }) => bytes(sentBytes) },
     { name: "Received", number: true, sort: ({ receivedBytes }) => receivedBytes, show: ({ receivedBytes }) => bytes(receivedBytes) },
@@ -61,7 +61,7 @@ const Client = ({ of: { id, address, path, subject } }) => html`
   ${subject !== undefined && html`<br /><${Name} most=${40}>${subject}<//>`}
 `
 
-const Follows = ({ of: { subscriptions }, may, onRevoke }) => {
+const Follows = ({ of: { subscriptions }, may, onDo }) => {
   if (subscriptions.length === 0) return html`<span class="faint">nothing</span>`
   const rest = subscriptions.length - FOLLOWED_SHOWN
   return html`
@@ -70,7 +70,10 @@ const Follows = ({ of: { subscriptions }, may, onRevoke }) => {
         <li key=${followed.publicKey}>
           <span><${Name} most=${32}>${followed.publicKey}<//> in <${StoreLink} store=${followed.storeId} /></span>
           <${Progress} of=${followed} />
-          ${may("admin") && html`<button class="quiet" aria-label="Revoke ${followed.publicKey}" onClick=${() => onRevoke(followed.publicKey)}>Revoke</button>`}
+          ${may("admin") && html`
+            <button class="quiet" aria-label="End ${followed.publicKey}" onClick=${() => onDo(End, followed.publicKey)}>End</button>
+            <button class="quiet" aria-label="Revoke ${followed.publicKey}" onClick=${() => onDo(Revoke, followed.publicKey)}>Revoke</button>
+          `}
         </li>
       `)}
     </ul>
@@ -86,12 +89,24 @@ const Progress = ({ of: { publicKey, cursor, lag } }) => {
   return html`<span class="bar"><progress aria-label="Sent to ${publicKey}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
 }
 
+// Of something that may have gone by itself.
+const unlessGone = (error) => {
+  if (error.status !== 404) throw error
+}
+
+const End = ({ of: { id, publicKey }, onClose, again }) => html`
+  <${Dialog} title="End this subscription?" act="End it" onClose=${onClose} onDo=${async () => {
+    await api.closeSubscription(id, publicKey).catch(unlessGone)
+    say("The subscription is over.")
+    again()
+  }}>
+    <p>The client is told, and subscribes with <b><${Name}>${publicKey}<//></b> again a little later. Its connection goes on.</p>
+  <//>
+`
+
 const Close = ({ of: { id }, onClose, again }) => html`
   <${Dialog} title="Close this connection?" act="Close it" onClose=${onClose} onDo=${async () => {
-    // It may have gone by itself.
-    await api.closeSession(id).catch((error) => {
-      if (error.status !== 404) throw error
-    })
+    await api.closeSession(id).catch(unlessGone)
     say("The connection is closed.")
     again()
   }}>
