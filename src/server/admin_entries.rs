@@ -120,6 +120,7 @@ struct Asked {
     id: Option<EntryId>,
     newest: Option<u64>,
     payload_max: usize,
+    compacted: bool,
 }
 
 impl Asked {
@@ -131,6 +132,7 @@ impl Asked {
             id: None,
             newest: None,
             payload_max: usize::MAX,
+            compacted: false,
         };
         for (of, value) in query {
             match of.as_str() {
@@ -139,6 +141,10 @@ impl Asked {
                 "id" => asked.id = Some(name(value)?),
                 "newest" => asked.newest = Some(number(of, value)?),
                 "payloadMax" => asked.payload_max = number(of, value)?,
+                "compacted" => {
+                    let wrong = |_| Failure::Invalid("compacted: true or false".to_owned());
+                    asked.compacted = value.parse().map_err(wrong)?;
+                }
                 of => asked.wanted.set(of, value).map_err(Failure::Invalid)?,
             }
         }
@@ -201,8 +207,11 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
         asked.wanted.from = asked.wanted.from.max(Sequence::new(first).unwrap_or_default());
     }
     let most = (asked.limit.clamp(1, PAGE_MAX), asked.payload_max);
-    let EntriesPage { entries, next, head } =
-        server.entries_page(store, &asked.wanted, most).await?;
+    let EntriesPage { entries, next, head } = if asked.compacted {
+        server.compacted_page(store, &asked.wanted, most).await?
+    } else {
+        server.entries_page(store, &asked.wanted, most).await?
+    };
     let next = next.filter(|_| asked.id.is_none()).map(|next| format!(",\"next\":{next}"));
     let (entries, next) = (entries.join(","), next.unwrap_or_default());
     let body = format!("{{\"head\":{head},\"entries\":[{entries}]{next}}}");

@@ -135,6 +135,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "createdBefore",
             "newest",
             "payloadMax",
+            "compacted",
             "as",
         ],
     ),

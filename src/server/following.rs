@@ -20,10 +20,10 @@ use crate::protocol::lines::put_shown;
 use crate::storage::StorageError;
 
 /// So many bytes of entries are read at a time, or one entry if it is larger.
-const PAGE_BYTES: usize = 128 << 10;
+pub(super) const PAGE_BYTES: usize = 128 << 10;
 
 /// A page looks at so many bytes of entries at most, wanted or not.
-const LOOKED_AT_MAX: usize = 16 << 20;
+pub(super) const LOOKED_AT_MAX: usize = 16 << 20;
 
 /// Nor does it have more of them, or one entry if it is larger.
 const PAGE_MAX: usize = 4 << 20;
@@ -84,7 +84,7 @@ fn choose(
                 return read;
             }
             let mut line = String::new();
-            put_shown(&mut line, sequence, &entry, origin, payload_max);
+            put_shown(&mut line, sequence, &entry, Some(origin), payload_max);
             read.entries.push((sequence, line));
             read.last = sequence;
         }

@@ -24,6 +24,7 @@ mod admin_trim;
 mod arrived;
 mod builder;
 mod caller;
+mod compacted;
 #[cfg(feature = "console")]
 mod console;
 mod encode;

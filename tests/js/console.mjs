@@ -200,6 +200,10 @@ await step("an entry shows who, when and what, and what else was said of its key
   await shows(page, "server")
   await shows(page, "\"text\": \"milk\"", ".code")
   await until("the history of its key", async () => (await page.locator(".feed li").count()) === 2)
+  await press(page, "As a new reader gets them")
+  await until("the latest alone", async () => (await page.locator(".feed li").count()) === 1)
+  await shows(page, "oat milk", ".feed")
+  await press(page, "As stored")
   for (const [sequence, codec] of [[3, "SchemaBinary, guessed"], [4, "JSON"], [5, "text"], [6, "bytes"]]) {
     await visit(page, `#/stores/team/entry/${sequence}`)
     await shows(page, codec, ".choice")
@@ -347,7 +351,7 @@ await step("who is signed in is shown, and tokens are not", async () => {
 await step("a token that only looks has no buttons, and is refused by the server too", async () => {
   const looker = await open()
   await signIn(looker, reader)
-  const may = ["Sign out", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy"]
+  const may = ["Sign out", "As stored", "As a new reader gets them", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy"]
   for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/keys", "#/sessions", "#/processing", "#/access", "#/write"]) {
     await visit(looker, hash)
     await until("it is loaded", async () => (await looker.locator("main .loading").count()) === 0)

@@ -34,6 +34,7 @@ fn serve(directory: &Path, listen: &str, receiver: &str) -> Process {
     let text = format!(
         "auth.mode = \"allow-all\"\nadmin.token = \"{TOKEN}\"\n\
          [[admin.tokens]]\nname = \"reader\"\nrights = \"read\"\ntoken = \"{READER}\"\n\
+         [[compaction]]\nevents = [\"Added\", \"Renamed\"]\nolder_than = \"1s\"\nstrategy = \"keep-latest\"\n\
          [[webhook]]\nname = \"mail\"\nurl = \"{receiver}\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\nevents = [\"Doomed\"]\nfrom = \"start\"\n"
     );
     std::fs::write(&config, text).expect("a file");

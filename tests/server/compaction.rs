@@ -12,10 +12,11 @@ use eventlog_server::processing::compaction::{
 };
 use eventlog_server::services::Caller;
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 
 use crate::support::server::{TestServer, in_memory};
 use crate::support::socket::Socket;
-use crate::support::{batch, entry, key, store};
+use crate::support::{batch, entry, http, key, store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -52,6 +53,33 @@ async fn write(server: &TestServer, entries: &[Entry]) {
     let mut writer = Socket::connect(&server.url()).await;
     writer.write(&key("alice"), 1, &batch(entries)).await;
     writer.next_ack().await;
+}
+
+/// What the admin API says that a new reader is sent is what one is sent.
+#[tokio::test]
+async fn what_is_sent_of_a_primary_key_can_be_looked_at() {
+    let compaction = Compaction::new(&Limits::default());
+    let guard = compaction.register([EventPattern::glob("Note*")], DAY, Strategy::KeepLatest);
+    let _guard = guard.expect("the first compactor");
+    let builder = in_memory().compaction(compaction).admin_token("s3cret");
+    let server = TestServer::start(builder, &[("alice", "team")]).await;
+    let old = |key: &str, text: &[u8]| aged(3 * DAY, "NoteSet", key, text);
+    let new = aged(Duration::ZERO, "NoteSet", "a", b"new");
+    write(&server, &[old("a", b"1"), old("b", b"2"), old("a", b"3"), new]).await;
+    let shown = async |query: &str| {
+        let path = format!("/admin/stores/team/entries?primaryKey=a{query}");
+        let answer = http::get_with_token(server.addr, &path, "s3cret").await;
+        let body = answer.split_once("\r\n\r\n").expect("a body").1;
+        let page: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(page.get("next"), None, "{page}");
+        let entries = page["entries"].as_array().expect("a list").clone();
+        let sequence = |entry: &Value| entry["sequence"].as_u64().expect("a number");
+        (entries.iter().map(sequence).collect::<Vec<_>>(), entries[0]["origin"].clone())
+    };
+    assert_eq!(shown("").await, (vec![1, 3, 4], json!({ "publicKey": "alice" })));
+    assert_eq!(shown("&compacted=true").await, (vec![3, 4], json!({})));
+    let sent = read(&server, "alice", 1, 3).await;
+    assert_eq!(sent.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [2, 3, 4]);
 }
 
 /// What a new connection of `name` is sent from `start` on, when `count` entries are due.

@@ -71,7 +71,6 @@ const Shown = ({ store, entry }) => html`
     <div><dt>Payload</dt><dd>${bytes(entry.payloadBytes)}</dd></div>
   </dl>
   <${Payload} entry=${entry} />
-  <h2>Of the same primary key</h2>
   <${History} store=${store} entry=${entry} />
   <nav class="pager" aria-label="Neighbours">
     <a class="button quiet" href=${link(["stores", store, "entry", Math.max(1, entry.sequence - 1)])}>Before</a>
@@ -99,11 +98,17 @@ const Payload = ({ entry }) => {
 }
 
 const History = ({ store, entry }) => {
-  const load = () => api.entries(store, { from: 1, limit: 50, primaryKey: entry.primaryKey, payloadMax: SHOWN_MAX })
-  const data = useData(load, [store, entry.primaryKey])
+  const [compacted, setCompacted] = useState(false)
+  const load = () => api.entries(store, { from: 1, limit: 50, primaryKey: entry.primaryKey, payloadMax: SHOWN_MAX, compacted })
+  const data = useData(load, [store, entry.primaryKey, compacted])
+  const choice = (value, name) => html`<button class="quiet" aria-pressed=${compacted === value} onClick=${() => setCompacted(value)}>${name}</button>`
   return html`
+    <div class="tools">
+      <h2 class="grow">Of the same primary key</h2>
+      <div class="choice" role="group" aria-label="Which entries">${choice(false, "As stored")}${choice(true, "As a new reader gets them")}</div>
+    </div>
     <${Loaded} data=${data}>${({ entries, next }) => html`
-      ${entries.length === 0 ? html`<p class="hint">None among the first entries of this store.</p>` : html`<${Entries} store=${store} entries=${entries} />`}
+      ${entries.length === 0 ? html`<p class="hint">${compacted ? "None is sent." : "None among the first entries of this store."}</p>` : html`<${Entries} store=${store} entries=${entries} />`}
       ${next !== undefined && html`<p><a href=${link(["stores", store], { key: entry.primaryKey, from: next })}>Search on from ${count(next)}</a></p>`}
     `}<//>
   `

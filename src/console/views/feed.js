@@ -144,4 +144,8 @@ const Line = ({ store, entry }) => html`
   </li>
 `
 
-export const By = ({ entry: { origin } }) => (origin.publicKey === undefined ? html`<i>server</i>` : html`<${Name} most=${24}>${origin.publicKey}<//>`)
+// What compaction sends is nobody's.
+export const By = ({ entry: { origin } }) => {
+  if (origin.publicKey !== undefined) return html`<${Name} most=${24}>${origin.publicKey}<//>`
+  return origin.runHandlers === undefined ? "compacted" : html`<i>server</i>`
+}

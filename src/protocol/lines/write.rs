@@ -25,7 +25,7 @@ pub fn put_head(out: &mut String, head: &Head) {
 
 /// Appends an entry.
 pub fn put_entry(out: &mut String, sequence: Sequence, entry: &EntryRef<'_>, origin: &Origin) {
-    put_all_but_payload(out, sequence, entry, origin);
+    put_all_but_payload(out, sequence, entry, Some(origin));
     out.push_str(r#"},"payloadBase64":""#);
     BASE64.encode_string(entry.payload, out);
     out.push('"');
@@ -36,12 +36,12 @@ pub fn put_entry(out: &mut String, sequence: Sequence, entry: &EntryRef<'_>, ori
 }
 
 /// Appends an entry for somebody who looks, without an end of the line: how long its payload is, at most `bytes_max` bytes of it, and
-/// as what it is shown if it is there whole.
+/// as what it is shown if it is there whole. What compaction sends is nobody's.
 pub fn put_shown(
     out: &mut String,
     sequence: Sequence,
     entry: &EntryRef<'_>,
-    origin: &Origin,
+    origin: Option<&Origin>,
     bytes_max: usize,
 ) {
     put_all_but_payload(out, sequence, entry, origin);
@@ -61,7 +61,7 @@ fn put_all_but_payload(
     out: &mut String,
     sequence: Sequence,
     entry: &EntryRef<'_>,
-    origin: &Origin,
+    origin: Option<&Origin>,
 ) {
     let EntryRef { id, event, primary_key, payload: _ } = entry;
     put(out, format_args!(r#"{{"sequence":{sequence},"id":"{id}","event":"#));
@@ -70,11 +70,12 @@ fn put_all_but_payload(
     text(primary_key, out);
     put(out, format_args!(r#","createdAt":{},"origin":{{"#, id.created_at_millis()));
     match origin {
-        Origin::Client(key) => {
+        None => {}
+        Some(Origin::Client(key)) => {
             out.push_str(r#""publicKey":"#);
             text(key.as_str(), out);
         }
-        Origin::Server { run_handlers } => {
+        Some(Origin::Server { run_handlers }) => {
             put(out, format_args!(r#""runHandlers":{run_handlers}"#));
         }
     }
