@@ -65,7 +65,9 @@ impl Processor {
                 (None, Some(BeginAt::Now)) => Begin::Head,
                 (None, None) => by_default,
             };
-            group.paused.store(record.is_some_and(|(_, record)| record.paused), Relaxed);
+            let is_paused = record.is_some_and(|(_, record)| record.paused);
+            group.paused.store(is_paused, Relaxed);
+            group.heard_paused.store(is_paused, Relaxed);
             if record.is_none() {
                 let record = GroupRecord { begin, paused: false };
                 changes.set(&layout::group(&group.name), &layout::group_value(record));
@@ -75,7 +77,7 @@ impl Processor {
             }
         }
         if !changes.is_empty() {
-            self.journal.write(changes).await?;
+            self.journal.write_new(changes).await?;
         }
         Ok(Beginning { groups: Mutex::new(groups), ..Beginning::default() })
     }
@@ -117,7 +119,8 @@ impl Processor {
                 changes.set(&range.first, &layout::place_value(&place));
             }
         }
-        if changes.is_empty() { Ok(()) } else { self.journal.write(changes).await }
+        // Another node may have begun there meanwhile.
+        if changes.is_empty() { Ok(()) } else { self.journal.write_new(changes).await }
     }
 
     /// Every store was given to [`Processor::begin`]: from now on one that is not known is a young one. Removes what only

@@ -1,5 +1,6 @@
 //! What a handler is given: an event at its place in a store's feed.
 
+use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -67,6 +68,13 @@ impl<E> Committed<E> {
         Writer::new(self.delivery.writes.read().clone())
     }
 
+    /// The transaction in which the group's position moves, for a group that is [`in_transaction`](super::Handlers::in_transaction). Not to be
+    /// kept beyond the end of the handler.
+    #[cfg(feature = "postgres")]
+    pub fn transaction(&self) -> Option<&crate::services::journal::PostgresTransaction> {
+        self.delivery.transaction.as_ref()?.downcast_ref()
+    }
+
     /// Who wrote it: a client, by its public key, or the server.
     pub const fn origin(&self) -> &Origin {
         &self.delivery.origin
@@ -111,6 +119,8 @@ pub(super) struct Delivery {
     pub(super) entry: Arc<RemoteEntry>,
     pub(super) conflicts: Conflicts,
     pub(super) writes: WriteSlot,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "nobody has one"))]
+    pub(super) transaction: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Delivery {

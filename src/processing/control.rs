@@ -15,7 +15,7 @@ use super::replay::Interrupted;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::services::journal::layout::{self, Begin, GroupRecord};
 use crate::services::journal::{
-    JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
+    Claims, JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
 };
 
 /// So many keys are removed at once.
@@ -213,7 +213,7 @@ impl Processor {
             let progress = self.progress(store, &watch::channel(*head).1);
             for (at, (group, lane)) in self.groups.iter().zip(&progress.lanes).enumerate() {
                 if only.is_none_or(|only| only == at) {
-                    lane.rewind(self, group, &progress, from.prev().min(*head)).await?;
+                    lane.rewind(self, group, (store, &progress), from.prev().min(*head)).await?;
                 }
             }
             self.release(store, progress);
@@ -323,18 +323,62 @@ impl Processor {
         let feed = progress.feed().ok_or_else(no_store)?;
         let Some(lane) = progress.lanes.get(at) else { return Err(no_store()) };
         let (processor, progress, feed) = (self, &*progress, &feed);
-        let run = LaneRun { processor, group, progress, lane, feed, counts_others: false };
+        let claim = self.follow(store, group);
+        let claim = claim.as_ref();
+        let run = LaneRun { processor, group, progress, lane, feed, claim, counts_others: false };
         run.retry_letter(sequence).await?;
         self.letters_left(&group.name).await
+    }
+
+    /// Where several nodes share the journal: takes note of what was asked of groups at other nodes.
+    pub(crate) async fn hear_of_groups(&self) -> Result<(), JournalError> {
+        let known = self.journal.read(vec![layout::groups()]).await?;
+        let letters = |group: &Group| layout::letters(&group.name, None, usize::MAX);
+        let letters = self.journal.count(self.groups.iter().map(letters).collect()).await?;
+        for record in known.iter().flatten() {
+            let (name, record) = layout::read_group(record)?;
+            let Ok((at, group)) = self.group(&name) else { continue };
+            let was_paused = group.is_paused();
+            // What was asked here meanwhile is not in it.
+            if group.heard_paused.swap(record.paused, Relaxed) != record.paused {
+                group.paused.store(record.paused, Relaxed);
+            }
+            group.letters.store(letters.get(at).copied().unwrap_or_default(), Relaxed);
+            if was_paused != group.is_paused() {
+                group.tell();
+                if was_paused {
+                    self.look_again.notify_one();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What several nodes that share the journal tell each other; `None` if one process alone has it.
+    pub(crate) fn claims(&self) -> Option<Arc<Claims>> {
+        self.journal.claims()
+    }
+
+    /// In these stores, which nobody follows here, groups have moved, or a node is gone that had some. Those that are to be opened.
+    pub(crate) fn moved_elsewhere(&self, stores: Vec<StoreId>, some_gone: bool) -> Vec<StoreId> {
+        if some_gone {
+            self.look_again.notify_one();
+        }
+        if stores.is_empty() || !self.reactivity.has_observers() {
+            return Vec::new();
+        }
+        // Which entries those were is not known; once a store is open, it is.
+        self.reactivity.miss();
+        stores
     }
 
     /// Counts the dead letters of a group anew; one that paused for them goes on if there is room.
     async fn letters_left(&self, group: &str) -> Result<(), GroupError> {
         let Ok((_, group)) = self.group(group) else { return Ok(()) };
         let letters = layout::letters(&group.name, None, usize::MAX);
-        let left = self.journal.read(vec![letters]).await?;
+        let left = self.journal.count(vec![letters]).await?;
         let was_full = group.is_full();
-        group.letters.store(left.iter().map(Vec::len).sum(), Relaxed);
+        group.letters.store(left.iter().sum(), Relaxed);
         if was_full && !group.is_full() {
             group.tell();
             self.look_again.notify_one();

@@ -59,12 +59,13 @@ pub struct GroupOptions {
     pub(super) begin: Option<BeginAt>,
     pub(super) tries_max: u32,
     pub(super) letters_max: usize,
+    pub(super) in_transaction: bool,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
         let (tries_max, letters_max) = (TRIES_MAX, DEAD_LETTERS_MAX);
-        Self { name: None, begin: None, tries_max, letters_max }
+        Self { name: None, begin: None, tries_max, letters_max, in_transaction: false }
     }
 }
 
@@ -165,6 +166,8 @@ pub(super) struct Group {
     pub(super) options: GroupOptions,
     pub(super) runs: Runs,
     pub(super) paused: AtomicBool,
+    /// What the journal said of that last: another node may have written it.
+    pub(super) heard_paused: AtomicBool,
     /// How many dead letters it has.
     pub(super) letters: AtomicUsize,
     /// Sent to when somebody pauses, resumes or rewinds it, or sees to its dead letters.
@@ -194,7 +197,8 @@ impl Group {
     pub(super) fn new(name: Arc<str>, options: GroupOptions, runs: Runs) -> Self {
         let (paused, letters) = (AtomicBool::new(false), AtomicUsize::new(0));
         let (changed, own_position) = (watch::Sender::new(()), None);
-        Self { name, options, runs, paused, letters, changed, own_position }
+        let heard_paused = AtomicBool::new(false);
+        Self { name, options, runs, paused, heard_paused, letters, changed, own_position }
     }
 
     /// Whether it has as many dead letters as it keeps, and pauses for that.

@@ -129,7 +129,8 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
 
     /// How the group is kept and run, [`Handlers::named`] included.
     pub fn options(mut self, options: GroupOptions) -> Self {
-        self.parts.options = options;
+        let in_transaction = self.parts.options.in_transaction;
+        self.parts.options = GroupOptions { in_transaction, ..options };
         self
     }
 
@@ -150,6 +151,16 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
             let asked = position(Arc::clone(&state), store, origin);
             Box::pin(async move { asked.await.map_err(|error| error.to_string()) })
         }));
+        self
+    }
+
+    /// Each handler is given the transaction in which the group's position moves, [`Committed::transaction`], and writes tables of its own
+    /// through it: what it writes is there exactly once, whatever ends the process or takes the group to another node. That takes a journal that has
+    /// transactions (`PostgresJournal`), and a connection for as long as a handler runs: half of the pool at most.
+    ///
+    /// A handler that fails or is tried again has its transaction rolled back. `examples/exactly_once_postgres.rs` is one.
+    pub fn in_transaction(mut self) -> Self {
+        self.parts.options.in_transaction = true;
         self
     }
 

@@ -22,7 +22,7 @@ use super::write::NotProcessed;
 use super::writer::{WriteEntries, WriteSlot};
 use crate::model::{RemoteId, Sequence, StoreId};
 use crate::services::journal::layout::{self, GROUP_NAME_BYTES_MAX, Place};
-use crate::services::journal::{EventJournal, JournalError, JournalRange, journal_origin};
+use crate::services::journal::{Claim, EventJournal, JournalError, JournalRange, journal_origin};
 
 /// So many entries a crash repeats at most, unless the application says otherwise.
 const REPEATS_MAX: usize = 1_024;
@@ -102,6 +102,11 @@ pub enum ProcessorError {
     /// Two groups have one name.
     #[error("two groups have the name {0:?}; give one of them another name")]
     NameTwice(String),
+    /// A group wants transactions, and the journal has none.
+    #[error(
+        "group {0:?} wants transactions, which its journal does not have; take a PostgresJournal"
+    )]
+    NoTransactions(String),
     /// A group has no name that can be kept.
     #[error(
         "a group has the name {0:?}, which is empty or longer than {GROUP_NAME_BYTES_MAX} bytes"
@@ -170,6 +175,9 @@ impl ProcessorBuilder {
             }
             if !names.insert(name.clone()) {
                 return Err(ProcessorError::NameTwice(name.to_string()));
+            }
+            if options.in_transaction && !self.journal.has_transactions() {
+                return Err(ProcessorError::NoTransactions(name.to_string()));
             }
             groups.push(Group { own_position, ..Group::new(name, options, runs) });
         }
@@ -273,6 +281,12 @@ impl Processor {
             }
         }
         Ok(behind)
+    }
+
+    /// Follows a group's place in a store, where several nodes share the journal.
+    pub(super) fn follow(&self, store: &StoreId, group: &Group) -> Option<Claim> {
+        let key = layout::place(journal_origin(store), &group.name);
+        Some(self.journal.claims()?.follow(&key, store))
     }
 
     pub(super) fn progress(

@@ -111,6 +111,18 @@ impl Reactivity {
         }
     }
 
+    /// Whether anybody observes anything.
+    pub(super) fn has_observers(&self) -> bool {
+        !self.topics.lock().observers.is_empty()
+    }
+
+    /// Tells everyone that something may have changed, and not what.
+    pub(super) fn miss(&self) {
+        for queue in self.topics.lock().observers.values().flatten() {
+            queue.lock().miss();
+        }
+    }
+
     /// Ends the streams of all observers, once they have taken what is kept for them.
     pub(super) fn close(&self) {
         let mut topics = self.topics.lock();
@@ -128,7 +140,14 @@ impl Queue {
         if fits && self.items.len() < OBSERVER_QUEUE_MAX + usize::from(!has_looked) {
             self.key_bytes += invalidation.primary_key.len();
             self.items.push_back(Observed::Invalidated(invalidation));
-        } else if let Some(Observed::Missed(count)) = self.items.back_mut() {
+            self.wake();
+        } else {
+            self.miss();
+        }
+    }
+
+    fn miss(&mut self) {
+        if let Some(Observed::Missed(count)) = self.items.back_mut() {
             *count += 1;
         } else {
             self.items.push_back(Observed::Missed(1));

@@ -68,7 +68,11 @@ impl Interrupted {
 pub(super) async fn run(processor: &Processor, feed: &OpenFeed, progress: &StoreProgress) {
     let lanes = progress.lanes.iter().zip(&processor.groups).enumerate();
     let lanes = lanes.map(|(at, (lane, group))| {
-        LaneRun { processor, group, progress, lane, feed, counts_others: at == 0 }.run()
+        let claim = processor.follow(&feed.store, group);
+        async move {
+            let (claim, counts_others) = (claim.as_ref(), at == 0);
+            LaneRun { processor, group, progress, lane, feed, claim, counts_others }.run().await;
+        }
     });
     join_all(lanes).await;
 }

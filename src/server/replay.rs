@@ -17,12 +17,15 @@ use crate::actors::stores::Stores;
 use crate::model::{Sequence, StoreId};
 use crate::processing::{OpenFeed, Processor, ReadFeed};
 use crate::services::JournalError;
+use crate::services::journal::Claims;
 use crate::storage::{Storage, StorageError};
 
 /// How many stores are looked at at a time.
 const PAGE: usize = 1_000;
 /// So long the opening of a store waits for the journal.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+/// So often it is looked what other nodes did to groups.
+const HEAR_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -82,6 +85,9 @@ impl Processing {
     /// behind.
     pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores, home: &ArbiterHandle) {
         let processor = self.processor.clone();
+        if let Some(claims) = processor.claims() {
+            home.spawn(hear_of_others(processor.clone(), claims, stores.clone()));
+        }
         home.spawn(async move {
             while !processor.is_stopping() {
                 open_all_behind(&processor, &storage, &stores).await;
@@ -102,6 +108,24 @@ impl Processing {
             let _ = answer.send(work.await);
         });
         answered.await.ok()
+    }
+}
+
+/// What other nodes did to groups, and where they moved, until the server stops.
+async fn hear_of_others(processor: Arc<Processor>, claims: Arc<Claims>, stores: Stores) {
+    let mut elsewhere = claims.elsewhere();
+    while !processor.is_stopping() {
+        // Either is a reason to look.
+        let _ = tokio::time::timeout(HEAR_EVERY, elsewhere.changed()).await;
+        if let Err(error) = processor.hear_of_groups().await {
+            log::debug!("what other nodes did to groups is not known: {error}");
+        }
+        let (moved, some_gone) = claims.take_elsewhere();
+        for store in processor.moved_elsewhere(moved, some_gone) {
+            if let Err(error) = stores.open(&store).await {
+                log::debug!(store:%; "store {store} is not open for those who observe it: {error}");
+            }
+        }
     }
 }
 

@@ -126,7 +126,7 @@ pub fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String
     });
 }
 
-fn follow(command: Command, mut restart: impl FnMut()) {
+pub fn follow(command: Command, mut restart: impl FnMut()) {
     answer(command, |asked| match asked {
         "restart" => restart(),
         other => panic!("it asks for {other}"),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Lane, LaneRun};
-use crate::model::{RemoteEntry, Sequence};
+use super::{Lane, LaneRun, State, nodes};
+use crate::model::{RemoteEntry, Sequence, StoreId};
 use crate::processing::conflicts::{self, Found, Late};
 use crate::processing::control::GroupError;
 use crate::processing::group::{CommittedEntry, Group};
@@ -12,7 +12,9 @@ use crate::processing::processor::{Processor, StoreProgress};
 use crate::processing::replay::{self, Interrupted};
 use crate::processing::settle::Outcome;
 use crate::services::journal::layout::{self, Place};
-use crate::services::journal::{JournalChanges, JournalError, JournalRange};
+use crate::services::journal::{
+    JournalChanges, JournalError, JournalRange, JournalTransaction, Under,
+};
 
 impl Lane {
     /// Has the group go on behind `position`, durably. Waits for the handler that is under way.
@@ -20,10 +22,13 @@ impl Lane {
         &self,
         processor: &Processor,
         group: &Group,
-        progress: &StoreProgress,
+        (store, progress): (&StoreId, &StoreProgress),
         position: Sequence,
     ) -> Result<(), JournalError> {
         let state = &mut *self.state.lock().await;
+        // Also of another node, which has it written down when it gives it up.
+        let claim = processor.follow(store, group);
+        let fence = nodes::take_over(claim.as_ref(), state).await?;
         // What it has is written below, or is of no use any more.
         let _ = state.writes.settle().await;
         let key = layout::place(progress.origin, &group.name);
@@ -42,7 +47,13 @@ impl Lane {
         }
         let mut changes = std::mem::take(&mut state.writes.next);
         changes.set(&key, &layout::place_value(&place));
-        processor.journal.write(changes).await?;
+        match fence {
+            Some(fence) => {
+                let under = Under { key, fence, position: Some(position), again: false };
+                processor.journal.write_under(under, changes).await?;
+            }
+            None => processor.journal.write(changes).await?,
+        }
         (state.writes.handled, state.writes.passed) = (0, 0);
         // To be read again.
         state.place = None;
@@ -61,12 +72,13 @@ impl LaneRun<'_> {
         sequence: Sequence,
     ) -> Result<(), GroupError> {
         let state = &mut *self.lane.state.lock().await;
+        self.take_over(state).await?;
         let mut place = match state.place {
             Some(place) => place,
             None => self.load(state).await?,
         };
         // It may be one of those that are not written yet.
-        self.write(&mut state.writes, &place).await?;
+        self.write(state, &place).await?;
         state.writes.settle().await?;
         let key = layout::letter(&self.group.name, self.progress.origin, sequence);
         let found = self.processor.journal.read(vec![JournalRange::one(key.clone())]).await?;
@@ -79,41 +91,66 @@ impl LaneRun<'_> {
         if entry.entry.entry.id != letter.id {
             return Err(Interrupted::Another { position: sequence, id: letter.id }.into());
         }
-        let outcome = if self.is_typed() {
+        let mut found = Found::new();
+        if self.is_typed() {
             self.index_all(state, &mut place).await?;
             let subject = layout::subject(&entry.entry.entry.as_ref());
             let late = Late { subject, id: letter.id, sequence: place.position.next() };
             let late = std::slice::from_ref(&late);
-            let found = conflicts::look_up(&*self.processor.journal, self.origin(), late).await?;
-            let found = found.into_iter().next().unwrap_or_else(Found::new);
-            self.run_handler(state, &place, &entry, found).await?
+            let looked = conflicts::look_up(&*self.processor.journal, self.origin(), late).await?;
+            found = looked.into_iter().next().unwrap_or_default();
+        }
+        let Some(what) = self.try_again(state, &place, &entry, found, &key).await? else {
+            self.invalidate(&entry.entry.entry.event, &entry.entry.entry.primary_key);
+            return Ok(());
+        };
+        letter = crate::processing::settle::letter(&self.feed.store, &entry.entry, &what);
+        let mut changes = JournalChanges::default();
+        changes.set(&key, &layout::letter_value(&letter));
+        self.write_beside(state, changes, false).await?;
+        Err(GroupError::FailedAgain(what))
+    }
+
+    /// Runs the handler; done, the letter is gone. Else what is wrong.
+    async fn try_again(
+        &self,
+        state: &mut State,
+        place: &Place,
+        entry: &CommittedEntry,
+        found: Found,
+        letter: &[u8],
+    ) -> Result<Option<String>, GroupError> {
+        let transaction =
+            if self.group.options.in_transaction { Some(self.begin(place).await?) } else { None };
+        let outcome = if self.is_typed() {
+            let given = transaction.clone().map(JournalTransaction::as_any);
+            self.run_handler(state, place, entry, found, given).await?
         } else {
-            match self.run_batch(state, &place, std::slice::from_ref(&entry)).await {
+            match self.run_batch(state, place, std::slice::from_ref(entry)).await {
                 (1.., _) => Outcome::Done,
                 (_, outcome) => outcome,
             }
         };
-        let mut changes = JournalChanges::default();
-        let failed = match outcome {
-            Outcome::Done => None,
+        let (done, what) = match outcome {
+            Outcome::Done => (true, None),
             Outcome::Undecodable(what)
             | Outcome::Failed(what)
             | Outcome::Panicked(what)
             | Outcome::Retry(_, what)
-            | Outcome::Pause(what) => Some(what),
+            | Outcome::Pause(what) => (false, Some(what)),
         };
-        match &failed {
-            None => changes.remove(&key),
-            Some(what) => {
-                letter = crate::processing::settle::letter(&self.feed.store, &entry.entry, what);
-                changes.set(&key, &layout::letter_value(&letter));
+        let mut changes = JournalChanges::default();
+        changes.remove(letter);
+        match (transaction, done) {
+            (Some(transaction), true) => {
+                transaction.commit(changes).await?;
+                self.write_beside(state, JournalChanges::default(), true).await?;
             }
+            (Some(transaction), false) => transaction.roll_back().await,
+            (None, true) => self.write_beside(state, changes, true).await?,
+            (None, false) => {}
         }
-        self.processor.journal.write(changes).await?;
-        match failed {
-            None => Ok(()),
-            Some(what) => Err(GroupError::FailedAgain(what)),
-        }
+        Ok(what)
     }
 
     async fn entry(&self, sequence: Sequence) -> Result<CommittedEntry, Interrupted> {

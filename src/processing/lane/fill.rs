@@ -82,7 +82,7 @@ impl LaneRun<'_> {
         matches!(self.group.runs, Runs::Typed(_))
     }
 
-    fn wants(&self, entry: &EntryRef<'_>, origin: &Origin) -> bool {
+    pub(super) fn wants(&self, entry: &EntryRef<'_>, origin: &Origin) -> bool {
         origin.runs_handlers() && self.group.wants(&self.feed.store, entry.event)
     }
 
@@ -124,7 +124,7 @@ impl LaneRun<'_> {
     ) -> Result<(), Interrupted> {
         while place.indexed < place.position && !self.is_stopping() {
             self.index(state, place).await?;
-            self.write(&mut state.writes, place).await?;
+            self.write(state, place).await?;
         }
         Ok(state.writes.settle().await?)
     }
@@ -169,7 +169,9 @@ impl Recent {
     }
 }
 
-fn each(segments: &[Segment]) -> impl Iterator<Item = (Sequence, EntryRef<'_>, &Origin)> {
+pub(super) fn each(
+    segments: &[Segment],
+) -> impl Iterator<Item = (Sequence, EntryRef<'_>, &Origin)> {
     segments.iter().flat_map(|segment| {
         let entries = segment.iter().zip(segment.origin_of_each());
         entries.map(|((at, entry), origin)| (at, entry, origin))

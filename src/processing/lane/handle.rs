@@ -1,5 +1,6 @@
 //! Gives a lane's queue to the handlers.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::task::Poll;
 
 use futures_util::{FutureExt, poll};
 
-use super::{LaneRun, State, Step, Wanted, Writes};
+use super::{LaneRun, State, Step, Wanted};
 use crate::model::RemoteEntry;
 use crate::processing::committed::Delivery;
 use crate::processing::conflicts::{self, Conflicts, Found};
@@ -21,6 +22,18 @@ use crate::services::journal::layout::Place;
 /// After so many handlers others on the thread get their turn, also if none of these ever waited.
 const TURN: usize = 32;
 
+impl State {
+    /// The front of the queue, with all that conflicts with it.
+    pub(super) fn front(&self) -> Option<(CommittedEntry, Found)> {
+        let wanted = self.queue.front()?;
+        let mut found = wanted.found.clone().unwrap_or_default();
+        if wanted.found.is_some() {
+            self.recent.find(&wanted.subject, wanted.entry.entry.entry.id, &mut found);
+        }
+        Some((wanted.entry.clone(), found))
+    }
+}
+
 impl LaneRun<'_> {
     /// Handles what is in the queue, as much as one write may stand for. Says if it has to wait with the front of it.
     pub(super) async fn handle(
@@ -30,11 +43,18 @@ impl LaneRun<'_> {
     ) -> Result<Option<Step>, Interrupted> {
         let most = self.processor.batch_max();
         let mut turn = 0;
-        while state.writes.handled < most && !state.queue.is_empty() && !self.is_stopping() {
+        while state.writes.handled < most
+            && !state.queue.is_empty()
+            && !self.is_stopping()
+            && self.is_here(state)
+        {
             if self.group.is_paused() {
                 return Ok(Some(Step::Paused));
             }
             let (passed, next) = match &self.group.runs {
+                Runs::Typed(_) if self.group.options.in_transaction => {
+                    self.handle_in_transaction(state, place).await?
+                }
                 Runs::Typed(_) => self.handle_one(state, place).await?,
                 Runs::Entries(_) => self.handle_some(state, place).await,
             };
@@ -45,7 +65,12 @@ impl LaneRun<'_> {
                 self.pass_one(state, place);
             }
             match next {
-                Next::Pass => self.pass_one(state, place),
+                Next::Pass => {
+                    self.pass_one(state, place);
+                    if self.group.options.in_transaction {
+                        state.writes.was_written();
+                    }
+                }
                 Next::Full => return Ok(Some(Step::Paused)),
                 Next::Pause => {
                     self.processor.pause_as_told(self.group).await;
@@ -71,25 +96,24 @@ impl LaneRun<'_> {
         state: &mut State,
         place: &Place,
     ) -> Result<(usize, Next), Interrupted> {
-        let Some(wanted) = state.queue.front() else { return Ok((0, Next::Pass)) };
-        let entry = wanted.entry.clone();
-        let mut found = wanted.found.clone().unwrap_or_default();
-        if wanted.found.is_some() {
-            state.recent.find(&wanted.subject, entry.entry.entry.id, &mut found);
+        let Some((entry, found)) = state.front() else { return Ok((0, Next::Pass)) };
+        let outcome = self.run_handler(state, place, &entry, found, None).await?;
+        if matches!(outcome, Outcome::Done) {
+            self.invalidate(&entry.entry.entry.event, &entry.entry.entry.primary_key);
         }
-        let outcome = self.run_handler(state, place, &entry, found).await?;
         let (store, tries) = (&self.feed.store, state.tries);
         let (group, next) = (self.group, &mut state.writes.next);
         Ok((0, self.processor.settle(group, store, &entry.entry, outcome, tries, next)))
     }
 
-    /// Runs the handler of an entry of a typed group.
+    /// Runs the handler of an entry of a typed group, in `transaction` if there is one.
     pub(super) async fn run_handler(
         &self,
         state: &mut State,
         place: &Place,
         CommittedEntry { entry, origin }: &CommittedEntry,
         found: Found,
+        transaction: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Result<Outcome, Interrupted> {
         let Runs::Typed(events) = &self.group.runs else { return Ok(Outcome::Done) };
         let Some(processing) = events.get(entry.entry.event.as_str()) else {
@@ -102,15 +126,25 @@ impl LaneRun<'_> {
         }
         let (store, origin) = (self.feed.store.clone(), origin.clone());
         let writes = Arc::clone(&self.processor.writes);
-        let delivery = Delivery { store, origin, entry: Arc::clone(entry), conflicts, writes };
+        let (is_alone, entry) = (transaction.is_some(), Arc::clone(entry));
+        let delivery = Delivery { store, origin, entry, conflicts, writes, transaction };
         let handled = AssertUnwindSafe(async { (processing.handler)(delivery).await });
-        let handled: Handled = self.meanwhile(&mut state.writes, place, handled).await;
-        let outcome = Outcome::of(handled);
-        if matches!(outcome, Outcome::Done) {
+        // A position is not written beside the transaction that moves it.
+        let handled: Handled = if is_alone {
+            handled.catch_unwind().await
+        } else {
+            self.meanwhile(state, place, handled).await
+        };
+        Ok(Outcome::of(handled))
+    }
+
+    /// Tells observers that the handler of an entry has succeeded.
+    pub(super) fn invalidate(&self, event: &str, primary_key: &str) {
+        let Runs::Typed(events) = &self.group.runs else { return };
+        if let Some(processing) = events.get(event) {
             let (store, keys) = (&self.feed.store, &processing.invalidates);
-            self.processor.reactivity.invalidate(store, keys, &entry.entry.primary_key);
+            self.processor.reactivity.invalidate(store, keys, primary_key);
         }
-        Ok(outcome)
     }
 
     /// Gives the first of the queue to the handler; how many of them are done, and what becomes of the one behind them.
@@ -148,7 +182,7 @@ impl LaneRun<'_> {
     ) -> (usize, Outcome) {
         let Runs::Entries(handler) = &self.group.runs else { return (0, Outcome::Done) };
         let handled = AssertUnwindSafe(async { handler.handle(&self.feed.store, entries).await });
-        let handled = self.meanwhile(&mut state.writes, place, handled).await;
+        let handled = self.meanwhile(state, place, handled).await;
         match handled {
             Ok(BatchOutcome { done: 0, failure: None }) => {
                 (0, Outcome::of_failure(&Failure::retry("nothing was handled")))
@@ -164,7 +198,7 @@ impl LaneRun<'_> {
     /// Runs a handler. If it takes its time, what was handled before it becomes durable meanwhile.
     async fn meanwhile<T>(
         &self,
-        writes: &mut Writes,
+        state: &mut State,
         place: &Place,
         handled: AssertUnwindSafe<impl Future<Output = T>>,
     ) -> std::thread::Result<T> {
@@ -174,14 +208,14 @@ impl LaneRun<'_> {
         }
         self.progress.tell();
         // If the write before failed, this one has what that had.
-        if writes.settle().now_or_never().is_some() {
-            self.begin_write(writes, place);
+        if state.writes.settle().now_or_never().is_some() {
+            self.begin_write(state.fence, &mut state.writes, place);
         }
         handled.await
     }
 
     /// The front of the queue was handled.
-    fn pass_one(&self, state: &mut State, place: &mut Place) {
+    pub(super) fn pass_one(&self, state: &mut State, place: &mut Place) {
         state.tries = 0;
         let Some(Wanted { entry, subject, .. }) = state.queue.pop_front() else { return };
         let RemoteEntry { remote_sequence: sequence, entry } = &*entry.entry;

@@ -8,6 +8,9 @@
 mod asked;
 mod fill;
 mod handle;
+mod nodes;
+mod transaction;
+mod writes;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -16,16 +19,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use self::fill::Recent;
+use self::writes::Writes;
 use super::conflicts::{Cache, Found};
 use super::group::{CommittedEntry, Group};
 use super::processor::{Processor, StoreProgress};
 use super::replay::{self, Interrupted, OpenFeed};
 use crate::model::{EntryId, RemoteId, Segment, Sequence};
 use crate::services::journal::layout::{self, Place, Subject};
-use crate::services::journal::{JournalChanges, JournalError, JournalRange};
+use crate::services::journal::{Claim, JournalRange};
 
 /// What is read of the feed at once, in bytes of records: as much is in memory for every group in every store that is
 /// behind.
@@ -63,6 +67,12 @@ struct State {
     /// How often the front of the queue was tried.
     tries: u32,
     writes: Writes,
+    /// The claim under which it is here, where several nodes share the journal.
+    fence: Option<i64>,
+    /// While another node has it, up to here what that did is told here.
+    told: Option<Sequence>,
+    /// How often something was handled again there.
+    again: i64,
 }
 
 /// An entry that the group has a handler for.
@@ -71,16 +81,6 @@ struct Wanted {
     subject: Subject,
     /// Rows of the journal that conflict with it; `None` if no entry before it has a greater id.
     found: Option<Found>,
-}
-
-/// What is to be written to the journal, and what is being written.
-#[derive(Default)]
-struct Writes {
-    next: JournalChanges,
-    /// Entries that were handled since the last write began, and passed.
-    handled: usize,
-    passed: u64,
-    under_way: Option<(JoinHandle<Result<(), JournalError>>, JournalChanges)>,
 }
 
 /// What a step came to.
@@ -92,6 +92,8 @@ enum Step {
     /// With the front of the queue, which is to be tried again.
     Wait(Duration),
     Paused,
+    /// Another node has the group in this store; whether that has handled all that there is.
+    Elsewhere(bool),
     Stopped,
 }
 
@@ -116,6 +118,9 @@ impl Lane {
             cache: Cache::default(),
             tries: 0,
             writes: Writes::default(),
+            fence: None,
+            told: None,
+            again: 0,
         };
         let refused = parking_lot::Mutex::default();
         let state = tokio::sync::Mutex::new(state);
@@ -146,6 +151,8 @@ pub(super) struct LaneRun<'a> {
     pub(super) progress: &'a StoreProgress,
     pub(super) lane: &'a Lane,
     pub(super) feed: &'a OpenFeed,
+    /// Its place, where several nodes share the journal.
+    pub(super) claim: Option<&'a Claim>,
     /// Whether it counts what no group handles.
     pub(super) counts_others: bool,
 }
@@ -156,36 +163,49 @@ impl LaneRun<'_> {
         let mut stopping = self.processor.stopping.subscribe();
         let mut changed = self.group.changed.subscribe();
         let mut head = self.feed.head.clone();
-        let mut pause = PAUSE_MIN;
+        let mut seen = self.claim.map(Claim::watch);
+        let (mut pause, mut is_closed) = (PAUSE_MIN, false);
         while !self.is_stopping() {
             let target = *head.borrow_and_update();
             changed.mark_unchanged();
+            seen.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let stepped = self.step(target).await;
             self.progress.tell();
-            let (wait, wakes) = match &stepped {
+            // How long to wait, whether a head that moves ends that, and whether all is done that can be.
+            let (wait, wakes, is_done) = match &stepped {
                 Ok(Step::Stopped) => return,
-                Ok(Step::More) => (Some(Duration::ZERO), false),
-                Ok(Step::CaughtUp | Step::Paused) => (None, true),
-                Ok(Step::Indexing) => (Some(INDEX_PAUSE), true),
-                Ok(Step::Wait(delay)) => (Some(*delay), false),
+                Ok(Step::More) => (Some(Duration::ZERO), false, false),
+                Ok(Step::CaughtUp) => (None, true, true),
+                Ok(Step::Paused) => {
+                    self.give_up();
+                    (None, true, true)
+                }
+                Ok(Step::Elsewhere(is_done)) => (None, true, *is_done),
+                Ok(Step::Indexing) => (Some(INDEX_PAUSE), true, false),
+                Ok(Step::Wait(delay)) => (Some(*delay), false, false),
                 Err(fault) if fault.is_refusal() => {
                     self.refuse(fault);
-                    (None, true)
+                    self.give_up();
+                    (None, true, true)
                 }
                 Err(fault) => {
                     self.tell_fault(fault, pause);
-                    (Some(pause), false)
+                    (Some(pause), false, false)
                 }
             };
             pause = if stepped.is_err() { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
             if wait == Some(Duration::ZERO) {
                 continue;
             }
+            if is_closed && is_done {
+                // Whoever opens the store again goes on, and whoever resumes the group has it opened.
+                return;
+            }
             let elapsed = tokio::time::sleep(wait.unwrap_or(Duration::MAX));
             tokio::select! {
-                // Whoever opens the store again goes on, and whoever resumes the group has it opened.
-                moved = head.changed(), if wakes => if moved.is_err() && wait.is_none() { return },
+                moved = head.changed(), if wakes && !is_closed => is_closed = moved.is_err(),
                 () = elapsed, if wait.is_some() => {}
+                () = nodes::moved(&mut seen), if wakes => {}
                 _ = changed.changed() => {}
                 _ = stopping.changed() => {}
             }
@@ -201,6 +221,9 @@ impl LaneRun<'_> {
     }
 
     fn tell_fault(&self, fault: &Interrupted, pause: Duration) {
+        if self.is_lost(fault) {
+            return;
+        }
         self.processor.stats.pauses.fetch_add(1, Relaxed);
         let (store, group) = (&self.feed.store, &self.group.name);
         log::error!(store:%, group:%; "store {store}, group {group}: pauses for {pause:?}: {fault}");
@@ -217,15 +240,24 @@ impl LaneRun<'_> {
     /// Handles a batch, at most as far as `target`.
     async fn step(&self, target: Sequence) -> Result<Step, Interrupted> {
         let state = &mut *self.lane.state.lock().await;
+        if let Some(elsewhere) = self.take_on(state, target).await? {
+            return Ok(elsewhere);
+        }
         let mut place = match state.place {
             Some(place) => place,
-            None => self.load(state).await?,
+            None => match self.load(state).await {
+                // It is there, and not heard of here yet.
+                Err(Interrupted::Ahead { .. }) if self.claim.is_some() => {
+                    return Ok(Step::Wait(nodes::HEAD_PAUSE));
+                }
+                loaded => loaded?,
+            },
         };
         let goes_on = !self.is_stopping() && !self.group.is_paused();
         if state.queue.is_empty() && state.read.0 < target && goes_on {
             self.read(state, &mut place).await?;
         }
-        let handled = self.handle(state, &mut place).await;
+        let waits = self.handle(state, &mut place).await?;
         if self.is_cut_off() {
             return Ok(Step::Stopped);
         }
@@ -233,7 +265,6 @@ impl LaneRun<'_> {
         if state.queue.is_empty() {
             self.pass(state, &mut place);
         }
-        let waits = handled?;
         let stopping = self.is_stopping();
         let ends = stopping || caught_up || waits.is_some() || !goes_on;
         if caught_up && !stopping {
@@ -243,7 +274,7 @@ impl LaneRun<'_> {
             || state.writes.handled >= self.processor.batch_max()
             || state.writes.passed >= PASSED_MAX
         {
-            self.write(&mut state.writes, &place).await?;
+            self.write(state, &place).await?;
         }
         if ends || self.processor.repeats_max == 1 {
             state.writes.settle().await?;
@@ -276,8 +307,8 @@ impl LaneRun<'_> {
         let key = layout::place(self.origin(), &self.group.name);
         let found = self.processor.journal.read(vec![JournalRange::one(key)]).await?;
         let found = found.iter().flatten().next();
-        let place = found.map(|(_, value)| layout::read_place(value)).transpose()?;
-        let mut place = place.unwrap_or(Place::at(Sequence::ZERO));
+        let found = found.map(|(_, value)| layout::read_place(value)).transpose()?;
+        let mut place = found.unwrap_or(Place::at(Sequence::ZERO));
         if let Some(own_position) = &self.group.own_position {
             let asked = async { own_position(store.clone(), self.origin()).await };
             let asked = AssertUnwindSafe(asked).catch_unwind().await;
@@ -294,6 +325,7 @@ impl LaneRun<'_> {
             place.greatest = self.greatest_up_to(place.position).await?;
         }
         state.stand_at(place);
+        self.note_unwritten(state, &place, found);
         Ok(place)
     }
 
@@ -341,44 +373,5 @@ impl LaneRun<'_> {
             state.place = Some(*place);
             self.lane.position.store(sequence.get(), Relaxed);
         }
-    }
-
-    /// Begins to write the place and what belongs to it, after the write before; nothing, if nothing was passed.
-    async fn write(&self, writes: &mut Writes, place: &Place) -> Result<(), Interrupted> {
-        writes.settle().await?;
-        self.begin_write(writes, place);
-        Ok(())
-    }
-
-    fn begin_write(&self, writes: &mut Writes, place: &Place) {
-        if writes.passed == 0 && writes.next.is_empty() {
-            return;
-        }
-        let mut changes = std::mem::take(&mut writes.next);
-        let key = layout::place(self.origin(), &self.group.name);
-        changes.set(&key, &layout::place_value(place));
-        let (journal, written) = (Arc::clone(&self.processor.journal), changes.clone());
-        // Goes on by itself, while the next batch is handled.
-        let write = tokio::spawn(async move { journal.write(written).await });
-        writes.under_way = Some((write, changes));
-        (writes.handled, writes.passed) = (0, 0);
-    }
-}
-
-impl Writes {
-    /// Waits for the write that is under way. If it failed, what it had is written with the next one.
-    async fn settle(&mut self) -> Result<(), JournalError> {
-        let Some((write, _)) = &mut self.under_way else { return Ok(()) };
-        let lost =
-            |error: tokio::task::JoinError| Err(JournalError::Unwritten(error.to_string().into()));
-        let written = write.await.unwrap_or_else(lost);
-        let changes = self.under_way.take().map(|(_, changes)| changes);
-        if written.is_err()
-            && let Some(mut changes) = changes
-        {
-            changes.append(&self.next);
-            self.next = changes;
-        }
-        written
     }
 }

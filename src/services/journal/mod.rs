@@ -8,6 +8,8 @@
 //! (`processing`), and the entries, which stay in the feed (`storage`).
 
 mod changes;
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "no other journal is shared"))]
+mod claims;
 pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -16,12 +18,15 @@ mod postgres;
 mod sled;
 
 pub use changes::JournalChanges;
+pub use claims::Claims;
+pub(crate) use claims::{Claim, Seen};
 pub use memory::MemoryJournal;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresJournal;
+pub use postgres::{PostgresJournal, PostgresTransaction};
 #[cfg(feature = "sled")]
 pub use sled::SledJournal;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,7 +34,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
-use crate::model::{RemoteId, StoreId};
+use crate::model::{RemoteId, Sequence, StoreId};
 
 /// Most bytes in a key.
 pub const KEY_BYTES_MAX: usize = 1_024;
@@ -53,6 +58,50 @@ pub trait EventJournal: Send + Sync + 'static {
     /// Makes `changes`, all as one piece, durable once resolved. Repeating a call changes nothing.
     fn write(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>>;
 
+    /// Makes those of `changes` that set a key which is not there yet, and leaves the others out. As [`EventJournal::write`] by default, which
+    /// is right where one process alone has the journal.
+    fn write_new(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.write(changes)
+    }
+
+    /// How many keys there are in each of `ranges`, in their order; their `count` is the most.
+    fn count(&self, ranges: Vec<JournalRange>) -> BoxFuture<'_, Result<Vec<usize>, JournalError>> {
+        let read = self.read(ranges);
+        async move { Ok(read.await?.iter().map(Vec::len).collect()) }.boxed()
+    }
+
+    /// Who has which place, if several nodes share the journal. By default one process alone has it.
+    fn claims(&self) -> Option<Arc<Claims>> {
+        None
+    }
+
+    /// As [`EventJournal::write`], if a place is still claimed under `under`; else nothing is written, and that is
+    /// [`JournalError::Lost`].
+    fn write_under(
+        &self,
+        under: Under,
+        changes: JournalChanges,
+    ) -> BoxFuture<'_, Result<(), JournalError>> {
+        let _ = under;
+        self.write(changes)
+    }
+
+    /// Whether [`EventJournal::begin`] works.
+    fn has_transactions(&self) -> bool {
+        false
+    }
+
+    /// Begins a transaction for a handler. The value of `key` is locked, and is `value` (also if there is none yet); else that is
+    /// [`JournalError::Lost`].
+    fn begin(
+        &self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Arc<dyn JournalTransaction>, JournalError>> {
+        let _ = (key, value);
+        async { Err(JournalError::Unwritten("this journal has no transactions".into())) }.boxed()
+    }
+
     /// Removes everything, so that all groups begin anew. Nothing else may be under way on the journal. In several writes:
     /// if it fails between two, repeat it.
     fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
@@ -75,6 +124,34 @@ pub trait EventJournal: Send + Sync + 'static {
         }
         .boxed()
     }
+}
+
+/// A place in the journal as somebody has claimed it, who writes under that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Under {
+    /// The key of the place.
+    pub key: Vec<u8>,
+    /// The number of the claim.
+    pub fence: i64,
+    /// The position that others are told of.
+    pub position: Option<Sequence>,
+    /// Whether something before the position was handled again.
+    pub again: bool,
+}
+
+/// A transaction of a journal, see [`EventJournal::begin`]. Dropped, it is rolled back.
+pub trait JournalTransaction: Send + Sync + 'static {
+    /// What a handler is given.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+
+    /// Makes `changes` with all that the handler did. If it fails it may have happened.
+    fn commit(
+        self: Arc<Self>,
+        changes: JournalChanges,
+    ) -> BoxFuture<'static, Result<(), JournalError>>;
+
+    /// Takes back what the handler did.
+    fn roll_back(self: Arc<Self>) -> BoxFuture<'static, ()>;
 }
 
 /// A key and its value.
@@ -109,6 +186,9 @@ pub enum JournalError {
     /// A write failed, and may have happened; repeating it is right either way.
     #[error("the journal may or may not be written: {0}")]
     Unwritten(Arc<str>),
+    /// Another node has what was to be written; nothing changed.
+    #[error("another node has the group in this store")]
+    Lost,
 }
 
 /// The journal origin of a store: the same 16 bytes on every server and after every restart.

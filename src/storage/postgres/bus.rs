@@ -47,6 +47,9 @@ struct Told {
     /// Whether keys or records have changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     changes: bool,
+    /// Whether handlers have moved, or what nodes have of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    handlers: bool,
     /// Whether it has just come, and wants to hear who is there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     asks: bool,
@@ -61,6 +64,9 @@ pub(super) struct Bus {
     moved: Mutex<HashMap<StoreId, Sequence>>,
     says_changes: AtomicBool,
     says_here: AtomicBool,
+    says_handlers: AtomicBool,
+    /// Woken when others have said that handlers moved.
+    handlers_moved: Arc<Notify>,
     wake: Notify,
     poll_now: Notify,
     others: Mutex<HashMap<String, Instant>>,
@@ -95,6 +101,8 @@ impl Bus {
             moved: Mutex::default(),
             says_changes: AtomicBool::new(false),
             says_here: AtomicBool::new(false),
+            says_handlers: AtomicBool::new(false),
+            handlers_moved: Arc::default(),
             wake: Notify::new(),
             poll_now: Notify::new(),
             others: Mutex::default(),
@@ -126,6 +134,19 @@ impl Bus {
         self.says_changes.store(true, Ordering::Release);
         self.wake.notify_one();
         self.poll_now.notify_one();
+    }
+
+    /// Handlers have moved at this node, or what it has of them.
+    pub(super) fn moved_handlers(&self) {
+        if self.has_others() {
+            self.says_handlers.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Woken when handlers have moved elsewhere.
+    pub(super) const fn handlers_moved(&self) -> &Arc<Notify> {
+        &self.handlers_moved
     }
 
     /// Follows the changes of keys and records; once.
@@ -177,8 +198,10 @@ impl Bus {
         let moved = std::mem::take(&mut *self.moved.lock());
         let changes = self.says_changes.swap(false, Ordering::AcqRel);
         let here = self.says_here.swap(false, Ordering::AcqRel);
+        let handlers = self.says_handlers.swap(false, Ordering::AcqRel);
         let mut all = Vec::new();
-        let mut told = Told { node: self.tables.node.clone(), changes, asks, ..Told::default() };
+        let mut told =
+            Told { node: self.tables.node.clone(), changes, handlers, asks, ..Told::default() };
         let mut bytes = 0;
         for (store, head) in moved {
             // Each byte of a name is written as six at most.
@@ -191,7 +214,7 @@ impl Bus {
             bytes += more;
             told.heads.push((store.as_str().to_owned(), head.get()));
         }
-        if here || asks || changes || !told.heads.is_empty() {
+        if here || asks || changes || handlers || !told.heads.is_empty() {
             all.push(told);
         }
         all.iter().filter_map(|told| serde_json::to_string(told).ok()).collect()
@@ -241,7 +264,9 @@ impl Bus {
 
     fn hear(&self, told: &str) {
         // Whatever else somebody sends here is none of ours.
-        let Ok(Told { node, heads, changes, asks }) = serde_json::from_str(told) else { return };
+        let Ok(Told { node, heads, changes, handlers, asks }) = serde_json::from_str(told) else {
+            return;
+        };
         if node == self.tables.node {
             return;
         }
@@ -258,6 +283,9 @@ impl Bus {
         }
         if changes {
             self.poll_now.notify_one();
+        }
+        if handlers {
+            self.handlers_moved.notify_one();
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Conn {
     statements: HashMap<Box<str>, Statement>,
     warnings: Arc<AtomicU64>,
     /// Whether a transaction was begun and not ended.
-    pub(super) in_transaction: bool,
+    pub(crate) in_transaction: bool,
 }
 
 /// What is heard on a connection that listens: a channel's text.
@@ -139,7 +139,7 @@ impl Conn {
     }
 
     /// How many warnings there were that a commit may not have reached a standby.
-    pub(super) fn warnings(&self) -> u64 {
+    pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
     }
 }

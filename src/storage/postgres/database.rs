@@ -32,6 +32,15 @@ const THREADS: usize = 2;
 #[derive(Clone)]
 pub struct Postgres(Arc<Shared>);
 
+/// A [`Postgres`] for as long as somebody else has it.
+pub(crate) struct WeakPostgres(std::sync::Weak<Shared>);
+
+impl WeakPostgres {
+    pub(crate) fn upgrade(&self) -> Option<Postgres> {
+        self.0.upgrade().map(Postgres)
+    }
+}
+
 struct Shared {
     runtime: Option<Runtime>,
     handle: Handle,
@@ -154,6 +163,31 @@ impl Postgres {
     /// A connection for a while.
     pub(crate) async fn conn(&self) -> Result<Pooled, Failed> {
         self.0.pool.get().await
+    }
+
+    /// How many connections handlers may hold in transactions: others need some, too.
+    pub(crate) fn transactions_max(&self) -> usize {
+        (self.0.pool.connections_max() / 2).max(1)
+    }
+
+    /// Tells other nodes that handlers have moved, or what this node has of them.
+    pub(crate) fn moved_handlers(&self) {
+        self.0.bus.moved_handlers();
+    }
+
+    /// Woken when others have said so.
+    pub(crate) fn handlers_moved(&self) -> Arc<tokio::sync::Notify> {
+        self.0.bus.handlers_moved().clone()
+    }
+
+    /// Has `work` carried on for as long as the connections are there.
+    pub(crate) fn carry_on(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.handle.spawn(work);
+    }
+
+    /// This one, without keeping the connections.
+    pub(crate) fn downgrade(&self) -> WeakPostgres {
+        WeakPostgres(Arc::downgrade(&self.0))
     }
 
     /// Tells other nodes that keys or records have changed here: the number of the change, if there was one.

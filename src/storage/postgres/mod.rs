@@ -51,6 +51,7 @@ use std::sync::Arc;
 
 pub(crate) use self::connect::Conn;
 pub use self::database::Postgres;
+pub(crate) use self::database::WeakPostgres;
 pub(crate) use self::failed::Failed;
 pub use self::options::PostgresOptions;
 pub(crate) use self::order::Order;

@@ -23,6 +23,7 @@ pub(crate) struct Pool {
     connector: Connector,
     idle: Arc<Mutex<Vec<Conn>>>,
     free: Arc<Semaphore>,
+    connections_max: usize,
 }
 
 /// A connection out of the pool, which goes back when it is dropped.
@@ -34,7 +35,13 @@ pub(crate) struct Pooled {
 
 impl Pool {
     pub(crate) fn new(connector: Connector, connections_max: usize) -> Self {
-        Self { connector, idle: Arc::default(), free: Arc::new(Semaphore::new(connections_max)) }
+        let free = Arc::new(Semaphore::new(connections_max));
+        Self { connector, idle: Arc::default(), free, connections_max }
+    }
+
+    /// How many there may be.
+    pub(crate) const fn connections_max(&self) -> usize {
+        self.connections_max
     }
 
     /// A connection that can be used.

@@ -19,6 +19,8 @@
 //! | `<prefix>_used_keys` | the store that each public key was used with first |
 //! | `<prefix>_records` | revocations and grants |
 //! | `<prefix>_journal` | how far groups of handlers are |
+//! | `<prefix>_claims` | which node has a group in a store, with its fencing number and how far it is; `moved` is the transaction that changed the row last |
+//! | `<prefix>_handlers` | until when each node has what it has claimed |
 //!
 //! In `_appends`, `facts` are NULL for entries that somebody else wrote, Effect's server; what is in them says `facts`. Names are as
 //! `text` writes them.
@@ -38,10 +40,10 @@ const LOCK: i64 = 0x6576_656e_746c_6f67;
 pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
     conn.in_transaction = true;
     conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
-    let Tables { meta, remote_id, .. } = tables;
+    let Tables { meta, remote_id, claims, .. } = tables;
     // What is there is left alone: making it again, were it in vain, takes locks that writes of other nodes would meet.
     let is_there = "SELECT to_regclass($1::text) IS NOT NULL";
-    if !conn.client.query_one(is_there, &[meta]).await?.try_get::<_, bool>(0)? {
+    if !conn.client.query_one(is_there, &[claims]).await?.try_get::<_, bool>(0)? {
         conn.client.batch_execute(&create(tables)).await?;
     }
     let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;
@@ -90,6 +92,8 @@ fn create(tables: &Tables) -> String {
         nodes,
         records,
         journal,
+        claims,
+        handlers,
         ..
     } = tables;
     format!(
@@ -148,6 +152,18 @@ CREATE TABLE IF NOT EXISTS {changed_keys} (change BIGINT PRIMARY KEY, public_key
 CREATE TABLE IF NOT EXISTS {nodes} (node TEXT PRIMARY KEY, changes BIGINT NOT NULL, seen TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS {records} (name TEXT COLLATE {C} PRIMARY KEY, value BYTEA NOT NULL);
 CREATE TABLE IF NOT EXISTS {journal} (key BYTEA PRIMARY KEY, value BYTEA NOT NULL);
+CREATE TABLE IF NOT EXISTS {handlers} (node TEXT PRIMARY KEY, until TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS {claims} (
+    key BYTEA PRIMARY KEY,
+    store_id TEXT NOT NULL,
+    node TEXT,
+    fence BIGINT NOT NULL,
+    asked TIMESTAMPTZ,
+    position BIGINT NOT NULL DEFAULT 0,
+    again BIGINT NOT NULL DEFAULT 0,
+    moved BIGINT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS {claims}_moved_idx ON {claims} (moved);
 ",
         C = r#""C""#
     )

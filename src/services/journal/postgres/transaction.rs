@@ -1,0 +1,125 @@
+//! The transaction in which a position moves, for handlers that write tables of their own through it.
+//!
+//! Keeps: the place in the journal is locked from the begin to the end, and is what the group thinks it is; so whatever the handler wrote is
+//! committed with the position behind its entry, once, or not at all.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use crate::services::journal::{JournalChanges, JournalError, JournalTransaction};
+use crate::storage::postgres::{Failed, Pooled, Postgres};
+
+/// A transaction of PostgreSQL that is under way. What is written through it is committed with the position of the handler's group, or
+/// not at all.
+///
+/// It is the server that begins, commits and rolls back: a handler must not. Between two statements there may be 15 s; the database
+/// ends a transaction that waits longer, and the entry is handled again.
+pub struct PostgresTransaction {
+    conn: Pooled,
+    shared: Arc<Shared>,
+    postgres: Postgres,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl PostgresTransaction {
+    /// To query and execute with, of the crate `tokio-postgres` 0.7.
+    pub fn client(&self) -> &tokio_postgres::Client {
+        &self.conn.client
+    }
+
+    /// Begins one; `None` if somebody else has the place, or it is another than `value`.
+    pub(super) async fn begin(
+        postgres: Postgres,
+        shared: Arc<Shared>,
+        permit: OwnedSemaphorePermit,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> Result<Option<Self>, Failed> {
+        let mut conn = postgres.conn().await?;
+        let (insert, lock) =
+            (conn.prepare(&shared.insert).await?, conn.prepare(&shared.lock).await?);
+        conn.in_transaction = true;
+        conn.client.batch_execute("BEGIN").await?;
+        // A group that is new in a store has no row there yet.
+        conn.client.execute(&insert, &[&vec![&key], &vec![&value]]).await?;
+        let found = conn.client.query_opt(&lock, &[&key]).await?;
+        let mut own = Self { conn, shared, postgres, _permit: permit };
+        let is_ours = match &found {
+            Some(row) => row.try_get::<_, &[u8]>(0)? == value,
+            None => false,
+        };
+        if is_ours {
+            return Ok(Some(own));
+        }
+        own.end("ROLLBACK").await?;
+        Ok(None)
+    }
+
+    async fn end(&mut self, with: &str) -> Result<(), Failed> {
+        self.conn.client.batch_execute(with).await?;
+        self.conn.in_transaction = false;
+        Ok(())
+    }
+
+    async fn write_and_commit(mut self, changes: JournalChanges) -> Result<(), Failed> {
+        let warnings = self.conn.warnings();
+        let set: (Vec<&[u8]>, Vec<&[u8]>) =
+            changes.iter().filter_map(|(key, value)| Some((key, value?))).unzip();
+        let gone: Vec<&[u8]> =
+            changes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key).collect();
+        let remove = self.conn.prepare(&self.shared.remove).await?;
+        self.conn.client.execute(&remove, &[&gone]).await?;
+        let write = self.conn.prepare(&self.shared.set).await?;
+        self.conn.client.execute(&write, &[&set.0, &set.1]).await?;
+        self.end("COMMIT").await?;
+        if self.conn.warnings() == warnings {
+            Ok(())
+        } else {
+            Err(Failed::new("the wait for a standby was ended"))
+        }
+    }
+}
+
+impl JournalTransaction for PostgresTransaction {
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn commit(
+        self: Arc<Self>,
+        changes: JournalChanges,
+    ) -> BoxFuture<'static, Result<(), JournalError>> {
+        let unwritten = |told: &str| JournalError::Unwritten(told.into());
+        // Dropped, the connection is closed, and the transaction with it.
+        let Some(own) = Arc::into_inner(self) else {
+            let kept = "a handler has kept its transaction beyond its end";
+            return async move { Err(unwritten(kept)) }.boxed();
+        };
+        let postgres = own.postgres.clone();
+        let committed = postgres.run(own.write_and_commit(changes));
+        async move {
+            let committed = committed.await.and_then(|committed| committed);
+            committed.map_err(|failed| unwritten(&failed.to_string()))
+        }
+        .boxed()
+    }
+
+    fn roll_back(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        let Some(mut own) = Arc::into_inner(self) else { return async {}.boxed() };
+        let postgres = own.postgres.clone();
+        let ended = postgres.run(async move { own.end("ROLLBACK").await });
+        // Failed, the connection is closed, which ends it as well.
+        ended.map(|_| ()).boxed()
+    }
+}
+
+impl std::fmt::Debug for PostgresTransaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresTransaction").finish_non_exhaustive()
+    }
+}
