@@ -238,7 +238,7 @@ impl Config {
         let auth = auth::auth(settings.auth, !admin.tokens.is_empty(), dev);
         let auth = if auth_is_known { keep(auth, &mut faults) } else { auth.ok() };
         if settings.storage.kind == Some(StorageKind::Postgres) {
-            faults.extend(storage::left_out(&settings.backup));
+            faults.extend(storage::left_out(&settings.backup, &settings.archive));
         }
         let backup = keep(tables::backup(settings.backup, database.archive.enabled), &mut faults);
         let shipping = keep(bucket::shipping(&settings.archive, &database.archive), &mut faults);

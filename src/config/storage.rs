@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::ConfigError;
 use super::check::impossible;
 use super::schema::{Described, text};
-use super::settings::{BackupSettings, StorageKind, StorageSettings};
+use super::settings::{ArchiveSettings, BackupSettings, StorageKind, StorageSettings};
 
 /// In what everything is kept.
 #[derive(Clone, Debug)]
@@ -50,11 +50,15 @@ impl DatabaseUrl {
 }
 
 /// What is asked for and is not on PostgreSQL.
-pub(super) fn left_out(backup: &BackupSettings) -> Vec<ConfigError> {
+pub(super) fn left_out(backup: &BackupSettings, archive: &ArchiveSettings) -> Vec<ConfigError> {
     let mut left_out = Vec::new();
     if backup.to.is_some() {
         let reason = "with `[storage] kind = \"postgres\"` the database has its own: pg_dump, or a base backup and its WAL";
         left_out.push(impossible("backup.to", "a folder", reason));
+    }
+    if archive.to.is_some() {
+        let reason = "with `[storage] kind = \"postgres\"` the database archives its own WAL (archive_command)";
+        left_out.push(impossible("archive.to", "a bucket", reason));
     }
     left_out
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::tempdir;
+use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::support::http::get;
 use crate::support::process::{Process, binary};
@@ -95,4 +96,87 @@ fn prometheus_takes_the_alert_rules() {
         return;
     };
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// Every document of a file.
+fn documents(name: &str) -> Vec<Yaml> {
+    let text = std::fs::read_to_string(dist(name)).expect("a file");
+    YamlLoader::load_from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn the_manifests_are_kubernetes_objects_whose_labels_and_settings_fit() {
+    for name in ["kubernetes/eventlog-server.yaml", "kubernetes/several-nodes.yaml"] {
+        let objects = documents(name);
+        let kinds: Vec<_> = objects.iter().filter_map(|it| it["kind"].as_str()).collect();
+        assert_eq!(kinds.len(), objects.len(), "{name}");
+        for object in &objects {
+            assert!(object["apiVersion"].as_str().is_some(), "{object:?}");
+            assert!(object["metadata"]["name"].as_str().is_some(), "{object:?}");
+            let labels = &object["spec"]["template"]["metadata"]["labels"];
+            if !labels.is_badvalue() {
+                assert_eq!(labels, &object["spec"]["selector"]["matchLabels"], "{name}");
+                let container = &object["spec"]["template"]["spec"]["containers"][0];
+                let args = container["args"].as_vec().expect("arguments");
+                assert_eq!(args[0].as_str(), Some("serve"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_composition_has_three_nodes_behind_the_balancer() {
+    let all = documents("docker-compose.yml");
+    let services = all[0]["services"].as_hash().expect("services");
+    let nodes: Vec<_> = services
+        .iter()
+        .filter(|(_, service)| service["image"].as_str() == Some("eventlog-server:latest"))
+        .filter_map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(nodes, ["one", "two", "three"]);
+    let balancer = std::fs::read_to_string(dist("haproxy.cfg")).expect("a file");
+    for node in nodes {
+        assert!(balancer.contains(&format!("server {node} {node}:7420")), "{node}");
+    }
+    let Ok(checked) = Command::new("haproxy").args(["-c", "-f"]).arg(dist("haproxy.cfg")).output()
+    else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have haproxy");
+        let _ = writeln!(std::io::stderr(), "not run: there is no haproxy to check its file");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// What `config check` says of these settings.
+#[cfg(feature = "postgres")]
+fn check(settings: &[(String, String)]) {
+    let mut command = binary();
+    command.args(["config", "check"]).env("EVENTLOG_AUTH_MODE", "allow-all");
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
+    let checked = command.output().expect("it runs");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_settings_of_several_nodes_are_taken() {
+    let text = |value: &Yaml| {
+        let text =
+            value.as_str().unwrap_or("postgres://eventlog@db.example/eventlog?sslmode=verify-full");
+        text.replace("${POSTGRES_PASSWORD:?}", "a-password")
+            .replace("${EVENTLOG_ADMIN_TOKEN:?}", "a-token-that-nobody-guesses")
+    };
+    let composition = documents("docker-compose.yml").remove(0);
+    let settings = composition["services"]["one"]["environment"].as_hash().expect("settings");
+    let of_composition: Vec<_> =
+        settings.iter().map(|(name, value)| (text(name), text(value))).collect();
+    assert!(of_composition.len() > 3);
+    check(&of_composition);
+    let objects = documents("kubernetes/several-nodes.yaml");
+    let deployment = objects.last().expect("a deployment");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let settings = container["env"].as_vec().expect("settings");
+    check(
+        &settings.iter().map(|one| (text(&one["name"]), text(&one["value"]))).collect::<Vec<_>>(),
+    );
 }

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::cluster;
+use super::{cluster, rounds};
 use crate::support::process::{Process, binary};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::socket::Socket;
@@ -325,7 +325,6 @@ async fn a_webhook_is_called_by_one_node_and_by_another_once_that_is_killed() {
 const THIS_TEST: &str =
     "cluster::handlers::what_is_written_in_the_transaction_is_there_once_over_kills";
 
-/// Three kills; more with `EVENTLOG_TEST_KILLS`.
 #[actix_web::test]
 async fn what_is_written_in_the_transaction_is_there_once_over_kills() {
     if let Ok(url) = std::env::var(example::DATABASE) {
@@ -333,10 +332,8 @@ async fn what_is_written_in_the_transaction_is_there_once_over_kills() {
     }
     let Some(cluster) = cluster() else { return };
     let url = cluster.database();
-    let kills =
-        std::env::var("EVENTLOG_TEST_KILLS").map_or(3, |kills| kills.parse().expect("a number"));
     let mut paying = Command::new(std::env::current_exe().expect("this test"));
     paying.args([THIS_TEST, "--exact"]);
-    let entries = example::run(&url, kills, paying).await.expect("exactly once");
+    let entries = example::run(&url, rounds(), paying).await.expect("exactly once");
     assert!(entries > 10, "only {entries} entries were written");
 }

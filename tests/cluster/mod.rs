@@ -1,12 +1,15 @@
 //! Several nodes of the real binary on one PostgreSQL. Where there is none, these tests say so and pass; with `CI=true` they fail.
 
 mod balanced;
+mod failover;
 mod handlers;
 mod kills;
 mod nodes;
 mod one;
+mod pooler;
 mod several;
 mod stock;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -20,6 +23,11 @@ use self::postgres::{Cluster, cluster};
 use crate::support::process::{Process, binary};
 
 const ADMIN: &str = "an-admin-token-that-nobody-guesses";
+
+/// How often each is killed: `EVENTLOG_TEST_KILLS` says so, else three times. The recipe for many more is in `docs/CLUSTER.md`.
+fn rounds() -> u32 {
+    std::env::var("EVENTLOG_TEST_KILLS").map_or(3, |said| said.parse().expect("a number"))
+}
 
 /// One node, which is started again on its port.
 struct Node {
@@ -53,6 +61,11 @@ impl Node {
             serve(&self.directory.path().to_owned(), &self.database, self.port, &self.settings);
     }
 
+    /// What it has logged.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("a log")
+    }
+
     fn url(&self) -> String {
         format!("ws://127.0.0.1:{}/eventlog", self.port)
     }
@@ -78,5 +91,17 @@ fn serve(
     }
     command.env("EVENTLOG_STORAGE_KIND", "postgres").env("EVENTLOG_STORAGE_URL", database);
     command.envs(settings.iter().map(|(name, value)| (name, value)));
+    let mut log = std::fs::OpenOptions::new();
+    let log = log.create(true).append(true).open(directory.join("log")).expect("a log");
+    command.stderr(log);
     Process::start(command)
+}
+
+impl Drop for Node {
+    /// What it said matters where a test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
 }

@@ -31,7 +31,7 @@ use super::tables::Tables;
 use crate::model::RemoteId;
 
 /// The version of our tables.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// Taken while tables are made, so that two nodes that start at the same time do not get into each other's way.
 const LOCK: i64 = 0x6576_656e_746c_6f67;
@@ -40,10 +40,10 @@ const LOCK: i64 = 0x6576_656e_746c_6f67;
 pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
     conn.in_transaction = true;
     conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
-    let Tables { meta, remote_id, claims, .. } = tables;
+    let Tables { meta, remote_id, .. } = tables;
     // What is there is left alone: making it again, were it in vain, takes locks that writes of other nodes would meet.
     let is_there = "SELECT to_regclass($1::text) IS NOT NULL";
-    if !conn.client.query_one(is_there, &[claims]).await?.try_get::<_, bool>(0)? {
+    if !conn.client.query_one(is_there, &[meta]).await?.try_get::<_, bool>(0)? {
         conn.client.batch_execute(&create(tables)).await?;
     }
     let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;

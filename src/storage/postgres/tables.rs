@@ -12,6 +12,7 @@ pub(crate) struct Tables {
     pub(crate) remote_id: String,
     pub(crate) meta: String,
     pub(crate) appends: String,
+    pub(crate) trims: String,
     pub(crate) keys: String,
     pub(crate) used_keys: String,
     pub(crate) changed_keys: String,
@@ -20,6 +21,9 @@ pub(crate) struct Tables {
     pub(super) node: String,
     pub(crate) records: String,
     pub(crate) journal: String,
+    pub(crate) quarantine: String,
+    pub(crate) quarantine_parts: String,
+    pub(crate) quarantine_last: String,
     pub(crate) claims: String,
     pub(crate) handlers: String,
     /// The channel of NOTIFY.
@@ -41,8 +45,10 @@ pub(super) struct Statements {
     pub(super) totals: String,
     /// Notes entries that somebody else wrote: store `$1`, first `$2`, last `$3`, gaps `$4`, bytes `$5` before them.
     pub(super) note_foreign: String,
-    /// Bytes of the entries from `$2` to `$3` of the store `$1`.
+    /// Bytes of the entries from `$2` to `$3` of the store `$1`, and how many there are.
     pub(super) bytes_between: String,
+    /// What [`trim`](super::trim) asks and does.
+    pub(super) trim: TrimStatements,
     /// The greatest id of the store `$1` that is not above `$2`.
     pub(super) newest_id: String,
     /// Which of the ids `$2` the store `$1` has, and where.
@@ -57,8 +63,32 @@ pub(super) struct Statements {
     pub(super) stores: String,
     /// The size of the store `$1`.
     pub(super) size: String,
-    /// The next sequences of the stores `$1`.
+    /// The next sequences of the stores `$1`, and what is trimmed of them.
     pub(super) heads: String,
+}
+
+/// The statements of trimming. `$1` is the store.
+pub(super) struct TrimStatements {
+    /// What is trimmed, the gaps and bytes in that, and how far rows are emptied.
+    pub(super) trimmed: String,
+    /// Adds the store's row if it has none.
+    pub(super) ensure: String,
+    /// As `trimmed`, and nobody else trims before the transaction ends.
+    pub(super) for_update: String,
+    /// Says that `$2` is trimmed, with the gaps `$3` and the bytes `$4` in that.
+    pub(super) set: String,
+    /// Empties the rows from `$2` to `$3`.
+    pub(super) empty: String,
+    /// Says that rows up to `$2` are emptied, and forgets who wrote them.
+    pub(super) emptied: String,
+    /// The first sequence behind what was committed before `$2`, in milliseconds since 1970; NULL if all was.
+    pub(super) young: String,
+    /// The last append with which the store had `$2` bytes or less since its beginning, its end and these bytes; and the end of the next.
+    pub(super) bytes_at: String,
+    /// The first sequence from `$2` to `$3` with which `$4` bytes and those before it come to `$5`.
+    pub(super) bytes_within: String,
+    /// The `$3`th entry behind `$2`, counted from 0.
+    pub(super) nth: String,
 }
 
 /// So many changes of keys are told apart; a node that was away for longer takes all keys for changed.
@@ -87,8 +117,8 @@ impl Tables {
     pub(super) fn new(prefix: &str, remote_id_table: &str) -> Self {
         let named = |ending: &str| format!("{prefix}_{ending}");
         let (entries, stores, appends) = (prefix.to_owned(), named("stores"), named("appends"));
-        let nodes = named("nodes");
-        let sql = Statements::new(&entries, &stores, &appends, &nodes);
+        let (nodes, trims) = (named("nodes"), named("trims"));
+        let sql = Statements::new(&entries, &stores, &appends, &nodes, &trims);
         Self {
             entries,
             stores,
@@ -96,6 +126,7 @@ impl Tables {
             remote_id: remote_id_table.to_owned(),
             meta: named("meta"),
             appends,
+            trims,
             keys: named("keys"),
             used_keys: named("used_keys"),
             changed_keys: named("changed_keys"),
@@ -103,6 +134,9 @@ impl Tables {
             node: RemoteId::random().to_string(),
             records: named("records"),
             journal: named("journal"),
+            quarantine: named("quarantine"),
+            quarantine_parts: named("quarantine_parts"),
+            quarantine_last: named("quarantine_last"),
             claims: named("claims"),
             handlers: named("handlers"),
             channel: named("heads"),
@@ -112,10 +146,12 @@ impl Tables {
 }
 
 impl Statements {
-    fn new(entries: &str, stores: &str, appends: &str, nodes: &str) -> Self {
+    fn new(entries: &str, stores: &str, appends: &str, nodes: &str, trims: &str) -> Self {
         let sizes = format!(
-            "SELECT s.store_id, s.next_sequence, coalesce(a.gaps, 0), coalesce(a.bytes, 0) FROM {stores} s \
-             LEFT JOIN LATERAL (SELECT gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) a ON true"
+            "SELECT s.store_id, s.next_sequence, coalesce(a.gaps, 0) - coalesce(t.gaps, 0), \
+             coalesce(a.bytes, 0) - coalesce(t.bytes, 0), coalesce(t.last, 0) FROM {stores} s \
+             LEFT JOIN LATERAL (SELECT gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) a ON true \
+             LEFT JOIN {trims} t ON t.store_id = s.store_id"
         );
         Self {
             ensure_stores: format!(
@@ -134,9 +170,9 @@ impl Statements {
                 "INSERT INTO {appends} (store_id, first, last, gaps, bytes) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
             ),
             bytes_between: format!(
-                "SELECT coalesce(sum(19 + octet_length(event) + octet_length(primary_key) + octet_length(payload)), 0)::bigint \
-                 FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
+                "SELECT coalesce(sum({RECORD_BYTES}), 0)::bigint, count(*) FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
             ),
+            trim: TrimStatements::new(entries, appends, trims),
             newest_id: format!(
                 "SELECT entry_id FROM {entries} WHERE store_id = $1 AND entry_id <= $2 ORDER BY entry_id DESC LIMIT 1"
             ),
@@ -144,7 +180,8 @@ impl Statements {
                 "SELECT entry_id, sequence FROM {entries} WHERE store_id = $1 AND entry_id = ANY($2::bytea[])"
             ),
             above: format!(
-                "SELECT sequence FROM {entries} WHERE store_id = $1 AND entry_id > $2 AND sequence < $3 LIMIT $4"
+                "SELECT sequence FROM {entries} WHERE store_id = $1 AND entry_id > $2 AND sequence < $3 \
+                 AND sequence > coalesce((SELECT last FROM {trims} WHERE store_id = $1), 0) LIMIT $4"
             ),
             read: read(entries),
             facts: format!(
@@ -156,7 +193,49 @@ impl Statements {
             ),
             size: format!("{sizes} WHERE s.store_id = $1"),
             heads: format!(
-                "SELECT store_id, next_sequence FROM {stores} WHERE store_id = ANY($1::text[])"
+                "SELECT s.store_id, s.next_sequence, coalesce(t.last, 0) FROM {stores} s LEFT JOIN {trims} t ON t.store_id = s.store_id \
+                 WHERE s.store_id = ANY($1::text[])"
+            ),
+        }
+    }
+}
+
+/// The bytes of an entry's record: see `docs/FORMAT.md`.
+pub(super) const RECORD_BYTES: &str = "16 + octet_length(event) + octet_length(primary_key) + octet_length(payload) \
+    + CASE WHEN octet_length(event) < 128 THEN 1 ELSE 2 END + CASE WHEN octet_length(primary_key) < 128 THEN 1 ELSE 2 END \
+    + CASE WHEN octet_length(payload) < 128 THEN 1 WHEN octet_length(payload) < 16384 THEN 2 \
+           WHEN octet_length(payload) < 2097152 THEN 3 ELSE 4 END";
+
+impl TrimStatements {
+    fn new(entries: &str, appends: &str, trims: &str) -> Self {
+        let trimmed = format!("SELECT last, gaps, bytes, emptied FROM {trims} WHERE store_id = $1");
+        Self {
+            ensure: format!("INSERT INTO {trims} VALUES ($1, 0, 0, 0, 0) ON CONFLICT DO NOTHING"),
+            for_update: format!("{trimmed} FOR UPDATE"),
+            trimmed,
+            set: format!("UPDATE {trims} SET last = $2, gaps = $3, bytes = $4 WHERE store_id = $1"),
+            empty: format!(
+                "UPDATE {entries} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
+            ),
+            // The last append says how much the store holds, and stays.
+            emptied: format!(
+                "WITH t AS (UPDATE {trims} SET emptied = greatest(emptied, $2) WHERE store_id = $1) DELETE FROM {appends} \
+                 WHERE store_id = $1 AND last <= $2 AND first < (SELECT max(first) FROM {appends} WHERE store_id = $1)"
+            ),
+            young: format!(
+                "SELECT min(first) FROM {appends} WHERE store_id = $1 AND committed_at >= to_timestamp($2::float8 / 1000)"
+            ),
+            bytes_at: format!(
+                "SELECT (SELECT max(last) FROM {appends} WHERE store_id = $1 AND bytes <= $2), \
+                 (SELECT max(bytes) FROM {appends} WHERE store_id = $1 AND bytes <= $2), \
+                 (SELECT min(last) FROM {appends} WHERE store_id = $1 AND bytes > $2)"
+            ),
+            bytes_within: format!(
+                "SELECT min(sequence) FROM (SELECT sequence, $4::bigint + (sum({RECORD_BYTES}) OVER (ORDER BY sequence))::bigint AS total \
+                 FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3) AS counted WHERE total >= $5::bigint"
+            ),
+            nth: format!(
+                "SELECT sequence FROM {entries} WHERE store_id = $1 AND sequence > $2 ORDER BY sequence OFFSET $3 LIMIT 1"
             ),
         }
     }
