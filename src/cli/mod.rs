@@ -10,6 +10,7 @@ mod admin;
 mod backup;
 mod bench;
 mod bucket;
+mod compact;
 mod config;
 mod connect;
 mod data_dir;
@@ -98,6 +99,7 @@ enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
     Trim(trim::Args),
+    Compact(compact::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     AcceptLoss(accept_loss::Args),
@@ -137,6 +139,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => finish(import::run(&args)),
         Command::Backup(args) => finish(backup::run(&args)),
         Command::Restore(args) => finish(restore::run(&args)),
+        Command::Compact(args) => finish(compact::run(&args)),
         Command::Trim(args) => finish(trim::run(&args)),
         Command::Verify(args) => finish(verify::run(&args)),
         Command::Rebuild(args) => finish(rebuild::run(&args)),

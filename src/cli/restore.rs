@@ -1,11 +1,13 @@
 //! `restore`: makes a data directory of a backup.
 
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use eventlog_server::storage::sled::{
-    BackupError, Backups, Database, DatabaseOptions, OpenError, Until, unpack,
+    BackupError, Backups, Database, DatabaseOptions, DirectoryNote, OpenError, Until, unpack,
 };
 use jiff::Timestamp;
 
@@ -25,11 +27,12 @@ use crate::config::BucketAddress;
 Examples:
   eventlog-server restore --from /backups/eventlog --data-dir /var/lib/eventlog
   eventlog-server restore --from /backups/eventlog --data-dir D --until 2026-03-01T12:00:00Z
+  eventlog-server restore --from /copies/archive --data-dir D
   eventlog-server restore --from s3://bucket/prefix --data-dir D
   ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
 pub(super) struct Args {
-    /// The folder with backups (the newest is used), or the bucket with an archive; `-` reads the output of
-    /// `backup --to -` from standard input
+    /// The folder with backups (the newest is used), a copy of an archive folder, or the bucket with an archive; `-`
+    /// reads the output of `backup --to -` from standard input
     #[arg(long, value_name = "DIR|s3://…|-")]
     from: PathBuf,
     /// The data directory to make
@@ -84,6 +87,9 @@ pub(super) enum RestoreError {
     /// There is no bucket at this address.
     #[error("--from: {0}")]
     Address(&'static str),
+    /// What says whose archive it is is damaged.
+    #[error("{}: `directory` is damaged or of a later version", .0.display())]
+    Note(PathBuf),
     /// Folders are taken as they are.
     #[error("--generation works only for buckets")]
     Generation,
@@ -103,7 +109,8 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     if args.generation.is_some() && address.is_none() {
         return Err(RestoreError::Generation);
     }
-    if args.from != Path::new("-") && address.is_none() {
+    let is_archive = args.from.join(DirectoryNote::FILE).is_file();
+    if args.from != Path::new("-") && address.is_none() && !is_archive {
         return restore(&args.from, &args.data_dir, until);
     }
     // Beside the directory, where there is room for that as well; gone in the end.
@@ -113,6 +120,7 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     std::fs::create_dir_all(parent).map_err(keep)?;
     let kept = tempfile::tempdir_in(parent).map_err(keep)?;
     match address {
+        None if is_archive => adopt(&args.from, kept.path())?,
         None => unpack(io::stdin().lock(), kept.path())?,
         Some(address) => {
             let bucket = Bucket::open(&address)?;
@@ -122,6 +130,30 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
         }
     }
     restore(kept.path(), &args.data_dir, until)
+}
+
+/// Makes a backup in `to` of the files that a copy of an archive has in `from`, which stay where they are.
+fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
+    let keep = |cause| RestoreError::Keep { path: from.to_owned(), cause };
+    let text = std::fs::read(from.join(DirectoryNote::FILE)).map_err(keep)?;
+    let note = DirectoryNote::decode(&text).ok_or_else(|| RestoreError::Note(from.to_owned()))?;
+    let folder = to.join(note.generation());
+    std::fs::create_dir(&folder).map_err(keep)?;
+    let from = from.canonicalize().map_err(keep)?;
+    let mut written = SystemTime::UNIX_EPOCH;
+    for entry in std::fs::read_dir(&from).map_err(keep)? {
+        let entry = entry.map_err(keep)?;
+        if entry.path().extension().is_some_and(|end| end == "zst") {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            written = written.max(modified.map_err(keep)?);
+            symlink(entry.path(), folder.join(entry.file_name())).map_err(keep)?;
+        }
+    }
+    // Noted in the copy, which stays.
+    symlink(from.join("restores"), folder.join("restores")).map_err(keep)?;
+    let written = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Backups::new(to).adopt(&note, written.as_millis() as u64)?;
+    Ok(())
 }
 
 fn restore(from: &Path, to: &Path, until: Option<Until>) -> Result<(), RestoreError> {

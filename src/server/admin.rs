@@ -13,7 +13,7 @@ pub(super) use super::admin_failure::Failure;
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
-    admin_backup, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
+    admin_backup, admin_compact, admin_entries, admin_grants, admin_groups, admin_guard, admin_openapi,
     admin_quarantine, admin_revocations, admin_sessions, admin_signing_keys, admin_tokens_list,
     admin_trim, encode, overview, pages,
 };
@@ -75,6 +75,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .configure(admin_trim::configure)
         .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)
+        .configure(admin_compact::configure)
         .configure(admin_groups::configure)
         .configure(admin_revocations::configure)
         .configure(admin_grants::configure)

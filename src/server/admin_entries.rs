@@ -174,6 +174,10 @@ async fn read(
     if !server.has(&store).await? {
         return Err(Failure::NoSuchStore(store));
     }
+    if asked.wanted.asks_for_commits() && !matches!(asked.form, As::Lines) {
+        let why = "committedFrom and committedBefore choose lines: accept application/x-ndjson";
+        return Err(Failure::Invalid(why.to_owned()));
+    }
     match asked.form {
         As::Page => page(&server, &store, asked).await,
         // The audit is told: it is all that the store has.

@@ -64,6 +64,23 @@ pub(super) struct Operation {
 /// The parameters of every list that comes in pages.
 const PAGE: &[&str] = &["after", "limit"];
 
+/// Those that choose entries.
+const ENTRIES: &[&str] = &[
+    "from",
+    "limit",
+    "id",
+    "event",
+    "primaryKey",
+    "createdFrom",
+    "createdBefore",
+    "committedFrom",
+    "committedBefore",
+    "newest",
+    "payloadMax",
+    "compacted",
+    "as",
+];
+
 const fn row(
     verb: Verb,
     path: &'static str,
@@ -124,21 +141,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
-    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries").query(
-        &[
-            "from",
-            "limit",
-            "id",
-            "event",
-            "primaryKey",
-            "createdFrom",
-            "createdBefore",
-            "newest",
-            "payloadMax",
-            "compacted",
-            "as",
-        ],
-    ),
+    row(Get, "/stores/{store:.+}/entries", Read, "Entries of a store, in pages", "Entries")
+        .query(ENTRIES),
     row(
         Post,
         "/stores/{store:.+}/trim",
@@ -147,6 +151,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Trimmed",
     )
     .body("Trim"),
+    row(Post, "/compact", Admin, "Begins to free unused space of the database", "Compacting"),
+    row(Get, "/compact", Read, "The state of the latest compaction", "Compacting"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(Get, "/backup/{generation}/{name}", Admin, "A file of the latest backup", "Bytes"),
     row(Get, "/groups", Read, "Groups of handlers", "Groups"),

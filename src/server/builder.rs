@@ -357,6 +357,7 @@ impl Builder {
             registry_thread,
             processing,
             trims,
+            compacting: Mutex::default(),
             snapshot: Mutex::default(),
         };
         Ok(Server::new(inner, &home).following_others())

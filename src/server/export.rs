@@ -13,7 +13,7 @@ use super::selection::Selection;
 use crate::actors::feed::{Pulled, read_blocking};
 use crate::model::{Segment, Sequence, StoreId};
 use crate::protocol::lines::{End, Head, put_end, put_entry, put_head};
-use crate::storage::StorageError;
+use crate::storage::{Keep, Storage, StorageError};
 
 /// So many bytes of entries are read at a time, or one entry if it is larger.
 const PAGE_BYTES: usize = 512 << 10;
@@ -37,7 +37,7 @@ impl Server {
         wanted: Selection,
     ) -> Result<impl Stream<Item = Result<Bytes, StorageError>> + use<>, StorageError> {
         let head = self.head(store).await?;
-        let from = wanted.from.max(Sequence::FIRST);
+        let from = self.first(store, &wanted).await?;
         let mut lines = String::new();
         let (remote_id, filter) = (self.remote_id(), wanted.to_string());
         put_head(&mut lines, &Head { store: store.clone(), remote_id, from, head, filter });
@@ -67,6 +67,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Where what is wanted begins at the earliest.
+    async fn first(&self, store: &StoreId, wanted: &Selection) -> Result<Sequence, StorageError> {
+        let from = wanted.from.max(Sequence::FIRST);
+        let Some(since_ms) = wanted.committed_from else { return Ok(from) };
+        let (storage, store) = (self.inner().storage.clone(), store.clone());
+        let keep = Keep { since_ms: Some(since_ms), ..Keep::default() };
+        let before = web::block(move || storage.beyond(&store, &keep)).await;
+        Ok(from.max(before.map_err(StorageError::unavailable)??.next()))
+    }
+}
+
 impl Exporting {
     /// The next page.
     async fn page(&mut self) -> Result<String, StorageError> {
@@ -81,26 +93,71 @@ impl Exporting {
             return Err(StorageError::corrupt(format!("store {store:?} has nothing at {from}")));
         };
         let (wanted, left) = (self.wanted.clone(), self.left.clone());
-        let put = web::block(move || put(&segments, &wanted, &left));
-        let (lines, entries) = put.await.map_err(StorageError::unavailable)?;
+        let (storage, store) = (self.server.inner().storage.clone(), self.store.clone());
+        let put = web::block(move || {
+            let times = Times::read(&*storage, &store, &segments, &left)?;
+            if times.are_unknown() && wanted.asks_for_commits() {
+                let why = "this storage does not say when entries were committed";
+                return Err(StorageError::unavailable(why));
+            }
+            Ok(put(&segments, &wanted, &left, &times))
+        });
+        let (lines, entries, is_over) = put.await.map_err(StorageError::unavailable)??;
         self.entries += entries;
-        self.left = last.next()..=*self.left.end();
+        // What comes later was committed later.
+        let next = if is_over { self.left.end().next() } else { last.next() };
+        self.left = next..=*self.left.end();
         Ok(lines)
     }
 }
 
-/// What is wanted of `segments` within `left`, and how many entries that are.
-fn put(segments: &[Segment], wanted: &Selection, left: &RangeInclusive<Sequence>) -> (String, u64) {
+/// By when entries were committed.
+struct Times(Option<Vec<(Sequence, u64)>>);
+
+impl Times {
+    /// Of those in `segments` from the first that is `left` on.
+    fn read(
+        storage: &dyn Storage,
+        store: &StoreId,
+        segments: &[Segment],
+        left: &RangeInclusive<Sequence>,
+    ) -> Result<Self, StorageError> {
+        // No stretch has less than an entry.
+        let count: usize = segments.iter().map(Segment::len).sum();
+        Ok(Self(storage.times(store, *left.start(), count)?))
+    }
+
+    const fn are_unknown(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn of(&self, sequence: Sequence) -> Option<u64> {
+        let times = self.0.as_ref()?;
+        let at = times.partition_point(|(last, _)| *last < sequence);
+        times.get(at).map(|(_, time_ms)| *time_ms)
+    }
+}
+
+/// What is wanted of `segments` within `left`, how many entries that are, and whether nothing more can be wanted.
+fn put(
+    segments: &[Segment],
+    wanted: &Selection,
+    left: &RangeInclusive<Sequence>,
+    times: &Times,
+) -> (String, u64, bool) {
     let (mut lines, mut entries) = (String::new(), 0);
     for segment in segments {
-        let origins = segment.origins().iter();
-        let origins = origins.flat_map(|run| std::iter::repeat_n(&run.origin, run.count as usize));
-        for ((sequence, entry), origin) in segment.iter().zip(origins) {
-            if left.contains(&sequence) && wanted.has(&entry) {
-                put_entry(&mut lines, sequence, &entry, origin);
+        for (origin, (sequence, entry)) in segment.origin_of_each().zip(segment.iter()) {
+            let by = times.of(sequence);
+            if by.zip(wanted.committed_before).is_some_and(|(by, before)| by >= before) {
+                return (lines, entries, true);
+            }
+            let is_wanted = wanted.has(&entry) && by.is_none_or(|by| wanted.has_committed(by));
+            if left.contains(&sequence) && is_wanted {
+                put_entry(&mut lines, (sequence, by), &entry, origin);
                 entries += 1;
             }
         }
     }
-    (lines, entries)
+    (lines, entries, false)
 }

@@ -46,7 +46,7 @@ impl KeptGrants {
         records: Arc<dyn Records>,
         home: &ArbiterHandle,
     ) -> Self {
-        let kept = Arc::new(Kept::<Grant>::new(records, "grant"));
+        let kept = Arc::new(Kept::<Grant>::new(records, "grant", "all connections are refused"));
         let counted = grants.clone();
         kept.start(home, move |all| {
             for grant in all.values() {

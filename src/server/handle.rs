@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::access::Severing;
 use super::admin;
+use super::admin_compact::CompactState;
 use super::admin_guard::Guesses;
 use super::admin_tokens::AdminTokens;
 use super::builder::Builder;
@@ -78,6 +79,7 @@ pub(super) struct Inner {
     pub(super) registry_thread: Threads,
     pub(super) processing: Option<Processing>,
     pub(super) trims: Arc<Trims>,
+    pub(super) compacting: Mutex<CompactState>,
     /// What a backup was begun of last.
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod admin_backup;
+mod admin_compact;
 mod admin_entries;
 mod admin_failure;
 mod admin_grants;

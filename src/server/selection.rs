@@ -18,13 +18,26 @@ pub struct Selection {
     pub created_from: Option<u64>,
     /// Made before this time, as their ids say: milliseconds since 1970.
     pub created_before: Option<u64>,
+    /// Committed by the server at this time or later, or up to ten minutes before: milliseconds since 1970. For
+    /// [`Server::export`](super::Server::export) alone.
+    pub committed_from: Option<u64>,
+    /// Committed by the server before this time: milliseconds since 1970. What was committed in the ten minutes before it may be left out, and
+    /// then is chosen by the same time as `committed_from`. For [`Server::export`](super::Server::export) alone.
+    pub committed_before: Option<u64>,
 }
 
 impl Default for Selection {
     fn default() -> Self {
         let (events, primary_keys) = (Vec::new(), Vec::new());
-        let (created_from, created_before) = (None, None);
-        Self { from: Sequence::ZERO, events, primary_keys, created_from, created_before }
+        Self {
+            from: Sequence::ZERO,
+            events,
+            primary_keys,
+            created_from: None,
+            created_before: None,
+            committed_from: None,
+            committed_before: None,
+        }
     }
 }
 
@@ -39,6 +52,8 @@ impl Selection {
             "primaryKey" => self.primary_keys.push(EventPattern::glob(value)),
             "createdFrom" => self.created_from = Some(number()?),
             "createdBefore" => self.created_before = Some(number()?),
+            "committedFrom" => self.committed_from = Some(number()?),
+            "committedBefore" => self.committed_before = Some(number()?),
             name => return Err(format!("{name:?} is unknown")),
         }
         Ok(())
@@ -56,6 +71,17 @@ impl Selection {
             && self.created_before.is_none_or(|before| created < before)
     }
 
+    /// Whether it is asked when entries were committed.
+    pub const fn asks_for_commits(&self) -> bool {
+        self.committed_from.is_some() || self.committed_before.is_some()
+    }
+
+    /// Whether what was committed by then is wanted.
+    pub fn has_committed(&self, by: u64) -> bool {
+        self.committed_from.is_none_or(|from| by >= from)
+            && self.committed_before.is_none_or(|before| by < before)
+    }
+
     /// All of it but where it begins, as names and values that [`Selection::set`] takes.
     pub fn filter(&self) -> impl Iterator<Item = (&'static str, String)> {
         let texts = |name, patterns: &[EventPattern]| {
@@ -68,6 +94,8 @@ impl Selection {
             .chain(texts("primaryKey", &self.primary_keys))
             .chain(number("createdFrom", self.created_from))
             .chain(number("createdBefore", self.created_before))
+            .chain(number("committedFrom", self.committed_from))
+            .chain(number("committedBefore", self.committed_before))
     }
 }
 
@@ -110,11 +138,23 @@ mod tests {
 
     #[test]
     fn it_is_said_as_it_was_given() {
-        let given = [("event", "A*"), ("event", "B"), ("primaryKey", "k"), ("createdFrom", "1")];
+        let given = [
+            ("event", "A*"),
+            ("event", "B"),
+            ("primaryKey", "k"),
+            ("createdFrom", "1"),
+            ("committedFrom", "2"),
+            ("committedBefore", "4"),
+        ];
         let mut wanted = Selection::default();
         given.iter().for_each(|(name, value)| wanted.set(name, value).expect(name));
         let said: Vec<_> = wanted.filter().collect();
         assert!(said.iter().map(|(name, value)| (*name, &**value)).eq(given));
-        assert_eq!(wanted.to_string(), r#"event="A*" event="B" primaryKey="k" createdFrom="1""#);
+        assert_eq!(
+            wanted.to_string(),
+            r#"event="A*" event="B" primaryKey="k" createdFrom="1" committedFrom="2" committedBefore="4""#
+        );
+        assert!(wanted.asks_for_commits());
+        assert!([1, 2, 3, 4].map(|by| wanted.has_committed(by)) == [false, true, true, false]);
     }
 }

@@ -86,7 +86,8 @@ impl Trims {
         retention: Retention,
         home: &ArbiterHandle,
     ) -> Arc<Self> {
-        let wishes = Arc::new(Kept::new(records, "trim"));
+        let wishes =
+            Arc::new(Kept::new(records, "trim", "trims that wait for groups cannot be read"));
         wishes.start(home, |_| {});
         let (retention, waiting) = (RwLock::new(retention), Mutex::default());
         let look = Notify::new();

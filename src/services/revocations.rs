@@ -130,7 +130,7 @@ pub(crate) struct Revocations {
 
 impl Revocations {
     pub(crate) fn new(records: Arc<dyn Records>) -> Self {
-        let kept = Arc::new(Kept::new(records, "revocation"));
+        let kept = Arc::new(Kept::new(records, "revocation", "all connections are refused"));
         Self { kept, next_end: Mutex::new(Some(UNIX_EPOCH)) }
     }
 

@@ -97,6 +97,20 @@ impl Storage for MemoryStorage {
         Ok(stores.get(store).map_or(Sequence::ZERO, |store| store.lock().beyond(keep)))
     }
 
+    fn times(
+        &self,
+        store: &StoreId,
+        from: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Sequence, u64)>>, StorageError> {
+        let store = self.stores.lock().get(store).cloned();
+        Ok(Some(store.map_or_else(Vec::new, |store| {
+            let store = store.lock();
+            let times = store.times.iter().filter(|(last, _)| *last >= from);
+            times.take(count_max).copied().collect()
+        })))
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         &self.used_keys
     }
@@ -121,7 +135,8 @@ impl Store {
             self.ids.extend(segment.ids().map(|(sequence, id)| (id, sequence)));
             self.segments.insert(segment.first(), segment);
         }
-        self.times.push((self.head, now_ms()));
+        let last = self.times.last().map_or(0, |(_, time_ms)| *time_ms);
+        self.times.push((self.head, now_ms().max(last)));
         Ok(())
     }
 

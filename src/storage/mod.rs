@@ -65,6 +65,20 @@ pub trait Storage: Send + Sync + 'static {
     /// one of those more is given up.
     fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError>;
 
+    /// By when entries of one store from `from` on were committed, in milliseconds since 1970 by the clock of the server: for a stretch of
+    /// them its last entry and a time, ascending in both, at most `count_max` of them. An entry was committed at the time of the first
+    /// stretch that ends with it or behind it, or up to ten minutes before; one behind all of them, if there are fewer than
+    /// `count_max`, since then. `None` if this storage does not say. Opens nothing. Blocks on disk reads.
+    fn times(
+        &self,
+        store: &StoreId,
+        from: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Sequence, u64)>>, StorageError> {
+        let _ = (store, from, count_max);
+        Ok(None)
+    }
+
     /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries; `None` if it has no
     /// entries, or if this storage keeps no hash. Copies of a store whose last entries and hashes are the same hold the
     /// same. Opens nothing. Blocks on disk reads.
@@ -86,6 +100,12 @@ pub trait Storage: Send + Sync + 'static {
     /// others, as of storages that do not say otherwise. To be asked for once.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
         None
+    }
+
+    /// Gives back to whatever it lies on what the storage holds and nobody needs, while everything goes on; `None` if this storage does that by
+    /// itself. Blocks until it is done, which may take long.
+    fn compact(&self) -> Result<Option<Compacted>, StorageError> {
+        Ok(None)
     }
 
     /// What an operator may want to watch, for metrics. Does not block on the disk.
@@ -115,6 +135,15 @@ impl std::fmt::Debug for KeysChanged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KeysChanged").field("keys", &self.keys).finish_non_exhaustive()
     }
+}
+
+/// What [`Storage::compact`] came to: how large the files were, and how large they are, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Before.
+    pub before: u64,
+    /// Afterwards.
+    pub after: u64,
 }
 
 /// Something to watch, as it is at the moment.

@@ -126,6 +126,16 @@ impl Storage for FaultyStorage {
         self.inner.beyond(store, keep)
     }
 
+    fn times(
+        &self,
+        store: &StoreId,
+        from: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Sequence, u64)>>, StorageError> {
+        told(self.plan.lock().faults.opening)?;
+        self.inner.times(store, from, count_max)
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         self.inner.used_keys()
     }

@@ -163,6 +163,7 @@ macro_rules! clauses {
             what_is_trimmed_is_a_gap_whose_ids_stay_known
             more_can_be_trimmed_and_never_less
             what_is_beyond_is_told
+            times_of_commits_are_told
             stores_do_not_mix
             large_payloads_are_kept
             the_remote_id_stays

@@ -5,7 +5,7 @@ mod trim;
 use futures_util::FutureExt;
 
 use self::trim::{
-    more_can_be_trimmed_and_never_less, what_is_beyond_is_told,
+    more_can_be_trimmed_and_never_less, times_of_commits_are_told, what_is_beyond_is_told,
     what_is_trimmed_is_a_gap_whose_ids_stay_known,
 };
 use super::{Clause, Subject, key, racing, store, wait};

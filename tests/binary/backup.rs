@@ -80,8 +80,10 @@ impl Device {
 
     /// It is opened anew, at a server that it does not know.
     async fn send_all(&mut self, socket: &mut Socket, history: &mut History) {
-        let all = self.journal.clone();
-        self.send(socket, &all, history).await;
+        // No frame may be larger than a mebibyte.
+        for part in self.journal.clone().chunks(1_000) {
+            self.send(socket, part, history).await;
+        }
     }
 }
 
@@ -274,4 +276,111 @@ async fn a_schedule_makes_backups_and_shows_whether_it_does() {
     let names = files.map(|file| file.expect("one").file_name().to_string_lossy().into_owned());
     let manifests = names.filter(|name| name.ends_with(".manifest")).count();
     assert!(manifests <= 3, "{manifests}");
+}
+
+#[tokio::test]
+async fn a_trimmed_server_is_restored_trimmed_and_to_what_it_was_before() {
+    let directory = tempdir().expect("a directory");
+    let (data, backups) = (directory.path().join("data"), directory.path().join("backups"));
+    let server = serve(&data, "");
+    let mut socket = Socket::connect(&server.url).await;
+    let mut history = History::default();
+    let mut device = Device::new("alice");
+    device.write(&mut socket, 100, &mut history).await;
+    let said = well(&backup(&server, &backups).output().expect("it runs"));
+    let change = said.split("change ").nth(1).expect("which one");
+    let change: String = change.chars().take_while(char::is_ascii_digit).collect();
+    let mut trim = binary();
+    trim.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["trim", "--url", &server.url]);
+    trim.args(["--store", "default", "--before", "61"]);
+    well(&trim.output().expect("it runs"));
+    device.write(&mut socket, 10, &mut history).await;
+    well(&backup(&server, &backups).output().expect("it runs"));
+
+    let target = directory.path().join("target");
+    well(&restore(&backups, &target).output().expect("it runs"));
+    let restored = serve(&target, "");
+    let found = feed(&restored, 50).await;
+    assert!(found.iter().map(|(sequence, _)| *sequence).eq(61..=110), "{found:?}");
+    // What is trimmed is known, and not stored again.
+    let mut socket = Socket::connect(&restored.url).await;
+    let mut unheard = History::default();
+    device.send_all(&mut socket, &mut unheard).await;
+    assert_eq!(count(&restored).await, 50);
+
+    let before = directory.path().join("before");
+    let mut command = restore(&backups, &before);
+    command.args(["--until", &change]);
+    well(&command.output().expect("it runs"));
+    let restored = serve(&before, "");
+    let found = feed(&restored, 100).await;
+    assert!(found.iter().map(|(sequence, _)| *sequence).eq(1..=100), "{found:?}");
+}
+
+/// Brings elsewhere what it finds, as a tool does that knows nothing of what it copies.
+fn copy_archive(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let name = entry.expect("one").file_name();
+        let (from, new, to) = (from.join(&name), to.join(".under-way"), to.join(&name));
+        let is_due = name.to_string_lossy().ends_with(".zst") || name == "directory";
+        // What was there may be gone by now.
+        if is_due && !to.exists() && std::fs::copy(from, &new).is_ok() {
+            std::fs::rename(new, to).expect("named");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_archive_that_another_tool_made_while_it_grew_is_restored() {
+    let directory = tempdir().expect("a directory");
+    let (data, backups) = (directory.path().join("data"), directory.path().join("backups"));
+    let (archive, copy) = (data.join("archive"), directory.path().join("copy"));
+    let server = serve(&data, "");
+    let mut socket = Socket::connect(&server.url).await;
+    let mut history = History::default();
+    let mut device = Device::new("alice");
+    for part in 0..4 {
+        device.write(&mut socket, 50, &mut history).await;
+        // Which has it finish a file.
+        let mut under_way = backup(&server, &backups).spawn().expect("it starts");
+        while under_way.try_wait().expect("a process").is_none() {
+            copy_archive(&archive, &copy);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        copy_archive(&archive, &copy);
+        let target = directory.path().join(format!("target {part}"));
+        let said = well(&restore(&copy, &target).output().expect("it runs"));
+        assert!(said.contains("restored up to change"), "{said}");
+        let restored = serve(&target, "");
+        let found = feed(&restored, device.journal.len()).await;
+        history.check_feed(&found);
+        // Each goes on above those before.
+        let mut other = Socket::connect(&restored.url).await;
+        other.write(&key("bob"), 1, &batch(&[entry("Note", "new", &[1])])).await;
+        let sequence = other.next_ack().await.1[0];
+        assert!(sequence > (part + 1) * JUMP, "{part}: {sequence}");
+    }
+    // One that lacks a file in the middle is refused, and so is a damaged one.
+    let mut files: Vec<_> = std::fs::read_dir(&copy)
+        .expect("a folder")
+        .map(|entry| entry.expect("one").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "zst"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 4, "{files:?}");
+    let middle = std::fs::read(&files[1]).expect("read");
+    let mut flipped = middle.clone();
+    flipped[600] ^= 1;
+    std::fs::write(&files[1], flipped).expect("written");
+    let refused = |name: &str| {
+        let target = directory.path().join(name);
+        assert!(!restore(&copy, &target).output().expect("it runs").status.success(), "{name}");
+        let mut inspect = binary();
+        inspect.args(["inspect", "--data-dir"]).arg(&target);
+        assert!(!inspect.output().expect("it runs").status.success(), "{name} cannot be served");
+    };
+    refused("flipped");
+    std::fs::remove_file(&files[1]).expect("removed");
+    refused("missing");
 }

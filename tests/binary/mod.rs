@@ -7,6 +7,7 @@ mod bucket;
 mod callback;
 mod canaries;
 mod command_line;
+mod compact;
 mod descriptors;
 mod dist;
 mod drain;

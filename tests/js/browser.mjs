@@ -5,7 +5,7 @@
 //
 // The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and takes any
 // origin; the one at LOGIN_HOST lets in who has a token that is signed with SECRET. Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address
-// with the same data, and writes a line.
+// with the same data, at `copy` it makes a backup, at `restore` it has the server, its data gone, go on with that backup; then it writes a line.
 
 import assert from "node:assert/strict"
 import { createHmac } from "node:crypto"
@@ -136,6 +136,30 @@ await step("two names at the same time: the later one counts, and the other one 
   await ann.locator(".conflict button").click()
   await shows([ann, bob], ["oat milk", ...all.slice(1)])
   await until("no conflict is left", async () => (await bob.locator(".conflict").count()) === 0)
+})
+
+await step("after a restore nothing is lost that a browser still has", async () => {
+  const before = await titles(ann)
+  await ask("copy")
+  await add(ann, "behind the backup")
+  await add(bob, "behind it as well")
+  const all = [...before, "behind the backup", "behind it as well"]
+  await shows([ann, bob], all)
+  await ask("restore")
+  // They kept running, and miss nothing that is new; a new device has what the backup had, and that.
+  await add(bob, "after the restore")
+  await shows([ann, bob], [...all, "after the restore"])
+  const dave = await open(await browser.newContext())
+  await until("what is new", async () => (await titles(dave)).includes("after the restore"))
+  assert.ok(!(await titles(dave)).includes("behind the backup"))
+  // Opened anew, each sends what the backup lacks.
+  await ann.reload()
+  await bob.reload()
+  await until("all of it", async () => (await titles(dave)).length === all.length + 1)
+  for (const tab of [ann, bob, dave]) {
+    assert.deepEqual((await titles(tab)).sort(), [...all, "after the restore"].sort())
+  }
+  await dave.close()
 })
 
 await step("markup in a title is text", async () => {

@@ -48,8 +48,24 @@ fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
     let login = serve_with_login(directory.path());
     let login = login.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     command.args([address, TOKEN]).arg(chromium).args([login, SECRET]);
+    let (data, backups) = (directory.path().join("data"), directory.path().join("backups"));
     answer(command, |asked| match asked {
         "stop" => drop(server.take()),
+        "copy" => {
+            let mut backup = binary();
+            backup.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["backup", "--url", &url, "--to"]);
+            let ended = backup.arg(&backups).output().expect("it runs");
+            assert!(ended.status.success(), "{ended:?}");
+        }
+        "restore" => {
+            drop(server.take());
+            std::fs::remove_dir_all(&data).expect("removed");
+            let mut restore = binary();
+            restore.arg("restore").arg("--from").arg(&backups).arg("--data-dir").arg(&data);
+            let ended = restore.output().expect("it runs");
+            assert!(ended.status.success(), "{ended:?}");
+            server = Some(serve(directory.path(), address));
+        }
         _ => server = Some(serve(directory.path(), address)),
     });
 }

@@ -24,7 +24,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 ///
 /// For a running server the command uses the admin API (--url, --token), from any machine, and the server goes
 /// on. For a stopped server, give --data-dir. Each store is exported as of the moment when its turn came. A line
-/// has sequence, id, event, primary key, the time of creation in the id, the writer, and the payload as base64,
+/// has sequence, id, event, primary key, the time of creation in the id, the time
+/// of the commit, the writer, and the payload as base64,
 /// and also as JSON where possible. docs/DATA.md describes the lines.
 ///
 /// If a full disk or a lost connection cut the file off, run the same command again to continue it. The last line
@@ -58,6 +59,13 @@ pub(super) struct Args {
     /// Only events made before this time, by their ids
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     created_before: Option<u64>,
+    /// Only events that the server committed at this time or later, and perhaps some of the ten minutes before
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    committed_from: Option<u64>,
+    /// Only events that the server committed before this time. Some of the last ten minutes before it may be missing;
+    /// an export with this time as --committed-from has them
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    committed_before: Option<u64>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -151,6 +159,8 @@ impl Args {
             primary_keys: patterns(&self.primary_keys),
             created_from: self.created_from,
             created_before: self.created_before,
+            committed_from: self.committed_from,
+            committed_before: self.committed_before,
         }
     }
 }

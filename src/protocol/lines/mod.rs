@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"export":1,"storeId":"team","remoteId":"5b…","from":1,"head":2}
-//! {"sequence":1,"id":"018bcfe5-…","event":"TodoAdded","primaryKey":"t1","createdAt":1700000000000,"origin":{"publicKey":"alice"},"payloadBase64":"gaV0aXRsZaRNaWxr","payload":{"title":"Milk"}}
+//! {"sequence":1,"id":"018bcfe5-…","event":"TodoAdded","primaryKey":"t1","createdAt":1700000000000,"committedBy":1700000000950,"origin":{"publicKey":"alice"},"payloadBase64":"gaV0aXRsZaRNaWxr","payload":{"title":"Milk"}}
 //! {"sequence":2,"id":"018bcfe5-…","event":"TodoDone","primaryKey":"t1","createdAt":1700000000001,"origin":{"runHandlers":true},"payloadBase64":""}
 //! {"end":"team","entries":2}
 //! {"complete":true,"stores":1,"entries":2}
@@ -12,7 +12,8 @@
 //! sockets.
 //!
 //! A store begins with a [`Head`] and ends with an [`End`]; a file ends with a [`Complete`]. A store that was cut and gone on with has
-//! a further head, which says where. `createdAt` is what the id says, in milliseconds since 1970. `payload` is for people
+//! a further head, which says where. `createdAt` is what the id says, in milliseconds since 1970; `committedBy` is by when the server had
+//! committed it, and at most ten minutes later than it had, absent where that is not known. `payload` is for people
 //! and tools: what the bytes look like, if they look like anything, in payloads of up to [`SHOWN_BYTES_MAX`]; nothing reads it back.
 
 mod read;

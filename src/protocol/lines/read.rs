@@ -97,6 +97,8 @@ struct RawEntry<'a> {
     _payload: Option<IgnoredAny>,
     #[serde(rename = "createdAt")]
     _created_at: Option<IgnoredAny>,
+    #[serde(rename = "committedBy")]
+    _committed_by: Option<IgnoredAny>,
     #[serde(rename = "origin")]
     _origin: Option<IgnoredAny>,
 }

@@ -11,7 +11,7 @@ fn line(text: &str) -> Result<Line, String> {
 
 fn put(sequence: u64, entry: &EntryRef<'_>, origin: &Origin) -> String {
     let mut out = String::new();
-    put_entry(&mut out, Sequence::new(sequence).expect("a sequence"), entry, origin);
+    put_entry(&mut out, (Sequence::new(sequence).expect("a sequence"), None), entry, origin);
     out
 }
 
@@ -33,6 +33,10 @@ fn an_entry_is_a_line_with_its_bytes_and_what_they_look_like() {
              \"origin\":{{\"publicKey\":\"alice\"}},\"payloadBase64\":\"gaR0ZXh0omhp\",\"payload\":{{\"text\":\"hi\"}}}}\n"
         )
     );
+    let mut known = String::new();
+    put_entry(&mut known, (Sequence::FIRST, Some(1_700_000_000_950)), &entry, &alice);
+    assert!(known.contains(r#""createdAt":1700000000000,"committedBy":1700000000950,"origin""#));
+    assert!(matches!(line(&known), Ok(Line::Entry(_))));
     let bytes = EntryRef { payload: b"\x81\xa1a\xc4\x01\xff", ..entry };
     let server = put(1, &bytes, &Origin::Server { run_handlers: false });
     assert!(server.contains(r#""origin":{"runHandlers":false}"#), "{server}");

@@ -23,9 +23,14 @@ pub fn put_head(out: &mut String, head: &Head) {
     out.push_str("}\n");
 }
 
-/// Appends an entry.
-pub fn put_entry(out: &mut String, sequence: Sequence, entry: &EntryRef<'_>, origin: &Origin) {
-    put_all_but_payload(out, sequence, entry, Some(origin));
+/// Appends an entry, and by when it was committed (milliseconds since 1970), if that is known.
+pub fn put_entry(
+    out: &mut String,
+    committed: (Sequence, Option<u64>),
+    entry: &EntryRef<'_>,
+    origin: &Origin,
+) {
+    put_all_but_payload(out, committed, entry, Some(origin));
     out.push_str(r#"},"payloadBase64":""#);
     BASE64.encode_string(entry.payload, out);
     out.push('"');
@@ -44,7 +49,7 @@ pub fn put_shown(
     origin: Option<&Origin>,
     bytes_max: usize,
 ) {
-    put_all_but_payload(out, sequence, entry, origin);
+    put_all_but_payload(out, (sequence, None), entry, origin);
     let payload = entry.payload;
     put(out, format_args!(r#"}},"payloadBytes":{},"payloadBase64":""#, payload.len()));
     BASE64.encode_string(&payload[..payload.len().min(bytes_max)], out);
@@ -59,7 +64,7 @@ pub fn put_shown(
 
 fn put_all_but_payload(
     out: &mut String,
-    sequence: Sequence,
+    (sequence, committed_by): (Sequence, Option<u64>),
     entry: &EntryRef<'_>,
     origin: Option<&Origin>,
 ) {
@@ -68,7 +73,11 @@ fn put_all_but_payload(
     text(event, out);
     out.push_str(r#","primaryKey":"#);
     text(primary_key, out);
-    put(out, format_args!(r#","createdAt":{},"origin":{{"#, id.created_at_millis()));
+    put(out, format_args!(r#","createdAt":{}"#, id.created_at_millis()));
+    if let Some(committed_by) = committed_by {
+        put(out, format_args!(r#","committedBy":{committed_by}"#));
+    }
+    out.push_str(r#","origin":{"#);
     match origin {
         None => {}
         Some(Origin::Client(key)) => {

@@ -27,6 +27,8 @@ pub(crate) struct Kept<T> {
     records: Arc<dyn Records>,
     /// What the names of this kind begin with, followed by a slash.
     kind: &'static str,
+    /// What is so until they are read, for the log.
+    until_read: &'static str,
     all: RwLock<HashMap<Box<str>, Arc<T>>>,
     count: AtomicUsize,
     is_read: AtomicBool,
@@ -35,11 +37,15 @@ pub(crate) struct Kept<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
-    /// Those of this kind; nothing is read yet.
-    pub(crate) fn new(records: Arc<dyn Records>, kind: &'static str) -> Self {
+    /// Those of this kind; nothing is read yet, and until then it is so that `until_read`.
+    pub(crate) fn new(
+        records: Arc<dyn Records>,
+        kind: &'static str,
+        until_read: &'static str,
+    ) -> Self {
         let (all, turn) = (RwLock::default(), Mutex::default());
         let (count, is_read) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { records, kind, all, count, is_read, turn }
+        Self { records, kind, until_read, all, count, is_read, turn }
     }
 
     /// Reads them: at once if they are at hand, else on `thread`, again and again until they are read. Then `found` gets them, before
@@ -56,7 +62,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         // Refused only by a thread that has stopped.
         thread.spawn(async move {
             while let Err(error) = kept.read(&found).await {
-                log::warn!("all connections are refused: {error}");
+                log::warn!("{}: {error}", kept.until_read);
                 tokio::time::sleep(AGAIN).await;
             }
         });

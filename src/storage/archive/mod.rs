@@ -8,6 +8,7 @@
 //! archive/00000016.log.zst     the frames of log/00000016.log
 //! archive/00000016.2.log.zst   the same, rewritten once
 //! archive/00000017.base.zst    what was before the frames of log file 17: the archive begins with one
+//! archive/directory            whose archive it is, JSON in a line: see `DirectoryNote`
 //! archive/*.new                one that is being written
 //! ```
 //!
@@ -90,6 +91,9 @@ pub(crate) struct Unreadable {
     pub(crate) fault: ArchiveDamageKind,
 }
 
+/// What is called so in the folder says whose archive it is: without it a copy of the folder could not be restored.
+pub(crate) const NOTE: &str = "directory";
+
 impl Archive {
     /// The archive in `folder`, which is made if it is not there. What was left of a file that was being written is
     /// removed, and so is one that was rewritten.
@@ -103,6 +107,19 @@ impl Archive {
             }
         }
         Ok(Self { folder, generation })
+    }
+
+    /// Has the file [`NOTE`] say this of the directory that the archive is of.
+    pub(crate) fn note(&self, text: &[u8]) -> io::Result<()> {
+        let path = self.folder.join(NOTE);
+        if std::fs::read(&path).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
+        let new = path.with_extension("new");
+        std::fs::write(&new, text)?;
+        File::open(&new)?.sync_all()?;
+        std::fs::rename(new, path)?;
+        sync_folder(&self.folder)
     }
 
     /// The archive in `folder`, to be read while somebody else writes to it.

@@ -1,4 +1,4 @@
-//! Decides how much of a store is beyond what is to be kept of it.
+//! Decides how much of a store is beyond what is to be kept of it, and tells by when its entries were committed.
 //!
 //! Keeps: by bytes and by age only what is in the tree is given up: the newest is in memory. By bytes, segments are given up whole.
 
@@ -36,6 +36,27 @@ pub(super) fn beyond(shared: &Shared, end: &End, keep: &Keep) -> Result<Sequence
         }
     }
     Ok(beyond)
+}
+
+/// By when entries from `from` on were committed, as [`Storage::times`](crate::storage::Storage::times) says it.
+pub(super) fn times(
+    shared: &Shared,
+    end: &End,
+    from: Sequence,
+    count_max: usize,
+) -> Result<Vec<(Sequence, u64)>, StorageError> {
+    let located = Located::at(shared, end)?;
+    let reader = Reader { tree: located.trees.log(), ordinal: end.ordinal };
+    let mut times = reader.times(from).take(count_max).collect::<Result<Vec<_>, _>>()?;
+    let room = count_max - times.len();
+    times.extend(end.times(located.layout.last.next().max(from), room));
+    // Clocks step back; what is said ascends.
+    let mut latest = 0;
+    for (_, time_ms) in &mut times {
+        latest = latest.max(*time_ms);
+        *time_ms = latest;
+    }
+    Ok(times)
 }
 
 fn by_bytes(

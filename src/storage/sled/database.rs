@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::backup::{self, Backups, Origin, Restored, Restoring, Tail, Until};
 use super::commit::{self, Job};
+use super::compact;
 use super::files::Files;
 use super::keyspace::Keyspace;
 use super::open;
@@ -23,12 +24,14 @@ use super::renew::{self, Renewed};
 use super::shared::Shared;
 use super::steps::Faults;
 use super::tables::Tree;
-use super::takeover;
+use super::takeover::{self, bytes_in};
 use super::verify::{self, Verification};
 use crate::model::RemoteId;
 use crate::storage::commit_log::LogWriter;
-use crate::storage::{AppendError, Snapshot, StorageError};
+use crate::storage::{AppendError, Compacted, Snapshot, StorageError};
 
+/// How often it is looked whether it is compacted.
+const COMPACT_POLL: Duration = Duration::from_millis(10);
 /// How often it is looked whether what is trimmed is gone.
 const SWEEP_POLL: Duration = Duration::from_millis(5);
 
@@ -65,6 +68,8 @@ impl Database {
         let (files, format) = Files::open(path, options.ballast_bytes)?;
         // What an accepted loss, or a healing, did not come to.
         renew::finish(&files).map_err(|failure| failure.of(path))?;
+        compact::finish(&files, faults.as_deref())
+            .map_err(|error| OpenError::unavailable(path, &error))?;
         takeover::take_over(&files, format, &options, faults.as_deref())
             .map_err(|failure| failure.of(path))?;
         let opened = open::open(files, options, faults)?;
@@ -88,6 +93,7 @@ impl Database {
     /// it. Nothing is changed if something is missing. Blocks on disk.
     pub fn rebuild(path: &Path, options: &DatabaseOptions) -> Result<(), OpenError> {
         let (files, _) = Files::open(path, options.ballast_bytes)?;
+        compact::finish(&files, None).map_err(|error| OpenError::unavailable(path, &error))?;
         rebuild::rebuild(&files, options, "it was asked for").map_err(|failure| failure.of(path))
     }
 
@@ -108,7 +114,8 @@ impl Database {
     fn to_renew(path: &Path, options: &DatabaseOptions) -> Result<Files, OpenError> {
         let (files, format) = Files::open(path, options.ballast_bytes)?;
         renew::finish(&files)
-            .and_then(|_| takeover::take_over(&files, format, options, None))
+            .and_then(|_| Ok(compact::finish(&files, None)?))
+            .and_then(|()| takeover::take_over(&files, format, options, None))
             .map_err(|failure| failure.of(path))?;
         Ok(files)
     }
@@ -162,6 +169,30 @@ impl Database {
     /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
     pub fn note_backup(&self, made: Option<(u64, u64)>) {
         self.owner.shared.health.note_backup(made);
+    }
+
+    /// Gives back to the file system what the files of the database hold and nobody needs, while everything goes on: a copy takes their place,
+    /// for which there has to be room. Whoever reads then waits for a moment. Blocks until it is done. If somebody else began it,
+    /// it is waited for.
+    pub fn compact(&self) -> Result<Compacted, StorageError> {
+        let shared = &self.owner.shared;
+        let size = || bytes_in(&shared.files.database()).map_err(StorageError::unavailable);
+        let before = size()?;
+        {
+            let mut state = shared.compacting.lock();
+            if !state.running {
+                (state.running, state.failure) = (true, None);
+                shared.signal.ask_to_compact();
+            }
+        }
+        while shared.compacting.lock().running || shared.access.ready().is_err() {
+            shared.queue.ready()?;
+            std::thread::sleep(COMPACT_POLL);
+        }
+        match shared.compacting.lock().failure.clone() {
+            Some(failure) => Err(StorageError::Unavailable(failure)),
+            None => Ok(Compacted { before, after: size()? }),
+        }
     }
 
     /// Waits until nothing that is trimmed takes room any more, but for its ids. Blocks on disk.

@@ -28,6 +28,10 @@ pub(super) struct Health {
     pub(super) waiting_bytes: AtomicU64,
     /// The last try to make a file of the commit log ahead of time failed.
     pub(super) file_fails: AtomicBool,
+    /// How large the files of sled are, in bytes.
+    pub(super) database_bytes: AtomicU64,
+    /// Bytes of the records that sled had when they were counted last.
+    pub(super) entry_bytes: AtomicU64,
     /// All stores were looked at for what an earlier process left to do.
     pub(super) sweeps_are_known: AtomicBool,
     /// How many stores have entries that were trimmed and still take room.

@@ -6,7 +6,7 @@
 //!
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
+//! (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
 //! `beyond`, `log`, `storage`, `database`); `renew` and `backup` make directories of what others had.
 
 mod backup;
@@ -15,6 +15,7 @@ mod beyond;
 mod budget;
 mod checkpoint;
 mod commit;
+mod compact;
 mod database;
 mod durable_map;
 mod ends;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::backup::Origin;
+use super::backup::{DirectoryNote, Origin};
 use super::base;
 use super::checkpoint::Checkpointer;
 use super::commit::now_ms;
@@ -117,6 +117,10 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     let seen = watch.position();
     let archive = archive(&shared.files, &shared.options, Generation(facts.generation))?;
     let is_complete = watch.is_complete();
+    if let Some(archive) = &archive {
+        let note = DirectoryNote::new(&facts, is_complete);
+        archive.note(note.encode().as_bytes())?;
+    }
     checkpointer.keep(watch, archive.clone());
     let mut redo = Redo::new(&shared);
     let options = LogOptions {

@@ -44,8 +44,17 @@ pub(super) struct Shared {
     /// What was damaged could be made again in place.
     ids_damaged: AtomicBool,
     pub(super) health: Health,
+    pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
+}
+
+/// Whether sled is compacted just now.
+#[derive(Debug, Default)]
+pub(super) struct Compacting {
+    pub(super) running: bool,
+    /// Why the last time failed, if it did.
+    pub(super) failure: Option<Arc<str>>,
 }
 
 impl Shared {
@@ -74,6 +83,7 @@ impl Shared {
             damage_noted: AtomicBool::new(false),
             ids_damaged: AtomicBool::new(false),
             health: Health::default(),
+            compacting: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
         }
     }
@@ -177,6 +187,16 @@ impl Shared {
             ),
         ];
         figures.extend([
+            figure(
+                "database_bytes",
+                "The files of the database, looked at once a minute",
+                health.database_bytes.load(Ordering::Relaxed),
+            ),
+            figure(
+                "entry_bytes",
+                "Entries that it has of all stores, in bytes of their records, counted over minutes",
+                health.entry_bytes.load(Ordering::Relaxed),
+            ),
             figure(
                 "stores_to_sweep",
                 "Stores with trimmed entries that still take space",

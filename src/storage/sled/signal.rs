@@ -6,11 +6,14 @@ use parking_lot::{Condvar, Mutex};
 
 /// What somebody wants of the checkpoint thread.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub(super) struct Wanted {
     /// A checkpoint now.
     pub(super) checkpoint: bool,
     /// One as well, however little is in memory: ids wait to be indexed, or somebody for what the archive will have.
     pub(super) at_once: bool,
+    /// That sled is compacted.
+    pub(super) compact: bool,
     /// A last checkpoint, and its end.
     pub(super) end: bool,
 }
@@ -31,6 +34,10 @@ impl Signal {
         self.ask(|wanted| std::mem::replace(&mut wanted.at_once, true));
     }
 
+    pub(super) fn ask_to_compact(&self) {
+        self.ask(|wanted| std::mem::replace(&mut wanted.compact, true));
+    }
+
     pub(super) fn ask_to_end(&self) {
         self.ask(|wanted| std::mem::replace(&mut wanted.end, true));
     }
@@ -44,7 +51,8 @@ impl Signal {
     /// What is wanted, once something is; after `patience` it may be nothing. That it is to end stays.
     pub(super) fn wait(&self, patience: Duration) -> Wanted {
         let mut wanted = self.wanted.lock();
-        if !(wanted.checkpoint || wanted.at_once || wanted.end) {
+        let Wanted { checkpoint, at_once, compact, end } = *wanted;
+        if !(checkpoint || at_once || compact || end) {
             self.wake.wait_for(&mut wanted, patience);
         }
         let end = wanted.end;

@@ -24,6 +24,26 @@ pub(crate) enum Step {
     Reopen,
     /// One of taking over an earlier format.
     TakeOver(TakeOver),
+    /// One of putting a smaller copy in the place of sled.
+    Compact(Compact),
+}
+
+/// A step of putting a smaller copy in the place of sled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Compact {
+    Begin,
+    Copy,
+    Complete,
+    Remove,
+    Rename,
+    Clear,
+}
+
+#[cfg(test)]
+impl Compact {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Begin, Self::Copy, Self::Complete, Self::Remove, Self::Rename, Self::Clear];
 }
 
 /// A step of taking over an earlier format.

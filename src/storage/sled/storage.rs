@@ -15,7 +15,7 @@ use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
 use crate::model::{RemoteId, Sequence, StoreId};
 use crate::storage::{
-    Figure, Keep, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    Compacted, Figure, Keep, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
@@ -121,6 +121,21 @@ impl Storage for SledStorage {
         })
     }
 
+    fn times(
+        &self,
+        store: &StoreId,
+        from: Sequence,
+        count_max: usize,
+    ) -> Result<Option<Vec<(Sequence, u64)>>, StorageError> {
+        let shared = self.database.shared();
+        shared.noting(store, || {
+            let end = log::end_of(shared, store)?;
+            let times =
+                end.map_or(Ok(Vec::new()), |end| beyond::times(shared, &end, from, count_max))?;
+            Ok(Some(times))
+        })
+    }
+
     fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
         let shared = self.database.shared();
         let hash = shared.noting(store, || log::hash_of(shared, store))?;
@@ -129,6 +144,10 @@ impl Storage for SledStorage {
 
     fn snapshot(&self) -> Result<Option<Snapshot>, StorageError> {
         self.database.snapshot().map(Some)
+    }
+
+    fn compact(&self) -> Result<Option<Compacted>, StorageError> {
+        self.database.compact().map(Some)
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

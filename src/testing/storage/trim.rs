@@ -3,8 +3,8 @@
 use super::{Tested, all_ids, append, ids, known};
 use crate::model::limits::SEGMENT_BYTES_TARGET;
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::{AppendError, Keep};
-use crate::testing::{store, wait};
+use crate::storage::{AppendError, Keep, Storage};
+use crate::testing::{Subject, store, wait};
 
 pub(super) fn what_is_trimmed_is_a_gap_whose_ids_stay_known(subject: Tested<'_>) {
     let at = |sequence| Sequence::ZERO.plus(sequence);
@@ -129,5 +129,36 @@ pub(super) fn what_is_beyond_is_told(subject: Tested<'_>) {
         assert_eq!(beyond(&Keep { since_ms: Some(u64::MAX), ..all }), at(8_000));
         let both = Keep { entries_max: Some(2_000), since_ms: Some(1), ..all };
         assert_eq!(beyond(&both), at(6_000));
+    }
+}
+
+pub(super) fn times_of_commits_are_told(subject: Tested<'_>) {
+    let at = |sequence| Sequence::ZERO.plus(sequence);
+    let times = |subject: &dyn Subject<dyn Storage>, from, count| {
+        subject.service().times(&store("a"), from, count).expect("a read")
+    };
+    // A storage need not say.
+    let Some(none) = times(subject, Sequence::FIRST, 10) else { return };
+    assert_eq!(none, []);
+    let log = subject.service().open(&store("a")).expect("open");
+    let (mut before, mut clock) = (Vec::new(), EntryId::now().created_at_millis());
+    for count in [5, 1, 300] {
+        before.extend(std::iter::repeat_n(clock, count));
+        append(&*log, &ids(count), 50);
+        clock = EntryId::now().created_at_millis();
+    }
+    drop(log);
+    for round in 0..2 {
+        let all = times(subject, Sequence::FIRST, 1_000).expect("it says");
+        assert_eq!(all.last().map(|(last, _)| *last), Some(at(306)));
+        assert!(all.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1), "{all:?}");
+        assert!(all.iter().all(|(_, by)| *by <= clock), "{all:?} after {clock}");
+        for (index, begun) in before.iter().enumerate() {
+            let from = at(index as u64 + 1);
+            let (last, by) = times(subject, from, 1).expect("it says")[0];
+            assert!(last >= from && by >= *begun, "{round}: {from} by {by}, begun at {begun}");
+        }
+        assert_eq!(times(subject, at(307), 10), Some(vec![]));
+        subject.reopen();
     }
 }

@@ -15,9 +15,10 @@ use super::folder::{BackupError, Backups, digest};
 use super::manifest::{Manifest, ManifestFile, hex, unhex};
 use super::take::{Origin, archive_of, last_of, snapshot};
 use crate::model::{RemoteId, Sequence};
-use crate::storage::archive::{Archive, ArchiveError};
+use crate::storage::archive::{Archive, ArchiveError, NOTE};
 use crate::storage::commit_log::{Found, Generation, LogError, LogOptions, Position, read_running};
 use crate::storage::sled::shared::Shared;
+use crate::storage::sled::tree::Facts;
 use crate::storage::{Snapshot, StorageError};
 
 const VERSION: u32 = 1;
@@ -52,6 +53,9 @@ pub struct DirectoryNote {
 }
 
 impl DirectoryNote {
+    /// What the file is called that has it, in the folder of an archive: a copy of such a folder can be restored by that.
+    pub const FILE: &str = NOTE;
+
     /// Of the directory that `snapshot` is of.
     pub fn of(snapshot: &Snapshot) -> Self {
         Self {
@@ -60,6 +64,17 @@ impl DirectoryNote {
             generation: hex(&snapshot.generation),
             floor: snapshot.floor.get(),
             complete: snapshot.complete,
+        }
+    }
+
+    /// Of the directory of which sled says this, and whose commit log began with an empty database or not.
+    pub(in crate::storage::sled) fn new(facts: &Facts, complete: bool) -> Self {
+        Self {
+            version: VERSION,
+            remote_id: hex(facts.remote_id.as_bytes()),
+            generation: hex(&facts.generation),
+            floor: facts.floor.get(),
+            complete,
         }
     }
 

@@ -4,6 +4,8 @@
 //! written once everything up to it is there. After a failed write sled is opened again before the next one, and writers
 //! go on meanwhile. Leaves out: what is in a frame of the log (`record`), how entries lie in sled (`segments`).
 
+mod compaction;
+mod counting;
 mod portions;
 mod recovery;
 mod staged;
@@ -14,10 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use self::counting::Count;
 use self::sweep::Sweeps;
 use super::commit::Job;
+use super::compact::Compaction;
+use super::options::OpenFailure;
 use super::segments::Arena;
 use super::shared::Shared;
 use super::steps::{self, Step};
@@ -27,6 +32,10 @@ use super::watch::Watch;
 use crate::storage::StorageError;
 use crate::storage::archive::Archive;
 use crate::storage::commit_log::{LogFiles, Position};
+
+/// How long there is nothing between two portions of what is done beside checkpoints: so it takes no more than a part of what the disk
+/// can do.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Brings to sled what is in memory.
 pub(super) struct Checkpointer {
@@ -44,6 +53,9 @@ pub(super) struct Checkpointer {
     behind: bool,
     /// What is trimmed and not let go of.
     sweeps: Sweeps,
+    /// A copy that is to take the place of sled.
+    compaction: Option<Compaction>,
+    count: Count,
 }
 
 /// If the thread ends, however that comes, nothing is read any more, and nobody waits for a checkpoint.
@@ -72,6 +84,8 @@ impl Checkpointer {
             archive: None,
             behind: false,
             sweeps: Sweeps::default(),
+            compaction: None,
+            count: Count::default(),
         })
     }
 
@@ -123,15 +137,37 @@ impl Checkpointer {
         if let Err(error) = self.find_sweeps() {
             log::warn!("cannot find what is trimmed and not swept yet: {error}");
         }
+        self.count_bytes();
         loop {
             let next = due.min(minutes.due);
             let rest = next.saturating_duration_since(Instant::now());
-            let patience = if self.sweeps.is_empty() { rest } else { rest.min(sweep::PAUSE) };
+            let is_busy = self.compaction.is_some() || !self.sweeps.is_empty();
+            let patience = if is_busy { rest.min(PAUSE) } else { rest };
             let wanted = shared.signal.wait(patience);
             if wanted.end {
                 return self.end();
             }
-            minutes.pass(&shared);
+            if minutes.pass(&shared) {
+                self.count_bytes();
+            }
+            if wanted.compact {
+                self.begin_compaction();
+            }
+            match self.compact() {
+                Ok(false) => {}
+                Ok(true) => {
+                    if !self.recover(&io::Error::other("it is compacted")) {
+                        // The next start goes on with it, and the commit log has the rest.
+                        return Ok(());
+                    }
+                    self.compacted();
+                }
+                Err(error) => {
+                    if !self.recover(&error) {
+                        return Err(io::Error::other("closed while the disk was failing"));
+                    }
+                }
+            }
             if let Err(error) = self.sweep() {
                 log::error!(
                     "sweeping trimmed entries failed, the database will be reopened: {error}"
@@ -166,6 +202,10 @@ impl Checkpointer {
 
     /// The last checkpoint; then sled is closed.
     fn end(&mut self) -> io::Result<()> {
+        if self.compaction.is_some() {
+            let closed = OpenFailure::Refused("the database is closed".into());
+            self.end_compaction(Err(closed));
+        }
         let last = self.checkpoint();
         if let Err(error) = &last {
             log::error!("the last checkpoint failed, the commit log has the rest: {error}");
@@ -241,12 +281,12 @@ struct Minutes {
 }
 
 impl Minutes {
-    /// Looks at the disk; has a log file finished that something was written to, if that is due.
-    fn pass(&mut self, shared: &Shared) {
+    /// Looks at the disk; has a log file finished that something was written to, if that is due. True if it was.
+    fn pass(&mut self, shared: &Shared) -> bool {
         // Each time, since much can be written within a minute.
         shared.health.look(&shared.files, &shared.options);
         if Instant::now() < self.due {
-            return;
+            return false;
         }
         self.due = Instant::now() + shared.options.checkpoint_every;
         let settled = shared.settled();
@@ -256,5 +296,6 @@ impl Minutes {
             shared.queue.enqueue(Job::FinishFile);
             self.finished = settled;
         }
+        true
     }
 }

@@ -87,6 +87,7 @@ impl Checkpointer {
             }
             _ => None,
         };
+        let copy = self.compaction.is_some().then(|| ops.clone());
         steps::take(self.shared.faults(), Step::Apply, || {
             if !self.changing {
                 tree::apply_changing(trees)?;
@@ -98,6 +99,7 @@ impl Checkpointer {
         })?;
         self.sync(trees)?;
         self.changing = true;
+        self.mirror(keyspace, copy);
         if let (Some(watch), Some(tables)) = (&mut self.watch, tables) {
             watch.set_tables(tables);
         }

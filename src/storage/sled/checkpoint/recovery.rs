@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Checkpointer;
+use crate::storage::sled::compact;
 use crate::storage::sled::files::is_full;
+use crate::storage::sled::options::OpenFailure;
 use crate::storage::sled::segments::Arena;
 use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tree::{self, Facts, Trees};
@@ -22,6 +24,10 @@ const READERS_POLL: Duration = Duration::from_millis(1);
 impl Checkpointer {
     /// Opens sled again, as soon as the disk permits; false once the thread is to end.
     pub(super) fn recover(&mut self, cause: &io::Error) -> bool {
+        if self.compaction.is_some() {
+            let why = format!("what it is made of failed: {cause}");
+            self.end_compaction(Err(OpenFailure::Refused(why)));
+        }
         let mut reopening = Reopening { checkpointer: self, closing: None, full: is_full(cause) };
         let mut delay = DELAY_MIN;
         loop {
@@ -65,10 +71,12 @@ impl Reopening<'_> {
             files.drop_ballast()?;
         }
         steps::take(shared.faults(), Step::Probe, || files.probe())?;
-        if !files.has_room()? {
+        // With a smaller copy there will be more.
+        if !compact::is_complete(files)? && !files.has_room()? {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.close()?;
+        compact::finish(files, shared.faults())?;
         files.forget_cached()?;
         let generation = shared.access.next_generation();
         let (trees, arena) = steps::take(shared.faults(), Step::Reopen, || {

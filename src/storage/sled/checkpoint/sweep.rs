@@ -8,21 +8,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::time::Duration;
 
 use super::Checkpointer;
 use crate::model::Sequence;
 use crate::storage::StorageError;
 use crate::storage::sled::ends::End;
 use crate::storage::sled::key::{Ordinal, StoreKey};
+use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::segments::{Portion, Reader, Sweep};
 use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tree::{self, Trees};
 
 /// How many bytes of records a portion lets go of, or one segment.
 const PORTION_BYTES: u64 = 1 << 20;
-/// How long there is nothing between two portions: so it takes no more than a part of what the disk can do.
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// The stores that have something to let go of.
 #[derive(Default)]
@@ -96,6 +94,7 @@ impl Checkpointer {
         layout.trimmed = trimmed;
         portion.insert(&StoreKey(end.name.clone()).to_bytes(), layout.record(end.ordinal));
         let ops = portion.finish();
+        let copy = self.compaction.is_some().then(|| ops.clone());
         // What it says of the last segments may not be so any more, nor after a failure.
         layout.forget();
         let applied = steps::take(self.shared.faults(), Step::Apply, || {
@@ -103,6 +102,7 @@ impl Checkpointer {
             Ok(ops.apply(trees.log())?)
         });
         applied.and_then(|()| self.sync(trees)).map_err(StorageError::unavailable)?;
+        self.mirror(Keyspace::Log, copy);
         end.is_trimmed_in_tree(trimmed);
         self.shared.health.bare_ids.fetch_add(ids, Relaxed);
         Ok(!trimmed.is_due())

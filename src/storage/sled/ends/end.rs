@@ -211,6 +211,14 @@ impl End {
         Segment::joined(&joined)
     }
 
+    /// By when entries from `from` on were committed: of each piece its last one, and the time; at most `count_max` of them.
+    pub(crate) fn times(&self, from: Sequence, count_max: usize) -> Vec<(Sequence, u64)> {
+        let tail = self.tail.lock();
+        let start = tail.pieces.partition_point(|piece| piece.last() < from);
+        let pieces = tail.pieces.range(start..).take(count_max);
+        pieces.map(|piece| (piece.last(), piece.time_ms)).collect()
+    }
+
     /// Its first pieces up to the entry `last`, until they have `bytes_max` bytes; one at least, if there is one.
     pub(crate) fn first_pieces(&self, last: Sequence, bytes_max: usize) -> Vec<Piece> {
         let tail = self.tail.lock();

@@ -3,6 +3,7 @@
 mod backup;
 mod bases;
 mod checkpoints;
+mod compact;
 mod damage;
 mod failing;
 mod health;

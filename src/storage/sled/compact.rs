@@ -1,0 +1,209 @@
+//! Gives back to the file system what sled's file holds and nobody needs: what is in it is copied to a new one beside it, which then takes its
+//! place. Sled's own file only grows.
+//!
+//! Keeps: the copy takes the place of the database only when it is whole, on disk, and has all that the witness says; a crash leaves the one
+//! or the other. Made on the checkpoint thread, a part at a time, since that alone writes to sled; what it writes meanwhile goes to
+//! both. Leaves out: when a part is due (`checkpoint`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Bound;
+
+use sled::IVec;
+
+use super::files::{Files, sync_folder};
+use super::key::SlotKey;
+use super::keyspace::Keyspace;
+use super::ops::Ops;
+use super::options::{DatabaseOptions, OpenFailure};
+use super::steps::{self, Compact, Faults, Step};
+use super::takeover::{remove_folder, write_synced};
+use super::tree::{self, Facts, Trees};
+use super::watch;
+use crate::storage::commit_log::Position;
+
+/// There while a copy is made, and until it has taken the place of the database.
+const FOLDER: &str = "compacting";
+/// In that folder, once the copy is whole.
+const COMPLETE: &str = "complete";
+/// How much is copied at once, in bytes.
+const PART_BYTES: usize = 1 << 20;
+/// What a key takes besides its value, roughly, in bytes.
+const KEY_BYTES: usize = 64;
+/// What the copy may keep of its pages in memory, in bytes.
+const CACHE_BYTES: u64 = 16 << 20;
+/// So many parts are copied between two syncs: few, so that none takes the disk away from writers for long.
+const SYNC_EVERY: u32 = 4;
+/// With less room than that, in bytes, a copy is given up: the commit log, and what sled grows by, need some.
+const ROOM_BYTES_MIN: u64 = 64 << 20;
+
+/// A copy of sled that is being made.
+pub(super) struct Compaction {
+    new: Files,
+    trees: Trees,
+    /// What is not copied yet: the rest of the first of these, behind a key, and all others.
+    left: VecDeque<Keyspace>,
+    after: Option<IVec>,
+    /// What was read, and is written with the next part: its slots are made by then, so that sled writes each value once.
+    ahead: Option<(Keyspace, Ops)>,
+    parts: u32,
+}
+
+impl Compaction {
+    /// Begins one. Of an earlier one nothing stays.
+    pub(super) fn begin(files: &Files, options: &DatabaseOptions) -> Result<Self, OpenFailure> {
+        abandon(files)?;
+        let folder = files.directory().join(FOLDER);
+        std::fs::create_dir(&folder)?;
+        let new = Files::unlocked(&folder);
+        let options = DatabaseOptions { cache_bytes: CACHE_BYTES, ..options.clone() };
+        let trees = tree::open(&new, &options, 0)?;
+        // What sled says of the directory comes last.
+        let left = Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Meta);
+        let left = left.collect();
+        Ok(Self { new, trees, left, after: None, ahead: None, parts: 0 })
+    }
+
+    /// `ops` were made in sled.
+    pub(super) fn mirror(&mut self, keyspace: Keyspace, ops: Ops) -> io::Result<()> {
+        // What was read before them is to be written before them.
+        self.write_ahead()?;
+        Ok(ops.apply(self.trees.get(keyspace))?)
+    }
+
+    /// Copies a part; true once there is no more.
+    pub(super) fn copy(&mut self, files: &Files, from: &Trees) -> io::Result<bool> {
+        if !files.has_room_for(ROOM_BYTES_MIN)? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let Some(keyspace) = self.left.front().copied() else {
+            self.write_ahead()?;
+            return Ok(true);
+        };
+        let (ops, last) = self.read(keyspace, from)?;
+        if last.is_none() {
+            self.left.pop_front();
+        }
+        self.after = last;
+        self.write_ahead()?;
+        if !ops.is_empty() {
+            self.ahead = Some((keyspace, ops));
+        }
+        self.parts += 1;
+        if self.parts.is_multiple_of(SYNC_EVERY) {
+            self.trees.flush()?;
+            self.trees.sync(&self.new)?;
+        }
+        Ok(false)
+    }
+
+    /// What comes next in a table, and the key that it ends with, unless that was all.
+    fn read(&self, keyspace: Keyspace, from: &Trees) -> io::Result<(Ops, Option<IVec>)> {
+        let after = self.after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+        let (mut ops, mut bytes) = (Ops::default(), 0);
+        for pair in from.get(keyspace).range::<&[u8], _>((after, Bound::Unbounded)) {
+            let (key, value) = pair?;
+            bytes += KEY_BYTES + value.len();
+            let is_slot = keyspace == Keyspace::Log && SlotKey::parse(&key).is_some();
+            // An empty slot is as good as none.
+            if !(is_slot && value.is_empty()) {
+                if is_slot {
+                    // One by one: a batch would not keep their order.
+                    self.trees.get(keyspace).insert(&key, &[])?;
+                }
+                ops.insert(key.clone(), value);
+            }
+            if bytes >= PART_BYTES {
+                return Ok((ops, Some(key)));
+            }
+        }
+        Ok((ops, None))
+    }
+
+    fn write_ahead(&mut self) -> io::Result<()> {
+        match self.ahead.take() {
+            Some((keyspace, ops)) => Ok(ops.apply(self.trees.get(keyspace))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything was copied, and sled is as at the checkpoint at `position`: makes the copy one that [`finish`] takes, which is on disk and
+    /// was compared with the witness.
+    pub(super) fn complete(
+        self,
+        (files, faults): (&Files, Option<&dyn Faults>),
+        from: &Trees,
+        position: Position,
+    ) -> Result<(), OpenFailure> {
+        let Self { new, trees, .. } = self;
+        let compared = tree::guarded(|| compare((files, &new), (from, &trees), position));
+        tree::close(trees)?;
+        compared?;
+        new.sync_all()?;
+        steps::take(faults, Step::Compact(Compact::Complete), || {
+            write_synced(&new.directory().join(COMPLETE), b"")?;
+            sync_folder(files.directory())
+        })?;
+        Ok(())
+    }
+
+    /// It is given up.
+    pub(super) fn close(self) {
+        if let Err(error) = tree::close(self.trees) {
+            log::debug!("closing a copy that is given up: {error}");
+        }
+    }
+}
+
+/// Copies what sled says of the directory, and compares the copy with the witness.
+fn compare(
+    (files, new): (&Files, &Files),
+    (from, to): (&Trees, &Trees),
+    position: Position,
+) -> Result<(), OpenFailure> {
+    for pair in from.get(Keyspace::Meta) {
+        let (key, value) = pair?;
+        to.get(Keyspace::Meta).insert(key, value)?;
+    }
+    to.flush()?;
+    to.sync(new)?;
+    let facts = Facts::read_or_make(to, new)?;
+    watch::compare(files.directory(), to, &facts, position).map(drop)
+}
+
+/// Removes a copy, whole or not, so that a crash in between leaves none that looks whole. The database has to be whole.
+pub(super) fn abandon(files: &Files) -> io::Result<()> {
+    let folder = files.directory().join(FOLDER);
+    match std::fs::remove_file(folder.join(COMPLETE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.and_then(|()| sync_folder(&folder))?,
+    }
+    remove_folder(&folder)
+}
+
+/// Whether a copy is there that is to take the place of the database.
+pub(super) fn is_complete(files: &Files) -> io::Result<bool> {
+    files.directory().join(FOLDER).join(COMPLETE).try_exists()
+}
+
+/// Puts a copy that is whole in the place of the database, which nobody has open; one that is not is removed. After a crash it goes on
+/// where it was.
+pub(super) fn finish(files: &Files, faults: Option<&dyn Faults>) -> io::Result<()> {
+    let new = Files::unlocked(&files.directory().join(FOLDER));
+    if !new.directory().try_exists()? {
+        return Ok(());
+    }
+    let take =
+        |step, real: &dyn Fn() -> io::Result<()>| steps::take(faults, Step::Compact(step), real);
+    if is_complete(files)? && new.database().try_exists()? {
+        // From here on the copy is the database, whatever is left of the other one.
+        take(Compact::Remove, &|| remove_folder(&files.database()))?;
+        take(Compact::Rename, &|| {
+            std::fs::rename(new.database(), files.database())?;
+            sync_folder(new.directory())?;
+            sync_folder(files.directory())
+        })?;
+    }
+    take(Compact::Clear, &|| abandon(files))?;
+    sync_folder(files.directory())
+}
