@@ -24,3 +24,20 @@ fn stock_clients_whose_key_is_to_move_lose_nothing_there_either() {
 fn stock_clients_get_rid_of_all_that_they_wrote_offline_there_too() {
     on_postgres("stock_bulk.mjs", Some("--dev"));
 }
+
+#[test]
+fn stock_clients_go_on_in_a_store_that_is_trimmed_there_too() {
+    on_postgres("stock_trim.mjs", Some("--dev"));
+}
+
+#[test]
+fn stock_clients_live_with_an_entry_that_is_put_aside_there_too() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    run("stock_quarantine.mjs", Some("--dev"), &mut |starts| {
+        let bytes = if starts == 1 { 300_000 } else { 2_000_000 };
+        format!(
+            "[storage]\nkind = \"postgres\"\nurl = \"{database}\"\n[limits]\nentry_bytes_max = {bytes}\n"
+        )
+    });
+}
