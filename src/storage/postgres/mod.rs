@@ -3,7 +3,7 @@
 //! Keeps: the contract of [`Storage`](super::Storage) over all nodes together. The row of a store's head is the only authority: a node's
 //! store places entries behind the head that it knows, and the statement that appends them goes through only if the head is still there.
 //! There is no leader, no lease and no clock in that. Effect's tables are used as Effect's SQL server makes them, so that either goes on
-//! where the other one stopped ([`schema`]). Leaves out: what a store does when another node was faster (`actors::store`).
+//! where the other one stopped (`schema`). Leaves out: what a store does when another node was faster (`actors::store`).
 //!
 //! ```text
 //! StoreLog::append ─► state (what waits) ─► writer: one statement for all stores ─► COMMIT
