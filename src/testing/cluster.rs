@@ -158,14 +158,36 @@ impl Cluster {
 
     /// Starts it again after [`Cluster::stop_now`], on its port.
     pub fn start_again(&mut self) {
-        if let Some(before) = self.started.take() {
-            let Started { directory, port, alive, .. } = before;
-            let mut started = Started::start(&self.programs, directory, port);
-            // Closed, it would take the folder away.
-            started.alive.extend(alive);
-            self.started = Some(started);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            if let Some(before) = self.started.take() {
+                let Started { directory, port, alive, .. } = before;
+                let mut started = Started::start(&self.programs, directory, port);
+                // Closed, it would take the folder away.
+                started.alive.extend(alive);
+                self.started = Some(started);
+            }
+            if self.answers() {
+                return;
+            }
+            // Whoever connects somewhere may have been given its port as their own meanwhile.
+            assert!(Instant::now() < deadline, "PostgreSQL does not start again");
+            std::thread::sleep(Duration::from_millis(100));
         }
-        self.wait_until_it_answers();
+    }
+
+    /// Waits until it answers; `false` if it has ended instead.
+    fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.try_sql("postgres", "SELECT 1").is_err() {
+            let ended = self.started.as_mut().map(|started| started.child.try_wait());
+            if matches!(ended, Some(Ok(Some(_)))) {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "PostgreSQL does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        true
     }
 
     fn wait_until_it_answers(&self) {
@@ -187,9 +209,13 @@ impl Cluster {
         let Some(started) = &mut self.started else { panic!("not ours to end") };
         let first = std::fs::read_to_string(started.directory.join("data/postmaster.pid"));
         let first = first.expect("it runs").lines().next().map(ToOwned::to_owned).expect("its id");
-        // All of its processes, so that none is left in the way of the next start.
+        // All of its processes, so that none is left in the way of the next start; stopped first, it begins no further ones.
         let killed = Command::new("sh")
-            .args(["-c", "kill -9 $(ps -o pid= --ppid \"$0\") \"$0\" 2>/dev/null; kill -9 \"$0\" 2>/dev/null; true", &first])
+            .args([
+                "-c",
+                "kill -STOP \"$0\"; kill -9 $(ps -o pid= --ppid \"$0\") \"$0\" 2>/dev/null; true",
+                &first,
+            ])
             .status();
         assert!(killed.expect("kill").success());
         started.child.wait().expect("it ended");
