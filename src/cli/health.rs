@@ -32,7 +32,9 @@ pub(super) struct Args {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     /// Nobody knows where it is.
-    #[error(transparent)]
+    #[error(
+        "the configuration says where the server listens: give `health` the server's own --config and environment.\n\n{0}"
+    )]
     Config(#[from] ConfigFaults),
     /// It does not answer.
     #[error("{url} does not answer: {cause}")]

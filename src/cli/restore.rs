@@ -163,7 +163,11 @@ fn restore(from: &Path, to: &Path, until: Option<Until>) -> Result<(), RestoreEr
     drop(progress);
     let time = restored.time_millis.and_then(|millis| i64::try_from(millis).ok());
     let time = time.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let of = time.map_or(String::new(), |time| format!(", which was written at {time}"));
+    let of = match time {
+        Some(time) => format!(", which was written at {time}"),
+        None if restored.position == 0 => ": nothing was written by then".to_owned(),
+        None => String::new(),
+    };
     // A closed standard output is no reason to fail.
     let _ = writeln!(io::stdout(), "restored up to change {}{of}", restored.position);
     Ok(())

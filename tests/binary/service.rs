@@ -52,7 +52,11 @@ fn health_says_whether_the_server_of_a_configuration_takes_clients() {
     assert_eq!(server.end(Signal::TERM), Some(0));
     let said = health(&address).failed(1);
     assert!(said.contains(&address) && said.contains("does not answer"), "{said}");
-    assert!(run(&["health"]).failed(1).contains("nobody has said"));
+    let said = run(&["health"]).failed(1);
+    assert!(
+        said.contains("nobody has said") && said.contains("the server's own --config"),
+        "{said}"
+    );
 }
 
 #[test]
