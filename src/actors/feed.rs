@@ -3,7 +3,7 @@
 //! Keeps: nothing beyond the head is shown, and the head is durable; a subscriber costs a place in a map, never a
 //! queue; a segment is encoded once for all its subscribers. Leaves out: cursors (`core::connection`), and who may read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -214,6 +214,18 @@ impl Feed {
         let mut content = self.content.write();
         let begins = content.log.trimmed().next();
         if content.recent.front().is_some_and(|front| front.segment.first() < begins) {
+            content.clear();
+        }
+    }
+
+    /// These were erased: they are not shown from memory any more either.
+    pub(crate) fn erased(&self, gone: &BTreeSet<Sequence>) {
+        let mut content = self.content.write();
+        let has_one = |recent: &Arc<FeedSegment>| {
+            let segment = &recent.segment;
+            gone.range(segment.first()..=segment.last()).next().is_some()
+        };
+        if content.recent.iter().any(has_one) {
             content.clear();
         }
     }

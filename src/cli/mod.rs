@@ -16,6 +16,7 @@ mod connect;
 mod data_dir;
 mod entries;
 mod entry;
+mod erase;
 mod export;
 mod grants;
 mod groups;
@@ -100,6 +101,7 @@ enum Command {
     Restore(restore::Args),
     Trim(trim::Args),
     Compact(compact::Args),
+    Erase(erase::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     AcceptLoss(accept_loss::Args),
@@ -141,6 +143,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Restore(args) => finish(restore::run(&args)),
         Command::Compact(args) => finish(compact::run(&args)),
         Command::Trim(args) => finish(trim::run(&args)),
+        Command::Erase(args) => finish(erase::run(&args)),
         Command::Verify(args) => finish(verify::run(&args)),
         Command::Rebuild(args) => finish(rebuild::run(&args)),
         Command::AcceptLoss(args) => finish(accept_loss::run(&args)),

@@ -35,6 +35,10 @@ pub fn write_record(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
     }
 }
 
+/// How long that is which [`write_bare`] writes, in bytes. Every other record is longer, since no event is empty.
+#[cfg(feature = "sled")]
+pub(crate) const BARE_LEN: usize = EntryId::LEN + 3;
+
 /// Appends what is left of an entry whose content is gone: its id, and no event, which no entry lacks.
 #[cfg(feature = "sled")]
 pub(crate) fn write_bare(out: &mut Vec<u8>, id: EntryId) {

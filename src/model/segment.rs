@@ -1,5 +1,9 @@
 //! A run of consecutive entries of one store, in one buffer; or a gap in its feed, which has none.
 
+#[cfg(feature = "sled")]
+mod bare;
+mod erased;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -17,6 +21,8 @@ pub struct Segment {
     count: u32,
     records: Bytes,
     origins: Origins,
+    /// Some of its records may be bare ids; of a gap, that there were entries, which were erased.
+    bare: bool,
 }
 
 /// Small segments nearly always have one.
@@ -42,23 +48,23 @@ impl Segment {
         records: Bytes,
         origins: Vec<OriginRun>,
     ) -> Result<Self, MalformedRecord> {
-        let mut count = 0_u32;
+        let (mut count, mut bare) = (0_u32, false);
         for record in RecordReader::new(&records) {
-            record?;
+            bare |= record?.event.is_empty();
             count += 1;
         }
         let origin_count: u64 = origins.iter().map(|run| u64::from(run.count)).sum();
         if count == 0 || origin_count != u64::from(count) {
             return Err(MalformedRecord);
         }
-        Ok(Self { first, count, records, origins: origins.into() })
+        Ok(Self { first, count, records, origins: origins.into(), bare })
     }
 
     /// Says that no entry has the `count` sequences from `first` on. `None` if these are none, or go beyond [`Sequence::MAX`].
     pub fn gap(first: Sequence, count: u32) -> Option<Self> {
         let last = first.get().checked_add(u64::from(count.checked_sub(1)?))?;
         Sequence::new(last).ok().filter(|_| first > Sequence::ZERO)?;
-        Some(Self { first, count, records: Bytes::new(), origins: Origins::new() })
+        Some(Self { first, count, records: Bytes::new(), origins: Origins::new(), bare: false })
     }
 
     /// As [`Segment::gap`] from `first` to `last`, in as many as it takes; none if `last` is before `first`.
@@ -90,7 +96,7 @@ impl Segment {
         if count == 0 || records.is_empty() || origin_count != u64::from(count) {
             return Err(MalformedRecord);
         }
-        Ok(Self { first, count, records, origins: origins.into() })
+        Ok(Self { first, count, records, origins: origins.into(), bare: false })
     }
 
     /// Segments that follow each other as one; `None` if there is none. There is no gap among them, unless it is the only one.
@@ -112,7 +118,8 @@ impl Segment {
             }
         }
         let count = pieces.iter().map(|piece| piece.count).sum();
-        Some(Self { first: head.first, count, records: records.into(), origins })
+        let bare = pieces.iter().any(|piece| piece.bare);
+        Some(Self { first: head.first, count, records: records.into(), origins, bare })
     }
 
     /// Its first `count` sequences; all of them if it has no more. `None` for none, and if so many entries cannot be read.
@@ -139,7 +146,7 @@ impl Segment {
             origins.push(OriginRun { count, origin: run.origin.clone() });
             left -= count;
         }
-        Some(Self { first: self.first, count: count as u32, records, origins })
+        Some(Self { first: self.first, count: count as u32, records, origins, bare: self.bare })
     }
 
     /// Its sequences but for the first `count`; `None` if there are none, or so many entries cannot be read.
@@ -164,7 +171,8 @@ impl Segment {
             }
         }
         let first = self.first.plus(count as u64);
-        Some(Self { first, count: self.count - count as u32, records, origins })
+        let count = self.count - count as u32;
+        Some(Self { first, count, records, origins, bare: self.bare })
     }
 
     /// The sequence of its first entry; of a gap, the first one that is empty.
@@ -301,6 +309,7 @@ impl SegmentBuilder {
             count: std::mem::take(&mut self.count),
             records: std::mem::take(&mut self.records).into(),
             origins: std::mem::take(&mut self.origins),
+            bare: false,
         });
     }
 }

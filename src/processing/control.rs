@@ -2,13 +2,15 @@
 //!
 //! Keeps: whatever is asked is durable when it is answered. Leaves out: opening stores for it (`server`).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
-use super::group::Group;
+use super::group::{ErasedEntry, Group, Runs};
 use super::lane::{Lane, LaneRun};
 use super::processor::Processor;
 use super::replay::Interrupted;
@@ -370,6 +372,34 @@ impl Processor {
         // Which entries those were is not known; once a store is open, it is.
         self.reactivity.miss();
         stores
+    }
+
+    /// Tells all groups that these entries of `store` were erased, and counts dead letters anew. The error says which group could not be told.
+    pub(crate) async fn tell_erased(
+        &self,
+        store: &StoreId,
+        entries: &[ErasedEntry],
+    ) -> Result<(), GroupError> {
+        let mut told = Ok(());
+        for group in &self.groups {
+            let heard = match (&group.runs, &group.on_erased) {
+                (Runs::Entries(handler), _) => handler.erased(store, entries),
+                (Runs::Typed(_), Some(erased)) => erased(store.clone(), entries.to_vec()),
+                (Runs::Typed(_), None) => continue,
+            };
+            let heard = AssertUnwindSafe(heard).catch_unwind().await;
+            let failed = match heard {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure.message,
+                Err(_) => "it panicked".into(),
+            };
+            let why = format!("group {} was not told what was erased: {failed}", group.name);
+            told = Err(GroupError::Unavailable(why));
+        }
+        for group in &self.groups {
+            self.letters_left(&group.name).await?;
+        }
+        told
     }
 
     /// Counts the dead letters of a group anew; one that paused for them goes on if there is room.

@@ -44,7 +44,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::handlers::EventHandler;
-use crate::model::{Origin, RemoteEntry, RemoteId, Sequence, StoreId};
+use crate::model::{EntryId, Origin, RemoteEntry, RemoteId, Sequence, StoreId};
 
 /// How often an entry is tried, if the handler says so and the application nothing else.
 pub const TRIES_MAX: u32 = 16;
@@ -128,6 +128,26 @@ pub trait EntryHandler: Send + Sync + 'static {
         store: &'a StoreId,
         entries: &'a [CommittedEntry],
     ) -> BoxFuture<'a, BatchOutcome>;
+
+    /// Hears that entries were erased, of any event: what was made of them is to go as well. They may have been handled or not, and
+    /// come no more. At least once for each, also while the group pauses; what fails is told again.
+    fn erased<'a>(
+        &'a self,
+        store: &'a StoreId,
+        entries: &'a [ErasedEntry],
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let _ = (store, entries);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// All that is left of an entry that was erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErasedEntry {
+    /// Where it was in its store.
+    pub sequence: Sequence,
+    /// Its id.
+    pub id: EntryId,
 }
 
 /// A committed entry as it is stored, and who wrote it.
@@ -174,7 +194,13 @@ pub(super) struct Group {
     pub(super) changed: watch::Sender<()>,
     /// Asks the group's own database where it is.
     pub(super) own_position: Option<OwnPosition>,
+    /// What typed handlers do when entries are erased.
+    pub(super) on_erased: Option<OnErased>,
 }
+
+/// Hears of entries of a store that were erased.
+pub(super) type OnErased =
+    Box<dyn Fn(StoreId, Vec<ErasedEntry>) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
 /// The last sequence of a store that a database of the application's own has; `None` if it knows nothing of the store.
 pub(super) type OwnPosition = Box<
@@ -196,9 +222,20 @@ pub(super) struct EventProcessing {
 impl Group {
     pub(super) fn new(name: Arc<str>, options: GroupOptions, runs: Runs) -> Self {
         let (paused, letters) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let (changed, own_position) = (watch::Sender::new(()), None);
+        let changed = watch::Sender::new(());
+        let (own_position, on_erased) = (None, None);
         let heard_paused = AtomicBool::new(false);
-        Self { name, options, runs, paused, heard_paused, letters, changed, own_position }
+        Self {
+            name,
+            options,
+            runs,
+            paused,
+            heard_paused,
+            letters,
+            changed,
+            own_position,
+            on_erased,
+        }
     }
 
     /// Whether it has as many dead letters as it keeps, and pauses for that.

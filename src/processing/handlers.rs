@@ -15,7 +15,7 @@ use super::codec::CodecError;
 use super::committed::{Committed, Delivery};
 use super::event::{Event, EventGroup, Events, Holds, ListOf};
 use super::failure::Failure;
-use super::group::{EventProcessing, GroupOptions, OwnPosition};
+use super::group::{ErasedEntry, EventProcessing, GroupOptions, OnErased, OwnPosition};
 use crate::model::{RemoteId, Sequence, StoreId};
 
 /// The handlers of group `G` and what they share; `Left` are the events that still lack one.
@@ -48,6 +48,7 @@ pub struct Handlers<G: EventGroup, S, Left> {
 struct HandlerParts {
     options: GroupOptions,
     own_position: Option<OwnPosition>,
+    on_erased: Option<OnErased>,
     handlers: Vec<(&'static str, EventHandler)>,
     invalidates: HashMap<&'static str, Vec<Arc<str>>>,
 }
@@ -71,6 +72,7 @@ pub(super) struct Parts {
     pub(super) name: &'static str,
     pub(super) events: Vec<(&'static str, EventProcessing)>,
     pub(super) own_position: Option<OwnPosition>,
+    pub(super) on_erased: Option<OnErased>,
 }
 
 /// Decodes a delivery and runs the handler of its event.
@@ -164,6 +166,21 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         self
     }
 
+    /// Has `erased` hear of entries of a store that were erased, with the shared state: what was made of them is to go as well. They may be of any event,
+    /// handled or not. At least once for each; what fails is told again.
+    pub fn on_erased<F, Fut>(mut self, erased: F) -> Self
+    where
+        F: Fn(Arc<S>, StoreId, Vec<ErasedEntry>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Outcome> + Send + 'static,
+    {
+        let state = Arc::clone(&self.state);
+        self.parts.on_erased = Some(Box::new(move |store, entries| {
+            let told = erased(Arc::clone(&state), store, entries);
+            Box::pin(async move { told.await.into_result() })
+        }));
+        self
+    }
+
     /// Options, the name unless they have one, what is done with each event, and who knows positions.
     pub(super) fn into_parts(mut self) -> Parts {
         let path = std::any::type_name::<G>();
@@ -174,8 +191,9 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
             let invalidates = self.parts.invalidates.remove(tag).unwrap_or_default();
             (tag, EventProcessing { handler, invalidates })
         });
-        let (events, own_position) = (handlers.collect(), self.parts.own_position);
-        Parts { options: self.parts.options, name, events, own_position }
+        let events = handlers.collect();
+        let HandlerParts { options, own_position, on_erased, .. } = self.parts;
+        Parts { options, name, events, own_position, on_erased }
     }
 
     /// Leaves the events that have no handler yet without one: they count as handled, without being decoded, and invalidate what

@@ -13,6 +13,7 @@ mod committed;
 pub mod compaction;
 mod conflicts;
 mod control;
+mod erase;
 mod event;
 mod failure;
 mod group;
@@ -31,10 +32,12 @@ pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
 pub use conflicts::{CONFLICT_BYTES_MAX, CONFLICTS_MAX};
 pub use control::{DeadLetter, GroupError, GroupStatus};
+pub use erase::{erase, of_primary_key};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use failure::Failure;
 pub use group::{
-    BatchOutcome, CommittedEntry, DEAD_LETTERS_MAX, EntryHandler, GroupOptions, TRIES_MAX,
+    BatchOutcome, CommittedEntry, DEAD_LETTERS_MAX, EntryHandler, ErasedEntry, GroupOptions,
+    TRIES_MAX,
 };
 pub use handlers::{Handlers, Outcome};
 pub use processor::{Processor, ProcessorBuilder, ProcessorError, ReplayStatus};

@@ -155,9 +155,9 @@ impl ProcessorBuilder {
         let (mut tags, mut names) = (HashSet::new(), HashSet::new());
         let mut groups = Vec::new();
         for (options, unnamed) in self.groups {
-            let (default, runs, own_position) = match unnamed {
-                Unnamed::Entries(handler) => ("", Runs::Entries(handler), None),
-                Unnamed::Typed(Parts { name, events, own_position, .. }) => {
+            let (default, runs, own_position, on_erased) = match unnamed {
+                Unnamed::Entries(handler) => ("", Runs::Entries(handler), None, None),
+                Unnamed::Typed(Parts { name, events, own_position, on_erased, .. }) => {
                     for (tag, _) in &events {
                         if tag.is_empty() {
                             return Err(ProcessorError::EmptyTag);
@@ -166,7 +166,7 @@ impl ProcessorBuilder {
                             return Err(ProcessorError::EventTwice(tag));
                         }
                     }
-                    (name, Runs::Typed(events.into_iter().collect()), own_position)
+                    (name, Runs::Typed(events.into_iter().collect()), own_position, on_erased)
                 }
             };
             let name: Arc<str> = options.name.as_deref().unwrap_or(default).into();
@@ -179,7 +179,7 @@ impl ProcessorBuilder {
             if options.in_transaction && !self.journal.has_transactions() {
                 return Err(ProcessorError::NoTransactions(name.to_string()));
             }
-            groups.push(Group { own_position, ..Group::new(name, options, runs) });
+            groups.push(Group { own_position, on_erased, ..Group::new(name, options, runs) });
         }
         Ok(Processor {
             journal: self.journal,

@@ -38,7 +38,7 @@ pub struct Trimming {
     pub behind: Vec<GroupBehind>,
 }
 
-/// Nothing more was trimmed, or it is not known. Trying again is right.
+/// Nothing more was trimmed or erased, or it is not known. Trying again is right.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TrimError {
     /// The journal failed.
@@ -47,7 +47,7 @@ pub enum TrimError {
     /// The store cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The trim could not be stored, or it is not known.
+    /// That it is gone could not be stored, or it is not known.
     #[error(transparent)]
     Append(#[from] AppendError),
 }

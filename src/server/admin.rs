@@ -13,9 +13,9 @@ pub(super) use super::admin_failure::Failure;
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
-    admin_backup, admin_compact, admin_entries, admin_grants, admin_groups, admin_guard,
-    admin_openapi, admin_quarantine, admin_revocations, admin_sessions, admin_signing_keys,
-    admin_tokens_list, admin_trim, encode, overview, pages,
+    admin_backup, admin_compact, admin_entries, admin_erase, admin_grants, admin_groups,
+    admin_guard, admin_openapi, admin_quarantine, admin_revocations, admin_sessions,
+    admin_signing_keys, admin_tokens_list, admin_trim, encode, overview, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
@@ -72,6 +72,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .configure(encode::configure)
         .configure(admin_tokens_list::configure)
         .configure(|config| admin_entries::configure(server, config))
+        .configure(admin_erase::configure)
         .configure(admin_trim::configure)
         .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)

@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::access::RevokeError;
 use super::admin_tokens::AdminRight;
+use super::erasures::EraseError;
 use super::grants::GrantsError;
 use super::pages;
 use super::quarantine::QuarantineError;
@@ -80,6 +81,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Trim(#[from] ServerTrimError),
     #[error(transparent)]
+    Erase(#[from] EraseError),
+    #[error(transparent)]
     Reload(#[from] ReloadError),
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
@@ -107,6 +110,7 @@ impl Failure {
             | Self::Reload(ReloadError::Wrong(_)) => (StatusCode::BAD_REQUEST, "invalid"),
             Self::NoSuchStore(_)
             | Self::Trim(ServerTrimError::NoSuchStore(_))
+            | Self::Erase(EraseError::NoSuchStore(_))
             | Self::Group(GroupError::NoSuchStore(_)) => (StatusCode::NOT_FOUND, "no-such-store"),
             Self::NoSuchSession(_) => (StatusCode::NOT_FOUND, "no-such-session"),
             Self::NoSuchSubscription(..) => (StatusCode::NOT_FOUND, "no-such-subscription"),
@@ -145,6 +149,12 @@ impl Failure {
             | Self::Storage(_)
             | Self::Records(_)
             | Self::Trim(ServerTrimError::Failed(_) | ServerTrimError::Records(_))
+            | Self::Erase(
+                EraseError::Failed(_)
+                | EraseError::Records(_)
+                | EraseError::NotTold(_)
+                | EraseError::Quarantine(_),
+            )
             | Self::Quarantine(QuarantineError::Write(_) | QuarantineError::Unavailable(_))
             | Self::Revoke(RevokeError::Unavailable(_))
             | Self::Grants(GrantsError::Unavailable(_))

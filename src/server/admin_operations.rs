@@ -145,6 +145,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .query(ENTRIES),
     row(
         Post,
+        "/stores/{store:.+}/erase",
+        Admin,
+        "Removes the content of entries for good",
+        "Erased",
+    )
+    .body("Erase"),
+    row(
+        Post,
         "/stores/{store:.+}/trim",
         Admin,
         "Removes the beginning of a feed for good",

@@ -14,6 +14,7 @@ use super::access::Severing;
 use super::admin_guard::Guesses;
 use super::admin_tokens::{AdminToken, AdminTokens};
 use super::caller::ValueOf;
+use super::erasures::Erasures;
 use super::grants::KeptGrants;
 use super::handle::{Inner, Server};
 use super::looking::Looking;
@@ -295,17 +296,14 @@ impl Builder {
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
         usage.start(&home);
-        let trims = Trims::start(
-            (stores.clone(), self.storage.clone()),
-            processing.as_ref().map(|processing| processing.processor.clone()),
-            self.records.clone(),
-            self.retention,
-            &home,
-        );
+        let processor = processing.as_ref().map(|processing| processing.processor.clone());
+        let (stored, records) = ((stores.clone(), self.storage.clone()), self.records.clone());
+        let trims = Trims::start(stored, processor.clone(), records.clone(), self.retention, &home);
         let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
         let spill = self.spill.map(open_spill).transpose()?;
         let aside = self.quarantine.map(|kept| Aside::start(kept, limits.clone(), &home));
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
+        let erasures = Erasures::start((&stores, &compaction), processor, records, &home);
         let shared = Arc::new(Shared {
             compaction,
             remote_id: self.storage.remote_id(),
@@ -358,6 +356,7 @@ impl Builder {
             processing,
             trims,
             compacting: Mutex::default(),
+            erasures,
             snapshot: Mutex::default(),
         };
         Ok(Server::new(inner, &home).following_others())

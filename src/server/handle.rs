@@ -17,6 +17,7 @@ use super::admin_guard::Guesses;
 use super::admin_tokens::AdminTokens;
 use super::builder::Builder;
 use super::caller::ValueOf;
+use super::erasures::Erasures;
 use super::grants::KeptGrants;
 use super::groups::Groups;
 use super::looking::Looking;
@@ -80,6 +81,7 @@ pub(super) struct Inner {
     pub(super) processing: Option<Processing>,
     pub(super) trims: Arc<Trims>,
     pub(super) compacting: Mutex<CompactState>,
+    pub(super) erasures: Arc<Erasures>,
     /// What a backup was begun of last.
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }

@@ -12,8 +12,8 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use super::{
-    AppendError, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
-    behind_trimmed, check_consecutive,
+    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize,
+    UsedKeys, behind_trimmed, check_consecutive,
 };
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
@@ -34,6 +34,7 @@ struct Store {
     ids: HashMap<EntryId, Sequence>,
     head: Sequence,
     trimmed: Sequence,
+    erasures: u64,
     /// When entries up to which were appended, in milliseconds since 1970.
     times: Vec<(Sequence, u64)>,
     entries: u64,
@@ -152,9 +153,26 @@ impl Store {
         self.trimmed = self.trimmed.max(last);
         let all = std::mem::take(&mut self.segments).into_values();
         let kept = behind_trimmed(self.trimmed, self.trimmed.next(), all);
-        self.entries = kept.iter().map(|segment| segment.len() as u64).sum();
+        self.entries = kept.iter().map(entries_of).sum();
         self.bytes = kept.iter().map(|segment| segment.records().len() as u64).sum();
         self.segments = kept.into_iter().map(|segment| (segment.first(), segment)).collect();
+        Ok(())
+    }
+
+    fn erase(&mut self, entries: &[(Sequence, EntryId)]) -> Result<(), AppendError> {
+        let refused = |why: String| AppendError::Definite(why.into());
+        if entries.len() > ERASE_MAX {
+            return Err(refused(format!("more than {ERASE_MAX} at once")));
+        }
+        if let Some((at, id)) = entries.iter().find(|(at, id)| self.ids.get(id) != Some(at)) {
+            return Err(refused(format!("entry {at} is not there, or is not {id}")));
+        }
+        let gone = entries.iter().map(|(at, _)| *at).collect();
+        let all = std::mem::take(&mut self.segments).into_values();
+        let left: Vec<Segment> = all.flat_map(|segment| segment.without(&gone)).collect();
+        self.bytes = left.iter().map(|segment| segment.records().len() as u64).sum();
+        self.segments = left.into_iter().map(|segment| (segment.first(), segment)).collect();
+        self.erasures += 1;
         Ok(())
     }
 
@@ -163,13 +181,13 @@ impl Store {
         let (mut entries, mut bytes) = (self.entries, self.bytes);
         for segment in self.segments.values() {
             let more = entries.saturating_sub(keep.entries_max.unwrap_or(u64::MAX));
-            if more > 0 && !segment.is_gap() {
-                beyond = segment.first().plus(more.min(segment.len() as u64) - 1);
+            if more > 0 && entries_of(segment) > 0 {
+                beyond = segment.first().plus(more.min(entries_of(segment)) - 1);
             }
             if keep.bytes_max.is_some_and(|bytes_max| bytes > bytes_max) {
                 beyond = segment.last();
             }
-            entries -= segment.len() as u64;
+            entries -= entries_of(segment);
             bytes -= segment.records().len() as u64;
         }
         let old = |time: &&(Sequence, u64)| keep.since_ms.is_some_and(|since| time.1 < since);
@@ -198,6 +216,11 @@ impl Store {
             .cloned()
             .collect()
     }
+}
+
+/// How many entries it has, erased ones too.
+const fn entries_of(segment: &Segment) -> u64 {
+    if segment.is_gap() && !segment.is_erased() { 0 } else { segment.span() }
 }
 
 impl StoreLog for Log {
@@ -229,6 +252,17 @@ impl StoreLog for Log {
 
     fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
         ready(self.store.lock().trim(last)).boxed()
+    }
+
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        ready(self.store.lock().erase(entries)).boxed()
+    }
+
+    fn erasures(&self) -> u64 {
+        self.store.lock().erasures
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {

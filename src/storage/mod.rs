@@ -1,7 +1,7 @@
 //! Keeps the logs of all stores: the transport history that feeds serve.
 //!
 //! Keeps: what was appended is there after a power cut once the append is answered; an append is there whole or not
-//! at all; entries never change, and what is trimmed is the beginning of a store. Leaves out: which entries are fresh, what sequence they get (`core`), who may
+//! at all; entries never change, but that what is erased goes; what is trimmed is the beginning of a store. Leaves out: which entries are fresh, what sequence they get (`core`), who may
 //! write them (`services`), who is told (`actors`).
 //!
 //! Failures come in three kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
@@ -35,6 +35,9 @@ use tokio::sync::{mpsc, watch};
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
 use crate::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
+
+/// How many entries one call of [`StoreLog::erase`] takes at most.
+pub const ERASE_MAX: usize = 4_096;
 
 /// Opens the logs of stores. One instance owns its data.
 pub trait Storage: Send + Sync + 'static {
@@ -164,7 +167,7 @@ pub struct StoreSize {
     pub head: Sequence,
     /// The last sequence that was trimmed, as [`StoreLog::trimmed`] says it.
     pub trimmed: Sequence,
-    /// The number of entries that are kept: as many as there are sequences behind the trimmed ones, but for those in gaps.
+    /// The number of entries that are kept, erased ones too: as many as there are sequences behind the trimmed ones, but for those in gaps.
     pub entries: u64,
     /// Bytes on disk, as [`StoreLog::bytes`] says it.
     pub bytes: u64,
@@ -214,6 +217,26 @@ pub trait StoreLog: Send + Sync + 'static {
     /// `last` changes nothing. Beyond the head it is refused as [`AppendError::Definite`]; after an indefinite failure it
     /// may have happened, and repeating it is right. Queueing happens within the call, on any log object of the store.
     fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>>;
+
+    /// Takes the content of these entries away for good; resolves when that is durable, or when it failed. The call blocks on disk reads, and
+    /// queues it.
+    ///
+    /// They must be durable, and have these ids; otherwise, or if they are more than [`ERASE_MAX`], nothing is erased, and it is refused as
+    /// [`AppendError::Definite`]. What is erased is read as a gap from then on, which [is erased](Segment::is_erased); its id stays known, with its sequence; the
+    /// hash over the entries stays what it is. It goes on to be counted in sizes. Erasing again changes nothing. After an
+    /// indefinite failure it may have happened, and repeating it is right. Storages that do not say otherwise cannot.
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        let _ = entries;
+        Box::pin(ready(Err(AppendError::Definite("this storage cannot erase".into()))))
+    }
+
+    /// Counts what was erased since the log was opened, in any unit: what was made of entries is right for as long as this is the same.
+    fn erasures(&self) -> u64 {
+        0
+    }
 
     /// Durable entries from `from` on, ascending, each segment where the one before ends: at least the segment that holds `from`, then
     /// further ones until their records exceed `bytes_max`. Empty beyond the head. The first segment may begin

@@ -193,6 +193,17 @@ impl StoreLog for FaultyLog {
         self.inner.trimmed()
     }
 
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.inner.erase(entries)
+    }
+
+    fn erasures(&self) -> u64 {
+        self.inner.erasures()
+    }
+
     fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
         self.inner.trim(last)
     }

@@ -1,9 +1,11 @@
 //! What every [`Storage`] must do.
 
+mod erase;
 mod trim;
 
 use futures_util::FutureExt;
 
+use self::erase::{what_is_erased_is_a_gap_whose_ids_stay_known, what_is_not_there_is_not_erased};
 use self::trim::{
     more_can_be_trimmed_and_never_less, times_of_commits_are_told, what_is_beyond_is_told,
     what_is_trimmed_is_a_gap_whose_ids_stay_known,

@@ -12,6 +12,7 @@ mod descriptors;
 mod dist;
 mod drain;
 mod durability;
+mod erase;
 mod expansion;
 mod export;
 mod grants;

@@ -81,6 +81,12 @@ fn stock_clients_go_on_in_a_store_that_is_trimmed() {
     run("stock_trim.mjs", Some("--dev"), &mut |_| String::new());
 }
 
+/// Entries of their store are erased, whatever they are doing.
+#[test]
+fn stock_clients_go_on_in_a_store_of_which_entries_are_erased() {
+    run("stock_erase.mjs", Some("--dev"), &mut |_| String::new());
+}
+
 /// Whatever they wrote while they were offline.
 #[test]
 fn stock_clients_get_rid_of_all_that_they_wrote_offline() {

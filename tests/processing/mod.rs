@@ -2,6 +2,7 @@
 
 mod crash;
 mod ending;
+mod erase;
 mod exactly_once;
 mod groups;
 mod handlers;

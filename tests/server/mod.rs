@@ -9,6 +9,7 @@ mod console;
 mod crowd;
 mod disk;
 mod embedding;
+mod erase;
 mod examples;
 mod failures;
 mod feed;

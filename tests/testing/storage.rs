@@ -1,17 +1,20 @@
 //! A storage from elsewhere, which knows no id without reading; and a server over it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventlog_server::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
+use eventlog_server::model::{
+    Batch, EntryId, EntryRef, Origin, PublicKey, RemoteId, Segment, SegmentBuilder, Sequence,
+    StoreId,
+};
 use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::{
-    AppendError, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
-    behind_trimmed, check_consecutive,
+    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize,
+    UsedKeys, behind_trimmed, check_consecutive,
 };
 use eventlog_server::testing::storage::CLAUSES;
 use futures_util::FutureExt;
@@ -33,6 +36,11 @@ enum Fault {
     ShowsWhatIsTrimmed,
     ForgetsTrimmedIds,
     TakesTrimsBack,
+    ShowsWhatIsErased,
+    ErasesNeighbours,
+    ForgetsErasedIds,
+    ErasesWhatIsElsewhere,
+    ForgetsErasures,
     KeepsTooMuch,
     TellsOfAllAbove,
     LetsEarlierLogsAppend,
@@ -87,6 +95,7 @@ struct Table {
     rows: BTreeMap<Sequence, Segment>,
     ids: HashMap<EntryId, Sequence>,
     trimmed: Sequence,
+    erasures: u64,
     times: Vec<(Sequence, SystemTime)>,
 }
 
@@ -127,7 +136,8 @@ impl Table {
         let (head, trimmed) = (self.head(), self.trimmed);
         let kept = behind_trimmed(trimmed, trimmed.next(), self.rows.values().cloned());
         let bytes = kept.iter().map(|row| row.records().len() as u64).sum();
-        let entries = kept.iter().map(|row| row.len() as u64).sum();
+        let of = |row: &Segment| if row.is_erased() { row.span() } else { row.len() as u64 };
+        let entries = kept.iter().map(of).sum();
         StoreSize { head, trimmed, entries, bytes }
     }
 
@@ -224,6 +234,31 @@ impl Log {
         table.append(segments);
         Ok(())
     }
+
+    fn erase_now(&self, entries: &[(Sequence, EntryId)]) -> Result<(), AppendError> {
+        let mut table = self.table.lock();
+        let is_other = |(at, id): &&(Sequence, EntryId)| table.ids.get(id) != Some(at);
+        let is_wrong = entries.len() > ERASE_MAX || entries.iter().any(|one| is_other(&one));
+        if is_wrong && !self.has(Fault::ErasesWhatIsElsewhere) {
+            return Err(AppendError::Definite("it is not there".into()));
+        }
+        if self.has(Fault::ShowsWhatIsErased) {
+            return Ok(());
+        }
+        let mut gone: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
+        if self.has(Fault::ErasesNeighbours) {
+            gone.extend(entries.iter().map(|(at, _)| at.next()));
+        }
+        let rows = std::mem::take(&mut table.rows).into_values();
+        for row in rows.flat_map(|row| parts(&row, &gone)) {
+            table.rows.insert(row.first(), row);
+        }
+        table.erasures += u64::from(!self.has(Fault::ForgetsErasures));
+        if self.has(Fault::ForgetsErasedIds) {
+            table.ids.retain(|_, at| !gone.contains(at));
+        }
+        Ok(())
+    }
 }
 
 impl StoreLog for Log {
@@ -260,6 +295,17 @@ impl StoreLog for Log {
             table.ids.retain(|_, at| *at > last);
         }
         Box::pin(ready(Ok(())))
+    }
+
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        Box::pin(ready(self.erase_now(entries)))
+    }
+
+    fn erasures(&self) -> u64 {
+        self.table.lock().erasures
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
@@ -306,6 +352,23 @@ impl StoreLog for Log {
     }
 }
 
+/// Each entry of `row` by itself, or as a gap.
+fn parts(row: &Segment, gone: &BTreeSet<Sequence>) -> Vec<Segment> {
+    if row.is_gap() {
+        return vec![row.clone()];
+    }
+    let each = row.iter().zip(row.origin_of_each());
+    let part = |((at, entry), origin): ((Sequence, EntryRef<'_>), &Origin)| {
+        if gone.contains(&at) {
+            return Segment::erased(at, 1).expect("a gap");
+        }
+        let mut builder = SegmentBuilder::new(at);
+        builder.push(Batch::from_entries([entry]).record(0).expect("a slot"), origin);
+        builder.finish().remove(0)
+    };
+    each.map(part).collect()
+}
+
 eventlog_server::contract_tests!(storage: rows(None));
 
 #[test]
@@ -320,6 +383,11 @@ fn each_fault_is_found() {
         (Fault::ForgetsTrimmedIds, "what_is_trimmed_is_a_gap_whose_ids_stay_known"),
         (Fault::KeepsTooMuch, "what_is_beyond_is_told"),
         (Fault::TakesTrimsBack, "more_can_be_trimmed_and_never_less"),
+        (Fault::ShowsWhatIsErased, "what_is_erased_is_a_gap_whose_ids_stay_known"),
+        (Fault::ErasesNeighbours, "what_is_erased_is_a_gap_whose_ids_stay_known"),
+        (Fault::ForgetsErasedIds, "what_is_erased_is_a_gap_whose_ids_stay_known"),
+        (Fault::ForgetsErasures, "what_is_erased_is_a_gap_whose_ids_stay_known"),
+        (Fault::ErasesWhatIsElsewhere, "what_is_not_there_is_not_erased"),
         (Fault::TellsOfAllAbove, "what_stands_above_an_id_is_told_whole_or_not_at_all"),
         (Fault::LetsEarlierLogsAppend, "an_earlier_log_refuses_appends_and_still_reads"),
         (Fault::ListsEmptyStores, "stores_are_listed_once_they_have_entries"),

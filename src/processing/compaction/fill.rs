@@ -108,10 +108,13 @@ fn show_earlier(
     let mut matcher = Matcher::new(&projection.set);
     let mut reader = LogReader::new(log, EARLIER_READ_BYTES);
     for (seen, sequence) in (1..).zip(earlier) {
-        let entry = reader.entry(*sequence)?;
-        let sighting = matcher.sight(*sequence, &entry);
-        if let (Some(index), Some(sighting)) = (&mut kept.index, sighting) {
-            index.see_earlier(&sighting);
+        // One that was erased has its id left, and is a gap.
+        if reader.behind_gaps(*sequence)? == *sequence {
+            let entry = reader.entry(*sequence)?;
+            let sighting = matcher.sight(*sequence, &entry);
+            if let (Some(index), Some(sighting)) = (&mut kept.index, sighting) {
+                index.see_earlier(&sighting);
+            }
         }
         if seen % ACCOUNT_ENTRIES == 0 && !fits_now(projection, kept, make_room) {
             return Ok(false);

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::compactor::CompactorSet;
 use crate::core::projection::{Index, Moment};
 use crate::model::{Sequence, StoreId};
+use crate::storage::StoreLog;
 
 /// About what a store without an index takes.
 const STORE_BYTES: usize = 512;
@@ -75,14 +76,25 @@ pub(super) struct StoreProjection {
     pub(super) turns: Arc<Semaphore>,
 }
 
+/// How much of a store is trimmed and erased: what was made of its entries is right for as long as that is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cut(Sequence, u64);
+
+impl Cut {
+    /// Of this log, now.
+    pub(super) fn of(log: &dyn StoreLog) -> Self {
+        Self(log.trimmed(), log.erasures())
+    }
+}
+
 /// What is kept of one store.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) index: Option<Index>,
     /// Tells indexes apart: buckets are numbered anew in each.
     pub(super) generation: u64,
-    /// What is before is trimmed, and not in the index.
-    trimmed: Sequence,
+    /// What it is an index of.
+    cut: Cut,
     /// An index did not fit into memory; the readers that are there do without.
     pub(super) too_large: bool,
     charge: Charge,
@@ -94,15 +106,15 @@ impl Kept {
         self.charge.set(STORE_BYTES + self.index.as_ref().map_or(0, Index::bytes));
     }
 
-    /// Whether nothing was trimmed since the index was made.
-    pub(super) fn is_of(&self, trimmed: Sequence) -> bool {
-        self.trimmed == trimmed
+    /// Whether nothing was trimmed or erased since the index was made.
+    pub(super) fn is_of(&self, cut: Cut) -> bool {
+        self.cut == cut
     }
 
-    /// The store is trimmed so far: an index from before is forgotten.
-    pub(super) fn trim(&mut self, trimmed: Sequence) {
-        if self.trimmed < trimmed {
-            self.trimmed = trimmed;
+    /// So much is trimmed and erased: an index from before is forgotten.
+    pub(super) fn cut(&mut self, cut: Cut) {
+        if self.cut != cut {
+            self.cut = cut;
             self.clear();
         }
     }
@@ -142,7 +154,7 @@ impl StoreProjection {
         let mut kept = Kept {
             index: None,
             generation: 0,
-            trimmed: Sequence::ZERO,
+            cut: Cut::default(),
             too_large: false,
             charge: budget.charge(),
         };
@@ -216,6 +228,11 @@ impl KeptStores {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// What is kept of `store`, which is forgotten here.
+    pub(super) fn take(&mut self, store: &StoreId) -> Option<Arc<StoreProjection>> {
+        self.remove(store)
     }
 
     /// Forgets everything.

@@ -115,6 +115,14 @@ impl Compaction {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Forgets what was made of the entries of `store`, of which some were erased. May wait for those who read it.
+    pub(crate) fn forget(&self, store: &StoreId) {
+        let kept = self.shared.state.lock().stores.take(store);
+        if let Some(projection) = kept {
+            projection.kept.write().clear();
+        }
+    }
+
     /// Compacts entries of `events` that were created at least `older_than` before a reader begins.
     pub fn register(
         &self,

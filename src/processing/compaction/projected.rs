@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::backlog::Source;
-use super::kept::{Charge, Kept, StoreProjection};
+use super::kept::{Charge, Cut, Kept, StoreProjection};
 use super::page::{self, Page};
 use super::{Shared, answer, fill};
 use crate::core::projection::{Index, Members, Moment, Output, Plan, Progress};
@@ -22,8 +22,8 @@ pub(super) struct Projected {
     window: Option<Window>,
 }
 
-/// An index, the memory that it takes, and how far the store was trimmed when it was made.
-type Window = (Index, Charge, Sequence);
+/// An index, the memory that it takes, and of how much of the store it was made.
+type Window = (Index, Charge, Cut);
 
 /// What a page is to be.
 #[derive(Clone, Copy)]
@@ -48,10 +48,10 @@ impl Projected {
     /// The page that is asked for; it may be empty.
     pub(super) fn page(&mut self, ask: Ask<'_>) -> Result<Page, StorageError> {
         loop {
-            let trimmed = ask.source.log.trimmed();
+            let cut = Cut::of(&*ask.source.log);
             match self.page_now(ask) {
                 // What was planned may be gone by now.
-                Err(StorageError::Corrupt(_)) if ask.source.log.trimmed() > trimmed => {}
+                Err(StorageError::Corrupt(_)) if Cut::of(&*ask.source.log) != cut => {}
                 page => return page,
             }
         }
@@ -81,7 +81,7 @@ impl Projected {
     pub(super) fn page_at_hand(&mut self, ask: Ask<'_>) -> Option<Page> {
         self.rejoin(ask.source);
         let kept = self.projection.kept.try_read()?;
-        if !kept.is_of(ask.source.log.trimmed()) {
+        if !kept.is_of(Cut::of(&*ask.source.log)) {
             return None;
         }
         let index = kept.index.as_ref()?;
@@ -104,7 +104,7 @@ impl Projected {
     /// Plans with the index that all readers of the store share; `None` if it cannot be had.
     fn plan_with_kept(&self, ask: Ask<'_>) -> Result<Option<Planned>, StorageError> {
         let kept = &mut *self.projection.kept.write();
-        kept.trim(ask.source.log.trimmed());
+        kept.cut(Cut::of(&*ask.source.log));
         if kept.too_large {
             return Ok(None);
         }
@@ -127,16 +127,16 @@ impl Projected {
     /// Plans with an index of this reader alone. It stays for the next page, unless memory is short.
     fn plan_with_window(&mut self, ask: Ask<'_>) -> Result<Plan, StorageError> {
         let shared = &ask.source.shared;
-        let trimmed = ask.source.log.trimmed();
+        let cut = Cut::of(&*ask.source.log);
         let usable =
-            |(index, _, of): &Window| *of == trimmed && index.answers(&self.moment, ask.cursor);
+            |(index, _, of): &Window| *of == cut && index.answers(&self.moment, ask.cursor);
         let (mut index, mut charge, _) = match self.window.take().filter(usable) {
             Some(window) => window,
-            None => (self.make_window(ask)?, shared.budget.charge(), trimmed),
+            None => (self.make_window(ask)?, shared.budget.charge(), cut),
         };
         let plan = self.plan(&mut index, ask, 0)?;
         charge.set(index.bytes());
-        self.window = shared.make_room().then_some((index, charge, trimmed));
+        self.window = shared.make_room().then_some((index, charge, cut));
         Ok(plan)
     }
 

@@ -357,6 +357,11 @@ impl LaneRun<'_> {
             return Ok(());
         }
         let segments = replay::read(&self.feed.read, position, 1).await?;
+        // Or erased: then nothing tells its id.
+        let has_it = |gap: &Segment| (gap.first()..=gap.last()).contains(&position);
+        if segments.iter().any(|segment| segment.is_erased() && has_it(segment)) {
+            return Ok(());
+        }
         let mut ids = segments.iter().flat_map(Segment::ids);
         match ids.find(|(at, _)| *at == position) {
             Some((_, found)) if found == last => Ok(()),

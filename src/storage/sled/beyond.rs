@@ -6,6 +6,7 @@ use super::ends::End;
 use super::log::Located;
 use super::segments::Reader;
 use super::shared::Shared;
+use super::value::segment::Bare;
 use crate::model::Sequence;
 use crate::storage::{Keep, StorageError};
 
@@ -68,7 +69,7 @@ fn by_bytes(
     let is_kept = |bytes_before: u64| layout.bytes - bytes_before + in_memory <= bytes_max;
     for found in reader.backwards(Sequence::MAX) {
         let found = found?;
-        if found.record.bare {
+        if found.record.bare == Bare::All {
             break;
         }
         if !found.is_gap() && !is_kept(found.record.bytes_before) {

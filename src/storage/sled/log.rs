@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::commit::{Job, Writes};
 use super::ends::{End, StoreReader};
+use super::erase;
 use super::ids::{Cache, Ids, SEAL_IDS_MAX};
 use super::key::Ordinal;
 use super::reindex;
@@ -282,6 +283,24 @@ impl StoreLog for SledLog {
         answered(receiver)
     }
 
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        if entries.is_empty() {
+            return ready(Ok(())).boxed();
+        }
+        let (answer, receiver) = oneshot::channel();
+        match erase::erase(&self.shared, &self.writes, entries, answer) {
+            Ok(()) => answered(receiver),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    fn erasures(&self) -> u64 {
+        self.writes.end.get().map_or(0, |end| end.erasures())
+    }
+
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
         // Read first: what is durable at this moment is found later, in memory or in the tree.
         let head = self.writes.head();
@@ -290,9 +309,10 @@ impl StoreLog for SledLog {
         }
         loop {
             let trimmed = self.trimmed();
+            let erasures = self.erasures();
             let read = self.read_kept(from.max(trimmed.next()), head, bytes_max)?;
-            // What was trimmed meanwhile may be bare ids by now.
-            if self.trimmed() == trimmed {
+            // What was trimmed or erased meanwhile may be bare ids by now.
+            if (self.trimmed(), self.erasures()) == (trimmed, erasures) {
                 return Ok(behind_trimmed(trimmed, from, read));
             }
         }

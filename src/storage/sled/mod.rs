@@ -19,6 +19,7 @@ mod compact;
 mod database;
 mod durable_map;
 mod ends;
+mod erase;
 mod files;
 mod further_base;
 mod gaps;

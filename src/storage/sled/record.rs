@@ -11,6 +11,7 @@
 //! 6 gap      ordinal (uvarint), first sequence (uvarint), count (uvarint): no entry has these sequences
 //! 7 trim     ordinal (uvarint), last sequence (uvarint): the entries of the store up to there are trimmed
 //! 8 time     milliseconds since 1970 (uvarint): the entries that come next were committed by then; in the base of an archive
+//! 9 erase    ordinal (uvarint), then for each entry that is erased, ascending, how far it is behind the one before (uvarint)
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
@@ -32,6 +33,7 @@ const HASH: u8 = 5;
 const GAP: u8 = 6;
 const TRIM: u8 = 7;
 const TIME: u8 = 8;
+const ERASE: u8 = 9;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(super) enum Record<'a> {
     Trim { ordinal: Ordinal, last: Sequence },
     /// The entries that come next were committed by then, in milliseconds since 1970.
     Time(u64),
+    /// These entries of the store are erased.
+    Erase { ordinal: Ordinal, sequences: Vec<Sequence> },
 }
 
 /// A frame cannot be read.
@@ -95,6 +99,23 @@ impl RecordWriter {
         write_uvarint(&mut self.content, u64::from(ordinal));
         write_uvarint(&mut self.content, last.get());
         self.finish(TRIM, &[], out);
+    }
+
+    /// Gives the parts of the record of an erasure to `out`; `sequences` are ascending.
+    pub(super) fn erase(
+        &mut self,
+        ordinal: Ordinal,
+        sequences: &[Sequence],
+        out: impl FnMut(&[u8]),
+    ) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        let mut before = Sequence::ZERO;
+        for sequence in sequences {
+            write_uvarint(&mut self.content, sequence.since(before));
+            before = *sequence;
+        }
+        self.finish(ERASE, &[], out);
     }
 
     /// Gives the parts of a time's record to `out`.
@@ -174,6 +195,7 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
         GAP => read_gap(content).ok_or(Malformed("of a gap"))?,
         TRIM => read_trim(content).ok_or(Malformed("of a trim"))?,
         TIME => read_time(content).ok_or(Malformed("of a time"))?,
+        ERASE => read_erase(content).ok_or(Malformed("of an erasure"))?,
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -189,6 +211,7 @@ fn read_entries(mut content: &[u8]) -> Result<Record<'_>, Malformed> {
     let (ordinal, first, count) = read_entries_head(&mut content).ok_or(Malformed("of entries"))?;
     // Copied, so that what goes to sled first does not keep the whole frame in memory.
     let segment = body::read_content(first, count, &Bytes::copy_from_slice(content))?;
+    let segment = segment.looked_through().map_err(|_| Malformed("of entries"))?;
     Ok(Record::Entries { ordinal, segment })
 }
 
@@ -207,6 +230,17 @@ fn read_trim(mut content: &[u8]) -> Option<Record<'_>> {
 fn read_time(mut content: &[u8]) -> Option<Record<'_>> {
     let time_ms = read_uvarint(&mut content)?;
     content.is_empty().then_some(Record::Time(time_ms))
+}
+
+fn read_erase(mut content: &[u8]) -> Option<Record<'_>> {
+    let ordinal = read_ordinal(&mut content)?;
+    let (mut sequences, mut before) = (Vec::new(), 0_u64);
+    while !content.is_empty() {
+        let behind = read_uvarint(&mut content).filter(|behind| *behind > 0)?;
+        before = before.checked_add(behind)?;
+        sequences.push(Sequence::new(before).ok()?);
+    }
+    Some(Record::Erase { ordinal, sequences })
 }
 
 fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
@@ -286,22 +320,25 @@ mod tests {
                 writer.salt(&salt, |part| frame.extend_from_slice(part));
                 writer.entries(ordinal, &segment, |part| frame.extend_from_slice(part));
                 writer.entries(ordinal, &gap, |part| frame.extend_from_slice(part));
+                writer.erase(ordinal, &[segment.first(), gap.last().next()], |part| frame.extend_from_slice(part));
                 let value = value.as_deref();
                 writer.change(Keyspace::Journal, &key, value, |part| frame.extend_from_slice(part));
             });
             let read: Vec<_> = records(&frame).collect();
             let table = Keyspace::Journal;
+            let sequences = vec![segment.first(), gap.last().next()];
             prop_assert_eq!(read, [
                 Ok(Record::Store { ordinal, name }),
                 Ok(Record::Salt(salt)),
                 Ok(Record::Entries { ordinal, segment }),
                 Ok(Record::Entries { ordinal, segment: gap }),
+                Ok(Record::Erase { ordinal, sequences }),
                 Ok(Record::Change { table, key: &key, value: value.as_deref() }),
             ]);
         }
 
         #[test]
-        fn malformed_frames_are_refused(kind in 0..8_u8, content: Vec<u8>) {
+        fn malformed_frames_are_refused(kind in 0..10_u8, content: Vec<u8>) {
             let frame = [&[kind, content.len() as u8][..], &content].concat();
             // Nothing panics, and there is an end.
             prop_assert!(records(&frame).count() <= frame.len());
@@ -328,12 +365,15 @@ mod tests {
             writer.change(Keyspace::Registry, b"key", None, |part| frame.extend_from_slice(part));
             let gap = Segment::gap(Sequence::FIRST, 300).expect("a gap");
             writer.entries(300, &gap, |part| frame.extend_from_slice(part));
+            let erased = [Sequence::ZERO.plus(2), Sequence::ZERO.plus(302)];
+            writer.erase(300, &erased, |part| frame.extend_from_slice(part));
         });
         let record = [&[7; 16][..], b"\x01E\x00\x01p"].concat();
         let entries = [&b"\x02\x1f\xac\x02\xac\x02\x01\x01\x01\x01\x01\x00"[..], &record].concat();
         let changes = &b"\x03\x07\x02\x03key\x01v\x03\x06\x02\x03key\x00"[..];
         let gap = &b"\x06\x05\xac\x02\x01\xac\x02"[..];
-        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes, gap].concat());
+        let erase = &b"\x09\x05\xac\x02\x02\xac\x02"[..];
+        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes, gap, erase].concat());
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl<'a> Redo<'a> {
                     self.append(ordinal, segment, (hashing, time_ms))?;
                 }
                 Record::Trim { ordinal, last } => self.trim(ordinal, last)?,
+                Record::Erase { ordinal, sequences } => self.erase(ordinal, sequences)?,
                 Record::Time(committed) => time_ms = committed,
                 Record::Change { table, key, value } => {
                     self.shared.tables.apply_one(table, key, value, position.0);
@@ -151,6 +152,15 @@ impl<'a> Redo<'a> {
         // What follows may be left out.
         let last = last.min(self.last(&end)?);
         self.shared.ends.trim(&end, last);
+        Ok(())
+    }
+
+    fn erase(&mut self, ordinal: Ordinal, sequences: Vec<Sequence>) -> Result<(), OpenFailure> {
+        let end = self.end(ordinal)?;
+        // What follows may be left out.
+        let last = self.last(&end)?;
+        let sequences: Vec<Sequence> = sequences.into_iter().filter(|at| *at <= last).collect();
+        self.shared.ends.erase(&end, &sequences);
         Ok(())
     }
 

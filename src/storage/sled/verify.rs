@@ -16,6 +16,7 @@ use super::options::{DatabaseOptions, OpenFailure};
 use super::record::{Record, records};
 use super::segments::Reader;
 use super::tree::{self, Facts, Trees};
+use super::value::segment::Bare;
 use super::value::store;
 use super::watch;
 use crate::model::{Sequence, StoreId};
@@ -298,6 +299,7 @@ impl<'a> Verifier<'a> {
                 }
                 Record::Store { .. }
                 | Record::Trim { .. }
+                | Record::Erase { .. }
                 | Record::Time(_)
                 | Record::Change { .. } => {}
             }
@@ -383,7 +385,7 @@ impl<'a> Verifier<'a> {
         let mut next = Sequence::FIRST;
         let trimmed = record.trimmed;
         while next <= last {
-            let is_bare = reader.find(next)?.is_some_and(|found| found.record.bare);
+            let is_bare = reader.find(next)?.is_some_and(|found| found.record.bare == Bare::All);
             let segment = reader.segment(next)?;
             let is_swept = segment.last() <= trimmed.swept;
             if is_bare != is_swept && !segment.is_gap() {

@@ -157,22 +157,57 @@ impl StoreHash {
         segment: &Segment,
         salt: AppendSalt,
     ) -> Result<Self, MalformedRecord> {
-        let (records, mut hash, mut sequence) = (segment.records(), self, segment.first());
-        let mut reader = RecordReader::new(records);
-        let mut salts = salt.entries();
-        for run in segment.origins() {
-            let origin = origin_hash(&run.origin);
-            for salt in salts.by_ref().take(run.count as usize) {
-                let start = records.len() - reader.remaining();
-                let id = reader.skip_one()?;
-                let rest = &records[start + EntryId::LEN..records.len() - reader.remaining()];
-                let digest = EntryDigest::new(rest, origin, salt);
-                hash = hash.with_entry(sequence, id, digest);
-                sequence = sequence.plus(1);
-            }
+        let (mut hash, mut sequence) = (self, segment.first());
+        each_digest(segment, salt, |id, digest| {
+            hash = hash.with_entry(sequence, id, digest);
+            sequence = sequence.plus(1);
+        })?;
+        Ok(hash)
+    }
+
+    /// The same, with the digests of the entries, of which some may be erased.
+    pub(crate) fn with_digests(
+        self,
+        segment: &Segment,
+        digests: &[EntryDigest],
+    ) -> Result<Self, MalformedRecord> {
+        let (mut hash, mut reader) = (self, RecordReader::new(segment.records()));
+        for (sequence, digest) in (0..).map(|n| segment.first().plus(n)).zip(digests) {
+            hash = hash.with_entry(sequence, reader.skip_one()?, *digest);
         }
         Ok(hash)
     }
+}
+
+/// The digests of the entries of `segment`, which were one append: what is to be kept when some are erased.
+pub(crate) fn digests_of(
+    segment: &Segment,
+    salt: AppendSalt,
+) -> Result<Vec<EntryDigest>, MalformedRecord> {
+    let mut digests = Vec::with_capacity(segment.len());
+    each_digest(segment, salt, |_, digest| digests.push(digest))?;
+    Ok(digests)
+}
+
+#[inline]
+fn each_digest(
+    segment: &Segment,
+    salt: AppendSalt,
+    mut each: impl FnMut(EntryId, EntryDigest),
+) -> Result<(), MalformedRecord> {
+    let records = segment.records();
+    let mut reader = RecordReader::new(records);
+    let mut salts = salt.entries();
+    for run in segment.origins() {
+        let origin = origin_hash(&run.origin);
+        for salt in salts.by_ref().take(run.count as usize) {
+            let start = records.len() - reader.remaining();
+            let id = reader.skip_one()?;
+            let rest = &records[start + EntryId::LEN..records.len() - reader.remaining()];
+            each(id, EntryDigest::new(rest, origin, salt));
+        }
+    }
+    Ok(())
 }
 
 fn origin_hash(origin: &Origin) -> u64 {

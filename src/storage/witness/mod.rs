@@ -17,7 +17,7 @@ mod copies;
 mod heads;
 mod tables;
 
-pub(crate) use chain::{FrameSalt, StoreHash};
+pub(crate) use chain::{EntryDigest, FrameSalt, StoreHash, digests_of};
 pub(crate) use combined::HeadsHash;
 pub(crate) use copies::{Witness, WitnessFiles};
 pub(crate) use heads::{HeadRecord, Heads, ReadHead};

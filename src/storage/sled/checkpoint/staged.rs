@@ -1,5 +1,6 @@
 //! One store's part of a portion.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::storage::StorageError;
 use crate::storage::sled::ends::{End, Ends, Piece};
 use crate::storage::sled::ids::{self, Ids};
 use crate::storage::sled::key::StoreKey;
-use crate::storage::sled::segments::{Layout, Portion, Reader, TimeOf};
+use crate::storage::sled::segments::{self, Layout, Portion, Reader, TimeOf};
 use crate::storage::sled::tree::{Access, Trees};
 use crate::storage::sled::watch::Reached;
 
@@ -30,6 +31,8 @@ pub(super) struct Staged<'a> {
     ids: Option<Arc<Ids>>,
     /// What is done for these.
     sealing: Option<ids::Staged>,
+    /// Erased entries that the tree is rid of with the portion, those up to the sequence.
+    erased: Option<(BTreeSet<Sequence>, Sequence)>,
     is_settled: bool,
 }
 
@@ -51,14 +54,33 @@ impl<'a> Staged<'a> {
             last: None,
             ids,
             sealing: None,
+            erased: None,
             is_settled: false,
         };
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         staged.layout.complete(&reader, Some(&end.name), trees.generation)?;
-        staged.add_pieces(last, bytes_max, times_apart, portion)?;
+        staged.add_erased(bytes_max, portion)?;
+        if staged.erased.is_none() {
+            staged.add_pieces(last, bytes_max, times_apart, portion)?;
+        }
         staged.add_record(portion);
         staged.add_ids(&reader, trees.generation, portion)?;
         Ok(staged)
+    }
+
+    /// What is erased of the tree goes alone: what follows may write one of its segments again.
+    fn add_erased(
+        &mut self,
+        bytes_max: usize,
+        portion: &mut Portion<'_>,
+    ) -> Result<(), StorageError> {
+        let gone = self.end.erasing(self.layout.last);
+        if !gone.is_empty() {
+            let store = (self.end.ordinal, portion);
+            let last = segments::erase(store, &gone, bytes_max as u64)?;
+            self.erased = Some((gone, last));
+        }
+        Ok(())
     }
 
     fn add_pieces(
@@ -116,9 +138,9 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Whether memory has entries up to `last` that are not in the portion, or more is due for ids of those that are.
+    /// Whether memory has entries up to `last` that are not in the portion, or more may be due for what is erased, or for ids of those that are.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
-        self.last.is_some_and(|taken| taken < last) || self.ids_are_due()
+        self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || self.ids_are_due()
     }
 
     fn ids_are_due(&self) -> bool {
@@ -142,7 +164,14 @@ impl<'a> Staged<'a> {
         if let Some((ids, staged)) = self.ids.as_ref().zip(self.sealing.take()) {
             ids.settle(staged);
         }
+        if let Some((gone, last)) = &self.erased {
+            ends.erased(self.end, gone, *last);
+        }
         ends.settle(self.end, self.pieces, self.ids_are_due(), self.layout.trimmed);
+        if self.erased.is_some() {
+            // What it says of the last segments may not be so any more.
+            self.layout.forget();
+        }
     }
 }
 

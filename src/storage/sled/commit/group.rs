@@ -24,6 +24,9 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Most bytes that a record takes besides names, keys and values.
 const RECORD_BYTES_MAX: usize = 64;
 
+/// Most bytes that an erased entry takes in its record.
+const ERASED_BYTES_MAX: usize = 10;
+
 /// Collects a group. Kept for its memory.
 pub(super) struct Group {
     parts: Vec<Part>,
@@ -43,6 +46,7 @@ enum Part {
     Table { table: Keyspace, ops: Ops, answer: Answer },
     Store { writes: Arc<Writes>, appends: usize },
     Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
+    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer },
 }
 
 impl Group {
@@ -81,6 +85,11 @@ impl Group {
             Job::Trim { writes, last, answer } => {
                 self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len();
                 self.parts.push(Part::Trim { writes, last, answer });
+            }
+            Job::Erase { writes, sequences, answer } => {
+                let bytes = sequences.len() * ERASED_BYTES_MAX;
+                self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len() + bytes;
+                self.parts.push(Part::Erase { writes, sequences, answer });
             }
             // For the log, not for a frame.
             Job::FinishFile => self.finish_file = true,
@@ -126,6 +135,13 @@ impl Group {
                         self.records.trim(end.ordinal, *last, |part| frame.write(part));
                     }
                 }
+                Part::Erase { writes, sequences, .. } => {
+                    // What is not there was refused.
+                    if let Some(end) = writes.end.get() {
+                        name(end, &mut self.records, frame);
+                        self.records.erase(end.ordinal, sequences, |part| frame.write(part));
+                    }
+                }
                 Part::Store { writes, appends: count } => {
                     let end = writes.end.get_or_init(|| {
                         self.next_ordinal += 1;
@@ -166,6 +182,13 @@ impl Group {
                     // Nobody may be waiting any more.
                     let _ = answer.send(Ok(()));
                 }
+                Part::Erase { writes, sequences, answer } => {
+                    if let Some(end) = writes.end.get() {
+                        ends.erase(end, &sequences);
+                    }
+                    // Nobody may be waiting any more.
+                    let _ = answer.send(Ok(()));
+                }
                 Part::Store { writes, appends } => {
                     if writes.settle(&mut self.appends, appends, (self.salt, time_ms), ends) {
                         again(Job::Store(writes));
@@ -184,7 +207,7 @@ impl Group {
             match part {
                 // Nobody may be waiting any more.
                 Part::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
-                Part::Trim { writes, answer, .. } => {
+                Part::Trim { writes, answer, .. } | Part::Erase { writes, answer, .. } => {
                     ends.extend(writes.end.get().cloned());
                     drop(answer.send(Err(error.clone())));
                 }

@@ -10,7 +10,7 @@ mod queue;
 mod recovery;
 mod writes;
 
-pub(super) use queue::{Job, Queue};
+pub(super) use queue::{Answer, Job, Queue};
 pub(super) use writes::Writes;
 
 use std::collections::VecDeque;

@@ -27,6 +27,8 @@ pub(crate) enum Job {
     Store(Arc<Writes>),
     /// The entries of a store up to this one are trimmed.
     Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
+    /// These entries of a store, ascending, are erased.
+    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer },
     /// A further file of the commit log is to be begun, so that this one can be archived.
     FinishFile,
 }
@@ -36,7 +38,7 @@ impl Job {
     pub(crate) fn store_bytes(&self) -> usize {
         match self {
             Self::Store(writes) => writes.pending_bytes(),
-            Self::Table { .. } | Self::Trim { .. } | Self::FinishFile => 0,
+            Self::Table { .. } | Self::Trim { .. } | Self::Erase { .. } | Self::FinishFile => 0,
         }
     }
 
@@ -44,7 +46,7 @@ impl Job {
     pub(crate) fn refuse(self, error: &AppendError) {
         match self {
             // Nobody may be waiting any more.
-            Self::Table { answer, .. } | Self::Trim { answer, .. } => {
+            Self::Table { answer, .. } | Self::Trim { answer, .. } | Self::Erase { answer, .. } => {
                 drop(answer.send(Err(error.clone())));
             }
             Self::Store(writes) => writes.fail(std::iter::empty(), error),
@@ -108,7 +110,7 @@ impl Queue {
     pub(crate) fn enqueue(&self, job: Job) {
         let mut state = self.state.lock();
         let stale = match &job {
-            Job::Table { .. } | Job::Trim { .. } | Job::FinishFile => false,
+            Job::Table { .. } | Job::Trim { .. } | Job::Erase { .. } | Job::FinishFile => false,
             Job::Store(writes) => writes.generation != state.generation,
         };
         let refusal = match state.refusal() {

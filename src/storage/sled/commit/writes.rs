@@ -60,7 +60,8 @@ impl Writes {
     ) -> Self {
         let is_new = end.is_none();
         // Those that are gone are counted by its end.
-        let bytes = size.bytes + swept_bytes;
+        let erased_bytes = end.as_ref().map_or(0, |end| end.erased_bytes());
+        let bytes = size.bytes + swept_bytes + erased_bytes;
         let state = State {
             dead: None,
             appended: size.head,
@@ -92,7 +93,7 @@ impl Writes {
 
     /// Bytes of all durable records that are there.
     pub(crate) fn bytes(&self) -> u64 {
-        let swept = self.end.get().map_or(0, |end| end.swept_bytes());
+        let swept = self.end.get().map_or(0, |end| end.swept_bytes() + end.erased_bytes());
         self.bytes.load(Ordering::Relaxed).saturating_sub(swept)
     }
 

@@ -1,6 +1,8 @@
 //! The end of one store.
 
-use std::collections::VecDeque;
+mod erased;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -13,7 +15,7 @@ use crate::storage::sled::ids::Ids;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::segments::Layout;
 use crate::storage::sled::trimmed::Trimmed;
-use crate::storage::witness::{FrameSalt, StoreHash};
+use crate::storage::witness::{EntryDigest, FrameSalt, StoreHash};
 use crate::storage::{StorageError, StoreSize};
 
 /// What a piece takes in memory besides its records, roughly, in bytes.
@@ -39,6 +41,10 @@ pub(crate) struct End {
     trimmed: AtomicU64,
     /// Bytes of the records that the tree has let go of for that.
     swept_bytes: AtomicU64,
+    /// Counts what is erased here, and what the tree is rid of: what is read while it moves is read again.
+    erasures: AtomicU64,
+    /// Bytes that erasing took from records in memory.
+    erased_bytes: AtomicU64,
     tail: Mutex<Tail>,
     ends: Weak<Ends>,
 }
@@ -55,6 +61,8 @@ struct Tail {
     changed: bool,
     /// It was trimmed, and the tree may not say so yet.
     is_trimmed: bool,
+    /// Erased entries whose content the tree may have yet.
+    erasing: BTreeSet<Sequence>,
     /// The ids of its log object, until those of its pieces are sealed: also if the store is closed before a checkpoint.
     ids: Option<Arc<Ids>>,
 }
@@ -69,12 +77,14 @@ pub(crate) struct Piece {
 }
 
 /// How the hash of a store with a piece is found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Hashing {
     /// With the salt of the piece's frame.
     Salted(FrameSalt),
     /// It is known.
     Known(StoreHash),
+    /// With these digests, since some of the entries are erased.
+    Digests(Arc<[EntryDigest]>),
 }
 
 /// What [`End::push`] did.
@@ -109,6 +119,8 @@ impl End {
             is_named: AtomicBool::new(in_tree),
             trimmed: AtomicU64::new(0),
             swept_bytes: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
+            erased_bytes: AtomicU64::new(0),
             tail: Mutex::default(),
             ends,
         }
@@ -243,7 +255,7 @@ impl End {
         for segment in segments {
             bytes += segment.records().len() as u64;
             tail.entries += segment.len() as u64;
-            tail.pieces.push_back(Piece { segment, hashing, time_ms });
+            tail.pieces.push_back(Piece { segment, hashing: hashing.clone(), time_ms });
         }
         tail.bytes += bytes;
         if tail.ids.is_none() {
@@ -273,7 +285,7 @@ impl End {
         let bytes: u64 = gone.iter().map(|piece| piece.segment.records().len() as u64).sum();
         tail.bytes -= bytes;
         tail.entries -= gone.iter().map(|piece| piece.segment.len() as u64).sum::<u64>();
-        tail.changed = !tail.pieces.is_empty() || tail.is_trimmed;
+        tail.changed = !tail.pieces.is_empty() || tail.is_trimmed || !tail.erasing.is_empty();
         let changed = tail.changed;
         let ids = if !tail.pieces.is_empty() || ids_are_due { None } else { tail.ids.take() };
         drop(tail);
@@ -299,8 +311,11 @@ impl Piece {
         ordinal: Ordinal,
         before: StoreHash,
     ) -> Result<StoreHash, StorageError> {
-        match self.hashing {
-            Hashing::Known(hash) => Ok(hash),
+        match &self.hashing {
+            Hashing::Known(hash) => Ok(*hash),
+            Hashing::Digests(digests) => {
+                before.with_digests(&self.segment, digests).map_err(StorageError::corrupt)
+            }
             Hashing::Salted(salt) => {
                 let salt = salt.append(ordinal, self.segment.first());
                 before.with_append(&self.segment, salt).map_err(StorageError::corrupt)
@@ -339,7 +354,7 @@ mod tests {
         let hashing = Hashing::Salted(FrameSalt::random());
         for first in [1, 6, 11] {
             let first = Sequence::new(first).expect("a sequence");
-            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), (hashing, 0));
+            let _ = end.push(segments(first, &ids(5), 10, &client("alice")), (hashing.clone(), 0));
         }
         let pieces = |last: u64, bytes_max| {
             let last = Sequence::new(last).expect("a sequence");

@@ -9,7 +9,7 @@ mod reader;
 pub(super) use end::{End, Hashing, Piece};
 pub(super) use reader::StoreReader;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -135,6 +135,19 @@ impl Ends {
             self.trims_pending.fetch_add(1, Ordering::AcqRel);
         }
         self.note_changed(end);
+    }
+
+    /// These entries of a store are erased, which is durable.
+    pub(super) fn erase(&self, end: &Arc<End>, sequences: &[Sequence]) {
+        let (more, less) = end.erase(sequences);
+        self.budget.add(more);
+        self.budget.free(less);
+        self.note_changed(end);
+    }
+
+    /// The tree, which was synced, is rid of those of `gone` that are not behind `last`.
+    pub(super) fn erased(&self, end: &End, gone: &BTreeSet<Sequence>, last: Sequence) {
+        self.budget.free(end.is_erased_in_tree(gone, last));
     }
 
     /// The first `count` pieces of `end`, and its record, which says that it is `trimmed` so far, are in the tree, and it was synced.

@@ -17,7 +17,7 @@ impl StoreReader<'_> {
         self.end.segment(at).map_or_else(|| self.tree.segment(at), Ok)
     }
 
-    /// Durable segments from one that holds `from` on, up to `head`; see
+    /// Durable segments from one that holds `from` on, up to `head`, erased entries as gaps; see
     /// [`StoreLog::read`](crate::storage::StoreLog::read).
     pub(crate) fn read(
         &self,
@@ -35,12 +35,25 @@ impl StoreReader<'_> {
             let shown = head.next().since(whole.first()) as usize;
             let Some(segment) = whole.truncated(shown) else { break };
             // What was read a moment ago was written again, together with what follows: here it is again, as one.
-            while let Some(again) = segments.pop_if(|read| read.first() >= segment.first()) {
+            while let Some(again) = segments.pop_if(|read| read.last() >= segment.first()) {
                 bytes -= again.records().len();
+                // Erased entries of several segments are one gap.
+                let before = segment.first().get().saturating_sub(again.first().get());
+                if let Some(before) = again.truncated(before as usize) {
+                    bytes += before.records().len();
+                    segments.push(before);
+                    break;
+                }
             }
-            bytes += segment.records().len();
             next = segment.last().next();
-            segments.push(segment);
+            let pieces = self.end.shown(segment)?;
+            for piece in pieces.into_iter().filter(|piece| piece.last() >= from) {
+                bytes += piece.records().len();
+                match segments.last_mut().and_then(|last| Some((last.erased_with(&piece)?, last))) {
+                    Some((both, last)) => *last = both,
+                    None => segments.push(piece),
+                }
+            }
         }
         Ok(segments)
     }

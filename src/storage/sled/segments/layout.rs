@@ -15,7 +15,7 @@ use crate::storage::sled::key::{Ordinal, SegmentKey};
 use crate::storage::sled::tree::store_record;
 use crate::storage::sled::trimmed::Trimmed;
 use crate::storage::sled::value::segment::{
-    self, Place, encode_gap, encode_in_slots, encode_inline,
+    self, Bare, Place, encode_gap, encode_in_slots, encode_inline,
 };
 use crate::storage::sled::value::{body, store};
 use crate::storage::witness::StoreHash;
@@ -198,13 +198,15 @@ impl Layout {
         let count: u32 = bin.iter().map(|piece| piece.len() as u32).sum();
         let body = body::encode(bin);
         let body_bytes = body.len() as u64;
-        if body_bytes < SMALL_BYTES {
+        let is_mixed = bin.iter().any(Segment::may_be_bare);
+        if body_bytes < SMALL_BYTES && !is_mixed {
             self.small.push(Small { first: key.first, body_bytes });
         } else {
             self.small.clear();
         }
         let bytes = records_bytes(bin);
-        let head = Head { count, bytes_before: self.bytes, bytes, bare: false };
+        let bare = if is_mixed { Bare::Some } else { Bare::No };
+        let head = Head { count, bytes_before: self.bytes, bytes, bare };
         put(portion, key, head, body);
         self.last = self.last.plus(u64::from(count));
         self.bytes += head.bytes;
@@ -227,7 +229,7 @@ pub(super) struct Head {
     pub(super) count: u32,
     pub(super) bytes_before: u64,
     pub(super) bytes: u64,
-    pub(super) bare: bool,
+    pub(super) bare: Bare,
 }
 
 /// Adds writing a segment to `portion`.
@@ -240,8 +242,7 @@ pub(super) fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: 
         let slot = portion.put_in_slots(body);
         encode_in_slots(count, bytes_before, bytes, slot, body_bytes)
     };
-    let record = if bare { segment::bare(record) } else { record };
-    portion.insert(&key.to_bytes(), record);
+    portion.insert(&key.to_bytes(), segment::bare(record, bare));
 }
 
 /// Adds removing the segment that was `found` to `portion`.
@@ -268,7 +269,7 @@ fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result
     let count = merged.iter().map(|found| found.record.count).sum();
     let bytes = records_bytes(&pieces);
     let bytes_before = head.record.bytes_before;
-    let head_of_all = Head { count, bytes_before, bytes, bare: false };
+    let head_of_all = Head { count, bytes_before, bytes, bare: Bare::No };
     put(portion, SegmentKey { ordinal, first: head.first }, head_of_all, body::encode(&pieces));
     Ok(())
 }

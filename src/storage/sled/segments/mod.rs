@@ -4,6 +4,7 @@
 //! out: what is in memory alone (`ends`), when portions are written (`checkpoint`).
 
 mod arena;
+mod erase;
 mod layout;
 mod portion;
 mod reader;
@@ -11,6 +12,7 @@ mod sweep;
 mod times;
 
 pub(super) use arena::Arena;
+pub(super) use erase::erase;
 pub(super) use layout::Layout;
 pub(super) use portion::Portion;
 pub(super) use reader::Reader;

@@ -8,7 +8,7 @@ use crate::model::{Segment, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::ids::{Index, Slots};
 use crate::storage::sled::key::{IdsKey, Ordinal, SegmentKey, SlotKey, TimeKey};
-use crate::storage::sled::value::segment::{Place, SegmentRecord};
+use crate::storage::sled::value::segment::{Bare, Place, SegmentRecord};
 use crate::storage::sled::value::{body, segment};
 
 /// How often a segment is looked for again when it was merged with others while it was read.
@@ -48,8 +48,8 @@ impl Found {
     }
 
     /// Whether what is on both sides of it stays apart: it is a gap, or has bare ids.
-    pub(crate) const fn is_apart(&self) -> bool {
-        self.is_gap() || self.record.bare
+    pub(crate) fn is_apart(&self) -> bool {
+        self.is_gap() || self.record.bare != Bare::No
     }
 
     fn parse(key: &[u8], value: sled::IVec) -> Result<Self, StorageError> {
@@ -89,7 +89,10 @@ impl Reader<'_> {
                     .ok_or_else(|| StorageError::corrupt(format!("a malformed gap at {at}")));
             }
             if let Some(body) = self.body(&found)? {
-                return body::decode(found.first, found.record.count, &body)
+                let segment = body::decode(found.first, found.record.count, &body);
+                let is_bare = found.record.bare != Bare::No;
+                return segment
+                    .map(|segment| segment.marked_bare(is_bare))
                     .map_err(StorageError::corrupt);
             }
         }

@@ -11,6 +11,7 @@ use crate::storage::StorageError;
 use crate::storage::sled::key::{Ordinal, SegmentKey, TimeKey};
 use crate::storage::sled::trimmed::Trimmed;
 use crate::storage::sled::value::body;
+use crate::storage::sled::value::segment::Bare;
 
 /// What is trimmed of one store, on its way to bare ids.
 pub(crate) struct Sweep<'a, 'b> {
@@ -76,7 +77,8 @@ impl<'a, 'b> Sweep<'a, 'b> {
         self.trimmed.swept = last;
         self.trimmed.bytes = found.record.bytes_before + (found.record.bytes - rest_bytes);
         if let Some(rest) = rest {
-            self.put(&rest, rest_bytes, false);
+            let bare = if rest.may_be_bare() { Bare::Some } else { Bare::No };
+            self.put(&rest, rest_bytes, bare);
         }
         Ok(())
     }
@@ -111,11 +113,11 @@ impl<'a, 'b> Sweep<'a, 'b> {
         let bare = std::mem::replace(&mut self.bare, SegmentBuilder::new(next));
         for segment in bare.finish() {
             // Counted before it: so the bytes of what follows are what they were.
-            self.put(&segment, 0, true);
+            self.put(&segment, 0, Bare::All);
         }
     }
 
-    fn put(&mut self, segment: &Segment, bytes: u64, bare: bool) {
+    fn put(&mut self, segment: &Segment, bytes: u64, bare: Bare) {
         let key = SegmentKey { ordinal: self.reader.ordinal, first: segment.first() };
         let bytes_before = self.trimmed.bytes;
         let head = Head { count: segment.len() as u32, bytes_before, bytes, bare };

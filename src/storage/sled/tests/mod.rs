@@ -5,6 +5,7 @@ mod bases;
 mod checkpoints;
 mod compact;
 mod damage;
+mod erase;
 mod failing;
 mod health;
 mod ids;

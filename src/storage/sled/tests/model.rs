@@ -1,10 +1,12 @@
 //! Random appends, reopenings and lookups, against a list in memory.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::{Database, OnDisk, soon};
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::StoreLog;
+use crate::storage::{ERASE_MAX, StoreLog};
 use crate::testing::storage::{all_ids, client, read_all, segments};
 use crate::testing::{Subject, store, wait};
 
@@ -18,6 +20,8 @@ enum Action {
     Jump { store: usize, before: usize, gap: u32, behind: usize },
     /// Trims a part of what there is.
     Trim { store: usize, part: u64 },
+    /// Erases every so many entries of what there is, from one of them on.
+    Erase { store: usize, from: usize, step: usize },
     /// Closes the storage and opens it again.
     Reopen,
     /// Opens the store's log again.
@@ -45,6 +49,8 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (store.clone(), 0..3_usize, prop_oneof![1..4_u32, Just(1_000_000_000)], 0..3_usize)
             .prop_map(|(store, before, gap, behind)| Action::Jump { store, before, gap, behind }),
         2 => (store.clone(), 0..=10_u64).prop_map(|(store, part)| Action::Trim { store, part }),
+        2 => (store.clone(), 0..9_000_usize, 1..40_usize)
+            .prop_map(|(store, from, step)| Action::Erase { store, from, step }),
         1 => Just(Action::Reopen),
         1 => store.clone().prop_map(|store| Action::Open { store }),
         2 => (store.clone(), 1..50_usize).prop_map(|(store, step)| Action::Lookup { store, step }),
@@ -74,12 +80,17 @@ struct Checked {
 struct Expected {
     head: Sequence,
     trimmed: Sequence,
-    /// All, trimmed ones too.
+    /// All, trimmed and erased ones too.
     entries: Vec<(Sequence, EntryId)>,
+    erased: BTreeSet<Sequence>,
 }
 
 impl Expected {
     fn kept(&self) -> impl Iterator<Item = (Sequence, EntryId)> {
+        self.behind_trimmed().filter(|(at, _)| !self.erased.contains(at))
+    }
+
+    fn behind_trimmed(&self) -> impl Iterator<Item = (Sequence, EntryId)> {
         self.entries.iter().copied().filter(|(at, _)| *at > self.trimmed)
     }
 
@@ -128,6 +139,19 @@ impl Checked {
                 wait(self.logs[*store].trim(to)).expect("trimmed");
                 expected.trimmed = expected.trimmed.max(to);
             }
+            Action::Erase { store, from, step } => {
+                let expected = &mut self.expected[*store];
+                let gone: Vec<_> = expected
+                    .entries
+                    .iter()
+                    .skip(*from)
+                    .step_by(*step)
+                    .take(ERASE_MAX)
+                    .copied()
+                    .collect();
+                wait(self.logs[*store].erase(&gone)).expect("erased");
+                expected.erased.extend(gone.iter().map(|(at, _)| *at));
+            }
             Action::Reopen => {
                 self.logs.clear();
                 self.subject.reopen();
@@ -144,7 +168,7 @@ impl Checked {
             let size = self.subject.storage().size(&store(&format!("store {number}")));
             let size = size.expect("a size");
             assert_eq!(size.trimmed, expected.trimmed);
-            assert_eq!(size.entries, expected.kept().count() as u64);
+            assert_eq!(size.entries, expected.behind_trimmed().count() as u64);
         }
     }
 
@@ -197,7 +221,7 @@ impl Checked {
         }
         assert_eq!(self.logs[store].lookup(&ids).expect("a lookup"), expected);
         let Some((before, id)) = entries.get(entries.len() / 2) else { return };
-        let kept = self.expected[store].kept();
+        let kept = self.expected[store].behind_trimmed();
         let above = kept.filter(|(at, other)| at < before && other > id);
         let above: Vec<Sequence> = above.map(|(at, _)| at).collect();
         let told = self.logs[store].above(*id, *before, entries.len()).expect("a read");
@@ -242,7 +266,9 @@ proptest! {
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {
             let kept: Vec<Segment> = read_all(&**log, 1 << 20);
             let bytes = kept.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
-            soon(|| (log.bytes() == bytes).then_some(()));
+            // What is erased goes on to be counted.
+            let is_erased = expected.erased.iter().any(|at| *at > expected.trimmed);
+            soon(|| (log.bytes() == bytes || is_erased && log.bytes() > bytes).then_some(()));
             prop_assert!(kept.iter().flat_map(Segment::ids).eq(expected.kept()));
         }
         checked.apply(&Action::Reopen);

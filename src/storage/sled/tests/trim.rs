@@ -11,6 +11,7 @@ use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::sled::commit::now_ms;
 use crate::storage::sled::segments::Reader;
 use crate::storage::sled::steps::{Fault, Faults, Step};
+use crate::storage::sled::value::segment::Bare;
 use crate::storage::sled::{Database, DatabaseOptions, SledStorage};
 use crate::storage::{Keep, Storage, StoreLog};
 use crate::testing::storage::{all_ids, append, ids};
@@ -105,7 +106,8 @@ fn whole(directory: &Path) {
 fn bare(storage: &SledStorage) -> Vec<bool> {
     let trees = storage.database.shared().access.open_trees().expect("sled");
     let found = Reader { tree: trees.log(), ordinal: 0 }.backwards(Sequence::MAX);
-    let mut bare: Vec<bool> = found.map(|found| found.expect("read").record.bare).collect();
+    let mut bare: Vec<bool> =
+        found.map(|found| found.expect("read").record.bare == Bare::All).collect();
     bare.reverse();
     bare
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots, 0x13 it is a gap, which has none; 0x14 and 0x15 as 0x11
-//!                     and 0x12, of bare ids: entries that were trimmed
+//!                     and 0x12, of bare ids: entries that were trimmed; 0x16 and 0x17 as 0x11 and 0x12, with bare ids among the
+//!                     records: those of entries that were erased
 //! count               uvarint, entries; of a gap, sequences
 //! bytes before        uvarint, of the records of all earlier entries of the store
 //! bytes               uvarint, of the records of this segment
@@ -19,6 +20,8 @@ const IN_SLOTS: u8 = 0x12;
 const GAP: u8 = 0x13;
 const BARE_INLINE: u8 = 0x14;
 const BARE_IN_SLOTS: u8 = 0x15;
+const MIXED_INLINE: u8 = 0x16;
+const MIXED_IN_SLOTS: u8 = 0x17;
 
 /// Head of a segment's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +30,24 @@ pub(crate) struct SegmentRecord {
     pub(crate) count: u32,
     /// Bytes of the records of all earlier entries of the store.
     pub(crate) bytes_before: u64,
-    /// Bytes of its own records.
+    /// Bytes of its own records; as they were, if some are bare now.
     pub(crate) bytes: u64,
-    /// Whether its records are bare ids.
-    pub(crate) bare: bool,
+    /// How many of its records are bare ids.
+    pub(crate) bare: Bare,
     /// Where its body is.
     pub(crate) place: Place,
+}
+
+/// How many records of a segment are ids alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Bare {
+    /// None.
+    #[default]
+    No,
+    /// Those of erased entries.
+    Some,
+    /// All: the entries were trimmed.
+    All,
 }
 
 /// Where the body of a segment is.
@@ -77,9 +92,16 @@ pub(crate) fn encode_in_slots(
     out
 }
 
-/// `record`, which leads to a body of bare ids, saying so.
-pub(crate) fn bare(mut record: Vec<u8>) -> Vec<u8> {
-    record[0] = if record[0] == INLINE { BARE_INLINE } else { BARE_IN_SLOTS };
+/// `record`, which leads to a body with so many bare ids, saying so.
+pub(crate) fn bare(mut record: Vec<u8>, bare: Bare) -> Vec<u8> {
+    let is_inline = record[0] == INLINE;
+    record[0] = match bare {
+        Bare::No => record[0],
+        Bare::Some if is_inline => MIXED_INLINE,
+        Bare::Some => MIXED_IN_SLOTS,
+        Bare::All if is_inline => BARE_INLINE,
+        Bare::All => BARE_IN_SLOTS,
+    };
     record
 }
 
@@ -107,8 +129,8 @@ fn parse(value: &[u8]) -> Option<SegmentRecord> {
     let bytes_before = read_uvarint(&mut rest)?;
     let bytes = read_uvarint(&mut rest)?;
     let place = match *version {
-        INLINE | BARE_INLINE => Place::Inline { at: value.len() - rest.len() },
-        IN_SLOTS | BARE_IN_SLOTS => {
+        INLINE | BARE_INLINE | MIXED_INLINE => Place::Inline { at: value.len() - rest.len() },
+        IN_SLOTS | BARE_IN_SLOTS | MIXED_IN_SLOTS => {
             let first = read_uvarint(&mut rest)?;
             let body_bytes = read_uvarint(&mut rest)?;
             rest.is_empty().then_some(Place::Slots { first, body_bytes })?
@@ -116,7 +138,11 @@ fn parse(value: &[u8]) -> Option<SegmentRecord> {
         GAP => (rest.is_empty() && bytes == 0).then_some(Place::Gap)?,
         _ => return None,
     };
-    let bare = matches!(*version, BARE_INLINE | BARE_IN_SLOTS);
+    let bare = match *version {
+        BARE_INLINE | BARE_IN_SLOTS => Bare::All,
+        MIXED_INLINE | MIXED_IN_SLOTS => Bare::Some,
+        _ => Bare::No,
+    };
     Some(SegmentRecord { count, bytes_before, bytes, bare, place })
 }
 
@@ -134,7 +160,7 @@ mod tests {
             let inline = encode_inline(count, bytes_before, bytes, &body);
             let read = decode(&inline).expect("a record");
             let Place::Inline { at } = read.place else { panic!("not inline") };
-            let bare = false;
+            let bare = Bare::No;
             let gap = SegmentRecord { count, bytes_before, bytes: 0, bare, place: Place::Gap };
             prop_assert_eq!(decode(&encode_gap(count, bytes_before)), Ok(gap));
             prop_assert_eq!(&inline[at..], &body[..]);
@@ -145,15 +171,18 @@ mod tests {
             let place = Place::Slots { first: slot, body_bytes };
             let kept = SegmentRecord { count, bytes_before, bytes, bare, place };
             prop_assert_eq!(decode(&outside), Ok(kept));
-            let (inline, outside) = (super::bare(inline), super::bare(outside));
-            let read = decode(&inline).expect("a record");
-            let Place::Inline { at } = read.place else { panic!("not inline") };
-            prop_assert_eq!((&inline[at..], read.bare), (&body[..], true));
-            prop_assert_eq!(decode(&outside), Ok(SegmentRecord { bare: true, ..kept }));
+            for bare in [Bare::Some, Bare::All] {
+                let (inline, outside) =
+                    (super::bare(inline.clone(), bare), super::bare(outside.clone(), bare));
+                let read = decode(&inline).expect("a record");
+                let Place::Inline { at } = read.place else { panic!("not inline") };
+                prop_assert_eq!((&inline[at..], read.bare), (&body[..], bare));
+                prop_assert_eq!(decode(&outside), Ok(SegmentRecord { bare, ..kept }));
+            }
         }
 
         #[test]
-        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x17) {
+        fn malformed_records_are_refused(value: Vec<u8>, version in 0x10_u8..0x19) {
             let value = [&[version], &value[..]].concat();
             if let Ok(record) = decode(&value) {
                 prop_assert!(record.count > 0);
@@ -165,15 +194,20 @@ mod tests {
     fn bytes_do_not_change() {
         assert_eq!(encode_inline(2, 300, 5, b"body"), b"\x11\x02\xac\x02\x05body");
         assert_eq!(encode_in_slots(2, 300, 5, 7, 40), b"\x12\x02\xac\x02\x05\x07\x28");
-        assert_eq!(bare(encode_inline(2, 300, 5, b"body")), b"\x14\x02\xac\x02\x05body");
-        assert_eq!(bare(encode_in_slots(2, 300, 5, 7, 40)), b"\x15\x02\xac\x02\x05\x07\x28");
+        let (all, some) = (Bare::All, Bare::Some);
+        let inline = encode_inline(2, 300, 5, b"body");
+        assert_eq!(bare(inline.clone(), all), b"\x14\x02\xac\x02\x05body");
+        assert_eq!(bare(inline, some), b"\x16\x02\xac\x02\x05body");
+        let in_slots = encode_in_slots(2, 300, 5, 7, 40);
+        assert_eq!(bare(in_slots.clone(), all), b"\x15\x02\xac\x02\x05\x07\x28");
+        assert_eq!(bare(in_slots, some), b"\x17\x02\xac\x02\x05\x07\x28");
         assert_eq!(encode_gap(300, 2), b"\x13\xac\x02\x02\x00");
         for malformed in [
             &b""[..],
             b"\x11\x00\x00\x00",
             b"\x12\x02\x00\x05\x07\x28\x00",
             b"\x13\x01",
-            b"\x16\x01\x00\x00",
+            b"\x18\x01\x00\x00",
         ] {
             assert!(decode(malformed).is_err());
         }

@@ -1,0 +1,214 @@
+//! `erase`: takes the content of entries away for good.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eventlog_server::model::{EntryId, StoreId};
+use eventlog_server::processing::{TrimError, erase, of_primary_key};
+use eventlog_server::services::journal::SledJournal;
+use eventlog_server::services::quarantine::SledQuarantine;
+use eventlog_server::services::{Quarantine, QuarantineUnavailable};
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
+use eventlog_server::storage::{Storage, StorageError, StoreLog};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::admin::{AdminArgs, AdminCommandError, percent_encode};
+use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+use super::text::one_line;
+
+/// How many entries are erased at a time.
+const AT_ONCE: usize = 1_000;
+
+/// Take the content of entries away for good: event, primary key, payload, and who wrote them.
+///
+/// Ids and sequences stay: what is sent again is acknowledged, and not stored. Readers pass over what is erased; what clients have got they keep. What is in
+/// quarantine of the same key or ids goes as well. The archive, backups and free space of files keep the bytes for a while, see
+/// docs/DATA.md.
+///
+/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then handlers do not hear of it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --primary-key user-17
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --id 018bcfe5-6800-70e1-8101-010101010101 --yes
+  eventlog-server erase --data-dir /var/lib/eventlog --store team --primary-key user-17")]
+pub(super) struct Args {
+    /// The store
+    #[arg(long)]
+    store: StoreId,
+    #[command(flatten)]
+    what: What,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// The data directory of a stopped server
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where its archive is [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// One of the two.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// All entries of this primary key that are there now
+    #[arg(long, value_name = "KEY")]
+    primary_key: Option<String>,
+    /// The entry with this id; may be given several times
+    #[arg(long = "id", value_name = "ID")]
+    ids: Vec<EntryId>,
+}
+
+/// `erase` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EraseCommandError {
+    /// The server did not do it, or the result cannot be printed.
+    #[error(transparent)]
+    Admin(#[from] AdminCommandError),
+    /// There is nothing to erase.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
+    /// It was not confirmed.
+    #[error("nothing was erased")]
+    NotConfirmed,
+    /// Nobody can be asked.
+    #[error("cannot ask: {0}")]
+    Ask(io::Error),
+    /// There is no such store.
+    #[error("store {0:?} does not exist")]
+    NoSuchStore(StoreId),
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Not all was erased.
+    #[error(transparent)]
+    Erase(#[from] TrimError),
+    /// Not all was taken out of quarantine.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineUnavailable),
+    /// The runtime cannot be started.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+/// What the server answers.
+#[derive(Default, Deserialize)]
+struct Answer {
+    erased: u64,
+    unknown: Vec<String>,
+    quarantined: u64,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
+    if !args.yes {
+        let what = match &args.what.primary_key {
+            Some(key) => format!(
+                "All entries of store {:?} with the primary key {key:?}",
+                args.store.as_str()
+            ),
+            None => format!("{} entries of store {:?}", args.what.ids.len(), args.store.as_str()),
+        };
+        println!("{what} lose their content, for good.");
+        if !is_confirmed().map_err(EraseCommandError::Ask)? {
+            return Err(EraseCommandError::NotConfirmed);
+        }
+    }
+    if let Some(path) = &args.data_dir {
+        let erased = in_directory(args, path)?;
+        return Ok(print(&erased).map_err(AdminCommandError::from)?);
+    }
+    let admin = args.admin.client()?;
+    let body = match &args.what.primary_key {
+        Some(key) => json!({ "primaryKey": key }),
+        None => json!({ "ids": args.what.ids.iter().map(ToString::to_string).collect::<Vec<_>>() }),
+    };
+    let path = format!("/admin/stores/{}/erase", percent_encode(args.store.as_str()));
+    let answer: Value =
+        admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
+    let printed = if args.admin.json {
+        writeln!(io::stdout(), "{answer}")
+    } else {
+        Answer::deserialize(&answer).map_err(io::Error::other).and_then(|erased| print(&erased))
+    };
+    Ok(AdminCommandError::unless_reader_gone(printed.map_err(AdminCommandError::from))?)
+}
+
+fn print(erased: &Answer) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} entries are erased", erased.erased)?;
+    if erased.quarantined > 0 {
+        writeln!(out, "{} entries are taken out of quarantine", erased.quarantined)?;
+    }
+    for id in &erased.unknown {
+        writeln!(out, "  the store does not know {}", one_line(id))?;
+    }
+    Ok(())
+}
+
+fn in_directory(args: &Args, path: &Path) -> Result<Answer, EraseCommandError> {
+    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
+    data.must_exist()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(EraseCommandError::Runtime)?;
+    let database = Database::open(path, data.options())?;
+    let done = runtime.block_on(erase_in(args, &database));
+    database.close()?;
+    done
+}
+
+async fn erase_in(args: &Args, database: &Database) -> Result<Answer, EraseCommandError> {
+    let storage = SledStorage::new(database.clone());
+    let mut erased =
+        Answer { quarantined: unquarantine(args, database).await?, ..Answer::default() };
+    let size = storage.size(&args.store)?;
+    if size.entries == 0 && erased.quarantined == 0 {
+        return Err(EraseCommandError::NoSuchStore(args.store.clone()));
+    }
+    let log = storage.open(&args.store)?;
+    let journal = SledJournal::new(database.clone());
+    let mut next = log.trimmed().next();
+    while let Some(key) = args.what.primary_key.as_ref().filter(|_| next <= size.head) {
+        let (found, read_to) = of_primary_key(&*log, key, (next, size.head), AT_ONCE)?;
+        erase(Some(&journal), &args.store, &log, &found).await?;
+        erased.erased += found.len() as u64;
+        next = read_to.next();
+    }
+    for ids in args.what.ids.chunks(AT_ONCE) {
+        let known = log.lookup(ids)?;
+        let found = ids.iter().zip(&known).filter_map(|(id, at)| Some(((*at)?, *id)));
+        let found: Vec<_> = found.collect();
+        erase(Some(&journal), &args.store, &Arc::<dyn StoreLog>::clone(&log), &found).await?;
+        erased.erased += found.len() as u64;
+        let unknown = ids.iter().zip(known).filter(|(_, at)| at.is_none());
+        erased.unknown.extend(unknown.map(|(id, _)| id.to_string()));
+    }
+    Ok(erased)
+}
+
+async fn unquarantine(args: &Args, database: &Database) -> Result<u64, EraseCommandError> {
+    let quarantine = SledQuarantine::new(database.clone());
+    let (mut removed, mut after) = (0, 0);
+    loop {
+        let page = quarantine.list(after, AT_ONCE).await?;
+        let Some(last) = page.last() else { return Ok(removed) };
+        after = last.number;
+        for entry in page.iter().filter(|entry| entry.store_id == args.store) {
+            let of_key = args.what.primary_key.as_ref().is_some_and(|key| {
+                entry.primary_key_bytes == key.len() as u64 && key.starts_with(&entry.primary_key)
+            });
+            if of_key || args.what.ids.contains(&entry.entry_id) {
+                quarantine.remove(entry.number).await?;
+                removed += 1;
+            }
+        }
+    }
+}

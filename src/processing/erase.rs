@@ -1,0 +1,104 @@
+//! Erases entries of a store, and what the journal has of them.
+//!
+//! Keeps: rows and dead letters go before the entries do, whose content they are found by, so that nothing of them is left whatever crashes; and
+//! again behind them, for what a handler that was under way has written. Leaves out: which entries are erased (`server`), and how (`storage`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::replay;
+use super::trim::TrimError;
+use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::services::journal::layout;
+use crate::services::journal::{EventJournal, JournalChanges, journal_origin};
+use crate::storage::{StorageError, StoreLog};
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// Erases these entries of the store of `log`, which are durable, at most [`ERASE_MAX`](crate::storage::ERASE_MAX) of them. Those that
+/// were erased before, or trimmed, may be among them.
+pub async fn erase(
+    journal: Option<&dyn EventJournal>,
+    store: &StoreId,
+    log: &Arc<dyn StoreLog>,
+    entries: &[(Sequence, EntryId)],
+) -> Result<(), TrimError> {
+    let mut changes = Vec::new();
+    if let Some(journal) = journal {
+        changes = of_journal(journal, store, log, entries).await?;
+        forget(journal, &changes).await?;
+    }
+    let (of_log, gone) = (log.clone(), entries.to_vec());
+    let erased = tokio::task::spawn_blocking(move || of_log.erase(&gone)).await;
+    erased.map_err(StorageError::unavailable)?.await?;
+    if let Some(journal) = journal {
+        forget(journal, &changes).await?;
+    }
+    Ok(())
+}
+
+/// The first `count` entries of a primary key within these sequences, and up to where that is all. Blocks on disk reads.
+pub fn of_primary_key(
+    log: &dyn StoreLog,
+    key: &str,
+    (from, to): (Sequence, Sequence),
+    count: usize,
+) -> Result<(Vec<(Sequence, EntryId)>, Sequence), StorageError> {
+    let (mut found, mut next) = (Vec::new(), from);
+    while next <= to {
+        let segments = log.read(next, READ_BYTES)?;
+        let entries = segments.iter().flat_map(Segment::iter);
+        for (at, entry) in entries.filter(|(at, _)| (next..=to).contains(at)) {
+            if entry.primary_key == key {
+                found.push((at, entry.id));
+            }
+            if found.len() == count {
+                return Ok((found, at));
+            }
+        }
+        let Some(last) = segments.last() else { break };
+        next = last.last().next();
+    }
+    Ok((found, to))
+}
+
+/// The keys that the journal may have of these entries.
+async fn of_journal(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+    log: &Arc<dyn StoreLog>,
+    entries: &[(Sequence, EntryId)],
+) -> Result<Vec<Vec<u8>>, TrimError> {
+    let origin = journal_origin(store);
+    let mut keys = Vec::new();
+    let groups = journal.read(vec![layout::groups()]).await?;
+    for group in groups.iter().flatten() {
+        let (name, _) = layout::read_group(group)?;
+        keys.extend(entries.iter().map(|(at, _)| layout::letter(&name, origin, *at)));
+    }
+    let wanted: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
+    let mut next = Sequence::FIRST;
+    while let Some(at) = wanted.range(next..).next().copied() {
+        let of_log = log.clone();
+        let read = replay::read_blocking(move || of_log.read(at, READ_BYTES)).await;
+        let segments = read.map_err(StorageError::unavailable)?;
+        for (_, entry) in
+            segments.iter().flat_map(Segment::iter).filter(|(at, _)| wanted.contains(at))
+        {
+            keys.push(layout::row(origin, &layout::subject(&entry), entry.id).to_vec());
+        }
+        let Some(read) = segments.last() else { break };
+        next = read.last().next();
+    }
+    Ok(keys)
+}
+
+async fn forget(journal: &dyn EventJournal, keys: &[Vec<u8>]) -> Result<(), TrimError> {
+    let mut changes = JournalChanges::default();
+    keys.iter().for_each(|key| changes.remove(key));
+    if !changes.is_empty() {
+        journal.write(changes).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! Erases entries of stores, when an administrator says so.
+//!
+//! Keeps: what was begun is written down, and carried to its end after a restart too: what the journal has, the store itself, what is in memory,
+//! and that handlers hear of it. Leaves out: what an erasure does (`processing`, `storage`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use serde::{Deserialize, Serialize};
+
+use super::handle::Server;
+use super::quarantine::QuarantineError;
+use crate::actors::audit::{self, By};
+use crate::actors::stores::Stores;
+use crate::model::{EntryId, Sequence, StoreId};
+use crate::processing::compaction::Compaction;
+use crate::processing::{ErasedEntry, GroupError, Processor, TrimError, erase, of_primary_key};
+use crate::services::records::Kept;
+use crate::services::{Quarantined, Records, RecordsUnavailable};
+use crate::storage::StorageError;
+
+/// How many entries are erased at a time.
+const AT_ONCE: usize = 1_000;
+/// How often it is looked whether something was not carried to its end.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// So many entries in quarantine are looked at at a time.
+const QUARANTINE_PAGE: usize = 1_000;
+
+/// What is to be erased of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Erase {
+    /// The entries with these ids.
+    Ids(Vec<EntryId>),
+    /// All entries of this primary key that are there now.
+    PrimaryKey(String),
+}
+
+/// What was erased.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// How many entries of the store. Those that were erased before are counted where they were named by their ids.
+    pub entries: u64,
+    /// Ids that the store does not know.
+    pub unknown: Vec<EntryId>,
+    /// How many entries in quarantine.
+    pub quarantined: u64,
+}
+
+/// Not all was erased. Trying again is right.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EraseError {
+    /// There is no such store.
+    #[error("store {0:?} does not exist")]
+    NoSuchStore(StoreId),
+    /// Something failed.
+    #[error(transparent)]
+    Failed(#[from] TrimError),
+    /// That it was begun cannot be written down.
+    #[error(transparent)]
+    Records(#[from] RecordsUnavailable),
+    /// The entries are erased, and a group of handlers could not be told yet; it is told again.
+    #[error("the entries are erased; {0}")]
+    NotTold(String),
+    /// What is in quarantine.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+}
+
+impl From<StorageError> for EraseError {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<GroupError> for EraseError {
+    fn from(error: GroupError) -> Self {
+        Self::NotTold(error.to_string())
+    }
+}
+
+/// What was begun.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    entries: Vec<(u64, String)>,
+}
+
+impl Begun {
+    fn new(entries: &[(Sequence, EntryId)]) -> Self {
+        Self { entries: entries.iter().map(|(at, id)| (at.get(), id.to_string())).collect() }
+    }
+
+    fn entries(&self) -> Vec<(Sequence, EntryId)> {
+        let read = |(at, id): &(u64, String)| Some((Sequence::new(*at).ok()?, id.parse().ok()?));
+        self.entries.iter().filter_map(read).collect()
+    }
+}
+
+/// Erases entries of the stores of a server.
+pub(super) struct Erasures {
+    stores: Stores,
+    processor: Option<Arc<Processor>>,
+    compaction: Compaction,
+    /// By the names of stores, a slash and a sequence.
+    begun: Arc<Kept<Begun>>,
+}
+
+impl Erasures {
+    /// Begins to look, on `home`, for what was not carried to its end.
+    pub(super) fn start(
+        (stores, compaction): (&Stores, &Compaction),
+        processor: Option<Arc<Processor>>,
+        records: Arc<dyn Records>,
+        home: &ArbiterHandle,
+    ) -> Arc<Self> {
+        let begun =
+            Arc::new(Kept::new(records, "erase", "erasures that were begun cannot be read"));
+        begun.start(home, |_| {});
+        let (stores, compaction) = (stores.clone(), compaction.clone());
+        let erasures = Arc::new(Self { stores, processor, compaction, begun });
+        let looking = erasures.clone();
+        // Refused only by a thread that has stopped. It ends with the thread.
+        home.spawn(async move { looking.run().await });
+        erasures
+    }
+
+    async fn run(&self) {
+        loop {
+            let all = self.begun.look(|all| {
+                all.iter().map(|(name, begun)| (name.clone(), begun.clone())).collect::<Vec<_>>()
+            });
+            for (name, begun) in all {
+                let store = name.rsplit_once('/').and_then(|(store, _)| StoreId::new(store).ok());
+                let Some(store) = store else { continue };
+                if let Err(error) = self.carry_out(&store, &name, &begun.entries()).await {
+                    log::warn!("store {store}: erased later, or told again: {error}");
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Erases these entries, at most [`AT_ONCE`].
+    async fn erase(
+        &self,
+        store: &StoreId,
+        entries: &[(Sequence, EntryId)],
+    ) -> Result<(), EraseError> {
+        let Some((first, _)) = entries.first() else { return Ok(()) };
+        let name = format!("{store}/{first}-{}", EntryId::now());
+        self.begun.set(&name, Begun::new(entries)).await?;
+        self.carry_out(store, &name, entries).await
+    }
+
+    async fn carry_out(
+        &self,
+        store: &StoreId,
+        name: &str,
+        entries: &[(Sequence, EntryId)],
+    ) -> Result<(), EraseError> {
+        let opened = self.stores.open(store).await?;
+        // So the store stays open. If it was closed in between, what it shows was forgotten with that.
+        let _lease = opened.feed.lease();
+        let gone: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
+        if let Some(last) = gone.last() {
+            // What is shown a moment later would stay in memory. Closed, the feed shows nothing more.
+            let _ = opened.feed.watch_head().wait_for(|head| head >= last).await;
+        }
+        let journal = self.processor.as_ref().map(|processor| &**processor.journal());
+        erase(journal, store, &opened.feed.log(), entries).await?;
+        opened.feed.erased(&gone);
+        let (compaction, of) = (self.compaction.clone(), store.clone());
+        blocking(move || {
+            compaction.forget(&of);
+            Ok(())
+        })
+        .await?;
+        if let Some(processor) = &self.processor {
+            let told =
+                entries.iter().map(|(sequence, id)| ErasedEntry { sequence: *sequence, id: *id });
+            processor.tell_erased(store, &told.collect::<Vec<_>>()).await?;
+        }
+        self.begun.remove(name, |_| true).await?;
+        Ok(())
+    }
+
+    async fn erase_ids(&self, store: &StoreId, ids: &[EntryId]) -> Result<Erased, EraseError> {
+        let log = self.stores.open(store).await?.feed.log();
+        let mut erased = Erased::default();
+        for part in ids.chunks(AT_ONCE) {
+            let (log, asked) = (log.clone(), part.to_vec());
+            let known = blocking(move || log.lookup(&asked)).await?;
+            let mut found = Vec::new();
+            for (id, at) in part.iter().zip(known) {
+                match at {
+                    Some(at) => found.push((at, *id)),
+                    None => erased.unknown.push(*id),
+                }
+            }
+            self.erase(store, &found).await?;
+            erased.entries += found.len() as u64;
+        }
+        Ok(erased)
+    }
+
+    async fn erase_key(&self, store: &StoreId, key: &str) -> Result<Erased, EraseError> {
+        let feed = self.stores.open(store).await?.feed.clone();
+        let (log, head) = (feed.log(), feed.head());
+        let (mut next, mut erased) = (log.trimmed().next(), Erased::default());
+        while next <= head {
+            let (of_log, of_key) = (log.clone(), key.to_owned());
+            let (found, read_to) =
+                blocking(move || of_primary_key(&*of_log, &of_key, (next, head), AT_ONCE)).await?;
+            self.erase(store, &found).await?;
+            erased.entries += found.len() as u64;
+            next = read_to.next();
+        }
+        Ok(erased)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::task::spawn_blocking(run).await.map_err(StorageError::unavailable)?
+}
+
+impl Erase {
+    fn matches(&self, store: &StoreId, entry: &Quarantined) -> bool {
+        entry.store_id == *store
+            && match self {
+                Self::Ids(ids) => ids.contains(&entry.entry_id),
+                // Of a very long one it has the beginning.
+                Self::PrimaryKey(key) => {
+                    entry.primary_key_bytes == key.len() as u64
+                        && key.starts_with(&entry.primary_key)
+                }
+            }
+    }
+}
+
+impl Server {
+    /// Takes the content of entries away for good, of a store and of what is in quarantine for it: event, primary key, payload and who wrote them. Ids and sequences stay. What
+    /// was begun is carried to its end, whatever becomes of the call; repeating it is right.
+    pub async fn erase(&self, store: &StoreId, what: Erase) -> Result<Erased, EraseError> {
+        self.erase_by(By::Process, store, what).await
+    }
+
+    pub(super) async fn erase_by(
+        &self,
+        by: By,
+        store: &StoreId,
+        what: Erase,
+    ) -> Result<Erased, EraseError> {
+        let (storage, asked) = (self.inner().storage.clone(), store.clone());
+        let size = blocking(move || storage.size(&asked)).await?;
+        let quarantined = self.of_quarantine(store, &what);
+        if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined.is_empty() {
+            return Err(EraseError::NoSuchStore(store.clone()));
+        }
+        let (server, store) = (self.clone(), store.clone());
+        // Carried to its end whoever asked.
+        let done =
+            tokio::spawn(async move { server.erase_all(&by, &store, what, quarantined).await });
+        done.await.map_err(StorageError::unavailable)?
+    }
+
+    async fn erase_all(
+        &self,
+        by: &By,
+        store: &StoreId,
+        what: Erase,
+        quarantined: Vec<u64>,
+    ) -> Result<Erased, EraseError> {
+        // Before it, so that what failed in between is in the audit lines.
+        let kind = match &what {
+            Erase::Ids(ids) => format!("ids={}", ids.len()),
+            // The key may be what is to be gone.
+            Erase::PrimaryKey(_) => "ids=primary-key".to_owned(),
+        };
+        audit::note(by, format_args!("action=erase store={:?} {kind}", store.as_str()));
+        let erasures = &self.inner().erasures;
+        let mut erased = match &what {
+            Erase::Ids(ids) => erasures.erase_ids(store, ids).await?,
+            Erase::PrimaryKey(key) => erasures.erase_key(store, key).await?,
+        };
+        for number in quarantined {
+            if let Some(quarantine) = self.quarantine() {
+                match quarantine.remove_by(by.clone(), number).await {
+                    Ok(entry) => {
+                        erased.quarantined += 1;
+                        erased.unknown.retain(|id| *id != entry.entry_id);
+                    }
+                    Err(QuarantineError::NoSuchEntry(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let Erased { entries, unknown, quarantined } = &erased;
+        let (name, unknown) = (store.as_str(), unknown.len());
+        audit::note(
+            by,
+            format_args!(
+                "action=erased store={name:?} entries={entries} unknown={unknown} quarantined={quarantined}"
+            ),
+        );
+        Ok(erased)
+    }
+
+    /// The numbers of what is in quarantine of it.
+    fn of_quarantine(&self, store: &StoreId, what: &Erase) -> Vec<u64> {
+        let Some(quarantine) = self.quarantine() else { return Vec::new() };
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let page = quarantine.list(after, QUARANTINE_PAGE);
+            let Some(last) = page.last() else { return found };
+            after = last.number;
+            found.extend(page.iter().filter(|it| what.matches(store, it)).map(|it| it.number));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Erasing as operators see it: of a running server, of one that is killed, and on the directory of a stopped one.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::tempdir;
+
+use crate::support::process::{Process, binary};
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
+
+const TOKEN: &str = "only-for-this-test";
+
+fn serve(data: &Path) -> Process {
+    let mut command = binary();
+    command.env("EVENTLOG_ADMIN_TOKEN", TOKEN);
+    command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+    Process::start(command)
+}
+
+/// Runs it with this said to it; what it says.
+fn run(mut command: Command, said: &str) -> (bool, String) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("it runs");
+    let mut input = running.stdin.take().expect("a pipe");
+    // It may not want to hear anything.
+    let _ = input.write_all(said.as_bytes());
+    drop(input);
+    let ended = running.wait_with_output().expect("it ends");
+    let printed =
+        String::from_utf8_lossy(&[&ended.stdout[..], &ended.stderr].concat()).into_owned();
+    (ended.status.success(), printed)
+}
+
+fn erase(arguments: &[&str], server: Option<&Process>) -> Command {
+    let mut command = binary();
+    command.args(["erase", "--store", "default"]).args(arguments);
+    command.env("EVENTLOG_ADMIN_TOKEN", TOKEN);
+    if let Some(server) = server {
+        command.args(["--url", &server.url]);
+    }
+    command
+}
+
+async fn read(server: &Process, count: usize) -> Vec<u64> {
+    let mut socket = Socket::connect(&server.url).await;
+    socket.subscribe(&key("bob"), 0).await;
+    let read = socket.next_entries(count).await;
+    socket.nothing_comes().await;
+    read.iter().map(|(at, _)| *at).collect()
+}
+
+#[tokio::test]
+async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server() {
+    let directory = tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let server = serve(&data);
+    let entries: Vec<_> = (0..30).map(|n| entry("Note", &(n % 3).to_string(), &[1; 100])).collect();
+    let mut socket = Socket::connect(&server.url).await;
+    socket.write(&key("alice"), 1, &batch(&entries)).await;
+    socket.next_ack().await;
+
+    // It asks first, and anything but yes is no.
+    let (done, said) = run(erase(&["--primary-key", "0"], Some(&server)), "y\n");
+    assert!(!done && said.contains("nothing was erased"), "{said}");
+    assert_eq!(read(&server, 30).await.len(), 30);
+    let (done, said) = run(erase(&["--primary-key", "0"], Some(&server)), "yes\n");
+    assert!(done && said.contains("10 entries are erased"), "{said}");
+    let ids = [entries[1].id.to_string(), entries[4].id.to_string()];
+    let arguments =
+        ["--yes", "--id", &ids[0], "--id", &ids[1], "--id", "018bcfe5-6800-70e1-8101-010101010101"];
+    let (done, said) = run(erase(&arguments, Some(&server)), "");
+    assert!(
+        done && said.contains("2 entries are erased\n  the store does not know 018bcfe5"),
+        "{said}"
+    );
+    let left: Vec<u64> = (1..=30).filter(|at| at % 3 != 1 && ![2, 5].contains(at)).collect();
+    assert_eq!(read(&server, left.len()).await, left);
+
+    // Killed before any checkpoint.
+    drop(server);
+    let server = serve(&data);
+    assert_eq!(read(&server, left.len()).await, left);
+    let mut socket = Socket::connect(&server.url).await;
+    socket.write(&key("alice"), 2, &batch(&entries)).await;
+    assert!(socket.next_ack().await.1.into_iter().eq(1..=30), "it does not come back");
+    assert_eq!(read(&server, left.len()).await, left);
+    drop(server);
+
+    let path = data.to_str().expect("text");
+    let (done, said) = run(erase(&["--yes", "--data-dir", path, "--primary-key", "1"], None), "");
+    assert!(done && said.contains("8 entries are erased"), "{said}");
+    let mut verify = binary();
+    verify.args(["verify", "--data-dir", path]);
+    let (done, said) = run(verify, "");
+    assert!(done, "{said}");
+    let (done, said) = run(erase(&["--yes", "--data-dir", path], None), "");
+    assert!(!done && said.contains("--primary-key"), "{said}");
+    let server = serve(&data);
+    let left: Vec<u64> = (1..=30).filter(|at| at % 3 == 0).collect();
+    assert_eq!(read(&server, left.len()).await, left);
+}

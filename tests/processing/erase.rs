@@ -1,0 +1,96 @@
+//! Handlers hear of entries that are erased, and nothing of these is left in the journal.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use eventlog_server::model::StoreId;
+use eventlog_server::processing::{ErasedEntry, Failure, GroupOptions};
+use eventlog_server::server::{Erase, Erased};
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::memory::MemoryStorage;
+
+use super::*;
+
+#[derive(Default)]
+struct Book {
+    lines: Handled,
+    deaf: AtomicBool,
+}
+
+async fn note(book: Arc<Book>, todo: Committed<TodoAdded>) -> Result<(), Failure> {
+    if todo.title == "broken" {
+        return Err(Failure::failed("the book does not take broken things"));
+    }
+    let conflicts = todo.conflicts().len();
+    book.lines.lock().push(format!("{} {} {conflicts}", todo.sequence(), todo.title));
+    Ok(())
+}
+
+async fn start(
+    journal: &Arc<MemoryJournal>,
+    storage: &Arc<MemoryStorage>,
+) -> (TestServer, Arc<Book>) {
+    let book = Arc::<Book>::default();
+    let hear = async |book: Arc<Book>, store: StoreId, entries: Vec<ErasedEntry>| {
+        if book.deaf.load(SeqCst) {
+            return Err("the book does not hear");
+        }
+        let sequences: Vec<String> = entries.iter().map(|one| one.sequence.to_string()).collect();
+        book.lines.lock().push(format!("{store} {}", sequences.join("+")));
+        Ok(())
+    };
+    let group = Todos::handlers(Arc::clone(&book)).on(note).on_erased(hear);
+    let group = group.options(GroupOptions::named("the book").dead_letters(10));
+    let processor = Processor::builder(journal.clone()).group(group).build();
+    let registry = Arc::new(MemoryRegistry::new());
+    let builder = Server::builder(storage.clone(), registry, Arc::new(AllowAll));
+    let builder = builder.processor(processor.expect("one group"));
+    (TestServer::start(builder, &[("alice", "team")]).await, book)
+}
+
+async fn erase(server: &TestServer, key: &str) -> Erased {
+    let what = Erase::PrimaryKey(key.to_owned());
+    server.server.erase(&store("team"), what).await.expect("erased")
+}
+
+#[tokio::test]
+async fn handlers_hear_of_it_and_the_journal_forgets() {
+    let journal = Arc::new(MemoryJournal::new());
+    let storage = Arc::new(MemoryStorage::new());
+    let (server, book) = start(&journal, &storage).await;
+    let write = async |entries: Vec<_>, head| {
+        server.server.write_to_store(store("team"), entries, true).await.expect("written");
+        processed(&server.server, "team", head).await;
+    };
+    // The late ones were written before the others, by their ids: each conflicts with those of its key.
+    let late: Vec<_> = ["key", "other"].map(|key| added(key, "late")).into();
+    write(vec![added("key", "a"), added("other", "b"), added("key", "broken")], 3).await;
+    write(vec![added("wakes", "rows")], 4).await;
+    let letters = async || {
+        let groups = server.server.groups().expect("groups");
+        groups.dead_letters("the book", None, 9).await.expect("letters").len()
+    };
+    assert_eq!(letters().await, 1);
+    assert_eq!(erase(&server, "key").await, Erased { entries: 2, ..Erased::default() });
+    assert_eq!(book.lines.lock().last().expect("heard"), "team 1+3");
+    assert_eq!(letters().await, 0, "its error may say what was in it");
+    write(late, 6).await;
+    let lines = std::mem::take(&mut *book.lines.lock());
+    assert_eq!(lines[lines.len() - 2..], ["5 late 0", "6 late 1"]);
+    // A group that is not told is told again.
+    book.deaf.store(true, SeqCst);
+    let told = server.server.erase(&store("team"), Erase::PrimaryKey("other".to_owned())).await;
+    assert!(told.expect_err("not told").to_string().contains("group the book was not told"));
+    book.deaf.store(false, SeqCst);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while book.lines.lock().last().is_none_or(|line| line != "team 2+6") {
+        assert!(tokio::time::Instant::now() < patience, "{:?}", book.lines.lock());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The entry that it has processed last is gone, and it goes on behind it after a restart.
+    drop(server);
+    let (server, book) = start(&journal, &storage).await;
+    server.server.write_to_store(store("team"), vec![added("key", "on")], true).await.expect("on");
+    processed(&server.server, "team", 7).await;
+    assert_eq!(*book.lines.lock(), ["7 on 0"]);
+}
