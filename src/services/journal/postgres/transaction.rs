@@ -43,10 +43,10 @@ impl PostgresTransaction {
         let mut conn = postgres.conn().await?;
         let (insert, lock) =
             (conn.prepare(&shared.insert).await?, conn.prepare(&shared.lock).await?);
+        // A group that is new in a store has no row there yet. Before the transaction, or others would wait for it to end.
+        conn.client.execute(&insert, &[&vec![&key], &vec![&value]]).await?;
         conn.in_transaction = true;
         conn.client.batch_execute("BEGIN").await?;
-        // A group that is new in a store has no row there yet.
-        conn.client.execute(&insert, &[&vec![&key], &vec![&value]]).await?;
         let found = conn.client.query_opt(&lock, &[&key]).await?;
         let mut own = Self { conn, shared, postgres, _permit: permit };
         let is_ours = match &found {
