@@ -17,7 +17,7 @@ use super::replay::Interrupted;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::services::journal::layout::{self, Begin, GroupRecord};
 use crate::services::journal::{
-    Claims, JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
+    Claims, Elsewhere, JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
 };
 
 /// So many keys are removed at once.
@@ -361,17 +361,18 @@ impl Processor {
         self.journal.claims()
     }
 
-    /// In these stores, which nobody follows here, groups have moved, or a node is gone that had some. Those that are to be opened.
-    pub(crate) fn moved_elsewhere(&self, stores: Vec<StoreId>, some_gone: bool) -> Vec<StoreId> {
+    /// Sees to what has happened at other nodes in stores that nobody follows here. Those that are to be opened.
+    pub(crate) fn moved_elsewhere(&self, happened: Elsewhere) -> Vec<StoreId> {
+        let Elsewhere { moved, some_gone, began } = happened;
         if some_gone {
             self.look_again.notify_one();
         }
-        if stores.is_empty() || !self.reactivity.has_observers() {
+        if (moved.is_empty() && !began) || !self.reactivity.has_observers() {
             return Vec::new();
         }
         // Which entries those were is not known; once a store is open, it is.
         self.reactivity.miss();
-        stores
+        moved
     }
 
     /// Tells all groups that these entries of `store` were erased, and counts dead letters anew. The error says which group could not be told.

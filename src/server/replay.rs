@@ -120,8 +120,7 @@ async fn hear_of_others(processor: Arc<Processor>, claims: Arc<Claims>, stores: 
         if let Err(error) = processor.hear_of_groups().await {
             log::debug!("what other nodes did to groups is not known: {error}");
         }
-        let (moved, some_gone) = claims.take_elsewhere();
-        for store in processor.moved_elsewhere(moved, some_gone) {
+        for store in processor.moved_elsewhere(claims.take_elsewhere()) {
             if let Err(error) = stores.open(&store).await {
                 log::debug!(store:%; "store {store} is not open for those who observe it: {error}");
             }

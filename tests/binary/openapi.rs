@@ -50,11 +50,7 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("POST", "/groups/{group}/resume", ""),
     ("POST", "/rewind", r#"{"group":"mail","storeId":"team","from":1}"#),
     ("POST", "/stores/{store}/trim", r#"{"before":2,"force":true}"#),
-    (
-        "POST",
-        "/stores/{store}/erase",
-        r#"{"ids":["018bcfe5-6800-70e1-8101-010101010101"]}"#,
-    ),
+    ("POST", "/stores/{store}/erase", r#"{"ids":["018bcfe5-6800-70e1-8101-010101010101"]}"#),
     ("POST", "/compact", ""),
     ("GET", "/compact", ""),
     ("GET", "/quarantine", ""),

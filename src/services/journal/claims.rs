@@ -38,6 +38,8 @@ struct State {
     moved_elsewhere: HashSet<StoreId>,
     /// Some node is gone, and left stores behind that nobody may have open.
     orphans: bool,
+    /// What moves is heard of from now on, and what moved before is not known.
+    began: bool,
 }
 
 /// A place that somebody follows here.
@@ -75,6 +77,16 @@ pub(crate) struct Due {
     pub(crate) wanted: Vec<(Arc<[u8]>, StoreId, bool)>,
     /// Places about which nothing is known.
     pub(crate) unknown: Vec<Arc<[u8]>>,
+}
+
+/// What has happened that nobody follows here.
+pub(crate) struct Elsewhere {
+    /// Stores in which groups have moved.
+    pub(crate) moved: Vec<StoreId>,
+    /// A node is gone that had some.
+    pub(crate) some_gone: bool,
+    /// This node has begun to hear of it.
+    pub(crate) began: bool,
 }
 
 /// The row of a place.
@@ -220,16 +232,25 @@ impl Claims {
         });
     }
 
+    /// From now on it is heard what moves. Whoever observes already cannot know what moved before.
+    pub(crate) fn begin(&self) {
+        self.state.lock().began = true;
+        self.elsewhere.send_replace(());
+    }
+
     /// Resolves when [`Claims::take_elsewhere`] has something.
     pub(crate) fn elsewhere(&self) -> watch::Receiver<()> {
         self.elsewhere.subscribe()
     }
 
-    /// The stores that nobody follows here and in which groups have moved, and whether a node is gone that had some.
-    pub(crate) fn take_elsewhere(&self) -> (Vec<StoreId>, bool) {
+    /// What has happened that nobody follows here.
+    pub(crate) fn take_elsewhere(&self) -> Elsewhere {
         let mut state = self.state.lock();
-        let moved = std::mem::take(&mut state.moved_elsewhere).into_iter().collect();
-        (moved, std::mem::take(&mut state.orphans))
+        Elsewhere {
+            moved: std::mem::take(&mut state.moved_elsewhere).into_iter().collect(),
+            some_gone: std::mem::take(&mut state.orphans),
+            began: std::mem::take(&mut state.began),
+        }
     }
 }
 

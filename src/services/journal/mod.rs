@@ -19,7 +19,7 @@ mod sled;
 
 pub use changes::JournalChanges;
 pub use claims::Claims;
-pub(crate) use claims::{Claim, Seen};
+pub(crate) use claims::{Claim, Elsewhere, Seen};
 pub use memory::MemoryJournal;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresJournal, PostgresTransaction};

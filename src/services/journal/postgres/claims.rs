@@ -76,6 +76,8 @@ impl Driver {
 
     /// For as long as somebody has the database.
     pub(super) async fn run(mut self, told: Arc<Notify>) {
+        // Begins at once: what moves before is not heard of.
+        told.notify_one();
         loop {
             let _ = tokio::time::timeout(RENEW_EVERY, async {
                 tokio::select! {
@@ -211,6 +213,9 @@ impl Driver {
         }
         if let Some(row) = rows.first() {
             self.since = row.try_get(8)?;
+            if is_first {
+                self.claims.begin();
+            }
         }
         Ok(())
     }
