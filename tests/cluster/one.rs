@@ -1,5 +1,8 @@
 //! One node on a database.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use super::{Cluster, Node, cluster};
 use crate::support::process::{Process, binary};
 use crate::support::socket::Socket;
@@ -35,6 +38,22 @@ async fn what_was_written_is_in_the_database_and_there_after_a_kill() {
     socket.subscribe(&key("alice"), 0).await;
     let feed = socket.next_entries(10).await;
     assert!(feed.into_iter().map(|(_, entry)| entry).eq(entries));
+}
+
+#[test]
+fn the_start_says_that_the_database_has_what_is_acknowledged() {
+    let Some((_, url)) = database() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = binary();
+    command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
+    command.env("EVENTLOG_STORAGE_KIND", "postgres").env("EVENTLOG_STORAGE_URL", url);
+    let mut node = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let lines = BufReader::new(node.stdout.take().expect("a pipe")).lines();
+    let line = lines.map(|line| line.expect("UTF-8")).find(|line| line.contains("acknowledged"));
+    node.kill().expect("it runs");
+    node.wait().expect("it ends");
+    let line = line.expect("it says so");
+    assert!(line.contains("in the PostgreSQL database"), "{line}");
 }
 
 pub fn refused(url: &str) -> String {

@@ -47,7 +47,7 @@ use self::kept::Kept;
 use self::reload::{Decides, Reload};
 use crate::cli::config::ConfigArgs;
 use crate::cli::log as standard_error;
-use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults};
+use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults, StorageChoice};
 
 /// So long the start waits for what administrators have said.
 const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
@@ -309,16 +309,27 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn announce(config: &Config, server: &Server, address: SocketAddr, console: &str) {
-    log::info!("server {} with data in {}", server.remote_id(), config.data_dir.display());
+    log::info!("server {} with data in {}", server.remote_id(), place(config));
     // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
     let said = listening(config, address) + &next_steps(config, address) + console;
     let _ = io::stdout().write_all(said.as_bytes());
 }
 
+/// Where everything is kept, for people.
+fn place(config: &Config) -> String {
+    match config.storage {
+        StorageChoice::Sled => config.data_dir.display().to_string(),
+        StorageChoice::Postgres(_) => "the PostgreSQL database".to_owned(),
+    }
+}
+
 /// What whoever started it may want to know next.
 fn next_steps(config: &Config, address: SocketAddr) -> String {
-    let data = config.data_dir.display();
-    let mut said = format!("what is acknowledged is in {data}, and survives a power cut\n");
+    let survives = match config.storage {
+        StorageChoice::Sled => "survives a power cut",
+        StorageChoice::Postgres(_) => "survives what the database survives",
+    };
+    let mut said = format!("what is acknowledged is in {}, and {survives}\n", place(config));
     if config.admin.tokens.is_empty() {
         said += "no admin API, since there is no [admin] token\n";
     }
