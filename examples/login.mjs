@@ -2,7 +2,7 @@
 //
 //   EVENTLOG_AUTH_JWT_SECRET=… node examples/login.mjs [PORT [SECONDS]]
 //
-// It believes every name, and forgets everything when it ends; yours has passwords and a database.
+// It knows ann and bob, believes whoever says to be one of them, and forgets everything when it ends; yours has passwords and a database.
 import { createHmac, randomUUID } from "node:crypto"
 import { createServer } from "node:http"
 
