@@ -201,6 +201,12 @@ async fn read(
     }
 }
 
+/// Whether an entry, as it is shown, has this sequence.
+fn is_at(entry: &str, sequence: Sequence) -> bool {
+    let number = entry.strip_prefix("{\"sequence\":").and_then(|rest| rest.split(',').next());
+    number == Some(sequence.to_string().as_str())
+}
+
 async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
     if let Some(id) = asked.id {
         let at = server.sequence_of(store, id).await?;
@@ -216,6 +222,12 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
     } else {
         server.entries_page(store, &asked.wanted, most).await?
     };
+    if let Some(id) = asked.id
+        && !entries.first().is_some_and(|entry| is_at(entry, asked.wanted.from))
+    {
+        // It is known, and was erased or trimmed.
+        return Err(Failure::NoSuchEntry(id));
+    }
     let next = next.filter(|_| asked.id.is_none()).map(|next| format!(",\"next\":{next}"));
     let (entries, next) = (entries.join(","), next.unwrap_or_default());
     let body = format!("{{\"head\":{head},\"entries\":[{entries}]{next}}}");

@@ -62,7 +62,7 @@ pub(super) enum Failure {
     NoSuchSession(u64),
     #[error("session {0} has no subscription with public key {1:?}")]
     NoSuchSubscription(u64, PublicKey),
-    #[error("the store has no entry {0}")]
+    #[error("the store has no entry {0}, or it is erased or trimmed")]
     NoSuchEntry(EntryId),
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -141,6 +141,7 @@ impl Failure {
             Self::Quarantine(QuarantineError::Invalid(_) | QuarantineError::Unreadable(_)) => {
                 (StatusCode::CONFLICT, "not-storable")
             }
+            Self::Erase(EraseError::Cannot(_)) => (StatusCode::CONFLICT, "cannot-erase"),
             Self::Grants(GrantsError::NoGrants) => (StatusCode::CONFLICT, "no-grants"),
             Self::Group(GroupError::Runs(_)) => (StatusCode::CONFLICT, "group-runs"),
             Self::Group(GroupError::Trimmed(_)) => (StatusCode::CONFLICT, "trimmed"),

@@ -19,7 +19,7 @@ use crate::processing::compaction::Compaction;
 use crate::processing::{ErasedEntry, GroupError, Processor, TrimError, erase, of_primary_key};
 use crate::services::records::Kept;
 use crate::services::{Quarantined, Records, RecordsUnavailable};
-use crate::storage::StorageError;
+use crate::storage::{AppendError, StorageError};
 
 /// How many entries are erased at a time.
 const AT_ONCE: usize = 1_000;
@@ -54,6 +54,9 @@ pub enum EraseError {
     /// There is no such store.
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
+    /// The storage cannot erase. Nothing was done.
+    #[error("nothing was erased: {0}")]
+    Cannot(Arc<str>),
     /// Something failed.
     #[error(transparent)]
     Failed(#[from] TrimError),
@@ -258,6 +261,11 @@ impl Server {
         let quarantined = self.of_quarantine(store, &what);
         if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined.is_empty() {
             return Err(EraseError::NoSuchStore(store.clone()));
+        }
+        // Before anything is written down, which would be tried again for ever.
+        let log = self.inner().erasures.stores.open(store).await?.feed.log();
+        if let Err(AppendError::Definite(why)) = log.erase(&[]).await {
+            return Err(EraseError::Cannot(why));
         }
         let (server, store) = (self.clone(), store.clone());
         // Carried to its end whoever asked.

@@ -75,6 +75,15 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
         done && said.contains("2 entries are erased\n  the store does not know 018bcfe5"),
         "{said}"
     );
+    let shown = |id: &str| {
+        let mut entries = binary();
+        entries.args(["entries", "--store", "default", "--id", id, "--url", &server.url]);
+        entries.env("EVENTLOG_ADMIN_TOKEN", TOKEN);
+        run(entries, "")
+    };
+    let (done, said) = shown(&ids[0]);
+    assert!(!done && said.contains("is erased"), "not the one that follows: {said}");
+    assert!(shown(&entries[2].id.to_string()).0);
     let left: Vec<u64> = (1..=30).filter(|at| at % 3 != 1 && ![2, 5].contains(at)).collect();
     assert_eq!(read(&server, left.len()).await, left);
 
