@@ -5,7 +5,7 @@ use std::fs::File;
 use rustix::process::Signal;
 use tempfile::{TempDir, tempdir};
 
-use super::process::{Ended, Serve, command, data};
+use super::process::{Ended, Serve, command, data, logged};
 
 /// The admin token, for configurations that have one.
 pub const ADMIN: &str = "only-for-this-test";
@@ -52,6 +52,11 @@ impl Logged {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).expect("a log")
+    }
+
+    /// Waits until the log has this.
+    pub fn comes_to_log(&self, text: &str) {
+        logged(self.path("log").as_ref(), text, 1);
     }
 
     /// What the lines of the log under the target `audit` say.
