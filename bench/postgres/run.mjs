@@ -28,7 +28,7 @@ const during = ["--duration", options.seconds]
 
 const debian = fs.existsSync("/usr/lib/postgresql") ? fs.readdirSync("/usr/lib/postgresql").sort().reverse() : []
 const folders = [...process.env.PATH.split(":"), ...debian.map((version) => `/usr/lib/postgresql/${version}/bin`)]
-const programs = folders.find((folder) => fs.existsSync(path.join(folder, "initdb")))
+const programs = folders.find((folder) => ["initdb", "postgres", "psql"].every((it) => fs.existsSync(path.join(folder, it))))
 if (programs === undefined) throw new Error("there is no PostgreSQL: install the package postgresql")
 
 // PostgreSQL does not run as root.
@@ -97,11 +97,14 @@ const ours = (database, dev = true) => {
   })
 }
 
+// With a token, an empty one too, the generator would assign its keys over the admin API.
+const { EVENTLOG_ADMIN_TOKEN: _, ...withoutToken } = process.env
+
 // Runs the generator to its end; resolves to its report.
 const load = (scenario, { url, server }, args) =>
   new Promise((resolve, reject) => {
     const all = ["bench", scenario, "--url", url, "--pid", String(server.pid), "--floors", "none", "--json", ...args]
-    const generator = spawn(options.binary, all, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, EVENTLOG_ADMIN_TOKEN: "" } })
+    const generator = spawn(options.binary, all, { stdio: ["ignore", "pipe", "inherit"], env: withoutToken })
     let text = ""
     generator.stdout.on("data", (some) => (text += some))
     generator.once("exit", (code) =>
