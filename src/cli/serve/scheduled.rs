@@ -17,6 +17,8 @@ use crate::config::{BackupPlan, BucketAddress};
 
 /// After one that failed, the next one is tried this soon.
 const RETRY: Duration = Duration::from_secs(60);
+/// A file may go before it is copied, when the archive keeps fewer: so often a backup is begun again at once.
+const TRIES: usize = 3;
 
 /// The running thread. Ends when it is dropped, after the backup that is under way.
 pub(super) struct Scheduled {
@@ -35,6 +37,17 @@ enum Failed {
     Bucket(#[from] BucketError),
     #[error(transparent)]
     Ship(#[from] ShipError),
+}
+
+impl Failed {
+    /// Whether a file of the snapshot was there no more.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Backup(BackupError::Io { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
+            Self::Ship(ShipError::File { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
 }
 
 impl Scheduled {
@@ -86,8 +99,19 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// When it was made, in milliseconds since 1970, and how many bytes it has.
+/// When it was made, in milliseconds since 1970, and how many bytes it has. Begins again if the archive gives up files that are not copied yet.
 fn make(plan: &BackupPlan, database: &Database) -> Result<(u64, u64), Failed> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match make_once(plan, database) {
+            Err(failed) if tries > 0 && failed.is_gone() => {}
+            made => return made,
+        }
+    }
+}
+
+fn make_once(plan: &BackupPlan, database: &Database) -> Result<(u64, u64), Failed> {
     let snapshot = database.snapshot()?;
     if let Some(Ok(address)) = BucketAddress::of(&plan.to) {
         let made = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);

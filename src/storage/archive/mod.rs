@@ -129,6 +129,17 @@ impl Archive {
 
     /// The files, of each the version that was written last: by number, a base before the log file with its number.
     pub(crate) fn files(&self) -> io::Result<Listing> {
+        loop {
+            match self.list() {
+                // Removed since its name was read, and what it is no longer needed for may have come since too: look at the names again. This ends, as
+                // files are removed more seldom than a folder is read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.folder.is_dir() => {}
+                listed => return listed,
+            }
+        }
+    }
+
+    fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         for name in names::list(&self.folder)? {
             match head::read(&self.folder, &name, self.generation)? {

@@ -127,6 +127,25 @@ fn what_was_archived_is_read_from_its_base_on() {
 }
 
 #[test]
+fn files_that_go_while_they_are_listed_are_no_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = archive(&folder);
+    base(&archive, 1, 1, &[b"one"]);
+    let writer = archive.clone();
+    let bases = std::thread::spawn(move || {
+        for number in 2..=150 {
+            let before = writer.files().expect("listed").files;
+            base(&writer, number, number, &[b"one"]);
+            writer.remove(&before).expect("removed");
+        }
+    });
+    while !bases.is_finished() {
+        assert!(archive.files().expect("listed").base().is_some());
+    }
+    bases.join().expect("written");
+}
+
+#[test]
 fn zstd_alone_can_read_a_file() {
     let (_, files) = &*EXAMPLE;
     let bytes = std::fs::read(&files[1].path).expect("a file");

@@ -9,8 +9,8 @@ use crate::model::{EntryId, Sequence};
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::{
-    ArchiveOptions, Backups, Database, DatabaseOptions, Manifest, OpenError, SledStorage, Until,
-    pack, unpack,
+    ArchiveOptions, BackupError, Backups, Database, DatabaseOptions, Manifest, OpenError,
+    SledStorage, Until, pack, unpack,
 };
 use crate::storage::{SnapshotFile, Storage};
 use crate::testing::storage::{all_ids, append, ids};
@@ -81,9 +81,15 @@ fn open(directory: &Path) -> SledStorage {
     SledStorage::new(Database::open(directory, options()).expect("open"))
 }
 
+/// Begins again if the archive keeps a file no more that was not copied yet.
 fn back_up(storage: &SledStorage, to: &Backups) -> Manifest {
-    let snapshot = storage.database.snapshot().expect("a snapshot");
-    to.write(&snapshot, SnapshotFile::open).expect("written").manifest
+    loop {
+        let snapshot = storage.database.snapshot().expect("a snapshot");
+        match to.write(&snapshot, SnapshotFile::open) {
+            Err(BackupError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            written => return written.expect("written").manifest,
+        }
+    }
 }
 
 struct Grounds {
