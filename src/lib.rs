@@ -6,12 +6,12 @@
 //! the server need not understand. A durable registry maps every client **public key** to a **store**. Each store is one
 //! **feed**: its entries at the sequences 1, 2, 3, …, shared by all its keys.
 //!
-//! * A write is acknowledged once it is on disk, with one sequence per entry. A client that heard no answer writes again:
-//!   an id that the store already has gets its existing sequence.
+//! * A write is acknowledged once it is on disk, with one sequence per entry. A client that gets no answer writes
+//!   again: an id that the store already has gets its existing sequence.
 //! * A subscription delivers everything from its start, in order: first the backlog, then new entries.
-//! * A sequence that anybody was told names the same entry forever.
+//! * Once anyone has been told a sequence, it names the same entry forever.
 //!
-//! The server's own code appends to stores as clients do ([`server::Server::write_to_store`]). Handlers run on committed
+//! The server's own code can append to stores as well ([`server::Server::write_to_store`]). Handlers run on committed
 //! entries ([`processing`]), and old history can be compacted while it is read ([`processing::compaction`]).
 //!
 //! # A server and a client in one program

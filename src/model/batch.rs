@@ -5,8 +5,8 @@ use super::{Entry, EntryId, EntryRef};
 
 /// The entries of one write, in slot order.
 ///
-/// They are kept as records (see `docs/FORMAT.md`), so that the thread that decoded a frame has done all the
-/// per-entry work and the StoreActor copies bytes.
+/// They are kept as records (see `docs/FORMAT.md`), so the thread that decodes a frame does all the per-entry work, and
+/// the StoreActor only copies bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     records: Vec<u8>,
@@ -41,7 +41,7 @@ impl Batch {
         self.index.push(Slot { id: entry.id, end });
     }
 
-    /// Gives back what was reserved, if more than half of it is unused: a batch may wait for the disk for a while.
+    /// Frees the reserved capacity if more than half of it is unused: a batch may wait for the disk for a while.
     pub fn trim(&mut self) {
         if self.records.capacity() / 2 > self.records.len() {
             self.records.shrink_to_fit();
@@ -56,7 +56,7 @@ impl Batch {
         self.index.len()
     }
 
-    /// Whether there is no slot.
+    /// Whether there are no slots.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
@@ -85,7 +85,7 @@ impl Batch {
 
     /// The entries, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
-        // `push` alone writes records, so none is malformed.
+        // Only `push` writes records, so none is malformed.
         RecordReader::new(&self.records).filter_map(Result::ok)
     }
 }

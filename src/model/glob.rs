@@ -1,9 +1,9 @@
-//! Texts in which a `*` stands for any text, none included.
+//! Text patterns in which a `*` stands for any text, including none.
 
-/// Whether `text` has the form of `pattern`.
+/// Whether `text` matches `pattern`.
 ///
-/// What stands before the first star must begin the text, what stands behind the last must end it, and what stands
-/// between is looked for from left to right: taking the first place it fits leaves most for the rest.
+/// The part before the first star must begin the text, and the part after the last must end it. The parts between are
+/// searched from left to right: taking the first place that fits leaves the most text for the rest.
 pub(crate) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

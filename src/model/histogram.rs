@@ -1,11 +1,11 @@
-//! How often something took how long, or was how large: counted without a lock, since every write is.
+//! How often something took how long, or how large it was. Counts without a lock, because every write is counted.
 //!
-//! Keeps: what was observed is in exactly one bucket. Leaves out: how it is shown (`server::metrics`).
+//! Keeps: each observation is in exactly one bucket. Leaves out: how it is shown (`server::metrics`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bounds of times, in microseconds: from what memory takes to what nobody waits for.
+/// Bounds of times, in microseconds: from a memory access to longer than anyone waits.
 const MICROS: &[u64] = &[
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
@@ -18,19 +18,19 @@ const COUNTS: &[u64] =
 #[derive(Debug)]
 pub(crate) struct Histogram {
     bounds: &'static [u64],
-    /// What one of the unit that is shown is here.
+    /// How many counted units make one shown unit.
     unit: f64,
-    /// One more than there are bounds: what is above all of them.
+    /// One more than there are bounds: the last counts what is above all of them.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
-/// What was observed so far.
+/// What has been observed so far.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Observed {
-    /// The upper bound of each bucket, and how much is in it.
+    /// The upper bound of each bucket, and the count in it.
     pub(crate) buckets: Vec<(f64, u64)>,
-    /// All values together.
+    /// The sum of all values.
     pub(crate) sum: f64,
 }
 
@@ -40,22 +40,22 @@ impl Histogram {
         Self { bounds, unit, counts, sum: AtomicU64::new(0) }
     }
 
-    /// Of times, shown in seconds.
+    /// A histogram of times, shown in seconds.
     pub(crate) fn of_times() -> Self {
         Self::new(MICROS, 1e6)
     }
 
-    /// Of numbers.
+    /// A histogram of numbers.
     pub(crate) fn of_counts() -> Self {
         Self::new(COUNTS, 1.0)
     }
 
-    /// Something took so long.
+    /// Records how long something took.
     pub(crate) fn took(&self, time: Duration) {
         self.observe(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Something was so large.
+    /// Records how large something was.
     pub(crate) fn observe(&self, value: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(bucket) {
@@ -64,7 +64,7 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// All of it, at about this moment.
+    /// All counts, at roughly this moment.
     pub(crate) fn observed(&self) -> Observed {
         let bounds = self.bounds.iter().map(|bound| *bound as f64 / self.unit);
         let bounds = bounds.chain([f64::INFINITY]);

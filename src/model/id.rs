@@ -1,10 +1,10 @@
-//! Sixteen-byte identities: of an entry, and of this server.
+//! Sixteen-byte ids: of an entry, and of this server.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// Has an id be made of its bytes, and give them.
+/// Makes an id from its bytes, and returns them.
 macro_rules! sixteen_bytes {
     ($id:ident) => {
         impl $id {
@@ -32,10 +32,9 @@ macro_rules! sixteen_bytes {
     };
 }
 
-/// The id a writer gives to an entry: a `UUIDv7`, compared as its 16 bytes.
+/// The id that a writer gives to an entry: a `UUIDv7`, compared as its 16 bytes.
 ///
-/// Any 16 bytes are taken; the version bits are the writer's business. The first 48 bits are read as the
-/// creation time.
+/// Any 16 bytes are accepted; the version bits are up to the writer. The first 48 bits are read as the creation time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId([u8; 16]);
 
@@ -45,7 +44,7 @@ impl EntryId {
     /// Length in bytes, here and on every wire.
     pub const LEN: usize = 16;
 
-    /// A fresh id of the current time: later calls in this process give greater ids.
+    /// A fresh id for the current time: later calls in this process return greater ids.
     pub fn now() -> Self {
         Self(Uuid::now_v7().into_bytes())
     }

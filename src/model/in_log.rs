@@ -1,4 +1,4 @@
-//! Public keys in the log: whole, or hashed where the log is not to say who was there.
+//! Public keys in the log: in full, or hashed where the log must not say who was there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::PublicKey;
 
-/// There is one log in a process, and so one way in which keys are shown there.
+/// A process has one log, and so one way to show keys in it.
 static HASHED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the log shows the first 16 hexadecimal digits of a public key's SHA-256 in place of the key, from now on and in the whole process.
+/// Sets whether the log shows the first 16 hexadecimal digits of a public key's SHA-256 instead of the key. Takes
+/// effect at once, for the whole process.
 pub fn hash_keys_in_log(hashed: bool) {
     HASHED.store(hashed, Ordering::Relaxed);
 }
@@ -19,13 +20,13 @@ pub fn hash_keys_in_log(hashed: bool) {
 pub(crate) struct InLog<'a>(&'a str);
 
 impl PublicKey {
-    /// This key as the log shows it: in quotes, or hashed.
+    /// This key as the log shows it: quoted, or hashed.
     pub(crate) fn in_log(&self) -> InLog<'_> {
         key_in_log(self.as_str())
     }
 }
 
-/// What a client says that its public key is, as the log shows it.
+/// The public key that a client claims, as the log shows it.
 pub(crate) const fn key_in_log(text: &str) -> InLog<'_> {
     InLog(text)
 }

@@ -1,8 +1,8 @@
-//! The words everything else is written in: ids, entries, batches, segments, limits.
+//! The vocabulary of everything else: ids, entries, batches, segments, limits.
 //!
-//! Keeps: a name, an id, a sequence or a segment that exists is a right one. How long an entry may be is not theirs to know:
-//! limits differ from server to server, and `core::validate` asks for them. Leaves out: how the values travel (`protocol`),
-//! where they are kept (`storage`), what is decided about them (`core`).
+//! Keeps: a name, an id, a sequence or a segment that exists is valid. They do not know how long an entry may be:
+//! limits differ from server to server, and `core::validate` checks them. Leaves out: how the values travel
+//! (`protocol`), where they are kept (`storage`), what is decided about them (`core`).
 
 mod batch;
 mod entry;

@@ -33,7 +33,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the length and wraps the text; no other rule holds for it.
+            /// Checks the length and wraps the text; there is no other rule.
             pub fn new(text: impl Into<Arc<str>>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 if text.is_empty() {
@@ -99,8 +99,8 @@ name! {
 }
 
 name! {
-    /// Names a client identity, 1 to 1,024 bytes of UTF-8. Which store it reads and writes is for the registry
-    /// to say. Cheap to clone.
+    /// Names a client identity, 1 to 1,024 bytes of UTF-8. The registry says which store it reads and writes. Cheap to
+    /// clone.
     PublicKey, "public key", PUBLIC_KEY_BYTES_MAX
 }
 

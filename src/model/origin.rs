@@ -2,14 +2,14 @@
 
 use super::PublicKey;
 
-/// Who wrote an entry, kept with it: handlers are told, and it decides whether they run at all.
+/// Who wrote an entry. It is kept with the entry: handlers are told, and it decides whether they run at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A client, with this key.
     Client(PublicKey),
     /// The server's own code.
     Server {
-        /// Whether handlers and reactivity run on it; `false` makes it transport-only.
+        /// Whether handlers and reactivity run on it; `false` means that it is only transported.
         run_handlers: bool,
     },
 }

@@ -1,24 +1,25 @@
-//! What one key, and one store, may use: rates and counts. Without a value there is no bound.
+//! What one key or one store may use: rates and counts. Without a value there is no limit.
 
 use std::time::Duration;
 
 use super::glob::glob_matches;
 
-/// What one public key may use, or one store, all its keys together.
+/// What one public key may use, or one store with all its keys together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Batches in a second, over a longer time.
+    /// Batches a second, on average.
     pub writes_per_second: Option<u64>,
-    /// Bytes of entries in a second, over a longer time.
+    /// Bytes of entries a second, on average.
     pub bytes_per_second: Option<u64>,
-    /// The writes and bytes of so long a time may come at once. A single batch may be larger: what comes after it waits longer.
+    /// The writes and bytes of this period may come at once. A single batch may be larger: what comes after it waits
+    /// longer.
     pub burst: Duration,
-    /// Subscriptions at once.
+    /// Subscriptions at one time.
     pub subscriptions: Option<usize>,
-    /// Connections at once on which it is used.
+    /// Connections at one time that use it.
     pub connections: Option<usize>,
-    /// Bytes of entries. Of a store: those that it has; what is there already stays, and is known as a duplicate, also above it. Of a
-    /// key: all that it has written while this was set for it, wherever that is now.
+    /// Bytes of entries. For a store: what it has; existing entries stay, and duplicates of them are still recognized
+    /// above the limit. For a key: all that it has written while this was set for it, wherever that is now.
     pub bytes_stored: Option<u64>,
 }
 
@@ -36,47 +37,47 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// Whether nothing is bounded but what is stored.
+    /// Whether nothing is limited except stored bytes.
     pub const fn is_off(&self) -> bool {
         let rates = self.writes_per_second.is_none() && self.bytes_per_second.is_none();
         rates && self.subscriptions.is_none() && self.connections.is_none()
     }
 }
 
-/// The quotas of a server. By default nothing is bounded.
+/// The quotas of a server. By default nothing is limited.
 ///
-/// What the server itself writes is not counted.
+/// Writes of the server itself are not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
-    /// Of each key.
+    /// The quota of each key.
     pub per_key: Quota,
-    /// Keys that have another one: patterns in which `*` stands for any text. The first that fits counts.
+    /// Keys with a quota of their own: patterns in which `*` stands for any text. The first match counts.
     pub keys: Vec<(String, Quota)>,
-    /// Of each store.
+    /// The quota of each store.
     pub per_store: Quota,
-    /// Stores that have another one, as with keys.
+    /// Stores with a quota of their own, as with keys.
     pub stores: Vec<(String, Quota)>,
 }
 
 impl Quotas {
-    /// That of this key.
+    /// The quota of this key.
     pub fn of_key(&self, key: &str) -> Quota {
         first_match(&self.keys, key).unwrap_or(self.per_key)
     }
 
-    /// That of this store.
+    /// The quota of this store.
     pub fn of_store(&self, store: &str) -> Quota {
         first_match(&self.stores, store).unwrap_or(self.per_store)
     }
 
-    /// Whether nothing is bounded but what stores hold.
+    /// Whether nothing is limited except what stores hold.
     pub(crate) fn is_off(&self) -> bool {
         let all = [self.per_key, self.per_store].into_iter();
         let named = self.keys.iter().chain(&self.stores).map(|(_, quota)| *quota);
         all.chain(named).all(|quota| quota.is_off()) && !self.counts_keys()
     }
 
-    /// Whether it has to be known what keys have written.
+    /// Whether the server has to know what keys have written.
     pub(crate) fn counts_keys(&self) -> bool {
         let mut all = self.keys.iter().map(|(_, quota)| quota).chain([&self.per_key]);
         all.any(|quota| quota.bytes_stored.is_some())

@@ -35,11 +35,11 @@ pub fn write_record(out: &mut Vec<u8>, entry: &EntryRef<'_>) {
     }
 }
 
-/// How long that is which [`write_bare`] writes, in bytes. Every other record is longer, since no event is empty.
+/// The length of what [`write_bare`] writes, in bytes. Every other record is longer, because no event is empty.
 #[cfg(feature = "sled")]
 pub(crate) const BARE_LEN: usize = EntryId::LEN + 3;
 
-/// Appends what is left of an entry whose content is gone: its id, and no event, which no entry lacks.
+/// Appends what is left of an entry whose content is gone: its id and an empty event, which no other entry has.
 #[cfg(feature = "sled")]
 pub(crate) fn write_bare(out: &mut Vec<u8>, id: EntryId) {
     write_record(out, &EntryRef { id, event: "", primary_key: "", payload: &[] });
@@ -62,7 +62,7 @@ impl<'a> RecordReader<'a> {
         self.rest.len()
     }
 
-    /// Passes over one record and gives its id.
+    /// Skips one record and returns its id.
     pub fn skip_one(&mut self) -> Result<EntryId, MalformedRecord> {
         let id = self.id()?;
         for _ in 0..3 {

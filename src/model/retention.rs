@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use super::glob::glob_matches;
 
-/// What is kept of stores whose names have the form of a pattern. What is beyond any of the bounds is trimmed.
+/// What is kept of the stores whose names match a pattern. What exceeds any of the bounds is trimmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionRule {
     /// Which stores; `*` stands for any text.
     pub stores: String,
-    /// Nothing that was committed longer ago.
+    /// The greatest age, counted from the commit.
     pub age_max: Option<Duration>,
-    /// No more bytes.
+    /// Most bytes.
     pub bytes_max: Option<u64>,
-    /// No more entries.
+    /// Most entries.
     pub entries_max: Option<u64>,
 }
 
-/// What is kept of each store. By default everything.
+/// What is kept of each store. By default, everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The first one that a store's name has the form of counts.
+    /// The first rule that matches a store's name counts.
     pub rules: Vec<RetentionRule>,
 }
 
 impl Retention {
-    /// What is kept of `store`; `None` if that is everything.
+    /// What is kept of `store`; `None` means everything.
     pub fn of_store(&self, store: &str) -> Option<&RetentionRule> {
         self.rules.iter().find(|rule| glob_matches(&rule.stores, store))
     }

@@ -1,13 +1,13 @@
-//! The one type that everything secret is held in: tokens, and what is signed with.
+//! The one type that holds secrets: tokens, and signing secrets.
 //!
-//! Keeps: it has no `Display`, and its `Debug` is `***`; so a secret gets into a line, an answer or an error by nothing but
-//! [`Secret::expose`], which can be searched for.
+//! Keeps: it has no `Display`, and its `Debug` is `***`; so a secret gets into a line, an answer or an error only
+//! through [`Secret::expose`], which is easy to search for.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// Something that nobody is to see.
+/// Something that nobody may see.
 pub struct Secret<T: ?Sized = str>(Box<T>);
 
 impl<T: ?Sized> Clone for Secret<T>
@@ -20,12 +20,12 @@ where
 }
 
 impl<T: ?Sized> Secret<T> {
-    /// Holds it from now on.
+    /// Wraps a secret.
     pub fn new(secret: impl Into<Box<T>>) -> Self {
         Self(secret.into())
     }
 
-    /// The secret itself, for what it is there for: to be compared, or to sign with.
+    /// The secret itself, for its purpose: to compare it, or to sign with it.
     pub const fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! A run of consecutive entries of one store, in one buffer; or a gap in its feed, which has none.
+//! A run of consecutive entries of one store, in one buffer; or a gap in its feed, which has no entries.
 
 #[cfg(feature = "sled")]
 mod bare;
@@ -11,24 +11,24 @@ use super::limits::SEGMENT_BYTES_TARGET;
 use super::record::{MalformedRecord, RecordReader};
 use super::{EntryId, EntryRef, Origin, Sequence};
 
-/// Consecutive entries of one store: what is appended, kept, read and fanned out as one piece. Cheap to clone.
+/// Consecutive entries of one store: they are appended, kept, read and fanned out as one piece. Cheap to clone.
 ///
-/// A [gap](Segment::gap) says of some sequences that no entry has them, nor ever will. It is appended, kept and read like entries, so
-/// that segments follow each other without a hole whatever happened to a store.
+/// A [gap](Segment::gap) says that some sequences have no entry and never will. It is appended, kept and read like
+/// entries, so segments follow each other without a hole whatever happened to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     first: Sequence,
     count: u32,
     records: Bytes,
     origins: Origins,
-    /// Some of its records may be bare ids; of a gap, that there were entries, which were erased.
+    /// For entries: some of the records may be bare ids. For a gap: there were entries, which were erased.
     bare: bool,
 }
 
-/// Small segments nearly always have one.
+/// Small segments nearly always have one run.
 type Origins = SmallVec<[OriginRun; 1]>;
 
-/// So many consecutive entries with one origin.
+/// Consecutive entries with one origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginRun {
     /// How many entries, at least one.
@@ -41,8 +41,8 @@ impl Segment {
     /// A segment from its parts; reads every record once.
     ///
     /// # Errors
-    /// If there is no record, one is malformed or has names that are not UTF-8, or the origins do not count as many
-    /// entries.
+    /// If there are no records, one is malformed or has names that are not UTF-8, or the origins do not cover exactly
+    /// the entries.
     pub fn from_parts(
         first: Sequence,
         records: Bytes,
@@ -60,14 +60,16 @@ impl Segment {
         Ok(Self { first, count, records, origins: origins.into(), bare })
     }
 
-    /// Says that no entry has the `count` sequences from `first` on. `None` if these are none, or go beyond [`Sequence::MAX`].
+    /// Says that the `count` sequences from `first` on have no entry. `None` if `count` is zero, or the gap goes beyond
+    /// [`Sequence::MAX`].
     pub fn gap(first: Sequence, count: u32) -> Option<Self> {
         let last = first.get().checked_add(u64::from(count.checked_sub(1)?))?;
         Sequence::new(last).ok().filter(|_| first > Sequence::ZERO)?;
         Some(Self { first, count, records: Bytes::new(), origins: Origins::new(), bare: false })
     }
 
-    /// As [`Segment::gap`] from `first` to `last`, in as many as it takes; none if `last` is before `first`.
+    /// Like [`Segment::gap`], from `first` to `last`, in as many segments as it takes; none if `last` is before
+    /// `first`.
     pub fn gaps(first: Sequence, last: Sequence) -> Vec<Self> {
         let mut gaps: Vec<Self> = Vec::new();
         let mut next = first;
@@ -80,11 +82,11 @@ impl Segment {
         gaps
     }
 
-    /// As [`Segment::from_parts`], for the records of an earlier segment whose number is known and whose bytes a checksum
-    /// vouches for: does not read them.
+    /// Like [`Segment::from_parts`], for the records of an earlier segment whose count is known and whose bytes are
+    /// covered by a checksum: does not read them.
     ///
     /// # Errors
-    /// If `count` is zero, there are no records, or the origins do not count as many entries.
+    /// If `count` is zero, there are no records, or the origins do not cover exactly the entries.
     #[cfg(feature = "sled")]
     pub(crate) fn from_counted_parts(
         first: Sequence,
@@ -99,7 +101,8 @@ impl Segment {
         Ok(Self { first, count, records, origins: origins.into(), bare: false })
     }
 
-    /// Segments that follow each other as one; `None` if there is none. There is no gap among them, unless it is the only one.
+    /// Joins segments that follow each other; `None` if there are none. No gap may be among them, unless it is the only
+    /// one.
     pub fn joined(pieces: &[Self]) -> Option<Self> {
         let [head, rest @ ..] = pieces else { return None };
         if rest.is_empty() {
@@ -122,7 +125,8 @@ impl Segment {
         Some(Self { first: head.first, count, records: records.into(), origins, bare })
     }
 
-    /// Its first `count` sequences; all of them if it has no more. `None` for none, and if so many entries cannot be read.
+    /// The first `count` sequences, or all if there are fewer. `None` for zero, and if that many entries cannot be
+    /// read.
     pub fn truncated(&self, count: usize) -> Option<Self> {
         if count == 0 {
             return None;
@@ -149,7 +153,7 @@ impl Segment {
         Some(Self { first: self.first, count: count as u32, records, origins, bare: self.bare })
     }
 
-    /// Its sequences but for the first `count`; `None` if there are none, or so many entries cannot be read.
+    /// Everything after the first `count` sequences; `None` if nothing is left, or that many entries cannot be read.
     pub(crate) fn skipping(&self, count: usize) -> Option<Self> {
         if count as u64 >= self.span() {
             return None;
@@ -175,27 +179,27 @@ impl Segment {
         Some(Self { first, count, records, origins, bare: self.bare })
     }
 
-    /// The sequence of its first entry; of a gap, the first one that is empty.
+    /// The sequence of its first entry; for a gap, the first empty one.
     pub const fn first(&self) -> Sequence {
         self.first
     }
 
-    /// The sequence of its last entry; of a gap, the last one that is empty.
+    /// The sequence of its last entry; for a gap, the last empty one.
     pub const fn last(&self) -> Sequence {
         self.first.plus(self.count as u64 - 1)
     }
 
-    /// Number of entries, at least one; none of a gap.
+    /// Number of entries, at least one; zero for a gap.
     pub const fn len(&self) -> usize {
         if self.is_gap() { 0 } else { self.count as usize }
     }
 
-    /// Whether it has no entry, as [`Segment::is_gap`] says it.
+    /// Whether it has no entries, like [`Segment::is_gap`].
     pub const fn is_empty(&self) -> bool {
         self.is_gap()
     }
 
-    /// Whether no entry has its sequences.
+    /// Whether its sequences have no entries.
     pub const fn is_gap(&self) -> bool {
         // The shortest record has 19 bytes.
         self.records.is_empty()
@@ -219,7 +223,7 @@ impl Segment {
     /// Its entries with their sequences, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
         let sequences = (0..).map(|n| self.first.plus(n));
-        // Records are read when a segment is made, or were when they were kept, so all of them can be read.
+        // Records are read when a segment is made, or were read when they were stored, so all of them can be read.
         let told = |_: &MalformedRecord| self.ends_early();
         sequences.zip(
             RecordReader::new(&self.records).map_while(move |entry| entry.inspect_err(told).ok()),
@@ -247,7 +251,7 @@ impl Segment {
     }
 }
 
-/// Collects records into segments of at most some tens of KiB; a larger record makes one of its own.
+/// Collects records into segments of at most some tens of KiB; a larger record becomes a segment of its own.
 #[derive(Debug)]
 pub struct SegmentBuilder {
     next: Sequence,
@@ -301,7 +305,7 @@ impl SegmentBuilder {
     fn close(&mut self) {
         let first = Sequence::new(self.next.get() - u64::from(self.count)).unwrap_or(Sequence::MAX);
         if self.done.is_empty() {
-            // Often there is one alone, and a vector begins with four.
+            // Often there is only one, and a vector starts with capacity for four.
             self.done.reserve_exact(1);
         }
         self.done.push(Segment {
@@ -401,7 +405,7 @@ mod tests {
         assert_eq!(made(&record, 2), Err(MalformedRecord));
         assert_eq!(made(&[], 0), Err(MalformedRecord));
         assert_eq!(made(&record[1..], 1), Err(MalformedRecord));
-        // The event's one letter, behind the id and a length.
+        // The event's only letter, after the id and a length.
         record[EntryId::LEN + 1] = 0xff;
         assert_eq!(made(&record, 1), Err(MalformedRecord), "no UTF-8");
     }

@@ -1,12 +1,13 @@
-//! Something that is said once in so long, however often it happens: strangers must not fill the disk with lines.
+//! Logs a line at most once in a period, however often its cause occurs: strangers must not fill the disk with log
+//! lines.
 //!
-//! Keeps: what goes unsaid is counted, and the next line can tell.
+//! Keeps: suppressed lines are counted, and the next line can say how many there were.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A line of the log that comes once in so long at most.
+/// A log line that appears at most once in a period.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     interval: Duration,
@@ -24,7 +25,7 @@ impl Seldom {
         Self { interval, since: Mutex::new(Since { line: None, unsaid: 0 }) }
     }
 
-    /// How many have gone unsaid, if there may be a line `now`; else this one is counted for the next.
+    /// How many lines were suppressed, if a line may appear `now`; otherwise counts this one for the next.
     pub(crate) fn next_line(&self, now: Instant) -> Option<u64> {
         let mut since = self.since.lock();
         if since.line.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {

@@ -4,13 +4,13 @@ use std::fmt;
 
 use super::limits::INTEGER_MAX;
 
-/// A position in one store's feed: 1, 2, 3, …, without gaps but for those of a restore. Zero stands before the first.
+/// A position in one store's feed: 1, 2, 3, …, without gaps except those after a restore. Zero is before the first.
 ///
-/// Never above 2^53-1, the greatest integer that the JavaScript clients can hold.
+/// Never above 2^53-1, the greatest integer that JavaScript clients can hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(u64);
 
-/// A number above 2^53-1 was given for a sequence.
+/// The number given for a sequence is above 2^53-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is above 2^53-1, the greatest sequence")]
 pub struct SequenceOutOfRange(pub u64);
@@ -33,14 +33,14 @@ impl Sequence {
         self.0
     }
 
-    /// The next position. Saturates at [`Sequence::MAX`], which no store reaches: a million entries a second
-    /// take 285 years.
+    /// The next position. Saturates at [`Sequence::MAX`], which no store reaches: at a million entries a second it
+    /// takes 285 years.
     #[must_use]
     pub const fn next(self) -> Self {
         self.plus(1)
     }
 
-    /// `count` positions on. Saturates like [`Sequence::next`].
+    /// The position `count` further on. Saturates like [`Sequence::next`].
     #[must_use]
     pub const fn plus(self, count: u64) -> Self {
         let sum = self.0.saturating_add(count);

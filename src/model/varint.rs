@@ -1,7 +1,8 @@
-//! Integers in as few bytes as they need: little-endian base 128, seven bits a byte, the high bit meaning that more follow.
+//! Integers in as few bytes as they need: little-endian base 128, seven bits a byte, the high bit says that more
+//! follow.
 //!
-//! Keeps: what is written has one form; what is read may be padded, up to ten bytes. The records and values on disk and the
-//! RPC protocol use the same encoding. It is persisted: should the wire ever want another one, it gets its own.
+//! Keeps: what is written has one form; what is read may be padded, up to ten bytes. The records and values on disk and
+//! the RPC protocol use the same encoding. It is persisted: if the wire ever needs another encoding, it gets its own.
 
 /// Longest form of any number.
 pub(crate) const UVARINT_BYTES_MAX: usize = 10;

@@ -1,7 +1,8 @@
-//! Who may do what changes while the server runs: answers of `Auth` that are others, and revocations.
+//! Permissions that change while the server runs: different answers of `Auth`, and revocations.
 //!
-//! Keeps: what was allowed and goes on is asked about again, on every connection; whoever is revoked is gone within a second,
-//! also where a client does not read. Leaves out: the answers (`Auth`), and how sessions ask (`actors::session::again`).
+//! Keeps: what was allowed and is still going on is checked again, on every connection; whoever is revoked is gone
+//! within a second, even if the client does not read. Leaves out: the answers (`Auth`), and how sessions ask
+//! (`actors::session::again`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,33 +13,34 @@ use crate::actors::audit::{self, By};
 use crate::services::RecordsUnavailable;
 use crate::services::revocations::{Revocation, Revoked};
 
-/// So long sessions have to say goodbye to a revoked client. Then the socket is severed: the client does not read, or what it has
-/// under way takes its time.
+/// How long sessions have to say goodbye to a revoked client. Then the socket is severed: either the client does not
+/// read, or its work in progress takes too long.
 const GOODBYE: Duration = Duration::from_millis(600);
 
-/// So often it is tried; a process without a file to spare cannot sever.
+/// How many times severing is tried; a process without a free file descriptor cannot sever.
 const SEVERED_AT_MOST: usize = 20;
 
 /// A revocation was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevokeError {
-    /// It is one that cannot be kept.
+    /// It cannot be kept.
     #[error("{0}")]
     Invalid(&'static str),
-    /// Where revocations are kept does not answer. It may have been made.
+    /// The place where revocations are kept does not answer. The revocation may have been made.
     #[error(transparent)]
     Unavailable(#[from] RecordsUnavailable),
 }
 
 impl Server {
-    /// What [`Auth`](crate::services::Auth) answers may be something else from now on: every live subscription, and every request
-    /// whose answer is on its way, is asked about again. Who is refused then gets a refusal, and nothing further.
+    /// Says that the answers of [`Auth`](crate::services::Auth) may have changed: every live subscription, and every
+    /// request that waits for an answer, is checked again. Whoever is refused then gets a refusal, and nothing further.
     pub fn access_changed(&self) {
         self.inner().shared.connections.access_changed();
     }
 
-    /// Shuts somebody out, durably, in place of an earlier revocation of the same: from now on they are refused whatever they ask for,
-    /// and what they have open ends within a second. What they are writing is acknowledged or refused. Dropped, it goes on.
+    /// Shuts somebody out, durably. Replaces an earlier revocation of the same name. From now on all their requests are
+    /// refused, and what they have open ends within a second. Writes in progress are acknowledged or refused. If the
+    /// future is dropped, the revocation still goes on.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
         self.revoke_by(By::Process, revocation).await
     }
@@ -54,7 +56,7 @@ impl Server {
             let (what, until) = (revocation.revoked.clone(), revocation.until);
             let reason = revocation.reason.clone().unwrap_or_default();
             let added = server.inner().shared.revocations.add(revocation).await;
-            // Also if that failed: it may have been made.
+            // Even if that failed: the revocation may have been made.
             server.access_changed();
             server.sever_revoked_soon();
             added?;
@@ -65,7 +67,8 @@ impl Server {
         .await
     }
 
-    /// Lets somebody in again, durably; gives the revocation that there was. `id` is what [`Revoked::id`] says. Dropped, it goes on.
+    /// Lets somebody in again, durably; returns the revocation that was lifted. `id` is what [`Revoked::id`] returns.
+    /// If the future is dropped, lifting still goes on.
     pub async fn lift(&self, id: &str) -> Result<Option<Revocation>, RecordsUnavailable> {
         self.lift_by(By::Process, id).await
     }
@@ -86,7 +89,7 @@ impl Server {
         .await
     }
 
-    /// At most `count` of the revocations that hold, behind the one named `after`, in the order of their names.
+    /// At most `count` of the current revocations that come after the one named `after`, ordered by name.
     pub async fn revocations(
         &self,
         after: Option<&str>,
@@ -95,12 +98,12 @@ impl Server {
         self.inner().shared.revocations.page(after, count).await
     }
 
-    /// Severs the sockets of whoever is revoked and still there a moment from now.
+    /// Severs the sockets of all who are revoked and still connected a moment from now.
     pub(super) fn sever_revoked_soon(&self) {
-        // One round is for all that were revoked by then.
+        // One round covers all that were revoked by then.
         if self.inner().severing.begin() {
             let server = self.clone();
-            // Refused only by a thread that has stopped.
+            // Only a thread that has stopped refuses this.
             self.inner().registry_thread.arbiters()[0].spawn(async move {
                 for _ in 0..SEVERED_AT_MOST {
                     tokio::time::sleep(GOODBYE).await;
@@ -115,7 +118,7 @@ impl Server {
     }
 }
 
-/// Whether a round is going to come that severs whoever is revoked.
+/// Whether a round is scheduled that severs whoever is revoked.
 #[derive(Default)]
 pub(super) struct Severing(AtomicBool);
 
@@ -129,8 +132,8 @@ impl Severing {
     }
 }
 
-/// Carries `change` to its end, also if whoever waits for it does not any more: what it changes in memory is then what it has
-/// changed for good.
+/// Carries out `change` completely, even if the caller stops waiting: what it changes in memory then matches what it
+/// changed on disk.
 pub(super) async fn to_its_end<T, E>(
     change: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
@@ -142,7 +145,7 @@ where
     done.unwrap_or_else(|gone| Err(RecordsUnavailable::new(gone).into()))
 }
 
-/// Who is revoked, in a line of the log.
+/// The revoked party, in a line of the log.
 struct Field<'a>(&'a Revoked);
 
 impl std::fmt::Display for Field<'_> {

@@ -1,7 +1,7 @@
 //! The admin API: the registry, the stores, and server-authored writes, as JSON over HTTP.
 //!
-//! Keeps: nothing is answered without the token. What each route needs stands in `admin_operations`, what
-//! goes wrong in `admin_failure`.
+//! Keeps: nothing is answered without the token. `admin_operations` says what each route needs, `admin_failure` what
+//! can go wrong.
 
 use actix_web::dev::ServiceRequest;
 use actix_web::middleware::{Next, from_fn};
@@ -23,7 +23,7 @@ use crate::model::{PublicKey, Sequence, StoreId};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::storage::{Storage, StorageError, StoreSize};
 
-/// A page of a list has so many items unless the request says otherwise, and at most [`PAGE_MAX`].
+/// The default number of items on a page of a list; the most is [`PAGE_MAX`].
 pub(super) const PAGE: usize = 100;
 pub(super) const PAGE_MAX: usize = 1_000;
 
@@ -96,7 +96,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
 pub(super) fn json_config(bytes_max: usize) -> web::JsonConfig {
     web::JsonConfig::default()
         .limit(bytes_max)
-        // Bodies are nothing but JSON, and `curl -d` calls them a form.
+        // Bodies are always JSON, and `curl -d` labels them as a form.
         .content_type_required(false)
         .content_type(|_| true)
         .error_handler(|error, _| Failure::Invalid(error.to_string()).into())
@@ -112,12 +112,12 @@ pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> 
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Assignment {
     store_id: StoreId,
-    /// Bound to the key besides, if it has none.
+    /// If present, it is bound to the key as well, unless the key has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signing_key: Option<String>,
 }
 
-/// The signing key that `text` is, see [`signing_key_from_hex`].
+/// Parses `text` as a signing key, see [`signing_key_from_hex`].
 pub(super) fn signing_key(text: &str) -> Result<SigningKey, Failure> {
     let wrong = || Failure::Invalid("a signing key is 64 hexadecimal digits".to_owned());
     signing_key_from_hex(text).ok_or_else(wrong)
@@ -155,7 +155,7 @@ async fn show_usage(server: web::Data<Server>, key: Path<String>) -> Answer {
     Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": bytes })))
 }
 
-/// What it had written before.
+/// What the key had written before.
 async fn reset_usage(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
     let before = server.reset_usage_by(by.into_inner(), &name(&key)?).await?;
     Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": before })))
@@ -173,7 +173,7 @@ async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<Strin
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageOf {
-    /// The name that the page begins after.
+    /// The name after which the page begins.
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -187,7 +187,7 @@ impl PageOf {
         self.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX)
     }
 
-    /// The answer that has `found` under `list`, which is one more than the page has if there is more.
+    /// The answer with `found` under `list`. `found` has one more item than the page if there is more.
     pub(super) fn answer<T: Serialize>(
         &self,
         list: &str,
@@ -201,7 +201,7 @@ impl PageOf {
     }
 }
 
-/// A page of a list; `next` is what the following one begins after.
+/// A page of a list; the following page begins after `next`.
 pub(super) fn page<T: Serialize>(list: &str, items: &[T], next: Option<String>) -> HttpResponse {
     let mut answer = serde_json::json!({ list: items });
     if let Some(next) = next {
@@ -238,10 +238,10 @@ struct StoreStatus {
     /// The last sequence that was trimmed; absent if none was.
     #[serde(skip_serializing_if = "is_zero")]
     trimmed: u64,
-    /// How many are kept: as many as there are sequences behind the trimmed ones, but for what is in a gap.
+    /// How many entries are kept: the number of sequences after the trimmed ones, minus those in gaps.
     entries: u64,
     bytes: u64,
-    /// Over the entries; absent where the storage keeps none.
+    /// The hash over the entries; absent where the storage keeps none.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
     subscribers: usize,
@@ -255,7 +255,7 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// How much a store has, and the hash over that.
+/// The size of a store, and the hash over it.
 struct Measured {
     size: StoreSize,
     hash: Option<String>,
@@ -268,7 +268,7 @@ impl Measured {
         mut size: StoreSize,
     ) -> Result<Self, StorageError> {
         let hash = storage.hash(store)?.map(|(last, hash)| {
-            // There may be more than there was a moment ago.
+            // There may be more than a moment ago.
             size.head = last;
             hash
         });

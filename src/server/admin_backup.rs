@@ -1,7 +1,7 @@
-//! The part of the admin API that gives out what a backup is made of.
+//! The part of the admin API that serves the files of a backup.
 //!
-//! Keeps: only files of the snapshot that was asked for last are given, by the names that it had. Leaves out: where they are kept (who
-//! asks writes them), and their checksums.
+//! Keeps: only files of the latest snapshot are served, under the names that they had in it. Leaves out: where they are
+//! kept (the caller writes them), and their checksums.
 
 use std::io::Read;
 
@@ -47,7 +47,7 @@ fn hex(bytes: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
-/// Has everything so far come to files, and says which.
+/// Brings everything committed so far into files, and lists them.
 async fn begin(server: web::Data<Server>, by: ReqData<By>) -> Answer {
     let storage = server.inner().storage.clone();
     let taken =
@@ -81,7 +81,7 @@ async fn file(server: web::Data<Server>, asked: Path<(String, String)>) -> Answe
     let found = found.ok_or_else(|| Failure::NoSuchFile(name.clone()))?;
     let bytes = found.bytes;
     let opened = web::block(move || found.open()).await;
-    // The archive may keep it no more.
+    // The archive may no longer have it.
     let opened = opened.map_err(StorageError::unavailable)?;
     let opened = opened.map_err(|_| Failure::NoSuchFile(name))?;
     let parts = stream::try_unfold((opened, bytes), |(file, left)| async move {

@@ -1,6 +1,7 @@
 //! The part of the admin API that compacts the storage.
 //!
-//! Keeps: one at a time; who asks is answered at once, and asks again how it went. Leaves out: what is compacted (`storage`).
+//! Keeps: one compaction at a time; the caller gets an answer at once, and asks later how it went. Leaves out: what is
+//! compacted (`storage`).
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, ReqData, ServiceConfig};
@@ -12,7 +13,7 @@ use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::storage::{Compacted, StorageError};
 
-/// How the last one went, or goes.
+/// How the last compaction went, or is going.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CompactState {
@@ -23,7 +24,7 @@ pub(super) struct CompactState {
     /// How large the files were, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<u64>,
-    /// How large they are.
+    /// How large they are now.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
 }
@@ -67,7 +68,7 @@ async fn begin(server: web::Data<Server>, by: ReqData<By>) -> Answer {
             let done = of.inner().storage.compact();
             *of.inner().compacting.lock() = done.into();
         };
-        // Nobody waits for it here.
+        // Nobody joins this thread.
         let begun = std::thread::Builder::new().name("compact".to_owned()).spawn(work);
         if let Err(error) = begun {
             let failed = StorageError::unavailable(error);

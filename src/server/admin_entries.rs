@@ -1,4 +1,4 @@
-//! The part of the admin API that writes entries of a store, and reads them.
+//! The part of the admin API that writes entries of a store and reads them.
 
 use std::str::FromStr;
 
@@ -18,11 +18,11 @@ use super::sse::{self, Place};
 use crate::actors::audit::{self, By};
 use crate::model::{Entry, EntryId, Sequence, StoreId};
 
-/// A byte of a name is so many in JSON, at most; one of a payload is fewer.
+/// The most bytes that one byte of a name takes in JSON; a byte of a payload takes fewer.
 const JSON_BYTES_MAX: usize = 6;
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
-    // What a client could write can be written here, too, whatever its names are.
+    // Whatever a client could write can be written here too, with any names.
     let limits = &server.inner().shared.limits;
     let largest = limits.message_bytes_max.saturating_mul(JSON_BYTES_MAX).saturating_add(1 << 20);
     let entries = AdminEndpoint::at("/stores/{store:.+}/entries").post(write).get(read);
@@ -82,7 +82,7 @@ async fn write(
     Ok(HttpResponse::Ok().json(json!({ "sequenceNumbers": sequences, "new": fresh })))
 }
 
-/// How the entries of a store are wanted.
+/// The form in which the entries of a store are wanted.
 #[derive(Clone, Copy)]
 enum As {
     Page,
@@ -99,7 +99,7 @@ impl As {
         }
     }
 
-    /// As the query says, for links: a browser says by itself what it accepts.
+    /// As the query says it, for links: a browser sends an `Accept` header of its own.
     fn said(value: &str) -> Result<Self, Failure> {
         match value {
             "page" => Ok(Self::Page),
@@ -180,7 +180,7 @@ async fn read(
     }
     match asked.form {
         As::Page => page(&server, &store, asked).await,
-        // The audit is told: it is all that the store has.
+        // The audit log records this: it is everything that the store has.
         As::Lines => {
             let wanted = asked.wanted;
             audit::note(&by, format_args!("action=export store={store:?} from={}", wanted.from));
@@ -201,7 +201,7 @@ async fn read(
     }
 }
 
-/// Whether an entry, as it is shown, has this sequence.
+/// Whether an entry, in its shown form, has this sequence.
 fn is_at(entry: &str, sequence: Sequence) -> bool {
     let number = entry.strip_prefix("{\"sequence\":").and_then(|rest| rest.split(',').next());
     number == Some(sequence.to_string().as_str())
@@ -225,7 +225,7 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
     if let Some(id) = asked.id
         && !entries.first().is_some_and(|entry| is_at(entry, asked.wanted.from))
     {
-        // It is known, and was erased or trimmed.
+        // The id is known, but the entry was erased or trimmed.
         return Err(Failure::NoSuchEntry(id));
     }
     let next = next.filter(|_| asked.id.is_none()).map(|next| format!(",\"next\":{next}"));

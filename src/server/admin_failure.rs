@@ -1,6 +1,6 @@
-//! Why an admin request is not served: our errors as HTTP statuses, told as `application/problem+json` (RFC 9457).
+//! Why an admin request is not served: our errors as HTTP statuses, sent as `application/problem+json` (RFC 9457).
 //!
-//! Keeps: `reason` is a word that programs can rely on, `detail` is for people. Leaves out: what the API does (`admin`).
+//! Keeps: programs can rely on the word in `reason`; `detail` is for people. Leaves out: what the API does (`admin`).
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};

@@ -1,4 +1,4 @@
-//! The part of the admin API that says what keys may do.
+//! The part of the admin API that sets what keys may do.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
@@ -17,7 +17,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(AdminEndpoint::at("/grants/{key:.+}").get(show).put(set).delete(remove).done());
 }
 
-/// What a grant allows. What is left out is not allowed; without `events` all are.
+/// What a grant allows. What is left out is not allowed; without `events`, all events are.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewGrant {
@@ -46,7 +46,7 @@ impl From<ListedGrant> for Shown {
 async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after = page.after().map(name::<PublicKey>).transpose()?;
     let grants = server.grants(after.as_ref(), page.count())?;
-    // The two of one grantee stay together, so that a page may be shorter than it was to be.
+    // The two grants of one grantee stay together, so a page may be shorter than asked for.
     let next = grants.last().map(|last| last.grant.public_key.clone());
     let next = match next {
         Some(last) if !server.grants(Some(&last), 1)?.is_empty() => Some(last.to_string()),
@@ -56,7 +56,7 @@ async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     Ok(admin::page("grants", &grants, next))
 }
 
-/// The one that counts for just this grantee.
+/// The grant that counts for exactly this grantee.
 async fn show(server: web::Data<Server>, key: Path<String>) -> Answer {
     let key: PublicKey = name(&key)?;
     let all = server.grants(None, usize::MAX)?;

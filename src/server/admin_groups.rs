@@ -1,4 +1,4 @@
-//! The part of the admin API that sees to groups of handlers.
+//! The part of the admin API that manages groups of handlers.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
@@ -88,13 +88,13 @@ async fn forget(server: web::Data<Server>, by: ReqData<By>, group: Path<String>)
     Ok(HttpResponse::Ok().json(json!({ "name": *group })))
 }
 
-/// What is rewound, and where to.
+/// What is rewound, and to where.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rewind {
-    /// All of them, if absent.
+    /// All groups if absent.
     group: Option<String>,
-    /// All of them, if absent.
+    /// All stores if absent.
     store_id: Option<StoreId>,
     /// The sequence of the entry that comes next.
     from: u64,
@@ -128,7 +128,7 @@ struct Letter {
     unix_millis: u64,
 }
 
-/// What a page of dead letters begins after: `7:team`.
+/// The cursor of a page of dead letters: `7:team`.
 fn after(text: &str) -> Result<(StoreId, Sequence), Failure> {
     let wrong = || Failure::Invalid("`after` is what `next` was".to_owned());
     let (number, store) = text.split_once(':').ok_or_else(wrong)?;
@@ -161,7 +161,7 @@ struct Which {
     sequence: u64,
 }
 
-/// Names one, or with `all` every one of the group.
+/// Names one dead letter, or with `all` every one of the group.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Dismissed {

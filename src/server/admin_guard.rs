@@ -1,7 +1,7 @@
 //! Who may use the admin API: whoever has one of its tokens.
 //!
-//! Keeps: whoever guesses is slowed down, counted, and named in the log,
-//! and keeps nobody out who comes from another address. Leaves out: which tokens there are (`admin_tokens`).
+//! Keeps: whoever guesses tokens is slowed down, counted, and named in the log, and this shuts out nobody at other
+//! addresses. Leaves out: which tokens there are (`admin_tokens`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use crate::actors::guesses;
 use crate::actors::strangers::Stranger;
 use crate::model::seldom::Seldom;
 
-/// So many wrong tokens may come from an address at once,
+/// How many wrong tokens an address may send at once,
 const BURST: u32 = 10;
 
-/// and one more for each such time. Until then no token from there is looked at, since the answer would tell whether it is right.
+/// and how long until it may send one more. Until then no token from that address is looked at, because the answer
+/// would tell whether it is right.
 const INTERVAL: Duration = Duration::from_secs(6);
 
-/// The wrong tokens that came lately.
+/// The recent wrong tokens.
 pub(super) struct Guesses {
     tokens: guesses::Guesses,
     line: Seldom,
@@ -37,14 +38,14 @@ impl Default for Guesses {
     }
 }
 
-/// Who asks, and what they may do, if they have a token, or the console's cookie in its place.
+/// Who the caller is and what they may do, if they have a token, or the console's cookie instead.
 pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Rights), Failure> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let token = match given {
         Some((_, token)) => look_up(server, request, token.trim_matches(' '))?,
-        // Who sends none does not guess.
+        // Whoever sends no token is not guessing.
         None => console_check(server, request)?,
     };
     if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
@@ -63,7 +64,7 @@ fn console_check(_: &Server, _: &HttpRequest) -> Result<AdminToken, Failure> {
     Err(Failure::Unauthorized)
 }
 
-/// The token that `given` is. Whoever guesses is slowed down.
+/// Finds the token that matches `given`. Slows down whoever guesses.
 pub(super) fn look_up(
     server: &Server,
     request: &HttpRequest,

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the admin API, made of the table of operations.
+//! The OpenAPI document of the admin API, generated from the table of operations.
 
 use std::sync::LazyLock;
 
@@ -82,7 +82,7 @@ fn content(name: &str) -> Value {
         "Bytes" => "application/octet-stream",
         _ => "application/json",
     };
-    // The same in other forms.
+    // The same entries in other forms.
     if name == "Entries" {
         return json!({
             media: { "schema": schema(name) },

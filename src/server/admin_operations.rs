@@ -1,8 +1,8 @@
-//! What the admin API can be asked, in one table: the right that each operation needs, and what describes it in the OpenAPI
-//! document.
+//! Everything that the admin API can do, in one table: the right that each operation needs, and its description in the
+//! OpenAPI document.
 //!
-//! Keeps: what stands in no row is not mounted; each row is asked for its right before its handler runs. Leaves out: who has which
-//! right (`admin_tokens`), the document (`admin_openapi`).
+//! Keeps: what is not in the table is not mounted; each operation checks its right before its handler runs. Leaves out:
+//! who has which right (`admin_tokens`), the document (`admin_openapi`).
 
 use actix_web::dev::{Handler, HttpServiceFactory, ServiceRequest};
 use actix_web::http::Method;
@@ -13,7 +13,7 @@ use super::admin_failure::Failure;
 use super::admin_tokens::AdminRight::{self, Admin, Read, Write};
 use super::admin_tokens::Rights;
 
-/// How something is asked.
+/// The HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -25,7 +25,7 @@ pub(super) enum Verb {
 use Verb::{Delete, Get, Post, Put};
 
 impl Verb {
-    /// As an `Allow` header has it.
+    /// As an `Allow` header lists it.
     const fn allowed(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
@@ -46,11 +46,11 @@ impl Verb {
     }
 }
 
-/// One thing that can be asked.
+/// One operation.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) verb: Verb,
-    /// Below `/admin`. A name that may have slashes of its own is written `{name:.+}`.
+    /// Below `/admin`. A name that may contain slashes is written `{name:.+}`.
     pub(super) path: &'static str,
     pub(super) right: AdminRight,
     pub(super) summary: &'static str,
@@ -61,10 +61,10 @@ pub(super) struct Operation {
     pub(super) answer: &'static str,
 }
 
-/// The parameters of every list that comes in pages.
+/// The parameters of every paged list.
 const PAGE: &[&str] = &["after", "limit"];
 
-/// Those that choose entries.
+/// The parameters that choose entries.
 const ENTRIES: &[&str] = &[
     "from",
     "limit",
@@ -101,8 +101,8 @@ impl Operation {
     }
 }
 
-/// All of them. A row here, the handler in an [`AdminEndpoint`], a schema in `admin_schemas.json` and a line in docs/ADMIN-API.md
-/// belong together; tests hold them against each other.
+/// All operations. A row here, the handler in an [`AdminEndpoint`], a schema in `admin_schemas.json` and a line in
+/// docs/ADMIN-API.md belong together; tests compare them.
 pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/keys", Read, "Keys and the store of each", "Keys").query(PAGE),
     row(Get, "/keys/{key:.+}", Read, "The store of a key", "Assignment"),
@@ -216,16 +216,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Post, "/reload", Admin, "Reloads the configuration", "Reloaded"),
 ];
 
-/// A path below `/admin`, with the handler of each of its operations.
+/// A path below `/admin`, with a handler for each of its operations.
 pub(super) struct AdminEndpoint {
     path: &'static str,
     resource: Resource,
 }
 
 impl AdminEndpoint {
-    /// `path` as it stands in [`OPERATIONS`].
+    /// `path` as written in [`OPERATIONS`].
     pub(super) fn at(path: &'static str) -> Self {
-        // A slash at the end may be one of the name's.
+        // A trailing slash may be part of the name.
         let resource = if path.contains(":.+}") {
             web::resource(path)
         } else {
@@ -270,7 +270,7 @@ impl AdminEndpoint {
         self.on(Delete, handler)
     }
 
-    /// What its handlers are given besides.
+    /// Extra data for its handlers.
     pub(super) fn app_data<T: 'static>(mut self, data: T) -> Self {
         self.resource = self.resource.app_data(data);
         self
@@ -292,7 +292,7 @@ impl AdminEndpoint {
         self
     }
 
-    /// The whole, to be mounted.
+    /// The finished endpoint, ready to mount.
     pub(super) fn done(self) -> impl HttpServiceFactory {
         let path = self.path;
         let allowed: Vec<&str> = rows(path).map(|operation| operation.verb.allowed()).collect();
@@ -317,11 +317,11 @@ fn rows(path: &str) -> impl Iterator<Item = &'static Operation> {
     OPERATIONS.iter().filter(move |operation| operation.path == path)
 }
 
-/// Whether who asks has the right to that.
+/// Whether the caller has the right to do this.
 fn may(path: &str, request: &ServiceRequest) -> Result<(), Failure> {
     let verb = Verb::of(request.method());
     let Some(asked) = rows(path).find(|operation| Some(operation.verb) == verb) else {
-        // It is told what there is.
+        // The answer to this will list the allowed methods.
         return Ok(());
     };
     let has = |rights: &Rights| rights.have(asked.right);

@@ -1,4 +1,4 @@
-//! The part of the admin API that sees to entries in quarantine.
+//! The part of the admin API that manages entries in quarantine.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ async fn payload(server: web::Data<Server>, number: Path<String>) -> Answer {
     download(&server, name(&number)?, stands)
 }
 
-/// Sends the part of an entry's content that `stands` there, which may be larger than memory.
+/// Sends the given part of an entry's content, which may be larger than memory.
 fn download(
     server: &Server,
     number: u64,

@@ -27,7 +27,7 @@ struct Shown<T> {
     revocation: T,
 }
 
-/// Exactly one of the first three is there.
+/// Exactly one of the first three is present.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NewRevocation {

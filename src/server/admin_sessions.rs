@@ -1,6 +1,7 @@
 //! The part of the admin API that shows who is connected, and closes connections.
 //!
-//! Keeps: one that does not read is gone as well. Leaves out: keeping somebody out, who is back at once (`admin_revocations`).
+//! Keeps: a connection that does not read is closed as well. Leaves out: keeping somebody out, who would reconnect at
+//! once (`admin_revocations`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::actors::audit::{self, By};
 use crate::actors::connections::{Followed, Shown};
 use crate::model::PublicKey;
 
-/// A connection that is not closed after this is severed.
+/// A connection that has not closed after this long is severed.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) fn configure(config: &mut ServiceConfig) {
@@ -55,7 +56,7 @@ struct Subscription {
     since_millis: u64,
     /// The next sequence that it needs.
     cursor: u64,
-    /// How many it has not been sent yet; nothing while the store is not open.
+    /// How many entries it has not been sent yet; absent while the store is not open.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag: Option<u64>,
 }
@@ -108,7 +109,7 @@ async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> 
     }
     audit::note(&by, format_args!("action=close session={number}"));
     let severing = Server::clone(&server);
-    // Refused only by a thread that has stopped.
+    // Only a thread that has stopped refuses this.
     server.inner().registry_thread.arbiters()[0].spawn(async move {
         tokio::time::sleep(GOODBYE).await;
         severing.inner().shared.connections.sever(number);

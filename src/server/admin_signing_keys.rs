@@ -1,4 +1,4 @@
-//! The part of the admin API that sees to the signing keys of public keys.
+//! The part of the admin API that manages the signing keys of public keys.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
@@ -22,7 +22,7 @@ struct Shown {
     signing_key: String,
 }
 
-/// The one that `key` has, or had.
+/// The signing key that `key` has, or had.
 fn answer(key: PublicKey, bound: Option<SigningKey>) -> Answer {
     let bound = bound.ok_or(Failure::NotBound(key))?;
     Ok(HttpResponse::Ok().json(Shown { signing_key: signing_key_to_hex(&bound) }))

@@ -1,7 +1,7 @@
-//! The tokens of the admin API: which there are, and what each may do.
+//! The tokens of the admin API, and what each of them may do.
 //!
-//! Keeps: of a token nothing but its hash is kept; which one was given is found in the same time whatever is right of it. Leaves
-//! out: who asks (`admin_guard`), and what a route wants (`admin_operations`).
+//! Keeps: only the hash of a token is kept; finding a token takes the same time however much of it is right. Leaves
+//! out: who the caller is (`admin_guard`), and what a route requires (`admin_operations`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,22 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// In front of the hash that stands for a token.
+/// The prefix of a hash that stands for a token.
 const HASHED: &str = "sha256:";
 
 /// What a token of the admin API may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminRight {
-    /// Look at everything that is stored, and at who is there.
+    /// Look at everything that is stored, and at who is connected.
     Read,
     /// Write entries as the server, and assign keys to stores: what an application's backend does.
     Write,
-    /// All that, and whatever else there is: shut people out, move keys, take backups.
+    /// All of that and everything else: shut people out, move keys, take backups.
     Admin,
 }
 
 impl AdminRight {
-    /// Its word.
+    /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -34,7 +34,7 @@ impl AdminRight {
     }
 }
 
-/// It is none of the words for rights.
+/// The word does not name a right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a right: there are \"read\", \"write\" and \"admin\"")]
 pub struct UnknownRight(String);
@@ -49,12 +49,12 @@ impl FromStr for AdminRight {
     }
 }
 
-/// What begins like a hash is none.
+/// A text that begins like a hash but is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"sha256:\" is followed by the 64 hexadecimal digits of the token's SHA-256")]
 pub struct InvalidTokenHash;
 
-/// A token of the admin API, with its name and its rights. Shown without what it is.
+/// A token of the admin API, with its name and its rights. Its `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken {
     name: Arc<str>,
@@ -69,8 +69,8 @@ impl fmt::Debug for AdminToken {
 }
 
 impl AdminToken {
-    /// `token` is the token itself, or `sha256:` and its SHA-256 in hexadecimal digits. The `name` is what the log calls whoever
-    /// uses it; several may have the same, as while one takes the place of another.
+    /// `token` is the token itself, or `sha256:` and its SHA-256 in hexadecimal digits. `name` is what the log calls
+    /// whoever uses it; several tokens may share a name, for example while one replaces another.
     pub fn new(
         name: &str,
         rights: impl IntoIterator<Item = AdminRight>,
@@ -95,7 +95,7 @@ impl AdminToken {
         &self.rights
     }
 
-    /// This very text is a token, which may do everything.
+    /// This exact text as a token that may do everything.
     pub(super) fn whole(token: &str) -> Self {
         let hash = Sha256::digest(token).into();
         Self { name: "admin".into(), rights: vec![AdminRight::Admin], hash }
@@ -116,7 +116,7 @@ fn hash_from_hex(digits: &str) -> Option<[u8; 32]> {
 #[derive(Debug, Default)]
 pub(super) struct AdminTokens(pub(super) Vec<AdminToken>);
 
-/// What whoever asks may do.
+/// The rights of a caller.
 #[derive(Clone, Debug)]
 pub(super) struct Rights(Vec<AdminRight>);
 
@@ -131,7 +131,7 @@ impl Rights {
 }
 
 impl AdminTokens {
-    /// Which token this is. Hashes are compared, and all of them, so that the time tells nothing.
+    /// Finds the token. Compares hashes, and always all of them, so the time reveals nothing.
     pub(super) fn find(&self, given: &str) -> Option<AdminToken> {
         let given = Sha256::digest(given);
         let is_same = |token: &&AdminToken| {

@@ -1,4 +1,4 @@
-//! The part of the admin API that says which tokens it has.
+//! The part of the admin API that lists its tokens.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, ServiceConfig};
@@ -19,7 +19,7 @@ async fn list(server: web::Data<Server>) -> Answer {
     Ok(HttpResponse::Ok().json(json!({ "tokens": tokens })))
 }
 
-/// All but what it is.
+/// Everything except the token itself.
 fn shown(server: &Server, token: &AdminToken) -> Value {
     let rights: Vec<&str> = token.rights().iter().map(|right| right.as_str()).collect();
     json!({ "name": token.name(), "rights": rights, "consoleSessions": sessions(server, token) })

@@ -16,13 +16,13 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/stores/{store:.+}/trim").post(trim).done());
 }
 
-/// Up to where: one of the two.
+/// Up to where: exactly one of the two.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Trim {
     /// The first sequence that is kept.
     before: Option<u64>,
-    /// What was committed then or later is kept.
+    /// What was committed at this time or later is kept.
     before_millis: Option<u64>,
     #[serde(default)]
     force: bool,

@@ -1,11 +1,12 @@
-//! A connection of [`listen`](super::listen())'s until its request is there.
+//! A connection of [`listen`](super::listen()) until its request has arrived.
 //!
-//! actix-http's dispatcher has 16 KiB of buffers for a connection from the beginning, takes a head of up to 128 KiB, and once it has
-//! answered a request it waits for the rest of the next one for as long as it takes. So what has not sent a whole head
-//! is none of its business: a silent connection costs a task, and what has come of a head counts against the budget.
+//! actix-http's dispatcher holds 16 KiB of buffers for a connection from the start, accepts a head of up to 128 KiB,
+//! and after an answer waits for the rest of the next request without a limit. So it does not see connections that have
+//! not sent a whole head: a silent connection costs one task, and the received part of a head counts against the
+//! budget.
 //!
-//! Keeps: a connection is a stranger from the moment in which it is made; the head of a request is there in time, the first one and each
-//! that follows, or the connection ends. Leaves out: what is asked (`routes`).
+//! Keeps: a connection is a stranger from the moment it is made; the head of the first request and of each later one
+//! arrives in time, or the connection ends. Leaves out: what is asked (`routes`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,19 +33,19 @@ use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
 use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
 
-/// The longest head of a request, in bytes. One that asks for a WebSocket has to be shorter.
+/// The longest head of a request, in bytes. A request for a WebSocket has to be shorter.
 const HEAD_BYTES_MAX: usize = 32 * 1_024;
-/// So much of a head is read at one go.
+/// How much of a head is read at once.
 const READ_BYTES: usize = 4 * 1_024;
 
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const TOO_LONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// What the dispatcher gets of a connection.
+/// What the dispatcher receives for a connection.
 pub(super) type Connected = (Arrived, Protocol, Option<SocketAddr>);
 
-/// Waits until the first request of a connection is there.
+/// Waits until the first request of a connection has arrived.
 pub(super) async fn arrive(
     shared: Arc<Shared>,
     secure: Option<Secure>,
@@ -56,7 +57,7 @@ pub(super) async fn arrive(
     let push_out = {
         let severable = severable.clone();
         move || {
-            // Without, it goes when its time is up.
+            // Without one, it goes when its time is up.
             severable.as_ref().map(Severable::sever);
         }
     };
@@ -89,13 +90,13 @@ pub(super) async fn arrive(
         Err(_) => TOO_SLOW,
     };
     shared.metrics.connections_slow.inc();
-    // Whoever does not read it has had its time.
+    // A client that does not read the answer has had its time.
     let _ = arrived.wire.write(answer).now_or_never();
     let _ = arrived.wire.shutdown().now_or_never();
     Err(DispatchError::SlowRequestTimeout)
 }
 
-/// The connection, encrypted if that is spoken here.
+/// The connection, encrypted if the listener uses TLS.
 #[cfg_attr(not(feature = "tls"), expect(clippy::unused_async, reason = "TLS alone waits"))]
 async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io::Result<Wire> {
     match secure {
@@ -110,24 +111,24 @@ async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io
     }
 }
 
-/// What is known of a connection that speaks TLS with this server.
+/// Marks a connection that speaks TLS with this server.
 #[cfg(feature = "console")]
 pub(super) struct Encrypted;
 
-/// A connection of which the first request is there.
+/// A connection whose first request has arrived.
 pub(super) struct Arrived {
     wire: Wire,
     severable: Option<Severable>,
-    /// What was read of it and the dispatcher has not got.
+    /// What has been read and the dispatcher does not have yet.
     head: Bytes,
-    /// All of the head was handed over, and nothing else yet.
+    /// The whole head has been handed over, and nothing else yet.
     is_new: bool,
     stranger: Arc<Stranger>,
-    /// So long a request may take to arrive.
+    /// How long a request may take to arrive.
     timeout: Duration,
-    /// Bytes that came since something was written last.
+    /// Bytes that have arrived since the last answer.
     unanswered: usize,
-    /// When their request has to be there and answered.
+    /// When the request has to be complete and answered.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -144,12 +145,13 @@ impl Arrived {
         }
     }
 
-    /// What the bytes go through, once it is no dispatcher's any more.
+    /// The connection below, when it no longer belongs to a dispatcher.
     pub(super) const fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
 
-    /// Reads until a whole head is there; `false` if it is too long. What does not look like HTTP is not waited for.
+    /// Reads until a whole head has arrived; `false` if it is too long. Does not wait for the rest of what does not
+    /// look like HTTP.
     async fn read_head(&mut self, shared: &Shared) -> io::Result<bool> {
         let waker = Arc::new(AtomicWaker::new());
         let woken = Arc::clone(&waker);
@@ -175,7 +177,7 @@ impl Arrived {
         }
     }
 
-    /// Whether a request of a stranger's takes too long, or is too large, after the first one.
+    /// Whether a later request of a stranger takes too long or is too large.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.unanswered == 0 || self.stranger.is_accepted() {
             self.deadline = None;
@@ -187,9 +189,9 @@ impl Arrived {
     }
 }
 
-/// Appends what has come; how much, or `None` if there is nothing yet.
+/// Appends what has arrived; returns how much, or `None` if there is nothing yet.
 async fn read_some(wire: &mut Wire, head: &mut Vec<u8>) -> io::Result<Option<usize>> {
-    // The buffer is there while this runs, and not while it waits.
+    // The buffer exists only while this runs, not while it waits.
     std::future::poll_fn(|cx| {
         let mut buffer = [0; READ_BYTES];
         let mut buffer = ReadBuf::new(&mut buffer);
@@ -200,7 +202,7 @@ async fn read_some(wire: &mut Wire, head: &mut Vec<u8>) -> io::Result<Option<usi
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
             Poll::Ready(Ok(())) => {
-                // What is held is what counts: no room ahead for what may never come.
+                // Only what is held counts: nothing is reserved for what may never come.
                 head.reserve_exact(buffer.filled().len());
                 head.extend_from_slice(buffer.filled());
                 Ok(Some(buffer.filled().len()))
@@ -238,13 +240,13 @@ impl AsyncRead for Arrived {
             self.is_new = self.head.is_empty();
             return Poll::Ready(Ok(()));
         }
-        // The dispatcher looks at the request before it reads ahead, or a stranger's first messages would come along with it, up to
-        // 128 KiB of them.
+        // The dispatcher has to look at the request before it reads ahead; otherwise up to 128 KiB of a stranger's
+        // first messages would come along with it.
         if std::mem::take(&mut self.is_new) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Nothing read is the end.
+        // Reading nothing means the end.
         if self.is_overdue(cx) {
             return Poll::Ready(Ok(()));
         }

@@ -56,7 +56,7 @@ use crate::services::revocations::Revocations;
 use crate::services::{Auth, Quarantine, Records, StoreRegistry};
 use crate::storage::Storage;
 
-/// The server could not be started.
+/// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The threads for stores could not be started.
@@ -72,7 +72,7 @@ pub enum StartError {
     },
 }
 
-/// Collects what a server is made of. [`Server::builder`] takes what it cannot do without.
+/// Collects the parts of a server. [`Server::builder`] takes the required ones.
 pub struct Builder {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) registry: Arc<dyn StoreRegistry>,
@@ -106,7 +106,7 @@ impl Builder {
         self
     }
 
-    /// What each key, and each store, may use of the server; by default as much as it wants.
+    /// What each key and each store may use of the server; by default there is no limit.
     #[must_use]
     pub fn quotas(mut self, quotas: Quotas) -> Self {
         self.quotas = quotas;
@@ -120,10 +120,10 @@ impl Builder {
         self
     }
 
-    /// What the application knows about whoever connects: `value_of` is called once for each WebSocket, at its handshake, and
-    /// `Auth` gets the answer back from [`Caller::get`](crate::services::Caller::get). By default that has nothing.
+    /// What the application knows about a client: `value_of` is called once for each WebSocket, at its handshake, and
+    /// `Auth` gets the value back from [`Caller::get`](crate::services::Caller::get). By default there is none.
     ///
-    /// A request comes here behind the application's middleware, with the extensions that this has set.
+    /// The request has passed the application's middleware, and has the extensions that it set.
     #[must_use]
     pub fn caller<T, F>(mut self, value_of: F) -> Self
     where
@@ -134,61 +134,61 @@ impl Builder {
         self
     }
 
-    /// The proxies that are believed when they say in `x-forwarded-for` where a client is; by default none.
+    /// The proxies whose `x-forwarded-for` is trusted to say where a client is; by default none.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: Vec<AddressRange>) -> Self {
         self.trusted_proxies = proxies;
         self
     }
 
-    /// A token that may do everything in the admin API, in place of all that were set before; the log calls it `admin`. Without a token
-    /// there is no admin API.
+    /// A token that may do everything in the admin API. Replaces all tokens that were set before; the log calls it
+    /// `admin`. Without a token there is no admin API.
     #[must_use]
     pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
         self.admin_tokens = AdminTokens(vec![AdminToken::whole(token.as_ref())]);
         self
     }
 
-    /// The tokens of the admin API, in place of all that were set before.
+    /// The tokens of the admin API. Replaces all tokens that were set before.
     #[must_use]
     pub fn admin_tokens(mut self, tokens: Vec<AdminToken>) -> Self {
         self.admin_tokens = AdminTokens(tokens);
         self
     }
 
-    /// How many threads stores run on; by default half as many as there are cores, and at least one.
+    /// How many threads stores run on; by default half as many as there are cores, but at least one.
     #[must_use]
     pub fn store_threads(mut self, count: usize) -> Self {
         self.store_threads = count;
         self
     }
 
-    /// Where the signing keys of the RPC protocol's clients are bound to their public keys. By default in memory: a server
-    /// whose data lasts wants bindings that do.
+    /// Where the signing keys of the RPC protocol's clients are bound to their public keys. By default in memory: a
+    /// server with durable data needs durable bindings.
     #[must_use]
     pub fn identities(mut self, identities: Arc<dyn Identities>) -> Self {
         self.identities = identities;
         self
     }
 
-    /// Where it is kept what administrators say while the server runs: who is revoked. By default in memory: a server whose data lasts
-    /// wants records that do.
+    /// Where the records of administrators' changes at run time are kept: who is revoked. By default in memory: a
+    /// server with durable data needs durable records.
     #[must_use]
     pub fn records(mut self, records: Arc<dyn Records>) -> Self {
         self.records = records;
         self
     }
 
-    /// The grants that administrators set and remove while the server runs ([`Server::set_grant`], the admin API): the same as the
-    /// `Auth` of the server, or a part of it. By default there are none.
+    /// The grants that administrators set and remove while the server runs ([`Server::set_grant`], the admin API): the
+    /// server's `Auth` itself, or a part of it. By default there are none.
     #[must_use]
     pub fn grants(mut self, grants: Arc<Grants>) -> Self {
         self.grants = Some(grants);
         self
     }
 
-    /// What [`Server::reload`] does, and `POST /admin/reload`: reads the configuration again, all or nothing. It may block on disk. By
-    /// default there is none.
+    /// What [`Server::reload`] and `POST /admin/reload` do: read the configuration again, all or nothing. It may block
+    /// on disk. By default there is nothing to reload.
     #[must_use]
     pub fn reload<F>(mut self, reload: F) -> Self
     where
@@ -198,22 +198,22 @@ impl Builder {
         self
     }
 
-    /// How much is kept of each store; by default everything. What is beyond is trimmed within a minute.
+    /// How much of each store is kept; by default everything. The rest is trimmed within a minute.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Who may bind a signing key to a public key that has none; by default whoever proves the first one.
+    /// Who may bind a signing key to a public key that has none; by default, whoever proves the first one.
     #[must_use]
     pub fn bind_policy(mut self, policy: BindPolicy) -> Self {
         self.bind_policy = policy;
         self
     }
 
-    /// Whether a key that was proved in the RPC protocol is refused without a proof, which the msgpack protocol does not
-    /// have; by default it is.
+    /// Whether a key that was proved in the RPC protocol is refused without a proof. The msgpack protocol has no
+    /// proofs. By default it is refused.
     #[must_use]
     pub fn keeps_proof(mut self, keeps_proof: bool) -> Self {
         self.keeps_proof = keeps_proof;
@@ -227,18 +227,19 @@ impl Builder {
         self
     }
 
-    /// Where writes in parts of the RPC protocol wait until they are whole that are too large for memory. The directory belongs to
-    /// the server alone: it is made if there is none, and what is in it is removed at the start. `bytes_max` is what all of
-    /// them together may take there; by default a quarter of what is free at the start. Without this such writes are refused.
+    /// Where large writes of the RPC protocol, which arrive in parts and do not fit in memory, wait until they are
+    /// complete. The directory belongs to the server alone: it is created if missing, and its contents are removed at
+    /// the start. `bytes_max` is what all of them together may take there; by default a quarter of the free space at
+    /// the start. Without a directory such writes are refused.
     #[must_use]
     pub fn spill(mut self, directory: impl Into<PathBuf>, bytes_max: Option<u64>) -> Self {
         self.spill = Some((directory.into(), bytes_max));
         self
     }
 
-    /// Where entries of the RPC protocol's clients are put aside that are larger than
-    /// [`entry_bytes_max`](Limits::entry_bytes_max), see [`Server::quarantine`]. Without this their write is refused, and the
-    /// client repeats it for ever, with all that it writes later.
+    /// Where entries of the RPC protocol's clients that exceed [`entry_bytes_max`](Limits::entry_bytes_max) are put
+    /// aside, see [`Server::quarantine`]. Without it the write is refused, and the client repeats it forever, together
+    /// with everything that it writes later.
     #[must_use]
     pub fn quarantine(mut self, quarantine: Arc<dyn Quarantine>) -> Self {
         self.quarantine = Some(quarantine);
@@ -252,17 +253,17 @@ impl Builder {
         self
     }
 
-    /// Runs handlers on what is committed: every store is replayed from where the processor's journal stands.
+    /// Runs handlers on committed entries: every store is replayed from the position in the processor's journal.
     #[must_use]
     pub fn processor(mut self, processor: Processor) -> Self {
         self.processor = Some(processor);
         self
     }
 
-    /// Starts the server: from now on it can be written to from code, and be mounted.
+    /// Starts the server: from now on, code can write to it and it can be mounted.
     pub fn start(self) -> Result<Server, StartError> {
         let store_threads = Threads::start("stores", self.store_threads)?;
-        // Apart from stores, so that one that is busy delays nobody who asks for another.
+        // Separate from stores, so that a busy store does not delay requests for other stores.
         let registry_thread = Threads::start("registry", 1)?;
         let home = registry_thread.arbiters()[0].clone();
         let (metrics, limits) = (Arc::new(Metrics::default()), Arc::new(self.limits));
@@ -286,7 +287,7 @@ impl Builder {
             RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
-            // First: no handler runs before it can write.
+            // This comes first: no handler runs before it can write.
             processing.processor.write_with(stores.writes());
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
@@ -374,7 +375,7 @@ fn open_spill((directory, bytes_max): (PathBuf, Option<u64>)) -> Result<Arc<Spil
 /// Counts the signing keys that are bound, on `home`.
 fn count_signing_keys(shared: &Arc<Shared>, home: &ArbiterHandle) {
     let counting = shared.clone();
-    // Refused only by a thread that has stopped.
+    // Only a thread that has stopped refuses this.
     home.spawn(async move {
         let count = |most| counting.identities.count(most);
         let now = Instant::now().into_std();

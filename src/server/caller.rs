@@ -1,4 +1,4 @@
-//! Who asks for a WebSocket, as the server's `Auth` gets to see it.
+//! Who asks for a WebSocket, as the server's `Auth` sees them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::model::limits::HANDSHAKE_BYTES_MAX;
 use crate::services::proxies::{AddressRange, forwarded_address};
 use crate::services::{Caller, Value};
 
-/// Where proxies write for whom they speak.
+/// Where proxies say whom they act for.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What the embedding application makes of a request.
+/// What the embedding application derives from a request.
 pub(super) type ValueOf = Arc<dyn Fn(&HttpRequest) -> Value + Send + Sync>;
 
-/// Whether the request says more than is kept of it for as long as the connection lives.
+/// Whether the request is larger than what may be kept of it while the connection lives.
 pub(super) fn is_too_long(request: &HttpRequest) -> bool {
     let headers = request.headers().iter();
     let bytes: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -38,7 +38,7 @@ pub(super) fn caller_of(
     }
 }
 
-/// Where a request comes from: what trusted proxies say, else the other end of the socket.
+/// Where a request comes from: what trusted proxies say, otherwise the other end of the socket.
 pub(super) fn address_of(request: &HttpRequest, trusted: &[AddressRange]) -> Option<IpAddr> {
     forwarded(request, trusted).or_else(|| Some(request.peer_addr()?.ip()))
 }

@@ -1,6 +1,6 @@
-//! Entries of a store as a subscriber gets them who begins now: after compaction.
+//! The entries of a store as a new subscriber gets them: after compaction.
 //!
-//! Keeps: a request looks at so much at most, and says where it stopped. Leaves out: what is stored (`following`).
+//! Keeps: a request looks at a bounded amount, and says where it stopped. Leaves out: what is stored (`following`).
 
 use super::following::{EntriesPage, LOOKED_AT_MAX, PAGE_BYTES};
 use super::handle::Server;
@@ -11,7 +11,8 @@ use crate::protocol::lines::put_shown;
 use crate::storage::StorageError;
 
 impl Server {
-    /// What is wanted of the entries that a subscriber who begins at `wanted.from` is sent: `count` of them, and what is in the same page.
+    /// The wanted entries among those that a subscriber from `wanted.from` on is sent: `count` of them, and the rest of
+    /// the same page.
     pub(super) async fn compacted_page(
         &self,
         store: &StoreId,

@@ -1,4 +1,4 @@
-//! JSON as a payload of the kind that Effect's clients write, for those who have no such client at hand.
+//! Encodes JSON as a payload in the form that Effect's clients write, for callers who have no such client at hand.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Json, ServiceConfig};

@@ -1,23 +1,23 @@
-//! A path and its methods: what `HEAD`, a slash at the end and other methods get is the same everywhere.
+//! A path and its methods: `HEAD`, a trailing slash and other methods get the same treatment everywhere.
 
 use actix_web::dev::Handler;
 use actix_web::http::header::ALLOW;
 use actix_web::{FromRequest, HttpResponse, Resource, Responder, Route, guard, web};
 
-/// A path that says what it takes when it is asked for something else.
+/// A path that says which methods it takes when it gets another one.
 pub(super) struct Endpoint {
     resource: Resource,
     allowed: Vec<&'static str>,
 }
 
 impl Endpoint {
-    /// At `path`, with or without a slash at its end.
+    /// At `path`, with or without a trailing slash.
     pub(super) fn at(path: &str) -> Self {
         let resource = web::resource([path.to_owned(), format!("{path}/")]);
         Self { resource, allowed: Vec::new() }
     }
 
-    /// `GET`, and `HEAD` with the same answer but for its body.
+    /// `GET`, and `HEAD` with the same answer without its body.
     pub(super) fn get<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -28,7 +28,7 @@ impl Endpoint {
         self.on("GET, HEAD", route, handler)
     }
 
-    /// `GET` alone, where that becomes a WebSocket.
+    /// `GET` only, where it becomes a WebSocket.
     pub(super) fn socket<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -49,7 +49,7 @@ impl Endpoint {
         self
     }
 
-    /// The whole, to be mounted.
+    /// The finished resource, ready to mount.
     pub(super) fn done(self) -> Resource {
         let allowed = self.allowed.join(", ");
         self.resource.default_service(web::to(move || {

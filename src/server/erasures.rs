@@ -1,7 +1,7 @@
-//! Erases entries of stores, when an administrator says so.
+//! Erases entries of stores when an administrator says so.
 //!
-//! Keeps: what was begun is written down, and carried to its end after a restart too: what the journal has, the store itself, what is in memory,
-//! and that handlers hear of it. Leaves out: what an erasure does (`processing`, `storage`).
+//! Keeps: an erasure that has begun is written down and completed, after a restart too: in the journal, in the store
+//! itself, and in memory, and handlers hear of it. Leaves out: what an erasure does (`processing`, `storage`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,24 +23,24 @@ use crate::storage::{AppendError, StorageError};
 
 /// How many entries are erased at a time.
 const AT_ONCE: usize = 1_000;
-/// How often it is looked whether something was not carried to its end.
+/// How often the server looks for unfinished erasures.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// So many entries in quarantine are looked at at a time.
+/// How many entries in quarantine are looked at at a time.
 const QUARANTINE_PAGE: usize = 1_000;
 
-/// What is to be erased of a store.
+/// What to erase in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Erase {
     /// The entries with these ids.
     Ids(Vec<EntryId>),
-    /// All entries of this primary key that are there now.
+    /// All entries with this primary key that exist now.
     PrimaryKey(String),
 }
 
 /// What was erased.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// How many entries of the store. Those that were erased before are counted where they were named by their ids.
+    /// How many entries of the store. Entries that were erased before count if they were named by their ids.
     pub entries: u64,
     /// Ids that the store does not know.
     pub unknown: Vec<EntryId>,
@@ -48,7 +48,7 @@ pub struct Erased {
     pub quarantined: u64,
 }
 
-/// Not all was erased. Trying again is right.
+/// Not everything was erased. Trying again is right.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EraseError {
     /// There is no such store.
@@ -60,13 +60,13 @@ pub enum EraseError {
     /// Something failed.
     #[error(transparent)]
     Failed(#[from] TrimError),
-    /// That it was begun cannot be written down.
+    /// The start of the erasure cannot be written down.
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
-    /// The entries are erased, and a group of handlers could not be told yet; it is told again.
+    /// The entries are erased, but a group of handlers could not be told yet; it is told again later.
     #[error("the entries are erased; {0}")]
     NotTold(String),
-    /// What is in quarantine.
+    /// The entries in quarantine could not be erased.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
 }
@@ -83,7 +83,7 @@ impl From<GroupError> for EraseError {
     }
 }
 
-/// What was begun.
+/// An erasure that has begun.
 #[derive(Serialize, Deserialize)]
 struct Begun {
     entries: Vec<(u64, String)>,
@@ -105,12 +105,12 @@ pub(super) struct Erasures {
     stores: Stores,
     processor: Option<Arc<Processor>>,
     compaction: Compaction,
-    /// By the names of stores, a slash and a sequence.
+    /// The keys are the store's name, a slash and a sequence.
     begun: Arc<Kept<Begun>>,
 }
 
 impl Erasures {
-    /// Begins to look, on `home`, for what was not carried to its end.
+    /// Starts to look for unfinished erasures, on `home`.
     pub(super) fn start(
         (stores, compaction): (&Stores, &Compaction),
         processor: Option<Arc<Processor>>,
@@ -123,7 +123,7 @@ impl Erasures {
         let (stores, compaction) = (stores.clone(), compaction.clone());
         let erasures = Arc::new(Self { stores, processor, compaction, begun });
         let looking = erasures.clone();
-        // Refused only by a thread that has stopped. It ends with the thread.
+        // Only a thread that has stopped refuses this. The task ends with the thread.
         home.spawn(async move { looking.run().await });
         erasures
     }
@@ -163,11 +163,11 @@ impl Erasures {
         entries: &[(Sequence, EntryId)],
     ) -> Result<(), EraseError> {
         let opened = self.stores.open(store).await?;
-        // So the store stays open. If it was closed in between, what it shows was forgotten with that.
+        // This keeps the store open. If it was closed in between, that discarded what it shows.
         let _lease = opened.feed.lease();
         let gone: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
         if let Some(last) = gone.last() {
-            // What is shown a moment later would stay in memory. Closed, the feed shows nothing more.
+            // What is shown a moment later would stay in memory. Once closed, the feed shows nothing more.
             let _ = opened.feed.watch_head().wait_for(|head| head >= last).await;
         }
         let journal = self.processor.as_ref().map(|processor| &**processor.journal());
@@ -234,7 +234,7 @@ impl Erase {
         entry.store_id == *store
             && match self {
                 Self::Ids(ids) => ids.contains(&entry.entry_id),
-                // Of a very long one it has the beginning.
+                // For a very long key, its beginning.
                 Self::PrimaryKey(key) => {
                     entry.primary_key_bytes == key.len() as u64
                         && key.starts_with(&entry.primary_key)
@@ -244,8 +244,9 @@ impl Erase {
 }
 
 impl Server {
-    /// Takes the content of entries away for good, of a store and of what is in quarantine for it: event, primary key, payload and who wrote them. Ids and sequences stay. What
-    /// was begun is carried to its end, whatever becomes of the call; repeating it is right.
+    /// Removes the content of entries for good, from a store and from its entries in quarantine: event, primary key,
+    /// payload and who wrote them. Ids and sequences stay. An erasure that has begun is completed whatever becomes of
+    /// the call; repeating it is right.
     pub async fn erase(&self, store: &StoreId, what: Erase) -> Result<Erased, EraseError> {
         self.erase_by(By::Process, store, what).await
     }
@@ -262,13 +263,13 @@ impl Server {
         if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined.is_empty() {
             return Err(EraseError::NoSuchStore(store.clone()));
         }
-        // Before anything is written down, which would be tried again for ever.
+        // Check this before anything is written down; otherwise it would be retried forever.
         let log = self.inner().erasures.stores.open(store).await?.feed.log();
         if let Err(AppendError::Definite(why)) = log.erase(&[]).await {
             return Err(EraseError::Cannot(why));
         }
         let (server, store) = (self.clone(), store.clone());
-        // Carried to its end whoever asked.
+        // Completed even if the caller is gone.
         let done =
             tokio::spawn(async move { server.erase_all(&by, &store, what, quarantined).await });
         done.await.map_err(StorageError::unavailable)?
@@ -281,10 +282,10 @@ impl Server {
         what: Erase,
         quarantined: Vec<u64>,
     ) -> Result<Erased, EraseError> {
-        // Before it, so that what failed in between is in the audit lines.
+        // Log it first, so that a failure in between appears in the audit lines.
         let kind = match &what {
             Erase::Ids(ids) => format!("ids={}", ids.len()),
-            // The key may be what is to be gone.
+            // The key may be the very thing to erase.
             Erase::PrimaryKey(_) => "ids=primary-key".to_owned(),
         };
         audit::note(by, format_args!("action=erase store={:?} {kind}", store.as_str()));
@@ -316,7 +317,7 @@ impl Server {
         Ok(erased)
     }
 
-    /// The numbers of what is in quarantine of it.
+    /// The numbers of the store's entries in quarantine.
     fn of_quarantine(&self, store: &StoreId, what: &Erase) -> Vec<u64> {
         let Some(quarantine) = self.quarantine() else { return Vec::new() };
         let (mut found, mut after) = (Vec::new(), 0);

@@ -1,7 +1,7 @@
 //! A store as lines, see `protocol::lines`.
 //!
-//! Keeps: all that the store had when it began, in order; a page is in memory at a time, and is read when whoever reads the lines wants
-//! more. Leaves out: where the lines go.
+//! Keeps: everything that the store had at the beginning, in order; one page is in memory at a time, and it is read
+//! when the reader wants more lines. Leaves out: where the lines go.
 
 use std::ops::RangeInclusive;
 
@@ -15,10 +15,10 @@ use crate::model::{Segment, Sequence, StoreId};
 use crate::protocol::lines::{End, Head, put_end, put_entry, put_head};
 use crate::storage::{Keep, Storage, StorageError};
 
-/// So many bytes of entries are read at a time, or one entry if it is larger.
+/// How many bytes of entries are read at a time; a larger entry is read alone.
 const PAGE_BYTES: usize = 512 << 10;
 
-/// How far an export is.
+/// The progress of an export.
 struct Exporting {
     server: Server,
     store: StoreId,
@@ -29,8 +29,9 @@ struct Exporting {
 }
 
 impl Server {
-    /// What is `wanted` of a store as lines, see [`lines`](crate::protocol::lines): a head, then entries, then an end, or an error
-    /// in its place. It has what the store had when this was called. An empty store has no entries. Reads as it is polled; dropped, it reads no more.
+    /// What is `wanted` of a store as lines, see [`lines`](crate::protocol::lines): a head, then entries, then an end,
+    /// or an error instead. It has what the store had when this was called. An empty store has no entries. Reads as it
+    /// is polled; once dropped, it reads no more.
     pub async fn export(
         &self,
         store: &StoreId,
@@ -53,7 +54,7 @@ impl Server {
             if !lines.is_empty() {
                 return Ok(Some((lines.into(), (String::new(), Some(exporting)))));
             }
-            // Pages of which nothing is wanted are no reason to say something.
+            // Pages without wanted entries send nothing.
             while lines.is_empty() {
                 if exporting.left.is_empty() {
                     let Exporting { store, entries, .. } = exporting;
@@ -68,7 +69,7 @@ impl Server {
 }
 
 impl Server {
-    /// Where what is wanted begins at the earliest.
+    /// The earliest sequence that can be wanted.
     async fn first(&self, store: &StoreId, wanted: &Selection) -> Result<Sequence, StorageError> {
         let from = wanted.from.max(Sequence::FIRST);
         let Some(since_ms) = wanted.committed_from else { return Ok(from) };
@@ -111,18 +112,18 @@ impl Exporting {
     }
 }
 
-/// By when entries were committed.
+/// The times by which entries were committed.
 struct Times(Option<Vec<(Sequence, u64)>>);
 
 impl Times {
-    /// Of those in `segments` from the first that is `left` on.
+    /// Those of the entries in `segments`, from the first one of `left` on.
     fn read(
         storage: &dyn Storage,
         store: &StoreId,
         segments: &[Segment],
         left: &RangeInclusive<Sequence>,
     ) -> Result<Self, StorageError> {
-        // No stretch has less than an entry.
+        // No run has fewer than one entry.
         let count: usize = segments.iter().map(Segment::len).sum();
         Ok(Self(storage.times(store, *left.start(), count)?))
     }
@@ -138,7 +139,7 @@ impl Times {
     }
 }
 
-/// What is wanted of `segments` within `left`, how many entries that are, and whether nothing more can be wanted.
+/// The wanted entries of `segments` within `left`, how many there are, and whether nothing more can be wanted.
 fn put(
     segments: &[Segment],
     wanted: &Selection,

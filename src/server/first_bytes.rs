@@ -1,4 +1,4 @@
-//! What a connection begins with that is no HTTP/1.1: the parser refuses it without a word.
+//! What a connection begins with if it is not HTTP/1.1: the parser refuses that without a word.
 //!
 //! Leaves out: reading it (`arrived`).
 
@@ -6,14 +6,14 @@ use std::net::IpAddr;
 
 use crate::actors::complaints::{Complaint, Complaints};
 
-/// Says what a connection speaks that begins with `read`, if that is no HTTP/1.1.
+/// Logs what a connection that begins with `read` speaks, if it is not HTTP/1.1.
 pub(super) fn look(read: &[u8], peer: Option<IpAddr>, complaints: &Complaints) {
     if let Some(what) = recognize(read) {
         complaints.log(&complaint(what, peer));
     }
 }
 
-/// What a client speaks that begins like this, and what to do about it.
+/// Which protocol begins like this, and what to do about it.
 fn recognize(read: &[u8]) -> Option<&'static str> {
     // The first record of TLS has the type 22 and a version that begins with 3.
     if let [22, 3, ..] = read {

@@ -1,8 +1,9 @@
-//! The entries of a store for backends that ask over HTTP: in pages, and as a stream that goes on.
+//! The entries of a store for backends that use HTTP: in pages, and as a stream that goes on.
 //!
-//! Keeps: what a subscription keeps: from the start on, each entry once, in order, none before it is durable, whatever happens
-//! between what was there and what comes; who does not read costs a page and a cursor. Leaves out: how it is asked (`admin_entries`),
-//! what is newest for somebody who watches (`newest`), and a copy of all that there is (`export`).
+//! Keeps: the promises of a subscription: from the start on, each entry once, in order, none before it is durable,
+//! across the change from backlog to live; a client that does not read costs one page and a cursor. Leaves out: how it
+//! is asked (`admin_entries`), the newest entries for somebody who watches (`newest`), and a copy of everything
+//! (`export`).
 
 use std::sync::Arc;
 
@@ -19,33 +20,33 @@ use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::protocol::lines::put_shown;
 use crate::storage::StorageError;
 
-/// So many bytes of entries are read at a time, or one entry if it is larger.
+/// How many bytes of entries are read at a time; a larger entry is read alone.
 pub(super) const PAGE_BYTES: usize = 128 << 10;
 
-/// A page looks at so many bytes of entries at most, wanted or not.
+/// A page looks at no more than this many bytes of entries, wanted or not.
 pub(super) const LOOKED_AT_MAX: usize = 16 << 20;
 
-/// Nor does it have more of them, or one entry if it is larger.
+/// A page holds no more than this many bytes, or one larger entry.
 const PAGE_MAX: usize = 4 << 20;
 
 /// Entries of a store.
 #[derive(Debug)]
 pub(super) struct EntriesPage {
-    /// Each as JSON.
+    /// Each entry as JSON.
     pub(super) entries: Vec<String>,
-    /// Where the next page begins; nothing if there is no more now.
+    /// Where the next page begins; `None` if there is no more now.
     pub(super) next: Option<Sequence>,
     pub(super) head: Sequence,
 }
 
-/// What was read: the entries that are wanted, each as JSON, and the last sequence that was looked at.
+/// The result of a read: the wanted entries, each as JSON, and the last sequence that was looked at.
 pub(super) struct Read {
     pub(super) entries: Vec<(Sequence, String)>,
     pub(super) last: Sequence,
     bytes: usize,
 }
 
-/// Reads what is wanted of the next entries from `from` on, which is not beyond `head`: at most `count` of them.
+/// Reads the wanted ones of the next entries from `from` on, which is not beyond `head`: at most `count` of them.
 pub(super) async fn read(
     feed: &Arc<Feed>,
     wanted: &Selection,
@@ -88,14 +89,15 @@ fn choose(
             read.entries.push((sequence, line));
             read.last = sequence;
         }
-        // Also where it is a gap, or nothing of it was wanted.
+        // Also where there is a gap, or nothing was wanted.
         read.last = segment.last().min(head).max(from);
     }
     read
 }
 
 impl Server {
-    /// At most `count` entries that are wanted. Fewer, or none, if that many would be far away: then `next` says where to go on.
+    /// At most `count` wanted entries. Returns fewer or none if the rest would take too long to find: then `next` says
+    /// where to go on.
     pub(super) async fn entries_page(
         &self,
         store: &StoreId,
@@ -128,7 +130,7 @@ impl Server {
         Ok(found.map_err(StorageError::unavailable)??.first().copied().flatten())
     }
 
-    /// The entries that are wanted as server-sent events, what is there and what comes.
+    /// The wanted entries as server-sent events: the existing ones, then new ones.
     pub(super) async fn events(
         &self,
         store: &StoreId,
@@ -147,12 +149,12 @@ impl Server {
     }
 }
 
-/// A stream, and how far it is.
+/// A stream, and its position.
 struct Following {
     server: Server,
     wanted: Selection,
     payload_max: usize,
-    /// Something happened to the server.
+    /// Signals that something changed in the server.
     news: watch::Receiver<()>,
     subscription: FeedSubscription,
     head: watch::Receiver<Sequence>,
@@ -160,7 +162,7 @@ struct Following {
 }
 
 impl Following {
-    /// What is sent next; `None` when the server stops.
+    /// What to send next; `None` when the server stops.
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
         loop {
             let shared = &self.server.inner().shared;

@@ -1,7 +1,7 @@
 //! Grants that administrators set while the server runs.
 //!
-//! Keeps: they are durable, and beside those that the server was started with; what is taken away ends what it allowed. Leaves out:
-//! which grant counts (`services::auth::grants`).
+//! Keeps: they are durable, and exist beside those that the server was started with; removing a permission ends what it
+//! allowed. Leaves out: which grant counts (`services::auth::grants`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::services::RecordsUnavailable;
 use crate::services::auth::{Grant, Grants, ListedGrant};
 use crate::services::records::{Kept, Records};
 
-/// A grant takes so many bytes as JSON, at most.
+/// Most bytes of a grant as JSON.
 const GRANT_BYTES_MAX: usize = 30 << 10;
 
 /// A grant was not set or removed.
@@ -25,15 +25,15 @@ pub enum GrantsError {
     /// The server was started without [`Builder::grants`](super::Builder::grants).
     #[error("this server uses no grants; another [auth] mode says who may do what")]
     NoGrants,
-    /// It names more events than can be kept.
+    /// It names more events than can be stored.
     #[error("the events of a grant may take about 30,000 bytes")]
     TooLong,
-    /// Where grants are kept does not answer. It may have happened.
+    /// The place where grants are kept does not answer. The change may have happened.
     #[error(transparent)]
     Unavailable(#[from] RecordsUnavailable),
 }
 
-/// The grants of a server, and those of them that were set.
+/// The grants of a server, and those that were set at run time.
 #[derive(Clone)]
 pub(super) struct KeptGrants {
     grants: Arc<Grants>,
@@ -56,7 +56,7 @@ impl KeptGrants {
         Self { grants, kept }
     }
 
-    /// Has count what is kept now, since another server has changed some.
+    /// Applies what is stored now, because another server has changed some grants.
     pub(super) async fn read_again(&self) -> Result<(), RecordsUnavailable> {
         let set = |all: &HashMap<Box<str>, Arc<Grant>>, before: &HashMap<Box<str>, Arc<Grant>>| {
             let gone = before.iter().filter(|(name, _)| !all.contains_key(*name));
@@ -67,7 +67,7 @@ impl KeptGrants {
         self.kept.read_again(set).await
     }
 
-    /// Has count what is kept for this grantee.
+    /// Applies what is stored for this grantee.
     fn count(&self, grantee: &PublicKey) {
         self.grants.set_as(grantee, || self.kept.get(grantee.as_str()));
     }
@@ -78,8 +78,9 @@ impl Server {
         self.inner().grants.as_ref().ok_or(GrantsError::NoGrants)
     }
 
-    /// Sets a grant, durably, in place of an earlier one for the same grantee: it counts before one that the server was started with.
-    /// What it does not allow any more ends within a second. Dropped, it goes on.
+    /// Sets a grant, durably. It replaces an earlier one for the same grantee and takes precedence over one that the
+    /// server was started with. What it no longer allows ends within a second. If the future is dropped, the change
+    /// still goes on.
     pub async fn set_grant(&self, grant: Grant) -> Result<(), GrantsError> {
         self.set_grant_by(By::Process, grant).await
     }
@@ -105,8 +106,8 @@ impl Server {
         .await
     }
 
-    /// Removes a grant that was set, durably; gives what it was. One that the server was started with counts again then. What is not
-    /// allowed any more ends within a second. Dropped, it goes on.
+    /// Removes a grant that was set, durably; returns what it was. A grant that the server was started with then counts
+    /// again. What is no longer allowed ends within a second. If the future is dropped, the change still goes on.
     pub async fn remove_grant(&self, grantee: &PublicKey) -> Result<Option<Grant>, GrantsError> {
         self.remove_grant_by(By::Process, grantee).await
     }
@@ -130,7 +131,8 @@ impl Server {
         .await
     }
 
-    /// At most `count` grants for grantees behind `after`, those that were set and those that the server was started with.
+    /// At most `count` grants for grantees after `after`: those that were set, and those that the server was started
+    /// with.
     pub fn grants(
         &self,
         after: Option<&PublicKey>,

@@ -1,4 +1,4 @@
-//! Sees to the groups of a running server, in the stores that are open and in all others.
+//! Manages the groups of a running server, in open stores and in all others.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::storage::{StorageError, StoreSize};
 /// How many stores are rewound at a time.
 const PAGE: usize = 1_000;
 
-/// So many of the stores are named in which a group begins later than it was told to.
+/// How many stores are named at most in which a group begins later than requested.
 const LATER_MAX: usize = 100;
 
-/// The groups of handlers of a [`Server`]. Whatever is asked is durable once it is answered.
+/// The groups of handlers of a [`Server`]. Each change is durable once it is answered.
 #[derive(Clone)]
 pub struct Groups {
     server: Server,
@@ -30,7 +30,7 @@ impl From<StorageError> for GroupError {
 }
 
 impl Groups {
-    /// Of a server that has handlers, as `by` sees to them.
+    /// The groups of a server that has handlers; `by` is named in the audit log.
     pub(super) const fn new(server: Server, by: By) -> Self {
         Self { server, by }
     }
@@ -44,7 +44,7 @@ impl Groups {
         Ok(&self.processing()?.processor)
     }
 
-    /// How each group is; those that the journal knows and this server does not run come last.
+    /// The state of each group; those that only the journal knows and this server does not run come last.
     pub async fn list(&self) -> Result<Vec<GroupStatus>, JournalError> {
         match self.server.processor() {
             Some(processor) => processor.groups().await,
@@ -103,9 +103,9 @@ impl Groups {
         Ok(count)
     }
 
-    /// Runs the handler on a dead letter once more, behind the one that is under way in its store. Done, the letter is gone; else
-    /// it has the new failure. The handler is given the conflicts of now: later entries of the primary key are among them, so
-    /// that an old value does not overwrite a new one.
+    /// Runs the handler on a dead letter once more, after the handler that is running in its store. On success the
+    /// letter is removed; otherwise it has the new failure. The handler gets the current conflicts: later entries of
+    /// the primary key are among them, so an old value does not overwrite a new one.
     pub async fn retry(
         &self,
         group: &str,
@@ -113,11 +113,11 @@ impl Groups {
         sequence: Sequence,
     ) -> Result<(), GroupError> {
         let processing = self.processing()?;
-        // Held until it is done: an open store stays so.
+        // Held until it is done: the store stays open.
         let opened = self.server.inner().shared.stores.open(store).await?;
         let _lease = opened.feed.lease();
         let processor = Arc::clone(&processing.processor);
-        // Also when it fails again: the handler ran.
+        // Even if it fails again: the handler ran.
         let what = format_args!("action=retry group={group:?} store={store:?} sequence={sequence}");
         audit::note(&self.by, what);
         let (group, store) = (group.to_owned(), store.clone());
@@ -127,9 +127,10 @@ impl Groups {
         retried.await.unwrap_or_else(stopped)
     }
 
-    /// Has a group, or all of them, go on with entry `from` of a store, or of all of them; beyond a head, with what comes next.
-    /// Waits for handlers under way there. Conflicts reach back to where a group began to pass the feed: rewound to the
-    /// first entry, it knows all. Where the beginning of a store is trimmed, it begins behind that, and the answer says so.
+    /// Makes a group, or all of them, continue with entry `from` of a store, or of all stores; beyond a head, with the
+    /// next entry. Waits for handlers that are running there. Conflicts reach back to where the group began to go
+    /// through the feed: after a rewind to the first entry, it knows all of them. Where the beginning of a store is
+    /// trimmed, the group begins after that, and the answer says so.
     pub async fn rewind(
         &self,
         store: Option<&StoreId>,
@@ -178,10 +179,10 @@ impl Groups {
     }
 }
 
-/// Where a group begins later than it was told to, since what is before is trimmed.
+/// Where a group begins later than requested, because earlier entries are trimmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewound {
-    /// Stores, and the sequence with which it begins there; at most 100 of them.
+    /// Stores, and the sequence at which the group begins there; at most 100 of them.
     pub later: Vec<(StoreId, Sequence)>,
 }
 
@@ -194,7 +195,7 @@ impl Rewound {
     }
 }
 
-/// A group, or all, and a store, or all, as a line of the log has them.
+/// A group or all, and a store or all, as shown in a line of the log.
 struct Where<'a>(Option<&'a str>, Option<&'a StoreId>);
 
 impl std::fmt::Display for Where<'_> {

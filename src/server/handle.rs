@@ -46,10 +46,10 @@ use crate::services::records::MemoryRecords;
 use crate::services::{Auth, JournalError, RegistryError, StoreRegistry};
 use crate::storage::{Snapshot, Storage};
 
-/// Nobody is cut off at a shutdown before so long, however little time there is.
+/// At a shutdown, no client is cut off earlier than this, however little time is left.
 const STALLED_AT_SHUTDOWN_MIN: Duration = Duration::from_secs(2);
 
-/// So long threads may take to end when there is no time left.
+/// How long threads may take to end when no time is left.
 const THREADS_GRACE: Duration = Duration::from_millis(200);
 
 /// A running server. Cheap to clone; all clones are the same server. It runs until [`Server::shutdown`].
@@ -64,7 +64,7 @@ pub(super) struct Inner {
     pub(super) trusted_proxies: Vec<AddressRange>,
     pub(super) rejections: Rejections,
     pub(super) paths: Vec<ServedPath>,
-    /// Whether those who send clients here are told to send no more.
+    /// Whether whoever routes clients here is told to stop.
     pub(super) draining: AtomicBool,
     pub(super) admin_tokens: RwLock<AdminTokens>,
     pub(super) guesses: Guesses,
@@ -73,7 +73,7 @@ pub(super) struct Inner {
     pub(super) grants: Option<KeptGrants>,
     pub(super) reload: Option<Reload>,
     pub(super) reloading: Mutex<()>,
-    /// As many as streams may be open besides, see `sse`.
+    /// One permit for each further stream that may be open, see `sse`.
     pub(super) streams: Arc<Semaphore>,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
@@ -82,12 +82,12 @@ pub(super) struct Inner {
     pub(super) trims: Arc<Trims>,
     pub(super) compacting: Mutex<CompactState>,
     pub(super) erasures: Arc<Erasures>,
-    /// What a backup was begun of last.
+    /// The files of the most recent backup.
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }
 
 impl Server {
-    /// What a server cannot do without: where entries are kept, which store a key has, and what a key may do.
+    /// The required parts of a server: where entries are kept, which store a key has, and what a key may do.
     pub fn builder(
         storage: Arc<dyn Storage>,
         registry: Arc<dyn StoreRegistry>,
@@ -120,7 +120,7 @@ impl Server {
         }
     }
 
-    /// Watched from `thread`.
+    /// `thread` runs the watchdog.
     pub(super) fn new(inner: Inner, thread: &ArbiterHandle) -> Self {
         let server = Self(Arc::new(inner));
         overview::start(&server, thread);
@@ -140,7 +140,7 @@ impl Server {
         routes::configure_sockets(self, config);
     }
 
-    /// Mounts `/healthz`, `/readyz`, `/metrics`, and with a token the admin API at `/admin`.
+    /// Mounts `/healthz`, `/readyz`, `/metrics`, and the admin API at `/admin` if there is a token.
     pub fn configure_operations(&self, config: &mut ServiceConfig) {
         self.configure_health(config);
         self.configure_admin(config);
@@ -167,7 +167,8 @@ impl Server {
         self.0.shared.stores.registry()
     }
 
-    /// Appends entries of the server's own to a store; resolves once they are durable. Dropped, the write goes on.
+    /// Appends the server's own entries to a store; resolves once they are durable. If the future is dropped, the write
+    /// goes on.
     pub async fn write_to_store(
         &self,
         store_id: StoreId,
@@ -177,8 +178,8 @@ impl Server {
         self.0.shared.stores.write(AppendFromServer { store_id, entries, run_handlers }).await
     }
 
-    /// Maps a key to a store, durably. An existing other mapping is an error; so is another store than the key was used with
-    /// before, [`RegistryError::Moved`].
+    /// Maps a key to a store, durably. A different existing mapping is an error; so is a store other than the one that
+    /// the key was used with before, [`RegistryError::Moved`].
     pub async fn assign(
         &self,
         public_key: PublicKey,
@@ -187,7 +188,7 @@ impl Server {
         self.change(By::Process, Assign { public_key, store_id }).await
     }
 
-    /// A change of the registry, by whom it is said to be.
+    /// Sends a change to the registry and logs who made it.
     pub(super) async fn change<M, T>(&self, by: By, message: M) -> Result<T, RegistryError>
     where
         M: Message<Result = Result<T, RegistryError>> + Send + 'static,
@@ -198,19 +199,19 @@ impl Server {
         sent.unwrap_or_else(|error| Err(unavailable(error)))
     }
 
-    /// Removes the mapping of a key, durably; its live subscriptions end with an error. Tells which store it had.
+    /// Removes the mapping of a key, durably; its live subscriptions end with an error. Returns the store that it had.
     pub async fn remove(&self, public_key: PublicKey) -> Result<StoreId, RegistryError> {
         self.change(By::Process, Remove { public_key }).await
     }
 
-    /// Forgets which store a key was used with, durably, so that it can be given another one; tells which it was, if it was
-    /// used. For when no client has anything left of that store: one that has would miss entries of its next store, and write
-    /// there what was meant for the last. Its live subscriptions end.
+    /// Forgets which store a key was used with, durably, so that it can be given another one; returns the store if the
+    /// key was used. Use it when no client has any data of that store left: such a client would miss entries of its
+    /// next store, and write there what was meant for the old one. The key's live subscriptions end.
     pub async fn release(&self, public_key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
         self.change(By::Process, Release { public_key }).await
     }
 
-    /// The signing key that is bound to a key.
+    /// The signing key that is bound to a public key.
     pub async fn signing_key(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
         self.0.shared.identities.get(key).await
     }
@@ -224,8 +225,8 @@ impl Server {
         self.bind_by(&By::Process, key, signing_key).await
     }
 
-    /// Binds `signing_key` to `key`, whatever was bound to it, durably; tells what that was. Who has proved another one is
-    /// refused from now on.
+    /// Binds `signing_key` to `key`, durably, whatever was bound before; returns the previous one. Whoever has proved
+    /// another key is refused from now on.
     pub async fn pin(
         &self,
         key: &PublicKey,
@@ -234,7 +235,7 @@ impl Server {
         self.pin_by(&By::Process, key, Some(signing_key)).await
     }
 
-    /// Frees `key` of its signing key, durably; tells which it was. The next one is bound as [`BindPolicy`] says.
+    /// Removes the signing key of `key`, durably; returns it. The next one is bound as [`BindPolicy`] says.
     pub async fn unpin(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
         self.pin_by(&By::Process, key, None).await
     }
@@ -256,7 +257,7 @@ impl Server {
         Ok(())
     }
 
-    /// Binds `signing_key` to `key`, or none.
+    /// Binds `signing_key` to `key`, or unbinds it.
     pub(super) async fn pin_by(
         &self,
         by: &By,
@@ -282,13 +283,13 @@ impl Server {
         Ok(before)
     }
 
-    /// What was proved of `key` does not count any more.
+    /// Proofs for `key` no longer count.
     fn signing_key_changed(&self, key: &PublicKey) {
         self.0.shared.resolved.key_removed();
         self.0.shared.connections.key_removed(key);
     }
 
-    /// Writes events of `group` by type, into any store; resolves once they are durable.
+    /// Writes typed events of `group` into any store; resolves once they are durable.
     pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
         Writer::new(Some(self.0.shared.stores.writes()))
     }
@@ -303,13 +304,13 @@ impl Server {
         self.processor().map(|processor| processor.reactivity())
     }
 
-    /// The processor that runs the handlers, if there are any.
+    /// The processor that runs the handlers, if there is one.
     pub fn processor(&self) -> Option<&Arc<Processor>> {
         self.0.processing.as_ref().map(|processing| &processing.processor)
     }
 
-    /// How far the feed of `store` is, and how far its processing; `None` without handlers. A store that is not open
-    /// is as far as its journal says.
+    /// How far the feed of `store` and its processing are; `None` without handlers. For a store that is not open, the
+    /// journal says how far.
     pub async fn replay_status(
         &self,
         store: &StoreId,
@@ -322,12 +323,12 @@ impl Server {
         Ok(Some(ReplayStatus { head: position, position }))
     }
 
-    /// Waits until all groups have processed `store` up to `sequence`: done with it, whatever it came to. At once without
-    /// handlers. A group that is paused, or tries an entry again, is waited for: give it a timeout. A handler that waits for its own store
-    /// waits for ever.
+    /// Waits until all groups have processed `store` up to `sequence`: finished with it, whatever the result. Returns
+    /// at once without handlers. It also waits for a group that is paused or that retries an entry: give it a timeout.
+    /// A handler that waits for its own store waits forever.
     pub async fn processed(&self, store: &StoreId, sequence: Sequence) -> Result<(), NotProcessed> {
         let Some(processor) = self.processor() else { return Ok(()) };
-        // Held, the store stays open, and so its replay goes on.
+        // While it is held, the store stays open, and its replay goes on.
         let (head, _lease) = loop {
             let opened = self.0.shared.stores.open(store).await?;
             if let Ok(lease) = opened.feed.lease() {
@@ -337,8 +338,8 @@ impl Server {
         processor.processed(store, head, sequence).await
     }
 
-    /// As [`Server::write_to_store`] with handlers, and then waits until all groups have processed what was written, as
-    /// [`Server::processed`] does. Dropped, the write goes on.
+    /// Like [`Server::write_to_store`] with handlers; then waits until all groups have processed what was written, like
+    /// [`Server::processed`]. If the future is dropped, the write goes on.
     pub async fn write_and_wait(
         &self,
         store: &StoreId,
@@ -351,7 +352,7 @@ impl Server {
         Ok(written)
     }
 
-    /// The groups of handlers, to see to; `None` without handlers.
+    /// The groups of handlers, for management; `None` without handlers.
     pub fn groups(&self) -> Option<Groups> {
         self.groups_by(By::Process)
     }
@@ -360,20 +361,20 @@ impl Server {
         self.processor().map(|_| Groups::new(self.clone(), by))
     }
 
-    /// From here on `/readyz` is 503, so that whoever sends clients here sends them elsewhere; everything else goes on. What
-    /// follows after a while is [`Server::shutdown`].
+    /// From here on `/readyz` is 503, so that load balancers send clients elsewhere; everything else goes on.
+    /// [`Server::shutdown`] should follow after a while.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Finishes: takes no further connections, answers what was received, closes all sockets with 1001, and stops the
-    /// stores. A client that takes nothing for a quarter of `timeout` (two seconds at least) is cut off. Whatever is not done
-    /// after `timeout` is cut off, or left to itself where it cannot be: a handler that blocks its
-    /// thread goes on, and nothing waits for it. Storage stays open; it is the caller's to close.
+    /// Finishes: accepts no further connections, answers what has been received, closes all sockets with 1001, and
+    /// stops the stores. A client that takes nothing for a quarter of `timeout` (at least two seconds) is cut off.
+    /// Whatever is not done after `timeout` is cut off, or abandoned where that is impossible: a handler that blocks
+    /// its thread goes on, and nothing waits for it. Storage stays open; the caller has to close it.
     ///
-    /// In an application that mounts the server this comes before the end of its `HttpServer`, which waits for sockets that are
-    /// open: give this to [`HttpServer::shutdown_signal`](actix_web::HttpServer::shutdown_signal), behind whatever tells that
-    /// the application is to end.
+    /// In an application that mounts the server, this comes before the end of its `HttpServer`, which waits for open
+    /// sockets: pass this to [`HttpServer::shutdown_signal`](actix_web::HttpServer::shutdown_signal), after whatever
+    /// tells the application to end.
     pub async fn shutdown(&self, timeout: Duration) {
         self.drain();
         let connections = &self.0.shared.connections;
@@ -383,7 +384,7 @@ impl Server {
         let stalled_millis = stalled_at.duration_since(Instant::now()).as_millis() as u64;
         while connections.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            // Who does not read would otherwise have all the others wait to the end.
+            // Otherwise a client that does not read would make all others wait to the end.
             if Instant::now() >= stalled_at {
                 connections.sever_stalled(stalled_millis);
             }
@@ -405,10 +406,10 @@ impl Server {
             if tokio::time::timeout_at(deadline, stopped).await.is_err() {
                 log::warn!("handlers cut off at shutdown; their entries are processed again");
             }
-            // Also when it has stopped: whoever starts a replay later starts none.
+            // Even after it has stopped: a replay that is started later then starts nothing.
             processing.processor.cut_off();
         }
-        // Nothing is left to do for these: they end at once, unless somebody's code blocks them.
+        // These have nothing left to do: they end at once, unless somebody's code blocks them.
         let deadline = deadline.max(Instant::now() + THREADS_GRACE);
         let handlers = async {
             if let Some(processing) = &self.0.processing {

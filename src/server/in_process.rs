@@ -1,7 +1,8 @@
-//! What a client does over a socket, for code in this process: in the name of a client, with all checks, or as the application itself.
+//! What a client does over a socket, for code in this process: as a client, with all checks, or as the application
+//! itself.
 //!
-//! Keeps: no store is taken away from its actor; entries and feeds are as on a socket. Leaves out: how a feed is read
-//! (`actors::changes`), events by type (`writer`).
+//! Keeps: stores stay with their actors; entries and feeds are the same as on a socket. Leaves out: how a feed is read
+//! (`actors::changes`), typed events (`writer`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +26,13 @@ use crate::services::revocations::IsRevoked;
 use crate::services::{AuthError, Caller, RegistryError};
 use crate::storage::StorageError;
 
-/// Why a client in whose name something was asked does not get it.
+/// Why a request as a client failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     /// [`Auth`](crate::services::Auth) says no.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The key has no store, or nobody can tell.
+    /// The key has no store, or the registry cannot tell.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The store cannot be read.
@@ -49,7 +50,7 @@ pub enum ClientError {
     /// Refused, or lost before anything was done; nothing was written.
     #[error("nothing was written: {0}")]
     Definite(Arc<str>),
-    /// The entries may be stored. The same ones again give their sequences either way.
+    /// The entries may be stored. Writing the same ones again returns their sequences either way.
     #[error("the entries may or may not be written: {0}")]
     Indefinite(Arc<str>),
 }
@@ -64,7 +65,7 @@ impl From<Refusal> for ClientError {
             Refusal::KeyRemoved => Self::KeyRemoved,
             Refusal::Revoked(revoked) => revoked.into(),
             Refusal::Write(WriteFailure::Indefinite(cause)) => Self::Indefinite(cause),
-            // The rest is said to connections alone, or before anything is done.
+            // The rest concerns only connections, or happens before anything is done.
             refusal => Self::Definite(refusal.to_string().into()),
         }
     }
@@ -76,7 +77,7 @@ impl From<WriteError> for ClientError {
             WriteError::Invalid(error) => Self::Invalid(error),
             WriteError::Definite(cause) => Self::Definite(cause),
             WriteError::Indefinite(cause) => Self::Indefinite(cause),
-            // Nothing is encoded on this way.
+            // Nothing is encoded here.
             error @ WriteError::Unencodable { .. } => Self::Definite(error.to_string().into()),
         }
     }
@@ -85,7 +86,7 @@ impl From<WriteError> for ClientError {
 impl From<Ended> for ClientError {
     fn from(ended: Ended) -> Self {
         match ended {
-            // The key lost its store: who follows it wants to know that, not how it is found out.
+            // The key lost its store: a follower needs to know that, not how it was found out.
             Ended::KeyRemoved
             | Ended::Resolve(ResolveError::Registry(
                 RegistryError::NotMapped { .. } | RegistryError::Moved { .. },
@@ -100,8 +101,8 @@ impl From<Ended> for ClientError {
     }
 }
 
-/// The entries of a feed, from some sequence on, then those that are written: each once, in order, and durable. Reads
-/// as it is polled, a page at a time. Ends without an error when the server is shut down.
+/// The entries of a feed from some sequence on, then new ones: each once, in order, and durable. Reads as it is polled,
+/// one page at a time. Ends without an error when the server is shut down.
 #[must_use]
 pub struct Changes {
     begins: Sequence,
@@ -109,7 +110,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Where the feed began when this was asked for: what is before was trimmed, and does not come.
+    /// Where the feed began at the time of the call: earlier entries were trimmed, and do not come.
     pub const fn begins(&self) -> Sequence {
         self.begins
     }
@@ -132,8 +133,9 @@ impl std::fmt::Debug for Changes {
 }
 
 impl Server {
-    /// Appends `entries` as the client with this key, with all checks of a socket: `caller` is authorized, the key resolved, the
-    /// entries validated. Resolves once they are durable. Dropped after that began, the write goes on.
+    /// Appends `entries` as the client with this key, with all checks of a socket: `caller` is authorized, the key
+    /// resolved, the entries validated. Resolves once they are durable. If the future is dropped after the write began,
+    /// the write goes on.
     pub async fn ingest_client(
         &self,
         caller: &Caller,
@@ -149,9 +151,9 @@ impl Server {
         Ok(shared.stores.write_batch(store, batch, origin, entries).await?)
     }
 
-    /// The feed of the store of `public_key` from `from` on, as a client with this key gets it: authorized, resolved, and
-    /// compacted. Zero and one both mean all of it. Ends with [`ClientError::KeyRemoved`] when the key gets lost, and with
-    /// [`ClientError::Auth`] when the caller may not read any more.
+    /// The feed of the store of `public_key` from `from` on, as a client with this key gets it: authorized, resolved,
+    /// and compacted. Zero and one both mean all of it. Ends with [`ClientError::KeyRemoved`] when the key is removed,
+    /// and with [`ClientError::Auth`] when the caller may no longer read.
     pub async fn request_changes(
         &self,
         caller: &Caller,
@@ -168,7 +170,8 @@ impl Server {
             .await
     }
 
-    /// The feed of a store from `from` on, as it is stored. Asks nobody: for the application itself.
+    /// The feed of a store from `from` on, as it is stored. No permission is checked: this is for the application
+    /// itself.
     pub async fn changes(&self, store: &StoreId, from: Sequence) -> Result<Changes, ClientError> {
         let store = store.clone();
         self.follow(Wanted { store, from, reader: None, compaction: None }).await
@@ -184,8 +187,8 @@ impl Server {
         Ok(Changes { begins, entries })
     }
 
-    /// At most `count` entries of a store from `from` on, as they are stored; fewer at its end, or where they are large: then the
-    /// next page begins behind the last one. Empty beyond the head.
+    /// At most `count` entries of a store from `from` on, as they are stored; fewer at the end of the store, or where
+    /// entries are large: then the next page begins after the last one. Empty beyond the head.
     pub async fn entries(
         &self,
         store: &StoreId,
@@ -218,22 +221,22 @@ impl Server {
         Ok(entries)
     }
 
-    /// The last durable sequence of a store, zero if it has no entries. Opens nothing.
+    /// The last durable sequence of a store, zero if it has no entries. Does not open the store.
     pub async fn head(&self, store: &StoreId) -> Result<Sequence, StorageError> {
         let (storage, store) = (self.inner().storage.clone(), store.clone());
         let size = web::block(move || storage.size(&store)).await;
         Ok(size.map_err(StorageError::unavailable)??.head)
     }
 
-    /// Whether a store has entries. Opens nothing.
+    /// Whether a store has entries. Does not open it.
     pub(super) async fn has(&self, store: &StoreId) -> Result<bool, StorageError> {
         let (storage, store) = (self.inner().storage.clone(), store.clone());
         let size = web::block(move || storage.size(&store)).await;
         Ok(size.map_err(StorageError::unavailable)??.entries > 0)
     }
 
-    /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, each with its last
-    /// sequence. Opens none of them.
+    /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, each
+    /// with its last sequence. Does not open them.
     pub async fn stores(
         &self,
         after: Option<&StoreId>,
@@ -245,17 +248,17 @@ impl Server {
         Ok(stores.into_iter().map(|(store, size)| (store, size.head)).collect())
     }
 
-    /// What the registry said of `public_key` does not count any more: call it after its mapping was changed elsewhere, in a registry
-    /// of the application's own. Its subscriptions end, and its next request asks the registry.
+    /// Discards what the registry said about `public_key`: call it after the mapping was changed elsewhere, in the
+    /// application's own registry. Its subscriptions end, and its next request asks the registry.
     pub fn forget(&self, public_key: &PublicKey) {
         let shared = &self.inner().shared;
-        // First this, then the news: a session that hears of it resolves afresh.
+        // This comes before the news: a session that hears of it resolves afresh.
         shared.resolved.key_removed();
         shared.connections.key_removed(public_key);
     }
 }
 
-/// [`Server::entries`] reads no more than about so many bytes at once.
+/// About how many bytes [`Server::entries`] reads at once.
 const ENTRIES_BYTES: usize = 1 << 20;
 
 fn names(key: &PublicKey) -> Names {

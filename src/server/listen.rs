@@ -42,7 +42,7 @@ pub async fn listen(
     serve(server, vec![(listener, Mounted::Everything)], options, None, stop).await
 }
 
-/// As [`listen()`], with the admin API at `admin` alone.
+/// Like [`listen()`], with the admin API only at `admin`.
 pub async fn listen_apart(
     server: Server,
     listener: TcpListener,
@@ -54,7 +54,7 @@ pub async fn listen_apart(
     serve(server, listeners, options, None, stop).await
 }
 
-/// As [`listen()`], or as [`listen_apart`] with the second listener, and every connection speaks TLS.
+/// Like [`listen()`], or like [`listen_apart`] with a second listener; every connection speaks TLS.
 #[cfg(feature = "tls")]
 pub async fn listen_tls(
     server: Server,
@@ -113,14 +113,14 @@ async fn serve(
     let handle = http.handle();
     let serving = actix_web::rt::spawn(http);
     stop.await;
-    // No new connections from here on; the live ones are ours to finish.
+    // No new connections from here on; we finish the live ones.
     handle.pause().await;
     server.shutdown(options.shutdown_timeout).await;
     handle.stop(true).await;
     serving.await.map_err(io::Error::other)?
 }
 
-/// Each connection, from its first byte to its last: `http` has those whose request is there.
+/// Each connection, from its first byte to its last: `http` gets those whose request has arrived.
 fn connections<H>(
     server: &Server,
     secure: Option<&Secure>,
@@ -156,7 +156,7 @@ where
     })
 }
 
-/// A line of the access log for each request, without its query, which may say who asks.
+/// Logs each request in the access log, without its query, which may reveal who asks.
 async fn accessed<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,

@@ -87,7 +87,7 @@ fn register_quarantine(aside: &Aside, registry: &mut Registry) {
     registry.register("quarantine_refused", refused, aside.refused.clone());
 }
 
-/// Whom trims wait for: the groups that run, and those that are waited for besides.
+/// The groups that trims wait for: those that run, and others that are waited for.
 fn register_trims(server: &Server, registry: &mut Registry) {
     let waiting: Family<[(&'static str, String); 1], Gauge> = Family::default();
     let running = server.processor().map(|processor| processor.group_names());
@@ -100,7 +100,7 @@ fn register_trims(server: &Server, registry: &mut Registry) {
     registry.register("trims_waiting", help, waiting);
 }
 
-/// What strangers had written down.
+/// What strangers caused to be stored.
 fn register_newcomers(server: &Server, registry: &mut Registry) {
     let shared = &server.inner().shared;
     let refused = "New ones refused because there were too many";
@@ -111,7 +111,7 @@ fn register_newcomers(server: &Server, registry: &mut Registry) {
         ("identities_bound", "Public keys with a signing key", shared.new_identities.count()),
     ];
     for (name, help, count) in counts {
-        // Nothing is shown while they are counted.
+        // Nothing is shown until they are counted.
         if let Some(count) = count {
             registry.register(name, help, ConstGauge::new(count as u64));
         }

@@ -1,7 +1,7 @@
-//! The server as a value: built from its services, mounted into an actix-web application, used from code.
+//! The server as a value: built from its services, mounted in an actix-web application, used from code.
 //!
 //! Keeps: nothing is global; two servers in one process share nothing but their code. Stores run on threads of the
-//! server's own, sessions on the workers of the application that it is mounted in. Leaves out: configuration files, signals
+//! server's own, sessions on the workers of the application that mounts it. Leaves out: configuration files, signals
 //! and printing (the binary).
 
 mod access;

@@ -1,7 +1,7 @@
-//! The newest entries of a store, for somebody who watches: as many as a person can see, however fast they come.
+//! The newest entries of a store, for somebody who watches: no more than a person can follow, however fast they come.
 //!
-//! Keeps: it reads so many entries at most in [`INTERVAL`], and says how many it passed over. Leaves out: the whole feed, which
-//! `following` gives.
+//! Keeps: it reads a bounded number of entries in each [`INTERVAL`], and says how many it skipped. Leaves out: the
+//! whole feed, which `following` serves.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::storage::StorageError;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// So many entries are shown at most of what came in between.
+/// Most entries that are shown of those since the last look.
 pub(super) const NEWEST_MAX: u64 = 100;
 
 impl Server {
-    /// Of the `count` newest entries those that are wanted, as server-sent events: at most one in [`INTERVAL`].
+    /// The wanted ones of the `count` newest entries, as server-sent events: at most one event in each [`INTERVAL`].
     pub(super) fn newest(
         &self,
         store: &StoreId,
@@ -37,7 +37,7 @@ impl Server {
         let watching =
             Watching { server, store, wanted, count, payload_max, shown: None, open: None };
         Box::pin(stream::try_unfold(watching, |mut watching| async move {
-            // The first one at once.
+            // The first one is sent at once.
             let mut is_over = watching.shown.is_none();
             loop {
                 if watching.server.inner().shared.connections.is_shut_down() {
@@ -60,14 +60,14 @@ struct Watching {
     wanted: Selection,
     count: u64,
     payload_max: usize,
-    /// The last entry that was shown, or passed over.
+    /// The last entry that was shown or skipped.
     shown: Option<Sequence>,
-    /// Keeps the store open meanwhile.
+    /// Keeps the store open.
     open: Option<(StoreHandle, Lease)>,
 }
 
 impl Watching {
-    /// What is new, if anything is.
+    /// What is new, if anything.
     async fn look(&mut self) -> Result<Option<Bytes>, StorageError> {
         let feed = self.open().await?.feed.clone();
         let head = feed.head();
@@ -99,7 +99,7 @@ impl Watching {
     async fn open_again(&self) -> Result<(StoreHandle, Lease), StorageError> {
         loop {
             let store = self.server.inner().shared.stores.open(&self.store).await?;
-            // Where it was closed just now, it is opened again.
+            // If it was closed just now, it is opened again.
             if let Ok(lease) = store.feed.lease() {
                 return Ok((store, lease));
             }

@@ -1,7 +1,7 @@
-//! What other servers on the same storage change of keys, revocations and grants.
+//! Changes of keys, revocations and grants by other servers on the same storage.
 //!
-//! Keeps: a key that lost its store, or whoever was revoked, at one server is gone at this one as well, as soon as that is heard of.
-//! Leaves out: how it is heard of (`storage`).
+//! Keeps: when a key loses its store or somebody is revoked at another server, their connections end here as well, as
+//! soon as this server hears of it. Leaves out: how it hears of it (`storage`).
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::model::PublicKey;
 use crate::services::RecordsUnavailable;
 use crate::storage::KeysChanged;
 
-/// So often it is looked whether records are read.
+/// How often to look whether records have been read.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How long to wait until records that could not be read are tried again.
+/// How long to wait before reading records again after a failure.
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Server {
-    /// Carries out here what is changed elsewhere, for as long as the server lives.
+    /// Applies here what others change, for as long as the server lives.
     pub(super) fn following_others(self) -> Self {
         let Some(mut changes) = self.inner().storage.changes() else { return self };
         let server = self.clone();
-        // Refused only by a thread that has stopped.
+        // Only a thread that has stopped refuses this.
         self.inner().registry_thread.arbiters()[0].spawn(async move {
             while let Some(KeysChanged { keys, taken_in }) = changes.recv().await {
                 server.take_in(keys).await;
@@ -30,8 +30,8 @@ impl Server {
         self
     }
 
-    /// Resolves once it is known who is revoked, and who was granted something while a server ran. Until then connections are refused with 503;
-    /// records in memory or on this machine's disk are known at the start.
+    /// Resolves once it is known who is revoked, and who was granted something at run time. Until then connections are
+    /// refused with 503; records in memory or on the local disk are known at the start.
     pub async fn records_are_read(&self) {
         let inner = self.inner();
         let grants = || inner.grants.as_ref().is_none_or(|grants| grants.kept.is_read());

@@ -1,13 +1,15 @@
-//! Strangers take turns on their thread: all of them together run for a while, and then whoever was accepted goes first.
+//! Strangers take turns on their thread: all of them together run for a while, and then accepted connections go first.
 //!
-//! What a stranger asks for costs as much as what others do, and thousands may ask at once. So a connection that was not accepted is run
-//! only while strangers have used less than their part of the thread since it looked at its sockets last. The others wait in line, one
-//! line for each address, and the lines take turns: whoever comes from elsewhere does not wait behind all of an address.
+//! A stranger's requests cost as much as others', and thousands of strangers may send them at once. So a connection
+//! that is not accepted yet runs only while strangers have used less than their part of the thread since it last looked
+//! at its sockets. The others wait in line, one line for each address, and the lines take turns: a connection from
+//! elsewhere does not wait behind all those of one address.
 //!
-//! Where anybody ran who was accepted, strangers pause for a while as well: a thread that never stops keeps those waiting that commit.
+//! When an accepted connection has run, strangers pause for a while as well: a thread that never pauses slows down the
+//! threads that commit.
 //!
-//! Keeps: one stranger at least runs each time; nobody waits while there is nothing else to do. Leaves out: how many there are
-//! (`core::strangers`), what each may send (`core::patience`).
+//! Keeps: at least one stranger runs each time; nobody waits while there is nothing else to do. Leaves out: how many
+//! strangers there are (`core::strangers`), what each may send (`core::patience`).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -20,10 +22,10 @@ use std::time::{Duration, Instant};
 use crate::actors::strangers::Stranger;
 use crate::core::strangers::Place;
 
-/// What strangers may use of a thread until it has looked at its sockets again.
+/// How much time strangers may use of a thread until it looks at its sockets again.
 const PART: Duration = Duration::from_micros(500);
 
-/// And so long they pause then, if anybody else ran meanwhile.
+/// How long they pause then, if anybody else ran meanwhile.
 const PAUSE: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -36,18 +38,18 @@ pub(super) struct Who(Rc<Inner>);
 
 struct Inner {
     place: Place,
-    /// Once it was let in.
+    /// Set once the connection is let in.
     stranger: OnceCell<Arc<Stranger>>,
 }
 
 impl Who {
-    /// Somebody who comes from there.
+    /// A connection from this place.
     pub(super) fn from(place: Place) -> Self {
         Self(Rc::new(Inner { place, stranger: OnceCell::new() }))
     }
 
     pub(super) fn is(&self, stranger: &Arc<Stranger>) {
-        // Once for each connection.
+        // Called once for each connection.
         let _ = self.0.stranger.set(Arc::clone(stranger));
     }
 
@@ -56,7 +58,7 @@ impl Who {
     }
 }
 
-/// A connection that is run in its turn.
+/// A connection that runs when it is its turn.
 pub(super) struct Paced<F> {
     who: Who,
     connection: Pin<Box<F>>,
@@ -104,12 +106,12 @@ fn now() -> Instant {
 /// The turns of a thread.
 #[derive(Default)]
 struct Pace {
-    /// By strangers, since the thread has looked at its sockets.
+    /// Time used by strangers since the thread last looked at its sockets.
     used: Cell<Duration>,
-    /// Whether anybody ran meanwhile who was accepted.
+    /// Whether an accepted connection ran meanwhile.
     others: Cell<bool>,
     line: RefCell<Line>,
-    /// Whether a task waits until it has.
+    /// Whether a task waits for the thread to do that.
     counting: Cell<bool>,
 }
 
@@ -123,7 +125,7 @@ impl Pace {
         match ticket {
             Some(waiting) if waiting.waker.will_wake(waker) => return false,
             None if line.is_empty() && self.used.get() < PART => return true,
-            // If it was in line, another task runs it now, and its place is lost.
+            // If it was in line, another task runs it now, and it loses its place.
             Some(_) | None => {}
         }
         let waiting = Rc::new(Ticket { waker: waker.clone(), has_turn: Cell::new(false) });
@@ -134,7 +136,7 @@ impl Pace {
         false
     }
 
-    /// A stranger ran for so long.
+    /// A stranger ran for this long.
     fn has_used(&self, time: Duration) {
         self.used.set(self.used.get() + time);
         self.count();
@@ -152,7 +154,7 @@ impl Pace {
         }
     }
 
-    /// Counts anew each time the thread has looked at its sockets, until no stranger ran meanwhile.
+    /// Resets the count each time the thread has looked at its sockets, until no stranger ran meanwhile.
     fn count(&self) {
         if self.counting.replace(true) {
             return;
@@ -199,11 +201,11 @@ impl Line {
         waiting.push_back(Rc::clone(ticket));
     }
 
-    /// The next one whose connection is still there.
+    /// The next one whose connection still exists.
     fn pop(&mut self) -> Option<Rc<Ticket>> {
         while let Some(place) = self.order.pop_front() {
             let Some(waiting) = self.by_place.get_mut(&place) else { continue };
-            // A ticket that nobody else holds is of a connection that has ended.
+            // If nobody else holds a ticket, its connection has ended.
             let next = std::iter::from_fn(|| waiting.pop_front())
                 .find(|ticket| Rc::strong_count(ticket) > 1);
             if waiting.is_empty() {
@@ -227,7 +229,7 @@ mod tests {
         Place::of(Some([127, 0, 0, last].into()))
     }
 
-    /// The one from elsewhere does not wait behind all of an address; who has gone is passed over.
+    /// A connection from elsewhere does not wait behind all those of one address; closed ones are skipped.
     #[test]
     fn the_addresses_of_those_who_wait_take_turns() {
         let mut line = Line::default();
@@ -246,7 +248,7 @@ mod tests {
         assert!(line.is_empty() && line.by_place.is_empty());
     }
 
-    /// Thousands that have a lot to do at once, and one that was accepted, on one thread.
+    /// Thousands of busy strangers and one accepted connection, on one thread.
     #[actix_web::test]
     async fn who_was_accepted_goes_before_strangers_who_wait() {
         const STRANGERS: usize = 200;
@@ -262,7 +264,7 @@ mod tests {
             .collect();
         let mut turns = 0;
         while ran.get() < STRANGERS {
-            // As a task does whose socket has become ready.
+            // As a task does when its socket has become ready.
             tokio::task::yield_now().await;
             turns += 1;
         }

@@ -1,4 +1,4 @@
-//! Whether the web page that asks may: looks at the headers, and says in the log what to configure if it may not.
+//! Checks whether a web page may connect: looks at the headers, and says in the log what to configure if it may not.
 
 use std::net::IpAddr;
 
@@ -17,14 +17,14 @@ use crate::services::proxies::is_trusted;
 const FORWARDED_HOST: &str = "x-forwarded-host";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// What a page is told that may not. A browser shows it to nobody but a developer who looks.
+/// The answer to a page that may not. A browser shows it only to a developer who looks.
 pub(super) const REFUSED: &str =
     "pages of this origin are not allowed; the server's log says what to configure\n";
 
 /// What the request says about its page.
 fn page_of<'a>(server: &Server, request: &'a HttpRequest) -> PageRequest<'a> {
     let header = |name: &HeaderName| {
-        // One that is no text is no browser's.
+        // A header that is not text does not come from a browser.
         request.headers().get(name).map(|value| value.to_str().unwrap_or("?"))
     };
     let is_believed = believed_peer(server, request).is_some();
@@ -36,20 +36,20 @@ fn page_of<'a>(server: &Server, request: &'a HttpRequest) -> PageRequest<'a> {
     }
 }
 
-/// A chain of proxies writes a list; the first is the one that the browser asked.
+/// A chain of proxies writes a list; the first item is the proxy that the browser reached.
 fn first<'a>(request: &'a HttpRequest, name: &'static str) -> Option<&'a str> {
     let value = request.headers().get(HeaderName::from_static(name))?;
     let value = value.to_str().unwrap_or("?");
     value.split(',').map(str::trim).find(|text| !text.is_empty())
 }
 
-/// The proxy in front, if it is one that is trusted.
+/// The proxy in front, if it is trusted.
 fn believed_peer(server: &Server, request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip();
     is_trusted(&server.inner().trusted_proxies, peer).then_some(peer)
 }
 
-/// Whether the page that makes this request may. Programs that are no browser may.
+/// Whether the page that makes this request may do so. Programs that are not browsers may.
 pub(super) fn may(server: &Server, request: &HttpRequest) -> bool {
     let inner = server.inner();
     let page = page_of(server, request);
@@ -63,13 +63,13 @@ pub(super) fn may(server: &Server, request: &HttpRequest) -> bool {
     may
 }
 
-/// Whether it is a page of this very host that makes this request, or none.
+/// Whether a page of this very host makes this request, or no page at all.
 #[cfg(feature = "console")]
 pub(super) fn is_own_or_none(server: &Server, request: &HttpRequest) -> bool {
     OriginPolicy::SameHost.allows(&page_of(server, request))
 }
 
-/// Whether the browser came over TLS, to this server or to a proxy that is trusted.
+/// Whether the browser connected over TLS, to this server or to a trusted proxy.
 #[cfg(feature = "console")]
 pub(super) fn is_secure(server: &Server, request: &HttpRequest) -> bool {
     let said = page_of(server, request).forwarded_proto;
@@ -79,7 +79,7 @@ pub(super) fn is_secure(server: &Server, request: &HttpRequest) -> bool {
         || said.is_some_and(|said| said.eq_ignore_ascii_case("https"))
 }
 
-/// `proxy` says for which host it asks, and is not trusted.
+/// `proxy` says which host it forwards for, and is not trusted.
 fn refused<P: std::fmt::Display>(
     page: &PageRequest<'_>,
     path: &str,

@@ -1,4 +1,4 @@
-//! Sees to the entries that were put aside since they are too large.
+//! Manages the entries that were put aside because they are too large.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::processing::WriteError;
 use crate::protocol::rpc::payload_is_complete_frame;
 use crate::services::{QuarantineUnavailable, Quarantined};
 
-/// What was asked of the quarantine was not done.
+/// Why a request to the quarantine failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// The server was started without [`Builder::quarantine`](super::Builder::quarantine).
@@ -23,19 +23,19 @@ pub enum QuarantineError {
     /// It cannot be stored as it is.
     #[error("it cannot be stored: {0}")]
     Invalid(#[from] InvalidBatch),
-    /// Its event tag or primary key is no UTF-8, or its payload would stop the clients which read it.
+    /// Its event tag or primary key is not UTF-8, or its payload would stop the clients that read it.
     #[error("it cannot be stored: {0}")]
     Unreadable(&'static str),
     /// It cannot be stored now.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Where it is kept does not answer. What was to be removed may be removed.
+    /// The place where it is kept does not answer. What was to be removed may be removed.
     #[error(transparent)]
     Unavailable(#[from] QuarantineUnavailable),
 }
 
 /// The entries in quarantine of a [`Server`]: clients wrote them, they are larger than
-/// [`entry_bytes_max`](crate::model::Limits::entry_bytes_max), and nobody gets them.
+/// [`entry_bytes_max`](crate::model::Limits::entry_bytes_max), and nobody receives them.
 #[derive(Clone)]
 pub struct InQuarantine {
     server: Server,
@@ -51,7 +51,7 @@ impl Server {
 }
 
 impl InQuarantine {
-    /// At most `count` whose numbers are greater than `after`, in the order in which they came.
+    /// At most `count` entries whose numbers are greater than `after`, in the order in which they came.
     pub fn list(&self, after: u64, count: usize) -> Vec<Arc<Quarantined>> {
         self.aside.page(after, count)
     }
@@ -61,13 +61,13 @@ impl InQuarantine {
         self.aside.get(number).ok_or(QuarantineError::NoSuchEntry(number))
     }
 
-    /// Some bytes of the content of `entry` from `at` on, at least one and at most 48 KiB: of its event tag, its primary key and its
-    /// payload, one behind the other. `at` lies below [`Quarantined::bytes`].
+    /// Some bytes of the content of `entry` from `at` on, at least one and at most 48 KiB. The content is its event
+    /// tag, its primary key and its payload, one after the other. `at` is below [`Quarantined::bytes`].
     pub async fn read(&self, entry: &Quarantined, at: u64) -> Result<Vec<u8>, QuarantineError> {
         Ok(self.aside.read(entry, at).await?)
     }
 
-    /// Removes an entry, durably; tells which it was. Dropped, it goes on.
+    /// Removes an entry, durably; returns it. If the future is dropped, the removal goes on.
     pub async fn remove(&self, number: u64) -> Result<Arc<Quarantined>, QuarantineError> {
         self.remove_by(By::Process, number).await
     }
@@ -87,8 +87,9 @@ impl InQuarantine {
         .await
     }
 
-    /// Stores an entry where its client wrote it to, in that client's name, and then takes it out of quarantine; gives its
-    /// sequence. It has to be within the limits by now. An entry that the store has already gets the sequence it has. Dropped, it goes on.
+    /// Stores an entry where its client wrote it to, in that client's name, and then removes it from quarantine;
+    /// returns its sequence. It has to be within the limits by now. An entry that the store already has gets its
+    /// existing sequence. If the future is dropped, the release goes on.
     pub async fn release(&self, number: u64) -> Result<Sequence, QuarantineError> {
         self.release_by(By::Process, number).await
     }
@@ -102,7 +103,7 @@ impl InQuarantine {
         to_its_end(async move {
             let entry = this.get(number)?;
             let sequence = this.store(&entry).await?;
-            // A crash in between leaves a copy, whose release gives the same sequence.
+            // A crash in between leaves a copy; releasing it returns the same sequence.
             this.aside.remove(number).await?;
             note(&by, "release", &entry, format_args!(" sequence={sequence}"));
             Ok(sequence)
@@ -136,7 +137,7 @@ impl InQuarantine {
         Ok(written.sequence_numbers.first().copied().unwrap_or_default())
     }
 
-    /// All of it, if that is no more than `bytes_max`.
+    /// All of it, if it is at most `bytes_max` long.
     async fn content(
         &self,
         entry: &Quarantined,
@@ -170,7 +171,7 @@ fn note(by: &By, action: &str, entry: &Quarantined, more: std::fmt::Arguments<'_
     audit::note(by, what);
 }
 
-/// Carries `change` to its end, also if whoever waits for it does not any more.
+/// Carries out `change` completely, even if the caller stops waiting.
 async fn to_its_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, QuarantineError>> + Send + 'static,
 ) -> Result<T, QuarantineError> {

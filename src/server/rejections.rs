@@ -1,4 +1,4 @@
-//! Says in the log who was not let in: one line for many, since a client that is refused is back within a second.
+//! Logs who was refused at the handshake: one line for many, because a refused client is back within a second.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::model::seldom::Seldom;
 use crate::services::{Caller, Rejected};
 
-/// The handshakes that were refused since the last line.
+/// The handshakes refused since the last line.
 pub(super) struct Rejections(Seldom);
 
 impl Default for Rejections {
@@ -17,7 +17,7 @@ impl Default for Rejections {
 }
 
 impl Rejections {
-    /// Says that `caller` was not let in, or counts it for the next line.
+    /// Logs that `caller` was refused, or counts it for the next line.
     pub(super) fn log(&self, caller: &Caller, rejected: &Rejected) {
         log::debug!("{caller:?} is not let in: {rejected}");
         let Some(unsaid) = self.0.next_line(Instant::now().into_std()) else { return };

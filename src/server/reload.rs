@@ -1,6 +1,7 @@
 //! Reading the configuration again.
 //!
-//! Keeps: one at a time, and each is a line of the log. Leaves out: which settings there are (whoever started the server).
+//! Keeps: one reload at a time, each with a line in the log. Leaves out: which settings there are (whoever started the
+//! server knows).
 
 use std::sync::Arc;
 
@@ -9,17 +10,17 @@ use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::services::origin_policy::OriginPolicy;
 
-/// What reading the configuration again came to.
+/// The result of reading the configuration again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reloaded {
-    /// Settings that have changed, and count from now on.
+    /// Changed settings that are in effect from now on.
     pub applied: Vec<String>,
-    /// Settings that have changed, and count after a restart.
+    /// Changed settings that take effect after a restart.
     pub needs_restart: Vec<String>,
 }
 
-/// The configuration was not taken; everything is as it was.
+/// The configuration was not applied; everything is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReloadError {
     /// There is none to read.
@@ -34,7 +35,8 @@ pub enum ReloadError {
 pub(super) type Reload = Arc<dyn Fn(&Server) -> Result<Reloaded, ReloadError> + Send + Sync>;
 
 impl Server {
-    /// Reads the configuration again, as [`Builder::reload`](super::Builder::reload) says. Dropped, it goes on.
+    /// Reads the configuration again, as [`Builder::reload`](super::Builder::reload) says. If the future is dropped,
+    /// the reload goes on.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         self.reload_by(By::Process).await
     }
@@ -56,13 +58,13 @@ impl Server {
         reloaded.await.unwrap_or_else(|panicked| Err(ReloadError::Wrong(panicked.to_string())))
     }
 
-    /// The tokens of the admin API from now on, in place of [`Builder::admin_tokens`](super::Builder::admin_tokens). A server that
-    /// started without any has no admin API whatever is set here.
+    /// Replaces the tokens of the admin API, instead of [`Builder::admin_tokens`](super::Builder::admin_tokens). A
+    /// server that started without tokens has no admin API, whatever is set here.
     pub fn set_admin_tokens(&self, tokens: Vec<AdminToken>) {
         *self.inner().admin_tokens.write() = AdminTokens(tokens);
     }
 
-    /// Which web pages may open a WebSocket from now on, in place of [`Builder::origins`](super::Builder::origins).
+    /// Sets which web pages may open a WebSocket from now on, instead of [`Builder::origins`](super::Builder::origins).
     pub fn set_origins(&self, origins: OriginPolicy) {
         *self.inner().origins.write() = origins;
     }

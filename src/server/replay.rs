@@ -1,6 +1,6 @@
-//! Has every store replayed through the groups: when it is opened, and at start if it is behind.
+//! Replays every store through the groups: when it is opened, and at the start if it is behind.
 //!
-//! Handlers run on a thread of their own, so that one that computes for long delays no write.
+//! Handlers run on a thread of their own, so that a long computation delays no write.
 
 use std::io;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::storage::{Storage, StorageError};
 
 /// How many stores are looked at at a time.
 const PAGE: usize = 1_000;
-/// So long the opening of a store waits for the journal.
+/// How long the opening of a store waits for the journal.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
-/// So often it is looked what other nodes did to groups.
+/// How often to look for what other nodes did to groups.
 const HEAR_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub(super) struct Processing {
     pub(super) threads: Threads,
 }
 
-/// Starts the replays of stores that are opened; each ends when its store is closed and nothing is left.
+/// Starts the replays of opened stores; each ends when its store is closed and nothing is left.
 struct Replays {
     processor: Arc<Processor>,
     handlers: ArbiterHandle,
@@ -65,7 +65,7 @@ impl OnOpen for Replays {
         let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
         let feed = OpenFeed { store, read, trimmed, head };
         processor.opened(&feed);
-        // Refused only by a thread that has stopped, with the server.
+        // Only a thread that has stopped, with the server, refuses this.
         self.handlers.spawn(async move { processor.replay(feed).await });
     }
 }
@@ -81,8 +81,8 @@ impl Processing {
         Arc::new(Replays { processor: self.processor.clone(), handlers })
     }
 
-    /// Looks at every store, on the thread `home`: writes down where groups begin, and opens those in which some group is
-    /// behind.
+    /// Looks at every store, on the thread `home`: writes down where groups begin, and opens the stores in which a
+    /// group is behind.
     pub(super) fn start(&self, storage: Arc<dyn Storage>, stores: Stores, home: &ArbiterHandle) {
         let processor = self.processor.clone();
         if let Some(claims) = processor.claims() {
@@ -96,22 +96,22 @@ impl Processing {
         });
     }
 
-    /// Runs `work` where handlers run, and waits for it; `None` if the server stops before it is done.
+    /// Runs `work` on the handlers' thread, and waits for it; `None` if the server stops first.
     pub(super) async fn on_handlers<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        // Refused only by a thread that has stopped, with the server.
+        // Only a thread that has stopped, with the server, refuses this.
         self.threads.arbiters()[0].spawn(async move {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = answer.send(work.await);
         });
         answered.await.ok()
     }
 }
 
-/// What other nodes did to groups, and where they moved, until the server stops.
+/// Follows what other nodes did to groups and how far they got, until the server stops.
 async fn hear_of_others(processor: Arc<Processor>, claims: Arc<Claims>, stores: Stores) {
     let mut elsewhere = claims.elsewhere();
     while !processor.is_stopping() {
@@ -128,7 +128,7 @@ async fn hear_of_others(processor: Arc<Processor>, claims: Arc<Claims>, stores: 
     }
 }
 
-/// Until all stores are open in which some group is behind, or the server stops.
+/// Runs until all stores in which a group is behind are open, or the server stops.
 async fn open_all_behind(processor: &Processor, storage: &Arc<dyn Storage>, stores: &Stores) {
     let mut pause = PAUSE_MIN;
     let mut behind = None;
@@ -149,7 +149,7 @@ enum NotOpened {
     Journal(#[from] JournalError),
 }
 
-/// Opens the stores that are `behind`, and leaves there those that do not open. Looks first for those that are.
+/// Opens the stores that are `behind`, and leaves those in the list that do not open. First looks for new ones.
 async fn open_behind(
     processor: &Processor,
     storage: &Arc<dyn Storage>,

@@ -1,4 +1,4 @@
-//! The server's routes: the WebSocket, and what operators look at.
+//! The server's routes: the WebSocket, and the pages for operators.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,8 +31,8 @@ use crate::services::{Caller, Rejected};
 
 type Answer = Result<HttpResponse, actix_web::Error>;
 
-/// The subprotocol that clients may ask for. It says nothing; but a browser that offers some, because its token is one of
-/// them, takes no WebSocket that has none.
+/// The subprotocol that clients may ask for. It means nothing; but a browser that offers subprotocols, because one of
+/// them carries its token, accepts only a WebSocket that picks one.
 const SUBPROTOCOL: &str = "eventlog";
 
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
@@ -59,7 +59,7 @@ pub enum ServedPath {
     Rpc,
 }
 
-/// A handler whose sessions speak the protocol that `wire` makes.
+/// A handler whose sessions speak the protocol of `wire`.
 fn upgrade_with<W: Wire>(
     server: &Server,
     wire: fn(&Shared) -> W,
@@ -96,7 +96,7 @@ fn readiness(server: &Server) -> HttpResponse {
     }
 }
 
-/// Until it is known who is revoked, and what is granted, nobody is let in.
+/// Until it is known who is revoked and what is granted, nobody is let in.
 fn knows_who_may(server: &Server) -> bool {
     let Inner { shared, grants, .. } = server.inner();
     let is_counted = !shared.quotas.counts_keys() || shared.quotas.usage.is_read();
@@ -169,7 +169,7 @@ async fn upgrade<W: Wire>(
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
 }
 
-/// Until its first good request, this counts a session among the strangers.
+/// Counts a session among the strangers until its first good request.
 fn stranger(
     server: &Server,
     request: &HttpRequest,
@@ -181,7 +181,7 @@ fn stranger(
         inbox.push(Notice::PushedOut);
         inbox.wake();
     };
-    // Where the server has the socket to itself, it was counted when it was connected.
+    // Where the server owns the socket, it was counted when it connected.
     match request.conn_data::<Arc<Stranger>>() {
         Some(stranger) if !stranger.is_accepted() => {
             stranger.is_session(caller.address(), push_out);
@@ -193,7 +193,7 @@ fn stranger(
     }
 }
 
-/// Who asks, with what `Auth` found out about them; or the answer to whom it does not let in.
+/// Who the caller is, with what `Auth` found out about them; or the answer if it refuses them.
 async fn verified_caller(server: &Server, request: &HttpRequest) -> Result<Caller, HttpResponse> {
     let inner = server.inner();
     let mut caller = caller_of(request, inner.caller.as_ref(), &inner.trusted_proxies);

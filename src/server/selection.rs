@@ -5,24 +5,25 @@ use std::fmt;
 use crate::model::{EntryRef, Sequence};
 use crate::processing::compaction::EventPattern;
 
-/// Which entries of a store are wanted: those that have one of each, all of them by default.
+/// Which entries of a store are wanted: those that match every field. By default, all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// The first sequence; zero and one are the beginning.
+    /// The first sequence; zero and one both mean the beginning.
     pub from: Sequence,
-    /// One of these event tags; any if there are none.
+    /// Any of these event tags; all if empty.
     pub events: Vec<EventPattern>,
-    /// One of these primary keys; any if there are none.
+    /// Any of these primary keys; all if empty.
     pub primary_keys: Vec<EventPattern>,
-    /// Made at this time or later, as their ids say: milliseconds since 1970.
+    /// Created at this time or later, according to their ids: milliseconds since 1970.
     pub created_from: Option<u64>,
-    /// Made before this time, as their ids say: milliseconds since 1970.
+    /// Created before this time, according to their ids: milliseconds since 1970.
     pub created_before: Option<u64>,
-    /// Committed by the server at this time or later, or up to ten minutes before: milliseconds since 1970. For
-    /// [`Server::export`](super::Server::export) alone.
+    /// Committed by the server at this time or later, or up to ten minutes before: milliseconds since 1970. Only for
+    /// [`Server::export`](super::Server::export).
     pub committed_from: Option<u64>,
-    /// Committed by the server before this time: milliseconds since 1970. What was committed in the ten minutes before it may be left out, and
-    /// then is chosen by the same time as `committed_from`. For [`Server::export`](super::Server::export) alone.
+    /// Committed by the server before this time: milliseconds since 1970. What was committed in the ten minutes before
+    /// it may be left out; then the same time as `committed_from` selects it. Only for
+    /// [`Server::export`](super::Server::export).
     pub committed_before: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// What the name and value of a query say. `Err` says what is wrong.
+    /// Sets the field that a name and value of a query describe. `Err` says what is wrong.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let number =
             || value.parse::<u64>().map_err(|_| format!("{name}: {value:?} is not a whole number"));
@@ -59,7 +60,7 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether `entry` is wanted, wherever it is.
+    /// Whether `entry` is wanted, whatever its sequence.
     pub fn has(&self, entry: &EntryRef<'_>) -> bool {
         let one_of = |patterns: &[EventPattern], text| {
             patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
@@ -71,18 +72,18 @@ impl Selection {
             && self.created_before.is_none_or(|before| created < before)
     }
 
-    /// Whether it is asked when entries were committed.
+    /// Whether it depends on when entries were committed.
     pub const fn asks_for_commits(&self) -> bool {
         self.committed_from.is_some() || self.committed_before.is_some()
     }
 
-    /// Whether what was committed by then is wanted.
+    /// Whether entries committed by then are wanted.
     pub fn has_committed(&self, by: u64) -> bool {
         self.committed_from.is_none_or(|from| by >= from)
             && self.committed_before.is_none_or(|before| by < before)
     }
 
-    /// All of it but where it begins, as names and values that [`Selection::set`] takes.
+    /// Everything except where it begins, as names and values that [`Selection::set`] takes.
     pub fn filter(&self) -> impl Iterator<Item = (&'static str, String)> {
         let texts = |name, patterns: &[EventPattern]| {
             let texts = patterns.iter().map(|pattern| (name, pattern.as_str().to_owned()));
@@ -99,7 +100,7 @@ impl Selection {
     }
 }
 
-/// What is chosen, for people and for comparison; empty for everything.
+/// The selection, for people and for comparison; empty for everything.
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = self.filter().map(|(name, value)| format!("{name}={value:?}"));

@@ -1,17 +1,19 @@
 //! Ends a connection's socket from outside its task, which may not be running.
 //!
-//! The socket belongs to actix, which lends it once, when it is connected. The plain way is to duplicate it then, but
-//! that doubles what every connection costs of a resource that systems limit, for the sake of the few that are ever
-//! severed. So only the number of the descriptor is kept, with the cookie by which the kernel tells one socket from all
-//! others, and the duplicate is made when it is needed. By number that takes `pidfd_getfd(2)`, asked of our own process:
-//! `/proc/self/fd` opens no sockets, `SOCK_DESTROY` wants privileges, and what the standard library and `rustix` have
-//! otherwise takes the socket itself. The duplicate stays what it is whatever happens to the number, so
-//! looking at its cookie settles whose it is.
+//! The socket belongs to actix, which lends it once, when it connects. The plain way is to duplicate it then, but that
+//! doubles the file descriptors of every connection, which systems limit, for the few that are ever severed. So only
+//! the descriptor's number is kept, with the cookie by which the kernel tells sockets apart, and the duplicate is made
+//! when it is needed. Duplicating by number takes `pidfd_getfd(2)` on our own process: `/proc/self/fd` opens no
+//! sockets, `SOCK_DESTROY` needs privileges, and the other ways in the standard library and `rustix` take the socket
+//! itself. The duplicate stays the same socket whatever happens to the number, so checking its cookie settles whose it
+//! is.
 //!
-//! A duplicate takes a descriptor for a moment. If the process has none left the connection is severed in a later round:
-//! what took the last ones is no WebSocket, as their number is bounded, but requests, which have seconds to arrive.
+//! A duplicate takes a descriptor for a moment. If the process has none left, the connection is severed in a later
+//! round: WebSockets cannot have taken the last ones, because their number is bounded, but requests can, and they have
+//! only seconds to arrive.
 //!
-//! Where the system has no such call or forbids it, as the default filters of containers do, the duplicate is made at once.
+//! Where the system has no such call or forbids it, as the default filters of containers do, the duplicate is made at
+//! once.
 
 use std::io;
 use std::net::Shutdown;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use actix_web::rt::net::TcpStream;
 use socket2::Socket;
 
-/// With what the watchdog ends a connection's socket.
+/// What the watchdog uses to end a connection's socket.
 #[derive(Clone, Debug)]
 pub(super) enum Severable {
     #[cfg(target_os = "linux")]
@@ -62,8 +64,8 @@ impl Severable {
     }
 }
 
-/// How many files a connection takes of those that the system lets the process have open: 1, or 2 where the server cannot
-/// reach a socket by its number.
+/// How many files a connection takes of the process's limit on open files: 1, or 2 where the server cannot reach a
+/// socket by its number.
 pub fn files_per_connection() -> u64 {
     #[cfg(target_os = "linux")]
     if named::is_possible() {
@@ -82,7 +84,7 @@ mod named {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     use socket2::{SockRef, Socket};
 
-    /// Our own process, if it lets its descriptors be duplicated by number. Found out once: a filter does not go away.
+    /// Our own process, if its descriptors can be duplicated by number. Determined once: a filter does not go away.
     static PROCESS: LazyLock<Option<OwnedFd>> = LazyLock::new(|| {
         let process = pidfd_open(getpid(), PidfdFlags::empty());
         let probed = process.and_then(|process| {
@@ -136,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Two ends of a connection.
+    /// The two ends of a connection.
     fn connect(listener: &TcpListener) -> (TcpStream, Plain) {
         let peer = Plain::connect(listener.local_addr().expect("an address")).expect("a peer");
         let (stream, _) = listener.accept().expect("a connection");
@@ -171,7 +173,7 @@ mod tests {
             return;
         }
         let (later, peer) = connect(&listener);
-        // Takes the first one's place, whatever other tests open meanwhile.
+        // Takes the place of the first, whatever other tests open meanwhile.
         let mut closed = OwnedFd::from(closed.into_std().expect("a socket"));
         rustix::io::dup2(&later, &mut closed).expect("its number");
         assert!(!severable.sever());

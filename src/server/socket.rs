@@ -9,12 +9,12 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 
 use super::sever::Severable;
 
-/// A peer that acknowledges nothing for so long is gone.
+/// A peer that acknowledges nothing for this long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// An idle connection is probed after so long.
+/// An idle connection is probed after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// To be given to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) by applications that mount the server:
+/// Pass this to [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) in applications that mount the server: it
 /// sends small messages at once, ends connections whose peer is gone, and lets the watchdog end those that do not read.
 ///
 /// Without it everything works, but a client that stops reading keeps its connection until its socket fails.
@@ -26,7 +26,7 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     }
 }
 
-/// With what the connection can be ended, where that is possible.
+/// A handle to end the connection, where that is possible.
 pub(super) fn severable(stream: &TcpStream) -> Option<Severable> {
     let told = |error: &_| log::warn!("connection cannot be watched: {error}");
     Severable::of(stream).inspect_err(told).ok()

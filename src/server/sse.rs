@@ -1,7 +1,7 @@
 //! Server-sent events, one after another, for as long as somebody reads.
 //!
-//! Keeps: there are so many streams at most; who does not read holds up its own alone; a stream says now and then that it is there, so
-//! that one whose reader is gone ends. Leaves out: what is told.
+//! Keeps: the number of streams is bounded; a client that does not read holds up only its own stream; a stream sends
+//! something now and then, so that one whose reader is gone ends. Leaves out: what is sent.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use super::admin_failure::Failure;
 use super::handle::Server;
 use crate::storage::StorageError;
 
-/// So many may be read at once.
+/// Most streams at one time.
 pub(super) const STREAMS_MAX: usize = 256;
 
-/// After so long without an event something is sent all the same.
+/// After this long without an event, something is sent anyway.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// A browser is back after so many milliseconds.
+/// The milliseconds after which a browser reconnects.
 const BEGINNING: &str = "retry: 1000\n\n";
 
 const SOMETHING: &str = ": still here\n\n";
 
-/// Whether that is what the request asks for.
+/// Whether the request asks for server-sent events.
 pub(super) fn is_asked(request: &HttpRequest) -> bool {
     accepts(request, "text/event-stream")
 }
 
-/// Whether an answer of this kind is what the request asks for.
+/// Whether the request asks for an answer of this kind.
 pub(super) fn accepts(request: &HttpRequest, media: &str) -> bool {
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|accepted| accepted.contains(media))
@@ -42,7 +42,7 @@ pub(super) fn accepts(request: &HttpRequest, media: &str) -> bool {
 
 /// Appends an event to others. `data` is one line.
 pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
-    // Writing to a String does not fail.
+    // Writing to a `String` does not fail.
     if let Some(id) = id {
         let _ = writeln!(out, "id: {id}");
     }
@@ -60,7 +60,7 @@ impl Place {
         permit.map(|permit| Self { _permit: permit }).map_err(|_| Failure::TooManyStreams)
     }
 
-    /// `events`, each as [`put`] makes it, as an answer that goes on. They end it when they end.
+    /// `events`, each as made by [`put`], as an answer that goes on. It ends when they end.
     pub(super) fn answer(
         self,
         events: impl Stream<Item = Result<Bytes, StorageError>> + Unpin + 'static,

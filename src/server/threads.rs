@@ -19,7 +19,7 @@ pub(super) struct Threads {
 struct Running {
     name: String,
     stop: oneshot::Sender<()>,
-    /// Resolves, without a value, when all that ran on the thread is gone.
+    /// Resolves, without a value, when everything that ran on the thread is gone.
     ended: oneshot::Receiver<Infallible>,
     thread: JoinHandle<()>,
 }
@@ -35,10 +35,10 @@ impl Threads {
             let (started, arbiter) = mpsc::channel();
             let name = format!("eventlog-{what}-{number}");
             let thread = thread::Builder::new().name(name.clone()).spawn(move || {
-                // Dropped behind the system, which waits for its blocking tasks.
+                // Dropped after the system, which waits for its blocking tasks.
                 let _ending = ending;
                 System::new().block_on(async move {
-                    // If nobody waits any more, `stopped` is gone as well and the thread ends.
+                    // If nobody waits any more, `stopped` is gone as well, and the thread ends.
                     let _ = started.send(Arbiter::current());
                     let _ = stopped.await;
                 });
@@ -53,8 +53,8 @@ impl Threads {
         &self.arbiters
     }
 
-    /// Stops the threads; what is not finished is dropped. A thread on which somebody's code blocks, or waits for a blocking
-    /// task, is not waited for beyond `deadline`: it ends when that code does.
+    /// Stops the threads; unfinished work is dropped. If somebody's code blocks a thread or it waits for a blocking
+    /// task, this does not wait beyond `deadline`: the thread ends when that code does.
     pub(super) async fn stop(&self, deadline: Instant) {
         let running = std::mem::take(&mut *self.running.lock());
         let told = running.into_iter().map(|Running { name, stop, ended, thread }| {
@@ -62,7 +62,7 @@ impl Threads {
             let _ = stop.send(());
             (name, ended, thread)
         });
-        // All are told before one is waited for.
+        // All are told before any is waited for.
         for (name, ended, thread) in told.collect::<Vec<_>>() {
             if timeout_at(deadline, ended).await.is_err() {
                 log::warn!("{name} is still busy and is left to end by itself");

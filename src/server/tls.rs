@@ -1,8 +1,9 @@
 //! TLS at the port: the certificates, and the connections that speak it.
 //!
-//! Keeps: certificates are read whole or not at all, and connections that are there go on with those that they began with; what a client
-//! sends of a handshake is bounded, and counts against the budget of strangers until the handshake is through. Leaves out: when files
-//! are read again (whoever started the server), and how long a handshake may take (`arrived`).
+//! Keeps: certificates are loaded as a whole or not at all, and existing connections keep those that they began with;
+//! what a client sends of a handshake is bounded, and counts against the budget of strangers until the handshake is
+//! complete. Leaves out: when files are read again (whoever started the server decides), and how long a handshake may
+//! take (`arrived`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,27 +28,28 @@ use crate::actors::budget::{Budget, Holding, SMALL_HEAD_BYTES};
 use crate::actors::complaints::Complaint;
 use crate::actors::session::shared::Shared;
 
-/// The most that a client may send before the handshake is through, in bytes: a chain of certificates takes some thousands.
+/// The most that a client may send before the handshake is complete, in bytes: a chain of certificates takes a few
+/// thousand.
 const HANDSHAKE_BYTES_MAX: usize = 32 * 1_024;
-/// So much that is encrypted waits for a client to read it, in bytes; a record is half of that.
+/// How many encrypted bytes may wait for a client to read them; a record is half of that.
 const WAITING_BYTES_MAX: usize = 32 * 1_024;
 
 /// The answer to HTTP without TLS.
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 66\r\nconnection: close\r\n\r\n\
 this port speaks TLS: write https:// or wss:// in front, not http\n";
 
-/// The files that certificates are in, all of them PEM.
+/// The files with the certificates, all of them PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The server's own certificate first, then those that it is signed with, without the root.
+    /// The server's own certificate first, then those of its issuers, without the root.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
-    /// The authorities that clients' certificates have to be signed by; `None` asks clients for none.
+    /// The authorities that have to sign clients' certificates; `None` asks clients for no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Certificates cannot be used. Names files, and nothing that is in them.
+/// Why certificates cannot be used. Names files, but nothing of their contents.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -58,7 +60,7 @@ pub enum TlsError {
         /// What went wrong.
         cause: io::Error,
     },
-    /// A file has not what it should have.
+    /// A file lacks what it should contain.
     #[error("{}: there is no {what} in it", path.display())]
     Nothing {
         /// The file.
@@ -66,7 +68,7 @@ pub enum TlsError {
         /// What was looked for, as it begins.
         what: &'static str,
     },
-    /// Key and certificate do not go together, or are of a kind that is not known.
+    /// Key and certificate do not match, or are of an unknown kind.
     #[error("{}: this certificate cannot be used with the key in {}: {cause}", certificate.display(), key.display())]
     Unusable {
         /// The file of the certificate.
@@ -86,7 +88,7 @@ pub enum TlsError {
     },
 }
 
-/// What connections are encrypted with. A clone is the same.
+/// What connections are encrypted with. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
@@ -106,13 +108,14 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again, for connections that come from now on. If they cannot be used everything is as it was. Blocks on disk.
+    /// Reads the files again, for connections from now on. If they cannot be used, everything stays as it was. Blocks
+    /// on disk.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.read_again()?.take_effect();
         Ok(())
     }
 
-    /// The same in two steps: nothing has changed yet. Blocks on disk.
+    /// The first of two steps of a reload: nothing has changed yet. Blocks on disk.
     pub fn read_again(&self) -> Result<NewCertificates, TlsError> {
         Ok(NewCertificates { new: Arc::new(read(&self.files)?), tls: self.clone() })
     }
@@ -122,7 +125,7 @@ impl Tls {
         &self.files
     }
 
-    /// The connection once its handshake is through. What it sends until then counts against the budget.
+    /// Completes the handshake and returns the connection. What the client sends until then counts against the budget.
     pub(super) async fn accept(&self, stream: TcpStream, shared: &Shared) -> io::Result<Wire> {
         let peer = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.ip().to_string());
         let mut first = [0; 1];
@@ -133,7 +136,7 @@ impl Tls {
         let accepted = self.handshake(stream, &shared.budget).await;
         if let Err(error) = &accepted {
             shared.metrics.tls_handshakes_failed.inc();
-            // Who just goes away is a port scanner, or whoever looks whether the port is open.
+            // A client that just leaves is a port scanner, or a check whether the port is open.
             if error.kind() == io::ErrorKind::InvalidData {
                 let line = format!("{peer}: the TLS handshake failed: {error}");
                 shared.complaints.log(&Complaint::hourly(line.clone(), line));
@@ -156,25 +159,25 @@ impl Tls {
     }
 }
 
-/// Tells who speaks HTTP where TLS is spoken, and the log.
+/// Tells a client that speaks HTTP where TLS is expected, and logs it.
 async fn speaks_plainly(mut stream: TcpStream, peer: &str, shared: &Shared) {
     let line =
         format!("{peer} speaks HTTP, and this port has TLS: connect with wss:// or https://");
     shared.complaints.log(&Complaint::hourly(line.clone(), line));
-    // What is not read would take the answer away from them.
+    // Unread input would destroy the answer on its way to them.
     let _ = stream.try_read(&mut [0; 4_096]);
     let _ = stream.try_write(PLAIN);
     let _ = stream.shutdown().await;
 }
 
-/// Certificates that can be used, and do not count yet.
+/// Certificates that can be used, and are not in effect yet.
 pub struct NewCertificates {
     new: Arc<ServerConfig>,
     tls: Tls,
 }
 
 impl NewCertificates {
-    /// Has them count for connections that come from now on.
+    /// Uses them for connections from now on.
     pub fn take_effect(self) {
         *self.tls.current.write() = self.new;
     }
@@ -225,12 +228,12 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let mut config = builder
         .with_single_cert(certificates(certificate)?, private_key(key)?)
         .map_err(unusable)?;
-    // A WebSocket begins as HTTP/1.1, and there is nothing else here.
+    // A WebSocket begins as HTTP/1.1, and nothing else is offered here.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// A socket, of which what comes is counted until the handshake is through.
+/// A socket that counts what arrives until the handshake is complete.
 pub(super) struct Metered {
     stream: TcpStream,
     unfinished: Option<Handshake>,
@@ -266,7 +269,7 @@ impl AsyncRead for Metered {
         let Some(Handshake { holding, waker, received }) = unfinished else {
             return Pin::new(stream).poll_read(cx, buffer);
         };
-        // Who sends nothing does not stand in line.
+        // A client that sends nothing does not stand in line.
         ready!(stream.poll_read_ready(cx))?;
         waker.register(cx.waker());
         if !holding.may_read(*received) {

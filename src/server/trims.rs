@@ -1,7 +1,7 @@
-//! Trims stores: when an administrator says so, and as far as the configuration says.
+//! Trims stores: when an administrator says so, and as the configuration says.
 //!
-//! Keeps: a trim that has to wait for a group is written down, and carried out when the group has come so far, also after a restart;
-//! who is waited for is known at any time. Leaves out: what a trim does (`processing`, `storage`).
+//! Keeps: a trim that has to wait for a group is written down, and made when the group has come far enough, also after
+//! a restart; it is always known which groups are waited for. Leaves out: what a trim does (`processing`, `storage`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use crate::services::records::Kept;
 use crate::services::{EventJournal, Records, RecordsUnavailable};
 use crate::storage::{Keep, Storage, StorageError, StoreSize};
 
-/// How often it is looked whether groups that are waited for have come far enough.
+/// How often to look whether the groups that are waited for have come far enough.
 const WISHES_EVERY: Duration = Duration::from_secs(2);
-/// Every so many of these it is looked what the configuration does not keep.
+/// After this many of those looks, what the configuration does not keep is trimmed.
 const RETENTION_EVERY: u32 = 15;
 /// How many stores are looked at at a time.
 const PAGE: usize = 1_000;
@@ -31,9 +31,9 @@ const PAGE: usize = 1_000;
 /// Up to where a store is to be trimmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// The first sequence that is kept. Beyond the head, nothing is.
+    /// The first sequence that is kept. Beyond the head, nothing is kept.
     Sequence(Sequence),
-    /// What was committed then or later is kept, in milliseconds since 1970; up to ten minutes more may be.
+    /// What was committed at this time or later is kept, in milliseconds since 1970; up to ten minutes more may be.
     Millis(u64),
 }
 
@@ -46,7 +46,7 @@ pub enum ServerTrimError {
     /// Something failed; trying again is right.
     #[error(transparent)]
     Failed(#[from] TrimError),
-    /// That it waits cannot be written down; as far as possible it is made.
+    /// The waiting trim cannot be written down; as much as possible is trimmed.
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
 }
@@ -57,10 +57,10 @@ impl From<StorageError> for ServerTrimError {
     }
 }
 
-/// What waits.
+/// A trim that waits.
 #[derive(Serialize, Deserialize)]
 struct Wish {
-    /// The last sequence that is to be trimmed.
+    /// The last sequence to trim.
     last: u64,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Trims {
     stores: Stores,
     storage: Arc<dyn Storage>,
     processor: Option<Arc<Processor>>,
-    /// By the names of stores.
+    /// The keys are names of stores.
     wishes: Arc<Kept<Wish>>,
     retention: RwLock<Retention>,
     /// Which groups the stores wait for.
@@ -78,7 +78,7 @@ pub(super) struct Trims {
 }
 
 impl Trims {
-    /// Begins to look, on `home`.
+    /// Starts to look, on `home`.
     pub(super) fn start(
         (stores, storage): (Stores, Arc<dyn Storage>),
         processor: Option<Arc<Processor>>,
@@ -93,7 +93,7 @@ impl Trims {
         let look = Notify::new();
         let trims = Arc::new(Self { stores, storage, processor, wishes, retention, waiting, look });
         let looking = trims.clone();
-        // Refused only by a thread that has stopped. It ends with the thread.
+        // Only a thread that has stopped refuses this. The task ends with the thread.
         home.spawn(async move { looking.run().await });
         trims
     }
@@ -118,7 +118,7 @@ impl Trims {
         self.processor.as_ref().map(|processor| &**processor.journal())
     }
 
-    /// For how many stores each group is waited for.
+    /// The number of stores that wait for each group.
     pub(super) fn waiting(&self) -> BTreeMap<Arc<str>, u64> {
         let mut groups: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         for group in self.waiting.lock().values().flatten() {
@@ -127,7 +127,7 @@ impl Trims {
         groups
     }
 
-    /// Trims as far as groups let it, or with `force` all the way.
+    /// Trims as far as groups permit, or with `force` all the way.
     async fn trim(
         &self,
         store: &StoreId,
@@ -135,10 +135,10 @@ impl Trims {
         force: bool,
     ) -> Result<Trimming, ServerTrimError> {
         let opened = self.stores.open(store).await?;
-        // So the store stays open. If it was closed in between, what it shows was forgotten with that.
+        // This keeps the store open. If it was closed in between, that discarded what it shows.
         let _lease = opened.feed.lease();
         if let Some(processor) = &self.processor {
-            // Where groups begin in this store has to be known.
+            // The positions at which groups begin in this store have to be known.
             let begun = processor.begin(&[(store.clone(), opened.feed.head())]).await;
             begun.map_err(TrimError::from)?;
         }
@@ -156,7 +156,7 @@ impl Trims {
         Ok(trimmed)
     }
 
-    /// As [`Trims::trim`]; what has to wait is written down.
+    /// Like [`Trims::trim`], but writes down what has to wait.
     async fn trim_or_wait(
         &self,
         store: &StoreId,
@@ -227,7 +227,8 @@ impl Trims {
         Ok(blocking(move || storage.size(&store)).await?.trimmed)
     }
 
-    /// Those of a page of stores that have more than is kept, with the last entry of that; and where the next page begins.
+    /// The stores of a page that have more than is kept, each with the last entry to trim; and where the next page
+    /// begins.
     async fn beyond(
         &self,
         retention: &Retention,
@@ -252,7 +253,7 @@ impl Trims {
     }
 }
 
-/// What is to be looked for in a store of this size; `None` if it has no more than is kept.
+/// What to look for in a store of this size; `None` if it has no more than is kept.
 fn keep(rule: &RetentionRule, size: &StoreSize) -> Option<Keep> {
     #[expect(clippy::disallowed_methods, reason = "how old an entry may be is told by the clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -272,8 +273,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Server {
-    /// Has the feed of `store` begin further on, for good. What a group of handlers has not processed yet is waited for: that is
-    /// written down, and done later; with `force` it is not. A later call takes the place of what waits.
+    /// Makes the feed of `store` begin later, for good. What a group of handlers has not processed yet is waited for:
+    /// the trim is written down and made later. With `force` it does not wait. A later call replaces the waiting trim.
     pub async fn trim(
         &self,
         store: &StoreId,
@@ -306,7 +307,7 @@ impl Server {
         }
         let trims = self.inner().trims.clone();
         let name = store.clone();
-        // Carried to its end whoever asked.
+        // Completed even if the caller is gone.
         let done = tokio::spawn(async move { trims.trim_or_wait(&name, last, force).await });
         let trimmed = done.await.map_err(StorageError::unavailable)??;
         let behind: BTreeSet<&str> = trimmed.behind.iter().map(|group| &*group.name).collect();
@@ -322,12 +323,12 @@ impl Server {
         Ok(trimmed)
     }
 
-    /// What is kept of each store from now on, in place of [`Builder::retention`](super::Builder::retention). What is trimmed already does not come
-    /// back.
+    /// Sets what is kept of each store from now on, instead of [`Builder::retention`](super::Builder::retention). What
+    /// is already trimmed does not come back.
     pub fn set_retention(&self, retention: Retention) {
         let trims = &self.inner().trims;
         *trims.retention.write() = retention;
-        // Who is still waited for is found again.
+        // The groups that are still waited for are found again.
         trims.waiting.lock().clear();
         trims.look.notify_one();
     }

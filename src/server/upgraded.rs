@@ -1,9 +1,10 @@
 //! The bytes of a WebSocket between its socket and its session, for [`listen`](super::listen()).
 //!
-//! actix-http's dispatcher does that as well, and does it in applications that mount the server. But it keeps two buffers of
-//! 8 KiB for as long as a connection lives, and takes every byte through them. Here it gives the socket away when it
-//! has read a request that asks for a WebSocket. The same routes answer that; then what arrives is read into a buffer of
-//! the thread, what leaves is written from where the session encoded it, and a silent connection holds neither.
+//! actix-http's dispatcher can do this as well, and does in applications that mount the server. But it keeps two
+//! buffers of 8 KiB for as long as a connection lives, and copies every byte through them. Here it hands over the
+//! socket when it has read a request for a WebSocket. The same routes answer the request; then what arrives is read
+//! into a buffer of the thread, what leaves is written from where the session encoded it, and a silent connection holds
+//! neither.
 //!
 //! Keeps: a session is polled only while the socket takes bytes, and bytes are read only when the session asks for them.
 
@@ -30,22 +31,23 @@ use tokio::time::Instant;
 use super::arrived::Arrived;
 use crate::actors::session::unfinished::ReadSize;
 
-/// So many letters of a path are shown.
+/// Most letters of a path that are shown.
 pub(super) const PATH_SHOWN_MAX: usize = 200;
-/// One read takes so many bytes at most.
+/// Most bytes of one read.
 const READ_BYTES: usize = 64 * 1_024;
 
 thread_local! {
-    /// What a connection of this thread is reading. Whoever gets it copies it before the next one reads.
+    /// What a connection of this thread is reading. The receiver copies it before the next one reads.
     static ARRIVING: RefCell<BytesMut> = RefCell::default();
 }
 
 type Socket = Rc<RefCell<Arrived>>;
 
-/// What the dispatcher gives away: a request, and the connection it came on.
+/// What the dispatcher hands over: a request, and its connection.
 type Handed = (Request, Framed<Arrived, Codec>);
 
-/// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the connection ends.
+/// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the
+/// connection ends.
 pub(super) fn upgraded<A>(
     app: A,
 ) -> impl ServiceFactory<Handed, Config = (), Response = (), Error = Infallible, InitError = A::InitError>
@@ -62,7 +64,7 @@ where
     })
 }
 
-/// What has gone through a connection, in bytes.
+/// What has passed through a connection, in bytes.
 #[derive(Clone, Default)]
 struct Gone {
     received: Rc<Cell<u64>>,
@@ -76,7 +78,7 @@ where
     let parts = framed.into_parts();
     let socket = Rc::new(RefCell::new(parts.io));
     let first = Some(parts.read_buf).filter(|read| !read.is_empty());
-    // A copy, since the buffer is what is not to be kept.
+    // A copy, because the buffer must not be kept.
     let first = first.map(|read| Bytes::copy_from_slice(&read));
     let size = ReadSize::new(READ_BYTES);
     let gone = Gone::default();
@@ -125,7 +127,7 @@ impl Ending {
     }
 }
 
-/// The beginning of the response, and what is to follow. Only a WebSocket has a body that takes its time.
+/// The beginning of the response, and the rest of it. Only a WebSocket has a body that takes its time.
 async fn answer(
     response: Response<BoxBody>,
     mut codec: Codec,
@@ -186,7 +188,7 @@ impl Stream for Incoming {
             return Poll::Ready(Some(Ok(first)));
         }
         ARRIVING.with_borrow_mut(|buffer| {
-            // Has the whole buffer again, in place, since nobody holds what was read before.
+            // Reuses the whole buffer in place, because nobody holds what was read before.
             buffer.reserve(READ_BYTES);
             let mut socket = self.socket.borrow_mut();
             let mut buffer = buffer.limit(self.size.bytes());

@@ -1,4 +1,4 @@
-//! What keys have written in all, and how much keys and stores may use.
+//! What keys have written in total, and how much keys and stores may use.
 
 use super::access::to_its_end;
 use super::handle::Server;
@@ -7,13 +7,13 @@ use crate::model::{PublicKey, Quotas};
 use crate::services::RecordsUnavailable;
 
 impl Server {
-    /// How many bytes of entries `key` has written, counted while quotas say how many any key may (`bytes_stored`); also of what was
-    /// erased since. Without such a quota nothing is counted.
+    /// How many bytes of entries `key` has written, including those erased since. Bytes are counted only while a quota
+    /// limits what a key may write in total (`bytes_stored`).
     pub fn usage(&self, key: &PublicKey) -> u64 {
         self.inner().shared.quotas.usage.of(key)
     }
 
-    /// Has `key` begin again with nothing written, durably; tells what it had.
+    /// Resets what `key` has written to zero, durably; returns the previous count.
     pub async fn reset_usage(&self, key: &PublicKey) -> Result<u64, RecordsUnavailable> {
         self.reset_usage_by(By::Process, key).await
     }
@@ -32,8 +32,8 @@ impl Server {
         .await
     }
 
-    /// How much keys and stores may use from now on, in place of [`Builder::quotas`](super::Builder::quotas). What is used stays used. A key
-    /// or store without a quota before begins with what is asked for from now on.
+    /// Sets how much keys and stores may use from now on, instead of [`Builder::quotas`](super::Builder::quotas). What
+    /// is used stays used. A key or store that had no quota before starts counting from now on.
     pub fn set_quotas(&self, quotas: Quotas) {
         self.inner().shared.quotas.set(quotas, tokio::time::Instant::now().into_std());
     }

@@ -1,7 +1,9 @@
-//! Severs connections that take no bytes, from outside their sessions; and has those end that send none of what they began.
+//! Severs connections that take no bytes, from outside their sessions; and ends those that stop sending what they
+//! began.
 //!
 //! A session whose client does not read is not polled: no timer of its own would fire. `TCP_USER_TIMEOUT` (see
-//! `socket`) closes what acknowledges nothing at all; this round catches what takes a byte now and then.
+//! `socket`) closes connections that acknowledge nothing at all; these rounds catch those that take a byte now and
+//! then.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,7 +24,7 @@ pub(super) fn start(
 ) {
     let budget = Arc::downgrade(budget);
     let rounds = rounds(Arc::downgrade(connections), budget, metrics.clone(), stall_timeout);
-    // Refused only by a thread that has stopped.
+    // Only a thread that has stopped refuses this.
     thread.spawn(rounds);
 }
 

@@ -1,6 +1,6 @@
-//! The socket of a connection, with TLS around it or not.
+//! The socket of a connection, with or without TLS.
 //!
-//! Keeps: bytes are read when they are asked for and no sooner, but for the record of TLS that they are in (16 KiB).
+//! Keeps: bytes are read when they are asked for and no sooner, except the rest of their TLS record (16 KiB).
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ pub(super) type Secure = super::tls::Tls;
 #[derive(Clone)]
 pub(super) enum Secure {}
 
-/// What a connection's bytes go through.
+/// What a connection's bytes pass through.
 pub(super) enum Wire {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
@@ -36,7 +36,7 @@ impl Wire {
         }
     }
 
-    /// Whether it has TLS around it.
+    /// Whether it uses TLS.
     #[cfg(feature = "console")]
     pub(super) const fn is_secure(&self) -> bool {
         !matches!(self, Self::Plain(_))

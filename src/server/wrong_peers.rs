@@ -1,7 +1,9 @@
-//! Requests that reach the right port and nothing else: no WebSocket where one is expected, a WebSocket where none is.
+//! Requests that reach the right port but the wrong thing: no WebSocket where one is expected, a WebSocket where there
+//! is none.
 //!
-//! Keeps: each gets an answer that says what is here and what to do, and the log has a line for each kind of mistake. Leaves out:
-//! what is no HTTP at all (`first_bytes`), and clients that speak another protocol once they are connected (`actors::session`).
+//! Keeps: each gets an answer that says what is here and what to do, and the log has a line for each kind of mistake.
+//! Leaves out: what is not HTTP at all (`first_bytes`), and clients that speak another protocol once they are connected
+//! (`actors::session`).
 
 use actix_http::ws::HandshakeError;
 use actix_web::http::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
@@ -12,7 +14,7 @@ use super::handle::Server;
 use super::routes::ServedPath;
 use crate::actors::complaints::Complaint;
 
-/// Answers what came to the path of a WebSocket and is none.
+/// Answers a plain request at the path of a WebSocket.
 pub(super) fn no_websocket(
     server: &Server,
     request: &HttpRequest,
@@ -27,7 +29,7 @@ pub(super) fn no_websocket(
         .body(format!("{error}: {advice}\n"))
 }
 
-/// Answers what came to a path where nothing is.
+/// Answers a request at a path where there is nothing.
 pub(super) fn nothing_here(server: &Server, request: &HttpRequest) -> HttpResponse {
     let sockets: Vec<&str> = server.inner().paths.iter().map(|path| path.as_str()).collect();
     let mut advice = format!("a WebSocket is at {}", sockets.join(" and at "));

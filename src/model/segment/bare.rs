@@ -1,7 +1,7 @@
-//! Segments with bare records: what is left of an erased entry is its id.
+//! Segments with bare records: all that is left of an erased entry is its id.
 //!
-//! Keeps: sequences stay what they are, whatever is erased; nothing of an erased entry but its id is in the result, nor who wrote it.
-//! Leaves out: which entries are erased (`storage`).
+//! Keeps: sequences do not change, whatever is erased; the result holds nothing of an erased entry but its id, not even
+//! who wrote it. Leaves out: which entries are erased (`storage`).
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{Origins, Segment};
 use crate::model::record::{BARE_LEN, write_bare};
 use crate::model::{MalformedRecord, Origin, OriginRun, RecordReader, Sequence};
 
-/// Who is said to have written an entry whose content is gone.
+/// The recorded writer of an entry whose content is gone.
 const NOBODY: Origin = Origin::Server { run_handlers: false };
 
 impl Segment {
@@ -18,12 +18,12 @@ impl Segment {
         self.bare && !self.is_gap()
     }
 
-    /// The same, said to have bare records among its own if `bare`.
+    /// The same segment, marked as having bare records if `bare`.
     pub(crate) fn marked_bare(self, bare: bool) -> Self {
         Self { bare, ..self }
     }
 
-    /// The same, once it was looked whether some of its records are bare.
+    /// The same segment, marked by whether some of its records are bare.
     ///
     /// # Errors
     /// If a record is malformed.
@@ -38,7 +38,8 @@ impl Segment {
         Ok(Self { bare, ..self })
     }
 
-    /// The same with bare records in the place of those with these sequences. `None` if it has none of them, or none but bare ones, or cannot be read.
+    /// The same segment with bare records in place of those with these sequences. `None` if it has none of them, if all
+    /// of them are bare already, or if it cannot be read.
     pub(crate) fn erasing(&self, gone: &BTreeSet<Sequence>) -> Option<Self> {
         if self.is_gap() || gone.range(self.first()..=self.last()).next().is_none() {
             return None;
@@ -62,7 +63,7 @@ impl Segment {
         changed.then(|| Self { records: records.into(), origins, bare: true, ..self.clone() })
     }
 
-    /// As readers are to see it: erased entries are gaps. One piece, if it has none of them.
+    /// The segment as readers see it: erased entries are gaps. One piece if it has none.
     ///
     /// # Errors
     /// If a record is malformed.
@@ -90,7 +91,7 @@ impl Segment {
         Ok(pieces)
     }
 
-    /// Its entries from one sequence up to another one, whose records lie so; a gap if they are bare.
+    /// The entries from one sequence up to another, whose records are in this range; a gap if they are bare.
     fn piece(
         &self,
         (first, end): (Sequence, Sequence),
@@ -99,7 +100,7 @@ impl Segment {
         origins: &mut Origins,
     ) -> Self {
         let origins = std::mem::take(origins);
-        // No more than it has itself.
+        // Not more than the segment has.
         let count = end.since(first) as u32;
         if bare {
             return Self {
@@ -113,7 +114,7 @@ impl Segment {
         Self { first, count, records: self.records.slice(from..to), origins, bare }
     }
 
-    /// It as two gaps beside each other are one; `None` if they are not both of erased entries, or do not fit.
+    /// This gap and the next one as one gap; `None` unless both are of erased entries and adjoin.
     pub(crate) fn erased_with(&self, next: &Self) -> Option<Self> {
         let follow = self.is_erased() && next.is_erased() && self.last().next() == next.first;
         let count = self.count.checked_add(next.count).filter(|_| follow)?;

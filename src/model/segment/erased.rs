@@ -1,4 +1,4 @@
-//! Gaps in the place of entries that were erased.
+//! Gaps in place of erased entries.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,17 @@ use super::Segment;
 use crate::model::Sequence;
 
 impl Segment {
-    /// Whether it is a gap in whose place there were entries, which were erased.
+    /// Whether it is a gap that replaces erased entries.
     pub const fn is_erased(&self) -> bool {
         self.bare && self.is_gap()
     }
 
-    /// A gap in the place of `count` erased entries; `None` as of [`Segment::gap`].
+    /// A gap in place of `count` erased entries; `None` in the same cases as [`Segment::gap`].
     pub fn erased(first: Sequence, count: u32) -> Option<Self> {
         Some(Self { bare: true, ..Self::gap(first, count)? })
     }
 
-    /// It without the entries with these sequences, in whose place are gaps: as it is shown then.
+    /// The segment without the entries with these sequences, as readers see it: gaps replace them.
     pub(crate) fn without(self, gone: &BTreeSet<Sequence>) -> Vec<Self> {
         let mut pieces = Vec::new();
         let mut rest = Some(self);

@@ -1,7 +1,8 @@
 //! The console: a page for people, at `/console`, beside the admin API that it shows.
 //!
-//! Keeps: the page is the same for everybody and says nothing about this server; all that it shows comes from the admin API, for
-//! which it has a session instead of a token in the browser's reach. Leaves out: the page itself (`crate::console`).
+//! Keeps: the page is the same for everybody and reveals nothing about this server; everything it shows comes from the
+//! admin API, which it uses with a session, so no token is within reach of scripts. Leaves out: the page itself
+//! (`crate::console`).
 
 mod session;
 
@@ -20,14 +21,14 @@ use crate::console::{ASSETS, Asset};
 
 pub(super) use session::{Sessions, check};
 
-/// What the page may do: run its own files, and talk to where it came from.
+/// What the page may do: run its own files, and talk to its origin.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Relative, so that the console is wherever it is mounted.
+/// Relative, so the console works wherever it is mounted.
 const WITHOUT_SLASH: &str = "../console";
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
@@ -44,7 +45,7 @@ fn looked_at() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// The page's files are named beside it, which only works from one of its two addresses.
+/// The page refers to its files by relative names, which only works at one of its two addresses.
 fn without_slash() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, WITHOUT_SLASH)).finish()
 }
@@ -56,7 +57,7 @@ async fn file(request: HttpRequest, path: Path<String>) -> HttpResponse {
     }
 }
 
-/// Changes with any of the files, so that a page and its files are always of one version.
+/// Changes with each of the files, so a page and its files always have the same version.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
     ASSETS.iter().for_each(|asset| hash.update(asset.bytes));
@@ -71,7 +72,7 @@ fn show(asset: &Asset, request: &HttpRequest) -> HttpResponse {
     let mut answer = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     answer
         .insert_header((ETAG, VERSION.as_str()))
-        // Asked about each time: a newer server has a newer console.
+        // Checked each time: a newer server has a newer console.
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((CONTENT_TYPE, HeaderValue::from_static(asset.media)))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))

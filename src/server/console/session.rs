@@ -1,8 +1,8 @@
-//! Sessions of the console: a token is exchanged for a cookie that no script can read, and that ends.
+//! Sessions of the console: a token is exchanged for a cookie that no script can read and that expires.
 //!
-//! Keeps: a cookie changes nothing without the `Origin` of this host and JSON, so no other page can use it; with the token it ends,
-//! also when that is taken away; there are so many at most. Leaves out: which tokens there are (`admin_tokens`), and who guesses
-//! (`admin_guard`).
+//! Keeps: a cookie changes nothing without the `Origin` of this host and JSON, so no other page can use it; a session
+//! ends with its token, even when that is removed; the number of sessions is bounded. Leaves out: which tokens there
+//! are (`admin_tokens`), and who guesses (`admin_guard`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,16 +25,16 @@ use crate::server::admin_tokens::AdminToken;
 use crate::server::handle::Server;
 use crate::server::pages;
 
-/// So many people look at once; one more, and who has not looked for the longest time has to sign in again.
+/// Most sessions at one time; beyond that, the one that has been idle longest has to sign in again.
 const SESSIONS_MAX: usize = 256;
 
-/// A session ends when it was not used for so long,
+/// A session ends when it has not been used for this long,
 const IDLE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// and in any case after this.
+/// and in any case after this long.
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A body that has a token is no longer, in bytes.
+/// Longest body with a token, in bytes.
 const BODY_MAX: usize = 4_096;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -43,7 +43,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Default)]
 pub(in crate::server) struct Sessions(Mutex<HashMap<Id, Session>>);
 
-/// The hash of what the cookie holds.
+/// The hash of the cookie's value.
 type Id = [u8; 32];
 
 struct Session {
@@ -59,7 +59,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// Begins one; gives what the cookie is to hold.
+    /// Begins a session; returns the value for the cookie.
     fn begin(&self, token: AdminToken, now: Instant) -> String {
         let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut all = self.0.lock();
@@ -72,7 +72,7 @@ impl Sessions {
         secret
     }
 
-    /// The token with which it was begun.
+    /// The token with which the session began.
     fn token(&self, secret: &str, now: Instant) -> Option<AdminToken> {
         let (mut all, id) = (self.0.lock(), id_of(secret));
         let session = all.get_mut(&id)?;
@@ -88,7 +88,7 @@ impl Sessions {
         self.0.lock().remove(&id_of(secret));
     }
 
-    /// How many there are of a token.
+    /// How many sessions a token has.
     pub(in crate::server) fn count(&self, token: &AdminToken) -> usize {
         let now = Instant::now();
         let of_it = |session: &&Session| session.token == *token && !session.is_over(now);
@@ -100,7 +100,7 @@ fn id_of(secret: &str) -> Id {
     Sha256::digest(secret).into()
 }
 
-/// Two servers of one host share their cookies whatever their ports, so each has a name of its own.
+/// Servers on the same host share cookies whatever their ports, so each uses a cookie name of its own.
 fn cookie_name(server: &Server) -> String {
     let id = server.remote_id().to_string();
     format!("eventlog-console-{}", id.get(..8).unwrap_or(&id))
@@ -113,7 +113,7 @@ fn secret_of(server: &Server, request: &HttpRequest) -> Option<String> {
     pairs.find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim().to_owned())
 }
 
-/// The token in whose place the request has a cookie.
+/// The token that the request's cookie stands for.
 pub(in crate::server) fn check(
     server: &Server,
     request: &HttpRequest,
@@ -131,10 +131,10 @@ pub(in crate::server) fn check(
     Ok(token)
 }
 
-/// Whether no page but the console can have made this request.
+/// Whether only the console can have made this request.
 fn is_own_page(server: &Server, request: &HttpRequest) -> bool {
     let from = request.headers().get(FETCH_SITE).map(HeaderValue::as_bytes);
-    // "none": somebody typed the address.
+    // "none" means that somebody typed the address.
     let is_elsewhere = from.is_some_and(|from| from != b"same-origin" && from != b"none");
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if looks {
@@ -172,7 +172,7 @@ struct Begin {
     token: String,
 }
 
-/// Takes a token, gives a cookie.
+/// Takes a token, returns a cookie.
 fn begin(server: &Server, request: &HttpRequest, body: &[u8]) -> Result<HttpResponse, Failure> {
     if !pages::may(server, request) {
         return Err(Failure::Page);
@@ -224,7 +224,7 @@ fn description(server: &Server, token: &AdminToken) -> serde_json::Value {
     })
 }
 
-/// As a header sets it.
+/// The cookie as a header sets it.
 fn cookie(server: &Server, request: &HttpRequest, value: &str, age: Duration) -> String {
     let (name, seconds) = (cookie_name(server), age.as_secs());
     let secure = if pages::is_secure(server, request) { "; Secure" } else { "" };

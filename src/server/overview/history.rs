@@ -1,6 +1,6 @@
 //! The last hour in rows of two seconds, kept in memory: 150 KB in all.
 //!
-//! Keeps: what is sampled are counters that are there anyway, whoever looks.
+//! Keeps: it samples only counters that exist anyway, whether or not anybody looks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -21,8 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// An hour.
 const ROWS_MAX: usize = 1_800;
 
-/// What the numbers of a row are, in their order: when, in milliseconds since 1970, what came a second, how long acknowledgements
-/// took in microseconds, and how many there are.
+/// The numbers of a row, in order: the time in milliseconds since 1970, rates a second, how long acknowledgements took
+/// in microseconds, and counts of what exists.
 pub(super) const FIELDS: [&str; 12] = [
     "unixMillis",
     "entries",
@@ -42,7 +42,7 @@ pub(super) const FIELDS: [&str; 12] = [
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     unix_millis: u64,
-    /// Entries, bytes, writes acknowledged, entries sent, each a second.
+    /// Entries, bytes, acknowledged writes, entries sent, each a second.
     rates: [f64; 4],
     acks: [Option<u64>; 2],
     /// Connections, subscriptions, open stores, strangers.
@@ -133,7 +133,7 @@ impl History {
     pub(super) fn troubles(&self) -> Troubles {
         let rows = self.rows.lock();
         match (rows.front(), rows.back()) {
-            // The first row of a server has what went wrong since its start.
+            // The first row of a server includes what went wrong since its start.
             (Some(_), Some(last)) if rows.len() < ROWS_MAX => last.troubles,
             (Some(first), Some(last)) => last.troubles.since(first.troubles),
             _ => Troubles::default(),
@@ -144,7 +144,7 @@ impl History {
 /// Samples until the server is gone.
 pub(in crate::server) fn start(server: &Server, thread: &ArbiterHandle) {
     let server = Arc::downgrade(server.shared_inner());
-    // Refused only by a thread that has stopped.
+    // Only a thread that has stopped refuses this.
     thread.spawn(sample(server));
 }
 
@@ -163,7 +163,7 @@ async fn sample(server: Weak<Inner>) {
     }
 }
 
-/// What counters said at some moment.
+/// The counters at some moment.
 struct Counts {
     at: Instant,
     totals: [u64; 4],
@@ -183,7 +183,7 @@ impl Counts {
         Self { at: Instant::now(), totals, acks: metrics.acks.counted() }
     }
 
-    /// How much more a second.
+    /// The increase a second.
     fn rates(&self, before: &Self) -> [f64; 4] {
         let seconds = self.at.duration_since(before.at).as_secs_f64().max(0.001);
         std::array::from_fn(|at| (self.totals[at] - before.totals[at]) as f64 / seconds)

@@ -1,4 +1,4 @@
-//! How the server is, for people who look: figures of the moment and of the last hour, and what is not well.
+//! How the server is doing, for people who look: current figures, those of the last hour, and what is not well.
 //!
 //! Keeps: it costs the same however many stores and clients there are. Leaves out: what programs watch (`metrics`).
 
@@ -22,7 +22,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/overview").get(show).done());
 }
 
-/// All of the last hour; as a stream: what is new.
+/// The whole last hour; as a stream, only new rows.
 async fn show(server: web::Data<Server>, request: HttpRequest) -> Answer {
     if sse::is_asked(&request) {
         return stream_of(&server);
@@ -52,7 +52,7 @@ fn stream_of(server: &Server) -> Answer {
     Ok(place.answer(Box::pin(events)))
 }
 
-/// What there is to say of this moment.
+/// What there is to say about this moment.
 async fn now(server: &Server) -> Value {
     let inner = server.inner();
     let mut groups = Vec::new();

@@ -1,4 +1,4 @@
-//! What is not well, in words, with what to do about it.
+//! What is not well, in words, and what to do about it.
 
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ impl Facts<'_> {
 
 use Level::{Bad, Info, Warn};
 
-/// What the storage says by a figure that is 1.
+/// What the storage reports with a figure that is 1.
 const FLAGS: &[(&str, Level, &str, &str)] = &[
     (
         "checkpoints_fail",
@@ -121,7 +121,7 @@ const FLAGS: &[(&str, Level, &str, &str)] = &[
     ),
 ];
 
-/// All there is to say, the worst first.
+/// All notes, the worst first.
 pub(super) fn notes(facts: &Facts<'_>) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut note = |level, what: String, to_do: &str| {
