@@ -1,7 +1,7 @@
 //! Moves messages between the core, the wire and one socket.
 //!
 //! Keeps: it reads what the socket has even while the socket takes nothing, so that the two sides never wait for each
-//! other; it takes no more commands while what it has cannot be sent.
+//! other; it takes no more commands while messages wait to be sent.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,23 +21,23 @@ use super::options::Options;
 use super::socket::{Link, Socket};
 use super::wire::{Wire, WireError};
 
-/// Time between looks at streams that hold entries back, see [`Core::tick`].
+/// Time between checks of streams that hold entries back, see [`Core::tick`].
 const TICK: Duration = Duration::from_secs(1);
-/// How long a polite end may take.
+/// How long an orderly end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Messages read before something is sent, so that neither starves.
+/// Messages that are read before something is sent, so that neither direction starves.
 const READS_PER_TURN: usize = 64;
-/// Messages that wait to be sent, at most, before commands have to wait.
+/// Most messages that wait to be sent before commands have to wait.
 const OUTGOING_MAX: usize = 256;
 
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It is lost: on to the next one.
+    /// It is lost: make the next one.
     Lost(String),
     /// The server closed it because of what it was sent.
     BrokenOff(RemoteError),
-    /// The client ends: it was closed and everything is answered, or nobody holds it any longer.
+    /// The client ends: it was closed and everything is answered, or nobody holds it any more.
     Closed,
 }
 
@@ -74,7 +74,7 @@ impl Connection {
     ) -> End {
         let end = poll_fn(|cx| self.poll(cx, core, commands)).await;
         if matches!(end, End::Closed) {
-            // Its failure changes nothing: everything is answered.
+            // A failure here changes nothing: everything is answered.
             let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
             let closing = self.socket.send(Message::Close(Some(frame)));
             drop(timeout(CLOSE_TIMEOUT, closing).await);
@@ -94,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// Does what can be done now; the context is woken when there is more.
+    /// Does what can be done now; the context is woken when there is more to do.
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes in some messages; `true` if there may be more.
+    /// Receives some messages; `true` if there may be more.
     fn read(&mut self, cx: &mut Context<'_>, core: &mut Core) -> Result<bool, End> {
         for _ in 0..READS_PER_TURN {
             match Pin::new(&mut self.socket).poll_next(cx) {
@@ -144,13 +144,13 @@ impl Connection {
             Message::Binary(message) => self.wire.accept(message),
             Message::Close(frame) => return Err(closed(frame)),
             Message::Text(_) => return Err(End::Lost("a text message".to_owned())),
-            // The library answers pings by itself.
+            // The library answers pings itself.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         }
         self.hand_over(core)
     }
 
-    /// Tells the core all that the wire has to say.
+    /// Tells the core everything that the wire has received.
     fn hand_over(&mut self, core: &mut Core) -> Result<(), End> {
         while let Some(incoming) = self.wire.next_incoming().map_err(broken)? {
             core.receive(incoming).map_err(|fault| End::Lost(fault.to_string()))?;
@@ -188,7 +188,7 @@ impl Connection {
     }
 }
 
-/// Takes commands in; `true` if there may be more.
+/// Receives commands; `true` if there may be more.
 fn take(
     cx: &mut Context<'_>,
     core: &mut Core,
@@ -215,7 +215,7 @@ fn broken(error: WireError) -> End {
     }
 }
 
-/// Whether a close was our fault decides whether what we sent is worth sending again.
+/// Whether the close was our fault decides whether it is worth sending again what we sent.
 fn closed(frame: Option<CloseFrame>) -> End {
     let Some(CloseFrame { code, reason }) = frame else {
         return End::Lost("closed by the server".to_owned());

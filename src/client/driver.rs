@@ -1,4 +1,4 @@
-//! The task behind a client: one connection after the other, until nobody needs them.
+//! The task behind a client: one connection after another, until nobody needs them.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ impl Driver {
                     self.core.disconnected(None);
                 }
             }
-            // A server that hangs up on everybody must not be called again at once, for ever.
+            // A server that hangs up on everybody must not be called again at once, forever.
             if started.elapsed() >= self.target.options().reconnect_delay_max {
                 self.delay_max = DELAY_FIRST;
             }
@@ -102,7 +102,7 @@ impl Driver {
     }
 }
 
-/// Takes commands while there is no connection, until one of them, or the lack of them, ends the client.
+/// Takes commands while there is no connection, until one of them, or the end of them, ends the client.
 async fn take_commands(core: &mut Core, commands: &mut mpsc::UnboundedReceiver<Command>) {
     while !core.is_closing() {
         match commands.recv().await {
@@ -112,7 +112,7 @@ async fn take_commands(core: &mut Core, commands: &mut mpsc::UnboundedReceiver<C
     }
 }
 
-/// Between half of `delay` and all of it, so that the clients of a server that restarts do not come back as one.
+/// Between half of `delay` and all of it, so that the clients of a restarted server do not return all at once.
 fn jittered(delay: Duration) -> Duration {
     let [random, ..] = uuid::Uuid::new_v4().into_bytes();
     delay.mul_f64(0.5 + f64::from(random) / 512.0)

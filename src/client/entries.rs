@@ -4,7 +4,7 @@ use crate::model::{EntryRef, Sequence};
 use crate::protocol::msgpack::ChangesView;
 use crate::protocol::rpc::ReceivedEntries;
 
-/// At least one entry, checked, still in the frame it came in. Cheap to clone; keeps the frame alive.
+/// At least one entry, validated, still in the frame it arrived in. Cheap to clone; keeps the frame alive.
 #[derive(Clone, Debug)]
 pub(super) enum Entries {
     Msgpack(ChangesView),

@@ -3,10 +3,10 @@
 use crate::model::{PublicKey, RemoteId};
 pub use crate::protocol::rpc::ErrorCode;
 
-/// A first connection could not be made. Nothing was sent but the handshake, so trying again is safe.
+/// The first connection could not be made. Only the handshake was sent, so trying again is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is not one of a WebSocket (`ws://` or `wss://`), or a header of the options is not one.
+    /// The URL is not a WebSocket URL (`ws://` or `wss://`), or a header of the options is not valid.
     #[error("cannot connect to {url:?}: {reason}")]
     InvalidOptions {
         /// The URL as given.
@@ -17,7 +17,7 @@ pub enum ConnectError {
     /// The server cannot be reached, its certificate is not trusted, or it refused the WebSocket.
     #[error("cannot connect: {0}")]
     Unreachable(#[from] Box<tokio_tungstenite::tungstenite::Error>),
-    /// The connection stands, but its first message was no `Hello`.
+    /// The connection was made, but its first message was not a `Hello`.
     #[error("the server does not speak this protocol: {0}")]
     NotHello(String),
     /// No `Hello` within [`Options::connect_timeout`](super::Options::connect_timeout).
@@ -25,7 +25,7 @@ pub enum ConnectError {
     TimedOut,
 }
 
-/// How far a store is could not be found out.
+/// Why the head of a store could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
     /// There was no connection, or it was lost.
@@ -34,7 +34,7 @@ pub enum HeadError {
     /// The server refused to say.
     #[error(transparent)]
     Refused(#[from] RemoteError),
-    /// The protocol has no words for it.
+    /// The protocol has no such request.
     #[error("the RPC protocol does not say how far a store is")]
     NotSaid,
 }
@@ -66,16 +66,16 @@ pub enum RemoteError {
     /// [`RpcOptions::identities`](super::RpcOptions::identities); nothing was sent.
     #[error("there is no identity for public key {0:?}")]
     NoIdentity(PublicKey),
-    /// The key has a live stream in this client already. A connection holds one subscription a key; a second stream
+    /// The key already has a live stream in this client. A connection holds one subscription per key; a second stream
     /// takes a second client.
     #[error("public key {0:?} has a stream in this client already")]
     AlreadyStreaming(PublicKey),
-    /// The connection was lost after the write was sent and before it was answered, and the options say not to send it
-    /// again.
+    /// The connection was lost after the write was sent and before it was answered, and the options say not to resend
+    /// it.
     #[error("the connection was lost before the write was answered")]
     Unanswered,
-    /// The server closed the connection because of something it was sent, while the write was unanswered; sending
-    /// the write again would meet the same.
+    /// The server closed the connection because of something it was sent, while the write was unanswered; sending the
+    /// write again would end the same way.
     #[error("the server closed the connection: close code {code}: {reason}")]
     BrokenOff {
         /// The close code of the WebSocket.
@@ -83,15 +83,15 @@ pub enum RemoteError {
         /// The reason given with it.
         reason: String,
     },
-    /// The server gave the request up instead of answering it, as it does with what no ordinary client sends; in the RPC
-    /// protocol only. It may have been carried out.
+    /// The server gave up on the request instead of answering it, as it does with what no ordinary client sends; only
+    /// in the RPC protocol. The request may have been carried out.
     #[error("the server failed: {0}")]
     Crashed(String),
-    /// The server answered with something that is no answer.
+    /// The server sent something that is not a valid answer.
     #[error("the server gave an invalid answer: {0}")]
     WrongAnswer(String),
-    /// After a reconnect another server answered. Its sequences mean something else, so the client has ended, with
-    /// all its writes and streams.
+    /// After a reconnect, another server answered. Its sequences mean something else, so the client has ended, with all
+    /// its writes and streams.
     #[error("the server is another one: {found} instead of {expected}")]
     OtherServer {
         /// The server of the first connection.
@@ -105,8 +105,8 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// Whether it is known that the entries were not stored by this request. If not, they may be or become stored;
-    /// writing entries with the same ids again is safe and tells.
+    /// Whether it is known that this request did not store the entries. If not, they may be stored, now or later;
+    /// writing entries with the same ids again is safe, and its answer tells.
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Rejected { code, .. } => !matches!(code, ErrorCode::InternalServerError),

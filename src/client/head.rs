@@ -1,4 +1,4 @@
-//! How far a store is, asked over a connection of its own.
+//! The head of a store, asked over a connection of its own.
 
 use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
@@ -12,10 +12,11 @@ use crate::model::{PublicKey, Sequence};
 use crate::protocol::msgpack::{Response, decode_response, encode_request_changes_with_ack};
 
 impl EventLogRemote {
-    /// The last sequence of the store of `key`; zero if nothing is there. Connects to `url` for it, and ends that connection.
+    /// The last sequence of the store of `key`; zero if the store is empty. Connects to `url` for this, and closes that
+    /// connection.
     ///
     /// # Errors
-    /// Beside what can go wrong with any request: in the RPC protocol the server does not say it.
+    /// Besides what can go wrong with any request: the RPC protocol has no such request.
     pub async fn head(url: &str, options: Options, key: &PublicKey) -> Result<Sequence, HeadError> {
         if matches!(options.protocol, Protocol::Rpc(_)) {
             return Err(HeadError::NotSaid);
@@ -25,7 +26,7 @@ impl EventLogRemote {
         let asked = async {
             let (mut link, _) = target.connect().await?;
             let mut request = BytesMut::new();
-            // Behind the last: whatever is there, nothing of it is sent.
+            // After the last sequence: whatever is there, nothing of it is sent.
             encode_request_changes_with_ack(&mut request, key, Sequence::MAX);
             let lost = |error: Error| HeadError::Connect(ConnectError::from(Box::new(error)));
             link.socket.send(Message::Binary(request.freeze())).await.map_err(lost)?;

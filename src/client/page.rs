@@ -1,15 +1,15 @@
-//! Entries of a stream as they come: many at a time.
+//! Entries of a stream as they arrive: many at a time.
 
 use std::sync::Arc;
 
 use super::entries::Entries;
 use crate::model::{Batch, EntryRef, RecordReader, RemoteEntry, Sequence};
 
-/// Messages below this size are copied. A frame lies in a block of the socket's, of 128 KiB or more, together with other
-/// frames; a small page that waits long must not keep all of it.
+/// Messages below this size are copied. A frame is in a block of the socket's buffer, of 128 KiB or more, together with
+/// other frames; a small page that waits for long must not keep all of it.
 const DETACHED_BELOW_BYTES: usize = 64 * 1_024;
 
-/// Entries of a feed, in order, at least one: what [`Pages`](super::Pages) yields.
+/// Entries of a feed, in order, at least one: the items of [`Pages`](super::Pages).
 ///
 /// Either a message of the server, or entries of this client's own that were acknowledged. Holds the memory of that
 /// message or batch.
@@ -23,14 +23,14 @@ pub struct Page {
 
 #[derive(Clone, Debug)]
 enum Content {
-    /// What the message has behind its first `skip` entries.
+    /// The entries of the message after the first `skip`.
     Feed { entries: Entries, skip: usize },
     /// These slots of a batch, with their sequences.
     Slots { batch: Arc<Batch>, slots: Vec<(Sequence, usize)> },
 }
 
 impl Page {
-    /// What `entries` have behind the first `skip`; `None` if that is nothing.
+    /// What `entries` has after the first `skip`; `None` if that is nothing.
     pub(super) fn feed(entries: &Entries, skip: usize) -> Option<Self> {
         let len = entries.len().checked_sub(skip).filter(|len| *len > 0)?;
         let (last, bytes) = (entries.last(), entries.bytes());
@@ -46,7 +46,7 @@ impl Page {
         Some(Self { last, len: slots.len(), bytes, content: Content::Slots { batch, slots } })
     }
 
-    /// The sequence of its last entry: a stream that goes on behind this page starts at the next one.
+    /// The sequence of its last entry: a stream that continues after this page starts at the next one.
     pub const fn last(&self) -> Sequence {
         self.last
     }
@@ -61,7 +61,7 @@ impl Page {
         self.len == 0
     }
 
-    /// Bytes it holds, nearly.
+    /// The bytes it holds, approximately.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,7 @@
 //! What a stream has received and nobody has taken yet.
 //!
-//! Keeps: once it is full it says so, once, and once again when it has been emptied far enough. So the connection can
-//! end the subscription for the time between, and nothing piles up.
+//! Keeps: it reports once when it is full, and once when it has been emptied far enough. So the connection can end the
+//! subscription for the time between, and nothing piles up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ struct State {
     bytes: usize,
     entries_max: usize,
     bytes_max: usize,
-    /// Said to be full, and not yet emptied far enough.
+    /// Reported as full, and not yet emptied far enough.
     paused: bool,
     ended: bool,
     error: Option<RemoteError>,
@@ -38,7 +38,7 @@ struct State {
 pub(super) enum Taken {
     Page {
         page: Page,
-        /// The queue was full and is not any longer: the subscription is to go on.
+        /// The queue was full and no longer is: the subscription should go on.
         resume: bool,
     },
     Failed(RemoteError),
@@ -68,7 +68,7 @@ impl Queue {
         filled
     }
 
-    /// Nothing comes any more: behind what is there the stream ends, with `error` if there is one.
+    /// Nothing comes any more: after what is there, the stream ends, with `error` if there is one.
     pub(super) fn end(&self, error: Option<RemoteError>) {
         let mut state = self.state.lock();
         if state.ended {

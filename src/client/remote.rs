@@ -15,7 +15,7 @@ use super::socket::Target;
 use super::state::{ConnectionState, State};
 use crate::model::{Batch, PublicKey, RemoteId, Sequence};
 
-/// Writes in flight are counted in pieces of this size, and each as one at least.
+/// Writes in flight are counted in pieces of this size; each counts as at least one.
 const PERMIT_BYTES: usize = 1_024;
 
 /// A client of one server. Cheap to clone; clones share the connection.
@@ -73,22 +73,23 @@ impl EventLogRemote {
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
-    /// The server's own id, as it said `Hello`. It stays the same for the life of the client.
+    /// The server's own id, from its `Hello`. It stays the same for the life of the client.
     pub fn id(&self) -> RemoteId {
         self.shared.id
     }
 
-    /// Whether there is a connection, from now on. You need not use this: the client reconnects by itself. It ends with the client.
+    /// Whether there is a connection, from now on. You do not need this to reconnect: the client does that itself. It
+    /// ends with the client.
     pub fn connection_state(&self) -> watch::Receiver<ConnectionState> {
         self.shared.state.clone()
     }
 
-    /// Appends `entries` to the store of `key` as one batch, and gives the sequence of each, in the order of the
-    /// entries: for one that the store had already, the one that it has there.
+    /// Appends `entries` to the store of `key` as one batch, and returns the sequence of each, in the order of the
+    /// entries: an entry that the store already had gets the sequence that it has there.
     ///
     /// Any number of writes can be under way at once; they are sent in the order in which they are first polled. Waits
-    /// while [`Options::write_bytes_in_flight_max`] is used up. Once it is sent, dropping the future does not take it
-    /// back; before that, the write is not sent.
+    /// while [`Options::write_bytes_in_flight_max`] is used up. If the future is dropped before the write is sent, it
+    /// is not sent; after that, dropping does not undo it.
     ///
     /// # Errors
     /// The batch was refused as a whole, or its fate is unknown: [`RemoteError::is_definite`] tells.
@@ -105,21 +106,21 @@ impl EventLogRemote {
         let (reply, answer) = oneshot::channel();
         let write = Pending { key: key.clone(), batch: Arc::new(batch), reply, permit };
         self.commands.send(Command::Write(write)).map_err(|_| RemoteError::Closed)?;
-        // Every write that was handed over is answered, but for a runtime that is shut down.
+        // Every write that was handed over is answered, unless the runtime is shut down.
         answer.await.unwrap_or(Err(RemoteError::Unanswered))
     }
 
-    /// Follows the feed of the store of `key`, from `start` on, and whatever is appended later: see the
+    /// Follows the feed of the store of `key`, from `start` on, and everything that is appended later: see the
     /// [module](super) for what it promises.
     ///
-    /// A key has one stream at a time in a client: while it lives, a second one fails with
-    /// [`RemoteError::AlreadyStreaming`]. For more of them, connect more clients.
+    /// In a client, a key has one stream at a time: while it lives, a second one fails with
+    /// [`RemoteError::AlreadyStreaming`]. For more, connect more clients.
     pub fn changes(&self, key: &PublicKey, start: Sequence) -> Changes {
         Changes::new(self.pages(key, start))
     }
 
-    /// Like [`EventLogRemote::changes`], but with entries as they come, many at a time, and without copying them:
-    /// for those who read millions.
+    /// Like [`EventLogRemote::changes`], but with entries as they arrive, many at a time, and without copying them: for
+    /// readers of millions.
     pub fn pages(&self, key: &PublicKey, start: Sequence) -> Pages {
         let shared = &self.shared;
         let stream = shared.streams.fetch_add(1, Ordering::Relaxed);
@@ -132,18 +133,19 @@ impl EventLogRemote {
         Pages::new(key, stream, queue, self.commands.clone())
     }
 
-    /// Ends the client with all its clones: waits until what was written so far is answered, then closes the
-    /// connection. Later writes fail with [`RemoteError::Closed`]; streams end behind what they have received.
+    /// Ends the client with all its clones: waits until everything written so far is answered, then closes the
+    /// connection. Later writes fail with [`RemoteError::Closed`]; streams end after what they have received.
     ///
-    /// Does not reconnect: writes that are unanswered when the connection is lost, or is lost already, fail.
+    /// Does not reconnect: writes that are unanswered when the connection is lost, or that already have no connection,
+    /// fail.
     pub async fn close(&self) {
-        // If that fails, it is closed.
+        // If that fails, it is already closed.
         drop(self.commands.send(Command::Close));
         self.commands.closed().await;
     }
 }
 
-/// How many pieces `bytes` are, at least one.
+/// How many pieces `bytes` take, at least one.
 fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, 1 << 28)
 }

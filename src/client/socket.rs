@@ -26,7 +26,7 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Frames are collected up to this size before they are given to the operating system.
 const WRITE_BUFFER_BYTES: usize = 128 * 1_024;
 
-/// What a message may have beyond the largest data in it.
+/// What a message may have in addition to the largest data in it.
 const AROUND_DATA_BYTES: usize = 1_024;
 
 /// A connection on which the server has said `Hello`.
@@ -39,7 +39,7 @@ pub(super) struct Link {
 pub(super) struct Target {
     request: Request,
     config: WebSocketConfig,
-    /// Made when first needed: reading 150 certificates is not for those who never use TLS.
+    /// Made when first needed: clients without TLS should not read 150 certificates.
     tls: OnceLock<Arc<ClientConfig>>,
     options: Options,
     identities: Keyring,
@@ -108,7 +108,7 @@ impl Target {
 }
 
 impl Link {
-    /// Says what the protocol wants said first, and waits for the `Hello`.
+    /// Sends what the protocol requires first, and waits for the `Hello`.
     async fn hello(&mut self) -> Result<RemoteId, ConnectError> {
         let not_hello = |what: String| ConnectError::NotHello(what);
         while let Some(message) = self.wire.messages().pop_front() {

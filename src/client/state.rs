@@ -1,4 +1,4 @@
-//! Whether a client has a connection, for whoever shows that to people.
+//! Whether a client has a connection, for programs that show it to people.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use tokio::sync::watch;
 /// Whether a client has a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// It has.
+    /// There is a connection.
     Connected,
-    /// It has none, and tries again by itself.
+    /// There is none, and the client is trying to reconnect.
     Lost {
         /// How it was lost, or why the last attempt failed.
         reason: Arc<str>,
     },
 }
 
-/// Where the driver says it.
+/// Where the driver reports it.
 #[derive(Debug)]
 pub(super) struct State(watch::Sender<ConnectionState>);
 

@@ -1,8 +1,8 @@
-//! Who connected: what the handshake of a WebSocket said, and what the embedding application makes of it.
+//! Who connected: what the handshake of a WebSocket said, and what the embedding application derives from it.
 //!
-//! Keeps: made once per connection, and a clone costs one count; `Debug` shows no header, no query and not the
-//! application's value, since these hold secrets. Leaves out: which public key a request names, and what was proved
-//! about that later ([`Claim`](super::Claim)).
+//! Keeps: it is made once per connection, and a clone costs one reference count; `Debug` shows no header, no query and
+//! not the application's value, because these hold secrets. Leaves out: which public key a request names, and what was
+//! proved about it later ([`Claim`](super::Claim)).
 
 use std::any::Any;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Verified;
 
-/// What only makes a WebSocket of a connection, the same or at random for everyone, is not kept.
+/// Headers that only make the connection a WebSocket are the same or random for everyone, and are not kept.
 const HEADERS_NOT_KEPT: [&str; 5] = [
     "connection",
     "upgrade",
@@ -27,11 +27,11 @@ pub struct Caller(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     peer: Option<SocketAddr>,
-    /// What trusted proxies say; `None` if there was none.
+    /// What trusted proxies say; `None` if there were none.
     forwarded: Option<IpAddr>,
-    /// The path, and behind the first `?` the query.
+    /// The path, and after the first `?` the query.
     target: Box<str>,
-    /// Each is a name, a colon, a value and a line feed, which neither of the two can have.
+    /// Each is a name, a colon, a value and a line feed; neither name nor value can contain the separators.
     headers: Box<[u8]>,
     value: Option<Value>,
     verified: Option<Verified>,
@@ -41,8 +41,8 @@ struct Inner {
 pub(crate) type Value = Box<dyn Any + Send + Sync>;
 
 impl Caller {
-    /// A caller without a handshake, of whom [`get`](Self::get) gives `value`: for code that asks an
-    /// [`Auth`](super::Auth) itself, as its tests do.
+    /// A caller without a handshake, for whom [`get`](Self::get) returns `value`: for code that asks an
+    /// [`Auth`](super::Auth) itself, such as its tests.
     pub fn of<T: Send + Sync + 'static>(value: T) -> Self {
         Self(Arc::new(Inner { value: Some(Box::new(value)), ..Inner::default() }))
     }
@@ -62,17 +62,17 @@ impl Caller {
         Self(Arc::new(Inner { peer, target, headers, value, ..Inner::default() }))
     }
 
-    /// The same caller, for whom the proxies behind which it came have this address.
+    /// The same caller, with the address that the proxies reported.
     pub(crate) fn forwarded_for(self, address: IpAddr) -> Self {
         self.with(|inner| inner.forwarded = Some(address))
     }
 
-    /// The same caller, of whom `Auth` found this out.
+    /// The same caller, with what `Auth` found out.
     pub(crate) fn with_verified(self, verified: Option<Verified>) -> Self {
         self.with(|inner| inner.verified = verified)
     }
 
-    /// Changes a caller whom nobody shares yet; a caller that is shared stays as it is.
+    /// Changes a caller that is not shared yet; a shared caller stays as it is.
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);
@@ -85,8 +85,9 @@ impl Caller {
         self.0.peer
     }
 
-    /// Where the client is: what the proxies say that the server was told to trust
-    /// ([`Builder::trusted_proxies`](crate::server::Builder::trusted_proxies)), else [`peer`](Self::peer) without its port.
+    /// Where the client is: what trusted proxies say
+    /// ([`Builder::trusted_proxies`](crate::server::Builder::trusted_proxies)), otherwise [`peer`](Self::peer) without
+    /// its port.
     pub fn address(&self) -> Option<IpAddr> {
         self.0.forwarded.or_else(|| Some(self.0.peer?.ip()))
     }
@@ -96,7 +97,7 @@ impl Caller {
         self.address().map_or_else(|| "?".to_owned(), |address| address.to_string())
     }
 
-    /// The path for people: quoted, and not longer than they read.
+    /// The path for people: quoted, and cut to a readable length.
     pub(crate) fn shown_path(&self) -> String {
         format!("{:?}", self.path().chars().take(100).collect::<String>())
     }
@@ -111,19 +112,19 @@ impl Caller {
         self.0.target.split_once('?').map_or(&self.0.target, |(path, _)| path)
     }
 
-    /// What stood behind the path's `?`, as it was sent; empty if nothing did.
+    /// What came after the path's `?`, as it was sent; empty if nothing did.
     pub fn query(&self) -> &str {
         self.0.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The first header of this name, in whatever case; `None` if there is none or it is no UTF-8.
+    /// The first header of this name, in any case; `None` if there is none or it is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// The headers of the handshake, names in lower case; those with the same name in the order in which they came. What only
-    /// makes a WebSocket of the connection is left out (`upgrade`, `sec-websocket-key`).
+    /// The headers of the handshake, with names in lower case; those with the same name are in the order in which they
+    /// came. Headers that only make the connection a WebSocket are left out (`upgrade`, `sec-websocket-key`).
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.headers.split(|byte| *byte == b'\n').filter_map(|line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
@@ -131,8 +132,8 @@ impl Caller {
         })
     }
 
-    /// What the embedding application knows about the caller
-    /// ([`Builder::caller`](crate::server::Builder::caller)); `None` if that is nothing, or no `T`.
+    /// What the embedding application knows about the caller ([`Builder::caller`](crate::server::Builder::caller));
+    /// `None` if that is nothing, or not a `T`.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.0.value.as_ref()?.downcast_ref()
     }

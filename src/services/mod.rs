@@ -10,8 +10,8 @@
 //! | [`EventJournal`] | the positions of groups of handlers | [`journal`] | positions belong in your database |
 //! | [`Auth`] | nothing: it says what a key may do | [`auth`] | nearly always |
 //!
-//! Keeps: a mapping is domain state, written down by `assign` alone; nothing derives a store from a key.
-//! Leaves out: where refusals go (`server`), and when the questions are asked (`actors`, `processing`).
+//! Keeps: a mapping is domain state, written only by `assign`; nothing derives a store from a key. Leaves out: where
+//! refusals go (`server`), and when the questions are asked (`actors`, `processing`).
 
 pub mod auth;
 mod caller;
@@ -45,13 +45,13 @@ pub use registry::{RegistryError, StoreRegistry};
 pub use revocations::{Revocation, Revoked};
 pub use verified::{Rejected, Verified};
 
-/// Says who may do what. There is no default: a server without one does not build.
+/// Decides who may do what. There is no default: a server without one does not compile.
 ///
-/// What clients ask for is asked about here; what the server's own code writes is not, since nobody called.
+/// It is asked about requests of clients; what the server's own code writes is not checked, because nobody called.
 pub trait Auth: Send + Sync + 'static {
-    /// Who calls: asked once for each WebSocket, at its handshake, before anything is kept of it. The answer is the caller's
-    /// [`verified`](Caller::verified) from then on, and the session ends when that expires. Who is rejected gets 401 and no
-    /// WebSocket. Unless an implementation says otherwise, everybody is let in and nothing is known of them.
+    /// Who is calling: asked once for each WebSocket, at its handshake, before anything about it is kept. The answer is
+    /// the caller's [`verified`](Caller::verified) from then on, and the session ends when it expires. A rejected
+    /// caller gets 401 and no WebSocket. By default, everybody is let in and nothing is known about them.
     fn verify<'a>(
         &'a self,
         caller: &'a Caller,
@@ -60,75 +60,74 @@ pub trait Auth: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it. A write of
-    /// the RPC protocol that is too large for one batch comes in several: all of them are asked about before the first one is
-    /// stored, and one is asked about again if rights change meanwhile. An entry that is too large to be stored, and is put aside,
-    /// comes by itself and without its payload, which may be larger than memory.
+    /// Whether the caller may append `entries` with the key; asked once per batch, before anything else happens to it.
+    /// A write of the RPC protocol that is too large for one batch comes in several: all of them are checked before the
+    /// first one is stored, and a batch is checked again if rights change meanwhile. An entry that is too large to be
+    /// stored, and is put aside, comes alone and without its payload, which may be larger than memory.
     fn authorize_write<'a>(
         &'a self,
         claim: Claim<'a>,
         entries: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>>;
 
-    /// Whether the caller may read with the key; asked before a subscription exists, and while it does again when
-    /// [`Server::access_changed`](crate::server::Server::access_changed) says that answers have changed, and at the end that
-    /// [`holds_until`](Self::holds_until) gave.
+    /// Whether the caller may read with the key; asked before a subscription exists. During the subscription it is
+    /// asked again when [`Server::access_changed`](crate::server::Server::access_changed) says that answers have
+    /// changed, and at the time that [`holds_until`](Self::holds_until) returned.
     fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>>;
 
-    /// Whether the caller, who has just proved to hold the signing key of the claim, may be its public key; asked before
-    /// the two are bound to each other. Only the RPC protocol has such proofs. Allowed unless an implementation says
-    /// otherwise.
+    /// Whether the caller, who has just proved to hold the signing key of the claim, may be its public key; asked
+    /// before the two are bound to each other. Only the RPC protocol has such proofs. By default it is allowed.
     fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         let _ = claim;
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Until when the answer counts that this claim was just given; asked after each time that reading is authorized. Then a
-    /// subscription is asked about again, and goes on meanwhile; not more often than once a second. `None`, unless an
-    /// implementation says otherwise: until answers change.
+    /// Until when the answer counts that this claim was just given; asked after each time that reading is authorized.
+    /// At that time the subscription is checked again, and goes on meanwhile; at most once a second. By default `None`:
+    /// until answers change.
     fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
         let _ = claim;
         None
     }
 
-    /// The signing key that may be bound to the caller's key according to what proves who the caller is; asked after
-    /// [`authorize_identity`](Self::authorize_identity). Who proves another one is refused. `None`, unless an implementation says
-    /// otherwise: then [`BindPolicy`](identities::BindPolicy) alone says who may bind one.
+    /// The signing key that may be bound to the caller's key, according to the proof of who the caller is; asked after
+    /// [`authorize_identity`](Self::authorize_identity). Whoever proves another one is refused. By default `None`: then
+    /// only [`BindPolicy`](identities::BindPolicy) says who may bind one.
     fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {
         let _ = claim;
         None
     }
 
-    /// Who the caller is with this key, for [revocations](Revocation); asked after each authorization while somebody is revoked. What
-    /// [`verify`](Self::verify) found out, unless an implementation finds out later.
+    /// Who the caller is with this key, for [revocations](Revocation); asked after each authorization while somebody is
+    /// revoked. By default, what [`verify`](Self::verify) found out; an implementation may find it out later.
     fn subject_of(&self, claim: Claim<'_>) -> Option<Arc<str>> {
         claim.caller.verified()?.subject.as_deref().map(Arc::from)
     }
 
-    /// The store that the caller's key has according to what proves who the caller is; asked after each authorization. A key
-    /// without a store is assigned that one, durably, unless it had one once. One that has another is refused. `None`, unless
-    /// an implementation says otherwise: then the registry alone says which store a key has.
+    /// The store of the caller's key, according to the proof of who the caller is; asked after each authorization. A
+    /// key without a store is assigned this one, durably, unless it once had another. A key that has another store is
+    /// refused. By default `None`: then only the registry says which store a key has.
     fn store_of(&self, claim: Claim<'_>) -> Option<StoreId> {
         let _ = claim;
         None
     }
 
-    /// What it has counted since the start, for `/metrics`: nothing, unless an implementation says otherwise. The names stay the
-    /// same while the server runs.
+    /// What it has counted since the start, for `/metrics`; by default nothing. The names stay the same while the
+    /// server runs.
     fn figures(&self) -> Vec<Figure> {
         Vec::new()
     }
 }
 
-/// What a client claims with each request: to be this public key.
+/// What a client claims with each request: that it is this public key.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Who connected.
     pub caller: &'a Caller,
     /// The public key that the request names.
     pub key: &'a PublicKey,
-    /// The signing key with which the client proved on this connection to be that public key. `None` in the msgpack protocol, which
-    /// has no proofs: there the key is a name that whoever knows it can use.
+    /// The signing key with which the client proved on this connection to be that public key. `None` in the msgpack
+    /// protocol, which has no proofs: there the key is a name that anyone who knows it can use.
     pub proof: Option<&'a SigningKey>,
 }
 
@@ -147,7 +146,7 @@ pub struct AuthError {
 /// The kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthReason {
-    /// Nobody knows who this is.
+    /// It is not known who this is.
     Unauthorized,
     /// It is known who this is, and it is not allowed.
     Forbidden,

@@ -1,26 +1,26 @@
 //! Which web pages may open a WebSocket here, and use the admin API.
 //!
-//! A browser sends the page's origin with every handshake and lets any page connect anywhere, so the server is the one
-//! who has to look. Programs that are not browsers send no origin, or what they like: this is protection for the
-//! users of browsers, not authorization.
+//! A browser sends the page's origin with every handshake and lets any page connect anywhere, so the server has to
+//! check it. Programs that are not browsers send no origin, or any they like: this protects the users of browsers, and
+//! is not authorization.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The origins that a handshake is taken from. Handshakes without an origin are taken by each.
+/// The origins from which a handshake is accepted. Handshakes without an origin are always accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OriginPolicy {
     /// From a page that this very host served.
     #[default]
     SameHost,
-    /// As [`OriginPolicy::SameHost`], and from these.
+    /// Like [`OriginPolicy::SameHost`], and from these.
     Listed(Vec<PageOrigin>),
     /// Everything.
     Any,
-    /// For development: from pages that this machine served, at whatever port, and from those listed; a page of the same host only
-    /// where that is this machine, an address or listed. With any other name a page could have its name lead here, and be the
-    /// same host.
+    /// For development: from pages that this machine served, at any port, and from those listed; a page of the same
+    /// host is accepted only where the host is this machine, an address or listed. Otherwise a page could point its own
+    /// name at this server, and be the same host.
     ThisMachine(Vec<PageOrigin>),
 }
 
@@ -31,14 +31,14 @@ pub struct PageRequest<'a> {
     pub origin: Option<&'a str>,
     /// `Host`.
     pub host: Option<&'a str>,
-    /// `X-Forwarded-Host`, if a trusted proxy sent it: what was the host before.
+    /// `X-Forwarded-Host`, if a trusted proxy sent it: the host before the proxy.
     pub forwarded_host: Option<&'a str>,
-    /// `X-Forwarded-Proto`, likewise.
+    /// `X-Forwarded-Proto`, in the same way.
     pub forwarded_proto: Option<&'a str>,
 }
 
 impl OriginPolicy {
-    /// Whether the page may.
+    /// Whether the page may connect.
     pub fn allows(&self, request: &PageRequest<'_>) -> bool {
         let Some(origin) = request.origin else { return true };
         if *self == Self::Any {
@@ -67,7 +67,7 @@ impl<'a> PageRequest<'a> {
         [self.host, self.forwarded_host].into_iter().flatten()
     }
 
-    /// Whether all hosts are so, and there is one.
+    /// Whether all hosts satisfy this, and there is at least one.
     fn hosts_are(&self, so: impl Fn(&str) -> bool) -> bool {
         self.host.is_some() && self.hosts().all(so)
     }
@@ -78,11 +78,11 @@ impl<'a> PageRequest<'a> {
 pub struct PageOrigin {
     /// In lower case; empty for `null`.
     scheme: String,
-    /// Host and port, in lower case, without the scheme's own port.
+    /// Host and port, in lower case, without the scheme's default port.
     authority: String,
 }
 
-/// A text is the origin of no page.
+/// The text is not the origin of a page.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no page has the origin {text:?}: {reason}")]
 pub struct InvalidOrigin {
@@ -93,7 +93,7 @@ pub struct InvalidOrigin {
 impl PageOrigin {
     const NULL: &str = "null";
 
-    /// Whether `host` is where pages of this origin come from.
+    /// Whether pages of this origin come from `host`.
     fn is_of(&self, host: &str) -> bool {
         !host.is_empty() && without_own_port(&self.scheme, host) == self.authority
     }
@@ -135,7 +135,7 @@ impl FromStr for PageOrigin {
         if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
             return invalid("browsers send letters that are not ASCII as xn--…, and no spaces");
         }
-        // Some applications on phones have pages of files.
+        // Some applications on phones load their pages from files.
         if authority.is_empty() && scheme != "file" {
             return invalid("the host is missing");
         }
@@ -156,8 +156,9 @@ impl fmt::Display for PageOrigin {
     }
 }
 
-/// Whether `origin` is a page of the host that was asked: the same name and port, where a missing port is the scheme's own. A page
-/// that came without TLS is none of a host that was asked with it: whoever is on the way could have made it.
+/// Whether `origin` is a page of the requested host: the same name and port, where a missing port is the scheme's
+/// default. A page that came without TLS does not belong to a host that was reached with it: somebody on the network
+/// path could have made it.
 fn is_same_host(origin: &PageOrigin, request: &PageRequest<'_>) -> bool {
     let was_secure = request.forwarded_proto.is_some_and(|proto| {
         ["https", "wss"].iter().any(|secure| proto.eq_ignore_ascii_case(secure))
@@ -179,10 +180,10 @@ fn without_own_port(scheme: &str, authority: &str) -> String {
     authority.strip_suffix(own_port).map(ToOwned::to_owned).unwrap_or(authority)
 }
 
-/// What stands before the port, and the port.
+/// The part before the port, and the port.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
-        // The colons of an IPv6 address stand within brackets.
+        // The colons of an IPv6 address are within brackets.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         Some(_) | None => (authority, None),
     }
@@ -197,7 +198,7 @@ fn bare_host(authority: &str) -> &str {
     split_port(authority).0
 }
 
-/// Names and addresses that lead to the machine itself, whatever anybody says.
+/// Names and addresses that lead to the machine itself, whatever DNS says.
 fn is_this_machine(host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     host == "localhost"
@@ -206,7 +207,7 @@ fn is_this_machine(host: &str) -> bool {
         || in_brackets(&host).is_some_and(|address| address.is_loopback())
 }
 
-/// Addresses lead to where they say; a name leads to where whoever owns it says.
+/// An address leads where it says; a name leads wherever its owner says.
 fn is_address(host: &str) -> bool {
     host.parse::<Ipv4Addr>().is_ok() || in_brackets(host).is_some()
 }
@@ -327,7 +328,7 @@ mod tests {
         assert!(!OriginPolicy::SameHost.allows(&without_tls));
         let plain = PageRequest { forwarded_proto: Some("http"), ..without_tls };
         assert!(OriginPolicy::SameHost.allows(&plain));
-        // TLS may have ended further out.
+        // TLS may have ended at an outer proxy.
         assert!(
             OriginPolicy::SameHost
                 .allows(&PageRequest { forwarded_proto: Some("http"), ..request })

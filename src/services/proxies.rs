@@ -1,19 +1,19 @@
-//! Which proxies are believed when they say for whom they speak.
+//! Which proxies are trusted to say whom they forward for.
 //!
-//! Keeps: an address counts only if a trusted proxy wrote it down. `x-forwarded-for` is read from its end, where the nearest
-//! proxy has put what it saw; what a client wrote there itself stands before that and is never reached.
+//! Keeps: an address counts only if a trusted proxy wrote it. `x-forwarded-for` is read from its end, where the nearest
+//! proxy has put what it saw; what a client wrote itself comes earlier and is never reached.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// The addresses that share their first bits: `10.0.0.0/8`, `::1`.
+/// The addresses with the same first bits: `10.0.0.0/8`, `::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRange {
     first: IpAddr,
     bits: u32,
 }
 
-/// A text is no range of addresses.
+/// The text is not a range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an address or a range of addresses; write 10.0.0.1, 10.0.0.0/8 or fd00::/8")]
 pub struct InvalidRange(String);
@@ -45,13 +45,13 @@ impl FromStr for AddressRange {
     }
 }
 
-/// Whether `address` is that of a proxy which is believed.
+/// Whether `address` belongs to a trusted proxy.
 pub(crate) fn is_trusted(trusted: &[AddressRange], address: IpAddr) -> bool {
     trusted.iter().any(|range| range.contains(address))
 }
 
-/// Where the client is, if `peer` is a trusted proxy: the last address of `forwarded`, the values of `x-forwarded-for` in their
-/// order, that is not a trusted proxy's itself.
+/// Where the client is, if `peer` is a trusted proxy: the last address in `forwarded` (the values of `x-forwarded-for`,
+/// in order) that is not a trusted proxy itself.
 pub(crate) fn forwarded_address<'a>(
     trusted: &[AddressRange],
     peer: IpAddr,
@@ -63,7 +63,8 @@ pub(crate) fn forwarded_address<'a>(
     }
     let mut nearest = None;
     for text in forwarded.rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
-        // What is no address was not written by a proxy that we know how to read: the one that passed it on is the nearest.
+        // A text that is not an address was not written by a proxy that we can read: the proxy that passed it on is the
+        // nearest.
         let Some(address) = parse_address(text) else { break };
         nearest = Some(address);
         if !is_trusted(address) {

@@ -1,6 +1,6 @@
 //! Who is shut out: a public key, a user or a token, whatever `Auth` says.
 //!
-//! Keeps: it is durable, and looked at where somebody connects and with each request. Leaves out: how sessions end
+//! Keeps: a revocation is durable, and is checked at each handshake and with each request. Leaves out: how sessions end
 //! (`actors::session`).
 
 use std::fmt;
@@ -23,8 +23,8 @@ pub const REVOKED_BYTES_MAX: usize = 1_024;
 pub enum Revoked {
     /// Whoever names this public key.
     PublicKey(PublicKey),
-    /// Whoever is this subject: [`Verified::subject`](super::Verified::subject), or what [`Auth::subject_of`](super::Auth::subject_of)
-    /// says.
+    /// Whoever is this subject: [`Verified::subject`](super::Verified::subject), or what
+    /// [`Auth::subject_of`](super::Auth::subject_of) returns.
     Subject(Box<str>),
     /// Whoever shows this token: [`Verified::token_id`](super::Verified::token_id).
     TokenId(Box<str>),
@@ -49,14 +49,14 @@ fn id(kind: &str, name: &str) -> String {
     format!("{kind}:{name}")
 }
 
-/// That somebody is shut out. There is one at most for each key, subject and token id.
+/// Says that somebody is shut out. There is at most one for each key, subject and token id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revocation {
     /// Who.
     #[serde(flatten)]
     pub revoked: Revoked,
-    /// Until when, in seconds; `None` until it is lifted. That of a token is best the token's own end.
+    /// Until when, in seconds; `None` until it is lifted. For a token, its own expiry is best.
     #[serde(with = "seconds", default, skip_serializing_if = "Option::is_none")]
     pub until: Option<SystemTime>,
     /// Why, as the client is told.
@@ -65,7 +65,7 @@ pub struct Revocation {
 }
 
 impl Revocation {
-    /// Until it is lifted, and for no reason that is told.
+    /// Until it is lifted, without a reason for the client.
     pub fn new(revoked: Revoked) -> Self {
         Self { revoked, until: None, reason: None }
     }
@@ -74,7 +74,7 @@ impl Revocation {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Says what cannot be kept.
+    /// Checks that it can be stored.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let long = |text: &str| text.len() > REVOKED_BYTES_MAX;
         match &self.revoked {
@@ -92,7 +92,7 @@ impl Revocation {
     }
 }
 
-/// Somebody is shut out, as they are told.
+/// Somebody is shut out; this is what they are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsRevoked {
     what: &'static str,
@@ -114,7 +114,7 @@ impl From<IsRevoked> for Rejected {
 }
 
 impl IsRevoked {
-    /// What stands behind the word `revoked`.
+    /// The text after the word `revoked`.
     fn told(&self) -> String {
         let reason = self.reason.iter().map(|reason| format!(": {reason}"));
         format!("this {} was revoked{}", self.what, reason.collect::<String>())
@@ -124,7 +124,7 @@ impl IsRevoked {
 /// All revocations of a server.
 pub(crate) struct Revocations {
     pub(crate) kept: Arc<Kept<Revocation>>,
-    /// When the first of them is over, at the earliest.
+    /// The earliest time at which one of them can expire.
     next_end: Mutex<Option<SystemTime>>,
 }
 
@@ -134,7 +134,7 @@ impl Revocations {
         Self { kept, next_end: Mutex::new(Some(UNIX_EPOCH)) }
     }
 
-    /// Whether nobody is shut out, which is known at no cost.
+    /// Whether nobody is shut out; costs nothing to know.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
@@ -171,7 +171,7 @@ impl Revocations {
         }
     }
 
-    /// Shuts somebody out, durably. To be carried to its end.
+    /// Shuts somebody out, durably. The caller must run it to completion.
     pub(crate) async fn add(&self, revocation: Revocation) -> Result<(), RecordsUnavailable> {
         let (id, until) = (revocation.revoked.id(), revocation.until);
         self.kept.set(&id, revocation).await?;
@@ -183,7 +183,7 @@ impl Revocations {
         if is_due { self.remove_over().await } else { Ok(()) }
     }
 
-    /// Removes those that are over.
+    /// Removes the expired ones.
     async fn remove_over(&self) -> Result<(), RecordsUnavailable> {
         let now = now();
         let over = self.kept.look(|all| {
@@ -200,7 +200,7 @@ impl Revocations {
         Ok(())
     }
 
-    /// Lets somebody in again, durably; gives the revocation that there was. To be carried to its end.
+    /// Lets somebody in again, durably; returns the revocation that was lifted. The caller must run it to completion.
     pub(crate) async fn lift(
         &self,
         id: &str,
@@ -208,7 +208,7 @@ impl Revocations {
         self.kept.remove(id, |_| true).await
     }
 
-    /// At most `count` of those that hold, behind the one named `after`, in the order of their names.
+    /// At most `count` of the current ones after the one named `after`, ordered by name.
     pub(crate) async fn page(
         &self,
         after: Option<&str>,

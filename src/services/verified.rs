@@ -1,4 +1,4 @@
-//! What is known of a caller who proved it at the handshake, and the answer to one who did not.
+//! What is known about a caller who proved it at the handshake, and the answer to one who did not.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use serde_json::{Map, Value};
 
 use super::auth::Rights;
 
-/// What was found out about a caller at the handshake. `Debug` shows who it is, and not what else is said.
+/// What was found out about a caller at the handshake. `Debug` shows who it is, but nothing else.
 #[derive(Default)]
 pub struct Verified {
     /// Who it is: the claim `sub` of a token.
     pub subject: Option<Box<str>>,
-    /// What proved it, where that has a name: the claim `jti` of a token.
+    /// The id of the proof, if it has one: the claim `jti` of a token.
     pub token_id: Option<Box<str>>,
-    /// Until when that holds. Then the session ends.
+    /// Until when this is valid. Then the session ends.
     pub expires: Option<SystemTime>,
     /// Everything that was said: the claims of a token.
     pub claims: Map<String, Value>,
-    /// What the caller may do according to it. Only the [`Auth`](super::Auth) that put it here looks at this.
+    /// What the caller may do according to it. Only the [`Auth`](super::Auth) that put it here reads it.
     pub rights: Option<Rights>,
 }
 
@@ -32,11 +32,11 @@ impl fmt::Debug for Verified {
     }
 }
 
-/// A caller is not let in.
+/// Why a caller is not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
 pub struct Rejected {
-    /// A word that programs can look at: `no-token`, `invalid-token`, `expired`.
+    /// A word for programs: `no-token`, `invalid-token`, `expired`.
     pub reason: &'static str,
     /// What the client is told. It must not repeat what was sent as proof.
     pub message: Arc<str>,

@@ -1,8 +1,8 @@
-//! A PostgreSQL for tests: one temporary cluster for the process, on a free port, and a database for each test.
+//! A PostgreSQL for tests: one temporary cluster per process, on a free port, and a database for each test.
 //!
-//! Found where `EVENTLOG_TEST_POSTGRES` says (the URL of a server on which databases may be made), else on the path or in Debian's folders.
-//! Where there is none the tests say so and pass; with `CI=true` they fail. Stands by itself, since the tests of the library and those of
-//! the binary both have it.
+//! It is the one that `EVENTLOG_TEST_POSTGRES` names (the URL of a server on which databases may be created), otherwise
+//! one from the path or Debian's folders. If there is none, the tests say so and pass; with `CI=true` they fail. This
+//! file depends on nothing else, because both the library's tests and the binary's include it.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -18,14 +18,14 @@ pub struct Cluster {
     programs: PathBuf,
     /// The URL without a database.
     base: String,
-    /// The one that was started here, which ends when this is closed.
+    /// The one that was started here; it ends when this is closed.
     started: Option<Started>,
 }
 
 struct Started {
     directory: PathBuf,
     port: u16,
-    /// Closed by the system when this process ends, however that is; then the server ends.
+    /// The system closes it when this process ends, in whatever way; then the server ends.
     alive: Vec<ChildStdin>,
     child: Child,
 }
@@ -67,7 +67,7 @@ fn programs() -> Option<PathBuf> {
     })
 }
 
-/// `program` as a user that PostgreSQL runs as: it does not as root.
+/// Runs `program` as a user that PostgreSQL accepts: it does not run as root.
 fn as_user(program: &Path) -> Command {
     let is_root = std::fs::metadata("/proc/self")
         .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
@@ -86,7 +86,7 @@ fn user_exists(name: &str) -> bool {
 }
 
 impl Cluster {
-    /// A cluster of its own, for tests that end the server.
+    /// A separate cluster, for tests that stop the server.
     pub fn own() -> Option<Self> {
         cluster()?;
         Some(Self::start(&programs()?))
@@ -116,7 +116,7 @@ impl Cluster {
         cluster
     }
 
-    /// A standby of this one, a server of its own at `port`, or at a free one; it runs and streams.
+    /// A standby of this one, a server of its own at `port` or at a free port; it is running and streaming.
     pub fn standby(&self, port: Option<u16>) -> Self {
         let Some(primary) = &self.started else { panic!("not ours to copy") };
         let directory = make_directory();
@@ -156,21 +156,21 @@ impl Cluster {
         self.started.as_ref().map_or(5_432, |started| started.port)
     }
 
-    /// Starts it again after [`Cluster::stop_now`], on its port.
+    /// Starts it again on its port after [`Cluster::stop_now`].
     pub fn start_again(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             if let Some(before) = self.started.take() {
                 let Started { directory, port, alive, .. } = before;
                 let mut started = Started::start(&self.programs, directory, port);
-                // Closed, it would take the folder away.
+                // Closing it would remove the folder.
                 started.alive.extend(alive);
                 self.started = Some(started);
             }
             if self.answers() {
                 return;
             }
-            // Whoever connects somewhere may have been given its port as their own meanwhile.
+            // Somebody's outgoing connection may have been given its port meanwhile.
             assert!(Instant::now() < deadline, "PostgreSQL does not start again");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -198,18 +198,19 @@ impl Cluster {
         }
     }
 
-    /// Ends the server as if it had been killed, and starts it again.
+    /// Kills the server, and starts it again.
     pub fn crash(&mut self) {
         self.stop_now();
         self.start_again();
     }
 
-    /// Ends the server as if it had been killed.
+    /// Kills the server.
     pub fn stop_now(&mut self) {
         let Some(started) = &mut self.started else { panic!("not ours to end") };
         let first = std::fs::read_to_string(started.directory.join("data/postmaster.pid"));
         let first = first.expect("it runs").lines().next().map(ToOwned::to_owned).expect("its id");
-        // All of its processes, so that none is left in the way of the next start; stopped first, it begins no further ones.
+        // Kills all of its processes, so that none is in the way of the next start; the first one is stopped first, so
+        // that it starts no more.
         let killed = Command::new("sh")
             .args([
                 "-c",
@@ -230,7 +231,7 @@ impl Cluster {
         format!("{}/{name}", self.base)
     }
 
-    /// What `sql` gives in the database with this name or URL: rows as lines, with a bar between columns.
+    /// The result of `sql` in the database with this name or URL: rows as lines, with a bar between columns.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
@@ -258,7 +259,8 @@ impl Cluster {
 
 impl Started {
     fn start(programs: &Path, directory: PathBuf, port: u16) -> Self {
-        // The shell ends the server when nobody holds the other end of its input any more, and tidies up if that was the end of the tests.
+        // The shell stops the server when nobody holds the other end of its input any more, and cleans up if the tests
+        // are over.
         let script = r#""$0" -D "$1/data" -p "$2" -k "$1" -c listen_addresses=127.0.0.1 -c max_connections=300 \
             -c shared_buffers=64MB -c max_wal_size=256MB -c autovacuum=off -c log_min_messages=panic &
             p=$!; { read -r _ <&3; kill -INT $p 2>/dev/null; sleep 2; rm -rf "$1"; } >/dev/null 2>&1 & wait $p"#;
@@ -283,7 +285,7 @@ fn free_port() -> u16 {
     free.expect("a port").port()
 }
 
-/// A folder that belongs to the user that the server runs as.
+/// A folder that belongs to the user that runs the server.
 fn make_directory() -> PathBuf {
     let mut template = std::env::temp_dir().join("eventlog-postgres-XXXXXX");
     if !template.is_absolute() {

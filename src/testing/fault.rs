@@ -1,7 +1,7 @@
-//! A storage that fails when it is told to: for tests of those who use one.
+//! A storage that fails on demand: for tests of its users.
 //!
-//! Keeps: what it wraps, in everything that is not told to fail. A failed append kills its log object, as the contract
-//! says. Leaves out: failures inside of an implementation (each has its own seam).
+//! Keeps: it behaves like the wrapped storage in everything that is not told to fail. A failed append kills its log
+//! object, as the contract says. Leaves out: failures inside an implementation (each has its own way to test them).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +28,10 @@ pub enum FailedAppend {
     IndefiniteLost,
 }
 
-/// What fails from now on. The default is nothing.
+/// What fails from now on. By default nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The append that fails, counted from when the faults are set, starting at zero, and how.
+    /// The append that fails, counted from when the faults are set, starting at zero, and how it fails.
     pub append: Option<(usize, FailedAppend)>,
     /// Whether the appends after that one fail as well, on whichever log, until other faults are set.
     pub and_later_appends: bool,
@@ -66,7 +66,7 @@ impl FaultyStorage {
         Self { inner, plan: Arc::default() }
     }
 
-    /// Has `faults` happen from now on, in place of earlier ones.
+    /// Sets the faults from now on, instead of earlier ones.
     pub fn set(&self, faults: Faults) {
         *self.plan.lock() = Plan { faults, appends: 0 };
     }

@@ -1,4 +1,4 @@
-//! What all [`Identities`] must do.
+//! What every implementation of [`Identities`] must do.
 
 use futures_util::FutureExt;
 
@@ -24,7 +24,7 @@ fn the_first_signing_key_stays(subject: Tested<'_>) {
         assert_eq!(bind(identities, "alice", 1), Ok(()));
         assert_eq!(bind(identities, "alice", 2), bound_to_another("alice"));
     }
-    // The whole of it counts.
+    // All of its bytes count.
     let mut nearly = [1; 32];
     nearly[31] = 2;
     assert_eq!(wait(identities.bind(&key("alice"), &nearly)), bound_to_another("alice"));
@@ -41,7 +41,7 @@ fn keys_do_not_mix(subject: Tested<'_>) {
         assert_eq!(bind(identities, name, signing_key), Ok(()));
         assert_eq!(bind(identities, name, 99), bound_to_another(name));
     }
-    // One signing key may stand for several public keys.
+    // One signing key may belong to several public keys.
     assert_eq!(bind(identities, "bob", 1), Ok(()));
 }
 
@@ -62,7 +62,8 @@ fn a_dropped_binding_is_seen_by_the_next_one(subject: Tested<'_>) {
     let identities = subject.service();
     for round in 0..50 {
         let name = key(&format!("key {round}"));
-        // Polled once, so that it may be under way. Made or not made, the next answer says which, and stays.
+        // Polled once, so that it may be in progress. Made or not made, the next answer says which, and it stays that
+        // way.
         let _ = identities.bind(&name, &[1; 32]).now_or_never();
         let second = wait(identities.bind(&name, &[2; 32]));
         let kept = if second.is_ok() { 2 } else { 1 };

@@ -121,7 +121,7 @@ fn a_dropped_write_happened_whole_or_not_at_all(subject: Tested<'_>) {
         let pairs: Vec<[u8; 2]> = (0..20).map(|n| [round, n]).collect();
         let pairs: Vec<(&[u8], Option<&[u8]>)> =
             pairs.iter().map(|key| (&key[..], Some(&b"v"[..]))).collect();
-        // Polled once, so that it may be under way. The write behind it says that it is over.
+        // Polled once, so that it may be in progress. The write after it says that it is over.
         let _ = journal.write(changes(&pairs)).now_or_never();
         write(journal, &[(b"zz", Some(b"v"))]);
         let found = read(journal, range(&[round, 0], &[round, 0xff], 99, false)).len();

@@ -1,8 +1,8 @@
-//! Proofs for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`], [`Records`], a [`Quarantine`] or an [`EventJournal`]
-//! of their own, with the feature `testing`.
+//! Tests for those who write a [`Storage`], a [`StoreRegistry`], [`Identities`], [`Records`], a [`Quarantine`] or an
+//! [`EventJournal`] of their own, with the feature `testing`.
 //!
-//! A contract is a list of clauses, and [`contract_tests!`](crate::contract_tests) makes a test of each. What comes with
-//! the server is tested by the same:
+//! A contract is a list of clauses, and [`contract_tests!`](crate::contract_tests) makes a test of each. The
+//! implementations that come with the server pass the same tests:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -13,11 +13,11 @@
 //! eventlog_server::contract_tests!(registry: Arc::new(MemoryRegistry::new()) as Arc<dyn StoreRegistry>);
 //! ```
 //!
-//! Keeps: each clause gets a subject of its own, and asks it as the server does: on a thread that may block, with a tokio
-//! runtime around it that lives as long as the subject. Leaves out: what only one implementation can be asked (which
-//! step of its disk fails); and [`Auth`](crate::services::Auth), whose answers are its own affair.
+//! Keeps: each clause gets a subject of its own, and calls it as the server does: on a thread that may block, with a
+//! tokio runtime around it that lives as long as the subject. Leaves out: what only one implementation can be asked
+//! (which step of its disk fails); and [`Auth`](crate::services::Auth), whose answers are its own business.
 //!
-//! [`fault`] is the other way round: implementations that fail on demand, for tests of those who use one.
+//! [`fault`] is the opposite: implementations that fail on demand, for tests of their users.
 //!
 //! [`Storage`]: crate::services::Storage
 //! [`StoreRegistry`]: crate::services::StoreRegistry
@@ -51,17 +51,17 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::model::{PublicKey, StoreId};
 
-/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities`, `dyn Records`, `dyn Quarantine` or
-/// `dyn EventJournal`. Made empty.
+/// Something under test that is a `T`: `dyn Storage`, `dyn StoreRegistry`, `dyn Identities`, `dyn Records`, `dyn
+/// Quarantine` or `dyn EventJournal`. Empty at first.
 pub trait Subject<T: ?Sized> {
     /// The service, as it is open now.
     fn service(&self) -> &T;
 
-    /// Closes the service and opens it again over what it has kept; does nothing if that ends with the process.
+    /// Closes the service and opens it again with what it has stored; does nothing if its data ends with the process.
     fn reopen(&mut self);
 }
 
-/// For what keeps nothing beyond its process.
+/// For a service that keeps nothing beyond its process.
 impl<T: ?Sized> Subject<T> for Arc<T> {
     fn service(&self) -> &T {
         self
@@ -72,7 +72,7 @@ impl<T: ?Sized> Subject<T> for Arc<T> {
 
 /// One clause of a contract.
 pub struct Clause<T: ?Sized> {
-    /// What it says, as the name of a test.
+    /// Its statement, as the name of a test.
     pub name: &'static str,
     /// Panics unless it holds.
     #[doc(hidden)]
@@ -80,7 +80,7 @@ pub struct Clause<T: ?Sized> {
 }
 
 impl<T: ?Sized + 'static> Clause<T> {
-    /// Panics unless it holds for what `make` makes.
+    /// Panics unless it holds for what `make` creates.
     pub fn check<S: Subject<T>>(&self, make: impl FnOnce() -> S + Send + 'static) {
         let (run, runtime) = (self.run, runtime());
         let checked = runtime.block_on(runtime.spawn_blocking(move || run(&mut make())));
@@ -90,7 +90,7 @@ impl<T: ?Sized + 'static> Clause<T> {
     }
 }
 
-/// The clauses that do not hold for what `make` makes.
+/// The clauses that do not hold for what `make` creates.
 pub fn broken<T: ?Sized + 'static, S: Subject<T>>(
     clauses: &[Clause<T>],
     make: impl Fn() -> S + Clone + Send + 'static,
@@ -100,7 +100,7 @@ pub fn broken<T: ?Sized + 'static, S: Subject<T>>(
     clauses.iter().filter(|clause| !holds(clause)).map(|clause| clause.name).collect()
 }
 
-/// The answer, waited for on a thread that may block.
+/// Waits for the answer on a thread that may block.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     match Handle::try_current() {
         Ok(handle) => handle.block_on(future),
@@ -108,7 +108,7 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What each of four threads got that did `act` at the same time, with its number.
+/// The results of four threads that did `act` at the same time, each with its number.
 fn racing<T: Send>(act: impl Fn(u8) -> T + Sync) -> Vec<(u8, T)> {
     let handle = Handle::current();
     let race = &|racer| {
@@ -133,8 +133,9 @@ pub(crate) fn store(name: &str) -> StoreId {
     StoreId::new(name).expect("a store id")
 }
 
-/// Makes a test of each clause of a contract: `storage`, `registry`, `identities`, `records`, `quarantine` or `journal`. The expression makes a
-/// [`Subject`](crate::testing::Subject), or an `Arc` of the service if that keeps nothing beyond its process.
+/// Makes a test of each clause of a contract: `storage`, `registry`, `identities`, `records`, `quarantine` or
+/// `journal`. The expression creates a [`Subject`](crate::testing::Subject), or an `Arc` of the service if it keeps
+/// nothing beyond its process.
 #[macro_export]
 macro_rules! contract_tests {
     ($contract:ident: $subject:expr) => {

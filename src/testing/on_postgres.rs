@@ -1,4 +1,4 @@
-//! A service in a PostgreSQL database of its own: the subject of the tests of what comes with the server.
+//! A service in a PostgreSQL database of its own: the test subject for the implementations that come with the server.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct OnPostgres<T: ?Sized> {
     service: Arc<T>,
 }
 
-/// What is not on PostgreSQL yet: `docs/DATA.md` says so.
+/// Clauses that PostgreSQL does not satisfy yet: `docs/DATA.md` says so.
 pub(crate) const NOT_YET: [&str; 2] =
     ["what_is_erased_is_a_gap_whose_ids_stay_known", "what_is_not_there_is_not_erased"];
 
@@ -33,7 +33,7 @@ pub(crate) fn open(url: &str) -> Postgres {
     Postgres::open(&PostgresOptions::new(url)).expect("it opens")
 }
 
-/// Writes a record at this node, as revocations do.
+/// Writes a record at this node, as a revocation does.
 pub(crate) fn revoke(postgres: &Postgres, who: &str) {
     let records = PostgresRecords::new(postgres.clone());
     let name = format!("revocation/key:{who}");
@@ -57,7 +57,7 @@ impl<T: ?Sized> Subject<T> for OnPostgres<T> {
     }
 }
 
-/// As [`contract_tests!`](crate::contract_tests), where there is a PostgreSQL.
+/// Like [`contract_tests!`](crate::contract_tests), where there is a PostgreSQL.
 macro_rules! postgres_contract_tests {
     ($contract:ident: $subject:expr) => {
         $crate::clauses!($contract tests_on_postgres $subject);

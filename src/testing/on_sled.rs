@@ -1,4 +1,4 @@
-//! A service in a database of its own: the subject of the tests of what comes with the server.
+//! A service in a database of its own: the test subject for the implementations that come with the server.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ pub const CLAUSES: &[Clause<dyn Quarantine>] = crate::clauses!(quarantine table)
 
 type Tested<'a> = &'a mut dyn Subject<dyn Quarantine>;
 
-/// Of an entry whose payload has so many parts.
+/// An entry whose payload has this many parts.
 fn entry(number: u64, parts: u32) -> Quarantined {
     Quarantined {
         number,
@@ -36,7 +36,7 @@ fn begin(quarantine: &dyn Quarantine) -> u64 {
     wait(quarantine.begin()).expect("a number")
 }
 
-/// Parts 0 to 3, in two goes.
+/// Parts 0 to 3, in two steps.
 fn write(quarantine: &dyn Quarantine, number: u64) {
     for first in [0, 2] {
         let parts = vec![part(number, first), part(number, first + 1)];
@@ -84,7 +84,7 @@ fn numbers_grow_and_are_given_once(subject: Tested<'_>) {
             assert!(number > last, "{number} behind {last}");
             last = number;
         }
-        // Whatever becomes of the entry that had it.
+        // Whatever becomes of the entry that had the number.
         let number = put(subject.service());
         wait(subject.service().remove(number)).expect("removed");
         last = number;
@@ -150,10 +150,10 @@ fn a_dropped_removal_leaves_no_entry_without_its_parts(subject: Tested<'_>) {
     let quarantine = subject.service();
     for _ in 0..10 {
         let number = put(quarantine);
-        // Polled once, so that it may be under way.
+        // Polled once, so that it may be in progress.
         let _ = quarantine.remove(number).now_or_never();
         let whole = parts(quarantine, number) == whole(number);
-        // The second look is behind the first.
+        // The second look comes after the first.
         let listed = page(quarantine, number - 1, 1) == [number];
         assert!(whole || !listed, "entry {number} is listed without its parts");
         wait(quarantine.remove(number)).expect("removed");

@@ -1,4 +1,4 @@
-//! What all [`Records`] must do.
+//! What every implementation of [`Records`] must do.
 
 use futures_util::FutureExt;
 
@@ -59,7 +59,7 @@ fn records_come_in_pages_in_the_order_of_their_names(subject: Tested<'_>) {
     assert_eq!(names("", 9), ["B", "a", "a/10", "a/2", "b", "ä"]);
     assert_eq!(names("", 2), ["B", "a"]);
     assert_eq!(names("a", 2), ["a/10", "a/2"]);
-    // Behind a name that is not there.
+    // After a name that does not exist.
     assert_eq!(names("a/3", 9), ["b", "ä"]);
     assert_eq!(names("ä", 9), <[String; 0]>::default());
 }
@@ -99,7 +99,7 @@ fn a_dropped_change_is_seen_by_the_next_one(subject: Tested<'_>) {
     let records = subject.service();
     for round in 0..50 {
         let name = format!("{round}");
-        // Polled once, so that it may be under way. It must not come behind what follows.
+        // Polled once, so that it may be in progress. It must not come after what follows.
         let _ = records.set(&name, b"dropped").now_or_never();
         set(records, &name, b"kept");
         let _ = records.remove(&name).now_or_never();

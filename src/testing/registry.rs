@@ -129,7 +129,8 @@ fn a_dropped_assignment_is_seen_by_the_next_one(subject: Tested<'_>) {
     let registry = subject.service();
     for round in 0..50 {
         let name = key(&format!("key {round}"));
-        // Polled once, so that it may be under way. Made or not made, the next answer says which, and stays.
+        // Polled once, so that it may be in progress. Made or not made, the next answer says which, and it stays that
+        // way.
         let _ = registry.assign(&name, &store("first")).now_or_never();
         let kept = match wait(registry.assign(&name, &store("second"))) {
             Err(RegistryError::AlreadyAssigned { store, .. }) => store,

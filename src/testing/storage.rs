@@ -30,7 +30,7 @@ pub(crate) fn client(key: &str) -> Origin {
     Origin::Client(PublicKey::new(key).expect("a key"))
 }
 
-/// Entries with these ids, from `first` on; their payloads are `bytes` long and differ.
+/// Entries with these ids, from `first` on; their payloads are `bytes` long and all different.
 pub(crate) fn segments(
     first: Sequence,
     ids: &[EntryId],
@@ -46,7 +46,7 @@ pub(crate) fn segments(
     builder.finish()
 }
 
-/// Appends entries with these ids behind the head, and waits.
+/// Appends entries with these ids after the head, and waits.
 pub(crate) fn append(log: &dyn StoreLog, ids: &[EntryId], bytes: usize) -> Vec<Segment> {
     let appended = segments(log.head().next(), ids, bytes, &client("alice"));
     wait(log.append(appended.clone())).expect("appended");
@@ -66,7 +66,7 @@ pub(crate) fn read_all(log: &dyn StoreLog, bytes_max: usize) -> Vec<Segment> {
         let read = log.read(next, bytes_max).expect("a read");
         assert!(!read.is_empty(), "nothing at {next}, the head is {}", log.head());
         for (n, segment) in read.into_iter().enumerate() {
-            // Entries that were read before can be in one segment with the next ones by now.
+            // Entries that were read before may share a segment with the next ones by now.
             let follows = segment.first() == next || (n == 0 && segment.first() < next);
             assert!(follows, "{} instead of {next}", segment.first());
             next = segment.last().next();
@@ -77,7 +77,7 @@ pub(crate) fn read_all(log: &dyn StoreLog, bytes_max: usize) -> Vec<Segment> {
     all
 }
 
-/// What the log knows of `ids`. If it says so without a disk read, too, that is the same.
+/// What the log knows of `ids`. If it can also tell without a disk read, the answers agree.
 fn known(log: &dyn StoreLog, ids: &[EntryId]) -> Vec<Option<Sequence>> {
     let known = log.lookup(ids).expect("a lookup");
     if let Some(probed) = log.probe(ids) {
@@ -169,7 +169,7 @@ fn ids_are_known_from_the_call_on(subject: Tested<'_>) {
 fn what_stands_above_an_id_is_told_whole_or_not_at_all(subject: Tested<'_>) {
     let log = subject.service().open(&store("a")).expect("open");
     let mut written = ids(20_000);
-    // Some come late.
+    // Some arrive late.
     written.swap(100, 19_000);
     written.swap(9_000, 10_000);
     for part in written.chunks(3_001) {
@@ -361,7 +361,7 @@ fn large_payloads_are_kept(subject: Tested<'_>) {
 fn a_gap_is_kept_and_read_like_entries(subject: Tested<'_>) {
     let gap = |first: Sequence, count| Segment::gap(first, count).expect("a gap");
     let log = subject.service().open(&store("a")).expect("open");
-    // It begins with one; then one within an append, and one at the end that goes on with the next append.
+    // It begins with a gap; then comes one within an append, and one at the end that continues in the next append.
     wait(log.append(vec![gap(Sequence::FIRST, 1_000_000_000)])).expect("appended");
     let first = append(&*log, &ids(3), 100);
     let second = ids(4);
@@ -406,7 +406,7 @@ fn a_gap_is_kept_and_read_like_entries(subject: Tested<'_>) {
         assert!(known(&*log, &asked).into_iter().flatten().eq(expected.iter().map(|(at, _)| *at)));
         if round == 1 {
             let more = append(&*log, &ids(9_000), 10);
-            // Ids of old entries are looked for elsewhere by then.
+            // By then, ids of old entries are looked up elsewhere.
             let again: Vec<_> = known(&*log, &asked).into_iter().flatten().collect();
             assert!(again.into_iter().eq(expected.iter().map(|(at, _)| *at)));
             assert_eq!(more[0].first(), at(23));
@@ -432,7 +432,7 @@ fn a_key_stays_with_the_store_it_was_used_with_first(subject: Tested<'_>) {
     assert_eq!(note(&key("alice"), "other"), store("team"), "the first one stays");
     assert_eq!(note(&key("\0"), "other"), store("other"));
     assert_eq!(note(&longest, &"s".repeat(256)), store(&"s".repeat(256)));
-    // A call that was dropped is made or not made, and the next one knows.
+    // A dropped call is made or not made, and the next one knows.
     for round in 0..20 {
         let name = key(&format!("key {round}"));
         let _ = keys.note(&name, &store("first")).now_or_never();

@@ -1,8 +1,8 @@
-//! What the client has asked for, what is still owed to it, and in which order it hands things out; without socket,
+//! What the client has asked for, what it still waits for, and the order in which it hands things out; without socket,
 //! clock or task.
 //!
-//! The driver feeds it commands, the server's messages and the fate of the connection, and sends what it asks to send.
-//! Keeps: every write is answered once; a stream delivers every entry from its start, its own included, in order,
+//! The driver passes in commands, the server's messages and changes of the connection, and sends what it is told to
+//! send. Keeps: every write is answered once; a stream delivers every entry from its start, its own included, in order,
 //! once, over any number of connections. Leaves out: encoding (`wire`), reconnecting (`driver`).
 
 mod feed;
@@ -37,21 +37,21 @@ pub(super) enum Command {
         start: Sequence,
         queue: Arc<Queue>,
     },
-    /// The queue of this stream is not full any longer.
+    /// The queue of this stream is no longer full.
     Resume {
         key: PublicKey,
         stream: u64,
     },
-    /// Nobody holds this stream any longer.
+    /// Nobody holds this stream any more.
     Drop {
         key: PublicKey,
         stream: u64,
     },
-    /// The client is to end once everything so far is answered.
+    /// The client should end once everything so far is answered.
     Close,
 }
 
-/// What is to be sent, in this order.
+/// What to send, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
     Write { key: PublicKey, id: u64, batch: Arc<Batch> },
@@ -60,12 +60,12 @@ pub(super) enum Outgoing {
     Ping { id: u64 },
 }
 
-/// What the server says, in whatever protocol.
+/// What the server says, in either protocol.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// Who it is: what comes first on a connection, and only then.
+    /// Who it is: the first message on a connection, and only then.
     Hello { remote_id: RemoteId },
-    /// A write is durable, with one sequence a slot.
+    /// A write is durable, with one sequence per slot.
     Acked { id: u64, sequences: Vec<Sequence> },
     /// The next entries of a feed.
     Fed { key: PublicKey, entries: Entries },
@@ -77,7 +77,7 @@ pub(super) enum Incoming {
     FeedFailed { key: PublicKey, error: RemoteError },
 }
 
-/// The server did what the protocol does not allow: the connection is to be given up.
+/// The server did something that the protocol does not allow: give the connection up.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("a ping was not answered in time")]
@@ -96,12 +96,12 @@ pub(super) struct Policy {
     /// Bytes that may be held back for one stream until answers put them in order.
     pub(super) held_bytes_max: usize,
     /// Whether the server sends no `Ack` before the feed below it, once a subscription has begun. Every server of the
-    /// msgpack protocol does so. Of the RPC protocol this one does, but Effect's acknowledges at once, however far
+    /// msgpack protocol does so. In the RPC protocol this server does, but Effect's acknowledges at once, however far
     /// behind the feed is.
     pub(super) acks_follow_the_feed: bool,
 }
 
-/// See the module.
+/// See the module's description.
 #[derive(Debug)]
 pub(super) struct Core {
     policy: Policy,
@@ -154,12 +154,12 @@ impl Core {
         }
     }
 
-    /// The next thing to send. What it gives out counts as sent.
+    /// The next thing to send. Whatever it returns counts as sent.
     pub(super) fn next_outgoing(&mut self) -> Option<Outgoing> {
         loop {
             let outgoing = self.outgoing.pop_front()?;
             let Outgoing::Write { key, id, .. } = &outgoing else { return Some(outgoing) };
-            // Whoever gave a write up before it was sent does not want it sent.
+            // A write whose caller gave up before it was sent is not sent.
             if self.writes.mark_sent(*id) {
                 if let Some(open) = self.feeds.get_mut(key).and_then(|feed| feed.stream.as_mut()) {
                     open.order.sent(*id);
@@ -184,7 +184,7 @@ impl Core {
         self.writes.is_empty()
     }
 
-    /// There is a connection, and its `Hello` has come. Subscriptions go first: whatever is written afterwards is
+    /// There is a connection, and its `Hello` has arrived. Subscriptions go first: whatever is written afterwards is
     /// then either fed or acknowledged in order.
     pub(super) fn connected(&mut self) {
         self.connected = true;
@@ -208,7 +208,7 @@ impl Core {
         }
     }
 
-    /// The client ends: every write and every stream ends with `error`, or streams without one if there is none.
+    /// The client ends: every write and every stream ends with `error`; if there is none, streams end without an error.
     pub(super) fn end(&mut self, error: Option<&RemoteError>) {
         self.writes.fail_all(error);
         for (_, feed) in self.feeds.drain() {
@@ -219,14 +219,14 @@ impl Core {
         self.outgoing.clear();
     }
 
-    /// To be called every ping interval while connected.
+    /// Must be called every ping interval while connected.
     pub(super) fn heartbeat(&mut self) -> Result<(), Fault> {
         let id = self.pings.heartbeat()?;
         self.outgoing.push_back(Outgoing::Ping { id });
         Ok(())
     }
 
-    /// Takes a message of the server.
+    /// Handles a message of the server.
     pub(super) fn receive(&mut self, incoming: Incoming) -> Result<(), Fault> {
         match incoming {
             Incoming::Acked { id, sequences } => self.acked(id, sequences),
@@ -252,7 +252,7 @@ impl Core {
         let (key, batch) = (pending.key.clone(), Arc::clone(&pending.batch));
         self.deliver(&key, |link, order, pages| match link {
             FeedLink::On => order.acked(id, &batch, &sequences, pages),
-            // The next subscription brings it.
+            // The next subscription delivers it.
             FeedLink::Off | FeedLink::Stopping { .. } => order.answered(id, pages),
         });
         self.writes.answer(id, Ok(sequences));
@@ -277,7 +277,7 @@ impl Core {
     }
 
     fn feed_failed(&mut self, key: &PublicKey, error: RemoteError) {
-        // While stopping it is about a subscription that nobody wants any longer.
+        // While stopping, it is about a subscription that nobody wants any more.
         if self.feeds.get(key).is_some_and(|feed| feed.link == FeedLink::On) {
             self.fail_stream(key, error);
         }

@@ -1,17 +1,18 @@
-//! Puts what the server feeds and what it acknowledges into one order, without gap or repeat.
+//! Puts what the server feeds and what it acknowledges into one order, without gaps or repeats.
 //!
-//! An entry that this connection wrote while subscribed is not fed to it, only acknowledged. Neither carries what lies
-//! between: sequences in a feed may be missing because they were compacted away, because they are our own and their
-//! `Ack` is still to come, or because an `Ack` was sent before the subscription began and the feed is yet to get there.
-//! So what comes next in sequence is delivered at once, and a gap is passed only when nothing can turn up in it:
+//! An entry that this connection wrote while subscribed is only acknowledged to it, and not fed. Neither message says
+//! what lies between: sequences in a feed may be missing because they were compacted away, because they are our own and
+//! their `Ack` is still to come, or because an `Ack` was sent before the subscription began and the feed has not got
+//! there yet. So an entry that is next in sequence is delivered at once, and a gap is passed only when nothing can turn
+//! up in it:
 //!
-//! * behind a fed entry, once every write has been answered that was unanswered when that entry came: the server feeds
-//!   in order, so only our own entries can be missing, and it had committed none that we had not sent;
-//! * behind an acknowledged entry, likewise, if the feed has gone further meanwhile; or, from a server whose acks follow
-//!   the feed ([`Policy::acks_follow_the_feed`](super::Policy)), if the subscription was known to have begun when the
-//!   `Ack` came.
+//! * after a fed entry, once every write is answered that was unanswered when that entry arrived: the server feeds in
+//!   order, so only our own entries can be missing, and it had committed none that we had not sent;
+//! * after an acknowledged entry, in the same way, if the feed has gone further meanwhile; or, from a server whose acks
+//!   follow the feed ([`Policy::acks_follow_the_feed`](super::Policy)), if the subscription was known to have begun
+//!   when the `Ack` arrived.
 //!
-//! Keeps: what is delivered ascends, and `next` stands behind it. Leaves out: asking for the feed (`feed`).
+//! Keeps: delivered sequences ascend, and `next` is after the last. Leaves out: asking for the feed (`feed`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,27 +21,27 @@ use crate::client::entries::Entries;
 use crate::client::page::Page;
 use crate::model::{Batch, Sequence};
 
-/// The place of one stream in its feed, and what is at hand but cannot be delivered yet.
+/// The position of one stream in its feed, and what has arrived but cannot be delivered yet.
 #[derive(Debug)]
 pub(super) struct Order {
     next: Sequence,
-    /// Whether something was fed since the subscription was asked for, so that it has begun.
+    /// Whether something was fed since the subscription was requested, so that it has begun.
     begun: bool,
     acks_follow_the_feed: bool,
-    /// Writes with the stream's key that were sent on this connection and not answered.
+    /// Writes with the stream's key that were sent on this connection and are not answered.
     in_flight: BTreeSet<u64>,
     fed: VecDeque<Fed>,
     own: BTreeMap<Sequence, Own>,
     held_bytes: usize,
 }
 
-/// Fed entries that wait for an answer: those of one message from `at` on.
+/// Fed entries that wait for an answer: those of one message, from `at` on.
 #[derive(Debug)]
 struct Fed {
     batch: Arc<Batch>,
     sequences: Vec<Sequence>,
     at: usize,
-    /// The last of the writes that were unanswered when the message came; 0 if there was none.
+    /// The last of the writes that were unanswered when the message arrived; 0 if there were none.
     barrier: u64,
 }
 
@@ -51,12 +52,12 @@ struct Own {
     slot: usize,
     /// As in [`Fed`].
     barrier: u64,
-    /// Whether the feed below it was here when the `Ack` came.
+    /// Whether the feed below it had arrived when the `Ack` did.
     follows: bool,
 }
 
 impl Order {
-    /// A stream from `start` on. `in_flight`: the writes with its key that are sent and not answered.
+    /// A stream from `start` on. `in_flight`: the unanswered writes with its key.
     pub(super) fn new(
         start: Sequence,
         in_flight: BTreeSet<u64>,
@@ -73,7 +74,7 @@ impl Order {
         }
     }
 
-    /// The sequence behind what was delivered: where a new subscription has to start.
+    /// The sequence after the delivered ones: where a new subscription has to start.
     pub(super) const fn next(&self) -> Sequence {
         self.next
     }
@@ -83,23 +84,23 @@ impl Order {
         self.held_bytes
     }
 
-    /// Whether acknowledged entries are held back that only the feed can free.
+    /// Whether acknowledged entries are held back that only the feed can release.
     pub(super) fn waits_for_the_feed(&self) -> bool {
         !self.own.is_empty() && !self.acks_follow()
     }
 
-    /// For how many ticks it may stand still while it waits for the feed. A feed that has begun goes on at once if there
-    /// is more of it; before its first message a server may have much to do, and would begin that again.
+    /// For how many ticks it may stand still while it waits for the feed. A feed that has begun continues at once if
+    /// there is more of it; before its first message a server may have a lot to do, and would have to start that again.
     pub(super) const fn patience_ticks(&self) -> u32 {
         if self.begun { 1 } else { 8 }
     }
 
-    /// Whether an `Ack` that comes now says that everything before it is here.
+    /// Whether an `Ack` that arrives now means that everything before it has arrived.
     const fn acks_follow(&self) -> bool {
         self.begun && self.acks_follow_the_feed
     }
 
-    /// The subscription is asked for anew, from [`Order::next`] on: what was held back comes again.
+    /// The subscription is requested again, from [`Order::next`] on: what was held back comes again.
     pub(super) fn restart(&mut self) {
         self.begun = false;
         self.fed.clear();
@@ -118,7 +119,7 @@ impl Order {
         self.in_flight.insert(id);
     }
 
-    /// Write `id` was answered, or given up.
+    /// Write `id` was answered or given up.
     pub(super) fn answered(&mut self, id: u64, out: &mut Vec<Page>) {
         self.in_flight.remove(&id);
         self.deliver(out);
@@ -128,7 +129,7 @@ impl Order {
     pub(super) fn fed(&mut self, entries: &Entries, out: &mut Vec<Page>) {
         self.begun = true;
         if self.in_flight.is_empty() && self.own.is_empty() && self.fed.is_empty() {
-            // Only reading: nothing can be missing.
+            // When only reading, nothing can be missing.
             let skip = entries.iter().take_while(|(sequence, _)| *sequence < self.next).count();
             if let Some(page) = Page::feed(entries, skip) {
                 self.next = page.last().next();
@@ -147,7 +148,7 @@ impl Order {
         self.deliver(out);
     }
 
-    /// The server acknowledged write `id` with these sequences, one a slot.
+    /// The server acknowledged write `id` with these sequences, one per slot.
     pub(super) fn acked(
         &mut self,
         id: u64,
@@ -176,7 +177,7 @@ impl Order {
         self.deliver(out);
     }
 
-    /// Whether these are the next sequences, one after the other.
+    /// Whether these are the next sequences, without a gap.
     fn follows(&self, sequences: &[Sequence]) -> bool {
         let expected = (0..).map(|n| self.next.plus(n));
         sequences.iter().zip(expected).all(|(sequence, expected)| *sequence == expected)
@@ -194,7 +195,7 @@ impl Order {
         while self.deliver_fed(out) || self.deliver_own(out) {}
     }
 
-    /// Delivers the next run of fed entries, if it is their turn.
+    /// Delivers the next run of fed entries, if it is due.
     fn deliver_fed(&mut self, out: &mut Vec<Page>) -> bool {
         self.drop_passed();
         let Some(fed) = self.fed.front() else { return false };
@@ -221,7 +222,7 @@ impl Order {
         true
     }
 
-    /// Delivers the next acknowledged entries, if it is their turn.
+    /// Delivers the next acknowledged entries, if they are due.
     fn deliver_own(&mut self, out: &mut Vec<Page>) -> bool {
         self.drop_passed();
         let Some((first, own)) = self.own.first_key_value() else { return false };
@@ -255,7 +256,7 @@ impl Order {
         }
     }
 
-    /// Forgets what was delivered from the other side.
+    /// Drops what the other side has delivered.
     fn drop_passed(&mut self) {
         while let Some(own) = self.own.first_entry()
             && *own.key() < self.next

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Fault;
 
-/// The server answers in order, so each pong has to be that of the oldest ping.
+/// The server answers in order, so each pong has to match the oldest ping.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
     unanswered: VecDeque<u64>,
@@ -21,7 +21,8 @@ impl Pings {
         self.last
     }
 
-    /// The id of the ping to send now that a ping interval is over; what was sent up to the last one must be answered.
+    /// The id of the ping to send now that a ping interval is over; the ping of the previous one must have been
+    /// answered.
     pub(super) fn heartbeat(&mut self) -> Result<u64, Fault> {
         if self.unanswered.front().is_some_and(|oldest| *oldest <= self.heartbeat) {
             return Err(Fault::PongMissing);
@@ -30,7 +31,7 @@ impl Pings {
         Ok(self.heartbeat)
     }
 
-    /// A pong has come.
+    /// A pong has arrived.
     pub(super) fn answered(&mut self, id: u64) -> Result<(), Fault> {
         let expected = self.unanswered.pop_front();
         if expected != Some(id) {

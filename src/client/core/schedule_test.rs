@@ -1,9 +1,9 @@
 //! Drives the core and a model of the server through random schedules.
 //!
-//! The model does all that the protocol lets a server do: it subscribes late, commits when it likes, answers writes of
-//! different keys out of turn, feeds in pieces of any size, lets a feed run ahead of an `Ack`, compacts entries away,
-//! hangs up between commit and `Ack`; and, in half of the schedules, lets an `Ack` run ahead of the feed. It shares no code
-//! with the core.
+//! The model does all that the protocol allows a server to do: it subscribes late, commits when it likes, answers
+//! writes of different keys out of order, feeds in pieces of any size, lets a feed run ahead of an `Ack`, compacts
+//! entries away, hangs up between commit and `Ack`; and, in half of the schedules, lets an `Ack` run ahead of the feed.
+//! It shares no code with the core.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::protocol::msgpack::{
 
 type Answer = oneshot::Receiver<Result<Vec<Sequence>, RemoteError>>;
 
-/// Enough for schedules: a multiplicative generator with a seed.
+/// Good enough for schedules: a multiplicative generator with a seed.
 struct Random(u64);
 
 impl Random {
@@ -68,7 +68,7 @@ struct Write {
 struct Server {
     log: Vec<EntryId>,
     compacted: BTreeSet<u64>,
-    /// Whether it looks at commit for the subscription that a write belongs to, or already when the write comes in.
+    /// Whether it determines the subscription of a write at commit, or already when the write arrives.
     notes_at_commit: bool,
     /// Whether it keeps an `Ack` until the feed has passed it.
     acks_follow_the_feed: bool,
@@ -141,7 +141,7 @@ impl Server {
         self.acks.push_back((greatest, write.id, slots));
     }
 
-    /// Feeds a random subscription up to some entries, passing over its own and the compacted ones.
+    /// Feeds a random subscription up to some entries, skipping its own and the compacted ones.
     fn feed(&mut self, random: &mut Random) {
         let mut keys: Vec<_> = self.subscriptions.keys().cloned().collect();
         keys.sort();
@@ -209,7 +209,7 @@ struct Reader {
     key: PublicKey,
     stream: u64,
     queue: Arc<Queue>,
-    /// Everything it got, over the streams it had one after the other, which begin behind each other.
+    /// Everything it got, over its successive streams, each of which begins after the previous one.
     got: Vec<(u64, EntryId)>,
 }
 
@@ -297,7 +297,7 @@ impl World {
                 let reader = self.readers.remove(at);
                 let (key, stream) = (reader.key, reader.stream);
                 self.core.command(Command::Drop { key, stream });
-                // Starting over is as good as going on.
+                // Starting over is as good as continuing.
                 if self.random.one_in(2) { Vec::new() } else { reader.got }
             }
             None => Vec::new(),
@@ -376,7 +376,7 @@ impl World {
         }
     }
 
-    /// Lets everybody do what is left to do.
+    /// Lets everybody do what remains to be done.
     fn settle(&mut self) {
         if !self.connected {
             self.connection();
@@ -400,7 +400,7 @@ impl World {
             let after = (self.streams_got(), self.server.acks.len(), self.writes_left());
             idle = if before == after { idle + 1 } else { 0 };
             match idle {
-                // What the feed never brings may still be missing.
+                // What the feed never delivers may still be missing.
                 3 => (0..10).for_each(|_| self.core.tick()),
                 10 => return,
                 _ => {}

@@ -19,8 +19,8 @@ impl Core {
             .any(|open| open.order.waits_for_the_feed())
     }
 
-    /// To be called every second. A stream that holds back acknowledged entries, and has not moved for some ticks,
-    /// subscribes again: either the feed has reached them by now and brings them, or it had nothing before them.
+    /// Must be called every second. A stream that holds back acknowledged entries, and has not moved for some ticks,
+    /// subscribes again: either the feed has reached them by now and delivers them, or it had nothing before them.
     pub(in crate::client) fn tick(&mut self) {
         let mut stuck = Vec::new();
         for (key, feed) in &mut self.feeds {
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// Lets `change` put things in order for the stream of `key`, if there is one, and hands out what comes of it.
+    /// Lets `change` update the order of the stream of `key`, if there is one, and hands out the result.
     pub(super) fn deliver(
         &mut self,
         key: &PublicKey,
@@ -92,7 +92,7 @@ impl Core {
         }
     }
 
-    /// Ends the subscription of `key`, so that it begins again behind what was delivered.
+    /// Ends the subscription of `key`, so that it begins again after what was delivered.
     fn resubscribe(&mut self, key: &PublicKey) {
         if let Some(feed) = self.feeds.get_mut(key)
             && feed.link == FeedLink::On
@@ -101,7 +101,7 @@ impl Core {
         }
     }
 
-    /// Asks for what is wanted and not asked for, or the other way round.
+    /// Requests what is wanted and not requested yet, or the other way round.
     pub(super) fn settle(&mut self, key: &PublicKey) {
         let Some(feed) = self.feeds.get_mut(key) else { return };
         match (feed.link, feed.is_wanted()) {

@@ -95,7 +95,7 @@ fn take(queue: &Queue) -> Option<Taken> {
     }
 }
 
-/// Everything the stream has, without telling the core that it has room again.
+/// Everything the stream has, without telling the core that there is space again.
 fn got(queue: &Queue) -> Vec<u64> {
     let pages = std::iter::from_fn(|| match take(queue) {
         Some(Taken::Page { page, .. }) => Some(page),
@@ -128,7 +128,7 @@ fn an_ack_behind_compacted_entries_is_delivered_although_nothing_is_fed() {
     assert!(!core.wants_tick());
 }
 
-/// Effect's server acknowledges a write at once, while entries of others before it still wait for their turn in the feed.
+/// Effect's server acknowledges a write at once, while earlier entries of others still wait for their turn in the feed.
 #[test]
 fn an_ack_that_overtakes_the_feed_waits_for_what_is_before_it() {
     let mut core = Core::new(Policy { acks_follow_the_feed: false, ..POLICY });
@@ -144,7 +144,7 @@ fn an_ack_that_overtakes_the_feed_waits_for_what_is_before_it() {
     assert_eq!(got(&queue), [2, 3]);
 }
 
-/// There was nothing between them: it was compacted, or kept from this client.
+/// There was nothing between them: it was compacted, or withheld from this client.
 #[test]
 fn an_ack_behind_a_gap_that_stays_is_delivered_by_a_new_subscription() {
     let mut core = Core::new(Policy { acks_follow_the_feed: false, ..POLICY });

@@ -18,7 +18,7 @@ pub(crate) struct Pending {
     pub(crate) key: PublicKey,
     pub(crate) batch: Arc<Batch>,
     pub(crate) reply: Reply,
-    /// Its share of what may be in flight: given back when this is dropped.
+    /// Its share of what may be in flight: released when this is dropped.
     #[expect(dead_code)]
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
@@ -26,12 +26,12 @@ pub(crate) struct Pending {
 impl Pending {
     /// Answers a write that was not sent.
     pub(super) fn refuse(self, error: RemoteError) {
-        // Whoever dropped the future does not want to know.
+        // A caller who dropped the future does not want to know.
         drop(self.reply.send(Err(error)));
     }
 }
 
-/// All of them, by their ids.
+/// All unanswered writes, by their ids.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     unanswered: BTreeMap<u64, Unanswered>,
@@ -41,7 +41,7 @@ pub(super) struct Writes {
 #[derive(Debug)]
 struct Unanswered {
     write: Pending,
-    /// Whether it was sent on the present connection, or, while there is none, on the last one.
+    /// Whether it was sent on the current connection, or, while there is none, on the last one.
     sent: bool,
     /// Whether it was ever sent.
     ever_sent: bool,
@@ -52,7 +52,7 @@ impl Writes {
         self.unanswered.is_empty()
     }
 
-    /// Takes a write in, to be sent with the next id.
+    /// Adds a write, to be sent with the next id.
     pub(super) fn add(&mut self, write: Pending) -> Outgoing {
         self.last_id += 1;
         let outgoing = outgoing(self.last_id, &write);
@@ -64,7 +64,7 @@ impl Writes {
         self.unanswered.get(&id).map(|unanswered| &unanswered.write)
     }
 
-    /// Write `id` is about to be sent. `false`: it is not to be sent, because nobody waits for it any longer.
+    /// Write `id` is about to be sent. `false` means that it must not be sent, because nobody waits for it any more.
     pub(super) fn mark_sent(&mut self, id: u64) -> bool {
         let Some(unanswered) = self.unanswered.get_mut(&id) else { return false };
         if unanswered.write.reply.is_closed() {
@@ -76,13 +76,13 @@ impl Writes {
         true
     }
 
-    /// The writes with `key` that are on their way.
+    /// The writes with `key` that are in flight.
     pub(super) fn sent_with(&self, key: &PublicKey) -> BTreeSet<u64> {
         let sent = self.unanswered.iter().filter(|(_, unanswered)| unanswered.sent);
         sent.filter(|(_, unanswered)| unanswered.write.key == *key).map(|(id, _)| *id).collect()
     }
 
-    /// Everything, to be sent on a new connection.
+    /// Everything, to send it on a new connection.
     pub(super) fn resend(&mut self) -> impl Iterator<Item = Outgoing> {
         self.unanswered.iter_mut().map(|(id, unanswered)| {
             unanswered.sent = false;
@@ -90,19 +90,19 @@ impl Writes {
         })
     }
 
-    /// Answers write `id`, and tells its key; `None` if it is not in flight.
+    /// Answers write `id`, and returns its key; `None` if it is not in flight.
     pub(super) fn answer(
         &mut self,
         id: u64,
         answer: Result<Vec<Sequence>, RemoteError>,
     ) -> Option<PublicKey> {
         let Pending { key, reply, .. } = self.unanswered.remove(&id)?.write;
-        // Whoever dropped the future does not want to know.
+        // A caller who dropped the future does not want to know.
         drop(reply.send(answer));
         Some(key)
     }
 
-    /// The connection those were sent on is gone, and they are not to be sent again.
+    /// The connection of the sent writes is gone, and they are not to be sent again.
     pub(super) fn fail_sent(&mut self, error: &RemoteError) {
         let is_sent = |(id, unanswered): (&u64, &Unanswered)| unanswered.sent.then_some(*id);
         let sent: Vec<u64> = self.unanswered.iter().filter_map(is_sent).collect();
@@ -111,7 +111,8 @@ impl Writes {
         }
     }
 
-    /// No write will be sent any more. Without an `error`, one that may have been received is said to be unanswered.
+    /// No write will be sent any more. Without an `error`, a write that may have been received is reported as
+    /// unanswered.
     pub(super) fn fail_all(&mut self, error: Option<&RemoteError>) {
         while let Some((_, Unanswered { write, ever_sent, .. })) = self.unanswered.pop_first() {
             let closed = if ever_sent { RemoteError::Unanswered } else { RemoteError::Closed };

@@ -1,6 +1,6 @@
-//! Proving identities: which ones a connection has proved, and what waits for those that it has not.
+//! Proving identities: which ones a connection has proved, and what waits for the others.
 //!
-//! Keeps: nothing is asked for a key before the server has taken its proof, which it is given when the key is first
+//! Keeps: nothing is requested for a key before the server has accepted its proof, which is sent when the key is first
 //! needed; one proof at a time, each for a challenge of its own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,24 +14,24 @@ use crate::protocol::rpc::Identity;
 /// All identities of a client. Cheap to clone.
 pub(in crate::client) type Keyring = Arc<HashMap<PublicKey, Identity>>;
 
-/// An older challenge is not signed; servers take the answer for 30 seconds, counted from when they sent it.
+/// An older challenge is not signed; servers accept the answer for 30 seconds, counted from when they sent it.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// What the server is to be asked now.
+/// What to ask the server now.
 #[derive(Debug)]
 pub(super) enum Ask {
     /// For a challenge.
     Hello,
-    /// To take this proof.
+    /// To accept this proof.
     Authenticate { identity: Box<Identity>, signature: Box<[u8; 64]> },
 }
 
-/// See the module.
+/// See the module's description.
 #[derive(Debug)]
 pub(super) struct Proofs {
     identities: Keyring,
     proved: HashSet<PublicKey>,
-    /// What is to be asked for keys that are not proved yet.
+    /// What to request for keys that are not proved yet.
     held: HashMap<PublicKey, Vec<Outgoing>>,
     /// Those keys, in the order in which they were needed.
     waiting: VecDeque<PublicKey>,
@@ -50,7 +50,7 @@ struct Challenge {
 }
 
 impl Proofs {
-    /// Nothing is proved; a first hello is on its way.
+    /// Nothing is proved; a first hello has been sent.
     pub(super) fn new(identities: Keyring) -> Self {
         Self {
             identities,
@@ -63,7 +63,7 @@ impl Proofs {
         }
     }
 
-    /// Gives `outgoing` back if it can be asked for `key` right now, or keeps it until it can.
+    /// Returns `outgoing` if it can be requested for `key` right now, or keeps it until it can.
     ///
     /// `Err`: there is no such identity.
     pub(super) fn admit(
@@ -85,7 +85,7 @@ impl Proofs {
         Ok(None)
     }
 
-    /// Forgets a subscription that waits for `key`; whether there was one.
+    /// Discards a subscription that waits for `key`; returns whether there was one.
     pub(super) fn withdraw(&mut self, key: &PublicKey) -> bool {
         let Some(held) = self.held.get_mut(key) else { return false };
         let before = held.len();
@@ -93,7 +93,7 @@ impl Proofs {
         held.len() < before
     }
 
-    /// The server has answered a hello; whether it was the first one.
+    /// The server has answered a hello; returns whether it was the first one.
     pub(super) fn challenged(&mut self, remote_id: RemoteId, bytes: &[u8]) -> bool {
         let (bytes, received) = (bytes.to_vec(), Instant::now());
         self.challenge = Some(Challenge { remote_id, bytes, received });
@@ -101,7 +101,7 @@ impl Proofs {
         !std::mem::replace(&mut self.greeted, true)
     }
 
-    /// The server has answered to the proof of `key`. Gives what has waited for that.
+    /// The server has answered the proof of `key`. Returns what has waited for that.
     pub(super) fn answered(&mut self, key: &PublicKey, is_proved: bool) -> Vec<Outgoing> {
         self.busy = false;
         if is_proved {
@@ -110,11 +110,11 @@ impl Proofs {
         self.held.remove(key).unwrap_or_default()
     }
 
-    /// What to ask next, if anything is to be asked and nothing is being answered.
+    /// What to ask next, if something is needed and no answer is outstanding.
     pub(super) fn next(&mut self) -> Option<Ask> {
         while !self.busy {
             let key = self.waiting.front()?;
-            // A subscription that was withdrawn may have been all there was.
+            // A withdrawn subscription may have been the only thing that waited.
             if self.held.get(key).is_none_or(Vec::is_empty) {
                 self.held.remove(key);
                 self.waiting.pop_front();

@@ -1,7 +1,7 @@
-//! What one wire protocol does for a client: requests to messages, messages to what the server says.
+//! What a wire protocol does for a client: it turns requests into messages, and messages into what the server says.
 //!
-//! Two protocols share the core and the connection; what differs is here: how things look, how an answer finds its
-//! request, what comes before the first request.
+//! Two protocols share the core and the connection; their differences are here: how things are encoded, how an answer
+//! finds its request, what comes before the first request.
 
 mod identities;
 mod msgpack;
@@ -24,7 +24,7 @@ use crate::protocol::chunk::{ChunkError, ChunkJoiner};
 use crate::protocol::msgpack::ResponseError;
 use crate::protocol::rpc::{FrameError, Malformed};
 
-/// The connection is to be given up.
+/// The connection has to be given up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
     #[error(transparent)]
@@ -41,28 +41,28 @@ pub(super) enum WireError {
     Interrupted,
     #[error("the server does not identify itself: {0}")]
     NoHello(String),
-    /// Whatever it was that the server could not bear, sending it again would meet the same.
+    /// The server failed on something it was sent; sending that again would end the same way.
     #[error("the server failed: {0}")]
     Defect(String),
 }
 
 /// The client's side of a wire protocol on one connection.
 pub(super) trait Wire: Debug + Send {
-    /// Takes what is to be sent. Its messages are there at once, unless the server has to be asked something first.
+    /// Takes what is to be sent. Its messages are available at once, unless the server has to be asked something first.
     fn send(&mut self, outgoing: Outgoing);
 
-    /// The messages that are to be sent, in this order; to be emptied from the front.
+    /// The messages to send, in this order; they are taken from the front.
     fn messages(&mut self) -> &mut VecDeque<Bytes>;
 
-    /// Takes in one message of the WebSocket. Before the next one, [`Wire::next_incoming`] has to be asked until it has
+    /// Takes one message of the WebSocket. Before the next one, [`Wire::next_incoming`] has to be called until it has
     /// nothing left.
     fn accept(&mut self, message: Bytes);
 
-    /// The next thing that was said in what was taken in; also what becomes of that which cannot be sent.
+    /// The next thing that the received messages say; also reports what cannot be sent.
     fn next_incoming(&mut self) -> Result<Option<Incoming>, WireError>;
 }
 
-/// A new connection's wire. What has to be said first on it is among its messages.
+/// The wire of a new connection. What has to be sent first is among its messages.
 pub(super) fn connected(options: &Options, identities: &Keyring) -> Box<dyn Wire> {
     match &options.protocol {
         Protocol::Msgpack => Box::new(MsgpackWire::new(options.message_bytes_max)),
@@ -73,7 +73,7 @@ pub(super) fn connected(options: &Options, identities: &Keyring) -> Box<dyn Wire
     }
 }
 
-/// `Changes` say more around an entry than the write did that it came in, which may have been as large as a message can
+/// `Changes` have more around an entry than the write that it came in, which may have been as large as a message can
 /// be: another public key, its sequence.
 const AROUND_ENTRIES_BYTES_MAX: usize = 4 * 1_024;
 

@@ -1,6 +1,6 @@
 //! The protocol of `docs/PROTOCOL.md`.
 //!
-//! Keeps: nothing above the limits for chunks and messages goes out or comes in.
+//! Keeps: nothing that exceeds the limits for chunks and messages is sent or accepted.
 
 use std::collections::VecDeque;
 
@@ -108,7 +108,7 @@ impl Wire for MsgpackWire {
     }
 }
 
-/// What `response` means to the core; `None` for what it does not ask for.
+/// What `response` means to the core; `None` if the core did not ask for it.
 fn incoming(response: Response) -> Option<Incoming> {
     Some(match response {
         Response::Hello { remote_id } => Incoming::Hello { remote_id },
@@ -121,7 +121,7 @@ fn incoming(response: Response) -> Option<Incoming> {
         Response::Error { request_tag, id, public_key, code, message } => {
             return failed(request_tag, id, public_key, code, message);
         }
-        // Parts are joined before they get here; and nobody asks to be told that a subscription stands.
+        // Parts were joined earlier, and nobody asks to be told that a subscription has begun.
         Response::Chunk { .. } | Response::Subscribed { .. } => return None,
     })
 }

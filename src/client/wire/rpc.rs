@@ -1,7 +1,7 @@
 //! The RPC protocol of Effect 4.1's event log: a byte stream of frames, requests with ids, identities that are proved.
 //!
-//! Keeps: what goes wrong with one request fails that one; only bytes that cannot be told apart any more, or a server
-//! that gives up, end the connection. An answer to a request that was interrupted is passed over.
+//! Keeps: an error in one request fails only that request; only bytes that can no longer be told apart, or a server
+//! that gives up, end the connection. An answer to an interrupted request is ignored.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::protocol::rpc::{
     decode_defect, encode_write_entries,
 };
 
-/// The name by which a client means its own store without knowing what it is called.
+/// The name by which a client means its own store without knowing the store's name.
 const DEFAULT_STORE: &str = "default";
 
-/// What a frame takes beyond the data in it, at most.
+/// The most that a frame takes in addition to its data.
 const AROUND_DATA_BYTES: usize = 1_024;
 
 /// Says why a write or stream failed.
@@ -41,7 +41,7 @@ pub(super) struct RpcWire {
     frames: FrameReader,
     received: Bytes,
     messages: VecDeque<Bytes>,
-    /// What was said in the last frame, or has to be said because something cannot be sent.
+    /// What the last frame said, or has to be reported because something cannot be sent.
     said: VecDeque<Incoming>,
     requests: u64,
     /// What unanswered requests are about.
@@ -105,7 +105,7 @@ impl RpcWire {
         id
     }
 
-    /// Sends `outgoing`, which is for `key`, or has it wait for a proof.
+    /// Sends `outgoing` for `key`, or makes it wait for a proof.
     fn ask_for(&mut self, key: &PublicKey, outgoing: Outgoing) {
         match self.proofs.admit(key, outgoing) {
             Ok(Some(outgoing)) => self.ask_proved(outgoing),
@@ -134,7 +134,7 @@ impl RpcWire {
         }
     }
 
-    /// Asks what is to be asked for the proofs that are needed.
+    /// Sends what has to be asked for the needed proofs.
     fn prove(&mut self) {
         match self.proofs.next() {
             Some(Ask::Hello) => {
@@ -209,7 +209,7 @@ impl RpcWire {
         }
     }
 
-    /// Request `id` has its outcome.
+    /// Request `id` has a result.
     fn ended(&mut self, id: RequestIdRef<'_>, exit: &[u8]) -> Result<(), WireError> {
         let Some(asked) = self.asked.remove(id.as_bytes()) else { return Ok(()) };
         let outcome = match Exit::decode(exit) {
@@ -267,8 +267,8 @@ impl RpcWire {
         });
     }
 
-    /// A chunk of a feed. It is acknowledged, so that more comes, once its entries have been handed on; a stream that
-    /// has no room for more has its subscription ended by then.
+    /// A chunk of a feed. It is acknowledged, so that more comes, once its entries have been handed on; by then a
+    /// stream without space for more has ended its subscription.
     fn fed(&mut self, id: RequestIdRef<'_>, values: &[u8], body: &Bytes) {
         let Some(Asked::Feed(key, joiner)) = self.asked.get_mut(id.as_bytes()) else { return };
         let key = key.clone();
@@ -325,7 +325,7 @@ impl Wire for RpcWire {
     }
 }
 
-/// What a failed request fails with. An interrupt is not about the request: the server is going down.
+/// The error of a failed request. An interrupt is not about the request: the server is shutting down.
 fn failure(cause: &Cause<'_>) -> Result<RemoteError, WireError> {
     let mut crashed = None;
     for reason in cause.reasons() {
@@ -353,7 +353,8 @@ fn read_acks(value: &[u8]) -> Result<Vec<(EntryId, Sequence)>, Malformed> {
     Ok(all)
 }
 
-/// The sequence of each slot. Servers acknowledge slot by slot; one that does so by id in another order is understood.
+/// The sequence of each slot. Servers acknowledge slot by slot; one that acknowledges by id in another order is
+/// understood.
 fn sequences(batch: &Batch, acks: &[(EntryId, Sequence)]) -> Result<Vec<Sequence>, String> {
     if batch.ids().eq(acks.iter().map(|(id, _)| *id)) {
         return Ok(acks.iter().map(|(_, sequence)| *sequence).collect());
@@ -380,7 +381,7 @@ fn read_entries(
         let data = match value {
             ChangesValue::Single(data) => Some(body.slice_ref(data)),
             ChangesValue::Chunked(part) => {
-                // Only names the set: that a negative id looks large does not matter.
+                // This only names the set: it does not matter that a negative id looks large.
                 let (set, data) = (part.id.cast_unsigned(), body.slice_ref(part.data));
                 joiner.push(set, part.index, part.total, data).map_err(wrong)?
             }

@@ -1,4 +1,4 @@
-//! The wire against the server's half of the same codecs.
+//! The wire, tested against the server's half of the same codecs.
 
 use proptest::prelude::*;
 
@@ -146,7 +146,7 @@ impl Link {
         }
     }
 
-    /// What the client makes of this.
+    /// The client's reaction to this.
     fn answer(&mut self, message: Bytes) -> Vec<Incoming> {
         self.wire.accept(message);
         self.said()
@@ -459,7 +459,7 @@ fn a_crashed_request_fails_and_an_interrupted_one_ends_the_connection() {
     let (_, error) = failed_write(&said);
     assert_eq!((error, error.is_definite()), (&RemoteError::Crashed("\"oh\"".to_owned()), false));
     link.wire.send(write("alice", 10, &[2]));
-    // As Effect's server does with all requests when it goes down.
+    // Effect's server does this with all requests when it shuts down.
     let exit = [5, 0x20, 1, 1, 1, 2];
     link.wire.accept(Envelope::Exit { id: request(4).as_ref(), exit: &exit }.encode());
     assert!(matches!(link.wire.next_incoming(), Err(WireError::Interrupted)));

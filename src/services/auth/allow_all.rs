@@ -6,7 +6,7 @@ use futures_util::future::{BoxFuture, ready};
 use crate::model::Batch;
 use crate::services::{Auth, AuthError, Claim};
 
-/// Allows every key to write and to read: for tests, for `--dev`, and where the network decides who gets here.
+/// Allows every key to write and to read: for tests, for `--dev`, and where the network decides who can connect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

@@ -1,7 +1,8 @@
 //! A list of who may do what, which can change while the server runs.
 //!
-//! Keeps: there are two sets, the one that the server was started with, and the one that administrators set while it runs; for one
-//! grantee the latter counts. Leaves out: where either is kept (`server::grants`, the binary's configuration).
+//! Keeps: there are two sets: the one that the server was started with, and the one that administrators set while it
+//! runs. For the same grantee the latter counts. Leaves out: where either is kept (`server::grants`, the binary's
+//! configuration).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,11 +18,11 @@ use crate::model::glob::glob_matches;
 use crate::model::{Batch, PublicKey};
 use crate::services::{Auth, AuthError, AuthReason, Claim};
 
-/// What one key may do, or all whose names have a form.
+/// What one key may do, or all keys that match a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
-    /// Who; a `*` stands for any text.
+    /// The grantee; a `*` stands for any text.
     pub public_key: PublicKey,
     /// Whether they may append.
     pub write: bool,
@@ -32,16 +33,16 @@ pub struct Grant {
     pub events: Option<Vec<Box<str>>>,
 }
 
-/// Two grants are for the same grantee, so which of them counts is anyone's guess.
+/// Two grants are for the same grantee, so it is ambiguous which of them counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("public key {0:?} has two grants; join them into one")]
 pub struct DuplicateGrant(pub PublicKey);
 
-/// From where a grant is.
+/// Where a grant comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GrantSource {
-    /// The server was started with it, or has read its configuration again.
+    /// The server was started with it, or read it when it reloaded its configuration.
     Configuration,
     /// An administrator set it while the server ran.
     Api,
@@ -52,18 +53,18 @@ pub enum GrantSource {
 pub struct ListedGrant {
     /// The grant.
     pub grant: Grant,
-    /// From where it is.
+    /// Where it comes from.
     pub source: GrantSource,
-    /// Whether it counts: one of the configuration does not if there is one from the API for the same grantee.
+    /// Whether it counts: a grant of the configuration does not if there is one from the API for the same grantee.
     pub counts: bool,
 }
 
 /// Answers from a list.
 ///
-/// The grant that names the key is the whole answer; else the one of a pattern that it has the form of, and of several that with
-/// the most characters besides `*` (of two with as many, the first in the order of bytes). So a key can be given less than
-/// everyone else. A key that no grant covers is [`Unauthorized`](AuthReason::Unauthorized); one that is covered but lacks the
-/// right is [`Forbidden`](AuthReason::Forbidden).
+/// A grant that names the key is the whole answer. Otherwise a grant whose pattern matches counts; of several, the one
+/// with the most characters besides `*` (of two with equally many, the first in byte order). So a key can be given less
+/// than everyone else. A key that no grant covers is [`Unauthorized`](AuthReason::Unauthorized); one that is covered
+/// but lacks the right is [`Forbidden`](AuthReason::Forbidden).
 #[derive(Debug, Default)]
 pub struct Grants(RwLock<Sets>);
 
@@ -79,12 +80,12 @@ struct Set {
     patterns: BTreeMap<Form, Grant>,
 }
 
-/// A pattern, the narrower ones first.
+/// A pattern; the narrower ones come first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Form(Reverse<usize>, PublicKey);
 
 impl Form {
-    /// `None` if it is no pattern but a name.
+    /// `None` if it is a name and not a pattern.
     fn of(key: &PublicKey) -> Option<Self> {
         let letters = key.as_str().chars().filter(|letter| *letter != '*').count();
         key.as_str().contains('*').then(|| Self(Reverse(letters), key.clone()))
@@ -92,7 +93,7 @@ impl Form {
 }
 
 impl Set {
-    /// The one that is for just this grantee.
+    /// The grant for exactly this grantee.
     fn of(&self, grantee: &PublicKey) -> Option<&Grant> {
         match Form::of(grantee) {
             Some(form) => self.patterns.get(&form),
@@ -128,7 +129,7 @@ impl Sets {
     fn find(&self, key: &PublicKey) -> Option<&Grant> {
         let named = self.set.names.get(key).or_else(|| self.configured.names.get(key));
         named.or_else(|| match (self.set.narrowest(key), self.configured.narrowest(key)) {
-            // For one and the same pattern the set one counts.
+            // For the same pattern, the grant that was set counts.
             (Some((set, grant)), Some((configured, _))) if set <= configured => Some(grant),
             (set, configured) => configured.or(set).map(|(_, grant)| grant),
         })
@@ -136,15 +137,15 @@ impl Sets {
 }
 
 impl Grants {
-    /// The answers that `grants` add up to; an empty list refuses everyone.
+    /// Answers according to `grants`; an empty list refuses everyone.
     pub fn new(grants: impl IntoIterator<Item = Grant>) -> Result<Self, DuplicateGrant> {
         let all = Self::default();
         all.replace(grants)?;
         Ok(all)
     }
 
-    /// Puts `grants` in the place of those that the server was started with; an error leaves them as they are. Then
-    /// [`Server::access_changed`](crate::server::Server::access_changed) has to be told.
+    /// Replaces the grants that the server was started with; on an error they stay as they are. Afterwards
+    /// [`Server::access_changed`](crate::server::Server::access_changed) has to be called.
     pub fn replace(&self, grants: impl IntoIterator<Item = Grant>) -> Result<(), DuplicateGrant> {
         let mut configured = Set::default();
         for grant in grants {
@@ -157,8 +158,8 @@ impl Grants {
         Ok(())
     }
 
-    /// Has the grant that is `kept` for this grantee count, or none, beside those that the server was started with. Of two calls at
-    /// the same time the last one looks last.
+    /// Applies the grant that is `kept` for this grantee, or its absence, beside those that the server was started
+    /// with. Of two calls at the same time, the last one reads last.
     pub(crate) fn set_as(&self, grantee: &PublicKey, kept: impl FnOnce() -> Option<Arc<Grant>>) {
         let mut sets = self.0.write();
         match kept() {
@@ -167,8 +168,9 @@ impl Grants {
         };
     }
 
-    /// At most `count` grants (or two) of either source for grantees behind `after`, in the order of their names. For one grantee,
-    /// that of the API comes first. There are no more if there are none.
+    /// At most `count` grants (but up to two if `count` is smaller) from both sources for grantees after `after`, in
+    /// the order of their names. For the same grantee, the one from the API comes first. An empty result means that
+    /// there are no more.
     pub fn list(&self, after: Option<&PublicKey>, count: usize) -> Vec<ListedGrant> {
         let count = count.max(2);
         let sets = self.0.read();
@@ -185,7 +187,7 @@ impl Grants {
         });
         let mut all: Vec<_> = set.chain(configured).collect();
         all.sort_by(|one, other| one.grant.public_key.cmp(&other.grant.public_key));
-        // The two of one grantee stay together.
+        // The two grants of one grantee stay together.
         let cut = all.get(count).map(|next| next.grant.public_key.clone());
         all.truncate(count);
         all.pop_if(|last| Some(&last.grant.public_key) == cut.as_ref());

@@ -1,8 +1,8 @@
-//! The answers to [`Auth`](super::Auth) that come with the server: everyone may, those who are listed may, those whose token
-//! says so, or those of whom the application says so.
+//! The implementations of [`Auth`](super::Auth) that come with the server: everyone may, those on a list may, those
+//! whose token says so, or those whom the application allows.
 //!
-//! Leaves out: proof of keys. A client of the msgpack protocol states its public key and nothing else, so there a key is a
-//! name that whoever knows it can use, unless a token says whose it is; an embedder who needs more looks at the
+//! Leaves out: proof of keys. A client of the msgpack protocol only states its public key, so there a key is a name
+//! that anyone who knows it can use, unless a token says whose it is; an embedder who needs more looks at the
 //! [`Caller`](super::Caller) (a cookie, a user of the application).
 
 mod allow_all;

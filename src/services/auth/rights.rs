@@ -1,6 +1,6 @@
-//! What somebody may do who is known by more than a key: with which keys, in which stores, with which events.
+//! What a caller may do who is known by more than a key: with which keys, in which stores, with which events.
 //!
-//! Keeps: what is not named is not allowed. Leaves out: where it was said, and whether that can be believed (`jwt`).
+//! Keeps: what is not named is not allowed. Leaves out: where this comes from, and whether it can be trusted (`jwt`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::services::{AuthError, AuthReason};
 pub struct Rights {
     /// The public keys that the caller may use; a `*` in one stands for any text.
     pub keys: Vec<Box<str>>,
-    /// Which stores these keys have; where nothing is said, those that the registry says.
+    /// Which stores these keys have; where nothing is said, the registry decides.
     pub stores: PerKey<StoreId>,
     /// Which signing keys may be bound to them.
     pub signing_keys: PerKey<SigningKey>,
@@ -27,19 +27,19 @@ pub struct Rights {
     pub events: Option<Vec<Box<str>>>,
 }
 
-/// What is said of the keys of a caller.
+/// A value for the keys of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PerKey<T> {
-    /// Nothing.
+    /// No value.
     Unsaid,
-    /// The same of all of them.
+    /// The same value for all of them.
     One(T),
-    /// Of each its own, and nothing of those that are not here.
+    /// A value for each of these keys, and none for others.
     Each(BTreeMap<PublicKey, T>),
 }
 
 impl<T> PerKey<T> {
-    /// What is said of `key`.
+    /// The value for `key`.
     pub fn of(&self, key: &PublicKey) -> Option<&T> {
         match self {
             Self::Unsaid => None,

@@ -1,10 +1,10 @@
 //! The changes of one write, in one buffer: a write has up to thousands of them.
 
-/// Keys to set and to remove. Of several changes to a key the last one counts.
+/// Keys to set and to remove. If a key is changed more than once, the last change counts.
 #[derive(Clone, Debug, Default)]
 pub struct JournalChanges {
     bytes: Vec<u8>,
-    /// How long each key is, and its value, which is none if the key is to be removed.
+    /// The length of each key and of its value; the value is `None` if the key is to be removed.
     lengths: Vec<(usize, Option<usize>)>,
 }
 
@@ -22,18 +22,18 @@ impl JournalChanges {
         self.lengths.push((key.len(), None));
     }
 
-    /// Makes `later` afterwards.
+    /// Adds `later`, to be made after these.
     pub fn append(&mut self, later: &Self) {
         self.bytes.extend_from_slice(&later.bytes);
         self.lengths.extend_from_slice(&later.lengths);
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    /// The changes in order: each key with its value, or with none if it is to be removed.
+    /// The changes in order: each key with its value, or `None` if it is to be removed.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = &self.bytes[..];
         self.lengths.iter().map(move |(key, value)| {

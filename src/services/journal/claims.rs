@@ -1,11 +1,11 @@
-//! Which groups this node has in which stores, where several nodes share a journal.
+//! Which groups this node runs in which stores, where several nodes share a journal.
 //!
-//! A group runs at one node at a time in each store. Whoever runs it has claimed its place in the journal, under a number that grows
-//! with each claim, the fence; a position is written under a fence, and refused once somebody else has claimed the place. So a node that
-//! was taken for dead and was not moves nothing any more.
+//! In each store, a group runs at one node at a time. That node has claimed the group's place in the journal, under a
+//! number that grows with each claim, the fence. A position is written under a fence, and refused once another node has
+//! claimed the place. So a node that was wrongly considered dead can no longer move anything.
 //!
-//! Keeps: what this node believes to have is never more than what was answered to it, and ends by its own clock before others
-//! may take it. Leaves out: the database that decides (`postgres`), and what is run (`processing`).
+//! Keeps: a node never believes to have more than it was granted, and its belief expires by its own clock before others
+//! may take the place. Leaves out: the database that decides (`postgres`), and what is run (`processing`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio::time::Instant;
 
 use crate::model::{Sequence, StoreId};
 
-/// So many stores are remembered that nobody follows here and in which groups have moved.
+/// How many stores are remembered in which groups have moved and that nobody follows here.
 const ELSEWHERE_MAX: usize = 10_000;
 
-/// What a journal and the groups of this node tell each other of claims. Made by a journal that several nodes share.
+/// Connects a journal and the groups of this node for claims. Made by a journal that several nodes share.
 #[derive(Default)]
 pub struct Claims {
     state: Mutex<State>,
     /// Woken when there is something to ask of the database.
     due: Notify,
-    /// Moves when something has happened that nobody follows here.
+    /// Changes when something has happened that nobody follows here.
     elsewhere: watch::Sender<()>,
 }
 
@@ -33,20 +33,20 @@ pub struct Claims {
 struct State {
     places: HashMap<Arc<[u8]>, Followed>,
     given: Vec<(Arc<[u8]>, i64)>,
-    /// Until then what was claimed is ours, if nobody says otherwise.
+    /// Until then our claims are ours, unless somebody says otherwise.
     good_until: Option<Instant>,
     moved_elsewhere: HashSet<StoreId>,
-    /// Some node is gone, and left stores behind that nobody may have open.
+    /// A node is gone, and left stores behind that may not be open anywhere.
     orphans: bool,
-    /// What moves is heard of from now on, and what moved before is not known.
+    /// From now on moves are reported; earlier ones are unknown.
     began: bool,
 }
 
-/// A place that somebody follows here.
+/// A place that is followed here.
 struct Followed {
     store: StoreId,
     followers: usize,
-    /// Those who want to have it, and those who want it now.
+    /// How many want to have it, and how many want it now.
     wants: usize,
     urgent: usize,
     /// Whether it is worth trying.
@@ -56,36 +56,36 @@ struct Followed {
     seen: watch::Sender<Seen>,
 }
 
-/// What is known of a place.
+/// What is known about a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The fence under which this node has it.
+    /// The fence under which this node holds it.
     pub(crate) fence: Option<i64>,
-    /// Somebody else wants it now.
+    /// Another node wants it now.
     pub(crate) asked: bool,
-    /// The last sequence that its group has processed, at whichever node.
+    /// The last sequence that its group has processed, at any node.
     pub(crate) position: Option<Sequence>,
-    /// How often something before that was handled again.
+    /// How often something before that was processed again.
     pub(crate) again: i64,
 }
 
-/// What is to be asked of the database.
+/// What to ask the database.
 #[derive(Default)]
 pub(crate) struct Due {
     pub(crate) given: Vec<(Arc<[u8]>, i64)>,
-    /// Places that are wanted, their stores, and whether they are wanted now.
+    /// Places that are wanted, their stores, and whether they are wanted at once.
     pub(crate) wanted: Vec<(Arc<[u8]>, StoreId, bool)>,
     /// Places about which nothing is known.
     pub(crate) unknown: Vec<Arc<[u8]>>,
 }
 
-/// What has happened that nobody follows here.
+/// Events that nobody follows here.
 pub(crate) struct Elsewhere {
     /// Stores in which groups have moved.
     pub(crate) moved: Vec<StoreId>,
-    /// A node is gone that had some.
+    /// A node that held some is gone.
     pub(crate) some_gone: bool,
-    /// This node has begun to hear of it.
+    /// This node has started to receive reports.
     pub(crate) began: bool,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Row<'a> {
 }
 
 impl Claims {
-    /// Follows a place from now on, until what is given is dropped.
+    /// Follows a place from now on, until the returned value is dropped.
     pub(crate) fn follow(self: &Arc<Self>, key: &[u8], store: &StoreId) -> Claim {
         let mut state = self.state.lock();
         let key: Arc<[u8]> = match state.places.get_key_value(key) {
@@ -125,12 +125,12 @@ impl Claims {
         Claim { claims: self.clone(), key, seen, wants: Mutex::new((false, false)) }
     }
 
-    /// Resolves when there is something to ask, or soon after.
+    /// Resolves when there is something to ask, now or later.
     pub(crate) async fn due(&self) {
         self.due.notified().await;
     }
 
-    /// What is to be asked; with `all`, also of places that somebody else had when they were asked about last.
+    /// What to ask; with `all`, including places that another node held when they were last asked about.
     pub(crate) fn take_due(&self, all: bool) -> Due {
         let mut state = self.state.lock();
         let mut due = Due { given: std::mem::take(&mut state.given), ..Due::default() };
@@ -149,7 +149,7 @@ impl Claims {
         due
     }
 
-    /// What was taken with [`Claims::take_due`] was not asked: to be asked again.
+    /// What [`Claims::take_due`] returned was not asked: it is asked again.
     pub(crate) fn not_asked(&self, due: Due) {
         let mut state = self.state.lock();
         state.given.extend(due.given);
@@ -165,7 +165,7 @@ impl Claims {
         }
     }
 
-    /// This node has a place now. If nobody wants it any more, it is given back.
+    /// This node holds a place now. If nobody wants it any more, it is given back.
     pub(crate) fn claimed(&self, key: &[u8], fence: i64) {
         let mut state = self.state.lock();
         match state.places.get_mut(key) {
@@ -180,12 +180,12 @@ impl Claims {
         }
     }
 
-    /// What this node has is its own until then.
+    /// What this node holds is its own until then.
     pub(crate) fn good_until(&self, until: Instant) {
         self.state.lock().good_until = Some(until);
     }
 
-    /// Others may have taken what this node had: it has nothing any more.
+    /// Others may have taken what this node held: it holds nothing any more.
     pub(crate) fn lapse(&self) {
         let mut state = self.state.lock();
         state.good_until = None;
@@ -196,7 +196,7 @@ impl Claims {
         }
     }
 
-    /// Some node has gone: what it had can be taken.
+    /// A node is gone: its places can be taken.
     pub(crate) fn somebody_gone(&self, left_stores: bool) {
         let mut state = self.state.lock();
         state.places.values_mut().for_each(|place| place.may_be_free = true);
@@ -207,7 +207,7 @@ impl Claims {
         }
     }
 
-    /// The database says so.
+    /// A report from the database.
     pub(crate) fn hear(&self, row: Row<'_>) {
         let mut state = self.state.lock();
         let Some(place) = state.places.get_mut(row.key) else {
@@ -222,7 +222,7 @@ impl Claims {
         place.seen.send_if_modified(|seen| {
             let before = seen.clone();
             match seen.fence {
-                // What was claimed since is not what the row says.
+                // The row is older than our claim.
                 Some(fence) if row.fence < fence => {}
                 Some(fence) if row.is_ours && row.fence == fence => seen.asked = row.asked,
                 _ => (seen.fence, seen.asked) = (None, false),
@@ -232,7 +232,7 @@ impl Claims {
         });
     }
 
-    /// From now on it is heard what moves. Whoever observes already cannot know what moved before.
+    /// From now on moves are reported. Existing observers cannot know what moved before.
     pub(crate) fn begin(&self) {
         self.state.lock().began = true;
         self.elsewhere.send_replace(());
@@ -243,7 +243,7 @@ impl Claims {
         self.elsewhere.subscribe()
     }
 
-    /// What has happened that nobody follows here.
+    /// Takes the events that nobody follows here.
     pub(crate) fn take_elsewhere(&self) -> Elsewhere {
         let mut state = self.state.lock();
         Elsewhere {
@@ -260,37 +260,37 @@ impl std::fmt::Debug for Claims {
     }
 }
 
-/// A place that is followed. Dropped, it is given to others, unless somebody else here wants it.
+/// A place that is followed. When it is dropped, the place is given to others, unless somebody else here wants it.
 pub(crate) struct Claim {
     claims: Arc<Claims>,
     key: Arc<[u8]>,
     seen: watch::Receiver<Seen>,
-    /// Whether it is wanted, and whether now.
+    /// Whether it is wanted, and whether at once.
     wants: Mutex<(bool, bool)>,
 }
 
 impl Claim {
-    /// What is known. A fence that is there may have run out, see [`Claim::is_good`].
+    /// What is known. A fence that is set may have expired, see [`Claim::is_good`].
     pub(crate) fn seen(&self) -> Seen {
         self.seen.borrow().clone()
     }
 
-    /// Changes with what is known.
+    /// Changes whenever more is known.
     pub(crate) fn watch(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
     }
 
-    /// Whether what this node has is its own for some time yet.
+    /// Whether this node's claim stays valid for some time.
     pub(crate) fn is_good(&self) -> bool {
         self.claims.state.lock().good_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Says whether the group is to run here. If not, others can have it: whatever it did has to be written by then.
+    /// Says whether the group is to run here. If not, others can have it: everything it did must be written by then.
     pub(crate) fn want(&self, wants: bool) {
         self.set(|(wanted, _)| *wanted = wants);
     }
 
-    /// Says that it is wanted now: whoever has it is asked to give it up.
+    /// Says that it is wanted now: its holder is asked to give it up.
     pub(crate) fn want_now(&self) {
         self.set(|(_, urgent)| *urgent = true);
     }
@@ -317,13 +317,13 @@ impl Claim {
         self.claims.due.notify_one();
     }
 
-    /// Gives it up, since somebody else wants it now. It is wanted again at once.
+    /// Gives it up because another node wants it now. It is wanted again at once.
     pub(crate) fn give(&self) {
         give(&mut self.claims.state.lock(), &self.key);
         self.claims.due.notify_one();
     }
 
-    /// It turned out that somebody else has it.
+    /// It turned out that another node holds it.
     pub(crate) fn lost(&self, fence: i64) {
         let state = self.claims.state.lock();
         let Some(place) = state.places.get(&self.key) else { return };

@@ -1,4 +1,4 @@
-//! What the processing keeps in its journal. Persisted: add kinds and versions, never change one.
+//! What the processing keeps in its journal. Persisted: add kinds and versions, but never change one.
 //!
 //! | kind | after the kind byte | value |
 //! | --- | --- | --- |
@@ -9,9 +9,9 @@
 //! | 1, of earlier versions | origin (16) | position (8), of all groups |
 //! | 3, of earlier versions | origin (16), sequence (8), part (4) | a part of an entry |
 //!
-//! Numbers are big-endian. A subject is the first half of SHA-256 over the event's length in bytes (8), the event and the
-//! primary key: keys stay short whatever clients send. A row is made for each entry that a group with typed events has passed,
-//! after it has: up to the sequence that the place calls indexed.
+//! Numbers are big-endian. A subject is the first half of SHA-256 over the event's length in bytes (8), the event and
+//! the primary key: keys stay short whatever clients send. A row is written for each entry that a group with typed
+//! events has processed: up to the sequence that the place calls indexed.
 
 use sha2::{Digest, Sha256};
 
@@ -32,7 +32,7 @@ pub(crate) const GROUP_NAME_BYTES_MAX: usize = 200;
 
 /// Before all other ids; where an id is kept, it stands for an unknown one.
 pub(crate) const ID_MIN: EntryId = EntryId::from_bytes([0; EntryId::LEN]);
-/// Behind all other ids.
+/// After all other ids.
 pub(crate) const ID_MAX: EntryId = EntryId::from_bytes([0xff; EntryId::LEN]);
 
 /// Event and primary key, hashed.
@@ -43,33 +43,33 @@ pub(crate) type Subject = [u8; 16];
 pub(crate) struct Place {
     /// The last sequence that was processed.
     pub(crate) position: Sequence,
-    /// The id of the entry there, if it is known: what tells this feed from another one.
+    /// The id of the entry there, if it is known: it distinguishes this feed from another one.
     pub(crate) last: EntryId,
     /// No entry that the group has handled up to the position has a greater id.
     pub(crate) greatest: EntryId,
-    /// Up to here there are rows. After a rewind that is further than the position.
+    /// Rows exist up to here. After a rewind this is beyond the position.
     pub(crate) indexed: Sequence,
 }
 
 impl Place {
-    /// Behind `position`, having passed nothing.
+    /// At `position`, with nothing processed.
     pub(crate) const fn at(position: Sequence) -> Self {
         Self { position, last: ID_MIN, greatest: ID_MIN, indexed: position }
     }
 }
 
-/// Where a group begins in a store that has no place of it yet.
+/// Where a group begins in a store in which it has no place yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// At the first entry: so it is in stores that are younger than the group, too.
+    /// At the first entry: also in stores that are younger than the group.
     First = 0,
-    /// Behind the head. Not every store has been looked at yet.
+    /// After the head. Not every store has been looked at yet.
     Head = 1,
-    /// Where the one position of earlier versions stands. Not every store has been looked at yet.
+    /// At the single position of earlier versions. Not every store has been looked at yet.
     Former = 2,
 }
 
-/// What is kept of a group for all stores.
+/// What is kept about a group for all stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupRecord {
     pub(crate) begin: Begin,
@@ -190,7 +190,7 @@ fn letters_of(group: &str) -> Vec<u8> {
     [&[LETTER, group.len() as u8][..], group.as_bytes()].concat()
 }
 
-/// What is kept of an entry that failed, beside group, store and sequence.
+/// What is kept about an entry that failed, besides group, store and sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Letter {
     pub(crate) unix_millis: u64,
@@ -212,7 +212,7 @@ pub(crate) fn letter_value(letter: &Letter) -> Vec<u8> {
     value
 }
 
-/// The sequence in the key of a letter, and what its value has.
+/// The sequence in the key of a letter, and the contents of its value.
 pub(crate) fn read_letter((key, value): &JournalPair) -> Result<(Sequence, Letter), JournalError> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
     let read = || {
@@ -233,12 +233,12 @@ pub(crate) fn read_letter((key, value): &JournalPair) -> Result<(Sequence, Lette
     read().ok_or_else(|| malformed("a dead letter"))
 }
 
-/// The position that earlier versions had for all groups of a store.
+/// The position of earlier versions for all groups of a store.
 pub(crate) fn former_position(origin: RemoteId) -> Vec<u8> {
     [&[FORMER_POSITION][..], origin.as_bytes()].concat()
 }
 
-/// What earlier versions kept and this one has no use for once positions were taken over.
+/// What earlier versions kept, and this one does not need after taking over the positions.
 pub(crate) fn former(count: usize) -> [JournalRange; 2] {
     [all(FORMER_POSITION, count), all(FORMER_ENTRY, count)]
 }
@@ -252,7 +252,7 @@ pub(crate) fn read_sequence(value: &[u8]) -> Option<Sequence> {
 }
 
 fn all(kind: u8, count: usize) -> JournalRange {
-    // No key of this kind is as long as this one.
+    // No key of this kind is that long.
     let last = [&[kind][..], &[0xff; 256]].concat();
     JournalRange { first: vec![kind], last, count, backwards: false }
 }

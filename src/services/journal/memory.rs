@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use super::{EventJournal, JournalChanges, JournalError, JournalPair, JournalRange};
 
-/// A journal that ends with the process. Grows with the entries that handlers have run on, by some 150 bytes each.
+/// A journal that ends with the process. Grows by some 150 bytes for each entry that handlers have run on.
 #[derive(Debug, Default)]
 pub struct MemoryJournal {
-    // Never held across an await: every method is done within its call.
+    // Never held across an await: every method completes within its call.
     pairs: Mutex<BTreeMap<Bytes, Bytes>>,
 }
 

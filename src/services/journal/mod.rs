@@ -1,11 +1,11 @@
 //! Where the processing keeps what it must not forget: how far each group of handlers is in each store, which entries
-//! conflict, what failed.
+//! conflict, and what failed.
 //!
-//! The journal itself is no more than a durable, ordered map from bytes to bytes: a table with two columns does. What the
-//! keys and values mean is in `layout`, once for all implementations.
+//! The journal itself is only a durable, ordered map from bytes to bytes: a table with two columns is enough. `layout`
+//! defines what the keys and values mean, once for all implementations.
 //!
-//! Keeps: a write is there whole or not at all, and durable once it is answered. Leaves out: running the handlers
-//! (`processing`), and the entries, which stay in the feed (`storage`).
+//! Keeps: a write is applied as a whole or not at all, and is durable once it is answered. Leaves out: running the
+//! handlers (`processing`), and the entries, which stay in the feed (`storage`).
 
 mod changes;
 #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "no other journal is shared"))]
@@ -41,42 +41,42 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 /// Most bytes in a value.
 pub const VALUE_BYTES_MAX: usize = 16 * 1_024;
 
-/// So many keys one write of [`EventJournal::destroy`] removes.
+/// How many keys one write of [`EventJournal::destroy`] removes.
 const REMOVED_AT_ONCE: usize = 10_000;
 
 /// The processing journal: a durable map from keys to values, in the order of the keys as bytes.
 ///
-/// Keys have at most [`KEY_BYTES_MAX`], values [`VALUE_BYTES_MAX`]; either may be empty. Dropping a future leaves its
-/// operation done or not done, never half done.
+/// Keys have at most [`KEY_BYTES_MAX`], values [`VALUE_BYTES_MAX`]; either may be empty. If a future is dropped, its
+/// operation is done or not done, never half done.
 pub trait EventJournal: Send + Sync + 'static {
-    /// What is in each of `ranges`, in their order. Shows every write that was answered.
+    /// What is in each of `ranges`, in their order. Includes every write that was answered.
     fn read(
         &self,
         ranges: Vec<JournalRange>,
     ) -> BoxFuture<'_, Result<Vec<Vec<JournalPair>>, JournalError>>;
 
-    /// Makes `changes`, all as one piece, durable once resolved. Repeating a call changes nothing.
+    /// Applies `changes`, all or nothing, durable once resolved. Repeating a call changes nothing.
     fn write(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>>;
 
-    /// Makes those of `changes` that set a key which is not there yet, and leaves the others out. As [`EventJournal::write`] by default, which
-    /// is right where one process alone has the journal.
+    /// Applies only those of `changes` that set a key which does not exist yet. By default like
+    /// [`EventJournal::write`], which is right where only one process uses the journal.
     fn write_new(&self, changes: JournalChanges) -> BoxFuture<'_, Result<(), JournalError>> {
         self.write(changes)
     }
 
-    /// How many keys there are in each of `ranges`, in their order; their `count` is the most.
+    /// How many keys there are in each of `ranges`, in their order; at most the range's `count`.
     fn count(&self, ranges: Vec<JournalRange>) -> BoxFuture<'_, Result<Vec<usize>, JournalError>> {
         let read = self.read(ranges);
         async move { Ok(read.await?.iter().map(Vec::len).collect()) }.boxed()
     }
 
-    /// Who has which place, if several nodes share the journal. By default one process alone has it.
+    /// Who holds which place, if several nodes share the journal. By default only one process uses it.
     fn claims(&self) -> Option<Arc<Claims>> {
         None
     }
 
-    /// As [`EventJournal::write`], if a place is still claimed under `under`; else nothing is written, and that is
-    /// [`JournalError::Lost`].
+    /// Like [`EventJournal::write`], if a place is still claimed under `under`; otherwise nothing is written, and the
+    /// error is [`JournalError::Lost`].
     fn write_under(
         &self,
         under: Under,
@@ -91,8 +91,8 @@ pub trait EventJournal: Send + Sync + 'static {
         false
     }
 
-    /// Begins a transaction for a handler. The value of `key` is locked, and is `value` (also if there is none yet); else that is
-    /// [`JournalError::Lost`].
+    /// Begins a transaction for a handler. The value of `key` is locked, and must be `value` (or absent); otherwise the
+    /// error is [`JournalError::Lost`].
     fn begin(
         &self,
         key: Vec<u8>,
@@ -102,8 +102,8 @@ pub trait EventJournal: Send + Sync + 'static {
         async { Err(JournalError::Unwritten("this journal has no transactions".into())) }.boxed()
     }
 
-    /// Removes everything, so that all groups begin anew. Nothing else may be under way on the journal. In several writes:
-    /// if it fails between two, repeat it.
+    /// Removes everything, so that all groups begin anew. Nothing else may use the journal meanwhile. It takes several
+    /// writes: if it fails between two of them, repeat it.
     fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
         async move {
             let all = JournalRange {
@@ -126,31 +126,31 @@ pub trait EventJournal: Send + Sync + 'static {
     }
 }
 
-/// A place in the journal as somebody has claimed it, who writes under that.
+/// A place in the journal as a node has claimed it, which writes under that claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Under {
     /// The key of the place.
     pub key: Vec<u8>,
     /// The number of the claim.
     pub fence: i64,
-    /// The position that others are told of.
+    /// The position that others are told.
     pub position: Option<Sequence>,
-    /// Whether something before the position was handled again.
+    /// Whether something before the position was processed again.
     pub again: bool,
 }
 
-/// A transaction of a journal, see [`EventJournal::begin`]. Dropped, it is rolled back.
+/// A transaction of a journal, see [`EventJournal::begin`]. Dropping it rolls it back.
 pub trait JournalTransaction: Send + Sync + 'static {
-    /// What a handler is given.
+    /// What a handler receives.
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 
-    /// Makes `changes` with all that the handler did. If it fails it may have happened.
+    /// Commits `changes` together with all that the handler did. After a failure, it may have happened.
     fn commit(
         self: Arc<Self>,
         changes: JournalChanges,
     ) -> BoxFuture<'static, Result<(), JournalError>>;
 
-    /// Takes back what the handler did.
+    /// Undoes what the handler did.
     fn roll_back(self: Arc<Self>) -> BoxFuture<'static, ()>;
 }
 
@@ -162,9 +162,9 @@ pub type JournalPair = (Bytes, Bytes);
 pub struct JournalRange {
     /// The least key.
     pub first: Vec<u8>,
-    /// The greatest key; before `first`, there is none.
+    /// The greatest key; if it is before `first`, the range is empty.
     pub last: Vec<u8>,
-    /// At most so many pairs.
+    /// At most this many pairs.
     pub count: usize,
     /// Whether the greatest keys come first.
     pub backwards: bool,
@@ -183,10 +183,10 @@ pub enum JournalError {
     /// A read failed; nothing changed.
     #[error("the journal cannot be read: {0}")]
     Unreadable(Arc<str>),
-    /// A write failed, and may have happened; repeating it is right either way.
+    /// A write failed, and may have happened; repeating it is right in either case.
     #[error("the journal may or may not be written: {0}")]
     Unwritten(Arc<str>),
-    /// Another node has what was to be written; nothing changed.
+    /// Another node holds what was to be written; nothing changed.
     #[error("another node has the group in this store")]
     Lost,
 }

@@ -1,7 +1,7 @@
 //! The journal in PostgreSQL: a table with two columns.
 //!
-//! Keeps: what [`EventJournal`] promises, over all nodes on one database. Writes are carried out in the order of the calls, and those that
-//! wait together; one under a claim that somebody else has by now is left out of them.
+//! Keeps: what [`EventJournal`] promises, across all nodes on one database. Writes are carried out in the order of the
+//! calls; those that wait go together. A write under a claim that another node has taken is left out.
 
 mod claims;
 mod transaction;
@@ -23,26 +23,26 @@ use super::{
 };
 use crate::storage::postgres::{Failed, Postgres};
 
-/// Writes that wait go together until they have so many changes.
+/// Most changes of writes that go together.
 const CHANGES_MAX: usize = 10_000;
 
 /// A journal in a [`Postgres`].
 pub struct PostgresJournal {
     postgres: Postgres,
     shared: Arc<Shared>,
-    /// Once somebody has asked for them.
+    /// Set once somebody has asked for them.
     claims: OnceLock<Arc<Claims>>,
     transactions: Arc<Semaphore>,
 }
 
 struct Shared {
     write: String,
-    /// Sets keys, whoever has them.
+    /// Sets keys, whoever holds them.
     set: String,
     remove: String,
-    /// Sets keys that are not there.
+    /// Sets keys that do not exist.
     insert: String,
-    /// The value of a key, unless somebody else has it.
+    /// The value of a key, unless another node holds it.
     lock: String,
     count: String,
     read: [String; 2],
@@ -59,11 +59,11 @@ struct Queued {
 #[derive(Default)]
 struct Waiting {
     writes: Vec<Queued>,
-    /// Whether somebody writes, and will look again.
+    /// Whether somebody is writing, and will look again.
     is_writing: bool,
 }
 
-/// What writes that go together change, and the claims that they are under: `n` is the number of the write, or 0.
+/// The changes of writes that go together, and the claims that they are under: `n` is the number of the write, or 0.
 #[derive(Default)]
 struct Columns<'a> {
     gone: Vec<&'a [u8]>,
@@ -81,7 +81,8 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn of(writes: &'a [Queued]) -> Self {
         let mut columns = Self::default();
-        // Of several changes to a key the last one counts; in the order of keys, so that no two nodes wait for each other.
+        // If a key is changed more than once, the last change counts. Ordered by key, so that no two nodes wait for
+        // each other.
         let mut all: BTreeMap<&[u8], (Option<&[u8]>, i64)> = BTreeMap::new();
         for (Queued { changes, under, .. }, n) in writes.iter().zip(1_i64..) {
             let n = if under.is_some() { n } else { 0 };
@@ -109,7 +110,7 @@ impl<'a> Columns<'a> {
 }
 
 impl PostgresJournal {
-    /// The journal in `postgres`, an empty one if there was none.
+    /// The journal in `postgres`; an empty one is created if there is none.
     pub fn new(postgres: Postgres) -> Self {
         let tables = postgres.tables();
         let shared = Shared::new(&tables.journal, &tables.claims);
@@ -156,8 +157,8 @@ impl Shared {
             )
         };
         let set = "ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value";
-        // `n` is the number of the write under a claim, and 0 if it is under none. Rows of claims are locked first, so that whoever takes one
-        // waits for what was written under it.
+        // `n` is the number of the write under a claim, and 0 if it is under none. Rows of claims are locked first, so
+        // that taking one waits for what was written under it.
         Self {
             write: format!(
                 "WITH f AS (
@@ -192,7 +193,7 @@ SELECT n FROM f"
         }
     }
 
-    /// What goes with the next write; nothing more, and then nobody writes.
+    /// The writes that go next; if there are none, nobody is writing.
     fn next(&self) -> Vec<Queued> {
         let mut waiting = self.waiting.lock();
         let mut changes = 0;
@@ -219,7 +220,7 @@ SELECT n FROM f"
                     Ok(_) => Err(JournalError::Lost),
                     Err(failed) => Err(unwritten(failed)),
                 };
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = write.answer.send(written);
             }
         }
@@ -343,7 +344,7 @@ impl EventJournal for PostgresJournal {
         let (postgres, shared) = (self.postgres.clone(), self.shared.clone());
         let transactions = self.transactions.clone();
         async move {
-            // Never closed.
+            // The semaphore is never closed.
             let permit = transactions.acquire_owned().await.map_err(unwritten)?;
             let begin = PostgresTransaction::begin(postgres.clone(), shared, permit, key, value);
             match postgres.run(begin).await.and_then(|begun| begun) {

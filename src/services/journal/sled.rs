@@ -1,6 +1,6 @@
 //! The journal on sled, in one tree.
 //!
-//! Keeps: what [`EventJournal`] promises. Leaves out: how a commit gets on disk (`storage::sled`).
+//! Keeps: what [`EventJournal`] promises. Leaves out: how a commit gets to disk (`storage::sled`).
 
 use std::ops::Bound;
 
@@ -12,13 +12,13 @@ use super::{EventJournal, JournalChanges, JournalError, JournalPair, JournalRang
 use crate::storage::StorageError;
 use crate::storage::sled::{Database, Keyspace, Ops, Tree};
 
-/// A journal in a [`Database`]. Wants a tokio runtime: reads run where they may block.
+/// A journal in a [`Database`]. Needs a tokio runtime: reads run where they may block.
 pub struct SledJournal {
     database: Database,
 }
 
 impl SledJournal {
-    /// The journal in `database`, an empty one if there was none.
+    /// The journal in `database`; an empty one is created if there is none.
     pub const fn new(database: Database) -> Self {
         Self { database }
     }

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 
 use super::{Quarantine, QuarantineUnavailable, Quarantined};
 
-/// A quarantine that lives as long as the process. For tests: entries of clients that were told they are kept are lost with it.
+/// A quarantine that lives as long as the process. For tests only: clients were told that their entries are kept, but
+/// they are lost with it.
 #[derive(Debug, Default)]
 pub struct MemoryQuarantine {
     kept: Mutex<Kept>,

@@ -1,7 +1,8 @@
 //! Entries that are too large to be stored, put aside durably.
 //!
-//! Keeps: an entry is listed once all of it is durable, and not before; what a crash left of one that is not listed is swept.
-//! Leaves out: which entries go there, how many, and what they are needed for again (`actors::quarantine`).
+//! Keeps: an entry is listed once all of it is durable, and not before; parts of unlisted entries that a crash left
+//! behind are swept. Leaves out: which entries go there, how many, and what they are needed for later
+//! (`actors::quarantine`).
 
 mod memory;
 #[cfg(feature = "postgres")]
@@ -22,19 +23,20 @@ pub use self::postgres::PostgresQuarantine;
 #[cfg(feature = "sled")]
 pub use self::sled::SledQuarantine;
 
-/// The content of an entry is kept in parts of so many bytes; the last one may be shorter.
+/// The content of an entry is kept in parts of this many bytes; the last one may be shorter.
 pub const PART_BYTES: usize = 48 * 1_024;
 
-/// Durable entries with content that may be larger than memory, which two tables can be: one of entries by number, one of parts by
-/// number and index.
+/// Durable entries whose content may be larger than memory. Two tables are enough: one of entries by number, one of
+/// parts by number and index.
 ///
-/// An entry comes in three steps: [`begin`](Self::begin) gives its number, [`write`](Self::write) its parts, and
-/// [`finish`](Self::finish) lists it. One entry comes at a time; reads and removals may come meanwhile.
+/// An entry is added in three steps: [`begin`](Self::begin) returns its number, [`write`](Self::write) stores its
+/// parts, and [`finish`](Self::finish) lists it. One entry is added at a time; reads and removals may happen meanwhile.
 pub trait Quarantine: Send + Sync + 'static {
-    /// A number that is greater than all that were given before, by this process or another one, durably.
+    /// A number that is greater than all earlier ones, given by this process or another, durably.
     fn begin(&self) -> BoxFuture<'_, Result<u64, QuarantineUnavailable>>;
 
-    /// Keeps parts of entry `number`, `first` and those that follow it, durably before it answers. At most 32 at a time.
+    /// Stores parts of entry `number`, `first` and those that follow it, durably before it answers. At most 32 at a
+    /// time.
     fn write(
         &self,
         number: u64,
@@ -42,7 +44,7 @@ pub trait Quarantine: Send + Sync + 'static {
         parts: Vec<Vec<u8>>,
     ) -> BoxFuture<'_, Result<(), QuarantineUnavailable>>;
 
-    /// Lists an entry whose parts are all there, durably before it answers.
+    /// Lists an entry whose parts are all stored, durably before it answers.
     fn finish<'a>(
         &'a self,
         entry: &'a Quarantined,
@@ -62,11 +64,11 @@ pub trait Quarantine: Send + Sync + 'static {
         index: u32,
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, QuarantineUnavailable>>;
 
-    /// Takes entry `number` off the list, and then its parts away, durably before it answers; fine if there is none. Dropped, or
-    /// broken off by a crash, it may leave parts, never an entry without all of them.
+    /// Removes entry `number` from the list, and then its parts, durably before it answers; succeeds if there is none.
+    /// If it is dropped or interrupted by a crash, it may leave parts, but never an entry without all of them.
     fn remove(&self, number: u64) -> BoxFuture<'_, Result<(), QuarantineUnavailable>>;
 
-    /// Takes parts away of what is not listed. Asked at the start, while no entry comes.
+    /// Removes the parts of unlisted entries. Called at the start, while no entry is being added.
     fn sweep(&self) -> BoxFuture<'_, Result<(), QuarantineUnavailable>>;
 }
 
@@ -74,18 +76,18 @@ pub trait Quarantine: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
-    /// Names it.
+    /// Its number.
     pub number: u64,
     /// Who wrote it.
     pub public_key: PublicKey,
-    /// Where to.
+    /// The store that it was written to.
     pub store_id: StoreId,
     /// Its own id.
     #[serde(with = "id_text")]
     pub entry_id: EntryId,
-    /// Its event tag; of a very long one the beginning.
+    /// Its event tag; for a very long one, the beginning.
     pub event: String,
-    /// Its primary key; of a very long one the beginning.
+    /// Its primary key; for a very long one, the beginning.
     pub primary_key: String,
     /// Length of the event tag, in bytes.
     pub event_bytes: u64,
@@ -98,7 +100,7 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// How many bytes its content has: event tag, primary key and payload, one behind the other.
+    /// The size of its content in bytes: event tag, primary key and payload, one after the other.
     pub fn bytes(&self) -> u64 {
         self.event_bytes + self.primary_key_bytes + self.payload_bytes
     }

@@ -1,7 +1,8 @@
 //! A quarantine in PostgreSQL, which all nodes share.
 //!
-//! Keeps: numbers grow over all nodes; an entry goes with its parts, in one transaction. Another node may be receiving an entry while this
-//! one starts: so a sweep takes only parts that are older than an entry takes to come.
+//! Keeps: numbers grow across all nodes; an entry is removed together with its parts, in one transaction. Another node
+//! may be receiving an entry while this one starts: so a sweep removes only parts that are older than an entry takes to
+//! arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use futures_util::future::BoxFuture;
 use super::{Quarantine, QuarantineUnavailable, Quarantined};
 use crate::storage::postgres::{Conn, Failed, Postgres};
 
-/// No entry takes so long to come.
+/// No entry takes this long to arrive.
 const COMES_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// A quarantine in a [`Postgres`].
@@ -62,7 +63,7 @@ impl PostgresQuarantine {
         Self { postgres, sql: Arc::new(sql), comes_within: COMES_WITHIN }
     }
 
-    /// Carries out work that needs a connection.
+    /// Runs work that needs a connection.
     fn run<T, W>(
         &self,
         work: impl FnOnce(Arc<Sql>, Lent) -> W + Send + 'static,

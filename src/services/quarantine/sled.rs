@@ -1,4 +1,5 @@
-//! A quarantine that lasts, in a table of its own: so it is in the commit log, in backups, and in the archive, as everything is.
+//! A durable quarantine, in a table of its own: so it is in the commit log, in backups, and in the archive, like
+//! everything else.
 //!
 //! ```text
 //! tree    quarantine
@@ -7,7 +8,7 @@
 //! key     0x02 | number (8 bytes) | part (4 bytes)    value   a part of its content
 //! ```
 //!
-//! Numbers are big-endian. An entry is written behind its parts, and removed before them.
+//! Numbers are big-endian. An entry is written after its parts, and removed before them.
 
 use std::ops::Bound;
 
@@ -19,7 +20,7 @@ use super::{Quarantine, QuarantineUnavailable, Quarantined};
 use crate::storage::StorageError;
 use crate::storage::sled::{Database, Keyspace, Ops};
 
-/// The keys of so many parts are removed at a time.
+/// How many parts are removed at a time.
 const REMOVED_AT_ONCE: usize = 1_024;
 
 const LAST: [u8; 1] = [0];
@@ -29,7 +30,7 @@ const PART: u8 = 2;
 /// A quarantine in a [`Database`].
 pub struct SledQuarantine {
     database: Database,
-    /// Held while a number is given.
+    /// Held while a number is assigned.
     giving: Mutex<()>,
 }
 

@@ -1,6 +1,7 @@
-//! The records of one kind, in memory as well, since they are looked at with each request.
+//! The records of one kind, also kept in memory, because they are looked at with each request.
 //!
-//! Keeps: a record is shown once it is durable; what is shown is what is durable, whatever becomes of the call that changed it.
+//! Keeps: a record is shown once it is durable; what is shown is what is durable, whatever becomes of the call that
+//! changed it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,28 +17,28 @@ use tokio::sync::Mutex;
 
 use super::{Records, RecordsUnavailable};
 
-/// So many are read at a time.
+/// How many are read at a time.
 const PAGE: usize = 1_000;
 
-/// How long to wait until records that could not be read are tried again.
+/// How long to wait before reading records again after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 pub(crate) struct Kept<T> {
     records: Arc<dyn Records>,
-    /// What the names of this kind begin with, followed by a slash.
+    /// The names of this kind begin with this, followed by a slash.
     kind: &'static str,
-    /// What is so until they are read, for the log.
+    /// The state of affairs until they are read, for the log.
     until_read: &'static str,
     all: RwLock<HashMap<Box<str>, Arc<T>>>,
     count: AtomicUsize,
     is_read: AtomicBool,
-    /// Held from a change of a record to its change in memory, so that both are changed in the same order.
+    /// Held from the change of a record until its change in memory, so that both happen in the same order.
     turn: Mutex<()>,
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
-    /// Those of this kind; nothing is read yet, and until then it is so that `until_read`.
+    /// The records of this kind; nothing is read yet. The log describes the time until then as `until_read`.
     pub(crate) fn new(
         records: Arc<dyn Records>,
         kind: &'static str,
@@ -48,8 +49,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         Self { records, kind, until_read, all, count, is_read, turn }
     }
 
-    /// Reads them: at once if they are at hand, else on `thread`, again and again until they are read. Then `found` gets them, before
-    /// [`is_read`](Self::is_read).
+    /// Reads them: at once if they are at hand, otherwise on `thread`, repeatedly until they are read. Then `found`
+    /// gets them, before [`is_read`](Self::is_read) is true.
     pub(crate) fn start(
         self: &Arc<Self>,
         thread: &ArbiterHandle,
@@ -59,7 +60,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
             return;
         }
         let kept = self.clone();
-        // Refused only by a thread that has stopped.
+        // Only a thread that has stopped refuses this.
         thread.spawn(async move {
             while let Err(error) = kept.read(&found).await {
                 log::warn!("{}: {error}", kept.until_read);
@@ -68,12 +69,12 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         });
     }
 
-    /// Reads them again, since another server has changed some. `found` gets all that there are, and those that there were.
+    /// Reads them again, because another server has changed some. `found` gets all current ones, and the previous ones.
     pub(crate) async fn read_again(
         &self,
         found: impl Fn(&HashMap<Box<str>, Arc<T>>, &HashMap<Box<str>, Arc<T>>),
     ) -> Result<(), RecordsUnavailable> {
-        // Nobody changes them here meanwhile, but for what is found out then, too.
+        // Nobody changes them here meanwhile, except for changes that are found then as well.
         let before = self.all.read().clone();
         self.read(|all| found(all, &before)).await
     }
@@ -101,7 +102,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         Ok(())
     }
 
-    /// The records of this kind in the page behind the record `after`.
+    /// The records of this kind in the page after the record `after`.
     async fn page_after(
         &self,
         after: &str,
@@ -137,12 +138,12 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         self.all.read().get(name).cloned()
     }
 
-    /// What `look` makes of all of them. Holds up whoever changes one.
+    /// Passes all of them to `look`. Blocks changes meanwhile.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&HashMap<Box<str>, Arc<T>>) -> R) -> R {
         look(&self.all.read())
     }
 
-    /// At most `count` of them behind the name `after`, in the order of their names.
+    /// At most `count` of them after the name `after`, in the order of their names.
     pub(crate) async fn page(
         &self,
         after: Option<&str>,
@@ -151,7 +152,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         self.page_after(&self.record(after.unwrap_or_default()), count).await
     }
 
-    /// Sets the record `name`, durably; gives what it was. To be carried to its end.
+    /// Sets the record `name`, durably; returns the previous one. The caller must run it to completion.
     pub(crate) async fn set(
         &self,
         name: &str,
@@ -166,7 +167,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Kept<T> {
         Ok(before)
     }
 
-    /// Removes the record `name` if it `is_wanted`, durably; gives what it was. To be carried to its end.
+    /// Removes the record `name` if it `is_wanted`, durably; returns it. The caller must run it to completion.
     pub(crate) async fn remove(
         &self,
         name: &str,

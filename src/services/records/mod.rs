@@ -1,7 +1,7 @@
-//! Small records that last: what administrators say while the server runs, such as who is revoked.
+//! Small durable records: what administrators set while the server runs, such as who is revoked.
 //!
-//! Keeps: what was set is durable before that is answered. Leaves out: what a record means (`Kept` has those of one kind in
-//! memory, [`revocations`](super::revocations) says what they are).
+//! Keeps: what was set is durable before the call answers. Leaves out: what a record means (`Kept` has those of one
+//! kind in memory, [`revocations`](super::revocations) defines one kind).
 
 mod kept;
 mod memory;
@@ -21,18 +21,18 @@ pub use self::postgres::PostgresRecords;
 #[cfg(feature = "sled")]
 pub use self::sled::SledRecords;
 
-/// A durable map from names to bytes, which a table with two columns can be. Names are UTF-8, of at most 2,048 bytes; values have at
-/// most 32 KiB. All of it is read when a server starts.
+/// A durable map from names to bytes; a table with two columns is enough. Names are UTF-8, of at most 2,048 bytes;
+/// values have at most 32 KiB. All of it is read when a server starts.
 pub trait Records: Send + Sync + 'static {
-    /// Sets the record `name`, whatever it was before, durably before it answers. Of two calls at the same time, one is the
-    /// last. Dropping the future leaves it set or not set.
+    /// Sets the record `name`, whatever it was before, durably before it answers. Of two calls at the same time, one is
+    /// the last. If the future is dropped, it is set or not set.
     fn set<'a>(
         &'a self,
         name: &'a str,
         value: &'a [u8],
     ) -> BoxFuture<'a, Result<(), RecordsUnavailable>>;
 
-    /// Removes the record `name`, durably before it answers; fine if there is none.
+    /// Removes the record `name`, durably before it answers; succeeds if there is none.
     fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), RecordsUnavailable>>;
 
     /// At most `count` records whose names come after `after`, in the order of their bytes.

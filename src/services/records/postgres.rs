@@ -1,6 +1,6 @@
 //! Records in PostgreSQL, which all nodes share.
 //!
-//! Keeps: a change is counted with the same commit, so that every node hears of it.
+//! Keeps: a change is counted in the same commit, so that every node hears of it.
 
 use std::sync::Arc;
 

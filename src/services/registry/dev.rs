@@ -1,4 +1,4 @@
-//! The registry behind `--dev`: a key that nobody assigned gets one store, so that trying things out takes no setup.
+//! The registry behind `--dev`: all unassigned keys get the same store, so that trying things out takes no setup.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::services::{RegistryError, StoreRegistry};
 /// The name of the store that `--dev` gives to unknown keys.
 pub const DEV_STORE: &str = "default";
 
-/// Asks another registry, and where that has no store for a key assigns one, durably. Everything else passes.
+/// Asks another registry, and if that has no store for a key, assigns one, durably. Everything else passes through.
 ///
-/// It is the one place in which a mapping comes about without anybody asking for it. Whoever reaches the server can
+/// It is the only place where a mapping is created without anybody asking for it. Anyone who reaches the server can
 /// make it grow, one mapping per key: not for production.
 pub struct DevRegistry {
     inner: Arc<dyn StoreRegistry>,
@@ -32,7 +32,7 @@ impl DevRegistry {
         }
         match self.inner.assign(key, &self.store).await {
             Ok(()) => Ok(self.store.clone()),
-            // Somebody assigned it between the two questions; theirs holds.
+            // Somebody assigned it between the two calls; theirs counts.
             Err(RegistryError::AlreadyAssigned { store, .. }) => Ok(store),
             Err(error) => Err(error),
         }

@@ -1,6 +1,7 @@
-//! Which store a key has. Registries in memory, on sled, and the one behind `--dev`.
+//! Which store a key has. There are registries in memory, on sled, and the one behind `--dev`.
 //!
-//! Keeps: one contract, written on [`StoreRegistry`] and run as one test suite (`testing::registry`) against each of them. Leaves out: who asks, and what happens to subscriptions when a mapping goes (`actors`).
+//! Keeps: one contract, written on [`StoreRegistry`] and run as one test suite (`testing::registry`) against each of
+//! them. Leaves out: who asks, and what happens to subscriptions when a mapping is removed (`actors`).
 
 mod dev;
 mod memory;
@@ -24,26 +25,27 @@ pub use sled::SledRegistry;
 
 /// The durable map from public keys to stores.
 ///
-/// A key that it has a store for is no stranger's: how many of those clients come with is not bounded ([`Limits::keys_max`]).
+/// A key that has a store here does not count as a stranger's: the number of such keys is not bounded
+/// ([`Limits::keys_max`]).
 ///
 /// [`Limits::keys_max`]: crate::model::Limits::keys_max
 ///
-/// Whatever it answers, clients are served from no other store than the one that their key was used with first
-/// (`docs/KEYS.md`): that the server notes by itself, in its storage.
+/// Whatever it answers, clients are served only from the store that their key was first used with (`docs/KEYS.md`): the
+/// server records that itself, in its storage.
 ///
-/// Every answer of the returned futures holds at the moment it is given. Dropping a future leaves the operation
+/// Every answer of the returned futures is true at the moment it is given. If a future is dropped, its operation is
 /// done or not done, never half done.
 pub trait StoreRegistry: Send + Sync + 'static {
     /// The store of `key`; [`RegistryError::NotMapped`] if it has none.
     fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
 
-    /// As [`StoreRegistry::resolve`], for whoever only looks: changes nothing. A registry whose `resolve` may assign
-    /// has its own.
+    /// Like [`StoreRegistry::resolve`], for callers that only look: changes nothing. A registry whose `resolve` may
+    /// assign has its own implementation.
     fn look_up<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
         self.resolve(key)
     }
 
-    /// Maps `key` to `store`, durably before it answers. Repeating an assignment is fine;
+    /// Maps `key` to `store`, durably before it answers. Repeating an assignment succeeds;
     /// [`RegistryError::AlreadyAssigned`] (with the store it has) if the key maps elsewhere.
     fn assign<'a>(
         &'a self,
@@ -51,7 +53,7 @@ pub trait StoreRegistry: Send + Sync + 'static {
         store: &'a StoreId,
     ) -> BoxFuture<'a, Result<(), RegistryError>>;
 
-    /// Removes the mapping of `key`, durably before it answers, and tells which store it had;
+    /// Removes the mapping of `key`, durably before it answers, and returns the store that it had;
     /// [`RegistryError::NotMapped`] if there was none.
     fn remove<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>>;
 
@@ -62,13 +64,13 @@ pub trait StoreRegistry: Send + Sync + 'static {
         count: usize,
     ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>>;
 
-    /// What whoever runs the server may do about keys without a store, besides assigning one: the end of a sentence for the log.
+    /// What the operator may do about keys without a store, besides assigning one: the end of a sentence for the log.
     fn how_else(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// The registry has no answer, or not the one asked for.
+/// Why the registry has no answer, or not the expected one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// The key has no store.
@@ -77,7 +79,7 @@ pub enum RegistryError {
         /// The key asked for.
         key: PublicKey,
     },
-    /// The key maps to another store than the one it was to be assigned.
+    /// The key maps to another store than the one requested.
     #[error("public key {key:?} is already assigned to store {store:?}")]
     AlreadyAssigned {
         /// The key asked for.
@@ -85,7 +87,8 @@ pub enum RegistryError {
         /// The store it has.
         store: StoreId,
     },
-    /// Clients have used the key with another store before, so it does not move: the server says so, see `docs/KEYS.md`.
+    /// Clients have used the key with another store before, so it does not move: the server enforces this, see
+    /// `docs/KEYS.md`.
     #[error(
         "public key {key:?} was used with store {store:?}, and a key does not move, because its clients hold \
          sequences of that store. Give them another key, or release this one when none of them has anything \
@@ -100,7 +103,7 @@ pub enum RegistryError {
     /// The registry cannot be reached; asking again may help.
     #[error("the store registry is unavailable: {message}")]
     Unavailable {
-        /// The key asked for, if the question named one.
+        /// The key asked for, if the request named one.
         key: Option<PublicKey>,
         /// What went wrong.
         message: Arc<str>,

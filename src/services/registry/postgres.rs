@@ -1,6 +1,7 @@
 //! The registry in PostgreSQL, which all nodes share.
 //!
-//! Keeps: of two nodes that assign a key, one wins; what was removed is counted with the same commit, so that every node hears of it.
+//! Keeps: of two nodes that assign a key, one wins; a removal is counted in the same commit, so that every node hears
+//! of it.
 
 use std::sync::Arc;
 
@@ -28,10 +29,10 @@ struct Sql {
     import: String,
 }
 
-/// What came of [`PostgresRegistry::import_from_effect`].
+/// The result of [`PostgresRegistry::import_from_effect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// Keys that have the store since.
+    /// Keys that now have the store.
     pub assigned: u64,
     /// Keys that Effect's server knows, whatever store they have.
     pub known: u64,
@@ -45,7 +46,7 @@ impl PostgresRegistry {
         let (bindings, used) = (&postgres.tables().bindings, &postgres.tables().used_keys);
         let sql = Sql {
             find: format!("SELECT store_id FROM {table} WHERE public_key = $1"),
-            // Whatever is there is written once more, so that it is given, and that nobody changes it before the commit.
+            // The existing row is written once more, so that it is returned and nobody changes it before the commit.
             assign: format!(
                 "INSERT INTO {table} AS k VALUES ($1, $2) ON CONFLICT (public_key) DO UPDATE SET store_id = k.store_id \
                  RETURNING store_id"
@@ -57,7 +58,7 @@ impl PostgresRegistry {
             list: format!(
                 "SELECT public_key, store_id FROM {table} WHERE public_key > $1 ORDER BY public_key LIMIT $2"
             ),
-            // Their names stand there as Effect writes them.
+            // The names are there as Effect writes them.
             import: format!(
                 "WITH b AS (SELECT public_key FROM {bindings}), i AS (
                     INSERT INTO {table} SELECT b.public_key, $1 FROM b WHERE octet_length(b.public_key) BETWEEN 1 AND {PUBLIC_KEY_BYTES_MAX}
@@ -69,8 +70,8 @@ impl PostgresRegistry {
         Self { postgres, sql: Arc::new(sql), order: Order::default() }
     }
 
-    /// Gives `store` to all keys that Effect's server has let in and that have none here; a key that was used with another store keeps
-    /// having none. Durable once it answers; a running server finds them at once.
+    /// Gives `store` to all keys that Effect's server has let in and that have none here; a key that was used with
+    /// another store still gets none. Durable once it answers; a running server sees them at once.
     pub fn import_from_effect(
         &self,
         store: &StoreId,
@@ -88,7 +89,7 @@ impl PostgresRegistry {
     }
 }
 
-/// Nobody can tell.
+/// The registry cannot be reached.
 fn unavailable(key: Option<&PublicKey>) -> impl Fn(Failed) -> RegistryError {
     move |failed| RegistryError::unavailable(key, failed)
 }

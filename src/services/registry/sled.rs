@@ -1,7 +1,8 @@
-//! The registry that lasts.
+//! The durable registry.
 //!
-//! Keeps: what [`DurableMap`] keeps: an answer never rests on what a power cut could take back. Leaves out: a cache. The
-//! server remembers the stores of the keys that write (`actors::resolved`), and sled keeps the pages of the keys in use.
+//! Keeps: what [`DurableMap`] keeps: an answer never depends on something that a power cut could undo. Leaves out: a
+//! cache. The server remembers the stores of the keys that write (`actors::resolved`), and sled keeps the pages of the
+//! keys in use.
 //!
 //! ```text
 //! tree    registry
@@ -18,8 +19,8 @@ use crate::storage::sled::{Database, DurableMap, Keyspace};
 
 /// Mappings in a [`Database`].
 ///
-/// A dropped [`assign`](StoreRegistry::assign) or [`remove`](StoreRegistry::remove) is done or not done, and the
-/// changes after it find out which. Reads take a moment of disk time if the page is not in memory.
+/// If an [`assign`](StoreRegistry::assign) or [`remove`](StoreRegistry::remove) is dropped, it is done or not done, and
+/// later changes find out which. Reads take a moment of disk time if the page is not in memory.
 pub struct SledRegistry {
     stores: DurableMap,
 }
@@ -130,8 +131,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_assignment_was_made() {
-        // The second assignment must not look at the tree before the first, whose caller is gone, has been applied:
-        // it would find the key free, and move it.
+        // The second assignment must not look at the tree before the first, whose caller is gone, has been applied: it
+        // would find the key free, and move it.
         let directory = tempfile::tempdir().expect("a directory");
         let registry = SledRegistry::new(open(&directory));
         for round in 0..100 {

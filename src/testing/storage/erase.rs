@@ -1,4 +1,4 @@
-//! What every [`Storage`](crate::storage::Storage) must do with entries that are erased.
+//! What every [`Storage`](crate::storage::Storage) must do with erased entries.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::{AppendError, ERASE_MAX, StoreLog};
 use crate::testing::{store, wait};
 
-/// Everything that is left, as it was written.
+/// Everything that is left is as it was written.
 fn check(log: &dyn StoreLog, written: &[Segment], gone: &BTreeSet<Sequence>) {
     for bytes_max in [1, 100_000] {
         let read = read_all(log, bytes_max);
@@ -67,7 +67,7 @@ pub(super) fn what_is_erased_is_a_gap_whose_ids_stay_known(subject: Tested<'_>) 
     let read = log.read(at(2_000), 1).expect("a read");
     assert!(read[0].is_erased() && (read[0].first()..=read[0].last()).contains(&at(2_000)));
     assert_eq!(read.iter().find(|segment| !segment.is_gap()).expect("more").first(), at(3_000));
-    // It goes on, and is trimmed in the middle of it.
+    // The store continues, and is trimmed in the middle.
     written.extend(append(&*log, &ids(10), 100));
     check(&*log, &written, &gone);
     wait(log.trim(at(2_005))).expect("trimmed");

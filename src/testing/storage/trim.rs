@@ -21,7 +21,7 @@ pub(super) fn what_is_trimmed_is_a_gap_whose_ids_stay_known(subject: Tested<'_>)
     }
     let (head, bytes) = (log.head(), log.bytes());
     let hash = subject.service().hash(&store("a")).expect("a hash");
-    // Into the middle of a segment, into the gap, and behind it.
+    // Into the middle of a segment, into the gap, and after it.
     for (round, trimmed) in (0_u64..).zip([at(3_333), at(7_500), at(8_500)]) {
         let log = subject.service().open(&store("a")).expect("open");
         let refused = wait(log.trim(log.head().next()));
@@ -71,7 +71,7 @@ pub(super) fn more_can_be_trimmed_and_never_less(subject: Tested<'_>) {
     assert_eq!((log.trimmed(), earlier.trimmed()), (at(3), at(3)));
     wait(earlier.trim(at(4))).expect("trimmed");
     assert_eq!(log.trimmed(), at(4));
-    // All of it; then it goes on.
+    // All of it; then the store continues.
     wait(log.trim(at(5))).expect("trimmed");
     for _ in 0..2 {
         let log = subject.service().open(&store("a")).expect("open");
@@ -137,7 +137,7 @@ pub(super) fn times_of_commits_are_told(subject: Tested<'_>) {
     let times = |subject: &dyn Subject<dyn Storage>, from, count| {
         subject.service().times(&store("a"), from, count).expect("a read")
     };
-    // A storage need not say.
+    // A storage does not have to know.
     let Some(none) = times(subject, Sequence::FIRST, 10) else { return };
     assert_eq!(none, []);
     let log = subject.service().open(&store("a")).expect("open");

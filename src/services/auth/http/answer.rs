@@ -1,7 +1,7 @@
-//! What the application answers.
+//! The application's answer.
 //!
-//! Keeps: an answer that says anything that is not known here, or in another type, is none: a misspelt restriction must not be
-//! one that does not count.
+//! Keeps: an answer with an unknown field, or a field of another type, counts as no answer: a misspelt restriction must
+//! not be ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::model::{Batch, PublicKey, StoreId};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
 use crate::services::{AuthError, AuthReason};
 
-/// How long an answer counts that does not say it,
+/// How long an answer counts if it does not say,
 const HOLDS: Duration = Duration::from_secs(60);
 
-/// and how long one counts at least and at most.
+/// and the shortest and longest time that one may count.
 const HOLDS_MIN: Duration = Duration::from_secs(1);
 const HOLDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -47,7 +47,7 @@ struct Body {
 }
 
 impl Answer {
-    /// The answer that is `text`; what is wrong with it if there is none.
+    /// Parses `text` as an answer; an error says what is wrong with it.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         let body: Body = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let holds = match body.ttl_seconds {
@@ -79,7 +79,7 @@ impl Answer {
         self.rights.is_some()
     }
 
-    /// The store that it says.
+    /// The store that it names.
     pub(super) fn store(&self) -> Option<&StoreId> {
         match &self.rights.as_ref()?.stores {
             PerKey::One(store) => Some(store),
@@ -87,7 +87,7 @@ impl Answer {
         }
     }
 
-    /// The signing key that it says.
+    /// The signing key that it names.
     pub(super) fn signing_key(&self) -> Option<SigningKey> {
         match self.rights.as_ref()?.signing_keys {
             PerKey::One(signing_key) => Some(signing_key),
@@ -103,7 +103,7 @@ impl Answer {
         self.rights(key)?.check_write(key, entries)
     }
 
-    /// Whether anything may be done with the key.
+    /// Whether the key may be used at all.
     pub(super) fn check_use(&self, key: &PublicKey) -> Result<(), AuthError> {
         let rights = self.rights(key)?;
         if rights.write { Ok(()) } else { rights.check_read(key) }

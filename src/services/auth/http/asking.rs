@@ -1,7 +1,8 @@
-//! Asks the application, and remembers what it said.
+//! Asks the application, and remembers its answers.
 //!
-//! Keeps: the same question is under way once, whoever waits for it; a question that has no answer in time is refused, its time in
-//! line included. A thread of its own does the asking, so that no session has to run for another one's answer.
+//! Keeps: the same question is in progress only once, however many wait for it; a question without an answer in time is
+//! refused, and the time in the queue counts. A thread of its own asks, so that no session has to run for another one's
+//! answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,17 +25,17 @@ use crate::model::seldom::Seldom;
 use crate::outgoing::{Post, Signing};
 use crate::services::Figure;
 
-/// An answer has so many bytes at most.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
-/// Answers are remembered in so much memory. Refusals are apart: strangers could have any number of them.
+/// How much memory remembered answers may take. Refusals are kept separately: strangers could cause any number of them.
 const ALLOWED_BYTES_MAX: usize = 32 << 20;
 const REFUSED_BYTES_MAX: usize = 4 << 20;
 
-/// More questions do not wait for their turn.
+/// Most questions that wait for their turn.
 const WAITING_MAX: usize = 10_000;
 
-/// Asks from a thread of its own, which ends with this.
+/// Asks from a thread of its own, which ends when this is dropped.
 pub(super) struct Asking {
     inner: Arc<Inner>,
     runtime: Handle,
@@ -43,7 +44,7 @@ pub(super) struct Asking {
 
 struct Inner {
     post: Post,
-    /// The address without what may be secret in it.
+    /// The address without its secret parts.
     shown: String,
     passed: Vec<Box<str>>,
     timeout: Duration,
@@ -60,10 +61,10 @@ struct State {
     under_way: HashMap<QuestionId, Waiting>,
 }
 
-/// `None` is no answer.
+/// `None` means that there is no answer.
 type Waiting = Shared<BoxFuture<'static, Option<Arc<Answer>>>>;
 
-/// Takes a question off the list when there is nothing to wait for any more, whyever.
+/// Removes a question from the list when there is nothing left to wait for, for whatever reason.
 struct UnderWay(Arc<Inner>, QuestionId);
 
 impl Drop for UnderWay {
@@ -114,7 +115,7 @@ impl Asking {
         self.inner.post.signing()
     }
 
-    /// What the application says, be it now or lately; `None` if it does not.
+    /// The application's answer, new or remembered; `None` if there is none.
     pub(super) async fn ask(&self, question: Question) -> Option<Arc<Answer>> {
         let waiting = {
             let mut state = self.inner.state.lock();
@@ -131,7 +132,7 @@ impl Asking {
                     let id = question.id;
                     let under_way = UnderWay(self.inner.clone(), id);
                     let asked = self.runtime.spawn(self.inner.clone().ask(question, under_way));
-                    // It is not there any more if it panicked, or this is dropped.
+                    // It is gone if it panicked, or this is dropped.
                     let waiting = asked.map(|answer| answer.ok().flatten()).boxed().shared();
                     state.under_way.insert(id, waiting.clone());
                     waiting
@@ -141,7 +142,7 @@ impl Asking {
         waiting.await
     }
 
-    /// How often it was asked, and how often in vain.
+    /// How often the application was asked, and how often without success.
     pub(super) fn figures(&self) -> [Figure; 2] {
         let value = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let asked = ("callback_asked", "Questions to the application", &self.inner.asked_count);
@@ -150,7 +151,7 @@ impl Asking {
         [asked, failed].map(|(name, help, count)| Figure { name, help, value: value(count) })
     }
 
-    /// What the application has said, and until when that counts or has counted until just now.
+    /// What the application has answered, and until when that counts, or counted until a moment ago.
     pub(super) fn known(&self, question: &Question) -> Option<(Arc<Answer>, Instant)> {
         let (state, now) = (self.inner.state.lock(), now());
         let known = state.allowed.known(&question.id, now);
@@ -184,7 +185,7 @@ impl Inner {
             Ok(answer) => {
                 let answer = Arc::new(answer);
                 self.state.lock().insert(question.id, &answer);
-                // Not before it is remembered: who asks between the two would ask again.
+                // Only after it is remembered: a request between the two would ask again.
                 drop(under_way);
                 Some(answer)
             }
@@ -196,7 +197,7 @@ impl Inner {
     }
 
     async fn exchange(&self, question: &Question) -> Result<Answer, String> {
-        // Never closed.
+        // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let id = format!("msg_{}", Uuid::now_v7().simple());
         let body = question.body(&self.passed);
@@ -222,7 +223,7 @@ impl Inner {
         }
     }
 
-    /// Says that somebody is refused because there is no answer, or counts it for the next line.
+    /// Logs that somebody is refused because there is no answer, or counts it for the next line.
     fn failed(&self, why: &str) {
         self.failed_count.fetch_add(1, Ordering::Relaxed);
         if let Some(unsaid) = self.failures.next_line(now()) {

@@ -1,6 +1,7 @@
-//! The answers that count still.
+//! Answers that are still valid.
 //!
-//! Keeps: as many as fit, the oldest goes first; an answer that is over is known for a moment longer, for who was just given it.
+//! Keeps: as many as fit, and the oldest goes first; an expired answer stays known for a moment longer, for a caller
+//! who was just given it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,18 +10,18 @@ use std::time::{Duration, Instant};
 use super::answer::Answer;
 use super::question::QuestionId;
 
-/// What an answer takes besides its text.
+/// What an answer takes in addition to its text.
 const ENTRY_BYTES: usize = 256;
 
-/// So long an answer is known after its end.
+/// How long an answer is known after it expires.
 const KNOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers under what was asked.
+/// Answers, by the question.
 pub(super) struct Cache {
     bytes_max: usize,
     bytes: usize,
     answers: HashMap<QuestionId, Held>,
-    /// The ids in the order in which they came.
+    /// The ids in the order in which they arrived.
     order: BTreeMap<u64, QuestionId>,
     next: u64,
 }
@@ -37,13 +38,13 @@ impl Cache {
         Self { bytes_max, bytes: 0, answers, order, next: 0 }
     }
 
-    /// The answer to this, if it counts `now`.
+    /// The answer to this question, if it is valid at `now`.
     pub(super) fn get(&self, id: &QuestionId, now: Instant) -> Option<Arc<Answer>> {
         let held = self.answers.get(id).filter(|held| now < held.until)?;
         Some(held.answer.clone())
     }
 
-    /// The answer to this that counts or did just now, and until when.
+    /// The answer to this question if it is valid or just expired, and until when.
     pub(super) fn known(&self, id: &QuestionId, now: Instant) -> Option<(Arc<Answer>, Instant)> {
         let held = self.answers.get(id).filter(|held| now < held.until + KNOWN_AFTER)?;
         Some((held.answer.clone(), held.until))

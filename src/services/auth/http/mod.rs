@@ -1,9 +1,9 @@
-//! Who may do what is said by the application, which is asked over HTTP: so that its own login decides, with a cookie as well.
+//! The application decides who may do what, and is asked over HTTP: so its own login decides, with cookies too.
 //!
-//! Keeps: what is not answered is refused, and asked again when it is asked for again; an answer counts for exactly what was
-//! asked, every passed header included, and for as long as it says; whatever callers do, the application gets a bounded number of
-//! questions at a time, and each of them once. Leaves out: what an answer allows ([`Rights`](super::Rights)), and asking again at its
-//! end, which sessions do ([`Auth::holds_until`]).
+//! Keeps: a question without an answer is refused, and asked again at the next request; an answer counts for exactly
+//! what was asked, every passed header included, and for as long as it says; whatever callers do, the application gets
+//! a bounded number of questions at a time, and each of them once. Leaves out: what an answer allows
+//! ([`Rights`](super::Rights)), and asking again when it expires, which sessions do ([`Auth::holds_until`]).
 
 mod answer;
 mod asking;
@@ -33,7 +33,7 @@ pub struct HttpAuth {
 }
 
 impl HttpAuth {
-    /// Checks that the options can work. Asks nobody yet.
+    /// Checks that the options can work. Does not ask anything yet.
     pub fn new(options: HttpOptions) -> Result<Self, HttpError> {
         let url = options.check()?;
         let passed = options.headers.iter().map(|name| name.to_ascii_lowercase().into());
@@ -41,7 +41,7 @@ impl HttpAuth {
         Ok(Self { asking: Asking::start(url, passed, options)? })
     }
 
-    /// What questions are signed with, to be replaced while it runs.
+    /// What questions are signed with; it can be replaced while the server runs.
     pub fn signing(&self) -> Signing {
         self.asking.signing().clone()
     }
@@ -50,7 +50,7 @@ impl HttpAuth {
         Question::new(claim, action, self.asking.passed())
     }
 
-    /// What the application says, if that allows something.
+    /// The application's answer, if it allows something.
     async fn ask(&self, claim: Claim<'_>, action: Action) -> Result<Arc<Answer>, AuthError> {
         let refuse = |reason, message: &str| {
             Err(AuthError { reason, key: claim.key.clone(), message: message.into() })
@@ -64,7 +64,7 @@ impl HttpAuth {
         let Some(store) = answer.store() else {
             return Ok(answer);
         };
-        // Which of the two a key gets must not hang on what it is used for first.
+        // Which of the two a key gets must not depend on what it is used for first.
         let other = self.asking.known(&self.question(claim, action.other()));
         match other.as_ref().and_then(|(other, _)| other.store()) {
             Some(other) if other != store => {
@@ -74,7 +74,7 @@ impl HttpAuth {
         }
     }
 
-    /// What was said of a claim that was just allowed.
+    /// What was answered to a claim that was just allowed.
     fn said<T>(&self, claim: Claim<'_>, what: impl Fn(&Answer) -> Option<T>) -> Option<T> {
         let actions = [Action::Write, Action::Read].into_iter();
         let mut known =
@@ -98,7 +98,7 @@ impl Auth for HttpAuth {
         async move { asked.await?.check_read(claim.key) }.boxed()
     }
 
-    /// Whoever may read or write with a key may be it.
+    /// Whoever may read or write with a key may be that key.
     fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         async move {
             let reads = self.ask(claim, Action::Read).await;

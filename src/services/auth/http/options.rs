@@ -1,4 +1,4 @@
-//! What asks the application is made with, and which of that cannot work.
+//! What asking the application needs, and the check that it can work.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,15 +16,16 @@ pub struct HttpOptions {
     pub url: String,
     /// What questions are signed with, all of them.
     pub secrets: Vec<Secret>,
-    /// The headers of the handshake that are passed on. None.
+    /// The headers of the handshake that are passed on. By default none.
     pub headers: Vec<String>,
-    /// Who has no answer after so long is refused. 5 s.
+    /// A question without an answer after this long is refused. By default 5 s.
     pub timeout: Duration,
-    /// Most questions under way at a time. 32.
+    /// Most questions in progress at a time. By default 32.
     pub requests_max: usize,
-    /// Whether `url` may be http elsewhere as well, where whoever is on the way can say who may do what. No.
+    /// Whether `url` may be http for other machines too. Then whoever is on the network path can decide who may do
+    /// what. By default not.
     pub allow_http: bool,
-    /// Certificates (X.509, DER) of authorities to trust besides those that browsers trust, for https. None.
+    /// Certificates (X.509, DER) of authorities to trust for https, besides those that browsers trust. By default none.
     pub trusted_certificates: Vec<Vec<u8>>,
 }
 
@@ -39,10 +40,10 @@ pub enum HttpError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A header that cannot exist.
+    /// A header name that is not valid.
     #[error("`headers`: {0:?} is not the name of a header")]
     Header(String),
-    /// A number or list that leaves nothing to do.
+    /// A number or list that must not be zero or empty.
     #[error("`{option}` {reason}")]
     Empty {
         /// The option.
@@ -56,7 +57,7 @@ pub enum HttpError {
 }
 
 impl HttpOptions {
-    /// The usual ones.
+    /// The default options.
     pub fn new(url: impl Into<String>, secrets: impl Into<Vec<Secret>>) -> Self {
         Self {
             url: url.into(),
@@ -69,7 +70,7 @@ impl HttpOptions {
         }
     }
 
-    /// The URL, if all of it can work.
+    /// The URL, if all options can work.
     pub(super) fn check(&self) -> Result<Uri, HttpError> {
         let empty = |option, reason| Err(HttpError::Empty { option, reason });
         if self.secrets.is_empty() {

@@ -1,4 +1,4 @@
-//! What the application is asked.
+//! The question to the application.
 
 use std::borrow::Cow;
 
@@ -26,11 +26,11 @@ impl Action {
     }
 }
 
-/// A hash over everything that is asked: who asks something else in any respect has another one. What is remembered under it holds
-/// no cookie.
+/// A hash over everything that is asked: a question that differs in any respect has another hash. What is remembered
+/// under it holds no cookie.
 pub(super) type QuestionId = [u8; 32];
 
-/// What the application is asked. Cheap to keep: what it is about lies with the caller.
+/// The question to the application. Cheap to keep: its data belongs to the caller.
 pub(super) struct Question {
     pub(super) id: QuestionId,
     caller: Caller,
@@ -53,7 +53,7 @@ impl Question {
         add(caller.path().as_bytes());
         for name in passed {
             values(&caller, name).for_each(&mut add);
-            // No value is of this length, so that the values of one header do not count for the next.
+            // No value has this length, so the values of one header do not count for the next.
             add(&[]);
             add(&[]);
         }
@@ -69,7 +69,7 @@ impl Question {
             path: self.caller.path(),
             headers: Headers { caller: &self.caller, passed },
         };
-        // Texts alone are always JSON.
+        // Texts alone can always be written as JSON.
         serde_json::to_vec(&body).unwrap_or_default().into()
     }
 }
@@ -84,7 +84,7 @@ struct Body<'a> {
     headers: Headers<'a>,
 }
 
-/// The passed headers that are there, each once.
+/// The passed headers that are present, each once.
 struct Headers<'a> {
     caller: &'a Caller,
     passed: &'a [Box<str>],

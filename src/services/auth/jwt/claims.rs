@@ -1,7 +1,7 @@
-//! What the payload of a token says, after its signature was found right.
+//! What the payload of a token says, after its signature was verified.
 //!
-//! Keeps: a claim of another type than it has to have refuses the token; what is not said is not allowed, but for reading and
-//! writing, which a token that names keys is for.
+//! Keeps: a claim of the wrong type refuses the token; what is not said is not allowed, except reading and writing,
+//! which are the purpose of a token that names keys.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,17 +14,18 @@ use crate::model::{PublicKey, StoreId};
 use crate::services::identities::signing_key_from_hex;
 use crate::services::{Rejected, Verified};
 
-/// A time that is further away than any token should last, in seconds; in it sums stay in range.
+/// A time beyond what any token should last, in seconds; sums of it stay in range.
 const SECONDS_MAX: f64 = 1e11;
 
-/// What the claims are called. A name that begins with `/` is a path: `/app/keys` is `keys` within `app`.
+/// The names of the claims. A name that begins with `/` is a path: `/app/keys` is `keys` within `app`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimNames {
     /// A list of the public keys that the caller may use; a `*` in one stands for any text. None if it is absent.
     pub public_keys: String,
-    /// The store that these keys have, or an object with the store of each. What the registry says if it is absent.
+    /// The store of these keys, or an object with the store of each. If absent, the registry decides.
     pub store_id: String,
-    /// The signing key that may be bound to these keys, 64 hexadecimal digits, or an object with that of each.
+    /// The signing key that may be bound to these keys, as 64 hexadecimal digits, or an object with the signing key of
+    /// each.
     pub signing_key: String,
     /// Whether the caller may subscribe; yes if it is absent.
     pub read: String,
@@ -34,9 +35,9 @@ pub struct ClaimNames {
     pub events: String,
     /// Who the caller is.
     pub sub: String,
-    /// Until when the token is good, in seconds since 1970. Has to be there.
+    /// When the token expires, in seconds since 1970. Required.
     pub exp: String,
-    /// What the token is called.
+    /// The id of the token.
     pub jti: String,
 }
 
@@ -56,7 +57,7 @@ impl Default for ClaimNames {
     }
 }
 
-/// What a token has to say.
+/// What a token has to claim.
 pub(super) struct Expected {
     pub(super) issuers: Vec<String>,
     pub(super) audiences: Vec<String>,
@@ -65,7 +66,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// What `payload` says, if it is good at `now`, and for here.
+    /// What `payload` says, if it is valid at `now` and meant for this server.
     pub(super) fn read(&self, payload: &[u8], now: SystemTime) -> Result<Verified, Rejected> {
         let claims: Value = serde_json::from_slice(payload).unwrap_or_default();
         if !claims.is_object() {
@@ -96,7 +97,7 @@ impl Expected {
         })
     }
 
-    /// Until when the token counts.
+    /// When the token expires.
     fn check_time(&self, claims: &Value, now: SystemTime) -> Result<SystemTime, Rejected> {
         let name = &self.names.exp;
         let Some(expires) = time(claims, name)? else {
@@ -115,7 +116,7 @@ impl Expected {
         Ok(expires)
     }
 
-    /// Whether the token is from whom it should be, and for us.
+    /// Whether the token comes from the right issuer, and is meant for us.
     fn check_parties(&self, claims: &Value) -> Result<(), Rejected> {
         let issuer = text(claims, "iss")?;
         let is_known = |issuer| self.issuers.iter().any(|known| known == issuer);
@@ -131,20 +132,20 @@ impl Expected {
         match audiences {
             None if self.audiences.is_empty() => Ok(()),
             Some(named) if named.iter().any(|name| is_ours(name)) => Ok(()),
-            // RFC 7519: who does not find itself in the claim has to refuse the token.
+            // RFC 7519: a recipient who is not named in the claim has to refuse the token.
             Some(_) => Err(invalid("the claim \"aud\" of the token does not name this server")),
             None => Err(invalid("the token has no claim \"aud\"")),
         }
     }
 }
 
-/// A claim, which is absent if it is `null`.
+/// A claim; `null` counts as absent.
 fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     let found = if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) };
     found.filter(|value| !value.is_null())
 }
 
-/// The claim as what `read` makes of it.
+/// The claim as converted by `read`.
 fn typed<'a, T>(
     claims: &'a Value,
     name: &str,
@@ -176,7 +177,7 @@ fn time(claims: &Value, name: &str) -> Result<Option<SystemTime>, Rejected> {
     })
 }
 
-/// What a claim says of all keys as a text, or of each in an object.
+/// A claim that is a text for all keys, or an object with a text for each.
 fn per_key<T>(
     claims: &Value,
     name: &str,

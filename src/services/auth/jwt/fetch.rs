@@ -1,8 +1,8 @@
-//! The key set of whoever signs, fetched by HTTP and kept up to date.
+//! The issuer's key set, fetched over HTTP and kept up to date.
 //!
-//! Keeps: a good set is used until there is another good one; whatever callers send, keys that are not known have them fetched
-//! once in ten seconds at most, for all callers together; an answer is bounded in bytes and time. A thread of its own waits
-//! for the answers, since the HTTP client blocks.
+//! Keeps: a good set is used until there is another good one; whatever callers send, unknown keys cause at most one
+//! fetch in ten seconds, for all callers together; an answer is bounded in bytes and time. A thread of its own waits
+//! for the answers, because the HTTP client blocks.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -17,16 +17,16 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use super::{JwtError, KeySet};
 use crate::services::Figure;
 
-/// A set is fetched again after this, so that a key that was taken back does not count for longer.
+/// A set is fetched again after this time, so that a revoked key does not count for longer.
 const REFRESH: Duration = Duration::from_secs(300);
 
-/// As long as there is no answer, this is how long it takes to the next try.
+/// While there is no answer, the time until the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Callers have the keys fetched once in so long.
+/// Callers can cause one fetch in this time.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An answer takes this long at most, and has this many bytes.
+/// The most time and bytes that an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 256 * 1_024;
 
@@ -40,15 +40,15 @@ pub struct InvalidUrl {
     url: String,
 }
 
-/// A key set by its address. Dropped, it ends its thread.
+/// A key set by its address. Dropping it ends its thread.
 pub(super) struct Fetched {
     state: watch::Receiver<State>,
     wanted: SyncSender<()>,
-    /// When a caller had the last try made, and how many had ended then.
+    /// When a caller caused the last attempt, and how many had ended then.
     asked: Mutex<Option<(Instant, u64)>>,
 }
 
-/// What came of all tries so far.
+/// The results of all attempts so far.
 #[derive(Clone, Default)]
 struct State {
     keys: Arc<KeySet>,
@@ -57,7 +57,7 @@ struct State {
 }
 
 impl Fetched {
-    /// Begins to fetch.
+    /// Starts to fetch.
     pub(super) fn start(url: &str, trusted: &[Vec<u8>]) -> Result<Self, JwtError> {
         let uri = check(url)?;
         let agent = agent(&uri, trusted);
@@ -69,12 +69,12 @@ impl Fetched {
         Ok(Self { state, wanted, asked: Mutex::new(None) })
     }
 
-    /// The keys as they are known. Waits for nobody.
+    /// The keys as currently known. Does not wait.
     pub(super) fn keys(&self) -> Arc<KeySet> {
         self.state.borrow().keys.clone()
     }
 
-    /// How often they were fetched, and how often in vain.
+    /// How often they were fetched, and how often without success.
     pub(super) fn figures(&self) -> [Figure; 2] {
         let state = self.state.borrow();
         [
@@ -87,39 +87,39 @@ impl Fetched {
         ]
     }
 
-    /// The keys after another try, if callers may have one made; if not, those that are known.
+    /// The keys after another attempt, if callers may cause one; otherwise the known ones.
     pub(super) async fn fetch_again(&self) -> Arc<KeySet> {
         let mut state = self.state.clone();
         let before = state.borrow_and_update().tries;
         if self.is_under_way(before) {
             let ended = state.wait_for(|state| state.tries > before);
-            // Late or never: what is known counts.
+            // If it is late or never comes, the known keys count.
             let _ = tokio::time::timeout(TIMEOUT * 2, ended).await;
         }
         self.keys()
     }
 
-    /// Whether another try follows the `ended` ones soon; has one made if callers may.
+    /// Whether another attempt follows the `ended` ones soon; causes one if callers may.
     fn is_under_way(&self, ended: u64) -> bool {
         #[expect(clippy::disallowed_methods, reason = "strangers must not cause many requests")]
         let now = Instant::now();
         let mut asked = self.asked.lock();
         match *asked {
-            // The first one is always made.
+            // The first one always happens.
             _ if ended == 0 => true,
-            // It was asked for by another caller.
+            // Another caller asked for it.
             Some((_, before)) if before == ended => true,
             Some((last, _)) if now.duration_since(last) < UNKNOWN_KEY_INTERVAL => false,
             Some(_) | None => {
                 *asked = Some((now, ended));
-                // It takes one wish at a time, and there is none that was not followed by a try.
+                // The channel holds one request, and each request is followed by an attempt.
                 self.wanted.try_send(()).is_ok()
             }
         }
     }
 }
 
-/// Keys in the clear can be replaced on their way, and then everybody can be anybody.
+/// Keys sent in the clear can be replaced on the way, and then anybody can be anybody.
 fn check(url: &str) -> Result<Uri, InvalidUrl> {
     let invalid = || InvalidUrl { url: url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| invalid())?;
@@ -131,7 +131,7 @@ fn check(url: &str) -> Result<Uri, InvalidUrl> {
     }
 }
 
-/// A set that comes from elsewhere than it was asked for is none, so redirects are not followed.
+/// A set from a different place than the one asked counts as none, so redirects are not followed.
 fn agent(uri: &Uri, trusted: &[Vec<u8>]) -> Agent {
     let mut config = Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0);
     if uri.scheme_str() == Some("http") {

@@ -1,7 +1,7 @@
-//! JSON Web Key Sets (RFC 7517): the public keys of whoever signs, as login servers publish them.
+//! JSON Web Key Sets (RFC 7517): the issuer's public keys, as login servers publish them.
 //!
-//! Keeps: keys that are for something else, or of a kind that is not known here, are passed over; a secret in a set is never
-//! taken, since sets are public.
+//! Keeps: keys for other purposes, or of an unknown kind, are skipped; a secret in a set is never accepted, because
+//! sets are public.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -9,19 +9,19 @@ use serde::Deserialize;
 
 use super::key::{InvalidKey, Key, KeySet};
 
-/// More keys than anybody signs with; each may have to be tried on a token that names none.
+/// More keys than any issuer signs with; each may have to be tried on a token that names none.
 const KEYS_MAX: usize = 32;
 
-/// A text is no key set that could be used.
+/// Why a text is not a usable key set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJwks {
-    /// It is not one at all.
+    /// It is not a key set at all.
     #[error("it is not a JSON Web Key Set: {0}")]
     Malformed(String),
     /// No key in it can check tokens here.
     #[error("it has no usable key: RSA from 2048 bits on, EC on P-256, or Ed25519")]
     NoKey,
-    /// Too many.
+    /// It has too many keys.
     #[error("it has more than {KEYS_MAX} keys")]
     TooMany,
 }
@@ -52,7 +52,7 @@ impl KeySet {
         let malformed = |error: serde_json::Error| InvalidJwks::Malformed(error.to_string());
         let Jwks { keys } = serde_json::from_slice(text).map_err(malformed)?;
         let before = self.len();
-        // One that cannot be read is one that is not known here.
+        // A key that cannot be read counts as unknown.
         let keys = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
         for jwk in keys {
             if let Some(key) = jwk.key() {
@@ -68,7 +68,7 @@ impl KeySet {
 }
 
 impl Jwk {
-    /// The key, if it checks signatures, and with an algorithm that is known here.
+    /// The key, if it checks signatures with a known algorithm.
     fn key(&self) -> Option<Key> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));

@@ -1,7 +1,7 @@
 //! The keys that check signatures.
 //!
-//! Keeps: a key has one algorithm, given by what it is and never by what a token says; so a public key is never taken for a
-//! secret. Leaves out: key sets as JSON (`jwks`).
+//! Keeps: a key has one algorithm, which depends on the key and never on what a token says; so a public key is never
+//! taken for a secret. Leaves out: key sets as JSON (`jwks`).
 
 use std::fmt;
 
@@ -13,29 +13,29 @@ use ring::signature::{
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 
-/// A shorter secret can be found by trying: RFC 7518 asks for as many bits as the hash has.
+/// A shorter secret can be found by trying: RFC 7518 requires as many bits as the hash has.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What stands in an Ed25519 key's `SubjectPublicKeyInfo` (RFC 8410) before its 32 bytes.
+/// What precedes the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo` (RFC 8410).
 const ED25519_HEAD: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// What stands in a P-256 key's `SubjectPublicKeyInfo` (RFC 5480) before its 65 bytes, the uncompressed point.
+/// What precedes the 65 bytes of a P-256 key, the uncompressed point, in its `SubjectPublicKeyInfo` (RFC 5480).
 const P256_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// What stands in an RSA key's `SubjectPublicKeyInfo` (RFC 8017) between its two lengths: that it is one.
+/// What is between the two lengths in an RSA key's `SubjectPublicKeyInfo` (RFC 8017): it says that this is an RSA key.
 const RSA_ALGORITHM: [u8; 15] =
     [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
 /// How a token is signed (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC with SHA-256: who checks could sign as well.
+    /// HMAC with SHA-256: whoever can check a token can sign one.
     HS256,
-    /// RSA with PKCS #1 v1.5 and SHA-256, 2048 bits and more.
+    /// RSA with PKCS #1 v1.5 and SHA-256, 2048 bits or more.
     RS256,
     /// ECDSA on P-256 with SHA-256.
     ES256,
@@ -46,7 +46,7 @@ pub enum Algorithm {
 impl Algorithm {
     pub(super) const ALL: [Self; 4] = [Self::HS256, Self::RS256, Self::ES256, Self::EdDSA];
 
-    /// What it is called in tokens.
+    /// Its name in tokens.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this name, which `none` is not.
+    /// The algorithm with this name; `none` is not one.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
@@ -74,7 +74,7 @@ pub enum InvalidKey {
     /// It could be guessed.
     #[error("a secret must have at least {SECRET_BYTES_MIN} bytes, but this one has {0}")]
     ShortSecret(usize),
-    /// It is no public key in PEM.
+    /// It is not a public key in PEM form.
     #[error(
         "it has no `-----BEGIN PUBLIC KEY-----`; get it from a certificate with openssl x509 -in FILE -noout \
          -pubkey, from a private key with openssl pkey -in FILE -pubout"
@@ -85,7 +85,7 @@ pub enum InvalidKey {
     Unknown,
 }
 
-/// What checks the signatures of one algorithm. `Debug` shows no secret.
+/// Checks the signatures of one algorithm. `Debug` shows no secret.
 #[derive(Clone)]
 pub struct Key(Kind);
 
@@ -100,7 +100,7 @@ enum Kind {
 }
 
 impl Key {
-    /// A secret that whoever signs shares.
+    /// A secret shared with the issuer.
     pub fn from_secret(secret: &str) -> Result<Self, InvalidKey> {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(InvalidKey::ShortSecret(secret.len()));
@@ -131,7 +131,7 @@ impl Key {
         Ok(Self(Kind::Rsa(RsaPublicKeyComponents { n, e })))
     }
 
-    /// The point in its uncompressed form: 4, and two coordinates of 32 bytes.
+    /// The point in its uncompressed form: the byte 4, and two coordinates of 32 bytes.
     pub(super) fn p256(point: &[u8]) -> Result<Self, InvalidKey> {
         if point.len() != 65 || point[0] != 4 {
             return Err(InvalidKey::Unknown);
@@ -168,11 +168,12 @@ impl Key {
     }
 }
 
-/// The RSA key in a `SubjectPublicKeyInfo`. Each of its lengths takes two bytes, since no key that is long enough has less.
+/// The RSA key in a `SubjectPublicKeyInfo`. Each of its lengths takes two bytes, because every key that is long enough
+/// needs that.
 fn rsa_der(der: &[u8]) -> Option<Kind> {
     let rest = sized(der, &[0x30, 0x82])?;
     let rest = rest.strip_prefix(&RSA_ALGORITHM)?;
-    // A bit string, whose first byte says how many bits are left over.
+    // A bit string, whose first byte says how many bits are unused.
     let key = sized(rest, &[0x03, 0x82])?.strip_prefix(&[0])?;
     let numbers = sized(key, &[0x30, 0x82])?;
     let bytes = numbers.len();
@@ -181,7 +182,7 @@ fn rsa_der(der: &[u8]) -> Option<Kind> {
         .then(|| Kind::RsaDer(UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, Box::from(key))))
 }
 
-/// What follows `head` and a length of two bytes, if that is its length.
+/// What follows `head` and a length of two bytes, if it has that length.
 fn sized<'a>(bytes: &'a [u8], head: &[u8]) -> Option<&'a [u8]> {
     let rest = bytes.strip_prefix(head)?;
     let (length, content) = rest.split_first_chunk::<2>()?;
@@ -203,12 +204,13 @@ struct NamedKey {
     /// The `kid` of tokens that it signs.
     id: Option<Box<str>>,
     key: Key,
-    /// Whether it was given by itself, and not in a set that has what it has.
+    /// Whether it was given individually, and not as part of a set.
     given: bool,
 }
 
 impl KeySet {
-    /// Adds a key that signs tokens with this `kid`; one without checks those with any, unless there is a key of that name.
+    /// Adds a key that signs tokens with this `kid`. A key without one checks tokens with any `kid`, unless there is a
+    /// key of that name.
     pub fn add(&mut self, id: Option<&str>, key: Key) {
         self.0.push(NamedKey { id: id.map(Box::from), key, given: true });
     }
@@ -221,7 +223,7 @@ impl KeySet {
         self.0.iter().any(|named| named.key.algorithm() == algorithm)
     }
 
-    /// The algorithms of the keys that were given by themselves.
+    /// The algorithms of the keys that were given individually.
     pub(super) fn given(&self) -> impl Iterator<Item = Algorithm> {
         self.0.iter().filter(|named| named.given).map(|named| named.key.algorithm())
     }
@@ -230,7 +232,7 @@ impl KeySet {
         self.0.len()
     }
 
-    /// The keys of `algorithm`, each with whether it bears the name `id`.
+    /// The keys of `algorithm`, each with whether it has the name `id`.
     pub(super) fn of<'a>(
         &'a self,
         algorithm: Algorithm,
@@ -248,11 +250,11 @@ impl KeySet {
     }
 }
 
-/// How the name of a key stands to the one that a token wants.
+/// How the name of a key relates to the one in a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Same,
     Other,
-    /// One of the two says none.
+    /// One of the two has no name.
     Unsaid,
 }

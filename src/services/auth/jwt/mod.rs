@@ -1,11 +1,11 @@
-//! Who calls is said by a token (JWT) that the application's own login signed.
+//! A token (JWT), signed by the application's own login, says who is calling.
 //!
-//! The token is looked at once, at the handshake, and holds for the connection until it expires: so keys can be changed
-//! without cutting anybody off. What it allows is read from its claims ([`ClaimNames`]) into [`Rights`].
+//! The token is checked once, at the handshake, and is valid for the connection until it expires: so keys can be
+//! changed without disconnecting anybody. What it allows is read from its claims ([`ClaimNames`]) into [`Rights`].
 //!
-//! Keeps: a key checks signatures of its own algorithm and no other, whatever the token asks for; nothing of a token is read
-//! as true before its signature was found right; no token stands in a message or in the log. Leaves out: the cryptography
-//! (the crate `ring`), and renewing a token, which takes a new connection.
+//! Keeps: a key checks only signatures of its own algorithm, whatever the token asks for; nothing in a token is trusted
+//! before its signature was verified; no token appears in a message or in the log. Leaves out: the cryptography (the
+//! crate `ring`), and renewing a token, which takes a new connection.
 
 mod claims;
 mod fetch;
@@ -34,28 +34,28 @@ pub use self::jwks::InvalidJwks;
 pub use self::key::{Algorithm, InvalidKey, Key, KeySet};
 pub use self::token::TokenSource;
 
-/// What tokens are believed, and where they are looked for.
+/// Which tokens are trusted, and where they are looked for.
 #[derive(Clone, Debug)]
 pub struct JwtOptions {
-    /// The algorithms that are taken; empty for all that there is a key for.
+    /// The accepted algorithms; empty for all that there is a key for.
     pub algorithms: Vec<Algorithm>,
-    /// The keys that are known from the start.
+    /// The keys known from the start.
     pub keys: KeySet,
-    /// Where more of them are, as a JSON Web Key Set: https, or http on this machine. Fetched at the start, then every five
-    /// minutes, and when a token names a key that is not known.
+    /// Where to find more keys, as a JSON Web Key Set: https, or http on this machine. Fetched at the start, then every
+    /// five minutes, and when a token names an unknown key.
     pub jwks_url: Option<String>,
-    /// Certificates (X.509, DER) of the authorities that `jwks_url` is trusted by, in place of those that browsers trust; empty for
-    /// these.
+    /// Certificates (X.509, DER) of the authorities to trust for `jwks_url`, instead of those that browsers trust;
+    /// empty for the latter.
     pub trusted_certificates: Vec<Vec<u8>>,
     /// The claim `iss` has to be one of these; empty for any.
     pub issuers: Vec<String>,
     /// The claim `aud` has to have one of these. A token that has the claim is refused if this is empty.
     pub audiences: Vec<String>,
-    /// How far the clocks of those who sign may be off.
+    /// How far the issuers' clocks may be off.
     pub leeway: Duration,
-    /// Where a token is looked for; the first that is there counts.
+    /// Where a token is looked for; the first one found counts.
     pub tokens: Vec<TokenSource>,
-    /// What the claims are called.
+    /// The names of the claims.
     pub claims: ClaimNames,
 }
 
@@ -75,13 +75,13 @@ impl Default for JwtOptions {
     }
 }
 
-/// The options cannot work.
+/// Why the options cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
     /// Nothing could be checked.
     #[error("there is no key to check tokens with: a secret, a public key, or a JSON Web Key Set")]
     NoKey,
-    /// No token could come.
+    /// No token could arrive.
     #[error("`tokens` is empty: there is no place to look for a token")]
     NoSource,
     /// A token of this algorithm could not be checked.
@@ -98,9 +98,9 @@ pub enum JwtError {
     Thread(Arc<str>),
 }
 
-/// An [`Auth`] that lets in who has a good token, and allows what that says.
+/// An [`Auth`] that admits whoever has a valid token, and allows what the token says.
 pub struct JwtAuth {
-    /// The algorithms that were asked for; empty for all that there is a key for.
+    /// The requested algorithms; empty for all that there is a key for.
     asked: Vec<Algorithm>,
     given: RwLock<Arc<Given>>,
     fetched: Option<Fetched>,
@@ -108,14 +108,14 @@ pub struct JwtAuth {
     tokens: Vec<TokenSource>,
 }
 
-/// The keys that were given, and the algorithms that are taken with them.
+/// The given keys, and the algorithms that are accepted with them.
 struct Given {
     algorithms: Vec<Algorithm>,
     keys: KeySet,
 }
 
 impl JwtAuth {
-    /// Checks that the options can work, and begins to fetch keys if they have an address.
+    /// Checks that the options can work, and starts to fetch keys if they have an address.
     pub fn new(options: JwtOptions) -> Result<Self, JwtError> {
         let algorithms =
             algorithms_of(&options.algorithms, &options.keys, options.jwks_url.is_some())?;
@@ -139,7 +139,7 @@ impl JwtAuth {
         })
     }
 
-    /// Takes `keys` in place of those that were given, if they can work. Whoever is connected stays until their token ends.
+    /// Replaces the given keys by `keys`, if they can work. Connected clients stay until their tokens expire.
     pub fn replace_keys(&self, keys: KeySet) -> Result<(), JwtError> {
         let algorithms = algorithms_of(&self.asked, &keys, self.fetched.is_some())?;
         *self.given.write() = Arc::new(Given { algorithms, keys });
@@ -177,7 +177,7 @@ impl JwtAuth {
     }
 }
 
-/// The algorithms that are taken. Each has a key, and each key that was given by itself has its algorithm.
+/// The accepted algorithms. Each has a key, and each key that was given individually has its algorithm among them.
 fn algorithms_of(
     algorithms: &[Algorithm],
     keys: &KeySet,
@@ -198,7 +198,7 @@ fn algorithms_of(
     }
 }
 
-/// What the token allows. There is none for a caller without a handshake, who may do nothing.
+/// What the token allows. A caller without a handshake has no token, and may do nothing.
 fn rights<'a>(claim: &Claim<'a>) -> Result<&'a Rights, AuthError> {
     let rights = claim.caller.verified().and_then(|verified| verified.rights.as_ref());
     rights.ok_or_else(|| AuthError {

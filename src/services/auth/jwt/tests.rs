@@ -1,4 +1,4 @@
-//! Tokens from outside (`tests/vectors/jwt`, signed by node), and tokens that are wrong in one way each.
+//! Foreign tokens (`tests/vectors/jwt`, signed by node), and tokens that are wrong in one way each.
 
 use std::time::UNIX_EPOCH;
 
@@ -37,7 +37,7 @@ fn sign(header: &Value, payload: &str, secret: &[u8]) -> String {
     format!("{signed}.{}", BASE64.encode(signature))
 }
 
-/// A token of somebody who may be alice for a minute, with these claims besides or instead.
+/// A token of somebody who may be alice for a minute, with these claims added or replaced.
 fn token(claims: &Value) -> String {
     let mut payload = json!({ "exp": NOW + 60, "public_keys": ["alice"] });
     for (name, value) in claims.as_object().expect("claims") {
@@ -79,7 +79,7 @@ fn rights_of(claims: &Value) -> Rights {
     verified.rights.expect("what it allows")
 }
 
-/// What is said to a token that is refused.
+/// The answer to a token that is refused.
 fn refusal(auth: &JwtAuth, token: &str) -> String {
     let rejected = check(auth, token).expect_err("refused").to_string();
     assert!(token.is_empty() || !rejected.contains(token), "{rejected}");

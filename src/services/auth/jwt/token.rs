@@ -1,6 +1,6 @@
-//! A token: where it stands, its header, and its signature.
+//! A token: where to find it, its header, and its signature.
 //!
-//! Keeps: what a message says of a token is never a part of it. Leaves out: what its payload says (`claims`).
+//! Keeps: messages about a token never contain any part of it. Leaves out: what its payload says (`claims`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ const SUBPROTOCOL: &str = "bearer.";
 /// A token in the query is the value of this parameter.
 const PARAMETER: &str = "access_token=";
 
-/// Where a token may stand in a handshake.
+/// Where a token may be in a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `authorization: Bearer TOKEN`
@@ -32,13 +32,13 @@ pub enum TokenSource {
     Subprotocol,
 }
 
-/// A text names no place for a token.
+/// The text does not name a place for a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a place for a token; write authorization, query, subprotocol or cookie:NAME")]
 pub struct InvalidSource(String);
 
 impl TokenSource {
-    /// The token that stands there, if there is one.
+    /// The token at this place, if there is one.
     pub(super) fn find<'a>(&self, caller: &'a Caller) -> Option<&'a str> {
         let found = match self {
             Self::Authorization => caller.header("authorization").and_then(|value| {
@@ -57,7 +57,7 @@ impl TokenSource {
     }
 }
 
-/// The items of all headers of this name, which are lists.
+/// The items of all headers of this name; their values are lists.
 fn values<'a>(
     caller: &'a Caller,
     name: &'static str,
@@ -93,7 +93,7 @@ impl FromStr for TokenSource {
     }
 }
 
-/// A token whose header can be read, and whose signature was not looked at yet.
+/// A token whose header can be read, and whose signature has not been checked yet.
 pub(super) struct Token<'a> {
     algorithm: Algorithm,
     key_id: Option<String>,
@@ -125,7 +125,7 @@ pub(super) enum Unsigned {
 }
 
 impl Unsigned {
-    /// Whether whoever signed may have a key since then that is not known here.
+    /// Whether the issuer may have a new key that is not known here.
     pub(super) fn may_be_a_new_key(self) -> bool {
         matches!(self, Self::UnknownKey | Self::Forged { named: false })
     }
@@ -155,15 +155,15 @@ impl<'a> Token<'a> {
             let taken: Vec<&str> = algorithms.iter().map(|taken| taken.name()).collect();
             invalid(&format!("the algorithm of the token is not taken here; {}", taken.join(", ")))
         })?;
-        // Whoever signs insists that something is understood, and nothing of the kind is here.
+        // The issuer requires that an extension is understood, and none is here.
         if header.crit.is_some() {
             return Err(invalid("the token has critical headers, which are not known here"));
         }
         Ok(Self { algorithm, key_id: header.kid, signed, payload, signature })
     }
 
-    /// The payload, if one of the keys has signed the token. A key of the name that the token says is the only one that
-    /// counts; those of other names never do.
+    /// The payload, if one of the keys signed the token. If a key has the name in the token, only that key counts; keys
+    /// with other names never do.
     pub(super) fn verify(&self, sets: &[&KeySet]) -> Result<Vec<u8>, Unsigned> {
         let keys = || sets.iter().flat_map(|set| set.of(self.algorithm, self.key_id.as_deref()));
         let named = keys().any(|(_, name)| name == Name::Same);

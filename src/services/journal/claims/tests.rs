@@ -1,4 +1,4 @@
-//! What a node asks for, has and gives back.
+//! What a node asks for, holds and gives back.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_place_is_asked_for_once_and_given_back_when_nobody_wants_it() {
     drop(again);
     let due = claims.take_due(false);
     assert_eq!(due.given.iter().map(|(_, fence)| *fence).collect::<Vec<_>>(), [7]);
-    // What was asked for in vain is given back when it comes.
+    // A claim that is no longer wanted is given back when it arrives.
     claims.claimed(b"k", 8);
     assert_eq!(claims.take_due(false).given.len(), 1);
 }

@@ -1,10 +1,12 @@
-//! Claims places for this node, and hears what others do, in the database.
+//! Claims places for this node in the database, and follows what other nodes do.
 //!
-//! Until when a node has what it claimed stands in one row for the node, by the database's clock, and is moved on each second. A
-//! node that did not move it in time is gone: its claims can be taken, each under a greater fence. Whatever changes the row of a place notes its
-//! transaction there, so that one query finds all that has changed since the last one, whichever commit was late.
+//! One row per node says until when the node holds what it claimed, by the database's clock, and the node renews it
+//! each second. A node that did not renew in time is gone: its claims can be taken, each under a greater fence. Every
+//! change of a place's row records its transaction there, so one query finds all that has changed since the last one,
+//! however late a commit was.
 //!
-//! Keeps: a claim is taken only of a node that is gone or gave it up. Leaves out: what this node wants (`journal::claims`).
+//! Keeps: a claim is taken only from a node that is gone or gave it up. Leaves out: what this node wants
+//! (`journal::claims`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,15 +20,15 @@ use crate::services::journal::claims::{Claims, Due, Row};
 use crate::storage::postgres::text::{from_column, to_column};
 use crate::storage::postgres::{Failed, Pooled, Postgres, WeakPostgres};
 
-/// So long a node has what it claimed once it was heard of.
+/// How long a node holds what it claimed after a renewal.
 pub(super) const LEASE: Duration = Duration::from_secs(5);
-/// So often it is heard of.
+/// How often it renews.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// By then it stops to rely on what it claimed, by its own clock.
+/// How long before the end, by its own clock, it stops relying on its claims.
 const MARGIN: Duration = Duration::from_millis(500);
-/// So often places are asked for that others had.
+/// How often it asks for places that others held.
 const ALL_EVERY: Duration = Duration::from_secs(5);
-/// What comes within this time is asked together.
+/// Requests that arrive within this time are sent together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// The transaction in which a statement runs.
@@ -40,7 +42,7 @@ pub(super) struct Driver {
     node: String,
     is_new: bool,
     alive: HashSet<String>,
-    /// What changed before this transaction is known.
+    /// Everything that changed before this transaction is known.
     since: i64,
     renewed: Option<Instant>,
     asked_all: Option<Instant>,
@@ -74,9 +76,9 @@ impl Driver {
         }
     }
 
-    /// For as long as somebody has the database.
+    /// Runs for as long as somebody uses the database.
     pub(super) async fn run(mut self, told: Arc<Notify>) {
-        // Begins at once: what moves before is not heard of.
+        // Begins at once: earlier moves are not reported.
         told.notify_one();
         loop {
             let _ = tokio::time::timeout(RENEW_EVERY, async {
@@ -103,7 +105,7 @@ impl Driver {
             self.look_who_is_gone(&mut conn).await?;
         }
         if self.since == 0 {
-            // From here on nothing is missed of what is asked about below.
+            // From here on, nothing is missed of what is asked about below.
             self.hear(&mut conn).await?;
         }
         let all = self.asked_all.is_none_or(|asked| now.duration_since(asked) >= ALL_EVERY);
@@ -122,7 +124,7 @@ impl Driver {
         self.hear(&mut conn).await
     }
 
-    /// Has this node have what it claimed for a while longer. If it was not heard of for too long, it begins anew.
+    /// Extends this node's claims. If the last renewal is too old, the node begins anew.
     async fn renew(&mut self, conn: &mut Pooled, now: Instant) -> Result<(), Failed> {
         let lease = LEASE.as_secs_f64();
         if !self.is_new {
@@ -148,7 +150,7 @@ impl Driver {
 
     async fn look_who_is_gone(&mut self, conn: &mut Pooled) -> Result<(), Failed> {
         let statement = conn.prepare(&self.sql.gone).await?;
-        // Whoever removes it looks after what it left.
+        // Whoever removes it takes care of what it left.
         let removed = conn.client.execute(&statement, &[]).await?;
         let statement = conn.prepare(&self.sql.alive).await?;
         let rows = conn.client.query(&statement, &[]).await?;
@@ -199,11 +201,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Hears of all places that have changed since the last time.
+    /// Reads all places that have changed since the last time.
     async fn hear(&mut self, conn: &mut Pooled) -> Result<(), Failed> {
         let statement = conn.prepare(&self.sql.moved).await?;
         let rows = conn.client.query(&statement, &[&self.since, &self.node]).await?;
-        // At the start nothing is news.
+        // At the start, nothing is news.
         let is_first = self.since == 0;
         for row in rows.iter().filter(|_| !is_first) {
             let key: Option<&[u8]> = row.try_get(0)?;
@@ -260,7 +262,7 @@ impl Sql {
                  WHERE c.fence = g.fence AND c.node = $3 ORDER BY c.key FOR UPDATE OF c) \
                  UPDATE {claims} c SET node = NULL, moved = {TRANSACTION} FROM g WHERE c.key = g.key"
             ),
-            // A row that somebody has changed meanwhile has another fence, and is none of ours.
+            // If somebody has changed a row meanwhile, it has another fence and is not ours.
             claim: format!(
                 "INSERT INTO {claims} AS c (key, store_id, node, fence, moved) \
                  SELECT w.key, w.store_id, $4::text, coalesce(c.fence, 0) + 1, {TRANSACTION} \

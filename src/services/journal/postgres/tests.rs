@@ -1,4 +1,4 @@
-//! What two nodes on one database have of each other.
+//! What two nodes on one database see of each other.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ fn a_place_changes_hands_and_who_had_it_writes_no_more() {
     first.give();
     let has = until(&second, "claimed", |seen| seen.fence.is_some()).fence.expect("a fence");
     assert!(has > had);
-    // Together with others, which are none the worse for it.
+    // It goes together with others, which are not affected.
     let mut beside = JournalChanges::default();
     beside.set(b"beside", b"x");
     let late = one.write_under(under(had, 2), set(b"late"));
@@ -76,7 +76,7 @@ fn a_place_changes_hands_and_who_had_it_writes_no_more() {
     assert_eq!(value(&two), b"1");
     wait(two.write_under(under(has, 2), set(b"2"))).expect("ours");
     assert_eq!(value(&one), b"2");
-    // Gone, it is free for the other one.
+    // When it is gone, the place is free for the other one.
     drop(second);
     until(&first, "claimed again", |seen| seen.fence.is_some_and(|fence| fence > has));
 }
@@ -94,7 +94,7 @@ fn a_node_that_is_gone_is_followed_by_another_within_seconds() {
     until(&first, "claimed", |seen| seen.fence.is_some());
     let second = two.claims().expect("shared").follow(KEY, &store);
     second.want(true);
-    // Its connections end, and nobody gives anything back.
+    // Its connections end, and nothing is given back.
     drop(one);
     until(&second, "taken over", |seen| seen.fence.is_some());
     let left_stores = two.claims().expect("shared").take_elsewhere().some_gone;
@@ -118,7 +118,7 @@ fn a_transaction_locks_the_place_and_is_there_or_not_with_what_was_done_in_it() 
     let begun = begin(&two, b"2").expect("free");
     wait(begun.roll_back());
     assert_eq!(value(&one), b"2");
-    // Dropped, or kept by somebody, nothing of it is there.
+    // Whether it was dropped or lost to another node, nothing of it is there.
     drop(begin(&one, b"2").expect("free"));
     let deadline = Instant::now() + Duration::from_secs(60);
     let kept = loop {

@@ -1,7 +1,7 @@
-//! The transaction in which a position moves, for handlers that write tables of their own through it.
+//! The transaction in which a position moves, for handlers that write their own tables through it.
 //!
-//! Keeps: the place in the journal is locked from the begin to the end, and is what the group thinks it is; so whatever the handler wrote is
-//! committed with the position behind its entry, once, or not at all.
+//! Keeps: the place in the journal is locked from beginning to end, and is what the group believes it is; so whatever
+//! the handler wrote is committed once together with the position after its entry, or not at all.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::Shared;
 use crate::services::journal::{JournalChanges, JournalError, JournalTransaction};
 use crate::storage::postgres::{Failed, Pooled, Postgres};
 
-/// A transaction of PostgreSQL that is under way. What is written through it is committed with the position of the handler's group, or
-/// not at all.
+/// A PostgreSQL transaction in progress. What is written through it is committed with the position of the handler's
+/// group, or not at all.
 ///
-/// It is the server that begins, commits and rolls back: a handler must not. Between two statements there may be 15 s; the database
-/// ends a transaction that waits longer, and the entry is handled again.
+/// The server begins, commits and rolls back: a handler must not. At most 15 s may pass between two statements; the
+/// database ends a transaction that waits longer, and the entry is handled again.
 pub struct PostgresTransaction {
     conn: Pooled,
     shared: Arc<Shared>,
@@ -27,12 +27,12 @@ pub struct PostgresTransaction {
 }
 
 impl PostgresTransaction {
-    /// To query and execute with, of the crate `tokio-postgres` 0.7.
+    /// For queries and statements, from the crate `tokio-postgres` 0.7.
     pub fn client(&self) -> &tokio_postgres::Client {
         &self.conn.client
     }
 
-    /// Begins one; `None` if somebody else has the place, or it is another than `value`.
+    /// Begins one; `None` if another node holds the place, or its value is not `value`.
     pub(super) async fn begin(
         postgres: Postgres,
         shared: Arc<Shared>,
@@ -43,7 +43,8 @@ impl PostgresTransaction {
         let mut conn = postgres.conn().await?;
         let (insert, lock) =
             (conn.prepare(&shared.insert).await?, conn.prepare(&shared.lock).await?);
-        // A group that is new in a store has no row there yet. Before the transaction, or others would wait for it to end.
+        // A group that is new in a store has no row there yet. It is inserted before the transaction, or others would
+        // wait for the transaction to end.
         conn.client.execute(&insert, &[&vec![&key], &vec![&value]]).await?;
         conn.in_transaction = true;
         conn.client.batch_execute("BEGIN").await?;
@@ -95,7 +96,7 @@ impl JournalTransaction for PostgresTransaction {
         changes: JournalChanges,
     ) -> BoxFuture<'static, Result<(), JournalError>> {
         let unwritten = |told: &str| JournalError::Unwritten(told.into());
-        // Dropped, the connection is closed, and the transaction with it.
+        // When it is dropped, the connection is closed, and the transaction ends with it.
         let Some(own) = Arc::into_inner(self) else {
             let kept = "a handler has kept its transaction beyond its end";
             return async move { Err(unwritten(kept)) }.boxed();
@@ -113,7 +114,7 @@ impl JournalTransaction for PostgresTransaction {
         let Some(mut own) = Arc::into_inner(self) else { return async {}.boxed() };
         let postgres = own.postgres.clone();
         let ended = postgres.run(async move { own.end("ROLLBACK").await });
-        // Failed, the connection is closed, which ends it as well.
+        // On a failure the connection is closed, which ends it as well.
         ended.map(|_| ()).boxed()
     }
 }
