@@ -1,11 +1,11 @@
-//! Cuts large messages into parts, and joins the parts of others again.
+//! Cuts large messages into parts, and joins received parts.
 //!
 //! Keeps: what unfinished sets hold is bounded by [`Limits`], whatever their senders claim; parts may come in any
 //! order, repeated, and mixed with parts of other sets. Leaves out: how a part is framed (each protocol does that
-//! itself), the clock (times are passed in), and closing the connection of who sends broken sets.
+//! itself), the clock (times are passed in), and closing the connection of a client that sends broken sets.
 //!
-//! A part that arrives in its turn is appended to the message at once, so joining costs one copy. A part that is
-//! ahead of its turn is copied too: a slice would keep the whole frame alive, which can be far larger than the part.
+//! A part that arrives in order is appended to the message at once, so joining costs one copy. A part that arrives
+//! early is copied too: a slice would keep the whole frame alive, which can be far larger than the part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,11 +16,11 @@ use crate::model::Limits;
 use crate::model::limits::CHUNK_BYTES;
 use crate::protocol::grow::append_within;
 
-/// What a part that waits for its turn takes beyond its bytes, as counted against the limit.
+/// What an early part takes in addition to its bytes, as counted against the limit.
 const WAITING_PART_BYTES: usize = 64;
 
 /// The parts that a message of `message_len` bytes is cut into: [`CHUNK_BYTES`] each, the last one shorter. A message
-/// of at most [`CHUNK_BYTES`] is one part, and is better sent as it is.
+/// of at most [`CHUNK_BYTES`] is one part, and should be sent unchanged.
 pub fn split(message_len: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
     let parts = message_len.div_ceil(CHUNK_BYTES);
     (0..parts).map(move |part| {
@@ -29,18 +29,18 @@ pub fn split(message_len: usize) -> impl ExactSizeIterator<Item = Range<usize>> 
     })
 }
 
-/// A set of parts that cannot become a message. The connection is beyond repair: who sent it cannot be told which
-/// message was lost.
+/// A set of parts that cannot become a message. The connection cannot recover: its sender cannot be told which message
+/// was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// Not a part of anything: the index is not below the total.
+    /// Not a valid part: the index is not below the total.
     #[error("chunk {id}: part {index} of {total} does not exist")]
     NoSuchPart {
         /// The set.
         id: u64,
-        /// Which part it says it is, from 0.
+        /// The index that it claims, from 0.
         index: u64,
-        /// How many parts it says there are.
+        /// The number of parts that it claims.
         total: u64,
     },
     /// A part without bytes.
@@ -69,7 +69,7 @@ pub enum ChunkError {
         /// The limit.
         message_bytes_max: usize,
     },
-    /// One set more than may be unfinished at once.
+    /// One set more than may be unfinished at one time.
     #[error("chunk {id}: {sets_max} chunk sets are unfinished already")]
     TooManySets {
         /// The set.
@@ -85,19 +85,19 @@ pub enum ChunkError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The set is unfinished, and too little comes.
+    /// The set is unfinished, and too few bytes arrive.
     #[error("chunk {id}: unfinished, and {bytes} bytes came in {millis} ms")]
     TooSlow {
         /// The set.
         id: u64,
-        /// What its sender sent, this set or anything else.
+        /// How much its sender sent, for this set or anything else.
         bytes: u64,
-        /// In how much time, which the sender had for it.
+        /// The time that the sender had for it.
         millis: u64,
     },
 }
 
-/// Joins parts to messages for one direction of one connection.
+/// Joins parts into messages for one direction of one connection.
 ///
 /// Holds at most `chunk_set_bytes_max` bytes of parts (up to twice that in allocated memory, as buffers grow by
 /// doubling) in at most `chunk_sets_max` sets.
@@ -115,12 +115,12 @@ pub struct ChunkJoiner {
 struct ChunkSet {
     id: u64,
     total: u64,
-    /// Since when it is looked at whether enough comes, and how much had come by then.
+    /// When the current check of the rate began, and how much had arrived by then.
     since: Option<(u64, u64)>,
     /// The first `next` parts, joined.
     joined: Vec<u8>,
     next: u64,
-    /// Parts that came before their turn.
+    /// Parts that arrived early.
     waiting: BTreeMap<u64, Bytes>,
     waiting_bytes: usize,
 }
@@ -138,9 +138,9 @@ impl ChunkJoiner {
         }
     }
 
-    /// Takes part `index` of the `total` parts of set `id`, and gives the message if it was the last one missing.
+    /// Takes part `index` of the `total` parts of set `id`, and returns the message if it was the last missing part.
     ///
-    /// A part that is there already is ignored.
+    /// A part that is already there is ignored.
     pub fn push(
         &mut self,
         id: u64,
@@ -154,7 +154,7 @@ impl ChunkJoiner {
         if data.is_empty() {
             return Err(ChunkError::EmptyPart { id, index });
         }
-        // Each part has a byte at least, so more parts than bytes can never become a message.
+        // Each part has at least one byte, so more parts than bytes can never become a message.
         if total > self.message_bytes_max as u64 {
             return Err(self.message_too_large(id));
         }
@@ -175,9 +175,9 @@ impl ChunkJoiner {
         Ok(self.sets[at].is_finished().then(|| self.sets.swap_remove(at).joined.into()))
     }
 
-    /// An error if a set is unfinished, and over `chunk_set_age_max` fewer than `unfinished_rate_min` bytes a second came: of whatever
-    /// its sender sends, since a part on a slow line takes long, and is not stuck. To be asked now and then, with the time that the
-    /// sender had for it so far, from any clock, and with all bytes that came.
+    /// Fails if a set is unfinished and fewer than `unfinished_rate_min` bytes a second arrived over
+    /// `chunk_set_age_max`. All bytes from the sender count, because a part on a slow line takes long but is not stuck.
+    /// Call it now and then with the time that the sender had so far, from any clock, and with all bytes that arrived.
     pub fn expire(&mut self, waited_millis: u64, received_bytes: u64) -> Result<(), ChunkError> {
         let Self { sets, age_millis_max, rate_min, .. } = self;
         sets.iter_mut().try_for_each(|set| {
@@ -192,7 +192,7 @@ impl ChunkJoiner {
         })
     }
 
-    /// Gives up set `id`, if it is there, with what it holds.
+    /// Discards set `id`, if it exists, with what it holds.
     pub fn forget(&mut self, id: u64) {
         self.sets.retain(|set| set.id != id);
     }
@@ -212,7 +212,7 @@ impl ChunkJoiner {
         self.sets.iter().map(ChunkSet::bytes).sum()
     }
 
-    /// What unfinished sets take, in bytes: beyond what they hold, the room that was made ahead of time.
+    /// What unfinished sets take, in bytes: what they hold, and the capacity reserved ahead.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let allocated = |set: &ChunkSet| set.bytes() - set.joined.len() + set.joined.capacity();
         self.sets.iter().map(allocated).sum()
@@ -283,7 +283,7 @@ impl ChunkSet {
             self.waiting.insert(index, Bytes::copy_from_slice(data));
             return;
         }
-        // All parts but the last have the same length, as a rule.
+        // All parts but the last usually have the same length.
         let expected = data.len().saturating_mul(self.total as usize);
         append_within(&mut self.joined, data, expected);
         self.next += 1;

@@ -1,6 +1,6 @@
-//! Buffers for what comes in pieces.
+//! Buffers for data that arrives in pieces.
 
-/// Appends, doubling the room when it is used up, but making none beyond `length` ahead of time.
+/// Appends, doubling the capacity when it is used up, but reserving none beyond `length`.
 pub(crate) fn append_within(begun: &mut Vec<u8>, bytes: &[u8], length: usize) {
     let needed = begun.len() + bytes.len();
     if needed > begun.capacity() {

@@ -1,8 +1,8 @@
 //! Bytes to messages and back.
 //!
-//! Keeps: decoding never panics, never allocates what a length merely claims, never recurses; what is encoded is read
-//! back by the clients of the protocol. Leaves out: sockets and timers (`server`, `actors`), and what a message leads
-//! to. Nothing here knows a clock: where time matters it is passed in.
+//! Keeps: decoding never panics, never allocates on the word of a length, never recurses; what is encoded can be read
+//! by the clients of the protocol. Leaves out: sockets and timers (`server`, `actors`), and what a message leads to.
+//! Nothing here reads a clock: where time matters it is passed in.
 
 pub mod chunk;
 pub(crate) mod grow;

@@ -1,15 +1,15 @@
-//! Who a client is that speaks another protocol than the one it is spoken to in: told by its first message.
+//! Which protocol a client speaks if it speaks the wrong one, determined from its first message.
 //!
-//! Keeps: looks at the beginning of a message only, and never takes a message of the protocol at hand for another, since it is
-//! asked about those alone that could not be read. Leaves out: what such a client is told (`actors::session`).
+//! Keeps: looks only at the beginning of a message. It is asked only about messages that could not be read, so it never
+//! mistakes a message of the right protocol. Leaves out: what such a client is told (`actors::session`).
 
-/// So much of a message is looked at.
+/// How much of a message is looked at.
 pub(crate) const LOOKED_AT_BYTES: usize = 1_024;
 
-/// First byte of what Effect's RPC sends as `SchemaBinary`, behind its length.
+/// The first byte of what Effect's RPC sends as `SchemaBinary`, after its length.
 const SCHEMA_BINARY: u8 = 0x21;
 
-/// A client, as its first message shows it.
+/// A client, recognized by its first message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Peer {
     /// RPC of Effect, serialized as `SchemaBinary`.
@@ -23,7 +23,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Who sends this; `None` if it looks like nothing that is known.
+    /// Who sends this; `None` if it looks like nothing known.
     pub(crate) fn of(message: &[u8]) -> Option<Self> {
         let beginning = &message[..message.len().min(LOOKED_AT_BYTES)];
         let has = |text: &str| beginning.windows(text.len()).any(|some| some == text.as_bytes());
@@ -41,7 +41,7 @@ impl Peer {
     }
 }
 
-/// Whether it is one whole frame: its clients put each into a message of its own.
+/// Whether it is one whole frame: these clients put each frame into a message of its own.
 fn is_schema_binary(beginning: &[u8], message_bytes: usize) -> bool {
     let Some(last) = beginning.iter().take(10).position(|byte| *byte < 0x80) else { return false };
     let length = beginning[..=last].iter().rev().fold(0_u128, |length, byte| {

@@ -84,11 +84,11 @@ fn unfinished_sets_are_bounded_in_number_and_bytes() {
     assert_eq!(joiner.push(3, 0, 2, data("a")), Err(too_many));
     let too_many = ChunkError::TooManyBytes { id: 2, bytes_max: 300 };
     assert_eq!(joiner.push(2, 2, 100, data("a")), Err(too_many));
-    // In its turn a part takes its bytes alone.
+    // A part in order takes only its own bytes.
     assert_eq!(joiner.push(2, 0, 100, data("a")), Ok(None));
 }
 
-/// A part on a slow line takes longer than the time over which it is looked at: what counts is what comes.
+/// A part on a slow line takes longer than the checked period: what counts is that bytes arrive.
 #[test]
 fn a_set_is_broken_by_too_few_bytes_and_not_by_its_age() {
     let mut joiner = ChunkJoiner::new(&limits());
@@ -100,7 +100,7 @@ fn a_set_is_broken_by_too_few_bytes_and_not_by_its_age() {
     assert_eq!(joiner.push(1, 1, 3, data("b")), Ok(None));
     let too_slow = ChunkError::TooSlow { id: 1, bytes: 10_239, millis: 10_000 };
     assert_eq!(joiner.expire(70_000, 27_479), Err(too_slow));
-    // What is over has no age.
+    // A finished set has no age.
     assert_eq!(joiner.push(1, 2, 3, data("c")), Ok(Some(data("abc"))));
     assert_eq!(joiner.expire(100_000, 27_479), Ok(()));
 }
@@ -126,7 +126,7 @@ fn a_waiting_part_does_not_keep_its_frame() {
 /// The parts of one message.
 type Parts = Vec<Vec<u8>>;
 
-/// Messages, and in which order their parts are sent, some of them more than once: as message and part.
+/// Messages, and the order in which their parts are sent, some of them more than once: as message and part.
 fn traffic() -> impl Strategy<Value = (Vec<Parts>, Vec<(usize, usize)>)> {
     let part = prop::collection::vec(any::<u8>(), 1..5);
     let messages = prop::collection::vec(prop::collection::vec(part, 1..10), 1..5);
@@ -159,7 +159,7 @@ proptest! {
         let mut joiner = ChunkJoiner::new(&limits);
         let mut done = vec![false; messages.len()];
         for (id, part) in order {
-            // A repeat of what is finished would begin a new set under the same id.
+            // Repeating a part of a finished set would begin a new set under the same id.
             if done[id] {
                 continue;
             }

@@ -8,13 +8,14 @@
 //! {"complete":true,"stores":1,"entries":2}
 //! ```
 //!
-//! Keeps: what is written is read back byte for byte, whatever names and payloads are; a line is one line. Leaves out: files and
-//! sockets.
+//! Keeps: what is written is read back byte for byte, whatever the names and payloads are; a line is one line. Leaves
+//! out: files and sockets.
 //!
-//! A store begins with a [`Head`] and ends with an [`End`]; a file ends with a [`Complete`]. A store that was cut and gone on with has
-//! a further head, which says where. `createdAt` is what the id says, in milliseconds since 1970; `committedBy` is by when the server had
-//! committed it, and at most ten minutes later than it had, absent where that is not known. `payload` is for people
-//! and tools: what the bytes look like, if they look like anything, in payloads of up to [`SHOWN_BYTES_MAX`]; nothing reads it back.
+//! A store begins with a [`Head`] and ends with an [`End`]; a file ends with a [`Complete`]. If the export of a store
+//! was interrupted and resumed, there is another head, which says where it continues. `createdAt` is the time in the
+//! id, in milliseconds since 1970. `committedBy` is a time by which the server had committed the entry, at most ten
+//! minutes later than the commit, and absent where it is not known. `payload` is for people and tools: what the bytes
+//! look like, if anything, in payloads of up to [`SHOWN_BYTES_MAX`]; nothing reads it back.
 
 mod read;
 mod write;
@@ -28,7 +29,7 @@ use crate::model::{Entry, RemoteId, Sequence, StoreId};
 pub use read::{Line, WrongLine};
 pub use write::{put_complete, put_end, put_entry, put_head, put_shown};
 
-/// The version of what is described here. A reader refuses another one.
+/// The version of this format. A reader refuses any other.
 pub const VERSION: u64 = 1;
 
 /// Larger payloads are not shown as JSON, in bytes.
@@ -39,13 +40,13 @@ pub const SHOWN_BYTES_MAX: usize = 1 << 20;
 pub struct Head {
     /// The store.
     pub store: StoreId,
-    /// The server that it is of.
+    /// The server that it comes from.
     pub remote_id: RemoteId,
     /// Where the lines that follow begin.
     pub from: Sequence,
-    /// The last sequence when they began: there may be more by now.
+    /// The last sequence when the lines began: there may be more by now.
     pub head: Sequence,
-    /// What was chosen among the entries, as whoever chose wrote it; empty for all of them.
+    /// Which entries were selected, as the caller wrote it; empty for all of them.
     pub filter: String,
 }
 
@@ -54,11 +55,11 @@ pub struct Head {
 pub struct End {
     /// The store.
     pub store: StoreId,
-    /// How many entries there are behind the last head.
+    /// How many entries there are after the last head.
     pub entries: u64,
 }
 
-/// The last line of all.
+/// The last line of the whole output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complete {
     /// How many stores there are.
@@ -67,10 +68,10 @@ pub struct Complete {
     pub entries: u64,
 }
 
-/// An entry, as a line has it.
+/// An entry, as a line shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineEntry {
-    /// Where it was; lines that were made elsewhere need not say.
+    /// Its sequence; lines that were made elsewhere may omit it.
     pub sequence: Option<Sequence>,
     /// The entry.
     pub entry: Entry,

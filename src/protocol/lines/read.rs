@@ -14,17 +14,17 @@ use crate::model::{Entry, EntryId, RemoteId, Sequence, StoreId};
 /// A line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A store begins, or goes on.
+    /// A store begins or continues.
     Head(Head),
     /// An entry of it.
     Entry(LineEntry),
     /// The store ends.
     End(End),
-    /// All ends.
+    /// The whole output ends.
     Complete(Complete),
 }
 
-/// This is no line of these.
+/// Why a line is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongLine {
     /// Not JSON, or not with these fields.
@@ -33,7 +33,7 @@ pub enum WrongLine {
     /// It was written by another version.
     #[error("version {0} of these lines is unknown: this program reads version {VERSION}")]
     Version(u64),
-    /// A field has no good value.
+    /// A field has no valid value.
     #[error("`{field}`: {cause}")]
     Field {
         /// Its name.
@@ -41,7 +41,7 @@ pub enum WrongLine {
         /// What is wrong.
         cause: String,
     },
-    /// There are no bytes.
+    /// There is no payload.
     #[error("`payloadBase64` or `payloadHex` is missing")]
     NoPayload,
 }
@@ -104,10 +104,10 @@ struct RawEntry<'a> {
 }
 
 impl Line {
-    /// The line that `text` is.
+    /// Parses one line.
     pub fn parse(text: &str) -> Result<Self, WrongLine> {
         let text = text.trim();
-        // A list of the values would do for serde.
+        // serde would also accept a list of the values.
         if !text.starts_with('{') {
             return Err(WrongLine::Json("this is not a JSON object".to_owned()));
         }
@@ -140,7 +140,7 @@ fn number(field: &'static str, number: u64) -> Result<Sequence, WrongLine> {
 }
 
 fn head(text: &str) -> Result<Head, WrongLine> {
-    // The version first: another one may have other fields.
+    // The version is read first: another version may have other fields.
     #[derive(Deserialize)]
     struct Version {
         export: u64,

@@ -143,7 +143,7 @@ proptest! {
         let sequence = Some(Sequence::new(sequence).expect("a sequence"));
         let expected = Line::Entry(LineEntry { sequence, entry: entry.to_entry() });
         prop_assert_eq!(line(&text), Ok(expected));
-        // It is JSON for everybody.
+        // It is JSON for every reader.
         prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
     }
 

@@ -1,4 +1,4 @@
-//! Values to lines, each with its end.
+//! Values to lines, each with a line end.
 
 use std::fmt::{self, Write};
 
@@ -23,7 +23,7 @@ pub fn put_head(out: &mut String, head: &Head) {
     out.push_str("}\n");
 }
 
-/// Appends an entry, and by when it was committed (milliseconds since 1970), if that is known.
+/// Appends an entry, and the time by which it was committed (milliseconds since 1970), if that is known.
 pub fn put_entry(
     out: &mut String,
     committed: (Sequence, Option<u64>),
@@ -40,8 +40,8 @@ pub fn put_entry(
     out.push_str("}\n");
 }
 
-/// Appends an entry for somebody who looks, without an end of the line: how long its payload is, at most `bytes_max` bytes of it, and
-/// as what it is shown if it is there whole. What compaction sends is nobody's.
+/// Appends an entry for somebody who looks, without a line end: the length of its payload, at most `bytes_max` bytes of
+/// it, and its meaning if all of it is there. Entries made by compaction have no writer.
 pub fn put_shown(
     out: &mut String,
     sequence: Sequence,
@@ -97,13 +97,13 @@ pub fn put_end(out: &mut String, End { store, entries }: &End) {
     put(out, format_args!(",\"entries\":{entries}}}\n"));
 }
 
-/// Appends the last line of all.
+/// Appends the last line of the whole output.
 pub fn put_complete(out: &mut String, Complete { stores, entries }: Complete) {
     put(out, format_args!("{{\"complete\":true,\"stores\":{stores},\"entries\":{entries}}}\n"));
 }
 
 fn put(out: &mut String, what: fmt::Arguments<'_>) {
-    // Writing to a String does not fail.
+    // Writing to a `String` does not fail.
     let _ = out.write_fmt(what);
 }
 
@@ -112,8 +112,8 @@ fn text(text: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// What the payload may be, and JSON for it. One complete frame of the RPC protocol is hardly ever msgpack, and the other way round
-/// never.
+/// What the payload may be, and JSON for it. A complete frame of the RPC protocol is hardly ever valid msgpack, and
+/// msgpack is never such a frame.
 fn shown(payload: &[u8]) -> Option<(&'static str, String)> {
     if payload.is_empty() || payload.len() > SHOWN_BYTES_MAX {
         return None;

@@ -1,8 +1,8 @@
 //! The entries of a `Changes` message, encoded once for all subscribers.
 //!
 //! The field `entries` comes last in the message, so a message is a header
-//! ([`encode_changes_header`](super::encode_changes_header)) with the key and the count, and then bytes that are the same
-//! for everyone who gets these entries.
+//! ([`encode_changes_header`](super::encode_changes_header)) with the key and the count, followed by bytes that are the
+//! same for everyone who gets these entries.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::entry::{ENTRY_OVERHEAD_BYTES, put_entry};
 use super::write::put_natural;
 use crate::model::{EntryRef, Segment, Sequence};
 
-/// What an element takes beyond its entry: the head of its map, its two keys, and a number.
+/// What an element takes in addition to its entry: the head of its map, its two keys, and a number.
 const ELEMENT_OVERHEAD_BYTES: usize = 1 + 15 + 6 + 9;
 
 /// Elements of the array `entries` of a `Changes` message, one after the other. Cheap to clone.
@@ -29,7 +29,7 @@ impl EncodedEntries {
         self.ends.len()
     }
 
-    /// Whether there is no element.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -49,7 +49,7 @@ impl EncodedEntries {
         self.bytes.get(self.start(range.start)..self.start(range.end)).unwrap_or_default()
     }
 
-    /// Where element `at` starts; the end of all for those beyond the last.
+    /// Where element `at` starts; the end of all elements if it is beyond the last.
     fn start(&self, at: usize) -> usize {
         let before = at.min(self.ends.len()).checked_sub(1);
         before.map_or(0, |before| self.ends[before] as usize)
@@ -62,7 +62,7 @@ pub fn encode_entries(segment: &Segment) -> EncodedEntries {
     encode(segment.iter(), count, bytes)
 }
 
-/// Encodes entries that are not those of a segment, such as what compaction made of them: less than 4 GiB in all.
+/// Encodes entries that do not come from a segment, such as the result of compaction: less than 4 GiB in all.
 pub fn encode_remote_entries<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
 ) -> EncodedEntries {
@@ -70,7 +70,7 @@ pub fn encode_remote_entries<'a>(
     encode(entries, count, 0)
 }
 
-/// `count` and `bytes` tell how much room is needed; `bytes` counts the entries as records.
+/// `count` and `bytes` say how much space to reserve; `bytes` counts the entries as records.
 fn encode<'a>(
     entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
     count: usize,
@@ -85,12 +85,12 @@ fn encode<'a>(
     EncodedEntries { bytes: out.into(), ends: ends.into() }
 }
 
-/// How many bytes `count` elements take at most, of entries that take `record_bytes` as records.
+/// The most bytes that `count` elements can take, for entries that take `record_bytes` as records.
 pub const fn remote_entries_bytes_max(count: usize, record_bytes: usize) -> usize {
     record_bytes + count * (ENTRY_OVERHEAD_BYTES + ELEMENT_OVERHEAD_BYTES)
 }
 
-/// Writes a single element behind others, for a message that only one subscriber gets.
+/// Appends a single element, for a message that only one subscriber gets.
 pub fn encode_remote_entry(out: &mut BytesMut, sequence: Sequence, entry: &EntryRef<'_>) {
     put_element(out, sequence, entry);
 }

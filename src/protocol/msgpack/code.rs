@@ -1,13 +1,13 @@
-//! What a refusal is called on the wire.
+//! The names of refusals on the wire.
 
-/// The kinds of refusal that a client is told, as they are spelled on the wire.
+/// The kinds of refusal that a client is told, as spelled on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// Who asks is unknown or not allowed to.
+    /// The caller is unknown or not allowed to do this.
     Unauthorized,
     /// The request itself is wrong; sending it again will not help.
     InvalidRequest,
-    /// The server could not do it; whether it happened may be unknown. Sending the same entries again is safe.
+    /// The server could not do it; it may be unknown whether it happened. Sending the same entries again is safe.
     InternalServerError,
 }
 
@@ -25,7 +25,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code that is spelled so, if there is one.
+    /// The code with this spelling, if there is one.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }

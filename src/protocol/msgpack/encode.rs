@@ -21,7 +21,7 @@ pub fn encode_hello(out: &mut BytesMut, remote_id: &RemoteId) {
 
 /// Encodes the answer to the write `id`: one sequence per slot, in slot order.
 pub fn encode_ack(out: &mut BytesMut, id: u64, sequences: impl ExactSizeIterator<Item = Sequence>) {
-    // Nine bytes is the longest number.
+    // The longest number takes nine bytes.
     out.reserve(HEADER_BYTES + sequences.len() * 9);
     out.put_slice(b"\x83\xa4_tag\xa3Ack");
     put_id(out, id);
@@ -38,7 +38,7 @@ pub fn encode_pong(out: &mut BytesMut, id: u64) {
     put_id(out, id);
 }
 
-/// Encodes a refusal of a request. A refused write is found again by `id` and `public_key`, a refused subscription by
+/// Encodes a refusal of a request. A refused write is identified by `id` and `public_key`, a refused subscription by
 /// `public_key`.
 pub fn encode_error(
     out: &mut BytesMut,
@@ -65,8 +65,8 @@ pub fn encode_error(
     put_text(out, message);
 }
 
-/// Encodes all of a `Changes` message that stands before its elements: `count` of them have to follow, as
-/// [`EncodedEntries`](super::EncodedEntries) holds them.
+/// Encodes the part of a `Changes` message before its elements: `count` of them have to follow, as held by
+/// [`EncodedEntries`](super::EncodedEntries).
 pub fn encode_changes_header(out: &mut BytesMut, public_key: &PublicKey, count: usize) {
     out.put_slice(b"\x83\xa4_tag\xa7Changes");
     put_public_key(out, public_key);
@@ -74,7 +74,8 @@ pub fn encode_changes_header(out: &mut BytesMut, public_key: &PublicKey, count: 
     put_array_len(out, count);
 }
 
-/// Encodes a write of `batch`. Above [`CHUNK_BYTES`](crate::model::limits::CHUNK_BYTES) it has to be sent as chunks.
+/// Encodes a write of `batch`. If it is larger than [`CHUNK_BYTES`](crate::model::limits::CHUNK_BYTES), it has to be
+/// sent as chunks.
 pub fn encode_write(out: &mut BytesMut, public_key: &PublicKey, id: u64, batch: &Batch) {
     let entries = batch.bytes() + batch.len() * ENTRY_OVERHEAD_BYTES;
     out.reserve(HEADER_BYTES + public_key.as_str().len() + entries);
@@ -96,7 +97,7 @@ pub fn encode_request_changes(out: &mut BytesMut, public_key: &PublicKey, start:
     put_natural(out, start.get());
 }
 
-/// As [`encode_request_changes`], asking to be told that the subscription stands.
+/// Like [`encode_request_changes`], and asks to be told when the subscription has begun.
 pub fn encode_request_changes_with_ack(
     out: &mut BytesMut,
     public_key: &PublicKey,
@@ -109,8 +110,8 @@ pub fn encode_request_changes_with_ack(
     out.put_slice(b"\xa3ack\xc3");
 }
 
-/// Encodes that the subscription with `public_key` stands, the last sequence that its store had then, and where its feed began, unless that is
-/// its first entry.
+/// Encodes that the subscription with `public_key` has begun, the last sequence that its store had then, and where its
+/// feed began, unless that is the first entry.
 pub fn encode_subscribed(
     out: &mut BytesMut,
     public_key: &PublicKey,

@@ -1,4 +1,4 @@
-//! Entries as they stand in a `WriteEntries` or a `Changes`.
+//! Entries as encoded in a `WriteEntries` or a `Changes`.
 
 use bytes::BufMut;
 
@@ -10,12 +10,13 @@ use crate::model::{EntryId, EntryRef};
 
 /// The head of the map, its four keys, and the head of the id.
 const ENTRY_FIXED_BYTES: usize = 1 + 3 + 6 + 11 + 8 + 2;
-/// An entry takes at most so many bytes beyond its id, event, primary key and payload: a value's head has up to five.
+/// The most bytes that an entry takes in addition to its id, event, primary key and payload: a value's head has up to
+/// five.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = ENTRY_FIXED_BYTES + 3 * 5;
 /// No entry takes fewer bytes.
 pub(super) const ENTRY_BYTES_MIN: usize = ENTRY_FIXED_BYTES + EntryId::LEN + 1 + 1 + 2;
-/// By so many bytes at least an entry is longer here than as a record of a [`Batch`](crate::model::Batch): lengths take
-/// no fewer bytes in msgpack.
+/// An entry is at least this many bytes longer here than as a record of a [`Batch`](crate::model::Batch): lengths do
+/// not take fewer bytes in msgpack.
 pub(super) const ENTRY_RECORD_GAIN_BYTES: usize = ENTRY_FIXED_BYTES;
 
 /// Reads one entry; the inner error is a sentence that says what is wrong with it.
@@ -49,8 +50,8 @@ pub(super) fn read_entry<'a>(
     Ok(entry(&id, &event, &primary_key, &payload))
 }
 
-/// Reads an entry as all known encoders write it: four keys in this order, an id of 16 bytes. Anything else, faults
-/// included, is left to the reading key by key, which takes twice as long.
+/// Reads an entry in the form that all known encoders write: four keys in this order, an id of 16 bytes. Anything else,
+/// errors included, is left to reading key by key, which takes twice as long.
 #[inline]
 fn read_usual<'a>(reader: &mut Reader<'a>) -> Option<EntryRef<'a>> {
     let mut ahead = reader.clone();

@@ -1,9 +1,9 @@
 //! What can be wrong with a message.
 
-/// A request cannot be carried out as it stands.
+/// A request that cannot be carried out as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The message can be read, a value in it is wrong: the client is told, the connection stays.
+    /// The message can be read, but a value in it is wrong: the client is told, the connection stays.
     #[error(transparent)]
     Invalid(#[from] InvalidRequest),
     /// The message cannot be read: the connection is closed.
@@ -19,16 +19,16 @@ pub struct InvalidRequest {
     pub request_tag: &'static str,
     /// Its id, if it has one that can be read.
     pub id: Option<u64>,
-    /// Its public key, if it has one that can be read and is not longer than public keys may be.
+    /// Its public key, if it has one that can be read and is not too long.
     pub public_key: Option<String>,
     /// Which value is wrong and how, such as `entry 3: the id is missing`. Entries count from 0.
     pub message: String,
 }
 
-/// Bytes that are no message of this protocol.
+/// Bytes that are not a message of this protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The bytes end within a value, or a length says that there are more than there are.
+    /// The bytes end within a value, or a length claims more than there are.
     #[error("not msgpack: the bytes end within a value")]
     Truncated,
     /// Byte `c1`, which msgpack does not use.
@@ -37,7 +37,7 @@ pub enum Malformed {
     /// More bytes than the one value that a message is.
     #[error("{0} bytes follow the message")]
     TrailingBytes(usize),
-    /// The message is another value than a map.
+    /// The message is not a map.
     #[error("the message is {0} instead of a map")]
     NotAMap(&'static str),
     /// A map without the key `_tag`, or with one that is not text.
@@ -62,7 +62,7 @@ pub enum ResponseError {
     /// It cannot be read at all.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// It can be read, a value in it is wrong.
+    /// It can be read, but a value in it is wrong.
     #[error("invalid {response_tag}: {message}")]
     Invalid {
         /// The `_tag` of the response.

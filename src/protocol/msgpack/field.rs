@@ -1,19 +1,19 @@
-//! The fields of a map: each is missing, good, or bad for a reason that can be told.
+//! The fields of a map: each is missing, good, or bad for a stated reason.
 //!
-//! A bad value is walked to its end like a good one. So one pass over a message finds out whether it can be read at all,
+//! A bad value is read to its end like a good one. So one pass over a message finds out whether it can be read at all,
 //! and what is wrong with it, whatever the order of its keys.
 
 use super::error::Malformed;
 use super::read::{Reader, Value};
 
-/// What stands under one key.
+/// The value of one key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Field<T> {
     /// Absent, nil or undefined.
     #[default]
     Missing,
     Good(T),
-    /// Not what it should be; the text goes on from `the NAME …`.
+    /// Not what it should be; the text continues the sentence `the NAME …`.
     Bad(String),
 }
 
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         match self.value()? {
             Value::Text(text) => Ok(match std::str::from_utf8(text) {
                 Ok(text) => Field::Good(text),
-                // Half of a surrogate pair, for instance, which JavaScript lets pass: told, so that it can be found.
+                // Half of a surrogate pair, for instance, which JavaScript accepts: reported, so that it can be found.
                 Err(_) => Field::Bad("is not UTF-8".to_owned()),
             }),
             other => self.mistaken(&other, "text"),
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// `value` stands where something else is expected: passes over it and says so.
+    /// `value` is there instead of something else: skips it and says so.
     #[cold]
     pub(super) fn mistaken<T>(
         &mut self,

@@ -1,7 +1,8 @@
 //! msgpack to JSON text.
 //!
-//! Keeps: every payload that was made from JSON comes back as that; nesting is limited, and the text is at most a small
-//! multiple of the bytes, whatever lengths they claim. Leaves out: what is shown of values that JSON has no word for.
+//! Keeps: every payload that was made from JSON becomes the same JSON again; nesting is limited, and the text is at
+//! most a small multiple of the bytes, whatever lengths they claim. Leaves out: what is shown for values that JSON
+//! cannot express.
 
 use serde_json::{Number, Value as Json};
 
@@ -11,28 +12,28 @@ use crate::model::limits::INTEGER_MAX;
 /// Deeper nesting is not shown.
 pub const JSON_DEPTH_MAX: usize = 100;
 
-/// Whether JavaScript clients write `integer` as a float: they have no other number, and read a 64-bit integer as a
-/// `BigInt`, which their schemas refuse.
+/// Whether JavaScript clients write `integer` as a float: they have no other kind of number, and read a 64-bit integer
+/// as a `BigInt`, which their schemas refuse.
 pub const fn travels_as_float(integer: i64) -> bool {
     let fits_in_32_bits = integer >= i32::MIN as i64 && integer <= u32::MAX as i64;
     !fits_in_32_bits && integer.unsigned_abs() <= INTEGER_MAX
 }
 
-/// What msgpack has and JSON has no word for.
+/// What msgpack can express and JSON cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoJson<'a> {
     /// JavaScript's `undefined`.
     Undefined,
     /// Bytes.
     Bytes(&'a [u8]),
-    /// A moment, in Unix milliseconds.
+    /// A time, in Unix milliseconds.
     Time(u64),
     /// A number as the name of a field.
     Name(&'a str),
 }
 
-/// `payload` as JSON in one line, if it is one msgpack value from its first to its last byte. `show` says in JSON what
-/// stands for values that JSON has no word for; `None` from it, and from this function, says that there is no JSON.
+/// `payload` as JSON in one line, if all of it is one msgpack value. `show` returns the JSON for values that JSON
+/// cannot express; `None`, from it and from this function, means that there is no JSON.
 pub fn to_json(payload: &[u8], show: impl FnMut(NoJson<'_>) -> Option<String>) -> Option<String> {
     let (reader, json) = (Reader::new(payload), String::new());
     let mut decoder = Decoder { reader, json, show };
@@ -87,7 +88,7 @@ impl<F: FnMut(NoJson<'_>) -> Option<String>> Decoder<'_, F> {
         self.literal(&shown)
     }
 
-    /// So many values, or pairs of a name and a value.
+    /// A list of this many values, or pairs of a name and a value.
     fn list(&mut self, is_map: bool, len: usize, depth: usize) -> Option<()> {
         let depth = (depth < JSON_DEPTH_MAX).then_some(depth + 1)?;
         self.json.push(if is_map { '{' } else { '[' });
@@ -104,7 +105,7 @@ impl<F: FnMut(NoJson<'_>) -> Option<String>> Decoder<'_, F> {
         self.literal(if is_map { "}" } else { "]" })
     }
 
-    /// The name of a field. Only texts can be one in JSON; numbers are shown as such, and nothing else is shown.
+    /// The name of a field. In JSON only texts can be names; numbers are shown as text, and nothing else is shown.
     fn name(&mut self) -> Option<()> {
         let from = self.json.len();
         self.value(JSON_DEPTH_MAX)?;

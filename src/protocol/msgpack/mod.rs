@@ -1,12 +1,12 @@
 //! The msgpack protocol: one message per WebSocket message, described in `docs/PROTOCOL.md`.
 //!
 //! Keeps: the encoding facts of the JavaScript clients (see `write`); a batch goes from the frame to a
-//! [`Batch`](crate::model::Batch), and a segment from its records to a frame, without an allocation per entry.
-//! Leaves out: joining chunks ([`chunk`](super::chunk)), everything about connections.
+//! [`Batch`](crate::model::Batch), and a segment from its records to a frame, without an allocation per entry. Leaves
+//! out: joining chunks ([`chunk`](super::chunk)), everything about connections.
 //!
 //! A server reads with [`decode_request`], a client with [`decode_response`]. Both directions write with the `encode_…`
-//! functions, which append to a buffer. Payloads are msgpack too, for most clients: [`Reader`] reads any of it, value by
-//! value.
+//! functions, which append to a buffer. Payloads are msgpack too, for most clients: [`Reader`] reads any msgpack, value
+//! by value.
 
 mod changes;
 mod code;

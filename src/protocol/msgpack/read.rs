@@ -1,7 +1,7 @@
-//! Reads msgpack values off a slice.
+//! Reads msgpack values from a slice.
 //!
-//! Keeps: a count is believed only as far as bytes remain, so walking any value takes time and memory in proportion to
-//! its bytes; nesting costs nothing, because passing over a value only counts what is still to come.
+//! Keeps: a count is trusted only as far as bytes remain, so reading any value takes time and memory in proportion to
+//! its bytes; nesting costs nothing, because skipping a value only counts what is still to come.
 
 use super::error::Malformed;
 use crate::model::limits::INTEGER_MAX;
@@ -15,7 +15,7 @@ pub enum Value<'a> {
     Bool(bool),
     /// A number that is written without a sign.
     Uint(u64),
-    /// A number that is written with one, negative or not.
+    /// A number that is written with a sign, negative or not.
     Int(i64),
     /// A number that is written as a float of either width; it can be whole.
     Float(f64),
@@ -23,16 +23,16 @@ pub enum Value<'a> {
     Text(&'a [u8]),
     /// Bytes.
     Bytes(&'a [u8]),
-    /// So many values follow.
+    /// This many values follow.
     Array(usize),
-    /// So many pairs of values follow.
+    /// This many pairs of values follow.
     Map(usize),
     /// The type of an extension and its bytes. Type 0 is JavaScript's `undefined`.
     Extension(i8, &'a [u8]),
 }
 
 impl Value<'_> {
-    /// The number that this is, if it is one from 0 to [`INTEGER_MAX`] without a fraction, in whatever form it came.
+    /// Its value, if it is a number from 0 to [`INTEGER_MAX`] without a fraction, in any form.
     #[inline]
     pub fn natural(&self) -> Option<u64> {
         match self {
@@ -44,7 +44,7 @@ impl Value<'_> {
         .filter(|value| *value <= INTEGER_MAX)
     }
 
-    /// How many values follow that belong to this one.
+    /// How many of the following values belong to this one.
     const fn children(&self) -> usize {
         match self {
             Self::Array(count) => *count,
@@ -53,7 +53,7 @@ impl Value<'_> {
         }
     }
 
-    /// What it is, in a sentence.
+    /// What it is, as part of a sentence.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Nil => "nil",
@@ -69,7 +69,7 @@ impl Value<'_> {
     }
 }
 
-/// Takes values off the front of a slice.
+/// Takes values from the front of a slice.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// The next value, or its head. After an error, what is read next means nothing.
+    /// The next value, or its head. After an error, further results mean nothing.
     #[inline]
     pub fn value(&mut self) -> Result<Value<'a>, Malformed> {
         let [first] = self.array()?;
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A map key. Keys that are not text are unknown to every message, and so is the empty one that stands for them.
+    /// A map key. A key that is not text is unknown to every message, and so is the empty one that replaces it.
     #[inline]
     pub(super) fn key(&mut self) -> Result<&'a [u8], Malformed> {
         match self.value()? {
@@ -157,21 +157,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over one value.
+    /// Skips one value.
     pub(super) fn skip(&mut self) -> Result<(), Malformed> {
         self.skip_many(1)
     }
 
-    /// Passes over what belongs to `value`, whose head has been read.
+    /// Skips what belongs to `value`, whose head has been read.
     pub(super) fn skip_rest(&mut self, value: &Value<'_>) -> Result<(), Malformed> {
         self.skip_many(value.children())
     }
 
-    /// Passes over `count` values.
+    /// Skips `count` values.
     pub(super) fn skip_many(&mut self, count: usize) -> Result<(), Malformed> {
         let mut pending = count;
         while pending > 0 {
-            // Each value takes a byte at least; this also keeps the sum far from overflow.
+            // Each value takes at least one byte; this also keeps the sum far from overflow.
             if pending > self.rest.len() {
                 return Err(Malformed::Truncated);
             }
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over `prefix` if it comes next.
+    /// Skips `prefix` if it comes next.
     #[inline]
     pub fn accept(&mut self, prefix: &[u8]) -> bool {
         match self.rest.strip_prefix(prefix) {
@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next bytes, as they are.
+    /// The next bytes, unchanged.
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
@@ -226,7 +226,7 @@ impl<'a> Reader<'a> {
         self.take(len as usize)
     }
 
-    /// `count`, if so many children of `bytes_min` bytes at least can follow.
+    /// `count`, if that many children of at least `bytes_min` bytes can follow.
     #[inline]
     const fn counted(&self, count: u32, bytes_min: u64) -> Result<usize, Malformed> {
         if count as u64 * bytes_min > self.rest.len() as u64 {

@@ -23,17 +23,17 @@ pub enum Request {
         public_key: PublicKey,
         /// The first entry wanted; zero means the first there is.
         start: Sequence,
-        /// Whether the client wants to be told that the subscription stands.
+        /// Whether the client wants to be told that the subscription has begun.
         ack: bool,
     },
     /// End a subscription.
     StopChanges {
-        /// The key that was subscribed with.
+        /// The key of the subscription.
         public_key: PublicKey,
     },
     /// A part of a larger request.
     Chunk {
-        /// Names the set that it belongs to.
+        /// The set that it belongs to.
         id: u64,
         /// Its place in the set, from 0. Not checked against `total`: joining does that.
         index: u64,
@@ -44,19 +44,19 @@ pub enum Request {
     },
     /// Asks for a `Pong`.
     Ping {
-        /// To be given back.
+        /// To be returned in the answer.
         id: u64,
     },
 }
 
-/// A batch to be appended.
+/// A batch to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteRequest {
     /// The key to write with.
     pub public_key: PublicKey,
-    /// Chosen by the client, to be given back in the answer.
+    /// Chosen by the client; the answer returns it.
     pub id: u64,
-    /// Its entries, no more than a batch may have. What their values may be is not for the decoder to say.
+    /// Its entries, no more than a batch may have. The decoder does not check their values.
     pub batch: Batch,
 }
 
@@ -66,13 +66,13 @@ const STOP_CHANGES: &str = "StopChanges";
 const CHUNK: &str = "ChunkedMessage";
 const PING: &str = "Ping";
 
-/// What a client is told that encrypts its entries.
+/// The answer to a client that encrypts its entries.
 pub(crate) const ENCRYPTED: &str = "encrypted: this server does not support encrypted event logs; use wss:// \
                                     to encrypt the connection";
 
 /// Decodes one message of a client.
 ///
-/// Takes from `limits` how many entries a batch may have; the size of the message is for the caller to check. Memory
+/// Uses `limits` only for the number of entries in a batch; the caller has to check the size of the message. Memory
 /// stays in proportion to `bytes`.
 pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeError> {
     let mut fields = Fields::read(bytes, limits)?;
@@ -81,7 +81,7 @@ pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeE
         Field::Missing | Field::Bad(_) => return Err(Malformed::NoTag.into()),
     };
     let (request_tag, request) = match tag {
-        // The second spelling is that of later clients; it is the same request.
+        // Later clients use the second spelling; it is the same request.
         "WriteEntries" | "WriteEntriesUnencrypted" => (WRITE, fields.write()),
         "RequestChanges" => (REQUEST_CHANGES, fields.request_changes()),
         "StopChanges" => (STOP_CHANGES, fields.stop_changes()),
@@ -92,8 +92,8 @@ pub fn decode_request(bytes: &Bytes, limits: &Limits) -> Result<Request, DecodeE
     request.map_err(|message| fields.invalid(request_tag, message).into())
 }
 
-/// Every field that some request has. None means different things in two requests, so they can be read before the tag
-/// is known; what the request has no use for is dropped.
+/// Every field that some request has. No field means different things in two requests, so they can be read before the
+/// tag is known; what the request does not need is dropped.
 #[derive(Default)]
 struct Fields<'a> {
     tag: Field<&'a str>,
@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
                 b"entries" => {
-                    // A message that repeats the key gets no second reservation as large as itself.
+                    // If a message repeats the key, it gets no second reservation of its own size.
                     let first = matches!(fields.entries, Field::Missing);
                     let room = if first { reader.rest().len() } else { 0 };
                     fields.entries = read_batch(&mut reader, room, limits)?;
@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
         PublicKey::new(self.public_key.require("publicKey")?).map_err(|error| error.to_string())
     }
 
-    /// The refusal of this request: it carries what the client can find the request again by.
+    /// The refusal of this request: it carries what lets the client identify the request.
     fn invalid(&self, request_tag: &'static str, message: String) -> InvalidRequest {
         let has_id = matches!(request_tag, WRITE | CHUNK | PING);
         let has_key = matches!(request_tag, WRITE | REQUEST_CHANGES | STOP_CHANGES);
@@ -192,8 +192,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the entries of a write, with room reserved for entries that come in `room` bytes. What is wrong with them is a
-/// whole sentence here.
+/// Reads the entries of a write, with space reserved for entries that come in `room` bytes. An error in them is a whole
+/// sentence here.
 fn read_batch(
     reader: &mut Reader<'_>,
     room: usize,
@@ -215,7 +215,7 @@ fn read_batch(
         let sentence = format!("the batch has {count} entries, at most {entries_max} are allowed");
         return Ok(Field::Bad(sentence));
     }
-    // What can still follow bounds both, whatever the count claims.
+    // The remaining bytes limit both, whatever the count claims.
     let mut batch = Batch::with_capacity(
         count.min(room / ENTRY_BYTES_MIN),
         room.saturating_sub(count * ENTRY_RECORD_GAIN_BYTES),
@@ -229,7 +229,7 @@ fn read_batch(
             }
         }
     }
-    // The room may have been for something else that follows.
+    // The reserved space may have been for something else that follows.
     batch.trim();
     Ok(Field::Good(batch))
 }

@@ -24,13 +24,13 @@ pub enum Response {
         /// The sequence of each slot, in slot order.
         sequences: Vec<Sequence>,
     },
-    /// A subscription stands; only for who asked to be told.
+    /// A subscription has begun; only for clients that asked to be told.
     Subscribed {
         /// The key whose subscription it is.
         public_key: PublicKey,
-        /// The last sequence of the store at that moment: what is up to here was there before.
+        /// The last sequence of the store at that moment: everything up to it was there before.
         head: Sequence,
-        /// Where the feed began at that moment: entries before are trimmed.
+        /// Where the feed began at that moment: earlier entries are trimmed.
         begins: Sequence,
     },
     /// The next entries of a feed.
@@ -42,7 +42,7 @@ pub enum Response {
     },
     /// A part of a larger response.
     Chunk {
-        /// Names the set that it belongs to.
+        /// The set that it belongs to.
         id: u64,
         /// Its place in the set, from 0. Not checked against `total`: joining does that.
         index: u64,
@@ -66,7 +66,7 @@ pub enum Response {
     },
 }
 
-/// The entries of a `Changes` message, still in the frame they came in. Cheap to clone; keeps the frame alive.
+/// The entries of a `Changes` message, still in the frame they arrived in. Cheap to clone; keeps the frame alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangesView {
     public_key: PublicKey,
@@ -87,12 +87,12 @@ impl ChangesView {
         self.count
     }
 
-    /// Whether there is no entry; servers send no such message.
+    /// Whether there are no entries; servers send no such message.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The sequence of the last entry, the greatest of all; zero if there is none.
+    /// The sequence of the last entry, the greatest of all; zero if there are no entries.
     pub const fn last(&self) -> Sequence {
         self.last
     }
@@ -136,7 +136,7 @@ pub fn decode_response(bytes: &Bytes) -> Result<Response, ResponseError> {
     response.map_err(|message| ResponseError::Invalid { response_tag, message })
 }
 
-/// Every field that some response has; none means different things in two of them.
+/// Every field that some response has; no field means different things in two of them.
 #[derive(Default)]
 struct Fields<'a> {
     tag: Field<&'a str>,

@@ -1,6 +1,6 @@
 //! Writes msgpack values, in their shortest forms.
 //!
-//! Integers above 2^32-1 are written as float64: a JavaScript decoder makes a `BigInt` of a 64-bit integer, and the
+//! Integers above 2^32-1 are written as float64: a JavaScript decoder turns a 64-bit integer into a `BigInt`, and the
 //! clients' schemas then refuse it.
 
 use bytes::BufMut;
@@ -50,7 +50,7 @@ pub(super) fn put_array_len(out: &mut impl BufMut, len: usize) {
     }
 }
 
-/// A length behind the head byte for one, two or four length bytes. No message comes near 4 GiB.
+/// A length after the head byte for one, two or four length bytes. No message comes near 4 GiB.
 #[inline]
 fn put_len(out: &mut impl BufMut, [one, two, four]: [u8; 3], len: usize) {
     match len {

@@ -1,4 +1,4 @@
-//! What a server answers to a request, except a feed: the outcome in an exit.
+//! What a server answers to a request, except a feed: the result in an exit.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ use super::window::{Malformed, Window, natural, text, whole_int};
 use crate::model::{EntryId, RemoteId, Sequence};
 use crate::protocol;
 
-/// The outcome of a request, as the server sends it.
+/// The result of a request, as the server sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// Done; there is nothing more to say.
@@ -28,17 +28,17 @@ pub enum Answer<'a> {
     Hello(HelloResponse<'a>),
     /// Refused, with a reason that the client understands and that makes it try again.
     Failed(ProtocolError<'a>),
-    /// Crashed. An Effect client that gets this may stop syncing for good, so it is only for what no ordinary
-    /// client does: an unknown tag, or a payload that does not decode.
+    /// Crashed. An Effect client that gets this may stop syncing for good, so it is only for what no ordinary client
+    /// does: an unknown tag, or a payload that cannot be decoded.
     Died(&'a str),
 }
 
-/// Who the server is and what it wants to see signed.
+/// Who the server is and what it wants signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelloResponse<'a> {
     /// Names the server's data.
     pub remote_id: RemoteId,
-    /// To be signed; 32 bytes from this server.
+    /// The challenge to sign; 32 bytes from this server.
     pub challenge: &'a [u8],
     /// No entry has a lower sequence.
     pub first_sequence: Sequence,
@@ -49,11 +49,11 @@ pub struct HelloResponse<'a> {
 pub struct ProtocolError<'a> {
     /// What was refused.
     pub request_tag: &'a str,
-    /// For which identity, if one was named.
+    /// The identity, if one was named.
     pub public_key: Option<&'a str>,
-    /// In which store, if one was named.
+    /// The store, if one was named.
     pub store_id: Option<&'a str>,
-    /// All that an Effect client looks at.
+    /// The only field that an Effect client looks at.
     pub code: ErrorCode,
     /// For people.
     pub message: &'a str,
@@ -68,7 +68,7 @@ pub enum ErrorCode {
     Forbidden,
     /// There is no such store.
     NotFound,
-    /// It cannot be done as it is.
+    /// It cannot be done in this form.
     InvalidRequest,
     /// It cannot be done now.
     InternalServerError,
@@ -116,13 +116,13 @@ impl From<protocol::msgpack::ErrorCode> for ErrorCode {
     }
 }
 
-/// How the outcome in an exit begins.
+/// How the result in an exit begins.
 pub(super) mod outcome {
     pub(in super::super) const SUCCESS: u8 = 0;
     pub(in super::super) const FAILURE: u8 = 1;
 }
 
-/// How a reason of a failure begins.
+/// How a reason for a failure begins.
 pub(super) mod reason {
     pub(in super::super) const FAIL: u8 = 0;
     pub(in super::super) const DIE: u8 = 1;
@@ -156,7 +156,7 @@ impl Answer<'_> {
     }
 }
 
-/// Appends the outcome of a request that failed for one reason.
+/// Appends the result of a request that failed for one reason.
 fn write_failure(out: &mut Vec<u8>, reason: &[u8]) {
     out.extend_from_slice(&[outcome::FAILURE, 1]);
     write_sized(out, reason);
@@ -216,7 +216,7 @@ impl<'a> ProtocolError<'a> {
     }
 }
 
-/// Room that is left for what stands around the acknowledgements in their frame.
+/// Space that is left for what surrounds the acknowledgements in their frame.
 const AROUND_ACKS: usize = 64 + super::envelope::REQUEST_ID_BYTES_MAX;
 
 /// The frame that ends the write `id`: these entries are durable, at these sequences.
@@ -226,11 +226,11 @@ pub fn encode_acks(id: &RequestId, acks: impl IntoIterator<Item = (EntryId, Sequ
     answer.encode(id)
 }
 
-/// The acknowledgements of a write, as they come.
+/// The acknowledgements of a write, as they are added.
 ///
-/// They keep their order, that of the write's slots. Those that would make the frame longer than any peer reads are left out
-/// from the end: the success itself tells the client that everything is stored, and the feed brings it what its cursor did
-/// not move over.
+/// They keep the order of the write's slots. Those that would make the frame longer than any peer reads are left out
+/// from the end: the success itself tells the client that everything is stored, and the feed delivers what its cursor
+/// did not pass.
 #[derive(Debug, Default)]
 pub struct AckRows {
     rows: Vec<u8>,
@@ -248,7 +248,7 @@ impl AckRows {
         exit.push(outcome::SUCCESS);
         write_uvarint(&mut exit, count);
         exit.extend_from_slice(&rows);
-        // They may be as many as a frame holds: no third copy.
+        // There may be as many as fit in a frame: avoid a third copy.
         drop(rows);
         Envelope::Exit { id: id.as_ref(), exit: &exit }.encode()
     }
@@ -263,7 +263,7 @@ impl Extend<(EntryId, Sequence)> for AckRows {
                 return;
             }
             if self.rows.capacity() - self.rows.len() < ACK_ROW_BYTES_MAX {
-                // Doubling would take twice what they need, where they are many.
+                // Doubling would take twice what is needed when there are many.
                 self.rows.reserve_exact(self.rows.len().clamp(256, ROWS_GROWTH_BYTES_MAX));
             }
             write_ack(&mut self.rows, entry, sequence, self.count == 0);
@@ -307,7 +307,7 @@ impl<'a> Acks<'a> {
         Ok(Self(Rows::read(Window::new(value), &ACK)?))
     }
 
-    /// The next acknowledgement; `None` behind the last one.
+    /// The next acknowledgement; `None` after the last one.
     pub fn next_ack(&mut self) -> Result<Option<(EntryId, Sequence)>, Malformed> {
         let Some([entry, at]) = self.0.next_row()? else { return Ok(None) };
         let entry = EntryId::from_slice(entry.bytes());

@@ -1,25 +1,25 @@
-//! The handshake: the server sends a challenge, the client signs it, and the connection may then speak for its identity.
+//! The handshake: the server sends a challenge, the client signs it, and the connection may then act for its identity.
 //!
-//! Keeps: a challenge serves one attempt, whether that succeeds or not, and for 30 seconds; a [`Verified`] exists only
-//! for a signature that was right, so nothing can be bound to an identity before that. Leaves out: which signing key an
-//! identity has (the server remembers the first one), what else it is allowed to, and which identities a connection has.
+//! Keeps: a challenge serves one attempt, successful or not, and is valid for 30 seconds; a [`Verified`] exists only
+//! after a correct signature, so nothing can be bound to an identity before that. Leaves out: which signing key an
+//! identity has (the server remembers the first one), what else it may do, and which identities a connection has.
 //!
 //! Signatures are checked by the strict rules: no key and no first half of small order, nothing non-canonical, no
-//! cofactor. Every signature that `WebCrypto` or Node makes is right by them, and the `WebCrypto` standard asks a verifier
-//! for the same. A key of small order, which looser rules take, has signatures that are right for any challenge.
+//! cofactor. Every signature that `WebCrypto` or Node makes satisfies them, and the `WebCrypto` standard asks the same
+//! of a verifier. A key of small order, which looser rules accept, has signatures that are valid for any challenge.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::call::Authenticate;
 use crate::model::{InvalidName, PublicKey, RemoteId};
 
-/// So long a challenge may be answered, in milliseconds.
+/// How long a challenge may be answered, in milliseconds.
 pub const CHALLENGE_MILLIS_MAX: u64 = 30_000;
 
 /// What a client has to sign.
 pub type Challenge = [u8; 32];
 
-/// Names the purpose of the signature, so that it is good for nothing else.
+/// The purpose of the signature, so that it cannot be used for anything else.
 const PURPOSE: &[u8] = b"eventlog-auth-v1";
 
 /// The challenge of one connection.
@@ -38,25 +38,25 @@ pub struct Verified {
 /// Why an attempt to authenticate fails; the client may say hello and try again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticateError {
-    /// There was no hello, or its challenge was used already.
+    /// There was no hello, or its challenge was already used.
     #[error("no challenge is pending on this connection")]
     NoChallenge,
     /// The hello was too long ago.
     #[error("the challenge is older than 30 seconds")]
     ChallengeExpired,
-    /// No public key is like this.
+    /// The public key is not valid.
     #[error(transparent)]
     PublicKey(#[from] InvalidName),
     /// Not an Ed25519 key.
     #[error("the signing key is no Ed25519 public key of 32 bytes")]
     SigningKey,
-    /// Not the signature that was asked for.
+    /// Not the expected signature.
     #[error("the signature is wrong")]
     Signature,
 }
 
 impl Handshake {
-    /// The challenge to answer a hello with: the pending one, or else `fresh`, which has to be unpredictable.
+    /// The challenge to answer a hello with: the pending one, or otherwise `fresh`, which has to be unpredictable.
     ///
     /// `now_millis` comes from any clock that does not go backwards.
     pub fn hello(&mut self, now_millis: u64, fresh: Challenge) -> Challenge {
@@ -69,7 +69,7 @@ impl Handshake {
         }
     }
 
-    /// Checks `claim` against the pending challenge, which is used up by it.
+    /// Checks `claim` against the pending challenge, which is then used up.
     pub fn authenticate(
         &mut self,
         now_millis: u64,
@@ -109,13 +109,13 @@ impl Verified {
         &self.signing_public_key
     }
 
-    /// Both.
+    /// Both of them.
     pub fn into_parts(self) -> (PublicKey, [u8; 32]) {
         (self.public_key, self.signing_public_key)
     }
 }
 
-/// A challenge that nobody can foresee.
+/// A challenge that nobody can predict.
 pub fn random_challenge() -> Challenge {
     let mut challenge = [0; 32];
     // 122 of the 128 bits of each are random.
@@ -124,7 +124,7 @@ pub fn random_challenge() -> Challenge {
     challenge
 }
 
-/// What is signed: five fields, each with its length in four bytes, the greatest first, before it.
+/// What is signed: five fields, each preceded by its length in four bytes, most significant first.
 pub fn signed_bytes(
     remote_id: &[u8],
     challenge: &[u8],
@@ -159,7 +159,7 @@ mod tests {
         Identity::from_root_secret(PublicKey::new("alice").expect("a key"), &[7; 32])
     }
 
-    /// What becomes of a claim right after a hello with [`CHALLENGE`].
+    /// The result of a claim right after a hello with [`CHALLENGE`].
     fn attempt(
         public_key: &str,
         signing_public_key: &[u8],
@@ -197,7 +197,7 @@ mod tests {
         assert!(matches!(attempt("", key, &right), Err(Error::PublicKey(_))));
     }
 
-    /// With the neutral point as its key, the neutral point and zero are a signature of everything.
+    /// If the neutral point is the key, then the neutral point and zero are a signature of everything.
     #[test]
     fn a_key_that_signs_everything_is_refused() {
         let (mut key, mut signature) = ([0; 32], [0; 64]);

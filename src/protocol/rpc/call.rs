@@ -1,4 +1,4 @@
-//! The five things a client asks for: what stands in a request's payload.
+//! The five things that a client can ask for: the payload of a request.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use super::window::{Malformed, Window, natural, text};
 use crate::model::Sequence;
 use crate::model::limits::INTEGER_MAX;
 
-/// A request that is understood.
+/// A decoded request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
     /// Who are you, and what shall I sign?
@@ -31,11 +31,11 @@ pub enum Call<'a> {
     },
     /// A part of such data; the call that completes it is the write.
     WriteChunked(Part<'a>),
-    /// Give me a feed, and go on giving.
+    /// Send me a feed, and keep sending.
     Changes(Changes<'a>),
 }
 
-/// The claim of an identity. Lengths are as the client sent them.
+/// The claim to be an identity. Lengths are as the client sent them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authenticate<'a> {
     /// The identity.
@@ -49,11 +49,11 @@ pub struct Authenticate<'a> {
 /// One part of bytes that were too long for one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// Which bytes it is a part of.
+    /// The set that it is a part of.
     pub id: i64,
     /// Which part, from 0; below `total`.
     pub index: u64,
-    /// How many parts there are, as the writer says; nothing bounds it but 2^53-1.
+    /// How many parts there are, according to the writer; only 2^53-1 limits it.
     pub total: u64,
     /// Its bytes.
     pub data: &'a [u8],
@@ -73,10 +73,10 @@ pub struct Changes<'a> {
 /// A request that cannot be carried out, whatever the state of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nothing is known under the request's tag.
+    /// The request's tag is unknown.
     #[error("unknown request tag")]
     UnknownTag,
-    /// The payload does not have the form that the tag asks for.
+    /// The payload does not have the form that the tag requires.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }

@@ -1,8 +1,8 @@
 //! A feed on its way to a client.
 //!
-//! Entries are encoded once, for all subscribers; a message is then a few bytes in front, a copy of the rows it needs, and
-//! the subscriber's request id behind. Keeps: an entry whose payload is not one complete frame is never sent, since it
-//! would stop every client that knows its event. Leaves out: what belongs into one message, and when it is sent.
+//! Entries are encoded once, for all subscribers; a message is then a few bytes, a copy of the rows that it needs, and
+//! the subscriber's request id. Keeps: an entry whose payload is not one complete frame is never sent, because it would
+//! stop every client that knows its event. Leaves out: what goes into one message, and when it is sent.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::model::limits::CHUNK_BYTES;
 use crate::model::{EntryId, EntryRef, Segment, Sequence};
 use crate::protocol::chunk;
 
-/// By so many bytes a row is longer than the record of its entry: tags of the four fields (18), lengths of the row and
+/// By how many bytes a row is longer than the record of its entry: tags of the four fields (18), lengths of the row and
 /// of the entry, the sequence.
 const ROW_RECORD_GAIN_BYTES: usize = 32;
 
-/// Entries of a feed, ready to be put into messages. Cheap to clone.
+/// Entries of a feed, encoded for messages. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EncodedRemoteEntries {
-    /// One row after the other, each as if another had declared its shape.
+    /// One row after the other, each as if another row had declared its shape.
     rows: Bytes,
     index: Arc<[Row]>,
     withheld: usize,
@@ -38,7 +38,7 @@ pub struct EncodedRemoteEntries {
 #[derive(Clone, Copy, Debug)]
 struct Row {
     sequence: Sequence,
-    /// Where the row's two values begin in `rows`, behind its length and the number of its shape.
+    /// Where the row's two values begin in `rows`, after its length and the number of its shape.
     values: usize,
     /// Where it ends.
     end: usize,
@@ -50,13 +50,13 @@ impl EncodedRemoteEntries {
         Self::sized(segment.iter(), segment.len(), segment.records().len())
     }
 
-    /// Encodes entries that are not those of a segment; they come in the order of their sequences.
+    /// Encodes entries that do not come from a segment; they come in the order of their sequences.
     pub fn new<'a>(entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>) -> Self {
         Self::sized(entries, 0, 0)
     }
 
-    /// The same for entries whose size is known, such as what compaction made: there are `count`, and they take
-    /// `record_bytes` as records. Only the room is taken from that, it need not be right.
+    /// The same for entries whose size is known, such as the result of compaction: there are `count`, and they take
+    /// `record_bytes` as records. These numbers are only used to reserve space, and do not have to be exact.
     pub fn sized<'a>(
         entries: impl IntoIterator<Item = (Sequence, EntryRef<'a>)>,
         count: usize,
@@ -73,7 +73,7 @@ impl EncodedRemoteEntries {
         Self { withheld, ..encoded }
     }
 
-    /// `bytes` tells how much room is needed.
+    /// `bytes` says how much space to reserve.
     pub(super) fn encode<'a>(
         entries: impl Iterator<Item = (Sequence, EntryRef<'a>)>,
         bytes: usize,
@@ -100,7 +100,7 @@ impl EncodedRemoteEntries {
         self.withheld
     }
 
-    /// The entries from sequence `first` up to `last`.
+    /// The entries from sequence `first` to `last`.
     pub fn run(&self, first: Sequence, last: Sequence) -> Run<'_> {
         let start = self.index.partition_point(|row| row.sequence < first);
         let end = self.index.partition_point(|row| row.sequence <= last);
@@ -199,10 +199,10 @@ fn write_row(rows: &mut Vec<u8>, sequence: Sequence, entry: &EntryRef<'_>) -> Ro
     Row { sequence, values, end: rows.len() }
 }
 
-/// The messages that bring these entries, in this order, to the subscription that is request `id`: none for no
-/// entries, one as long as they take at most 512,000 bytes, else one for each part of that size.
+/// The messages that deliver these entries, in this order, to the subscription with request `id`: none for no entries,
+/// one if they take at most 512,000 bytes, otherwise one for each part of that size.
 ///
-/// The client acknowledges each message. `parts_id` names the parts; no two calls for one subscription may give the
+/// The client acknowledges each message. `parts_id` identifies the parts; no two calls for one subscription may use the
 /// same one.
 pub fn encode_changes(id: &RequestId, runs: &[Run<'_>], parts_id: u32) -> Vec<Bytes> {
     let Some(array) = Array::of(runs) else { return Vec::new() };
@@ -217,7 +217,7 @@ pub fn encode_changes(id: &RequestId, runs: &[Run<'_>], parts_id: u32) -> Vec<By
     (0..).zip(parts).map(|part_at| part_message(id, &part(part_at))).collect()
 }
 
-/// The data that brings these entries; `None` for no entries.
+/// The data that delivers these entries; `None` for no entries.
 #[cfg(test)]
 pub(super) fn encode_data(runs: &[Run<'_>]) -> Option<Vec<u8>> {
     Array::of(runs).map(|array| array.to_data())
@@ -270,13 +270,13 @@ fn message(
 struct Array<'a> {
     count: usize,
     first: FirstRow<'a>,
-    /// The rows behind the first, of each run.
+    /// The rows after the first, of each run.
     others: Vec<&'a [u8]>,
     len: usize,
 }
 
 impl<'a> Array<'a> {
-    /// `None` if there is no row.
+    /// `None` if there are no rows.
     fn of(runs: &[Run<'a>]) -> Option<Self> {
         let mut runs = runs.iter().filter(|run| !run.is_empty());
         let head = runs.next()?;

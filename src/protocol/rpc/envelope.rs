@@ -1,8 +1,8 @@
-//! The outermost message of every frame: a request, an answer, or a word about the connection.
+//! The outermost message of every frame: a request, an answer, or a message about the connection.
 //!
-//! Its fields have no ids; they come in a fixed order, each with its length before it. What it carries (payload, values,
-//! exit, defect) is a frame of its own, which this module does not look into. Request ids are the client's: they are
-//! checked to be ids, kept as bytes, and sent back as they came.
+//! Its fields have no ids; they come in a fixed order, each preceded by its length. What it carries (payload, values,
+//! exit, defect) is a frame of its own, which this module does not look into. Request ids belong to the client: they
+//! are checked to be ids, kept as bytes, and sent back unchanged.
 
 use std::borrow::Borrow;
 
@@ -12,16 +12,16 @@ use super::ids::{FINGERPRINT, FINGERPRINT_HEADER};
 use super::varint::{natural_len, sized_len, write_natural, write_sized, write_uvarint};
 use super::window::{Malformed, Window, text};
 
-/// The longest request id that is taken, in bytes; an Effect client uses two to nine.
+/// The longest request id that is accepted, in bytes; an Effect client uses two to nine.
 pub const REQUEST_ID_BYTES_MAX: usize = 256;
 
-/// Names a request among those of its connection, as its bytes in the envelope.
+/// Identifies a request on its connection, as its bytes in the envelope.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(Box<[u8]>);
 
 impl RequestId {
-    /// The id of the `number`th request of a client. After 2^48 requests they begin again: that is where numbers are
-    /// not written as integers any more.
+    /// The id of the `number`th request of a client. After 2^48 requests they begin again: beyond that, numbers are not
+    /// written as integers any more.
     pub fn from_number(number: u64) -> Self {
         let number = number % (1 << 48);
         let mut bytes = Vec::with_capacity(1 + natural_len(number));
@@ -30,7 +30,7 @@ impl RequestId {
         Self(bytes.into())
     }
 
-    /// The id that `id` points to.
+    /// An owned copy of `id`.
     pub fn from_ref(id: RequestIdRef<'_>) -> Self {
         Self(id.0.into())
     }
@@ -41,7 +41,7 @@ impl RequestId {
     }
 }
 
-/// What a [`RequestIdRef`] is looked up by, among ids that are kept.
+/// Lets a [`RequestIdRef`] be looked up among owned ids.
 impl Borrow<[u8]> for RequestId {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -71,10 +71,10 @@ impl<'a> RequestIdRef<'a> {
         self.0
     }
 
-    /// Which request this is the id of, if [`RequestId::from_number`] made it.
+    /// The number of this request, if [`RequestId::from_number`] made the id.
     pub fn number(self) -> Option<u64> {
         let mut window = Window::new(self.0.strip_prefix(&[0])?);
-        // A double has eight bytes, and such a number fewer.
+        // A double has eight bytes, and such a number has fewer.
         let number = (window.len() < 8).then(|| window.int().ok())??;
         window.is_empty().then(|| u64::try_from(number).ok())?
     }
@@ -96,16 +96,16 @@ fn check_number(mut window: Window<'_>) -> Result<(), Malformed> {
 /// What a frame of the connection says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Envelope<'a> {
-    /// From the client: it has taken the values of one [`Envelope::Chunk`].
+    /// From the client: it has processed the values of one [`Envelope::Chunk`].
     Ack(RequestIdRef<'a>),
-    /// From the server: the request is over, with this outcome.
+    /// From the server: the request has ended with this result.
     Exit {
         /// Which request.
         id: RequestIdRef<'a>,
-        /// A frame that holds the outcome.
+        /// A frame that holds the result.
         exit: &'a [u8],
     },
-    /// From the server: something is broken beyond any one request. This server sends none.
+    /// From the server: something is broken beyond a single request. This server sends none.
     Defect(&'a [u8]),
     /// From the client: is anybody there?
     Ping,
@@ -122,14 +122,14 @@ pub enum Envelope<'a> {
     Pong,
     /// From the client: do this.
     Request(Request<'a>),
-    /// From the client: the answer is not wanted any more.
+    /// From the client: the answer is no longer wanted.
     Interrupt(RequestIdRef<'a>),
 }
 
-/// A request. Trace fields and headers are checked and given, and mean nothing to this server.
+/// A request. Trace fields and headers are checked and returned, and mean nothing to this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Chosen by the client; its answers carry it.
+    /// Chosen by the client; the answers carry it.
     pub id: RequestIdRef<'a>,
     /// What is asked for.
     pub tag: &'a str,
@@ -139,7 +139,7 @@ pub struct Request<'a> {
     pub headers: &'a [u8],
     /// No answer at all is wanted.
     pub is_notification: bool,
-    /// Only a word that the request was received is wanted.
+    /// Only a confirmation that the request was received is wanted.
     pub discard: bool,
     /// Of the client's tracing.
     pub trace_id: Option<&'a str>,
@@ -171,7 +171,7 @@ mod has {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the body of a frame, as [`FrameReader`](super::FrameReader) gives it.
+    /// Reads the body of a frame, as returned by [`FrameReader`](super::FrameReader).
     pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut window = Window::new(body);
         if window.byte()? != FINGERPRINT_HEADER || window.array()? != FINGERPRINT {
@@ -226,7 +226,7 @@ fn read_id<'a>(window: &mut Window<'a>) -> Result<RequestIdRef<'a>, Malformed> {
     RequestIdRef::read(window.sized()?)
 }
 
-/// An envelope whose fields all have their length before them.
+/// An envelope whose fields are all preceded by their lengths.
 fn parts(selector: u8, parts: &[&[u8]]) -> Vec<u8> {
     let fields_len = parts.iter().map(|part| sized_len(part.len())).sum();
     let mut out = Vec::with_capacity(frame_len(fields_len));
@@ -242,7 +242,7 @@ const fn frame_len(fields_len: usize) -> usize {
     sized_len(2 + FINGERPRINT.len() + fields_len)
 }
 
-/// Begins the frame of an envelope whose fields take `fields_len` bytes; they are to follow.
+/// Begins the frame of an envelope whose fields take `fields_len` bytes; the fields must follow.
 fn begin_frame(out: &mut Vec<u8>, selector: u8, fields_len: usize) {
     write_uvarint(out, (2 + FINGERPRINT.len() + fields_len) as u64);
     out.push(FINGERPRINT_HEADER);
@@ -250,12 +250,12 @@ fn begin_frame(out: &mut Vec<u8>, selector: u8, fields_len: usize) {
     out.push(selector);
 }
 
-/// How many bytes a chunk takes for request `id` whose values are a frame of `values_len` bytes.
+/// How many bytes a chunk for request `id` takes if its values are a frame of `values_len` bytes.
 pub(super) fn chunk_len(id: &RequestId, values_len: usize) -> usize {
     frame_len(sized_len(values_len) + sized_len(id.0.len()))
 }
 
-/// Begins a chunk for request `id`; a frame of `values_len` bytes is to follow, then [`end_chunk`].
+/// Begins a chunk for request `id`; a frame of `values_len` bytes must follow, then [`end_chunk`].
 pub(super) fn begin_chunk(out: &mut Vec<u8>, id: &RequestId, values_len: usize) {
     begin_frame(out, selector::CHUNK, sized_len(values_len) + sized_len(id.0.len()));
     write_uvarint(out, values_len as u64);
@@ -267,7 +267,7 @@ pub(super) fn end_chunk(out: &mut Vec<u8>, id: &RequestId) {
 }
 
 impl<'a> Request<'a> {
-    /// A request with nothing but what it needs.
+    /// A request with only the required fields.
     pub const fn new(id: RequestIdRef<'a>, tag: &'a str, payload: &'a [u8]) -> Self {
         Self {
             id,
@@ -332,7 +332,7 @@ pub(super) fn request_len(id: &RequestId, tag: &str, payload_len: usize) -> usiz
     frame_len(request_fields_len(id, tag, payload_len))
 }
 
-/// Begins a request without optional fields and headers; a payload frame of `payload_len` bytes is to follow, then
+/// Begins a request without optional fields and headers; a payload frame of `payload_len` bytes must follow, then
 /// [`end_request`].
 pub(super) fn begin_request(out: &mut Vec<u8>, id: &RequestId, tag: &str, payload_len: usize) {
     begin_frame(out, selector::REQUEST, request_fields_len(id, tag, payload_len));
@@ -347,7 +347,7 @@ pub(super) fn end_request(out: &mut Vec<u8>, id: &RequestId, tag: &str) {
     out.extend_from_slice(&NO_HEADERS);
 }
 
-/// An array of no elements, with its length before it.
+/// An array without elements, preceded by its length.
 const NO_HEADERS: [u8; 2] = [1, 0];
 
 fn request_fields_len(id: &RequestId, tag: &str, payload_len: usize) -> usize {
@@ -384,7 +384,7 @@ fn optional_true(bytes: Option<&[u8]>) -> Result<bool, Malformed> {
     }
 }
 
-/// The headers of a request, once all of them are pairs of a name and a value.
+/// The headers of a request, after checking that all of them are pairs of a name and a value.
 fn read_headers(bytes: &[u8]) -> Result<&[u8], Malformed> {
     let mut window = Window::new(bytes);
     for _ in 0..window.count()? {

@@ -1,4 +1,4 @@
-//! The outcome of a request, as a client reads it.
+//! The result of a request, as a client reads it.
 
 use serde::de::IgnoredAny;
 
@@ -10,20 +10,20 @@ use super::window::{Malformed, Window, text};
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Exit<'a> {
-    /// Well, with this value: nothing, or one for [`HelloResponse`](super::HelloResponse) or
-    /// [`Acks`](super::Acks) to decode.
+    /// With success and this value: nothing, or one that [`HelloResponse`](super::HelloResponse) or
+    /// [`Acks`](super::Acks) can decode.
     Success(&'a [u8]),
-    /// Otherwise.
+    /// With a failure.
     Failure(Cause<'a>),
 }
 
-/// Why a request failed: any number of reasons, all of them checked.
+/// Why a request failed: any number of reasons, all of them validated.
 #[derive(Clone, Copy, Debug)]
 pub struct Cause<'a> {
     window: Window<'a>,
 }
 
-/// One reason of a failure.
+/// One reason for a failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reason<'a> {
     /// A refusal.
@@ -57,10 +57,10 @@ impl<'a> Cause<'a> {
         Ok(Self { window: reasons })
     }
 
-    /// The reasons, without those of a kind that nobody knows.
+    /// The reasons, without those of an unknown kind.
     pub fn reasons(&self) -> impl Iterator<Item = Reason<'a>> {
         let mut window = self.window;
-        // All reasons were read once.
+        // All reasons were read before.
         std::iter::from_fn(move || window.sized().ok())
             .filter_map(|reason| read_reason(reason).ok().flatten())
     }

@@ -1,7 +1,7 @@
 //! Structs: fields by id and kind, in any order, to the end of a window.
 //!
-//! Keeps: a field that is not known, or has a kind that its type does not use, is passed over; an id that occurs twice,
-//! known or not, is an error; so is a required field that is missing, and more fields than anything has.
+//! Keeps: a field that is unknown, or has a kind that its type does not use, is skipped; an id that occurs twice, known
+//! or not, is an error; so are a missing required field, and more fields than any type has.
 
 use super::varint::{sized_len, uvarint_len, write_int, write_natural, write_sized, write_uvarint};
 use super::window::{Malformed, Window, natural};
@@ -9,7 +9,7 @@ use super::window::{Malformed, Window, natural};
 /// How the value of a field follows its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// With its length before it.
+    /// Preceded by its length.
     Sized = 0,
     /// As an int.
     Int = 1,
@@ -30,7 +30,7 @@ pub(super) const fn int(id: u32) -> Field {
     Field { id, kind: Kind::Int }
 }
 
-/// What a struct has for the fields that were asked for, in that order.
+/// The values of the requested fields of a struct, in the requested order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a, const N: usize>([Option<Value<'a>>; N]);
 
@@ -92,7 +92,7 @@ impl<'a, const N: usize> Fields<'a, N> {
     }
 }
 
-/// Passes over a field by its kind.
+/// Skips a field by its kind.
 pub(super) fn skip_field(window: &mut Window<'_>, id: u32, kind: u8) -> Result<(), Malformed> {
     match kind {
         0 => window.sized().map(drop),
@@ -101,18 +101,18 @@ pub(super) fn skip_field(window: &mut Window<'_>, id: u32, kind: u8) -> Result<(
         2 => window.take(8).map(drop),
         5 => window.skip_varint().and_then(|()| window.skip_varint()),
         6 => window.take(4).map(drop),
-        // Three bits: false, true and empty are left, which have no bytes of their own.
+        // Three kinds are left: false, true and empty, which have no bytes of their own.
         _ => Ok(()),
     }
 }
 
-/// A struct has so many fields at most, known or not: for each of them something is kept, and it may come in a byte.
+/// Most fields of a struct, known or not: something is kept for each of them, and it may take only one byte.
 pub(super) const FIELDS_MAX: usize = 4_096;
 
 /// There are more of them.
 pub(super) const FEWER_FIELDS: Malformed = Malformed::new("fewer fields");
 
-/// Finds out whether an id came twice; allocates only for more than a few.
+/// Finds out whether an id occurs twice; allocates only if there are more than a few.
 #[derive(Debug, Default)]
 pub(super) struct SeenIds {
     few: [u64; 8],
@@ -149,9 +149,9 @@ impl SeenIds {
     }
 }
 
-/// What stands in an optional field: `value` gives what it holds if that has the member kind `kind`.
+/// The contents of an optional field: `value` reads what it holds if that has the member kind `kind`.
 ///
-/// Absent, present but undefined, and of a kind that nobody knows are all `None`.
+/// Absent, present but undefined, and of an unknown kind are all `None`.
 pub(super) fn optional<'a, T>(
     bytes: Option<&'a [u8]>,
     kind: u8,
@@ -166,7 +166,7 @@ pub(super) fn optional<'a, T>(
     }
 }
 
-/// What stands before a member of a union that is not a variant.
+/// What precedes a member of a union that is not a variant.
 pub(super) mod member {
     pub(in super::super) const BOOLEAN: u8 = 1;
     pub(in super::super) const UNDEFINED: u8 = 3;
@@ -183,7 +183,7 @@ pub(super) const fn sized_field_len(id: u32, value_len: usize) -> usize {
     uvarint_len(tag(id, Kind::Sized)) + sized_len(value_len)
 }
 
-/// Begins a sized field whose value takes `value_len` bytes; the value is to follow.
+/// Begins a sized field whose value takes `value_len` bytes; the value must follow.
 pub(super) fn begin_sized_field(out: &mut Vec<u8>, id: u32, value_len: usize) {
     write_uvarint(out, tag(id, Kind::Sized));
     write_uvarint(out, value_len as u64);
@@ -207,7 +207,7 @@ pub(super) fn write_natural_field(out: &mut Vec<u8>, id: u32, value: u64) {
     write_natural(out, value);
 }
 
-/// Appends an optional text field; nothing if there is none.
+/// Appends an optional text field; nothing if it is absent.
 pub(super) fn write_optional_text(out: &mut Vec<u8>, id: u32, value: Option<&str>) {
     if let Some(value) = value {
         begin_sized_field(out, id, 1 + value.len());

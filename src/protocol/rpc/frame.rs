@@ -1,8 +1,8 @@
-//! Frames: a length, then as many bytes. A connection is one stream of them, whatever the WebSocket messages it comes
-//! in; and a byte string within a frame is often a frame again.
+//! Frames: a length, then that many bytes. A connection is one stream of them, however they are split into WebSocket
+//! messages; and a byte string within a frame is often a frame itself.
 //!
-//! Keeps: memory grows with the bytes that arrived, never with a length that was announced; a byte is copied only if
-//! its frame came in pieces, and then a bounded number of times.
+//! Keeps: memory grows with the bytes that arrived, never with an announced length; a byte is copied only if its frame
+//! came in pieces, and then a bounded number of times.
 
 use bytes::{Buf, Bytes};
 
@@ -12,28 +12,28 @@ use super::window::{Malformed, Window};
 use crate::model::limits::INTEGER_MAX;
 use crate::protocol::grow::append_within;
 
-/// No peer reads a frame whose body is longer than this, in bytes.
+/// The longest body of a frame that any peer reads, in bytes.
 pub const FRAME_BODY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
-/// A stream that holds no further frame. The connection cannot be used any more.
+/// A stream without further valid frames. The connection cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A length of zero, of more than ten bytes, or above 2^53-1.
     #[error("a frame has no valid length")]
     Length,
-    /// A frame longer than this reader takes.
+    /// A frame longer than this reader accepts.
     #[error("a frame has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
         /// Its announced length.
         bytes: u64,
-        /// The longest that is taken.
+        /// The longest that is accepted.
         bytes_max: usize,
     },
 }
 
-/// Takes the frames of one direction of one connection out of the pieces they come in.
+/// Extracts the frames of one direction of one connection from the pieces they arrive in.
 ///
-/// It holds at most one unfinished frame. After an error, every further call gives the same error.
+/// It holds at most one unfinished frame. After an error, every further call returns the same error.
 #[derive(Debug)]
 pub struct FrameReader {
     body_bytes_max: usize,
@@ -42,12 +42,12 @@ pub struct FrameReader {
 
 #[derive(Debug)]
 enum State {
-    /// So far the length has these bits, in so many bytes.
+    /// The length has these bits so far, in this many bytes.
     Length {
         value: u64,
         bytes: u32,
     },
-    /// The body has this length; these bytes of it are there.
+    /// The body has this length; these bytes of it have arrived.
     Body {
         length: usize,
         begun: Vec<u8>,
@@ -58,15 +58,15 @@ enum State {
 const START: State = State::Length { value: 0, bytes: 0 };
 
 impl FrameReader {
-    /// Takes frames whose body has at most `body_bytes_max` bytes, nor more than [`FRAME_BODY_BYTES_MAX`].
+    /// Accepts frames whose body has at most `body_bytes_max` bytes, and at most [`FRAME_BODY_BYTES_MAX`].
     pub fn new(body_bytes_max: usize) -> Self {
         Self { body_bytes_max: body_bytes_max.min(FRAME_BODY_BYTES_MAX), state: START }
     }
 
-    /// Reads on in `piece`, and gives the body of the next frame that is complete; `None` if `piece` is used up
+    /// Continues reading in `piece`, and returns the body of the next complete frame; `None` if `piece` is used up
     /// first. Call it until then: what is left in `piece` belongs to the next frames.
     ///
-    /// A body that lies within `piece` is a slice of it, and keeps its memory alive.
+    /// A body that is completely within `piece` is a slice of it, and keeps its memory alive.
     pub fn next_body(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, FrameError> {
         let body = self.advance(piece);
         if let Err(error) = body {
@@ -75,12 +75,12 @@ impl FrameReader {
         body
     }
 
-    /// Bytes held of a frame that is not complete.
+    /// Bytes held of an incomplete frame.
     pub fn pending_bytes(&self) -> usize {
         self.begun().map_or(0, Vec::len)
     }
 
-    /// Bytes that it keeps ready for a frame that is not complete, those that are held among them.
+    /// Bytes that it keeps allocated for an incomplete frame, including the held ones.
     pub(crate) fn allocated_bytes(&self) -> usize {
         self.begun().map_or(0, Vec::capacity)
     }
@@ -92,7 +92,7 @@ impl FrameReader {
         }
     }
 
-    /// Whether the frame that is not complete is none that holds an [`Envelope`](super::Envelope), by its first byte.
+    /// Whether the incomplete frame, judged by its first byte, does not hold an [`Envelope`](super::Envelope).
     pub fn is_no_envelope(&self) -> bool {
         match &self.state {
             State::Length { .. } | State::Failed(_) => false,
@@ -144,7 +144,7 @@ impl FrameReader {
     }
 }
 
-/// Adds one byte to a length; the length, once it is complete.
+/// Adds one byte to a length; returns the length once it is complete.
 fn length_byte(value: &mut u64, bytes: &mut u32, byte: u8) -> Result<Option<u64>, FrameError> {
     let bits = u64::from(byte & 0x7f);
     if *bytes == 9 && (bits > 1 || byte >= 0x80) {
@@ -172,8 +172,8 @@ pub(super) fn open(bytes: &[u8]) -> Result<Window<'_>, Malformed> {
     Ok(window)
 }
 
-/// Whether `payload` is one complete frame, as every payload that an Effect client writes. One that is not would
-/// stop each of these clients that knows its event for good, so it is neither taken from them nor served to them.
+/// Whether `payload` is one complete frame, like every payload that an Effect client writes. One that is not would
+/// permanently stop each of these clients that knows its event, so it is neither accepted from them nor served to them.
 ///
 /// What the frame holds is between the writer and the readers.
 pub fn payload_is_complete_frame(payload: &[u8]) -> bool {
@@ -185,7 +185,7 @@ pub(super) const fn frame_len(value_len: usize) -> usize {
     sized_len(1 + value_len)
 }
 
-/// Begins a frame whose value takes `value_len` bytes; the value is to follow.
+/// Begins a frame whose value takes `value_len` bytes; the value must follow.
 pub(super) fn begin_frame(out: &mut Vec<u8>, value_len: usize) {
     write_uvarint(out, 1 + value_len as u64);
     out.push(DEFAULT_HEADER);

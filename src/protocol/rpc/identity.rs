@@ -8,14 +8,14 @@ use super::auth::signed_bytes;
 use super::call::Authenticate;
 use crate::model::{PublicKey, RemoteId};
 
-/// What an Effect client's signing key is derived from, before its secret.
+/// What precedes the secret when an Effect client's signing key is derived.
 const SEED_PURPOSE: &[u8] = b"effect/eventlog/identity/v1/signing\0";
 
-/// A client's identity: a public key, which names it, and an Ed25519 key, with which it proves to be the one of that
-/// name.
+/// A client's identity: a public key, which names it, and an Ed25519 key, with which it proves that the name is its
+/// own.
 ///
-/// The first signing key that a server sees for a public key is the one it takes from then on. So whoever loses theirs
-/// has lost the public key with it; keep [`Identity::signing_key`] where it is safe, and let nobody read it.
+/// The first signing key that a server sees for a public key is the one that it accepts from then on. Whoever loses the
+/// signing key loses the public key with it; keep [`Identity::signing_key`] where it is safe, and let nobody read it.
 #[derive(Clone, Debug)]
 pub struct Identity {
     name: PublicKey,
@@ -24,21 +24,21 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An identity with a new signing key, which nobody can foresee.
+    /// An identity with a new signing key, which nobody can predict.
     pub fn generate(public_key: PublicKey) -> Self {
-        // Of the 384 bits 366 are random: more than the 256 that are left of them.
+        // 366 of the 384 bits are random: more than the 256 that the hash keeps.
         let random = (0..3).fold(Sha256::new(), |hash, _| hash.chain_update(Uuid::new_v4()));
         Self::from_signing_key(public_key, &random.finalize().into())
     }
 
-    /// The identity with this private Ed25519 key (RFC 8032): any 32 bytes are one.
+    /// The identity with this private Ed25519 key (RFC 8032): any 32 bytes are valid.
     pub fn from_signing_key(public_key: PublicKey, signing_key: &[u8; 32]) -> Self {
         let signing = SigningKey::from_bytes(signing_key);
         let verifying = signing.verifying_key().to_bytes();
         Self { name: public_key, signing, verifying }
     }
 
-    /// The identity that an Effect client with this root secret has, 32 bytes that the client keeps to itself.
+    /// The identity of an Effect client with this root secret, 32 bytes that only the client knows.
     pub fn from_root_secret(public_key: PublicKey, root_secret: &[u8; 32]) -> Self {
         let seed = Sha256::new().chain_update(SEED_PURPOSE).chain_update(root_secret).finalize();
         Self::from_signing_key(public_key, &seed.into())

@@ -1,7 +1,7 @@
-//! The numbers that stand for names on this wire. They are derived from the names when this is compiled, and tested
-//! against the numbers that Effect's peers send.
+//! The numbers that replace names on this wire. They are computed from the names at compile time, and tested against
+//! the numbers that Effect's peers send.
 
-/// Stands for a struct's field: the 32-bit FNV-1a hash of its name.
+/// The id of a struct's field: the 32-bit FNV-1a hash of its name.
 macro_rules! fields {
     ($($constant:ident = $name:literal, $id:literal;)*) => {
         $(pub(super) const $constant: u32 = field_id($name);)*
@@ -40,7 +40,7 @@ fields! {
     TAG = "_tag", 0x7289_ae0e;
 }
 
-/// What stands before a member of a union that is a struct with a `_tag`.
+/// What precedes a member of a union that is a struct with a `_tag`.
 pub(super) const VARIANT: u8 = 0x0a;
 /// Hash of the variant `Single`.
 pub(super) const SINGLE: u32 = variant_hash("Single");
@@ -49,12 +49,12 @@ pub(super) const CHUNKED: u32 = variant_hash("Chunked");
 /// Hash of the variant `EventLogProtocolError`.
 pub(super) const PROTOCOL_ERROR: u32 = variant_hash("EventLogProtocolError");
 
-/// Says that an envelope has the layout this module knows; an FNV-1a hash of that layout.
+/// Says that an envelope has the layout that this module knows; an FNV-1a hash of that layout.
 pub(super) const FINGERPRINT: [u8; 8] = [0xa7, 0x1f, 0xbf, 0x48, 0x86, 0x12, 0xff, 0x6b];
 
 /// First byte of a frame with field ids in it.
 pub(super) const DEFAULT_HEADER: u8 = 0x20;
-/// First byte of a frame without field ids, which a fingerprint follows.
+/// First byte of a frame without field ids, followed by a fingerprint.
 pub(super) const FINGERPRINT_HEADER: u8 = 0x21;
 
 /// The id of the field `name`.
@@ -62,7 +62,7 @@ pub(super) const fn field_id(name: &str) -> u32 {
     fnv1a(FNV_BASIS, name.as_bytes())
 }
 
-/// The hash that stands for the variant whose `_tag` is `tag`.
+/// The hash of the variant whose `_tag` is `tag`.
 pub(super) const fn variant_hash(tag: &str) -> u32 {
     let mut hash = fnv1a(FNV_BASIS, &[1, 4, 0, 0, 0]);
     hash = fnv1a(hash, b"_tag\x01");
@@ -97,14 +97,14 @@ mod tests {
         assert_eq!([SINGLE, CHUNKED, PROTOCOL_ERROR], [0xc640_300c, 0x85c3_bb47, 0x46bb_7369]);
     }
 
-    /// What the layout hash is made of.
+    /// What the layout hash is computed from.
     enum Layout {
         Leaf(u8),
         True,
         Struct(Vec<(&'static str, bool, Layout)>),
         Array(Box<Layout>),
         Tuple(Vec<Layout>),
-        /// Variants by their tag, in the order of their hashes, then the other members.
+        /// Variants by tag, in the order of their hashes, then the other members.
         Union(Vec<(Option<&'static str>, Layout)>),
     }
 

@@ -1,11 +1,11 @@
 //! The wire of Effect 4.1's event log clients (`EventLogRemote`, unencrypted, over `SchemaBinary` RPC).
 //!
-//! A connection carries frames ([`FrameReader`]); each holds an [`Envelope`]: a request, an answer, or a word about the
-//! connection. A request's payload is a [`Call`]. It is answered by an exit ([`Answer`], [`encode_acks`]), a feed by
-//! chunks before that ([`encode_changes`]). Both directions are here, for the server and for the client.
+//! A connection carries frames ([`FrameReader`]); each holds an [`Envelope`]: a request, an answer, or a message about
+//! the connection. A request's payload is a [`Call`]. It is answered by an exit ([`Answer`], [`encode_acks`]); a feed
+//! is sent in chunks before that ([`encode_changes`]). Both directions are here, for the server and for the client.
 //!
-//! Keeps: what is decoded is borrowed from the frame, whatever a length claims nothing is allocated for it, and no
-//! bytes panic. Leaves out: connections, time, and who may do what. `docs/PROTOCOL-RPC.md` says how the server uses it.
+//! Keeps: what is decoded is borrowed from the frame, nothing is allocated on the word of a length, and no bytes cause
+//! a panic. Leaves out: connections, time, and who may do what. `docs/PROTOCOL-RPC.md` says how the server uses it.
 
 mod answer;
 pub mod auth;

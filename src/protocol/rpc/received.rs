@@ -38,7 +38,7 @@ impl<'a> ChangesValues<'a> {
         }
     }
 
-    /// The next value; `None` behind the last one.
+    /// The next value; `None` after the last one.
     pub fn next_value(&mut self) -> Result<Option<ChangesValue<'a>>, Malformed> {
         if self.left == 0 {
             return self.window.end().map(|()| None);
@@ -76,7 +76,7 @@ impl<'a> RemoteEntries<'a> {
         Ok(Self(rows))
     }
 
-    /// The next entry; `None` behind the last one.
+    /// The next entry; `None` after the last one.
     pub fn next_entry(&mut self) -> Result<Option<(Sequence, EntryRef<'a>)>, Malformed> {
         let Some([at, entry]) = self.0.next_row()? else { return Ok(None) };
         let at = sequence(natural(whole_int(at.bytes())?)?)?;
@@ -92,8 +92,8 @@ impl<'a> RemoteEntries<'a> {
     }
 }
 
-/// The entries in the data of a value, still in the frame they came in, and checked. Cheap to clone; keeps the frame
-/// alive.
+/// The entries in the data of a value, validated and still in the frame they arrived in. Cheap to clone; keeps the
+/// frame alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedEntries {
     count: usize,
@@ -102,7 +102,7 @@ pub struct ReceivedEntries {
 }
 
 impl ReceivedEntries {
-    /// Reads `data` through once: everything in it is an entry, and sequences do not descend.
+    /// Reads all of `data` once: checks that everything in it is an entry, and that sequences do not descend.
     pub fn decode(data: Bytes) -> Result<Self, Malformed> {
         let mut entries = RemoteEntries::decode(&data)?;
         let (mut count, mut last) = (0, Sequence::ZERO);
@@ -144,7 +144,7 @@ impl ReceivedEntries {
 
     /// The entries with their sequences.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
-        // Everything was read once, so nothing is malformed.
+        // Everything was read before, so nothing is malformed.
         let mut entries = RemoteEntries::decode(&self.data).ok();
         std::iter::from_fn(move || entries.as_mut()?.next_entry().ok()?)
     }

@@ -1,4 +1,4 @@
-//! Arrays of structs: rows that say which fields they have once, and strings that were there before by number.
+//! Arrays of structs: rows that list their fields once, and refer to earlier strings by number.
 //!
 //! ```text
 //! array   uvarint count, rows
@@ -32,7 +32,7 @@ pub(super) const fn text_column(id: u32) -> Column {
     Column { id, is_text: true }
 }
 
-/// What a row has in a column.
+/// The value of a row in a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cell<'a> {
     Bytes(&'a [u8]),
@@ -62,7 +62,7 @@ pub(super) struct Rows<'a, const N: usize> {
     left: u64,
     columns: &'static [Column; N],
     shapes: Shapes,
-    /// The columns of all shapes; [`UNKNOWN`] for a field that is passed over.
+    /// The columns of all shapes; [`UNKNOWN`] for a field that is skipped.
     fields: Vec<u8>,
     /// The strings that each column had.
     texts: [Vec<&'a str>; N],
@@ -70,18 +70,18 @@ pub(super) struct Rows<'a, const N: usize> {
 
 const UNKNOWN: u8 = u8::MAX;
 
-/// The shapes that an array's rows have declared: where each ends among the fields of all of them.
+/// The shapes that an array's rows have declared: where each ends in the list of all their fields.
 #[derive(Debug, Default)]
 pub(super) struct Shapes(Vec<u32>);
 
 impl Shapes {
-    /// A shape was declared, and now there are so many fields.
+    /// A shape was declared; now there are this many fields.
     pub(super) fn declare(&mut self, fields: usize) {
         // A frame has at most 2^32 bytes, and each field takes two of them.
         self.0.push(fields as u32);
     }
 
-    /// Which of the fields are those of `shape`, counted from 1.
+    /// The range of the fields of `shape`, counted from 1.
     pub(super) fn fields(&self, shape: u64) -> Result<Range<u32>, Malformed> {
         let at = usize::try_from(shape - 1).ok();
         let end = at.and_then(|at| self.0.get(at)).copied();
@@ -93,7 +93,7 @@ impl Shapes {
     }
 }
 
-/// String `at` of those that were there before.
+/// The earlier string with number `at`.
 pub(super) fn known<'a>(texts: &[&'a str], at: u64) -> Result<&'a str, Malformed> {
     let text = usize::try_from(at).ok().and_then(|at| texts.get(at));
     text.copied().ok_or(Malformed::new("a string that was there before"))
@@ -110,12 +110,12 @@ impl<'a, const N: usize> Rows<'a, N> {
         Ok(Self { window, left, columns, shapes: Shapes::default(), fields: Vec::new(), texts })
     }
 
-    /// How many rows are unread, as the writer says.
+    /// How many rows are unread, according to the writer.
     pub(super) const fn left(&self) -> u64 {
         self.left
     }
 
-    /// The next row; `None` behind the last one, which has to end the window.
+    /// The next row; `None` after the last one, which has to end the window.
     pub(super) fn next_row(&mut self) -> Result<Option<[Cell<'a>; N]>, Malformed> {
         if self.left == 0 {
             return self.window.end().map(|()| None);
@@ -197,7 +197,7 @@ impl<'a, const N: usize> Rows<'a, N> {
 /// Selects the shape that the first row of an array declared.
 pub(super) const FIRST_SHAPE: u8 = 1;
 
-/// Begins a value of `len` bytes in a row; they are to follow.
+/// Begins a value of `len` bytes in a row; they must follow.
 pub(super) fn begin_cell(out: &mut Vec<u8>, len: usize) {
     write_uvarint(out, len as u64 * 2);
 }

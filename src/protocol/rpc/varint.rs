@@ -1,23 +1,23 @@
 //! Integers on the wire.
 //!
-//! Lengths, counts and ids are written as they are ([`uvarint`](crate::model::varint)). Signed integers are written as twice
-//! their magnitude, plus one when negative (*int*); that is sign and magnitude, not zigzag, and it has a second zero. No
-//! magnitude is above [`INTEGER_MAX`](crate::model::limits::INTEGER_MAX).
+//! Lengths, counts and ids are written directly ([`uvarint`](crate::model::varint)). Signed integers are written as
+//! twice their magnitude, plus one when negative (*int*); that is sign and magnitude, not zigzag, and it has a second
+//! zero. No magnitude is above [`INTEGER_MAX`](crate::model::limits::INTEGER_MAX).
 
 pub(super) use crate::model::varint::{uvarint_len, write_uvarint};
 
-/// How many bytes `len` bytes take with their length before them.
+/// How many bytes `len` bytes take together with their length.
 pub(super) const fn sized_len(len: usize) -> usize {
     uvarint_len(len as u64) + len
 }
 
-/// Appends `bytes` with their length before them.
+/// Appends `bytes`, preceded by their length.
 pub(super) fn write_sized(out: &mut Vec<u8>, bytes: &[u8]) {
     write_uvarint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// What is written, as a uvarint, for the int `value`, whose magnitude is at most 2^53-1.
+/// The uvarint that is written for the int `value`, whose magnitude is at most 2^53-1.
 pub(super) const fn int_code(value: i64) -> u64 {
     value.unsigned_abs() * 2 + value.is_negative() as u64
 }

@@ -1,11 +1,11 @@
-//! Reads values out of a stretch of bytes whose end is known.
+//! Reads values from a range of bytes whose end is known.
 //!
 //! Keeps: nothing is read beyond the end, nothing is copied, nothing is allocated.
 
 use crate::model::limits::INTEGER_MAX;
 use crate::model::varint::{UVARINT_BYTES_MAX, read_uvarint};
 
-/// Bytes that are not what the protocol says they should be.
+/// Bytes that do not match the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed: expected {expected}")]
 pub struct Malformed {
@@ -14,7 +14,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    /// A frame that is none of the outermost ones.
+    /// A frame that is not one of the outermost ones.
     pub(crate) const NO_ENVELOPE: Self =
         Self::new("the envelope's fingerprint, as Effect 4.1 writes it");
 
@@ -24,7 +24,7 @@ impl Malformed {
     }
 }
 
-/// A stretch of bytes and how far it has been read.
+/// A range of bytes, and how far it has been read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window<'a> {
     rest: &'a [u8],
@@ -44,7 +44,7 @@ impl<'a> Window<'a> {
         self.rest.len()
     }
 
-    /// An error unless everything was read.
+    /// Fails unless everything was read.
     pub(super) fn end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::new("no more bytes")) }
     }
@@ -55,7 +55,7 @@ impl<'a> Window<'a> {
         Ok(*byte)
     }
 
-    /// The next byte, if there is one; it stays unread.
+    /// The next byte, if there is one, without reading it.
     pub(super) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
@@ -74,7 +74,7 @@ impl<'a> Window<'a> {
         Ok(*taken)
     }
 
-    /// All that is unread.
+    /// Everything that is unread.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -85,7 +85,7 @@ impl<'a> Window<'a> {
         if value > INTEGER_MAX { Err(Malformed::new("a number up to 2^53-1")) } else { Ok(value) }
     }
 
-    /// A length, then as many bytes.
+    /// A length, then that many bytes.
     pub(super) fn sized(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.uvarint()?;
         self.take(length)
@@ -108,7 +108,7 @@ impl<'a> Window<'a> {
         Ok(((tag >> 3) as u32, tag as u8 & 7))
     }
 
-    /// Passes over a varint of any length.
+    /// Skips a varint of any length.
     pub(super) fn skip_varint(&mut self) -> Result<(), Malformed> {
         while self.byte()? >= 0x80 {}
         Ok(())
@@ -141,7 +141,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed::new("UTF-8"))
 }
 
-/// The bytes of one int and nothing else.
+/// The bytes of exactly one int.
 pub(super) fn whole_int(bytes: &[u8]) -> Result<i64, Malformed> {
     let mut window = Window::new(bytes);
     let value = window.int()?;

@@ -1,7 +1,7 @@
 //! A write: the data of `WriteSingle`, or of all parts of a `WriteChunked`, to a batch and back.
 //!
-//! Keeps: a batch that comes out of here is within the limits, and what is wrong with one is said with the slot it is
-//! in. Names are read before entries, so that a session can ask who is writing before it looks at what.
+//! Keeps: a batch that is returned is within the limits, and an error names the slot that it is in. Names are read
+//! before entries, so that a session can check who is writing before it looks at what.
 
 use super::fields::{Field, Fields, begin_sized_field, sized, sized_field_len, write_sized_field};
 use super::frame::{begin_frame, frame_len, open, payload_is_complete_frame};
@@ -14,20 +14,20 @@ use crate::model::{Batch, EntryId, EntryRef, Limits, record_len};
 /// A write whose entries have not been looked at yet.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteEntries<'a> {
-    /// Who writes. Any text, also none.
+    /// Who writes. Any text, even empty.
     pub public_key: &'a str,
-    /// Where to. Any text, also none.
+    /// The store. Any text, even empty.
     pub store_id: &'a str,
     entries: Window<'a>,
 }
 
-/// Entries that make no batch.
+/// Entries that do not form a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// They are not entries.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// They are, and one of them, or their number, is refused. Sending them again does not help.
+    /// They are entries, but one of them, or their number, is refused. Sending them again does not help.
     #[error(transparent)]
     Invalid(#[from] BatchFault),
 }
@@ -39,10 +39,10 @@ pub enum BatchFault {
     /// More entries than a batch may have.
     #[error("{entries} entries in one write, at most {entries_max} are allowed")]
     TooManyEntries { entries: u64, entries_max: usize },
-    /// Entries that refer to each other's strings and are too large once these are written out.
+    /// Entries that refer to each other's strings, and are too large when these are written out.
     #[error("the entries of one write take more than {bytes_max} bytes")]
     TooManyBytes { bytes_max: usize },
-    /// Such entries, of a write that is read in pieces.
+    /// The same, for a write that is read in pieces.
     #[error(
         "expansion: with entry {slot} a write of {bytes} bytes takes more than {bytes_max} once the texts are written out that its \
          entries refer to; an operator can allow more (write_expansion_max)"
@@ -51,13 +51,13 @@ pub enum BatchFault {
     /// An entry above the limit for entries.
     #[error("entry {slot} has {bytes} bytes, at most {bytes_max} are allowed (entry_bytes_max)")]
     EntryTooLarge { slot: usize, bytes: u64, bytes_max: usize },
-    /// An id of another length than 16.
+    /// The length of an id is not 16.
     #[error("the id of entry {slot} has {bytes} bytes instead of 16")]
     IdLength { slot: usize, bytes: usize },
     /// An entry that cannot be read, such as one whose event is not UTF-8.
     #[error("entry {slot}: {malformed}")]
     Unreadable { slot: usize, malformed: Malformed },
-    /// A payload that would stop every Effect client which reads it.
+    /// A payload that would stop every Effect client that reads it.
     #[error("the payload of entry {slot} ({id}) is not one complete SchemaBinary frame")]
     PayloadNotAFrame { slot: usize, id: EntryId },
 }
@@ -74,11 +74,11 @@ pub(super) struct WrittenEntry<'a> {
 const ENTRY: [Column; 4] =
     [bytes_column(ID), text_column(EVENT), text_column(PRIMARY_KEY), bytes_column(PAYLOAD)];
 
-/// The fewest bytes of a row with an entry that is accepted: an id of 16, a payload of 2, one for each other part.
+/// The fewest bytes of a row with an acceptable entry: an id of 16, a payload of 2, one for each other part.
 const ROW_BYTES_MIN: usize = 24;
 
-/// References let a small message hold large entries. Their records may take this many times the size of the largest
-/// message: enough for all that real clients send, and a bound for those that want to fill the memory.
+/// With references, a small message can hold large entries. Their records may take this many times the size of the
+/// largest message: enough for everything that real clients send, and a limit for attempts to fill the memory.
 pub(super) const EXPANSION_MAX: usize = 2;
 
 impl<'a> WriteEntries<'a> {
@@ -94,14 +94,14 @@ impl<'a> WriteEntries<'a> {
         })
     }
 
-    /// Whose write this is, if it is one of an event log that encrypts its entries.
+    /// Whose write this is, if it comes from an event log that encrypts its entries.
     pub fn encrypted_by(data: &'a [u8]) -> Option<&'a str> {
         let fields = Fields::read(open(data).ok()?, &[sized(PUBLIC_KEY), sized(BATCHES)]).ok()?;
         fields.optional(1)?;
         text(fields.sized(0).ok()?).ok()
     }
 
-    /// Reads the entries, and stops at the first that is malformed or invalid.
+    /// Reads the entries, and stops at the first malformed or invalid one.
     pub fn batch(&self, limits: &Limits) -> Result<Batch, BatchError> {
         let mut entries = self.entries()?;
         let (count, entries_max) = (entries.0.left(), limits.batch_entries_max);
@@ -151,7 +151,7 @@ impl<'a> WrittenEntries<'a> {
 }
 
 impl<'a> WrittenEntry<'a> {
-    /// How much it takes as a record.
+    /// Its size as a record.
     fn record_bytes(&self) -> usize {
         let Self { event, primary_key, payload, .. } = *self;
         record_len(&EntryRef { id: EntryId::from_bytes([0; 16]), event, primary_key, payload })
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(error, BatchFault::TooManyEntries { entries: 3, entries_max: 2 }.into());
     }
 
-    /// A write as a client could make it by hand: each row refers to the one long key before it.
+    /// A write as a client could build it by hand: each row refers to the one long key before it.
     fn bomb(rows: usize) -> Vec<u8> {
         let key = [b'k'; 4_000];
         let unit = frame(&[]);

@@ -6,16 +6,16 @@ use proptest::prelude::*;
 use super::super::{Request, WriteRequest};
 use crate::model::EntryRef;
 
-/// How the freedoms of msgpack are used.
+/// Which of the forms that msgpack permits are used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
-    /// Which of the heads that can hold a length is taken.
+    /// Which of the heads that can hold a length is used.
     width: u8,
-    /// Which of the forms that can hold a number is taken.
+    /// Which of the forms that can hold a number is used.
     number: u8,
-    /// By how many places the keys of each map are turned.
+    /// By how many places the keys of each map are rotated.
     turn: usize,
-    /// Whether every map has a key that nobody knows.
+    /// Whether every map has an unknown key.
     extra: bool,
     /// Whether every map has its first key twice; the last one counts.
     twice: bool,

@@ -45,7 +45,7 @@ fn write(count: u8, entries: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x84\xa4_tag\xacWriteEntries\xa7entries".to_vec();
     bytes.push(0x90 | count);
     bytes.extend_from_slice(entries);
-    // What names the request comes after what is wrong with it.
+    // The fields that identify the request come after the error.
     bytes.extend_from_slice(b"\xa2id\x07\xa9publicKey\xa2pk");
     bytes
 }
@@ -109,10 +109,10 @@ fn what_cannot_be_read_is_malformed() {
     assert_eq!(malformed(b"\x81\xa4_tag\xa1X"), Malformed::UnknownTag("X".into()));
     assert_eq!(malformed(b"\x81\xa4_tag\xa1\xff"), Malformed::NoTag);
     assert_eq!(malformed(b"\x82\xa4_tag\xa4Ping\xa2id\x01\x00"), Malformed::TrailingBytes(1));
-    // Four thousand million keys are not believed, neither where they matter nor where they are passed over.
+    // A count of four thousand million keys is not trusted, whether the map is read or skipped.
     assert_eq!(malformed(b"\xdf\xff\xff\xff\xff\xa1a\x01"), Malformed::Truncated);
     assert_eq!(malformed(b"\x82\xa1x\xdd\xff\xff\xff\xff\xa1y"), Malformed::Truncated);
-    // Bad bytes behind a bad value are still bad bytes.
+    // Bad bytes after a bad value are still bad bytes.
     assert_eq!(malformed(b"\x82\xa4_tag\xa4Ping\xa2id\x92\xc1\x00"), Malformed::ReservedByte);
 }
 

@@ -88,7 +88,7 @@ fn encode(request: &Request) -> Bytes {
 /// A `Changes` message and what it carries.
 fn changes() -> impl Strategy<Value = (PublicKey, Sequence, Vec<Entry>, Bytes)> {
     (key(), sequence(), vec(entry(), 1..5)).prop_map(|(key, first, entries)| {
-        // The entries behind the first one need sequences too.
+        // The entries after the first need sequences too.
         let first = first.min(Sequence::new(Sequence::MAX.get() - 10).expect("in range"));
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         let mut builder = SegmentBuilder::new(first);
@@ -146,7 +146,7 @@ fn small_response() -> impl Strategy<Value = (Response, Bytes)> {
     ]
 }
 
-/// Bytes that are often msgpack for a while.
+/// Bytes that are often valid msgpack for a while.
 fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         any::<u8>(),
@@ -196,7 +196,7 @@ fn damaged(frame: &[u8], damage: &[Damage]) -> Bytes {
     bytes.into()
 }
 
-/// Decoding ends, and what it gives can be written and read again.
+/// Decoding ends, and its result can be written and read again.
 fn check_any_request(bytes: &Bytes) -> Result<(), TestCaseError> {
     match decode_request(bytes, &Limits::default()) {
         Ok(request) => {
@@ -284,7 +284,7 @@ proptest! {
         prop_assert_eq!(decoded, Err(DecodeError::Malformed(Malformed::Truncated)));
     }
 
-    /// Another implementation judges what a value is and where it ends.
+    /// Another implementation decides what a value is and where it ends.
     #[test]
     fn values_end_where_others_say_they_end(bytes in likely_bytes()) {
         let mut reader = Reader::new(&bytes);

@@ -1,17 +1,17 @@
-//! Reads values out of a source, as [`Window`] does out of memory.
+//! Reads values from a source, as [`Window`] does from memory.
 
 use std::sync::Arc;
 
 use super::{LargeError, Source};
 use crate::protocol::rpc::window::{Malformed, Window};
 
-/// So much is read at once.
+/// How much is read at once.
 const BUFFER_BYTES: usize = 64 * 1_024;
 
 /// No varint is longer.
 const VARINT_BYTES_MAX: usize = 10;
 
-/// A stretch of a source.
+/// A range of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) at: u64,
@@ -24,7 +24,7 @@ impl Span {
     }
 }
 
-/// How far a stretch of a source has been read.
+/// How far a range of a source has been read.
 pub(super) struct Cursor {
     source: Arc<dyn Source>,
     at: u64,
@@ -55,25 +55,25 @@ impl Cursor {
         self.end - self.at
     }
 
-    /// Nothing may be left.
+    /// Fails if anything is left.
     pub(super) fn finish(&self) -> Result<(), Malformed> {
         if self.left() == 0 { Ok(()) } else { Err(Malformed::new("no more bytes")) }
     }
 
-    /// Has the stretch end after `len` bytes. Gives its former end, for [`leave`](Self::leave).
+    /// Makes the range end after `len` bytes. Returns its former end, for [`leave`](Self::leave).
     pub(super) fn enter(&mut self, len: u64) -> Result<u64, Malformed> {
         let span = self.ahead(len)?;
         Ok(std::mem::replace(&mut self.end, span.end()))
     }
 
-    /// Nothing may be left of the stretch; it ends where it did before.
+    /// Fails if anything of the range is left; it then ends where it did before.
     pub(super) fn leave(&mut self, end: u64) -> Result<(), Malformed> {
         self.finish()?;
         self.end = end;
         Ok(())
     }
 
-    /// Passes over `len` bytes.
+    /// Skips `len` bytes.
     pub(super) fn take(&mut self, len: u64) -> Result<Span, Malformed> {
         let span = self.ahead(len)?;
         self.at = span.end();
@@ -93,7 +93,7 @@ impl Cursor {
         self.with(VARINT_BYTES_MAX, |window| window.field_tag())
     }
 
-    /// The length at `at`, which was passed over before, and what it is the length of.
+    /// The length at `at`, which was skipped before, and the range that it belongs to.
     pub(super) fn cell_at(&mut self, at: u64) -> Result<Span, LargeError> {
         let mut head = [0; VARINT_BYTES_MAX];
         let there = self.source.bytes().saturating_sub(at).min(head.len() as u64) as usize;
@@ -103,7 +103,7 @@ impl Cursor {
         Ok(Span { at: at + (there - window.len()) as u64, len })
     }
 
-    /// Reads a stretch that was passed over before.
+    /// Reads a range that was skipped before.
     pub(super) fn read(&self, span: Span, into: &mut [u8]) -> Result<(), LargeError> {
         let from = span.at.checked_sub(self.buffer_at).and_then(|at| usize::try_from(at).ok());
         let buffered = from.and_then(|from| self.buffer.get(from..)?.get(..into.len()));
@@ -121,7 +121,7 @@ impl Cursor {
         Ok(Span { at: self.at, len })
     }
 
-    /// Reads with a window on the next `bytes` bytes, or on those that are left.
+    /// Reads with a window over the next `bytes` bytes, or over what is left.
     fn with<T>(
         &mut self,
         bytes: usize,

@@ -1,4 +1,4 @@
-//! The entries of a large write, a piece after the other.
+//! The entries of a large write, one piece after another.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::protocol::rpc::rows::Shapes;
 use crate::protocol::rpc::window::{Malformed, text};
 use crate::protocol::rpc::write::{BatchFault, EXPANSION_MAX};
 
-/// A piece has at most so many entries and bytes of records, but one entry at least: little enough that others have their turn
-/// between two.
+/// Most entries and bytes of records in a piece, but at least one entry: small enough that others get their turn
+/// between two pieces.
 const PIECE_ENTRIES_MAX: usize = 10_000;
 const PIECE_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// Consecutive entries of a large write.
 #[derive(Clone, Debug)]
 pub struct EntriesPiece {
-    /// Which slot of the write the first of them is.
+    /// The slot of the first entry in the write.
     pub first_slot: usize,
     /// The entries.
     pub batch: Batch,
-    /// This piece is one entry that is too large. Then `batch` has it without its payload, so that it can be asked whether it may be
-    /// written: texts above `message_bytes_max` are cut off.
+    /// Set if this piece is one entry that is too large. Then `batch` has it without its payload, so that its
+    /// permission can be checked: texts longer than `message_bytes_max` are cut off.
     pub too_large: Option<LargeEntry>,
-    /// Bytes of the records of all entries of the write up to and with these, written out.
+    /// Bytes of the records of all entries of the write so far, including these, written out.
     pub bytes_so_far: u64,
     /// Whether no entry comes after them.
     pub is_last: bool,
 }
 
-/// Where an entry stands.
+/// Where an entry is.
 #[derive(Clone, Copy)]
 struct Row {
     id: Span,
@@ -56,19 +56,19 @@ const COLUMNS: [(u32, Option<usize>); 4] =
 
 const UNKNOWN: u8 = u8::MAX;
 
-/// Reads the entries of a large write from the first to the last.
+/// Reads the entries of a large write from first to last.
 pub struct LargeEntries {
     cursor: Cursor,
-    /// Rows that are unread, as the writer says.
+    /// Unread rows, according to the writer.
     left: u64,
-    /// Of the next row.
+    /// The slot of the next row.
     slot: usize,
     shapes: Shapes,
     fields: Vec<u8>,
     texts: [Texts; 2],
-    /// Read already, but the last piece had no room for it.
+    /// Already read, but it did not fit in the last piece.
     next: Option<Row>,
-    /// Of the rows that were read, written out.
+    /// The bytes of the rows that were read, written out.
     bytes: u64,
     scratch: [Vec<u8>; 3],
 }
@@ -94,7 +94,8 @@ impl LargeEntries {
         })
     }
 
-    /// The next piece; there is one at least, which may be empty. Not to be called behind the last one. Waits for the source.
+    /// The next piece; there is at least one, which may be empty. Must not be called after the last one. Waits for the
+    /// source.
     pub fn next_piece(&mut self, limits: &Limits) -> Result<EntriesPiece, LargeError> {
         let first_slot = self.slot - usize::from(self.next.is_some());
         let entries_max = limits.batch_entries_max.min(PIECE_ENTRIES_MAX);
@@ -257,14 +258,14 @@ impl LargeEntries {
             primary_key: text(primary_key).map_err(unreadable)?,
             payload,
         });
-        // Most entries are small: what a large one took is not kept for all that follow.
+        // Most entries are small: the memory of a large one is not kept for all that follow.
         self.scratch.iter_mut().for_each(|some| some.shrink_to(PIECE_BYTES_MAX));
         Ok(())
     }
 }
 
 impl Row {
-    /// How much it takes as a record.
+    /// Its size as a record.
     fn record_bytes(&self) -> u64 {
         let sized = |len: u64| uvarint_len(len) as u64 + len;
         EntryId::LEN as u64
@@ -274,14 +275,14 @@ impl Row {
     }
 }
 
-/// Rows refer to texts before them, so a few bytes may stand for many. A write of so many bytes may take as many times more as is
-/// allowed, or as much as a write may that is not read in pieces.
+/// Rows refer to earlier texts, so a few bytes may stand for many. A write of this size may take the permitted multiple
+/// of it, or as much as a write that is not read in pieces.
 fn written_bytes_max(bytes: u64, limits: &Limits) -> u64 {
     let more = limits.message_bytes_max.saturating_mul(EXPANSION_MAX) as u64;
     bytes.saturating_mul(limits.write_expansion_max as u64).saturating_add(more)
 }
 
-/// What is malformed is so in an entry, which is named.
+/// A malformed value is in an entry, which is named.
 fn in_slot(error: LargeError, slot: usize) -> LargeError {
     match error {
         LargeError::Malformed(malformed) => BatchFault::Unreadable { slot, malformed }.into(),

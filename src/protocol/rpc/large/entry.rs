@@ -1,6 +1,6 @@
-//! An entry of a large write that is above the limit for entries.
+//! An entry of a large write that exceeds the limit for entries.
 //!
-//! Keeps: it may be larger than memory, so it is read a stretch at a time. Leaves out: what becomes of it.
+//! Keeps: it may be larger than memory, so it is read one range at a time. Leaves out: what becomes of it.
 
 use std::fmt;
 use std::io;
@@ -11,10 +11,10 @@ use super::cursor::Span;
 use crate::model::EntryId;
 use crate::model::varint::uvarint_len;
 
-/// Where the parts of an entry stand that is too large.
+/// Where the parts of an entry that is too large are.
 #[derive(Clone)]
 pub struct LargeEntry {
-    /// Which slot of the write it is.
+    /// Its slot in the write.
     pub slot: usize,
     /// Its id.
     pub id: EntryId,
@@ -33,13 +33,14 @@ impl LargeEntry {
         self.spans.map(|span| span.len)
     }
 
-    /// How large it is, as it counts against the limit for entries.
+    /// Its size, as counted against the limit for entries.
     pub fn bytes(&self) -> u64 {
         let sized = |len: u64| uvarint_len(len) as u64 + len;
         EntryId::LEN as u64 + self.lengths().into_iter().map(sized).sum::<u64>()
     }
 
-    /// Fills `into` with what stands at `at`, if the three stood one behind the other. Fails where they end. Waits for the source.
+    /// Fills `into` with what is at `at` in the three parts, taken one after the other. Fails at their end. Waits for
+    /// the source.
     pub fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         let (mut skip, mut filled) = (at, 0);
         for Span { at, len } in self.spans {

@@ -1,8 +1,8 @@
 //! A write that is too large for one batch: read from its source in pieces, twice or more often.
 //!
-//! Keeps: the same entries, or the same refusal, as [`WriteEntries`](super::WriteEntries) has for the same bytes; memory is
-//! that of one piece and a few buffers, whatever the size of the write. Leaves out: where the bytes are ([`Source`]), and in
-//! which order pieces are checked and stored.
+//! Keeps: the same entries, or the same refusal, as [`WriteEntries`](super::WriteEntries) for the same bytes; memory
+//! for one piece and a few buffers, whatever the size of the write. Leaves out: where the bytes are ([`Source`]), and
+//! in which order pieces are checked and stored.
 
 mod cursor;
 mod entries;
@@ -25,28 +25,28 @@ use super::ids::{DEFAULT_HEADER, ENTRIES, PUBLIC_KEY, STORE_ID};
 use super::window::{Malformed, text};
 use super::write::BatchFault;
 
-/// No name that means anything is longer, in bytes.
+/// No meaningful name is longer, in bytes.
 const NAME_BYTES_MAX: u64 = 4 * 1_024;
 
-/// A large write cannot be read to its end.
+/// Why a large write cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum LargeError {
-    /// Its source fails. Another time it may not.
+    /// Its source fails. It may work another time.
     #[error("the write cannot be read back: {0}")]
     Source(#[from] io::Error),
-    /// It is no write.
+    /// It is not a write.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// It is one, and an entry of it is refused.
+    /// It is a write, but one of its entries is refused.
     #[error(transparent)]
     Invalid(#[from] BatchFault),
 }
 
 /// A large write whose entries have not been looked at yet.
 pub struct LargeWrite {
-    /// Who writes. Any text, also none.
+    /// Who writes. Any text, even empty.
     pub public_key: String,
-    /// Where to. Any text, also none.
+    /// The store. Any text, even empty.
     pub store_id: String,
     source: Arc<dyn Source>,
     entries: Span,
@@ -72,12 +72,12 @@ impl LargeWrite {
         })
     }
 
-    /// How large it is, in bytes.
+    /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.source.bytes()
     }
 
-    /// Its entries, from the first one on.
+    /// Its entries, from the first on.
     pub fn entries(&self) -> Result<LargeEntries, LargeError> {
         LargeEntries::new(&self.source, self.entries)
     }

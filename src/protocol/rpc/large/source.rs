@@ -1,31 +1,31 @@
-//! Where the bytes of a large write are, and where the places of its strings are noted.
+//! Where the bytes of a large write are, and where the positions of its strings are recorded.
 
 use std::io;
 
 use bytes::Bytes;
 
-/// Bytes that may be too many for memory.
+/// Bytes that may not fit in memory.
 pub trait Source: Send + Sync {
     /// How many there are.
     fn bytes(&self) -> u64;
 
-    /// Fills `into` from `at` on, which lies within. May wait for a disk.
+    /// Fills `into` from `at` on; the range is within the source. May wait for a disk.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
 
-    /// A list to note numbers in, as many as there are bytes. May wait for a disk.
+    /// A list for recording numbers, up to as many as there are bytes. May wait for a disk.
     fn table(&self) -> io::Result<Box<dyn Table>>;
 }
 
-/// A list of numbers, written from its beginning on.
+/// A list of numbers, written from its beginning.
 pub trait Table: Send {
     /// Appends a number.
     fn push(&mut self, number: u64) -> io::Result<()>;
 
-    /// The number at `at`, counted from 0, if there are so many.
+    /// The number at `at`, counted from 0, if there are that many.
     fn get(&self, at: u64) -> io::Result<Option<u64>>;
 }
 
-/// In memory, with the list there as well.
+/// In memory, including the list.
 impl Source for Bytes {
     fn bytes(&self) -> u64 {
         self.len() as u64

@@ -60,7 +60,8 @@ fn what_the_package_writes_is_the_same_in_pieces_and_as_a_whole() {
             let data = unhex(vector["hex"].as_str().expect("hex"));
             let whole = as_a_whole(&data);
             assert_eq!(in_pieces(&data, 3), whole, "{}", vector["name"]);
-            // Most have payloads that are no frames: read to there, they are refused with the same entry.
+            // Most have payloads that are not frames: when read to that point, they are refused because of the same
+            // entry.
             let refused = WriteEntries::decode(&data).map(|write| write.batch(&roomy()));
             if let Ok(Err(BatchError::Invalid(fault @ BatchFault::PayloadNotAFrame { .. }))) =
                 refused
@@ -75,7 +76,7 @@ fn what_the_package_writes_is_the_same_in_pieces_and_as_a_whole() {
     assert!(seen[0] > 20 && seen[1] > 0, "{seen:?}");
 }
 
-/// What a text column of a row is: new, or an earlier one.
+/// A text column of a row: a new text, or an earlier one.
 #[derive(Clone, Debug)]
 enum Said {
     Text(String),
@@ -206,12 +207,12 @@ fn what_is_written_out_is_bounded_by_what_came_of_it() {
         "{error}"
     );
     assert!(error.contains(&format!("more than {bytes_max} once")), "{error}");
-    // An entry that is put aside counts as well: it may be many times the same.
+    // An entry that is put aside counts as well: it may be many times the same one.
     let (_, refused) = taken(70_000, 60);
     assert!(refused.expect_err("refused").to_string().starts_with("expansion: "));
 }
 
-/// One that is too large, behind others: it comes by itself, and its content can be read wherever its strings stand.
+/// An entry that is too large, after others: it comes by itself, and its content can be read wherever its strings are.
 #[test]
 fn an_entry_that_is_too_large_comes_by_itself() {
     let (small, large) = (frame(&[1; 10]), frame(&vec![2; 150_000]));
@@ -231,7 +232,7 @@ fn an_entry_that_is_too_large_comes_by_itself() {
     ];
     let mut rows = Vec::new();
     write_uvarint(&mut rows, written.len() as u64);
-    // What was there before is said by its number, as the package does.
+    // A text that occurred before is referred to by its number, as the package does.
     for (at, entry) in written.iter().enumerate() {
         let mut row = vec![u8::from(at > 0)];
         for (id, bytes, number) in [
@@ -258,7 +259,7 @@ fn an_entry_that_is_too_large_comes_by_itself() {
     write_sized_field(&mut value, super::super::ids::STORE_ID, b"default");
     write_sized_field(&mut value, super::super::ids::ENTRIES, &rows);
     write_sized_field(&mut value, super::super::ids::PUBLIC_KEY, b"alice");
-    // A key that is cut off where it has to be; no text is longer than a message.
+    // A key that has to be cut off; no text is longer than a message.
     let limits = Limits { entry_bytes_max: 59_000, message_bytes_max: 60_000, ..Limits::default() };
     let (_, found) = pieces(&frame(&value), &limits).expect("a write");
     let shape: Vec<_> = found

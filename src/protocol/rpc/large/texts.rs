@@ -1,16 +1,16 @@
-//! The strings that a column of a large write had, of which rows speak by number.
+//! The strings of a column of a large write, to which rows refer by number.
 //!
-//! Keeps: a few KiB of memory, however many there are; the rest is noted in a table.
+//! Keeps: a few KiB of memory, however many there are; the rest is recorded in a table.
 
 use super::cursor::{Cursor, Span};
 use super::{LargeError, Source, Table};
 use crate::protocol::rpc::window::Malformed;
 
-/// The texts that were asked for last: events are few, and rows ask for them all the time.
+/// The most recently used texts: there are few different events, and rows refer to them all the time.
 const KNOWN_MAX: usize = 64;
 const KNOWN_BYTES_MAX: u64 = 1_024;
 
-/// A text of a row: where it stands, and its number if the row has it by that.
+/// A text of a row: where it is, and its number if the row refers to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TextAt {
     pub(super) span: Span,
@@ -25,7 +25,7 @@ struct Known {
 
 /// See the module's description.
 pub(super) struct Texts {
-    /// Where the length of each stands.
+    /// Where the length of each is.
     table: Box<dyn Table>,
     known: [Option<Known>; KNOWN_MAX],
 }
@@ -41,7 +41,7 @@ impl Texts {
         Ok(TextAt { span, number: None })
     }
 
-    /// A row has text `number` of those before it.
+    /// A row refers to text `number` of the earlier ones.
     pub(super) fn again(&mut self, number: u64, cursor: &mut Cursor) -> Result<TextAt, LargeError> {
         let place = &mut self.known[number as usize % KNOWN_MAX];
         if let Some(known) = place.as_ref().filter(|known| known.number == number) {
@@ -54,7 +54,7 @@ impl Texts {
         Ok(TextAt { span, number: Some(number) })
     }
 
-    /// Reads a text into `into`, which is emptied before.
+    /// Reads a text into `into`, which is cleared first.
     pub(super) fn load(
         &mut self,
         text: TextAt,
@@ -70,7 +70,7 @@ impl Texts {
             into.extend_from_slice(text);
             return Ok(());
         }
-        // What is loaded was found to be no longer than an entry may be.
+        // A text that is loaded was checked to be no longer than an entry may be.
         into.resize(text.span.len as usize, 0);
         cursor.read(text.span, into)?;
         if let Some(known) = place.filter(|_| text.span.len <= KNOWN_BYTES_MAX) {

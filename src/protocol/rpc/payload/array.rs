@@ -1,5 +1,5 @@
-//! Arrays and tuples. An array of structs is rows, of integers and booleans packed, of numbers a run of one form; the
-//! type that is asked for tells which, with the first element.
+//! Arrays and tuples. An array of structs is rows, one of integers or booleans is packed, one of numbers is a run of
+//! one form; the requested type decides which, with the first element.
 
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess};
 
@@ -12,7 +12,7 @@ use super::decode::{Source, Texts, Value};
 use super::number::{read_varint, scaled};
 use super::referred::take;
 
-/// The shapes of an array have so many fields together: each row may declare another, and all are kept.
+/// Most fields of all shapes of an array together: each row may declare another shape, and all are kept.
 const SHAPE_FIELDS_MAX: usize = 64 * 1_024;
 
 /// Reads the elements of an array one after the other.
@@ -21,9 +21,9 @@ pub(super) struct Elements<'de> {
     window: Window<'de>,
     left: u64,
     depth: u8,
-    /// The array is a field in a row, so its strings may refer to those of earlier rows.
+    /// The array is a field of a row, so its strings may refer to those of earlier rows.
     texts: Option<Texts<'de>>,
-    /// In which form the numbers are.
+    /// The form of the numbers.
     run: Option<u8>,
     shapes: Shapes,
     /// The fields of all shapes: their ids, and their names if the type has them.
@@ -48,7 +48,7 @@ impl<'de> Elements<'de> {
         let mut window = Window::new(bytes);
         let left = window.count()?;
         if left == 0 && window.len() == 1 {
-            // Numbers say in which form they are even if there are none.
+            // An array of numbers says their form even if it is empty.
             window.rest();
         }
         Ok(Self {
@@ -63,7 +63,7 @@ impl<'de> Elements<'de> {
         })
     }
 
-    /// An error unless everything was read; what later rows may refer to.
+    /// Fails unless everything was read; returns what later rows may refer to.
     pub(super) fn finish(self) -> Result<Texts<'de>, PayloadError> {
         if self.left > 0 {
             return Err(Malformed::new("fewer elements").into());
@@ -175,7 +175,7 @@ pub(super) struct Row<'a, 'de> {
     elements: &'a mut Elements<'de>,
     window: Window<'de>,
     fields: &'static [&'static str],
-    /// The fields of its shape that are unread; `None` if the row declares its shape.
+    /// The unread fields of its shape; `None` if the row declares its shape.
     unread: Option<std::ops::Range<u32>>,
     depth: u8,
     seen: SeenIds,

@@ -1,4 +1,4 @@
-//! Bytes to a serde value. What stands before a value depends on its place; so each value knows where it comes from.
+//! Bytes to a serde value. What precedes a value depends on its place; so each value knows where it comes from.
 
 use serde::de::{self, Visitor};
 
@@ -9,7 +9,7 @@ use super::number::{integer, read_integer, read_number};
 use super::variant::Variant;
 use super::{PayloadError, member};
 
-/// Values may be nested so deep.
+/// How deep values may be nested.
 const DEPTH_MAX: u8 = 100;
 
 /// The strings of one field that later rows of an array may refer to.
@@ -18,11 +18,11 @@ pub(super) type Texts<'de> = Vec<&'de str>;
 /// Where a value comes from.
 #[derive(Debug)]
 pub(super) enum Source<'a, 'de> {
-    /// It fills these bytes. In a row, a string joins those that later rows may refer to.
+    /// It fills these bytes. In a row, a string is added to those that later rows may refer to.
     Window { bytes: &'de [u8], texts: Option<&'a mut Texts<'de>> },
-    /// A string that was there before.
+    /// An earlier string.
     Text(&'de str),
-    /// A member of a union, its kind before it.
+    /// A member of a union, preceded by its kind.
     Member(&'de [u8]),
     /// A field whose kind says that it is a number.
     Number(f64),
@@ -34,7 +34,7 @@ pub(super) enum Source<'a, 'de> {
     TupleElement(&'a mut Window<'de>),
 }
 
-/// A value that is to be read, and how deep it is.
+/// A value to read, and how deep it is.
 #[derive(Debug)]
 pub(super) struct Value<'a, 'de> {
     pub(super) source: Source<'a, 'de>,
@@ -51,7 +51,7 @@ impl<'a, 'de> Value<'a, 'de> {
         Self { source: Source::Window { bytes, texts: None }, depth }
     }
 
-    /// The bytes that the value fills. `member` is what it has to be if it is in a union.
+    /// The bytes that the value fills. `member` is its required kind if it is in a union.
     fn window(self, member: u8) -> Result<&'de [u8], Malformed> {
         match self.source {
             Source::Window { bytes, .. } => Ok(bytes),
@@ -65,7 +65,7 @@ impl<'a, 'de> Value<'a, 'de> {
         }
     }
 
-    /// The bytes of a union, kind of its member included.
+    /// The bytes of a union, including the kind of its member.
     fn union(self) -> Result<&'de [u8], Malformed> {
         match self.source {
             Source::Member(bytes) => Ok(bytes),
@@ -84,7 +84,7 @@ impl<'a, 'de> Value<'a, 'de> {
         }
     }
 
-    /// How deep what is in this value is.
+    /// The depth of what is in this value.
     fn deeper(&self) -> Result<u8, Malformed> {
         match self.depth {
             DEPTH_MAX.. => Err(Malformed::new("less nesting")),
@@ -149,7 +149,7 @@ impl<'a, 'de> Value<'a, 'de> {
     }
 }
 
-/// Has an integer type take an integer.
+/// Makes an integer type accept an integer.
 macro_rules! integers {
     ($($name:ident)*) => {$(
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PayloadError> {

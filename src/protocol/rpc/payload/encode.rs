@@ -1,4 +1,4 @@
-//! A serde value to bytes. What stands before a value depends on its position; so each value is told where it goes.
+//! A serde value to bytes. What precedes a value depends on its position; so each value is told where it goes.
 
 use serde::ser::{self, Serialize};
 
@@ -13,7 +13,7 @@ use crate::model::limits::INTEGER_MAX;
 /// Where a value goes.
 #[derive(Debug)]
 pub(super) enum Position {
-    /// It fills what there is.
+    /// It fills everything.
     Whole,
     /// The field of a struct with this id.
     Field(u32),
@@ -25,9 +25,9 @@ pub(super) enum Position {
     Element { is_doubled: bool },
     /// An element of a tuple.
     TupleElement,
-    /// A member of a union, with its kind before it.
+    /// A member of a union, preceded by its kind.
     Member,
-    /// What a variant is, beyond its `_tag`: only a struct.
+    /// The contents of a variant besides its `_tag`: only a struct.
     Variant,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Serializer<'a> {
     style: Style,
 }
 
-/// A value that is being written, and whose length goes before it once it is known.
+/// A value that is being written; its length is inserted before it once it is known.
 #[derive(Debug)]
 pub(super) struct OpenValue<'a> {
     pub(super) out: &'a mut Vec<u8>,
@@ -60,7 +60,7 @@ impl OpenValue<'_> {
     }
 }
 
-/// Puts the length of what follows `start` before it.
+/// Inserts the length of what follows `start` before it.
 pub(super) fn insert_length(out: &mut Vec<u8>, start: usize, length: Length) {
     let bytes = (out.len() - start) as u64;
     match length {
@@ -94,8 +94,7 @@ impl<'a> Serializer<'a> {
         &self.position
     }
 
-    /// Writes what goes before a value that has a window. `member` is its kind in a union; `None` for what is a union
-    /// itself.
+    /// Writes what precedes a value that has a window. `member` is its kind in a union; `None` if it is a union itself.
     pub(super) fn open(self, member: Option<u8>) -> Result<OpenValue<'a>, PayloadError> {
         let length = match self.position {
             Position::Whole => Length::None,
@@ -154,7 +153,7 @@ impl<'a> Serializer<'a> {
         }
     }
 
-    /// Begins a union's variant; its fields are to follow.
+    /// Begins a union's variant; its fields must follow.
     fn open_variant(self, variant: &str) -> Result<OpenValue<'a>, PayloadError> {
         let opened = self.open(None)?;
         opened.out.push(VARIANT);
@@ -184,7 +183,7 @@ fn write_label(out: &mut Vec<u8>, position: &Position, kind: u8) {
 pub(super) const TUPLE_VARIANT: PayloadError =
     PayloadError::Unsupported("an enum's variant around a tuple");
 
-/// Has an integer written, of whatever type.
+/// Makes an integer of any type be written.
 macro_rules! integers {
     ($($name:ident $int:ty),*) => {$(
         fn $name(self, value: $int) -> Result<(), PayloadError> {
@@ -302,7 +301,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
         _index: u32,
         variant: &'static str,
     ) -> Result<(), PayloadError> {
-        // Literals are no strings to refer to, so an array in a row has them with plain lengths.
+        // Later rows cannot refer to literals, so an array in a row has them with plain lengths.
         let position = match self.position {
             Position::Element { .. } => Position::Element { is_doubled: false },
             position => position,

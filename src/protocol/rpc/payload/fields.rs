@@ -1,4 +1,4 @@
-//! Structs and records, while they are read.
+//! Reading structs and records.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess};
@@ -12,7 +12,7 @@ use super::number::{read_varint, scaled};
 use super::referred::take;
 use super::{PayloadError, kind};
 
-/// A value behind its tag; `None`, and the value passed over, if no type has this kind.
+/// The value after its tag; `None`, with the value skipped, if no type has this kind.
 fn tagged<'de>(
     window: &mut Window<'de>,
     id: u32,
@@ -32,7 +32,7 @@ fn tagged<'de>(
     }))
 }
 
-/// Reads the fields of a struct, those that the type has.
+/// Reads the fields of a struct that the type has.
 #[derive(Debug)]
 pub(super) struct StructFields<'de> {
     window: Window<'de>,
@@ -80,7 +80,7 @@ impl<'de> MapAccess<'de> for StructFields<'de> {
     }
 }
 
-/// The entries of a record, which has no other fields that anybody could ask for.
+/// The entries of a record, which has no other fields that a type could ask for.
 pub(super) fn record_block(mut window: Window<'_>) -> Result<Window<'_>, Malformed> {
     let mut block = Window::new(&[]);
     let mut seen = SeenIds::default();
@@ -100,7 +100,7 @@ pub(super) fn record_block(mut window: Window<'_>) -> Result<Window<'_>, Malform
 #[derive(Debug)]
 pub(super) struct Entries<'de> {
     window: Window<'de>,
-    /// The record is a field in a row, so its keys may refer to those of earlier rows.
+    /// The record is a field of a row, so its keys may refer to those of earlier rows.
     texts: Option<Texts<'de>>,
     depth: u8,
     value: Option<Source<'de, 'de>>,

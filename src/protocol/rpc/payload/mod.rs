@@ -1,6 +1,6 @@
 //! Event payloads as Effect's clients write them: `SchemaBinary` frames to serde values and back.
 //!
-//! A payload does not say what it holds; the type does, on both sides. What a Rust type stands for:
+//! A payload does not say what it holds; the type does, on both sides. This is what a Rust type stands for:
 //!
 //! | Rust | Effect schema |
 //! | --- | --- |
@@ -18,10 +18,10 @@
 //! | an enum's variants without fields | `Literals` of strings |
 //! | its variants with named fields, or around a struct | `Union` of `TaggedStruct`s, the variant's name being the `_tag` |
 //!
-//! What needs a word (`#[serde(with = …)]`): [`optional_key`] for `optionalKey`, [`null_or`] to write null, [`numbers`] to
-//! write an `Array` of `Number`, [`date`] for `Date` and `DateTimeUtc`. A `_tag` outside of a union is a field like any
-//! other. Serde's `tag = …`, `untagged` and `flatten`, tuple variants, and Effect's `BigInt`, `Duration`, `Option`,
-//! `Result` and the like are not supported; that is an error, not a wrong value.
+//! What has to be marked (`#[serde(with = …)]`): [`optional_key`] for `optionalKey`, [`null_or`] to write null,
+//! [`numbers`] to write an `Array` of `Number`, [`date`] for `Date` and `DateTimeUtc`. A `_tag` outside of a union is a
+//! field like any other. Serde's `tag = …`, `untagged` and `flatten`, tuple variants, and Effect's `BigInt`,
+//! `Duration`, `Option`, `Result` and the like are not supported; that is an error, not a wrong value.
 
 mod array;
 mod decode;
@@ -50,10 +50,10 @@ pub enum PayloadError {
     /// The type has no counterpart here.
     #[error("not supported in payloads: {0}")]
     Unsupported(&'static str),
-    /// An integer that a JavaScript number does not hold exactly.
+    /// An integer that a JavaScript number cannot hold exactly.
     #[error("{0} is beyond the integers of JavaScript, which end at 2^53-1")]
     IntegerTooLarge(i128),
-    /// What the type itself has to say.
+    /// An error from the type itself.
     #[error("{0}")]
     Type(String),
 }
@@ -70,7 +70,7 @@ impl serde::de::Error for PayloadError {
     }
 }
 
-/// What stands before a member of a union, beyond what the protocol itself uses.
+/// What precedes a member of a union, in addition to what the protocol itself uses.
 mod member {
     pub(super) use super::super::fields::member::{BOOLEAN, NUMBER, TEXT, UNDEFINED};
     pub(super) const NULL: u8 = 2;

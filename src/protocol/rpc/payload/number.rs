@@ -1,4 +1,4 @@
-//! Numbers that need not be whole: a varint, a varint and a decimal scale, or a double.
+//! Numbers that may have fractions: a varint, a varint and a decimal scale, or a double.
 
 use super::super::varint::write_uvarint;
 use super::super::window::{Malformed, Window, whole_int};
@@ -7,7 +7,8 @@ use super::super::window::{Malformed, Window, whole_int};
 /// double.
 const VARINT_END: f64 = (1_u64 << 48) as f64;
 
-/// What is written for `value` as a uvarint, if it is a whole number that may be. Minus zero has a code of its own.
+/// The uvarint that is written for `value`, if it is a whole number that may be written so. Minus zero has a code of
+/// its own.
 pub(super) fn varint_code(value: f64) -> Option<u64> {
     let magnitude = value.abs();
     if magnitude.fract() != 0.0 || magnitude >= VARINT_END {
@@ -49,7 +50,7 @@ pub(super) fn read_integer(bytes: &[u8]) -> Result<i64, Malformed> {
     whole_int(bytes).or_else(|_| integer(read_number(bytes)?))
 }
 
-/// `value`, if it is whole and a JavaScript number holds it exactly.
+/// `value`, if it is whole and a JavaScript number can hold it exactly.
 pub(super) fn integer(value: f64) -> Result<i64, Malformed> {
     if value.fract() == 0.0 && value.abs() < (1_u64 << 53) as f64 {
         Ok(value as i64)
@@ -65,7 +66,7 @@ pub(super) fn read_varint(window: &mut Window<'_>) -> Result<f64, Malformed> {
     Ok(if is_negative { -magnitude } else { magnitude })
 }
 
-/// `mantissa` divided by the power of ten that `scale` says.
+/// `mantissa` divided by the power of ten in `scale`.
 pub(super) fn scaled(mantissa: f64, scale: u64) -> Result<f64, Malformed> {
     match scale {
         // A power of ten up to 10^8 is exact, so this division rounds as JavaScript's does.

@@ -1,4 +1,4 @@
-//! Values of several values, while they are written: structs, rows, arrays, tuples, records.
+//! Writing values that consist of several values: structs, rows, arrays, tuples, records.
 
 use std::fmt::{self, Write as _};
 
@@ -23,7 +23,7 @@ pub(super) enum Form {
         style: Style,
     },
     Record {
-        /// Where the length of all entries goes; there is none without an entry.
+        /// Where the length of all entries goes; absent without an entry.
         start: Option<usize>,
         is_row: bool,
         is_doubled: bool,
@@ -31,14 +31,14 @@ pub(super) enum Form {
     },
 }
 
-/// A value of several values.
+/// A value that consists of several values.
 #[derive(Debug)]
 pub(super) struct Compound<'a> {
     opened: OpenValue<'a>,
     form: Form,
 }
 
-/// Of an array of numbers: that each is a double.
+/// Says that each number of an array is a double.
 const DOUBLES: u8 = 0;
 
 impl<'a> Compound<'a> {
@@ -107,7 +107,7 @@ impl<'a> Compound<'a> {
         let Form::Record { start, is_doubled, key, .. } = &mut self.form else { return Err(KEY) };
         let key = key.take().ok_or(KEY)?;
         if start.is_none() {
-            // Id zero, which the entries have as a field or as a cell.
+            // Id zero, which holds the entries as a field or as a cell.
             out.push(0);
             *start = Some(out.len());
         }
@@ -130,7 +130,7 @@ impl<'a> Compound<'a> {
 
 const KEY: PayloadError = PayloadError::Unsupported("a map whose keys are not strings");
 
-/// What a key is as text.
+/// A key as text.
 struct Text<'a, T: ?Sized>(&'a T);
 
 impl<T: Serialize + ?Sized> fmt::Display for Text<'_, T> {
@@ -139,7 +139,7 @@ impl<T: Serialize + ?Sized> fmt::Display for Text<'_, T> {
     }
 }
 
-/// Has a kind of value write one element after the other.
+/// Makes a kind of value write one element after the other.
 macro_rules! elements {
     ($($kind:ident $element:ident),*) => {$(
         impl ser::$kind for Compound<'_> {
@@ -164,7 +164,7 @@ elements! {
     SerializeTupleStruct serialize_field
 }
 
-/// Has a kind of value write one field after the other.
+/// Makes a kind of value write one field after the other.
 macro_rules! fields {
     ($($kind:ident),*) => {$(
         impl ser::$kind for Compound<'_> {

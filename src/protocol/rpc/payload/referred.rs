@@ -1,24 +1,24 @@
-//! How much texts may grow that stand in a payload once and are referred to by many rows.
+//! How much texts may grow that are in a payload once and that many rows refer to.
 //!
-//! Keeps: a payload of a megabyte does not become gigabytes in the memory of whoever decodes it. Leaves out: what a type
-//! makes of its elements; that is up to the type.
+//! Keeps: a payload of a megabyte does not become gigabytes in the memory of whoever decodes it. Leaves out: what a
+//! type makes of its elements; that is up to the type.
 
 use std::cell::Cell;
 
 use super::super::window::Malformed;
 
-/// So many times the bytes of the payload…
+/// The limit is this many times the bytes of the payload…
 const TIMES_MAX: u64 = 16;
-/// … and so many bytes more.
+/// … plus this many bytes.
 const MORE_BYTES: u64 = 4 * 1_024 * 1_024;
 
 thread_local! {
-    /// What the payload that is decoded on this thread may still refer to. Values are read by serde, one within the other, on one
-    /// thread, and what reads them has no place for it that all of them share.
+    /// What the payload that is decoded on this thread may still refer to. Serde reads values one within another on one
+    /// thread, and there is no place that all of its readers share.
     static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
-/// What was left before, which counts again when this is dropped.
+/// What was left before; it is restored when this is dropped.
 struct Before(u64);
 
 impl Drop for Before {
@@ -27,7 +27,7 @@ impl Drop for Before {
     }
 }
 
-/// Decodes a payload of so many bytes.
+/// Decodes a payload of this size.
 pub(super) fn within<T>(payload_bytes: usize, decode: impl FnOnce() -> T) -> T {
     let left = (payload_bytes as u64).saturating_mul(TIMES_MAX).saturating_add(MORE_BYTES);
     let _before = Before(LEFT.replace(left));

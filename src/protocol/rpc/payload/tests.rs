@@ -126,7 +126,7 @@ fn numbers_json<T: Copy + Into<f64>>(values: &[T]) -> Value {
     values.iter().map(|value| number((*value).into())).collect()
 }
 
-/// As the vector files have it.
+/// The value as in the vector files.
 trait Json {
     fn json(&self) -> Value;
 }
@@ -402,7 +402,7 @@ struct Tree {
     children: Vec<Tree>,
 }
 
-/// A tree of one branch, so deep.
+/// A tree with one branch of this depth.
 fn tree(depth: usize) -> Vec<u8> {
     use super::super::varint::{write_sized, write_uvarint};
     let id = super::super::ids::field_id("children");
@@ -430,7 +430,7 @@ fn nesting_ends_somewhere() {
     }
 }
 
-/// Rows that have the one text of `text_bytes` bytes, which is written out in the first alone.
+/// Rows that share one text of `text_bytes` bytes, which is written out only in the first.
 fn rows_that_share(text_bytes: usize, rows: usize) -> Vec<u8> {
     use super::super::varint::{write_sized, write_uvarint};
     let text = "t".repeat(text_bytes);
@@ -444,7 +444,7 @@ fn rows_that_share(text_bytes: usize, rows: usize) -> Vec<u8> {
     frame(&array)
 }
 
-/// A payload of 230 KB that would be three gigabytes once it is decoded, at each start again.
+/// A payload of 230 KB that would decode to three gigabytes, at each start again.
 #[test]
 fn a_text_that_many_rows_refer_to_does_not_fill_the_memory() {
     #[derive(Debug, Deserialize)]
@@ -458,7 +458,7 @@ fn a_text_that_many_rows_refer_to_does_not_fill_the_memory() {
     assert!(large.len() < 200_000, "{}", large.len());
     let error = from_slice::<Vec<Row>>(&large).err();
     assert_eq!(error, Some(Malformed::new("texts that are not referred to so often").into()));
-    // What one payload has used is nothing to the next one.
+    // What one payload has used does not affect the next one.
     assert!(from_slice::<Vec<Row>>(&small).is_ok());
 }
 

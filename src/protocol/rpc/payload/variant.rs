@@ -1,4 +1,4 @@
-//! Enums, while they are read: a literal string, or a struct whose `_tag` is the variant's name.
+//! Reading enums: a literal string, or a struct whose `_tag` is the variant's name.
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
@@ -12,7 +12,7 @@ use super::fields::{StructFields, record_block};
 #[derive(Debug)]
 pub(super) struct Variant<'de> {
     name: &'static str,
-    /// What it is beyond its name; `None` for a literal.
+    /// Its contents besides its name; `None` for a literal.
     body: Option<&'de [u8]>,
     depth: u8,
 }
@@ -27,7 +27,7 @@ impl<'de> Variant<'de> {
         Ok(Self { name, body: None, depth: 0 })
     }
 
-    /// The variant in `bytes`, which hold the hash of its `_tag` and its fields, or else its name.
+    /// The variant in `bytes`, which hold the hash of its `_tag` and its fields, or otherwise its name.
     pub(super) fn read(
         bytes: &'de [u8],
         variants: &[&'static str],

@@ -1,6 +1,6 @@
-//! Words for `#[serde(with = …)]`, where a Rust type alone does not say which of several schemas is meant.
+//! Modules for `#[serde(with = …)]`, where a Rust type alone does not say which of several schemas is meant.
 
-/// How a value is written, if not as usual.
+/// How a value is written, if not in the usual way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
@@ -24,7 +24,7 @@ impl Style {
     }
 }
 
-/// For `Schema.NullOr`: a `None` is written as null. Reading needs no such word.
+/// For `Schema.NullOr`: a `None` is written as null. Reading does not need it.
 pub mod null_or {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -44,12 +44,12 @@ pub mod null_or {
     }
 }
 
-/// For `Schema.optionalKey`, which has no member kind before its value. To be used together with
-/// `default, skip_serializing_if = "Option::is_none"`.
+/// For `Schema.optionalKey`, which has no member kind before its value. Use it together with `default,
+/// skip_serializing_if = "Option::is_none"`.
 pub mod optional_key {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Writes the value as if it were no option. A `None` does not come here.
+    /// Writes the value as if it were not an option. Never called with `None`.
     pub fn serialize<T: Serialize, S: Serializer>(
         value: &Option<T>,
         serializer: S,
@@ -60,7 +60,7 @@ pub mod optional_key {
         }
     }
 
-    /// Reads the value as if it were no option.
+    /// Reads the value as if it were not an option.
     pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error> {
@@ -68,7 +68,7 @@ pub mod optional_key {
     }
 }
 
-/// For an `Array` of `Number`, which has a form of its own even when it is empty. Reading needs no such word.
+/// For an `Array` of `Number`, which has a form of its own even when it is empty. Reading does not need it.
 pub mod numbers {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,4 +1,4 @@
-//! Golden frames with a few bytes changed, cut off or put in: read or refused, and never worse.
+//! Golden frames with a few bytes changed, cut off or inserted: they are read or refused, and nothing worse.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -26,7 +26,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// The body of the frame, damaged, with its length made right again: so the damage reaches the readers.
+/// The body of the frame, damaged, with its length corrected: so the damage reaches the readers.
 fn damaged(frame: &[u8], damages: &[Damage]) -> Vec<u8> {
     let head = frame.iter().position(|byte| *byte < 0x80).map_or(0, |at| at + 1);
     let mut body = frame[head..].to_vec();

@@ -1,4 +1,4 @@
-//! What our readers make of a frame, in the form of the vector files.
+//! The result of our readers for a frame, in the form of the vector files.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ pub(super) fn body(frame: &[u8]) -> Result<bytes::Bytes, Malformed> {
     }
 }
 
-/// What number or string a request id is.
+/// The number or string of a request id.
 pub(super) fn request_id(id: RequestIdRef<'_>) -> Value {
     let mut window = window::Window::new(id.as_bytes());
     match window.uvarint().expect("checked") {
@@ -102,7 +102,7 @@ pub(super) fn envelope_value(envelope: &Envelope<'_>) -> Value {
     }
 }
 
-/// Reads `payload` as that of a request for `rpc`.
+/// Reads `payload` as the payload of a request for `rpc`.
 pub(super) fn call<'a>(rpc: &str, payload: &'a [u8]) -> Result<Call<'a>, Malformed> {
     match Call::decode(&format!("EventLog.{rpc}"), payload) {
         Ok(call) => Ok(call),

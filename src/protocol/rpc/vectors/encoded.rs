@@ -5,7 +5,7 @@ use super::super::*;
 use super::decoded::{body, call};
 use crate::model::{Batch, EntryId, EntryRef, Sequence};
 
-/// What we write for what is in `frame`; `None` if nothing here ever writes such a thing.
+/// What we write for the contents of `frame`; `None` if we never write such a thing.
 pub(super) fn encode(schema: &str, frame: &[u8]) -> Option<Vec<u8>> {
     match schema {
         "Envelope" => Some(Envelope::decode(&body(frame).ok()?).ok()?.encode().into()),
@@ -87,7 +87,7 @@ fn remote_entries(data: &[u8]) -> Option<Vec<u8>> {
     encode_data(&[encoded.run(Sequence::ZERO, Sequence::MAX)])
 }
 
-/// Only what is about one value.
+/// Only if there is one value.
 fn values(values: &[u8]) -> Option<Vec<u8>> {
     let mut values = ChangesValues::decode(values).ok()?;
     let (value, end) = (values.next_value().ok()??, values.next_value().ok()?);

@@ -19,13 +19,13 @@ pub(in super::super) fn number(value: f64) -> Value {
     if value.is_finite() { json!(value + 0.0) } else { json!({ "number": value.to_string() }) }
 }
 
-/// What stands for "no value".
+/// The representation of "no value".
 pub(in super::super) fn undefined() -> Value {
     json!({ "undefined": true })
 }
 
-/// `value` with numbers as doubles and without the fields of structs that are present and undefined, which mean the same
-/// as absent ones.
+/// `value` with numbers as doubles, and without struct fields that are present and undefined, which mean the same as
+/// absent ones.
 pub(in super::super) fn normal(value: &Value) -> Value {
     match value {
         Value::Number(value) => number(value.as_f64().expect("a double")),
@@ -45,13 +45,13 @@ pub(in super::super) fn normal(value: &Value) -> Value {
     }
 }
 
-/// An object of those fields that are there.
+/// An object of those fields that are present.
 pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(present.collect::<Map<_, _>>())
 }
 
-/// Whether they are equal, where long byte strings of `expected` may be given by their hash.
+/// Whether they are equal; long byte strings of `expected` may be given by their hash.
 pub(super) fn is_same(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Object(found), Value::Object(expected)) if expected.contains_key("sha256") => {

@@ -1,6 +1,6 @@
 //! Every golden frame of a stock client and server, through our codec in both directions.
 //!
-//! The files stand in `tests/vectors/effect-4.1`; they were written by the npm package `effect` 4.1.0 itself.
+//! The files are in `tests/vectors/effect-4.1`; the npm package `effect` 4.1.0 wrote them.
 
 mod damaged;
 mod decoded;
@@ -32,7 +32,7 @@ fn load(text: &str) -> Vec<Vector> {
     vectors.collect()
 }
 
-/// An absent first sequence reads as zero, and what is said about compaction is not read at all.
+/// An absent first sequence reads as zero, and what is said about compaction is not read.
 fn as_we_read_it(mut value: Value) -> Value {
     let whole = if value.get("exit").is_some() { value.get_mut("value") } else { Some(&mut value) };
     if let Some(hello) = whole.and_then(Value::as_object_mut)
@@ -59,7 +59,7 @@ fn all() -> Vec<Vector> {
         .collect()
 }
 
-/// The package reads these, and we do not: ids of entries and servers have 16 bytes here.
+/// The package reads these, and we do not: here, ids of entries and servers have 16 bytes.
 const REFUSED: [&str; 3] = ["remote/oddIds", "hello/exit/emptyBytes", "bare/hello/emptyBytes"];
 
 #[test]
@@ -88,14 +88,14 @@ fn what_we_write_is_read_back() {
     assert!(written > 350, "{written} frames");
 }
 
-/// Only a write differs: the package refers to strings that were there before, and we write them out.
+/// Only a write differs: the package refers to earlier strings, and we write them out.
 #[test]
 fn what_we_write_is_what_the_package_writes() {
     let mut same = 0;
     for Vector { name, schema, frame, .. } in
         [REMOTE_ENTRIES, PAYLOADS, ENVELOPES].into_iter().flat_map(load)
     {
-        // What a stock peer says more often than it has to: that something is undefined or, to `Hello`, nothing.
+        // What a stock peer says unnecessarily: that something is undefined or, to `Hello`, nothing.
         let is_padded =
             ["ndefined", "ompaction", "hello/exit/bare"].iter().any(|word| name.contains(word));
         let Some(ours) = encoded::encode(&schema, &frame) else { continue };

@@ -1,4 +1,4 @@
-//! A recorded session of stock clients and a stock server: every message of both sides, and what is in it.
+//! A recorded session of stock clients and a stock server: every message of both sides, and its contents.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,10 +12,10 @@ use super::json::{is_same, normal, unhex};
 
 const SESSION: &str = include_str!("../../../../tests/vectors/effect-4.1/session.json");
 
-/// What one peer has heard so far on one connection.
+/// What one peer has received so far on one connection.
 struct Hearing {
     frames: FrameReader,
-    /// Parts of data, by what they are part of.
+    /// Parts of data, by the set that they belong to.
     parts: BTreeMap<i64, BTreeMap<u64, Vec<u8>>>,
 }
 
@@ -32,7 +32,7 @@ impl Hearing {
     }
 }
 
-/// What is in an envelope, and what is in that, each with its schema.
+/// The contents of an envelope, and their contents, each with its schema.
 type Contents = (Option<(String, Vec<u8>)>, Vec<(&'static str, Vec<u8>)>);
 
 fn contents(envelope: &Envelope<'_>, rpc: &str, hearing: &mut Hearing) -> Contents {

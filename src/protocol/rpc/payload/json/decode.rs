@@ -1,6 +1,6 @@
-//! A payload to JSON, as far as its bytes tell.
+//! A payload to JSON, as far as its bytes permit.
 //!
-//! Keeps: every frame is shown as something; nesting is limited, and the result is at most a small multiple of the
+//! Keeps: every frame is shown in some form; nesting is limited, and the result is at most a small multiple of the
 //! bytes.
 
 use serde_json::{Map, Number, Value};
@@ -13,19 +13,19 @@ use super::super::number::{read_number, read_varint, scaled};
 use super::super::{kind, member};
 use super::Names;
 
-/// What is nested deeper is shown as bytes.
+/// Deeper nesting is shown as bytes.
 const DEPTH_MAX: usize = 32;
 
-/// Numbers of fields are spread over 32 bits. One below this is rather something else, such as a text.
+/// The numbers of fields are spread over 32 bits. A smaller one is more likely something else, such as a text.
 const FIELD_ID_MIN: u32 = 1 << 16;
 
 const NOT_THIS: Malformed = Malformed::new("another kind of value");
 
-/// What `payload` may mean, see the [module](super): texts, numbers, booleans, structs, arrays of texts and of structs; all
-/// else as `"0x…"`. `None` if it is not one complete frame.
+/// What `payload` may mean, see the [module](super): texts, numbers, booleans, structs, arrays of texts and of structs;
+/// everything else as `"0x…"`. `None` if it is not one complete frame.
 ///
-/// Where bytes could be several things, that is a struct rather than a text, and a text rather than a number; but a
-/// number rather than a text of one letter.
+/// Where bytes could be several things, a struct is preferred to a text, and a text to a number; but a number to a text
+/// of one letter.
 pub fn guess(payload: &[u8], names: &Names) -> Option<Value> {
     let bytes = open(payload).ok()?.rest();
     Some(Guess { names }.whole(bytes, DEPTH_MAX).unwrap_or_else(|_| hexadecimal(bytes)))
@@ -52,7 +52,7 @@ impl Guess<'_> {
         as_struct.or_else(as_text).or_else(as_number).or_else(as_other)
     }
 
-    /// A value that fills `bytes` where a number would not stand, since a number has a kind of its own there.
+    /// A value that fills `bytes` where there would be no number, because numbers have a kind of their own there.
     fn sized(&self, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
         let depth = depth.checked_sub(1).ok_or(NOT_THIS)?;
         let as_struct = self.fields(bytes, depth);
@@ -92,7 +92,7 @@ impl Guess<'_> {
         if fields.is_empty() { Err(NOT_THIS) } else { Ok(Value::Object(fields)) }
     }
 
-    /// A member of a union, behind what says which one it is.
+    /// A member of a union, after what says which one it is.
     fn member(&self, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
         let (member, rest) = bytes.split_first().ok_or(NOT_THIS)?;
         match (*member, rest) {
@@ -104,7 +104,7 @@ impl Guess<'_> {
             (member::STRUCT, rest) => self.fields(rest, depth),
             (member::ARRAY, rest) => self.array(rest, depth),
             (VARIANT, [a, b, c, d, rest @ ..]) => {
-                // Numbers of variants are derived from their `_tag`s, in another way than those of fields.
+                // Numbers of variants are derived from their `_tag`s, in a different way from those of fields.
                 let tag = format!("#{:08x}", u32::from_le_bytes([*a, *b, *c, *d]));
                 let mut fields = match rest {
                     [] => Map::new(),
@@ -158,7 +158,7 @@ impl Guess<'_> {
     }
 }
 
-/// Text as people write it: no control characters but those of lines.
+/// Text as people write it: without control characters, except line breaks and the like.
 fn text(bytes: &[u8]) -> Result<Value, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| NOT_THIS)?;
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');

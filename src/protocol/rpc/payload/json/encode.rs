@@ -9,7 +9,7 @@ use super::super::record::{Compound, Form};
 use super::super::with::Style;
 use super::super::{PayloadError, member};
 
-/// The payload that `value` looks like, see the [module](super).
+/// The payload that `value` suggests, see the [module](super).
 ///
 /// # Errors
 /// An array of mixed kinds or of nulls, and a whole number beyond 2^53-1, have no schema.

@@ -1,5 +1,5 @@
-//! Payloads of types that nobody wrote down: JSON to payloads by what the JSON looks like, and payloads to JSON by what
-//! their bytes look like. For people and tools; a program knows its types and uses them.
+//! Payloads whose types are not known: JSON to payloads, judged by the JSON, and payloads to JSON, judged by their
+//! bytes. For people and tools; a program knows its types and uses them.
 //!
 //! What JSON becomes:
 //!
@@ -15,11 +15,11 @@
 //! | an array of values of one kind | `Array`; of whole numbers: of `Int`; of others: of `Number` |
 //! | an array of mixed kinds, or of nulls | refused |
 //!
-//! So a field that is there is written as a required one. An `optionalKey` is written the same way; an `optional` or
-//! `NullOr` that is not null is not, and neither are unions and records.
+//! So a field that is present is written as a required one. An `optionalKey` is written the same way; an `optional` or
+//! `NullOr` that is not null is not, nor are unions and records.
 //!
-//! The other way nothing is certain: a payload has no names, only numbers derived from them, and does not say what its
-//! bytes are. [`Names`] gives back those that it is told.
+//! In the other direction nothing is certain: a payload has no names, only numbers derived from them, and does not say
+//! what its bytes are. [`Names`] restores the names that it is given.
 
 mod decode;
 mod encode;
@@ -36,12 +36,12 @@ use super::super::ids::field_id;
 pub struct Names(HashMap<u32, String>);
 
 impl Names {
-    /// These names.
+    /// With these names.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().map(|name| (field_id(name), name.to_owned())).collect())
     }
 
-    /// The field's name if it is known, else its number: `#` and eight digits.
+    /// The field's name if it is known, otherwise its number: `#` and eight digits.
     fn name(&self, id: u32) -> String {
         self.0.get(&id).cloned().unwrap_or_else(|| format!("#{id:08x}"))
     }
@@ -93,7 +93,7 @@ mod tests {
         Point { x, label: format!("p{x}") }
     }
 
-    /// Fields come in the order of their names, as JSON has them here; readers take any.
+    /// Fields come in the order of their names, as the JSON has them here; readers accept any order.
     fn sorted(payload: &[u8]) -> Vec<u8> {
         let mut bytes = payload.to_vec();
         bytes.sort_unstable();
