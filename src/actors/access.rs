@@ -1,35 +1,36 @@
-//! For how long an answer of `Auth` counts that allowed something which goes on, such as a subscription.
+//! How long an answer of `Auth` counts that allowed something lasting, such as a subscription.
 //!
-//! Keeps: what was allowed is asked about again once answers may be others ([`Connections::access_changed`]), and at the end that
-//! `Auth` gave it; never more often than once a second because of that end. Leaves out: who asks (`session/again`, `changes`).
+//! Keeps: what was allowed is checked again once answers may have changed ([`Connections::access_changed`]), and when
+//! the answer expires; because of expiry, at most once a second. Leaves out: who asks (`session/again`, `changes`).
 //!
 //! [`Connections::access_changed`]: super::connections::Connections::access_changed
 
 use std::time::{Duration, Instant};
 
-/// An answer counts for so long at least, unless answers have changed: who gives an end that is over is not asked in a loop.
+/// The shortest time that an answer counts, unless answers have changed: an expiry in the past does not cause a busy
+/// loop.
 const COUNTS_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Something is allowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed {
-    /// How often answers had changed before it was asked.
+    /// How often answers had changed before this one was requested.
     changes: u64,
     until: Option<Instant>,
 }
 
 impl Allowed {
-    /// It was asked after so many `changes`, and answered `now`; it counts until `until` if that is some time.
+    /// It was requested after this many `changes`, and answered at `now`; if `until` is set, it counts until then.
     pub(crate) fn new(changes: u64, now: Instant, until: Option<Instant>) -> Self {
         Self { changes, until: until.map(|until| until.max(now + COUNTS_AT_LEAST)) }
     }
 
-    /// Whether it counts `now`, after so many `changes`.
+    /// Whether it counts at `now`, after this many `changes`.
     pub(crate) fn counts(&self, changes: u64, now: Instant) -> bool {
         self.changes >= changes && self.until.is_none_or(|until| now < until)
     }
 
-    /// When it is to be asked again, whatever happens.
+    /// When it has to be checked again in any case.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }

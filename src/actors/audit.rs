@@ -1,7 +1,7 @@
-//! Who changed what: one line of the log each, under the target `audit`, as `name=value`.
+//! Who changed what: one line of the log for each change, under the target `audit`, as `name=value`.
 //!
-//! Keeps: names and order stay as they are, since programs read them; what people chose stands in quotes, so that nobody can
-//! write a further field or line. Leaves out: what clients do, which is no change of who may do what.
+//! Keeps: names and order do not change, because programs read them; text that people chose is quoted, so that nobody
+//! can forge another field or line. Leaves out: what clients do, which does not change permissions.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 pub(crate) enum By {
     /// Code in this process.
     Process,
-    /// Who has the admin token of this name.
+    /// Whoever has the admin token of this name.
     Admin {
-        /// Where from.
+        /// From where.
         address: Option<IpAddr>,
         token: Arc<str>,
     },
-    /// What proves a caller, who is this subject.
+    /// A caller whose proof says that they are this subject.
     Claim(Option<Box<str>>),
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for By {
     }
 }
 
-/// Says that it was done: `what` begins with `action=`.
+/// Logs that it was done: `what` begins with `action=`.
 pub(crate) fn note(by: &By, what: fmt::Arguments<'_>) {
     log::info!(target: "audit", "{what} {by}");
 }

@@ -1,10 +1,10 @@
-//! What all connections may hold of input that is not complete: messages, frames, chunk sets, handshakes.
+//! How much incomplete input all connections may hold: messages, frames, chunk sets, handshakes.
 //!
-//! Each connection has a [`Holding`]: it says there what it holds, and asks before it reads more. Whoever keeps a part of a
-//! message in memory elsewhere has one as well. What a `Holding` stood for is given back when it is dropped.
+//! Each connection has a [`Holding`]: it reports there what it holds, and asks before it reads more. Code that keeps a
+//! part of a message in memory elsewhere has one as well. When a `Holding` is dropped, its share is released.
 //!
-//! Keeps: one lock, and none for a connection that holds little while there is room. Leaves out: who may read, and who is
-//! overdue (`core::intake`).
+//! Keeps: one lock, and none for a connection that holds little while there is space. Leaves out: who may read, and who
+//! is overdue (`core::intake`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,19 +16,20 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::core::intake::{Held, Intake, Number, Overdue, Terms};
 use crate::model::Limits;
 
-/// What is small of a connection that was not accepted yet: requests for a subscription, proofs.
+/// What counts as small for a connection that is not accepted yet: requests for a subscription, proofs.
 pub(crate) const SMALL_STRANGER_BYTES: usize = 2 * 1_024;
-/// What is small of the head of a request: with what is read at one go then, it is as long as most are.
+/// What counts as small for the head of a request: together with what is read at once then, it is as long as most
+/// heads.
 pub(crate) const SMALL_HEAD_BYTES: usize = 4 * 1_024;
-/// What is small of a connection that was accepted.
+/// What counts as small for an accepted connection.
 const SMALL_BYTES: usize = 64 * 1_024;
-/// Beyond its largest message a connection may hold the frame that comes next, and room that a buffer made ahead.
+/// Besides its largest message, a connection may hold the next frame, and capacity that a buffer reserved ahead.
 const BESIDES_BYTES: usize = 4 * 1_024 * 1_024;
 
-/// Why a connection is to end, if it is.
+/// Why a connection has to end, if it does.
 type Verdict = Arc<Mutex<Option<Overdue>>>;
 
-/// Has a connection run again.
+/// Makes a connection run again.
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// The budget of a server.
@@ -36,7 +37,7 @@ pub(crate) struct Budget {
     started: Instant,
     open: usize,
     connection_bytes_max: usize,
-    /// What those hold who were accepted, but the one that has the turn.
+    /// What accepted connections hold, except the one whose turn it is.
     open_level: AtomicUsize,
     all: Mutex<All>,
 }
@@ -52,7 +53,7 @@ impl Budget {
             + limits.frame_bytes_max
             + BESIDES_BYTES;
         let total = limits.unfinished_bytes_total_max;
-        // Whatever the total is, one connection can send what it may.
+        // Whatever the total is, one connection can send its maximum.
         let open = total.saturating_sub(connection_bytes_max).max(total / 4);
         let terms = Terms {
             open,
@@ -66,8 +67,8 @@ impl Budget {
         Arc::new(Self { started, open, connection_bytes_max, open_level, all: Mutex::new(all) })
     }
 
-    /// The part of a connection that holds nothing yet, and is a stranger's. Up to `small` bytes are read whatever others hold
-    /// of larger messages. `wake` has it run when it may read again, or is overdue.
+    /// The share of a new connection, which holds nothing yet and is a stranger. Up to `small` bytes are read whatever
+    /// others hold of larger messages. `wake` makes it run when it may read again, or is overdue.
     pub(crate) fn holding(
         self: &Arc<Self>,
         small: usize,
@@ -81,7 +82,7 @@ impl Budget {
         Holding { budget, number, small, held: 0, received: 0, waits: false, overdue }
     }
 
-    /// Finds out who is overdue, and wakes them.
+    /// Finds the overdue connections, and wakes them.
     pub(crate) fn round(&self) {
         let now = self.now();
         let mut all = self.all.lock();
@@ -94,12 +95,12 @@ impl Budget {
         self.wake(all);
     }
 
-    /// Bytes that all hold.
+    /// Bytes that all connections hold.
     pub(crate) fn level(&self) -> usize {
         self.all.lock().intake.level()
     }
 
-    /// How many connections are not read from for now.
+    /// How many connections are currently not read from.
     pub(crate) fn waiting(&self) -> usize {
         self.all.lock().intake.waiting()
     }
@@ -108,7 +109,7 @@ impl Budget {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Lets go of the lock, then wakes whoever can be read from.
+    /// Releases the lock, then wakes those that can be read from.
     fn wake(&self, mut all: MutexGuard<'_, All>) {
         self.open_level.store(all.intake.open_level_of_accepted(), Ordering::Relaxed);
         let numbers = all.intake.take_wake();
@@ -127,13 +128,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A connection's part of the [`Budget`].
+/// A connection's share of the [`Budget`].
 pub(crate) struct Holding {
     budget: Arc<Budget>,
     number: Number,
     small: usize,
     held: usize,
-    /// Bytes that came since this was told last.
+    /// Bytes that arrived since the last report.
     received: usize,
     waits: bool,
     overdue: Verdict,
@@ -145,7 +146,7 @@ impl Holding {
         self.budget.connection_bytes_max
     }
 
-    /// Whether more may be read, with so many bytes held now; if not, the connection is woken when it may.
+    /// Whether more may be read, with this many bytes held now; if not, the connection is woken when it may.
     pub(crate) fn may_read(&mut self, held: usize) -> bool {
         let is_stranger = self.small < SMALL_BYTES;
         let level = self.budget.open_level.load(Ordering::Relaxed);
@@ -164,17 +165,18 @@ impl Holding {
         may_read
     }
 
-    /// How much may be read at one go, with so many bytes held now: of a stranger little, unless it is alone with large input.
+    /// Whether only a little may be read at once, with this many bytes held now: so for a stranger, unless it is alone
+    /// with large input.
     pub(crate) fn is_small(&self, held: usize) -> bool {
         held <= self.small
     }
 
-    /// So many bytes came.
+    /// This many bytes arrived.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received += bytes;
     }
 
-    /// So many bytes are held until there is more; which is for the client to send, or not.
+    /// This many bytes are held until more arrives, which depends on the client.
     pub(crate) fn hold(&mut self, held: usize, waits_for_client: bool) {
         let received = std::mem::take(&mut self.received);
         if self.held == 0 && held == 0 && !self.waits {
@@ -187,7 +189,7 @@ impl Holding {
         self.held = held;
     }
 
-    /// Its connection is no stranger's any more.
+    /// Its connection is no longer a stranger.
     pub(crate) fn accept(&mut self) {
         self.small = SMALL_BYTES;
         let now = self.budget.now();
@@ -197,7 +199,7 @@ impl Holding {
         self.waits = false;
     }
 
-    /// Why the connection is to end, if it is.
+    /// Why the connection has to end, if it does.
     pub(crate) fn overdue(&self) -> Option<Overdue> {
         *self.overdue.lock()
     }
@@ -234,7 +236,7 @@ mod tests {
         assert!(one.may_read(24 * MIB));
         one.hold(24 * MIB, true);
         assert!(!two.may_read(5 * MIB));
-        // What is small has room.
+        // There is space for small input.
         assert!(late.may_read(1_000));
         assert_eq!((budget.level(), budget.waiting()), (29 * MIB, 1));
         drop(one);

@@ -1,10 +1,9 @@
 //! The feed of a store as a stream, for code in this process.
 //!
-//! Keeps: what a subscription keeps: every entry from the start on, once, in order, and nothing that is not durable; compacted
-//! like that of a client unless raw entries are asked for; who does not poll costs a place in the store and a cursor. Ends with
-//! an error when the key does not have the store any more, or its reader may not read any more, and without one when the server
-//! stops. Leaves out: sockets
-//! (`session`).
+//! Keeps: the promises of a subscription: every entry from the start on, once, in order, and only durable ones;
+//! compacted as for a client, unless raw entries are requested; a stream that is not polled costs a place in the store
+//! and a cursor. Ends with an error when the key no longer has the store or its reader may no longer read, and without
+//! one when the server stops. Leaves out: sockets (`session`).
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -31,14 +30,14 @@ use crate::storage::StorageError;
 /// How much is read, or compacted, at a time, in bytes.
 const PAGE_BYTES: usize = 128 << 10;
 
-/// A stream ends because of this.
+/// Why a stream ends.
 #[derive(Debug)]
 pub(crate) enum Ended {
     Resolve(ResolveError),
     Storage(StorageError),
-    /// The key has no store any more, or another one.
+    /// The key has no store any more, or a different one.
     KeyRemoved,
-    /// The reader may not read any more.
+    /// The reader may no longer read.
     Refused(Refusal),
 }
 
@@ -59,13 +58,13 @@ pub(crate) struct Wanted {
     pub(crate) store: StoreId,
     /// The first sequence that is wanted.
     pub(crate) from: Sequence,
-    /// In whose name it is read, if in somebody's.
+    /// The client on whose behalf it is read, if any.
     pub(crate) reader: Option<Reader>,
-    /// What compacts what is there already; nothing if raw entries are wanted.
+    /// Compacts the existing entries; `None` if raw entries are wanted.
     pub(crate) compaction: Option<Compaction>,
 }
 
-/// Who reads with which key, and that it is allowed.
+/// Who reads with which key, and the permission to do so.
 pub(crate) struct Reader {
     pub(crate) caller: Caller,
     pub(crate) names: Names,
@@ -75,7 +74,7 @@ pub(crate) struct Reader {
 struct Reading {
     shared: Arc<Shared>,
     reader: Option<Reader>,
-    /// Something happened to keys, or to the server.
+    /// Signals changes of keys, or of the server.
     news: watch::Receiver<()>,
     subscription: FeedSubscription,
     head: watch::Receiver<Sequence>,
@@ -83,12 +82,12 @@ struct Reading {
     backlog: Option<Backlog>,
 }
 
-/// The entries that are wanted. The store is opened if it is not open.
+/// The wanted entries. The store is opened if it is not open.
 pub(crate) async fn changes(
     shared: &Arc<Shared>,
     Wanted { store, from, reader, compaction }: Wanted,
 ) -> Result<Begun, Ended> {
-    // Before the store is looked at: whatever happens later is noticed.
+    // Taken before the store is looked at, so that later changes are noticed.
     let news = shared.connections.news();
     let subscription = shared.stores.subscribe(&store, Arc::new(Inbox::new())).await?;
     let feed = subscription.feed();
@@ -97,7 +96,7 @@ pub(crate) async fn changes(
     let backlog = compaction.and_then(|compaction| backlog(&compaction, feed, cursor));
     let (shared, head) = (shared.clone(), feed.watch_head());
     let mut reading = Reading { shared, reader, news, subscription, head, cursor, backlog };
-    // It may have lost its store before there were news.
+    // It may have lost its store before the subscription to news.
     reading.check_reader().await?;
     let pages = stream::try_unfold(reading, |reading| Box::pin(next(reading)));
     let entries = pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten();
@@ -136,7 +135,7 @@ async fn next(mut reading: Reading) -> Result<Option<(VecDeque<RemoteEntry>, Rea
 }
 
 impl Reading {
-    /// Whether what the reader was allowed does not count any more.
+    /// Whether the reader's permission has to be checked again.
     fn is_due(&self) -> bool {
         let (changes, now) = (self.shared.connections.access_changes(), Instant::now());
         self.reader.as_ref().is_some_and(|reader| !reader.allowed.counts(changes, now))
@@ -182,7 +181,7 @@ impl Reading {
 
     async fn read(&mut self, into: &mut VecDeque<RemoteEntry>) -> Result<(), StorageError> {
         let feed = self.subscription.feed();
-        // First: what is read later has all of it.
+        // Read the head first: what is read later includes all of it.
         let head = feed.head();
         let cursor = self.cursor;
         let read = match feed.pull(cursor, PAGE_BYTES) {
@@ -196,7 +195,7 @@ impl Reading {
                 segments.last().map(Segment::last)
             }
         };
-        // Not behind the last entry: it may be followed by a gap.
+        // Not after the last entry: a gap may follow it.
         self.cursor = read.map_or(cursor, |last| last.min(head).next());
         Ok(())
     }
@@ -218,7 +217,7 @@ async fn sleep_until(end: Option<Instant>) {
     }
 }
 
-/// Adds the entries of `segment` in this span.
+/// Adds the entries of `segment` in this range.
 fn add(segment: &Segment, (first, last): (Sequence, Sequence), into: &mut VecDeque<RemoteEntry>) {
     let wanted = segment.iter().filter(|(sequence, _)| (first..=last).contains(sequence));
     into.extend(
@@ -229,7 +228,7 @@ fn add(segment: &Segment, (first, last): (Sequence, Sequence), into: &mut VecDeq
     );
 }
 
-/// What compactors make of what is there from `from` on; nothing if there is no compactor.
+/// The compacted form of the existing entries from `from` on; `None` if there is no compactor.
 pub(crate) fn backlog(
     compaction: &Compaction,
     feed: &Arc<Feed>,
@@ -252,7 +251,7 @@ pub(crate) async fn next_page(
     let made = tokio::task::spawn_blocking(move || {
         // As long as it works, even if nobody waits for it any more.
         let _turn = turn;
-        // An effect that panics fails this reader alone.
+        // An effect that panics fails only this reader.
         let page = std::panic::catch_unwind(AssertUnwindSafe(|| backlog.next_page(bytes_max)));
         let panicked = |_| Err(StorageError::unavailable("compaction panicked"));
         let page = page.unwrap_or_else(panicked);

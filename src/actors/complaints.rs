@@ -1,7 +1,7 @@
-//! What whoever runs the server should know of clients that cannot get on: a line in the log for each cause, not for each try.
+//! What the operator should know about clients that cannot get on: one log line for each cause, not for each attempt.
 //!
-//! Keeps: a client that tries again for ever costs one line, and so does one that another stranger sends a thousand times; all
-//! lines together come no faster than some each second, whoever causes them; what is remembered is bounded.
+//! Keeps: a client that retries forever costs one line, even if another stranger sends the same thing a thousand times;
+//! all lines together are limited to a few each second, whoever causes them; what is remembered is bounded.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -12,44 +12,44 @@ use parking_lot::Mutex;
 use crate::model::{PublicKey, key_in_log};
 use crate::services::Caller;
 
-/// So many causes are remembered. When there are more, all are forgotten.
+/// How many causes are remembered. When there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 4_096;
 
-/// Lines that may come at once, when none came for a while.
+/// Lines that may appear at once after a quiet period.
 const BURST: u32 = 50;
 
-/// Time in which one further line may come.
+/// The time after which one more line may appear.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Something about a client that whoever runs the server can do something about.
+/// A problem of a client that the operator can solve.
 #[derive(Debug)]
 pub(crate) struct Complaint {
     about: String,
     again: Option<Duration>,
     line: String,
-    /// The public key that it is about, as the log shows keys; empty if it is about none.
+    /// The public key that it is about, as the log shows keys; empty if there is none.
     key: String,
 }
 
 impl Complaint {
-    /// To be said once.
+    /// Logged once.
     pub(crate) fn once(about: String, line: String) -> Self {
         Self { about, again: None, line, key: String::new() }
     }
 
-    /// To be said once an hour while it goes on.
+    /// Logged once an hour while it goes on.
     pub(crate) fn hourly(about: String, line: String) -> Self {
         Self { about, again: Some(Duration::from_secs(3_600)), line, key: String::new() }
     }
 
-    /// It is about what a client says that its public key is.
+    /// It is about the public key that a client claims.
     pub(crate) fn about_key(self, key: Option<&str>) -> Self {
         let key = key.map_or_else(String::new, |key| key_in_log(key).to_string());
         Self { key, ..self }
     }
 }
 
-/// About a key that has no store, with what to type to give it one, and how else that is done.
+/// About a key without a store, with the command that gives it one, and other ways to do that.
 pub(crate) fn no_store(key: &PublicKey, caller: &Caller, how_else: Option<&str>) -> Complaint {
     let (address, path) = (caller.shown_address(), caller.shown_path());
     let or = how_else.map_or_else(String::new, |how| format!("; {how}"));
@@ -62,13 +62,13 @@ pub(crate) fn no_store(key: &PublicKey, caller: &Caller, how_else: Option<&str>)
     Complaint::once(format!("no store: {key}"), line).about_key(Some(key.as_str()))
 }
 
-/// The key to type; not where the log is not to show it.
+/// The key for the command; not where the log must not show it.
 fn argument(key: &PublicKey) -> String {
     let shown = key.in_log().to_string();
     if shown.starts_with("sha256:") { "KEY".to_owned() } else { for_shell(key.as_str()) }
 }
 
-/// `text` as an argument that a shell takes as it is.
+/// `text` as an argument for a shell.
 fn for_shell(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
     if text.chars().all(is_plain) && !text.starts_with('-') {
@@ -76,7 +76,7 @@ fn for_shell(text: &str) -> String {
     }
     let dashes = if text.starts_with('-') { "-- " } else { "" };
     if text.chars().any(|c| c.is_control() || !(c.is_ascii() || c.is_alphanumeric())) {
-        // A half of a byte is a digit.
+        // Half of a byte is a digit.
         let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
         let escaped = |byte: u8| ['\\', 'x', digit(byte >> 4), digit(byte & 15)];
         let bytes: String = text.bytes().flat_map(escaped).collect();
@@ -85,23 +85,23 @@ fn for_shell(text: &str) -> String {
     format!("{dashes}'{}'", text.replace('\'', r"'\''"))
 }
 
-/// What was said lately.
+/// What was logged recently.
 pub(crate) struct Complaints {
     hasher: RandomState,
-    /// What is said once is about keys, what is said again about connections. Apart, so that strangers who never get as far as to a
-    /// key keep nobody from hearing of one.
+    /// What is logged once is about keys, what is logged again is about connections. They are kept apart, so that
+    /// strangers who never get as far as naming a key cannot suppress lines about keys.
     once: Mutex<Said>,
     hourly: Mutex<Said>,
 }
 
 struct Said {
-    /// When what was said, by the hash of what it is about.
+    /// When something was logged, by the hash of its subject.
     when: HashMap<u64, Instant>,
-    /// Lines that may be said now.
+    /// Lines that may be logged now.
     left: u32,
-    /// Since when there may be more.
+    /// When this number was last updated.
     counted: Instant,
-    /// Lines that were left out since the last one.
+    /// Lines that were suppressed since the last one.
     left_out: u64,
 }
 
@@ -113,7 +113,7 @@ impl Complaints {
         Self { hasher: RandomState::new(), once: nothing(), hourly: nothing() }
     }
 
-    /// Says it in the log, unless that was done, or there is too much to say.
+    /// Logs it, unless that was done already or there are too many lines.
     pub(crate) fn log(&self, complaint: &Complaint) {
         let Complaint { about, again, line, key } = complaint;
         #[expect(
@@ -139,7 +139,7 @@ impl Said {
         Self { when: HashMap::new(), left: BURST, counted: now, left_out: 0 }
     }
 
-    /// How many were left out before, if there may be a line about this now.
+    /// How many lines were suppressed before, if a line about this may appear now.
     fn next_line(&mut self, about: u64, again: Option<Duration>, now: Instant) -> Option<u64> {
         let is_old = |said: Instant| again.is_some_and(|again| now.duration_since(said) >= again);
         if self.when.get(&about).is_some_and(|said| !is_old(*said)) {
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(lines.count(), BURST as usize);
         assert_eq!(said.next_line(2_000, None, start + INTERVAL), Some(950));
         assert_eq!(said.next_line(2_001, None, start + INTERVAL), None);
-        // What was left out may be said later.
+        // What was suppressed may be logged later.
         assert_eq!(said.next_line(999, None, start + 2 * INTERVAL), Some(1));
         let later = start + 10_000 * INTERVAL;
         let lines = (5_000..6_000).filter(|about| said.next_line(*about, None, later).is_some());

@@ -1,7 +1,7 @@
-//! Every live connection of a server: how many there are, and how to reach them all.
+//! Every live connection of a server: how many there are, and how to reach them.
 //!
-//! Keeps: at most the configured number at once. Used for what concerns all of them, and is rare: a removed key,
-//! changed rights, a shutdown, the watchdog's round.
+//! Keeps: at most the configured number at one time. Used for rare events that concern all of them: a removed key,
+//! changed permissions, a shutdown, the watchdog's round.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,22 +36,22 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// So much was received in all, and so much more is sent.
+    /// The total received and the additional bytes sent.
     pub(crate) fn is(&self, received: u64, sent: usize) {
         self.received.store(received, Ordering::Relaxed);
         self.sent.fetch_add(sent as u64, Ordering::Relaxed);
     }
 }
 
-/// A live subscription, as it is seen from outside of its session.
+/// A live subscription, seen from outside its session.
 #[derive(Clone, Debug)]
 pub(crate) struct Followed {
     pub(crate) key: PublicKey,
-    /// Who the caller is with this key, unless that was known at the handshake.
+    /// Who the caller is with this key, unless the handshake already told.
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) store: StoreId,
     pub(crate) since_millis: u64,
-    /// The next sequence that it needs, as of its session's last run.
+    /// The next sequence that it needs, as of the last time that its session ran.
     pub(crate) cursor: Arc<AtomicU64>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Shown {
     pub(crate) followed: Vec<Followed>,
 }
 
-/// A list of connections has so many subscriptions at most, and those of one more connection.
+/// Most subscriptions in a list of connections, except that the last connection is listed as a whole.
 const FOLLOWED_MAX: usize = 10_000;
 
 /// Milliseconds since 1970.
@@ -88,7 +88,7 @@ pub(crate) struct Connections {
     count_max: usize,
     /// How often answers of `Auth` have changed.
     access_changes: AtomicU64,
-    /// For readers in this process, which are no connections.
+    /// For readers in this process, which are not connections.
     news: watch::Sender<()>,
 }
 
@@ -99,7 +99,7 @@ struct Live {
     by_number: HashMap<u64, Connection>,
 }
 
-/// Why a connection is not taken.
+/// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("the server has reached its limit of connections")]
@@ -116,7 +116,7 @@ impl Connections {
         Self { live, count_max, access_changes, news: watch::Sender::new(()) }
     }
 
-    /// Takes a connection in, until the seat is dropped.
+    /// Registers a connection, until the seat is dropped.
     pub(crate) fn enter(
         self: &Arc<Self>,
         inbox: Arc<Inbox>,
@@ -149,38 +149,38 @@ impl Connections {
         self.live.lock().by_number.len()
     }
 
-    /// Tells every connection that `key` has no store any more.
+    /// Tells every connection that `key` no longer has a store.
     pub(crate) fn key_removed(&self, key: &PublicKey) {
         self.tell_all(|| Notice::KeyRemoved(key.clone()));
     }
 
-    /// The keys that connections are subscribed with.
+    /// The keys of all subscriptions.
     pub(crate) fn subscribed_keys(&self) -> HashSet<PublicKey> {
         let live = self.live.lock();
         let followed = live.by_number.values().flat_map(|connection| &connection.followed);
         followed.map(|followed| followed.key.clone()).collect()
     }
 
-    /// Answers of `Auth` may be others from now on: has every connection ask again.
+    /// Answers of `Auth` may be different from now on: makes every connection ask again.
     pub(crate) fn access_changed(&self) {
-        // First: whoever hears of it, or asks from now on, sees it.
+        // This comes first, so that whoever is told, or asks from now on, sees it.
         self.access_changes.fetch_add(1, Ordering::Release);
         self.news.send_replace(());
         self.live.lock().by_number.values().for_each(|connection| connection.inbox.wake());
     }
 
-    /// How often answers have changed; to be taken before something is asked.
+    /// How often answers have changed; read it before asking.
     pub(crate) fn access_changes(&self) -> u64 {
         self.access_changes.load(Ordering::Acquire)
     }
 
-    /// Takes no further connections, and tells all to finish.
+    /// Accepts no further connections, and tells all to finish.
     pub(crate) fn shut_down(&self) {
         self.live.lock().shutdown = true;
         self.tell_all(|| Notice::Shutdown);
     }
 
-    /// Tells of removed keys, of answers that may be others, and of a shutdown, from now on.
+    /// Signals removed keys, possibly changed answers, and a shutdown, from now on.
     pub(crate) fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
     }
@@ -197,7 +197,7 @@ impl Connections {
         }
     }
 
-    /// The next connections behind the one with the number `after`, in the order of their numbers: at most `count`, fewer if they have
+    /// The connections after the one with number `after`, ordered by number: at most `count`, and fewer if they have
     /// many subscriptions.
     pub(crate) fn list(&self, after: Option<u64>, count: usize) -> Vec<Shown> {
         let live = self.live.lock();
@@ -224,7 +224,7 @@ impl Connections {
         shown.collect()
     }
 
-    /// Has the connection with this number finish and close; `false` if there is none.
+    /// Makes the connection with this number finish and close; `false` if there is none.
     pub(crate) fn close(&self, number: u64) -> bool {
         let live = self.live.lock();
         let found = live.by_number.get(&number);
@@ -235,7 +235,7 @@ impl Connections {
         found.is_some()
     }
 
-    /// Has the connection with this number end its subscription with `key`; `false` if there is none.
+    /// Makes the connection with this number end its subscription with `key`; `false` if there is none.
     pub(crate) fn close_subscription(&self, number: u64, key: &PublicKey) -> bool {
         let live = self.live.lock();
         let found = live.by_number.get(&number);
@@ -247,19 +247,20 @@ impl Connections {
         found.is_some()
     }
 
-    /// Severs the connection with this number, if it is still there.
+    /// Severs the connection with this number, if it still exists.
     pub(crate) fn sever(&self, number: u64) {
         self.live.lock().by_number.get(&number).map(Connection::sever);
     }
 
-    /// Severs every connection whose session has been due for longer than `millis_max`; tells how many.
+    /// Severs every connection whose session has been due for longer than `millis_max`; returns how many.
     pub(crate) fn sever_stalled(&self, millis_max: u64) -> usize {
         let live = self.live.lock();
         let stalled = live.by_number.values().filter(|c| c.inbox.overdue_millis() > millis_max);
         stalled.filter(|connection| connection.sever()).count()
     }
 
-    /// Severs every connection of a revoked caller, and every one that is subscribed with a revoked key; tells how many there are.
+    /// Severs every connection of a revoked caller, and every one that has a subscription with a revoked key; returns
+    /// how many there are.
     pub(crate) fn sever_revoked(&self, revocations: &Revocations) -> usize {
         if revocations.is_empty() {
             return 0;
@@ -293,7 +294,7 @@ impl Seat {
         &self.traffic
     }
 
-    /// One subscription with `key` is over.
+    /// One subscription with `key` has ended.
     pub(crate) fn unsubscribed(&self, key: &PublicKey) {
         self.change(|connection| {
             let at = connection.followed.iter().position(|other| other.key == *key);

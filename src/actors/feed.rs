@@ -17,11 +17,11 @@ use crate::protocol::msgpack::{EncodedEntries, encode_entries};
 use crate::protocol::rpc::EncodedRemoteEntries;
 use crate::storage::{StorageError, StoreLog};
 
-/// A segment on its way to subscribers, with what it looks like on each wire.
+/// A segment on its way to subscribers, with its encoding for each wire.
 #[derive(Debug)]
 pub(crate) struct FeedSegment {
     segment: Segment,
-    /// When it became durable, if that was while it is in memory.
+    /// When it became durable, if that was while it was in memory.
     committed: Option<Instant>,
     msgpack: OnceLock<EncodedEntries>,
     rpc: OnceLock<EncodedRemoteEntries>,
@@ -51,7 +51,8 @@ impl FeedSegment {
         self.msgpack.get_or_init(|| encode_entries(&self.segment))
     }
 
-    /// Its entries as rows of the RPC protocol, encoded on first use. What its clients could not read is left out.
+    /// Its entries as rows of the RPC protocol, encoded on first use. Entries that its clients could not read are left
+    /// out.
     pub(crate) fn rpc(&self) -> &EncodedRemoteEntries {
         self.rpc.get_or_init(|| {
             let encoded = EncodedRemoteEntries::from_segment(&self.segment);
@@ -73,11 +74,11 @@ pub(crate) struct Feed {
     store: StoreId,
     /// The last durable sequence, for readers that only look.
     head: AtomicU64,
-    /// The same, for readers that wait: there once somebody does, and until the feed is closed.
+    /// The same, for readers that wait: created when somebody waits, and kept until the feed is closed.
     head_watch: Mutex<Option<watch::Sender<Sequence>>>,
     /// Written a few times per group commit, read by every pull.
     content: RwLock<Content>,
-    /// Apart from `content`, since waking a thousand sessions takes longer than a pull should wait.
+    /// Separate from `content`, because waking a thousand sessions takes longer than a pull should wait.
     subscribers: Mutex<Subscribers>,
     recent_bytes_max: usize,
 }
@@ -99,13 +100,13 @@ struct Subscribers {
 
 /// What a pull finds.
 pub(crate) enum Pulled {
-    /// The segments from the cursor on that are in memory, at least one.
+    /// The segments in memory, from the cursor on; at least one.
     Recent(Vec<Arc<FeedSegment>>),
-    /// They are on disk: [`StoreLog::read`] of this log has them.
+    /// They are on disk: [`StoreLog::read`] of this log returns them.
     OnDisk(Arc<dyn StoreLog>),
 }
 
-/// The store was closed; whoever wants it has it opened afresh.
+/// The store was closed; whoever needs it opens it again.
 #[derive(Debug)]
 pub(crate) struct FeedClosed;
 
@@ -128,21 +129,21 @@ impl Feed {
 
     /// The last durable sequence.
     pub(crate) fn head(&self) -> Sequence {
-        // Written from a `Sequence`, so never out of range.
+        // Written from a `Sequence`, so it is always in range.
         Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
     /// Follows the head until the feed is closed.
     pub(crate) fn watch_head(&self) -> watch::Receiver<Sequence> {
         let mut watched = self.head_watch.lock();
-        // Looked at under the lock, which `close` takes afterwards: no sender outlives it.
+        // Checked under the lock, which `close` takes afterwards: no sender outlives it.
         if self.is_closed() {
             return watch::channel(self.head()).1;
         }
         watched.get_or_insert_with(|| watch::Sender::new(self.head())).subscribe()
     }
 
-    /// The log that reads go to at this moment.
+    /// The log that reads currently use.
     pub(crate) fn log(&self) -> Arc<dyn StoreLog> {
         self.content.read().log.clone()
     }
@@ -169,7 +170,7 @@ impl Feed {
         if found.is_empty() { Pulled::OnDisk(content.log.clone()) } else { Pulled::Recent(found) }
     }
 
-    /// Shows what just became durable. Subscribers are told by [`Feed::wake`].
+    /// Shows what has just become durable. [`Feed::wake`] tells the subscribers.
     pub(crate) fn publish(&self, segments: Vec<Segment>) {
         let Some(last) = segments.last().map(Segment::last) else { return };
         let watched = !self.subscribers.lock().inboxes.is_empty();
@@ -186,13 +187,14 @@ impl Feed {
         self.move_head(last);
     }
 
-    /// Shows what somebody else made durable, up to `head`; it is read from the log. Subscribers are told by [`Feed::wake`].
+    /// Shows what somebody else made durable, up to `head`; it is read from the log. [`Feed::wake`] tells the
+    /// subscribers.
     pub(crate) fn move_on(&self, head: Sequence) {
         self.content.write().clear();
         self.move_head(head);
     }
 
-    /// After a failure: goes on with another log, whose head may be ahead of what was shown so far.
+    /// After a failure: continues with another log, whose head may be ahead of what has been shown.
     pub(crate) fn reopen(&self, log: Arc<dyn StoreLog>) {
         let head = log.head();
         {
@@ -204,12 +206,12 @@ impl Feed {
         self.wake();
     }
 
-    /// The first sequence that the feed has: behind what was trimmed.
+    /// The first sequence that the feed has: after the trimmed ones.
     pub(crate) fn begins(&self) -> Sequence {
         self.content.read().log.trimmed().next()
     }
 
-    /// Something was trimmed: it is not shown from memory any more either.
+    /// Something was trimmed: it is no longer shown from memory either.
     pub(crate) fn trimmed(&self) {
         let mut content = self.content.write();
         let begins = content.log.trimmed().next();
@@ -218,7 +220,7 @@ impl Feed {
         }
     }
 
-    /// These were erased: they are not shown from memory any more either.
+    /// These were erased: they are no longer shown from memory either.
     pub(crate) fn erased(&self, gone: &BTreeSet<Sequence>) {
         let mut content = self.content.write();
         let has_one = |recent: &Arc<FeedSegment>| {
@@ -242,7 +244,7 @@ impl Feed {
         self.subscribers.lock().inboxes.values().for_each(|inbox| inbox.wake());
     }
 
-    /// Has `inbox` woken whenever the head moves, until the subscription is dropped.
+    /// Wakes `inbox` whenever the head moves, until the subscription is dropped.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         inbox: Arc<Inbox>,
@@ -262,7 +264,7 @@ impl Feed {
         self.subscribers.lock().inboxes.len()
     }
 
-    /// Keeps the store from being closed for idleness while writes are on their way to it.
+    /// Keeps the store from being closed as idle while writes are on their way to it.
     pub(crate) fn lease(self: &Arc<Self>) -> Result<Lease, FeedClosed> {
         let mut subscribers = self.subscribers.lock();
         if subscribers.closed {
@@ -272,14 +274,15 @@ impl Feed {
         Ok(Lease(self.clone()))
     }
 
-    /// Closes the feed if nobody is subscribed and no write is on its way; from then on nobody can be.
+    /// Closes the feed if nobody is subscribed and no write is on its way; after that, nobody can subscribe.
     pub(crate) fn close_if_unused(&self) -> bool {
         let mut subscribers = self.subscribers.lock();
         subscribers.closed |= subscribers.inboxes.is_empty() && subscribers.leases == 0;
         subscribers.closed
     }
 
-    /// Closes the feed; subscribers are woken and find it so. Nothing stays in memory; who still reads, reads the log.
+    /// Closes the feed; subscribers are woken and find it closed. Nothing stays in memory; whoever is still reading
+    /// reads the log.
     pub(crate) fn close(&self) {
         self.subscribers.lock().closed = true;
         self.head_watch.lock().take();
@@ -312,7 +315,7 @@ impl Content {
     }
 }
 
-/// A place among a feed's subscribers; dropped, it is free again.
+/// A place among a feed's subscribers; it is free again when this is dropped.
 pub(crate) struct FeedSubscription {
     feed: Arc<Feed>,
     place: u64,

@@ -1,15 +1,15 @@
-//! What code that is not ours does to whoever asks it: nothing, even if it panics.
+//! Contains panics in code that is not ours: they do not harm the caller.
 
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 
-/// Somebody who was asked panicked.
+/// The code that was called panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} failed unexpectedly")]
 pub(crate) struct Panicked(&'static str);
 
-/// The answer of `what`, unless it panics, be it when it is asked or on the way to its answer.
+/// The result of `what`, unless it panics, either when it is called or while it runs.
 pub(crate) async fn guarded<T>(
     what: &'static str,
     answer: impl Future<Output = T>,

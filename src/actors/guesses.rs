@@ -1,7 +1,7 @@
-//! How often an address may be wrong: about a token, or a proof.
+//! How often an address may be wrong: with a token, or a proof.
 //!
-//! Keeps: whoever guesses is slowed down, and keeps nobody out who comes from another address; of an IPv6 address the first half
-//! counts. Leaves out: what is guessed, and what a guess that is not looked at is told.
+//! Keeps: whoever guesses is slowed down, and this shuts out nobody at other addresses; for an IPv6 address, the first
+//! half counts. Leaves out: what is guessed, and the answer to a guess that is not looked at.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::core::strangers::network;
 
-/// So many addresses are remembered; one more, and all are forgotten.
+/// How many addresses are remembered; with one more, all are forgotten.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// What was wrong lately, by address.
+/// Recent wrong guesses, by address.
 pub(crate) struct Guesses {
     burst: u32,
     interval: Duration,
@@ -23,13 +23,13 @@ pub(crate) struct Guesses {
 }
 
 impl Guesses {
-    /// So many may be wrong at once, and one more for each `interval`. Until then no guess from there is to be looked at, since
-    /// the answer would tell whether it is right.
+    /// `burst` guesses may be wrong at once, and one more for each `interval`. Until then no guess from that address
+    /// may be looked at, because the answer would tell whether it is right.
     pub(crate) fn new(burst: u32, interval: Duration) -> Self {
         Self { burst, interval, forgiven: Mutex::default() }
     }
 
-    /// How long no guess from `address` is looked at; `None` if it is.
+    /// How long guesses from `address` are not looked at; `None` if they are.
     pub(crate) fn blocked(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
         let forgiven = *self.forgiven.lock().get(&place(address))?;
         let left = forgiven.saturating_duration_since(now);
@@ -51,7 +51,7 @@ impl Guesses {
     }
 }
 
-/// Those of whom nobody knows where they are have one place.
+/// All whose address is unknown share one place.
 fn place(address: Option<IpAddr>) -> IpAddr {
     address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network)
 }

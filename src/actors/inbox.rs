@@ -1,7 +1,7 @@
-//! Where a session finds what others have for it, and what the watchdog judges it by.
+//! Where a session finds what others have for it, and how the watchdog judges it.
 //!
-//! Keeps: putting something in never blocks on the session and never grows without a bound, since each notice answers
-//! something that the session has in flight, or is one of a few kinds that are rare.
+//! Keeps: adding something never waits for the session and never grows without bound, because each notice answers
+//! something that the session has in flight, or is of one of a few rare kinds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,18 +13,18 @@ use super::reply::WriteFailure;
 use crate::core::store::Acked;
 use crate::model::PublicKey;
 
-/// Something that a session is to know.
+/// A notice for a session.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// A write was answered. `write` is the number that the session gave it.
     Answered { write: u64, result: Result<Acked, WriteFailure> },
     /// The key was removed from the registry.
     KeyRemoved(PublicKey),
-    /// An administrator wants its subscription with this key gone.
+    /// An administrator ends its subscription with this key.
     SubscriptionClosed(PublicKey),
-    /// There are too many that were not accepted, and this one has to go.
+    /// Too many connections are not accepted yet, and this one has to go.
     PushedOut,
-    /// An administrator wants it gone: finish, then close.
+    /// An administrator closes it: finish, then close.
     Closed,
     /// The server stops: finish, then close.
     Shutdown,
@@ -36,7 +36,7 @@ pub(crate) struct Inbox {
     notices: Mutex<Vec<Notice>>,
     waker: AtomicWaker,
     started: Instant,
-    /// Since when (milliseconds after `started`, plus 1) the session ought to run and did not; 0 if it need not.
+    /// Since when (milliseconds after `started`, plus 1) the session should have run; 0 if it need not run.
     wanted_since: AtomicU64,
 }
 
@@ -56,24 +56,24 @@ impl Inbox {
         self.notices.lock().push(notice);
     }
 
-    /// Moves all notices into `into`, which is empty.
+    /// Moves all notices into `into`, which must be empty.
     pub(crate) fn drain(&self, into: &mut Vec<Notice>) {
         std::mem::swap(&mut *self.notices.lock(), into);
     }
 
-    /// Has the session polled. Any number of calls before it runs have the effect of one.
+    /// Makes the session run. Any number of calls before it runs have the effect of one.
     pub(crate) fn wake(&self) {
         self.mark_wanted();
         self.waker.wake();
     }
 
-    /// The session runs: it is woken through `waker` from now on.
+    /// The session is running: from now on it is woken through `waker`.
     pub(crate) fn running(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
         self.wanted_since.store(0, Ordering::Relaxed);
     }
 
-    /// The session wrote something, and is to run again as soon as the socket has taken it.
+    /// The session wrote something, and has to run again as soon as the socket has taken it.
     pub(crate) fn mark_wanted(&self) {
         if self.wanted_since.load(Ordering::Relaxed) == 0 {
             let now = self.started.elapsed().as_millis() as u64;

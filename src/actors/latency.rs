@@ -1,6 +1,6 @@
-//! How long things took lately, as counts in buckets: cheap to add to from many threads, read now and then.
+//! How long things took recently, as counts in buckets: cheap to add to from many threads, and read now and then.
 //!
-//! Keeps: a figure is at most a quarter above what was measured. Leaves out: the time itself, which whoever measures reads.
+//! Keeps: a result is at most a quarter above what was measured. Leaves out: reading the clock, which the caller does.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ const BUCKETS: usize = 112;
 #[derive(Debug)]
 pub(crate) struct Latency([AtomicU64; BUCKETS]);
 
-/// What [`Latency`] had counted at some moment.
+/// The counts of a [`Latency`] at some moment.
 pub(crate) type Counted = [u64; BUCKETS];
 
 impl Default for Latency {
@@ -43,7 +43,7 @@ fn bucket(micros: u64) -> usize {
     (3 + (doublings - 2) * 4 + quarter).min(BUCKETS - 1)
 }
 
-/// What falls into the bucket is below this, in microseconds.
+/// Durations in the bucket are below this, in microseconds.
 fn end(bucket: usize) -> u64 {
     let next = bucket as u64 + 1;
     if next < 3 {
@@ -53,7 +53,7 @@ fn end(bucket: usize) -> u64 {
     (4 + quarter) << (doublings - 2)
 }
 
-/// In microseconds, what so many of a hundred were not above that were counted between two moments. `None` if there were none.
+/// The given percentile, in microseconds, of what was counted between two moments. `None` if nothing was counted.
 pub(crate) fn percentile(before: &Counted, now: &Counted, percent: u64) -> Option<u64> {
     let counts = before.iter().zip(now).map(|(before, now)| now.saturating_sub(*before));
     let total: u64 = counts.clone().sum();

@@ -9,7 +9,7 @@ use super::latency::Latency;
 use crate::model::histogram::Histogram;
 use crate::protocol::msgpack::ErrorCode;
 
-/// Counters since the start, and gauges of the moment.
+/// Counters since the start, and current gauges.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) histograms: Histograms,
@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) connections_flooding: Counter,
     pub(crate) admin_tokens_refused: Counter,
     pub(crate) tls_handshakes_failed: Counter,
-    /// From the moment in which a write was checked until its session has the answer.
+    /// From the end of a write's checks until its session has the answer.
     pub(crate) acks: Latency,
     pub(crate) quota_refused: Family<QuotaLabels, Counter>,
     pub(crate) quota_held: Family<QuotaLabels, Counter>,
@@ -64,14 +64,14 @@ impl Default for Histograms {
     }
 }
 
-/// The code of a refusal, and the protocol that it is of.
+/// The code of a refusal, and its protocol.
 type CodeLabel = [(&'static str, &'static str); 2];
 
-/// Whose quota, and of what: few, however many clients there are.
+/// Whose quota, and of what: only a few combinations, however many clients there are.
 type QuotaLabels = [(&'static str, &'static str); 2];
 
 impl Histograms {
-    /// Each histogram with its name and what it says.
+    /// Each histogram with its name and description.
     pub(crate) const fn all(&self) -> [(&'static str, &'static str, &Histogram); 5] {
         [
             ("ack_seconds", "From a write at its store to its answer", &self.ack_seconds),
@@ -92,7 +92,7 @@ impl Histograms {
 }
 
 impl Metrics {
-    /// Names every metric in `registry`.
+    /// Registers every metric in `registry`.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let counters = [
             ("writes_acked", "Batches acknowledged", &self.writes_acked),
@@ -138,7 +138,7 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        // Those that were not counted yet are shown as 0.
+        // Those that have not been counted yet are shown as 0.
         let rpc = [
             "Unauthorized",
             "Forbidden",
@@ -170,7 +170,7 @@ impl Metrics {
         }
     }
 
-    /// A group was answered: so many writes, entries committed with so many bytes, and slots in all.
+    /// A group was answered: the number of its writes, of committed entries and their bytes, and of all slots.
     pub(crate) fn committed(&self, writes: usize, entries: usize, bytes: usize, slots: usize) {
         self.writes_acked.inc_by(writes as u64);
         self.entries_committed.inc_by(entries as u64);

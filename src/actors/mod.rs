@@ -1,11 +1,11 @@
 //! The actors: one per store, one for the registry, one per WebSocket. Thin shells around `core`.
 //!
-//! Keeps: a slow or broken client holds back nobody else; nothing is shown before it is durable; whoever asks is
+//! Keeps: a slow or broken client holds back nobody else; nothing is shown before it is durable; every request is
 //! answered, even if an actor panics. Leaves out: decisions (`core`), bytes (`protocol`), routes (`server`).
 //!
-//! Messages go from sessions to the `StoreActor`; back to sessions nothing is ever sent, since a session whose client does
-//! not read handles no messages: answers lie in its [`Inbox`](inbox::Inbox), entries in the store's
-//! [`Feed`](feed::Feed), and a wake-up that coalesces says that there is something to fetch.
+//! Messages go from sessions to the `StoreActor`. Nothing is ever sent back to sessions, because a session whose client
+//! does not read handles no messages: answers are put in its [`Inbox`](inbox::Inbox), entries are in the store's
+//! [`Feed`](feed::Feed), and wake-ups, which coalesce, say that there is something to fetch.
 
 pub(crate) mod access;
 pub(crate) mod audit;

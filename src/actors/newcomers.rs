@@ -1,8 +1,10 @@
-//! What strangers have the server write down for good: public keys that are new to it, and signing keys that are new to those.
+//! What strangers cause the server to store for good: public keys that are new to it, and signing keys that are new to
+//! those.
 //!
-//! Keeps: there are so many in all at most, and so many new ones in a minute, whoever brings them; at the bound new ones are refused, and
-//! nothing that exists is given up for them. What an administrator, or the application's registry, has said of a key is no
-//! stranger's doing: it is counted and not bounded. Leaves out: where they are kept (`storage::UsedKeys`, `services::Identities`).
+//! Keeps: their total number is bounded, and so is the number of new ones in a minute, whoever brings them; at the
+//! limit, new ones are refused, and nothing that exists is given up for them. A key that an administrator or the
+//! application's registry has set does not come from a stranger: it is counted, but not bounded. Leaves out: where they
+//! are kept (`storage::UsedKeys`, `services::Identities`).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,9 +17,9 @@ use crate::core::quota::{Bucket, Rate};
 use crate::model::PublicKey;
 use crate::model::seldom::Seldom;
 
-/// At the bound it is counted again whether there are still as many, so often at most: an administrator may have taken some away.
+/// At the limit they are counted again at most this often: an administrator may have removed some.
 const COUNTED_EVERY: Duration = Duration::from_secs(60);
-/// The log says no more often than this that new ones are refused.
+/// How often at most the log says that new ones are refused.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// What is bounded.
@@ -28,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The limit that bounds them.
+    /// The limit that applies.
     const fn setting(self) -> &'static str {
         match self {
             Self::PublicKeys => "keys_max",
@@ -46,7 +48,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One more is too many.
+/// One more would be too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TooMany {
     #[error("quota: too many new {kind} at once; try again in {seconds} s")]
@@ -55,13 +57,13 @@ pub(crate) enum TooMany {
     InAll { kind: Kind },
 }
 
-/// Those of one kind.
+/// The ones of one kind.
 pub(crate) struct Newcomers {
     kind: Kind,
     most: usize,
     rate: Rate,
     state: Mutex<State>,
-    /// Held while they are counted.
+    /// Held while they are being counted.
     counting: tokio::sync::Mutex<()>,
     pub(crate) refused: Counter,
     seldom: Seldom,
@@ -72,14 +74,14 @@ struct State {
     bucket: Option<Bucket>,
     /// How many there are, and when they were counted.
     counted: Option<(usize, Instant)>,
-    /// That were let in since the start.
+    /// How many were let in since the start.
     kept: usize,
-    /// Whose are let in and not written down yet.
+    /// The keys that were let in and are not stored yet.
     under_way: HashSet<PublicKey>,
 }
 
 impl Newcomers {
-    /// So many in all, and so many new ones in a minute, all of which may come at once.
+    /// `most` in total, and this many new ones in a minute, all of which may come at once.
     pub(crate) fn new(kind: Kind, most: usize, per_minute: usize) -> Self {
         Self {
             kind,
@@ -97,7 +99,7 @@ impl Newcomers {
         self.state.lock().counted.map(|(count, _)| count)
     }
 
-    /// Finds out with `count`, which is given how far it has to count, how many there are.
+    /// Uses `count`, which is told how far it has to count, to find out how many there are.
     pub(crate) async fn find_out<E, F>(
         &self,
         now: Instant,
@@ -113,21 +115,21 @@ impl Newcomers {
         let before = self.state.lock().kept;
         let found = count(self.most).await?;
         let mut state = self.state.lock();
-        // Of those that came meanwhile some may have been counted.
+        // Some of those that came meanwhile may have been counted.
         let came = state.kept - before;
         state.counted = Some((found + came, now));
         Ok(())
     }
 
-    /// Whether it is not known if there is room for another one.
+    /// Whether they have to be counted to know if there is space for another one.
     fn is_to_be_counted(&self, now: Instant) -> bool {
         self.state.lock().counted.is_none_or(|(count, at)| {
             count >= self.most && now.saturating_duration_since(at) >= COUNTED_EVERY
         })
     }
 
-    /// Lets that of `key` in, which is to be written down while this is held. Whoever else comes with the same one meanwhile is let
-    /// in, too: two devices of a user may come at once.
+    /// Lets `key` in; it has to be stored while the result is held. Others who come with the same key meanwhile are let
+    /// in too: two devices of a user may come at once.
     pub(crate) async fn enter<E, F>(
         &self,
         key: &PublicKey,
@@ -159,7 +161,7 @@ impl Newcomers {
         Ok(Ok(Entered { newcomers: self, key: Some(key.clone()), is_kept: false }))
     }
 
-    /// Counts a refusal, and has the log say so once in a while.
+    /// Counts a refusal, and logs it once in a while.
     pub(crate) fn refuse(&self, key: &PublicKey, too_many: TooMany, now: Instant) -> TooMany {
         self.refused.inc();
         if let Some(unsaid) = self.seldom.next_line(now) {
@@ -177,7 +179,7 @@ impl Newcomers {
         too_many
     }
 
-    /// One was written down that is not bounded.
+    /// One was stored that is not bounded.
     pub(crate) fn came(&self) {
         self.state.lock().came();
     }
@@ -192,16 +194,16 @@ impl State {
     }
 }
 
-/// One that was let in. Dropped before it is [kept](Entered::keep), it has not come.
+/// One that was let in. If it is dropped before it is [kept](Entered::keep), it does not count.
 pub(crate) struct Entered<'a> {
     newcomers: &'a Newcomers,
-    /// `None` if somebody else has come with the same one, which is counted there.
+    /// `None` if somebody else came with the same key, which is counted there.
     key: Option<PublicKey>,
     is_kept: bool,
 }
 
 impl Entered<'_> {
-    /// It was written down.
+    /// It was stored.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }

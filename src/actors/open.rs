@@ -1,8 +1,8 @@
-//! Which stores are open, and how they come to be.
+//! Which stores are open, and how they are opened.
 //!
-//! Keeps: a store is open at most once; what is wanted of one that is not open waits for it, and is done in the order in
-//! which it was asked for, before anybody gets the store's handle; one that closed leaves nothing behind; stores are spread
-//! evenly over the threads. Leaves out: what a store does (`store`).
+//! Keeps: a store is open at most once; work for a store that is not open waits for it, and is done in the order of the
+//! requests, before anybody gets the store's handle; a closed store leaves nothing behind; stores are spread evenly
+//! over the threads. Leaves out: what a store does (`store`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::core::store::Write;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{StorageError, StoreLog};
 
-/// The map gives memory back when less than a quarter of it is used, if it has room for so many stores.
+/// The map releases memory when less than a quarter of it is used, if it has a capacity of at least this many stores.
 const SHRINK_ABOVE: usize = 1_024;
 
 /// What happens when a store is opened, before anybody gets it.
 pub(crate) trait OnOpen: Send + Sync {
-    /// The log is open and nothing was written to it since; nothing is until this is done.
+    /// The log is open and nothing has been written to it since; nothing is written until this is done.
     fn opening(&self, store: &StoreId, head: Sequence) -> BoxFuture<'static, ()>;
 
     /// The store is open: replay starts here.
@@ -38,7 +38,7 @@ pub(crate) struct OpenStores {
     deps: Arc<StoreDeps>,
     /// Where stores run; at least one.
     threads: Vec<ArbiterHandle>,
-    /// Where the end of an opening is waited for.
+    /// The thread that waits for the end of an opening.
     home: ArbiterHandle,
     on_open: Option<Arc<dyn OnOpen>>,
     /// How many were started.
@@ -51,7 +51,7 @@ enum Slot {
     Opening(Vec<Job>),
 }
 
-/// What is wanted of a store. Each is answered, also if the store cannot be opened.
+/// Work for a store. Each job is answered, even if the store cannot be opened.
 pub(super) enum Job {
     Open(oneshot::Sender<Result<StoreHandle, StorageError>>),
     Append(Vec<Write<Reply>>),
@@ -63,9 +63,9 @@ impl Job {
         matches!(self, Self::Open(_))
     }
 
-    /// Does it; comes back if the store is closed.
+    /// Does the job; returns it if the store is closed.
     fn run(self, store: &StoreHandle) -> Result<(), Self> {
-        // Whoever asked may have gone.
+        // The caller may be gone.
         match self {
             Self::Open(answer) if store.is_open() => drop(answer.send(Ok(store.clone()))),
             Self::Open(_) => return Err(self),
@@ -105,10 +105,10 @@ impl OpenStores {
         &self.deps
     }
 
-    /// Has `job` done: now, or as soon as `store` is open.
+    /// Does `job` now, or as soon as `store` is open.
     pub(super) fn want(self: &Arc<Self>, store: &StoreId, job: Job) {
         let mut slots = self.slots.lock();
-        // Run under the lock: nobody who gets the store afterwards comes before it.
+        // Runs under the lock: nobody who gets the store afterwards comes before it.
         let job = match slots.get_mut(store) {
             Some(Slot::Opening(waiting)) => return waiting.push(job),
             Some(Slot::Open(handle)) => match job.run(handle) {
@@ -126,7 +126,7 @@ impl OpenStores {
     fn start_opening(self: &Arc<Self>, store: StoreId) {
         let opening = Opening(Some((self.clone(), store.clone())));
         let (storage, on_open) = (self.deps.storage.clone(), self.on_open.clone());
-        // Refused only by a thread that has stopped, and then dropped.
+        // A thread that has stopped refuses it and drops it.
         self.home.spawn(async move {
             let opened = store.clone();
             let log = tokio::task::spawn_blocking(move || storage.open(&opened)).await;
@@ -145,7 +145,7 @@ impl OpenStores {
                 job.fail(&StorageError::unavailable("the store closed while it was opened"));
             }
         };
-        // Who gets the handle can write past what still waits: so handles are given away last.
+        // Whoever gets the handle can write before what still waits: so handles are given away last.
         let mut opens = Vec::new();
         while let Some(waiting) = self.next_waiting(&handle) {
             let (open, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(Job::is_open);
@@ -155,7 +155,7 @@ impl OpenStores {
         opens.into_iter().for_each(run);
     }
 
-    /// What waits for a store that was opened; if nothing does, everybody gets it from now on.
+    /// The next job for a store that was opened; if there is none, everybody gets the store from now on.
     fn next_waiting(&self, handle: &StoreHandle) -> Option<Vec<Job>> {
         let store = handle.feed.store();
         let mut slots = self.slots.lock();
@@ -163,7 +163,7 @@ impl OpenStores {
             Some(Slot::Opening(waiting)) if !waiting.is_empty() => {
                 return Some(std::mem::take(waiting));
             }
-            // If it closes later than this, `closed` comes later, too.
+            // If it closes after this, the call of `closed` also comes after this.
             Some(_) | None if handle.is_open() => {
                 slots.insert(store.clone(), Slot::Open(handle.clone()));
             }
@@ -192,7 +192,7 @@ impl OpenStores {
         StoreHandle::new(addr, feed)
     }
 
-    /// The store that had this feed was closed.
+    /// The store with this feed was closed.
     pub(super) fn closed(&self, feed: &Arc<Feed>) {
         let mut slots = self.slots.lock();
         let is_it = |slot: &Slot| matches!(slot, Slot::Open(open) if Arc::ptr_eq(&open.feed, feed));
@@ -203,7 +203,7 @@ impl OpenStores {
             slots.shrink_to(kept);
         }
         drop(slots);
-        // Perhaps the last one who has its log.
+        // This may be the last owner of its log.
         drop(closed);
     }
 
@@ -226,7 +226,7 @@ impl OpenStores {
     }
 }
 
-/// A store that is being opened. Dropped before that is done, it fails what waits for it.
+/// A store that is being opened. If it is dropped before that is done, it fails the waiting jobs.
 struct Opening(Option<(Arc<OpenStores>, StoreId)>);
 
 impl Opening {

@@ -1,8 +1,8 @@
 //! Reads of feeds from disk, for sessions.
 //!
-//! Keeps: no more of them run at once than there are processors, whoever asks first goes first, and each is bounded by its bytes. If
-//! each had a thread at once, thirty clients that catch up would be thirty threads that take turns with those that answer
-//! writes. Leaves out: what is done with what was read.
+//! Keeps: no more of them run at once than there are processors, first come, first served, and each is bounded in
+//! bytes. If each got a thread at once, thirty clients that catch up would be thirty threads competing with those that
+//! answer writes. Leaves out: what is done with what was read.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::model::{Segment, Sequence};
 use crate::storage::{StorageError, StoreLog};
 
-/// On few processors so many all the same: one may wait for the disk.
+/// At least this many even on few processors: one may wait for the disk.
 const AT_ONCE_MIN: usize = 2;
 
 /// The right to read. Cheap to clone.
@@ -31,7 +31,8 @@ impl Reads {
         Self(Arc::new(Semaphore::new(count)))
     }
 
-    /// Durable segments from `log`, see [`StoreLog::read`]. Once it has begun a read is done, though nobody waits for it any more.
+    /// Durable segments from `log`, see [`StoreLog::read`]. Once it has begun, a read is finished even if nobody waits
+    /// for it any more.
     pub(crate) async fn read(
         self,
         log: Arc<dyn StoreLog>,

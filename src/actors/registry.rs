@@ -1,8 +1,9 @@
-//! The RegistryActor: from public keys to stores, for everybody in this process.
+//! The RegistryActor: from public keys to stores, for all of this process.
 //!
-//! Keeps: a registry that is slow, or panics, delays nobody who does not ask it; a key that was used with a store is served from
-//! that one or not at all, whatever the registry says (`docs/KEYS.md`); a removed key ends its live subscriptions. Leaves out:
-//! the mapping itself (`services::StoreRegistry`), what is noted of used keys (`storage`), and how a store is reached (`stores`).
+//! Keeps: a registry that is slow or panics delays only those who ask it; a key that was used with a store is served
+//! from that store or not at all, whatever the registry says (`docs/KEYS.md`); removing a key ends its live
+//! subscriptions. Leaves out: the mapping itself (`services::StoreRegistry`), the record of used keys (`storage`), and
+//! how a store is reached (`stores`).
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -32,11 +33,11 @@ use crate::storage::{Storage, StorageError};
 #[rtype(result = "Result<StoreId, ResolveError>")]
 pub(crate) struct Resolve {
     pub(crate) key: PublicKey,
-    /// What the caller's proof says about that. A key that has no store, and never had one, is assigned this one.
+    /// What the caller's proof says about it. A key that has no store, and never had one, is assigned this one.
     pub(crate) said: Option<Said>,
 }
 
-/// The store that a key has according to what proves who the caller is.
+/// The store of a key according to the proof of who the caller is.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     pub(crate) store: StoreId,
@@ -45,7 +46,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// A store that is said has to be the one that the key has.
+    /// A store that the proof names has to be the one that the key has.
     pub(crate) fn check(
         said: Option<&Self>,
         key: &PublicKey,
@@ -70,8 +71,8 @@ pub struct Assign {
     pub store_id: StoreId,
 }
 
-/// Removes the mapping of a key, durably, and ends its live subscriptions; tells which store it had. It can be assigned to that
-/// one again, and to no other before a [`Release`].
+/// Removes the mapping of a key, durably, and ends its live subscriptions; returns the store that it had. It can be
+/// assigned to that store again, and to no other before a [`Release`].
 #[derive(Message)]
 #[rtype(result = "Result<StoreId, RegistryError>")]
 pub struct Remove {
@@ -79,8 +80,8 @@ pub struct Remove {
     pub public_key: PublicKey,
 }
 
-/// Forgets which store a key was used with, durably, so that it can be given another one; tells which it was, if it was used.
-/// To be asked for when no client has anything left of that store.
+/// Forgets which store a key was used with, durably, so that it can be given another one; returns the store if the key
+/// was used. To be used when no client has any data of that store left.
 #[derive(Message)]
 #[rtype(result = "Result<Option<StoreId>, RegistryError>")]
 pub struct Release {
@@ -88,23 +89,24 @@ pub struct Release {
     pub public_key: PublicKey,
 }
 
-/// Appends entries of the server's own to a store: validated and broadcast like any others, but neither authorized nor
+/// Appends the server's own entries to a store: validated and broadcast like any others, but neither authorized nor
 /// resolved.
 #[derive(Message)]
 #[rtype(result = "Result<WriteOutcome, WriteError>")]
 pub struct AppendFromServer {
-    /// The store, which need not exist before.
+    /// The store; it does not have to exist yet.
     pub store_id: StoreId,
-    /// Appended as one batch, whole or not at all.
+    /// Appended as one batch, all or nothing.
     pub entries: Vec<Entry>,
     /// Whether handlers and reactivity run on them; kept with the entries.
     pub run_handlers: bool,
 }
 
-/// So many keys are remembered to have lost their store.
+/// How many keys are remembered to have lost their store.
 const LOST_MAX: usize = 10_000;
 
-/// The log hears no more often than this that the registry does not answer, or that a caller says another store than it has.
+/// How often at most the log says that the registry does not answer, or that a caller claims a different store from the
+/// key's.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Resolves keys; takes [`Assign`], [`Remove`], [`Release`] and [`AppendFromServer`] from code in this process.
@@ -118,7 +120,7 @@ pub struct RegistryActor {
     contradicted: Seldom,
 }
 
-/// One of the messages above, from somebody who is not code in this process.
+/// One of the messages above, sent on behalf of somebody outside this process.
 #[derive(Message)]
 #[rtype(result = "M::Result")]
 pub(crate) struct Change<M: Message<Result: 'static>> {
@@ -126,12 +128,13 @@ pub(crate) struct Change<M: Message<Result: 'static>> {
     pub(crate) message: M,
 }
 
-/// Keys that were used, and have no store now or another one: everybody was told. Their clients ask again and again.
+/// Keys that were used, and now have no store or another one: everybody was told. Their clients ask again and again.
 #[derive(Default)]
 struct LostKeys(HashSet<PublicKey>);
 
 impl LostKeys {
-    /// Whether that is news of `key`. If there are too many it is not: what has to be done once would be done again and again.
+    /// Whether this is new for `key`. If there are too many, it is not: otherwise a one-time action would be repeated
+    /// again and again.
     fn add(&mut self, key: &PublicKey) -> bool {
         self.0.len() < LOST_MAX && self.0.insert(key.clone())
     }
@@ -149,15 +152,15 @@ impl RegistryActor {
         Self { keys, open, connections, resolved, lost, unanswered, contradicted }
     }
 
-    /// What was said of `key` does not count any more.
+    /// What was said about `key` no longer counts.
     fn key_changed(&self, key: &PublicKey) {
-        // First this, then the news: a session that hears of it resolves afresh.
+        // This comes before the news: a session that hears of it resolves afresh.
         self.resolved.key_removed();
         self.connections.key_removed(key);
     }
 
-    /// A registry of the application's own changes without a word: what it answers can be how it comes to light that a key has lost
-    /// its store. Then all that is subscribed with it ends.
+    /// The application's own registry changes without notice: its answer may be the first sign that a key has lost its
+    /// store. Then all subscriptions with the key end.
     fn notice(&mut self, key: &PublicKey, answer: &Result<StoreId, ResolveError>, is_used: bool) {
         let answer = match answer {
             Ok(store) => Ok(store),
@@ -173,7 +176,7 @@ impl RegistryActor {
                     log::warn!("clients are refused: {error} ({unsaid} others before it)");
                 }
             }
-            // What proves the caller says another store: that concerns nobody else.
+            // The caller's proof names another store: that concerns nobody else.
             Err(error @ RegistryError::AlreadyAssigned { .. }) => {
                 if let Some(unsaid) = self.contradicted.next_line(Instant::now().into_std()) {
                     log::info!(
@@ -192,21 +195,21 @@ impl RegistryActor {
     }
 }
 
-/// What is asked about keys: the registry, and what is noted of those that were used.
+/// What is needed to answer about keys: the registry, and the record of used keys.
 #[derive(Clone)]
 pub(crate) struct Keys {
     registry: Arc<dyn StoreRegistry>,
     storage: Arc<dyn Storage>,
-    /// Read while a key is assigned because a caller's proof says so, written while one is removed: a key that is being
-    /// removed must not be assigned again before that is noted.
+    /// Locked for reading while a key is assigned because of a caller's proof, and for writing while one is removed: a
+    /// key that is being removed must not be assigned again before that is recorded.
     removing: Arc<RwLock<()>>,
-    /// Held while a key is assigned because a caller's proof says so, for all keys of the same hash: of many who come with one key at
-    /// once, one assigns it.
+    /// Held while a key is assigned because of a caller's proof, for all keys of the same hash: if many come with one
+    /// key at once, one of them assigns it.
     assigning: Arc<[Mutex<()>; ASSIGNING]>,
     newcomers: Arc<Newcomers>,
 }
 
-/// So many keys are assigned at once at most, by what callers prove: enough that they share syncs of the disk.
+/// Most keys that are assigned at one time because of callers' proofs: enough for them to share syncs of the disk.
 const ASSIGNING: usize = 64;
 
 impl Keys {
@@ -219,7 +222,7 @@ impl Keys {
         Self { registry, storage, removing: Arc::default(), assigning, newcomers }
     }
 
-    /// Counts the keys that were used, of which `newcomers` knows nothing yet.
+    /// Counts the used keys, if `newcomers` does not know their number yet.
     async fn count(&self) -> Result<(), StorageError> {
         let count = |most| self.storage.used_keys().count(most);
         self.newcomers.find_out(Instant::now().into_std(), count).await
@@ -233,12 +236,12 @@ impl Keys {
         let used = self.storage.used_keys();
         let noted = used.get(&key).await.map_err(|error| not_noted(&key, &error))?;
         let (store, entered) = match &noted {
-            // Of a key that was used nothing new is made: a registry that assigns stores by itself does not get to, and a key
-            // that was removed stays that.
+            // Nothing new is created for a key that was used: a registry that assigns stores by itself is not asked to,
+            // and a removed key stays removed.
             Some(_) => (self.registry.look_up(&key).await?, None),
             None => self.resolve_new(&key, said.as_ref()).await?,
         };
-        // Before its use is noted: who is refused has not used it.
+        // Before its use is recorded: whoever is refused has not used it.
         Said::check(said.as_ref(), &key, &store)?;
         let noted = match noted {
             Some(noted) => noted,
@@ -252,8 +255,8 @@ impl Keys {
         Ok(same_store(key, store, noted)?)
     }
 
-    /// The store of a key that was not used yet. If it has none the registry may give it one, or what is said does, unless there are too
-    /// many of these.
+    /// The store of a key that was not used yet. If it has none, the registry or the proof may give it one, unless
+    /// there are too many new keys.
     async fn resolve_new(
         &self,
         key: &PublicKey,
@@ -290,7 +293,7 @@ impl Keys {
             return self.registry.look_up(key).await;
         }
         if let Ok(store) = self.registry.look_up(key).await {
-            // Somebody else with the same key was here first.
+            // Somebody else with the same key came first.
             return Ok(store);
         }
         let Said { store, subject } = said;
@@ -311,7 +314,8 @@ impl Keys {
     async fn remove(self, key: PublicKey) -> Result<StoreId, RegistryError> {
         let _held = self.removing.write().await;
         let store = self.registry.remove(&key).await?;
-        // It may have been used before uses were noted. What was noted stays, and a key that cannot be noted is removed all the same.
+        // It may have been used before uses were recorded. An existing record stays, and a key that cannot be recorded
+        // is removed anyway.
         if let Err(error) = self.storage.used_keys().note(&key, &store).await {
             log::warn!(key:% = key.in_log(), store:%; "public key {} was removed, but its store {store:?} \
                                                        could not be noted: {error}", key.in_log());
@@ -325,7 +329,7 @@ impl Keys {
     }
 }
 
-/// `store`, if that is the one that the key was used with.
+/// `store`, if it is the one that the key was used with.
 fn same_store(key: PublicKey, store: StoreId, noted: StoreId) -> Result<StoreId, RegistryError> {
     if store == noted { Ok(store) } else { Err(RegistryError::Moved { key, store: noted }) }
 }
@@ -371,7 +375,7 @@ impl Handler<Change<Assign>> for RegistryActor {
         let Change { by, message: Assign { public_key: key, store_id: store } } = assign;
         let keys = self.keys.clone();
         let assigned = async move {
-            // What is so already is nobody's doing: a configuration says it at each start.
+            // If it is already so, nobody has changed anything: a configuration says it at each start.
             let is_so = keys.registry.look_up(&key).await.is_ok_and(|had| had == store);
             keys.assign(key.clone(), store.clone()).await?;
             if !is_so {
@@ -452,7 +456,7 @@ impl Handler<AppendFromServer> for RegistryActor {
     }
 }
 
-/// A registry that panics is unavailable; it does not take the actor with it.
+/// A registry that panics counts as unavailable; it does not take the actor down with it.
 async fn ask<T, E: From<RegistryError>>(
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {

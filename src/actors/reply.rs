@@ -1,4 +1,4 @@
-//! Where the answer of a write goes, and the promise that there is one.
+//! Where the answer of a write goes, and the guarantee that there is one.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) enum WriteFailure {
     /// It may have happened; writing the same entries again finds out.
     #[error("may or may not be stored, write it again: {0}")]
     Indefinite(Arc<str>),
-    /// It did not happen, since the store may not hold more.
+    /// It did not happen, because the store may not hold more.
     #[error(
         "quota: the store of the public key may hold {bytes_max} bytes, and does; try again when it has space"
     )]
@@ -27,12 +27,12 @@ pub(crate) enum WriteFailure {
     },
 }
 
-/// Where the answer of one write goes. Dropped without an answer (its actor panicked), it answers
+/// Where the answer of one write goes. If it is dropped without an answer (because its actor panicked), it answers
 /// [`WriteFailure::Indefinite`].
 #[derive(Debug)]
 pub(crate) struct Reply {
     to: Option<To>,
-    /// When the write was on its way.
+    /// When the write was sent.
     began: Instant,
 }
 
@@ -43,7 +43,7 @@ enum To {
 }
 
 impl Reply {
-    /// The answer of write number `write` of the session with this inbox.
+    /// The answer to write number `write` of the session with this inbox.
     pub(crate) fn session(inbox: Arc<Inbox>, write: u64) -> Self {
         Self::new(To::Session { inbox, write })
     }
@@ -57,12 +57,12 @@ impl Reply {
         Self { to: Some(to), began: Instant::now() }
     }
 
-    /// Since when the write waits for its answer.
+    /// Since when the write has waited for its answer.
     pub(crate) const fn began(&self) -> Instant {
         self.began
     }
 
-    /// Answers. Returns the inbox to wake, once the feed shows what was committed.
+    /// Answers. Returns the inbox to wake once the feed shows what was committed.
     pub(crate) fn answer(mut self, result: Result<Acked, WriteFailure>) -> Option<Arc<Inbox>> {
         self.to.take().and_then(|to| to.answer(result))
     }
@@ -83,7 +83,7 @@ impl To {
                 Some(inbox)
             }
             Self::Caller(sender) => {
-                // A caller that went away needs no answer.
+                // A caller that is gone needs no answer.
                 let _ = sender.send(result);
                 None
             }

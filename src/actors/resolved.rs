@@ -1,9 +1,9 @@
-//! The stores of keys that were resolved lately, for all sessions together.
+//! The stores of recently resolved keys, for all sessions together.
 //!
-//! Keeps: a key is never answered for once its removal was announced, nor for longer than an answer of the registry counts, since
-//! a registry of the application's own changes without a word; memory is bounded, and holds no store open. A write on a
-//! connection with many keys would otherwise ask the `RegistryActor` each time: two hops between threads, one request after the
-//! other.
+//! Keeps: a key is not answered after its removal was announced, nor for longer than an answer of the registry counts,
+//! because the application's own registry changes without notice; memory is bounded, and keeps no store open. Without
+//! it, a write on a connection with many keys would ask the `RegistryActor` each time: two hops between threads, one
+//! request after the other.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use parking_lot::RwLock;
 use super::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
 
-/// Keys remembered, at most; one more, and all are forgotten.
+/// Most keys that are remembered; with one more, all are forgotten.
 const KEYS_MAX: usize = 65_536;
 
-/// When something was asked of the registry: how many keys had been removed then, and what time it was.
+/// When the registry was asked: how many keys had been removed then, and the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     removals: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Asked {
 pub(crate) struct Resolved {
     /// Counts removals. Written only together with the map.
     removals: AtomicU64,
-    /// For so long an answer counts.
+    /// How long an answer counts.
     age_max: Duration,
     stores: RwLock<HashMap<PublicKey, (WeakStoreHandle, Asked)>>,
 }
@@ -38,24 +38,24 @@ impl Resolved {
         Self { removals: AtomicU64::new(0), age_max, stores: RwLock::default() }
     }
 
-    /// To be taken before a key is resolved, and given back with what it resolved to.
+    /// Take this before a key is resolved, and pass it back with the result.
     pub(crate) fn asking(&self, now: Instant) -> Asked {
         Asked { removals: self.removals.load(Ordering::Acquire), at: now }
     }
 
-    /// Whether an answer to what was `asked` then counts for what is asked `now`.
+    /// Whether an answer to a question `asked` then still counts at `now`.
     pub(crate) fn counts(&self, asked: Asked, now: Asked) -> bool {
         asked.removals == now.removals && now.at.saturating_duration_since(asked.at) < self.age_max
     }
 
-    /// The store of `key`, if that is known, and when it was asked for.
+    /// The store of `key`, if it is known, and when it was asked for.
     pub(crate) fn get(&self, key: &PublicKey, now: Asked) -> Option<(StoreHandle, Asked)> {
         let stores = self.stores.read();
         let (store, asked) = stores.get(key).filter(|(_, asked)| self.counts(*asked, now))?;
         Some((store.upgrade()?, *asked))
     }
 
-    /// Remembers what `key` resolved to, unless a key was removed since it was `asked`.
+    /// Remembers the store of `key`, unless a key was removed since it was `asked`.
     pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
         let mut stores = self.stores.write();
         if self.removals.load(Ordering::Acquire) == asked.removals {
@@ -71,7 +71,7 @@ impl Resolved {
         self.stores.write().retain(|_, (known, _)| !known.is(store));
     }
 
-    /// A key was removed from the registry: whatever was resolved before is resolved again.
+    /// A key was removed from the registry: everything that was resolved before is resolved again.
     pub(crate) fn key_removed(&self) {
         let mut stores = self.stores.write();
         self.removals.fetch_add(1, Ordering::Release);

@@ -1,8 +1,8 @@
-//! The StoreActor: one per active store, the only one that gives out its sequences.
+//! The StoreActor: one per active store, the only one that assigns its sequences.
 //!
-//! Keeps: an answer is sent, and the head moves, when the disk has it; answers lie in the sessions' inboxes before the
-//! head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
-//! again from disk before a write is taken. Leaves out: all decisions about order and duplicates (`core::store`).
+//! Keeps: an answer is sent, and the head moves, when the disk has it; answers are put in the sessions' inboxes before
+//! the head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
+//! again from disk before a write is accepted. Leaves out: all decisions about order and duplicates (`core::store`).
 
 mod others;
 
@@ -31,7 +31,7 @@ use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
 const REOPEN_DELAY_MAX: Duration = Duration::from_secs(5);
-/// The log says no more often than this that a store is full.
+/// How often at most the log says that a store is full.
 const FULL_EVERY: Duration = Duration::from_secs(1);
 
 /// Appends client batches or server-authored ones; each is answered through its [`Reply`].
@@ -39,16 +39,16 @@ const FULL_EVERY: Duration = Duration::from_secs(1);
 #[rtype(result = "()")]
 pub(crate) struct Append {
     pub(crate) writes: Vec<Write<Reply>>,
-    /// Held until the writes are in, so that the store does not stop for idleness before.
+    /// Held until the writes have arrived, so that the store does not stop as idle before.
     pub(crate) lease: Lease,
 }
 
-/// Stops if nobody needs the store: it is opened afresh when somebody does.
+/// Stops if nobody needs the store: it is opened again when somebody does.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct StopIfIdle;
 
-/// Stops once everything that was taken in is answered. The answer comes then.
+/// Stops once everything that was accepted is answered. The reply comes then.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct FinishStore;
@@ -110,14 +110,14 @@ impl StoreHandle {
         self.addr.connected() && !self.feed.is_closed()
     }
 
-    /// Sends writes to the store. If it was closed in the meantime they come back, for [`Stores::append`].
+    /// Sends writes to the store. If it was closed in the meantime they are returned, for [`Stores::append`].
     ///
     /// [`Stores::append`]: super::stores::Stores::append
     pub(crate) fn append(&self, writes: Vec<Write<Reply>>) -> Result<(), Vec<Write<Reply>>> {
         match self.feed.lease() {
             Ok(lease) => {
-                // Bounded by what connections may have in flight. Lost only if the actor panics, and then the
-                // replies answer by themselves.
+                // Bounded by what connections may have in flight. Lost only if the actor panics, and then the replies
+                // answer by themselves.
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "its one place: the order of writes is that of calls"
@@ -140,25 +140,25 @@ pub(crate) struct StoreDeps {
 
 pub(crate) struct StoreActor {
     deps: Arc<StoreDeps>,
-    /// Told when this ends.
+    /// Notified when this ends.
     open: Arc<OpenStores>,
     log: Arc<dyn StoreLog>,
     feed: Arc<Feed>,
     core: StoreCore<Reply>,
-    /// Counts the logs opened so far; an answer of an earlier one is void.
+    /// Counts the logs opened so far; an answer from an earlier one is void.
     generation: u64,
     reopening: bool,
-    /// How often it was asked whether it is idle since it was used last.
+    /// How often it was asked whether it is idle since its last use.
     asked: u32,
-    /// Kept between groups for its memory alone.
+    /// Kept between groups only to reuse its memory.
     in_group: PlacedIds,
     finishing: Vec<oneshot::Sender<()>>,
     others: Others,
-    /// That it is full.
+    /// For the log line that it is full.
     full_seldom: Seldom,
-    /// Since there was no room the last time, it is looked again: something may have been trimmed.
+    /// Since there was no space the last time, check again: something may have been trimmed.
     was_full: bool,
-    /// How often quotas had changed when they were looked at last.
+    /// How often quotas had changed at the last look.
     quota_changes: u64,
 }
 
@@ -194,7 +194,7 @@ impl StoreActor {
         self.feed.store()
     }
 
-    /// Places as many groups as may be under way.
+    /// Places as many groups as may be in progress.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         if self.others.catching_up {
             return;
@@ -218,7 +218,7 @@ impl StoreActor {
         if !self.finishing.is_empty() && self.core.is_idle() {
             ctx.stop();
             for finished in self.finishing.drain(..) {
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = finished.send(());
             }
         }
@@ -333,7 +333,7 @@ impl StoreActor {
         }
     }
 
-    /// Answers, then moves the head, then wakes: a session that sees the head has its answers already.
+    /// Answers, then moves the head, then wakes: a session that sees the head already has its answers.
     fn show(&self, Settled { answers, segments }: Settled<Reply>) {
         let entries: usize = segments.iter().map(Segment::len).sum();
         let bytes: usize = segments.iter().map(|segment| segment.records().len()).sum();
@@ -364,7 +364,7 @@ impl StoreActor {
         }
     }
 
-    /// Refuses all that is under way and opens the log again.
+    /// Refuses everything in progress and opens the log again.
     fn fail(&mut self, error: &AppendError, ctx: &mut Context<Self>) {
         log::error!(store:% = self.store(); "store {}: append failed: {error}", self.store());
         self.deps.metrics.appends_failed.inc();
@@ -397,7 +397,7 @@ impl StoreActor {
 /// How often an idle store is asked before it closes.
 const IDLE_ASKS: u32 = 3;
 
-/// Asks `store` now and then whether it is idle. Not an interval of its context, which would look at the timer several
+/// Asks `store` now and then whether it is idle. Not an interval of its context, which would check the timer several
 /// times for each write.
 async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
     loop {
@@ -416,7 +416,7 @@ fn room(deps: &StoreDeps, store: &StoreId, log: &dyn StoreLog) -> Room {
     Room::new(log.bytes(), bytes_max(deps, store))
 }
 
-/// How much it may hold in all.
+/// How much it may hold in total.
 fn bytes_max(deps: &StoreDeps, store: &StoreId) -> u64 {
     deps.quotas.bytes_stored(store).unwrap_or(u64::MAX)
 }
@@ -425,7 +425,7 @@ fn refuse(replies: impl Iterator<Item = Reply>, failure: &WriteFailure) {
     replies.for_each(|reply| reply.fail(failure.clone()));
 }
 
-/// Opens the log of `store`, however often it takes.
+/// Opens the log of `store`, trying as often as necessary.
 async fn reopen(storage: Arc<dyn Storage>, store: StoreId) -> Arc<dyn StoreLog> {
     let mut delay = REOPEN_DELAY_MIN;
     loop {
@@ -487,7 +487,7 @@ impl Handler<StopIfIdle> for StoreActor {
 
     fn handle(&mut self, _: StopIfIdle, ctx: &mut Context<Self>) {
         self.asked = self.asked.saturating_add(1);
-        // The first of these may have come at once after the use; between three lie two periods.
+        // The first of these may have come right after the use; three of them span two periods.
         let idle = self.asked >= IDLE_ASKS && self.core.is_idle() && !self.reopening;
         if idle && self.feed.close_if_unused() {
             log::debug!(store:% = self.store(); "store {}: idle, closed", self.store());

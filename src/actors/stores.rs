@@ -1,8 +1,8 @@
-//! Stores, open or not: the way to them for everybody who is not one.
+//! Access to stores, open or not.
 //!
-//! Keeps: whoever asks is answered, and needs not care whether the store is open, was closed meanwhile, or died; writes
-//! given for one store are taken in their order. Leaves out: which stores are open (`open`), which store a key has
-//! (`registry`).
+//! Keeps: every request is answered, and the caller does not have to care whether the store is open, was closed
+//! meanwhile, or died; writes for one store are accepted in order. Leaves out: which stores are open (`open`), which
+//! store a key has (`registry`).
 
 use std::sync::Arc;
 
@@ -47,12 +47,12 @@ impl Stores {
         Self { registry, open }
     }
 
-    /// Where keys are mapped to stores.
+    /// The actor that maps keys to stores.
     pub(crate) const fn registry(&self) -> &Addr<RegistryActor> {
         &self.registry
     }
 
-    /// The store of a key, opened if it is not open; `said` is what the caller's proof says of it.
+    /// The store of a key, opened if it is not open; `said` is what the caller's proof says about it.
     pub(crate) async fn resolve(
         &self,
         key: &PublicKey,
@@ -63,15 +63,15 @@ impl Stores {
         Ok(self.open(&store).await?)
     }
 
-    /// The store, opened if it is not open. It can be closed again by the time it is used: then come back.
+    /// The store, opened if it is not open. It may be closed again by the time it is used: then call this again.
     pub(crate) async fn open(&self, store: &StoreId) -> Result<StoreHandle, StorageError> {
         let (answer, opened) = oneshot::channel();
         self.open.want(store, Job::Open(answer));
         opened.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Sends writes to a store, each answered through its [`Reply`]. Taken before this returns: a write that is given
-    /// later, to this or to a [`StoreHandle`] got later, comes after them.
+    /// Sends writes to a store, each answered through its [`Reply`]. They are accepted before this returns: a later
+    /// write, through this or a [`StoreHandle`] obtained later, comes after them.
     pub(crate) fn append(&self, store: &StoreId, writes: Vec<Write<Reply>>) {
         self.open.want(store, Job::Append(writes));
     }
@@ -87,7 +87,7 @@ impl Stores {
         subscribed.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Validates and appends entries of the server's own. Dropped after its first poll, the write goes on.
+    /// Validates and appends the server's own entries. If it is dropped after its first poll, the write goes on.
     pub(crate) async fn write(&self, write: AppendFromServer) -> Result<WriteOutcome, WriteError> {
         let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
@@ -105,7 +105,8 @@ impl Stores {
         })
     }
 
-    /// Appends `batch`, which is these `entries` and was validated. Dropped after its first poll, the write goes on.
+    /// Appends `batch`, which has these `entries` and was validated. If it is dropped after its first poll, the write
+    /// goes on.
     pub(crate) async fn write_batch(
         &self,
         store: &StoreId,
@@ -138,19 +139,19 @@ impl Stores {
         self.open.get(store).map(|open| open.feed.head())
     }
 
-    /// How many subscriptions a store has. Opens nothing.
+    /// How many subscriptions a store has. Does not open it.
     pub(crate) fn subscribers(&self, store: &StoreId) -> usize {
         self.open.get(store).map_or(0, |open| open.feed.subscriber_count())
     }
 
-    /// Finishes all stores: what they took in is answered, then they stop.
+    /// Finishes all stores: what they accepted is answered, then they stop.
     pub(crate) async fn finish(&self) {
         let finishing = self.open.all().into_iter().map(|store| store.addr.send(FinishStore));
         futures_util::future::join_all(finishing).await;
     }
 }
 
-/// Said by nobody, since a [`Job`] is always answered.
+/// Never used, because a [`Job`] is always answered.
 fn stopped() -> StorageError {
     StorageError::unavailable("the server stops")
 }
@@ -159,7 +160,7 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> RegistryError {
     RegistryError::Unavailable { key: None, message: error.to_string().into() }
 }
 
-/// What the writer is told: the first slot of each fresh sequence is the one that was committed.
+/// The answer for the writer: for each fresh sequence, its first slot is the one that was committed.
 fn outcome(acked: &Acked, entries: Vec<Entry>) -> WriteOutcome {
     let sequence_numbers: Vec<Sequence> = acked.slots.iter().collect();
     let mut next = acked.fresh.first;
@@ -198,7 +199,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(10);
 
-    /// Stores that close after `idle`, what they lie on, and the thread on which openings are waited for.
+    /// Stores that close after `idle`, their storage, and the thread that waits for openings.
     fn stores(idle: Duration) -> (Stores, FaultyStorage, Arbiter) {
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
         let limits = Arc::new(Limits { store_idle_timeout: idle, ..Limits::default() });
@@ -224,7 +225,7 @@ mod tests {
 
     type Answer = oneshot::Receiver<Result<Acked, WriteFailure>>;
 
-    /// A write of one entry, and where its answer comes.
+    /// A write of one entry, and where its answer arrives.
     fn write() -> (Vec<Write<Reply>>, Answer) {
         let entry = EntryRef { id: EntryId::now(), event: "E", primary_key: "", payload: b"" };
         let (sender, answer) = oneshot::channel();

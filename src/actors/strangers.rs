@@ -1,7 +1,7 @@
-//! The connections that were not accepted yet. Accepted is whose key was authorized and resolved, once.
+//! The connections that are not accepted yet. A connection is accepted once a key of it was authorized and resolved.
 //!
-//! Keeps: they are bounded in number, whatever each of them costs; who is pushed out is told why where that is possible.
-//! Leaves out: who that is (`core::strangers`).
+//! Keeps: their number is bounded, whatever each of them costs; one that is pushed out is told why where that is
+//! possible. Leaves out: which one that is (`core::strangers`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::core::strangers::{Number, Place, Strangers as Core};
 /// Ends a connection that has to go.
 type PushOut = Box<dyn Fn() + Send + Sync>;
 
-/// All of a server's.
+/// All strangers of a server.
 pub(crate) struct Strangers {
     started: Instant,
     all: Mutex<All>,
@@ -37,7 +37,7 @@ impl Strangers {
         Arc::new(Self { started: now(), all: Mutex::new(all) })
     }
 
-    /// Takes one in, from this address as far as it is known. `push_out` ends it if it has to go for another.
+    /// Registers one, from this address as far as it is known. `push_out` ends it if it has to make way for another.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -57,7 +57,7 @@ impl Strangers {
         Ok(Stranger { all: Arc::clone(self), number, accepted: AtomicBool::new(false) })
     }
 
-    /// How many there are, how many were pushed out, and how many not taken in.
+    /// How many there are, how many were pushed out, and how many were refused.
     pub(crate) fn counts(&self) -> (usize, u64, u64) {
         let all = self.all.lock();
         (all.core.count(), all.pushed_out, all.refused)
@@ -69,7 +69,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A connection that was not accepted, until it is, or this is dropped.
+/// A connection that is not accepted, until it is, or this is dropped.
 pub(crate) struct Stranger {
     all: Arc<Strangers>,
     number: Number,
@@ -77,7 +77,7 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// It has become a session, which ends in its own way, and proxies may have said where it is.
+    /// It has become a session, which ends in its own way, and proxies may have said where it comes from.
     pub(crate) fn is_session(
         &self,
         address: Option<IpAddr>,
@@ -88,7 +88,7 @@ impl Stranger {
         all.ends.entry(self.number).and_modify(|end| *end = Box::new(push_out));
     }
 
-    /// It is none any more.
+    /// It is no longer a stranger.
     pub(crate) fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
         let mut all = self.all.all.lock();

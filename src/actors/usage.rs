@@ -1,8 +1,7 @@
-//! How many bytes each key has written, for its quota: durable, beside what administrators say.
+//! How many bytes each key has written, for its quota: durable, next to what administrators set.
 //!
-//! Keeps: what is durable of entries is counted, once; counts are written down every few seconds and at an orderly end, so that a crash
-//! loses what came since, and no more. Leaves out: what a key may write (`quotas`), and what stores hold, which
-//! storage knows.
+//! Keeps: durable entries are counted, once; counts are saved every few seconds and at an orderly end, so a crash loses
+//! only what came since. Leaves out: what a key may write (`quotas`), and what stores hold, which storage knows.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,16 +15,16 @@ use parking_lot::Mutex;
 use crate::model::{Origin, PublicKey, Segment, record_len};
 use crate::services::{Records, RecordsUnavailable};
 
-/// What the names of these records begin with.
+/// The prefix of the names of these records.
 const KIND: &str = "usage/";
 
-/// Counts are written down so often.
+/// How often counts are saved.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How long to wait until counts that could not be read are tried again.
+/// How long to wait before reading counts again after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// So many are read at a time, and written at a time: together they share few syncs.
+/// How many are read or written at a time: together they share few syncs.
 const PAGE: usize = 1_000;
 const WRITES_MAX: usize = 64;
 
@@ -34,14 +33,14 @@ pub(crate) struct Usage {
     records: Arc<dyn Records>,
     counts: Mutex<Counts>,
     is_read: AtomicBool,
-    /// Held while counts are written down, so that an older one never takes the place of a newer one.
+    /// Held while counts are saved, so that an older count never replaces a newer one.
     saving: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Counts {
     bytes: HashMap<PublicKey, u64>,
-    /// Those that are not written down as they are.
+    /// The keys whose current counts are not saved.
     unsaved: HashSet<PublicKey>,
 }
 
@@ -65,10 +64,10 @@ impl Usage {
         Self { records, counts: Mutex::default(), is_read: AtomicBool::new(false), saving }
     }
 
-    /// Reads what was written down, and writes down from then on what changes, on `thread`, as long as this is there.
+    /// Reads the saved counts, and from then on saves changes, on `thread`, for as long as this exists.
     pub(crate) fn start(self: &Arc<Self>, thread: &ArbiterHandle) {
         let usage = Arc::downgrade(self);
-        // Refused only by a thread that has stopped.
+        // Only a thread that has stopped refuses this.
         thread.spawn(async move {
             loop {
                 let Some(read) = with(&usage, async |usage| usage.read().await).await else {
@@ -126,7 +125,7 @@ impl Usage {
         Ok(())
     }
 
-    /// These are durable.
+    /// These segments are durable.
     pub(crate) fn add(&self, segments: &[Segment]) {
         let mut counts = self.counts.lock();
         for segment in segments {
@@ -152,7 +151,7 @@ impl Usage {
         self.counts.lock().bytes.get(key).copied().unwrap_or_default()
     }
 
-    /// Has `key` begin again, durably; tells what it had written.
+    /// Resets `key` to zero, durably; returns what it had written.
     pub(crate) async fn reset(&self, key: &PublicKey) -> Result<u64, RecordsUnavailable> {
         let _turn = self.saving.lock().await;
         self.records.remove(&record(key)).await?;
@@ -161,7 +160,7 @@ impl Usage {
         Ok(counts.bytes.remove(key).unwrap_or_default())
     }
 
-    /// Writes down all that changed.
+    /// Saves everything that changed.
     pub(crate) async fn save(&self) -> Result<(), RecordsUnavailable> {
         let _turn = self.saving.lock().await;
         let unsaved: Vec<(PublicKey, u64)> = {
@@ -178,7 +177,7 @@ impl Usage {
         let mut failed = Ok(());
         while let Some(one) = written.next().await {
             if let Err((key, error)) = one {
-                // Next time, with what it is by then.
+                // It is saved next time, with its value at that time.
                 self.counts.lock().unsaved.insert(key);
                 failed = Err(error);
             }
@@ -191,7 +190,7 @@ fn record(key: &PublicKey) -> String {
     format!("{KIND}{key}")
 }
 
-/// What `act` comes to, unless there is nobody left to count for.
+/// The result of `act`, unless nobody is left to count for.
 async fn with<T>(usage: &Weak<Usage>, act: impl AsyncFnOnce(&Usage) -> T) -> Option<T> {
     let usage = usage.upgrade()?;
     Some(act(&usage).await)

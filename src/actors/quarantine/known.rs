@@ -1,4 +1,4 @@
-//! Which entries are in quarantine, and what they count against its bounds.
+//! Which entries are in quarantine, and how they count against its limits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::model::{EntryId, Limits, PublicKey, StoreId};
 use crate::services::Quarantined;
 
-/// An entry counts as so many bytes at least: what is known of each is in memory, so they are bounded in number as well.
+/// The least that an entry counts in bytes: what is known about each is in memory, so their number is limited as well.
 pub(super) const COUNTED_BYTES_MIN: u64 = 64 * 1_024;
 
-/// There is no room: the setting that bounds it.
+/// There is no space: the setting that limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom {
     pub(super) used: u64,
@@ -18,7 +18,7 @@ pub(super) struct NoRoom {
     pub(super) setting: &'static str,
 }
 
-/// What an entry of so many bytes counts.
+/// What an entry of this size counts.
 pub(super) fn counted(bytes: u64) -> u64 {
     bytes.max(COUNTED_BYTES_MIN)
 }
@@ -27,14 +27,14 @@ pub(super) fn counted(bytes: u64) -> u64 {
 #[derive(Default)]
 pub(super) struct Known {
     entries: BTreeMap<u64, Arc<Quarantined>>,
-    /// Of an id, one in each store at most.
+    /// By id: at most one in each store.
     by_id: HashMap<EntryId, Vec<u64>>,
     by_key: HashMap<PublicKey, u64>,
     bytes: u64,
 }
 
 impl Known {
-    /// The entry with this id that was written to `store`.
+    /// The entry with this id, written to `store`.
     pub(super) fn find(&self, store: &StoreId, id: &EntryId) -> Option<u64> {
         let numbers = self.by_id.get(id)?;
         numbers.iter().copied().find(|number| self.entries[number].store_id == *store)
@@ -49,12 +49,12 @@ impl Known {
         behind.take(count).map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
-    /// How many there are, and how many bytes.
+    /// How many entries there are, and how many bytes.
     pub(super) fn figures(&self) -> (usize, u64) {
         (self.entries.len(), self.bytes)
     }
 
-    /// Whether `more` may come, as [`counted`], of `key`.
+    /// Whether `more` bytes, as returned by [`counted`], of `key` may be added.
     pub(super) fn check(&self, key: &PublicKey, more: u64, limits: &Limits) -> Result<(), NoRoom> {
         let of_key = self.by_key.get(key).copied().unwrap_or_default();
         for (used, bytes_max, setting) in [
@@ -68,7 +68,7 @@ impl Known {
         Ok(())
     }
 
-    /// Adds one; `false` if its store has that id here already.
+    /// Adds one; `false` if there is already one with that id for its store.
     pub(super) fn add(&mut self, entry: Quarantined) -> bool {
         if self.find(&entry.store_id, &entry.entry_id).is_some() {
             return false;

@@ -1,7 +1,7 @@
-//! Puts entries aside that are above `entry_bytes_max`, so that what a client writes next is not lost behind them.
+//! Puts aside entries that exceed `entry_bytes_max`, so that the client's later writes are not held up behind them.
 //!
-//! Keeps: an entry of a store is put aside once, whoever sends it again, and is durable before that counts; all of them
-//! together, and those of one key, take no more than they may. Leaves out: who may write (`session::large`), and where they are kept
+//! Keeps: an entry of a store is put aside once, whoever sends it again, and is durable before that counts; the total
+//! of all keys and that of each key are limited. Leaves out: who may write (`session::large`), and where they are kept
 //! ([`Quarantine`]).
 
 mod known;
@@ -23,19 +23,19 @@ use crate::protocol::rpc::large::LargeEntry;
 use crate::services::quarantine::PART_BYTES;
 use crate::services::{Quarantine, QuarantineUnavailable, Quarantined};
 
-/// So many are read at a time at the start.
+/// How many are read at a time at the start.
 const PAGE: usize = 1_000;
-/// How long to wait until they are read again.
+/// How long to wait before reading again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Parts that are made durable at a time: about 1 MiB.
 const PARTS_AT_ONCE: usize = 21;
-/// So much of a long text is said of an entry, in bytes.
+/// How much of a long text is kept in the description of an entry, in bytes.
 const TEXT_BYTES_SAID: u64 = 256;
 
-/// An entry cannot be put aside.
+/// Why an entry cannot be put aside.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum AsideError {
-    /// One of the bounds.
+    /// A limit is reached.
     #[error(
         "quarantine: entry {slot} ({id}) has {bytes} bytes, more than entry_bytes_max, and the quarantine is \
          full: {used} of {bytes_max} bytes are in use ({setting}); see `eventlog-server quarantine list`"
@@ -51,17 +51,17 @@ pub(crate) struct Aside {
     quarantine: Arc<dyn Quarantine>,
     limits: Arc<Limits>,
     known: RwLock<Known>,
-    /// As many as `known` has, for those who write much and ask little.
+    /// The number of entries in `known`, for callers that write a lot and rarely ask.
     count: AtomicUsize,
     is_read: AtomicBool,
-    /// Held while an entry comes.
+    /// Held while an entry is added.
     turn: Mutex<()>,
-    /// Entries for which there was no room, each time they came.
+    /// How many times an entry arrived for which there was no space.
     pub(crate) refused: Counter,
 }
 
 impl Aside {
-    /// Reads which there are: at once if they are at hand, else on `thread`, again and again until they are read.
+    /// Reads which entries there are: at once if they are at hand, otherwise on `thread`, repeatedly until it succeeds.
     pub(crate) fn start(
         quarantine: Arc<dyn Quarantine>,
         limits: Arc<Limits>,
@@ -80,7 +80,7 @@ impl Aside {
             return aside;
         }
         let reading = Arc::clone(&aside);
-        // Refused only by a thread that has stopped.
+        // Only a thread that has stopped refuses this.
         thread.spawn(async move {
             while let Err(error) = reading.read_all().await {
                 log::warn!("nothing goes into quarantine: {error}");
@@ -105,7 +105,7 @@ impl Aside {
                 }
             }
         }
-        // It was durable, and the answer that it is was lost.
+        // It was durable, and the answer that said so was lost.
         for number in twice {
             self.quarantine.remove(number).await?;
         }
@@ -115,7 +115,8 @@ impl Aside {
         Ok(())
     }
 
-    /// The entries of a batch for `store` that are in quarantine: its client has sent them again, and the limit was raised.
+    /// The entries of a batch for `store` that are in quarantine: the limit was raised, and the client has sent them
+    /// again.
     pub(crate) fn of(&self, store: &StoreId, batch: &Batch) -> Box<[u64]> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Box::default();
@@ -124,7 +125,7 @@ impl Aside {
         batch.ids().filter_map(|id| known.find(store, &id)).collect()
     }
 
-    /// These were stored: they do not need to be in quarantine any more.
+    /// These were stored: they no longer need to be in quarantine.
     pub(crate) fn stored(self: &Arc<Self>, numbers: Box<[u64]>) {
         if numbers.is_empty() {
             return;
@@ -144,7 +145,7 @@ impl Aside {
         });
     }
 
-    /// The entry with this id that was written to `store`.
+    /// The entry with this id, written to `store`.
     fn find(&self, store: &StoreId, id: &EntryId) -> Option<u64> {
         self.known.read().find(store, id)
     }
@@ -157,12 +158,13 @@ impl Aside {
         self.known.read().page(after, count)
     }
 
-    /// How many there are, and how many bytes.
+    /// How many entries there are, and how many bytes.
     pub(crate) fn figures(&self) -> (usize, u64) {
         self.known.read().figures()
     }
 
-    /// Whether `entry` of `key` can be put aside, with what `before` says of the same write; gives what both count.
+    /// Whether `entry` of `key` can be put aside, together with what `before` counts for the same write; returns what
+    /// both count.
     pub(crate) fn check(
         &self,
         key: &PublicKey,
@@ -187,7 +189,7 @@ impl Aside {
         Ok(more)
     }
 
-    /// Puts `entry` aside, durably; `None` if it is there already. Once polled it goes on also if nobody waits for it.
+    /// Puts `entry` aside, durably; `None` if it is already there. Once polled, it goes on even if nobody waits for it.
     pub(crate) async fn put(
         self: &Arc<Self>,
         key: PublicKey,
@@ -195,7 +197,7 @@ impl Aside {
         entry: LargeEntry,
     ) -> Result<Option<Arc<Quarantined>>, AsideError> {
         let aside = Arc::clone(self);
-        // What is written is read from a disk.
+        // The bytes to write are read from a disk.
         let put = move || Handle::current().block_on(aside.put_here(key, store, &entry));
         let done = tokio::task::spawn_blocking(put).await;
         done.unwrap_or_else(|gone| Err(QuarantineUnavailable::new(gone).into()))
@@ -216,7 +218,8 @@ impl Aside {
         let quarantined = match self.keep(number, (key, store), entry).await {
             Ok(quarantined) => quarantined,
             Err(error) => {
-                // Some of it may be there, or all of it. What cannot be removed now is swept at the next start, or found twice.
+                // Some or all of it may be stored. What cannot be removed now is swept at the next start, or found to
+                // be a duplicate.
                 if let Err(error) = self.quarantine.remove(number).await {
                     log::debug!("entry {number} is left in quarantine: {error}");
                 }
@@ -273,7 +276,7 @@ impl Aside {
         Ok(quarantined)
     }
 
-    /// The part of the content of `entry` that has byte `at`, from there on.
+    /// The part of the content of `entry` that contains byte `at`, from that byte on.
     pub(crate) async fn read(
         &self,
         entry: &Quarantined,
@@ -289,7 +292,7 @@ impl Aside {
         }
     }
 
-    /// Removes an entry, durably; tells which it was. To be carried to its end.
+    /// Removes an entry, durably; returns it. The caller must run it to completion.
     pub(crate) async fn remove(
         &self,
         number: u64,

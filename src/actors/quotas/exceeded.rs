@@ -1,4 +1,4 @@
-//! Which quota is used up, and what is said about it.
+//! Which quota is used up, and the message about it.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Of {
     }
 }
 
-/// What there is a quota of.
+/// What the quota limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Writes,
@@ -28,7 +28,7 @@ pub(crate) enum What {
     Connections,
     /// Bytes that a key has written.
     Stored,
-    /// Keys or stores that are counted: nobody set it.
+    /// Keys or stores that are counted: this limit is fixed.
     Names,
 }
 
@@ -45,14 +45,14 @@ impl What {
     }
 }
 
-/// There is no more of a quota.
+/// A quota is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
     pub(super) of: Of,
     pub(super) what: What,
-    /// How much there may be.
+    /// The limit.
     pub(super) most: u64,
-    /// When to come back.
+    /// How long to wait before trying again.
     pub(super) wait: Duration,
 }
 
@@ -78,13 +78,13 @@ impl fmt::Display for Exceeded {
             }
             What::Names => write!(f, "quota: {most} are in use, and no more are counted")?,
         }
-        // Rounded up: who comes back a moment too early has come in vain.
+        // Rounded up: a client that comes back a moment too early has come in vain.
         write!(f, "; try again in {} s", wait.as_millis().div_ceil(1_000).max(1))
     }
 }
 
 impl Exceeded {
-    /// What a refusal, or a write that waits, is counted under.
+    /// The labels under which a refusal, or a delayed write, is counted.
     pub(crate) const fn labels(&self) -> [(&'static str, &'static str); 2] {
         [("of", self.of.label()), ("what", self.what.label())]
     }

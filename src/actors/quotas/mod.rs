@@ -1,8 +1,8 @@
 //! What the keys and stores in use have used of their quotas, for all sessions together.
 //!
-//! Keeps: a connection that writes too fast waits for a little, in its turn, and is refused if that is not enough; a key that
-//! nobody uses is forgotten once it has its whole burst again. Leaves out: what the quotas are (`model::quota`), how a rate is
-//! kept (`core::quota`), what a store may hold (`core::store`), and who asks when (`session::quota`).
+//! Keeps: a connection that writes too fast is delayed a little first, and refused if that is not enough; an unused key
+//! is forgotten once its whole burst is available again. Leaves out: what the quotas are (`model::quota`), how a rate
+//! is tracked (`core::quota`), what a store may hold (`core::store`), and who asks when (`session::quota`).
 
 mod exceeded;
 mod share;
@@ -23,11 +23,11 @@ use super::usage::Usage;
 use crate::model::seldom::Seldom;
 use crate::model::{PublicKey, Quota, Quotas as Limits, StoreId};
 
-/// Keys, and stores, that are counted at once, at most. Connections hold few each, so that many are never in use.
+/// Most keys, and most stores, that are counted at one time. Connections hold few each, so there are never many in use.
 const NAMES_MAX: usize = 262_144;
-/// The log says no more often than this whose quota is used up.
+/// How often at most the log says whose quota is used up.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-/// Those that are not in use are forgotten whenever there are twice as many, or so many.
+/// Unused ones are forgotten whenever the number has doubled, or reaches this.
 const FORGET_ABOVE_MIN: usize = 1_024;
 
 /// The quotas, and what is used of them.
@@ -46,7 +46,7 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Nothing is used yet, but for what keys have written.
+    /// Nothing is used yet, except what keys have written.
     pub(crate) fn new(limits: Limits, usage: Arc<Usage>, metrics: Arc<Metrics>) -> Self {
         Self {
             is_on: AtomicBool::new(!limits.is_off()),
@@ -61,17 +61,18 @@ impl Quotas {
         }
     }
 
-    /// Whether anything is bounded but what stores hold.
+    /// Whether anything is limited except what stores hold.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Acquire)
     }
 
-    /// Whether it has to be known what keys have written.
+    /// Whether the server has to know what keys have written.
     pub(crate) fn counts_keys(&self) -> bool {
         self.counts_keys.load(Ordering::Acquire)
     }
 
-    /// How often the limits were changed. Whoever holds shares asks for them again then: there may be more to share.
+    /// How often the limits were changed. After a change, holders of shares ask for them again: there may be new
+    /// limits.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -81,7 +82,7 @@ impl Quotas {
         self.limits.read().of_store(store.as_str()).bytes_stored
     }
 
-    /// Has other limits count from now on; what is used stays used.
+    /// Sets other limits from now on; what is used stays used.
     pub(crate) fn set(&self, limits: Limits, now: Instant) {
         let mut current = self.limits.write();
         self.keys.set(|key| limits.of_key(key), now);
@@ -100,7 +101,7 @@ impl Quotas {
         store: &StoreId,
         now: Instant,
     ) -> Result<Shares, Exceeded> {
-        // Held, so that no share is made by limits that do not count any more.
+        // Held, so that no share is made with outdated limits.
         let limits = self.limits.read();
         let (of_key, of_store) = (limits.of_key(key.as_str()), limits.of_store(store.as_str()));
         Ok(Shares {
@@ -109,8 +110,8 @@ impl Quotas {
         })
     }
 
-    /// Takes a write of so many bytes from both shares. It may be carried out after the time that this gives, which is not above
-    /// `patience`; or it is refused, and nothing was taken.
+    /// Takes a write of this size from both shares. It may be carried out after the returned time, which is at most
+    /// `patience`; otherwise it is refused, and nothing was taken.
     pub(crate) fn take_write(
         &self,
         key: &PublicKey,
@@ -152,7 +153,7 @@ impl Quotas {
         Ok(wait)
     }
 
-    /// Counts a refusal, and has the log say whose it is, once in a while.
+    /// Counts a refusal, and logs whose it is, once in a while.
     pub(crate) fn refuse(
         &self,
         key: &PublicKey,
@@ -172,7 +173,7 @@ impl Quotas {
     }
 }
 
-/// What the key and the store of a request have used; nothing of one that has no quota.
+/// What the key and the store of a request have used; `None` for one without a quota.
 #[derive(Clone)]
 pub(crate) struct Shares {
     key: Option<Arc<Share>>,
@@ -180,8 +181,8 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Counts one more of `what` with both, until it is dropped. `is_there_already` takes the place of one that is counted:
-    /// that is never too many.
+    /// Counts one more of `what` for both, until it is dropped. With `is_there_already` it replaces one that is already
+    /// counted, so it is never too many.
     pub(crate) fn count(&self, what: What, is_there_already: bool) -> Result<Counted, Exceeded> {
         let count = |share: &Option<Arc<Share>>| {
             share.as_ref().map(|share| share.count(what, is_there_already)).transpose()
@@ -189,18 +190,18 @@ impl Shares {
         Ok(Counted { _key: count(&self.key)?, _store: count(&self.store)? })
     }
 
-    /// As [`Shares::count`], with the key alone.
+    /// Like [`Shares::count`], for the key only.
     pub(crate) fn count_key(&self, what: What) -> Result<Option<CountedOne>, Exceeded> {
         self.key.as_ref().map(|share| share.count(what, false)).transpose()
     }
 
-    /// As [`Shares::count`], with the store alone.
+    /// Like [`Shares::count`], for the store only.
     pub(crate) fn count_store(&self, what: What) -> Result<Option<CountedOne>, Exceeded> {
         self.store.as_ref().map(|share| share.count(what, false)).transpose()
     }
 }
 
-/// One that is counted with a key and with a store.
+/// One that is counted for a key and for a store.
 pub(crate) struct Counted {
     _key: Option<CountedOne>,
     _store: Option<CountedOne>,
@@ -217,7 +218,7 @@ struct InUse {
 }
 
 impl Names {
-    /// The share of `name`; `None` if its `quota` bounds nothing.
+    /// The share of `name`; `None` if its `quota` limits nothing.
     fn share(
         &self,
         of: Of,
@@ -252,7 +253,7 @@ impl Names {
 }
 
 impl InUse {
-    /// Forgets whom nobody uses, and who has all of its burst: it begins like this again.
+    /// Forgets those that are not in use and have their whole burst: they would begin in the same state.
     fn forget_unused(&mut self, now: Instant) {
         if self.shares.len() < self.forget_above.max(FORGET_ABOVE_MIN) {
             return;
@@ -260,7 +261,7 @@ impl InUse {
         self.shares.retain(|_, share| Arc::strong_count(share) > 1 || !share.is_unused(now));
         let (kept, doubled) = (self.shares.len(), self.shares.len() * 2);
         self.shares.shrink_to(doubled);
-        // At the limit too, a look at all of them has to be paid for by as many newcomers.
+        // At the limit too, looking at all of them has to be paid for by as many newcomers.
         self.forget_above = doubled.min(NAMES_MAX).max(kept + kept / 8);
     }
 }

@@ -9,7 +9,7 @@ use super::exceeded::{Exceeded, Of, What};
 use crate::core::quota::{Bucket, Rate};
 use crate::model::Quota;
 
-/// When to come back for what gets free when somebody else goes.
+/// When to come back for something that becomes free when somebody else leaves.
 const COME_BACK: Duration = Duration::from_secs(10);
 
 /// What one key or store has used of its quota.
@@ -28,15 +28,15 @@ pub(super) struct Used {
     under_way: UnderWay,
 }
 
-/// What was taken of what is stored, and is not known to be stored yet.
+/// The stored bytes that were taken and are not known to be stored yet.
 struct UnderWay {
     bytes: u64,
-    /// What was known to be stored when it was looked at last.
+    /// The known stored bytes at the last look.
     stored: u64,
     taken_at: Instant,
 }
 
-/// What is not known to be stored after this never will be: it was there already, or failed.
+/// Bytes that are not known to be stored after this time never will be: they were duplicates, or failed.
 const UNDER_WAY_MAX: Duration = Duration::from_secs(10);
 
 impl UnderWay {
@@ -55,7 +55,7 @@ pub(super) struct Paced {
     pub(super) bucket: Bucket,
 }
 
-/// How many there are, and how many there may be.
+/// How many there are, and the limit.
 struct Place {
     count: usize,
     most: Option<usize>,
@@ -78,19 +78,19 @@ impl Used {
         }
     }
 
-    /// How much it may have written, if that is used up: so much is stored.
+    /// The limit of what it may have written, if `stored` has used it up.
     pub(super) fn is_full(&mut self, stored: u64, now: Instant) -> Option<u64> {
         let most = self.bytes_stored?;
         self.under_way.look(stored, now);
         (stored.saturating_add(self.under_way.bytes) >= most).then_some(most)
     }
 
-    /// Whether it is bounded how much it may have written.
+    /// Whether its written bytes are limited.
     pub(super) const fn is_stored(&self) -> bool {
         self.bytes_stored.is_some()
     }
 
-    /// Has another quota count; what is used stays used.
+    /// Applies another quota; what is used stays used.
     fn set(&mut self, quota: &Quota, now: Instant) {
         let before = std::mem::replace(self, Self::none(quota, now));
         for (paced, before) in [(&mut self.writes, before.writes), (&mut self.bytes, before.bytes)]
@@ -104,7 +104,7 @@ impl Used {
         self.under_way = before.under_way;
     }
 
-    /// What has a rate.
+    /// The parts that have a rate.
     pub(super) fn paced(&self) -> impl Iterator<Item = (What, &Paced)> {
         let writes = self.writes.iter().map(|writes| (What::Writes, writes));
         writes.chain(self.bytes.iter().map(|bytes| (What::Bytes, bytes)))

@@ -1,9 +1,9 @@
-//! What was allowed and goes on is asked about again: a subscription, when answers of `Auth` may be others, or at the end that its
-//! answer had.
+//! Checks lasting permissions again: a subscription, when answers of `Auth` may have changed, or when its answer
+//! expires.
 //!
-//! Keeps: the session waits for no answer, and goes on meanwhile; who is refused then gets the refusal that a new request
-//! would get. A question that is under way when answers change is followed by another one, so that a slow `Auth` is asked one thing at
-//! a time. Leaves out: when answers change (`Connections`).
+//! Keeps: the session does not wait for the answer, and goes on meanwhile; whoever is refused then gets the refusal
+//! that a new request would get. If answers change while a question is in progress, it is followed by another one, so
+//! that a slow `Auth` is asked one thing at a time. Leaves out: when answers change (`Connections`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::services::Caller;
 /// What a session keeps for asking again.
 #[derive(Default)]
 pub(super) struct Again {
-    /// So many changes were taken in.
+    /// The number of changes that were handled.
     changes: u64,
-    /// A question is under way, or due.
+    /// A question is in progress, or due.
     is_due: bool,
-    /// The earliest end may be another one.
+    /// The earliest expiry may have changed.
     ends_changed: bool,
-    /// The earliest end.
+    /// The earliest expiry.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -44,14 +44,14 @@ impl Again {
         self.ends_changed |= allowed.until().is_some();
     }
 
-    /// Whether the earliest end has come. Wakes the task then.
+    /// Whether the earliest expiry has come. Wakes the task then.
     fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
         let ended = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
         self.timer.take_if(ended).is_some()
     }
 }
 
-/// That a subscription is allowed, and what that is asked with.
+/// The permission of a subscription, and what is needed to check it again.
 pub(super) struct Access {
     names: Names,
     allowed: Allowed,
@@ -63,7 +63,7 @@ impl Access {
         Self { names, allowed, asking: None }
     }
 
-    /// Asks if the answer does not count after so many `changes`; ready once one does.
+    /// Asks if the answer does not count after this many `changes`; ready once there is one that does.
     fn poll(
         &mut self,
         (shared, caller, store): (&Arc<Shared>, &Caller, &StoreId),
@@ -88,7 +88,7 @@ impl Access {
 }
 
 impl<W: Wire> Session<W> {
-    /// Asks again about subscriptions whose answers do not count any more, and ends those that are refused.
+    /// Checks again the subscriptions whose answers no longer count, and ends those that are refused.
     pub(super) fn ask_again(&mut self, cx: &mut Context<'_>) {
         let again = &mut self.again;
         let changes = self.shared.connections.access_changes();
@@ -109,7 +109,7 @@ impl<W: Wire> Session<W> {
         for sub in self.core.subscriptions_mut() {
             let (id, store) = (sub.id(), sub.store().clone());
             let of = (&self.shared, self.pipeline.caller(), &store);
-            // Whatever is under way: that somebody is revoked needs no answer.
+            // Whatever is in progress: a revocation takes effect without an answer.
             if let Err(revoked) = self.shared.revocations.check_key(sub.key()) {
                 refused.push((id, revoked.into()));
                 continue;
@@ -127,7 +127,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// The caller is revoked: nothing further is read or sent, and what is under way is answered.
+    /// The caller is revoked: nothing further is read or sent, and what is in progress is answered.
     fn finish_revoked(&mut self, refusal: &Refusal) {
         while let Some(sub) = self.core.subscriptions().first() {
             let id = sub.id();
@@ -137,13 +137,13 @@ impl<W: Wire> Session<W> {
         self.life = Life::Finishing(CloseCode::Policy, refusal.told());
     }
 
-    /// Has the session run when the next answer ends.
+    /// Makes the session run when the next answer expires.
     pub(super) fn wait_for_ends(&mut self, cx: &mut Context<'_>) {
         if !std::mem::take(&mut self.again.ends_changed) {
             return;
         }
         let subscriptions = self.core.subscriptions().iter();
-        // Of one that is being asked about the answer counts, not the end.
+        // For one that is being checked, its answer matters, not the expiry.
         let settled =
             subscriptions.map(|sub| &sub.delivery.access).filter(|at| at.asking.is_none());
         let next: Option<Instant> = settled.filter_map(|access| access.allowed.until()).min();

@@ -1,7 +1,7 @@
-//! Tells of clients that know more than the server: a sign that its data directory is an older copy of what it was.
+//! Reports clients that know more than the server: a sign that its data directory is an older copy.
 //!
-//! Keeps: one line a minute at most, whatever clients send; a cursor can be forged, so nothing follows from it. Leaves out: what an
-//! operator does about it (`eventlog-server heal`).
+//! Keeps: at most one line a minute, whatever clients send; a cursor can be forged, so it has no other effect. Leaves
+//! out: what an operator does about it (`eventlog-server heal`).
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ use parking_lot::Mutex;
 use crate::actors::metrics::Metrics;
 use crate::model::{PublicKey, Sequence, StoreId};
 
-/// At most one line in so long.
+/// At most one line in this time.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// When it was said last, and how many came since.
+/// When the last line was logged, and how many cases came since.
 #[derive(Default)]
 pub(crate) struct Ahead(Mutex<(Option<Instant>, u64)>);
 
 impl Ahead {
-    /// `key` asks for its store from `start` on, and that ends at `head`.
+    /// `key` asks for its store from `start` on, but the store ends at `head`.
     pub(super) fn look(
         &self,
         (key, store): (&PublicKey, &StoreId),
         (start, head): (Sequence, Sequence),
         (metrics, now): (&Metrics, Instant),
     ) {
-        // From behind the last one is what it asks for when it has them all, and from the greatest sequence when it wants to know
-        // how far the store is.
+        // A client that has everything asks from after the last sequence, and one that wants to know the head asks from
+        // the greatest sequence.
         if start <= head.next() || start == Sequence::MAX {
             return;
         }

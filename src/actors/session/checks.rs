@@ -1,4 +1,5 @@
-//! What stands before a request: is anybody revoked, then authorize, then resolve, then validate. Nothing else happens to it before all hold.
+//! The checks before a request: revocations, authorization, resolving, validation. Nothing else happens to it before
+//! all of them pass.
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use crate::model::{Batch, PublicKey, StoreId};
 use crate::services::identities::{BindPolicy, IdentityError, SigningKey, signing_key_to_hex};
 use crate::services::{AuthError, Caller, Claim};
 
-/// Whether `caller` may append `batch`, and where. `known` is the store that its key resolved to before, if that still
-/// holds.
+/// Whether `caller` may append `batch`, and where. `known` is the store that its key resolved to earlier, if that is
+/// still valid.
 pub(crate) async fn may_write(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -30,7 +31,7 @@ pub(crate) async fn may_write(
     Ok(store)
 }
 
-/// As [`may_write`], whether the entries can be stored or not.
+/// Like [`may_write`], without checking that the entries can be stored.
 pub(crate) async fn is_allowed(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -46,12 +47,12 @@ pub(crate) async fn is_allowed(
         Some(store) => is_said(store, names, said.as_ref())?,
         None => shared.stores.resolve(&names.key, said).await?,
     };
-    // Last, since the answers above may have taken their time: what is let through here goes to its store.
+    // Checked last, because the answers above may have taken their time: what passes here goes to its store.
     shared.revocations.check(claim)?;
     is_wanted(store, names.store.as_deref())
 }
 
-/// Whether `caller` may read, where, and for how long that counts.
+/// Whether `caller` may read, from which store, and for how long that counts.
 pub(crate) async fn may_read(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -62,7 +63,8 @@ pub(crate) async fn may_read(
     Ok((is_wanted(store, names.store.as_deref())?, allowed))
 }
 
-/// Whether `caller`, who reads `store`, may go on. The registry is not asked: it tells by itself when a key loses its store.
+/// Whether `caller`, who is reading `store`, may go on. The registry is not asked: it reports by itself when a key
+/// loses its store.
 pub(crate) async fn may_go_on_reading(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -80,7 +82,7 @@ async fn authorize_read(
     names: &Names,
 ) -> Result<(Option<Said>, Allowed), Refusal> {
     let claim = names.claim(caller);
-    // Before it is asked: whatever changes later makes the answer one of the past.
+    // Read before asking: an answer from before a later change must not count.
     let changes = shared.connections.access_changes();
     let authorized = async {
         let allowed = async { shared.auth.authorize_read(claim).await };
@@ -92,8 +94,8 @@ async fn authorize_read(
     Ok((said, Allowed::new(changes, Clock::now(), until)))
 }
 
-/// Whether `caller`, who has proved to hold `signing_key`, is taken for `key`: authorized first, then bound, if no
-/// other signing key is.
+/// Whether `caller`, who has proved to hold `signing_key`, may be `key`: authorized first, then bound, if no other
+/// signing key is.
 pub(crate) async fn may_be(
     shared: &Arc<Shared>,
     caller: &Caller,
@@ -122,8 +124,8 @@ pub(crate) async fn may_be(
             let entered = may_enter(shared, key).await?;
             ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await?;
             entered.map_or_else(|| shared.new_identities.came(), Entered::keep);
-            // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes a word
-            // to every connection.
+            // From here on the key needs its proof, also where it was used without one. Hardly any was, and it takes
+            // one notice to every connection.
             if shared.keeps_proof && shared.stores.was_used(key).await {
                 shared.resolved.key_removed();
                 shared.connections.key_removed(key);
@@ -133,7 +135,8 @@ pub(crate) async fn may_be(
     }
 }
 
-/// Whether one more signing key may be bound at its first use; `None` if that is not bounded, since the public key has a store.
+/// Whether one more signing key may be bound at its first use; `None` if that is not limited, because the public key
+/// has a store.
 async fn may_enter<'a>(
     shared: &'a Arc<Shared>,
     key: &PublicKey,
@@ -150,8 +153,8 @@ async fn may_enter<'a>(
     }
 }
 
-/// Whether the key of a request is proved as far as it has to be: one that has a signing key, with that one. An administrator may
-/// have changed it since the connection proved it.
+/// Whether the key of a request is proved as far as necessary: if it has a signing key, with that one. An administrator
+/// may have changed it since the connection proved it.
 pub(crate) async fn is_proved(shared: &Arc<Shared>, names: &Names) -> Result<(), Refusal> {
     if names.proof.is_none() && !shared.keeps_proof {
         return Ok(());
@@ -165,7 +168,7 @@ pub(crate) async fn is_proved(shared: &Arc<Shared>, names: &Names) -> Result<(),
     }
 }
 
-/// What the caller's proof says of the key's store, once it is authorized.
+/// The store of the key according to the caller's proof, once it is authorized.
 async fn and_store(
     shared: &Arc<Shared>,
     claim: Claim<'_>,
@@ -178,7 +181,7 @@ async fn and_store(
     Ok(store.map(|store| Said { store, subject: subject() }))
 }
 
-/// Whether the caller is shut out as who they are with this key, once that is known.
+/// Whether the caller is revoked under the identity that they have with this key, once that is known.
 fn check_subject(shared: &Shared, claim: Claim<'_>) -> Result<(), Refusal> {
     if !shared.revocations.is_empty()
         && let Some(subject) = shared.auth.subject_of(claim)
@@ -188,13 +191,13 @@ fn check_subject(shared: &Shared, claim: Claim<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A store that is known already is the one that the caller's proof says, if it says one.
+/// A store that is already known has to be the one that the caller's proof names, if it names one.
 fn is_said(store: StoreHandle, names: &Names, said: Option<&Said>) -> Result<StoreHandle, Refusal> {
     Said::check(said, &names.key, store.feed.store())?;
     Ok(store)
 }
 
-/// A client gets its key's store under the store's name alone.
+/// A client gets its key's store only under the store's own name.
 fn is_wanted(store: StoreHandle, wanted: Option<&str>) -> Result<StoreHandle, Refusal> {
     match wanted {
         Some(wanted) if wanted != store.feed.store().as_str() => {
@@ -208,7 +211,7 @@ const AUTHORIZATION: &str = "authorization";
 const BINDING: &str = "the binding of keys";
 const REGISTRY: &str = "the registry";
 
-/// A question that panics is a refusal.
+/// A question that panics counts as a refusal.
 async fn ask<T, E>(
     what: &'static str,
     answer: impl Future<Output = Result<T, E>>,

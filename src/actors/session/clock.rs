@@ -1,4 +1,4 @@
-//! A session's time: milliseconds since it began, one timer, and its end where that is set from the beginning.
+//! A session's time: milliseconds since it began, one timer, and its end if that is set from the beginning.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,8 +24,8 @@ impl Clock {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Whether the time is over that began when this was first asked with `after`, which is `None` while nothing is
-    /// waited for. Wakes the task then.
+    /// Whether the time has passed that began at the first call with `after`; `after` is `None` while nothing is
+    /// awaited. Wakes the task then.
     pub(super) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
         let Some(after) = after else {
             self.timer = None;
@@ -40,7 +40,7 @@ impl Clock {
     }
 }
 
-/// When a session that has sent nothing for a while is to send a ping.
+/// When a session that has sent nothing for a while has to send a ping.
 pub(super) struct Pings {
     /// Zero: never.
     interval: Duration,
@@ -58,7 +58,7 @@ impl Pings {
         self.sent = Instant::now();
     }
 
-    /// Whether it is time for one. Wakes the task then. What is sent meanwhile moves no timer.
+    /// Whether a ping is due. Wakes the task then. Sending something meanwhile does not move the timer.
     pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
         if self.interval.is_zero() {
             return false;
@@ -78,7 +78,7 @@ impl Pings {
     }
 }
 
-/// When a session ends because its caller's proof does.
+/// When a session ends because its caller's proof expires.
 pub(super) struct Expiry(Option<Pin<Box<Sleep>>>);
 
 impl Expiry {
@@ -87,7 +87,7 @@ impl Expiry {
         Self(time.map(|time| Box::pin(tokio::time::sleep(left(time)))))
     }
 
-    /// Whether it has come. Wakes the task then.
+    /// Whether that time has come. Wakes the task then.
     pub(super) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
         self.0.as_mut().is_some_and(|timer| timer.as_mut().poll(cx) == Poll::Ready(()))
     }

@@ -1,6 +1,6 @@
 //! Entries and acks of a session: what is sent, and when.
 //!
-//! Where a subscription stands, on its way from its cursor to the head:
+//! The states of a subscription, on its way from its cursor to the head:
 //!
 //! ```text
 //!                 ┌───────────────── at hand: sent, the cursor moves ────────────────┐
@@ -20,8 +20,8 @@
 //!   any of the three fails ──► the subscription ends, and the client is told why
 //! ```
 //!
-//! Keeps: a session sends no more than a socket's fill in a poll, and fetches nothing for a client that does not read.
-//! Leaves out: where the cursor may move (`core::connection`), where entries come from (`subscriptions`).
+//! Keeps: a session sends no more than a socket's fill in one poll, and fetches nothing for a client that does not
+//! read. Leaves out: where the cursor may move (`core::connection`), where entries come from (`subscriptions`).
 
 use std::task::{Context, Poll};
 
@@ -39,22 +39,22 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Sends what the subscriptions are due, and the acks that wait for it.
+    /// Sends what is due to the subscriptions, and the acks that wait for it.
     pub(super) fn deliver(&mut self, cx: &mut Context<'_>) {
-        // Before anything is polled: what begins here has to be polled in this run, or nothing wakes the session for it.
+        // Before anything is polled: what begins here has to be polled in this run, or nothing wakes the session for
+        // it.
         self.replace_dead_stores();
         loop {
-            // In each turn, not once: `send_entries` may have begun a read, which is to be polled as well.
+            // In each turn, not once: `send_entries` may have begun a read, which has to be polled as well.
             self.poll_waiting(cx);
-            // Acks first. A subscription that an ack has to precede is not due, so with its ack unsent it would be passed
-            // over below, and nothing would come back for it.
+            // Acks first. A subscription that an ack has to precede is not due, so it would be skipped below with its
+            // ack unsent, and nothing would come back for it.
             while self.out.bytes() < OUT_BYTES_PER_POLL
                 && let Some((tag, slots)) = self.core.next_ack()
             {
                 self.wire.acked(tag, &slots, &mut self.out);
             }
-            // One message in each turn: its entries may be what the next ack has waited for, and the subscriptions take
-            // turns.
+            // One message in each turn: the next ack may have waited for its entries, and the subscriptions take turns.
             if self.out.bytes() >= OUT_BYTES_PER_POLL || !self.send_entries() {
                 return;
             }
@@ -80,10 +80,10 @@ impl<W: Wire> Session<W> {
         let mut parts = Vec::new();
         for SegmentPart { segment, run } in sub.delivery.runs(cursor) {
             let taken = sub.take(run);
-            // The cursor passes a gap, of which there is nothing to send.
+            // The cursor passes a gap, for which there is nothing to send.
             let send = taken.send.filter(|_| !segment.segment().is_gap());
             parts.extend(send.map(|run| SegmentPart { segment, run }));
-            // The ack of what was passed over goes before anything that follows.
+            // The ack of what was skipped goes before anything that follows.
             if taken.passed_own {
                 break;
             }
@@ -101,7 +101,7 @@ impl<W: Wire> Session<W> {
         true
     }
 
-    /// Takes in what arrived from disk, from compaction or from the registry.
+    /// Takes what has arrived from disk, from compaction or from the registry.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) {
         let mut failed = Vec::new();
         for sub in self.core.subscriptions_mut() {
@@ -124,7 +124,7 @@ impl<W: Wire> Session<W> {
                 }
                 Arrived::Store(feed) => {
                     sub.delivery.feed = feed;
-                    // Not here: heads are looked at before notices are taken in, so by the next poll.
+                    // Not here: heads are read before notices, so in the next poll.
                     cx.waker().wake_by_ref();
                 }
                 Arrived::Failed(refusal) => failed.push((sub.id(), refusal)),
@@ -138,11 +138,11 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// A feed that closed under a subscription belongs to a StoreActor that died.
+    /// If a feed closes under a subscription, its StoreActor has died.
     fn replace_dead_stores(&mut self) {
         for sub in self.core.subscriptions_mut() {
             let delivery = &mut sub.delivery;
-            // Not while a page of the backlog is made, or the rest of the backlog would be lost and served raw.
+            // Not while a page of the backlog is being made, or the rest of the backlog would be lost and sent raw.
             let busy = matches!(delivery.waiting, Some(Waiting::Store(_) | Waiting::Backlog(_)));
             if delivery.feed.feed().is_closed() && !busy {
                 let store = delivery.feed.feed().store().clone();
@@ -154,7 +154,7 @@ impl<W: Wire> Session<W> {
     }
 }
 
-/// Sends a page of a compacted backlog, even if the socket's fill is at hand: it was made for this message, and is not kept.
+/// Sends a page of a compacted backlog, even beyond a socket's fill: it was made for this message, and is not kept.
 fn send_page<W: Wire>(
     sub: &mut Subscribed<W>,
     page: &Page,

@@ -1,8 +1,8 @@
 //! Between the socket and the session: one WebSocket frame at a time.
 //!
 //! Keeps: a frame that is too large is refused at its header, before its bytes arrive; no more is read from the socket
-//! than the frame that is asked for needs, plus one read; fragments of a message are joined up to the message limit.
-//! The decoder of actix-web-actors would read all there is first (see `docs/ARCHITECTURE.md`).
+//! than the requested frame needs, plus one read; fragments of a message are joined up to the message limit. The
+//! decoder of actix-web-actors would first read everything there is (see `docs/ARCHITECTURE.md`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +14,7 @@ use futures_core::Stream;
 
 use crate::protocol::grow::append_within;
 
-/// What the header of a short frame takes.
+/// The bytes of a short frame's header.
 const HEADER_BYTES: usize = 6;
 
 /// What a client sent.
@@ -22,16 +22,16 @@ const HEADER_BYTES: usize = 6;
 pub(crate) enum Inbound {
     /// A whole binary message.
     Binary(Bytes),
-    /// A fragment of a message that is not complete, of so many bytes.
+    /// A fragment of an incomplete message, of this many bytes.
     Fragment(usize),
-    /// A whole text message. No protocol has any; what it says tells whose it is.
+    /// A whole text message. No protocol uses them; the content reveals which client sent it.
     Text(Bytes),
     Ping(Bytes),
     Pong,
     Close,
 }
 
-/// A client broke the rules of WebSocket, or its limits; or the socket failed.
+/// A client violated the rules of WebSocket, or its limits; or the socket failed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GateError {
     #[error("a frame of {bytes} bytes, at most {bytes_max} are allowed")]
@@ -61,11 +61,11 @@ pub(crate) struct Gate<S> {
     buffer: BytesMut,
     /// The fragments of a message so far; its kind is text or binary.
     fragments: Option<(OpCode, Vec<u8>)>,
-    /// Bytes that came since this was asked for last.
+    /// Bytes that arrived since this was last asked.
     received: usize,
     frame_bytes_max: usize,
     message_bytes_max: usize,
-    /// All that was read so far.
+    /// All that has been read.
     received_bytes: u64,
     ended: bool,
 }
@@ -90,18 +90,18 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         self.received_bytes
     }
 
-    /// What is held of a message that is not complete, in bytes.
+    /// What is held of an incomplete message, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.capacity() + self.fragments.as_ref().map_or(0, |(_, joined)| joined.capacity())
     }
 
-    /// How many bytes came since this was asked last, pings and the like apart.
+    /// How many bytes have arrived since the last call, not counting pings and the like.
     pub(crate) fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
     }
 
-    /// The next message, fragment or control frame; `None` once the client is gone. Before more is read from the socket,
-    /// `may_read` is asked, with what is held by then.
+    /// The next message, fragment or control frame; `None` once the client is gone. Before more is read from the
+    /// socket, `may_read` is asked, with what is held by then.
     pub(crate) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,7 +132,7 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         }
     }
 
-    /// As [`Gate::poll_next`], but from what was read already; reads nothing.
+    /// Like [`Gate::poll_next`], but only from what was already read; reads nothing.
     pub(crate) fn next_received(&mut self) -> Poll<Option<Result<Inbound, GateError>>> {
         match self.take_frame() {
             Ok(Some(inbound)) => Poll::Ready(Some(Ok(inbound))),
@@ -141,10 +141,10 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         }
     }
 
-    /// One frame from what was read, if it is there.
+    /// One frame from what was read, if it is complete.
     fn take_frame(&mut self) -> Result<Option<Inbound>, GateError> {
         if !self.frame_is_complete()? {
-            // An idle connection holds no memory for what it sent before.
+            // An idle connection keeps no memory for what it sent before.
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
@@ -157,8 +157,8 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
         self.take_in(finished, opcode, payload).map(Some)
     }
 
-    /// Whether a whole frame is there. Refuses one that announces more bytes than are allowed; the parser is not
-    /// asked before, since it reserves what a header merely claims.
+    /// Whether a whole frame is there. Refuses one that announces more bytes than allowed; the parser is not asked
+    /// before that, because it reserves whatever a header claims.
     fn frame_is_complete(&self) -> Result<bool, GateError> {
         let [_, second, rest @ ..] = self.buffer.as_ref() else { return Ok(false) };
         let (extended, length) = match (second & 0x7f, rest) {
@@ -189,7 +189,7 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Gate<S> {
             }
             OpCode::Text | OpCode::Binary if finished => Ok(message(opcode, payload.freeze())),
             OpCode::Text | OpCode::Binary => {
-                // A copy, since it would keep the memory of all that was read with it.
+                // A copy, because a slice would keep the memory of everything that was read with it.
                 self.fragments = Some((opcode, payload.to_vec()));
                 Ok(Inbound::Fragment(payload.len()))
             }
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// A masked frame; the mask is all zeros, so the payload stands as it is.
+    /// A masked frame; the mask is all zeros, so the payload is unchanged.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         match payload.len() {

@@ -1,11 +1,11 @@
 //! The session actor: one per WebSocket, on the thread of its connection.
 //!
-//! Keeps: requests are taken one after the other, each through all its checks before the next; what is sent is decided
-//! by `core::connection`; nothing grows while the client does not read. Leaves out: how messages look (`wire`).
+//! Keeps: requests are taken one after the other, each through all its checks before the next; `core::connection`
+//! decides what is sent; nothing grows while the client does not read. Leaves out: how messages are encoded (`wire`).
 //!
-//! An actix-web-actors context is polled only while the socket takes bytes. So the whole session is one future that is
-//! run on each poll: take in notices, read frames, send writes to stores, then fetch entries until a socket's fill of
-//! bytes is at hand. A client that does not read is not polled, fetches nothing, and costs its cursor.
+//! An actix-web-actors context is polled only while the socket takes bytes. So the whole session is one future that
+//! runs on each poll: handle notices, read frames, send writes to stores, then fetch entries until there are enough
+//! bytes to fill the socket. A client that does not read is not polled, fetches nothing, and costs only its cursor.
 //!
 //! | file | what it has of a session |
 //! | --- | --- |
@@ -69,23 +69,23 @@ use super::inbox::{Inbox, Notice};
 use crate::model::PublicKey;
 use crate::services::{Caller, RegistryError};
 
-/// A poll ends once so many bytes are at hand for the socket; it is polled again when they are on their way.
+/// A poll ends once this many bytes are ready for the socket; it is polled again when they have been taken.
 const OUT_BYTES_PER_POLL: usize = 64 * 1_024;
 
 /// How long a session waits when all connections together have too many writes in flight.
 const FULL_RETRY: Duration = Duration::from_millis(10);
 
-/// What a client is told when its proof is over.
+/// What a client is told when its proof expires.
 const EXPIRED: &str = "expired: connect again with a new token";
 
-/// What a client is told that goes for another.
+/// What a client is told that has to make way for another.
 const PUSHED_OUT: &str =
     "strangers: too many connections without a valid request, and this one was the oldest";
 
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
-    /// Given back when the session ends.
+    /// Released when the session ends.
     seat: Seat,
     gate: Gate<Payload>,
     unfinished: Unfinished,
@@ -104,7 +104,7 @@ pub(crate) struct Session<W: Wire> {
     life: Life,
 }
 
-/// How far a session's life is.
+/// The stage of a session's life.
 enum Life {
     Open,
     /// What was received is answered, then the session ends with a close frame.
@@ -167,16 +167,16 @@ impl<W: Wire> Session<W> {
         if self.life.is_over() || self.turn.pass(cx) {
             return;
         }
-        // First, so that whatever is put into the inbox from here on has this run again.
+        // This comes first, so that everything put into the inbox from here on makes this run again.
         self.inbox.running(cx.waker());
-        // Before anything is read or sent: from here on the caller is nobody.
+        // Before anything is read or sent: from here on the caller is unknown.
         if self.expiry.has_come(cx) {
             self.expire();
             return self.close_if_due(ctx);
         }
-        // Heads before notices: then every entry below these heads that is our own is known to be.
+        // Heads before notices: then every own entry below these heads is known to be our own.
         self.look_at_heads();
-        // Before reading: answers make room for further writes, and a removed key is no longer allowed anything.
+        // Before reading: answers make space for further writes, and a removed key must not be allowed anything more.
         self.take_notices();
         // Before reading and delivering, for the same reason.
         self.ask_again(cx);
@@ -185,13 +185,13 @@ impl<W: Wire> Session<W> {
         self.advance_larges(cx);
         self.hold_unfinished();
         self.check_unfinished();
-        // Behind all that was read, so that one message carries a store's writes of this poll.
+        // After everything was read, so that one message carries all writes of this poll to a store.
         self.send_writes();
-        // Behind everything that ends or begins subscriptions. It has what is left of a socket's fill.
+        // After everything that ends or begins subscriptions. It gets the rest of the socket's fill.
         self.deliver(cx);
         self.show();
         if self.out.bytes() == 0 {
-            // Else this is run again when that is on its way, and passes the turn on if that is over.
+            // Otherwise this runs again when the bytes have been taken, and passes the turn on if it is over.
             self.turn.end(cx);
         }
         self.send(ctx);
@@ -205,7 +205,7 @@ impl<W: Wire> Session<W> {
         self.close_if_due(ctx);
     }
 
-    /// Has those see who look from outside how far it is.
+    /// Publishes the progress for those who look from outside.
     fn show(&mut self) {
         self.seat.traffic().is(self.gate.received_bytes(), self.out.bytes());
         for sub in self.core.subscriptions_mut() {
@@ -303,14 +303,14 @@ impl<W: Wire> Session<W> {
         self.life = Life::Closing(code, message);
     }
 
-    /// What proved the caller is over. What is under way is committed and not acknowledged: a client that comes back with
-    /// a new proof sends it again, and gets the sequences that it has.
+    /// The caller's proof has expired. What is in progress is committed and not acknowledged: a client that comes back
+    /// with a new proof sends it again, and gets the existing sequences.
     fn expire(&mut self) {
         log::debug!("connection closed: {EXPIRED}");
         self.life = Life::Closing(CloseCode::Policy, EXPIRED.to_owned());
     }
 
-    /// What cannot go on without whoever runs the server is said once, in words that help; its clients ask again and again.
+    /// A problem that only the operator can solve is logged once, in words that help; its clients ask again and again.
     fn log_refusal(&self, what: &str, refusal: &Refusal) {
         match refusal {
             Refusal::Registry(RegistryError::NotMapped { key }) => {
@@ -327,7 +327,7 @@ impl<W: Wire> Session<W> {
         self.shared.complaints.log(complaint);
     }
 
-    /// Hands what was collected to the socket, and to the log.
+    /// Passes what was collected to the socket, and to the log.
     fn send(&mut self, ctx: &mut Ctx<W>) {
         for complaint in self.out.take_complaints() {
             self.complain(&complaint);
@@ -431,7 +431,7 @@ impl<W: Wire> ActorFuture<Session<W>> for Running {
     }
 }
 
-/// Required by the context, whose own decoder is not used: frames come through the [`Gate`].
+/// The context requires it, but its decoder is not used: frames come through the [`Gate`].
 impl<W: Wire> StreamHandler<Result<WsMessage, ProtocolError>> for Session<W> {
     fn handle(&mut self, _: Result<WsMessage, ProtocolError>, _: &mut Ctx<W>) {}
 }

@@ -1,4 +1,4 @@
-//! The msgpack protocol on a session: one message per WebSocket message, answers found by id and public key.
+//! The msgpack protocol on a session: one message per WebSocket message; answers are matched by id and public key.
 
 use std::convert::Infallible;
 use std::task::Context;
@@ -32,14 +32,14 @@ const SUBSCRIBE: &str = "RequestChanges";
 /// The server's side of the msgpack protocol.
 pub(crate) struct MsgpackWire {
     remote_id: RemoteId,
-    /// At most one: a session asks for its request before it takes in another.
+    /// At most one: a session asks for its request before it takes another.
     received: Option<Bytes>,
     chunks: ChunkJoiner,
-    /// Numbers chunk sets sent.
+    /// Numbers the chunk sets that were sent.
     chunked: u64,
 }
 
-/// Finds a write's answer its request.
+/// Matches a write's answer to its request.
 pub(crate) struct WriteTag {
     id: u64,
     key: PublicKey,
@@ -48,7 +48,7 @@ pub(crate) struct WriteTag {
 /// Whose subscription it is.
 pub(crate) struct SubscriptionTag {
     key: PublicKey,
-    /// Whether the client wants to be told that it stands.
+    /// Whether the client wants to be told when it has begun.
     ack: bool,
 }
 
@@ -57,7 +57,7 @@ impl MsgpackWire {
         Self { remote_id, received: None, chunks: ChunkJoiner::new(limits), chunked: 0 }
     }
 
-    /// What one message asks for. A chunk that completes its set is followed by what it completes.
+    /// The requests in one message. A chunk that completes its set is followed by what it completes.
     fn decode(
         &mut self,
         message: &Bytes,
@@ -97,7 +97,8 @@ impl MsgpackWire {
         }
     }
 
-    /// Sends a `Changes` of so many elements, which `put` writes and take about so many bytes, in chunks if it is large.
+    /// Sends a `Changes` with this many elements, which `put` writes and which take about this many bytes; in chunks if
+    /// it is large.
     fn changes(
         &mut self,
         key: &PublicKey,
@@ -135,7 +136,7 @@ impl MsgpackWire {
     }
 }
 
-/// In this protocol a request names its key and nothing else.
+/// In this protocol a request names only its key.
 fn named(key: PublicKey) -> Names {
     Names { key, proof: None, store: None }
 }
@@ -180,9 +181,9 @@ fn broken_chunks(error: ChunkError) -> Broken {
 impl Wire for MsgpackWire {
     type Write = WriteTag;
     type Subscription = SubscriptionTag;
-    /// Nobody proves anything in this protocol.
+    /// This protocol has no proofs.
     type Identify = Infallible;
-    /// A write is one message.
+    /// In this protocol, a write is one message.
     type Large = Infallible;
 
     fn stranger(peer: Peer) -> Option<&'static str> {
@@ -281,7 +282,7 @@ impl Wire for MsgpackWire {
     }
 
     fn subscription_replaced(&mut self, _: SubscriptionTag, _: &mut Out) {
-        // The protocol has no word for it: the client knows that it asked twice.
+        // The protocol has no message for it: the client knows that it asked twice.
     }
 
     fn may_send(&self, _: &SubscriptionTag) -> bool {

@@ -1,4 +1,4 @@
-//! The way of a request, from the wire until it is on its way to a store, has become a subscription, or is refused.
+//! The way of a request, from the wire until it is sent to a store, has become a subscription, or is refused.
 //!
 //! ```text
 //!   wire ──► Received ──► Checking ──► Ready ──► a write joins those that this poll sends to its store (`writes`)
@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Keeps: a connection's requests are taken one after the other, so its writes reach a store in the order in which they
-//! came: the next one is `Received` when the last one is through. Most go all the way within one poll. A request is moved
-//! from stage to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests look (`wire`).
+//! came: the next one is `Received` when the last one is done. Most complete all stages within one poll. A request is
+//! moved from stage to stage; its batch is never copied. Leaves out: what is checked (`checks`), how requests are
+//! encoded (`wire`).
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,41 +30,41 @@ use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
 use crate::services::Caller;
 
-/// A poll takes in at most so many messages before the thread's other connections have their turn.
+/// Most messages that a poll takes before the thread's other connections have their turn.
 const MESSAGES_PER_POLL: usize = 512;
-/// And of one that was not accepted, so many.
+/// The same for a connection that is not accepted yet.
 const STRANGER_MESSAGES_PER_POLL: usize = 16;
 
-/// A proof by a stranger that is right counts as so many messages: its signature was checked.
+/// A correct proof by a stranger counts as this many messages: its signature was checked.
 const PROOF_COSTS: u64 = 5;
 
 /// How far a request has come.
 enum Stage<W: Wire> {
     /// It is decoded.
     Received(Request<W>),
-    /// Its checks are asked; it lies with them.
+    /// Its checks are in progress, and own the request.
     Checking(Checking<W>),
     /// All checks have answered.
     Ready(Checked<W>),
 }
 
-/// A request while it is checked.
+/// A request that is being checked.
 struct Checking<W: Wire> {
     checks: LocalBoxFuture<'static, Checked<W>>,
-    /// Of the request.
+    /// The size of the request.
     bytes: usize,
-    /// A key was removed meanwhile, or rights have changed: what they allow does not count.
+    /// A key was removed meanwhile, or permissions have changed: a permission no longer counts.
     void: bool,
 }
 
-/// A request with the outcome of its checks.
+/// A request with the result of its checks.
 enum Checked<W: Wire> {
     Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
-    /// Has waited until the quotas let it go on.
+    /// It has waited until the quotas let it go on.
     Held(Write<W>, StoreHandle),
     Subscribe(Subscribe<W>, Result<(StoreHandle, Allowed), Refusal>),
     Identify(Identify<W>, Result<(), Refusal>),
-    /// Needs none.
+    /// Needs no checks.
     Unsubscribe(PublicKey),
     /// Has checks of its own.
     WriteLarge(LargeWrite<W>),
@@ -74,16 +75,16 @@ enum Checked<W: Wire> {
 pub(super) struct Asked {
     /// When it was asked for.
     when: resolved::Asked,
-    /// Whether all sessions remember it already.
+    /// Whether all sessions already share it.
     remembered: bool,
-    /// Whether this session has found it: then it has seen to the key's proof as well.
+    /// Whether this session has found it: then it has checked the key's proof as well.
     own: bool,
 }
 
 /// The store of a key, for as long as the registry's answer counts.
 struct ResolvedKey {
     key: PublicKey,
-    /// Weak, since a connection that is silent must not keep a closed store in memory.
+    /// Weak, because a silent connection must not keep a closed store in memory.
     store: WeakStoreHandle,
     asked: resolved::Asked,
 }
@@ -93,7 +94,7 @@ pub(super) struct Pipeline<W: Wire> {
     caller: Caller,
     /// The request whose checks have to wait; the next one waits as well.
     waiting: Option<Checking<W>>,
-    /// The key of writes that come one after the other, and its store.
+    /// The key of consecutive writes, and its store.
     known: Option<ResolvedKey>,
 }
 
@@ -106,7 +107,7 @@ impl<W: Wire> Pipeline<W> {
         self.waiting.is_none()
     }
 
-    /// Of the request that waits.
+    /// The size of the waiting request.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
@@ -116,7 +117,8 @@ impl<W: Wire> Pipeline<W> {
         &self.caller
     }
 
-    /// A key was removed from the registry, or rights have changed. Whosever: checking again costs little, and that is rare.
+    /// A key was removed from the registry, or permissions have changed, whoever is concerned: checking again costs
+    /// little and is rare.
     pub(super) fn check_again(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.void = true;
@@ -136,7 +138,7 @@ impl<W: Wire> Checking<W> {
 }
 
 impl<W: Wire> Checked<W> {
-    /// What is allowed by checks that do not count is to be checked again; a refusal stands.
+    /// A permission from outdated checks has to be checked again; a refusal stands.
     fn again(self) -> Stage<W> {
         match self {
             Self::Write(write, _, Ok(_)) | Self::Held(write, _) => {
@@ -153,27 +155,27 @@ impl<W: Wire> Checked<W> {
 }
 
 impl<W: Wire> Session<W> {
-    /// Takes requests in until one has to wait, a limit is reached, or nothing more is there.
+    /// Takes requests until one has to wait, a limit is reached, or nothing more is there.
     pub(super) fn read(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) {
         let mut messages = 0;
         let messages_max =
             if self.is_stranger() { STRANGER_MESSAGES_PER_POLL } else { MESSAGES_PER_POLL };
         while !self.life.is_over() && self.out.bytes() < OUT_BYTES_PER_POLL {
-            // The request that waits goes before all others, also where nothing more may be taken in: its answer may be
-            // what the client waits for.
+            // The waiting request goes before all others, even where nothing more may be taken: the client may be
+            // waiting for its answer.
             let stage = if let Some(waiting) = self.pipeline.waiting.take() {
                 Stage::Checking(waiting)
             } else if self.is_full() {
                 // No waker: an answer to one of the writes wakes the session, or the timer if all connections are full.
                 return;
             } else {
-                // What the wire has of its last message goes before the next one, which would take its place.
+                // What the wire still has of its last message goes before the next one, which would replace it.
                 let now = self.clock.now_millis();
                 let limits = &self.shared.limits;
                 let subscriptions = self.core.subscriptions_mut();
                 match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
                     Ok(Some(request)) => Stage::Received(request),
-                    // It may have more, which goes when there is room for its answers.
+                    // It may have more, which goes when there is space for its answers.
                     Ok(None) if self.out.bytes() >= OUT_BYTES_PER_POLL => return,
                     Ok(None) if messages == messages_max => return cx.waker().wake_by_ref(),
                     // No waker: the session goes on when its next turn begins.
@@ -216,7 +218,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Asks whether a request is allowed.
+    /// Starts to check whether a request is allowed.
     fn check(&mut self, request: Request<W>) -> Stage<W> {
         let (shared, caller) = (self.shared.clone(), self.pipeline.caller.clone());
         Stage::Checking(match request {
@@ -251,7 +253,7 @@ impl<W: Wire> Session<W> {
 
     /// The store of a write's key, if it was resolved before.
     pub(super) fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
-        // Before the key is resolved: whatever is removed later makes the answer one of the past.
+        // Before the key is resolved: an answer from before a later removal must not count.
         let resolved = &self.shared.resolved;
         let now = resolved.asking(Clock::now());
         let own = self.pipeline.known.as_ref();
@@ -275,14 +277,14 @@ impl<W: Wire> Session<W> {
         if !remembered {
             self.shared.resolved.remember(key, store, asked);
         }
-        // Only what is written to twice in a row: with many keys, each would take the place of another.
+        // Only for a key that is written to twice in a row: with many keys, each would replace another.
         if self.writes.last_goes_to(store) {
             self.pipeline.known =
                 Some(ResolvedKey { key: key.clone(), store: store.downgrade(), asked });
         }
     }
 
-    /// Does what a request asks for, or refuses it. Gives it back if it has to wait, or to be checked again.
+    /// Does what a request asks for, or refuses it. Returns it if it has to wait, or to be checked again.
     fn carry_out(&mut self, checked: Checked<W>) -> Option<Stage<W>> {
         match checked {
             Checked::Write(write, asked, Ok(store)) => {

@@ -1,8 +1,8 @@
-//! What a session uses of the quotas of its keys and their stores.
+//! How a session uses the quotas of its keys and their stores.
 //!
-//! Keeps: a connection that is over its rate is held back first, since that costs a client nothing but time: it is not read from,
-//! and its write goes on in its turn. Held back for longer than a client waits for the answer to a ping, it would be
-//! given up; so what takes longer is refused. Leaves out: what is used, of all sessions (`actors::quotas`).
+//! Keeps: a connection that exceeds its rate is delayed first, because that costs a client only time: it is not read
+//! from, and its write goes on later. A client would give up a connection that is delayed for longer than it waits for
+//! a pong; so anything that takes longer is refused. Leaves out: what all sessions use (`actors::quotas`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,20 +15,22 @@ use crate::actors::quotas::{Counted, CountedOne, Exceeded, Quotas, Shares, What}
 use crate::actors::store::StoreHandle;
 use crate::model::{PublicKey, StoreId};
 
-/// For so long a connection is held back without a pause. Stock clients give up one that does not answer a ping within five seconds.
+/// How long a connection is delayed without a break. Stock clients give up one that does not answer a ping within five
+/// seconds.
 const HELD_MAX: Duration = Duration::from_secs(2);
 
-/// A connection counts as one of so many keys, those that it used last. It may use more; but what it holds is bounded.
+/// A connection counts for this many keys at most, the ones that it used last. It may use more, but what it holds is
+/// bounded.
 const KEYS_MAX: usize = 8;
 
 /// What a session holds of the quotas.
 #[derive(Default)]
 pub(super) struct Used {
-    /// The last one that was used stands last.
+    /// The most recently used one is last.
     keys: Vec<UsedKey>,
-    /// Since when it is held back, and has not had its fill of the socket.
+    /// Since when it has been delayed without having read everything from the socket.
     held_since: Option<Instant>,
-    /// How often the quotas were changed when these were asked for.
+    /// How often the quotas had changed when these were fetched.
     changes: u64,
 }
 
@@ -36,19 +38,19 @@ struct UsedKey {
     key: PublicKey,
     store: StoreId,
     shares: Shares,
-    /// This connection, as one of the key's.
+    /// This connection, counted for the key.
     _counted: Option<CountedOne>,
-    /// This connection, as one of the store's: the same for all keys of a store.
+    /// This connection, counted for the store: shared by all keys of a store.
     of_store: Option<Arc<CountedOne>>,
 }
 
 impl Used {
-    /// All that the client has sent was read.
+    /// Everything that the client has sent has been read.
     pub(super) fn is_read_up(&mut self) {
         self.held_since = None;
     }
 
-    /// The shares of a key, with which this connection counts from now on.
+    /// The shares of a key, for which this connection counts from now on.
     fn shares(
         &mut self,
         quotas: &Quotas,
@@ -94,7 +96,7 @@ impl Used {
 }
 
 impl<W: Wire> Session<W> {
-    /// Takes a write of so many bytes from the quotas; gives how long it has to wait before it is carried out.
+    /// Takes a write of this size from the quotas; returns how long it has to wait before it is carried out.
     pub(super) fn take_from_quotas(
         &mut self,
         key: &PublicKey,
@@ -117,8 +119,8 @@ impl<W: Wire> Session<W> {
         taken.map_err(|exceeded| quotas.refuse(key, store, exceeded, now).into())
     }
 
-    /// As [`take_from_quotas`](Self::take_from_quotas), for a large write, which holds up nothing on its connection: so it waits
-    /// however long it takes. Its pieces count as one.
+    /// Like [`take_from_quotas`](Self::take_from_quotas), for a large write. It holds up nothing on its connection, so
+    /// it waits however long it takes. Its pieces count as one.
     pub(super) fn take_large_from_quotas(
         &mut self,
         key: &PublicKey,
@@ -136,7 +138,7 @@ impl<W: Wire> Session<W> {
         taken.map_err(|exceeded| quotas.refuse(key, store, exceeded, now).into())
     }
 
-    /// Counts a subscription, until what this gives is dropped. It takes the place of another one if it `replaces`.
+    /// Counts a subscription, until the result is dropped. It replaces another one if `replaces` is set.
     pub(super) fn count_subscription(
         &mut self,
         key: &PublicKey,

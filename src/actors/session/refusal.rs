@@ -1,4 +1,4 @@
-//! Why a client does not get what it asked for, and the code it is told.
+//! Why a client does not get what it asked for, and the code that it is told.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::services::revocations::IsRevoked;
 use crate::services::{AuthError, AuthReason, RegistryError};
 use crate::storage::StorageError;
 
-/// What a client is told that encrypts its entries.
+/// The message to a client that encrypts its entries.
 pub(crate) const ENCRYPTED: &str = "encrypted: this server does not support encrypted event logs; use \
                                     EventLogRemote.layerUnencrypted, and wss:// to encrypt the connection";
 
@@ -99,7 +99,7 @@ impl From<LargeError> for Refusal {
 }
 
 impl Refusal {
-    /// The same, of a batch that begins at slot `first` of what was written.
+    /// The same refusal, for a batch that begins at slot `first` of what was written.
     pub(crate) fn beginning_at(self, first: usize) -> Self {
         match self {
             Self::Invalid(InvalidBatch::Entry { slot, id, fault }) => {
@@ -109,7 +109,8 @@ impl Refusal {
         }
     }
 
-    /// What the client is told in words: nothing of how the application or the server is made, which is for the log alone.
+    /// The message for the client: nothing about the internals of the application or the server, which only the log
+    /// gets.
     pub(crate) fn told(&self) -> String {
         match self {
             Self::Registry(RegistryError::Unavailable { .. }) => {
@@ -153,8 +154,8 @@ impl Refusal {
         }
     }
 
-    /// The level of its log line: somebody has to see what the client is not told, and what it sends again without end. Of the registry
-    /// the log hears from the `RegistryActor`, less often.
+    /// The level of its log line: somebody has to see what the client is not told, and what it sends again without end.
+    /// The `RegistryActor` logs problems of the registry, less often.
     pub(crate) const fn level(&self) -> log::Level {
         match self {
             Self::Identity(IdentityError::Unavailable { .. })
@@ -163,7 +164,7 @@ impl Refusal {
             | Self::Large(_)
             | Self::Aside(AsideError::Unavailable(_))
             | Self::Invalid(_) => log::Level::Warn,
-            // Said once for each entry.
+            // Logged once for each entry.
             Self::Aside(AsideError::Full { .. })
             | Self::Auth(_)
             | Self::Registry(_)
@@ -184,8 +185,8 @@ impl Refusal {
         }
     }
 
-    /// What the msgpack protocol and the RPC protocol call it. `Forbidden` has a client authenticate again, so only what
-    /// that may help with is called so. What a client only has to ask for again, later, is called `InternalServerError`.
+    /// Its code in the msgpack protocol and in the RPC protocol. `Forbidden` makes a client authenticate again, so it
+    /// is used only where that may help. What a client only has to request again later is called `InternalServerError`.
     pub(crate) fn codes(&self) -> (ErrorCode, rpc::ErrorCode) {
         match self {
             Self::Auth(AuthError {

@@ -34,13 +34,13 @@ pub(crate) struct Shared {
     /// Public keys that are new to the server, and signing keys that are new to those.
     pub(crate) new_keys: Arc<Newcomers>,
     pub(crate) new_identities: Newcomers,
-    /// Proofs that were wrong lately.
+    /// Recent wrong proofs.
     pub(crate) proofs: Arc<Guesses>,
-    /// Asked whether a key has a store; which one it is says `stores`.
+    /// Asked whether a key has a store; `stores` says which one it is.
     pub(crate) registry: Arc<dyn StoreRegistry>,
     /// Who may bind a signing key to a public key that has none.
     pub(crate) bind_policy: BindPolicy,
-    /// Whether a key that was proved once is taken with a proof only.
+    /// Whether a key that was once proved is accepted only with a proof.
     pub(crate) keeps_proof: bool,
     pub(crate) stores: Stores,
     pub(crate) limits: Arc<Limits>,
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) complaints: Arc<Complaints>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) resolved: Arc<Resolved>,
-    /// `None` if nothing is bounded.
+    /// `None` if nothing is limited.
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) ahead: Ahead,
     /// Turns of large writes: each takes memory for a piece and for its acknowledgements.
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Where entries go that are too large, if there is such a place.
     pub(crate) aside: Option<Arc<Aside>>,
     pub(crate) reads: Reads,
-    /// What connections may hold of input that is not complete.
+    /// How much incomplete input connections may hold.
     pub(crate) budget: Arc<Budget>,
     pub(crate) strangers: Arc<Strangers>,
     /// Bytes of all unanswered writes.
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Whether all connections together may have no further write in flight.
+    /// Whether all connections together have as many writes in flight as allowed.
     pub(crate) fn is_full(&self) -> bool {
         let bytes = self.write_bytes_in_flight.load(Ordering::Relaxed);
         bytes >= self.limits.write_bytes_in_flight_total_max

@@ -1,9 +1,9 @@
-//! A subscription of a connection. All of it lies in one place, the list that `core::connection` keeps: there its cursor
-//! and what the connection wrote itself, and beside them a [`Delivery`], which is the wire's part, the feed, and what was
-//! fetched of it.
+//! A subscription of a connection. All of it is in one place, the list of `core::connection`: its cursor and what the
+//! connection wrote itself, and next to them a [`Delivery`] with the wire's part, the feed, and what was fetched from
+//! it.
 //!
-//! Keeps: one subscription for each key; what is fetched is at most a read, of one subscription. Leaves out: what is sent,
-//! and when (`delivery`).
+//! Keeps: one subscription for each key; at most one read is fetched ahead, for one subscription. Leaves out: what is
+//! sent, and when (`delivery`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use crate::model::{Segment, Sequence};
 use crate::processing::compaction::{Backlog, Page};
 use crate::storage::StorageError;
 
-/// A message takes entries up to so many bytes of records, and always at least one segment's.
+/// A message takes entries up to this many bytes of records, and always at least one segment's.
 pub(super) const MESSAGE_BYTES: usize = 48 * 1_024;
 
-/// A page of a compacted backlog has so many bytes of records. Each is made on another thread, so few are better: with
-/// 48 KiB it took a tenth more time to read kept entries, and nearly twice as much where an effect is asked.
+/// A page of a compacted backlog has this many bytes of records. Each is made on another thread, so fewer are better:
+/// with 48 KiB, reading kept entries took a tenth more time, and nearly twice as much where an effect is called.
 const PAGE_BYTES: usize = 128 * 1_024;
 
-/// A read from disk fetches so many bytes of records.
+/// A read from disk fetches this many bytes of records.
 const READ_BYTES: usize = 256 * 1_024;
 
 /// The subscriptions of a connection, and its acks.
@@ -54,15 +54,15 @@ pub(crate) struct Delivery<W: Wire> {
     pub(super) feed: FeedSubscription,
     /// The feed's head as this poll saw it, see `core::connection`.
     pub(super) head: Sequence,
-    /// Segments at hand, consecutive. What lies before the cursor is dropped when it is met.
+    /// Segments at hand, consecutive. Those before the cursor are dropped when they are reached.
     pub(super) segments: VecDeque<Arc<FeedSegment>>,
-    /// What was there when it began, while compactors have a say in that and it is not all sent.
+    /// The entries that existed at the beginning, while compactors apply to them and not all of them are sent.
     pub(super) backlog: Option<Backlog>,
     pub(super) waiting: Option<Waiting>,
     pub(super) access: Access,
     /// The cursor, for those who look from outside.
     pub(super) shown: Arc<AtomicU64>,
-    /// The subscription, as one of its key's and its store's.
+    /// The subscription, counted for its key and its store.
     _counted: Option<Counted>,
 }
 
@@ -70,11 +70,11 @@ pub(crate) struct Delivery<W: Wire> {
 pub(super) enum Waiting {
     Disk(LocalBoxFuture<'static, Result<Vec<Segment>, StorageError>>),
     Backlog(LocalBoxFuture<'static, (Backlog, Result<Option<Page>, StorageError>)>),
-    /// The store died; it is opened afresh.
+    /// The store died; it is being opened again.
     Store(LocalBoxFuture<'static, Result<FeedSubscription, StorageError>>),
 }
 
-/// What a subscription has waited for.
+/// What a subscription waited for.
 pub(super) enum Arrived {
     Segments(Vec<Segment>),
     /// The next page of the backlog, or its end.
@@ -117,7 +117,7 @@ impl<W: Wire> Delivery<W> {
         Poll::Ready(arrived)
     }
 
-    /// Drops what lies before `cursor`; whether something from there on is at hand.
+    /// Drops what is before `cursor`; returns whether something from there on is at hand.
     pub(super) fn has(&mut self, cursor: Sequence) -> bool {
         while self.segments.front().is_some_and(|front| front.segment().last() < cursor) {
             self.segments.pop_front();
@@ -125,7 +125,7 @@ impl<W: Wire> Delivery<W> {
         self.segments.front().is_some_and(|front| front.segment().first() <= cursor)
     }
 
-    /// Fetches what follows `cursor`: from memory at once, else later.
+    /// Fetches what follows `cursor`: from memory at once, otherwise later.
     pub(super) fn fetch(&mut self, cursor: Sequence, reads: &Reads) {
         self.segments.clear();
         if let Some(backlog) = self.backlog.take() {
@@ -141,7 +141,7 @@ impl<W: Wire> Delivery<W> {
         }
     }
 
-    /// The next parts from `cursor` up to the head, a message's fill of bytes.
+    /// The next parts from `cursor` up to the head, enough for a message.
     pub(super) fn runs(&self, mut cursor: Sequence) -> Vec<SegmentPart> {
         let mut bytes = 0;
         let mut parts = Vec::new();
@@ -159,7 +159,7 @@ impl<W: Wire> Delivery<W> {
 }
 
 impl<W: Wire> Session<W> {
-    /// Begins a subscription to `store`, or refuses it. Gives the request back if the store was closed meanwhile.
+    /// Begins a subscription to `store`, or refuses it. Returns the request if the store was closed meanwhile.
     pub(super) fn subscribe(
         &mut self,
         request: Subscribe<W>,
@@ -190,7 +190,7 @@ impl<W: Wire> Session<W> {
         );
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let key = names.key.clone();
-        // A client that stops reading is severed from outside when this is revoked.
+        // If this is revoked, a client that does not read is severed from outside.
         let caller = self.pipeline.caller();
         let subject = match caller.verified() {
             Some(_) => None,
@@ -218,7 +218,7 @@ impl<W: Wire> Session<W> {
         None
     }
 
-    /// Tells the client why a subscription, which `core` has given back, ended.
+    /// Tells the client why a subscription that `core` has returned ended.
     pub(super) fn end_subscription(&mut self, sub: Subscribed<W>, refusal: &Refusal) {
         let tag = self.ended(sub);
         self.refuse_subscription(tag, refusal);
@@ -229,7 +229,7 @@ impl<W: Wire> Session<W> {
         self.wire.subscription_refused(tag, refusal, &mut self.out);
     }
 
-    /// Lets go of a subscription that `core` has given back.
+    /// Releases a subscription that `core` has returned.
     pub(super) fn ended(&self, sub: Subscribed<W>) -> W::Subscription {
         self.shared.metrics.subscriptions_open.dec();
         self.seat.unsubscribed(sub.key());

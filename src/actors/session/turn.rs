@@ -1,25 +1,25 @@
-//! Turns: a session that has much to do lets the others of its thread go first, now and then.
+//! Turns: a session that has a lot to do lets the others of its thread go first now and then.
 //!
-//! The sessions of a thread run one after the other, and a task runs on for as long as its socket takes bytes, which may be
-//! megabytes. So a session counts what it reads and sends, and once that is a turn's fill it is not run again before the
-//! thread has looked at its sockets and timers, and has run whom they woke.
+//! The sessions of a thread run one after the other, and a task runs on for as long as its socket takes bytes, which
+//! may be megabytes. So a session counts what it reads and sends, and when a turn is used up, it does not run again
+//! before the thread has looked at its sockets and timers, and has run those that they woke.
 //!
-//! Keeps: a turn ends by itself only when there was more to do than it may. Leaves out: what is done with it.
+//! Keeps: a turn ends by itself only when there was more to do than it allows. Leaves out: what is done in it.
 
 use std::pin::pin;
 use std::task::Context;
 
-/// What a turn may read and send, in bytes, until it is over.
+/// What a turn may read and send, in bytes.
 const TURN_BYTES: usize = 64 * 1_024;
 
-/// What a session has done since it had to wait for others.
+/// What a session has done since it last waited for others.
 #[derive(Default)]
 pub(super) struct Turn {
     bytes: usize,
 }
 
 impl Turn {
-    /// So many bytes were read or are to be sent.
+    /// This many bytes were read or will be sent.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
@@ -29,19 +29,19 @@ impl Turn {
         self.bytes >= TURN_BYTES
     }
 
-    /// There is nothing to do any more, and the others go first anyway; unless the turn is over, which is why.
+    /// There is nothing left to do, so the others go first anyway; unless the turn is over, which is then the reason.
     pub(super) fn end(&mut self, cx: &mut Context<'_>) {
         if !self.pass(cx) {
             self.bytes = 0;
         }
     }
 
-    /// If the turn is over, ends it: true, and the task wakes when the others of its thread have had theirs.
+    /// Ends the turn if it is over: returns true, and the task wakes when the others of its thread have had their turn.
     pub(super) fn pass(&mut self, cx: &mut Context<'_>) -> bool {
         let is_over = self.is_over();
         if is_over {
             self.bytes = 0;
-            // Wakes behind the sockets that have become ready; only the waking is wanted of it.
+            // Wakes after the sockets that have become ready; only its waking is needed.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         is_over

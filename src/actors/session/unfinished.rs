@@ -1,7 +1,7 @@
-//! What a session holds of messages that are not complete, and what it puts up with of who has not been accepted.
+//! What a session holds of incomplete messages, and what it tolerates from a client that is not accepted yet.
 //!
-//! Keeps: before more is read there is room for it; a connection that makes no progress, or sends what leads to nothing, ends with
-//! a reason. Leaves out: who has room, and who is overdue (`actors::budget`).
+//! Keeps: before more is read, there is space for it; a connection that makes no progress, or sends useless input, ends
+//! with a reason. Leaves out: who has space, and who is overdue (`actors::budget`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,10 +16,10 @@ use crate::actors::strangers::Stranger;
 use crate::core::intake::Overdue;
 use crate::core::patience::Patience;
 
-/// What is read of a stranger at one go, unless it has room for large messages.
+/// How much is read from a stranger at once, unless it has space for large messages.
 const STRANGER_READ_BYTES: usize = 2 * 1_024;
 
-/// How much is read from a socket at one go. Its session says so, where the server has the socket to itself.
+/// How much is read from a socket at once. Its session decides, where the server owns the socket.
 #[derive(Clone)]
 pub(crate) struct ReadSize(Rc<Cell<usize>>);
 
@@ -33,7 +33,7 @@ impl ReadSize {
     }
 }
 
-/// What the budget knows of a session.
+/// What the budget knows about a session.
 pub(crate) struct Unfinished {
     holding: Holding,
     patience: Patience,
@@ -44,9 +44,9 @@ pub(crate) struct Unfinished {
     /// It holds more than a connection may.
     too_much: bool,
     may_read: bool,
-    /// The socket had no more when it was asked last.
+    /// The socket had no more at the last read.
     waits_for_client: bool,
-    /// How long the client was waited for, and since when it is again.
+    /// How long the session has waited for the client, and since when it is waiting again.
     client_millis: u64,
     client_since: Option<u64>,
 }
@@ -69,13 +69,13 @@ impl Unfinished {
         }
     }
 
-    /// How long the client has been waited for, of all the time up to now: it is not to blame for the rest.
+    /// How long the session has waited for the client, of all the time so far: the client is not to blame for the rest.
     pub(super) fn client_millis(&self, now_millis: u64) -> u64 {
         let since = self.client_since.map_or(0, |since| now_millis.saturating_sub(since));
         self.client_millis + since
     }
 
-    /// Whether more may be read, while so much is held.
+    /// Whether more may be read, while this much is held.
     pub(super) fn may_read(&mut self, bytes: usize) -> bool {
         self.too_much = bytes > self.holding.bytes_max();
         let may_read = !self.too_much && self.holding.may_read(bytes);
@@ -86,7 +86,7 @@ impl Unfinished {
         may_read
     }
 
-    /// So many bytes came; if `no_more`, they end where the socket has no more, or may not be read.
+    /// This many bytes arrived; with `no_more`, because the socket has no more or may not be read.
     pub(super) fn received(&mut self, bytes: usize, no_more: bool) {
         self.holding.received(bytes);
         self.patience.earn(bytes);
@@ -95,7 +95,7 @@ impl Unfinished {
 }
 
 impl<W: Wire> Session<W> {
-    /// A key was authorized and resolved: this is no stranger.
+    /// A key was authorized and resolved: the client is not a stranger.
     pub(super) fn accepted(&mut self) {
         if let Some(stranger) = self.unfinished.stranger.take() {
             stranger.accept();
@@ -103,14 +103,14 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Whether it was not accepted yet.
+    /// Whether it is not accepted yet.
     pub(super) fn is_stranger(&self) -> bool {
         self.unfinished.stranger.is_some()
     }
 
-    /// Something came that leads to nothing. Before a connection is accepted, that is everything.
+    /// Something arrived that leads to nothing. Before a connection is accepted, everything counts.
     pub(super) fn lead_to_nothing(&mut self, always: bool, count: u64) {
-        // What was read before it was broken off comes yet.
+        // What was read before the end is still to come.
         if self.life.is_over() || (!always && self.unfinished.stranger.is_none()) {
             return;
         }
@@ -160,7 +160,7 @@ impl<W: Wire> Session<W> {
         unfinished.holding.hold(held, waits_for_client);
     }
 
-    /// What is held of messages that have left the gate, but are not complete, or not through their checks.
+    /// What is held of messages that have passed the gate, but are incomplete or still being checked.
     pub(super) fn held_behind_gate(&self) -> usize {
         self.wire.unfinished_bytes() + self.pipeline.waiting_bytes()
     }

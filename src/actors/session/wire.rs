@@ -1,7 +1,7 @@
-//! What one wire protocol does for a session: bytes to requests, answers to bytes.
+//! What a wire protocol does for a session: bytes to requests, answers to bytes.
 //!
-//! Two protocols share the session and everything behind it; what differs between them is here: how a message looks,
-//! how an answer finds its request, what comes before the first request.
+//! Two protocols share the session and everything behind it; their differences are here: how a message is encoded, how
+//! an answer finds its request, what comes before the first request.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -26,9 +26,9 @@ use crate::services::{Caller, Claim};
 pub(crate) enum Request<W: Wire> {
     /// Append a batch.
     Write(Write<W>),
-    /// Subscribe the key; ends the subscription that it had.
+    /// Subscribe the key; ends its previous subscription.
     Subscribe(Subscribe<W>),
-    /// Take a key for proved on this connection, if that is allowed.
+    /// Accept a key as proved on this connection, if that is allowed.
     Identify(Identify<W>),
     /// End the subscription of the key, if it has one.
     Unsubscribe { key: PublicKey },
@@ -40,7 +40,7 @@ pub(crate) enum Request<W: Wire> {
 pub(crate) struct LargeWrite<W: Wire> {
     pub(crate) tag: W::Large,
     pub(crate) source: Arc<dyn Source>,
-    /// What of it is in memory.
+    /// Its part that is in memory.
     pub(crate) memory_bytes: usize,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Write<W: Wire> {
     pub(crate) batch: Batch,
 }
 
-/// A client wants what is in its store from `start` on.
+/// A client wants the entries of its store from `start` on.
 pub(crate) struct Subscribe<W: Wire> {
     pub(crate) tag: W::Subscription,
     pub(crate) names: Names,
@@ -65,11 +65,11 @@ pub(crate) struct Identify<W: Wire> {
     pub(crate) signing_key: SigningKey,
 }
 
-/// Whom and what a request names.
+/// The key and the store that a request names.
 #[derive(Clone)]
 pub(crate) struct Names {
     pub(crate) key: PublicKey,
-    /// What proved the key on this connection, in a protocol that has proofs.
+    /// What proved the key on this connection, in a protocol with proofs.
     pub(crate) proof: Option<SigningKey>,
     /// The store that the client insists on; it has to be its key's.
     pub(crate) store: Option<Box<str>>,
@@ -90,7 +90,7 @@ pub(crate) struct Broken {
 }
 
 impl Broken {
-    /// If `message` is that of a client of another protocol than `W`.
+    /// Set if `message` comes from a client of another protocol than `W`.
     pub(crate) fn stranger<W: Wire>(message: &[u8]) -> Option<Self> {
         let message = W::stranger(Peer::of(message)?)?.to_owned();
         Some(Self { code: CloseCode::Unsupported, message })
@@ -116,13 +116,13 @@ impl SegmentPart {
     }
 }
 
-/// What a connection has had time for, and what it has made of it.
+/// The time that a connection had, and what it did with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Passed {
     pub(crate) now_millis: u64,
-    /// Of that time, how long its client was waited for.
+    /// How much of that time its client was waited for.
     pub(crate) client_millis: u64,
-    /// So many bytes came.
+    /// How many bytes arrived.
     pub(crate) received_bytes: u64,
 }
 
@@ -130,24 +130,24 @@ pub(crate) struct Passed {
 pub(crate) trait Wire: Sized + Unpin + 'static {
     /// What an answer to a write needs to find its request.
     type Write: Unpin + 'static;
-    /// What entries of a subscription need to find theirs.
+    /// What entries of a subscription need to find their request.
     type Subscription: Unpin + 'static;
     /// What the answer to a proof of identity needs to find its request.
     type Identify: Unpin + 'static;
     /// What the answer to a large write needs to find its request.
     type Large: Unpin + 'static;
 
-    /// What a client of another protocol is told: who it is taken for, and where it belongs, in the 120 characters that a
-    /// close frame has room for; `None` if it is one of this protocol.
+    /// What a client of another protocol is told: which protocol it seems to speak, and where it should connect, in the
+    /// 120 characters that a close frame has space for; `None` if it is a client of this protocol.
     fn stranger(peer: Peer) -> Option<&'static str>;
 
     /// The connection of this caller is open.
     fn open(&mut self, caller: &Caller, out: &mut Out);
 
-    /// Takes in one message of the WebSocket.
+    /// Takes one message of the WebSocket.
     fn accept(&mut self, message: Bytes);
 
-    /// The next request in what was taken in. What needs nothing but the wire itself, and its part of the connection's
+    /// The next request in what was taken. What needs only the wire itself, and its part of the connection's
     /// subscriptions, is answered right here.
     fn next_request(
         &mut self,
@@ -157,16 +157,16 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     ) -> Result<Option<Request<Self>>, Broken>;
 
-    /// Whether too little comes of an unfinished message.
+    /// Fails if too few bytes of an unfinished message arrive.
     fn expire(&mut self, passed: Passed) -> Result<(), Broken>;
 
-    /// A large write whose parts are all there by now. To be asked whenever the session runs.
+    /// A large write whose parts are all there by now. Called whenever the session runs.
     fn poll_large(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Option<LargeWrite<Self>>;
 
-    /// Whether so much of large writes is on its way to the disk that no more is to come for now.
+    /// Whether so much of large writes is on its way to the disk that no more is accepted for now.
     fn is_busy(&self) -> bool;
 
-    /// Whom and what a large write names; nothing if it may not, and is refused.
+    /// The key and the store of a large write; `None` if it is not allowed, and refused.
     fn large_names(
         &mut self,
         large: &Self::Large,
@@ -174,8 +174,8 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     ) -> Option<Names>;
 
-    /// What the answer to a piece of a large write needs. The write is answered when its last piece is acknowledged, or with the
-    /// first refusal of any.
+    /// What the answer to a piece of a large write needs. The write is answered when its last piece is acknowledged, or
+    /// at the first refusal.
     fn piece(&mut self, large: &Self::Large, batch: &Batch, is_last: bool) -> Self::Write;
 
     /// Whether a large write was answered.
@@ -184,7 +184,7 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// A large write is refused.
     fn large_refused(&mut self, large: &Self::Large, refusal: &Refusal, out: &mut Out);
 
-    /// The key was bound and allowed, or not.
+    /// The key was bound and allowed, or refused.
     fn identified(&mut self, identify: Identify<Self>, outcome: Result<(), Refusal>, out: &mut Out);
 
     /// A batch is durable.
@@ -201,7 +201,7 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
         out: &mut Out,
     );
 
-    /// A subscription stands, to a store with this head, whose feed begins there: for protocols that tell.
+    /// A subscription has begun, to a store with this head, whose feed begins there: for protocols that report it.
     fn subscribed(
         &mut self,
         subscription: &Self::Subscription,
@@ -231,7 +231,7 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// Whether part of a message is here and the rest is not.
     fn has_unfinished(&self) -> bool;
 
-    /// Memory for messages that are not complete, and for what was taken in and not looked at yet, in bytes.
+    /// Memory for incomplete messages, and for what was taken and not looked at yet, in bytes.
     fn unfinished_bytes(&self) -> usize;
 }
 
@@ -269,12 +269,12 @@ impl Out {
         self.complaints.push(complaint);
     }
 
-    /// Gives out what is for the log.
+    /// Takes what is for the log.
     pub(crate) fn take_complaints(&mut self) -> Vec<Complaint> {
         std::mem::take(&mut self.complaints)
     }
 
-    /// The requests that the messages collected refuse: in which protocol, with which code.
+    /// The requests that the collected messages refuse: in which protocol, with which code.
     pub(crate) fn refusals(&self) -> &[[(&'static str, &'static str); 2]] {
         &self.refusals
     }
@@ -289,7 +289,7 @@ impl Out {
         self.messages.len()
     }
 
-    /// Gives out all messages and the memory behind them.
+    /// Takes all messages and the memory behind them.
     pub(crate) fn take(&mut self) -> Vec<Bytes> {
         std::mem::take(self).messages
     }

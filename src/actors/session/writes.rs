@@ -1,8 +1,8 @@
 //! The writes of a connection between their checks and their answers.
 //!
-//! Keeps: they go to their stores in the order in which they were taken, all of a poll's for one store as one message; each is
-//! answered once; what is unanswered is counted, for the connection and for all. Leaves out: in which order acks leave
-//! (`core::connection`).
+//! Keeps: they go to their stores in the order in which they arrived, all of a poll's for one store as one message;
+//! each is answered once; what is unanswered is counted, for the connection and for all. Leaves out: in which order
+//! acks are sent (`core::connection`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::model::Origin;
 
 /// What a session keeps of its writes.
 pub(super) struct Writes<W: Wire> {
-    /// By number; the first one's number is `answered`.
+    /// By number; the number of the first one is `answered`.
     unanswered: VecDeque<Option<Unanswered<W>>>,
     answered: u64,
     /// Bytes of the unanswered.
     bytes: usize,
-    /// Those of this poll, by store.
+    /// The writes of this poll, by store.
     outgoing: Vec<(StoreHandle, Vec<store::Write<Reply>>)>,
 }
 
-/// What is to be known of a write when its answer comes.
+/// What is needed about a write when its answer comes.
 struct Unanswered<W: Wire> {
     tag: W::Write,
     store: StoreHandle,
-    /// The subscription that its key had when it came in.
+    /// The subscription that its key had when it arrived.
     subscription: Option<SubscriptionId>,
     bytes: usize,
-    /// When it was put on its way.
+    /// When it was sent on.
     began: Instant,
     /// Whether it is a piece of a large write.
     is_piece: bool,
-    /// Those of its entries that are in quarantine, by their numbers there.
+    /// Its entries that are in quarantine, by their numbers there.
     quarantined: Box<[u64]>,
 }
 
@@ -81,7 +81,7 @@ impl<W: Wire> Writes<W> {
 }
 
 impl<W: Wire> Session<W> {
-    /// Whether this connection, or all together, have as many writes in flight as they may.
+    /// Whether this connection, or all together, have as many writes in flight as allowed.
     pub(super) fn is_full(&self) -> bool {
         let limits = &self.shared.limits;
         self.writes.unanswered.len() >= limits.writes_in_flight_max
@@ -90,12 +90,12 @@ impl<W: Wire> Session<W> {
             || self.wire.is_busy()
     }
 
-    /// Puts a checked write on its way.
+    /// Sends a checked write on its way.
     pub(super) fn take_write(&mut self, write: Write<W>, store: StoreHandle) {
         self.put(write, store, false);
     }
 
-    /// Puts a checked piece of a large write on its way.
+    /// Sends a checked piece of a large write on its way.
     pub(super) fn take_piece(&mut self, write: Write<W>, store: StoreHandle) {
         self.put(write, store, true);
     }
@@ -107,7 +107,7 @@ impl<W: Wire> Session<W> {
         let bytes = batch.bytes();
         writes.bytes += bytes;
         self.shared.write_bytes_in_flight.fetch_add(bytes, Ordering::Relaxed);
-        // Now, not when the answer comes: its entries are passed over only for the subscription under which it came.
+        // Now, not when the answer comes: its entries are skipped only for the subscription under which it arrived.
         let subscription = self.core.subscription_of(&key);
         let aside = self.shared.aside.as_ref();
         let quarantined =
@@ -117,7 +117,7 @@ impl<W: Wire> Session<W> {
             Unanswered { tag, store: store_of, subscription, bytes, began, is_piece, quarantined };
         writes.unanswered.push_back(Some(unanswered));
         let reply = Reply::session(self.inbox.clone(), number);
-        // Nobody else has this place while one of its writes waits: the reply holds the inbox.
+        // Nobody else has this address while one of its writes waits: the reply holds the inbox.
         let sender = Sender(Arc::as_ptr(&self.inbox).addr());
         let write = store::Write { batch, origin: Origin::Client(key), sender, reply };
         match writes.outgoing.iter_mut().find(|(other, _)| other.is(&store)) {

@@ -13,12 +13,12 @@ use parking_lot::Mutex;
 use super::{Room, Spill};
 use crate::protocol::rpc::large::{Source, Table};
 
-/// So many numbers of a table are in memory; the others are on disk.
+/// How many numbers of a table are in memory; the others are on disk.
 const TABLE_NUMBERS_MAX: usize = if cfg!(test) { 4 } else { 64 * 1_024 };
-/// So many are written at once.
+/// How many are written at once.
 const TABLE_NUMBERS_WRITTEN: usize = if cfg!(test) { 3 } else { 8 * 1_024 };
 
-/// The file of one set; gone with its room when it is dropped.
+/// The file of one set; it and its space are released when this is dropped.
 pub(crate) struct SpillFile {
     file: Arc<File>,
     path: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct SpillFile {
 }
 
 impl SpillFile {
-    /// An empty one. Waits for the disk.
+    /// An empty file. Waits for the disk.
     pub(crate) fn create(room: Room) -> io::Result<Self> {
         let spill = Arc::clone(room.spill());
         let path = spill.path();
@@ -49,7 +49,7 @@ impl SpillFile {
 }
 
 impl Drop for SpillFile {
-    /// Taking a large file away takes a while, which is nothing that a session has time for. The room is given back afterwards.
+    /// Removing a large file takes a while, and a session has no time for that. The space is released afterwards.
     fn drop(&mut self) {
         let (path, room, file) =
             (std::mem::take(&mut self.path), self.room.lock().take(), Arc::clone(&self.file));

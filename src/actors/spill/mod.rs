@@ -1,8 +1,9 @@
-//! Where the parts of a set wait on disk that is too large for memory.
+//! Where the parts of a set that is too large for memory wait on disk.
 //!
-//! Keeps: all sets together take no more room than they may, nor more than half of what is free on the disk; who finds none waits
-//! in the order of arrival; a key has one set at a time. What is here outlives no process: it is removed when the next one starts.
-//! Leaves out: which parts a set has, and for how long it may be unfinished (`session::rpc`).
+//! Keeps: all sets together take no more space than allowed, nor more than half of the free space of the disk; those
+//! that find none wait in the order of arrival; a key has one set at a time. Files do not outlive the process: they are
+//! removed when the next one starts. Leaves out: which parts a set has, and how long it may be unfinished
+//! (`session::rpc`).
 
 mod file;
 mod room;
@@ -19,16 +20,16 @@ use self::room::Rooms;
 pub(crate) use self::room::{Room, Waiting};
 use crate::model::PublicKey;
 
-/// Of a disk, sets get this share unless something else is said.
+/// The default share of a disk's free space for sets.
 const FREE_SHARE: u64 = 4;
 
-/// Parts of sets that wait for room are in memory, of all sets together up to so many bytes.
+/// Parts of sets that wait for space are in memory, up to this many bytes for all sets together.
 const WAITING_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 
-/// So many bytes may be on their way to the disk; beyond that nobody who brings parts is read from.
+/// Most bytes that may be on their way to the disk; beyond that, clients that send parts are not read from.
 const WRITING_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
-/// A set that never will have room.
+/// A set that will never have space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a write in parts takes {bytes} bytes of disk, at most {bytes_max} are allowed (spill_bytes_max)"
@@ -43,7 +44,7 @@ pub(crate) struct Spill {
     directory: PathBuf,
     bytes_max: u64,
     rooms: Mutex<Rooms>,
-    /// Bytes in memory of sets that wait for room.
+    /// Bytes in memory of sets that wait for space.
     waiting_bytes: Arc<AtomicUsize>,
     /// Bytes on their way to the disk.
     writing_bytes: Arc<AtomicUsize>,
@@ -51,7 +52,7 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// In `directory`, which is made if there is none, and emptied. By default a quarter of what is free there may be taken.
+    /// In `directory`, which is created if missing, and emptied. By default, a quarter of the free space may be used.
     pub(crate) fn open(directory: &Path, bytes_max: Option<u64>) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(directory)?;
         for entry in std::fs::read_dir(directory)? {
@@ -71,7 +72,7 @@ impl Spill {
         }))
     }
 
-    /// Lines up for room for a set of `key`.
+    /// Lines up for space for a set of `key`.
     pub(crate) fn enter(self: &Arc<Self>, key: PublicKey, bytes: u64) -> Result<Waiting, TooLarge> {
         if bytes > self.bytes_max {
             return Err(TooLarge { bytes, bytes_max: self.bytes_max });
@@ -79,7 +80,7 @@ impl Spill {
         Ok(Waiting::new(self, key, bytes))
     }
 
-    /// Counts a part of a set that waits for room; `None` if there are too many.
+    /// Counts a part of a set that waits for space; `None` if there are too many.
     pub(crate) fn wait(&self, bytes: usize) -> Option<Counted> {
         let fits = self.waiting_bytes.load(Ordering::Relaxed) + bytes <= WAITING_BYTES_MAX;
         fits.then(|| Counted::new(&self.waiting_bytes, bytes))
@@ -90,19 +91,19 @@ impl Spill {
         Counted::new(&self.writing_bytes, bytes)
     }
 
-    /// Whether so much is on its way to the disk that no more is to come.
+    /// Whether so much is on its way to the disk that no more is accepted.
     pub(crate) fn is_busy(&self) -> bool {
         self.writing_bytes.load(Ordering::Relaxed) >= WRITING_BYTES_MAX
     }
 
-    /// What unfinished and uncommitted sets have room for now, and how many wait.
+    /// How much space unfinished and uncommitted sets have now, and how many wait.
     pub(crate) fn figures(&self) -> (u64, usize) {
         self.rooms.lock().figures()
     }
 
-    /// Half of what is free on the disk belongs to others.
+    /// Half of the disk's free space belongs to others.
     fn disk_bytes(&self) -> u64 {
-        // If the disk does not say, the limit has to do.
+        // If the disk does not say, only the limit counts.
         free_bytes(&self.directory).map_or(u64::MAX, |free| free / 2)
     }
 

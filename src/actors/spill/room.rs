@@ -1,4 +1,4 @@
-//! Who has room, and who is next.
+//! Who has space, and who is next.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::task::{Context, Poll, Waker};
 use super::Spill;
 use crate::model::PublicKey;
 
-/// Who has room, and who waits for it, in the order of arrival.
+/// Who has space, and who waits for it, in the order of arrival.
 #[derive(Default)]
 pub(super) struct Rooms {
     reserved: u64,
-    /// Of that, what is on disk by now.
+    /// How much of it is on disk by now.
     written: u64,
     keys: HashSet<PublicKey>,
     line: VecDeque<Place>,
@@ -29,7 +29,7 @@ impl Rooms {
         (self.reserved, self.line.len())
     }
 
-    /// Whether it is this place's turn. Those before it whose key has a set hold up nobody else.
+    /// Whether it is this place's turn. Earlier places whose key already has a set hold up nobody else.
     fn is_next(&self, number: u64) -> bool {
         let first = self.line.iter().find(|place| !self.keys.contains(&place.key));
         first.is_some_and(|first| first.number == number)
@@ -45,7 +45,7 @@ impl Rooms {
     }
 }
 
-/// A place in the line; left when it is dropped.
+/// A place in the line; given up when it is dropped.
 pub(crate) struct Waiting {
     spill: Arc<Spill>,
     number: u64,
@@ -62,8 +62,8 @@ impl Waiting {
         Self { spill: Arc::clone(spill), number, bytes }
     }
 
-    /// The room, when there is one. Woken when somebody else gives theirs back; what becomes free on the disk is found by asking
-    /// again.
+    /// The space, when there is some. Woken when somebody else releases theirs; space that becomes free on the disk is
+    /// found by asking again.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Room> {
         let mut rooms = self.spill.rooms.lock();
         let fits = rooms.reserved.saturating_add(self.bytes) <= self.spill.bytes_max;
@@ -74,7 +74,7 @@ impl Waiting {
             {
                 rooms.reserved += self.bytes;
                 rooms.keys.insert(key.clone());
-                // Whoever is next now may have room as well.
+                // Whoever is next now may have space as well.
                 rooms.wake_all();
                 let (spill, bytes) = (Arc::clone(&self.spill), self.bytes);
                 return Poll::Ready(Room { spill, key, bytes, written: 0 });
@@ -97,7 +97,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Room for one set, until it is dropped.
+/// Space for one set, until it is dropped.
 pub(crate) struct Room {
     spill: Arc<Spill>,
     key: PublicKey,
@@ -110,7 +110,7 @@ impl Room {
         &self.spill
     }
 
-    /// So much of it was used just now.
+    /// This much of it was just used.
     pub(super) fn used(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes - self.written);
         self.written += bytes;

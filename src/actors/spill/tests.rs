@@ -27,7 +27,7 @@ fn room_is_given_in_the_order_of_arrival_and_to_each_key_once() {
         (enter("a", 60), enter("a", 1), enter("b", 50), enter("c", 1));
     let held = room(&first).expect("it is empty");
     assert_eq!(spill.figures(), (60, 3));
-    // The key has a set; the next one does not fit; and who comes later has to wait for that one, not for the key.
+    // The key has a set; the next one does not fit; and whoever comes later has to wait for that one, not for the key.
     for waiting in [&again, &large, &small] {
         assert!(room(waiting).is_none());
     }

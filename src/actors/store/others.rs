@@ -1,8 +1,9 @@
 //! A store that other servers append to as well, on the same storage.
 //!
-//! Keeps: what others appended is shown in its place, before anything of ours behind it; a write that was overtaken is placed again,
-//! in its order, and not refused; nobody is overtaken for ever, since from the second time on the store is locked before anything is
-//! placed. Leaves out: who appends first (`storage` judges), and a storage that is this server's alone: none of this runs there.
+//! Keeps: what others appended is shown in its place, before anything of ours after it; a write that was overtaken is
+//! placed again, in its order, and not refused; nobody is overtaken forever, because from the second time on the store
+//! is locked before anything is placed. Leaves out: who appends first (`storage` decides), and a storage that only this
+//! server uses: none of this runs there.
 
 use actix::prelude::*;
 use futures_util::stream;
@@ -12,27 +13,28 @@ use crate::actors::reply::WriteFailure;
 use crate::model::Sequence;
 use crate::storage::{CaughtUp, Locked};
 
-/// So many groups are placed under the lock once a store was overtaken: who wrote to it a moment ago will write again.
+/// How many groups are placed under the lock once a store was overtaken: others that have just written to it will write
+/// again.
 const LOCKED_GROUPS: u32 = 16;
 
-/// What a store knows of others that append to it.
+/// What a store knows about others that append to it.
 #[derive(Default)]
 pub(super) struct Others {
     /// How many groups are still placed under the lock.
     pub(super) locked_groups: u32,
-    /// Counts how often placed groups were taken back: an answer about groups placed before that is void.
+    /// Counts how often placed groups were taken back: an answer about groups placed earlier is void.
     pub(super) attempt: u64,
-    /// Placed groups are to be taken back once the ids of the next one are looked up.
+    /// Placed groups are to be taken back once the ids of the next one have been looked up.
     unplaces: bool,
-    /// Whether the log is being brought to where others are.
+    /// Whether the log is catching up with others.
     pub(super) catching_up: bool,
-    /// The head that was heard of.
+    /// The last reported head.
     heard: Sequence,
     following: Option<SpawnHandle>,
 }
 
 impl StoreActor {
-    /// Listens to what the log hears of others.
+    /// Follows what the log hears from others.
     pub(super) fn follow(&mut self, ctx: &mut Context<Self>) {
         if let Some(earlier) = self.others.following.take() {
             ctx.cancel_future(earlier);
@@ -47,7 +49,7 @@ impl StoreActor {
         self.others.following = Some(ctx.add_stream(heard));
     }
 
-    /// What is placed was not appended: it is placed again.
+    /// The placed groups were not appended: they are placed again.
     pub(super) fn overtaken(&mut self, ctx: &mut Context<Self>) {
         log::debug!(store:% = self.store(); "store {}: another server was faster", self.store());
         self.others.attempt += 1;
@@ -56,7 +58,7 @@ impl StoreActor {
         self.unplace_if_due(ctx);
     }
 
-    /// Takes back what is placed, if that is to be done, unless the ids of a group are being looked up.
+    /// Takes back what is placed, if that is due, unless the ids of a group are being looked up.
     pub(super) fn unplace_if_due(&mut self, ctx: &mut Context<Self>) {
         if self.others.unplaces && !self.core.is_placing() {
             self.others.unplaces = false;
@@ -76,7 +78,7 @@ impl StoreActor {
         self.others.locked_groups = 0;
     }
 
-    /// Places the next group under the store's lock, once nothing else is under way.
+    /// Places the next group under the store's lock, once nothing else is in progress.
     pub(super) fn place_locked(&mut self, ctx: &mut Context<Self>) {
         if self.core.has_placed() {
             return;
@@ -91,7 +93,7 @@ impl StoreActor {
             Ok(Locked { caught_up, known, append }) => {
                 actor.show_others(caught_up);
                 actor.place(group, &known, append, ctx);
-                // If all of it was known, nothing is under way.
+                // If all of it was known, nothing is in progress.
                 actor.advance(ctx);
             }
             Err(error) => {
@@ -104,7 +106,8 @@ impl StoreActor {
         }));
     }
 
-    /// Goes to where others are if they are ahead, unless something is under way: that is overtaken then, and gets there by itself.
+    /// Catches up with others if they are ahead, unless something is in progress: that is overtaken then, and catches
+    /// up by itself.
     pub(super) fn catch_up(&mut self, ctx: &mut Context<Self>) {
         let is_behind = self.others.heard > self.feed.head();
         if !is_behind || self.others.catching_up || self.reopening || !self.core.is_idle() {
@@ -118,12 +121,12 @@ impl StoreActor {
             match caught_up {
                 _ if generation != actor.generation => {}
                 Ok(caught_up) => actor.show_others(caught_up),
-                // Heard of again before long.
+                // It will be reported again before long.
                 Err(error) => {
                     log::warn!(store:% = actor.store(); "store {}: what others wrote cannot be read: {error}", actor.store());
                 }
             }
-            // Whatever was found: the same is not asked again before it is heard of again.
+            // Whatever was found: do not ask for the same head again before it is reported again.
             if actor.others.heard == heard {
                 actor.others.heard = actor.feed.head();
             }
@@ -131,7 +134,7 @@ impl StoreActor {
         }));
     }
 
-    /// Shows what others appended, and goes on behind it.
+    /// Shows what others appended, and continues after it.
     fn show_others(&mut self, CaughtUp { head, between }: CaughtUp) {
         if head > self.feed.head() {
             if between.is_empty() {
@@ -152,6 +155,6 @@ impl StreamHandler<Sequence> for StoreActor {
         self.catch_up(ctx);
     }
 
-    /// Nobody is heard of any more on a log that was replaced.
+    /// Nothing is reported any more on a log that was replaced.
     fn finished(&mut self, _: &mut Context<Self>) {}
 }

@@ -1,4 +1,4 @@
-//! Whether a large write may be stored, all of it.
+//! Whether all of a large write may be stored.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::services::Caller;
 pub(super) struct Good {
     pub(super) checked: Checked,
     pub(super) write: LargeWrite,
-    /// Of its records, written out.
+    /// The bytes of its records, written out.
     pub(super) bytes: u64,
 }
 
-/// Where the write goes, and how many changes of rights there had been when that was asked.
+/// Where the write goes, and how often permissions had changed when that was checked.
 pub(super) struct Checked {
     pub(super) store: StoreHandle,
     pub(super) changes: u64,
@@ -57,7 +57,7 @@ impl Checker<'_> {
     /// Whether the key may write these, and where.
     pub(super) async fn first(&self, piece: &EntriesPiece) -> Result<Checked, Refusal> {
         let Self { shared, names, .. } = self;
-        // Before anything is asked: whatever changes later makes the answers those of the past.
+        // Read before asking: answers from before a later change must not count.
         let changes = shared.connections.access_changes();
         let asked = shared.resolved.asking(Clock::now());
         let store = self.in_time(async {
@@ -69,7 +69,7 @@ impl Checker<'_> {
         Ok(Checked { store, changes })
     }
 
-    /// Whether the key may write these, and they can be stored, or put aside.
+    /// Whether the key may write these, and they can be stored or put aside.
     async fn allowed(
         &self,
         piece: &EntriesPiece,
@@ -88,7 +88,8 @@ impl Checker<'_> {
         allowed.map_err(|refusal| refusal.beginning_at(*first_slot))
     }
 
-    /// Whether an entry that is too large can be put aside, with what those `before` it count; gives what all of them count.
+    /// Whether an entry that is too large can be put aside, together with what those `before` it count; returns the new
+    /// total.
     fn has_room(
         &self,
         store: &StoreHandle,
@@ -105,7 +106,7 @@ impl Checker<'_> {
         Ok(aside.check(&names.key, store.feed.store(), entry, before)?)
     }
 
-    /// Others wait for the turn: whoever is asked is not to keep it for ever.
+    /// Others wait for the turn: the code that is asked must not keep it forever.
     async fn in_time<T>(
         &self,
         asked: impl Future<Output = Result<T, Refusal>>,

@@ -1,4 +1,5 @@
-//! Large writes of a connection: too large for one batch, so checked to the end first, and then stored in pieces.
+//! Large writes of a connection: too large for one batch, so they are first checked to the end, and then stored in
+//! pieces.
 //!
 //! ```text
 //!   Opening ──► Checking ──► Held ──► Reading ⇄ Again ──► Ending
@@ -9,11 +10,11 @@
 //!                                               changed
 //! ```
 //!
-//! Keeps: no piece is stored before all of them were found to be allowed and valid; an entry that is too large is put aside in its
-//! turn, which takes the time of a read; pieces are stored in order, two at most at a
-//! time; few large writes of all connections have their turn at once, since each takes memory for a piece and for its
-//! acknowledgements; a session goes on with everything else meanwhile. A connection that ends takes the rest of its large
-//! write with it: the client sends all of it again, and what is stored is a duplicate.
+//! Keeps: no piece is stored before all of them were found to be allowed and valid; an entry that is too large is put
+//! aside in its turn, which takes the time of a read; pieces are stored in order, at most two at a time; only a few
+//! large writes of all connections have a turn at the same time, because each takes memory for a piece and for its
+//! acknowledgements; a session goes on with everything else meanwhile. If a connection ends, the rest of its large
+//! write is lost: the client sends all of it again, and what is already stored is a duplicate.
 
 mod check;
 mod read;
@@ -37,20 +38,20 @@ use crate::actors::store::StoreHandle;
 use crate::protocol::rpc::large;
 use crate::protocol::rpc::large::EntriesPiece;
 
-/// So many large writes have their turn at once, of all connections.
+/// How many large writes have a turn at the same time, of all connections.
 pub(crate) const TURNS: usize = 2;
 
-/// Pieces of one large write that may be on their way to its store.
+/// Most pieces of one large write that may be on their way to its store.
 const PIECES_IN_FLIGHT_MAX: usize = 2;
 
 type Step<T> = LocalBoxFuture<'static, Result<T, Refusal>>;
 
-/// What a session has of large writes.
+/// The large writes of a session.
 pub(super) struct Larges<W: Wire> {
     waiting: VecDeque<(LargeWrite<W>, Counted)>,
-    /// Apart, since sessions are many and few have one.
+    /// Boxed, because there are many sessions and few have one.
     current: Option<Box<Large<W>>>,
-    /// Pieces that are not answered.
+    /// Unanswered pieces.
     in_flight: usize,
     /// Turns that end when the socket has taken what was sent last.
     sent: Option<OwnedSemaphorePermit>,
@@ -67,12 +68,12 @@ struct Large<W: Wire> {
 enum Stage {
     Opening(Step<(large::LargeWrite, OwnedSemaphorePermit)>),
     Checking(Names, Step<Good>),
-    /// Without a turn, until it is allowed by the quotas and has one again.
+    /// Without a turn, until the quotas allow it and it has a turn again.
     Held(Names, Checked, large::LargeWrite, Step<OwnedSemaphorePermit>),
     Reading(Names, Checked, Step<Read>),
-    /// A piece is checked once more.
+    /// A piece is being checked once more.
     Again(Names, Read, Step<Checked>),
-    /// Nothing is left to be read, since this time.
+    /// Nothing is left to read, since this time.
     Ending(u64),
 }
 
@@ -87,12 +88,12 @@ impl<W: Wire> Larges<W> {
         self.waiting.is_empty() && self.current.is_none() && self.in_flight == 0
     }
 
-    /// What of them is in memory.
+    /// What they hold in memory.
     pub(super) fn bytes(&self) -> usize {
         self.waiting.iter().map(|(large, _)| large.memory_bytes).sum()
     }
 
-    /// What was sent is on its way.
+    /// The socket has taken what was sent.
     pub(super) fn drained(&mut self) {
         self.sent = None;
     }
@@ -114,7 +115,7 @@ impl<W: Wire> Session<W> {
         self.larges.waiting.push_back((large, memory));
     }
 
-    /// Goes on with large writes, as far as it gets without waiting.
+    /// Advances large writes as far as possible without waiting.
     pub(super) fn advance_larges(&mut self, cx: &mut Context<'_>) {
         if let Some(large) = self.wire.poll_large(cx, &mut self.out) {
             self.take_large(large);
@@ -135,7 +136,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// After everything was sent: ends the turn of a large write that was answered.
+    /// After everything was sent: ends the turn of an answered large write.
     pub(super) fn end_large(&mut self, cx: &Context<'_>) {
         let (wire, idle) = (&self.wire, self.larges.in_flight == 0);
         let is_over = |large: &mut Box<Large<W>>| {
@@ -146,8 +147,8 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// The acknowledgements may be as large as a message: the turn is over once the socket has taken them, and then the session
-    /// runs again.
+    /// The acknowledgements may be as large as a message: the turn ends once the socket has taken them, and then the
+    /// session runs again.
     fn end_turn(&mut self, turn: Option<OwnedSemaphorePermit>, cx: &Context<'_>) {
         if turn.is_some() || !self.larges.waiting.is_empty() {
             self.larges.sent = turn;
@@ -161,7 +162,7 @@ impl<W: Wire> Session<W> {
         Some(Box::new(Large { tag, stage, turn: None, _memory: memory }))
     }
 
-    /// One step; the stage that follows, none if it was the last, and whether to go on at once.
+    /// One step; returns the next stage, `None` after the last one, and whether to continue at once.
     fn advance(&mut self, large: &mut Large<W>, cx: &mut Context<'_>) -> (Option<Stage>, bool) {
         let stage = std::mem::replace(&mut large.stage, Stage::Ending(self.clock.now_millis()));
         let next = match stage {
@@ -237,7 +238,7 @@ impl<W: Wire> Session<W> {
         Stage::Checking(names, checks.boxed_local())
     }
 
-    /// Takes it from the quotas, by what is stored of it. Others may have its turn while it waits for that.
+    /// Takes it from the quotas, counted by what is stored. Others may have its turn while it waits for that.
     fn hold(
         &mut self,
         large: &mut Large<W>,
@@ -262,7 +263,7 @@ impl<W: Wire> Session<W> {
         Stage::Reading(names, checked, read.boxed_local())
     }
 
-    /// Whether what was found to be allowed still counts.
+    /// Whether the permissions that were found still count.
     fn counts(&self, names: &Names, checked: &Checked) -> bool {
         let same = |store: StoreHandle| store.is(&checked.store);
         self.shared.connections.access_changes() == checked.changes
@@ -297,7 +298,7 @@ impl<W: Wire> Session<W> {
         Stage::Reading(names, checked, read.boxed_local())
     }
 
-    /// A client that takes none of its feed does not get to its acknowledgement either; then it is not to hold up others.
+    /// A client that does not read its feed never gets to its acknowledgement either; then it must not hold up others.
     pub(super) fn check_large(&mut self) {
         let Some(Stage::Ending(since)) = self.larges.current.as_ref().map(|large| &large.stage)
         else {
@@ -314,7 +315,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Whether a large write waits for nothing but its acknowledgement.
+    /// Whether a large write only waits for its acknowledgement.
     pub(super) fn is_ending_large(&self) -> bool {
         self.larges.current.as_ref().is_some_and(|large| matches!(large.stage, Stage::Ending(_)))
     }

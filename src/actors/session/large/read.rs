@@ -1,4 +1,4 @@
-//! Reads a large write, off the session's thread.
+//! Reads a large write outside the session's thread.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::protocol::rpc::large::{
 };
 use crate::services::Quarantined;
 
-/// A piece, and what reads the next one.
+/// A piece, and the reader for the next one.
 pub(super) struct Read(pub(super) Box<LargeEntries>, pub(super) EntriesPiece);
 
 /// Waits for a turn, and reads the names.
@@ -27,7 +27,7 @@ pub(super) async fn open(
 
 pub(super) async fn turn(shared: &Shared) -> Result<OwnedSemaphorePermit, Refusal> {
     let turn = shared.large_writes.clone().acquire_owned().await;
-    // It is never closed.
+    // The semaphore is never closed.
     turn.map_err(|error| Refusal::Internal(error.to_string()))
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn next(
     blocking(next).await
 }
 
-/// Off the session's thread.
+/// Outside the session's thread.
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, LargeError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -68,7 +68,8 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Puts an entry aside that is too large, and reads the next piece; behind the last one an empty one, which has the write answered.
+/// Puts aside an entry that is too large, and reads the next piece; after the last one, an empty piece, which makes the
+/// write get its answer.
 pub(super) async fn put_aside(
     shared: Arc<Shared>,
     key: PublicKey,
@@ -77,7 +78,7 @@ pub(super) async fn put_aside(
     entry: LargeEntry,
 ) -> Result<Read, Refusal> {
     let Some(aside) = &shared.aside else {
-        // It was found to be there when the write was checked.
+        // It existed when the write was checked.
         return Err(Refusal::Internal("there is no quarantine".into()));
     };
     if let Some(entry) = aside.put(key, store, entry).await? {

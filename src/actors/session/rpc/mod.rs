@@ -1,9 +1,9 @@
 //! The RPC protocol of Effect's own clients on a session: a byte stream of frames, requests with ids, identities that
 //! have to be proved.
 //!
-//! Keeps: a request for a key that did not authenticate on this connection gets no further than here; every refusal that
-//! an honest client can meet is a typed failure, since anything else stops such a client for good
-//! (`docs/PROTOCOL-RPC.md`); an unacknowledged part of a feed holds the rest of it back.
+//! Keeps: a request for a key that was not authenticated on this connection gets no further than here; every refusal
+//! that an honest client can meet is a typed failure, because anything else stops such a client for good
+//! (`docs/PROTOCOL-RPC.md`); an unacknowledged part of a feed holds back the rest of it.
 
 pub(crate) mod proofs;
 mod refuse;
@@ -39,60 +39,60 @@ use crate::protocol::rpc::{
 use crate::services::Caller;
 use crate::services::identities::SigningKey;
 
-/// What the tags of refusals are: not those of the requests, but those that Effect's server gives.
+/// The tags of refusals: not the tags of the requests, but those that Effect's server uses.
 const AUTHENTICATE: &str = "Authenticate";
 const WRITE: &str = "WriteEntries";
 const CHANGES: &str = "Changes";
 
-/// Messages of one subscription that may be on their way unacknowledged.
+/// Most messages of one subscription that may be sent without an acknowledgement.
 const UNACKNOWLEDGED_MAX: u32 = 8;
 
-/// Identities that may be proved on one connection.
+/// Most identities that may be proved on one connection.
 const IDENTITIES_MAX: usize = 64;
 
 /// The server's side of the RPC protocol.
 pub(crate) struct RpcWire {
     remote_id: RemoteId,
     received: Bytes,
-    /// How the first message begins, until its first frame is read: by that a client of another protocol is known.
+    /// How the first message begins, until its first frame is read: it reveals a client of another protocol.
     beginning: Option<Bytes>,
     frames: FrameReader,
     chunks: ChunkJoiner,
     /// Sets that are too large for memory, if there is a place for them.
     spilled: Option<Spilled>,
     limits: Arc<Limits>,
-    /// The last write that was refused before all its parts were there: what comes of it later is refused, too.
+    /// The last write that was refused before all its parts had arrived: its later parts are refused too.
     refused_set: Option<u64>,
     handshake: Handshake,
     proofs: Proofs,
-    /// The keys that were proved, and by which signing keys.
+    /// The keys that were proved, and the signing keys that proved them.
     identities: Vec<(PublicKey, SigningKey)>,
 }
 
-/// Finds a write's answer its request.
+/// Matches a write's answer to its request.
 pub(crate) enum WriteTag {
     Whole { request: RequestId, ids: Vec<EntryId>, key: PublicKey },
     Piece { large: LargeTag, ids: Vec<EntryId>, is_last: bool },
 }
 
-/// Finds a large write's answer its request; its pieces share it.
+/// Matches a large write's answer to its request; its pieces share it.
 #[derive(Clone)]
 pub(crate) struct LargeTag(Rc<LargeAnswer>);
 
 struct LargeAnswer {
     request: RequestId,
-    /// Of the pieces so far.
+    /// The acknowledgements of the pieces so far.
     acks: RefCell<AckRows>,
     is_answered: Cell<bool>,
 }
 
-/// Finds entries their request.
+/// Matches entries to their request.
 pub(crate) struct FeedTag {
     request: RequestId,
     key: PublicKey,
     /// Numbers the messages that were cut into parts.
     parts: u32,
-    /// Messages on their way.
+    /// Messages that are sent and not acknowledged.
     unacknowledged: u32,
 }
 
@@ -103,8 +103,8 @@ impl RpcWire {
         spill: Option<&Arc<Spill>>,
         proofs: Proofs,
     ) -> Self {
-        // These clients put all that they have not sent yet into one write, and repeat it until it is taken. So it may be
-        // as large as unfinished chunk sets may be together.
+        // These clients put everything that they have not sent yet into one write, and repeat it until it is accepted.
+        // So it may be as large as all unfinished chunk sets together.
         let message_bytes_max = limits.chunk_set_bytes_max.max(limits.message_bytes_max);
         let chunk_limits = Limits { message_bytes_max, ..Limits::clone(limits) };
         Self {
@@ -124,7 +124,8 @@ impl RpcWire {
 }
 
 impl RpcWire {
-    /// What a connection ends with that cannot go on: because of who the client is, if nothing it sent was understood.
+    /// The close reason of a connection that cannot go on: if nothing that it sent was understood, the reason is the
+    /// protocol that the client speaks.
     fn broken_off(&self, broken: Broken) -> Broken {
         let stranger = self.beginning.as_deref().and_then(Broken::stranger::<Self>);
         stranger.unwrap_or(broken)
@@ -192,7 +193,8 @@ impl Wire for RpcWire {
         loop {
             let next = self.frames.next_body(&mut self.received);
             let Some(body) = next.map_err(|error| self.broken_off(broken_frame(&error)))? else {
-                // Such a client would wait for an answer, and the server for as many bytes as the first ones seem to say.
+                // Such a client would wait for an answer, and the server for as many bytes as the first ones seem to
+                // announce.
                 return if self.frames.is_no_envelope() {
                     Err(self.broken_off(broken(&Malformed::NO_ENVELOPE)))
                 } else {
@@ -202,7 +204,7 @@ impl Wire for RpcWire {
             let taken = self.take_frame(&body, limits, now_millis, subscriptions, out);
             let request = taken.map_err(|error| self.broken_off(error))?;
             self.beginning = None;
-            // One message may have very many frames, and each its answer: these go first.
+            // One message may have very many frames, each with an answer: send these first.
             if request.is_some() || out.bytes() >= OUT_BYTES_PER_POLL {
                 return Ok(request);
             }
@@ -210,7 +212,7 @@ impl Wire for RpcWire {
     }
 
     fn expire(&mut self, passed: Passed) -> Result<(), Broken> {
-        // The parts that were taken were answered with success: only a new connection has the client send them again.
+        // The accepted parts were answered with success: only a new connection makes the client send them again.
         let expired = |message| Broken { code: CloseCode::Protocol, message };
         if let Some(spilled) = &mut self.spilled {
             spilled.expire(passed, &self.limits).map_err(expired)?;

@@ -1,7 +1,7 @@
-//! Proofs that are wrong: each costs a check of a signature, so a connection and an address may send few.
+//! Wrong proofs: each costs the check of a signature, so a connection and an address may send few.
 //!
-//! Keeps: an address that has sent too many is told so, and its proofs are not looked at for a while; no other is. Leaves out:
-//! what a proof is (`protocol::rpc::auth`).
+//! Keeps: an address that has sent too many is told so, and its proofs are not looked at for a while; no other address
+//! is affected. Leaves out: what a proof is (`protocol::rpc::auth`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio::time::Instant;
 use crate::actors::guesses::Guesses;
 use crate::actors::session::wire::Broken;
 
-/// After so many wrong ones a connection ends.
+/// After this many wrong ones, a connection ends.
 const A_CONNECTION: u32 = 5;
-/// So many wrong ones may come from an address at once,
+/// How many wrong ones an address may send at once,
 const BURST: u32 = 60;
-/// and one more for each such time.
+/// and the time after which it may send one more.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Those of all connections.
+/// The wrong proofs of all connections.
 pub(crate) fn guesses() -> Guesses {
     Guesses::new(BURST, INTERVAL)
 }
 
-/// Those of a connection.
+/// The wrong proofs of one connection.
 pub(crate) struct Proofs {
     all: Arc<Guesses>,
     address: Option<IpAddr>,
@@ -37,12 +37,12 @@ impl Proofs {
         Self { all: Arc::clone(all), address: None, wrong: 0 }
     }
 
-    /// Where the connection comes from.
+    /// Sets where the connection comes from.
     pub(super) fn come_from(&mut self, address: Option<IpAddr>) {
         self.address = address;
     }
 
-    /// Whether a proof may be looked at; else what to say.
+    /// Whether a proof may be looked at; otherwise what to say.
     pub(super) fn may_check(&self) -> Result<(), String> {
         let blocked = self.all.blocked(self.address, Instant::now().into_std());
         blocked.map_or(Ok(()), |wait| {

@@ -11,12 +11,12 @@ use crate::model::key_in_log;
 use crate::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use crate::protocol::rpc::{Answer, ErrorCode, FrameError, Malformed, ProtocolError, RequestId};
 
-/// Up to so many characters of a text.
+/// The first characters of a text, up to this many.
 pub(super) fn beginning(text: &str, chars_max: usize) -> &str {
     text.char_indices().nth(chars_max).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Refuses a write that is going to be repeated as it is, and refused again.
+/// Refuses a write that will be repeated unchanged, and refused again.
 pub(super) fn refuse_for_good(
     request: &RequestId,
     names: (Option<&str>, Option<&str>),
@@ -36,7 +36,7 @@ pub(super) fn die(request: &RequestId, message: &str, out: &mut Out) {
     out.push(Answer::Died(message).encode(request));
 }
 
-/// Refuses a request. Names that nothing can have are left out: they may be as long as a message.
+/// Refuses a request. Names that cannot exist are left out: they may be as long as a message.
 pub(super) fn fail(
     request: &RequestId,
     request_tag: &str,

@@ -1,4 +1,4 @@
-//! What a frame asks for, and what becomes of it before it is a request that the session checks.
+//! What a frame asks for, and what happens to it before it is a request that the session checks.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::protocol::rpc::{
     ErrorCode, HelloResponse, RequestId, RequestIdRef, WriteEntries, encode_acks,
 };
 
-/// The name by which a client means its own store without knowing what it is called.
+/// The name by which a client means its own store without knowing the store's name.
 const DEFAULT_STORE: &str = "default";
 
-/// So much of a text that a client chose is said back to it.
+/// How much of a client's text is quoted back to it.
 const QUOTED_CHARS_MAX: usize = 100;
 
 impl RpcWire {
@@ -38,7 +38,7 @@ impl RpcWire {
     ) -> Result<Option<Request<Self>>, Broken> {
         match Envelope::decode(body).map_err(|malformed| broken(&malformed))? {
             Envelope::Request(request) if feed(subscriptions, request.id).is_some() => {
-                // Its answers would be taken for those of the feed.
+                // Its answers would be mistaken for those of the feed.
                 let message = "a request has the id of an open subscription".to_owned();
                 Err(Broken { code: CloseCode::Protocol, message })
             }
@@ -180,7 +180,7 @@ impl RpcWire {
         let (key, store) = (write.public_key, write.store_id);
         let names = self.proved(&request, WRITE, (key, store), out)?;
         let batch = match write.batch(limits) {
-            // Its bytes are no more than may be in memory, so they can stay there.
+            // Its size is within the limit for memory, so it can stay there.
             Err(BatchError::Invalid(
                 BatchFault::TooManyEntries { .. }
                 | BatchFault::TooManyBytes { .. }
@@ -210,9 +210,9 @@ impl RpcWire {
         limits: &Limits,
         out: &mut Out,
     ) -> Option<Request<Self>> {
-        // Only names the set: that a negative id looks large does not matter.
+        // This only names the set: it does not matter that a negative id looks large.
         let set = part.id.cast_unsigned();
-        // A set that begins anew is another write, under the same number.
+        // A set that starts again is another write with the same number.
         if part.index == 0 {
             self.refused_set.take_if(|refused| *refused == set);
         }
@@ -222,7 +222,7 @@ impl RpcWire {
             return None;
         }
         let bytes = part.total.saturating_mul(CHUNK_BYTES as u64);
-        // Stock clients make all parts but the last this long; what is cut smaller has to be smaller as a whole.
+        // Stock clients make all parts but the last this long; a set with smaller parts has to be smaller in total.
         let is_full = data.len() == CHUNK_BYTES || part.index + 1 == part.total;
         let is_large = bytes > limits.message_bytes_max as u64 && is_full && !self.chunks.has(set);
         if is_large
@@ -249,7 +249,7 @@ impl RpcWire {
         None
     }
 
-    /// A set on disk cannot become a write: these requests are refused, with all of the set's that wait.
+    /// A set on disk cannot become a write: these requests are refused, together with all waiting requests of the set.
     pub(super) fn give_up(
         &mut self,
         set: u64,
@@ -298,7 +298,8 @@ fn feed<'a>(
     feeds.find(|feed| feed.request.as_ref() == request)
 }
 
-/// The store that a client insists on; `None` if it means its own. What is cut off stays longer than any store's name.
+/// The store that a client insists on; `None` if it means its own. A text that is cut off is still longer than any
+/// store's name.
 fn insisted(store: &str) -> Option<Box<str>> {
     (store != DEFAULT_STORE).then(|| beginning(store, STORE_ID_BYTES_MAX + 1).into())
 }

@@ -1,8 +1,8 @@
 //! Writes in parts that are too large for memory: their parts go to disk, and each is answered once it is there.
 //!
-//! Keeps: a set has room for all of itself before its first part is taken, and until then none of its parts is answered, which has
-//! a client wait that is; a set whose connection brings too little, or that takes too long, is broken. Leaves out: who gets
-//! room (`actors::spill`), and what becomes of a set that is whole.
+//! Keeps: a set has space for all of it before its first part is accepted; until then none of its parts is answered, so
+//! the client waits; a set counts as broken if its connection sends too little, or it takes too long. Leaves out: who
+//! gets space (`actors::spill`), and what becomes of a complete set.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::model::{Limits, PublicKey};
 use crate::protocol::chunk::ChunkError;
 use crate::protocol::rpc::RequestId;
 
-/// On one connection so many bytes may be on their way to the disk; stock clients have four parts of 512,000 bytes.
+/// Most bytes of one connection that may be on their way to the disk; stock clients send four parts of 512,000 bytes.
 const WRITING_BYTES_MAX: usize = 8 * CHUNK_BYTES;
 
 /// The sets of one connection.
@@ -36,7 +36,7 @@ struct Set {
     taken: Vec<u64>,
     /// Parts that are not on disk.
     missing: u64,
-    /// Not on their way yet.
+    /// Not sent to the disk yet.
     held: Vec<(Part, Counted)>,
     writing: Vec<Writing>,
     progress: Option<Progress>,
@@ -48,7 +48,7 @@ enum Place {
     Open(Arc<SpillFile>),
 }
 
-/// A part, and the request that brought it.
+/// A part, and the request that delivered it.
 pub(super) struct Part {
     pub(super) request: RequestId,
     pub(super) set: u64,
@@ -63,10 +63,10 @@ struct Writing {
     done: JoinHandle<io::Result<()>>,
 }
 
-/// Since when a connection is watched, and what it had brought then.
+/// When watching a connection began, and what it had sent by then.
 struct Progress {
     opened_millis: u64,
-    /// In time that the client had.
+    /// Measured in the time that the client had.
     since_millis: u64,
     received_bytes: u64,
 }
@@ -88,11 +88,11 @@ pub(super) enum SetError {
     Disk(#[from] io::Error),
 }
 
-/// What became of parts that were taken before.
+/// What became of parts that were accepted before.
 pub(super) enum Event {
     /// A part is on disk, and others are missing.
     Written(RequestId),
-    /// The set is whole with this one.
+    /// This part completes the set.
     Whole(RequestId, Arc<SpillFile>),
     /// Its set is given up.
     Failed { set: u64, requests: Vec<RequestId>, error: SetError },
@@ -107,14 +107,14 @@ impl Spilled {
         self.sets.is_empty()
     }
 
-    /// Whether no more is to come for now.
+    /// Whether no more parts are accepted for now.
     pub(super) fn is_busy(&self) -> bool {
         let writing = self.sets.iter().flat_map(|set| &set.writing);
         let bytes: usize = writing.map(|part| part.bytes).sum();
         bytes >= WRITING_BYTES_MAX || (bytes > 0 && self.spill.is_busy())
     }
 
-    /// Takes a part; `false` if it was there before.
+    /// Accepts a part; `false` if it was there before.
     pub(super) fn take(
         &mut self,
         part: Part,
@@ -156,7 +156,7 @@ impl Spilled {
             id: part.set,
             total: part.total,
             place: Place::Waiting(waiting),
-            // It has room, so it is no more than so many bits.
+            // It has space, so the number of bits is bounded.
             taken: vec![0; part.total.div_ceil(64) as usize],
             missing: part.total,
             held: Vec::new(),
@@ -166,7 +166,7 @@ impl Spilled {
         Ok(self.sets.len() - 1)
     }
 
-    /// Gives up set `id`, and tells which of its requests are unanswered.
+    /// Discards set `id`, and returns which of its requests are unanswered.
     pub(super) fn forget(&mut self, id: u64) -> Vec<RequestId> {
         let Some(at) = self.sets.iter().position(|set| set.id == id) else { return Vec::new() };
         self.sets.swap_remove(at).into_requests()
@@ -195,7 +195,7 @@ impl Spilled {
         None
     }
 
-    /// An error if a set is too slow.
+    /// Fails if a set is too slow.
     pub(super) fn expire(&mut self, passed: Passed, limits: &Limits) -> Result<(), String> {
         self.sets.iter_mut().try_for_each(|set| set.expire(passed, limits))
     }
@@ -211,7 +211,7 @@ impl Part {
         if bytes == 0 {
             return Err(ChunkError::EmptyPart { id: set, index }.into());
         }
-        // What comes where depends on it, and so does how much room it takes.
+        // The positions of parts depend on it, and so does the space that the set takes.
         if bytes > CHUNK_BYTES || (bytes < CHUNK_BYTES && index + 1 < total) {
             return Err(SetError::PartLength { set, index, bytes });
         }
@@ -229,7 +229,7 @@ fn write(spill: &Spill, file: &Arc<SpillFile>, part: Part) -> Writing {
     Writing { request, bytes, done }
 }
 
-/// The answer of a thread for blocking work.
+/// The result of a thread for blocking work.
 fn answer<T>(handle: &mut JoinHandle<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
     handle.poll_unpin(cx).map(|done| done.unwrap_or_else(|error| Err(io::Error::other(error))))
 }
@@ -291,7 +291,7 @@ impl Set {
         let brought = received_bytes - progress.received_bytes;
         let least = limits.spill_rate_min as u64 * waited / 1_000;
         (progress.since_millis, progress.received_bytes) = (client_millis, received_bytes);
-        // Who waits for us need not send.
+        // A client that waits for us does not have to send.
         if brought < least && self.writing.is_empty() {
             return Err(format!(
                 "chunk {}: {brought} bytes in {waited} ms (spill_rate_min)",

@@ -35,7 +35,7 @@ fn hello(wire: &mut RpcWire, now_millis: u64) -> [u8; 32] {
     challenge
 }
 
-/// By the session's clock, also where nothing else happens on the connection.
+/// Measured by the session's clock, even where nothing else happens on the connection.
 #[test]
 fn a_challenge_is_good_for_thirty_seconds() {
     let alice = Identity::from_root_secret(PublicKey::new("alice").expect("a key"), &[1; 32]);
@@ -43,7 +43,7 @@ fn a_challenge_is_good_for_thirty_seconds() {
         let mut wire =
             RpcWire::new(REMOTE, &Arc::default(), None, Proofs::new(&proofs::guesses().into()));
         let challenge = hello(&mut wire, 5);
-        // Another hello does not make it younger.
+        // Another hello does not renew it.
         assert_eq!(hello(&mut wire, 1_000), challenge);
         let signature = alice.sign(REMOTE, &challenge);
         let claim = Call::Authenticate(alice.claim(&signature));
