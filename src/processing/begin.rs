@@ -1,12 +1,12 @@
 //! Where groups begin.
 //!
-//! A group that the journal sees for the first time begins at the first entry, at the head, or where the one position of
-//! earlier versions stands. The last two differ from store to store, and are written down for all stores that there are;
-//! a store without a place of the group then is a younger one, and begins at its first entry.
+//! A group that the journal sees for the first time begins at the first entry, at the head, or at the single position
+//! of earlier versions. The last two differ from store to store, and are written down for all existing stores; a store
+//! in which the group has no place is then a younger one, and the group begins at its first entry.
 //!
-//! Keeps: a group that begins at the head is given whatever is committed after the journal knew of it, also if the process
-//! ends while stores are still looked at: a store is not opened for writes before its head was written down.
-//! Leaves out: what lists the stores (`server`).
+//! Keeps: a group that begins at the head receives whatever is committed after the journal knew of it, even if the
+//! process ends while stores are still being looked at: a store is not opened for writes before its head was written
+//! down. Leaves out: listing the stores (`server`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,20 +19,20 @@ use crate::model::{Sequence, StoreId};
 use crate::services::journal::layout::{self, Begin, GroupRecord, Place};
 use crate::services::journal::{JournalChanges, JournalError, JournalRange, journal_origin};
 
-/// So many keys of earlier versions are removed at once.
+/// How many keys of earlier versions are removed at once.
 const REMOVED_AT_ONCE: usize = 10_000;
 
-/// The groups whose begin is not written down in every store yet.
+/// The groups whose beginning is not written down in every store yet.
 #[derive(Default)]
 pub(super) struct Beginning {
     groups: Mutex<Vec<(Arc<str>, Begin)>>,
-    /// Held from the look at what is there to the end of the write.
+    /// Held from reading the current state to the end of the write.
     pub(super) writing: tokio::sync::Mutex<()>,
 }
 
 impl Processor {
-    /// Makes the groups known to the journal, if it does not know them, and gives those that are still to begin in some
-    /// stores. Reads the journal once.
+    /// Makes the groups known to the journal if necessary, and returns those that still have to begin in some stores.
+    /// Reads the journal once.
     pub(super) async fn beginning(&self) -> Result<&Beginning, JournalError> {
         self.beginning.get_or_try_init(|| self.look()).await
     }
@@ -82,8 +82,8 @@ impl Processor {
         Ok(Beginning { groups: Mutex::new(groups), ..Beginning::default() })
     }
 
-    /// Writes down where groups begin in these stores, given with their heads, unless that is known. To be called before
-    /// a store is opened for writes.
+    /// Writes down where groups begin in these stores, given with their heads, unless that is known. Must be called
+    /// before a store is opened for writes.
     pub(crate) async fn begin(&self, stores: &[(StoreId, Sequence)]) -> Result<(), JournalError> {
         let beginning = self.beginning().await?;
         if beginning.groups.lock().is_empty() {
@@ -110,7 +110,7 @@ impl Processor {
                 let place = match (begin, &former) {
                     (Begin::First, _) | (Begin::Former, None) => Place::at(Sequence::ZERO),
                     (Begin::Head, _) => Place::at(*head),
-                    // Nothing says which ids were passed.
+                    // Nothing says which ids were processed.
                     (Begin::Former, Some(Some(position))) => {
                         Place { greatest: layout::ID_MAX, ..Place::at(*position) }
                     }
@@ -123,8 +123,8 @@ impl Processor {
         if changes.is_empty() { Ok(()) } else { self.journal.write_new(changes).await }
     }
 
-    /// Every store was given to [`Processor::begin`]: from now on one that is not known is a young one. Removes what only
-    /// earlier versions had a use for.
+    /// Every store was passed to [`Processor::begin`]: from now on, an unknown store is a young one. Removes what only
+    /// earlier versions needed.
     pub(crate) async fn begun(&self) -> Result<(), JournalError> {
         let beginning = self.beginning().await?;
         let _writing = beginning.writing.lock().await;

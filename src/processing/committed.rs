@@ -1,4 +1,4 @@
-//! What a handler is given: an event at its place in a store's feed.
+//! What a handler receives: an event at its place in a store's feed.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -19,8 +19,8 @@ pub struct Committed<E> {
     delivery: Delivery,
 }
 
-/// An entry that its group has passed before the one at hand, with the same event and primary key, and a greater id:
-/// written later by the clocks of the writers, committed earlier.
+/// An entry that its group processed before this one, with the same event and primary key, and a greater id: written
+/// later according to the writers' clocks, but committed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict<E> {
     /// Its payload.
@@ -55,21 +55,21 @@ impl<E> Committed<E> {
         &self.delivery.store
     }
 
-    /// The origin that stands for its store, the same on every server: together with the sequence a key for what a database of
-    /// the handler's own remembers.
+    /// The origin that identifies its store, the same on every server. Together with the sequence, it is a key for the
+    /// handler's own database.
     pub fn journal_origin(&self) -> RemoteId {
         journal_origin(&self.delivery.store)
     }
 
-    /// Writes events of `group`, into any store. Once the server stops, nothing is written any more.
+    /// Writes events of `group`, into any store. Once the server stops, nothing more is written.
     ///
-    /// A handler that waits for its own store to be processed waits for ever; waiting for the write itself is fine.
+    /// A handler that waits until its own store is processed waits forever; waiting for the write itself is fine.
     pub fn writer<G: EventGroup>(&self, _group: &G) -> Writer<G> {
         Writer::new(self.delivery.writes.read().clone())
     }
 
-    /// The transaction in which the group's position moves, for a group that is [`in_transaction`](super::Handlers::in_transaction). Not to be
-    /// kept beyond the end of the handler.
+    /// The transaction in which the group's position moves, for a group that is
+    /// [`in_transaction`](super::Handlers::in_transaction). It must not be kept after the handler ends.
     #[cfg(feature = "postgres")]
     pub fn transaction(&self) -> Option<&crate::services::journal::PostgresTransaction> {
         self.delivery.transaction.as_ref()?.downcast_ref()
@@ -80,15 +80,14 @@ impl<E> Committed<E> {
         &self.delivery.origin
     }
 
-    /// The conflicts, in the order of their ids. Those that do not decode are left out: no handler ran on them.
+    /// The conflicts, in the order of their ids. Those that cannot be decoded are left out: no handler ran on them.
     ///
-    /// At most 1,000, and 16 MiB; above that the greatest ids, see
-    /// [`Committed::has_all_conflicts`].
+    /// At most 1,000, and 16 MiB; beyond that, those with the greatest ids, see [`Committed::has_all_conflicts`].
     pub fn conflicts(&self) -> &[Conflict<E>] {
         &self.conflicts
     }
 
-    /// Whether no conflict was left out for its number or size.
+    /// Whether no conflict was left out because of the number or size.
     pub const fn has_all_conflicts(&self) -> bool {
         !self.delivery.conflicts.cut
     }
@@ -124,7 +123,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Decodes the payload and those of the conflicts.
+    /// Decodes the payload and the payloads of the conflicts.
     pub(super) fn decode<E: Event, C: PayloadCodec>(mut self) -> Result<Committed<E>, CodecError> {
         let payload = C::decode(&self.entry.entry.payload)?;
         let conflicts = std::mem::take(&mut self.conflicts.entries);

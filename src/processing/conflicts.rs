@@ -1,11 +1,11 @@
-//! Finds the entries that conflict with one at hand: of the same event and primary key, committed before it, with a
+//! Finds the entries that conflict with a given one: of the same event and primary key, committed before it, with a
 //! greater id.
 //!
-//! An entry whose id is above all before it has none, which is so for nearly all of a feed. For the others, rows in the
-//! journal say ids and sequences; the entries themselves are read from the feed.
+//! An entry whose id is greater than all before it has none, and that holds for nearly all of a feed. For the others,
+//! rows in the journal contain ids and sequences; the entries themselves are read from the feed.
 //!
-//! Keeps: a lookup costs the same whatever the size of the journal; many share one read of it. What a row names and the feed
-//! does not have is no conflict. Leaves out: when rows are written (`lane`).
+//! Keeps: a lookup costs the same whatever the size of the journal; many lookups share one read of it. An entry that a
+//! row names and the feed does not have is not a conflict. Leaves out: when rows are written (`lane`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::model::{EntryId, EntryRef, RemoteEntry, RemoteId, Segment, Sequence, 
 use crate::services::journal::layout::{self, ID_MAX, Subject};
 use crate::services::journal::{EventJournal, JournalError, JournalRange};
 
-/// Most conflicts that an entry is given.
+/// Most conflicts that are returned for an entry.
 pub const CONFLICTS_MAX: usize = 1_000;
-/// Most bytes in them; one conflict is given whatever its size.
+/// Most bytes in them; a single conflict is returned whatever its size.
 pub const CONFLICT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
-/// Entries are kept for the next lookup up to so many bytes: those of a primary key that is written often are
-/// asked for again and again.
+/// How many bytes of entries are kept for the next lookup: those of a frequently written primary key are requested
+/// again and again.
 const CACHE_BYTES_MAX: usize = 4 * 1_024 * 1_024;
-/// So many segments of the feed are at hand in one lookup.
+/// How many segments of the feed are held during one lookup.
 const SEGMENTS_MAX: usize = 32;
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conflicts {
     /// In the order of their ids.
     pub(super) entries: Vec<Arc<RemoteEntry>>,
-    /// Whether some were left out for their number or size.
+    /// Whether some were left out because of their number or size.
     pub(super) cut: bool,
 }
 
@@ -42,11 +42,11 @@ pub(super) type Found = BTreeMap<EntryId, Sequence>;
 pub(super) struct Late {
     pub(super) subject: Subject,
     pub(super) id: EntryId,
-    /// Rows of this sequence and above are left out.
+    /// Rows from this sequence on are left out.
     pub(super) sequence: Sequence,
 }
 
-/// The rows of the journal that conflict with each of `late`: the greatest ids, one more than are given.
+/// The rows of the journal that conflict with each of `late`: those with the greatest ids, one more than are returned.
 pub(super) async fn look_up(
     journal: &dyn EventJournal,
     origin: RemoteId,
@@ -71,7 +71,7 @@ pub(super) async fn look_up(
             for row in &rows {
                 let (id, sequence) = layout::read_row(row)?;
                 last = id;
-                // Rows of later entries are there after a rewind, and where another group had the event.
+                // Rows of later entries exist after a rewind, and where another group had the event.
                 if sequence < one.sequence && id > one.id {
                     found.insert(id, sequence);
                 }
@@ -93,12 +93,12 @@ fn below(id: EntryId) -> EntryId {
     EntryId::from_bytes(u128::from_be_bytes(*id.as_bytes()).saturating_sub(1).to_be_bytes())
 }
 
-/// What an entry takes: its names can be as long as its payload.
+/// The size of an entry: its names can be as long as its payload.
 fn size(entry: &RemoteEntry) -> usize {
     record_len(&entry.entry.as_ref())
 }
 
-/// Entries that were given as conflicts a short while ago.
+/// Entries that were recently returned as conflicts.
 #[derive(Default)]
 pub(super) struct Cache {
     entries: HashMap<Sequence, Arc<RemoteEntry>>,
@@ -151,7 +151,7 @@ pub(super) async fn fetch(
 
 type Wanted = (EntryId, Sequence, Option<Arc<RemoteEntry>>);
 
-/// Reads what is not cached, until there are more bytes than are given.
+/// Reads what is not cached, until there are more bytes than are returned.
 fn read_all(
     feed: &ReadFeed,
     wanted: Vec<Wanted>,
@@ -174,7 +174,7 @@ fn read_all(
     Ok(entries)
 }
 
-/// The entry at `sequence`, unless it has another id: then the row is of another feed.
+/// The entry at `sequence`, unless it has another id: then the row belongs to another feed.
 fn read_one(
     feed: &ReadFeed,
     segments: &mut Vec<Segment>,

@@ -1,6 +1,6 @@
-//! What people ask of groups: how they are, to pause, to go on, to begin elsewhere, and what failed.
+//! Management of groups: their state, pausing, resuming, rewinding, and what failed.
 //!
-//! Keeps: whatever is asked is durable when it is answered. Leaves out: opening stores for it (`server`).
+//! Keeps: every change is durable when it is answered. Leaves out: opening stores for it (`server`).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::services::journal::{
     Claims, Elsewhere, JournalChanges, JournalError, JournalPair, JournalRange, journal_origin,
 };
 
-/// So many keys are removed at once.
+/// How many keys are removed at once.
 const REMOVED_AT_ONCE: usize = 10_000;
-/// So many of the stores that refuse a group are named.
+/// How many of the stores that refuse a group are named.
 const REFUSED_MAX: usize = 100;
 
-/// How a group is.
+/// The state of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// Whether it is one of this server's; of others, the journal still has positions.
+    /// Whether it is one of this server's; for others, the journal still has positions.
     pub runs: bool,
     /// Whether somebody paused it.
     pub paused: bool,
-    /// Whether it pauses because it has as many dead letters as it keeps.
+    /// Whether it pauses because it has as many dead letters as it may keep.
     pub full: bool,
     /// How many dead letters it has.
     pub dead_letters: usize,
@@ -42,29 +42,29 @@ pub struct GroupStatus {
     pub stores_behind: usize,
     /// How many entries it is behind, in all stores.
     pub lag: u64,
-    /// Stores whose feed is not the one that the journal belongs to, and what is wrong: there it goes on once it is rewound. At
-    /// most 100 of them.
+    /// Stores whose feed is not the one that the journal belongs to, and what is wrong: the group continues there once
+    /// it is rewound. At most 100 of them.
     pub refused: Vec<(StoreId, Arc<str>)>,
 }
 
-/// An entry that failed, and is kept until somebody has it tried again or dismisses it.
+/// An entry that failed, and is kept until somebody retries or dismisses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The store.
     pub store: StoreId,
-    /// Where in its feed.
+    /// Its sequence.
     pub sequence: Sequence,
     /// The entry's id.
     pub id: EntryId,
-    /// The entry's event; of a very long one the begin.
+    /// The entry's event; for a very long one, the beginning.
     pub event: String,
-    /// What the handler said last; of a very long text the begin.
+    /// The handler's last error; for a very long text, the beginning.
     pub error: String,
-    /// When, in milliseconds of Unix time.
+    /// When, in Unix milliseconds.
     pub unix_millis: u64,
 }
 
-/// What was asked of a group did not happen.
+/// Why a request about a group failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     /// No group of this server has this name.
@@ -73,16 +73,16 @@ pub enum GroupError {
     /// A group that runs cannot be forgotten.
     #[error("group {0:?} runs; remove it from the server before you forget it")]
     Runs(String),
-    /// Nobody has such a store.
+    /// There is no such store.
     #[error("there is no store {0:?}")]
     NoSuchStore(StoreId),
     /// There is no such dead letter.
     #[error("there is no such dead letter")]
     NoSuchLetter,
-    /// The entry of the dead letter is trimmed: it cannot be tried again, and can be dismissed.
+    /// The entry of the dead letter is trimmed: it cannot be retried, but it can be dismissed.
     #[error("entry {0} is trimmed and cannot be retried; dismiss it")]
     Trimmed(Sequence),
-    /// The handler failed again, and the entry stays where it is.
+    /// The handler failed again, and the dead letter stays.
     #[error("{0}")]
     FailedAgain(String),
     /// The journal or the feed failed.
@@ -108,7 +108,7 @@ impl Processor {
         found.ok_or_else(|| GroupError::NoSuchGroup(name.to_owned()))
     }
 
-    /// How each group is: those that run, in their order, and then those that the journal still knows.
+    /// The state of each group: those that run, in their order, and then those that only the journal still knows.
     pub async fn groups(&self) -> Result<Vec<GroupStatus>, JournalError> {
         self.beginning().await?;
         let known = self.journal.read(vec![layout::groups()]).await?;
@@ -162,18 +162,17 @@ impl Processor {
         status
     }
 
-    /// Has a group pause in all stores, behind the handlers that are under way, until it is resumed; a restart changes
-    /// nothing about that.
+    /// Pauses a group in all stores, after the running handlers, until it is resumed; a restart does not change that.
     pub async fn pause(&self, group: &str) -> Result<(), GroupError> {
         self.set_paused(group, true).await
     }
 
-    /// Has a group go on that was paused.
+    /// Resumes a group that was paused.
     pub async fn resume(&self, group: &str) -> Result<(), GroupError> {
         self.set_paused(group, false).await
     }
 
-    /// A handler has asked for it. If that cannot be written down, it counts as long as the process lives.
+    /// A handler requested it. If that cannot be written down, it holds while the process lives.
     pub(super) async fn pause_as_told(&self, group: &Group) {
         group.paused.store(true, Relaxed);
         if let Err(error) = self.pause(&group.name).await {
@@ -201,8 +200,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Has a group, or all of them, go on with entry `from` in these stores, given with their heads; behind a head, with what
-    /// comes next. Waits for handlers under way.
+    /// Makes a group, or all of them, continue with entry `from` in these stores, given with their heads; beyond a
+    /// head, with the next entry. Waits for running handlers.
     pub(crate) async fn rewind(
         &self,
         stores: &[(StoreId, Sequence)],
@@ -226,8 +225,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Removes what the journal has of a group that does not run: its positions and dead letters. If it comes back, it is a
-    /// new one.
+    /// Removes what the journal has of a group that does not run: its positions and dead letters. If it comes back, it
+    /// is a new one.
     pub async fn forget(&self, group: &str) -> Result<(), GroupError> {
         if self.group(group).is_ok() {
             return Err(GroupError::Runs(group.to_owned()));
@@ -246,7 +245,7 @@ impl Processor {
         Ok(self.journal.write(changes).await?)
     }
 
-    /// Removes the keys in `range` that `wanted` says yes to; looks at `count` of them at once.
+    /// Removes the keys in `range` for which `wanted` returns true; looks at `count` of them at once.
     async fn remove(
         &self,
         mut range: JournalRange,
@@ -269,7 +268,7 @@ impl Processor {
         }
     }
 
-    /// At most `count` dead letters of a group, in an order of their own, behind the one of this store and sequence.
+    /// At most `count` dead letters of a group, in an order of their own, after the one of this store and sequence.
     pub async fn dead_letters(
         &self,
         group: &str,
@@ -287,7 +286,7 @@ impl Processor {
         found.iter().flatten().map(read).collect()
     }
 
-    /// Removes a dead letter, or all of a group; how many there were.
+    /// Removes a dead letter, or all of a group; returns how many there were.
     pub async fn dismiss(
         &self,
         group: &str,
@@ -310,8 +309,9 @@ impl Processor {
         Ok(removed)
     }
 
-    /// Runs the handler on a dead letter once more, behind the one that is under way in its store, which must be open. Done,
-    /// the letter is gone. Conflicts are those of now: later entries of its primary key are among them.
+    /// Runs the handler on a dead letter once more, after the one that is running in its store, which must be open. On
+    /// success, the letter is removed. The conflicts are the current ones: later entries of its primary key are among
+    /// them.
     pub(crate) async fn retry_letter(
         &self,
         group: &str,
@@ -332,7 +332,7 @@ impl Processor {
         self.letters_left(&group.name).await
     }
 
-    /// Where several nodes share the journal: takes note of what was asked of groups at other nodes.
+    /// Where several nodes share the journal: reads what was asked of groups at other nodes.
     pub(crate) async fn hear_of_groups(&self) -> Result<(), JournalError> {
         let known = self.journal.read(vec![layout::groups()]).await?;
         let letters = |group: &Group| layout::letters(&group.name, None, usize::MAX);
@@ -356,12 +356,12 @@ impl Processor {
         Ok(())
     }
 
-    /// What several nodes that share the journal tell each other; `None` if one process alone has it.
+    /// What several nodes that share the journal tell each other; `None` if only one process uses it.
     pub(crate) fn claims(&self) -> Option<Arc<Claims>> {
         self.journal.claims()
     }
 
-    /// Sees to what has happened at other nodes in stores that nobody follows here. Those that are to be opened.
+    /// Handles what happened at other nodes in stores that nobody follows here. Returns the stores to open.
     pub(crate) fn moved_elsewhere(&self, happened: Elsewhere) -> Vec<StoreId> {
         let Elsewhere { moved, some_gone, began } = happened;
         if some_gone {
@@ -370,12 +370,13 @@ impl Processor {
         if (moved.is_empty() && !began) || !self.reactivity.has_observers() {
             return Vec::new();
         }
-        // Which entries those were is not known; once a store is open, it is.
+        // It is not known which entries those were; once a store is open, it is.
         self.reactivity.miss();
         moved
     }
 
-    /// Tells all groups that these entries of `store` were erased, and counts dead letters anew. The error says which group could not be told.
+    /// Tells all groups that these entries of `store` were erased, and counts dead letters again. The error says which
+    /// group could not be told.
     pub(crate) async fn tell_erased(
         &self,
         store: &StoreId,
@@ -403,7 +404,7 @@ impl Processor {
         told
     }
 
-    /// Counts the dead letters of a group anew; one that paused for them goes on if there is room.
+    /// Counts the dead letters of a group again; if it paused because of them, it continues when there is space.
     async fn letters_left(&self, group: &str) -> Result<(), GroupError> {
         let Ok((_, group)) = self.group(group) else { return Ok(()) };
         let letters = layout::letters(&group.name, None, usize::MAX);

@@ -1,7 +1,8 @@
 //! Erases entries of a store, and what the journal has of them.
 //!
-//! Keeps: rows and dead letters go before the entries do, whose content they are found by, so that nothing of them is left whatever crashes; and
-//! again behind them, for what a handler that was under way has written. Leaves out: which entries are erased (`server`), and how (`storage`).
+//! Keeps: rows and dead letters are removed before the entries, because they are found by their content, so that
+//! nothing of them is left whatever crashes; and once more afterwards, for what a running handler has written. Leaves
+//! out: which entries are erased (`server`), and how (`storage`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::storage::{StorageError, StoreLog};
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
 
-/// Erases these entries of the store of `log`, which are durable, at most [`ERASE_MAX`](crate::storage::ERASE_MAX) of them. Those that
-/// were erased before, or trimmed, may be among them.
+/// Erases these entries of the store of `log`, which must be durable, at most [`ERASE_MAX`](crate::storage::ERASE_MAX)
+/// of them. Entries that were already erased or trimmed may be among them.
 pub async fn erase(
     journal: Option<&dyn EventJournal>,
     store: &StoreId,
@@ -38,7 +39,8 @@ pub async fn erase(
     Ok(())
 }
 
-/// The first `count` entries of a primary key within these sequences, and up to where that is all. Blocks on disk reads.
+/// The first `count` entries of a primary key within these sequences, and the sequence up to which these are all.
+/// Blocks on disk reads.
 pub fn of_primary_key(
     log: &dyn StoreLog,
     key: &str,
@@ -63,7 +65,7 @@ pub fn of_primary_key(
     Ok((found, to))
 }
 
-/// The keys that the journal may have of these entries.
+/// The keys that the journal may have for these entries.
 async fn of_journal(
     journal: &dyn EventJournal,
     store: &StoreId,

@@ -1,4 +1,4 @@
-//! Events by type, and groups of them.
+//! Typed events, and groups of them.
 //!
 //! Keeps: a handler or a writer cannot name an event outside its group, and a group with an event that has no handler
 //! does not compile. Leaves out: bytes (`codec`), what handlers do (`handlers`).
@@ -27,7 +27,7 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The event tag of its entries; one type per tag in a server.
     const TAG: &'static str;
 
-    /// What the event is about: entries of one tag and one primary key can conflict.
+    /// What the event is about: entries with the same tag and primary key can conflict.
     fn primary_key(&self) -> String;
 }
 
@@ -82,7 +82,7 @@ pub trait Events: 'static {
     const TAGS: &'static [&'static str];
 }
 
-/// A list of events that `E` is part of. `At` is where: the compiler finds it.
+/// A list of events that contains `E`. `At` is the position: the compiler finds it.
 #[diagnostic::on_unimplemented(
     message = "`{E}` is not an event of this group, or it has a handler already",
     label = "the events left: `{Self}`"

@@ -1,4 +1,4 @@
-//! How a handler says that it did not do its work, and whether to try again.
+//! How a handler reports that it did not do its work, and whether to try again.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,8 +9,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A handler failed: for good, or for now.
 ///
-/// Whatever can be shown becomes a failure for good with `?`. A failure that passes, as of a database that does not answer, is
-/// tried again; until then the group waits in that store, and nowhere else.
+/// Anything that implements `Display` becomes a permanent failure with `?`. A temporary failure, such as a database
+/// that does not answer, is retried; until then the group waits in that store, and nowhere else.
 ///
 /// ```
 /// # use eventlog_server::processing::Failure;
@@ -32,38 +32,38 @@ pub struct Failure {
 pub(super) enum Then {
     /// The entry has failed for good.
     Pass,
-    /// It is tried again.
+    /// It is retried.
     Again(Retry),
-    /// It is tried again once somebody has resumed the group.
+    /// It is retried once somebody has resumed the group.
     Pause,
 }
 
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Retry {
-    /// After pauses that grow.
+    /// After growing pauses.
     Growing,
     After(Duration),
 }
 
 impl Failure {
-    /// It stays: the entry goes to the dead letters, and the next one runs.
+    /// Permanent: the entry goes to the dead letters, and the next one runs.
     pub fn failed(error: impl Display) -> Self {
         Self { message: error.to_string(), then: Then::Pass }
     }
 
-    /// It may pass: to be tried again after 100 ms, and then after pauses that double up to a minute.
+    /// Temporary: retried after 100 ms, and then after pauses that double up to a minute.
     pub fn retry(error: impl Display) -> Self {
         Self { message: error.to_string(), then: Then::Again(Retry::Growing) }
     }
 
-    /// It may pass: to be tried again after `delay`.
+    /// Temporary: retried after `delay`.
     pub fn retry_after(delay: Duration, error: impl Display) -> Self {
         Self { message: error.to_string(), then: Then::Again(Retry::After(delay)) }
     }
 
-    /// Nothing is to be handled any more: the group pauses in all stores, as if
-    /// [`Processor::pause`](super::Processor::pause) had been called. Once it is resumed, it goes on with this entry.
+    /// Nothing more may be handled: the group pauses in all stores, as if [`Processor::pause`](super::Processor::pause)
+    /// had been called. Once it is resumed, it continues with this entry.
     pub fn pause(error: impl Display) -> Self {
         Self { message: error.to_string(), then: Then::Pause }
     }
@@ -76,7 +76,7 @@ impl<E: Display> From<E> for Failure {
 }
 
 impl Retry {
-    /// How long to wait after so many tries, at least one.
+    /// How long to wait after this many tries, at least one.
     pub(super) fn delay(self, tries: u32) -> Duration {
         match self {
             Self::After(delay) => delay,

@@ -1,9 +1,9 @@
-//! A group of handlers as the processor knows it: typed, as [`Handlers`](super::Handlers) collects them, or of any events,
-//! chosen while the program runs.
+//! A group of handlers as the processor knows it: typed, as [`Handlers`](super::Handlers) collects them, or for any
+//! events, chosen while the program runs.
 //!
-//! Both kinds have a name, under which their positions are kept in each store, and are run by the same machinery (`lane`):
-//! begin, order, retries, dead letters, pauses and rewinds are one. A group of the second kind is an [`EntryHandler`], which is given
-//! entries as they are stored, many at once, and says how far it came:
+//! Both kinds have a name, under which their positions are kept in each store, and are run by the same code (`lane`):
+//! beginning, order, retries, dead letters, pauses and rewinds are the same. A group of the second kind is an
+//! [`EntryHandler`], which receives entries as they are stored, many at once, and says how far it came:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -33,7 +33,7 @@
 //! # assert!(processor.is_ok());
 //! ```
 //!
-//! Keeps: what is the same for all groups. Leaves out: running them (`lane`), where they begin (`begin`).
+//! Keeps: what is common to all groups. Leaves out: running them (`lane`), where they begin (`begin`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,9 +46,9 @@ use super::failure::Failure;
 use super::handlers::EventHandler;
 use crate::model::{EntryId, Origin, RemoteEntry, RemoteId, Sequence, StoreId};
 
-/// How often an entry is tried, if the handler says so and the application nothing else.
+/// How often an entry is tried by default, if the handler asks for retries.
 pub const TRIES_MAX: u32 = 16;
-/// How many dead letters a group keeps, unless the application says otherwise. While there are as many, it pauses.
+/// How many dead letters a group keeps by default. While there are as many, it pauses.
 pub const DEAD_LETTERS_MAX: usize = 1_000;
 
 /// How a group is kept and run, of either kind.
@@ -77,41 +77,41 @@ pub(super) enum BeginAt {
 }
 
 impl GroupOptions {
-    /// Under this name positions are kept: it stays the same whatever becomes of the code.
+    /// Positions are kept under this name: it must stay the same when the code changes.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
     }
 
-    /// Begins with the first entry of every store when the journal sees the group first.
+    /// Begins with the first entry of every store when the journal first sees the group.
     pub const fn from_start(mut self) -> Self {
         self.begin = Some(BeginAt::Start);
         self
     }
 
-    /// Begins with what is committed after the journal has seen the group first.
+    /// Begins with what is committed after the journal first sees the group.
     pub const fn from_now(mut self) -> Self {
         self.begin = Some(BeginAt::Now);
         self
     }
 
-    /// An entry whose handler says [`Failure::retry`](super::Failure::retry) is tried so often, the first time included; then it has
-    /// failed for good. [`TRIES_MAX`] by default. A restart begins to count anew.
+    /// How often an entry is tried whose handler returns [`Failure::retry`](super::Failure::retry), including the first
+    /// time; then it has failed for good. [`TRIES_MAX`] by default. A restart begins to count again.
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries_max = tries.max(1);
         self
     }
 
-    /// Keeps so many entries that failed, and pauses the group in all stores while there are as many, until some are retried
-    /// or dismissed: no failure is lost. [`DEAD_LETTERS_MAX`] by default, and at least one.
+    /// Keeps this many failed entries, and pauses the group in all stores while there are as many, until some are
+    /// retried or dismissed: no failure is lost. [`DEAD_LETTERS_MAX`] by default, and at least one.
     pub fn dead_letters(mut self, letters: usize) -> Self {
         self.letters_max = letters.max(1);
         self
     }
 }
 
-/// A group that is given entries of any events, as they are stored, many at once.
+/// A group that receives entries of any events, as they are stored, many at once.
 ///
-/// Per store, one call is under way at a time, in the order of the feed. After a crash entries can come again, at most
+/// In each store, one call runs at a time, in the order of the feed. After a crash entries can come again, at most
 /// [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of them.
 pub trait EntryHandler: Send + Sync + 'static {
     /// Whether it wants the entries of `event` in `store`.
@@ -129,8 +129,9 @@ pub trait EntryHandler: Send + Sync + 'static {
         entries: &'a [CommittedEntry],
     ) -> BoxFuture<'a, BatchOutcome>;
 
-    /// Hears that entries were erased, of any event: what was made of them is to go as well. They may have been handled or not, and
-    /// come no more. At least once for each, also while the group pauses; what fails is told again.
+    /// Reports that entries of any event were erased: what was derived from them should be removed as well. They may
+    /// have been handled or not, and do not come again. Called at least once for each, even while the group pauses;
+    /// failures are repeated.
     fn erased<'a>(
         &'a self,
         store: &'a StoreId,
@@ -141,10 +142,10 @@ pub trait EntryHandler: Send + Sync + 'static {
     }
 }
 
-/// All that is left of an entry that was erased.
+/// What is left of an erased entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErasedEntry {
-    /// Where it was in its store.
+    /// Its sequence in its store.
     pub sequence: Sequence,
     /// Its id.
     pub id: EntryId,
@@ -168,13 +169,13 @@ pub struct BatchOutcome {
 }
 
 impl BatchOutcome {
-    /// The first `done` entries are handled; what is left comes again with the next call.
+    /// The first `done` entries are handled; the rest comes again with the next call.
     pub const fn done(done: usize) -> Self {
         Self { done, failure: None }
     }
 
-    /// The first `done` entries are handled, and the one behind them failed. If the failure may pass, what is left comes again
-    /// after its pause; else that one entry goes to the dead letters.
+    /// The first `done` entries are handled, and the next one failed. After a temporary failure, the rest comes again
+    /// after its pause; otherwise that one entry goes to the dead letters.
     pub fn failed(done: usize, failure: impl Into<Failure>) -> Self {
         Self { done, failure: Some(failure.into()) }
     }
@@ -186,23 +187,23 @@ pub(super) struct Group {
     pub(super) options: GroupOptions,
     pub(super) runs: Runs,
     pub(super) paused: AtomicBool,
-    /// What the journal said of that last: another node may have written it.
+    /// What the journal last said about that: another node may have written it.
     pub(super) heard_paused: AtomicBool,
     /// How many dead letters it has.
     pub(super) letters: AtomicUsize,
-    /// Sent to when somebody pauses, resumes or rewinds it, or sees to its dead letters.
+    /// Changes when somebody pauses, resumes or rewinds it, or handles its dead letters.
     pub(super) changed: watch::Sender<()>,
-    /// Asks the group's own database where it is.
+    /// Asks the group's own database for its position.
     pub(super) own_position: Option<OwnPosition>,
     /// What typed handlers do when entries are erased.
     pub(super) on_erased: Option<OnErased>,
 }
 
-/// Hears of entries of a store that were erased.
+/// Called for the erased entries of a store.
 pub(super) type OnErased =
     Box<dyn Fn(StoreId, Vec<ErasedEntry>) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
-/// The last sequence of a store that a database of the application's own has; `None` if it knows nothing of the store.
+/// The last sequence of a store that the application's own database has; `None` if it knows nothing about the store.
 pub(super) type OwnPosition = Box<
     dyn Fn(StoreId, RemoteId) -> BoxFuture<'static, Result<Option<Sequence>, String>> + Send + Sync,
 >;
@@ -238,7 +239,7 @@ impl Group {
         }
     }
 
-    /// Whether it has as many dead letters as it keeps, and pauses for that.
+    /// Whether it has as many dead letters as it may keep, and pauses because of that.
     pub(super) fn is_full(&self) -> bool {
         self.letters.load(Relaxed) >= self.options.letters_max
     }

@@ -1,4 +1,4 @@
-//! The handlers of a group, from the builder an application writes to the closure that replay calls.
+//! The handlers of a group, from the builder that an application uses to the closure that replay calls.
 //!
 //! Keeps: a set of handlers covers its group. Leaves out: when a handler runs, and what becomes of its failure
 //! (`replay`).
@@ -20,7 +20,7 @@ use crate::model::{RemoteId, Sequence, StoreId};
 
 /// The handlers of group `G` and what they share; `Left` are the events that still lack one.
 ///
-/// A server takes it once `Left` is empty; a missing handler is a compile error that names the event:
+/// A server accepts it once `Left` is empty; a missing handler is a compile error that names the event:
 ///
 /// ```compile_fail
 /// # use eventlog_server::processing::*;
@@ -65,10 +65,10 @@ impl HandlerParts {
     }
 }
 
-/// What a group is made of.
+/// The parts of a group.
 pub(super) struct Parts {
     pub(super) options: GroupOptions,
-    /// Of the type.
+    /// The name of the type.
     pub(super) name: &'static str,
     pub(super) events: Vec<(&'static str, EventProcessing)>,
     pub(super) own_position: Option<OwnPosition>,
@@ -79,7 +79,7 @@ pub(super) struct Parts {
 pub(super) type EventHandler =
     Box<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), HandlerError>> + Send + Sync>;
 
-/// A handler did not succeed.
+/// Why a handler did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandlerError {
     #[error("the payload does not decode: {0}")]
@@ -95,12 +95,14 @@ impl<G: EventGroup, S: Send + Sync + 'static> Handlers<G, S, ListOf<G>> {
 }
 
 impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
-    /// Runs `handler` on every committed `E`: an async closure, or an async fn, of the shared state and the event.
+    /// Runs `handler` on every committed `E`: an async closure, or an async fn, that takes the shared state and the
+    /// event.
     ///
-    /// It gives back nothing, or a `Result` whose error is logged and kept, or tried again, see [`Failure`]. Per store, one handler runs at a time, in the
-    /// order of the feed; a slow one delays its own group in its own store. One that blocks its thread should use
-    /// [`tokio::task::spawn_blocking`]. After a crash the last events of a store may be handled a second time, at most
-    /// [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of them.
+    /// It returns nothing, or a `Result` whose error is logged and kept, or retried, see [`Failure`]. In each store,
+    /// one handler runs at a time, in the order of the feed; a slow one delays only its own group in its own store. One
+    /// that blocks its thread should use [`tokio::task::spawn_blocking`]. After a crash the last events of a store may
+    /// be handled a second time, at most [`ProcessorBuilder::repeats_max`](super::ProcessorBuilder::repeats_max) of
+    /// them.
     pub fn on<E, F, Fut, At>(mut self, handler: F) -> Handlers<G, S, Left::Rest>
     where
         E: Event,
@@ -112,7 +114,7 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         let handler = Arc::new(handler);
         let run: EventHandler = Box::new(move |delivery| {
             let (state, handler) = (Arc::clone(&state), Arc::clone(&handler));
-            // Decoding and the call stand inside the future, so that a panic in either is caught with the rest.
+            // Decoding and the call are inside the future, so that a panic in either is caught with the rest.
             Box::pin(async move {
                 let event = delivery.decode::<E, G::Codec>()?;
                 handler(state, event).await.into_result().map_err(HandlerError::Failed)
@@ -122,26 +124,27 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         Handlers { state: self.state, parts: self.parts, group: PhantomData }
     }
 
-    /// Names the group: under this name the journal keeps where it is in each store. Without one that is the name of the
-    /// type `G` without its path, so renaming the type makes a new group.
+    /// Names the group: the journal keeps its position in each store under this name. Without it, the name is that of
+    /// the type `G` without its path, so renaming the type makes a new group.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.parts.options.name = Some(name.into());
         self
     }
 
-    /// How the group is kept and run, [`Handlers::named`] included.
+    /// How the group is kept and run, including [`Handlers::named`].
     pub fn options(mut self, options: GroupOptions) -> Self {
         let in_transaction = self.parts.options.in_transaction;
         self.parts.options = GroupOptions { in_transaction, ..options };
         self
     }
 
-    /// For handlers that keep what they do in a database of their own, each effect in one transaction with the sequence of its
-    /// entry: `position` is asked for the last sequence that it has of a store, when the group begins there in this process.
-    /// What it says counts, and not the journal, so that every entry is applied exactly once, whatever ends the process. `None`
-    /// leaves it to the journal, as for a store that the database does not know. If it fails it is asked again.
+    /// For handlers that keep their results in a database of their own, each in one transaction with the sequence of
+    /// its entry: `position` is asked for the last sequence of a store in that database when the group begins there in
+    /// this process. Its answer counts instead of the journal, so that every entry is applied exactly once, whatever
+    /// ends the process. `None` leaves it to the journal, as for a store that the database does not know. If it fails,
+    /// it is asked again.
     ///
-    /// A group that has such positions is rewound in its own database. `examples/exactly_once.rs` is one.
+    /// A group with such positions is rewound in its own database. See `examples/exactly_once.rs`.
     pub fn own_position<F, Fut, E>(mut self, position: F) -> Self
     where
         F: Fn(Arc<S>, StoreId, RemoteId) -> Fut + Send + Sync + 'static,
@@ -156,18 +159,20 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         self
     }
 
-    /// Each handler is given the transaction in which the group's position moves, [`Committed::transaction`], and writes tables of its own
-    /// through it: what it writes is there exactly once, whatever ends the process or takes the group to another node. That takes a journal that has
-    /// transactions (`PostgresJournal`), and a connection for as long as a handler runs: half of the pool at most.
+    /// Each handler receives the transaction in which the group's position moves, [`Committed::transaction`], and
+    /// writes its own tables through it: what it writes is applied exactly once, whatever ends the process or moves the
+    /// group to another node. That needs a journal with transactions (`PostgresJournal`), and a connection for as long
+    /// as a handler runs: at most half of the pool.
     ///
-    /// A handler that fails or is tried again has its transaction rolled back. `examples/exactly_once_postgres.rs` is one.
+    /// If a handler fails or is retried, its transaction is rolled back. See `examples/exactly_once_postgres.rs`.
     pub fn in_transaction(mut self) -> Self {
         self.parts.options.in_transaction = true;
         self
     }
 
-    /// Has `erased` hear of entries of a store that were erased, with the shared state: what was made of them is to go as well. They may be of any event,
-    /// handled or not. At least once for each; what fails is told again.
+    /// Calls `erased` for entries of a store that were erased, with the shared state: what was derived from them should
+    /// be removed as well. They may be of any event, handled or not. Called at least once for each; failures are
+    /// repeated.
     pub fn on_erased<F, Fut>(mut self, erased: F) -> Self
     where
         F: Fn(Arc<S>, StoreId, Vec<ErasedEntry>) -> Fut + Send + Sync + 'static,
@@ -181,10 +186,10 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         self
     }
 
-    /// Options, the name unless they have one, what is done with each event, and who knows positions.
+    /// The options (with a name if they have none), what is done with each event, and who knows positions.
     pub(super) fn into_parts(mut self) -> Parts {
         let path = std::any::type_name::<G>();
-        // Of `a::b::Group<a::c::Param>` that is `Group`.
+        // For `a::b::Group<a::c::Param>` that is `Group`.
         let path = path.split('<').next().unwrap_or(path);
         let name = path.rsplit("::").next().unwrap_or(path);
         let handlers = self.parts.handlers.into_iter().map(|(tag, handler)| {
@@ -196,8 +201,8 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         Parts { options, name, events, own_position, on_erased }
     }
 
-    /// Leaves the events that have no handler yet without one: they count as handled, without being decoded, and invalidate what
-    /// the group says. `Todos::handlers(Arc::new(())).invalidates(["todos"]).pass_rest()` has no handler at all.
+    /// Leaves the events without a handler as they are: they count as handled, without being decoded, and invalidate
+    /// the group's keys. `Todos::handlers(Arc::new(())).invalidates(["todos"]).pass_rest()` has no handler at all.
     pub fn pass_rest(mut self) -> Handlers<G, S, ()> {
         for tag in <G::Events as Events>::TAGS {
             if self.parts.handlers.iter().all(|(handled, _)| handled != tag) {
@@ -207,8 +212,8 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
         Handlers { state: self.state, parts: self.parts, group: PhantomData }
     }
 
-    /// Invalidates `keys` after every event of the group whose handler succeeded. A key that an event has more than once, from here
-    /// or from [`Handlers::invalidates_on`], is invalidated once.
+    /// Invalidates `keys` after every event of the group whose handler succeeded. If an event has a key more than once,
+    /// from here or from [`Handlers::invalidates_on`], it is invalidated once.
     pub fn invalidates<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         let keys: Vec<Arc<str>> = keys.into_iter().map(Into::into).collect();
         for tag in <G::Events as Events>::TAGS {
@@ -231,7 +236,7 @@ impl<G: EventGroup, S: Send + Sync + 'static, Left> Handlers<G, S, Left> {
     }
 }
 
-/// What a handler may return: `()`, or a `Result` whose error is a [`Failure`] or can be shown.
+/// What a handler may return: `()`, or a `Result` whose error is a [`Failure`] or implements `Display`.
 pub trait Outcome {
     /// Success, or what failed.
     fn into_result(self) -> Result<(), Failure>;

@@ -1,11 +1,13 @@
-//! What happens to committed entries: typed handlers, conflicts, invalidations, and events the server writes itself.
+//! What happens to committed entries: typed handlers, conflicts, invalidations, and events that the server writes
+//! itself.
 //!
-//! Keeps: every committed entry that asks for it is processed by each group once, in the order of its store's feed, beside the write
-//! path; what fails is logged and stops nothing. Leaves out: committing (`storage`, `actors`), feeds to clients.
+//! Keeps: each group processes every committed entry that asks for it once, in the order of its store's feed, outside
+//! the write path; what fails is logged and stops nothing. Leaves out: committing (`storage`, `actors`), feeds to
+//! clients.
 //!
 //! A server without handlers has no processing: nothing is journaled, no task runs. When handlers are added later,
-//! replay starts at the first entry of every store; when a group is added to others, it sees what is committed
-//! from then on, unless its [`GroupOptions`] say otherwise.
+//! replay starts at the first entry of every store; when a group is added to others, it sees what is committed from
+//! then on, unless its [`GroupOptions`] say otherwise.
 
 mod begin;
 mod codec;

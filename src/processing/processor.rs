@@ -1,6 +1,6 @@
 //! The groups of a server, and the replay of every store through them.
 //!
-//! Keeps: one call at a time per group and store, whoever starts a replay; what a handler did is not done again while the
+//! Keeps: one call at a time per group and store, whoever starts a replay; what a handler did is not repeated while the
 //! process lives. Leaves out: when a store needs a replay, and the threads it runs on (`actors`, `server`).
 
 use std::collections::{HashMap, HashSet};
@@ -24,7 +24,7 @@ use crate::model::{RemoteId, Sequence, StoreId};
 use crate::services::journal::layout::{self, GROUP_NAME_BYTES_MAX, Place};
 use crate::services::journal::{Claim, EventJournal, JournalError, JournalRange, journal_origin};
 
-/// So many entries a crash repeats at most, unless the application says otherwise.
+/// The default for how many entries a crash repeats at most.
 const REPEATS_MAX: usize = 1_024;
 
 /// Runs committed entries through the handlers of groups.
@@ -33,14 +33,14 @@ pub struct Processor {
     pub(super) groups: Vec<Group>,
     pub(super) repeats_max: usize,
     pub(super) beginning: OnceCell<Beginning>,
-    /// Told when a group may be behind in stores that are not open.
+    /// Notified when a group may be behind in stores that are not open.
     pub(super) look_again: Notify,
     pub(super) reactivity: Reactivity,
     pub(super) stats: ProcessingStats,
-    /// There while a server runs.
+    /// Set while a server runs.
     pub(super) writes: WriteSlot,
     pub(super) stopping: watch::Sender<bool>,
-    /// Nobody waits any more for handlers that are still under way.
+    /// Nobody waits any more for handlers that are still running.
     pub(super) cut_off: AtomicBool,
     /// How many replays there are.
     running: watch::Sender<usize>,
@@ -52,11 +52,11 @@ pub(super) struct StoreProgress {
     pub(super) origin: RemoteId,
     /// One for each group.
     pub(super) lanes: Vec<Lane>,
-    /// The head, as long as the store is open, and then the last one.
+    /// The head, for as long as the store is open, and then the last one.
     head: Mutex<watch::Receiver<Sequence>>,
     /// The store, once it is or was open.
     feed: Mutex<Option<OpenFeed>>,
-    /// The head before anything was written in this life of the store.
+    /// The head before anything was written since the store was opened.
     head_at_open: Sequence,
     moved: watch::Sender<()>,
 }
@@ -71,7 +71,7 @@ pub struct ReplayStatus {
 }
 
 impl ReplayStatus {
-    /// How many entries are still to be processed.
+    /// How many entries have not been processed yet.
     pub const fn lag(&self) -> u64 {
         self.head.since(self.position)
     }
@@ -90,24 +90,24 @@ enum Unnamed {
     Entries(Box<dyn EntryHandler>),
 }
 
-/// The groups do not fit together.
+/// Why the groups do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProcessorError {
-    /// Two event types have one tag.
+    /// Two event types have the same tag.
     #[error("two events have the tag {0:?}")]
     EventTwice(&'static str),
     /// An event has an empty tag, which no entry can have.
     #[error("an event has an empty tag")]
     EmptyTag,
-    /// Two groups have one name.
+    /// Two groups have the same name.
     #[error("two groups have the name {0:?}; give one of them another name")]
     NameTwice(String),
-    /// A group wants transactions, and the journal has none.
+    /// A group wants transactions, and the journal does not support them.
     #[error(
         "group {0:?} wants transactions, which its journal does not have; take a PostgresJournal"
     )]
     NoTransactions(String),
-    /// A group has no name that can be kept.
+    /// The name of a group cannot be stored.
     #[error(
         "a group has the name {0:?}, which is empty or longer than {GROUP_NAME_BYTES_MAX} bytes"
     )]
@@ -125,21 +125,21 @@ impl ProcessorBuilder {
         self
     }
 
-    /// Adds a group that is given entries of any events; `options` have its name.
+    /// Adds a group that receives entries of any events; `options` have its name.
     pub fn entry_group(mut self, options: GroupOptions, handler: impl EntryHandler) -> Self {
         self.groups.push((options, Unnamed::Entries(Box::new(handler))));
         self
     }
 
-    /// How many entries of a store a crash can have a group handle again, 1,024 by default. With 1, each entry waits until the
-    /// one before is durable in the journal, which costs a sync for each.
+    /// How many entries of a store a group may handle again after a crash, 1,024 by default. With 1, each entry waits
+    /// until the previous one is durable in the journal, which costs a sync for each.
     pub fn repeats_max(mut self, entries: usize) -> Self {
         self.repeats_max = entries.max(1);
         self
     }
 
-    /// Whether there is a reason to build: a group was added, or the journal remembers one. A trim waits for such a one as well, until it is
-    /// [forgotten](Processor::forget).
+    /// Whether there is a reason to build: a group was added, or the journal remembers one. A trim waits for such a
+    /// group as well, until it is [forgotten](Processor::forget).
     pub async fn is_needed(&self) -> Result<bool, JournalError> {
         let known = self.journal.read(vec![JournalRange { count: 1, ..layout::groups() }]).await?;
         Ok(!self.is_empty() || known.iter().any(|groups| !groups.is_empty()))
@@ -209,7 +209,7 @@ impl Processor {
         &self.reactivity
     }
 
-    /// How entries fared.
+    /// What became of entries.
     pub const fn stats(&self) -> &ProcessingStats {
         &self.stats
     }
@@ -224,7 +224,7 @@ impl Processor {
         &self.journal
     }
 
-    /// How many entries one write of a position may stand for: while it is under way, as many again are handled.
+    /// How many entries one write of a position may cover: while it runs, as many more are handled.
     pub(super) const fn batch_max(&self) -> usize {
         if self.repeats_max < 2 { 1 } else { self.repeats_max / 2 }
     }
@@ -234,19 +234,19 @@ impl Processor {
         self.stores.lock().get(store).map(|progress| progress.status())
     }
 
-    /// Every store whose replay is under way or has something left to do.
+    /// Every store whose replay is running or has something left to do.
     pub fn statuses(&self) -> Vec<(StoreId, ReplayStatus)> {
         let stores = self.stores.lock();
         stores.iter().map(|(store, progress)| (store.clone(), progress.status())).collect()
     }
 
-    /// The last sequence of `store` that all groups have processed, as the journal has it.
+    /// The last sequence of `store` that all groups have processed, according to the journal.
     pub async fn position(&self, store: &StoreId) -> Result<Sequence, JournalError> {
         let positions = self.positions(&[store]).await?;
         Ok(positions.first().and_then(|of| of.iter().min().copied()).unwrap_or(Sequence::ZERO))
     }
 
-    /// The position of each group in each of these stores, as the journal has it.
+    /// The position of each group in each of these stores, according to the journal.
     async fn positions(&self, stores: &[&StoreId]) -> Result<Vec<Vec<Sequence>>, JournalError> {
         let key = |origin, group: &Group| JournalRange::one(layout::place(origin, &group.name));
         let of_store = |store: &&StoreId| {
@@ -262,8 +262,8 @@ impl Processor {
         Ok(positions.chunks(self.groups.len().max(1)).map(<[Sequence]>::to_vec).collect())
     }
 
-    /// Which of these stores, given with their heads, some group is behind: at start, each needs a replay. From now on
-    /// they count as behind.
+    /// Which of these stores, given with their heads, some group is behind in: at the start, each needs a replay. From
+    /// now on they count as behind.
     pub(crate) async fn stores_behind(
         &self,
         heads: &[(StoreId, Sequence)],
@@ -273,7 +273,7 @@ impl Processor {
         let positions = self.positions(&stores).await?;
         let mut behind = Vec::new();
         for ((store, head), positions) in heads.iter().zip(positions) {
-            // One that is ahead is none of this feed; opened, it says so.
+            // A position that is ahead does not belong to this feed; when the store is opened, that is reported.
             if positions.iter().any(|position| position != head) {
                 let progress = self.progress(store, &watch::channel(*head).1);
                 progress.lanes.iter().zip(positions).for_each(|(lane, at)| lane.expect(at));
@@ -306,11 +306,11 @@ impl Processor {
         *progress.feed.lock() = Some(feed.clone());
     }
 
-    /// Processes a store from where the journal stands to its head, again each time that moves, until the store is closed
-    /// and nothing is left, or until [`Processor::stop`]. Never fails: what goes wrong is logged and tried again,
-    /// with pauses of up to 5 s.
+    /// Processes a store from the journal's position to its head, again each time that moves, until the store is closed
+    /// and nothing is left, or until [`Processor::stop`]. Never fails: errors are logged and retried, with pauses of up
+    /// to 5 s.
     ///
-    /// Replays of one store share its groups. Dropping the future ends it; a handler under way is then dropped too, and
+    /// Replays of one store share its groups. Dropping the future ends it; a running handler is then dropped too, and
     /// run again by the next replay.
     pub(crate) async fn replay(&self, feed: OpenFeed) {
         let _running = Running::new(&self.running);
@@ -323,8 +323,8 @@ impl Processor {
     /// Whoever took `progress` is done with it.
     pub(super) fn release(&self, store: &StoreId, progress: Arc<StoreProgress>) {
         let mut stores = self.stores.lock();
-        // One reference is the map's, one is ours: nobody else replays the store. What is left to do stays
-        // visible, and so does what is known about it.
+        // One reference is the map's, one is ours: nobody else replays the store. What is left to do stays visible, and
+        // so does what is known about it.
         if Arc::strong_count(&progress) == 2 && progress.status().lag() == 0 {
             stores.remove(store);
         }
@@ -336,7 +336,7 @@ impl Processor {
         self.look_again.notified().await;
     }
 
-    /// Gives handlers a way to write. To be called before anything is replayed.
+    /// Gives handlers a way to write. Must be called before anything is replayed.
     pub(crate) fn write_with(&self, write: WriteEntries) {
         *self.writes.write() = Some(write);
     }
@@ -374,7 +374,7 @@ impl Processor {
         *self.stopping.borrow()
     }
 
-    /// Ends every replay after the handler that is under way, and the streams of all observers.
+    /// Ends every replay after the running handler, and the streams of all observers.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         // It holds the stores, and they hold us.
@@ -382,19 +382,19 @@ impl Processor {
         self.reactivity.close();
     }
 
-    /// From now on no position moves, whatever handlers under way come to.
+    /// From now on no position moves, whatever the result of running handlers.
     pub(crate) fn cut_off(&self) {
         self.cut_off.store(true, Relaxed);
     }
 
-    /// Waits until no replay runs; after [`Processor::stop`] that is when the handlers under way have ended.
+    /// Waits until no replay runs; after [`Processor::stop`] that is when the running handlers have ended.
     pub(crate) async fn stopped(&self) {
         // Fails only without its sender, which is ours.
         let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 }
 
-/// One replay among those that run, until it is dropped.
+/// One running replay, until it is dropped.
 struct Running<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Running<'a> {
@@ -431,7 +431,7 @@ impl StoreProgress {
         self.feed.lock().clone()
     }
 
-    /// Of one group.
+    /// The status of one group.
     pub(super) fn status_of(&self, group: usize) -> ReplayStatus {
         let position = self.lanes.get(group).and_then(Lane::position);
         let position = position.unwrap_or(self.head_at_open);
@@ -439,15 +439,15 @@ impl StoreProgress {
     }
 
     pub(super) fn status(&self) -> ReplayStatus {
-        // The position first: it never passes the head, so the two never look the wrong way round. Before the journal was
-        // read, the best guess is that everything was processed that was there.
+        // The position first: it never passes the head, so it can never appear to be ahead of the head. Before the
+        // journal was read, the best guess is that everything that existed was processed.
         let position = |lane: &Lane| lane.position().unwrap_or(self.head_at_open);
         let position = self.lanes.iter().map(position).min().unwrap_or(Sequence::ZERO);
         let head = *self.head.lock().borrow();
         ReplayStatus { head: head.max(position), position }
     }
 
-    /// Tells who waits that a group has moved.
+    /// Tells waiters that a group has moved.
     pub(super) fn tell(&self) {
         self.moved.send_replace(());
     }

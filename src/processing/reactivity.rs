@@ -1,8 +1,8 @@
 //! Tells in-process observers that something they show has changed.
 //!
-//! Keeps: an observer is told of every invalidation, or how many it missed, and first of all that it has to look, since nothing
-//! is known of what changed before, in this process or an earlier one; it never holds up whoever invalidates.
-//! Leaves out: what changed (observers read it anew), and when something counts as changed (`replay`).
+//! Keeps: an observer is told about every invalidation, or how many it missed, and first of all that it has to look,
+//! because nothing is known about earlier changes, in this process or a previous one; it never blocks an invalidation.
+//! Leaves out: what changed (observers read it again), and when something counts as changed (`replay`).
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 
 use crate::model::StoreId;
 
-/// Most invalidations kept for an observer that does not take them.
+/// Most invalidations that are kept for an observer that does not take them.
 pub const OBSERVER_QUEUE_MAX: usize = 1_024;
 
-/// And most bytes of primary keys in them: each may be as long as a message.
+/// Most bytes of primary keys in them: each may be as long as a message.
 const OBSERVER_KEY_BYTES_MAX: usize = 1 << 20;
 
 /// Where observers of invalidations subscribe. Clones share the observers.
@@ -39,7 +39,7 @@ type Topic = (Arc<str>, Option<Arc<str>>);
 
 struct Queue {
     items: VecDeque<Observed>,
-    /// Of the primary keys in `items`.
+    /// The bytes of the primary keys in `items`.
     key_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
@@ -50,7 +50,7 @@ struct Queue {
 pub struct Invalidation {
     /// The store of the event that changed it.
     pub store: StoreId,
-    /// The key that the event's group gave for it.
+    /// The key that the event's group invalidates.
     pub key: Arc<str>,
     /// The primary key of the event.
     pub primary_key: Arc<str>,
@@ -59,12 +59,12 @@ pub struct Invalidation {
 /// What an observer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
-    /// Look, whatever was shown before: what comes next tells of everything that changes from here on. Comes first, and once; a
-    /// process that starts again has no memory of what it told before.
+    /// Look, whatever was shown before: from here on, all changes are reported. Comes first, and once; a restarted
+    /// process does not remember what it reported before.
     Look,
     /// Something changed.
     Invalidated(Invalidation),
-    /// So many invalidations came at this point that were not kept, since the observer was slow.
+    /// This many invalidations at this point were not kept, because the observer was slow.
     Missed(u64),
 }
 
@@ -74,7 +74,7 @@ impl Reactivity {
         self.subscribe((key.into(), None))
     }
 
-    /// As [`Reactivity::observe`], of the invalidations for one primary key.
+    /// Like [`Reactivity::observe`], for the invalidations of one primary key.
     pub fn observe_one(
         &self,
         key: impl Into<Arc<str>>,
@@ -92,7 +92,7 @@ impl Reactivity {
         Observer { topic, queue, topics: Arc::clone(&self.topics) }
     }
 
-    /// Tells everyone who observes one of `keys`, alone or with `primary_key`.
+    /// Tells all observers of one of `keys`, alone or with `primary_key`.
     pub(super) fn invalidate(&self, store: &StoreId, keys: &[Arc<str>], primary_key: &str) {
         let topics = self.topics.lock();
         if topics.observers.is_empty() {
@@ -116,7 +116,7 @@ impl Reactivity {
         !self.topics.lock().observers.is_empty()
     }
 
-    /// Tells everyone that something may have changed, and not what.
+    /// Tells everyone that something may have changed, without saying what.
     pub(super) fn miss(&self) {
         for queue in self.topics.lock().observers.values().flatten() {
             queue.lock().miss();
@@ -254,7 +254,7 @@ mod tests {
         invalidate(&reactivity, &["todos"], "2");
         assert_eq!(taken(&mut all), ["look", "todos 1", "todos 2"]);
         assert_eq!(taken(&mut one), ["look", "todos 1"]);
-        // Whoever comes later has to look, and hears of nothing that it sees then.
+        // An observer that comes later has to look, and is not told about what it sees then.
         let mut late = reactivity.observe("todos");
         assert_eq!(taken(&mut late), ["look"]);
         invalidate(&reactivity, &["todos"], "3");

@@ -1,7 +1,7 @@
 //! Takes one store's feed through all groups.
 //!
-//! Keeps: a replay ends only when nothing is left that it could do, whoever closes the store meanwhile. Leaves out: what
-//! one group does with the feed (`lane`), what is known beyond one replay (`processor`).
+//! Keeps: a replay ends only when nothing is left that it could do, whoever closes the store meanwhile. Leaves out:
+//! what one group does with the feed (`lane`), what is known beyond one replay (`processor`).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::services::journal::JournalError;
 use crate::storage::StorageError;
 
 /// Reads durable entries of a store as [`StoreLog::read`](crate::storage::StoreLog::read) does, from whichever log
-/// object is alive. Called where it may block.
+/// object is current. Called where it may block.
 pub(crate) type ReadFeed =
     Arc<dyn Fn(Sequence, usize) -> Result<Vec<Segment>, StorageError> + Send + Sync>;
 
@@ -26,11 +26,11 @@ pub(crate) struct OpenFeed {
     pub(crate) read: ReadFeed,
     /// The last sequence that was trimmed.
     pub(crate) trimmed: Arc<dyn Fn() -> Sequence + Send + Sync>,
-    /// Its sender is there until the store is closed.
+    /// Its sender exists until the store is closed.
     pub(crate) head: watch::Receiver<Sequence>,
 }
 
-/// A replay cannot go on for now.
+/// Why a replay cannot continue for now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Interrupted {
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub(super) enum Interrupted {
 }
 
 impl Interrupted {
-    /// Whether trying again does not help, only somebody who decides.
+    /// Whether retrying does not help, and somebody has to decide.
     pub(super) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Another { .. } | Self::Ahead { .. })
     }
@@ -77,7 +77,7 @@ pub(super) async fn run(processor: &Processor, feed: &OpenFeed, progress: &Store
     join_all(lanes).await;
 }
 
-/// Durable segments, the first of which holds `from`.
+/// Durable segments, the first of which contains `from`.
 pub(super) async fn read(
     feed: &ReadFeed,
     from: Sequence,

@@ -12,10 +12,10 @@ use crate::model::{Entry, EntryId, RemoteEntry, StoreId};
 use crate::services::journal::layout::{self, Letter};
 use crate::services::journal::{JournalChanges, journal_origin};
 
-/// Most bytes of an event or an error that a dead letter has.
+/// Most bytes of an event or an error in a dead letter.
 const TEXT_BYTES_MAX: usize = 1_000;
 
-/// What a handler came to; the outer error is what it panicked with.
+/// The result of a handler; the outer error is the panic message.
 pub(super) type Handled = Result<Result<(), HandlerError>, Box<dyn Any + Send>>;
 
 /// What became of an entry.
@@ -49,15 +49,15 @@ impl Outcome {
     }
 }
 
-/// What follows for the group.
+/// What the group does next.
 pub(super) enum Next {
-    /// On to the next entry.
+    /// Continue with the next entry.
     Pass,
-    /// The same one again, after so long.
+    /// The same entry again, after this time.
     Again(Duration),
-    /// The same one again, once there is room for dead letters.
+    /// The same entry again, once there is space for dead letters.
     Full,
-    /// The same one again, once the group is resumed, which is to pause.
+    /// The same entry again, once the group is resumed; it has to pause.
     Pause,
 }
 
@@ -150,7 +150,7 @@ pub(super) fn letter(store: &StoreId, entry: &RemoteEntry, error: &str) -> Lette
         text.char_indices().take_while(|(at, _)| *at < TEXT_BYTES_MAX).map(|(_, c)| c).collect()
     };
     Letter {
-        // The clock, as ids read it.
+        // The clock that ids use.
         unix_millis: EntryId::now().created_at_millis(),
         id: entry.entry.id,
         store: store.as_str().to_owned(),
@@ -159,14 +159,14 @@ pub(super) fn letter(store: &StoreId, entry: &RemoteEntry, error: &str) -> Lette
     }
 }
 
-/// An entry that a group has to do with, for the log.
+/// A group and an entry, for the log.
 struct Subject<'a>(&'a Group, &'a StoreId, &'a RemoteEntry);
 
 impl std::fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(group, store, RemoteEntry { remote_sequence, entry: Entry { id, event, .. } }) =
             self;
-        // Not more of it than a line takes: a client chose it.
+        // No more of it than a line can hold: a client chose it.
         write!(
             f,
             "store {store}, group {}: entry {id} ({event:.200}, {remote_sequence})",

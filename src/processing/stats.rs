@@ -1,6 +1,6 @@
-//! What is counted of the processing, and how `/metrics` shows it.
+//! What the processing counts, and how `/metrics` shows it.
 //!
-//! Keeps: no label names a store or an event, so that what is shown does not grow with its users. Leaves out: the route
+//! Keeps: no label names a store or an event, so that the output does not grow with its users. Leaves out: the route
 //! (`server`).
 
 use std::sync::atomic::AtomicU64;
@@ -18,19 +18,19 @@ use super::processor::Processor;
 pub struct ProcessingStats {
     /// A handler succeeded.
     pub handled: AtomicU64,
-    /// A handler gave an error back.
+    /// A handler returned an error.
     pub failed: AtomicU64,
     /// A handler panicked.
     pub panicked: AtomicU64,
-    /// The payload did not decode.
+    /// The payload could not be decoded.
     pub undecodable: AtomicU64,
-    /// No handler has the event.
+    /// No handler takes the event.
     pub unhandled: AtomicU64,
-    /// Written not to run handlers.
+    /// Written with the option not to run handlers.
     pub skipped: AtomicU64,
-    /// A handler asked to be tried again.
+    /// A handler asked for a retry.
     pub retried: AtomicU64,
-    /// A replay paused, because the journal or the feed failed.
+    /// A replay paused because the journal or the feed failed.
     pub pauses: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ struct Lag {
 }
 
 impl Processor {
-    /// Names in `registry` what is counted now.
+    /// Registers in `registry` what is counted now.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let processed = Family::<[(&str, &str); 1], Counter>::default();
         for (outcome, count) in self.stats.outcomes() {

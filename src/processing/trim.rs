@@ -1,8 +1,8 @@
 //! Trims the beginning of a store, and what the journal has of it.
 //!
-//! Keeps: no entry is trimmed that a group has not processed, whether that runs, pauses, or is only remembered, unless somebody
-//! says so; what the journal looked up by those entries goes before they do, so that nothing of them is left whatever
-//! crashes. Leaves out: when a store is trimmed (`server`), and how (`storage`).
+//! Keeps: no entry is trimmed that a group has not processed, whether that group runs, pauses, or is only remembered,
+//! unless somebody forces it; what the journal has about the entries is removed before they are, so that nothing of
+//! them is left whatever crashes. Leaves out: when a store is trimmed (`server`), and how (`storage`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::storage::{AppendError, StorageError, StoreLog};
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
 
-/// A group that has entries left to process which are to be trimmed.
+/// A group that has not processed all entries that are to be trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupBehind {
     /// Its name.
@@ -27,12 +27,12 @@ pub struct GroupBehind {
     pub position: Sequence,
 }
 
-/// What came of a trim.
+/// The result of a trim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trimming {
     /// The last sequence that is trimmed now.
     pub trimmed: Sequence,
-    /// The last one that was to be: greater while groups are waited for.
+    /// The last sequence that should be trimmed: greater while groups are waited for.
     pub wanted: Sequence,
     /// The groups that are waited for, or would have been.
     pub behind: Vec<GroupBehind>,
@@ -47,13 +47,13 @@ pub enum TrimError {
     /// The store cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// That it is gone could not be stored, or it is not known.
+    /// The change could not be stored, or it is not known whether it was.
     #[error(transparent)]
     Append(#[from] AppendError),
 }
 
-/// Trims the store of `log` up to `last`, which is durable, or as far as all groups that `journal` knows have processed it; with `force`
-/// whatever they have.
+/// Trims the store of `log` up to `last`, which must be durable, or as far as all groups that `journal` knows have
+/// processed it; with `force`, regardless of them.
 pub async fn trim(
     journal: Option<&dyn EventJournal>,
     store: &StoreId,

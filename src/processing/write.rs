@@ -1,4 +1,4 @@
-//! What becomes of a batch that the server writes itself. Leaves out: the write (`actors`, `server`).
+//! The result of a batch that the server writes itself. Leaves out: the write (`actors`, `server`).
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::codec::CodecError;
 /// A batch is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteOutcome {
-    /// One per slot; that of a duplicate is the one its id has had before.
+    /// One per slot; for a duplicate, the existing sequence of its id.
     pub sequence_numbers: Vec<Sequence>,
     /// What was new, in the order of the feed.
     pub committed: Vec<RemoteEntry>,
 }
 
-/// A batch was not written, or may not have been.
+/// A batch was not written, or may not have been written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {
     /// The payload of an event cannot be encoded; nothing was written.
@@ -25,7 +25,7 @@ pub enum WriteError {
     Unencodable {
         /// The event tag.
         event: &'static str,
-        /// What the codec found.
+        /// The codec's error.
         cause: CodecError,
     },
     /// An entry breaks a rule, or the batch a limit; nothing was written.
@@ -34,21 +34,21 @@ pub enum WriteError {
     /// Refused, or lost before anything was done; nothing was written.
     #[error("nothing was written: {0}")]
     Definite(Arc<str>),
-    /// The batch may be stored. The same entries again give their sequences either way.
+    /// The batch may be stored. Writing the same entries again returns their sequences either way.
     #[error("the entries may or may not be written: {0}")]
     Indefinite(Arc<str>),
 }
 
-/// What was waited for was not processed, or not written in the first place.
+/// What was waited for was not processed, or not even written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotProcessed {
-    /// It was not written, or may not have been.
+    /// It was not written, or may not have been written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The server stops before handlers have come so far. What is written is processed after the next start.
+    /// The server stops before handlers have come that far. What is written is processed after the next start.
     #[error("the server stops before handlers have processed these entries")]
     Stopped,
 }

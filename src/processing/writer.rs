@@ -1,6 +1,6 @@
-//! Events that the server writes by type, from the application and from handlers.
+//! Typed events that the server writes, from the application and from handlers.
 //!
-//! Keeps: an entry's tag, primary key and payload are those of its event. Leaves out: the write itself (`server`).
+//! Keeps: an entry's tag, primary key and payload come from its event. Leaves out: the write itself (`server`).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ pub(crate) type WriteEntries = Arc<
         + Sync,
 >;
 
-/// How to write, as long as the server runs.
+/// How to write, for as long as the server runs.
 pub(super) type WriteSlot = Arc<RwLock<Option<WriteEntries>>>;
 
-/// Writes events of group `G` by type. Cheap to clone.
+/// Writes typed events of group `G`. Cheap to clone.
 pub struct Writer<G> {
     write: Option<WriteEntries>,
     run_handlers: bool,
@@ -31,19 +31,19 @@ pub struct Writer<G> {
 }
 
 impl<G: EventGroup> Writer<G> {
-    /// Handlers and reactivity run on what is written. Without a server nothing is.
+    /// Handlers and reactivity run on what is written. Without a server nothing is written.
     pub(crate) const fn new(write: Option<WriteEntries>) -> Self {
         Self { write, run_handlers: true, group: PhantomData }
     }
 
-    /// Writes for the feed alone: no journal, no handlers, no reactivity.
+    /// Writes for the feed only: no journal, no handlers, no reactivity.
     #[must_use]
     pub fn without_handlers(mut self) -> Self {
         self.run_handlers = false;
         self
     }
 
-    /// An entry of `event` with a fresh id of the current time.
+    /// An entry for `event` with a fresh id for the current time.
     pub fn entry<E, At>(&self, event: &E) -> Result<Entry, WriteError>
     where
         E: Event,
@@ -59,7 +59,7 @@ impl<G: EventGroup> Writer<G> {
         })
     }
 
-    /// Appends `event` to `store` and gives its sequence once it is durable.
+    /// Appends `event` to `store` and returns its sequence once it is durable.
     pub async fn write<E, At>(&self, store: &StoreId, event: &E) -> Result<Sequence, WriteError>
     where
         E: Event,
@@ -70,8 +70,8 @@ impl<G: EventGroup> Writer<G> {
         outcome.sequence_numbers.first().copied().ok_or_else(missing)
     }
 
-    /// Appends entries, as [`Writer::entry`] makes them, as one batch. After [`WriteError::Indefinite`] the same
-    /// entries can be given again.
+    /// Appends entries, made by [`Writer::entry`], as one batch. After [`WriteError::Indefinite`] the same entries can
+    /// be passed again.
     pub async fn write_entries(
         &self,
         store: &StoreId,

@@ -1,9 +1,9 @@
-//! Where the values of JavaScript's msgpack encoder and Rust's part ways.
+//! Where the values of JavaScript's msgpack encoder and of Rust differ.
 //!
-//! That encoder writes integers outside 32 bits as float64 and `undefined` as an extension of type 0; reading, it
-//! makes a `BigInt` of a 64-bit integer, which no `number` schema takes. Serde fields of integer type take no float,
-//! and `Option` no extension. So payloads are adapted on the way in and on the way out, marker by marker: a msgpack
-//! value is a flat run of markers, each with its own data, hence no recursion and one pass.
+//! That encoder writes integers outside 32 bits as float64 and `undefined` as an extension of type 0; when reading, it
+//! turns a 64-bit integer into a `BigInt`, which no `number` schema accepts. Serde's integer fields accept no float,
+//! and `Option` accepts no extension. So payloads are adapted in both directions, marker by marker: a msgpack value is
+//! a flat sequence of markers, each with its own data, so there is no recursion and one pass.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ const UINT64: u8 = 0xcf;
 const INT64: u8 = 0xd3;
 const UNDEFINED: &[u8] = &[0xd4, 0, 0];
 
-/// `bytes` as serde expects them: integral float64 outside 32 bits as integers, `undefined` as nil. Malformed bytes
-/// are passed on as they are, for the decoder to refuse.
+/// `bytes` as serde expects them: integral float64 outside 32 bits as integers, `undefined` as nil. Malformed bytes are
+/// passed on unchanged, for the decoder to refuse.
 pub(super) fn from_javascript(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut adapted: Vec<u8> = Vec::new();
     let mut copied = 0;
@@ -40,7 +40,7 @@ pub(super) fn from_javascript(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(adapted)
 }
 
-/// Rewrites 64-bit integers that a JavaScript number holds exactly as float64, in place.
+/// Rewrites 64-bit integers that a JavaScript number can hold exactly as float64, in place.
 pub(super) fn to_javascript(bytes: &mut [u8]) {
     let starts: Vec<usize> = tokens(bytes)
         .filter(|(_, token)| matches!(token[0], UINT64 | INT64))
@@ -80,8 +80,8 @@ fn float_of_integer(token: &[u8]) -> Option<f64> {
     (magnitude <= INTEGER_MAX).then_some(if negative { -float } else { float })
 }
 
-/// The markers of a msgpack value, each with where it stands and its own data, but without the items it announces. Ends at
-/// the first one that is cut short or reserved.
+/// The markers of a msgpack value, each with its position and its own data, but without the items that it announces.
+/// Ends at the first one that is cut short or reserved.
 fn tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut reader = Reader::new(bytes);
     std::iter::from_fn(move || {

@@ -14,13 +14,13 @@ use serde::de::DeserializeOwned;
 
 /// The encoding of the payloads of one [`EventGroup`](super::EventGroup).
 ///
-/// Everything that writes or reads events of the group must agree on it, the applications on the clients included.
+/// Everything that writes or reads events of the group must agree on it, including the applications on the clients.
 pub trait PayloadCodec: Send + Sync + 'static {
     /// The bytes of `payload`.
     fn encode<T: Serialize + ?Sized>(payload: &T) -> Result<Vec<u8>, CodecError>;
 
-    /// The value in `bytes`; an error unless all of them are part of it. The bytes come from clients: a length in
-    /// them is a claim, and nothing is allocated on its word.
+    /// The value in `bytes`; fails unless all of them are part of it. The bytes come from clients: a length in them is
+    /// a claim, and nothing is allocated because of it.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
 }
 
@@ -30,7 +30,7 @@ pub trait PayloadCodec: Send + Sync + 'static {
 pub struct CodecError(String);
 
 impl CodecError {
-    /// An error with this finding.
+    /// An error with this description.
     pub fn new(finding: impl std::fmt::Display) -> Self {
         Self(finding.to_string())
     }

@@ -8,10 +8,10 @@ use super::{CodecError, PayloadCodec};
 
 /// Msgpack with named fields: a struct is a map from field names to values.
 ///
-/// JavaScript and Rust agree on the numbers: an integer above 32 bits travels as a float, up to 2^53-1, and decodes
-/// into integer fields. An absent field, nil and `undefined` all decode to `None`; a `None` is written as nil, which
-/// a JavaScript schema with an optional key refuses: mark such a field
-/// `#[serde(skip_serializing_if = "Option::is_none")]`. Bytes want the `serde_bytes` crate.
+/// JavaScript and Rust agree on the numbers: an integer above 32 bits is sent as a float, up to 2^53-1, and decodes
+/// into integer fields. An absent field, nil and `undefined` all decode to `None`; a `None` is written as nil, which a
+/// JavaScript schema with an optional key refuses: mark such a field `#[serde(skip_serializing_if =
+/// "Option::is_none")]`. Bytes need the `serde_bytes` crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Msgpack;
 

@@ -8,7 +8,7 @@ use crate::protocol::rpc::payload;
 
 /// Effect's `SchemaBinary`, the payload codec of the clients that connect under `/rpc`.
 ///
-/// Which Rust type stands for which schema is said in [`payload`].
+/// [`payload`] says which Rust type stands for which schema.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SchemaBinary;
 

@@ -1,4 +1,4 @@
-//! Asks effects what replaces their buckets, and gives what they write its ids.
+//! Asks effects what replaces their buckets, and gives ids to what they write.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,19 +15,19 @@ use crate::model::{Entry, EntryId, EntryRef, Limits, Sequence, StoreId, write_re
 use crate::protocol::msgpack::remote_entries_bytes_max;
 use crate::storage::{StorageError, StoreLog};
 
-/// Entries of a bucket may stand far apart: not more than a segment is read for each.
+/// The entries of a bucket may be far apart: no more than a segment is read for each.
 const READ_AHEAD_BYTES: usize = 1;
 
-/// What a message takes besides its entries: a public key, and some names.
+/// What a message takes in addition to its entries: a public key, and some names.
 const AROUND_BYTES: usize = PUBLIC_KEY_BYTES_MAX + 128;
 
-/// Lengths of a record have at most so many bytes.
+/// Most bytes of the lengths of a record.
 const LENGTH_BYTES_MAX: usize = 10;
 
 /// What clients can read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// What replaces a bucket travels in one message.
+    /// What replaces a bucket is sent in one message.
     message_bytes_max: usize,
     event_bytes_max: usize,
 }
@@ -38,7 +38,7 @@ impl Bounds {
         Self { message_bytes_max, event_bytes_max }
     }
 
-    /// Refuses what no client could read. `first` is the first entry that is replaced.
+    /// Refuses what no client could read. `first` is the first replaced entry.
     fn check(
         self,
         written: Vec<Replacement>,
@@ -72,7 +72,7 @@ impl Bounds {
     }
 }
 
-/// Reads the members of all buckets in one way up the log, and asks for each what becomes of it. Blocks.
+/// Reads the members of all buckets in one pass up the log, and asks what becomes of each. Blocks.
 pub(super) fn answer(
     (set, store): (&CompactorSet, &StoreId),
     log: &Arc<dyn StoreLog>,
@@ -158,7 +158,7 @@ fn records_of(
     records
 }
 
-/// What a bucket's replacement ids are drawn from: the store, the compactor's events, the primary key, the ids of all
+/// What a bucket's replacement ids are derived from: the store, the compactor's events, the primary key, the ids of all
 /// members.
 fn hash_bucket(compactor: &Compactor, store: &StoreId, entries: &[Entry]) -> Sha256 {
     let mut hash = Sha256::new();
@@ -174,8 +174,8 @@ fn hash_bucket(compactor: &Compactor, store: &StoreId, entries: &[Entry]) -> Sha
     hash
 }
 
-/// A `UUIDv7` of the time of the bucket's first entry. What it names is hashed too: should an effect be changed, what it
-/// writes now is not taken for what it wrote before.
+/// A `UUIDv7` with the time of the bucket's first entry. The contents are hashed too: if an effect is changed, what it
+/// writes now is not mistaken for what it wrote before.
 fn replacement_id(bucket: &Sha256, first: &Entry, ordinal: u64, is: &Replacement) -> EntryId {
     let mut hash = bucket.clone();
     hash.update(ordinal.to_be_bytes());
@@ -190,7 +190,7 @@ fn replacement_id(bucket: &Sha256, first: &Entry, ordinal: u64, is: &Replacement
     EntryId::from_bytes(id)
 }
 
-/// With its length, so that no two lists of parts give the same bytes.
+/// Includes the length, so that no two lists of parts give the same bytes.
 fn put(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_be_bytes());
     hash.update(part);

@@ -1,11 +1,11 @@
-//! Bounds what is in memory for all effects that are asked at once.
+//! Limits the memory for all effects that are asked at the same time.
 //!
-//! Keeps: an effect waits for others only where their buckets together are large, so that a slow one holds up its own store
-//! alone. Leaves out: what is asked, and of whom (`answer`).
+//! Keeps: an effect waits for others only where their buckets together are large, so that a slow one holds up only its
+//! own store. Leaves out: what is asked, and of whom (`answer`).
 
 use parking_lot::{Condvar, Mutex};
 
-/// Members of buckets may take so many bytes together; those of a single question more.
+/// Most bytes of the members of buckets together; a single question may take more.
 const BYTES_MAX: u64 = 128 * 1_024 * 1_024;
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Asking {
     less: Condvar,
 }
 
-/// A part of the bytes; given back when dropped.
+/// A part of the bytes; released when dropped.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     asking: &'a Asking,
@@ -22,7 +22,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asking {
-    /// Takes `bytes`, once there are so many, or nobody else has any. Blocks.
+    /// Takes `bytes`, once that many are free or nobody else has any. Blocks.
     pub(super) fn take(&self, bytes: u64) -> Asked<'_> {
         let mut taken = self.bytes.lock();
         self.less.wait_while(&mut taken, |taken| *taken > 0 && *taken + bytes > BYTES_MAX);

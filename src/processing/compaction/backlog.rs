@@ -13,18 +13,18 @@ use crate::core::projection::Plan;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{StorageError, StoreLog};
 
-/// What a subscription is sent of what was there when it began. Costs a cursor while nobody asks for a page.
+/// The existing entries that a new subscription is sent. Costs only a cursor while nobody asks for a page.
 ///
-/// All pages of a backlog are of the moment at which it was made, with the compactors of that moment.
+/// All pages of a backlog show the moment at which it was made, with the compactors of that moment.
 pub(crate) struct Backlog {
     pub(super) source: Source,
     pub(super) head: Sequence,
     pub(super) position: Sequence,
-    /// How compactors look at it, unless there is none, or nothing is left.
+    /// How compactors see it, unless there is no compactor, or nothing is left.
     pub(super) projected: Option<Projected>,
 }
 
-/// Where entries come from, and who has a say in what becomes of them.
+/// Where entries come from, and the compactors that apply.
 pub(super) struct Source {
     pub(super) shared: Arc<Shared>,
     pub(super) set: Arc<CompactorSet>,
@@ -40,12 +40,12 @@ impl fmt::Debug for Backlog {
 }
 
 impl Backlog {
-    /// The last sequence of the backlog; everything behind it is live.
+    /// The last sequence of the backlog; everything after it is live.
     pub(crate) const fn head(&self) -> Sequence {
         self.head
     }
 
-    /// The next position of the feed as it is stored: behind the head once everything was given out.
+    /// The next position in the stored feed: after the head once everything was given out.
     #[cfg(test)]
     pub(crate) const fn position(&self) -> Sequence {
         self.position
@@ -56,7 +56,7 @@ impl Backlog {
         self.position > self.head
     }
 
-    /// The next entries, up to `bytes_max` bytes of records or one entry, if they are kept in memory; `None` if
+    /// The next entries, up to `bytes_max` bytes of records or one entry, if they are in memory; `None` if
     /// [`Backlog::next_page`] has to look. Does not block.
     pub(crate) fn page_at_hand(&mut self, bytes_max: usize) -> Option<Page> {
         let ask = Ask { source: &self.source, cursor: self.position, bytes_max };
@@ -65,16 +65,17 @@ impl Backlog {
         (!page.is_empty()).then_some(page)
     }
 
-    /// Waits for its turn among the readers of its store, to be held while [`Backlog::next_page`] runs. An effect that is slow
-    /// keeps the store's other readers waiting: here they do so without a thread, of which there are not many.
+    /// Waits for a turn among the readers of its store; hold it while [`Backlog::next_page`] runs. A slow effect makes
+    /// the store's other readers wait: here they do so without using a thread, of which there are few.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turns = self.projected.as_ref()?.projection.turns.clone();
         turns.acquire_owned().await.ok()
     }
 
-    /// The next entries, about `bytes_max` bytes of records and at least what shares a sequence; `None` at the end.
+    /// The next entries, about `bytes_max` bytes of records and at least those that share a sequence; `None` at the
+    /// end.
     ///
-    /// Blocks on disk reads, on effects, and the first time for a pass over the history. After an error it can be
+    /// Blocks on disk reads, on effects, and at the first call for a pass over the history. After an error it can be
     /// called again.
     pub(crate) fn next_page(&mut self, bytes_max: usize) -> Result<Option<Page>, StorageError> {
         while !self.is_at_end() {

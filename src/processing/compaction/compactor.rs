@@ -1,4 +1,4 @@
-//! What a compactor is given and what it gives back.
+//! What a compactor receives and returns.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use super::EventPattern;
 use crate::core::projection::{Moment, Rule};
 use crate::model::{Entry, EntryId, Sequence};
 
-/// Warnings remember so many events; tags come from clients.
+/// How many events are remembered for warnings; tags come from clients.
 const WARNED_EVENTS_MAX: usize = 1_000;
 
 /// The eligible entries of one primary key, in feed order; at least one.
@@ -24,30 +24,30 @@ pub struct Bucket<'a> {
     pub entries: &'a [Entry],
 }
 
-/// Takes what replaces a bucket.
+/// Collects what replaces a bucket.
 #[derive(Debug, Default)]
 pub struct Replacements {
     written: Vec<Replacement>,
 }
 
-/// One entry in the place of a bucket.
+/// One entry that replaces a bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Replacement {
-    /// The id it has already, if it is an entry that was stored.
+    /// Its existing id, if it is a stored entry.
     pub(super) id: Option<EntryId>,
     pub(super) event: String,
     pub(super) payload: Bytes,
 }
 
 impl Replacements {
-    /// Puts a new entry in the bucket's place, behind those written before. It gets the bucket's primary key, and an
-    /// id that every reader of this bucket is given, with the creation time of the bucket's first entry.
+    /// Adds a new entry in place of the bucket, after those written before. It gets the bucket's primary key, and an id
+    /// that is the same for every reader of this bucket, with the creation time of the bucket's first entry.
     pub fn write(&mut self, event: impl Into<String>, payload: impl Into<Bytes>) {
         let (event, payload) = (event.into(), payload.into());
         self.written.push(Replacement { id: None, event, payload });
     }
 
-    /// Keeps one of the bucket's entries as it is, id included, so that a client that has it already drops it.
+    /// Keeps one of the bucket's entries unchanged, including its id, so that a client that already has it ignores it.
     pub fn keep(&mut self, entry: &Entry) {
         let (event, payload) = (entry.event.clone(), entry.payload.clone());
         self.written.push(Replacement { id: Some(entry.id), event, payload });
@@ -58,11 +58,11 @@ impl Replacements {
     }
 }
 
-/// A bucket cannot be compacted: its entries are sent as they are.
+/// A bucket cannot be compacted: its entries are sent unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{event}: {reason}")]
 pub struct CompactionFailure {
-    /// The event that stands in the way; a warning is logged once for it.
+    /// The event that caused it; a warning is logged once for it.
     pub event: String,
     /// Why.
     pub reason: String,
@@ -81,20 +81,20 @@ type Effect = dyn Fn(&Bucket<'_>, &mut Replacements) -> Result<(), CompactionFai
 /// What a compactor does with a bucket.
 #[derive(Clone)]
 pub enum Strategy {
-    /// The entry with the greatest id, which need not be the last one, is sent unchanged and at its own sequence.
+    /// The entry with the greatest id, which may not be the last one, is sent unchanged and at its own sequence.
     KeepLatest,
     /// Nothing of it is sent.
     Drop,
-    /// Code says what is sent instead.
+    /// Code decides what is sent instead.
     Effect(Arc<Effect>),
 }
 
 impl Strategy {
-    /// Lets `effect` say what replaces a bucket.
+    /// Lets `effect` decide what replaces a bucket.
     ///
-    /// It must depend on nothing but the bucket, as it is asked again when what it wrote is no longer in memory, and
-    /// must not block or call into the server. What it writes must say what the primary key *is* after the bucket,
-    /// not what changed: clients may have seen some of the bucket's entries before. A panic counts as a failure.
+    /// It must depend only on the bucket, because it is asked again when its result is no longer in memory, and must
+    /// not block or call into the server. What it writes must say what the primary key *is* after the bucket, not what
+    /// changed: clients may have seen some of the bucket's entries before. A panic counts as a failure.
     pub fn effect(
         effect: impl Fn(&Bucket<'_>, &mut Replacements) -> Result<(), CompactionFailure>
         + Send
@@ -126,9 +126,9 @@ impl fmt::Debug for Strategy {
 /// A registered compactor.
 #[derive(Debug)]
 pub(super) struct Compactor {
-    /// Names the registration while the process lives.
+    /// Identifies the registration while the process lives.
     pub(super) number: u64,
-    /// Sorted, so that replacement ids do not depend on the order in which they were written down.
+    /// Sorted, so that replacement ids do not depend on the order in which they were listed.
     pub(super) events: Vec<EventPattern>,
     older_than_millis: u64,
     pub(super) strategy: Strategy,
@@ -144,13 +144,13 @@ impl Compactor {
     ) -> Self {
         events.sort();
         events.dedup();
-        // Creation times are whole milliseconds: part of one counts as one.
+        // Creation times are whole milliseconds: a fraction of one counts as one.
         let older_than_millis = older_than.as_nanos().div_ceil(1_000_000);
         let older_than_millis = u64::try_from(older_than_millis).unwrap_or(u64::MAX);
         Self { number, events, older_than_millis, strategy, warned: Mutex::default() }
     }
 
-    /// Logs a failure, the first time for its event; says whether it did.
+    /// Logs a failure, the first time for its event; returns whether it did.
     pub(super) fn warn(&self, failure: &CompactionFailure) -> bool {
         let mut warned = self.warned.lock();
         let first = warned.len() < WARNED_EVENTS_MAX && warned.insert(failure.event.clone());
@@ -161,7 +161,7 @@ impl Compactor {
     }
 }
 
-/// The compactors registered at some time, in the order of their registration.
+/// The compactors that are registered at some moment, in the order of their registration.
 #[derive(Debug)]
 pub(super) struct CompactorSet {
     compactors: Vec<Arc<Compactor>>,
@@ -200,8 +200,8 @@ impl CompactorSet {
         self.exact.get(event).copied().or_else(|| glob().map(|(_, at)| *at))
     }
 
-    /// Whether what is sent at a position can depend on any entry before it. With [`Rule::KeepLatest`] it depends on those
-    /// with greater ids alone, which are few.
+    /// Whether what is sent at a position can depend on any earlier entry. With [`Rule::KeepLatest`] it depends only on
+    /// those with greater ids, which are few.
     pub(super) fn looks_back(&self) -> bool {
         self.rules.contains(&Rule::Effect)
     }

@@ -1,4 +1,4 @@
-//! Fills indexes from logs: beside the write path, when somebody reads.
+//! Fills indexes from logs: outside the write path, when somebody reads.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::core::projection::{Index, Moment, Rule, Sighting};
 use crate::model::{EntryId, EntryRef, Sequence, record_len};
 use crate::storage::{StorageError, StoreLog};
 
-/// Memory is looked at whenever so many entries were seen.
+/// Memory is checked after this many entries.
 const ACCOUNT_ENTRIES: u32 = if cfg!(test) { 4 } else { 4_096 };
 
-/// Finds the compactor of entry after entry; neighbours mostly have the same event.
+/// Finds the compactor of one entry after another; neighbours mostly have the same event.
 struct Matcher<'a> {
     set: &'a CompactorSet,
     event: String,
@@ -21,7 +21,7 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn new(set: &'a CompactorSet) -> Self {
-        // No event is empty, so this is nobody's.
+        // No event is empty, so this matches nothing.
         Self { set, event: String::new(), compactor: None }
     }
 
@@ -41,14 +41,14 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// So many entries before an index are looked at one by one; where there are more, it begins with the first entry.
+/// How many entries before an index are looked up one by one; if there are more, the index begins with the first entry.
 const EARLIER_MAX: usize = if cfg!(test) { 8 } else { 32 * 1_024 };
 
-/// They may stand far apart: about a segment is read for each, or a few that follow each other.
+/// They may be far apart: about a segment is read for each, or a few that follow each other.
 const EARLIER_READ_BYTES: usize = 64 * 1_024;
 
-/// Shows the kept index every entry up to `head`, and those before it that count. `false` if that takes more memory than there is, although
-/// `make_room` made other stores give way. Blocks on disk reads.
+/// Shows the kept index every entry up to `head`, and the earlier ones that count. `false` if that takes more memory
+/// than there is, even after `make_room` has dropped other stores. Blocks on disk reads.
 pub(super) fn catch_up(
     projection: &StoreProjection,
     kept: &mut Kept,
@@ -60,7 +60,7 @@ pub(super) fn catch_up(
     let Some((above, base)) = kept.index.as_ref().and_then(missing) else { return Ok(fits) };
     if let Some(earlier) = log.above(above, base, EARLIER_MAX)? {
         let shown = show_earlier(projection, kept, (log, above, &earlier), &mut make_room);
-        // What was shown to no purpose is not to add up.
+        // What was shown in vain must not add up.
         return shown.inspect_err(|_| kept.clear());
     }
     kept.begin(Index::new(projection.set.rules().clone(), Sequence::FIRST));
@@ -90,7 +90,7 @@ fn show(
         seen % ACCOUNT_ENTRIES != 0 || fits_now(projection, kept, make_room)
     });
     if let (Ok(true), Some(index)) = (&fits, &mut kept.index) {
-        // The last entry may be followed by a gap.
+        // A gap may follow the last entry.
         index.seen_before(head.next());
     }
     // After an error too: others are answered from what it has seen.
@@ -98,7 +98,7 @@ fn show(
     Ok(fits? && fits_now(projection, kept, make_room))
 }
 
-/// Shows the kept index these entries from before it, which are all that have ids above `above`.
+/// Shows the kept index these entries from before its beginning, which are all those with ids above `above`.
 fn show_earlier(
     projection: &StoreProjection,
     kept: &mut Kept,
@@ -108,7 +108,7 @@ fn show_earlier(
     let mut matcher = Matcher::new(&projection.set);
     let mut reader = LogReader::new(log, EARLIER_READ_BYTES);
     for (seen, sequence) in (1..).zip(earlier) {
-        // One that was erased has its id left, and is a gap.
+        // An erased entry has only its id left, and is a gap.
         if reader.behind_gaps(*sequence)? == *sequence {
             let entry = reader.entry(*sequence)?;
             let sighting = matcher.sight(*sequence, &entry);
@@ -124,7 +124,7 @@ fn show_earlier(
     Ok(fits_now(projection, kept, make_room))
 }
 
-/// Whether the memory for what the index holds is there, once it holds no more than the latest reader needs.
+/// Whether there is enough memory for the index, once it holds no more than the latest reader needs.
 fn fits_now(
     projection: &StoreProjection,
     kept: &mut Kept,
@@ -142,10 +142,10 @@ fn fits_now(
     make_room()
 }
 
-/// An index for one reader alone, from `cursor` to wherever `bytes_max` suffices, and at least one position on.
+/// An index for one reader only, from `cursor` as far as `bytes_max` permits, and for at least one position.
 ///
-/// For stores whose index does not fit into memory. Goes through the log twice or more: first for the primary keys of
-/// the entries ahead, then for what else is in their buckets. Blocks on disk reads.
+/// For stores whose index does not fit in memory. Goes through the log twice or more: first for the primary keys of the
+/// entries ahead, then for what else is in their buckets. Blocks on disk reads.
 pub(super) fn window(
     set: &CompactorSet,
     log: &Arc<dyn StoreLog>,
@@ -174,8 +174,8 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Makes the buckets of the eligible entries from the cursor on, as far as `span_bytes` go; with the end of that, and how many
-    /// entries there are before it.
+    /// Creates the buckets of the eligible entries from the cursor on, as far as `span_bytes` permits; returns where
+    /// that ends, and how many entries there are before it.
     fn look_ahead(&self, span_bytes: usize) -> Result<(Index, Sequence, u64), StorageError> {
         let mut index = Index::new(self.set.rules().clone(), self.cursor);
         let mut matcher = Matcher::new(self.set);
@@ -189,7 +189,7 @@ impl Window<'_> {
             entries += 1;
             index.bytes() + entries as usize / 8 < span_bytes
         })?;
-        // The last entry may be followed by a gap.
+        // A gap may follow the last entry.
         let end = if all { self.at.head().next() } else { end };
         Ok((index, end, entries))
     }
@@ -213,7 +213,7 @@ impl Window<'_> {
             let Some(bucket) = index.find_bucket(sighting.compactor, sighting.primary_key) else {
                 return true;
             };
-            // A bucket that is too large already needs no more members to be sent as it is.
+            // A bucket that is already too large needs no more members: it is sent unchanged anyway.
             let bytes: &mut u64 = &mut bucket_bytes[bucket as usize];
             let rule = self.set.rules()[sighting.compactor as usize];
             if rule == Rule::Effect && *bytes > self.bucket_bytes_max {
@@ -235,7 +235,7 @@ impl Window<'_> {
         self.at.eligible(entry.compactor, entry.id.created_at_millis(), entry.sequence)
     }
 
-    /// Whether an entry can have part in what is sent from the cursor to `end`.
+    /// Whether an entry can affect what is sent from the cursor to `end`.
     fn matters(&self, entry: &Sighting<'_>, end: Sequence) -> bool {
         match self.set.rules()[entry.compactor as usize] {
             Rule::Drop => entry.sequence >= self.cursor && entry.sequence < end,

@@ -1,7 +1,7 @@
-//! Compactors that read and write events by type.
+//! Compactors that read and write typed events.
 //!
-//! Keeps: an effect is given decoded events, all of a bucket or none, and cannot write an event outside its group.
-//! Leaves out: when it is asked, and what is done with what it writes (`compactor`, `answer`).
+//! Keeps: an effect receives decoded events, all of a bucket or none, and cannot write an event outside its group.
+//! Leaves out: when it is asked, and what is done with its result (`compactor`, `answer`).
 
 use std::any::Any;
 use std::fmt;
@@ -41,7 +41,7 @@ impl<G: EventGroup> GroupEvent<G> {
     }
 }
 
-/// Takes the events that replace a bucket.
+/// Collects the events that replace a bucket.
 pub struct GroupReplacements<'a, G> {
     primary_key: &'a str,
     out: &'a mut Replacements,
@@ -50,9 +50,9 @@ pub struct GroupReplacements<'a, G> {
 }
 
 impl<G: EventGroup> GroupReplacements<'_, G> {
-    /// Puts an event in the bucket's place, behind those written before; see [`Replacements::write`].
+    /// Adds an event in place of the bucket, after those written before; see [`Replacements::write`].
     ///
-    /// If it has another primary key than the bucket, or cannot be encoded, the bucket is sent as it is.
+    /// If its primary key differs from the bucket's, or it cannot be encoded, the bucket is sent unchanged.
     pub fn write<E, At>(&mut self, event: &E)
     where
         E: Event,
@@ -71,15 +71,15 @@ impl<G: EventGroup> GroupReplacements<'_, G> {
         }
     }
 
-    /// Keeps one of the bucket's entries as it is; see [`Replacements::keep`].
+    /// Keeps one of the bucket's entries unchanged; see [`Replacements::keep`].
     pub fn keep(&mut self, entry: &Entry) {
         self.out.keep(entry);
     }
 }
 
-/// A list of events that can be decoded by their tags: that of every group.
+/// A list of events that can be decoded by their tags: every group's list.
 pub trait DecodeEvents {
-    /// The event with this tag in `payload`; `None` if no event of the list has it.
+    /// The event with this tag in `payload`; `None` if no event of the list has the tag.
     fn decode<C: PayloadCodec>(
         tag: &str,
         payload: &[u8],
@@ -106,8 +106,8 @@ impl<E: Event, Rest: DecodeEvents> DecodeEvents for (E, Rest) {
 
 impl Compaction {
     /// Compacts the events of group `G` that were created at least `older_than` before a reader begins; see
-    /// [`Strategy::effect`] for what `effect` must keep to. A bucket with an entry that does not decode is sent as
-    /// it is.
+    /// [`Strategy::effect`] for the rules that `effect` must follow. A bucket with an entry that cannot be decoded is
+    /// sent unchanged.
     ///
     /// ```
     /// # use eventlog_server::processing::{Event, EventGroup, Msgpack};

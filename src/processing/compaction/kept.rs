@@ -1,4 +1,4 @@
-//! What is kept in memory for the readers of old history: one index a store, within one budget for all.
+//! What is kept in memory for readers of old history: one index per store, within one budget for all.
 //!
 //! Keeps: what is kept is dropped when memory is short, least recently used first, and that changes no answer.
 //! Leaves out: how an index is filled (`fill`), what it says (`core::projection`).
@@ -15,20 +15,20 @@ use crate::core::projection::{Index, Moment};
 use crate::model::{Sequence, StoreId};
 use crate::storage::StoreLog;
 
-/// About what a store without an index takes.
+/// Roughly what a store without an index takes.
 const STORE_BYTES: usize = 512;
 
-/// So many pages of a store are made at once: enough for the processors, and few of the threads that wait for disks.
+/// How many pages of a store are made at once: enough for the processors, and few of the threads that wait for disks.
 const TURNS: usize = 4;
 
-/// Bytes that all indexes may take, and how many they do.
+/// How many bytes all indexes may take, and how many they do.
 #[derive(Debug)]
 pub(super) struct Budget {
     pub(super) bytes_max: usize,
     used: AtomicUsize,
 }
 
-/// A part of the budget; given back when dropped.
+/// A part of the budget; released when dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
     budget: Arc<Budget>,
@@ -51,7 +51,7 @@ impl Budget {
 }
 
 impl Charge {
-    /// Makes it `bytes`, whether or not there are so many.
+    /// Sets it to `bytes`, whether or not there are that many.
     pub(super) fn set(&mut self, bytes: usize) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -65,23 +65,23 @@ impl Drop for Charge {
     }
 }
 
-/// What is known of one store for one set of compactors.
+/// What is known about one store for one set of compactors.
 #[derive(Debug)]
 pub(super) struct StoreProjection {
     pub(super) set: Arc<CompactorSet>,
     moments: Mutex<Moments>,
-    /// Locked while a page is planned, and while the index is filled: readers that come meanwhile want just that.
+    /// Locked while a page is planned, and while the index is filled: readers that arrive meanwhile need just that.
     pub(super) kept: RwLock<Kept>,
-    /// Who may make a page just now, see [`Backlog::turn`](super::Backlog::turn).
+    /// Who may make a page now, see [`Backlog::turn`](super::Backlog::turn).
     pub(super) turns: Arc<Semaphore>,
 }
 
-/// How much of a store is trimmed and erased: what was made of its entries is right for as long as that is the same.
+/// How much of a store is trimmed and erased: what was derived from its entries is valid while that does not change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut(Sequence, u64);
 
 impl Cut {
-    /// Of this log, now.
+    /// The current state of this log.
     pub(super) fn of(log: &dyn StoreLog) -> Self {
         Self(log.trimmed(), log.erasures())
     }
@@ -91,11 +91,11 @@ impl Cut {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) index: Option<Index>,
-    /// Tells indexes apart: buckets are numbered anew in each.
+    /// Distinguishes indexes: each numbers its buckets anew.
     pub(super) generation: u64,
-    /// What it is an index of.
+    /// The state that it is an index of.
     cut: Cut,
-    /// An index did not fit into memory; the readers that are there do without.
+    /// An index did not fit in memory; the existing readers work without one.
     pub(super) too_large: bool,
     charge: Charge,
 }
@@ -111,7 +111,7 @@ impl Kept {
         self.cut == cut
     }
 
-    /// So much is trimmed and erased: an index from before is forgotten.
+    /// This much is trimmed and erased: an index from before is discarded.
     pub(super) fn cut(&mut self, cut: Cut) {
         if self.cut != cut {
             self.cut = cut;
@@ -119,13 +119,13 @@ impl Kept {
         }
     }
 
-    /// Goes on with another index.
+    /// Continues with another index.
     pub(super) fn begin(&mut self, index: Index) {
         self.clear();
         self.index = Some(index);
     }
 
-    /// Forgets the index.
+    /// Discards the index.
     pub(super) fn clear(&mut self) {
         self.index = None;
         self.generation += 1;
@@ -163,7 +163,7 @@ impl StoreProjection {
         Self { set, moments: Mutex::default(), kept: RwLock::new(kept), turns }
     }
 
-    /// Takes in the moment of a reader that begins now. While it is held, nothing is pruned that the reader needs,
+    /// Adds the moment of a reader that begins now. While the result is held, nothing is pruned that the reader needs,
     /// unless memory is short.
     pub(super) fn begin(&self, moment: Moment) -> Arc<Moment> {
         let mut moments = self.moments.lock();
@@ -173,7 +173,7 @@ impl StoreProjection {
         moment
     }
 
-    /// Takes in a reader that began when the store was kept elsewhere.
+    /// Adds a reader that began while the store was kept elsewhere.
     pub(super) fn join(&self, moment: &Arc<Moment>) {
         self.moments.lock().add(moment);
     }
@@ -197,7 +197,7 @@ impl StoreProjection {
 #[derive(Debug)]
 pub(super) struct KeptStores {
     by_name: HashMap<StoreId, (Arc<StoreProjection>, u64)>,
-    /// The same stores, by when they were read last.
+    /// The same stores, by the time of their last read.
     by_use: BTreeMap<u64, StoreId>,
     uses: u64,
     budget: Arc<Budget>,
@@ -208,7 +208,7 @@ impl KeptStores {
         Self { by_name: HashMap::new(), by_use: BTreeMap::new(), uses: 0, budget }
     }
 
-    /// What is known of `store` for `set`: what is kept, or else `mine`, or else nothing yet.
+    /// What is known about `store` for `set`: what is kept, or otherwise `mine`, or otherwise nothing yet.
     pub(super) fn get(
         &mut self,
         store: &StoreId,
@@ -230,18 +230,18 @@ impl KeptStores {
         self.by_name.len()
     }
 
-    /// What is kept of `store`, which is forgotten here.
+    /// Removes and returns what is kept of `store`.
     pub(super) fn take(&mut self, store: &StoreId) -> Option<Arc<StoreProjection>> {
         self.remove(store)
     }
 
-    /// Forgets everything.
+    /// Discards everything.
     pub(super) fn clear(&mut self) {
         self.by_name.clear();
         self.by_use.clear();
     }
 
-    /// Forgets the least recently read stores until the budget is kept; those that are being read just now stay.
+    /// Discards the least recently read stores until the budget is met; those that are being read stay.
     pub(super) fn shrink(&mut self) {
         let mut busy = 0;
         while self.budget.is_short() {

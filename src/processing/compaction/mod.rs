@@ -1,9 +1,9 @@
 //! Old history, compacted while it is read.
 //!
 //! A [`Compaction`] holds the compactors of a server. A subscription begins by taking a `Backlog` from it, which
-//! gives out everything up to the head of that moment, page by page: old entries replaced by what their compactor
-//! makes of them, all others as they are. What is written later is live and never compacted for that subscription.
-//! `core::projection` says what exactly is sent and why a client may resume anywhere.
+//! returns everything up to the head of that moment, page by page: old entries are replaced by what their compactor
+//! makes of them, and all others are unchanged. What is written later is live and never compacted for that
+//! subscription. `core::projection` says exactly what is sent and why a client may resume anywhere.
 //!
 //! ```text
 //! Backlog ─► kept (an index a store, moved forward) ─► core::projection ─► page
@@ -14,7 +14,7 @@
 //!
 //! Keeps: stored entries never change, and writing knows nothing of compaction; what a reader is sent does not depend
 //! on what is kept in memory; memory is bounded whatever the history. Leaves out: clocks (`now` is passed in), threads
-//! (a page is made where it is asked for), sockets.
+//! (a page is made where it is requested), sockets.
 
 mod answer;
 mod asking;
@@ -52,7 +52,7 @@ use compactor::{Compactor, CompactorSet};
 use kept::{Budget, KeptStores};
 use projected::Projected;
 
-/// The compactors of a server, and what is kept for those who read old history. Cheap to clone; clones are one.
+/// The compactors of a server, and what is kept for readers of old history. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
 pub struct Compaction {
     shared: Arc<Shared>,
@@ -65,7 +65,7 @@ struct Shared {
     bucket_bytes_max: u64,
     /// What an effect may write.
     bounds: Bounds,
-    /// The latest time a reader began at.
+    /// The latest time at which a reader began.
     latest_millis: AtomicU64,
     /// The members of buckets that are in memory for effects.
     asking: Asking,
@@ -86,11 +86,11 @@ struct Current {
 pub struct DuplicateEvent {
     /// What was to be registered.
     pub event: EventPattern,
-    /// What has an event in common with it.
+    /// The registered pattern that overlaps it.
     pub registered: EventPattern,
 }
 
-/// Keeps a compactor registered; dropping it ends that, for all readers who begin later.
+/// Keeps a compactor registered; dropping it ends that for all readers that begin later.
 #[derive(Debug)]
 #[must_use = "the compactor is registered as long as this lives"]
 pub struct CompactionGuard {
@@ -99,7 +99,7 @@ pub struct CompactionGuard {
 }
 
 impl Compaction {
-    /// No compactor yet. Takes at most `compaction_bytes_max` of memory for what it keeps.
+    /// Without compactors. Keeps at most `compaction_bytes_max` of memory.
     pub fn new(limits: &Limits) -> Self {
         let budget = Arc::new(Budget::new(limits.compaction_bytes_max));
         let set = Arc::new(CompactorSet::new(Vec::new()));
@@ -115,7 +115,7 @@ impl Compaction {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Forgets what was made of the entries of `store`, of which some were erased. May wait for those who read it.
+    /// Discards what was derived from the entries of `store`, some of which were erased. May wait for its readers.
     pub(crate) fn forget(&self, store: &StoreId) {
         let kept = self.shared.state.lock().stores.take(store);
         if let Some(projection) = kept {
@@ -152,11 +152,11 @@ impl Compaction {
         self.shared.state.lock().set.compactors().is_empty()
     }
 
-    /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything: all up to `head`,
-    /// which must be durable in `log`, the log of `store`. Does not block.
+    /// The backlog of a subscription that begins now at `start`, where 0 and 1 both mean everything. It has all entries
+    /// up to `head`, which must be durable in `log`, the log of `store`. Does not block.
     ///
-    /// `now_millis` is the time in Unix milliseconds. Time does not go back: an earlier one than a reader had before
-    /// counts as that one.
+    /// `now_millis` is the time in Unix milliseconds. Time does not go back: a time earlier than that of a previous
+    /// reader counts as the latter.
     pub(crate) fn backlog(
         &self,
         store: &StoreId,
@@ -181,7 +181,7 @@ impl Compaction {
 }
 
 impl Current {
-    /// Goes on with other compactors. What is kept was made for those before.
+    /// Continues with other compactors. What is kept was made for the previous ones.
     fn replace(&mut self, compactors: Vec<Arc<Compactor>>) {
         self.set = Arc::new(CompactorSet::new(compactors));
         self.stores.clear();
@@ -199,7 +199,7 @@ impl Shared {
         self.budget.bytes_max / 16
     }
 
-    /// Forgets stores that nobody reads just now, as far as memory is short. `false` if it still is.
+    /// Discards stores that nobody is reading, as far as memory is short. `false` if it still is.
     fn make_room(&self) -> bool {
         if self.budget.is_short() {
             self.state.lock().stores.shrink();

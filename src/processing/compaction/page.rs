@@ -7,7 +7,7 @@ use crate::core::projection::{AtHand, Plan, Step};
 use crate::model::{EntryRef, RecordReader, Segment, Sequence, write_record};
 use crate::storage::{StorageError, StoreLog};
 
-/// Kept entries may stand far apart: not more than a few segments are read for one.
+/// Kept entries may be far apart: no more than a few segments are read for one.
 const READ_AHEAD_BYTES: usize = 64 * 1_024;
 
 /// Consecutive pieces of a backlog. It ends between messages: what shares a sequence is in one page.
@@ -32,8 +32,8 @@ struct Copied {
 }
 
 impl Page {
-    /// Where the reader goes on: the position behind this page in the feed as it is stored, which may be far behind
-    /// the last sequence in it.
+    /// Where the reader continues: the position after this page in the stored feed, which may be far beyond the last
+    /// sequence in it.
     pub(crate) const fn next(&self) -> Sequence {
         self.next
     }
@@ -46,7 +46,7 @@ impl Page {
                 (Some(all.filter(move |(at, _)| at >= first && at <= last)), None)
             }
             Content::Copied(copied) => {
-                // This room wrote the records, so none is malformed.
+                // This module wrote the records, so none is malformed.
                 let entries = RecordReader::new(&copied.records).filter_map(Result::ok);
                 (None, Some(copied.sequences.iter().copied().zip(entries)))
             }
@@ -68,7 +68,7 @@ impl Page {
         }
     }
 
-    /// How many bytes its entries take as records, or a few more.
+    /// How many bytes its entries take as records, or slightly more.
     pub(crate) fn record_bytes(&self) -> usize {
         match &self.content {
             Content::Stored(segments, ..) => {
@@ -78,8 +78,8 @@ impl Page {
         }
     }
 
-    /// The segments it passes through untouched, if that is all it is. The first one may begin before the reader's
-    /// position, and the last one may end behind [`Page::next`]: those entries are not part of the page.
+    /// The segments that it passes through unchanged, if it consists only of those. The first one may begin before the
+    /// reader's position, and the last one may end after [`Page::next`]: those entries are not part of the page.
     #[cfg(test)]
     pub(crate) fn segments(&self) -> Option<&[Segment]> {
         match &self.content {
@@ -100,7 +100,7 @@ impl From<AtHand> for Page {
     }
 }
 
-/// Carries out the front of a plan, about `bytes_max` bytes of it. `keep` is given the records of entries that stand
+/// Carries out the front of a plan, about `bytes_max` bytes of it. `keep` receives the records of entries that stand
 /// for a bucket. Blocks on disk reads.
 pub(super) fn carry_out(
     plan: &Plan,
@@ -117,7 +117,7 @@ pub(super) fn carry_out(
     copy(plan, log, bytes_max, keep)
 }
 
-/// Segments that lie in a run of raw entries, unless that makes a small page and there is more.
+/// Segments within a run of unchanged entries, unless that makes a small page and there is more.
 fn pass_through(
     (first, last, only): (Sequence, Sequence, bool),
     log: &Arc<dyn StoreLog>,
@@ -163,7 +163,7 @@ fn copy(
                 copied.push(*sequence, &reader.entry(*sequence)?);
                 keep(*bucket, *sequence, &copied.records[start..]);
             }
-            // Effects write up to a message's fill: nothing else fits into that one.
+            // Effects write up to a whole message: nothing else fits into that one.
             Step::Replaced { sequence, records }
                 if !copied.records.is_empty()
                     && copied.records.len() + records.len() > bytes_max =>

@@ -1,10 +1,10 @@
-//! Which events a compactor takes.
+//! Which events a compactor applies to.
 
 use std::fmt;
 
 use crate::model::glob::glob_matches;
 
-/// One event tag, or all that a text with `*` in it stands for.
+/// One event tag, or all tags that match a text with `*` in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventPattern {
     text: Box<str>,
@@ -13,12 +13,12 @@ pub struct EventPattern {
 }
 
 impl EventPattern {
-    /// This event tag and no other; a `*` in it is a star.
+    /// Only this event tag; a `*` in it is a plain character.
     pub fn exact(event: impl Into<Box<str>>) -> Self {
         Self { text: event.into(), glob: false }
     }
 
-    /// Every event tag that has this form, where each `*` stands for any text, none included: `Todo*`, `*Deleted`.
+    /// Every event tag that matches, where each `*` stands for any text, including none: `Todo*`, `*Deleted`.
     pub fn glob(pattern: impl Into<Box<str>>) -> Self {
         let text = pattern.into();
         let glob = text.contains('*');
@@ -35,7 +35,7 @@ impl EventPattern {
         (!self.glob).then_some(&self.text)
     }
 
-    /// Whether `event` is one of its events.
+    /// Whether `event` matches.
     pub fn matches(&self, event: &str) -> bool {
         if self.glob { glob_matches(&self.text, event) } else { &*self.text == event }
     }
@@ -56,8 +56,8 @@ impl fmt::Display for EventPattern {
     }
 }
 
-/// Steps through both patterns at once; `row[j]` says whether, behind the bytes of `a` taken so far, the first `j`
-/// bytes of `b` can stand for the same text. Takes time in the product of the lengths.
+/// Steps through both patterns at once; `row[j]` says whether, after the bytes of `a` taken so far, the first `j` bytes
+/// of `b` can stand for the same text. Takes time in the product of the lengths.
 fn globs_overlap(a: &[u8], b: &[u8]) -> bool {
     let mut row = vec![false; b.len() + 1];
     row[0] = true;
@@ -108,7 +108,7 @@ mod tests {
         all
     }
 
-    /// The rules once more: a star is nothing, or any letter and a star.
+    /// The rules restated: a star is nothing, or any letter and a star.
     fn matches(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern.split_first(), text.split_first()) {
             (None, rest) => rest.is_none(),

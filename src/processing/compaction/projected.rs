@@ -1,4 +1,4 @@
-//! How compactors look at a feed at one moment: a page at a time.
+//! How compactors see a feed at one moment: a page at a time.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::core::projection::{Index, Members, Moment, Output, Plan, Progress};
 use crate::model::Sequence;
 use crate::storage::StorageError;
 
-/// Members of buckets that are read at once, in bytes of their records; more is read for a single bucket alone.
+/// Most bytes of the records of buckets' members that are read at once; only a single bucket may take more.
 const ASK_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
 
-/// A reader's moment, and the indexes it can be asked of.
+/// A reader's moment, and the indexes that can answer it.
 pub(super) struct Projected {
     /// While it is held, nothing is pruned that this reader needs.
     pub(super) moment: Arc<Moment>,
     pub(super) projection: Arc<StoreProjection>,
-    /// An index of this reader alone, where the one for all does not fit into memory.
+    /// An index of this reader only, where the shared one does not fit in memory.
     window: Option<Window>,
 }
 
-/// An index, the memory that it takes, and of how much of the store it was made.
+/// An index, its memory, and the state of the store that it was made of.
 type Window = (Index, Charge, Cut);
 
-/// What a page is to be.
+/// Which page to make.
 #[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) source: &'a Source,
@@ -36,7 +36,7 @@ pub(super) struct Ask<'a> {
 /// What a page is made from.
 struct Planned {
     plan: Plan,
-    /// The kept index it was made with.
+    /// The kept index that was used for it.
     generation: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl Projected {
         Self { moment, projection, window: None }
     }
 
-    /// The page that is asked for; it may be empty.
+    /// The requested page; it may be empty.
     pub(super) fn page(&mut self, ask: Ask<'_>) -> Result<Page, StorageError> {
         loop {
             let cut = Cut::of(&*ask.source.log);
@@ -77,7 +77,7 @@ impl Projected {
         Ok(page)
     }
 
-    /// The page that is asked for as far as all of it is in memory; `None` if that is not known at once. Does not block.
+    /// The requested page, as far as all of it is in memory; `None` if that is not known at once. Does not block.
     pub(super) fn page_at_hand(&mut self, ask: Ask<'_>) -> Option<Page> {
         self.rejoin(ask.source);
         let kept = self.projection.kept.try_read()?;
@@ -90,7 +90,7 @@ impl Projected {
         answers.then(|| index.at_hand(&self.moment, ask.cursor, ask.bytes_max).into())
     }
 
-    /// Finds what is kept of the store now, should it have been forgotten in between.
+    /// Finds what is kept of the store now, in case it was discarded in between.
     fn rejoin(&mut self, source: &Source) {
         let mut state = source.shared.state.lock();
         let kept = state.stores.get(&source.store, &source.set, Some(&self.projection));
@@ -101,7 +101,7 @@ impl Projected {
         }
     }
 
-    /// Plans with the index that all readers of the store share; `None` if it cannot be had.
+    /// Plans with the index that all readers of the store share; `None` if there is none.
     fn plan_with_kept(&self, ask: Ask<'_>) -> Result<Option<Planned>, StorageError> {
         let kept = &mut *self.projection.kept.write();
         kept.cut(Cut::of(&*ask.source.log));
@@ -124,7 +124,7 @@ impl Projected {
         plan.map(|plan| Some(Planned { plan, generation }))
     }
 
-    /// Plans with an index of this reader alone. It stays for the next page, unless memory is short.
+    /// Plans with an index of this reader only. It stays for the next page, unless memory is short.
     fn plan_with_window(&mut self, ask: Ask<'_>) -> Result<Plan, StorageError> {
         let shared = &ask.source.shared;
         let cut = Cut::of(&*ask.source.log);
@@ -171,7 +171,7 @@ impl Projected {
         Ok(plan)
     }
 
-    /// Keeps the records of entries that stand for their buckets, as far as there is room.
+    /// Keeps the records of entries that stand for their buckets, as far as there is space.
     pub(super) fn keep(
         &self,
         shared: &Shared,
@@ -197,8 +197,8 @@ impl Projected {
 
 /// Makes an index if there is none that begins early enough.
 ///
-/// Where nothing depends on all that came before, the first reader need not wait for the history below its cursor; if a
-/// second one comes from further below, the index is made anew from the first entry.
+/// If nothing depends on all that came before, the first reader need not wait for the history below its cursor; if a
+/// second one begins further below, the index is made again from the first entry.
 fn prepare(kept: &mut Kept, Ask { source, cursor, .. }: Ask<'_>) {
     let base = match &kept.index {
         Some(index) if !index.begins_behind(cursor) => return,

@@ -1,4 +1,4 @@
-//! Entries of a log, here and there, upwards: each segment is read once.
+//! Reads scattered entries of a log, upwards: each segment is read once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::storage::{StorageError, StoreLog};
 /// Goes through a log upwards.
 pub(super) struct LogReader {
     log: Arc<dyn StoreLog>,
-    /// Bytes to read at once.
+    /// How many bytes to read at once.
     ahead: usize,
-    /// What was read and is not behind it.
+    /// What was read and is not behind the position.
     segments: VecDeque<Segment>,
     /// The next entry of the first segment.
     next: Sequence,
@@ -26,7 +26,7 @@ impl LogReader {
         Self { log, ahead, segments, next: Sequence::ZERO, offset: 0 }
     }
 
-    /// The durable entry at `sequence`, which is above that of the call before. Blocks on disk reads.
+    /// The durable entry at `sequence`, which must be above that of the previous call. Blocks on disk reads.
     pub(super) fn entry(&mut self, sequence: Sequence) -> Result<EntryRef<'_>, StorageError> {
         self.enter_segment_of(sequence)?;
         let missing = || StorageError::corrupt(format_args!("there is no entry {sequence}"));
@@ -41,7 +41,7 @@ impl LogReader {
         Ok(entry)
     }
 
-    /// `sequence`, or the first one behind the gap that has it.
+    /// `sequence`, or the first one after the gap that contains it.
     pub(super) fn behind_gaps(&mut self, mut sequence: Sequence) -> Result<Sequence, StorageError> {
         loop {
             self.enter_segment_of(sequence)?;
@@ -68,7 +68,7 @@ impl LogReader {
     }
 }
 
-/// Calls `see` with every entry from `from` to `last`, both durable, until it answers `false`; says whether it never
+/// Calls `see` with every entry from `from` to `last`, both durable, until it returns `false`; returns whether it never
 /// did. Blocks on disk reads.
 pub(super) fn scan(
     log: &Arc<dyn StoreLog>,

@@ -1,4 +1,4 @@
-//! What people ask of a group in one store: to go on somewhere else, to try a dead letter again.
+//! Requests to a group in one store: to continue somewhere else, or to retry a dead letter.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use crate::services::journal::{
 };
 
 impl Lane {
-    /// Has the group go on behind `position`, durably. Waits for the handler that is under way.
+    /// Makes the group continue after `position`, durably. Waits for the running handler.
     pub(in crate::processing) async fn rewind(
         &self,
         processor: &Processor,
@@ -26,10 +26,10 @@ impl Lane {
         position: Sequence,
     ) -> Result<(), JournalError> {
         let state = &mut *self.state.lock().await;
-        // Also of another node, which has it written down when it gives it up.
+        // Also for another node, which has it written down when it gives it up.
         let claim = processor.follow(store, group);
         let fence = nodes::take_over(claim.as_ref(), state).await?;
-        // What it has is written below, or is of no use any more.
+        // What it has is written below, or is no longer needed.
         let _ = state.writes.settle().await;
         let key = layout::place(progress.origin, &group.name);
         let found = processor.journal.read(vec![JournalRange::one(key.clone())]).await?;
@@ -42,7 +42,7 @@ impl Lane {
             // Nothing is before the first entry.
             place.greatest = layout::ID_MIN;
         } else if self.refused().is_some() || position > before.position {
-            // The place says nothing of what is before it in this feed.
+            // The place says nothing about what is before it in this feed.
             place.greatest = layout::ID_MAX;
         }
         let mut changes = std::mem::take(&mut state.writes.next);
@@ -55,7 +55,7 @@ impl Lane {
             None => processor.journal.write(changes).await?,
         }
         (state.writes.handled, state.writes.passed) = (0, 0);
-        // To be read again.
+        // It is read again.
         state.place = None;
         self.position.store(position.get(), Relaxed);
         *self.refused.lock() = None;
@@ -65,8 +65,8 @@ impl Lane {
 }
 
 impl LaneRun<'_> {
-    /// Runs the handler on a dead letter once more; done, it is one no more. Conflicts are those of now, later entries of its
-    /// primary key included.
+    /// Runs the handler on a dead letter once more; on success, it is a dead letter no more. The conflicts are the
+    /// current ones, including later entries of its primary key.
     pub(in crate::processing) async fn retry_letter(
         &self,
         sequence: Sequence,
@@ -111,7 +111,7 @@ impl LaneRun<'_> {
         Err(GroupError::FailedAgain(what))
     }
 
-    /// Runs the handler; done, the letter is gone. Else what is wrong.
+    /// Runs the handler; on success, the letter is removed. Otherwise returns what is wrong.
     async fn try_again(
         &self,
         state: &mut State,

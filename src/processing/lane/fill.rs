@@ -1,7 +1,7 @@
 //! Fills a lane's queue from the feed, with the conflicts of each entry.
 //!
-//! Rows for lookups cost more than all the rest, and are needed by the few entries that come late: they are written when the
-//! group has caught up, or before the first such entry.
+//! Rows for lookups cost more than everything else, and only the few entries that come late need them: they are written
+//! when the group has caught up, or before the first such entry.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use crate::processing::group::{CommittedEntry, Runs};
 use crate::processing::replay::{self, Interrupted};
 use crate::services::journal::layout::{self, Place, Subject};
 
-/// So many rows are kept in memory while a group is behind: for entries that come a little late.
+/// How many rows are kept in memory while a group is behind: for entries that come a little late.
 const RECENT_MAX: usize = 1_024;
 
 /// The last entries that were handled, by subject and id.
@@ -27,7 +27,7 @@ pub(super) struct Recent {
 }
 
 impl LaneRun<'_> {
-    /// Fills the queue with what is wanted of the next piece of the feed, and looks up its conflicts.
+    /// Fills the queue with the wanted entries of the next piece of the feed, and looks up their conflicts.
     pub(super) async fn read(
         &self,
         state: &mut State,
@@ -86,7 +86,7 @@ impl LaneRun<'_> {
         origin.runs_handlers() && self.group.wants(&self.feed.store, entry.event)
     }
 
-    /// Adds rows of the next entries that were passed to what is to be written.
+    /// Adds rows for the next processed entries to what will be written.
     pub(super) async fn index(
         &self,
         state: &mut State,
@@ -106,7 +106,7 @@ impl LaneRun<'_> {
                 }
                 place.indexed = sequence;
             }
-            // Of a gap there are no rows, also where entries follow that were not passed yet.
+            // A gap has no rows, even where entries follow that were not processed yet.
             for gap in segments.iter().filter(|segment| segment.is_gap()) {
                 place.indexed = place.indexed.max(gap.last().min(place.position));
             }
@@ -116,7 +116,7 @@ impl LaneRun<'_> {
         Ok(())
     }
 
-    /// Makes rows of all that was passed durable.
+    /// Makes rows for everything that was processed durable.
     pub(super) async fn index_all(
         &self,
         state: &mut State,
@@ -143,7 +143,7 @@ impl LaneRun<'_> {
 }
 
 impl Recent {
-    /// None yet; whatever was before has no greater id than this.
+    /// None yet; nothing before has a greater id than this.
     pub(super) const fn behind(greatest_before: EntryId) -> Self {
         Self { rows: BTreeMap::new(), order: VecDeque::new(), greatest_before }
     }
@@ -153,7 +153,7 @@ impl Recent {
         self.order.push_back((subject, id));
     }
 
-    /// Forgets all but the last ones.
+    /// Keeps only the last ones.
     fn shorten(&mut self) {
         while self.order.len() > RECENT_MAX {
             let Some(oldest) = self.order.pop_front() else { return };

@@ -1,4 +1,4 @@
-//! Gives a lane's queue to the handlers.
+//! Passes a lane's queue to the handlers.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -19,11 +19,11 @@ use crate::processing::replay::Interrupted;
 use crate::processing::settle::{Handled, Next, Outcome};
 use crate::services::journal::layout::Place;
 
-/// After so many handlers others on the thread get their turn, also if none of these ever waited.
+/// After this many handlers, others on the thread get their turn, even if none of these ever waited.
 const TURN: usize = 32;
 
 impl State {
-    /// The front of the queue, with all that conflicts with it.
+    /// The front of the queue, with everything that conflicts with it.
     pub(super) fn front(&self) -> Option<(CommittedEntry, Found)> {
         let wanted = self.queue.front()?;
         let mut found = wanted.found.clone().unwrap_or_default();
@@ -35,7 +35,8 @@ impl State {
 }
 
 impl LaneRun<'_> {
-    /// Handles what is in the queue, as much as one write may stand for. Says if it has to wait with the front of it.
+    /// Handles what is in the queue, as much as one write may cover. Returns whether it has to wait with the front of
+    /// the queue.
     pub(super) async fn handle(
         &self,
         state: &mut State,
@@ -129,7 +130,7 @@ impl LaneRun<'_> {
         let (is_alone, entry) = (transaction.is_some(), Arc::clone(entry));
         let delivery = Delivery { store, origin, entry, conflicts, writes, transaction };
         let handled = AssertUnwindSafe(async { (processing.handler)(delivery).await });
-        // A position is not written beside the transaction that moves it.
+        // A position is not written outside the transaction that moves it.
         let handled: Handled = if is_alone {
             handled.catch_unwind().await
         } else {
@@ -138,7 +139,7 @@ impl LaneRun<'_> {
         Ok(Outcome::of(handled))
     }
 
-    /// Tells observers that the handler of an entry has succeeded.
+    /// Tells observers that the handler of an entry succeeded.
     pub(super) fn invalidate(&self, event: &str, primary_key: &str) {
         let Runs::Typed(events) = &self.group.runs else { return };
         if let Some(processing) = events.get(event) {
@@ -147,7 +148,8 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Gives the first of the queue to the handler; how many of them are done, and what becomes of the one behind them.
+    /// Passes the first entries of the queue to the handler; returns how many of them are done, and what becomes of the
+    /// next one.
     async fn handle_some(&self, state: &mut State, place: &Place) -> (usize, Next) {
         let most = self.processor.batch_max() - state.writes.handled;
         let entries = state.queue.iter().map(|wanted| wanted.entry.clone());
@@ -162,7 +164,7 @@ impl LaneRun<'_> {
         for entry in &entries[..done] {
             settle(entry, Outcome::Done, 0, changes);
         }
-        // Tries are those of the first: if it is done, another one failed.
+        // The tries are those of the first entry: if it is done, another one failed.
         let tries = if done > 0 { 0 } else { state.tries };
         match entries.get(done) {
             Some(entry) if !matches!(outcome, Outcome::Done) => {
@@ -173,7 +175,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// How many of `entries` are done, and what became of the one behind them, if that failed.
+    /// How many of `entries` are done, and what became of the next one, if that failed.
     pub(super) async fn run_batch(
         &self,
         state: &mut State,
@@ -195,7 +197,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Runs a handler. If it takes its time, what was handled before it becomes durable meanwhile.
+    /// Runs a handler. If it takes long, what was handled before it becomes durable meanwhile.
     async fn meanwhile<T>(
         &self,
         state: &mut State,
@@ -207,7 +209,7 @@ impl LaneRun<'_> {
             return handled;
         }
         self.progress.tell();
-        // If the write before failed, this one has what that had.
+        // If the previous write failed, this one includes its contents.
         if state.writes.settle().now_or_never().is_some() {
             self.begin_write(state.fence, &mut state.writes, place);
         }

@@ -1,9 +1,9 @@
 //! Takes one group through one store.
 //!
-//! Keeps: entries are handled in the order of the feed, one call at a time, whatever becomes of a call; after a crash at
-//! most `repeats_max` are handled again. Thinks in batches: a piece of the feed is read at once, one read of the journal
-//! looks up all its conflicts, and one write makes a position durable for many entries.
-//! Leaves out: what a handler is (`group`), where a group begins (`begin`), what people ask of it (`control`).
+//! Keeps: entries are handled in the order of the feed, one call at a time, whatever becomes of a call; after a crash
+//! at most `repeats_max` are handled again. Works in batches: a piece of the feed is read at once, one read of the
+//! journal looks up all its conflicts, and one write makes a position durable for many entries. Leaves out: what a
+//! handler is (`group`), where a group begins (`begin`), management requests (`control`).
 
 mod asked;
 mod fill;
@@ -31,24 +31,24 @@ use crate::model::{EntryId, RemoteId, Segment, Sequence};
 use crate::services::journal::layout::{self, Place, Subject};
 use crate::services::journal::{Claim, JournalRange};
 
-/// What is read of the feed at once, in bytes of records: as much is in memory for every group in every store that is
+/// How much of the feed is read at once, in bytes of records: this is in memory for every group in every store that is
 /// behind.
 const READ_BYTES: usize = 64 * 1_024;
-/// So many entries without a handler are passed between two writes of the position.
+/// How many entries without a handler are passed between two writes of the position.
 const PASSED_MAX: u64 = 100_000;
-/// Between two pieces of the feed that are indexed when there is nothing else to do, so that it takes little from those
-/// who write.
+/// The pause between two pieces of the feed that are indexed when there is nothing else to do, so that it takes little
+/// from writers.
 const INDEX_PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How far a group is in a store, as long as the process knows.
+/// How far a group is in a store, for as long as the process knows.
 pub(super) struct Lane {
-    /// Held by whoever takes the group on.
+    /// Held by whoever advances the group.
     state: tokio::sync::Mutex<State>,
-    /// The last sequence that was processed, for who looks on; [`UNKNOWN`] before the journal was read.
+    /// The last processed sequence, for observers; [`UNKNOWN`] before the journal was read.
     position: AtomicU64,
-    /// Why the group cannot go on in this store before somebody rewinds it.
+    /// Why the group cannot continue in this store before somebody rewinds it.
     refused: parking_lot::Mutex<Option<Arc<str>>>,
 }
 
@@ -57,9 +57,9 @@ const UNKNOWN: u64 = u64::MAX;
 struct State {
     /// Where the group is; `None` before the journal was read.
     place: Option<Place>,
-    /// The last sequence that was read of the feed, and the id there.
+    /// The last sequence that was read from the feed, and the id there.
     read: (Sequence, EntryId),
-    /// What was read and is wanted, and not handled yet.
+    /// What was read and is wanted, and is not handled yet.
     queue: VecDeque<Wanted>,
     /// What was handled last.
     recent: Recent,
@@ -67,9 +67,9 @@ struct State {
     /// How often the front of the queue was tried.
     tries: u32,
     writes: Writes,
-    /// The claim under which it is here, where several nodes share the journal.
+    /// The claim under which it runs here, where several nodes share the journal.
     fence: Option<i64>,
-    /// While another node has it, up to here what that did is told here.
+    /// While another node has it, the sequence up to which that node's work was reported here.
     told: Option<Sequence>,
     /// How often something was handled again there.
     again: i64,
@@ -79,26 +79,26 @@ struct State {
 struct Wanted {
     entry: CommittedEntry,
     subject: Subject,
-    /// Rows of the journal that conflict with it; `None` if no entry before it has a greater id.
+    /// Rows of the journal that conflict with it; `None` if no earlier entry has a greater id.
     found: Option<Found>,
 }
 
-/// What a step came to.
+/// The result of a step.
 enum Step {
     More,
     CaughtUp,
     /// Caught up, with rows still to write.
     Indexing,
-    /// With the front of the queue, which is to be tried again.
+    /// Wait with the front of the queue, which is to be retried.
     Wait(Duration),
     Paused,
-    /// Another node has the group in this store; whether that has handled all that there is.
+    /// Another node has the group in this store; says whether it has handled everything.
     Elsewhere(bool),
     Stopped,
 }
 
 impl State {
-    /// Goes on behind `place`, whatever it was doing.
+    /// Continues after `place`, whatever it was doing.
     fn stand_at(&mut self, place: Place) {
         self.place = Some(place);
         self.read = (place.position, place.last);
@@ -127,7 +127,7 @@ impl Lane {
         Self { state, position: AtomicU64::new(UNKNOWN), refused }
     }
 
-    /// The last sequence that was processed; `None` before the journal was read.
+    /// The last processed sequence; `None` before the journal was read.
     pub(super) fn position(&self) -> Option<Sequence> {
         Sequence::new(self.position.load(Relaxed)).ok()
     }
@@ -136,9 +136,9 @@ impl Lane {
         self.refused.lock().clone()
     }
 
-    /// What the journal says, until the group is under way.
+    /// What the journal says, until the group is running.
     pub(super) fn expect(&self, position: Sequence) {
-        // Fails if more is known already.
+        // Fails if more is already known.
         let _ = self.position.compare_exchange(UNKNOWN, position.get(), Relaxed, Relaxed);
     }
 }
@@ -158,7 +158,7 @@ pub(super) struct LaneRun<'a> {
 }
 
 impl LaneRun<'_> {
-    /// Until the processor stops, or the store is closed and nothing is left that can be done.
+    /// Runs until the processor stops, or the store is closed and nothing is left that can be done.
     pub(super) async fn run(self) {
         let mut stopping = self.processor.stopping.subscribe();
         let mut changed = self.group.changed.subscribe();
@@ -171,7 +171,7 @@ impl LaneRun<'_> {
             seen.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let stepped = self.step(target).await;
             self.progress.tell();
-            // How long to wait, whether a head that moves ends that, and whether all is done that can be.
+            // How long to wait, whether a moving head ends that, and whether everything is done that can be.
             let (wait, wakes, is_done) = match &stepped {
                 Ok(Step::Stopped) => return,
                 Ok(Step::More) => (Some(Duration::ZERO), false, false),
@@ -198,7 +198,7 @@ impl LaneRun<'_> {
                 continue;
             }
             if is_closed && is_done {
-                // Whoever opens the store again goes on, and whoever resumes the group has it opened.
+                // Whoever opens the store again continues, and whoever resumes the group causes it to be opened.
                 return;
             }
             let elapsed = tokio::time::sleep(wait.unwrap_or(Duration::MAX));
@@ -237,7 +237,7 @@ impl LaneRun<'_> {
         self.processor.cut_off.load(Relaxed)
     }
 
-    /// Handles a batch, at most as far as `target`.
+    /// Handles a batch, at most up to `target`.
     async fn step(&self, target: Sequence) -> Result<Step, Interrupted> {
         let state = &mut *self.lane.state.lock().await;
         if let Some(elsewhere) = self.take_on(state, target).await? {
@@ -246,7 +246,7 @@ impl LaneRun<'_> {
         let mut place = match state.place {
             Some(place) => place,
             None => match self.load(state).await {
-                // It is there, and not heard of here yet.
+                // It exists, and was not reported here yet.
                 Err(Interrupted::Ahead { .. }) if self.claim.is_some() => {
                     return Ok(Step::Wait(nodes::HEAD_PAUSE));
                 }
@@ -281,7 +281,7 @@ impl LaneRun<'_> {
         }
         let indexed = place.indexed >= place.position;
         if caught_up && indexed {
-            // The journal has it all: a store that is quiet takes no memory for it.
+            // The journal has everything: a quiet store takes no memory for it.
             state.cache = Cache::default();
             state.recent = Recent::behind(place.greatest);
         }
@@ -338,7 +338,7 @@ impl LaneRun<'_> {
                 greatest = segment.ids().map(|(_, id)| id).fold(greatest, Ord::max);
             }
         }
-        // Stopped before the end, it says nothing; nothing is handled then either.
+        // If it stopped before the end, it says nothing; nothing is handled then either.
         Ok(if at < position { layout::ID_MAX } else { greatest })
     }
 
@@ -352,7 +352,7 @@ impl LaneRun<'_> {
         if position > head {
             return Err(Interrupted::Ahead { position, head });
         }
-        // What was processed may be trimmed since.
+        // What was processed may have been trimmed since.
         if last == layout::ID_MIN || position <= (self.feed.trimmed)() {
             return Ok(());
         }
@@ -369,7 +369,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Nothing is left to handle of what was read.
+    /// Nothing of what was read is left to handle.
     fn pass(&self, state: &mut State, place: &mut Place) {
         let (sequence, id) = state.read;
         if place.position < sequence {

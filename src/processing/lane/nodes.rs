@@ -1,7 +1,7 @@
-//! Where several nodes share the journal: one of them has a group in a store, and the others look on.
+//! Where several nodes share the journal: one of them runs a group in a store, and the others follow.
 //!
-//! Keeps: nothing is handled here without a claim that is good, and nothing is written under another one; who looks on tells its
-//! observers of each entry that was handled elsewhere, once it was.
+//! Keeps: nothing is handled here without a valid claim, and nothing is written under another node's claim; a node that
+//! follows tells its observers about each entry that was handled elsewhere, once it was.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,24 +20,24 @@ use crate::services::journal::{
     Claim, JournalChanges, JournalError, JournalTransaction, Seen, Under,
 };
 
-/// So long another node has to give up a group: longer than its handler should take.
+/// How long another node has to give up a group: longer than its handler should take.
 const GIVE_UP_WAIT: Duration = Duration::from_secs(60);
 
-/// So long until it is looked again whether the head is where another node had a group.
+/// How long until it checks again whether another node's group has reached the head.
 pub(super) const HEAD_PAUSE: Duration = Duration::from_millis(50);
-/// So long until it is looked again whether a claim is good.
+/// How long until it checks again whether a claim is valid.
 const NOT_GOOD_PAUSE: Duration = Duration::from_millis(200);
 
-/// Resolves when something changed about a place; never, where one process alone has the journal.
+/// Resolves when something changed about a place; never, where only one process uses the journal.
 pub(super) async fn moved(seen: &mut Option<watch::Receiver<Seen>>) {
     match seen {
-        // Fails only without its sender, which is there as long as the place is followed.
+        // Fails only without its sender, which exists as long as the place is followed.
         Some(seen) => drop(seen.changed().await),
         None => std::future::pending().await,
     }
 }
 
-/// Waits until this node has a place, whoever had it; the claim, where several nodes share the journal.
+/// Waits until this node has a place, whoever had it; returns the claim, where several nodes share the journal.
 pub(super) async fn take_over(
     claim: Option<&Claim>,
     state: &mut State,
@@ -58,7 +58,7 @@ pub(super) async fn take_over(
 }
 
 impl State {
-    /// Somebody else may go on: what is known here is not true any more.
+    /// Another node may continue: what is known here is outdated.
     pub(super) fn forget(&mut self) {
         self.told = self.place.take().map(|place| place.position).or(self.told);
         self.queue.clear();
@@ -68,7 +68,7 @@ impl State {
         self.fence = None;
     }
 
-    /// What is in the journal counts, and not what is known here.
+    /// The journal counts, and not what is known here.
     pub(super) fn read_again(&mut self) {
         let fence = self.fence;
         self.forget();
@@ -77,7 +77,7 @@ impl State {
 }
 
 impl LaneRun<'_> {
-    /// Sees to it that this node has the group in this store, or looks on.
+    /// Makes sure that this node runs the group in this store, or follows.
     pub(super) async fn take_on(
         &self,
         state: &mut State,
@@ -94,7 +94,7 @@ impl LaneRun<'_> {
         }
         if state.fence.is_some() {
             if !seen.asked {
-                // Not good, it may become so again, or is lost.
+                // If it is not valid, it may become so again, or is lost.
                 return Ok((!claim.is_good()).then_some(Step::Wait(NOT_GOOD_PAUSE)));
             }
             self.finish(state).await?;
@@ -107,7 +107,7 @@ impl LaneRun<'_> {
         Ok(Some(Step::Elsewhere(is_done || self.lane.refused().is_some())))
     }
 
-    /// Writes what was handled, before somebody else goes on.
+    /// Writes what was handled, before another node continues.
     async fn finish(&self, state: &mut State) -> Result<(), Interrupted> {
         if let Some(place) = state.place {
             self.write(state, &place).await?;
@@ -122,7 +122,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Whether the group is still to be run here.
+    /// Whether the group still runs here.
     pub(super) fn is_here(&self, state: &State) -> bool {
         self.claim.is_none_or(|claim| {
             let seen = claim.seen();
@@ -130,7 +130,7 @@ impl LaneRun<'_> {
         })
     }
 
-    /// As [`take_over`].
+    /// Like [`take_over`].
     pub(super) async fn take_over(&self, state: &mut State) -> Result<(), JournalError> {
         take_over(self.claim, state).await.map(|_| ())
     }
@@ -139,7 +139,7 @@ impl LaneRun<'_> {
         Under { key: layout::place(self.origin(), &self.group.name), fence, position, again }
     }
 
-    /// Writes what has to do with the group and not with its position.
+    /// Writes what concerns the group but not its position.
     pub(super) async fn write_beside(
         &self,
         state: &State,
@@ -165,7 +165,8 @@ impl LaneRun<'_> {
         self.processor.journal.begin(key, layout::place_value(place).to_vec()).await
     }
 
-    /// The place was read: others are told of it, unless they were. Where transactions compare it, it is written as it is here.
+    /// The place was read: others are told about it, unless they were already. Where transactions compare it, it is
+    /// written as it is here.
     pub(super) fn note_unwritten(&self, state: &mut State, place: &Place, found: Option<Place>) {
         let Some(claim) = self.claim else { return };
         let told = claim.seen().position.unwrap_or(Sequence::ZERO);
@@ -175,7 +176,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Whether somebody else has the group, who goes on.
+    /// Whether another node has the group and continues.
     pub(super) fn is_lost(&self, fault: &Interrupted) -> bool {
         let is_lost = matches!(fault, Interrupted::Journal(JournalError::Lost));
         if let Some(claim) = self.claim.filter(|_| is_lost)
@@ -186,7 +187,7 @@ impl LaneRun<'_> {
         is_lost
     }
 
-    /// Another node has the group. What it has handled is told to observers here.
+    /// Another node has the group. Observers here are told what it has handled.
     async fn look_on(
         &self,
         state: &mut State,
@@ -195,14 +196,14 @@ impl LaneRun<'_> {
     ) -> Result<(), Interrupted> {
         let reactivity = &self.processor.reactivity;
         if std::mem::replace(&mut state.again, seen.again) < seen.again {
-            // An entry from before was handled at last.
+            // An earlier entry was finally handled.
             reactivity.miss();
         }
         let Some(position) = seen.position else { return Ok(()) };
         // Only as far as the entries are known here.
         let position = position.min(target);
         if state.told.is_none() && position > Sequence::ZERO {
-            // What was handled until the store was followed here is not known.
+            // It is not known what was handled before the store was followed here.
             reactivity.miss();
         }
         let told = *state.told.get_or_insert(position);

@@ -1,7 +1,7 @@
-//! Handlers that are given the transaction in which the position moves.
+//! Handlers that receive the transaction in which the position moves.
 //!
-//! Keeps: what a handler wrote through it is committed with the position behind its entry, or not at all. What is not known to be
-//! committed is read again from the journal.
+//! Keeps: what a handler wrote through it is committed with the position after its entry, or not at all. If it is not
+//! known whether it was committed, the position is read again from the journal.
 
 use super::writes::Writes;
 use super::{LaneRun, State};
@@ -12,7 +12,7 @@ use crate::services::journal::layout::{self, Place};
 use crate::services::journal::{JournalChanges, JournalTransaction};
 
 impl Writes {
-    /// The position behind the last entry was written with the transaction: only to be told to others.
+    /// The position after the last entry was written with the transaction: others only have to be told.
     pub(super) const fn was_written(&mut self) {
         self.passed = self.passed.saturating_sub(1);
         self.is_untold = true;
@@ -28,7 +28,7 @@ impl LaneRun<'_> {
     ) -> Result<(usize, Next), Interrupted> {
         let handled = self.try_in_transaction(state, place).await;
         if let Err(Interrupted::Journal(_)) = handled {
-            // It may have happened, or somebody else went on.
+            // It may have been committed, or another node continued.
             state.read_again();
         }
         handled
@@ -40,7 +40,7 @@ impl LaneRun<'_> {
         place: &Place,
     ) -> Result<(usize, Next), Interrupted> {
         let Some((entry, found)) = state.front() else { return Ok((0, Next::Pass)) };
-        // Nothing else writes the place meanwhile, and it stands in the journal as it does here.
+        // Nothing else writes the place meanwhile, and the journal has it as it is here.
         if state.writes.passed > 0 || !state.writes.next.is_empty() {
             self.write(state, place).await?;
         }

@@ -1,6 +1,7 @@
 //! What a lane writes to the journal: its position, and what belongs to it.
 //!
-//! Keeps: one write is under way at a time; what failed is written with the next one, unless the group is another node's by then.
+//! Keeps: one write runs at a time; what failed is written with the next one, unless another node has the group by
+//! then.
 
 use std::sync::Arc;
 
@@ -11,20 +12,21 @@ use crate::processing::replay::Interrupted;
 use crate::services::journal::layout::{self, Place};
 use crate::services::journal::{JournalChanges, JournalError};
 
-/// What is to be written to the journal, and what is being written.
+/// What has to be written to the journal, and what is being written.
 #[derive(Default)]
 pub(super) struct Writes {
     pub(super) next: JournalChanges,
-    /// Entries that were handled since the last write began, and passed.
+    /// Entries that were handled or passed since the last write began.
     pub(super) handled: usize,
     pub(super) passed: u64,
-    /// Whether other nodes are to be told of the position, which is written.
+    /// Whether other nodes have to be told about the position, which is already written.
     pub(super) is_untold: bool,
     pub(super) under_way: Option<(JoinHandle<Result<(), JournalError>>, JournalChanges)>,
 }
 
 impl LaneRun<'_> {
-    /// Begins to write the place and what belongs to it, after the write before; nothing, if nothing was passed.
+    /// Begins to write the place and what belongs to it, after the previous write; does nothing if nothing was
+    /// processed.
     pub(super) async fn write(&self, state: &mut State, place: &Place) -> Result<(), Interrupted> {
         state.writes.settle().await?;
         self.begin_write(state.fence, &mut state.writes, place);
@@ -53,14 +55,14 @@ impl LaneRun<'_> {
 }
 
 impl Writes {
-    /// Waits for the write that is under way. If it failed, what it had is written with the next one.
+    /// Waits for the running write. If it failed, its contents are written with the next one.
     pub(super) async fn settle(&mut self) -> Result<(), JournalError> {
         let Some((write, _)) = &mut self.under_way else { return Ok(()) };
         let lost =
             |error: tokio::task::JoinError| Err(JournalError::Unwritten(error.to_string().into()));
         let written = write.await.unwrap_or_else(lost);
         let changes = self.under_way.take().map(|(_, changes)| changes);
-        // What was lost is handled by somebody else.
+        // What was lost is handled by another node.
         if !matches!(written, Ok(()) | Err(JournalError::Lost))
             && let Some(mut changes) = changes
         {

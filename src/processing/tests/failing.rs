@@ -1,8 +1,8 @@
-//! What becomes of failures, and what people can do about groups.
+//! What becomes of failures, and how groups are managed.
 
 use super::*;
 
-/// What the next calls of the handler say, the last first; then it is done.
+/// What the next calls of the handler return, the last first; after that, it succeeds.
 struct Script {
     seen: Seen,
     says: Mutex<Vec<Result<(), Failure>>>,
@@ -80,7 +80,7 @@ async fn a_retry_holds_its_group_back_in_its_store_and_nobody_else() {
     other.replay_to_the_end(&processor).await;
     assert_eq!(script.seen(), ["held one 0", "other one 0"]);
     assert_eq!(processor.status(&held.store).map(|status| status.lag()), Some(2));
-    // Somebody who is told of a change has it tried at once.
+    // Whoever is told about a change has it tried at once.
     processor.resume("Todos").await.expect("resumed");
     until(|| script.seen.lock().len() == 2).await;
     drop(held.head);
@@ -117,7 +117,7 @@ async fn what_fails_for_good_is_a_dead_letter_and_the_next_one_runs() {
     let stats = processor.stats();
     let counted = [&stats.handled, &stats.failed, &stats.undecodable, &stats.retried];
     assert_eq!(counted.map(|count| count.load(SeqCst)), [2, 2, 1, 4]);
-    // After a restart they are there, and counted.
+    // After a restart they exist, and are counted.
     let restarted = script.processor(&journal, GroupOptions::default());
     assert_eq!(restarted.groups().await.expect("read")[0].dead_letters, 3);
 }
@@ -209,7 +209,7 @@ async fn a_paused_group_stays_paused_over_restarts_and_goes_on_when_resumed() {
     let processor = script.processor(&journal, GroupOptions::default());
     let feed = Feed::new(&storage, "s");
     feed.add(&["one"]).await;
-    // It ends with its store: whoever resumes the group has the store opened.
+    // It ends with its store: resuming the group causes the store to be opened.
     feed.replay_to_the_end(&processor).await;
     assert_eq!(script.seen(), [""; 0]);
     let status = &processor.groups().await.expect("read")[0];
@@ -243,12 +243,12 @@ async fn a_rewind_has_entries_handled_again_or_passed_over_open_or_closed() {
     assert_eq!(script.seen(), ["s two 0", "s late 2"]);
     drop(feed.head);
     replay.await.expect("no panic");
-    // Closed: the next one who opens it finds that.
+    // The store is closed: whoever opens it next finds that.
     processor.rewind(&heads, None, Sequence::FIRST).await.expect("rewound");
     assert_eq!(processor.status(&heads[0].0).map(|status| status.lag()), Some(3));
     Feed::new(&storage, "s").replay_to_the_end(&processor).await;
     assert_eq!(script.seen(), ["s one 0", "s two 0", "s late 2"]);
-    // Beyond the head: what comes next.
+    // Beyond the head: the next entry.
     processor.rewind(&heads, None, sequence(99)).await.expect("rewound");
     let feed = Feed::new(&storage, "s");
     feed.add(&["four"]).await;
@@ -276,13 +276,13 @@ async fn a_group_that_is_gone_keeps_its_positions_until_it_is_forgotten() {
     processor.forget("old").await.expect("forgotten");
     assert_eq!(processor.groups().await.expect("read").len(), 1);
     assert_eq!(processor.dead_letters("old", None, 9).await.expect("read"), []);
-    // It comes back as a new one.
+    // It comes back as a new group.
     let feed = Feed::new(&storage, "s");
     feed.replay_to_the_end(&old.processor(&journal, GroupOptions::named("old").from_start())).await;
     assert_eq!(old.seen(), ["s one 0", "s one 0"]);
 }
 
-/// The storage is one from before, or another one altogether.
+/// The storage is an older one, or a different one altogether.
 #[tokio::test]
 async fn a_journal_of_another_feed_is_refused_until_the_group_is_rewound() {
     let journal = memory();
@@ -325,7 +325,7 @@ async fn a_journal_of_another_feed_is_refused_until_the_group_is_rewound() {
     assert_eq!(script.seen(), ["s b 0", "s c 0"]);
 }
 
-/// The store is closed for idleness while its journal is down.
+/// The store is closed as idle while its journal is down.
 #[tokio::test]
 async fn a_store_that_was_closed_while_its_journal_was_down_is_processed_when_it_is_up() {
     struct Down(MemoryJournal, AtomicBool);

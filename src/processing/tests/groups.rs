@@ -1,11 +1,11 @@
-//! Groups: their names, where they begin, and that each goes its own way.
+//! Groups: their names, where they begin, and that they are independent of each other.
 
 use super::*;
 use crate::model::RemoteEntry;
 use crate::services::journal::layout;
 
-/// Notes what it is given, one line a call: the store, then the sequences. What it says it did is what comes next in
-/// `answers`, or else all.
+/// Records what it receives, one line a call: the store, then the sequences. Its results come from `answers`; when that
+/// is empty, everything is done.
 #[derive(Default)]
 struct Recorder {
     seen: Seen,
@@ -13,7 +13,7 @@ struct Recorder {
     permits: Option<Arc<tokio::sync::Semaphore>>,
 }
 
-/// From how many entries were given.
+/// The result for a number of received entries.
 type Answer = fn(usize) -> BatchOutcome;
 
 impl Recorder {
@@ -104,13 +104,13 @@ async fn a_group_added_to_others_begins_at_the_head_of_each_store_unless_it_says
     feed("old").add(&["four"]).await;
     feed("old").replay_to_the_end(&with(&journal, groups)).await;
     assert_eq!(lines(&late), ["old 4"]);
-    // One that was away goes on where it was.
+    // A group that was away continues where it was.
     let groups = [(GroupOptions::named("all"), Recorder::new(&all))];
     feed("old").replay_to_the_end(&with(&journal, groups)).await;
     assert_eq!(lines(&all), ["old 4"]);
 }
 
-/// The process ends after some stores were looked at and others not, with writes in between.
+/// The process ends after some stores were looked at and others were not, with writes in between.
 #[tokio::test]
 async fn what_is_committed_once_a_group_is_known_is_given_to_it_whatever_ends_the_first_look() {
     let (journal, storage, late) = (memory(), MemoryStorage::new(), Seen::default());
@@ -141,7 +141,7 @@ async fn groups_from_before_take_over_the_one_position_of_a_store_and_its_confli
     let (oldest, later) = (entry("k", "oldest"), entry("k", "later"));
     known.append(&client(), &[entry("k", "one"), later.clone(), oldest]).await;
     other.add(&["one"]).await;
-    // What an earlier version had written: position, row, and a part of an entry.
+    // What an earlier version wrote: position, row, and a part of an entry.
     let origin = journal_origin(&known.store);
     let second = Sequence::FIRST.next();
     let mut former = JournalChanges::default();
@@ -215,7 +215,7 @@ async fn a_group_of_any_events_gets_the_rest_again_and_passes_what_fails() {
     let unknown = Entry { event: "Unknown".to_owned(), ..entry("k", "") };
     feed.append(&client(), &[unknown, entry("k", "eight"), entry("k", "nine")]).await;
     feed.replay_to_the_end(&processor).await;
-    // Two are done; the fourth fails; the fifth has a panic; of the eighth nothing is said, so it comes again.
+    // Two are done; the fourth fails; the fifth panics; nothing is said about the eighth, so it comes again.
     assert_eq!(lines(&seen), ["s 1,2,3", "s 3,4,5", "s 5,8,9", "s 8,9", "s 8,9"]);
 }
 
@@ -239,7 +239,7 @@ fn groups_have_names_that_can_be_kept_and_told_apart() {
     assert_eq!(built([named("a"), named(&long)]), unusable(&long));
 }
 
-/// Writes of positions take a while; what is durable is known when they are done.
+/// Writing positions takes a while; what is durable is known when they are done.
 #[derive(Default)]
 struct Slow {
     journal: MemoryJournal,
@@ -307,7 +307,7 @@ async fn no_more_than_was_said_is_handled_beyond_what_is_durable() {
 fn few(round: u64) -> Vec<Entry> {
     let mut state = round;
     let mut below = |bound: u64| {
-        // The generator of Knuth's MMIX; its upper bits are random enough.
+        // Knuth's MMIX generator; its upper bits are random enough.
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % bound
@@ -336,7 +336,7 @@ fn scan(before: &[Entry], entry: &Entry) -> Vec<usize> {
     conflicts.into_iter().map(|(_, sequence)| sequence).collect()
 }
 
-/// What each entry sees is compared with a scan over those before it; some have to come from the journal, some cannot be
+/// What each entry sees is compared with a scan of those before it; some have to come from the journal, some cannot be
 /// there yet.
 #[tokio::test]
 async fn conflicts_agree_with_a_scan_in_any_number_of_lives() {
@@ -366,7 +366,7 @@ async fn conflicts_agree_with_a_scan_in_any_number_of_lives() {
     }
 }
 
-/// Conflicts, and whether they are all.
+/// Conflicts, and whether they are complete.
 type Given = (Vec<Arc<RemoteEntry>>, bool);
 
 #[tokio::test]

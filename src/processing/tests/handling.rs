@@ -1,4 +1,4 @@
-//! What handlers run on, and what they are given.
+//! What handlers run on, and what they receive.
 
 use futures_util::{FutureExt, StreamExt};
 
@@ -97,7 +97,7 @@ async fn a_handler_is_given_entry_origin_and_the_decoded_conflicts_of_its_store(
     let (processor, storage) = (Arc::new(processor), MemoryStorage::new());
     let (old, older) = (entry("k", "old"), entry("k", "older"));
     let [a, b] = ["a", "b"].map(|store| Feed::new(&storage, store));
-    // Later by its id than everything else, and no conflict, since it cannot be decoded.
+    // Its id is the greatest of all, but it is not a conflict, because it cannot be decoded.
     let undecodable = Entry { payload: vec![0xc1].into(), ..entry("k", "") };
     let latest = entry("k", "latest");
     a.append(&client(), &[undecodable, latest, older]).await;
@@ -143,7 +143,8 @@ fn two_events_of_one_tag_do_not_build() {
     assert_eq!(built.err(), Some(ProcessorError::EventTwice("Added")));
 }
 
-/// Its rows are behind its position, and all that they are missing of was trimmed: an entry that comes late has them written first.
+/// Its rows are behind its position, and all the missing ones are of trimmed entries: a late entry causes them to be
+/// written first.
 #[tokio::test]
 async fn rows_of_what_is_trimmed_hold_nothing_up() {
     let (model, storage) = (Model::new(), MemoryStorage::new());

@@ -1,4 +1,4 @@
-//! Replay, driven through the whole room on the memory storage.
+//! Replay, driven through the whole module on the memory storage.
 
 mod failing;
 mod groups;
@@ -60,7 +60,7 @@ impl EventGroup for Todos {
 /// What the handlers did, one line each.
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// Handlers that note what they get. The title says what else they do: `fail`, `panic`, `wait` for a permit.
+/// Handlers that record what they get. The title says what else they do: `fail`, `panic`, `wait` for a permit.
 struct Model {
     seen: Seen,
     /// How many handlers have begun to wait for a permit.
@@ -171,7 +171,7 @@ fn entry(id: &str, title: &str) -> Entry {
     Entry { id: EntryId::now(), event, primary_key, payload }
 }
 
-/// Waits until `done`, longer than anything takes that is going to happen.
+/// Waits until `done`, for longer than anything takes that is going to happen.
 async fn until(mut done: impl FnMut() -> bool) {
     let waiting = async {
         while !done() {

@@ -1,4 +1,4 @@
-//! What survives restarts, failures of journal and feed, and two who replay at once.
+//! What survives restarts, failures of journal and feed, and two replays at once.
 
 use super::*;
 use crate::services::journal::SledJournal;

@@ -39,7 +39,7 @@ fn old_entries_are_compacted_and_recent_ones_are_sent_as_they_are() {
         (5, "Count", "b", &[1]),
     ];
     assert_eq!(shown(&sent), expected);
-    // Entries below the cursor count into a bucket that ends at or above it.
+    // Entries below the cursor count towards a bucket that ends at or above it.
     assert_eq!(feed.read(&compaction, (2, 1_000), 1_000), sent);
     assert_eq!(feed.read(&compaction, (3, 1_000), 1_000), sent[1..]);
     let later = feed.read(&compaction, (4, 1_001), 1_000);
@@ -215,8 +215,8 @@ fn time_does_not_go_back() {
     assert_eq!(feed.read(&compaction, (0, 300), 1_000), sent);
 }
 
-/// A device that was offline delivers what it wrote before what others wrote since: the greatest id counts, wherever it
-/// stands, for those who come back as for new readers.
+/// A device that was offline delivers what it wrote before others: the greatest id counts, wherever it is, for
+/// returning readers as for new ones.
 #[test]
 fn what_comes_late_does_not_win() {
     let (compaction, _guard) = with(&Limits::default(), "E", Strategy::KeepLatest);
@@ -251,7 +251,7 @@ fn a_reader_of_the_end_does_not_wait_for_a_look_at_the_whole_history() {
         kept.index.as_ref().is_some_and(|index| index.begins_behind(at(1)))
     };
     assert!(begins_late(&feed));
-    // Some stand before that were written later than this one, but not many.
+    // Some earlier ones were written later than this one, but not many.
     feed.append(985, "E", "a", b"");
     assert_eq!(feed.read(&compaction, (990, 100_000), 1_000).len(), 2);
     assert!(begins_late(&feed));
@@ -288,7 +288,7 @@ fn what_was_kept_is_not_read_again() {
     assert_eq!(rest(&mut again, 100), first);
 }
 
-/// What a reader gets without having to wait for anything.
+/// What a reader gets without having to wait.
 fn at_hand(backlog: &mut Backlog) -> usize {
     std::iter::from_fn(|| backlog.page_at_hand(100)).map(|page| page.len()).sum()
 }

@@ -59,7 +59,7 @@ impl Feed {
         compaction.backlog(&self.store, self.log.clone(), span, now)
     }
 
-    /// All that a reader is sent, in pages of about `bytes_max`.
+    /// Everything that a reader is sent, in pages of about `bytes_max`.
     pub(super) fn read(
         &self,
         compaction: &Compaction,
@@ -74,7 +74,7 @@ pub(super) fn at(sequence: u64) -> Sequence {
     Sequence::new(sequence).expect("a small number")
 }
 
-/// A `UUIDv7` of that time; of the same time, a greater number gives a greater one.
+/// A `UUIDv7` of that time; for the same time, a greater number gives a greater id.
 fn id(created: u64, number: u64) -> EntryId {
     let mut bytes = [0x70; 16];
     bytes[..6].copy_from_slice(&created.to_be_bytes()[2..]);

@@ -1,4 +1,4 @@
-//! Readers against a projection that knows nothing of indexes, pages or memory.
+//! Readers, compared with a projection that knows nothing of indexes, pages or memory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ fn strategies() -> [Strategy; 3] {
     [Strategy::Drop, Strategy::KeepLatest, Strategy::effect(sum)]
 }
 
-/// Which of them an event belongs to.
+/// The compactor of an event.
 fn compactor_of(event: &str) -> Option<usize> {
     match event {
         "Seen" => Some(0),
@@ -123,7 +123,7 @@ fn check(
     Ok(())
 }
 
-/// One thing that happens: entries are written, time passes, a reader comes and stays for some pages.
+/// One step: entries are written, time passes, a reader comes and stays for some pages.
 #[derive(Clone, Debug)]
 struct Turn {
     written: Vec<(u64, usize, u8, u8)>,
@@ -169,7 +169,7 @@ proptest! {
             }
             readers.push((backlog, sent, expected, turn.bytes_max));
         }
-        // They all go on long after, beside each other, the last ones first.
+        // They all continue long after, side by side, the last ones first.
         for (backlog, sent, expected, bytes_max) in readers.iter_mut().rev() {
             sent.extend(rest(backlog, *bytes_max));
             check(sent, expected)?;

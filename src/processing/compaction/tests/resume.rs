@@ -1,4 +1,4 @@
-//! Clients that come back with a cursor, again and again, while time passes and others write.
+//! Clients that return with a cursor, again and again, while time passes and others write.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,12 +14,12 @@ struct Client {
     cursor: u64,
     /// The entry with the greatest id of each key: what a client shows that resolves conflicts as clients do.
     latest: BTreeMap<String, (EntryId, Vec<u8>)>,
-    /// All that the payloads of each key told: what a client that was skipped would lack.
+    /// Everything that the payloads of each key said: what a client would lack that missed something.
     all: BTreeMap<String, BTreeSet<u8>>,
 }
 
 impl Client {
-    /// Takes a message; says whether anything in it was new.
+    /// Receives a message; returns whether anything in it was new.
     fn take(&mut self, message: &[RemoteEntry]) -> bool {
         let mut new = false;
         for RemoteEntry { remote_sequence, entry } in message {
@@ -38,15 +38,15 @@ impl Client {
     }
 }
 
-/// A replacement that says all that its bucket said.
+/// A replacement that says everything that its bucket said.
 fn union(bucket: &Bucket<'_>, out: &mut Replacements) {
     let all: BTreeSet<u8> =
         bucket.entries.iter().flat_map(|entry| entry.payload.to_vec()).collect();
     out.write("Union", all.into_iter().collect::<Vec<u8>>());
 }
 
-/// One step of a client's life: who wrote what (key, age at writing), how much time passes, whether it asks for what
-/// it saw last again.
+/// One step of a client's life: who wrote what (key, age at writing), how much time passes, whether it asks again for
+/// the last thing it saw.
 type Step = (Vec<(u8, u64)>, u64, bool);
 
 fn write(feed: &mut Feed, now: u64, written: &[(u8, u64)]) {
@@ -57,7 +57,7 @@ fn write(feed: &mut Feed, now: u64, written: &[(u8, u64)]) {
     }
 }
 
-/// Lives through the steps, one message a connection, then reads on until it has everything.
+/// Runs the steps, one message a connection, then reads on until it has everything.
 fn live(feed: &mut Feed, compaction: &Compaction, steps: &[Step]) -> (Client, u64) {
     let (mut client, mut now) = (Client::default(), 1_000);
     for (written, later, again) in steps {
@@ -65,7 +65,7 @@ fn live(feed: &mut Feed, compaction: &Compaction, steps: &[Step]) -> (Client, u6
         write(feed, now, written);
         let start = if *again { client.cursor } else { client.cursor + 1 };
         let mut backlog = feed.backlog(compaction, start, now);
-        // A message with nothing new does not end the connection, or a client that asks again would stand still.
+        // A message with nothing new does not end the connection, or a client that asks again would never get further.
         while next(&mut backlog, 1).is_some_and(|message| !client.take(&message)) {}
     }
     while let Some(message) = next(&mut feed.backlog(compaction, client.cursor + 1, now), 1) {
