@@ -1,4 +1,4 @@
-//! Decisions without I/O: who comes in which order, and who is sent what.
+//! Decisions without I/O: the order of entries, and who is sent what.
 //!
 //! Keeps: everything that is decided about sequences, duplicates and cursors is decided here, so that a test can drive
 //! it through any schedule. Leaves out: disks, sockets, clocks, threads; the actors bring those.

@@ -1,13 +1,13 @@
-//! How much of what leads to nothing a connection may send: pings, empty messages, and before it was accepted, requests at all.
+//! How much useless input a connection may send: pings, empty messages, and before it is accepted, any requests.
 //!
-//! Keeps: any client can do now what it does once in a while, and none can do it without an end. Leaves out: the clock.
+//! Keeps: any client can do now what it does once in a while, but none can do it endlessly. Leaves out: the clock.
 
-/// So many at once.
+/// How many at once.
 const AT_ONCE: u64 = 1_000;
-/// So many a second in the long run.
+/// How many a second in the long run.
 const A_SECOND: u64 = 10;
 
-/// Whoever sends so many bytes of messages may send one more: large writes come in many parts, each with an answer.
+/// Each of this many bytes of messages permits one more: large writes come in many parts, each with an answer.
 const BYTES_EACH: u64 = 64 * 1_024;
 
 /// What is left of it.
@@ -23,13 +23,13 @@ impl Patience {
         Self { left: AT_ONCE * 1_000, at_millis: 0 }
     }
 
-    /// So many bytes of messages came.
+    /// This many bytes of messages arrived.
     pub(crate) fn earn(&mut self, bytes: usize) {
         self.left =
             self.left.saturating_add(bytes as u64 * 1_000 / BYTES_EACH).min(AT_ONCE * 1_000);
     }
 
-    /// Takes `count` off; `false` if there is not so much left.
+    /// Takes off `count`; `false` if not that much is left.
     pub(crate) fn spend(&mut self, now_millis: u64, count: u64) -> bool {
         let since = now_millis.saturating_sub(self.at_millis);
         self.at_millis = now_millis;
@@ -51,7 +51,7 @@ mod tests {
         let mut patience = Patience::new();
         assert!((0..1_000).all(|_| patience.spend(0, 1)));
         assert!(!patience.spend(0, 1));
-        // A ping each 100 ms can go on for ever.
+        // A ping every 100 ms can go on forever.
         assert!((1..100_000).all(|at| patience.spend(at * 100, 1)));
         assert!(!patience.spend(100_000 * 100, 2_000));
         assert!(patience.spend(200_000 * 100, 1_000));

@@ -1,33 +1,33 @@
-//! How fast something may go: a bucket of tokens, which comes in at a rate and holds those of a burst.
+//! How fast something may go: a token bucket, which fills at a rate and holds as many tokens as a burst has.
 //!
-//! Keeps: over any time, no more than the rate, and the burst, and one batch. A batch of any size passes as soon as there is one
-//! token, and what follows waits for as long as it takes to make up for it: so nothing is too large to pass at all. What
-//! has to wait a little can take its tokens ahead, and has its turn when its wait is over: so nobody who waits is overtaken.
-//! Leaves out: clocks, who waits, who is refused.
+//! Keeps: over any time, no more than the rate, the burst, and one batch. A batch of any size passes as soon as there
+//! is one token, and what follows waits for as long as it takes to make up for it: so nothing is too large to pass at
+//! all. What has to wait a little can take its tokens in advance, and goes ahead when its wait is over: so nobody who
+//! waits is overtaken. Leaves out: clocks, who waits, who is refused.
 
 use std::time::{Duration, Instant};
 
-/// A single batch holds back what follows for so long at most, however low the rate.
+/// The longest time for which a single batch holds back what follows, however low the rate.
 const DEBT_MAX: Duration = Duration::from_secs(3_600);
 
-/// So many tokens in some time, and those of a burst at once.
+/// A number of tokens per time, and the burst that may come at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     tokens: u64,
-    /// For so many tokens.
+    /// The time for that many tokens.
     nanos: u64,
     burst: Duration,
-    /// As much of the burst may be missing, and there is a token yet.
+    /// How much of the burst may be missing while there is still a token.
     spare: Duration,
 }
 
 impl Rate {
-    /// So many in a second, and those of so long a time at once.
+    /// This many a second, and the tokens of the time `burst` at once.
     pub(crate) fn new(per_second: u64, burst: Duration) -> Self {
         Self::of(per_second, Duration::from_secs(1), burst)
     }
 
-    /// So many in a minute, all of which may come at once.
+    /// This many a minute, all of which may come at once.
     pub(crate) fn per_minute(count: u64) -> Self {
         let minute = Duration::from_secs(60);
         Self::of(count, minute, minute)
@@ -45,9 +45,10 @@ impl Rate {
         self.tokens
     }
 
-    /// How long so many tokens take to come in.
+    /// How long this many tokens take to arrive.
     fn time_of(&self, tokens: u64) -> Duration {
-        // With more than this the debt is the longest in any case, or there are so many in that time that a part of it does not matter.
+        // Beyond this, the debt is the longest in any case, or there are so many in that time that a fraction does not
+        // matter.
         let nanos = match tokens.checked_mul(self.nanos) {
             Some(product) => product / self.tokens,
             None => (tokens / self.tokens).saturating_mul(self.nanos),
@@ -56,14 +57,14 @@ impl Rate {
     }
 }
 
-/// What is left of a rate. All that it remembers is when it is full.
+/// What is left of a rate. It only remembers when it will be full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(crate) const fn full(now: Instant) -> Self {
         Self { full_at: now }
     }
@@ -72,20 +73,20 @@ impl Bucket {
         self.full_at <= now
     }
 
-    /// How long it takes until there is a token; nothing if there is one.
+    /// How long it takes until there is a token; zero if there is one.
     pub(crate) fn wait(&self, rate: &Rate, now: Instant) -> Duration {
         let missing = self.full_at.saturating_duration_since(now);
         missing.saturating_sub(rate.spare)
     }
 
-    /// Takes so many tokens, whether they are there or not.
+    /// Takes this many tokens, whether they are there or not.
     pub(crate) fn take(&mut self, rate: &Rate, tokens: u64, now: Instant) {
         let from = self.full_at.max(now);
         let most = now + rate.burst + DEBT_MAX;
         self.full_at = from.checked_add(rate.time_of(tokens)).unwrap_or(most).min(most);
     }
 
-    /// Gives so many tokens back, which were taken and not used.
+    /// Returns this many tokens, which were taken and not used.
     pub(crate) fn give_back(&mut self, rate: &Rate, tokens: u64) {
         self.full_at = self.full_at.checked_sub(rate.time_of(tokens)).unwrap_or(self.full_at);
     }
@@ -133,7 +134,7 @@ mod tests {
         let now = start();
         let mut bucket = Bucket::full(now);
         bucket.take(&ten(), 1_000, now);
-        // The burst is used up, and 980 besides.
+        // The burst is used up, plus 980.
         assert_eq!(bucket.wait(&ten(), now), Duration::from_millis(98_100));
         bucket.take(&ten(), u64::MAX, now);
         assert!(bucket.wait(&ten(), now) <= DEBT_MAX + ten().burst);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever takes when there is a token, at times and in amounts of any kind.
+        /// A caller that takes whenever there is a token, at any times and in any amounts.
         #[test]
         fn no_more_than_rate_burst_and_one_batch(
             per_second in 1..1_000_u64,

@@ -1,27 +1,27 @@
 //! How much more a store may hold.
 //!
-//! Keeps: what clients add never takes a store above its bound, whoever adds it and however much is under way; an entry that is there
-//! already needs no room, so that whoever heard no answer gets the sequences that it has. What the server itself writes is not
-//! refused. Leaves out: what the bound is, and who is told.
+//! Keeps: what clients add never takes a store above its limit, whoever adds it and however much is in progress; an
+//! entry that already exists needs no space, so that a client that heard no answer gets its existing sequences. What
+//! the server itself writes is not refused. Leaves out: what the limit is, and who is told.
 
 use super::store::{PlacedIds, Write};
 use crate::model::{Origin, Segment, Sequence};
 
-/// The room of one store.
+/// The space of one store.
 #[derive(Debug)]
 pub(crate) struct Room {
-    /// Bytes of the records that are durable or under way.
+    /// Bytes of the records that are durable or in progress.
     stored: u64,
     bytes_max: u64,
 }
 
 impl Room {
-    /// That of a store which has so many bytes on disk, and nothing under way.
+    /// The space of a store that has `stored` bytes on disk, and nothing in progress.
     pub(crate) const fn new(stored: u64, bytes_max: u64) -> Self {
         Self { stored, bytes_max }
     }
 
-    /// Has another bound count from now on.
+    /// Applies another limit from now on.
     pub(crate) const fn set_bytes_max(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
     }
@@ -30,7 +30,8 @@ impl Room {
         self.bytes_max
     }
 
-    /// Whether `write` fits beside `placed` bytes of its group. `known` says of each slot whether storage has it.
+    /// Whether `write` fits in addition to `placed` bytes of its group. `known` says for each slot whether storage has
+    /// it.
     pub(super) fn has<R>(
         &self,
         placed: u64,
@@ -44,13 +45,13 @@ impl Room {
             || fresh_bytes(write, known, in_group) <= left
     }
 
-    /// These are under way.
+    /// These are in progress.
     pub(super) fn placed(&mut self, segments: &[Segment]) {
         self.stored += segments.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
     }
 }
 
-/// The bytes of the slots that nobody knows.
+/// The bytes of the unknown slots.
 fn fresh_bytes<R>(write: &Write<R>, known: &[Option<Sequence>], in_group: &PlacedIds) -> u64 {
     let slots = write.batch.ids().zip(known).enumerate();
     let fresh = slots.filter(|(_, (id, known))| known.is_none() && !in_group.contains_key(id));

@@ -1,8 +1,8 @@
 //! The core under random schedules: writers, subscribers, slow readers, failing disks, crashes, another server on the same storage.
 //!
-//! The world around the core is a model in a few lines: a disk that holds ids, appends that are under way, and
-//! connections. Each step does one thing that the actors do in one piece, so everything that can come between two pieces
-//! does. What is checked knows nothing of how the core decides: it compares what clients were sent with the disk.
+//! The world around the core is a model in a few lines: a disk that holds ids, appends in progress, and connections.
+//! Each step does one thing that the actors do without interruption, so everything that can happen between two such
+//! things does. The checks know nothing about how the core decides: they compare what clients were sent with the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -21,7 +21,7 @@ const STEPS: usize = 300;
 #[derive(Clone, Debug)]
 struct ReplyTo {
     connection: usize,
-    /// Answers for a connection that is gone go nowhere.
+    /// Answers for a closed connection are discarded.
     incarnation: u64,
     write: u64,
 }
@@ -38,7 +38,7 @@ struct Sent {
     subscription: Option<SubscriptionId>,
 }
 
-/// What a client knows of one of its subscriptions.
+/// What a client knows about one of its subscriptions.
 #[derive(Debug)]
 struct Seen {
     start: u64,
@@ -62,13 +62,13 @@ struct World {
     rng: TestRng,
     disk: Vec<EntryId>,
     core: StoreCore<ReplyTo>,
-    /// Appended, not durable; with the ids that storage knows of from then on.
+    /// Appended, not durable; storage knows their ids from then on.
     appending: VecDeque<Vec<Segment>>,
     /// Answered, but the head has not moved yet.
     publishing: Option<u64>,
     head: u64,
     connections: Vec<Connection>,
-    /// Which id each sequence had when somebody was told.
+    /// The id of each sequence at the time when somebody was told.
     told: BTreeMap<u64, EntryId>,
     /// The greatest id in use.
     used: u64,
@@ -205,9 +205,9 @@ impl World {
         }
     }
 
-    /// What is under way here is overtaken by it, which shows when it is appended.
+    /// It overtakes what is in progress here, which is noticed at the append.
     fn another_server_appends(&mut self) {
-        // What the actor has answered it shows in the same turn.
+        // The actor shows what it has answered in the same turn.
         if self.publishing.is_some() {
             return;
         }
@@ -218,13 +218,13 @@ impl World {
             }
         }
         if self.appending.is_empty() && !self.core.has_placed() {
-            // Heard of, with nothing under way.
+            // Reported while nothing is in progress.
             self.head = self.disk.len() as u64;
             self.core.resume(sequence(self.head));
         }
     }
 
-    /// Whether others have the sequences, or one of the ids, of what is appended first.
+    /// Whether others have the sequences, or one of the ids, of the next append.
     fn is_overtaken(&self) -> bool {
         let first = self.appending.front().and_then(|segments| segments.first());
         first.is_some_and(|segment| segment.first().get() != self.disk.len() as u64 + 1)
@@ -283,7 +283,7 @@ impl World {
         }
     }
 
-    /// The failed append may be stored all the same; those behind it are not.
+    /// The failed append may be stored anyway; those behind it are not.
     fn disk_fails(&mut self) {
         if self.publishing.is_some() || self.appending.is_empty() {
             return;
@@ -354,7 +354,7 @@ impl World {
         self.connections[at].heads = Some(self.head);
     }
 
-    /// What a session does on a poll, after it looked at the head: events, then acks and entries, a few of them.
+    /// What a session does on a poll, after reading the head: events, then acks and entries, a few of them.
     fn connection_runs(&mut self, at: usize) {
         let Some(head) = self.connections[at].heads.take() else { return };
         for (write, answer) in std::mem::take(&mut self.connections[at].inbox) {
@@ -434,7 +434,7 @@ impl World {
         );
     }
 
-    /// What anybody was ever told is on disk.
+    /// Everything that anybody was ever told is on disk.
     fn check(&self) {
         for (sequence, id) in &self.told {
             assert_eq!(self.disk.get(*sequence as usize - 1), Some(id), "sequence {sequence}");

@@ -1,8 +1,8 @@
 //! Decides the order of entries in one store.
 //!
 //! Keeps: sequences have no holes; an id is placed once; a write is answered with one sequence per slot, and only when
-//! everything up to the greatest of them is durable; a batch is placed whole or not at all. Leaves out: what is
-//! already on disk (`storage` answers for that), disk and mailbox (`actors::store`), who is subscribed.
+//! everything up to the greatest of them is durable; a batch is placed as a whole or not at all. Leaves out: what is
+//! already on disk (`storage` knows that), disk and mailbox (`actors::store`), who is subscribed.
 //!
 //! ```text
 //! enqueue ─► waiting ─► take_group ─► (storage: which ids are known?) ─► place ─► placed groups
@@ -10,7 +10,7 @@
 //!            answers  ◄──────────────────────────────────────────────── settle  ◄────┘ in order
 //! ```
 //!
-//! While a group is being synced the next one collects, so groups grow with the load and a lone write waits for
+//! While a group is being synced the next one collects, so groups grow with the load and a single write waits for
 //! nobody.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,18 +18,19 @@ use std::collections::{HashMap, VecDeque};
 use super::room::Room;
 use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
 
-/// Groups placed but not yet durable, at most. Two keep the disk busy while answers travel; more would make groups
-/// smaller without making anything faster.
+/// Most groups that are placed but not yet durable. Two keep the disk busy while answers are delivered; more would make
+/// groups smaller without making anything faster.
 const PLACED_GROUPS_MAX: usize = 2;
 
-/// A group takes waiting writes up to so many bytes of records (and always at least one write). Whoever comes next waits for
+/// A group takes waiting writes up to this many bytes of records (and always at least one write). A new write waits for
 /// two of these.
 const WRITE_GROUP_BYTES_MAX: usize = 512 * 1_024;
 
-/// The ids that a group has placed so far. Its hash is quick, and nobody who chooses ids can foresee it.
+/// The ids that a group has placed so far. The hash is fast, and nobody who chooses ids can predict it.
 pub(crate) type PlacedIds = HashMap<EntryId, Sequence, foldhash::fast::RandomState>;
 
-/// Whose writes stay in their order: those of one connection, or of the server itself. Between two of them a store may choose.
+/// Whose writes stay in order: those of one connection, or of the server itself. Between different senders, a store may
+/// choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Sender(pub(crate) usize);
 
@@ -38,7 +39,7 @@ impl Sender {
     pub(crate) const SERVER: Self = Self(0);
 }
 
-/// One write: a batch, who wrote it, and where its answer goes.
+/// One write: a batch, its writer, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Write<R> {
     pub(crate) batch: Batch,
@@ -109,7 +110,7 @@ impl ExactSizeIterator for SlotsIter<'_> {}
 pub(crate) struct Acked {
     /// One sequence per slot.
     pub(crate) slots: Slots,
-    /// The entries that this write committed: so many sequences from here on.
+    /// The entries that this write committed: a run of sequences from here on.
     pub(crate) fresh: FreshRun,
 }
 
@@ -127,7 +128,7 @@ pub(crate) struct WriteGroup<R> {
 }
 
 impl<R> WriteGroup<R> {
-    /// The ids of all slots, write after write: what storage is asked about.
+    /// The ids of all slots, write after write: storage is asked about these.
     pub(crate) fn ids(&self) -> Vec<EntryId> {
         self.writes.iter().flat_map(|write| write.batch.ids()).collect()
     }
@@ -142,11 +143,11 @@ impl<R> WriteGroup<R> {
 struct Placed<R> {
     answers: Vec<(R, Acked)>,
     segments: Vec<Segment>,
-    /// What was written, write by write, where others can overtake; else nothing.
+    /// What was written, write by write, if others can overtake; otherwise nothing.
     written: Vec<(Batch, Origin, Sender)>,
 }
 
-/// A group that is durable now: tell its writers, then move the head, then wake the subscribers.
+/// A group that is now durable: tell its writers, then move the head, then wake the subscribers.
 #[derive(Debug)]
 pub(crate) struct Settled<R> {
     pub(crate) answers: Vec<(R, Acked)>,
@@ -160,9 +161,9 @@ pub(crate) struct StoreCore<R> {
     waiting: VecDeque<Write<R>>,
     placing: bool,
     placed: VecDeque<Placed<R>>,
-    /// `None` if the store may hold as much as it wants.
+    /// `None` if the store has no limit.
     room: Option<Room>,
-    /// Writes of the last group for which there was no room.
+    /// Writes of the last group for which there was no space.
     without_room: Vec<R>,
     /// Whether others append to this store as well.
     shared: bool,
@@ -187,7 +188,7 @@ impl<R> StoreCore<R> {
         self.shared = true;
     }
 
-    /// How much more the store may hold, while nothing is under way.
+    /// How much more the store may hold; call it while nothing is in progress.
     pub(crate) fn set_room(&mut self, room: Room) {
         self.room = Some(room);
     }
@@ -199,16 +200,16 @@ impl<R> StoreCore<R> {
         }
     }
 
-    /// The writes for which [`StoreCore::place`] found no room, and how many bytes the store may hold.
+    /// The writes for which [`StoreCore::place`] found no space, and how many bytes the store may hold.
     pub(crate) fn take_without_room(&mut self) -> (Vec<R>, u64) {
         let bytes_max = self.room.as_ref().map_or(0, Room::bytes_max);
         (std::mem::take(&mut self.without_room), bytes_max)
     }
 
-    /// Takes writes in; they are placed behind all earlier ones.
+    /// Accepts writes; they are placed after all earlier ones.
     pub(crate) fn enqueue(&mut self, writes: Vec<Write<R>>) {
         if self.waiting.is_empty() {
-            // Not copied: where each write goes to another store, this is where they wait, and their group.
+            // Not copied: if each write goes to another store, this is where they wait, and their group.
             self.waiting = writes.into();
         } else {
             self.waiting.extend(writes);
@@ -216,7 +217,7 @@ impl<R> StoreCore<R> {
     }
 
     /// The next writes to place, if there are any and it is their turn. [`StoreCore::place`] must follow before another
-    /// group is given out.
+    /// group is taken.
     pub(crate) fn take_group(&mut self) -> Option<WriteGroup<R>> {
         let syncing = self.placed.iter().filter(|placed| !placed.segments.is_empty()).count();
         if self.placing || self.waiting.is_empty() || syncing >= PLACED_GROUPS_MAX {
@@ -238,8 +239,8 @@ impl<R> StoreCore<R> {
         Some(WriteGroup { writes })
     }
 
-    /// Gives sequences to the fresh ids of `group`. `known` answers [`WriteGroup::ids`] one to one. Returns what is to be
-    /// appended as one piece; nothing if all was known.
+    /// Gives sequences to the fresh ids of `group`. `known` answers [`WriteGroup::ids`] one to one. Returns what to
+    /// append as one piece; nothing if everything was known.
     pub(crate) fn place(
         &mut self,
         group: WriteGroup<R>,
@@ -248,7 +249,7 @@ impl<R> StoreCore<R> {
     ) -> Vec<Segment> {
         self.placing = false;
         in_group.clear();
-        // A lone slot is no duplicate of another one in its group.
+        // A single slot cannot duplicate another one in its group.
         let is_lone = known.len() <= 1;
         let mut builder = SegmentBuilder::new(self.next);
         let mut known = known;
@@ -293,8 +294,8 @@ impl<R> StoreCore<R> {
         group.writes.into_iter().rev().for_each(|write| self.waiting.push_front(write));
     }
 
-    /// Somebody else took the sequences that were given out: everything that is not settled waits again, in its order. Then
-    /// [`StoreCore::resume`] has to say where it goes on. No group may be taken and not placed.
+    /// Somebody else took the sequences that were assigned: everything that is not settled waits again, in order. Then
+    /// [`StoreCore::resume`] has to say where to continue. No group may be taken and not placed.
     pub(crate) fn unplace(&mut self) {
         while let Some(Placed { answers, segments: _, written }) = self.placed.pop_back() {
             let writes = answers.into_iter().zip(written).rev();
@@ -314,7 +315,7 @@ impl<R> StoreCore<R> {
         !self.placed.is_empty()
     }
 
-    /// Groups at the front that need no disk: all of their entries were known, and everything before them is
+    /// Groups at the front that do not need the disk: all of their entries were known, and everything before them is
     /// durable by now.
     pub(crate) fn settle_known(&mut self) -> Option<Settled<R>> {
         self.placed.front()?.segments.is_empty().then(|| self.pop_placed()).flatten()
@@ -338,21 +339,21 @@ impl<R> StoreCore<R> {
         placed.chain(self.waiting.drain(..).map(|write| write.reply)).collect()
     }
 
-    /// Goes on behind `head`, as the disk has it after a failure.
+    /// Continues after `head`, the state of the disk after a failure.
     pub(crate) fn resume(&mut self, head: Sequence) {
         self.next = head.next();
     }
 
-    /// Whether nothing waits and nothing is under way.
+    /// Whether nothing waits and nothing is in progress.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.placing && self.placed.is_empty()
     }
 }
 
-/// Takes a group out of `waiting`: of each sender as much as of the others, and what is larger than that as long as there is
-/// room. Both parts stay in their order.
+/// Takes a group out of `waiting`: an equal share of each sender, and what is larger than that as long as there is
+/// space. Both parts stay in order.
 fn shared_out<R>(waiting: VecDeque<Write<R>>) -> (Vec<Write<R>>, VecDeque<Write<R>>) {
-    /// Of a sender of whom something was left; so is all that it wrote later.
+    /// Marks a sender with something left over; everything that it wrote later is left too.
     const ENOUGH: usize = usize::MAX;
     let mut taken_of: HashMap<Sender, usize, foldhash::fast::RandomState> =
         waiting.iter().map(|write| (write.sender, 0)).collect();
@@ -383,7 +384,7 @@ fn place_write<R>(
 ) -> Acked {
     let first = builder.next();
     let count = write.batch.len();
-    // Filled only once a duplicate shows: an all-fresh batch needs no list.
+    // Filled only once a duplicate appears: an all-fresh batch needs no list.
     let mut each: Option<Vec<Sequence>> = None;
     for (slot, (id, known)) in write.batch.ids().zip(known).enumerate() {
         let duplicate = known.or_else(|| in_group.as_ref()?.get(&id).copied());

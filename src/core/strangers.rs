@@ -1,29 +1,30 @@
-//! How many connections there may be that were not accepted yet, and which of them goes for one that comes.
+//! How many connections there may be that are not accepted yet, and which of them makes way for a new one.
 //!
-//! Where a client is, is its address; of IPv6 the first half, since whoever has one has all of the other half. The place
-//! that holds most gives way: so who opens many pushes out their own. A connection that has just come is never pushed out, for it may
-//! be about to say who it is; while all of that place have just come, newcomers are refused, and only those from places that hold
-//! few are let in, up to a quarter more: so the room for others is not filled by a handful of places that all hold many.
+//! A client's place is its address; for IPv6 the first half, because whoever has one has all of the other half. The
+//! place that holds most makes way: so whoever opens many pushes out their own. A new connection is never pushed out,
+//! because it may be about to say who it is; while all connections of that place are new, newcomers are refused, and
+//! only those from places that hold few are let in, up to a quarter more: so the space for others is not filled by a
+//! handful of places that all hold many.
 //!
-//! Keeps: at most the number and a quarter. Leaves out: the clock, and ending a connection (`actors::strangers`).
+//! Keeps: at most the limit and a quarter more. Leaves out: the clock, and ending a connection (`actors::strangers`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What names a stranger here: the longer it is there, the smaller.
+/// Identifies a stranger here: the longer it has been there, the smaller the number.
 pub(crate) type Number = u64;
 
 /// A connection that is younger than this is never pushed out, in milliseconds.
 const YOUNG_MILLIS: u64 = 5_000;
 
-/// A place that holds this part of what there may be, or more, has no share in the quarter more.
+/// A place that holds this fraction of the limit, or more, has no share in the extra quarter.
 const FEW: usize = 64;
 
-/// There is no room for one more.
+/// There is no space for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Where a client is; `None` if nobody knows.
+/// Where a client is; `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place(Option<IpAddr>);
 
@@ -33,7 +34,7 @@ impl Place {
     }
 }
 
-/// What an address has in common with all that one may have who has it: an IPv6 address comes with 2^64 others.
+/// The part that an address has in common with all others of the same owner: an IPv6 address comes with 2^64 others.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -41,12 +42,12 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// All connections that were not accepted yet.
+/// All connections that are not accepted yet.
 #[derive(Debug)]
 pub(crate) struct Strangers {
     count_max: usize,
     next: Number,
-    /// Where each is, and since when it is there.
+    /// The place of each, and since when it has been there.
     by_number: BTreeMap<Number, (Place, u64)>,
     by_place: HashMap<Place, BTreeSet<Number>>,
 }
@@ -56,7 +57,7 @@ impl Strangers {
         Self { count_max, next: 0, by_number: BTreeMap::new(), by_place: HashMap::new() }
     }
 
-    /// Takes one in, and tells who has to go for it.
+    /// Adds one, and returns which one has to make way.
     pub(crate) fn enter(
         &mut self,
         now: u64,
@@ -73,7 +74,7 @@ impl Strangers {
         Ok((number, gone))
     }
 
-    /// It is gone, or none any more; whether it was there.
+    /// It is gone, or no longer a stranger; returns whether it was there.
     pub(crate) fn leave(&mut self, number: Number) -> bool {
         let Some((place, _)) = self.by_number.remove(&number) else { return false };
         self.leave_place(number, place);
@@ -100,9 +101,9 @@ impl Strangers {
         }
     }
 
-    /// Who goes for one that comes from `place`; `None` if nobody has to.
+    /// Which one makes way for one that comes from `place`; `None` if none has to.
     fn make_room(&self, now: u64, place: Place) -> Result<Option<Number>, Full> {
-        // Of two that hold as many, the one who has been there longer.
+        // Of two that hold equally many, the place whose connection has been there longer.
         let holds_most = self
             .by_place
             .values()
@@ -137,7 +138,7 @@ mod tests {
             assert!(matches!(strangers.enter(0, place(last)), Ok((_, None))));
         }
         assert_eq!(strangers.enter(5_000, place(3)), Ok((4, Some(1))));
-        // Now each holds one: the one that was there first.
+        // Now each holds one: the first one goes.
         assert_eq!(strangers.enter(5_000, place(4)), Ok((5, Some(0))));
         assert_eq!(strangers.count(), 4);
     }
@@ -151,13 +152,13 @@ mod tests {
         assert_eq!(strangers.enter(4_999, place(1)), Err(Full));
         assert_eq!(strangers.enter(4_999, place(2)), Ok((4, None)));
         assert_eq!(strangers.enter(4_999, place(2)), Err(Full));
-        // Whoever is accepted makes room.
+        // An accepted connection frees its place.
         assert!(strangers.leave(4) && !strangers.leave(4));
         assert_eq!(strangers.enter(4_999, place(2)), Ok((5, None)));
         assert_eq!(strangers.enter(5_000, place(1)), Ok((6, Some(0))));
     }
 
-    /// Three addresses filled the quarter more, and whoever came from a fourth was refused.
+    /// Three addresses filled the extra quarter, and clients from a fourth were refused.
     #[test]
     fn a_few_places_that_hold_many_leave_room_for_others() {
         let mut strangers = Strangers::new(640);

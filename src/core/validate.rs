@@ -1,7 +1,7 @@
-//! What an entry must be to get into a store, whoever wrote it.
+//! What an entry must satisfy to get into a store, whoever wrote it.
 //!
-//! Decoders judge the form of a message and bound what it may cost; whether its values may be stored is asked here, and
-//! of a client's only after it was found to be allowed to write, and where (`actors::session`).
+//! Decoders check the form of a message and limit its cost; whether its values may be stored is checked here. For a
+//! client that happens only after it was found to be allowed to write, and where (`actors::session`).
 
 use crate::model::{Batch, EntryId, EntryRef, Limits, record_len};
 
@@ -27,7 +27,7 @@ pub enum InvalidBatch {
     /// An entry breaks a rule.
     #[error("entry {slot} ({id}): {fault}")]
     Entry {
-        /// Which entry.
+        /// Its slot.
         slot: usize,
         /// Its id.
         id: EntryId,
@@ -81,7 +81,7 @@ pub(crate) fn validate(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatc
     validate_entries(batch, limits)
 }
 
-/// Checks the entries of a batch, whose decoder has bounded it as a whole.
+/// Checks the entries of a batch that its decoder has limited as a whole.
 pub(crate) fn validate_entries(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatch> {
     batch.iter().enumerate().try_for_each(|(slot, entry)| {
         let invalid = |fault| InvalidBatch::Entry { slot, id: entry.id, fault };

@@ -1,13 +1,13 @@
 //! Decides what one connection is sent, and when.
 //!
 //! Keeps: a subscription delivers every entry from its start, in order, without a gap; an entry that this connection
-//! wrote with the subscription's key, while it was subscribed with it, is passed over, since its `Ack` stands for it;
-//! acks and entries of one store leave a connection in feed order: an `Ack` waits until every subscription to the store
-//! has passed the acknowledged sequences, and no entry above them leaves before it.
-//! Leaves out: where entries come from, how they are encoded, when the socket takes bytes (`actors::session`).
+//! wrote with the subscription's key, while the subscription existed, is skipped, because its `Ack` stands for it; acks
+//! and entries of one store leave a connection in feed order: an `Ack` waits until every subscription to the store has
+//! passed the acknowledged sequences, and no entry above them leaves before it. Leaves out: where entries come from,
+//! how they are encoded, when the socket takes bytes (`actors::session`).
 //!
-//! Heads must be looked at before answers are taken in: then every entry below a head seen here that the connection
-//! wrote itself has its answer here already, and is known to be its own.
+//! Heads must be read before answers are processed: then every entry below a head seen here that the connection wrote
+//! itself already has its answer here, and is known to be its own.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -16,7 +16,8 @@ use crate::model::{PublicKey, Sequence, StoreId};
 
 use super::store::Acked;
 
-/// Names one subscription for as long as the connection lives; a replaced one has another id than its successor.
+/// Identifies one subscription for as long as the connection lives; a replaced subscription and its successor have
+/// different ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SubscriptionId(u64);
 
@@ -27,16 +28,16 @@ pub(crate) struct SequenceRun {
     pub(crate) last: Sequence,
 }
 
-/// What came of offering a run to a subscription.
+/// The result of offering a run to a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// What to send.
     pub(crate) send: Option<SequenceRun>,
-    /// Entries of its own came next: their ack goes before anything that follows.
+    /// Its own entries came next: their ack goes before anything that follows.
     pub(crate) passed_own: bool,
 }
 
-/// A subscription, and with it `D`: what its owner needs to deliver it.
+/// A subscription, together with `D`: what its owner needs to deliver it.
 #[derive(Debug)]
 pub(crate) struct Subscription<D> {
     pub(crate) delivery: D,
@@ -54,7 +55,7 @@ impl<D> Subscription<D> {
         self.id
     }
 
-    /// Who is subscribed.
+    /// The key of the subscription.
     pub(crate) fn key(&self) -> &PublicKey {
         &self.key
     }
@@ -69,8 +70,8 @@ impl<D> Subscription<D> {
         self.cursor
     }
 
-    /// Entries `run` of the feed are at hand: what to send of them now, which is up to an entry of its own. The cursor
-    /// moves behind that. Nothing if the run is not what comes next.
+    /// The entries `run` of the feed are available: returns which of them to send now, which is up to an entry of its
+    /// own. The cursor moves past that. Nothing if the run is not what comes next.
     pub(crate) fn take(&mut self, run: SequenceRun) -> Taken {
         if self.cursor < run.first || run.last < self.cursor {
             return Taken::default();
@@ -86,13 +87,13 @@ impl<D> Subscription<D> {
         Taken { send, passed_own: self.cursor != last.next() }
     }
 
-    /// Everything before `next` was sent, or is not to be: the backlog, compacted, has got so far.
+    /// Everything before `next` was sent, or must not be sent: the compacted backlog has got that far.
     pub(crate) fn pass_backlog(&mut self, next: Sequence) {
         self.cursor = self.cursor.max(next);
         self.pass_own();
     }
 
-    /// Moves the cursor over entries of its own that come next.
+    /// Moves the cursor past its own entries that come next.
     fn pass_own(&mut self) {
         while let Some(run) = self.own.front() {
             if run.first > self.cursor {
@@ -117,14 +118,15 @@ struct StoreAcks<T> {
     waiting: VecDeque<(Sequence, T)>,
 }
 
-/// The subscriptions and the unsent acks of one connection. `S` is a store, which need not be looked into as long as there
-/// is no subscription; `T` is what an ack is made of; `D` is what lies with a subscription, and is not looked into here.
+/// The subscriptions and the unsent acks of one connection. `S` is a store, which this code does not look into as long
+/// as there is no subscription; `T` is what an ack is made of; `D` is stored with a subscription, and is not looked
+/// into here.
 #[derive(Debug)]
 pub(crate) struct ConnectionCore<S, T, D> {
     /// At most one for each key.
     subscriptions: Vec<Subscription<D>>,
     acks: Vec<StoreAcks<T>>,
-    /// Acks of stores that the connection is not subscribed to, as they came: nothing has to precede them.
+    /// Acks of stores without a subscription on this connection, in the order of arrival: nothing has to precede them.
     free: VecDeque<(S, Sequence, T)>,
     subscribed: u64,
     turn: usize,
@@ -138,7 +140,7 @@ impl<S, T, D> Default for ConnectionCore<S, T, D> {
 }
 
 impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
-    /// Subscribes `key` to `store` from `start` on. An earlier subscription of the key ends, and is given back.
+    /// Subscribes `key` to `store` from `start` on. An earlier subscription of the key ends, and is returned.
     pub(crate) fn subscribe(
         &mut self,
         key: PublicKey,
@@ -151,7 +153,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         let id = SubscriptionId(self.subscribed);
         self.subscribed += 1;
         let cursor = start.max(Sequence::FIRST);
-        // Most connections have one for as long as they live, and a vector begins with four.
+        // Most connections have one for their whole life, and a vector starts with capacity for four.
         if self.subscriptions.is_empty() {
             self.subscriptions.reserve_exact(1);
         }
@@ -172,7 +174,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         Some(self.subscriptions.remove(at))
     }
 
-    /// The subscription that `key` has at this moment: to be noted with a write, and given back with its answer.
+    /// The current subscription of `key`: it has to be remembered with a write, and passed back with its answer.
     pub(crate) fn subscription_of(&self, key: &PublicKey) -> Option<SubscriptionId> {
         self.subscriptions.iter().find(|sub| sub.key == *key).map(|sub| sub.id)
     }
@@ -187,7 +189,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         &mut self.subscriptions
     }
 
-    /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] said when it came in.
+    /// A write was answered. `subscription` is what [`ConnectionCore::subscription_of`] returned when it arrived.
     pub(crate) fn answered(
         &mut self,
         store: S,
@@ -210,7 +212,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         }
     }
 
-    /// A subscription to `store` begins: what is unsent of its acks has to wait for it as well.
+    /// A subscription to `store` begins: its unsent acks have to wait for it as well.
     fn bind_free_acks(&mut self, store: &StoreId) {
         let free = std::mem::take(&mut self.free).into_iter();
         let (bound, free): (VecDeque<_>, _) = free.partition(|(of, ..)| of.borrow() == store);
@@ -220,8 +222,8 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         }
     }
 
-    /// The waiting acks of `store`. Where those of another store have all been sent, these take over its place: a
-    /// connection with many stores searches among those that wait alone.
+    /// The waiting acks of `store`. If those of another store have all been sent, these take their place: a connection
+    /// with many stores only searches among those that wait.
     fn acks_of(&mut self, store: &StoreId) -> &mut VecDeque<(Sequence, T)> {
         let same = self.acks.iter().position(|acks| acks.store == *store);
         let at = same.or_else(|| self.acks.iter().position(|acks| acks.waiting.is_empty()));
@@ -253,8 +255,8 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         self.free.is_empty() && self.acks.iter().all(|acks| acks.waiting.is_empty())
     }
 
-    /// The next subscription, in turns, whose cursor is not beyond its store's head, which no ack has to precede, and for
-    /// which `ready` holds.
+    /// The next subscription, taking turns, whose cursor is not beyond its store's head, which no ack has to precede,
+    /// and for which `ready` holds.
     pub(crate) fn next_pull(
         &mut self,
         head: impl Fn(&D) -> Sequence,
@@ -271,7 +273,7 @@ impl<S: Borrow<StoreId>, T, D> ConnectionCore<S, T, D> {
         Some(&mut self.subscriptions[at])
     }
 
-    /// Whether an ack waits, for another subscription, that belongs before what `sub` needs next.
+    /// Whether an ack that waits for another subscription belongs before what `sub` needs next.
     fn has_ack_before(&self, sub: &Subscription<D>) -> bool {
         let acks = self.acks.iter().find(|acks| acks.store == sub.store);
         let next = acks.and_then(|acks| acks.waiting.front());

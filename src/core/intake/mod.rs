@@ -1,4 +1,4 @@
-//! Whose unfinished input may grow: one bound on what all connections together have sent of messages that are not complete.
+//! Whose unfinished input may grow: one limit on what all connections together have sent of incomplete messages.
 //!
 //! ```text
 //!   0 ................ share of strangers ........ 3/4 open ........ open ............................. open + one connection's most
@@ -7,46 +7,47 @@
 //!   | large input of accepted connections          |                 |
 //! ```
 //!
-//! Half a message is of no use, so a bound that just stops reading could be reached with halves alone, and nobody would ever
-//! finish. So room for the most that one connection may hold is kept apart for whoever has the *turn*: of those that
-//! wait, the accepted connection whose input is oldest, and if there is none, or now and then, the stranger. A turn ends when what was
-//! read with it is complete and gone, or when its holder is overdue.
+//! Half a message is useless, so if the server just stopped reading at a limit, halves alone could reach it and nobody
+//! would ever finish. So space for the most that one connection may hold is reserved for the holder of the *turn*: of
+//! those that wait, the accepted connection whose input is oldest; if there is none, or now and then, a stranger. A
+//! turn ends when what was read with it is complete and gone, or when its holder is overdue.
 //!
-//! Keeps: what is held is never more than `open` and one connection's most, beyond what is read at one go and the small input of
-//! strangers, who are bounded in number; strangers keep nobody who was accepted from sending what is small; whoever waits gets a
-//! turn; nobody is overdue for a time in which the server did not read from it. Leaves out: the clock (`now` is passed in, in
-//! milliseconds), wakers, and ending who is overdue (`actors::budget`); how many strangers there are (`strangers`).
+//! Keeps: what is held never exceeds `open` plus one connection's maximum, apart from what is read at once and the
+//! small input of strangers, whose number is bounded; strangers never keep an accepted connection from sending small
+//! input; everyone who waits gets a turn; time in which the server did not read from a connection does not make it
+//! overdue. Leaves out: the clock (`now` is passed in, in milliseconds), wakers, and ending overdue connections
+//! (`actors::budget`); how many strangers there are (`strangers`).
 
 use std::collections::{BTreeSet, HashMap};
 
-/// What names a connection here.
+/// Identifies a connection here.
 pub(crate) type Number = u64;
 
-/// A stranger that has the turn while accepted connections wait has so long to finish, in milliseconds.
+/// How long a stranger that has the turn has to finish while accepted connections wait, in milliseconds.
 const TURN_MILLIS_MAX: u64 = 5_000;
-/// Where accepted connections always wait, every so many turns one is a stranger's.
+/// If accepted connections always wait, one turn after this many goes to a stranger.
 const TURNS_BEFORE_STRANGERS: u32 = 8;
-/// A turn that is not taken for so long goes to the next.
+/// A turn that is not used for this long passes to the next.
 const TURN_UNUSED_MILLIS_MAX: u64 = 1_000;
-/// While others wait, what is large has to come so many times as fast as anything has to.
+/// While others wait, large input has to arrive this many times as fast as the minimum.
 const BUSY_FACTOR: u64 = 64;
 /// The same for strangers.
 const BUSY_STRANGER_FACTOR: u64 = 512;
 
-/// The bounds.
+/// The limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
-    /// Bytes that all may hold together, without the one that has the turn.
+    /// Bytes that all may hold together, not counting the holder of the turn.
     pub(crate) open: usize,
     /// Strangers with large input are read from while all strangers hold less than this.
     pub(crate) open_to_strangers: usize,
     /// Bytes a second that a connection has to send of what it has begun.
     pub(crate) rate_min: u64,
-    /// Over so many milliseconds that is looked at.
+    /// The period over which that is checked, in milliseconds.
     pub(crate) grace_millis: u64,
 }
 
-/// Why a connection is to end.
+/// Why a connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overdue {
     /// It sent less than it has to.
@@ -55,37 +56,37 @@ pub(crate) enum Overdue {
     Turn,
 }
 
-/// What a connection has to say after it was read from.
+/// What a connection reports after it was read from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
-    /// It holds so many bytes now.
+    /// How many bytes it holds now.
     pub(crate) bytes: usize,
-    /// So many came since the last time.
+    /// How many bytes arrived since the last report.
     pub(crate) received: usize,
-    /// The socket has no more: what follows is for the client to send.
+    /// The socket has no more: the rest depends on the client.
     pub(crate) waits_for_client: bool,
 }
 
 #[derive(Debug, Default)]
 struct Member {
     stranger: bool,
-    /// Up to so many bytes its input is small.
+    /// Input up to this many bytes is small.
     small: usize,
     held: usize,
-    /// When what it holds began.
+    /// When the input that it holds began.
     since: u64,
     window: Window,
     waits: bool,
 }
 
-/// How a connection sends, over some time.
+/// How fast a connection sends, over some time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     began: u64,
     bytes: u64,
     /// Time that passed while the server waited for the client.
     client_millis: u64,
-    /// Since when it does.
+    /// Since when the server has been waiting for it.
     client_since: Option<u64>,
 }
 
@@ -107,12 +108,12 @@ pub(crate) struct Intake {
     /// By age.
     waiting: BTreeSet<(u64, Number)>,
     waiting_strangers: BTreeSet<(u64, Number)>,
-    /// Since when anybody waits.
+    /// Since when anybody has been waiting.
     busy_since: Option<u64>,
     turn: Option<Turn>,
-    /// So many accepted connections go before the next stranger.
+    /// How many accepted connections go before the next stranger.
     turns_before_strangers: u32,
-    /// Who can be read from again.
+    /// The connections that can be read from again.
     wake: Vec<Number>,
 }
 
@@ -133,7 +134,7 @@ impl Intake {
         }
     }
 
-    /// A stranger, who holds nothing yet.
+    /// Adds a stranger, which holds nothing yet.
     pub(crate) fn enter(&mut self, small: usize) -> Number {
         let number = self.next;
         self.next += 1;
@@ -148,7 +149,7 @@ impl Intake {
         self.pass_on(now);
     }
 
-    /// The connection is no stranger any more; from here on, this is small.
+    /// The connection is no longer a stranger; from here on, this counts as small.
     pub(crate) fn accept(&mut self, number: Number, now: u64, small: usize) {
         self.end_waiting(number);
         let Some(member) = self.members.get_mut(&number) else { return };
@@ -159,7 +160,7 @@ impl Intake {
         self.pass_on(now);
     }
 
-    /// Takes down what a connection holds.
+    /// Records what a connection holds.
     pub(crate) fn hold(&mut self, number: Number, now: u64, held: Held) {
         let Some(member) = self.members.get_mut(&number) else { return };
         let window = &mut member.window;
@@ -172,7 +173,7 @@ impl Intake {
         self.take_held(number, now, held.bytes);
     }
 
-    /// Whether the connection may be read from. If not, it waits, and is among [`Intake::take_wake`] when it may.
+    /// Whether the connection may be read from. If not, it waits, and appears in [`Intake::take_wake`] when it may.
     pub(crate) fn may_read(&mut self, number: Number, now: u64) -> bool {
         let Some(member) = self.members.get_mut(&number) else { return true };
         member.window.look_away(now);
@@ -182,7 +183,7 @@ impl Intake {
         }
         if self.has_room(number) && !self.is_behind(number) {
             if self.end_waiting(number) {
-                // Whoever waits behind it may find room as well.
+                // Those that wait behind it may find space as well.
                 self.pass_on(now);
             }
             return true;
@@ -198,7 +199,7 @@ impl Intake {
         }
     }
 
-    /// Who is overdue; and whoever can be read from meanwhile is to be woken.
+    /// Returns the overdue connections; those that can be read from meanwhile have to be woken.
     pub(crate) fn round(&mut self, now: u64) -> Vec<(Number, Overdue)> {
         self.pass_unused_turn(now);
         let mut overdue = Vec::new();
@@ -223,17 +224,17 @@ impl Intake {
         overdue
     }
 
-    /// Who can be read from since this was called last.
+    /// The connections that have become readable since the last call.
     pub(crate) fn take_wake(&mut self) -> Vec<Number> {
         std::mem::take(&mut self.wake)
     }
 
-    /// Has the connection be among those to wake.
+    /// Adds the connection to those to wake.
     pub(crate) fn wake(&mut self, number: Number) {
         self.wake.push(number);
     }
 
-    /// What all hold together.
+    /// What all of them hold together.
     pub(crate) fn level(&self) -> usize {
         self.level
     }
@@ -243,7 +244,7 @@ impl Intake {
         self.waiting.len() + self.waiting_strangers.len()
     }
 
-    /// What those hold together who were accepted, but for the one that has the turn, whose room is kept apart.
+    /// What accepted connections hold together, except the holder of the turn, whose space is reserved.
     pub(crate) fn open_level_of_accepted(&self) -> usize {
         let of_holder = self.holder().filter(|holder| !holder.stranger).map_or(0, |it| it.held);
         self.level - self.level_of_strangers - of_holder
@@ -257,16 +258,16 @@ impl Intake {
         self.turn.as_ref().and_then(|turn| self.members.get(&turn.number))
     }
 
-    /// Whether there is room for more of this connection's input, without the turn.
+    /// Whether there is space for more input of this connection, without the turn.
     fn has_room(&self, number: Number) -> bool {
         let Some(member) = self.members.get(&number) else { return false };
         let level = self.open_level();
         let of_holder = self.holder().filter(|holder| holder.stranger).map_or(0, |it| it.held);
         let level_of_strangers = self.level_of_strangers - of_holder;
         match (member.held <= member.small, member.stranger) {
-            // They are bounded in number, and nobody else may keep them from saying who they are.
+            // Their number is bounded, and nobody else may keep them from saying who they are.
             (true, true) => true,
-            // Strangers that are bounded by their number alone may fill what is open.
+            // Strangers whose only limit is their number may fill what is open.
             (true, false) => self.open_level_of_accepted() < self.terms.open,
             (false, true) => {
                 level_of_strangers < self.terms.open_to_strangers && level < self.terms.open
@@ -275,7 +276,7 @@ impl Intake {
         }
     }
 
-    /// Whether somebody waits who was there before, and has as much to say. What is small goes past what is large.
+    /// Whether somebody waits who came earlier and has input of the same kind. Small input passes large input.
     fn is_behind(&self, number: Number) -> bool {
         let Some(member) = self.members.get(&number) else { return false };
         let waiting = if member.stranger { &self.waiting_strangers } else { &self.waiting };
@@ -293,7 +294,7 @@ impl Intake {
         self.busy_since.get_or_insert(now);
     }
 
-    /// Whether it did wait.
+    /// Whether it was waiting.
     fn end_waiting(&mut self, number: Number) -> bool {
         let Some(member) = self.members.get_mut(&number) else { return false };
         if !std::mem::take(&mut member.waits) {
@@ -310,7 +311,7 @@ impl Intake {
     fn take_held(&mut self, number: Number, now: u64, bytes: usize) {
         let Some(member) = self.members.get(&number) else { return };
         let before = member.held;
-        // What is left of a message that is through counts as new.
+        // What is left after a complete message counts as new.
         if bytes != before && (before == 0 || bytes < before && bytes <= member.small) {
             self.end_waiting(number);
             self.members.entry(number).and_modify(|member| member.since = now);
@@ -326,7 +327,7 @@ impl Intake {
         }
     }
 
-    /// Takes the turn from who is through with it, gives it to the next, and wakes who has room again.
+    /// Takes the turn from a holder that is done, passes it on, and wakes those that have space again.
     fn pass_on(&mut self, now: u64) {
         if self.turn_is_over() {
             self.turn = None;
@@ -362,7 +363,7 @@ impl Intake {
         turn.used && (fits || member.held <= member.small)
     }
 
-    /// A session whose client does not read is not run, and takes no turn.
+    /// A session whose client does not read does not run, and uses no turn.
     fn pass_unused_turn(&mut self, now: u64) {
         let unused = |turn: &mut Turn| {
             !turn.used && now.saturating_sub(turn.since) >= TURN_UNUSED_MILLIS_MAX
@@ -377,7 +378,7 @@ impl Intake {
 }
 
 impl Member {
-    /// How many times the least rate it has to keep.
+    /// How many times the minimum rate it has to keep.
     fn factor(&self, busy_since: Option<u64>) -> u64 {
         // Not for a time in which nobody waited.
         let busy = busy_since.is_some_and(|since| since <= self.window.began);
@@ -390,14 +391,14 @@ impl Member {
 }
 
 impl Window {
-    /// The server does not wait for the client any more.
+    /// The server no longer waits for the client.
     fn look_away(&mut self, now: u64) {
         if let Some(since) = self.client_since.take() {
             self.client_millis += now.saturating_sub(since);
         }
     }
 
-    /// Whether too little has come by now. If not, a window that is over makes room for the next.
+    /// Whether too little has arrived by now. If not, a window that is over is followed by the next.
     fn is_slow(&mut self, now: u64, grace_millis: u64, rate_min: u64) -> bool {
         let since = self.client_since.map_or(0, |since| now.saturating_sub(since));
         let millis = self.client_millis + since;

@@ -6,7 +6,7 @@ use super::*;
 const SMALL: usize = 10;
 /// The most that one connection may hold.
 const MOST: usize = 1_000;
-/// What is read at one go.
+/// What is read at once.
 const READ: usize = 50;
 const TERMS: Terms =
     Terms { open: 400, open_to_strangers: 100, rate_min: 10, grace_millis: 10_000 };
@@ -41,7 +41,7 @@ fn of_two_halves_one_is_made_whole_first() {
     intake.hold(two, 1, held(500));
     assert!(intake.may_read(one, 2));
     assert!(!intake.may_read(two, 2));
-    // Nobody blames it for what the server does not read.
+    // Nobody is blamed for what the server does not read.
     assert_eq!(intake.round(5_000), []);
     intake.hold(one, 5_000, held(0));
     assert_eq!(intake.take_wake().last(), Some(&two));
@@ -62,7 +62,7 @@ fn what_is_small_is_read_while_large_input_waits() {
     assert!(intake.may_read(stranger, 1) && intake.may_read(known, 1));
 }
 
-/// Slow headers of 1,900 strangers, each of them small, kept everybody who was accepted waiting until they were over.
+/// Slow headers of 1,900 strangers, each of them small, blocked every accepted connection until they were over.
 #[test]
 fn what_many_strangers_hold_that_is_small_keeps_nobody_else_waiting() {
     let mut intake = Intake::new(TERMS);
@@ -79,7 +79,7 @@ fn what_many_strangers_hold_that_is_small_keeps_nobody_else_waiting() {
     let known = accepted(&mut intake);
     intake.hold(known, 1, held(SMALL));
     assert!(intake.may_read(known, 1));
-    // Others who were accepted do, as before.
+    // Other accepted connections can send, as before.
     for _ in 0..TERMS.open / SMALL {
         let number = accepted(&mut intake);
         intake.hold(number, 1, held(SMALL));
@@ -118,7 +118,7 @@ fn a_connection_has_to_send_what_it_began() {
     assert_eq!(intake.round(10_000), []);
     assert_eq!(intake.round(19_999), []);
     assert_eq!(intake.round(20_000), [(slow, Overdue::Slow)]);
-    // Whoever has begun nothing may be silent.
+    // A connection that has begun nothing may be silent.
     intake.hold(slow, 20_001, held(0));
     assert_eq!(intake.round(90_000), []);
 }
@@ -130,7 +130,7 @@ fn while_others_wait_large_input_has_to_come_faster() {
     intake.hold(one, 0, held(350));
     intake.hold(two, 0, held(350));
     assert!(intake.may_read(one, 0) && !intake.may_read(two, 0));
-    // Fast enough for this window, in which nobody waited when it began.
+    // Fast enough for this window, because nobody was waiting when it began.
     intake.hold(one, 9_999, Held { bytes: 450, received: 100, waits_for_client: true });
     assert_eq!(intake.round(10_000), []);
     intake.hold(one, 19_999, Held { bytes: 550, received: 100, waits_for_client: true });
@@ -148,24 +148,24 @@ fn a_turn_that_is_not_taken_is_passed_on() {
     intake.take_wake();
     intake.leave(all[0], 1);
     assert_eq!(intake.take_wake(), [all[1]]);
-    // Its client does not read, so it is not run.
+    // Its client does not read, so it does not run.
     intake.round(2_000);
     assert!(intake.take_wake().contains(&all[2]));
     assert!(intake.may_read(all[2], 2_000));
     assert!(!intake.may_read(all[1], 2_000));
 }
 
-/// So long clients begin further messages.
+/// How long clients begin new messages.
 const END: u64 = 600_000;
 
-/// What the other end of a connection does.
+/// How the other end of a connection behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Nature {
     /// Sends whole messages as fast as they are read.
     Honest,
-    /// Sends a part of a message and no more.
+    /// Sends a part of a message, and then nothing.
     Silent,
-    /// Sends on, just as fast as it has to while nobody waits.
+    /// Sends just as fast as it has to while nobody waits.
     Trickles,
 }
 
@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// What the server does for it when it is run. From `END` on it leaves instead of beginning another message.
+    /// What the server does for it when it runs. From `END` on it leaves instead of beginning another message.
     fn run(&mut self, intake: &mut Intake, now: u64, random: &mut TestRng) {
         self.denied = false;
         loop {
@@ -239,8 +239,8 @@ impl Client {
     }
 }
 
-/// However many hold halves of messages: what is held has its bound, all who send on get their messages through, nobody of
-/// them is overdue, and in the end nobody waits.
+/// However many connections hold halves of messages: what is held is bounded, everyone who keeps sending gets messages
+/// through, none of those is overdue, and in the end nobody waits.
 #[test]
 fn whoever_sends_on_gets_through() {
     for seed in 0..20_u8 {
@@ -250,7 +250,7 @@ fn whoever_sends_on_gets_through() {
         let mut clients: Vec<_> = (0..30)
             .map(|at| Client::new(&mut intake, natures[at % natures.len()], &mut random))
             .collect();
-        // What is small is always read of strangers.
+        // Small input of strangers is always read.
         let most = TERMS.open + MOST + READ + clients.len() * (SMALL + READ);
         for now in (0..2 * END).step_by(100) {
             let woken = intake.take_wake();

@@ -1,13 +1,13 @@
-//! What comes next for a reader, where all of it is kept: no log is read, nobody is asked, and the work has a bound.
+//! What comes next for a reader, if all of it is kept: no log is read, no effect is called, and the work is bounded.
 
 use super::index::Slot;
 use super::{Index, Moment, Rule};
 use crate::model::Sequence;
 
-/// Slots that are looked at for one piece: some tenths of a millisecond where none of them is sent.
+/// How many slots are looked at for one piece: some tenths of a millisecond if none of them is sent.
 const SLOTS_MAX: usize = if cfg!(test) { 16 } else { 16 * 1_024 };
 
-/// Positions that are passed over at once: a bit for each of them is looked at.
+/// How many positions are skipped at once: a bit for each of them is looked at.
 const POSITIONS_MAX: u64 = if cfg!(test) { 16 } else { 1_024 * 1_024 };
 
 /// Kept records that come next, if any do.
@@ -17,14 +17,14 @@ pub(crate) struct AtHand {
     pub(crate) sequences: Vec<Sequence>,
     /// One after the other.
     pub(crate) records: Vec<u8>,
-    /// The position behind them, of the feed as it is stored.
+    /// The position after them, in the stored feed.
     pub(crate) next: Sequence,
 }
 
 impl Index {
     /// What a reader with this moment is sent from `from` on, as far as it is kept: up to `bytes_max` bytes of records,
-    /// or one record. Ends before all that [`Index::plan`] has to find out about, which includes all that an effect
-    /// replaced. The index must have seen all entries up to the moment's head.
+    /// or one record. Ends before everything that [`Index::plan`] has to find out, which includes everything that an
+    /// effect replaced. The index must have seen all entries up to the moment's head.
     pub(crate) fn at_hand(&self, at: &Moment, from: Sequence, bytes_max: usize) -> AtHand {
         let mut hand = AtHand { sequences: Vec::new(), records: Vec::new(), next: from };
         let end = self.end(at);
@@ -57,7 +57,7 @@ impl Index {
         passed
     }
 
-    /// The record that stands at a slot, empty if none does; `None` if that is not kept, or not quickly seen.
+    /// The record at a slot, empty if nothing is sent; `None` if that is not kept, or takes too long to see.
     fn sent(&self, slot: &Slot, at: &Moment, slots_left: &mut usize) -> Option<&[u8]> {
         *slots_left = slots_left.checked_sub(1)?;
         if !self.is_eligible(slot, at) {

@@ -1,7 +1,7 @@
-//! The slots of each bucket, linked to each other: by id where the greatest one counts, else in feed order.
+//! The slots of each bucket, linked to each other: by id where the greatest one counts, otherwise in feed order.
 //!
-//! Keeps: what is asked of every slot in turn takes a step a slot; no order in which ids arrive makes linking slow. Leaves
-//! out: which slots there are (`index`), what becomes of them (`plan`, `at_hand`).
+//! Keeps: asking something of every slot in turn takes one step per slot; no order in which ids arrive makes linking
+//! slow. Leaves out: which slots there are (`index`), what becomes of them (`plan`, `at_hand`).
 
 use std::cmp::Reverse;
 
@@ -9,14 +9,14 @@ use super::index::{NONE, Slot};
 use super::{Index, Members, Moment, Rule};
 
 impl Index {
-    /// Whether an entry of the bucket with a greater id is eligible, wherever it stands in the feed. Walks up to the next
-    /// such entry, so that asking it of every slot in turn takes one step a slot. For [`Rule::KeepLatest`].
+    /// Whether a bucket entry with a greater id is eligible, wherever it is in the feed. Walks up to the next such
+    /// entry, so asking this of every slot in turn takes one step per slot. For [`Rule::KeepLatest`].
     pub(super) fn is_superseded(&self, slot: &Slot, at: &Moment) -> bool {
         let mut no_limit = usize::MAX;
         self.is_superseded_within(slot, at, &mut no_limit).unwrap_or(false)
     }
 
-    /// The same in so many steps, or `None`; counts them down.
+    /// The same in at most this many steps, or `None`; counts them down.
     pub(super) fn is_superseded_within(
         &self,
         slot: &Slot,
@@ -43,14 +43,14 @@ impl Index {
             .filter(move |slot| self.is_eligible(slot, at))
     }
 
-    /// Sums up [`Index::members`].
+    /// The sums over [`Index::members`].
     pub(super) fn sum_members(&self, bucket: u32, at: &Moment) -> Members {
         let mut members = Members::default();
         self.members(bucket, at).for_each(|slot| members.add(slot));
         members
     }
 
-    /// Makes all chains anew.
+    /// Links all chains again.
     pub(super) fn link_all(&mut self) {
         self.buckets.iter_mut().for_each(|bucket| bucket.last = NONE);
         self.late.clear();
@@ -58,7 +58,7 @@ impl Index {
         self.settle();
     }
 
-    /// Hangs a slot at the end of its bucket's chain, or leaves it to [`Index::settle`] if that is not its place.
+    /// Appends a slot to its bucket's chain, or leaves it to [`Index::settle`] if it belongs elsewhere.
     pub(super) fn link(&mut self, at: usize) {
         let slot = self.slots[at];
         let prev = self.buckets[slot.bucket as usize].last;
@@ -74,8 +74,8 @@ impl Index {
         self.slots[at].next = NONE;
     }
 
-    /// Hangs slots into their chains that do not belong at the ends. All at once, from the greatest id of each bucket to
-    /// the least, so that each chain is walked down once, however the ids of what came late are arranged.
+    /// Inserts slots into their chains that do not belong at the ends. All at once, from the greatest id of each bucket
+    /// to the least, so that each chain is walked once, whatever the order of late ids.
     pub(crate) fn settle(&mut self) {
         let mut late = std::mem::take(&mut self.late);
         late.sort_unstable_by_key(|at| {
@@ -86,7 +86,7 @@ impl Index {
         for at in late {
             let slot = self.slots[at as usize];
             if bucket != Some(slot.bucket) {
-                // A slot is late only where its bucket has one with a greater id.
+                // A slot is late only if its bucket has one with a greater id.
                 (bucket, above) = (Some(slot.bucket), self.buckets[slot.bucket as usize].last);
             }
             let mut below = self.slots[above as usize].prev;
@@ -99,7 +99,7 @@ impl Index {
         }
     }
 
-    /// Makes two slots neighbours in their chain; the first one may be none.
+    /// Makes two slots neighbours in their chain; the first one may be absent.
     fn join(&mut self, prev: u32, next: u32) {
         self.slots[next as usize].prev = prev;
         if prev != NONE {

@@ -1,4 +1,4 @@
-//! Where the entries that belong to compactors stand, and with whom they share a bucket.
+//! Where the entries of compactors are, and with which others they share a bucket.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ pub(super) const NONE: u32 = u32::MAX;
 const ID_MIN: EntryId = EntryId::from_bytes([0; EntryId::LEN]);
 const ID_MAX: EntryId = EntryId::from_bytes([0xff; EntryId::LEN]);
 
-/// Fewer slots than this are never worth pruning.
+/// Pruning fewer slots than this is never worthwhile.
 const PRUNE_SLOTS_MIN: usize = if cfg!(test) { 4 } else { 4_096 };
 
-/// About what a map from a primary key to its bucket takes beside the key's own bytes.
+/// Roughly what a map from a primary key to its bucket takes in addition to the key's own bytes.
 const KEY_OVERHEAD_BYTES: usize = 48;
 
 /// An entry as the index sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sighting<'a> {
     pub(crate) sequence: Sequence,
-    /// The compactor its event belongs to.
+    /// The compactor of its event.
     pub(crate) compactor: u32,
     pub(crate) primary_key: &'a str,
     pub(crate) id: EntryId,
@@ -40,7 +40,7 @@ pub(super) struct Slot {
     pub(super) bucket: u32,
     /// The slot before it in its bucket's chain.
     pub(super) prev: u32,
-    /// The slot behind it in its bucket's chain.
+    /// The slot after it in its bucket's chain.
     pub(super) next: u32,
 }
 
@@ -48,17 +48,17 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) compactor: u32,
-    /// The end of its chain, which ascends by id with [`Rule::KeepLatest`], else by sequence.
+    /// The end of its chain, which ascends by id with [`Rule::KeepLatest`], otherwise by sequence.
     pub(super) last: u32,
     pub(super) output: Option<Output>,
 }
 
-/// What a bucket became, kept for those who ask again.
+/// What a bucket became, kept for later readers.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
-    /// Of which members.
+    /// The members that it was made of.
     pub(crate) members: Members,
-    /// Whether the members are sent as they are, because the effect failed.
+    /// Whether the members are sent unchanged, because the effect failed.
     pub(crate) raw: bool,
     /// The replacements, as records; `None` if they are not kept.
     pub(crate) records: Option<Arc<[u8]>>,
@@ -66,8 +66,8 @@ pub(crate) struct Output {
 
 /// Which entries of a bucket are eligible at some moment: equal values mean the same entries.
 ///
-/// For two moments with the same end, both heads are at or above it, so only the times tell the members apart; the
-/// later time has all members of the earlier one, and with any more it has more bytes.
+/// For two moments with the same end, both heads are at or above it, so only the times distinguish the members; the
+/// later time has all members of the earlier one, and if it has more, it has more bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
     /// The greatest sequence.
@@ -77,7 +77,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// The one member of a bucket that only one entry matters to.
+    /// The single member of a bucket to which only one entry matters.
     pub(crate) fn only(end: Sequence) -> Self {
         Self { end, bytes: 0 }
     }
@@ -92,28 +92,29 @@ impl Members {
 #[derive(Debug)]
 pub(crate) struct Index {
     rules: Arc<[Rule]>,
-    /// The cursors it can answer are from here on,
+    /// It can answer cursors from here on,
     base: Sequence,
     /// and before this.
     end: Sequence,
     /// The first entry it has not seen.
     next: Sequence,
-    /// Of the entries before `base`, it has seen those with greater ids than this that [`Rule::KeepLatest`] counts.
+    /// Of the entries before `base`, it has seen those that [`Rule::KeepLatest`] needs and whose ids are greater than
+    /// this.
     seen_above: EntryId,
-    /// The least id of the others that this rule counts.
+    /// The least id of the other entries that this rule needs.
     least: EntryId,
     /// Ascending by sequence.
     pub(super) slots: Vec<Slot>,
-    /// Of entries before `base`, until all that are missing have been seen.
+    /// Entries before `base`, until all missing ones have been seen.
     earlier: Vec<Slot>,
-    /// Slots that are in no chain yet, because an entry with a greater id stood before them.
+    /// Slots that are in no chain yet, because an earlier entry had a greater id.
     pub(super) late: Vec<u32>,
     pub(super) buckets: Vec<Bucket>,
     /// For each compactor, the bucket of each primary key.
     keys: Vec<HashMap<Box<[u8]>, u32>>,
-    /// Entries that no moment from the floor on sends.
+    /// Entries that are not sent at any moment from the floor on.
     pub(super) gone: PositionSet,
-    /// What was pruned is right from this moment on.
+    /// What was pruned is correct from this moment on.
     floor: Option<Moment>,
     prune_at: usize,
     key_bytes: usize,
@@ -121,9 +122,9 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// An index for compactors with these rules, of entries from `base` on, which answers cursors there.
+    /// An index for compactors with these rules, of entries from `base` on, which can answer cursors from there.
     ///
-    /// With [`Rule::Effect`] it must see the entries before `base` as well, and with [`Rule::KeepLatest`] those of them
+    /// With [`Rule::Effect`] it must also see the entries before `base`, and with [`Rule::KeepLatest`] those of them
     /// that are [missing](Index::missing).
     pub(crate) fn new(rules: Arc<[Rule]>, base: Sequence) -> Self {
         let keys = rules.iter().map(|_| HashMap::new()).collect();
@@ -148,8 +149,8 @@ impl Index {
         }
     }
 
-    /// Makes it answer cursors before `end` alone; comes before the first pruning. It may then be shown only those
-    /// entries that share a bucket with one before `end`.
+    /// Restricts it to cursors before `end`; must be called before the first pruning. After that it may be shown only
+    /// those entries that share a bucket with one before `end`.
     pub(crate) fn end_at(&mut self, end: Sequence) {
         self.end = end;
         self.gone = PositionSet::new(self.base, end);
@@ -165,13 +166,13 @@ impl Index {
         self.base > cursor
     }
 
-    /// Whether it has seen all entries up to `head`, and knows where each stands among those of its primary key.
+    /// Whether it has seen all entries up to `head`, and knows the place of each among those of its primary key.
     pub(crate) fn has_seen(&self, head: Sequence) -> bool {
         self.next > head && self.late.is_empty() && self.missing().is_none()
     }
 
     /// The id above which entries from before its base may supersede one that it has seen: it has to
-    /// [see](Index::see_earlier) them as well. `None` if it has.
+    /// [see](Index::see_earlier) them as well. `None` if it has seen them.
     pub(crate) fn missing(&self) -> Option<EntryId> {
         (self.least < self.seen_above).then_some(self.least)
     }
@@ -187,7 +188,7 @@ impl Index {
         within && self.floor.as_ref().is_none_or(|floor| at.not_before(floor))
     }
 
-    /// Takes in an entry of a compactor. Entries come in feed order; [`settle`](Self::settle) follows the last of them.
+    /// Adds an entry of a compactor. Entries come in feed order; [`settle`](Self::settle) must follow the last of them.
     pub(crate) fn see(&mut self, entry: &Sighting<'_>) {
         if self.rules[entry.compactor as usize] == Rule::KeepLatest {
             self.least = self.least.min(entry.id);
@@ -198,7 +199,7 @@ impl Index {
         self.next = entry.sequence.next();
     }
 
-    /// Takes in an entry from before its base, in any order; it counts once [`Index::seen_earlier`] says so.
+    /// Adds an entry from before its base, in any order; it counts once [`Index::seen_earlier`] is called.
     pub(crate) fn see_earlier(&mut self, entry: &Sighting<'_>) {
         if self.rules[entry.compactor as usize] == Rule::KeepLatest {
             let slot = self.slot(entry);
@@ -206,7 +207,7 @@ impl Index {
         }
     }
 
-    /// Says that of the entries before its base all those with ids above `above` have been seen.
+    /// Says that all entries before its base with ids above `above` have been seen.
     pub(crate) fn seen_earlier(&mut self, above: EntryId) {
         self.seen_above = above;
         let mut slots = std::mem::take(&mut self.earlier);
@@ -229,7 +230,7 @@ impl Index {
         }
     }
 
-    /// Says that all entries before `next` have been seen, those of no compactor included.
+    /// Says that all entries before `next` have been seen, including those without a compactor.
     pub(crate) fn seen_before(&mut self, next: Sequence) {
         self.next = self.next.max(next);
     }
@@ -245,7 +246,7 @@ impl Index {
         self.keys[compactor as usize].get(key.as_bytes()).copied()
     }
 
-    /// Makes the bucket of this primary key, if there is none, and finds it.
+    /// The bucket of this primary key, created if there is none.
     pub(crate) fn bucket_of(&mut self, compactor: u32, primary_key: &str) -> u32 {
         let key = self.key(compactor, primary_key);
         let keys = &mut self.keys[compactor as usize];
@@ -259,13 +260,13 @@ impl Index {
         bucket
     }
 
-    /// Whether enough entries came in since the last time that pruning is worth its walk over all slots.
+    /// Whether enough entries were added since the last time that pruning is worth a walk over all slots.
     pub(crate) const fn wants_pruning(&self) -> bool {
         self.slots.len() >= self.prune_at
     }
 
-    /// Forgets what no reader from `floor` on needs; earlier ones are no longer answered. What is forgotten already
-    /// does not come back: the floor only moves up.
+    /// Discards what no reader from `floor` on needs; earlier ones are no longer answered. What is discarded does not
+    /// come back: the floor only moves up.
     pub(crate) fn prune(&mut self, floor: &Moment) {
         let floor = &self.floor.as_ref().map_or_else(|| floor.clone(), |it| it.later_of(floor));
         self.settle();
@@ -294,7 +295,7 @@ impl Index {
         }
     }
 
-    /// Forgets the replacements it keeps, but not whether there are any.
+    /// Discards the replacements that it keeps, but not whether there are any.
     pub(crate) fn drop_records(&mut self) {
         for output in self.buckets.iter_mut().filter_map(|bucket| bucket.output.as_mut()) {
             output.records = None;
@@ -302,7 +303,7 @@ impl Index {
         self.record_bytes = 0;
     }
 
-    /// About how much memory it takes.
+    /// Roughly how much memory it takes.
     pub(crate) fn bytes(&self) -> usize {
         (self.slots.capacity() + self.earlier.capacity()) * size_of::<Slot>()
             + self.late.capacity() * size_of::<u32>()
@@ -312,12 +313,12 @@ impl Index {
             + self.record_bytes
     }
 
-    /// How much of that is replacements.
+    /// How much of that is taken by replacements.
     pub(crate) const fn record_bytes(&self) -> usize {
         self.record_bytes
     }
 
-    /// The first position behind what it can tell a reader with this moment.
+    /// The first position after what it can tell a reader with this moment.
     pub(super) fn end(&self, at: &Moment) -> Sequence {
         at.head().next().min(self.end)
     }
@@ -331,7 +332,7 @@ impl Index {
         at.eligible(compactor, slot.id.created_at_millis(), slot.sequence)
     }
 
-    /// Entries of an effect's bucket are needed as long as the bucket may be asked for again.
+    /// Entries in an effect's bucket are needed for as long as the bucket may be requested again.
     fn is_gone_for_good(&self, at: usize, floor: &Moment) -> bool {
         let slot = &self.slots[at];
         match self.rule_of(slot) {
@@ -341,7 +342,7 @@ impl Index {
         }
     }
 
-    /// Dropped entries need not be told apart.
+    /// Dropped entries need not be distinguished.
     fn key<'a>(&self, compactor: u32, primary_key: &'a str) -> ShortKey<'a> {
         ShortKey::new(match self.rules[compactor as usize] {
             Rule::Drop => "",

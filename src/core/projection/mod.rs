@@ -2,60 +2,61 @@
 //!
 //! # What a bucket is
 //!
-//! A reader begins at a *moment*: a time `now` and a `head`. An entry is *eligible* at that moment if it stands at or
-//! below the head, its event belongs to a compactor, and `created_at_millis <= now - older_than`. A *bucket* is all
-//! the eligible entries of one compactor and one primary key, from the whole feed, in feed order; the reader's cursor
-//! has no part in it. Its *end* is its greatest sequence. A reader is sent, ascending, from its cursor on:
+//! A reader begins at a *moment*: a time `now` and a `head`. An entry is *eligible* at that moment if it is at or below
+//! the head, its event belongs to a compactor, and `created_at_millis <= now - older_than`. A *bucket* is all the
+//! eligible entries of one compactor and one primary key, from the whole feed, in feed order; the reader's cursor has
+//! no part in it. Its *end* is its greatest sequence. A reader is sent, ascending, from its cursor on:
 //!
 //! * every entry that is not eligible, at its own sequence;
-//! * of a bucket with [`Rule::KeepLatest`], the entry with the greatest id, unchanged and at its own sequence: wherever
-//!   it stands, for clients settle conflicts by ids and not by the order in which entries arrived;
-//! * what an effect wrote in the place of a bucket ([`Rule::Effect`]), at the bucket's end; nothing with [`Rule::Drop`];
+//! * of a bucket with [`Rule::KeepLatest`], the entry with the greatest id, unchanged and at its own sequence, wherever
+//!   that is: clients resolve conflicts by ids and not by the order in which entries arrived;
+//! * what an effect wrote in place of a bucket ([`Rule::Effect`]), at the bucket's end; nothing with [`Rule::Drop`];
 //! * the entries of a bucket whose effect failed, at their own sequences.
 //!
-//! So what a reader is sent is a function of the feed, the compactors, its moment and its cursor. Nothing else enters:
-//! not what is kept in memory, not who reads beside it, not how fast it reads.
+//! So what a reader is sent is a function of the feed, the compactors, its moment and its cursor. Nothing else matters:
+//! not what is kept in memory, not which other readers there are, not how fast it reads.
 //!
 //! # Why a cursor is safe
 //!
-//! *At one moment*, everything sent has one place, and a cursor lies before or behind it. All that shares a place (the
-//! replacements of one bucket) travels in one message, so no cursor comes to lie within it. A reader that resumes with
-//! the highest sequence it saw is sent that place again, with the same ids; with that plus one, it is not.
+//! *At one moment*, everything that is sent has one place, and a cursor is before or after it. Everything that shares a
+//! place (the replacements of one bucket) is sent in one message, so no cursor comes to be within it. A reader that
+//! resumes with the highest sequence it saw is sent that place again, with the same ids; with that plus one, it is not.
 //!
-//! *From one moment to a later one* (time and head do not go back), buckets only gain members. Take a reader that has
-//! seen all below `c` at the first moment, and resumes from `c` at the second.
+//! *From one moment to a later one* (time and head do not go back), buckets only gain members. Consider a reader that
+//! has seen everything below `c` at the first moment, and resumes from `c` at the second.
 //!
-//! With an effect, ends only move up. An entry `e` below `c` was sent raw, or was in a bucket. If that bucket ended below
-//! `c`, what replaced it was sent. If it ended at or above `c`, it still does, and what replaces it now (it contains `e`)
-//! is still to come. So nothing is skipped. What may come twice, in another form, is an entry that was sent raw or in a
-//! smaller bucket and whose bucket has since got an end at or above `c`. This is why a replacement must say what its
-//! primary key *is* after the bucket rather than what *changed*: it is applied over some of what it was made from.
+//! With an effect, ends only move up. An entry `e` below `c` was sent unchanged, or was in a bucket. If that bucket
+//! ended below `c`, its replacement was sent. If it ended at or above `c`, it still does, and its current replacement
+//! (which contains `e`) is still to come. So nothing is skipped. What may come twice, in another form, is an entry that
+//! was sent unchanged or in a smaller bucket, and whose bucket now ends at or above `c`. This is why a replacement must
+//! say what its primary key *is* after the bucket rather than what *changed*: it is applied on top of some of the
+//! entries that it was made from.
 //!
-//! With `KeepLatest`, let `w` be the entry with the greatest id of a bucket at the second moment. If `w` stands at or above
-//! `c`, it is sent now, at its own sequence. If it stands below, the reader has met it: either raw, since it was not
-//! eligible at the first moment or came after that moment's head; or in the bucket of the first moment, which has no id
-//! that the second one has not, so that `w` stood for it and was sent. Every other entry of the bucket has a smaller id,
-//! and to a client that settles conflicts by ids it makes no difference whether it came at all, before `w` or after it. So
-//! each reader, however often it resumed, has the greatest id of each primary key. That an entry is superseded by one
-//! that stands before a reader's cursor is no other case: the reader has that one.
+//! With `KeepLatest`, let `w` be the entry with the greatest id of a bucket at the second moment. If `w` is at or above
+//! `c`, it is sent now, at its own sequence. If it is below, the reader has seen it: either unchanged, because it was
+//! not eligible at the first moment or came after that moment's head; or in the bucket of the first moment, which has
+//! no ids that the second one lacks, so `w` represented it and was sent. Every other entry of the bucket has a smaller
+//! id, and to a client that resolves conflicts by ids it makes no difference whether it came at all, before `w` or
+//! after it. So each reader, however often it resumed, has the greatest id of each primary key. An entry that is
+//! superseded by one before a reader's cursor is not a separate case: the reader has that one.
 //!
 //! *What is outside of this*: a clock that goes back, a compactor that is removed or changed, a bucket whose effect
-//! begins to fail. Each of them gives back entries as raw that were to be replaced further on. A reader that begins at
-//! the first entry is sent all of them; one that was between such an entry and the end of its bucket is sent only
-//! those above its cursor. Callers therefore keep `now` from going back while they run.
+//! starts to fail. Each of them returns entries unchanged that were to be replaced further on. A reader that begins at
+//! the first entry is sent all of them; one that was between such an entry and the end of its bucket is sent only those
+//! above its cursor. So callers must not let `now` go back while they run.
 //!
 //! # How it is found
 //!
 //! [`Index`] takes the entries of a feed in order and keeps a slot for each one that belongs to a compactor, linked to
 //! its neighbours in the bucket. Whether an entry is eligible depends on the reader's moment, so one index answers
-//! readers of many moments. Entries that no later moment will need are reduced to a bit ([`Index::prune`]). With
-//! `KeepLatest` neighbours are neighbours by id. The eligible entries of a bucket are then the first ones of its chain, but
-//! for those behind the head, since ids begin with the time: so an entry is superseded if an eligible one follows, and
-//! whether one does is seen in a step or two. An index that does not begin with the first entry needs those entries from
-//! before it that have greater ids than the least it has seen ([`Index::missing`]): mostly none.
+//! readers of many moments. Entries that no later moment will need are reduced to one bit ([`Index::prune`]). With
+//! `KeepLatest`, neighbours are neighbours by id. The eligible entries of a bucket are then the first ones of its
+//! chain, except those after the head, because ids begin with the time: so an entry is superseded if an eligible one
+//! follows, and it takes a step or two to see whether one does. An index that does not begin with the first entry needs
+//! those earlier entries whose ids are greater than the least that it has seen ([`Index::missing`]): mostly none.
 //!
 //! Keeps: the answer above, for every moment at or after the index's floor. Leaves out: reading entries, running
-//! effects, what fits in memory (`processing::compaction`).
+//! effects, what fits into memory (`processing::compaction`).
 
 mod at_hand;
 mod chains;
@@ -81,11 +82,11 @@ pub(crate) enum Rule {
     KeepLatest,
     /// Nothing stays.
     Drop,
-    /// Somebody else is asked, by a [`Question`].
+    /// An effect is asked, with a [`Question`].
     Effect,
 }
 
-/// When a reader began: what it is sent as backlog, and what of that is eligible.
+/// When a reader began: it decides what is sent as backlog, and which of those entries are eligible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// For each compactor, eligible entries were created before this, in Unix milliseconds.
@@ -94,13 +95,13 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// The moment `now_millis`, with the ages (in milliseconds) at which entries become eligible, one a compactor.
+    /// The moment `now_millis`, with the ages (in milliseconds) at which entries become eligible, one per compactor.
     pub(crate) fn new(
         now_millis: u64,
         older_than_millis: impl IntoIterator<Item = u64>,
         head: Sequence,
     ) -> Self {
-        // `created <= now - age` in whole numbers, and never true where that would be below zero.
+        // `created <= now - age` in whole numbers; never true where that would be below zero.
         let end = now_millis.saturating_add(1);
         let limits = older_than_millis.into_iter().map(|age| end.saturating_sub(age));
         Self { created_before: limits.collect(), head }

@@ -23,11 +23,11 @@ pub(crate) enum Step {
         /// The last sequence.
         last: Sequence,
     },
-    /// The entry at `sequence`, which stands for its bucket.
+    /// The entry at `sequence`, which represents its bucket.
     Latest {
-        /// Where it stands.
+        /// Its sequence.
         sequence: Sequence,
-        /// The bucket, to keep its record with [`Index::set_output`].
+        /// The bucket, for keeping its record with [`Index::set_output`].
         bucket: u32,
     },
     /// These records, all at `sequence`; there may be none.
@@ -49,26 +49,26 @@ impl Step {
     }
 }
 
-/// What a reader is sent from its cursor on, as far as it has been found out.
+/// What a reader is sent from its cursor on, as far as it is known.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// Ascending.
     pub(crate) steps: Vec<Step>,
-    /// The position behind the last step, of the feed as it is stored.
+    /// The position after the last step, in the stored feed.
     pub(crate) next: Sequence,
-    /// At least so many bytes of records are in the steps.
+    /// The steps have at least this many bytes of records.
     bytes: u64,
-    /// Buckets of effects that were met, with their members at the reader's moment.
+    /// Buckets of effects that were reached, with their members at the reader's moment.
     members: HashMap<u32, Members>,
 }
 
 impl Plan {
-    /// Nothing yet, from `cursor` on.
+    /// An empty plan, from `cursor` on.
     pub(crate) fn new(cursor: Sequence) -> Self {
         Self { steps: Vec::new(), next: cursor, bytes: 0, members: HashMap::new() }
     }
 
-    /// Appends entries as they are; no step, if there is none.
+    /// Appends unchanged entries; no step if there are none.
     pub(crate) fn push_raw(&mut self, first: Sequence, last: Sequence, bytes: u64) {
         self.bytes += bytes;
         match self.steps.last_mut() {
@@ -85,17 +85,17 @@ impl Plan {
 pub(crate) enum Progress {
     /// The plan is long enough, or at its end.
     Done,
-    /// The next entry belongs to a bucket that an effect has to be asked about: see [`Index::questions`].
+    /// The next entry belongs to a bucket about which an effect has to be asked: see [`Index::questions`].
     Asking,
 }
 
-/// A bucket that an effect has to be asked about; [`Index::set_output`] takes the answer.
+/// A bucket about which an effect has to be asked; [`Index::set_output`] takes the answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) bucket: u32,
     pub(crate) compactor: u32,
     pub(crate) members: Members,
-    /// Where its members stand, ascending; empty if they are larger than was asked for.
+    /// The sequences of its members, ascending; empty if they are larger than the limit.
     pub(crate) sequences: Vec<Sequence>,
 }
 
@@ -104,14 +104,14 @@ enum Fate {
     Raw,
     /// Nothing of it is sent, at least not here.
     Gone,
-    /// A step stands in its place.
+    /// This step replaces it.
     End(Step),
     Asking,
 }
 
 impl Index {
-    /// Goes on with `plan` until it holds `bytes_max` bytes of records (a little more, or less where sizes are not
-    /// known), is at its end, or needs an answer. The index must have seen all entries up to the moment's head.
+    /// Continues `plan` until it holds `bytes_max` bytes of records (slightly more, or less if sizes are not known), is
+    /// at its end, or needs an answer. The index must have seen all entries up to the moment's head.
     pub(crate) fn plan(&self, at: &Moment, plan: &mut Plan, bytes_max: usize) -> Progress {
         let end = self.end(at);
         let mut slot = self.slot_at(plan.next);
@@ -141,8 +141,9 @@ impl Index {
         Progress::Done
     }
 
-    /// The buckets to ask about before `plan` can go on, and some of those behind: as many as have `bytes_max` bytes
-    /// of members together, at least one. A single bucket of more than `bucket_bytes_max` comes without sequences.
+    /// The buckets to ask about before `plan` can continue, and some of the next ones: as many as have `bytes_max`
+    /// bytes of members together, at least one. A single bucket of more than `bucket_bytes_max` comes without
+    /// sequences.
     pub(crate) fn questions(
         &self,
         at: &Moment,
@@ -183,7 +184,7 @@ impl Index {
         Question { bucket, compactor, members, sequences }
     }
 
-    /// Takes the entry at the plan's position into the plan.
+    /// Adds the entry at the plan's position to the plan.
     fn pass(&self, slot: &Slot, at: &Moment, plan: &mut Plan) -> Progress {
         match self.fate(slot, at, &mut plan.members) {
             Fate::Raw => plan.push_raw(slot.sequence, slot.sequence, u64::from(slot.bytes)),
@@ -225,7 +226,7 @@ impl Index {
         }
     }
 
-    /// The record of the entry at a slot, which stands for its bucket, if it is kept.
+    /// The record of the entry at a slot that represents its bucket, if it is kept.
     pub(super) fn kept_latest(&self, slot: &Slot) -> Option<&Arc<[u8]>> {
         self.kept_output(slot.bucket, &Members::only(slot.sequence))?.records.as_ref()
     }
@@ -250,7 +251,7 @@ impl Index {
         output.filter(|output| output.members == *members)
     }
 
-    /// The first slot at or behind a position.
+    /// The first slot at or after a position.
     pub(super) fn slot_at(&self, position: Sequence) -> usize {
         self.slots.partition_point(|slot| slot.sequence < position)
     }

@@ -11,8 +11,8 @@ const BLOCK_WORDS: usize = 64;
 /// Positions of a block.
 const BLOCK: u64 = BLOCK_WORDS as u64 * BITS;
 
-/// Positions within a range. Takes a bit for each position near a member: a feed may have gaps that are far larger than all of its
-/// entries.
+/// Positions within a range. Takes one bit for each position near a member: a feed may have gaps that are far larger
+/// than all of its entries.
 #[derive(Debug)]
 pub(super) struct PositionSet {
     base: u64,
@@ -76,7 +76,7 @@ impl PositionSet {
     }
 }
 
-/// The first bit of a block from `from` on that is set once its word went through `read`.
+/// The first bit of a block from `from` on that is set after its word went through `read`.
 fn first_bit(block: &[u64; BLOCK_WORDS], from: u64, read: impl Fn(u64) -> u64) -> Option<u64> {
     let mut mask = u64::MAX << (from % BITS);
     for (at, word) in block.iter().enumerate().skip((from / BITS) as usize) {
@@ -105,7 +105,7 @@ mod tests {
             jump in prop_oneof![Just(0), 1_u64..20_000, Just(1_000_000_000)],
             from in 1_u64..500,
         ) {
-            // Behind position 250, all is so much farther away.
+            // After position 250, everything is this much farther away.
             let far = |n: u64| if n > 250 { n + jump } else { n };
             let (end, from) = (far(end), far(from));
             let members: BTreeSet<u64> = members.into_iter().map(far).collect();

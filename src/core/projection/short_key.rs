@@ -4,13 +4,13 @@
 
 use sha2::{Digest, Sha256};
 
-/// Keys up to this length are kept as they are.
+/// Keys up to this length are kept unchanged.
 const PLAIN_BYTES_MAX: usize = 128;
 
 /// No text begins with this byte.
 const HASHED: u8 = 0xff;
 
-/// A primary key, or what stands for it.
+/// A primary key, or its replacement.
 pub(super) enum ShortKey<'a> {
     Plain(&'a str),
     Hashed([u8; 33]),

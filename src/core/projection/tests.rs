@@ -1,4 +1,4 @@
-//! The index against the rules written down once more, without an index.
+//! The index, compared with the rules written down once more without an index.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use crate::model::EntryId;
 const AGES: [u64; 3] = [10, 30, 20];
 const RULES: [Rule; 3] = [Rule::KeepLatest, Rule::Drop, Rule::Effect];
 
-/// One entry of a feed: the compactor it belongs to, its primary key, when it was created.
+/// One entry of a feed: its compactor, its primary key, and when it was created.
 type Given = (Option<u32>, u8, u64);
 
-/// Ids of the same time are in no order that has to do with the feed's.
+/// The order of ids with the same time is unrelated to the feed's.
 fn id(sequence: u64, created: u64) -> EntryId {
     let tie = u128::from(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     EntryId::from_bytes((u128::from(created) << 80 | tie).to_be_bytes())
 }
 
-/// What a reader is sent at one sequence: the entry as it is, or what stands for these members.
+/// What a reader is sent at one sequence: the unchanged entry, or what represents these members.
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
     Raw,
     Bucket(Vec<u64>),
 }
 
-/// Some effects fail, whatever the reason.
+/// Some effects fail, for no particular reason.
 fn fails(members: &[u64]) -> bool {
     members.iter().sum::<u64>().is_multiple_of(4)
 }
@@ -92,7 +92,7 @@ fn sight(feed: &[Given], sequence: u64, see: impl FnOnce(&Sighting<'_>)) {
     see(&Sighting { sequence, compactor, primary_key: &key.to_string(), id, bytes });
 }
 
-/// Answers as an effect would: the record of a bucket is the list of its members.
+/// Answers like an effect: the record of a bucket is the list of its members.
 fn answer(index: &mut Index, question: &Question) {
     let members: Vec<u64> = question.sequences.iter().map(|s| s.get()).collect();
     let bytes = if writes(&members) { members.clone() } else { Vec::new() };
@@ -135,7 +135,7 @@ fn carry_out(step: &Step, sent: &mut Vec<(u64, Sent)>) {
     }
 }
 
-/// A reader: how much time passed since the one before, how much was written, where it starts, its page size, and
+/// A reader: how much time passed since the previous one, how much was written, where it starts, its page size, and
 /// whether memory is short before it comes.
 #[derive(Clone, Debug)]
 struct Reader {
@@ -178,7 +178,7 @@ proptest! {
             }
             let sent = read(&mut index, &moment, reader.start, reader.bytes_max);
             prop_assert_eq!(sent, naive(&feed, now, head as u64, reader.start));
-            // One who began at the floor is served still.
+            // A reader that began at the floor is still served.
             let (now, head) = floor.unwrap_or((now / 2, head / 2));
             let moment = Moment::new(now, AGES, at(head as u64));
             prop_assert!(index.answers(&moment, Sequence::FIRST));
@@ -213,7 +213,7 @@ proptest! {
 fn many_entries_that_come_late_are_put_in_order_at_once() {
     let count = 200_000;
     let mut index = Index::new([Rule::KeepLatest].into(), Sequence::FIRST);
-    // Each id is below all before it; one in a hundred is not.
+    // Each id is below all earlier ones; one in a hundred is not.
     let late = |n: u64| if n.is_multiple_of(100) { n } else { count - n };
     let feed: Vec<Given> = (0..count).map(|n| (Some(0), 0, late(n))).collect();
     extend(&mut index, &feed, count);
@@ -249,7 +249,7 @@ fn an_index_refuses_readers_from_before_its_floor() {
     assert!(index.answers(&moment(100, 100), at(5)));
     assert!(!index.answers(&moment(99, 100), at(5)));
     assert!(!index.answers(&moment(100, 99), at(5)));
-    // Pruned once with the needs of a late reader and once with those of an early one: what is gone is gone.
+    // Pruned once with the needs of a late reader and once with those of an early one: what is gone stays gone.
     index.prune(&moment(50, 200));
     assert!(!index.answers(&moment(99, 200), at(5)));
     assert!(!index.answers(&moment(100, 199), at(5)));

@@ -98,7 +98,7 @@ fn whoever_writes_little_does_not_wait_for_all_that_others_have_written() {
     core.enqueue((0..8).map(|n| large(1, n, 4)).collect());
     core.enqueue((10..18).map(|n| large(2, n, 4)).collect());
     core.enqueue(vec![write(20, &[1])]);
-    // A third of a group each: one of the large ones.
+    // A third of a group each: one of the large writes.
     assert_eq!(next_group(&mut core), [0, 10, 20]);
     core.enqueue(vec![large(1, 8, 4), write(21, &[2])]);
     assert_eq!(next_group(&mut core), [1, 11, 21]);
