@@ -77,15 +77,22 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// It has become a session, which ends in its own way, and proxies may have said where it comes from.
+    /// It has become a session, which ends in its own way. Proxies may have said where it comes from, and `bytes` of its handshake are kept. If
+    /// these are many, others are pushed out for it, or it is itself.
     pub(crate) fn is_session(
         &self,
         address: Option<IpAddr>,
+        bytes: usize,
         push_out: impl Fn() + Send + Sync + 'static,
     ) {
+        let now = self.all.started.elapsed().as_millis() as u64;
         let mut all = self.all.all.lock();
-        all.core.is_at(self.number, Place::of(address));
         all.ends.entry(self.number).and_modify(|end| *end = Box::new(push_out));
+        let gone = all.core.shook_hands(self.number, now, Place::of(address), bytes);
+        let ends: Vec<_> = gone.iter().filter_map(|gone| all.ends.remove(gone)).collect();
+        all.pushed_out += ends.len() as u64;
+        drop(all);
+        ends.into_iter().for_each(|end| end());
     }
 
     /// It is no longer a stranger.

@@ -6,6 +6,8 @@
 //! only those from places that hold few are let in, up to a quarter more: so the space for others is not filled by a
 //! handful of places that all hold many.
 //!
+//! A connection with a long handshake counts as several, because its handshake is kept.
+//!
 //! Keeps: at most the limit and a quarter more. Leaves out: the clock, and ending a connection (`actors::strangers`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +21,9 @@ const YOUNG_MILLIS: u64 = 5_000;
 
 /// A place that holds this fraction of the limit, or more, has no share in the extra quarter.
 const FEW: usize = 64;
+
+/// A connection counts once more for each of these bytes of its handshake.
+const HANDSHAKE_BYTES: usize = 8 * 1_024;
 
 /// There is no space for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +50,34 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 /// All connections that are not accepted yet.
 #[derive(Debug)]
 pub(crate) struct Strangers {
-    count_max: usize,
+    weight_max: usize,
+    /// The sum of all weights.
+    weight: usize,
     next: Number,
-    /// The place of each, and since when it has been there.
-    by_number: BTreeMap<Number, (Place, u64)>,
-    by_place: HashMap<Place, BTreeSet<Number>>,
+    by_number: BTreeMap<Number, Stranger>,
+    by_place: HashMap<Place, There>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    place: Place,
+    /// When it came.
+    since: u64,
+    /// As how many it counts.
+    weight: usize,
+}
+
+/// Those of one place.
+#[derive(Debug, Default)]
+struct There {
+    numbers: BTreeSet<Number>,
+    weight: usize,
 }
 
 impl Strangers {
     pub(crate) fn new(count_max: usize) -> Self {
-        Self { count_max, next: 0, by_number: BTreeMap::new(), by_place: HashMap::new() }
+        let (by_number, by_place) = (BTreeMap::new(), HashMap::new());
+        Self { weight_max: count_max, weight: 0, next: 0, by_number, by_place }
     }
 
     /// Adds one, and returns which one has to make way.
@@ -63,60 +86,84 @@ impl Strangers {
         now: u64,
         place: Place,
     ) -> Result<(Number, Option<Number>), Full> {
-        let gone = if self.count() < self.count_max { None } else { self.make_room(now, place)? };
+        let gone = if self.weight < self.weight_max { None } else { self.make_room(now, place)? };
         if let Some(number) = gone {
             self.leave(number);
         }
         let number = self.next;
         self.next += 1;
-        self.by_number.insert(number, (place, now));
-        self.by_place.entry(place).or_default().insert(number);
+        self.insert(number, Stranger { place, since: now, weight: 1 });
         Ok((number, gone))
     }
 
     /// It is gone, or no longer a stranger; returns whether it was there.
     pub(crate) fn leave(&mut self, number: Number) -> bool {
-        let Some((place, _)) = self.by_number.remove(&number) else { return false };
-        self.leave_place(number, place);
+        let Some(stranger) = self.by_number.remove(&number) else { return false };
+        self.weight -= stranger.weight;
+        if let Some(there) = self.by_place.get_mut(&stranger.place) {
+            there.numbers.remove(&number);
+            there.weight -= stranger.weight;
+            if there.numbers.is_empty() {
+                self.by_place.remove(&stranger.place);
+            }
+        }
         true
     }
 
-    /// A proxy has said where it really is.
-    pub(crate) fn is_at(&mut self, number: Number, place: Place) {
-        let Some((at, _)) = self.by_number.get_mut(&number) else { return };
-        let before = std::mem::replace(at, place);
-        self.leave_place(number, before);
-        self.by_place.entry(place).or_default().insert(number);
+    /// Its handshake is answered: a proxy may have said where it really is, and `bytes` of the handshake are kept. Returns who has to make way, which may be
+    /// itself.
+    pub(crate) fn shook_hands(
+        &mut self,
+        number: Number,
+        now: u64,
+        place: Place,
+        bytes: usize,
+    ) -> Vec<Number> {
+        let Some(stranger) = self.by_number.get(&number).copied() else { return Vec::new() };
+        let weight = 1 + bytes / HANDSHAKE_BYTES;
+        self.leave(number);
+        self.insert(number, Stranger { place, weight, ..stranger });
+        let mut gone = Vec::new();
+        // Whoever counts as one was let in as one.
+        while weight > 1 && self.weight > self.weight_max && !gone.contains(&number) {
+            match self.make_room(now, place) {
+                Ok(None) => break,
+                Ok(Some(longest)) => gone.push(longest),
+                Err(Full) => gone.push(number),
+            }
+            gone.last().map(|gone| self.leave(*gone));
+        }
+        gone
     }
 
     pub(crate) fn count(&self) -> usize {
         self.by_number.len()
     }
 
-    fn leave_place(&mut self, number: Number, place: Place) {
-        let Some(there) = self.by_place.get_mut(&place) else { return };
-        there.remove(&number);
-        if there.is_empty() {
-            self.by_place.remove(&place);
-        }
+    fn insert(&mut self, number: Number, stranger: Stranger) {
+        self.by_number.insert(number, stranger);
+        self.weight += stranger.weight;
+        let there = self.by_place.entry(stranger.place).or_default();
+        there.numbers.insert(number);
+        there.weight += stranger.weight;
     }
 
     /// Which one makes way for one that comes from `place`; `None` if none has to.
     fn make_room(&self, now: u64, place: Place) -> Result<Option<Number>, Full> {
-        // Of two that hold equally many, the place whose connection has been there longer.
+        // Of two that hold as much, the one who has been there longer.
         let holds_most = self
             .by_place
             .values()
-            .max_by_key(|there| (there.len(), std::cmp::Reverse(there.first().copied())));
+            .max_by_key(|there| (there.weight, std::cmp::Reverse(there.numbers.first().copied())));
         let Some(there) = holds_most else { return Err(Full) };
-        let longest = there.first().copied();
-        let since = longest.and_then(|number| self.by_number.get(&number)).map(|(_, since)| *since);
+        let longest = there.numbers.first().copied();
+        let since = longest.and_then(|number| self.by_number.get(&number)).map(|one| one.since);
         if since.is_some_and(|since| now.saturating_sub(since) >= YOUNG_MILLIS) {
             return Ok(longest);
         }
-        let here = self.by_place.get(&place).map_or(0, BTreeSet::len);
-        let holds_few = here < there.len() && here < (self.count_max / FEW).max(1);
-        if !holds_few || self.count() >= self.count_max + self.count_max / 4 {
+        let here = self.by_place.get(&place).map_or(0, |there| there.weight);
+        let holds_few = here < there.weight && here < (self.weight_max / FEW).max(1);
+        if !holds_few || self.weight >= self.weight_max + self.weight_max / 4 {
             return Err(Full);
         }
         Ok(None)
@@ -180,8 +227,25 @@ mod tests {
         for last in [1, 1, 2] {
             strangers.enter(0, place(last)).expect("room");
         }
-        strangers.is_at(0, place(2));
+        assert!(strangers.shook_hands(0, 0, place(2), 100).is_empty());
         assert_eq!(strangers.enter(9_000, place(3)), Ok((3, Some(0))));
+    }
+
+    #[test]
+    fn a_long_handshake_counts_for_several() {
+        let mut strangers = Strangers::new(8);
+        for last in [1, 1, 1, 2, 2] {
+            strangers.enter(0, place(last)).expect("room");
+        }
+        // Five count as seven, as eight, as nine and a tenth is too much.
+        assert!(strangers.shook_hands(3, 0, place(2), 16 << 10).is_empty());
+        assert!(strangers.shook_hands(4, 0, place(2), 8 << 10).is_empty());
+        assert_eq!(strangers.shook_hands(0, 0, place(1), 8 << 10), [0], "all have just come");
+        assert_eq!(strangers.count(), 4);
+        // Those of the place that holds most go, though there are fewer.
+        assert_eq!(strangers.shook_hands(2, 5_000, place(1), 16 << 10), [3]);
+        assert!(strangers.leave(1) && strangers.leave(2) && strangers.leave(4));
+        assert_eq!((strangers.weight, strangers.by_place.len()), (0, 0));
     }
 
     #[test]

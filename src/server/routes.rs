@@ -182,15 +182,15 @@ fn stranger(
         inbox.wake();
     };
     // Where the server owns the socket, it was counted when it connected.
-    match request.conn_data::<Arc<Stranger>>() {
-        Some(stranger) if !stranger.is_accepted() => {
-            stranger.is_session(caller.address(), push_out);
-            Ok(Arc::clone(stranger))
-        }
+    let stranger = match request.conn_data::<Arc<Stranger>>() {
+        Some(stranger) if !stranger.is_accepted() => Arc::clone(stranger),
         Some(_) | None => {
-            Ok(Arc::new(server.inner().shared.strangers.enter(caller.address(), push_out)?))
+            let strangers = &server.inner().shared.strangers;
+            Arc::new(strangers.enter(caller.address(), push_out.clone())?)
         }
-    }
+    };
+    stranger.is_session(caller.address(), caller.kept_bytes(), push_out);
+    Ok(stranger)
 }
 
 /// Who the caller is, with what `Auth` found out about them; or the answer if it refuses them.

@@ -62,6 +62,11 @@ impl Caller {
         Self(Arc::new(Inner { peer, target, headers, value, ..Inner::default() }))
     }
 
+    /// How many bytes of the handshake are kept.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.0.target.len() + self.0.headers.len()
+    }
+
     /// The same caller, with the address that the proxies reported.
     pub(crate) fn forwarded_for(self, address: IpAddr) -> Self {
         self.with(|inner| inner.forwarded = Some(address))
