@@ -9,7 +9,7 @@
 //! is.
 //!
 //! A duplicate takes a descriptor for a moment. If the process has none left, the connection is severed in a later
-//! round: WebSockets cannot have taken the last ones, because their number is bounded, but requests can, and they have
+//! round: WebSocket sessions cannot have taken the last ones, because their number is bounded, but requests can, and they have
 //! only seconds to arrive.
 //!
 //! Where the system has no such call or forbids it, as the default filters of containers do, the duplicate is made at
