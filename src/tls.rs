@@ -1,4 +1,4 @@
-//! Whom connections that this program opens trust: what browsers trust, and whom they are told to.
+//! Which certificates are trusted by connections that this program opens: what browsers trust, and additional ones.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
-/// `trusted` are further authorities, X.509 in DER. The provider is named: a program that has another one, or two of them,
-/// is not affected.
+/// `trusted` are additional authorities, X.509 in DER. The provider is named explicitly: a program that has another
+/// one, or two of them, is not affected.
 pub(crate) fn trusting(trusted: &[Vec<u8>]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -19,7 +19,7 @@ pub(crate) fn trusting(trusted: &[Vec<u8>]) -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // Fails for a provider without any cipher of these versions; this one has them.
+    // This fails for a provider without a cipher for these versions; this one has them.
     #[expect(clippy::expect_used)]
     let builder = versions.expect("ring supports TLS 1.2 and 1.3");
     builder.with_root_certificates(roots).with_no_client_auth()

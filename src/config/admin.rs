@@ -18,7 +18,7 @@ entry! {
         name: String,
         /// What it may do.
         rights: Listed<Parsed<AdminRight>>,
-        /// Each of them counts, so that one can take the place of another.
+        /// Each of them counts, so that one can replace another.
         token: Many<Token>,
     }
 }
@@ -26,14 +26,14 @@ entry! {
 /// The admin API, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AdminPlan {
-    /// Without any there is no admin API.
+    /// Without any, there is no admin API.
     pub(crate) tokens: Vec<AdminToken>,
-    /// Where it is, if not where everything else is.
+    /// Where it is, if it is not where everything else is.
     pub(crate) listen: Option<SocketAddr>,
 }
 
 pub(super) fn admin(settings: AdminSettings) -> Result<AdminPlan, ConfigError> {
-    // What is in the file of a secret stands in its place by now.
+    // The content of a secret's file has replaced it by now.
     let AdminSettings { token, token_file: _, tokens, listen } = settings;
     let whole = token.iter().map(|token| made("admin", &[AdminRight::Admin], token));
     let mut all = whole.collect::<Result<Vec<_>, _>>()?;

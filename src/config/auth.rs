@@ -48,7 +48,7 @@ pub(super) fn auth(
         ),
         Some(AuthMode::Grants) => {
             let grants: Vec<_> = grant.into_iter().map(into_grant).collect();
-            // Only to see whether they go together.
+            // Only to check that they are compatible.
             Grants::new(grants.clone())?;
             Ok(AuthChoice::Grants(grants))
         }
@@ -69,14 +69,14 @@ impl JwtSettings {
         keys || jwks_url.is_some() || algorithms.is_some() || issuer.is_some() || audience.is_some()
     }
 
-    /// Whether tokens are taken from a cookie, which a browser sends along whichever page asks.
+    /// Whether tokens are taken from a cookie, which a browser sends whichever page asks.
     pub(super) fn takes_cookies(&self) -> bool {
         let tokens = self.tokens.as_ref().map_or(&[][..], |tokens| &tokens.0);
         tokens.iter().any(|Parsed(source)| matches!(source, TokenSource::Cookie(_)))
     }
 }
 
-/// Where nothing else tells a stranger from whom a grant is for, nobody may take a key by being the first.
+/// If nothing else distinguishes a stranger from the grantee, nobody may take a key by being the first.
 pub(super) fn bind_policy(auth: &AuthSettings) -> BindPolicy {
     match (auth.bind, auth.mode) {
         (Some(BindMode::Token), _) => BindPolicy::Named,

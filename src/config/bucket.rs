@@ -1,4 +1,4 @@
-//! Buckets: their addresses, and what is brought there.
+//! Buckets: their addresses, and what is sent there.
 
 use std::fmt;
 use std::path::Path;
@@ -10,19 +10,19 @@ use eventlog_server::storage::sled::ArchiveOptions;
 use super::settings::ArchiveSettings;
 use super::{ConfigError, check};
 
-/// A bucket, and what stands in front of all names in it: `s3://bucket/prefix`.
+/// A bucket and the prefix of all names in it: `s3://bucket/prefix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BucketAddress {
     /// Its name.
     pub(crate) bucket: String,
-    /// Without slashes at its ends; may be empty.
+    /// Without slashes at the ends; may be empty.
     pub(crate) prefix: String,
 }
 
 const SCHEME: &str = "s3://";
 
 impl BucketAddress {
-    /// The bucket that `path` is, if it is written like one; `Err` says what is wrong with it.
+    /// The bucket that `path` names, if it is written like one; `Err` says what is wrong with it.
     pub(crate) fn of(path: &Path) -> Option<Result<Self, &'static str>> {
         let text = path.to_str().filter(|text| text.starts_with(SCHEME))?;
         Some(text.parse())
@@ -57,24 +57,24 @@ impl fmt::Display for BucketAddress {
     }
 }
 
-/// How often what is new is brought there: what a lost machine can lose.
+/// How often new data is sent there: what a lost machine can lose.
 const SHIP_EVERY: Duration = Duration::from_secs(10);
 
-/// Not more often.
+/// The shortest interval.
 const SHIP_EVERY_MIN: Duration = Duration::from_millis(100);
 
-/// An archive that is brought to a bucket while the server runs.
+/// An archive that is sent to a bucket while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShippingPlan {
     /// The bucket.
     pub(crate) to: BucketAddress,
-    /// How often what is new is looked for.
+    /// How often to look for new data.
     pub(crate) every: Duration,
-    /// Whether the archive lets go of old files, and the bucket with it.
+    /// Whether the archive releases old files, and the bucket with it.
     pub(crate) is_bounded: bool,
 }
 
-/// What `[archive]` says of it.
+/// What `[archive]` says about it.
 pub(super) fn shipping(
     settings: &ArchiveSettings,
     archive: &ArchiveOptions,

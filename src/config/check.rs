@@ -86,7 +86,7 @@ fn check_compaction(rule: &CompactionRule) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// With both, every page in the world could act for a user whose browser has the cookie.
+/// With both, any web page could act for a user whose browser has the cookie.
 fn check_cookies(config: &Config) -> Result<(), ConfigError> {
     match &config.auth {
         AuthChoice::Jwt(jwt) if jwt.takes_cookies() && config.origins == OriginPolicy::Any => {
@@ -129,7 +129,7 @@ fn check_limits(limits: &Limits, faults: &mut Vec<ConfigError>) {
 
 macro_rules! check_each {
     ($($(#[$doc:meta])* $name:ident: $kind:ident = $default:expr $(, least $least:expr $(, $reason:literal)?)?;)*) => {
-        /// Adds every limit that is too little by itself.
+        /// Adds every limit that is too low by itself.
         fn check_each(limits: &Limits, faults: &mut Vec<ConfigError>) {
             $($(
                 let (value, reason) = limits.$name.amount();
@@ -141,7 +141,7 @@ macro_rules! check_each {
 }
 eventlog_server::with_limits!(check_each);
 
-/// A limit as a number, and why it has to be more than nothing.
+/// A limit as a number, and why it must not be zero.
 trait Amount {
     fn amount(&self) -> (usize, &'static str);
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// What every variable of ours begins with.
+/// The prefix of all our variables.
 const PREFIX: &str = "EVENTLOG_";
 
-/// Variables that mean something to the command line or the log, and are no settings.
+/// Variables for the command line or the log, which are not settings.
 const OTHERS: [&str; 5] =
     ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG", "EVENTLOG_TOKEN", "EVENTLOG_CA"];
 
-/// The variables that nothing has asked for yet, and what became of the others.
+/// The variables that were not requested yet, and the results of the others.
 #[derive(Debug)]
 pub(crate) struct Environment {
     left: BTreeMap<String, OsString>,
@@ -18,7 +18,7 @@ pub(crate) struct Environment {
     faults: Vec<EnvironmentError>,
 }
 
-/// The environment says something that is no setting.
+/// A problem with the environment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EnvironmentError {
     /// The value is wrong.
@@ -29,7 +29,7 @@ pub(crate) enum EnvironmentError {
         /// What is wrong with it.
         message: String,
     },
-    /// No setting has this name.
+    /// There is no setting with this name.
     #[error(
         "the environment variable {variable} is not a setting; config.example.toml lists them: `[limits] \
          stall_timeout` is EVENTLOG_LIMITS_STALL_TIMEOUT"
@@ -71,8 +71,8 @@ impl Environment {
         self.faults.push(fault);
     }
 
-    /// The variables that were asked for, and all that is wrong. What nobody asked for is: a misspelt setting would otherwise be
-    /// silently without effect.
+    /// The variables that were requested, and everything that is wrong. A variable that nobody requested is wrong:
+    /// otherwise a misspelt setting would silently have no effect.
     pub(super) fn finish(self) -> (Vec<(String, String)>, Vec<EnvironmentError>) {
         let Self { left, taken, mut faults } = self;
         faults.extend(left.into_keys().map(|variable| EnvironmentError::Unknown { variable }));
@@ -80,9 +80,9 @@ impl Environment {
     }
 }
 
-/// Whether Kubernetes or Docker made this variable for a service named `eventlog` or `eventlog-…`; nobody who runs such a
-/// service has any use for an error about it. They are told by what people do not write: a port that is a URL, the
-/// host beside the port. So `EVENTLOG_LISTEN_PORT=7420` is no link but a mistake.
+/// Whether Kubernetes or Docker made this variable for a service named `eventlog` or `eventlog-…`; an error about it
+/// would not help anybody who runs such a service. These variables are recognized by values that people do not write: a
+/// port that is a URL, or a host next to the port. So `EVENTLOG_LISTEN_PORT=7420` is not such a variable but a mistake.
 fn is_service_link(name: &str, all: &BTreeMap<String, OsString>) -> bool {
     let is_url = |port: &str| {
         let value = all.get(port).and_then(|value| value.to_str());
@@ -96,7 +96,7 @@ fn is_service_link(name: &str, all: &BTreeMap<String, OsString>) -> bool {
     if let Some((service, _)) = name.split_once("_SERVICE_PORT") {
         return all.contains_key(&format!("{service}_SERVICE_HOST"));
     }
-    // `…_PORT`, and `…_PORT_7420_TCP` with `_PROTO`, `_PORT` and `_ADDR` behind it.
+    // `…_PORT`, and `…_PORT_7420_TCP` followed by `_PROTO`, `_PORT` and `_ADDR`.
     let Some((service, rest)) = name.split_once("_PORT") else { return false };
     match rest.strip_prefix('_') {
         None => rest.is_empty() && is_url(name),

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration.
 //!
-//! Keeps: everything that is wrong is told at once; nothing that is said holds a secret.
+//! Keeps: everything that is wrong is reported at once; no message contains a secret.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use eventlog_server::services::auth::DuplicateGrant;
 use super::environment::EnvironmentError;
 use super::layer::FileFault;
 
-/// All that is wrong. Never empty.
+/// Everything that is wrong. Never empty.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct ConfigFaults(pub(crate) Vec<ConfigError>);
 
@@ -44,7 +44,7 @@ pub(crate) enum ConfigError {
         /// What went wrong.
         cause: io::Error,
     },
-    /// The file is not TOML, or says something that is no setting.
+    /// The file is not TOML, or contains something that is not a setting.
     #[error("{}, line {}: {}{}", path.display(), fault.line, Key(&fault.key), fault.message)]
     Malformed {
         /// The file.
@@ -52,7 +52,7 @@ pub(crate) enum ConfigError {
         /// What is wrong, and where.
         fault: FileFault,
     },
-    /// The file of a secret.
+    /// The file of a secret cannot be used.
     #[error("`{setting}_file` names {}: {message}", path.display())]
     SecretFile {
         /// The secret.
@@ -62,19 +62,19 @@ pub(crate) enum ConfigError {
         /// What is wrong.
         message: String,
     },
-    /// The environment says something that is no setting.
+    /// A problem with the environment.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// Nobody said who may do what.
+    /// It is not set who may do what.
     #[error("{}", NO_AUTH_MODE)]
     NoAuthMode,
-    /// Two settings say that different people may do something.
+    /// Two settings allow different things.
     #[error(
         "--dev allows everything to everyone, but the configuration has an [auth] mode; leave out one of the \
          two"
     )]
     DevWithRules,
-    /// What a mode asks for without the mode, or the mode without it.
+    /// A setting of a mode without the mode, or the other way round.
     #[error("{0}")]
     Auth(&'static str),
     /// One grantee has two grants.
@@ -93,7 +93,7 @@ pub(crate) enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether it keeps anybody from knowing what `[auth]` says.
+    /// Whether it hides what `[auth]` says.
     pub(super) fn is_about_auth(&self) -> bool {
         match self {
             Self::Malformed { fault: FileFault { key, .. }, .. } => {
@@ -108,7 +108,7 @@ impl ConfigError {
     }
 }
 
-/// The setting in front of what is wrong with it.
+/// The setting, before the message about it.
 struct Key<'a>(&'a str);
 
 impl fmt::Display for Key<'_> {

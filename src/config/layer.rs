@@ -1,8 +1,8 @@
 //! What one source of settings says: every setting may be missing.
 //!
-//! Keeps: the file, the environment and the flags fill the same types, and laying one over the other is the same for each; what is
-//! wrong with one setting keeps nobody from hearing what is wrong with the next; a message about a secret does not hold it.
-//! Leaves out: which settings there are (`settings`).
+//! Keeps: the file, the environment and the flags fill the same types, and are combined in the same way; an error in
+//! one setting does not hide errors in the next; a message about a secret does not contain it. Leaves out: which
+//! settings there are (`settings`).
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -15,37 +15,37 @@ use super::environment::{Environment, EnvironmentError};
 use super::schema::Described;
 use super::secrets;
 
-/// What a source of settings can be asked.
+/// A layer of settings from one source.
 pub(super) trait Layer: Sized {
     /// These settings, and where one is missing, that of `below`.
     fn over(self, below: Self) -> Self;
 
-    /// Takes what the environment says about this setting, whose variable would be `name`.
+    /// Takes the value of this setting from the environment, whose variable would be `name`.
     fn fill(&mut self, name: &str, environment: &mut Environment);
 
-    /// Takes what the file says about this setting, which is at `path`.
+    /// Takes the value of this setting, which is at `path`, from the file.
     fn read(&mut self, path: &str, value: Spanned<DeValue<'_>>, file: &mut FileFaults<'_>);
 
-    /// What may stand here, as JSON Schema.
+    /// What is allowed here, as JSON Schema.
     fn schema() -> Value;
 
-    /// Adds to `paths` the settings that are missing; this one is at `path`.
+    /// Adds the missing settings to `paths`; this one is at `path`.
     #[cfg(test)]
     fn missing(&self, path: &str, paths: &mut Vec<String>);
 }
 
-/// One thing that is wrong with the file.
+/// One problem in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FileFault {
     /// Where, from 1.
     pub(crate) line: usize,
-    /// Which setting, with its tables; empty if it is none.
+    /// Which setting, with its tables; empty if it is not about a setting.
     pub(crate) key: String,
     /// What is wrong.
     pub(crate) message: String,
 }
 
-/// All that is wrong with the file.
+/// All problems in the file.
 pub(super) struct FileFaults<'a> {
     text: &'a str,
     pub(super) found: Vec<FileFault>,
@@ -56,7 +56,7 @@ impl<'a> FileFaults<'a> {
         Self { text, found: Vec::new() }
     }
 
-    /// The line of the byte `at`, from 1.
+    /// The line of the byte at offset `at`, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         line_at(self.text, at)
     }
@@ -67,7 +67,7 @@ impl<'a> FileFaults<'a> {
     }
 }
 
-/// The line of the byte `at` of `text`, from 1.
+/// The line of the byte at offset `at` in `text`, from 1.
 pub(super) fn line_at(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
@@ -77,7 +77,7 @@ pub(super) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// `value` as what the setting at `path` holds.
+/// Converts `value` to the type of the setting at `path`.
 fn deserialize<T: for<'de> Deserialize<'de>>(
     path: &str,
     value: Spanned<DeValue<'_>>,
@@ -127,7 +127,7 @@ impl<T: for<'de> Deserialize<'de> + Described> Layer for Option<T> {
     }
 }
 
-/// A list of tables: only a file can hold one, so the environment and the flags leave it empty.
+/// A list of tables: only a file can contain one, so the environment and the flags leave it empty.
 impl<T: for<'de> Deserialize<'de> + Described> Layer for Vec<T> {
     fn over(self, below: Self) -> Self {
         if self.is_empty() { below } else { self }
@@ -211,7 +211,7 @@ macro_rules! settings {
     };
 }
 
-/// One of several tables of a name. What is no `Option` has to be there.
+/// One of several tables with the same name. Fields that are not `Option` are required.
 macro_rules! entry {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*

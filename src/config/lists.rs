@@ -1,6 +1,6 @@
-//! Settings that are lists, and values that only lists have.
+//! Settings that are lists, and values that occur only in lists.
 //!
-//! Keeps: each reads from a text as well, which is all that an environment variable can hold.
+//! Keeps: each can also be read from a text, because an environment variable can hold nothing else.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for NamedSecret {
     }
 }
 
-/// A signing key that is to be bound to a public key.
+/// A signing key to bind to a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PinnedKey(pub(crate) SigningKey);
 
@@ -115,7 +115,7 @@ impl FromStr for PinnedKey {
     }
 }
 
-/// What reads itself from a text.
+/// A value that is parsed from a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parsed<T>(pub(crate) T);
 
@@ -134,7 +134,7 @@ impl<T: Described> Described for Many<T> {
     }
 }
 
-/// One text may hold several, with commas.
+/// One text may hold several, separated by commas.
 impl<T: Described> Described for Listed<T> {
     fn schema() -> Value {
         json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": T::schema() }] })

@@ -1,6 +1,6 @@
-//! Reads the sources of a configuration, one after the other.
+//! Reads the sources of a configuration, one after another.
 //!
-//! Keeps: what is wrong with one source keeps nobody from hearing what is wrong with the next. Leaves out: what they add up to
+//! Keeps: an error in one source does not hide errors in the next. Leaves out: how they are combined
 //! ([`super::Config`]).
 
 use std::fs::File;
@@ -41,7 +41,7 @@ impl Default for Loading {
 }
 
 impl Loading {
-    /// What the file says. Without a file that can be read there is no use in going on.
+    /// The settings in the file. Without a readable file there is no point in going on.
     pub(super) fn file(&mut self, path: Option<&Path>) -> Result<Settings, ConfigError> {
         let Some(path) = path else { return Ok(Settings::default()) };
         let (text, readable_by_all) =
@@ -81,13 +81,13 @@ fn read(path: &Path) -> std::io::Result<(String, bool)> {
     Ok((text, secrets::readable_by_all(&file)?))
 }
 
-/// The settings in `text`, and all that is wrong with it.
+/// The settings in `text`, and everything that is wrong with it.
 pub(super) fn parse_file(text: &str) -> (Settings, FileFaults<'_>) {
     let mut faults = FileFaults::new(text);
     let mut settings = Settings::default();
     let (table, wrong) = DeTable::parse_recoverable(text);
     for error in &wrong {
-        // Without the line itself, which may hold a secret.
+        // Without the line itself, which may contain a secret.
         faults.add(error.span().map_or(0, |span| span.start), "", error.message());
     }
     if wrong.is_empty() {

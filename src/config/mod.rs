@@ -1,8 +1,8 @@
-//! What the server is told before it starts.
+//! The configuration of the server.
 //!
-//! Keeps: flags outweigh the environment, which outweighs the file, which outweighs the defaults; a setting that nobody
-//! knows is an error wherever it stands, and so is one that cannot work. Leaves out: doing anything about it
-//! (`cli::serve`).
+//! Keeps: flags take precedence over the environment, which takes precedence over the file, which takes precedence over
+//! the defaults; an unknown setting is an error wherever it is, and so is one that cannot work. Leaves out: acting on
+//! it (`cli::serve`).
 
 mod admin;
 mod auth;
@@ -63,13 +63,13 @@ pub(crate) use storage::StorageChoice;
 use units::Origins;
 pub(crate) use units::{Address, Span, Token};
 
-/// Every setting, its words and its default.
+/// Every setting, with its description and its default.
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 const DATA_DIR: &str = "data";
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the file says, to be compared with what it says later. Never shown: secrets are in it.
+/// The contents of the file, to compare with later contents. Never shown: it contains secrets.
 #[derive(Clone, Default)]
 pub(crate) struct Said(pub(crate) toml::Table);
 
@@ -84,9 +84,9 @@ impl std::fmt::Debug for Said {
 pub(crate) struct Config {
     /// What the file says.
     pub(crate) said: Said,
-    /// The secrets that files hold.
+    /// The secrets that were read from files.
     pub(crate) secret_files: Vec<SecretFile>,
-    /// What works, and somebody should know.
+    /// Settings that work, but that somebody should know about.
     pub(crate) warnings: Vec<String>,
     /// Where to listen.
     pub(crate) listen: SocketAddr,
@@ -94,29 +94,29 @@ pub(crate) struct Config {
     pub(crate) log: LogPlan,
     /// What connections are encrypted with, if they are.
     pub(crate) tls: Option<TlsFiles>,
-    /// In what everything is kept.
+    /// Where everything is stored: in which kind of storage.
     pub(crate) storage: StorageChoice,
-    /// Where everything is kept.
+    /// The data directory.
     pub(crate) data_dir: PathBuf,
     /// When writes are acknowledged, how much of the disk to cache, and how much of it to set aside.
     pub(crate) database: DatabaseOptions,
-    /// How much of the disk writes may take that are too large for memory, until they are stored.
+    /// How much disk space writes may take that are too large for memory, until they are stored.
     pub(crate) spill_bytes_max: Option<u64>,
     /// Threads for connections.
     pub(crate) workers: usize,
     /// Threads for stores.
     pub(crate) store_threads: usize,
-    /// How long everything goes on before the end, while `/readyz` says that it comes.
+    /// How long everything goes on before the end, while `/readyz` announces it.
     pub(crate) drain_pause: Duration,
     /// How long connections may take to finish at the end.
     pub(crate) shutdown_timeout: Duration,
     /// Backups that are made while it runs.
     pub(crate) backup: Option<BackupPlan>,
-    /// Where the archive is brought as it comes.
+    /// Where the archive is sent while the server runs.
     pub(crate) shipping: Option<ShippingPlan>,
     /// Which web pages may connect.
     pub(crate) origins: OriginPolicy,
-    /// Which proxies are believed when they say where a client is.
+    /// Which proxies are trusted to say where a client is.
     pub(crate) trusted_proxies: Vec<AddressRange>,
     /// Which paths clients can connect to.
     pub(crate) paths: Vec<ServedPath>,
@@ -124,19 +124,19 @@ pub(crate) struct Config {
     pub(crate) bind_policy: BindPolicy,
     /// Whether a key that was proved once is refused without a proof.
     pub(crate) keeps_proof: bool,
-    /// Signing keys that public keys are to have.
+    /// Signing keys that public keys should have.
     pub(crate) pinned: Vec<(PublicKey, SigningKey)>,
     /// Who decides what a key may do.
     pub(crate) auth: AuthChoice,
     /// The admin API.
     pub(crate) admin: AdminPlan,
-    /// Mappings that the registry is to have.
+    /// Mappings that the registry should have.
     pub(crate) assign: Vec<Assignment>,
     /// What readers get of old entries.
     pub(crate) compaction: Vec<CompactionRule>,
     /// How much is kept of each store.
     pub(crate) retention: Retention,
-    /// Who is told of entries.
+    /// Who receives entries.
     pub(crate) webhooks: Vec<WebhookOptions>,
     /// What each key, and each store, may use.
     pub(crate) quotas: Quotas,
@@ -147,13 +147,13 @@ pub(crate) struct Config {
 /// What is logged, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogPlan {
-    /// The levels, unless the environment says otherwise.
+    /// The levels, unless the environment overrides them.
     pub(crate) level: Option<String>,
     /// How it is written.
     pub(crate) format: LogFormat,
-    /// Whether public keys are not shown.
+    /// Whether public keys are hashed.
     pub(crate) hashes_keys: bool,
-    /// Whether each request and connection has a line.
+    /// Whether each request and connection gets a line.
     pub(crate) access: bool,
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct BackupPlan {
     pub(crate) every: Duration,
     /// The folder, or the address of a bucket.
     pub(crate) to: PathBuf,
-    /// How many are kept; all, if it does not say.
+    /// How many are kept; all if not set.
     pub(crate) keep: Option<usize>,
 }
 
@@ -175,16 +175,16 @@ pub(crate) enum AuthChoice {
     Dev,
     /// Every key may do everything.
     AllowAll,
-    /// Those with a grant may.
+    /// Whoever has a grant.
     Grants(Vec<Grant>),
-    /// Those whose token says so.
+    /// Whoever has a token that says so.
     Jwt(Box<JwtSettings>),
-    /// Those of whom the application says so, which is asked like this.
+    /// Whoever the application allows; these options say how to ask it.
     Http(Box<HttpOptions>),
 }
 
 impl Config {
-    /// The configuration that `flags`, `environment` and the file add up to, or everything that is wrong with it.
+    /// The combined configuration of `flags`, `environment` and the file, or everything that is wrong with it.
     #[cfg(test)]
     pub(crate) fn load(
         file: Option<&Path>,
@@ -195,7 +195,7 @@ impl Config {
         Self::examine(file, environment, flags, dev).1
     }
 
-    /// As [`Config::load`], and with where each value comes from, even if it cannot work.
+    /// Like [`Config::load`], and also says where each value comes from, even if it cannot work.
     pub(crate) fn examine(
         file: Option<&Path>,
         environment: Environment,
@@ -221,7 +221,7 @@ impl Config {
         (effective, config)
     }
 
-    /// Puts in the defaults and checks that the whole can work. `faults` are what is wrong already.
+    /// Adds the defaults and checks that the whole can work. `faults` are the existing errors.
     fn resolve(
         settings: Settings,
         dev: bool,
@@ -285,7 +285,7 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(ConfigFaults(faults)) }
     }
 
-    /// Shows what depends on the machine, or on other settings.
+    /// Shows the values that depend on the machine, or on other settings.
     fn derive(&self, effective: &mut Effective) {
         effective.derive("workers", self.workers.to_string());
         effective.derive("store_threads", self.store_threads.to_string());
@@ -298,7 +298,7 @@ impl Config {
     }
 }
 
-/// The value, or else one fault more.
+/// The value, or otherwise one more error.
 fn keep<T>(result: Result<T, ConfigError>, faults: &mut Vec<ConfigError>) -> Option<T> {
     result.map_err(|fault| faults.push(fault)).ok()
 }
@@ -319,7 +319,7 @@ fn pinned(settings: &Settings) -> Vec<(PublicKey, SigningKey)> {
     pinned.filter_map(|(key, pinned)| Some((key.clone(), pinned.as_ref().map(pin)?))).collect()
 }
 
-/// In development an application comes from another port of this machine.
+/// During development an application comes from another port of this machine.
 fn origins(settings: Option<Origins>, dev: bool) -> OriginPolicy {
     let policy = settings.map_or(OriginPolicy::SameHost, |origins| origins.0);
     match policy {

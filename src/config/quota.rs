@@ -9,9 +9,9 @@ use super::settings::QuotaSettings;
 use super::units::{Count, Size, Span};
 
 entry! {
-    /// One `[[quota.key]]`: keys that have another quota than the rest.
+    /// One `[[quota.key]]`: keys with a quota of their own.
     KeyQuotaEntry {
-        /// In which `*` stands for any text.
+        /// A pattern in which `*` stands for any text.
         public_key: String,
         writes_per_second: Option<Count>,
         bytes_per_second: Option<Size>,
@@ -25,7 +25,7 @@ entry! {
 entry! {
     /// One `[[quota.store]]`.
     StoreQuotaEntry {
-        /// In which `*` stands for any text.
+        /// A pattern in which `*` stands for any text.
         store_id: String,
         writes_per_second: Option<Count>,
         bytes_per_second: Option<Size>,
@@ -36,7 +36,7 @@ entry! {
     }
 }
 
-/// A quota of what is set in one of the tables, all of which call it the same.
+/// Builds a quota from one of the tables, which all use the same names.
 macro_rules! quota {
     ($from:expr) => {
         Quota {

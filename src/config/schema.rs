@@ -1,7 +1,7 @@
 //! The configuration file as JSON Schema, for editors.
 //!
-//! Keeps: it is made of the types that the file is read into, and of `config.example.toml`, which has the words and the defaults.
-//! Leaves out: what only goes wrong together (`check`).
+//! Keeps: it is built from the types that the file is read into, and from `config.example.toml`, which has the
+//! descriptions and the defaults. Leaves out: combinations that are wrong (`check`).
 
 use std::path::PathBuf;
 
@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::layer::{Layer, below};
 use super::{EXAMPLE, Settings};
 
-/// What may stand somewhere.
+/// What is allowed somewhere.
 pub(super) trait Described {
-    /// Whether an entry of a list of tables has to have it.
+    /// Whether it is required in an entry of a list of tables.
     const REQUIRED: bool = true;
 
     /// As JSON Schema.
@@ -35,7 +35,7 @@ impl<T: Described> Described for Vec<T> {
     }
 }
 
-/// What is written as a text.
+/// A value that is written as a text.
 macro_rules! text {
     ($($type:ty),*) => {$(
         impl Described for $type {
@@ -54,12 +54,12 @@ impl Described for Begin {
     }
 }
 
-/// A text or a list of texts, or of what else `item` says.
+/// A text or a list of texts, or whatever else `item` allows.
 pub(super) fn one_or_several(item: &Value) -> Value {
     json!({ "anyOf": [item, { "type": "array", "items": item }] })
 }
 
-/// A table with these settings, and whether each has to be there.
+/// A table with these settings, and whether each is required.
 pub(super) fn table(fields: &[(&str, Value, bool)]) -> Value {
     let required: Vec<_> = fields.iter().filter(|field| field.2).map(|field| field.0).collect();
     let properties = fields.iter().map(|(name, schema, _)| ((*name).to_owned(), schema.clone()));
@@ -112,10 +112,11 @@ fn set_defaults(schema: &mut Value, path: &str, table: &toml::Table) {
     }
 }
 
-/// What the example says above each setting, in the order in which it shows them. Settings that share words each have them.
+/// What the example says above each setting, in the order in which it shows them. Settings that share a description all
+/// get it.
 fn explained() -> Vec<(String, String)> {
     let (mut table, mut words, mut all) = (String::new(), Vec::new(), Vec::new());
-    // Whether the words above were already used: the next ones belong to another setting.
+    // Whether the description above was already used: the next one belongs to another setting.
     let mut used = false;
     for line in EXAMPLE.lines() {
         let shown = line.strip_prefix('#').filter(|rest| is_shown(rest)).unwrap_or(line);
@@ -139,7 +140,7 @@ fn explained() -> Vec<(String, String)> {
     all
 }
 
-/// Whether this is a setting that is shown behind a `#`, and no comment.
+/// Whether this is a setting that is commented out, and not a comment.
 pub(super) fn is_shown(rest: &str) -> bool {
     rest.starts_with(|first: char| first == '[' || first.is_ascii_lowercase())
 }

@@ -1,7 +1,8 @@
-//! The settings that nobody is to see: which these are, and their files.
+//! The settings that nobody may see: which ones they are, and their files.
 //!
-//! Keeps: each is a text of its source, or the content of a file that the same source names with `_file` behind the setting's name; what
-//! the program shows of one is `***`, whatever is wrong with it. Leaves out: what holds a secret (`model::Secret`).
+//! Keeps: each is a text in its source, or the content of a file that the same source names with the setting's name and
+//! `_file`; the program shows it only as `***`, whatever is wrong with it. Leaves out: the type that holds a secret
+//! (`model::Secret`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,7 +17,7 @@ use serde::de::value::{Error as ValueError, SeqDeserializer, StrDeserializer};
 use super::fault::ConfigError;
 use super::settings::Settings;
 
-/// Every secret setting. A `_file` behind the name is the setting that names its file.
+/// Every secret setting. The name with `_file` added is the setting that names its file.
 pub(super) const SECRETS: [&str; 6] = [
     "storage.url",
     "admin.token",
@@ -26,23 +27,23 @@ pub(super) const SECRETS: [&str; 6] = [
     "webhook.secret",
 ];
 
-/// No secret is longer, several of them included.
+/// Most bytes of a secret's file, even with several secrets.
 const FILE_BYTES_MAX: u64 = 64 * 1_024;
 
 /// A file that a secret was read from.
 #[derive(Clone, Debug)]
 pub(crate) struct SecretFile {
-    /// The secret that it is.
+    /// The secret's setting.
     pub(crate) setting: String,
     /// The file.
     pub(crate) path: PathBuf,
-    /// What was in it.
+    /// The content of the file.
     pub(crate) content: Secret,
     /// Whether every user of this machine can read it.
     pub(crate) readable_by_all: bool,
 }
 
-/// Whether what stands at `path` (`webhook[2].secret`) is secret.
+/// Whether the setting at `path` (`webhook[2].secret`) is secret.
 pub(super) fn is_secret(path: &str) -> bool {
     let mut plain = String::new();
     let mut inside = false;
@@ -57,7 +58,8 @@ pub(super) fn is_secret(path: &str) -> bool {
     SECRETS.contains(&plain.as_str())
 }
 
-/// `message` about the setting at `path`, without what was set if that is secret: Serde says what it found instead of a text.
+/// `message` about the setting at `path`, without the value if that is secret: Serde's messages contain what it found
+/// instead of a text.
 pub(super) fn without(path: &str, message: &str) -> String {
     match message.rsplit_once("expected ") {
         Some((_, expected)) if is_secret(path) => format!("it has to be {expected}"),
@@ -71,7 +73,7 @@ pub(super) fn readable_by_all(file: &File) -> io::Result<bool> {
 }
 
 impl Settings {
-    /// Reads the secrets that are in files, as if their text stood in their place.
+    /// Reads the secrets that are in files, as if their text were in their place.
     pub(super) fn read_secrets(&mut self) -> (Vec<SecretFile>, Vec<ConfigError>) {
         let mut reading = Reading::default();
         let storage = &mut self.storage;
@@ -137,7 +139,7 @@ fn read_file(path: &Path) -> io::Result<(String, bool)> {
     Ok((content, readable_by_all))
 }
 
-/// The secret of a file with one line, or the secrets of one with several.
+/// The secret in a file with one line, or the secrets in one with several.
 fn parse<T: for<'de> Deserialize<'de>>(setting: &str, content: &str) -> Result<T, String> {
     let lines: Vec<&str> = content.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let parsed: Result<T, ValueError> = match lines[..] {

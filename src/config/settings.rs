@@ -1,7 +1,7 @@
-//! The settings as one source gives them: every one may be missing.
+//! The settings from one source: every one may be missing.
 //!
-//! Keeps: the file, the environment and the flags speak of the same settings, since all three fill this one type. Leaves out: how
-//! (`layer`), defaults and what fits together ([`super::Config`]).
+//! Keeps: the file, the environment and the flags have the same settings, because all three fill this one type. Leaves
+//! out: how they do that (`layer`), defaults and consistency ([`super::Config`]).
 
 use std::path::PathBuf;
 
@@ -242,14 +242,14 @@ macro_rules! limit_settings {
 }
 eventlog_server::with_limits!(limit_settings);
 
-/// In what everything is kept.
+/// Which kind of storage is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StorageKind {
     /// A sled database in the data directory.
     #[default]
     Sled,
-    /// A PostgreSQL.
+    /// PostgreSQL.
     Postgres,
 }
 
@@ -280,7 +280,7 @@ impl std::str::FromStr for LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum KeysInLog {
-    /// As they are.
+    /// In full.
     Whole,
     /// The beginning of their SHA-256.
     Hashed,
@@ -292,7 +292,7 @@ pub(crate) enum KeysInLog {
 pub(crate) enum DurabilityMode {
     /// Once it survives a power cut.
     Sync,
-    /// Was taken once, and is refused with a reason.
+    /// Was accepted once, and is now refused with a reason.
     Interval,
 }
 
@@ -306,7 +306,7 @@ pub(crate) enum AuthMode {
     Grants,
     /// Tokens, as `[auth.jwt]` says.
     Jwt,
-    /// The application, which `[auth.http]` says how to ask.
+    /// The application; `[auth.http]` says how to ask it.
     Http,
 }
 
@@ -318,7 +318,7 @@ pub(crate) enum BindMode {
     FirstUse,
     /// An administrator.
     Pinned,
-    /// Whom the caller's token names, or the application's answer.
+    /// The token of the caller names it, or the application's answer does.
     Token,
 }
 
@@ -347,20 +347,20 @@ entry! {
         public_key: PublicKey,
         write: Option<Flag>,
         read: Option<Flag>,
-        /// The events that it may write; a `*` stands for any text. All, if it is missing.
+        /// The events that it may write; a `*` stands for any text. All events if it is missing.
         events: Option<Many<String>>,
-        /// The signing key that the public key is to have.
+        /// The signing key that the public key should have.
         signing_key: Option<Parsed<PinnedKey>>,
     }
 }
 
 entry! {
-    /// One `[[assign]]`: a mapping that the registry is to have at startup.
+    /// One `[[assign]]`: a mapping that the registry should have at startup.
     #[derive(PartialEq, Eq)]
     Assignment {
         public_key: PublicKey,
         store_id: StoreId,
-        /// The signing key that the public key is to have.
+        /// The signing key that the public key should have.
         signing_key: Option<Parsed<PinnedKey>>,
     }
 }
@@ -370,7 +370,7 @@ entry! {
     CompactionRule {
         /// Event tags; a `*` stands for any text.
         events: Vec<String>,
-        /// How old an entry is before the rule counts for it.
+        /// The age from which the rule applies to an entry.
         older_than: Span,
         strategy: CompactionStrategy,
     }
@@ -399,11 +399,11 @@ impl RetentionEntry {
 }
 
 entry! {
-    /// One `[[webhook]]`: who is told of entries.
+    /// One `[[webhook]]`: a receiver of entries.
     WebhookEntry {
         name: String,
         url: String,
-        /// One, or several while they are changed.
+        /// One secret, or several during a change.
         secret: Option<Secrets>,
         secret_file: Option<PathBuf>,
         from: Begin,
@@ -437,11 +437,11 @@ impl WebhookEntry {
 pub(crate) enum CompactionStrategy {
     /// The last of them.
     KeepLatest,
-    /// None.
+    /// None of them.
     Drop,
 }
 
-/// What is one of some words.
+/// A setting that is one of several words.
 macro_rules! words {
     ($($type:ty: $($word:literal),*;)*) => {$(
         impl Described for $type {

@@ -1,7 +1,7 @@
-//! Where each value comes from, for people who ask why a setting is as it is.
+//! Where each value comes from, for people who wonder why a setting has its value.
 //!
-//! Keeps: values are shown as they were written, secrets as `***`; the order is that of `config.example.toml`, which also says what the
-//! defaults are. Leaves out: what the values mean (`settings`).
+//! Keeps: values are shown as they were written, secrets as `***`; the order is that of `config.example.toml`, which
+//! also contains the defaults. Leaves out: what the values mean (`settings`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use super::secrets::is_secret;
 pub(crate) enum Source {
     /// Nowhere.
     Default,
-    /// Nowhere, and it depends on the machine or on other settings.
+    /// Nowhere; it depends on the machine or on other settings.
     Derived,
     /// In the file, at this line.
     File(PathBuf, usize),
@@ -42,7 +42,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Every setting that has a value, with its source. Sources outweigh those that were added before them.
+/// Every setting that has a value, with its source. Sources take precedence over those that were added before them.
 #[derive(Clone, Debug)]
 pub(crate) struct Effective {
     values: BTreeMap<String, (String, Source)>,
@@ -59,7 +59,7 @@ impl Effective {
     }
 
     pub(super) fn add(&mut self, key: &str, value: impl Into<String>, source: Source) {
-        // A secret and its file are one setting.
+        // A secret and its file count as one setting.
         let other = key.strip_suffix("_file").map_or_else(|| format!("{key}_file"), str::to_owned);
         if is_secret(key) || is_secret(&other) {
             self.values.remove(&other);
@@ -68,14 +68,14 @@ impl Effective {
         self.values.insert(key.to_owned(), (value, source));
     }
 
-    /// What the file says.
+    /// Adds the file's values.
     pub(super) fn add_file(&mut self, path: &std::path::Path, text: &str) {
         for Shown { key, value, line } in shown(text) {
             self.add(&key, value, Source::File(path.to_owned(), line));
         }
     }
 
-    /// What the environment says: variables that were asked for, and their values.
+    /// Adds the environment's values: the variables that were requested.
     pub(super) fn add_environment(&mut self, taken: &[(String, String)]) {
         for (variable, value) in taken {
             if let Some(key) = settings().iter().find(|key| variable_of(key) == *variable) {
@@ -84,14 +84,14 @@ impl Effective {
         }
     }
 
-    /// What has no source so far.
+    /// Adds a value that has no source so far.
     pub(super) fn derive(&mut self, key: &str, value: impl Into<String>) {
         if !self.values.contains_key(key) {
             self.add(key, value, Source::Derived);
         }
     }
 
-    /// Whether a secret stands in the file itself.
+    /// Whether a secret is in the file itself.
     pub(super) fn has_secret_in_file(&self) -> bool {
         self.values
             .iter()
@@ -112,7 +112,7 @@ impl Effective {
     }
 }
 
-/// Every setting that there is, lists of tables among them, in the order of the example.
+/// Every existing setting, including lists of tables, in the order of the example.
 fn settings() -> Vec<String> {
     let lines = EXAMPLE.lines();
     let lines =
@@ -132,7 +132,7 @@ fn settings() -> Vec<String> {
     all
 }
 
-/// The variable of the environment that a setting is.
+/// The environment variable of a setting.
 fn variable_of(key: &str) -> String {
     format!("EVENTLOG_{}", key.replace('.', "_").to_ascii_uppercase())
 }
@@ -144,7 +144,7 @@ struct Shown {
     line: usize,
 }
 
-/// Every value of a file, as far as it can be read.
+/// Every value in a file, as far as it can be read.
 fn shown(text: &str) -> Vec<Shown> {
     let (table, _) = DeTable::parse_recoverable(text);
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! `[storage]`: in what everything is kept.
+//! `[storage]`: which kind of storage is used.
 
 use eventlog_server::model::Secret;
 use serde::Deserialize;
@@ -9,12 +9,12 @@ use super::check::impossible;
 use super::schema::{Described, text};
 use super::settings::{ArchiveSettings, BackupSettings, StorageKind, StorageSettings};
 
-/// In what everything is kept.
+/// Which kind of storage is used.
 #[derive(Clone, Debug)]
 pub(crate) enum StorageChoice {
     /// A sled database in the data directory.
     Sled,
-    /// A PostgreSQL, which other nodes may share.
+    /// PostgreSQL, which other nodes may share.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "it is refused"))]
     Postgres(PostgresChoice),
 }
@@ -25,7 +25,7 @@ pub(crate) enum StorageChoice {
 pub(crate) struct PostgresChoice {
     /// Where it is.
     pub(crate) url: DatabaseUrl,
-    /// What the names of its tables begin with.
+    /// The prefix of the names of its tables.
     pub(crate) table_prefix: Option<String>,
     /// The table of the remote id.
     pub(crate) remote_id_table: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct PostgresChoice {
     pub(crate) append_connections: Option<usize>,
 }
 
-/// The URL of a database. Never shown: a password may be in it.
+/// The URL of a database. Never shown: it may contain a password.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "it is refused"))]
@@ -49,7 +49,7 @@ impl DatabaseUrl {
     }
 }
 
-/// What is asked for and is not on PostgreSQL.
+/// What is requested but not available on PostgreSQL.
 pub(super) fn left_out(backup: &BackupSettings, archive: &ArchiveSettings) -> Vec<ConfigError> {
     let mut left_out = Vec::new();
     if backup.to.is_some() {

@@ -1,4 +1,4 @@
-//! Single tables of the file as what the server is started with.
+//! Converts single tables of the file into what the server is started with.
 
 use eventlog_server::server::TlsFiles;
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};

@@ -1,4 +1,4 @@
-//! The configuration as a whole: precedence, refusals, and the example that users copy.
+//! The whole configuration: precedence, refusals, and the example that users copy.
 
 use std::ffi::OsString;
 
@@ -24,7 +24,7 @@ fn load(file: &str, variables: &[(&str, &str)], flags: Settings) -> Result<Confi
     Config::load(Some(&path), environment(variables), flags, false).map_err(first)
 }
 
-/// The first of what is wrong.
+/// The first error.
 fn first(mut faults: ConfigFaults) -> ConfigError {
     faults.0.swap_remove(0)
 }
@@ -39,7 +39,7 @@ fn parse(text: &str) -> Settings {
     settings
 }
 
-/// The configuration of this file alone, with an authorization mode in front.
+/// The configuration of this file only, with an authorization mode added.
 fn allowed(file: &str) -> Result<Config, ConfigError> {
     load(&format!("auth.mode = \"allow-all\"\n{file}"), &[], Settings::default())
 }
@@ -48,7 +48,7 @@ fn refusal(result: Result<Config, ConfigError>) -> String {
     result.expect_err("refused").to_string()
 }
 
-/// The example with everything in force that it shows behind a `#`.
+/// The example with everything enabled that is commented out.
 fn whole_example() -> String {
     let shown = |line: &str| {
         let rest = line.strip_prefix('#')?;
@@ -86,7 +86,7 @@ fn the_example_shows_the_defaults() {
     let shown = format!("{:?}", resolve(parse(EXAMPLE), true));
     let defaults = format!("{:?}", resolve(Settings::default(), true));
     assert_eq!(shown, defaults);
-    // What has a default is shown with it, not behind a `#`.
+    // A setting with a default is shown with it, and not commented out.
     let (mut missing, settings) = (Vec::new(), parse(EXAMPLE));
     settings.missing("", &mut missing);
     let without_default = [
@@ -221,7 +221,7 @@ fn a_wrong_value_is_named_with_how_to_write_it() {
 #[test]
 fn without_an_auth_mode_it_says_what_to_write() {
     let message = refusal(load("", &[], Settings::default()));
-    // What it says to write works.
+    // The suggested setting works.
     let shown: Vec<String> = message
         .split("\n\n")
         .filter(|block| block.starts_with("    [auth]"))

@@ -1,7 +1,7 @@
 //! Values as people write them: sizes, times, counts, addresses, origins, tokens.
 //!
-//! Keeps: each of them reads from a text, which is all that an environment variable can hold, and numbers also from
-//! a number. What is wrong is said together with how to write it.
+//! Keeps: each of them can be read from a text, because an environment variable can hold nothing else, and numbers also
+//! from a number. An error also says how to write the value.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,13 +1,13 @@
-//! The files of the console, as they are served: the page is what is in this folder, and nothing builds it.
+//! The files of the console, as they are served: the page is what is in this folder, and there is no build step.
 //!
-//! Keeps: all of it is in the program, so that a server without internet has a console that fits it. Leaves out: where it is
-//! served, and to whom the data is (`server::console`).
+//! Keeps: all of it is in the program, so that a server without internet access has a console of the matching version.
+//! Leaves out: where it is served, and who may see the data (`server::console`).
 
 /// A file of the console.
 pub(crate) struct Asset {
-    /// Below the console's own path.
+    /// Relative to the console's own path.
     pub(crate) path: &'static str,
-    /// What it is, for `Content-Type`.
+    /// Its media type, for `Content-Type`.
     pub(crate) media: &'static str,
     pub(crate) bytes: &'static [u8],
 }
@@ -24,7 +24,7 @@ macro_rules! assets {
     };
 }
 
-/// All of them; the page is the first.
+/// All files; the page is the first.
 pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html": HTML,
     "icon.svg": IMAGE,
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// What stands in quotes behind one of these words names a file.
+    /// The text in quotes after one of these words is the name of a file.
     fn named<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
         let behind = text.split(word).skip(1).filter_map(|rest| rest.split('"').next());
         behind.filter(|name| matches!(name.rsplit('.').next(), Some("js" | "css")))

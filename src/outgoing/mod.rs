@@ -1,7 +1,8 @@
-//! Requests that this program makes to servers of others: POSTs, signed as Standard Webhooks says.
+//! Requests that this program makes to other servers: POSTs, signed according to Standard Webhooks.
 //!
-//! Keeps: a request ends within its time, whatever the other end does; redirects are not followed; of an answer no more is read
-//! than was asked for. Leaves out: what is sent, what an answer means, and trying again (`webhooks`, `services::auth::http`).
+//! Keeps: a request ends within its time, whatever the other end does; redirects are not followed; no more of an answer
+//! is read than was requested. Leaves out: what is sent, what an answer means, and retries (`webhooks`,
+//! `services::auth::http`).
 
 mod post;
 mod sign;
@@ -11,7 +12,7 @@ pub use sign::{InvalidSecret, Secret, Signing};
 
 use hyper::Uri;
 
-/// The address in `text`, if something can be sent there; else what is wrong with it.
+/// The address in `text`, if something can be sent there; otherwise what is wrong with it.
 pub(crate) fn parse_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text.parse().map_err(|_| "it cannot be read as one")?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {

@@ -14,10 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::{Secret, Signing};
 use crate::tls::trusting;
 
-/// A connection that was not used for so long is closed.
+/// A connection that has not been used for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The headers of an answer take so much at most.
+/// Most bytes of an answer's headers.
 const HEADER_BYTES_MAX: usize = 64 * 1_024;
 
 /// Sends to one address.
@@ -31,7 +31,7 @@ pub(crate) struct Post {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// `None` if it is longer than was asked for, or broke off.
+    /// `None` if it is longer than requested, or was cut off.
     pub(crate) body: Option<Bytes>,
 }
 
@@ -40,17 +40,17 @@ pub(crate) struct Answer {
 #[error("{why}")]
 pub(crate) struct PostError {
     why: String,
-    /// Whether there was a connection, which broke: the other end may close one at the moment when it is used again.
+    /// Whether a connection existed and broke: the other end may close one at the moment when it is used again.
     pub(crate) broke: bool,
 }
 
 impl Post {
-    /// Connects when there is something to send. `trusted` are further authorities, X.509 in DER.
+    /// Connects when there is something to send. `trusted` are additional authorities, X.509 in DER.
     pub(crate) fn new(url: Uri, secrets: Vec<Secret>, trusted: &[Vec<u8>]) -> Self {
         let secrets = Signing::with(secrets);
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        // TLS is put around it.
+        // TLS is added around it.
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(trusting(trusted))
@@ -65,13 +65,13 @@ impl Post {
         Self { url, secrets, client }
     }
 
-    /// What requests are signed with, to be replaced.
+    /// What requests are signed with; it can be replaced.
     pub(crate) const fn signing(&self) -> &Signing {
         &self.secrets
     }
 
-    /// Sends `body` as the message `id`, signed with all secrets, and reads up to so many bytes of the answer's body, all of it
-    /// within `timeout`.
+    /// Sends `body` as the message `id`, signed with all secrets, and reads up to this many bytes of the answer's body,
+    /// all of it within `timeout`.
     pub(crate) async fn send(
         &self,
         (id, body): (&str, Bytes),
@@ -106,14 +106,14 @@ impl Post {
         let response = response
             .map_err(|error| PostError { why: reason(&error), broke: !error.is_connect() })?;
         let (head, body) = response.into_parts();
-        // Read to its end, the connection serves the next request.
+        // If it is read to its end, the connection serves the next request.
         let body = Limited::new(body, answer_bytes_max).collect().await;
         let body = body.ok().map(http_body_util::Collected::to_bytes);
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 
-/// An error with what caused it: the first alone often says no more than that there is one.
+/// An error with its causes: the first one alone often says only that there is an error.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -11,14 +11,14 @@ use sha2::Sha256;
 
 use crate::model;
 
-/// How a secret begins.
+/// The prefix of a secret.
 const PREFIX: &str = "whsec_";
-/// Fewer bytes are too easily guessed, says the specification,
+/// The specification says that fewer bytes are too easy to guess,
 const SECRET_BYTES_MIN: usize = 24;
-/// and more of no use.
+/// and that more are of no use.
 const SECRET_BYTES_MAX: usize = 64;
 
-/// What a request is signed with. Does not show itself.
+/// What a request is signed with. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Secret(model::Secret<[u8]>);
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A text is no secret to sign with. Does not show it.
+/// The text is not a signing secret. Does not show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a secret is `whsec_` and 24 to 64 random bytes in base64, as `echo whsec_$(openssl rand -base64 32)` makes one"
@@ -45,7 +45,7 @@ impl std::str::FromStr for Secret {
     }
 }
 
-/// What requests to one receiver are signed with. A clone is the same, so that whoever keeps one can replace the secrets.
+/// What requests to one receiver are signed with. Clones share the secrets, so whoever keeps one can replace them.
 #[derive(Clone, Debug)]
 pub struct Signing(Arc<RwLock<Vec<Secret>>>);
 
@@ -54,20 +54,20 @@ impl Signing {
         Self(Arc::new(RwLock::new(secrets)))
     }
 
-    /// Has every request from now on signed with `secrets`, and with no other. Without any of them nothing is changed.
+    /// Signs every request from now on with `secrets` only. If the list is empty, nothing changes.
     pub fn replace(&self, secrets: Vec<Secret>) {
         if !secrets.is_empty() {
             *self.0.write() = secrets;
         }
     }
 
-    /// What stands in `webhook-signature`: a signature for each secret, so that a receiver that knows one of them is served while
-    /// they are changed.
+    /// The value of `webhook-signature`: a signature for each secret, so that a receiver that knows one of them accepts
+    /// the request while they are changed.
     pub(super) fn signatures(&self, id: &str, timestamp: &str, body: &[u8]) -> String {
         let mut all = String::new();
         for secret in &*self.0.read() {
             let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.0.expose()) else {
-                // It takes keys of any length.
+                // It accepts keys of any length.
                 continue;
             };
             for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
@@ -87,7 +87,7 @@ impl Signing {
 mod tests {
     use super::*;
 
-    /// The specification's own example of a secret and a message, as its libraries test it.
+    /// The specification's own example of a secret and a message, as used in the tests of its libraries.
     #[test]
     fn the_signature_is_that_of_the_specification() {
         let secret: Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("a secret");

@@ -1,6 +1,6 @@
 //! Logs that live as long as the process: for tests, and for programs that embed a server without a disk.
 //!
-//! Keeps: the contract of [`Storage`] in all but durability. Leaves out: any bound on memory.
+//! Keeps: the contract of [`Storage`], except durability. Leaves out: any limit on memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -35,7 +35,7 @@ struct Store {
     head: Sequence,
     trimmed: Sequence,
     erasures: u64,
-    /// When entries up to which were appended, in milliseconds since 1970.
+    /// When the entries up to a sequence were appended, in milliseconds since 1970.
     times: Vec<(Sequence, u64)>,
     entries: u64,
     bytes: u64,
@@ -48,7 +48,7 @@ struct Log {
 }
 
 impl MemoryStorage {
-    /// An empty one with a random remote id.
+    /// An empty storage with a random remote id.
     pub fn new() -> Self {
         let used_keys = MemoryUsedKeys::default();
         Self { remote_id: RemoteId::random(), stores: Mutex::default(), used_keys }
@@ -208,7 +208,7 @@ impl Store {
         behind
             .skip_while(|segment| segment.last() < from)
             .take_while(|segment| {
-                // A gap takes no room.
+                // A gap takes no space.
                 let room = bytes == 0 || bytes < bytes_max;
                 bytes += segment.records().len();
                 room
@@ -218,7 +218,7 @@ impl Store {
     }
 }
 
-/// How many entries it has, erased ones too.
+/// How many entries it has, including erased ones.
 const fn entries_of(segment: &Segment) -> u64 {
     if segment.is_gap() && !segment.is_erased() { 0 } else { segment.span() }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 
-/// A receiver that asks for less time, or for more, is asked again after these.
+/// The limits for a receiver that asks for less time, or for more.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -13,21 +13,21 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 pub(super) enum Answer {
     /// They have arrived.
     Taken,
-    /// One of them, or all, will not be taken, however often they come.
+    /// One of them, or all, will not be accepted, however often they are sent.
     Refused(String),
-    /// Nothing is to be sent any more.
+    /// Nothing more should be sent.
     Gone,
-    /// It says nothing about the entries: they are sent again, after this time if there is one.
+    /// It says nothing about the entries: they are sent again, after this time if it is given.
     Failed(String, Option<Duration>),
 }
 
 impl Answer {
-    /// What this status means, with `Retry-After`, if it was there.
+    /// What this status means, with `Retry-After` if present.
     pub(super) fn of(status: StatusCode, retry_after: Option<&str>, now: SystemTime) -> Self {
         match status {
             _ if status.is_success() => Self::Taken,
             StatusCode::GONE => Self::Gone,
-            // The others that begin with 4 are about the address, the rights, or the moment.
+            // The other statuses that begin with 4 are about the address, the rights, or the moment.
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE

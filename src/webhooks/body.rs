@@ -6,8 +6,8 @@
 //!    "publicKey":"alice","payload":{"title":"Milk"}}]}
 //! ```
 //!
-//! A payload that is msgpack and says what JSON can say is `payload`; any other is `payloadBase64`. What the server wrote
-//! itself has no `publicKey`.
+//! A payload that is msgpack and can be expressed as JSON is `payload`; any other is `payloadBase64`. What the server
+//! wrote itself has no `publicKey`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -15,7 +15,7 @@ use crate::model::StoreId;
 use crate::processing::compaction::EventPattern;
 use crate::processing::{BatchOutcome, CommittedEntry, EntryHandler, Failure};
 
-/// More of an answer, which has no meaning, is not read; the connection is not used again then.
+/// How much of an answer is read, which has no meaning; if there is more, the connection is not used again.
 const ANSWER_BYTES_MAX: usize = 16 * 1_024;
 
 impl EntryHandler for Webhook {
@@ -60,9 +60,9 @@ impl Webhook {
         }
     }
 
-    /// One request, unless another one was told that nothing is to be sent any more, of which there were `gone` before.
+    /// One request, unless another one was told that nothing more should be sent; there were `gone` of those before.
     async fn send(&self, store: &StoreId, entries: &[CommittedEntry], gone: u64) -> Answer {
-        // Never closed.
+        // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         if self.gone.load(Ordering::Relaxed) != gone {
             return Answer::Gone;
@@ -79,7 +79,7 @@ impl Webhook {
         }
     }
 
-    /// The same whenever the same entries are sent, so that a receiver can tell that it has had them.
+    /// The same whenever the same entries are sent, so that a receiver can recognize repeats.
     fn message_id(&self, store: &StoreId, entries: &[CommittedEntry]) -> String {
         let mut hash = Sha256::new();
         for part in [self.name.as_bytes(), store.as_str().as_bytes()] {

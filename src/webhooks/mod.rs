@@ -1,4 +1,4 @@
-//! Handlers outside of the process: entries are sent to receivers as JSON, signed as Standard Webhooks says.
+//! Handlers outside the process: entries are sent to receivers as JSON, signed according to Standard Webhooks.
 //!
 //! A [`Webhook`] is a group of a [`Processor`](crate::processing::Processor), with positions of its own in each store:
 //!
@@ -20,9 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Keeps: each store's entries arrive in order, at least once, one request at a time; a receiver that is slow or dead takes a
-//! bounded number of connections, and holds up nobody but itself. Leaves out: positions (`processing`), who is told of
-//! what (`cli` reads the configuration). What each answer means is said in `docs/WEBHOOKS.md`.
+//! Keeps: each store's entries arrive in order, at least once, one request at a time; a slow or dead receiver takes a
+//! bounded number of connections, and holds up only itself. Leaves out: positions (`processing`), who receives what
+//! (`cli` reads the configuration). `docs/WEBHOOKS.md` says what each answer means.
 
 mod answer;
 mod body;
@@ -42,7 +42,7 @@ use crate::outgoing::Post;
 use crate::processing::GroupOptions;
 use crate::processing::compaction::EventPattern;
 
-/// Entries that a receiver outside of the process is told of.
+/// A receiver of entries outside the process.
 pub struct Webhook {
     name: String,
     from: Begin,
@@ -51,14 +51,14 @@ pub struct Webhook {
     entries_max: usize,
     post: Post,
     timeout: Duration,
-    /// One for each request that may be under way.
+    /// One for each request that may be in progress.
     permits: Semaphore,
-    /// How often it has answered that nothing is to be sent any more.
+    /// How often it has answered that nothing more should be sent.
     gone: AtomicU64,
 }
 
 impl Webhook {
-    /// Connects to nobody yet.
+    /// Does not connect yet.
     pub fn new(options: WebhookOptions) -> Result<Self, WebhookError> {
         let url = options.check()?;
         let patterns = |texts: Vec<String>| texts.into_iter().map(EventPattern::glob).collect();
@@ -75,15 +75,15 @@ impl Webhook {
         })
     }
 
-    /// What its requests are signed with, to be replaced while it runs.
+    /// What its requests are signed with; it can be replaced while it runs.
     pub fn signing(&self) -> Signing {
         self.post.signing().clone()
     }
 
-    /// The options of its group, for [`entry_group`](crate::processing::ProcessorBuilder::entry_group): the name and the begin, no
-    /// bound on tries, and else the defaults.
+    /// The options of its group, for [`entry_group`](crate::processing::ProcessorBuilder::entry_group): the name and
+    /// the beginning, unlimited tries, and otherwise the defaults.
     pub fn group(&self) -> GroupOptions {
-        // A receiver that does not answer says nothing about entries, so that none of them fails however long that takes.
+        // A receiver that does not answer says nothing about entries, so none of them fails however long that takes.
         let options = GroupOptions::named(self.name.as_str()).tries(u32::MAX);
         match self.from {
             Begin::Start => options.from_start(),

@@ -1,4 +1,4 @@
-//! What a webhook is made with, and which of that cannot work.
+//! The options of a webhook, and the check that they can work.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::outgoing::parse_url;
 
 const NAME_BYTES_MAX: usize = 64;
 
-/// What a webhook is made with.
+/// The options of a webhook.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
-    /// Under this name the webhook's positions are kept: letters, digits, `-` and `_`, at most 64.
+    /// The webhook's positions are kept under this name: letters, digits, `-` and `_`, at most 64.
     pub name: String,
-    /// Where entries are sent to, as the body of a `POST`, with `http` or `https`.
+    /// Where entries are sent, as the body of a `POST`, with `http` or `https`.
     pub url: String,
     /// What requests are signed with, all of them.
     pub secrets: Vec<Secret>,
     /// Where it begins when it is first seen.
     pub from: Begin,
-    /// Of which stores: names, in which a `*` stands for any text. All.
+    /// Stores: names, in which a `*` stands for any text. Default: all.
     pub stores: Vec<String>,
-    /// Which events: tags, in which a `*` stands for any text. All.
+    /// Events: tags, in which a `*` stands for any text. Default: all.
     pub events: Vec<String>,
-    /// Most entries of one request. 100.
+    /// Most entries in one request. Default: 100.
     pub entries_max: usize,
-    /// Most requests under way, over all stores. 8.
+    /// Most requests in progress, over all stores. Default: 8.
     pub requests_max: usize,
-    /// How long a request may take, from connecting to the end of the answer. 20 s.
+    /// How long a request may take, from connecting to the end of the answer. Default: 20 s.
     pub timeout: Duration,
-    /// Certificates (X.509, DER) of authorities to trust besides those that browsers trust, for `https`. None.
+    /// Certificates (X.509, DER) of authorities to trust for `https`, besides those that browsers trust. Default: none.
     pub trusted_certificates: Vec<Vec<u8>>,
 }
 
@@ -44,10 +44,10 @@ pub enum Begin {
     Now,
 }
 
-/// Options of a webhook that cannot work.
+/// Why the options of a webhook cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
-    /// Its name is none to keep positions under.
+    /// Positions cannot be kept under its name.
     #[error(
         "{0:?} is not a name for a webhook: use letters, digits, - and _, at most {NAME_BYTES_MAX}"
     )]
@@ -62,7 +62,7 @@ pub enum WebhookError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A number or list that leaves nothing to do.
+    /// A number or list that must not be zero or empty.
     #[error("webhook {webhook:?}: `{option}` {reason}")]
     Empty {
         /// The webhook's name.
@@ -96,7 +96,7 @@ impl WebhookOptions {
         }
     }
 
-    /// The URL, if all of it can work.
+    /// The URL, if all options can work.
     pub(super) fn check(&self) -> Result<Uri, WebhookError> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let length = self.name.len();

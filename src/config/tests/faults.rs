@@ -1,4 +1,4 @@
-//! Everything that is wrong is told at once, and no secret is told at all.
+//! Everything that is wrong is reported at once, and secrets are never shown.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! Pages of the documentation whose figures follow from defaults.
+//! Documentation pages whose figures depend on defaults.
 
 use eventlog_server::model::limits::{Limits, PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 use eventlog_server::storage::sled::DatabaseOptions;
@@ -34,7 +34,7 @@ fn the_readme_shows_the_limits_as_they_are() {
     }
 }
 
-/// How much memory there has to be follows from the settings.
+/// The required memory follows from the settings.
 #[test]
 fn the_operators_page_adds_up_memory_from_the_limits_as_they_are() {
     let page = include_str!("../../../docs/OPERATIONS.md");

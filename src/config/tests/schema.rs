@@ -1,11 +1,11 @@
-//! The schema takes what the server takes, and names every setting.
+//! The schema accepts what the server accepts, and names every setting.
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::schema;
 
-/// What of `value` the schema does not take. Knows what our schema says, and nothing else.
+/// What the schema does not accept in `value`. Supports only what our schema uses.
 fn refused(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let schema = schema.as_object().expect("a schema");
     let mut found = Vec::new();

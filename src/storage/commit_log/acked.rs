@@ -1,8 +1,9 @@
-//! How far the log reached a moment ago, kept apart from it: a log that ends before that was damaged.
+//! How far the log had reached a moment ago, kept separately from it: a log that ends before that was damaged.
 //!
-//! Keeps: noted within [`DELAY`] of each append, at each beginning of a file before anything is appended to it, and at
-//! the end, all by a thread of its own, so that no commit waits. Two slots, written in turn: a torn or changed one leaves
-//! the other. Leaves out: failing. What cannot be noted is tried again and said in the server's log; commits go on.
+//! Keeps: noted within [`DELAY`] of each append, whenever a file is begun and before anything is appended to it, and at
+//! the end, all by a thread of its own, so that no commit waits. There are two slots, written in turn: if one is torn
+//! or changed, the other remains. Leaves out: failing. A note that cannot be written is retried and mentioned in the
+//! server's log; commits go on.
 //!
 //! ```text
 //! log/acked: two slots of 512 bytes, at 0 and at 4096
@@ -38,14 +39,14 @@ const NAME: &str = "acked";
 const SEED: u32 = 0;
 const SLOTS_AT: [u64; 2] = [0, 4_096];
 
-/// What is noted.
+/// The contents of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     /// The number of the newest file, begun or not.
     pub(super) file: u64,
     /// Frames up to this one were synced.
     pub(super) position: Position,
-    /// Whether the log was closed behind it.
+    /// Whether the log was closed after it.
     pub(super) closed: bool,
 }
 
@@ -89,7 +90,7 @@ fn decode(slot: &mut [u8; BLOCK_BYTES], generation: Generation) -> Option<(u64, 
     (slot[4..20] == generation.0).then(|| (u64_at(slot, 20), note))
 }
 
-/// Notes that a file is there, for whoever names one.
+/// Notes that a file exists, for code that names files.
 #[derive(Clone)]
 pub(super) struct FileNotes(Arc<Shared>);
 
@@ -113,7 +114,7 @@ struct Shared {
     seam: Option<Arc<dyn Seam>>,
     /// The last frame that was synced.
     position: AtomicU64,
-    /// Whether the thread waits to be woken: spares the commit thread a system call for each append.
+    /// Whether the thread waits to be woken: saves the commit thread a system call for each append.
     asleep: AtomicBool,
     ending: AtomicBool,
     state: Mutex<State>,
@@ -128,7 +129,7 @@ struct State {
 }
 
 impl Acked {
-    /// Goes on from what is in `folder`, and notes this at once: `position` was synced, and `file` has been begun.
+    /// Continues from what is in `folder`, and notes this at once: `position` was synced, and `file` was begun.
     pub(super) fn start(
         folder: &Path,
         generation: Generation,
@@ -160,7 +161,7 @@ impl Acked {
 
     /// A frame was synced; the note follows. Does not wait.
     pub(super) fn reached(&self, position: Position) {
-        // Before the look at `asleep`, else the thread might sleep and not be woken.
+        // Before `asleep` is read, otherwise the thread might sleep and not be woken.
         self.shared.position.store(position.0, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst)
             && self.shared.asleep.swap(false, Ordering::SeqCst)
@@ -169,7 +170,7 @@ impl Acked {
         }
     }
 
-    /// For whoever names files.
+    /// A handle for code that names files.
     pub(super) fn files(&self) -> FileNotes {
         FileNotes(self.shared.clone())
     }
@@ -182,7 +183,7 @@ impl Acked {
         }
     }
 
-    /// Notes that there is nothing behind what was appended.
+    /// Notes that nothing comes after what was appended.
     pub(super) fn close(mut self) -> io::Result<()> {
         self.end();
         self.shared.note(&mut self.shared.state.lock(), true)
@@ -205,7 +206,7 @@ impl Acked {
 }
 
 impl Drop for Acked {
-    /// Without [`Acked::close`]: what was appended is noted, but more may have been under way.
+    /// Without [`Acked::close`]: what was appended is noted, but more may have been in progress.
     fn drop(&mut self) {
         self.end();
     }

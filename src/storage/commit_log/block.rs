@@ -1,4 +1,4 @@
-//! The blocks that a log file is made of, and how a changed one is told from one that is not there.
+//! The blocks of a log file, and how a changed block is distinguished from one that is not there.
 //!
 //! ```text
 //! crc32     4   over the rest, begun with a seed from generation, file number and life
@@ -8,9 +8,9 @@
 //! payload   492
 //! ```
 //!
-//! Numbers are big-endian. A block with another life is from an earlier use of the file, or zeros: it is not there. One
-//! with this life and a wrong sum was changed. A single changed bit is found again, since each makes a
-//! difference to the sum that no other one makes; so is a life that was changed in any way.
+//! Numbers are big-endian. A block with another life is from an earlier use of the file, or zeros: it counts as absent.
+//! A block with this life and a wrong sum was changed. A single changed bit can be found, because each bit changes the
+//! sum in a way that no other does; the same holds for a life that was changed in any way.
 
 use super::Generation;
 pub(super) use crate::storage::slot::BLOCK_BYTES;
@@ -21,7 +21,7 @@ pub(super) const PAYLOAD_BYTES: usize = BLOCK_BYTES - HEAD_BYTES;
 
 const LIFE: std::ops::Range<usize> = 4..8;
 
-/// What makes a block one of this use of this file.
+/// What makes a block belong to this use of this file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
     life: u32,
@@ -32,15 +32,15 @@ pub(super) struct Seal {
 /// What is at a place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Block {
-    /// A block, as it was written.
+    /// An unchanged block.
     Whole(Label),
-    /// A block that was changed; it has been put right.
+    /// A block that was changed; it has been repaired.
     Repaired(Label),
-    /// A block that was changed, and cannot be put right.
+    /// A block that was changed, and cannot be repaired.
     Changed,
-    /// The disk does not say.
+    /// The disk cannot read it.
     Unreadable,
-    /// None.
+    /// No block.
     Absent,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Label {
 }
 
 impl Seal {
-    /// Of a file whose first frame is `first`.
+    /// For a file whose first frame is `first`.
     pub(super) fn new(generation: Generation, file: u64, life: u32, first: u64) -> Self {
         let mut sum = crc32fast::Hasher::new();
         sum.update(&generation.0);
@@ -61,14 +61,14 @@ impl Seal {
         Self { life, seed: sum.finalize(), first }
     }
 
-    /// Completes the head of `block`, which is labelled.
+    /// Completes the head of `block`, which already has its label.
     pub(super) fn close(self, block: &mut [u8]) {
         block[LIFE].copy_from_slice(&self.life.to_be_bytes());
         let sum = sum(self.seed, block);
         block[..4].copy_from_slice(&sum.to_be_bytes());
     }
 
-    /// What `block` is. Puts it right if it was changed and that is possible.
+    /// Determines what `block` is. Repairs it if it was changed and that is possible.
     pub(super) fn check(self, block: &mut [u8]) -> Block {
         let difference = sum(self.seed, block) ^ u32_at(block, 0);
         let life = u32_at(block, LIFE.start);
@@ -76,13 +76,14 @@ impl Seal {
             return Block::Whole(Label::of(block));
         }
         if life == self.life {
-            // The life is part of the seed: in a block that is otherwise whole it cannot be wrong.
+            // The life is part of the seed: if the rest of the block is correct, it cannot be wrong.
             let right = put_right(block, difference) && u32_at(block, LIFE.start) == self.life;
             return if right { Block::Repaired(Label::of(block)) } else { Block::Changed };
         }
         block[LIFE].copy_from_slice(&self.life.to_be_bytes());
         let label = Label::of(block);
-        // Blocks of earlier lives have lower numbers: not one in four billion of them is taken for one of this life.
+        // Blocks of earlier lives have lower numbers: fewer than one in four billion of them is mistaken for one of
+        // this life.
         if label.frame >= self.first && sum(self.seed, block) == u32_at(block, 0) {
             return Block::Repaired(label);
         }
@@ -92,7 +93,7 @@ impl Seal {
 }
 
 impl Label {
-    /// Puts it into the head of `block`.
+    /// Writes it into the head of `block`.
     pub(super) fn put(self, block: &mut [u8]) {
         block[8..16].copy_from_slice(&self.frame.to_be_bytes());
         block[16..20].copy_from_slice(&self.index.to_be_bytes());

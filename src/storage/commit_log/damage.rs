@@ -1,19 +1,19 @@
-//! What can be wrong with a log, as the caller is told.
+//! What can be wrong with a log, as reported to the caller.
 
 use std::io;
 
 use super::Position;
 
-/// A log could not be opened or read.
+/// Why a log could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// The disk failed; nothing is known of the log.
+    /// The disk failed; nothing is known about the log.
     #[error("the log cannot be read: {0}")]
     Unavailable(#[from] io::Error),
-    /// Something of the log is missing or was changed, and the caller did not take that.
+    /// Something of the log is missing or was changed, and the caller did not accept that.
     #[error("the log is damaged: {0}")]
     Damaged(LogDamage),
-    /// The folder has a log already.
+    /// The folder already has a log.
     #[error("there is a log in {0} already")]
     Exists(std::path::PathBuf),
     /// The log was written by a later version.
@@ -21,18 +21,18 @@ pub(crate) enum LogError {
     UnknownVersion { file: u64, version: u32 },
 }
 
-/// Frames that the log had, or may have had, and cannot give.
+/// Frames that the log had, or may have had, and cannot return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogDamage {
     /// The number of the file with the fault.
     pub(crate) file: u64,
-    /// Which of its blocks of 512 bytes, if it is one; the first one is 0.
+    /// Which of its blocks of 512 bytes, if it is in one; the first one is 0.
     pub(crate) block: Option<u32>,
     /// What is wrong there.
     pub(crate) kind: DamageKind,
     /// The first frame that is missing.
     pub(crate) from: Position,
-    /// The last frame that is missing; `None`: this and whatever came behind it.
+    /// The last frame that is missing; `None` means this one and everything after it.
     pub(crate) to: Option<Position>,
 }
 
@@ -43,19 +43,19 @@ pub(crate) enum DamageKind {
     FileMissing,
     /// The file does not say what it is, or says that it is another one.
     Header,
-    /// The file belongs to the log of another directory.
+    /// The file belongs to another directory's log.
     Foreign,
-    /// The file is shorter than it was made.
+    /// The file is shorter than when it was made.
     Short,
-    /// A block is not as it was written, in more than one bit.
+    /// More than one bit of a block has changed.
     Block,
-    /// The disk does not give a block. It may do so later.
+    /// The disk cannot read a block. It may be able to later.
     Unreadable,
-    /// A block is not there, though something behind it is, or it is known to have been synced.
+    /// A block is not there, although something after it is, or it is known to have been synced.
     BlockMissing,
-    /// A block stands where it was not written.
+    /// A block is in a place where it was not written.
     Misplaced,
-    /// All blocks of a frame look right, but they are not what was written together.
+    /// All blocks of a frame look correct, but they were not written together.
     Frame,
 }
 

@@ -1,5 +1,5 @@
-//! Writes and reads past the page cache, where the system can: no copy for the processor to make, and none that a failed sync could
-//! leave behind. Memory for them is aligned.
+//! Writes and reads that bypass the page cache where the system supports it: the processor makes no copy, and a failed
+//! sync leaves none behind. Their memory is aligned.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What memory is aligned to, in bytes: enough for any disk.
+/// The alignment of memory, in bytes: enough for any disk.
 const ALIGNED_BYTES: usize = 4_096;
 
 /// Bytes that begin at an aligned address, as long as there are no more than were reserved.
@@ -18,7 +18,7 @@ pub(super) struct Aligned {
 }
 
 impl Aligned {
-    /// Empties it, and reserves room for `bytes`.
+    /// Clears it, and reserves capacity for `bytes`.
     pub(super) fn reset(&mut self, bytes: usize) {
         self.memory.clear();
         self.memory.reserve_exact(bytes + ALIGNED_BYTES);
@@ -39,12 +39,12 @@ impl Aligned {
         self.memory.extend_from_slice(bytes);
     }
 
-    /// Makes it `len` bytes long, with zeros where it becomes longer.
+    /// Sets its length to `len` bytes, with zeros where it becomes longer.
     pub(super) fn resize(&mut self, len: usize) {
         self.memory.resize(self.start + len, 0);
     }
 
-    /// Empties it, and gives memory back above `bytes_max`.
+    /// Clears it, and releases memory above `bytes_max`.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         self.memory.clear();
         self.memory.shrink_to(bytes_max);
@@ -66,13 +66,13 @@ impl DerefMut for Aligned {
     }
 }
 
-/// Opens a file for writes past the page cache; if `durable`, each of them is on disk when it returns.
+/// Opens a file for writes that bypass the page cache; if `durable`, each of them is on disk when it returns.
 pub(super) fn open(path: &Path, durable: bool) -> io::Result<File> {
     open_with(path, std::fs::OpenOptions::new().write(true), durable)
 }
 
-/// Opens a file to be read past the page cache, into memory that is [`Aligned`]. A reading may still fail where another file
-/// handle can read: if sectors of the disk are larger.
+/// Opens a file for reads that bypass the page cache, into [`Aligned`] memory. A read may still fail where another file
+/// handle can read: if the disk's sectors are larger.
 pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
     open_with(path, std::fs::OpenOptions::new().read(true), false)
 }
@@ -81,8 +81,8 @@ fn open_with(path: &Path, options: &mut std::fs::OpenOptions, durable: bool) -> 
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // Not those of `rustix`, whose DSYNC is `O_SYNC` on Linux: that also writes when the file was changed, which on a file
-        // system with a journal is another write every few milliseconds.
+        // Not the flags of `rustix`, whose DSYNC is `O_SYNC` on Linux: that also writes the modification time, which on
+        // a file system with a journal is another write every few milliseconds.
         let flags = if durable { libc::O_DIRECT | libc::O_DSYNC } else { libc::O_DIRECT };
         options.custom_flags(flags).open(path)
     }
@@ -93,13 +93,13 @@ fn open_with(path: &Path, options: &mut std::fs::OpenOptions, durable: bool) -> 
     }
 }
 
-/// Writes `bytes` past the page cache; false if that is not possible this way, and nothing was written.
+/// Writes `bytes` without the page cache; false if that is not possible and nothing was written.
 pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
     if bytes.as_ptr().align_offset(ALIGNED_BYTES) != 0 {
         return Ok(false);
     }
     match file.write_all_at(bytes, offset) {
-        // The sectors of the disk are larger, or the file system cannot.
+        // The sectors of the disk are larger, or the file system does not support it.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
         written => written.map(|()| true),
     }

@@ -1,8 +1,10 @@
-//! The files of a log: which there are, the ones made ahead of time, and the ones that are done with.
+//! The files of a log: the existing ones, those made ahead of time, and those that are finished.
 //!
-//! Keeps: a name that means something is given to a file only when its header is on disk; a file is let go of only with
-//! all that came before it; files that are begun have ascending numbers; the commit thread finds a file that has its name, and writes two
-//! blocks to begin it. Where there is none it takes a spare file, or makes a small one, and so never waits for megabytes of zeros. Leaves out: when to do so, and what happens to the frames of a finished file (the caller's).
+//! Keeps: a file gets a meaningful name only when its header is on disk; a file is released only with all earlier ones;
+//! files that are begun have ascending numbers; the commit thread finds a file that already has its name, and writes
+//! two blocks to begin it. If there is none, it takes a spare file or makes a small one, so it never waits for
+//! megabytes of zeros. Leaves out: when to do so, and what happens to the frames of a finished file (the caller
+//! decides).
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -20,16 +22,17 @@ use super::header::Header;
 use super::seam::{self, LogStep};
 use super::{FinishedFile, Generation, LogOptions, Position, folder};
 
-/// The size of the first file that is made because there is no spare one: it takes some milliseconds, and most logs that are
-/// opened need no more.
+/// The size of the first file that is made because there is no spare one: it takes some milliseconds, and most logs
+/// that are opened need no more.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
-/// The next one is larger by so much, as long as files may be.
+/// The next one is larger by this factor, up to the maximum size of files.
 const GROWTH: u64 = 8;
 
-/// How much is written and synced at once to a file that is made ahead of time: a commit meanwhile waits for no more.
+/// How much is written and synced at once to a file that is made ahead of time: a commit meanwhile waits for no more
+/// than this.
 const PREPARE_BYTES: usize = 1 << 20;
 
-/// The files of one log. Clones are handles to the same.
+/// The files of one log. Clones are handles to the same files.
 #[derive(Clone)]
 pub(crate) struct LogFiles {
     shared: Arc<Shared>,
@@ -38,24 +41,24 @@ pub(crate) struct LogFiles {
 struct Shared {
     options: LogOptions,
     state: Mutex<State>,
-    /// Where it is noted which files there are.
+    /// Where the existing files are noted.
     notes: OnceLock<FileNotes>,
 }
 
 struct State {
-    /// The files with frames in order; the last one is written to.
+    /// The files with frames, in order; the last one is written to.
     live: VecDeque<LiveFile>,
-    /// The file that has its name ahead of time: the next one that is begun, unless a frame needs a larger one.
+    /// The file that has its name ahead of time: the next one to begin, unless a frame needs a larger one.
     ahead: Option<Ahead>,
     /// The numbers of files that got their names ahead of time and will not be begun.
     surplus: Vec<u64>,
-    /// Files with numbers below this one may be missing, as far as the notes say.
+    /// Files with numbers below this one may be missing, according to the notes.
     noted: u64,
     /// The numbers of spare files that are ready.
     spares: Vec<u64>,
     /// The size of the last file that was made because there was no spare one.
     made_bytes: u64,
-    /// What the next file and the next spare one are called.
+    /// The number of the next file and the next spare one.
     next_file: u64,
     next_spare: u64,
 }
@@ -71,7 +74,7 @@ struct Ahead {
     path: PathBuf,
     file: File,
     header: Header,
-    /// Whether it is noted that it is there.
+    /// Whether its existence is noted.
     noted: bool,
 }
 
@@ -80,13 +83,13 @@ pub(super) struct Begun {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) header: Header,
-    /// Whether it is noted that it is there.
+    /// Whether its existence is noted.
     noted: bool,
 }
 
 impl LogFiles {
-    /// The files in `live`, by number and first frame; those in `surplus` are not begun. `next_file` is the least number that was never
-    /// used.
+    /// The files in `live`, by number and first frame; those in `surplus` are not begun. `next_file` is the least
+    /// number that was never used.
     pub(super) fn new(
         options: LogOptions,
         live: impl IntoIterator<Item = (u64, Position)>,
@@ -116,14 +119,14 @@ impl LogFiles {
         Ok(Self { shared: Arc::new(Shared { options, state, notes }) })
     }
 
-    /// From now on it is noted there which files there are; that there is file `noted` already.
+    /// From now on, existing files are noted there; the existence of file `noted` already is.
     pub(super) fn note_with(&self, notes: FileNotes, noted: u64) {
-        // Once for each log.
+        // Called once for each log.
         let _ = self.shared.notes.set(notes);
         self.shared.state.lock().noted = noted;
     }
 
-    /// Notes that this file is there, if it is not noted yet: before anything is appended to it.
+    /// Notes that this file exists, if that is not noted yet: before anything is appended to it.
     pub(super) fn note(&self, begun: &Begun) -> io::Result<()> {
         if !begun.noted
             && let Some(notes) = self.shared.notes.get()
@@ -138,7 +141,8 @@ impl LogFiles {
         &self.shared.options
     }
 
-    /// Has a file named ahead of time, unless there is one: call it now and then, from a thread that may take its time (a second).
+    /// Names a file ahead of time, unless there is one: call it now and then, from a thread that may take its time (a
+    /// second).
     pub(crate) fn prepare(&self) -> io::Result<()> {
         self.clear_surplus()?;
         let (ready, spare) = {
@@ -163,7 +167,7 @@ impl LogFiles {
         named
     }
 
-    /// Says in the spare file that it is not begun, gives it its name, and notes that it is there.
+    /// Marks the spare file as not begun, gives it its name, and notes that it exists.
     fn name_ahead(&self, spare: u64, path: &Path) -> io::Result<()> {
         let LogOptions { folder, generation, .. } = &self.shared.options;
         let file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -181,7 +185,7 @@ impl LogFiles {
             return self.note_ahead(number);
         }
         drop(state);
-        // Meanwhile a file with a higher number was begun: this one may not come behind it.
+        // Meanwhile a file with a higher number was begun: this one may not come after it.
         std::fs::rename(&named, path)?;
         folder::sync(folder)?;
         self.shared.state.lock().spares.push(spare);
@@ -200,8 +204,8 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Makes spare files of those that were named ahead of time and will not be begun, as far as the notes do not say that they are
-    /// there.
+    /// Turns files into spare files that were named ahead of time and will not be begun, unless the notes say that they
+    /// exist.
     fn clear_surplus(&self) -> io::Result<()> {
         let surplus: Vec<u64> = {
             let mut state = self.shared.state.lock();
@@ -211,7 +215,7 @@ impl LogFiles {
         surplus.into_iter().try_for_each(|number| self.make_spare(number))
     }
 
-    /// The number of the first file that there is, and of its first frame.
+    /// The number of the first existing file, and of its first frame.
     pub(crate) fn first(&self) -> (u64, Position) {
         let state = self.shared.state.lock();
         // There is always one that is written to.
@@ -245,8 +249,8 @@ impl LogFiles {
         self.finished(up_to).iter().map(|file| Ok(file.path.metadata()?.len())).sum()
     }
 
-    /// Lets go of the finished files all of whose frames are at or below `up_to`, in order, each once `done` has
-    /// returned `Ok` for it; an error of `done` ends it. They become spare files, or are removed.
+    /// Releases the finished files all of whose frames are at or below `up_to`, in order, each once `done` has returned
+    /// `Ok` for it; an error from `done` stops it. They become spare files, or are removed.
     pub(crate) fn release(
         &self,
         up_to: Position,
@@ -265,12 +269,12 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Makes a spare file of the one with this number, or removes it.
+    /// Turns the file with this number into a spare file, or removes it.
     fn make_spare(&self, number: u64) -> io::Result<()> {
         let options = &self.shared.options;
         let path = folder::file(&options.folder, number);
         let standard = match path.metadata() {
-            // Whoever removed it: it is not needed.
+            // Somebody else removed it: it is not needed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             metadata => Some(metadata?.len() == standard_bytes(options)),
         };
@@ -284,14 +288,14 @@ impl LogFiles {
             (None, Some(_)) => std::fs::remove_file(&path)?,
             (None, None) => {}
         }
-        // Before it gets another header: else a power cut could give that one the old name.
+        // Before it gets another header: otherwise a power cut could give that header the old name.
         folder::sync(&options.folder)?;
         self.shared.state.lock().spares.extend(spare);
         Ok(())
     }
 
-    /// Begins a file that has room for `blocks` blocks of frames, the first of which is `first`, behind a frame of
-    /// `time`. When this returns, its header and its name are on disk.
+    /// Begins a file with space for `blocks` blocks of frames, the first of which is `first`, after a frame of `time`.
+    /// When this returns, its header and its name are on disk.
     pub(super) fn begin(&self, first: Position, time: u64, blocks: u64) -> io::Result<Begun> {
         seam::take(self.shared.options.seam.as_ref(), LogStep::Begin, || {
             self.begin_for_real(first, time, blocks)
@@ -306,17 +310,17 @@ impl LogFiles {
         let mut state = self.shared.state.lock();
         if let Some(ahead) = state.ahead.take() {
             if bytes_needed <= standard {
-                // Also if this fails: part of its header may be there.
+                // Even if this fails: part of its header may be there.
                 state.live.push_back(LiveFile { number: ahead.header.file, first });
                 drop(state);
                 return ahead.begin(first, time);
             }
-            // What is begun now gets a higher number.
+            // The file that is begun now gets a higher number.
             state.surplus.push(ahead.header.file);
         }
         let ready = if bytes_needed <= standard { state.spares.pop() } else { None };
         let spare = ready.unwrap_or_else(|| state.take_spare_number());
-        // Also if this fails: part of it may be there.
+        // Even if this fails: part of it may be there.
         let number = state.take_file_number();
         let bytes = bytes_needed.max(state.made_bytes.saturating_mul(GROWTH).min(standard));
         if ready.is_none() {
@@ -336,7 +340,7 @@ impl LogFiles {
         begun
     }
 
-    /// Makes the file at `path` the one with this number.
+    /// Gives the file at `path` this number.
     fn name(
         &self,
         file: File,
@@ -358,7 +362,7 @@ impl LogFiles {
 }
 
 impl Ahead {
-    /// Says in it where it begins. On disk when this returns.
+    /// Writes into it where it begins. On disk when this returns.
     fn begin(self, first: Position, time: u64) -> io::Result<Begun> {
         let Self { path, file, header, noted } = self;
         let header = Header { first, time, ..header };
@@ -383,21 +387,21 @@ impl State {
     }
 }
 
-/// The size of a file that holds nothing larger than usual.
+/// The size of a file for frames of the usual size.
 fn standard_bytes(options: &LogOptions) -> u64 {
     options.file_bytes.max(4 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
 }
 
-/// That of a file which is not begun.
+/// The header of a file that is not begun.
 fn new_header(file: &File, number: u64, generation: Generation) -> io::Result<Header> {
     let blocks = file.metadata()?.len() / BLOCK_BYTES as u64;
     let blocks = u32::try_from(blocks).map_err(io::Error::other)?;
     Ok(Header { generation, file: number, life: life(), blocks, first: Position(0), time: 0 })
 }
 
-/// A number that the lives of files are told apart by.
+/// A number that distinguishes the lives of files.
 fn life() -> u32 {
-    // Never zero, so that zeros have none.
+    // Never zero, so that zeros have no life.
     (uuid::Uuid::new_v4().as_u128() as u32).max(1)
 }
 
@@ -411,7 +415,7 @@ fn make(path: &Path, bytes: u64) -> io::Result<File> {
         Ok(file)
     })();
     if made.is_err() {
-        // It may not be there at all; and if it stays, the next start removes it.
+        // It may not exist at all; and if it stays, the next start removes it.
         drop(std::fs::remove_file(path));
     }
     made
@@ -422,7 +426,7 @@ fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
     let zeros = Aligned::zeros(PREPARE_BYTES);
-    // The page cache has other uses.
+    // The page cache has better uses.
     let direct = direct::open(path, false).ok();
     let mut written = 0;
     while written < bytes {
@@ -436,8 +440,8 @@ fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a file of zeros that has its blocks, but not the zeros in them: at once, however large it is. An append to it
-/// changes what the file system says of those blocks, and takes half as long again.
+/// Makes a file that has its blocks, but not the zeros in them: at once, however large it is. An append to it changes
+/// what the file system records about those blocks, and takes half as long again.
 fn reserve(path: &Path, bytes: u64) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {

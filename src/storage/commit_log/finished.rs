@@ -21,7 +21,7 @@ pub(crate) struct FinishedFile {
 }
 
 impl FinishedFile {
-    /// Gives `visit` all frames, and what is missing of them, in order.
+    /// Passes all frames, and what is missing of them, to `visit`, in order.
     pub(crate) fn read<E: From<LogError>>(
         &self,
         generation: Generation,
@@ -33,7 +33,7 @@ impl FinishedFile {
         let file = File::open(&self.path).map_err(LogError::from)?;
         let header = match Header::read(&file, self.number, generation).map_err(LogError::from)? {
             Ok(header) => header,
-            // It was begun, or it would not be a finished one.
+            // It was begun, or it would not be finished.
             Err(NoHeader::NotBegun) => {
                 let kind = DamageKind::Header;
                 return visit(Found::Damage(&self.damage(None, kind, self.first, self.last)));

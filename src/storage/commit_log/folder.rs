@@ -39,14 +39,14 @@ pub(super) fn spare(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("spare-{number}"))
 }
 
-/// Makes what was created, renamed or removed in it durable.
+/// Makes the files that were created, renamed or removed in it durable.
 pub(super) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Has what is read of `file` next come from the disk.
+/// Makes the next read of `file` come from the disk.
 ///
-/// After a failed sync the kernel takes the pages for clean: they show what never reached the disk.
+/// After a failed sync the kernel considers the pages clean: they show what never reached the disk.
 pub(super) fn forget_cached(file: &File) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;

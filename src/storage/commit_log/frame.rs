@@ -1,4 +1,4 @@
-//! A frame: a run of blocks that is there whole or not at all. Its first block's payload begins with
+//! A frame: a run of blocks that counts as a whole or not at all. Its first block's payload begins with
 //!
 //! ```text
 //! length    8   bytes of the body
@@ -7,7 +7,7 @@
 //! body
 //! ```
 //!
-//! The sum is of another kind than that of a block: a repair that made a block worse does not pass it.
+//! The sum is of a different kind from that of a block: a repair that made a block worse does not pass it.
 
 use super::Position;
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Label, PAYLOAD_BYTES, Seal};
@@ -22,20 +22,20 @@ const BODY_AT: usize = HEAD_BYTES + PREFIX_BYTES;
 /// The longest body, in bytes.
 pub(crate) const BODY_BYTES_MAX: u64 = 1 << 30;
 
-/// A buffer that is kept for the next frame has at most so many bytes.
+/// The largest buffer that is kept for the next frame, in bytes.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// A frame that is being written, in memory; made by `LogWriter::frame`.
+/// A frame that is being written in memory; made by `LogWriter::frame`.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// What is written, with room for the heads: every block but the last is complete.
+    /// What is written, with space for the heads: every block but the last is complete.
     blocks: Aligned,
     body_bytes: u64,
     file: u64,
 }
 
 impl Frame {
-    /// An empty one for `file`, in `buffer`, with room for `blocks`.
+    /// An empty frame for `file`, in `buffer`, with space for `blocks`.
     pub(super) fn new(mut buffer: Aligned, blocks: u64, file: u64) -> Self {
         buffer.reset(blocks as usize * BLOCK_BYTES);
         buffer.resize(BODY_AT);
@@ -62,7 +62,7 @@ impl Frame {
         }
     }
 
-    /// Makes it ready to be written, and gives its bytes.
+    /// Completes it for writing, and returns its bytes.
     pub(super) fn close(&mut self, seal: Seal, position: Position, time: u64) -> &[u8] {
         self.blocks.resize(self.blocks.len().next_multiple_of(BLOCK_BYTES));
         let label = |index| Label { frame: position.0, index };
@@ -88,7 +88,7 @@ impl Frame {
         blocks_for(self.body_bytes)
     }
 
-    /// Its buffer, for the next one.
+    /// Returns its buffer, for the next frame.
     pub(super) fn into_buffer(mut self) -> Aligned {
         self.blocks.shrink(KEPT_BYTES_MAX);
         self.blocks
@@ -108,7 +108,7 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// Begins with the first block, which has been checked; empties `body`, and puts into it what the block has.
+    /// Begins with the first block, which has been checked; clears `body`, and puts the block's part into it.
     pub(super) fn begin(block: &[u8], position: Position, body: &mut Vec<u8>) -> Option<Self> {
         let body_bytes = u64_at(block, HEAD_BYTES);
         if body_bytes > BODY_BYTES_MAX {
@@ -126,13 +126,13 @@ impl Taking {
         blocks_for(self.body_bytes)
     }
 
-    /// Takes the next block, which has been checked.
+    /// Adds the next block, which has been checked.
     pub(super) fn add(&mut self, block: &[u8], body: &mut Vec<u8>) {
         self.sum.add(block);
         body.extend_from_slice(&block[HEAD_BYTES..]);
     }
 
-    /// The frame's time, if all blocks are what was written together.
+    /// The frame's time, if all blocks were written together.
     pub(super) fn end(mut self, body: &mut Vec<u8>) -> Option<u64> {
         let sum = u64_at(&self.first, SUM_AT);
         self.first[SUM_AT..BODY_AT].fill(0);

@@ -1,4 +1,4 @@
-//! What a log file says of itself, in its first block and once more in its last one.
+//! What a log file says about itself, in its first block and again in its last one.
 //!
 //! ```text
 //! crc32        4   over the rest
@@ -13,8 +13,8 @@
 //! zeros
 //! ```
 //!
-//! A file that is not begun has no frames, and says nothing of where the log is: its `first` and `time` are zero. To begin it is to write
-//! both places once more, which needs no new name.
+//! A file that is not begun has no frames, and does not say where the log is: its `first` and `time` are zero. To begin
+//! it means to write both places once more, which needs no new name.
 
 use std::fs::File;
 use std::io;
@@ -41,7 +41,7 @@ pub(super) struct Header {
     pub(super) time: u64,
 }
 
-/// Why a file has no header.
+/// Why a file has no valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoHeader {
     Damaged(DamageKind),
@@ -55,7 +55,7 @@ impl Header {
         Seal::new(self.generation, self.file, self.life, self.first.0)
     }
 
-    /// The place behind the last block that can be of a frame.
+    /// The place after the last block that can belong to a frame.
     pub(super) fn end(&self) -> u32 {
         self.blocks - 1
     }
@@ -75,8 +75,8 @@ impl Header {
         self.write_block(&self.encode(NOT_BEGUN), file)
     }
 
-    /// Writes it to both places of a file that was opened for writes past the page cache, each on disk when it returns; false if that is
-    /// not possible this way.
+    /// Writes it to both places of a file that was opened for writes without the page cache, each on disk when it
+    /// returns; false if that is not possible.
     pub(super) fn write_past_cache(&self, direct: &File) -> io::Result<bool> {
         let mut block = Aligned::default();
         block.reset(BLOCK_BYTES);
@@ -97,7 +97,7 @@ impl Header {
         [0, u64::from(self.end()) * BLOCK_BYTES as u64]
     }
 
-    /// Reads the one of file number `number`, from whichever place has it.
+    /// Reads the header of file number `number`, from whichever place has it.
     pub(super) fn read(
         file: &File,
         number: u64,

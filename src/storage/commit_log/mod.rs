@@ -1,8 +1,9 @@
-//! The log that an acknowledgement stands for: frames of bytes, one after the other, each synced before the next.
+//! The log behind an acknowledgement: frames of bytes, one after the other, each synced before the next.
 //!
-//! Keeps: an appended frame is given back after any crash, whole and in its place; bytes that were not appended are never
-//! given; what is missing or was changed on disk is told as a [`LogDamage`], with what it took, and is never mistaken
-//! for the end of the log. Leaves out: what is in a frame, and what was made of it elsewhere (`storage::sled`).
+//! Keeps: an appended frame is returned after any crash, whole and in its place; bytes that were not appended are never
+//! returned; what is missing or was changed on disk is reported as a [`LogDamage`], with the frames it affects, and is
+//! never mistaken for the end of the log. Leaves out: what is in a frame, and what was made of it elsewhere
+//! (`storage::sled`).
 //!
 //! ```text
 //! log/00000017.log   an array of blocks of 512 bytes, of a fixed size (`header`, `block`, `frame`)
@@ -10,9 +11,9 @@
 //! log/spare-3        a file made ahead of time
 //! ```
 //!
-//! [`create`] begins a log, [`open`] goes on with one. Each open begins a new file, so that nothing is ever written
-//! behind something whose fate is in doubt. The two handles are [`LogWriter`], for the one thread that commits, and
-//! [`LogFiles`], for the one that clears up behind it.
+//! [`create`] begins a log, [`open`] continues one. Each open begins a new file, so that nothing is ever written after
+//! something whose state is in doubt. The two handles are [`LogWriter`], for the one thread that commits, and
+//! [`LogFiles`], for the one that cleans up behind it.
 
 mod acked;
 mod block;
@@ -46,12 +47,12 @@ pub(crate) use writer::{LogWriter, Salvaged};
 
 /// The number of a frame: 1, 2, 3 and so on over the life of the directory. Zero is before the first.
 ///
-/// A number that was acknowledged never gets another content.
+/// The content of an acknowledged number never changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Position(pub(crate) u64);
 
 impl Position {
-    /// The position behind this one.
+    /// The position after this one.
     #[must_use]
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -70,20 +71,20 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// Tells the logs of two directories apart: random, and given to a directory when it is made.
+/// Distinguishes the logs of two directories: random, and assigned to a directory when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Generation(pub(crate) [u8; 16]);
 
 /// Where a log is, and how it is kept.
 #[derive(Clone)]
 pub(crate) struct LogOptions {
-    /// The folder of the log; nothing else is in it.
+    /// The folder of the log; it contains nothing else.
     pub(crate) folder: PathBuf,
-    /// Of the directory that the log belongs to.
+    /// The generation of the directory that the log belongs to.
     pub(crate) generation: Generation,
-    /// The size of a file, rounded up to whole blocks. A frame that is larger gets a file made for it.
+    /// The size of a file, rounded up to whole blocks. A larger frame gets a file of its own size.
     pub(crate) file_bytes: u64,
-    /// How many finished files are kept for reuse at most.
+    /// Most finished files that are kept for reuse.
     pub(crate) spares_max: usize,
     /// Makes steps fail, in tests.
     pub(crate) seam: Option<Arc<dyn Seam>>,

@@ -1,9 +1,10 @@
-//! Begins a log, or goes on with one: gives what it holds, judges where it ends, and begins a new file.
+//! Begins a log, or continues one: returns what it holds, decides where it ends, and begins a new file.
 //!
-//! Keeps: everything that is given is on disk before `open` returns, so that it can be shown or answered; the last file is read
-//! from the disk, not from a cache that a failed sync has made untrue. A log ends where a crash can have cut it off: behind its last
-//! whole frame there is at most a part of the next one, all files are there, and the last note of how far it reached
-//! says no more. Anything else is a damage, which the caller takes or not. Leaves out: getting lost frames from elsewhere.
+//! Keeps: everything that is returned is on disk before `open` returns, so that it can be shown or answered; the last
+//! file is read from the disk, not from a cache that a failed sync has made wrong. A log ends where a crash can have
+//! cut it off: after its last whole frame there is at most a part of the next one, all files are there, and the last
+//! note does not say that it reached further. Anything else is damage, which the caller accepts or not. Leaves out:
+//! getting lost frames from elsewhere.
 
 use std::io;
 use std::path::Path;
@@ -17,11 +18,11 @@ use super::{LogDamage, LogError, LogOptions, LogWriter, Position, folder};
 pub(crate) struct Log {
     /// For the thread that commits.
     pub(crate) writer: LogWriter,
-    /// For the one that clears up.
+    /// For the thread that cleans up.
     pub(crate) files: LogFiles,
-    /// The last frame there is; the next one gets the number behind it.
+    /// The last existing frame; the next one gets the number after it.
     pub(crate) last: Position,
-    /// Blocks that had been changed in one bit, and were put right.
+    /// How many blocks had one changed bit, and were repaired.
     pub(crate) repaired: u64,
 }
 
@@ -30,8 +31,8 @@ pub(crate) struct Log {
 pub(crate) enum Found<'a> {
     /// A frame.
     Frame(FoundFrame<'a>),
-    /// Frames that are missing. With `Ok` the caller takes that, having got them from elsewhere or given them up; what
-    /// comes behind them is given next.
+    /// Frames that are missing. With `Ok` the caller accepts that, because it got them from elsewhere or gives them up;
+    /// what comes after them follows.
     Damage(&'a LogDamage),
 }
 
@@ -40,7 +41,7 @@ pub(crate) enum Found<'a> {
 pub(crate) struct FoundFrame<'a> {
     /// Its number.
     pub(crate) position: Position,
-    /// When it was appended: milliseconds since 1970, never below those of the frame before.
+    /// When it was appended: milliseconds since 1970, never less than that of the previous frame.
     pub(crate) time_ms: u64,
     /// What was written to it.
     pub(crate) body: &'a [u8],
@@ -54,25 +55,25 @@ pub(crate) fn exists(folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// Begins a log in a folder that has none, making the folder; its first frame will be the one behind `last`, which is zero
-/// for a new directory. On disk when this returns.
+/// Begins a log in a folder that has none, creating the folder; its first frame will be the one after `last`, which is
+/// zero for a new directory. On disk when this returns.
 pub(crate) fn create(options: LogOptions, last: Position) -> Result<Log, LogError> {
     std::fs::create_dir_all(&options.folder)?;
     if !folder::list(&options.folder)?.files.is_empty() {
         return Err(LogError::Exists(options.folder));
     }
     if let Some(parent) = options.folder.parent() {
-        // An empty path means here.
+        // An empty path means the current directory.
         folder::sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
     }
     let files = LogFiles::new(options, [], Vec::new(), 1)?;
     begin(files, last, 0, 0)
 }
 
-/// Opens a log, and gives `visit` every frame behind `from`, in order, and every damage that took one of those.
+/// Opens a log, and passes to `visit` every frame after `from`, in order, and all damage that affects one of those.
 ///
-/// `seen` is the last frame that is known from elsewhere to have been acknowledged: a log that ends before it is damaged.
-/// An error of `visit` ends it. Nothing is changed then, except for bits that were put right.
+/// `seen` is the last frame that is known from elsewhere to have been acknowledged: a log that ends before it is
+/// damaged. An error from `visit` stops it. Nothing is changed then, except for repaired bits.
 pub(crate) fn open<E: From<LogError>>(
     options: LogOptions,
     from: Position,

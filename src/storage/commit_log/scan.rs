@@ -1,7 +1,7 @@
-//! Reads the frames of one log file, and finds out what is behind the last one.
+//! Reads the frames of one log file, and finds out what comes after the last one.
 //!
-//! Keeps: a frame is given if all its blocks are there and are what was written together; a single changed bit is put
-//! right. Leaves out: what the frames before and behind the file say of it (`open`).
+//! Keeps: a frame is returned if all its blocks are there and were written together; a single changed bit is repaired.
+//! Leaves out: what the frames in other files say about it (`open`).
 
 use std::fs::File;
 use std::io;
@@ -29,13 +29,13 @@ pub(super) struct Fault {
 pub(super) enum Next {
     /// A frame; its body is in [`FileScan::body`].
     Frame { position: Position, time: u64 },
-    /// Frames are missing; the one that comes next is behind `to`.
+    /// Frames are missing; the next one comes after `to`.
     Gap { fault: Fault, to: Position },
-    /// No further frame. `fault` says why this cannot be where a crash has cut the log off, if so.
+    /// No further frame. If this cannot be where a crash cut the log off, `fault` says why.
     End { place: u32, fault: Option<Fault> },
 }
 
-/// A block that was put right.
+/// A repaired block.
 pub(super) type Repair = (u32, [u8; BLOCK_BYTES]);
 
 /// Reads one file from front to back.
@@ -56,7 +56,7 @@ impl<'a> FileScan<'a> {
         Self::at(file, header, 1, header.first)
     }
 
-    /// From the frame `position` on, which begins at `place` if it is there.
+    /// From the frame `position` on, which begins at `place` if it exists.
     pub(super) fn at(
         file: &'a File,
         header: &Header,
@@ -73,13 +73,14 @@ impl<'a> FileScan<'a> {
         })
     }
 
-    /// Reads past the page cache where it can, through the file at this path, which is the same: nobody reads it again soon.
+    /// Reads without the page cache where possible, through the file at this path, which is the same: nobody reads it
+    /// again soon.
     pub(super) fn past_cache(mut self, path: &Path) -> Self {
         self.blocks.direct = direct::open_to_read(path).ok();
         self
     }
 
-    /// The body of the frame that was found last.
+    /// The body of the last frame that was found.
     pub(super) fn body(&self) -> &[u8] {
         &self.body
     }
@@ -89,12 +90,12 @@ impl<'a> FileScan<'a> {
         self.position
     }
 
-    /// The highest number seen on a block while looking for what is behind the last frame.
+    /// The highest number seen on a block while looking for what comes after the last frame.
     pub(super) fn highest(&self) -> Position {
         self.highest
     }
 
-    /// The blocks of frames that were put right since the last call.
+    /// The blocks of frames that were repaired since the last call.
     pub(super) fn take_repaired(&mut self) -> Vec<Repair> {
         std::mem::take(&mut self.repaired)
     }
@@ -190,20 +191,20 @@ impl<'a> FileScan<'a> {
 /// The blocks of a file, read some at a time.
 struct Blocks<'a> {
     file: &'a File,
-    /// The same file, to be read past the page cache.
+    /// The same file, for reading without the page cache.
     direct: Option<File>,
     seal: Seal,
-    /// The place behind the last one that can be of a frame.
+    /// The place after the last one that can belong to a frame.
     end: u32,
-    /// The same, of what the file really has.
+    /// The same, according to what the file really has.
     readable: u32,
-    /// Whether it has less than it was made with, be it only the second header.
+    /// Whether it has less than it was made with, even if only the second header is missing.
     short: bool,
     window: Aligned,
     window_at: u32,
-    /// Places in the window that the disk does not give.
+    /// Places in the window that the disk cannot read.
     unreadable: Vec<u32>,
-    /// Blocks that were put right.
+    /// Repaired blocks.
     repaired: Vec<Repair>,
 }
 
@@ -244,7 +245,7 @@ impl<'a> Blocks<'a> {
         checked
     }
 
-    /// The block that was checked last, put right if need be.
+    /// The last block that was checked, repaired if necessary.
     fn bytes(&self, place: u32) -> &[u8] {
         let at = self.at(place);
         &self.window[at..at + BLOCK_BYTES]
@@ -274,7 +275,7 @@ impl<'a> Blocks<'a> {
         if self.file.read_exact_at(&mut self.window, offset(place)).is_ok() {
             return;
         }
-        // One bad sector shall not take its neighbours with it.
+        // One bad sector must not take its neighbours with it.
         for (place, block) in (place..).zip(self.window.chunks_exact_mut(BLOCK_BYTES)) {
             if self.file.read_exact_at(block, offset(place)).is_err() {
                 self.unreadable.push(place);

@@ -1,4 +1,4 @@
-//! The steps in which the log touches the disk, and the seam at which tests make them fail.
+//! The steps in which the log uses the disk, and the seam where tests make them fail.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) enum LogStep {
     /// Hand a frame to the kernel.
     Write,
-    /// Have the kernel hand it to the disk.
+    /// Make the kernel hand it to the disk.
     Sync,
     /// Begin a file.
     Begin,
@@ -16,7 +16,7 @@ pub(crate) enum LogStep {
     Acked,
     /// Make a file ahead of time.
     Prepare,
-    /// Read what is behind the last good frame, after a failure.
+    /// Read what comes after the last good frame, after a failure.
     Salvage,
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     None,
     /// It is not done, and fails.
     NotDone,
-    /// It is done, and fails all the same.
+    /// It is done, but reports a failure.
     DoneAnyway,
 }
 

@@ -1,4 +1,4 @@
-//! Reads a log without going on with it.
+//! Reads a log without continuing it.
 
 use super::open::Found;
 use super::walk::{Purpose, walk};
@@ -9,12 +9,12 @@ use super::{LogError, LogOptions, Position};
 pub(crate) struct Read {
     /// The last frame.
     pub(crate) last: Position,
-    /// Blocks with one changed bit, which the next opening puts right.
+    /// How many blocks have one changed bit, which the next opening repairs.
     pub(crate) repairable: u64,
 }
 
-/// Gives `visit` every frame behind `from`, in order, and every damage that took one of those. Writes nothing; nobody else may write
-/// either. `seen` is as for [`super::open`].
+/// Passes to `visit` every frame after `from`, in order, and all damage that affects one of those. Writes nothing;
+/// nobody else may write either. `seen` is as for [`super::open`].
 pub(crate) fn read<E: From<LogError>>(
     options: &LogOptions,
     from: Position,
@@ -25,8 +25,8 @@ pub(crate) fn read<E: From<LogError>>(
     Ok(Read { last: walked.last, repairable: walked.repaired })
 }
 
-/// As [`read`], up to `last`, while the writer goes on appending: `last` was appended before the call. What is released meanwhile is
-/// given as damaged, or is an error.
+/// Like [`read`], up to `last`, while the writer goes on appending: `last` was appended before the call. What is
+/// released meanwhile is reported as damaged, or is an error.
 pub(crate) fn read_running<E: From<LogError>>(
     options: &LogOptions,
     from: Position,

@@ -1,8 +1,8 @@
-//! Goes through the files of a log in their order, and judges what they hold together.
+//! Goes through the files of a log in order, and decides what they hold together.
 //!
-//! Keeps: what a later file says of where an earlier one ends, what was noted of the end, and what is known from elsewhere must
-//! all be met; where not, the frames that are missing are named. Damage that took only frames that nobody asks for is
-//! said in the server's log and otherwise passed over.
+//! Keeps: what a later file says about where an earlier one ends, what was noted about the end, and what is known from
+//! elsewhere must all hold; otherwise the missing frames are named. Damage that affects only frames that nobody asks
+//! for is mentioned in the server's log and otherwise ignored.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ use super::{DamageKind, LogDamage, LogError, LogOptions, Position, folder};
 /// What the walk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To go on with the log: what is found is synced, and bits that were put right are written back.
+    /// To continue the log: what is found is synced, and repaired bits are written back.
     Open,
     /// To look at it: nothing is written.
     Verify,
@@ -26,11 +26,11 @@ pub(super) enum Purpose {
     Running(Position),
 }
 
-/// What there was.
+/// What was found.
 pub(super) struct Walked {
-    /// The last frame, lost ones that the caller took included.
+    /// The last frame, including lost ones that the caller accepted.
     pub(super) last: Position,
-    /// Of the last frame that was read.
+    /// The time of the last frame that was read.
     pub(super) time: u64,
     /// The files, by number and first frame.
     pub(super) files: Vec<(u64, Position)>,
@@ -38,11 +38,11 @@ pub(super) struct Walked {
     pub(super) ahead: Vec<u64>,
     /// The least number that no file had.
     pub(super) next_file: u64,
-    /// How many blocks were put right.
+    /// How many blocks were repaired.
     pub(super) repaired: u64,
 }
 
-/// Gives `visit` every frame behind `from`, and every damage that took one of those.
+/// Passes to `visit` every frame after `from`, and all damage that affects one of those.
 pub(super) fn walk<E: From<LogError>>(
     options: &LogOptions,
     from: Position,
@@ -50,7 +50,8 @@ pub(super) fn walk<E: From<LogError>>(
     purpose: Purpose,
     visit: impl FnMut(Found<'_>) -> Result<(), E>,
 ) -> Result<Walked, E> {
-    // First, so that what is appended meanwhile is not missed when a running server is looked at.
+    // This comes first, so that what is appended meanwhile is not reported as missing when a running server is looked
+    // at.
     let note = acked::read(&options.folder, options.generation).map_err(LogError::from)?;
     let mut chain = Chain::read(options, purpose)?;
     if let Purpose::Running(last) = purpose {
@@ -68,7 +69,7 @@ pub(super) fn walk<E: From<LogError>>(
 
 /// The files of a log.
 struct Chain {
-    /// Those that say what they are, by number.
+    /// Those with a valid header, by number.
     good: Vec<GoodFile>,
     /// The others.
     bad: Vec<(u64, DamageKind)>,
@@ -115,14 +116,14 @@ impl Chain {
         self.ahead.last().copied().unwrap_or(0)
     }
 
-    /// What is wrong between two files that leave frames out, if it is not one of the two: a file that cannot be read, or
-    /// that is not there.
+    /// What is wrong between two files that leave frames out, if it is not in one of the two: a file that cannot be
+    /// read, or that is missing.
     fn fault_between(&self, before: u64, behind: u64) -> Option<(u64, DamageKind)> {
         let bad = self.bad.iter().find(|(number, _)| (before + 1..behind).contains(number));
         bad.copied().or((before + 1 < behind).then_some((before + 1, DamageKind::FileMissing)))
     }
 
-    /// All files by number and first frame. A file that cannot be read stands for none: the caller took its loss.
+    /// All files by number and first frame. A file that cannot be read counts for none: the caller accepted its loss.
     fn by_first(&self, next: Position) -> Vec<(u64, Position)> {
         let first = |number: u64| {
             let behind = self.good.iter().find(|file| file.header.file >= number);
@@ -143,7 +144,7 @@ struct End {
     fault: Option<Fault>,
     /// Its last frame.
     reached: Position,
-    /// The highest number on any block behind that.
+    /// The highest number on any block after that.
     highest: Position,
 }
 
@@ -151,14 +152,14 @@ struct Walk<V> {
     from: Position,
     purpose: Purpose,
     visit: V,
-    /// The last frame that was read, or passed over, or lost.
+    /// The last frame that was read, skipped, or lost.
     last: Position,
     time: u64,
     repaired: u64,
 }
 
 impl<V> Walk<V> {
-    /// Goes through the files that have frames behind `from`.
+    /// Goes through the files that have frames after `from`.
     fn files<E: From<LogError>>(&mut self, chain: &Chain) -> Result<Option<End>, E>
     where
         V: FnMut(Found<'_>) -> Result<(), E>,
@@ -178,7 +179,8 @@ impl<V> Walk<V> {
         Ok(end)
     }
 
-    /// Goes through one file, which ends before the first frame of the `next` one; says how it ends if it is the last.
+    /// Goes through one file, which ends before the first frame of the `next` one; returns how it ends if it is the
+    /// last.
     fn file<E: From<LogError>>(
         &mut self,
         chain: &Chain,
@@ -223,7 +225,7 @@ impl<V> Walk<V> {
         }
     }
 
-    /// Judges whether the log can end where it does.
+    /// Decides whether the log can end where it does.
     fn judge_end<E: From<LogError>>(
         &mut self,
         chain: &Chain,
@@ -238,7 +240,7 @@ impl<V> Walk<V> {
         let note = note.unwrap_or(Note { file: 0, position: Position(0), closed: false });
         let known = self.from.max(seen).max(note.position);
         let known = self.last_of_running().map_or(known, |last| last.min(known));
-        // The ones that were begun since are not looked at.
+        // Files that were begun since are not looked at.
         let there = last_file.max(chain.last_ahead());
         let is_behind = there < note.file && self.last_of_running().is_none();
         let missing =
@@ -253,8 +255,8 @@ impl<V> Walk<V> {
             (None, Some(fault)) => (last_file, Some(fault.place), fault.kind),
             (None, None) => return Ok(()),
         };
-        // Once the log was closed nothing came behind: then it is known what is missing, if anything. Not so if the
-        // note is from before the log went on.
+        // If the log was closed, nothing came after that: then it is known what is missing, if anything. Not so if the
+        // note is from before the log was continued.
         let closed = note.closed && last_file <= note.file && known.max(self.last) == note.position;
         self.lost(file, block, kind, self.last.next(), closed.then_some(note.position))?;
         let highest = end.filter(|_| !closed).map_or(Position(0), |end| end.highest);
@@ -305,7 +307,7 @@ impl<V> Walk<V> {
         Ok(())
     }
 
-    /// Everything that is given has to be on disk; and in the last file, read from there.
+    /// Everything that is returned has to be on disk; and in the last file, read from there.
     fn make_durable(&self, file: &File, last: bool) -> io::Result<()> {
         if self.purpose == Purpose::Open {
             file.sync_data()?;
@@ -316,7 +318,7 @@ impl<V> Walk<V> {
         Ok(())
     }
 
-    /// Writes back the blocks of a whole frame that were put right: a second bit would be one too many.
+    /// Writes back the repaired blocks of a whole frame: a second wrong bit would be one too many.
     fn put_right(&mut self, file: &File, header: &Header, scan: &mut FileScan<'_>) {
         for (place, block) in scan.take_repaired() {
             self.repaired += 1;

@@ -1,8 +1,8 @@
 //! Appends frames.
 //!
-//! Keeps: a frame is acknowledged when it is on disk, and at most one is not; after a failure nothing is written to that file
-//! again, and nothing at all until [`LogWriter::reopen_after_failure`]. A frame costs one write over blocks
-//! that exist and one sync. Leaves out: who writes what, and when.
+//! Keeps: a frame is acknowledged when it is on disk, and at most one is not; after a failure nothing is written to
+//! that file again, and nothing at all until [`LogWriter::reopen_after_failure`]. A frame costs one write to existing
+//! blocks and one sync. Leaves out: who writes what, and when.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::scan::{Fault, FileScan, Next};
 use super::seam::{self, LogStep};
 use super::{BODY_BYTES_MAX, DamageKind, Position, folder};
 
-/// Appends to a log. There is one.
+/// Appends to a log. There is only one.
 pub(crate) struct LogWriter {
     files: LogFiles,
     acked: Acked,
@@ -26,17 +26,17 @@ pub(crate) struct LogWriter {
     /// Where the next frame goes.
     place: u32,
     last: Position,
-    /// Of the last frame.
+    /// The time of the last frame.
     time: u64,
     buffer: Aligned,
-    /// The current file, for writes past the page cache; `None` where that cannot be.
+    /// The current file, for writes without the page cache; `None` where that is impossible.
     direct: Option<File>,
     failed: bool,
-    /// What was found behind the last good frame, until it is in a new file.
+    /// What was found after the last good frame, until it is in a new file.
     salvaged: Option<Salvaged>,
 }
 
-/// A frame whose append failed, and which is on disk all the same.
+/// A frame whose append failed, but which is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Salvaged {
     /// Its number.
@@ -71,10 +71,10 @@ impl LogWriter {
         self.last
     }
 
-    /// An empty frame that may get up to `body_bytes_max` bytes. If the current file has no room for so many a new one is
-    /// begun, so that [`Frame::file`] is certain. The buffer of the frame before is used again.
+    /// An empty frame for up to `body_bytes_max` bytes. If the current file has no space for that many, a new one is
+    /// begun, so that [`Frame::file`] is certain. The buffer of the previous frame is reused.
     ///
-    /// After an error the writer takes nothing until [`Self::reopen_after_failure`].
+    /// After an error the writer accepts nothing until [`Self::reopen_after_failure`].
     pub(crate) fn frame(&mut self, body_bytes_max: u64) -> io::Result<Frame> {
         self.alive()?;
         if body_bytes_max > BODY_BYTES_MAX {
@@ -87,12 +87,12 @@ impl LogWriter {
         Ok(Frame::new(std::mem::take(&mut self.buffer), blocks, self.current.header.file))
     }
 
-    /// Appends `frame`, which was made behind the last append, and syncs it. `now_ms` is milliseconds since 1970; the frame
-    /// gets that, or the time of the one before if that is greater.
+    /// Appends `frame`, which was made after the last append, and syncs it. `now_ms` is milliseconds since 1970; the
+    /// frame gets that, or the time of the previous one if that is greater.
     ///
-    /// After an error the frame may be there or not, and the writer takes nothing until
-    /// [`Self::reopen_after_failure`]. A frame that is larger than was said, so that it does not fit, is refused as
-    /// [`io::ErrorKind::InvalidInput`], and all stays as it was.
+    /// After an error the frame may be there or not, and the writer accepts nothing until
+    /// [`Self::reopen_after_failure`]. A frame that is larger than announced, so that it does not fit, is refused as
+    /// [`io::ErrorKind::InvalidInput`], and everything stays as it was.
     pub(crate) fn append(&mut self, mut frame: Frame, now_ms: u64) -> io::Result<Position> {
         self.alive()?;
         let room = u64::from(self.current.header.end() - self.place);
@@ -111,7 +111,7 @@ impl LogWriter {
         Ok(position)
     }
 
-    /// Begins a new file, unless the current one has no frame: then what was appended so far can be released.
+    /// Begins a new file, unless the current one has no frames: then what was appended so far can be released.
     pub(crate) fn finish_file(&mut self) -> io::Result<()> {
         self.alive()?;
         if self.place > 1 {
@@ -120,8 +120,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Makes a writer that has failed take frames again, in a new file. A frame whose append failed, but which the disk has,
-    /// is returned, and is then an appended one; otherwise it is gone, and its number is free.
+    /// Makes a failed writer accept frames again, in a new file. A frame whose append failed, but which the disk has,
+    /// is returned, and then counts as appended; otherwise it is gone, and its number is free.
     ///
     /// After an error the writer stays as it was, and this can be tried again.
     pub(crate) fn reopen_after_failure(&mut self) -> io::Result<Option<Salvaged>> {
@@ -147,12 +147,12 @@ impl LogWriter {
         Ok(self.salvaged.take())
     }
 
-    /// Ends the log: notes that there is nothing behind the last frame.
+    /// Ends the log: notes that nothing comes after the last frame.
     pub(crate) fn close(self) -> io::Result<()> {
         if self.failed { Ok(()) } else { self.acked.close() }
     }
 
-    /// Waits until how far the log reaches is noted: the next note is then the writer's own.
+    /// Waits until the reach of the log is noted: the next note is then the writer's own.
     #[cfg(test)]
     pub(super) fn wait_until_noted(&self) {
         self.acked.wait_until_noted();
@@ -192,10 +192,10 @@ impl LogWriter {
         })
     }
 
-    /// What the disk, not a cache, has behind the last good frame.
+    /// What the disk, not a cache, has after the last good frame.
     fn salvage(&self) -> io::Result<Option<Salvaged>> {
         let Begun { file, header, .. } = &self.current;
-        // Pages that are still dirty are not forgotten; and this one may well fail as well.
+        // Pages that are still dirty are not dropped; and this sync may well fail too.
         drop(file.sync_data());
         folder::forget_cached(file)?;
         let mut scan = FileScan::at(file, header, self.place, self.last.next())?;

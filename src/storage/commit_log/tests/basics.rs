@@ -155,7 +155,7 @@ fn a_log_can_be_verified_while_it_is_written_to() {
     let (stop, appended) = (AtomicBool::new(false), AtomicU64::new(1));
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            // Bounded: each look reads all of it, so without an end it would grow for as long as it is looked at.
+            // Bounded: each look reads all of it, so otherwise it would grow for as long as it is looked at.
             for _ in 0..2_000 {
                 if stop.load(Ordering::Relaxed) {
                     break;

@@ -1,4 +1,4 @@
-//! One fault in the files of a log, of every kind: no frame is ever wrong, and none is missing without a word.
+//! One fault in the files of a log, of every kind: no frame is ever wrong, and none is missing unreported.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ const BLOCK: usize = 512;
 enum Fault {
     Truncated(Index),
     Removed,
-    /// Another file's, or its own earlier, content.
+    /// The content of another file, or its own earlier content.
     Replaced(Index),
     BlockLost(Index),
     BlockDoubled(Index, Index),
@@ -106,7 +106,7 @@ proptest! {
         let opened = reopen(&options, EXAMPLE.from);
         let expected = EXAMPLE.appended.iter().skip(EXAMPLE.from as usize);
         prop_assert!(opened.frames.iter().map(|(_, body)| body).eq(expected));
-        // What was put right was written back.
+        // What was repaired was written back.
         drop(opened);
         prop_assert_eq!(reopen(&options, EXAMPLE.from).log.repaired, 0);
     }
@@ -118,7 +118,7 @@ proptest! {
         let folder = folder();
         let options = options(folder.path());
         let mut log = new(&options);
-        // In a used file there are blocks of an earlier life behind the end.
+        // In a used file there are blocks of an earlier life after the end.
         let mut appended: Vec<Vec<u8>> = Vec::new();
         for number in 0..30 * earlier {
             appended.push(vec![number as u8; 700]);

@@ -1,4 +1,4 @@
-//! Where a log ends, when the note of how far it reached is missing or lags behind.
+//! Where a log ends, if the note of how far it reached is missing or outdated.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ impl Lagging {
         std::fs::write(&self.path, bytes).expect("written");
     }
 
-    /// Every block of every frame: its frame, its index, and where it is.
+    /// Every block of every frame: its frame, its index, and its place.
     fn blocks() -> impl Iterator<Item = (usize, usize, usize)> {
         (0..FRAMES * FRAME_BLOCKS)
             .map(|block| (block / FRAME_BLOCKS + 1, block % FRAME_BLOCKS, (1 + block) * BLOCK))
@@ -61,7 +61,7 @@ fn a_changed_block_is_damage_wherever_it_is() {
             let [damage] = &*verified else { panic!("{verified:?}") };
             let expected = (DamageKind::Block, (at / BLOCK) as u32, Position(frame as u64));
             assert_eq!((damage.kind, damage.block.expect("a block"), damage.from), expected);
-            // The first block of the last frame was that of the last one, for all that is known; maybe there were more.
+            // As far as is known, the first block of the last frame belonged to the last one; maybe there were more.
             let to = (frame < FRAMES).then_some(damage.from);
             assert_eq!(damage.to, to, "frame {frame} block {index}");
         }
@@ -181,7 +181,7 @@ fn blocks_in_each_others_place_are_damage() {
 
 #[test]
 fn a_repair_that_made_a_block_worse_is_noticed() {
-    // The sum does not see it when these four bits change: if three of them do, the fourth seems to be the wrong one.
+    // The sum does not notice if these four bits change: if three of them do, the fourth seems to be the wrong one.
     let four = [182, 322, 973, 3_188];
     let log = Lagging::new();
     let mut bytes = log.bytes.clone();
@@ -258,7 +258,7 @@ fn an_older_copy_of_everything_is_noticed_by_what_the_caller_knows() {
     let mut log = new(&options);
     append(&mut log, b"one");
     log.writer.close().expect("closed");
-    // The caller has had three frames.
+    // The caller had three frames.
     let verified = verify(&options, Position(3), Position(0)).expect("readable");
     assert_eq!((verified.damages[0].from, verified.damages[0].to), (Position(4), None));
 }

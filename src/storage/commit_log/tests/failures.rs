@@ -1,4 +1,4 @@
-//! Steps that fail, and what is found behind them.
+//! Steps that fail, and what is found after them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::ground::{append, folder, new, options, reopen, try_append};
 use crate::storage::commit_log::{Fault, LogOptions, LogStep, Position, Seam};
 
-/// Has the next of these steps fail, each once.
+/// Makes the next of these steps fail, each once.
 #[derive(Default)]
 struct Plan(Mutex<Vec<(LogStep, Fault)>>);
 
@@ -98,7 +98,7 @@ fn a_file_that_cannot_be_begun_fails_the_writer_until_it_can() {
         append(&mut log, &vec![1; 10_000]);
         plan.add(LogStep::Begin, fault);
         assert!(try_append(&mut log, &vec![2; 10_000]).is_err());
-        // It would have room in the file before; but if the new one is there, that ends the one before.
+        // It would fit in the previous file; but if the new one is there, that ends the previous one.
         assert!(try_append(&mut log, b"small").is_err());
         assert_eq!(log.writer.reopen_after_failure().expect("reopened"), None);
         append(&mut log, &vec![3; 10_000]);
@@ -134,7 +134,7 @@ fn a_process_that_ends_before_it_could_reopen_leaves_the_same() {
     plan.add(LogStep::Write, Fault::NotDone);
     assert!(log.writer.reopen_after_failure().is_err());
     drop(log);
-    // The reopening has begun a file that voids the second frame, and did not get to writing it there.
+    // The reopening has begun a file that voids the second frame, but did not get to writing it there.
     assert_eq!(bodies(&options), [b"one"]);
 }
 

@@ -1,4 +1,4 @@
-//! Files ahead of time, and files that are done with.
+//! Files made ahead of time, and finished files.
 
 use super::ground::{append, folder, new, options, reopen, reopen_damaged};
 use crate::storage::commit_log::{Found, LogError, Position, folder as names};
@@ -60,7 +60,7 @@ fn files_that_are_done_with_are_used_again_and_show_nothing_of_before() {
         opened.frames,
         [(Position(300), vec![43; 1_000]), (Position(301), b"last".to_vec())]
     );
-    // This opening has begun a file in the place of an older one, and found its end nevertheless.
+    // This opening has begun a file in place of an older one, and still found its end.
     drop(opened);
     assert_eq!(reopen(&options, 300).frames.len(), 1);
 }
@@ -158,7 +158,7 @@ fn a_finished_file_that_was_damaged_says_so_when_it_is_read() {
     assert_eq!(lost(), []);
 }
 
-/// To begin a file cost a new name, and waited until the folder was on disk.
+/// Beginning a file used to need a new name, and waited until the folder was on disk.
 #[test]
 fn a_file_that_was_named_ahead_of_time_is_begun_where_it_is() {
     let folder = folder();
@@ -225,7 +225,7 @@ fn a_frame_that_is_too_large_for_the_file_ahead_has_one_behind_it() {
     }
 }
 
-/// A cut between the two leaves one of them as it was.
+/// A cut between the two leaves one of them unchanged.
 #[test]
 fn a_file_is_begun_where_one_of_its_headers_says_so() {
     let folder = folder();

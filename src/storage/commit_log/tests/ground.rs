@@ -1,4 +1,4 @@
-//! What the tests stand on: a log with small files, and what was appended to it.
+//! The basis of the tests: a log with small files, and what was appended to it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::storage::commit_log::{
     read_running,
 };
 
-/// The bodies of appended frames, the first one being of frame 1.
+/// The bodies of appended frames; the first one belongs to frame 1.
 pub(super) type Bodies = Vec<Vec<u8>>;
 
 /// What an opening found.
@@ -19,7 +19,7 @@ pub(super) struct Opened {
     pub(super) damages: Vec<LogDamage>,
 }
 
-/// A folder in memory where there is one: what is tested does not depend on the disk, and a sync costs nothing.
+/// A folder in memory where there is one: the tests do not depend on the disk, and a sync costs nothing.
 pub(super) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -52,7 +52,7 @@ pub(super) struct Verified {
     pub(super) damages: Vec<LogDamage>,
 }
 
-/// Takes every damage.
+/// Accepts all damage.
 fn look(
     read: impl FnOnce(&mut dyn FnMut(Found<'_>) -> Result<(), LogError>) -> Result<Read, LogError>,
 ) -> Result<Verified, LogError> {
@@ -67,7 +67,7 @@ fn look(
     Ok(Verified { frames, read, damages })
 }
 
-/// Reads a log and takes every damage.
+/// Reads a log and accepts all damage.
 pub(super) fn verify(
     options: &LogOptions,
     from: Position,
@@ -76,7 +76,7 @@ pub(super) fn verify(
     look(|visit| read(options, from, seen, visit))
 }
 
-/// As [`verify`], up to `last`, while it is written to.
+/// Like [`verify`], up to `last`, while it is written to.
 pub(super) fn verify_running(
     options: &LogOptions,
     from: Position,
@@ -98,7 +98,7 @@ pub(super) fn reopen(options: &LogOptions, from: u64) -> Opened {
     Opened { log: log.expect("no damage"), frames, damages: Vec::new() }
 }
 
-/// Opens a log and takes every damage.
+/// Opens a log and accepts all damage.
 pub(super) fn reopen_damaged(options: &LogOptions, from: u64) -> Opened {
     let (mut frames, mut damages) = (Vec::new(), Vec::new());
     let log = open(options.clone(), Position(from), Position(0), |found| {
@@ -112,7 +112,7 @@ pub(super) fn reopen_damaged(options: &LogOptions, from: u64) -> Opened {
 }
 
 impl Opened {
-    /// Whether the frame was given, or is said to be lost.
+    /// Whether the frame was returned, or is reported as lost.
     pub(super) fn accounts_for(&self, position: Position) -> bool {
         self.frames.iter().any(|(given, _)| *given == position) || self.is_lost(position)
     }
@@ -124,7 +124,7 @@ impl Opened {
         self.damages.iter().any(is_in)
     }
 
-    /// What no fault may ever lead to: a frame that was not appended, one out of order, one missing without a word.
+    /// What no fault may ever lead to: a frame that was not appended, one out of order, one missing unreported.
     pub(super) fn assert_honest(&self, appended: &Bodies) {
         assert!(self.frames.is_sorted_by(|left, right| left.0 < right.0), "out of order");
         for (position, body) in &self.frames {
@@ -138,7 +138,7 @@ impl Opened {
     }
 }
 
-/// A log with several files, some of them used again after an earlier life, one begun by each of several openings.
+/// A log with several files, some of them reused after an earlier life, one begun by each of several openings.
 pub(super) struct Example {
     pub(super) folder: TempDir,
     pub(super) appended: Bodies,
@@ -177,7 +177,7 @@ impl Example {
     fn append(&mut self, log: &mut Log, frames: usize) {
         for _ in 0..frames {
             let number = self.appended.len();
-            // From nothing to a few blocks, and now and then more than fits into a file.
+            // From nothing to a few blocks, and now and then more than fits in a file.
             let bytes = if number % 37 == 36 { 20_000 } else { number * 211 % 1_500 };
             let body: Vec<u8> = (0..bytes).map(|at| (at * 7 + number * 13) as u8).collect();
             append(log, &body);
@@ -204,7 +204,7 @@ impl Example {
     }
 }
 
-/// The files that mean something, in the order of their names, with what they hold.
+/// The files that matter, in the order of their names, with their contents.
 pub(super) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("a folder")

@@ -1,4 +1,4 @@
-//! The log on a real folder, with what can happen to its files.
+//! The log in a real folder, with what can happen to its files.
 
 mod basics;
 mod damage;
