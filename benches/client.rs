@@ -1,5 +1,5 @@
-//! How much one client takes in and sends, against a server in another thread that costs as little as a WebSocket can:
-//! it sends frames made beforehand, and answers writes without looking into them. Throughput counts entries.
+//! How much one client receives and sends, against a server in another thread that costs as little as a WebSocket can:
+//! it sends prepared frames, and answers writes without looking into them. Throughput counts entries.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::{Message, accept};
 
-/// A catch-up has so many messages of so many entries: what a server sends of 100-byte entries in 48 KiB.
+/// A catch-up has this many messages with this many entries each: what a server sends of 100-byte entries in 48 KiB.
 const MESSAGES: u64 = 1_000;
 const MESSAGE_ENTRIES: u64 = 330;
 const WRITES: usize = 10_000;
@@ -57,7 +57,7 @@ fn feed() -> Vec<Bytes> {
     (0..MESSAGES).map(message).collect()
 }
 
-/// Serves connections, one after the other.
+/// Serves connections, one after another.
 fn serve(listener: &TcpListener) {
     let (remote_id, feed, limits) = (RemoteId::random(), feed(), Limits::default());
     while let Ok((tcp, _)) = listener.accept() {

@@ -1,12 +1,12 @@
-//! What old history costs those who read it, with and without a compactor, and what the compactor costs those who
-//! write. A whole server on sled and a client on a socket, one after the other on one machine:
+//! What old history costs its readers, with and without a compactor, and what the compactor costs writers. A whole
+//! server on sled and a client on a socket, one after another on one machine:
 //!
 //! ```text
 //! cargo bench --bench compaction
 //! ```
 //!
-//! A read is timed from the request to the last entry. What is read again is read at least five times and for half a second;
-//! the median counts; but of what the others are measured by, all entries without a compactor, the fastest of five.
+//! A read is timed from the request to the last entry. Repeated reads are done at least five times and for half a
+//! second, and the median counts; but for the baseline, all entries without a compactor, the fastest of five counts.
 //! `docs/COMPACTION.md` has the figures.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads clocks and files")]
@@ -35,7 +35,7 @@ const KEYS: u64 = 10_000;
 const PAYLOAD: [u8; 100] = [7; 100];
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const BATCH: u64 = 1_000;
-/// Batches a writer has on their way.
+/// Batches that a writer has in flight.
 const WINDOW: u64 = 16;
 const WRITE_ROUNDS: usize = 7;
 const WRITE_BATCHES: u64 = 200;
@@ -68,7 +68,7 @@ fn assign(server: &Server, name: &str) {
     actix_web::rt::System::new().block_on(assigned).expect("an assignment");
 }
 
-/// Reads one store in all ways there are.
+/// Reads one store in all possible ways.
 fn reads(server: &Server, address: &str, store: &str) {
     let compaction: &Compaction = server.compaction();
     let tail = ENTRIES / 100 * 99 + 1;
@@ -107,7 +107,7 @@ fn register(
     compaction.register([EventPattern::glob("Todo*")], MONTH, strategy).expect("the only one")
 }
 
-/// Writes recent and old entries with and without a compactor, in turns, so that both meet the same machine.
+/// Writes recent and old entries with and without a compactor, taking turns, so that both meet the same conditions.
 fn writes(server: &Server, address: &str) {
     let mut writer = Client::connect(address, "written");
     let (mut without, mut with) = (Vec::new(), Vec::new());
@@ -141,8 +141,8 @@ struct Read {
     time: Duration,
 }
 
-/// The median of several reads. Five of a few milliseconds are no sample: for some tens of milliseconds after other work
-/// they take half as long again, as if both ends shared a core.
+/// The median of several reads. Five reads of a few milliseconds are no sample: for some tens of milliseconds after
+/// other work they take half as long again, as if both ends shared a core.
 fn again(mut read: impl FnMut() -> Read) -> Read {
     let started = Instant::now();
     let mut reads = Vec::new();
@@ -159,7 +159,7 @@ fn row(what: &str, read: &Read, raw: &Read) {
     println!("{what:32} {entries:>9} entries {bytes:>11} bytes {millis:>9.1} ms  1/{share:.1}");
 }
 
-/// The same for every run: a key for each entry, as if drawn.
+/// The same for every run: a pseudo-random key for each entry.
 fn random_key(n: u64) -> u64 {
     let mixed = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -186,7 +186,7 @@ fn serve(server: &Server) -> String {
 struct Client {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
     key: PublicKey,
-    /// Entry ids go up, whatever time they claim.
+    /// Entry ids ascend, whatever time they claim.
     written: u64,
 }
 
@@ -230,7 +230,7 @@ impl Client {
         read
     }
 
-    /// Appends so many entries of that age.
+    /// Appends this many entries of that age.
     fn fill(&mut self, entries: u64, age: Duration, key: fn(u64) -> u64) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
         let created = now.saturating_sub(age).as_millis() as u64;

@@ -1,4 +1,4 @@
-//! How fast one core does what lies between the wire and the disk: joining chunks, finding duplicates, building and
+//! How fast one core does the work between the wire and the disk: joining chunks, finding duplicates, building and
 //! reading segments, planning what compaction sends. Throughput counts entries, or bytes for chunks.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
@@ -16,7 +16,7 @@ use eventlog_server::protocol::chunk::{ChunkJoiner, split};
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 use eventlog_server::storage::{Storage, StoreLog};
 
-/// It is no part of the library's interface, so it is compiled once more here.
+/// It is not part of the library's interface, so it is compiled here once more.
 #[path = "../src/core/projection/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "not all of it is measured")]
 mod projection;
@@ -110,7 +110,7 @@ fn segment(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A log that holds these ids, closed and opened again if they are to be old ones.
+/// A log that holds these ids, closed and opened again if they should be old ones.
 fn log(storage: &SledStorage, name: &str, ids: &[EntryId]) -> Arc<dyn StoreLog> {
     let store = StoreId::new(name).expect("a name");
     let log = storage.open(&store).expect("a log");
@@ -187,7 +187,7 @@ fn index(rule: Rule, keys: &[String], entries: u64) -> Index {
     index
 }
 
-/// Plans everything, as much at a time as a session is sent; how many steps that took.
+/// Plans everything, as much at a time as a session is sent; returns how many steps that took.
 fn plan(index: &Index, moment: &Moment) -> usize {
     let (mut cursor, mut steps) = (Sequence::FIRST, 0);
     while cursor <= moment.head() {

@@ -39,7 +39,7 @@ impl EventGroup for Todos {
     type Codec = Msgpack;
 }
 
-/// What the handler does: it counts, and notes when it was called, by sequence.
+/// The handler counts, and records when it was called, by sequence.
 #[derive(Default)]
 struct Count {
     handled: AtomicU64,
@@ -63,7 +63,7 @@ fn entry(number: u64, id: EntryId) -> Entry {
     Entry { id, event: Renamed::TAG.to_owned(), primary_key: renamed.id, payload }
 }
 
-/// A directory with so many entries in each of these stores.
+/// A directory with this many entries in each of these stores.
 struct Filled {
     _directory: tempfile::TempDir,
     database: Database,
@@ -175,7 +175,8 @@ async fn lag(writes_per_second: u64, seconds: u64) {
     server.shutdown(Duration::from_secs(20)).await;
 }
 
-/// Entries that are older than all others of their primary key: first those before which the index is written, then more.
+/// Entries that are older than all others of their primary key: first those that cause the index to be written, then
+/// more.
 async fn late(entries: u64, late: u64) {
     let stores = stores(1);
     let filled = Filled::new(&stores, entries).await;
@@ -187,7 +188,7 @@ async fn late(entries: u64, late: u64) {
         let made = (0..late).map(|number| {
             let mut id = [0; 16];
             id[8..].copy_from_slice(&(round * late + number).to_be_bytes());
-            // As if drawn: 7,919 is prime.
+            // Pseudo-random: 7,919 is prime.
             entry((round * late + number) * 7_919 % entries, EntryId::from_bytes(id))
         });
         append(&*filled.storage, &stores[0], made).await;

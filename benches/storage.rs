@@ -1,8 +1,8 @@
 //! How many entries a second the storage makes durable, without sockets: by entries per append and number of stores;
-//! and beside it how many syncs the disk does.
+//! and for comparison how many syncs the disk does.
 //!
 //! `cargo bench --bench storage -- [FILTER] [--directory DIR] [--seconds N]`. Prints a table: throughput depends on the
-//! disk of the moment, so quote ratios to the sync of the same run.
+//! current state of the disk, so quote ratios to the sync of the same run.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads clocks and files")]
 #![allow(clippy::expect_used, reason = "a benchmark may end where it cannot go on")]
@@ -78,7 +78,7 @@ fn main() {
     }
 }
 
-/// One sync of a file after a small write: what no durable answer can be faster than.
+/// One sync of a file after a small write: no durable answer can be faster.
 fn syncs(args: &Args) {
     let directory = tempfile::tempdir_in(&args.directory).expect("a directory");
     let mut file = File::create(directory.path().join("file")).expect("a file");
@@ -182,7 +182,7 @@ fn append(args: &Args, name: &str, stores: usize, in_flight: usize, entries: usi
     database.close().expect("closed");
 }
 
-/// What this process has sent to disks, where the system tells.
+/// What this process has sent to disks, if the system tells.
 fn written_bytes() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));

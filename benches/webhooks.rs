@@ -25,7 +25,7 @@ use eventlog_server::storage::Storage;
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 use eventlog_server::webhooks::{Begin, Webhook, WebhookOptions};
 
-/// What came.
+/// What arrived.
 #[derive(Default)]
 struct Arrived {
     requests: AtomicU64,

@@ -1,4 +1,4 @@
-//! A client: writes three notes and follows the feed that they are in.
+//! A client: writes three notes and follows the feed that contains them.
 //!
 //! ```text
 //! eventlog-server serve --dev
@@ -22,11 +22,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Gives one line for each entry, up to the last one that it wrote itself.
+/// Returns one line for each entry, up to the last one that it wrote itself.
 pub async fn run(url: &str, key: &PublicKey) -> Result<Vec<String>, Box<dyn Error>> {
     let remote = EventLogRemote::connect(url, Options::default()).await?;
 
-    // The ids are made once: should the answer get lost, the same entries are sent again, and stored once.
+    // The ids are made once: if the answer gets lost, the same entries are sent again, and stored once.
     let notes = ["buy milk", "call Ada", "water the plants"].map(|note| Entry {
         id: EntryId::now(),
         event: "NoteAdded".to_owned(),
@@ -35,7 +35,7 @@ pub async fn run(url: &str, key: &PublicKey) -> Result<Vec<String>, Box<dyn Erro
     });
     let sequences = remote.write(key, &notes[..]).await?;
 
-    // Everything, from the first entry on; a program that remembers where it was would start there.
+    // Everything, from the first entry on; a program that remembers its position would start there.
     let mut changes = remote.changes(key, Sequence::FIRST);
     let mut lines = Vec::new();
     while let Some(change) = changes.next().await {

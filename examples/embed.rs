@@ -39,7 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     HttpServer::new(move || App::new().configure(|config| application(&mounted, config)))
         // Lets the server watch its sockets; see `on_connect`.
         .on_connect(on_connect)
-        // First the server ends its sockets, then actix the rest: the other way round, actix waits for the sockets.
+        // First the server closes its sockets, then actix the rest: the other way round, actix would wait for the
+        // sockets.
         .shutdown_signal(async move {
             told_to_stop().await;
             ending.shutdown(Duration::from_secs(10)).await;
@@ -72,7 +73,7 @@ pub async fn start(database: &Database) -> Result<Server, Box<dyn Error>> {
     let identities = Arc::new(SledIdentities::new(database.clone()));
     let server = Server::builder(storage, registry, Arc::new(OwnKeyOnly))
         .identities(identities)
-        // Once for each connection: what the login below has found out.
+        // Called once for each connection: what the login below has found out.
         .caller(|request| request.extensions().get::<User>().copied())
         .start()?;
     for (_, User(name)) in SESSIONS {
@@ -81,7 +82,7 @@ pub async fn start(database: &Database) -> Result<Server, Box<dyn Error>> {
     Ok(server)
 }
 
-/// The application's own routes, and the server's below `/sync`.
+/// The application's own routes, with the server's below `/sync`.
 pub fn application(server: &Server, config: &mut ServiceConfig) {
     let sync = web::scope("/sync").wrap(from_fn(require_session));
     config
@@ -112,7 +113,7 @@ async fn require_session(
     next.call(request).await
 }
 
-/// Lets a user be the public key of the same name.
+/// Lets a user be the public key with the same name.
 struct OwnKeyOnly;
 
 impl OwnKeyOnly {
@@ -140,7 +141,7 @@ impl Auth for OwnKeyOnly {
         Box::pin(ready(Self::check(claim)))
     }
 
-    /// Else somebody could prove a key that its user has not used yet, and keep it.
+    /// Otherwise somebody could prove a key that its user has not used yet, and keep it.
     fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         Box::pin(ready(Self::check(claim)))
     }

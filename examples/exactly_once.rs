@@ -63,7 +63,7 @@ fn apply(bank: &Bank, paid: &Committed<Paid>) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// How far `SQLite` is in a store.
+/// The position in a store according to `SQLite`.
 fn position(bank: &Bank, store: &StoreId) -> Result<Sequence, Box<dyn Error + Send + Sync>> {
     let select = "SELECT sequence FROM positions WHERE store = ?1";
     let found = bank.lock().query_row(select, [store.as_str()], |row| row.get(0)).optional()?;
@@ -89,7 +89,7 @@ fn open(directory: &Path) -> Result<Arc<Bank>, Box<dyn Error>> {
     Ok(Arc::new(Mutex::new(bank)))
 }
 
-/// Pays one cent at a time, until somebody kills this process.
+/// Pays one cent at a time, until this process is killed.
 pub async fn pay_until_killed(directory: &Path) -> Result<(), Box<dyn Error>> {
     let (server, _database) = start(directory, open(directory)?)?;
     let (writer, store) = (server.writer(&Payments), StoreId::new("bank")?);
@@ -100,7 +100,7 @@ pub async fn pay_until_killed(directory: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Starts `paying` as often as it is killed, and then compares: how many entries there are.
+/// Starts `paying` again each time it is killed, and then compares; returns how many entries there are.
 pub async fn run(directory: &Path, kills: u32, mut paying: Command) -> Result<u64, Box<dyn Error>> {
     let paying = paying.stdout(Stdio::null()).env(DIRECTORY, directory);
     for kill in 0..kills {
@@ -124,7 +124,7 @@ pub async fn run(directory: &Path, kills: u32, mut paying: Command) -> Result<u6
     }
 }
 
-/// Names the directory for a process that is to pay.
+/// The environment variable that names the directory for the paying process.
 pub const DIRECTORY: &str = "EXACTLY_ONCE_DIRECTORY";
 
 #[actix_web::main]

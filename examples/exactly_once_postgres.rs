@@ -1,8 +1,10 @@
-//! Handlers that write tables of their own in the server's `PostgreSQL`, exactly once, over several nodes, whatever ends them.
+//! Handlers that write their own tables in the server's `PostgreSQL`, exactly once, across several nodes, whatever ends
+//! them.
 //!
-//! `cargo run --features postgres --example exactly_once_postgres -- postgres://eventlog@localhost/bank 100` starts two nodes on that database
-//! that pay money into accounts, kills one of them at random a hundred times, and then compares what the accounts have with what was committed.
-//! Each effect is written through the transaction in which the position of the handlers moves, so there is nothing to remember here.
+//! `cargo run --features postgres --example exactly_once_postgres -- postgres://eventlog@localhost/bank 100` starts two
+//! nodes on that database that pay money into accounts, kills one of them at random a hundred times, and then compares
+//! what the accounts have with what was committed. Each effect is written through the transaction in which the position
+//! of the handlers moves, so nothing has to be remembered here.
 
 use std::error::Error;
 use std::process::{Child, Command, Stdio};
@@ -62,10 +64,10 @@ fn start(url: &str) -> Result<Server, Box<dyn Error>> {
     Ok(Server::builder(storage, registry, Arc::new(AllowAll)).processor(processor).start()?)
 }
 
-/// Names the database for a process that is to pay.
+/// The environment variable that names the database for a paying process.
 pub const DATABASE: &str = "EXACTLY_ONCE_DATABASE";
 
-/// Pays one cent at a time, until somebody kills this process.
+/// Pays one cent at a time, until this process is killed.
 pub async fn pay_until_killed(url: &str) -> Result<(), Box<dyn Error>> {
     let (server, store) = (start(url)?, StoreId::new("bank")?);
     let writer = server.writer(&Payments);
@@ -79,7 +81,8 @@ pub async fn pay_until_killed(url: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Two nodes at a time are `paying`, and one of them is killed so often; then compares: how many entries there are.
+/// Keeps two nodes `paying`, and kills one of them this many times; then compares, and returns how many entries there
+/// are.
 pub async fn run(url: &str, kills: u32, mut paying: Command) -> Result<u64, Box<dyn Error>> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);

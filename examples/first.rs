@@ -1,4 +1,4 @@
-//! A server of one's own in a page: who may do what, and which store a key has, are the application's answers.
+//! A server of your own on one page: the application decides who may do what, and which store a key has.
 
 use std::error::Error;
 use std::future::ready;
@@ -42,7 +42,7 @@ impl Auth for Password {
     }
 }
 
-/// The users' table: each household has a store, each of its members a key.
+/// The users' table: each household has a store, and each of its members a key.
 struct Users(Vec<(&'static str, &'static str)>);
 
 impl StoreRegistry for Users {

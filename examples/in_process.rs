@@ -19,7 +19,7 @@ fn note(text: &str) -> Entry {
     Entry { id: EntryId::now(), event, primary_key, payload: Vec::new().into() }
 }
 
-/// Does it, and says what came of it, a line each.
+/// Does it, and returns what happened, one line each.
 pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
     let server = Server::builder(storage, registry, Arc::new(AllowAll)).start()?;
@@ -27,12 +27,13 @@ pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     server.assign(alice.clone(), team.clone()).await?;
     let mut said = Vec::new();
 
-    // As a client with this key, for example for one that sends its events over HTTP: `Auth` is asked about this caller.
+    // As the client with this key, for example a client that sends its events over HTTP: `Auth` is asked about this
+    // caller.
     let caller = Caller::of("alice's session");
     let written = server.ingest_client(&caller, &alice, vec![note("one"), note("two")]).await?;
     said.push(format!("alice wrote {:?}", written.sequence_numbers));
 
-    // The same feed that her devices get: what is there, then whatever comes.
+    // The same feed that her devices get: the existing entries, then new ones.
     let mut feed = server.request_changes(&caller, &alice, Sequence::FIRST).await?;
     server.ingest_client(&caller, &alice, vec![note("three")]).await?;
     while let Some(next) = feed.try_next().await? {
@@ -42,7 +43,7 @@ pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
         }
     }
 
-    // For the application itself, which asks nobody: raw, and in pages.
+    // For the application itself, without asking `Auth`: raw, and in pages.
     let page = server.entries(&team, Sequence::FIRST.next(), 10).await?;
     said.push(format!("a page from 2 on has {} entries", page.len()));
     for (store, head) in server.stores(None, 100).await? {

@@ -50,7 +50,7 @@ fn send(mails: &Mutex<Mails>, invited: &Committed<Invited>) -> Result<(), Failur
     match address {
         // Nothing to wait for: the next entry runs, and this one is kept.
         None => Err(Failure::failed("nobody knows the address")),
-        // This group waits in this store, and nobody else.
+        // Only this group waits, and only in this store.
         Some(_) if mails.failures_left > 0 => {
             mails.failures_left -= 1;
             Err(Failure::retry_after(Duration::from_millis(20), "the mail server is down"))
@@ -62,7 +62,7 @@ fn send(mails: &Mutex<Mails>, invited: &Committed<Invited>) -> Result<(), Failur
     }
 }
 
-/// Does it, and says what came of it, a line each.
+/// Does it, and returns what happened, one line each.
 pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let addresses = HashMap::from([("ann", "ann@example.org"), ("ben", "ben@example.org")]);
     let mails = Arc::new(Mutex::new(Mails { failures_left: 3, addresses, sent: Vec::new() }));
@@ -85,7 +85,7 @@ pub async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     for letter in &letters {
         said.push(format!("{} of {} failed: {}", letter.sequence, letter.store, letter.error));
     }
-    // Whoever looks after it has found the address; the same can be done with `eventlog-server groups` and over HTTP.
+    // An operator has found the address; the same can be done with `eventlog-server groups` and over HTTP.
     mails.lock().addresses.insert("cid", "cid@example.org");
     for letter in &letters {
         groups.retry("invitations", &letter.store, letter.sequence).await?;

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example todo`, then open <http://127.0.0.1:8080/?key=alice> and `?key=bob`. The pages write events over
 //! the WebSocket; handlers keep the list that `/todos` shows; `/changes` tells the pages when to look again; and the
-//! application writes events of its own: reminders of what is still open.
+//! application writes events itself: reminders of what is still open.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -73,7 +73,7 @@ struct Todo {
 fn handlers(model: Arc<Model>) -> Handlers<Todos, Model, ()> {
     Todos::handlers(model)
         .on(async |model, added: Committed<Added>| {
-            // A conflict is a later title, which came first.
+            // A conflict is a later title that was committed earlier.
             if added.conflicts().is_empty() {
                 let Added { id, title } = added.into_payload();
                 model.lock().entry(id).or_default().title = title;
@@ -106,7 +106,7 @@ async fn changes(server: Data<Server>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/event-stream").streaming(events)
 }
 
-/// Reminds of what is still open, three times each.
+/// Reminds users of what is still open, three times each.
 async fn remind(server: Server, model: Data<Model>, team: StoreId, every: Duration) {
     let writer = server.writer(&Todos);
     loop {
@@ -138,7 +138,7 @@ pub async fn run(listener: TcpListener, remind_every: Duration) -> Result<(), Bo
         let app = App::new().app_data(model.clone()).app_data(Data::new(mounted.clone()));
         app.configure(|config| mounted.configure(config)).service((page, list, changes))
     };
-    // First the server ends its sockets, then actix the rest.
+    // First the server closes its sockets, then actix the rest.
     let stop = async move {
         if ctrl_c().await.is_ok() {
             server.shutdown(Duration::from_secs(5)).await;

@@ -1,7 +1,8 @@
-//! The backend of the to-do application in this folder: an actix-web application with the sync server inside, which handles what
-//! its users do, and does something itself.
+//! The backend of the to-do application in this folder: an actix-web application with the sync server inside. It
+//! handles what its users do, and writes events itself.
 //!
-//! `cargo run --example browser`, and the pages as README.md says. Whoever adds "Trip to Rome" finds what to pack on the list.
+//! Run `cargo run --example browser`, and the pages as README.md says. If somebody adds "Trip to Rome", the backend
+//! adds to the list what to pack.
 
 use std::error::Error;
 use std::path::Path;
@@ -20,7 +21,7 @@ use eventlog_server::services::registry::{DEV_STORE, DevRegistry, SledRegistry};
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 use serde::{Deserialize, Serialize};
 
-/// As `src/todos.ts` has it; the fields stand in the same order.
+/// As in `src/todos.ts`, with the fields in the same order.
 #[derive(Serialize, Deserialize)]
 struct TodoAdded {
     id: String,
@@ -36,14 +37,14 @@ impl Event for TodoAdded {
 
 struct Todos;
 
-/// The other events of the application are none of this backend's business.
+/// This backend does not need the other events of the application.
 impl EventGroup for Todos {
     type Events = (TodoAdded,);
     type Codec = SchemaBinary;
 }
 
-/// What belongs on the list for a trip. The ids follow from the trip's, so that an event that is handled again after a crash adds nothing
-/// twice.
+/// What to pack for a trip. The ids are derived from the trip's, so an event that is handled again after a crash adds
+/// nothing twice.
 async fn pack(_: Arc<()>, added: Committed<TodoAdded>) -> Result<(), Failure> {
     if !added.title.starts_with("Trip ") {
         return Ok(());
@@ -56,7 +57,8 @@ async fn pack(_: Arc<()>, added: Committed<TodoAdded>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The server, with its data in `directory`. Everybody shares one list: your application has an `Auth` and a registry of its own.
+/// The server, with its data in `directory`. Everybody shares one list: a real application has an `Auth` and a registry
+/// of its own.
 pub fn start(directory: &Path) -> Result<(Server, Database), Box<dyn Error>> {
     let database = Database::open(directory, DatabaseOptions::default())?;
     let handlers = Todos::handlers(Arc::new(())).named("packing").on(pack);

@@ -1,4 +1,4 @@
-//! Whatever parts arrive, what unfinished sets hold stays within the limits, and so does what they become.
+//! Whatever parts arrive, what unfinished sets hold stays within the limits, and so do the joined messages.
 
 #![no_main]
 
@@ -33,7 +33,7 @@ fuzz_target!(|parts: Vec<Part>| {
     for part in parts {
         now += u64::from(part.pause_millis);
         let _ = joiner.expire(now, 0);
-        // Most numbers are absurd, so some are made likely.
+        // Most numbers are absurd, so some are made plausible.
         let (index, total) =
             if part.small { (part.index % 5, part.total % 5) } else { (part.index, part.total) };
         let id = u64::from(part.id % 6);

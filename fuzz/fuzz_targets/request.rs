@@ -1,4 +1,4 @@
-//! Any bytes end in a request or an error, and a request that is written again reads back as itself.
+//! Any bytes give a request or an error, and a request that is written again reads back as itself.
 
 #![no_main]
 

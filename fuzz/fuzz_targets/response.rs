@@ -1,4 +1,4 @@
-//! Any bytes end in a response or an error, and every entry that a response counts can be read.
+//! Any bytes give a response or an error, and every entry that a response counts can be read.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The RPC protocol, both ways: any stream ends in frames or an error, and whatever is read from one and can be written is
-//! read back as itself.
+//! The RPC protocol, both ways: any stream ends in frames or an error, and whatever is read from one and can be written
+//! reads back as itself.
 
 #![no_main]
 
@@ -95,7 +95,7 @@ fn entries(data: &[u8]) {
     }
 }
 
-/// The bodies of a stream that comes in two pieces, up to its error.
+/// The bodies of a stream that arrives in two pieces, up to its error.
 fn bodies(pieces: [&[u8]; 2]) -> Vec<Bytes> {
     let mut reader = FrameReader::new(BODY_BYTES_MAX);
     let mut found = Vec::new();
@@ -109,8 +109,8 @@ fn bodies(pieces: [&[u8]; 2]) -> Vec<Bytes> {
     found
 }
 
-// The first byte says where the stream is cut, and to which reader it goes first: most changes to an envelope leave
-// nothing of what is within.
+// The first byte says where the stream is cut, and which reader gets it first: most changes to an envelope leave
+// nothing of its contents.
 fuzz_target!(|bytes: &[u8]| {
     let Some((cut, stream)) = bytes.split_first() else { return };
     let cut = usize::from(*cut) % (stream.len() + 1);

@@ -1,4 +1,4 @@
-//! Who changed what is in the log, and whoever guesses the admin token is slowed down.
+//! The log says who changed what, and whoever guesses the admin token is slowed down.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ fn start() -> Logged {
     ))
 }
 
-/// A request with this token, for which a proxy says that it comes from `address`.
+/// A request with this token; a proxy says that it comes from `address`.
 async fn request(server: &Logged, what: &str, token: &str, address: &str, body: &str) -> String {
     let to: SocketAddr = server.serve().address().parse().expect("an address");
     let headers = format!("authorization: Bearer {token}\r\nx-forwarded-for: {address}\r\n");
@@ -142,7 +142,7 @@ async fn the_admin_api_has_an_address_of_its_own() {
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!((status(admin, path).await, status(public, path).await), (404, 200), "{path}");
     }
-    // Without a WebSocket to be seen.
+    // Without a connected WebSocket.
     assert_eq!((status(admin, "/rpc").await, status(public, "/rpc").await), (404, 426));
 }
 
@@ -164,7 +164,7 @@ async fn whoever_guesses_the_admin_token_is_slowed_down_alone() {
     // A slow machine forgives one or two meanwhile.
     assert!((10..15).contains(&wrong), "{answers:?}");
     assert!(answers.contains(&(429, true)), "{answers:?}");
-    // What is right is not told there either; elsewhere it is served.
+    // The right token is not confirmed to that address either; elsewhere it works.
     assert_eq!(guess(ADMIN, mallory).await.0, 429);
     assert_eq!(guess(ADMIN, "203.0.113.10").await, (200, false));
     let to: SocketAddr = server.serve().address().parse().expect("an address");

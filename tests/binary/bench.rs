@@ -1,4 +1,4 @@
-//! `bench`: each scenario measures, says what it found, and notices a server that does something else.
+//! `bench`: each scenario measures, prints its results, and notices a server that misbehaves.
 
 use serde_json::Value;
 use tempfile::tempdir;
@@ -54,7 +54,7 @@ fn one_is_measured_alone_and_beside_each_kind_of_others() {
         for told in ["/alone/latency/p50", "/acknowledged/latency/p99"] {
             assert!(number(&figures, told) > 0.0, "{beside}");
         }
-        // That they get something done in such a time is not said.
+        // It does not have to achieve anything in such a short time.
         assert!(number(&figures, "/neighbours/entries_per_second") >= 0.0, "{beside}");
     }
 }

@@ -1,4 +1,4 @@
-//! `[auth] mode = "http"`: the application says who may do what, against the binary.
+//! `[auth] mode = "http"`: the application decides who may do what, against the binary.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -130,7 +130,7 @@ async fn the_application_is_asked_what_somebody_wants_and_once_for_the_same() {
     assert_eq!((it.asked(), it.last().json), (1, question("write", "session=ann")));
     read(&mut ann, "alice", 2).await;
     assert_eq!((it.asked(), it.last().json), (2, question("read", "session=ann")));
-    // Another one of hers, who asks nothing that was not asked.
+    // Another one of hers, which asks nothing new.
     let mut again = it.connect("session=ann").await;
     assert_eq!(write(&mut again, "alice", "E").await, Ok(3));
     read(&mut again, "alice", 3).await;
@@ -140,7 +140,7 @@ async fn the_application_is_asked_what_somebody_wants_and_once_for_the_same() {
     let (code, said) = write(&mut bob, "alice", "E").await.expect_err("refused");
     assert_eq!((code, said.starts_with("forbidden: ")), (ErrorCode::Unauthorized, true), "{said}");
     assert_eq!((it.asked(), it.last().json), (3, question("write", "session=bob")));
-    // A refusal is an answer as well.
+    // A refusal is an answer too.
     assert!(write(&mut bob, "alice", "E").await.is_err());
     assert_eq!(it.asked(), 3);
 }
@@ -182,7 +182,7 @@ async fn what_is_not_answered_is_refused_and_asked_again() {
     ];
     let mut sequence = 0;
     for (what, reply) in failures {
-        // A key for each, so that nothing is known of it.
+        // A new key for each, so that nothing is known about it.
         let asked = it.asked();
         it.says(move |_| reply.clone());
         for tries in 1..=2 {
@@ -269,7 +269,7 @@ async fn an_answer_says_what_may_be_done_and_assigns_a_store_for_good() {
     assert!(refused.message.contains("two stores"), "{}", refused.message);
     let audit = it.server.audit().join("\n");
     assert!(audit.contains(r#"action=assign key="todos" store="team" by=claim"#), "{audit}");
-    // What an administrator has taken away, an answer does not give back.
+    // What an administrator has taken away, an answer does not restore.
     it.server.keys(&["remove", "todos"]).ok();
     let mut client = it.connect("b").await;
     let (_, said) = write(&mut client, "todos", "TodoAdded").await.expect_err("removed");
@@ -360,7 +360,7 @@ async fn a_live_subscription_is_asked_about_again_when_its_answer_ends() {
         assert_eq!(write(&mut writer, "alice", "E").await, Ok(1));
         read(&mut reader, "alice", 1).await;
         let asked = it.asked();
-        // As long as it is allowed nobody notices.
+        // As long as it is allowed, nobody notices.
         it.application.requests_come(asked + 2).await;
         assert_eq!(write(&mut writer, "alice", "E").await, Ok(2));
         reader.next_entries(1).await;
@@ -454,7 +454,7 @@ fn what_cannot_be_asked_is_a_wrong_configuration() {
     }
 }
 
-/// Its session is not polled: from outside it is ended, though only the application said who it is.
+/// Its session is not polled: it is ended from outside, although only the application said who it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_is_shut_out_and_does_not_read_is_gone_as_well() {
     let it = Asked::start(|asked| {

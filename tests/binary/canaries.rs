@@ -1,4 +1,4 @@
-//! What is secret is in no line of the log, at whatever level.
+//! Secrets appear in no line of the log, at any level.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::rpc::{RpcSocket, identity};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key};
 
-/// Connects in all the ways that are refused, and some that are not, with a secret in each place that has one.
+/// Connects in all the ways that are refused, and some that are not, with a secret in each place that can have one.
 async fn visit(server: &Logged, token: &str) {
     let url = server.url();
     let to: SocketAddr = server.serve().address().parse().expect("an address");
@@ -65,7 +65,7 @@ const ADMIN: &str = "CANARY-admin-token";
 const JWT: &str = "CANARY-secret-that-signs-the-tokens-of-this-test";
 const HTTP: &str = "whsec_CANARYwebhooksecretAAAAAAAAAAAAAAAAAAAAA";
 
-/// Nothing of these in the log, which has something.
+/// None of these may be in the log, which must not be empty.
 fn look(server: &Logged, secrets: &[&str]) {
     let log = server.log();
     assert!(log.contains("TRACE") && log.contains("wrong admin token"), "{log}");

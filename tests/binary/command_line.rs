@@ -1,4 +1,4 @@
-//! Command lines and configurations that do not work, and what is said about them.
+//! Command lines and configurations that do not work, and the messages about them.
 
 use tempfile::tempdir;
 

@@ -1,4 +1,5 @@
-//! `compact`, as operators see it: of a running server, of one that is killed meanwhile, and on the directory of a stopped one.
+//! `compact`, as operators see it: on a running server, on one that is killed meanwhile, and on the directory of a
+//! stopped one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! What connections cost a server of the files that its system lets it have open.
+//! How many of the files that a system permits are used by a server's connections.
 
 use std::os::fd::AsRawFd;
 

@@ -1,4 +1,4 @@
-//! What `dist/` says about the server is true of the binary.
+//! What `dist/` says about the server holds for the binary.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -24,7 +24,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
     let data = tempdir().expect("a directory");
-    // With a group of handlers, which some metrics are about.
+    // With a group of handlers, because some metrics are about groups.
     let config = data.path().join("eventlog.toml");
     let webhook = "[[webhook]]\nname = \"nobody\"\nurl = \"http://127.0.0.1:9/\"\nfrom = \"now\"\n\
                    secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
@@ -38,7 +38,7 @@ async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
     let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     let served = get(address.parse().expect("an address"), "/metrics").await;
     let served = metrics_in(&served);
-    // Those of a histogram, and counters that have a label and were not counted yet.
+    // Those of a histogram, and counters with a label that were not counted yet.
     let is_served = |name: &&str| {
         let of = ["_bucket", "_sum", "_count", "_total"];
         let base = of.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
@@ -147,7 +147,7 @@ fn the_composition_has_three_nodes_behind_the_balancer() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
-/// What `config check` says of these settings.
+/// What `config check` says about these settings.
 #[cfg(feature = "postgres")]
 fn check(settings: &[(String, String)]) {
     let mut command = binary();

@@ -1,4 +1,4 @@
-//! How the binary ends: those who send clients are told first, and nobody who does not read holds up the end.
+//! How the binary ends: load balancers are told first, and a client that does not read cannot hold up the end.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the binary promised, and was killed.
+//! What the binary acknowledged before it was killed.
 
 use crate::support::process::Process;
 use crate::support::socket::Socket;

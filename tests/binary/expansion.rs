@@ -1,4 +1,5 @@
-//! Small input that would become large once it is decoded, on the binary: named, bounded, and the connection goes on.
+//! Small input that would become large when decoded, on the binary: it is named and limited, and the connection goes
+//! on.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::support::rpc::{RpcSocket, acks, framed_entry};
 
 const MIB: usize = 1_024 * 1_024;
 
-/// Sends every part, each but the last once the one before it is answered.
+/// Sends every part, each but the last once the previous one is answered.
 async fn send(client: &mut RpcSocket, set: i64, data: &[u8]) -> RequestId {
     let total = data.len().div_ceil(CHUNK_BYTES) as u64;
     let mut last = None;
@@ -29,7 +30,7 @@ fn rpc_url(server: &Process) -> String {
     server.url.replace("/eventlog", "/rpc")
 }
 
-/// Nobody waits for ever for what does not come.
+/// Nobody waits forever for something that does not come.
 async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), what).await.expect("in time")
 }
@@ -38,8 +39,8 @@ fn more_mib(server: &Process, idle: u64) -> u64 {
     (server.memory_bytes().1 - idle) >> 20
 }
 
-/// Half a million entries that share a key of a megabyte: 15 MiB as they come, 500 GB in the store. In memory, in parts, and in parts
-/// that are too many for memory.
+/// Half a million entries that share a key of a megabyte: 15 MiB on the wire, 500 GB in the store. In memory, in parts,
+/// and in parts that are too many for memory.
 #[tokio::test]
 async fn a_write_is_not_much_more_than_what_came_of_it() {
     let directory = tempdir().expect("a directory");
@@ -58,7 +59,7 @@ async fn a_write_is_not_much_more_than_what_came_of_it() {
     }
     let one = [framed_entry("E", "k", b"")];
     assert_eq!(in_time(client.write("alice", &one)).await, Ok(acks(&one, &[1])));
-    // The second set is on disk; of the first there is what came, and a piece.
+    // The second set is on disk; of the first, what arrived is held, and a piece.
     assert!(more_mib(&server, idle) < 96, "{} MiB more", more_mib(&server, idle));
 }
 
@@ -73,7 +74,7 @@ async fn a_long_key_that_many_entries_share_is_taken() {
     assert_eq!(in_time(client.acked(&last)).await.expect("stored").len(), 25_000);
 }
 
-/// Who has not said who they are sends a frame of fields that nothing knows, of a byte each.
+/// A client that has not said who it is sends a frame of unknown fields, one byte each.
 #[tokio::test]
 async fn fields_that_nothing_knows_take_no_memory() {
     let directory = tempdir().expect("a directory");

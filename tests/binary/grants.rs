@@ -1,4 +1,4 @@
-//! Grants that change while the binary runs: by its configuration read again, and by its admin API.
+//! Grants that change while the binary runs: when its configuration is read again, and through its admin API.
 
 use std::net::SocketAddr;
 
@@ -67,7 +67,7 @@ async fn at_a_sighup_the_grants_of_the_file_count_and_live_subscriptions_end() {
     ended(&mut alice).await;
     assert_eq!(server.writes("bob", "E").await, Ok(()));
     let bob = server.subscribed("bob").await;
-    // What could not be started with changes nothing.
+    // What the server could not be started with changes nothing.
     server.configure(&configuration("", &[ALICE, ALICE]));
     server.serve().signal(Signal::HUP);
     let refused = server.reload().await;
@@ -120,7 +120,7 @@ async fn what_is_set_while_it_runs_is_durable_and_counts_before_the_file() {
     let expected = "alice  write  (api)\nalice  read, write  (configuration, does not count)\n\
                     bob  read  (api)\nphone-*  read, write Todo*  (api)\nphone-2  nothing  (api)\n";
     assert_eq!(listed, expected);
-    // The file's set alone is replaced.
+    // Only the file's set is replaced.
     server.configure(&configuration("", &[ALICE, BOB]));
     assert!(server.reload().await.contains("200 OK"));
     assert!(server.writes("bob", "E").await.is_err());
@@ -139,7 +139,7 @@ async fn what_is_set_while_it_runs_is_durable_and_counts_before_the_file() {
     assert_eq!(grants[4], &format!("action=ungrant key=\"bob\" {by}"));
 }
 
-/// An application that adds users while the server runs: a grant for everyone, and an assignment at the sign-up.
+/// An application that adds users while the server runs: a grant for everyone, and an assignment at sign-up.
 #[tokio::test]
 async fn with_a_grant_for_everyone_a_key_is_as_good_as_its_assignment() {
     let everyone = "public_key = \"*\"\nread = true\nwrite = true";

@@ -1,4 +1,4 @@
-//! What people type, and what they get to see.
+//! What people type, and what they see.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -7,14 +7,14 @@ use tempfile::tempdir;
 
 use super::process::{Serve, command, data, run};
 
-/// The help of a command, as it is in a terminal of so many columns.
+/// The help of a command, as shown in a terminal with this many columns.
 fn help(arguments: &[&str], columns: &str) -> String {
     let mut help = command(&[arguments, &["--help"]].concat());
     let printed = help.env("COLUMNS", columns).output().expect("it runs");
     String::from_utf8(printed.stdout).expect("UTF-8")
 }
 
-/// Every command, with those below it.
+/// Every command, with its subcommands.
 const COMMANDS: [&[&str]; 20] = [
     &[],
     &["serve"],
@@ -38,7 +38,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["bench", "echo"],
 ];
 
-/// Lines that were broken by hand are broken again where a terminal has less room: some words, then a line of few.
+/// Hand-broken lines are broken again in a narrower terminal: a few words, then a line of few.
 #[test]
 fn help_is_wrapped_to_the_terminal() {
     for arguments in COMMANDS {
@@ -80,7 +80,7 @@ fn a_payload_keeps_its_order_and_may_be_in_a_file() {
     };
     let file = directory.path().join("payload.json");
     std::fs::write(&file, r#"{"second":1,"first":2}"#).expect("written");
-    // A server without a scheme in front is understood.
+    // A server without a scheme is understood.
     write(r#"{"zebra":1,"apple":{"b":1,"a":2},"mango":3}"#);
     write(&format!("@{}", data(&file)));
     let tail = ["tail", "--url", &address, "--key", "a", "--count", "2", "--json"];

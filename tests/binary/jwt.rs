@@ -19,7 +19,7 @@ use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity, identity_w
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-/// A server whose `[auth.jwt]` says this.
+/// A server with this in `[auth.jwt]`.
 struct Jwt(Logged);
 
 impl std::ops::Deref for Jwt {
@@ -53,7 +53,7 @@ impl Jwt {
         Socket::connect(&self.with_token(token)).await
     }
 
-    /// What is said to somebody with this token who is not let in.
+    /// The answer to somebody with this token who is not let in.
     async fn refusal(&self, token: &str) -> String {
         let (status, said) = Socket::refused(&self.with_token(token), &[]).await;
         assert_eq!(status, 401, "{said}");
@@ -66,12 +66,12 @@ fn with_secret() -> Jwt {
     Jwt::start(&format!("secret = \"{SECRET}\""))
 }
 
-/// What somebody may do who is alice, in the store `team`.
+/// The claims of somebody who is alice, in the store `team`.
 fn alice() -> Value {
     with(claims(&["alice"]), "store_id", json!("team"))
 }
 
-/// Writes one entry, and gives its sequence or why not.
+/// Writes one entry, and returns its sequence or why not.
 async fn write(client: &mut Socket, name: &str, event: &str) -> Result<u64, (ErrorCode, String)> {
     client.write(&key(name), 1, &batch(&[entry(event, "", b"")])).await;
     match client.next_answer().await {
@@ -107,7 +107,7 @@ async fn a_token_travels_where_it_is_allowed_to() {
         let (status, said) = Socket::refused(by_default.url(), &[(name, value)]).await;
         assert_eq!((status, said.starts_with("no-token: ")), (401, true), "{said}");
     }
-    // Neither they, nor what could be used in their place, are in any line of the log.
+    // Neither they, nor anything that could be used instead, appear in any line of the log.
     by_default.connect(&token).await;
     by_default.refusal(&format!("{token}x")).await;
     let secrets = token.split('.').chain([SECRET, ADMIN]);
@@ -240,7 +240,7 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     );
     server.0.restart();
     assert!(server.keys(&["list"]).ok().contains("team"));
-    // A token that says nothing of a store goes by the registry.
+    // For a token that says nothing about a store, the registry decides.
     let mut client = server.connect(&token(&claims(&["alice"]))).await;
     assert_eq!(write(&mut client, "alice", "E").await, Ok(2));
     let mut reader = server.connect(&alices).await;
@@ -252,18 +252,18 @@ async fn a_signed_claim_assigns_a_store_for_good_and_never_another() {
     assert_eq!((code, message.starts_with("moved: ")), (ErrorCode::InvalidRequest, true));
     client.subscribe(&key("alice"), 0).await;
     assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
-    // However often that comes, the log says it once a second.
+    // However often that happens, the log says it once a second.
     for _ in 0..50 {
         client.subscribe(&key("alice"), 0).await;
         assert_eq!(client.next_refusal().await.code, ErrorCode::InvalidRequest);
     }
     let lines = server.log().matches("names another store").count();
     assert!((1..20).contains(&lines), "{lines}");
-    // That token harms nobody who has a right one.
+    // That token does not affect anybody with a right one.
     let mut writer = server.connect(&alices).await;
     assert_eq!(write(&mut writer, "alice", "E").await, Ok(3));
     assert_eq!(reader.next_entries(1).await.len(), 1);
-    // What an administrator has taken away, a token does not give back.
+    // What an administrator has taken away, a token does not restore.
     server.keys(&["remove", "alice"]).ok();
     let mut client = server.connect(&alices).await;
     let (code, message) = write(&mut client, "alice", "E").await.expect_err("refused");
@@ -297,7 +297,7 @@ async fn a_key_that_comes_from_many_devices_at_once_is_assigned_by_one_of_them()
     assert_eq!(assigned, 20, "{audit:?}");
 }
 
-/// A key that was never used is noted at its removal, too.
+/// A key that was never used is recorded at its removal too.
 #[tokio::test]
 async fn a_key_that_was_removed_before_its_first_use_is_not_assigned_by_a_token() {
     let server = with_secret();
@@ -352,7 +352,7 @@ async fn nobody_proves_to_be_a_key_that_is_not_in_the_token() {
     let refused = client.authenticate(&identity("alice")).await.expect_err("refused");
     assert_eq!(refused.code, rpc::ErrorCode::Unauthorized);
     client.authenticate(&identity("mallory")).await.expect("her own");
-    // Alice's key is still nobody's: she binds it with a signing key of her own.
+    // Alice's key is still unclaimed: she binds it with her own signing key.
     let mut client = RpcSocket::connect(&server.rpc(&token(&alice()))).await;
     client.authenticate(&identity("alice")).await.expect("authenticated");
     client.write("alice", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
@@ -377,7 +377,7 @@ async fn a_token_names_the_signing_key_that_may_be_bound() {
         assert!(message.starts_with("token: "), "{message}");
     }
     prove(&said, &own).await.expect("named");
-    // Now it is bound: nothing has to be said any more, and nothing else may be.
+    // Now it is bound: nothing has to be named any more, and nothing else may be.
     prove(&unsaid, &own).await.expect("bound");
     assert_eq!(prove(&unsaid, &stolen).await.expect_err("refused").0, rpc::ErrorCode::Forbidden);
     let other = signing_key_to_hex(stolen.signing_public_key());
@@ -396,7 +396,7 @@ async fn keys_are_changed_without_cutting_anybody_off() {
     let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
     let mut live = server.connect(&signed("RS256", Some("rsa"), &alice())).await;
     assert_eq!(write(&mut live, "alice", "E").await, Ok(1));
-    // It signs with another key now, and has taken the first one back.
+    // It signs with another key now, and has withdrawn the first one.
     login.answers(Answer::Body(200, jwks(&["p256"])));
     let mut next = server.connect(&signed("ES256", Some("p256"), &alice())).await;
     assert_eq!(write(&mut next, "alice", "E").await, Ok(2));
@@ -417,7 +417,7 @@ async fn keys_that_are_not_known_are_fetched_once_for_all_callers() {
     let refused = tokens.iter().map(|token| server.refusal(token));
     futures_util::future::join_all(refused).await;
     assert_eq!(login.asked(), 2, "at the start, and for the first of them");
-    // A forged token that names a key that is known is no reason to ask.
+    // A forged token that names a known key is no reason to fetch keys.
     server.refusal(&format!("{}A", signed("RS256", Some("rsa"), &alice()))).await;
     assert_eq!(login.asked(), 2);
 }
@@ -465,7 +465,7 @@ async fn behind_a_trusted_proxy_the_log_says_where_a_client_is() {
     let forwarded = [("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
     assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
     assert!(server.log().contains("198.51.100.7 is not let in"), "{}", server.log());
-    // A proxy that writes the one header passes on what a client wrote in the other.
+    // A proxy that writes one of the headers passes on what a client wrote in the other.
     let forwarded = [("Forwarded", "for=198.51.100.8"), ("X-Forwarded-For", "198.51.100.9")];
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);

@@ -11,11 +11,11 @@ use crate::support::http;
 use crate::support::process::Process;
 use crate::support::rpc::{DEFAULT, RpcSocket};
 
-/// How many entries; `EVENTLOG_TEST_LARGE_ENTRIES=1000000` makes them 1,000,000, and 200 MiB and more.
+/// How many entries; `EVENTLOG_TEST_LARGE_ENTRIES=1000000` makes them 1,000,000, and 200 MiB or more.
 const ENTRIES: usize = 100_000;
 
-/// More than it takes while it is idle. For 1,000,000 entries that come in small batches the storage alone takes 250, since what is
-/// written is in memory until a checkpoint; in one write they took up to 390, and 2,500,000 took 370.
+/// More than it takes while idle. For 1,000,000 entries that come in small batches the storage alone takes 250, because
+/// what is written is in memory until a checkpoint; in one write they took up to 390, and 2,500,000 took 370.
 fn more_mib_max(count: usize) -> u64 {
     if count > ENTRIES { 500 } else { 150 }
 }
@@ -55,7 +55,8 @@ fn data(count: usize) -> Vec<u8> {
     encode_write_entries("alice", DEFAULT, &batch)
 }
 
-/// Sends every part, the last of which is answered when everything is stored, with a few on the way as stock clients have.
+/// Sends every part, the last of which is answered when everything is stored, with a few in flight as stock clients
+/// have.
 async fn send(client: &mut RpcSocket, data: &[u8]) -> RequestId {
     let total = data.len().div_ceil(CHUNK_BYTES) as u64;
     let mut last = None;
@@ -103,7 +104,7 @@ async fn a_large_write_takes_little_memory_and_a_kill_between_its_pieces_loses_n
         acknowledged += 1;
         assert_eq!(sequence, Sequence::new(acknowledged).expect("a sequence"));
     }
-    // An answer that a client can read has no more than some 500,000.
+    // An answer that a client can read has no more than about 500,000.
     assert!(acknowledged as usize >= count.min(500_000), "{acknowledged}");
     let stored = metric(&server, "eventlog_entries_committed_total").await;
     let again = metric(&server, "eventlog_entries_duplicate_total").await;

@@ -1,4 +1,4 @@
-//! A `serve` with a configuration file, whose log is in a file too, at the level `trace`.
+//! A `serve` with a configuration file, which logs to a file at the level `trace`.
 
 use std::fs::File;
 
@@ -23,7 +23,7 @@ impl Logged {
         server
     }
 
-    /// As [`start`](Self::start), over what is in `data`, which is moved here.
+    /// Like [`start`](Self::start), with the contents of `data`, which are moved here.
     pub fn over(configuration: &str, data: &std::path::Path) -> Self {
         let mut server = Self { directory: tempdir().expect("a directory"), serve: None };
         std::fs::rename(data, server.path("data")).expect("moved");
@@ -32,7 +32,7 @@ impl Logged {
         server
     }
 
-    /// Writes another configuration, which is read at the next start, or when that is asked for.
+    /// Writes another configuration, which is read at the next start, or on request.
     pub fn configure(&self, configuration: &str) {
         std::fs::write(self.path("eventlog.toml"), configuration).expect("written");
     }

@@ -1,4 +1,4 @@
-//! The log: for people or machines, with keys or without, and what an access log has.
+//! The log: for people or machines, with keys or without, and what an access log contains.
 
 use serde_json::Value;
 use tempfile::tempdir;
@@ -11,7 +11,7 @@ use crate::support::{batch, entry, key};
 
 const KEY: &str = "CANARY-key";
 
-/// Does what the log has lines about: keys without a store, keys that get one, requests.
+/// Causes log lines: keys without a store, keys that get one, requests.
 async fn visit(server: &Logged) {
     let mut client = Socket::connect(server.url()).await;
     client.write(&key(KEY), 1, &batch(&[entry("E", "", b"")])).await;
@@ -40,7 +40,7 @@ fn lines(log: &str) -> Vec<Value> {
 async fn each_line_for_machines_is_an_object_with_its_fields() {
     let mut server = Logged::start(&configuration("format = \"json\"\naccess = true"));
     visit(&server).await;
-    // The end of the last connection is told, too.
+    // The end of the last connection is logged too.
     server.restart();
     let lines = lines(&server.log());
     for line in &lines {

@@ -1,4 +1,4 @@
-//! What strangers can have the server write down for good is bounded, and nothing that exists is given up for it.
+//! What strangers can cause the server to store for good is bounded, and nothing that exists is given up for it.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::support::{batch, entry, key};
 
 const ADMIN: &str = "only-for-this-test";
 
-/// A server with these limits, everybody's unless `auth` says otherwise.
+/// A server with these limits, open to everybody unless `auth` says otherwise.
 fn serve(directory: &Path, auth: &str, limits: &str) -> Serve {
     let config = directory.join("eventlog.toml");
     let file = format!("admin.token = \"{ADMIN}\"\n{auth}\n[limits]\n{limits}\n");
@@ -32,7 +32,7 @@ async fn metric(serve: &Serve, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
 }
 
-/// Whether a client with this key may write; `Err` with what it is told if not.
+/// Whether a client with this key may write; `Err` with the message if not.
 async fn use_key(client: &mut Socket, name: &str) -> Result<(), String> {
     client.write(&key(name), 1, &batch(&[entry("E", "", b"")])).await;
     client.next_answer().await.map(drop).map_err(|refusal| {
@@ -42,7 +42,7 @@ async fn use_key(client: &mut Socket, name: &str) -> Result<(), String> {
     })
 }
 
-/// Whether a client with this name may have its signing key bound, or has.
+/// Whether a client with this name can get its signing key bound, or has it bound.
 async fn bind(client: &mut RpcSocket, name: &str) -> Result<(), String> {
     client.authenticate(&identity(name)).await.map_err(|refused| {
         assert_eq!(refused.code, rpc::ErrorCode::InternalServerError);
@@ -55,7 +55,7 @@ fn rpc_url(serve: &Serve) -> String {
     format!("ws://{}/rpc", serve.address())
 }
 
-/// One client tried a new key with each write, and the registry grew by all of them, for good.
+/// A client used a new key for each write, and the registry grew by all of them, for good.
 #[tokio::test]
 async fn a_stranger_with_ever_new_keys_comes_to_a_bound_that_outlives_restarts() {
     let directory = tempdir().expect("a directory");
@@ -85,14 +85,14 @@ async fn a_stranger_with_ever_new_keys_comes_to_a_bound_that_outlives_restarts()
         for name in &taken {
             use_key(&mut client, name).await.expect("it was there");
         }
-        // Somebody whom an administrator gave a store is no stranger.
+        // A client with a store from an administrator is not a stranger.
         server.run(&["keys", "--token", ADMIN, "assign", new, "team"]).ok();
         use_key(&mut client, new).await.expect("assigned");
         server.end(signal);
     }
 }
 
-/// The same by signing keys, from several connections at once, which nobody holds a store for.
+/// The same with signing keys, from several connections at once, for keys without a store.
 #[tokio::test]
 async fn a_stranger_with_ever_new_identities_comes_to_a_bound_that_outlives_restarts() {
     let directory = tempdir().expect("a directory");
@@ -134,7 +134,7 @@ async fn a_stranger_with_ever_new_identities_comes_to_a_bound_that_outlives_rest
     server.run(&["keys", "--token", ADMIN, "assign", "alice", "team"]).ok();
     bind(&mut client, "alice").await.expect("bound");
     client.write("alice", &[framed_entry("E", "", b"")]).await.expect("written");
-    // One that is taken away makes room for another, a minute later at the latest; so with the next start.
+    // Removing one makes space for another, at most a minute later, and at the next start.
     server.run(&["keys", "--token", ADMIN, "unpin", &bound[0]]).ok();
     server.run(&["keys", "--token", ADMIN, "unpin", &bound[1]]).ok();
     server.end(Signal::TERM);
@@ -168,7 +168,8 @@ async fn new_keys_come_at_a_rate_and_known_ones_whenever_they_like() {
     use_key(&mut client, "stranger 59").await.expect("as it was told");
 }
 
-/// Both found the key without a signing key, and both counted: with two users of two devices each, one was refused for a minute.
+/// Both found the key without a signing key, and both counted: with two users of two devices each, one was refused for
+/// a minute.
 #[tokio::test]
 async fn the_devices_of_a_user_who_come_at_once_are_one_newcomer() {
     let directory = tempdir().expect("a directory");

@@ -13,7 +13,7 @@ fn refused(log: &Path, origin: &str) -> String {
     logged(log, &format!("a page of {origin:?} may not use"), 1).remove(0)
 }
 
-/// An application's pages come from a port of their own while it is developed.
+/// During development an application's pages come from a port of their own.
 #[tokio::test]
 async fn in_development_pages_of_this_machine_are_served_and_no_name_from_outside_is() {
     let directory = tempdir().expect("a directory");
@@ -33,7 +33,7 @@ async fn in_development_pages_of_this_machine_are_served_and_no_name_from_outsid
         ] {
             Socket::connect_with(&url(path), &[("origin", origin), ("host", host)]).await;
         }
-        // A name that leads here because whoever owns it says so.
+        // A name that leads here because its owner says so.
         let rebound = [("origin", "http://evil.example:7420"), ("host", "evil.example:7420")];
         assert_eq!(Socket::refused_status(&url(path), &rebound).await, 403);
         let foreign = [("origin", "http://evil.example")];
@@ -98,7 +98,7 @@ async fn a_trusted_proxy_says_which_host_a_page_asked_for() {
     let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_TRUSTED_PROXIES", "127.0.0.1");
     let server = Serve::of(serve);
-    // With --dev no name from outside counts, also not behind a proxy.
+    // With --dev no name from outside counts, not even behind a proxy.
     let page = [("origin", "https://app.example"), ("x-forwarded-host", "app.example")];
     assert_eq!(Socket::refused_status(&server.url, &page).await, 403);
     drop(server);

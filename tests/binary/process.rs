@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Nothing here takes so long, unless it hangs.
+/// Nothing here takes this long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary with these arguments, and nothing of ours in its environment.
+/// The binary with these arguments, and without our variables in its environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventlog-server"));
     for (name, _) in std::env::vars_os() {
@@ -48,7 +48,7 @@ impl Ended {
         self.out
     }
 
-    /// What it complained about, with this exit code and nothing on standard output.
+    /// Its error message, with this exit code and nothing on standard output.
     pub fn failed(self, code: i32) -> String {
         assert_eq!((self.code, &*self.out), (Some(code), ""), "{}", self.err);
         self.err
@@ -60,7 +60,7 @@ pub fn run(arguments: &[&str]) -> Ended {
     Ended::of(command(arguments).spawn().expect("it runs"))
 }
 
-/// Waits for the end of a process, which is killed if that takes too long; gives the exit code.
+/// Waits for the end of a process, which is killed if that takes too long; returns the exit code.
 pub fn wait(child: &mut Child) -> Option<i32> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -88,7 +88,7 @@ impl Serve {
         let address = address.unwrap_or("127.0.0.1:0");
         let arguments = [&["serve", "--listen", address], arguments].concat();
         let mut command = command(&arguments);
-        // Its log belongs to the test's output.
+        // Its log is part of the test's output.
         command.stderr(Stdio::inherit());
         Self::of(command)
     }
@@ -102,7 +102,7 @@ impl Serve {
         Self { child, url }
     }
 
-    /// As [`Serve::start`], with its log in the file `log`.
+    /// Like [`Serve::start`], with its log in the file `log`.
     pub fn logged(arguments: &[&str], log: &Path) -> Self {
         let mut command = command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
         command.stderr(std::fs::File::create(log).expect("a file"));
@@ -128,7 +128,7 @@ impl Serve {
             .spawn()
             .expect("it starts");
         let mut stdin = child.stdin.take().expect("a pipe");
-        // A command that does not read its input may be gone already.
+        // A command that does not read its input may already be gone.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         Ended::of(child)
@@ -150,7 +150,7 @@ impl Serve {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there");
     }
 
-    /// Waits for the end; gives the exit code.
+    /// Waits for the end; returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         wait(&mut self.child)
     }
@@ -164,7 +164,7 @@ impl Serve {
         kib.parse::<u64>().expect("a number") * 1_024
     }
 
-    /// Sends a signal and waits for the end; gives the exit code.
+    /// Sends a signal and waits for the end; returns the exit code.
     pub fn end(mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);
         self.wait()
@@ -179,7 +179,7 @@ impl Drop for Serve {
     }
 }
 
-/// A command that goes on printing. Killed when it is dropped.
+/// A command that keeps printing. Killed when it is dropped.
 pub struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -198,12 +198,12 @@ impl Running {
         self.lines.recv_timeout(PATIENCE).expect("another line")
     }
 
-    /// A line that it has printed already.
+    /// A line that it has already printed.
     pub fn line_now(&self) -> Option<String> {
         self.lines.try_recv().ok()
     }
 
-    /// Waits for its end, and gives exit code and complaints.
+    /// Waits for its end, and returns the exit code and the error output.
     pub fn end(&mut self) -> (Option<i32>, String) {
         let complaints = text(self.child.stderr.take());
         let code = wait(&mut self.child);
@@ -245,7 +245,7 @@ pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// The lines of `log` that have `word`, once there are as many as this.
+/// The lines of `log` that contain `word`, once there are this many.
 pub fn logged(log: &Path, word: &str, count: usize) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {

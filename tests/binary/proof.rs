@@ -17,7 +17,7 @@ const ADMIN: &str = "only-for-this-test";
 const GRANT: &str = "[[auth.grant]]\npublic_key = \"alice\"\nwrite = true\nread = true\n";
 const ASSIGN: &str = "[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n";
 
-/// A server with alice in the store `team`, and this besides.
+/// A server with alice in the store `team`, and these additional settings.
 fn serve(top: &str, auth: &str, rest: &str) -> (Serve, TempDir) {
     let directory = tempdir().expect("a directory");
     let config = directory.path().join("eventlog.toml");
@@ -50,8 +50,8 @@ async fn msgpack_write(client: &mut Socket) -> Result<(), (ErrorCode, String)> {
     client.next_answer().await.map(drop).map_err(|refusal| (refusal.code, refusal.message))
 }
 
-/// A stranger said Hello and authenticated as alice before she did: his key was bound, he had her grant, and she was Forbidden for
-/// good.
+/// A stranger said Hello and authenticated as alice before she did: his key was bound, he had her grant, and she was
+/// Forbidden for good.
 #[tokio::test]
 async fn with_grants_a_stranger_takes_no_key_and_an_administrator_frees_one() {
     let (serve, _directory) = serve("", "mode = \"grants\"", GRANT);
@@ -64,7 +64,7 @@ async fn with_grants_a_stranger_takes_no_key_and_an_administrator_frees_one() {
         assert!(refused.message.contains(&signing_key(identity)), "{}", refused.message);
     }
     assert!(keys(&serve, &["show", "alice"]).failed(1).contains("no signing key"));
-    // The wrong one is pinned by mistake: what it was used for ends when that is put right.
+    // The wrong one is pinned by mistake: its use ends when that is corrected.
     keys(&serve, &["pin", "alice", &signing_key(&stranger)]).ok();
     client.authenticate(&stranger).await.expect("authenticated");
     assert_eq!(write(&mut client).await, Ok(()));
@@ -118,7 +118,7 @@ async fn a_key_that_was_proved_needs_its_proof_everywhere_unless_configured_othe
             assert_eq!(msgpack_write(&mut after).await, Ok(()));
             continue;
         }
-        // What was subscribed without a proof ends, too.
+        // What was subscribed without a proof ends too.
         assert_eq!(before.next_refusal().await.request_tag, "RequestChanges");
         for unproved in [&mut before, &mut after] {
             let (code, message) = msgpack_write(unproved).await.expect_err("refused");

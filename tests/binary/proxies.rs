@@ -1,6 +1,6 @@
-//! The proxies of `docs/PROXIES.md`, configured as it says, between clients and the binary.
+//! The proxies of `docs/PROXIES.md`, configured as the page says, between clients and the binary.
 //!
-//! A program that is not installed is passed over with a word; where the environment has `CI=true` that is a failure.
+//! If a program is not installed, its test says so and passes; with `CI=true` in the environment it fails.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::support::http::get_with;
 use crate::support::server::comes_to;
 use crate::support::socket::Socket;
 
-/// What the page shows in this language, with these texts put in place of others, each of which has to be there.
+/// What the page shows in this language, with these texts replaced, each of which has to be there.
 fn shown(language: &str, changes: &[(&str, &str)]) -> String {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROXIES.md");
     let page = std::fs::read_to_string(page).expect("the page");
@@ -27,7 +27,7 @@ fn shown(language: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// Where a program is, in the path or where administrators' programs are.
+/// Where a program is: on the path, or where administrators' programs are.
 fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
@@ -94,7 +94,7 @@ fn serve(directory: &Path, log: &Path, trusted: &str) -> Serve {
     Serve::of(serve)
 }
 
-/// nginx with this text as what it has to say about HTTP.
+/// nginx with this text as its HTTP configuration.
 fn nginx(program: &Path, http: &str, directory: &Path) -> Command {
     let file = directory.join("nginx.conf");
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -124,8 +124,8 @@ fn nginx_text(port: u16, upstream: &str, more: &[(&str, &str)]) -> String {
     shown("nginx", &[&changes, more].concat())
 }
 
-/// Pages of the public name connect at both paths and below a prefix, others do not; a silent connection lives longer than
-/// the proxy's patience; the admin API has keys with slashes; the log has the client's address.
+/// Pages of the public name connect at both paths and below a prefix, others do not; a silent connection outlives the
+/// proxy's timeout; the admin API supports keys with slashes; the log has the client's address.
 async fn serves_clients(proxy: &Proxy, server: &Serve, log: &Path) {
     let silent =
         Socket::connect_with(&proxy.url("/eventlog"), &[PAGE, ("host", "sync.example")]).await;
@@ -141,13 +141,13 @@ async fn serves_clients(proxy: &Proxy, server: &Serve, log: &Path) {
         let answer = get_with(&proxy.address, path, &headers).await;
         assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("user/1"), "{answer}");
     }
-    // A broken message: its line names whom it came from.
+    // A broken message: its log line names the client.
     let headers = [("host", "sync.example"), ("x-forwarded-for", "198.51.100.7")];
     let mut broken = Socket::connect_with(&proxy.url("/rpc"), &headers).await;
     broken.send_text("{\"_tag\":\"Ping\"}").await;
     assert_eq!(broken.close_code().await, Some(1003));
     logged(log, "\"/rpc\" is closed: a client of Effect's RPC in JSON", 1);
-    // Three times as long as the proxy waits for one that says nothing.
+    // Three times as long as the proxy waits for a silent connection.
     tokio::time::sleep_until(began + Duration::from_secs(3)).await;
     let mut silent = silent;
     assert!(matches!(
@@ -171,7 +171,7 @@ async fn clients_behind_nginx() {
     serves_clients(&proxy, &server, &log).await;
 }
 
-/// The values of the Ingress's annotations, those that the page comments out as well.
+/// The values of the Ingress's annotations, including those that the page comments out.
 fn annotations(ingress: &str) -> Vec<(String, String)> {
     let lines = ingress.lines().map(|line| line.trim().trim_start_matches("# "));
     let annotations = lines.filter_map(|line| {
@@ -181,8 +181,8 @@ fn annotations(ingress: &str) -> Vec<(String, String)> {
     annotations.collect()
 }
 
-/// No cluster is started here. What its controller makes of the Ingress is a configuration of nginx, written here as that
-/// controller writes it; the values are the page's, and so are those in the container's environment.
+/// No cluster is started here. Its controller turns the Ingress into a configuration of nginx, which is written here in
+/// the way that the controller writes it; the values are the page's, and so are those in the container's environment.
 #[tokio::test]
 async fn clients_behind_what_an_ingress_controller_configures() {
     let Some(program) = installed("nginx") else { return };
@@ -193,7 +193,7 @@ async fn clients_behind_what_an_ingress_controller_configures() {
     let mut directives = String::new();
     for (name, value) in annotations(&ingress) {
         let directive = match &*name {
-            // Shorter than any client is silent here.
+            // Shorter than any client here is silent.
             "proxy-read-timeout" => {
                 assert!(value.parse::<u32>().is_ok_and(|seconds| seconds > 10), "{value}");
                 "proxy_read_timeout 1s;\n".to_owned()

@@ -1,4 +1,4 @@
-//! What an operator sees and does of entries that are too large to be stored.
+//! How an operator sees and handles entries that are too large to be stored.
 
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
@@ -176,7 +176,7 @@ async fn a_backup_has_what_was_put_aside() {
     let restored = Logged::over(&configuration(100_000, ""), &data);
     assert_eq!(listed(&restored), before);
     assert!(quarantine(&restored, &["export", "1"]).stdout == entries[1].payload);
-    // A client that sends everything again, since the server is another one to it.
+    // A client that sends everything again, because it sees a different server.
     write(&restored, "alice", &entries, &[1]).await;
     assert_eq!(listed(&restored), before);
 }

@@ -1,4 +1,4 @@
-//! Quotas of the binary: what is set is in force, and what a store may hold survives its restarts.
+//! Quotas of the binary: the settings take effect, and what a store may hold survives restarts.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn hundred() -> Entry {
     one
 }
 
-/// How many of `count` such entries are taken, each by itself, on a connection that does not wait for answers.
+/// How many of `count` such entries are accepted, one at a time, on a connection that does not wait for answers.
 async fn taken(serve: &Serve, count: u64) -> usize {
     let mut client = Socket::connect(&serve.url).await;
     for id in 0..count {
@@ -36,7 +36,7 @@ async fn taken(serve: &Serve, count: u64) -> usize {
     taken
 }
 
-/// To the entry, whether the server ends in order or is killed with all of it in the commit log.
+/// Exact to the entry, whether the server ends in order or is killed with everything in the commit log.
 #[tokio::test]
 async fn what_a_store_may_hold_is_exact_after_restarts() {
     for signal in [Signal::TERM, Signal::KILL] {
@@ -57,7 +57,7 @@ async fn what_a_store_may_hold_is_exact_after_restarts() {
     }
 }
 
-/// What a key has written is written down at an orderly end, and every five seconds.
+/// What a key has written is saved at an orderly end, and every five seconds.
 #[tokio::test]
 async fn what_a_key_has_written_is_known_after_restarts_and_quotas_are_read_again() {
     let quota = |bytes: u32| {
@@ -73,7 +73,7 @@ async fn what_a_key_has_written_is_known_after_restarts_and_quotas_are_read_agai
     let deadline = Instant::now() + Duration::from_secs(60);
     let usage = |server: &Logged| server.keys(&["usage", "alice"]).ok();
     assert_eq!(usage(&server).trim(), "alice  1100 bytes");
-    // A kill loses what was not written down yet, and no more than that.
+    // A kill loses what was not saved yet, and no more than that.
     loop {
         tokio::time::sleep(Duration::from_secs(6)).await;
         server.kill();

@@ -100,7 +100,7 @@ fn the_address_says_the_protocol_unless_it_is_given() {
     assert_eq!(run(&[&write[..], &["--protocol", "msgpack"]].concat()).ok(), "1\n");
     let written = run(&[&write[..], &["--identity", data(&identity)]].concat());
     assert_eq!(written.ok(), "2\n");
-    // The first one is no frame, so it is kept from clients of the RPC protocol.
+    // The first one is not a frame, so it is withheld from clients of the RPC protocol.
     let shown = run(&[&tail[..], &["--identity", data(&identity)]].concat()).ok();
     assert!(shown.starts_with("     2  "), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! Secrets in files: read again when that is asked for, and shown nowhere.
+//! Secrets in files: read again on request, and never shown.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::{batch, entry, key};
 const ADMIN: &str = "CANARY-admin-token";
 const JWT: &str = "CANARY-secret-that-signs-the-tokens-of-this-test";
 const OTHER_JWT: &str = "CANARY-another-secret-that-takes-the-place-of-it";
-/// The base64 of what these hold has the word as well.
+/// Decoded from base64, these contain the word as well.
 const WEBHOOK: &str = "whsec_CANARYwebhooksecretAAAAAAAAAAAAAAAAAAAAA";
 const HTTP: &str = "whsec_CANARYhttpsecretBBBBBBBBBBBBBBBBBBBBBBBB";
 
@@ -52,7 +52,7 @@ async fn a_secret_in_a_file_is_read_again_when_that_is_asked_for() {
     let url = |secret: &str| format!("{}?access_token={}", server.url(), signed_by(secret));
     let mut before = Socket::connect(&url(JWT)).await;
     assert_eq!(Socket::refused_status(&url(OTHER_JWT), &[]).await, 401);
-    // Nothing has changed, and what is no secret changes nothing.
+    // Nothing has changed, and what is not secret changes nothing.
     assert!(reload(&server).await.ends_with(r#"{"applied":[],"needsRestart":[]}"#));
     put(files.path(), "jwt", "CANARY-short");
     let refused = reload(&server).await;
@@ -63,12 +63,12 @@ async fn a_secret_in_a_file_is_read_again_when_that_is_asked_for() {
     assert!(reloaded.contains("\"auth.jwt.secret\""), "{reloaded}");
     assert_eq!(Socket::refused_status(&url(JWT), &[]).await, 401);
     assert!(Socket::try_connect(&url(OTHER_JWT)).await.is_some());
-    // Whoever is there stays until the token ends.
+    // Connected clients stay until their token expires.
     before.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(before.next_ack().await.0, 1);
 }
 
-/// Everything that the admin API shows, and whoever has no token.
+/// Everything that the admin API shows, and what is shown without a token.
 const SHOWN: [&str; 10] = [
     "/healthz",
     "/readyz",
@@ -113,7 +113,7 @@ async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
             said.push(http::get_with_token(address(&server), path, ADMIN).await);
             said.push(http::get(address(&server), path).await);
         }
-        // Other secrets, one that is none, and a file that is broken off in the middle of one.
+        // Other secrets, one that is invalid, and a file that is cut off in the middle of one.
         server.configure(&format!("{file}{}", webhook(&WEBHOOK.replace("AAAA", "CCCC"))));
         said.push(reload(&server).await);
         for wrong in [

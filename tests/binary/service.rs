@@ -1,4 +1,4 @@
-//! What a service manager, a container and a shell ask of the binary.
+//! What a service manager, a container and a shell need from the binary.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use super::process::{Serve, command, data, run};
 
-/// What the service manager is told next.
+/// The next message to the service manager.
 fn told(socket: &UnixDatagram) -> Vec<String> {
     let mut message = [0; 1_024];
     let length = socket.recv(&mut message).expect("a message");
@@ -45,7 +45,7 @@ fn health_says_whether_the_server_of_a_configuration_takes_clients() {
     let server = Serve::dev(&directory.path().join("data"));
     let port = server.address().rsplit_once(':').expect("a port").1;
     let health = |listen: &str| run(&["health", "--dev", "--listen", listen]);
-    // Where it listens everywhere it is asked on this machine.
+    // If it listens on all addresses, it is asked on this machine.
     assert_eq!(health(&format!("0.0.0.0:{port}")).ok(), "");
     run(&["health", "--live", "--dev", "--listen", server.address()]).ok();
     let address = server.address().to_owned();
@@ -95,7 +95,7 @@ fn the_configuration_is_shown_with_its_sources_and_without_its_secrets() {
     for wrong in ["3 things", "`admin.tokn`", "connections_max", "[auth.jwt]"] {
         assert!(checked.err.contains(wrong), "{wrong}: {}", checked.err);
     }
-    // What a file of keys holds is looked at as well.
+    // The contents of a file of keys are checked as well.
     let jwt = "[auth]\nmode = \"jwt\"\n[auth.jwt]\npublic_key_file = \"does/not/exist.pem\"";
     std::fs::write(&config, jwt).expect("written");
     assert!(check(data(&config)).err.contains("does/not/exist.pem"));

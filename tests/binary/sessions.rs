@@ -1,4 +1,4 @@
-//! Who is connected to a running server, as its commands show it.
+//! The commands that show who is connected to a running server.
 
 use eventlog_server::protocol::msgpack::ErrorCode;
 use serde_json::Value;
@@ -58,7 +58,7 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     assert!(refusal.message.starts_with("closed: "), "{}", refusal.message);
     let none = server.serve().run(&["sessions", "close", &id, "--key", "alice", "--token", ADMIN]);
     assert!(none.failed(1).contains("has no subscription"), "it is over");
-    // The connection is as it was.
+    // The connection is unchanged.
     alice.subscribe(&key("alice"), 0).await;
     alice.next_entries(3).await;
     run(&["sessions", "close", &id]);

@@ -1,6 +1,7 @@
-//! Large writes that wait on a disk which has no room for them, on the binary.
+//! Large writes that wait on a disk without enough space for them, on the binary.
 //!
-//! The disk is a tmpfs of a few MiB, in a mount namespace that the server alone is in. Where that cannot be had, this says so.
+//! The disk is a tmpfs of a few MiB, in a mount namespace of the server's own. Where that is not possible, the test
+//! says so.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +17,7 @@ use crate::support::process::{Process, binary};
 use crate::support::rpc::{DEFAULT, RpcSocket, acks, framed_entry};
 use crate::support::{batch, http};
 
-/// Of the disk that sets wait on.
+/// The size of the disk on which sets wait.
 const DISK: &str = "12m";
 
 /// A server with a disk of its own at `data_dir/spill`; its log is in a file.
@@ -31,7 +32,7 @@ fn start(directory: &Path) -> Option<Process> {
     command.arg("-m").arg(server.get_program());
     command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
     for (name, value) in [
-        // What is above this goes to disk.
+        // What exceeds this goes to disk.
         ("EVENTLOG_LIMITS_MESSAGE_BYTES_MAX", "600000"),
         ("EVENTLOG_SPILL_BYTES_MAX", "8MiB"),
         ("EVENTLOG_LIMITS_CHUNK_SET_AGE_MAX", "5s"),
@@ -47,7 +48,7 @@ fn start(directory: &Path) -> Option<Process> {
     Some(server)
 }
 
-/// Takes so many bytes of a disk, or all that are free.
+/// Uses up this many bytes of a disk, or all free ones.
 fn fill(file: &Path, bytes: usize) {
     let mut filler = File::create(file).expect("a file");
     let some = vec![1; 64 * 1_024];
@@ -97,14 +98,14 @@ async fn a_disk_that_fills_up_has_the_set_refused_for_now_and_nothing_is_left_of
     assert!(refused.message.starts_with("busy: "), "{}", refused.message);
     let log = std::fs::read_to_string(directory.path().join("log")).expect("a log");
     assert!(log.contains("cannot be kept: No space left on device"), "{log}");
-    // The connection goes on, and so do writes that need no room.
+    // The connection goes on, and so do writes that need no space.
     let small = [framed_entry("E", "small", b"")];
     assert_eq!(client.write("alice", &small).await, Ok(acks(&small, &[1])));
     while files(&spill) != [filler.clone()] || reserved(&server).await != "0" {
         tokio::task::yield_now().await;
     }
 
-    // The next one finds no room, and waits until there is some.
+    // The next one finds no space, and waits until there is some.
     let first = send(&mut client, (1, 0), &data).await;
     client.nothing_comes().await;
     std::fs::remove_file(&filler).expect("removed");

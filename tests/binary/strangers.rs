@@ -1,7 +1,7 @@
 //! Many strangers at once against the real binary: what each kind of them costs it, and that everybody else is served.
 //!
-//! The strangers are those of `bench fair`, which fails if anybody is not served who is none. `EVENTLOG_TEST_STRANGERS=10000` is the
-//! long form; `docs/STRANGERS.md` has its figures.
+//! The strangers are those of `bench fair`, which fails if anybody else is not served. `EVENTLOG_TEST_STRANGERS=10000`
+//! is the long form; `docs/STRANGERS.md` has its figures.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::support::http;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-/// What any kind of them may cost, beyond the memory of the kernel.
+/// What any kind of them may cost, not counting kernel memory.
 const BYTES_MAX: u64 = 64 * 1_024 * 1_024;
 
 const KINDS: [&str; 13] = [
@@ -68,14 +68,14 @@ fn strangers_of_any_kind_cost_little_and_others_are_served() {
     }
 }
 
-/// Where those are who trickle.
+/// The address of those who trickle.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 /// As many as there may be.
 const TRICKLING: usize = 2_000;
-/// Nobody is pushed out who is younger.
+/// Nobody younger is pushed out.
 const YOUNG: Duration = Duration::from_secs(5);
 
-/// Begins a frame and sends some of it now and then; how long the server let it.
+/// Begins a frame and sends some of it now and then; returns how long the server let it.
 async fn trickle(to: SocketAddr, over: Arc<AtomicBool>, there: Arc<Mutex<usize>>) -> Duration {
     let came = Instant::now();
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -92,10 +92,10 @@ async fn trickle(to: SocketAddr, over: Arc<AtomicBool>, there: Arc<Mutex<usize>>
     stream.write_all(&header).await.expect("sent");
     *there.lock() += 1;
     while !over.load(Ordering::Relaxed) {
-        // Faster than 1 KiB a second, or it would end for that.
+        // Faster than 1 KiB a second, or that would end it.
         let goes_on = stream.write_all(&[1; 800]).await.is_ok();
         let ended = tokio::time::timeout(Duration::from_millis(500), stream.read(&mut answer));
-        // What comes is the greeting, or the reason why it ends.
+        // What arrives is the greeting, or the reason for the end.
         let ended = ended.await.is_ok_and(|read| {
             read.is_err() || read.is_ok_and(|read| read == 0 || answer[0] == 0x88)
         });
@@ -107,7 +107,7 @@ async fn trickle(to: SocketAddr, over: Arc<AtomicBool>, there: Arc<Mutex<usize>>
 }
 
 async fn writes(client: &mut Socket, name: &str) {
-    // Behind the greeting.
+    // After the greeting.
     client.next().await;
     client.write(&key(name), 7, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(client.next_ack().await.0, 7);
@@ -152,7 +152,7 @@ async fn a_healthy_client_gets_in_while_2000_that_trickle_are_held() {
     while strangers.join_next().await.is_some() {}
 }
 
-/// A request of theirs has no bound of 32 KiB, whoever else waits.
+/// An administrator's requests are not limited to 32 KiB, whoever else waits.
 #[tokio::test]
 async fn an_administrator_sends_as_much_as_it_takes() {
     let server = Logged::start(&format!("admin.token = {ADMIN:?}\nauth.mode = \"allow-all\""));

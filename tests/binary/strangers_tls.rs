@@ -1,6 +1,6 @@
-//! Many strangers at once on a port with TLS: those behind a handshake, and those that do not come to its end.
+//! Many strangers at once on a port with TLS: those that complete the handshake, and those that do not.
 //!
-//! `EVENTLOG_TEST_STRANGERS=10000` is the long form; `strangers` has those without TLS.
+//! `EVENTLOG_TEST_STRANGERS=10000` is the long form; `strangers` has the tests without TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::support::certificates::Authority;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-/// What any kind of them may cost, beyond the memory of the kernel.
+/// What any kind of them may cost, not counting kernel memory.
 const BYTES_MAX: u64 = 64 * 1_024 * 1_024;
-/// So many come from each address, which has no more ports for them.
+/// How many come from each address, which has no more ports for them.
 const AN_ADDRESS: usize = 2_500;
-/// So long they stay when all are there, and until somebody else has written so often.
+/// How long they stay once all are there and somebody else has written this often.
 const STAY: Duration = Duration::from_secs(3);
 const WRITES: usize = 10;
 /// Longer than that takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a stranger sends: the first once, the second again and again.
+/// What a stranger sends: the first part once, the second again and again.
 type Script = (Vec<u8>, Vec<u8>);
 
 fn count() -> usize {
@@ -41,7 +41,7 @@ fn count() -> usize {
     count.map_or(500, |count| count.parse().expect("a number"))
 }
 
-/// The request for a WebSocket, with so many bytes of a header that means nothing.
+/// The request for a WebSocket, with this many bytes of a meaningless header.
 fn upgrade(path: &str, besides: usize) -> Vec<u8> {
     let text = format!(
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -66,7 +66,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Behind the handshake at `path`.
+/// After the handshake at `path`.
 fn after(path: &str, first: &[u8]) -> Vec<u8> {
     [upgrade(path, 10), first.to_vec()].concat()
 }
@@ -111,24 +111,24 @@ fn kinds() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// A connection from another address than those who are no strangers.
+/// A connection from another address than the others use.
 async fn connect(to: SocketAddr, number: usize) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().ok()?;
-    // The kernel's memory is not what is measured.
+    // Kernel memory is not what is measured.
     socket.set_send_buffer_size(16 * 1_024).ok()?;
     let from = Ipv4Addr::new(127, 0, 0, 2 + (number / AN_ADDRESS) as u8);
     socket.bind((from, 0).into()).ok()?;
     timeout(Duration::from_secs(20), socket.connect(to)).await.ok()?.ok()
 }
 
-/// Whom a client trusts that speaks TLS.
+/// The certificates that a client trusts, if it speaks TLS.
 type Secure = Option<Arc<ClientConfig>>;
 
 trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
 
-/// With TLS around it, if that is spoken; `None` if that did not come about.
+/// With TLS around it, if requested; `None` if that failed.
 async fn encrypt(stream: TcpStream, secure: Secure) -> Option<Box<dyn Both>> {
     let Some(config) = secure else { return Some(Box::new(stream)) };
     let name = "localhost".try_into().expect("a name");
@@ -137,7 +137,7 @@ async fn encrypt(stream: TcpStream, secure: Secure) -> Option<Box<dyn Both>> {
     Some(Box::new(stream))
 }
 
-/// What those send on a port with TLS who do not get as far as that.
+/// What strangers send on a port with TLS that do not complete the handshake.
 fn half_open() -> Vec<(&'static str, Script)> {
     let config = Authority::new().trusted(None);
     let name = "localhost".try_into().expect("a name");
@@ -156,7 +156,7 @@ fn half_open() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// Sends what it sends until the server ends the connection or `over` is set.
+/// Sends its input until the server ends the connection or `over` is set.
 async fn stranger(
     to: SocketAddr,
     number: usize,
@@ -202,7 +202,8 @@ async fn enter(url: &str, secure: &Secure) -> Socket {
     socket
 }
 
-/// Writes over a connection that was there before, and over new ones, until `over` is set, and counts; how long each took that the first one made.
+/// Writes over an existing connection, and over new ones, until `over` is set, and counts; returns how long each write
+/// took on the first one.
 async fn healthy(
     url: String,
     secure: Secure,
@@ -265,7 +266,7 @@ async fn cost(
     (peak.load(Ordering::Relaxed).saturating_sub(before), [calm, meanwhile])
 }
 
-/// Whether this kind is to be tried.
+/// Whether this kind should be tried.
 fn is_asked_for(name: &str) -> bool {
     std::env::var("EVENTLOG_TEST_STRANGERS_KIND").map_or(true, |only| name.contains(&only))
 }
@@ -280,7 +281,7 @@ fn judge(name: &str, (bytes, took): (u64, [Vec<Duration>; 2])) {
     assert!(bytes < BYTES_MAX, "{name}: {mib} MiB");
 }
 
-/// The same ones behind a handshake, and those that do not come to its end.
+/// The same ones after the handshake, and those that do not complete it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_of_any_kind_cost_little_over_tls() {
     let authority = Authority::new();

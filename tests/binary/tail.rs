@@ -1,5 +1,5 @@
-//! `tail`, `write` and `keys` where the world is not kind: connections that end, proxies with TLS and headers of their own, hostile
-//! texts; and which part of a feed is shown.
+//! `tail`, `write` and `keys` under difficult conditions: connections that end, proxies with TLS and headers of their
+//! own, hostile texts; and which part of a feed is shown.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -45,7 +45,7 @@ fn a_part_of_a_feed_is_shown_by_its_end_its_events_and_its_keys() {
     assert_eq!(tail(&["--last", "3", "--event", "T*", "--count", "1"]), [5]);
 
     let live = Running::start(&server, &["tail", "--key", "alice", "--from", "end"]);
-    // It may not have asked yet how far the store is: then there is one more to come.
+    // It may not have asked yet how far the store is: then one more is still to come.
     let mut seen = Vec::new();
     for sequence in 7..1_000 {
         server.run(&["write", "--key", "bob", "--event", "E", "--payload", "1"]).ok();
@@ -63,7 +63,7 @@ fn a_part_of_a_feed_is_shown_by_its_end_its_events_and_its_keys() {
     assert!(refused.failed(2).contains("need the msgpack protocol"));
 }
 
-/// A `tail` whose complaints are in a file.
+/// A `tail` whose error output is in a file.
 fn complaining(server: &Serve, log: &std::path::Path, arguments: &[&str]) -> Child {
     let mut command = command(arguments);
     command.env("EVENTLOG_URL", &server.url).stderr(std::fs::File::create(log).expect("a file"));

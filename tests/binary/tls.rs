@@ -20,10 +20,11 @@ use crate::support::http;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-/// Files are looked at every few seconds.
+/// Files are checked every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server with the certificate in `tls.pem` of the directory; the authorities of its clients, if it asks for such.
+/// A server with the certificate in `tls.pem` of the directory, and the authorities for its clients if it asks them for
+/// certificates.
 fn serve(directory: &Path, client_ca: Option<&str>) -> Serve {
     let clients = client_ca.map_or_else(String::new, |pem| {
         std::fs::write(directory.join("clients.pem"), pem).expect("written");
@@ -56,7 +57,7 @@ async fn writes(socket: &mut Socket, id: u64) {
     assert_eq!(socket.next_ack().await.0, id);
 }
 
-/// Until whoever trusts `config` gets through.
+/// Waits until a client with `config` gets through.
 async fn comes_through(url: &str, config: &Arc<ClientConfig>) -> Socket {
     let began = Instant::now();
     loop {
@@ -112,7 +113,7 @@ async fn request(address: &str, config: &Arc<ClientConfig>, headers: &str, body:
     );
     stream.write_all(text.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
-    // Whether the end is said or not.
+    // Whether or not the end is announced.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -135,13 +136,13 @@ async fn renewed_certificates_count_and_nobody_is_cut_off() {
     let server = serve(directory.path(), None);
     let mut before = comes_through(&server.url, &authority.trusted(None)).await;
     before.next().await;
-    // By themselves.
+    // Automatically.
     let second = Authority::new();
     second.sign().write(directory.path());
     comes_through(&server.url, &second.trusted(None)).await;
     assert!(Socket::try_connect_tls(&server.url, &authority.trusted(None)).await.is_none());
     writes(&mut before, 1).await;
-    // What cannot be used changes nothing, and is said.
+    // A file that cannot be used changes nothing, and is reported.
     let broken =
         Signed { certificate: Authority::new().sign().certificate, key: second.sign().key };
     broken.write(directory.path());
@@ -153,7 +154,7 @@ async fn renewed_certificates_count_and_nobody_is_cut_off() {
         sleep(Duration::from_millis(20)).await;
     }
     comes_through(&server.url, &second.trusted(None)).await;
-    // When that is asked for.
+    // On request.
     let third = Authority::new();
     third.sign().write(directory.path());
     server.signal(Signal::HUP);

@@ -1,4 +1,4 @@
-//! What the README promises in its first five minutes, and what follows from it.
+//! What the README promises for the first five minutes, and what follows from it.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -34,7 +34,7 @@ fn two_people_share_a_store_and_find_everything_after_a_restart() {
     let server = Serve::start(&again, Some(&address));
     let shown = server.run(&["tail", "--key", "carol", "--from", "0", "--count", "1"]).ok();
     assert_eq!(shown.trim_end(), line);
-    // The one that was there all along goes on where it was.
+    // The one that was there all along continues where it was.
     assert_eq!(server.run(&note("2", &[])).ok(), "2\n");
     assert!(tail.line().starts_with("     2  "));
 }
@@ -114,7 +114,7 @@ fn keys_are_mapped_and_removed_while_the_server_runs() {
     let (code, complaint) = tail.end();
     assert!(code == Some(1) && complaint.contains("removed"), "{code:?}: {complaint}");
     assert!(keys(&["remove", odd]).failed(1).contains("not mapped"));
-    // It was used with its store, and that is known for as long as nobody says that nothing is left of it.
+    // It was used with its store, and that is remembered until somebody says that no client has data of it left.
     assert!(keys(&["assign", odd, "other"]).failed(1).contains("does not move"));
     assert_eq!(keys(&["release", odd]).ok(), format!("{odd}  team\n"));
     assert!(keys(&["release", odd]).failed(1).contains("was not used"));
@@ -199,6 +199,6 @@ fn a_tail_that_nobody_reads_any_more_ends() {
     let mut output = BufReader::new(tail.stdout.take().expect("a pipe"));
     output.read_line(&mut first).expect("a line");
     drop(output);
-    // Nothing else is printed, so it is not the next line that tells.
+    // Nothing else is printed, so the next line cannot tell.
     assert_eq!(wait(&mut tail), Some(0));
 }

@@ -1,4 +1,4 @@
-//! What reaches the right port and is something else than a WebSocket of the protocol that is spoken there.
+//! What reaches the right port but is not a WebSocket of the expected protocol.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -151,7 +151,7 @@ fn the_start_says_where_each_kind_of_client_connects() {
     assert!(rpc.ends_with("/rpc") && effect.contains("layerSchemaBinary"), "{said:?}");
 }
 
-/// Two requests on one connection, unless none is kept: then the server ends it.
+/// Two requests on one connection, unless connections are not kept: then the server ends it.
 #[test]
 fn connections_are_kept_for_as_long_as_the_configuration_says() {
     let first = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";

@@ -27,7 +27,7 @@ fn batch(random: &mut Random) -> Vec<Entry> {
     (0..count).map(|_| entry("Note", "key", &payload)).collect()
 }
 
-/// Writes until `stop`, now and then the same entries twice, and gives what it was answered.
+/// Writes until `stop`, now and then the same entries twice, and returns the answers.
 async fn write_on(
     remote: EventLogRemote,
     key: PublicKey,
@@ -69,7 +69,7 @@ async fn minute(speaks: Speaks) {
     let options = Options { read_ahead_entries: 500, ..speaks.options() };
     let (alice, bob) = (key("alice"), key("bob"));
     let remote = loop {
-        // The network is bad from the start; the first attempt is the program's to repeat.
+        // The network is bad from the start; the program has to repeat the first attempt.
         match EventLogRemote::connect(&speaks.url(proxy.addr), options.clone()).await {
             Ok(remote) => break remote,
             Err(error) => println!("not connected: {error}"),
@@ -94,7 +94,7 @@ async fn minute(speaks: Speaks) {
         })
         .collect();
 
-    // Both of the client's keys are followed; one of them by a program that is slow at times.
+    // Both of the client's keys are followed; one of them by a program that is sometimes slow.
     let readers = [(&alice, true), (&bob, false)].map(|(key, slow)| {
         let (mut changes, mut random) = (remote.changes(key, Sequence::ZERO), random.split());
         let stop = stop.clone();
@@ -130,7 +130,7 @@ async fn minute(speaks: Speaks) {
     println!("{count} entries, {} cuts", proxy.cuts());
     assert!(proxy.cuts() > seconds.unwrap_or(SECONDS) / 10);
 
-    // The feed as a client without any cleverness sees it.
+    // The feed as a simple client sees it.
     let mut socket = Socket::connect(&server.url()).await;
     socket.subscribe(&key("carol"), 0).await;
     let feed = socket.next_entries(count).await;

@@ -51,7 +51,7 @@ async fn a_slow_consumer_of_100_000_entries_stays_under_64_mib() {
     assert!(peak < RESIDENT_KIB_MAX, "{peak} KiB");
 }
 
-/// The child of the test above; by itself it does nothing.
+/// The child process of the test above; on its own it does nothing.
 #[tokio::test]
 async fn consume_slowly() {
     let Ok(url) = std::env::var(URL) else { return };

@@ -25,12 +25,12 @@ use crate::support::{entry, framed, key};
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Comes back soon after a lost connection.
+/// Reconnects soon after a lost connection.
 fn hasty() -> Options {
     Options { reconnect_delay_max: Duration::from_millis(100), ..Options::default() }
 }
 
-/// A protocol that clients speak. What is promised is promised in both.
+/// A protocol that clients speak. The promises hold in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaks {
     Msgpack,
@@ -69,7 +69,7 @@ impl Speaks {
     }
 }
 
-/// The same one whenever it is asked for.
+/// The same one at every call.
 fn identity(name: &str) -> Identity {
     let mut signing_key = [0; 32];
     signing_key[..name.len()].copy_from_slice(name.as_bytes());
@@ -103,7 +103,7 @@ async fn take(changes: &mut Changes, count: usize) -> Vec<(u64, Entry)> {
     taken
 }
 
-/// That many fresh entries, which clients of either protocol may write.
+/// This many fresh entries, which clients of either protocol may write.
 fn entries(count: usize) -> Vec<Entry> {
     (0..count).map(|n| entry("Note", "key", &framed(&n.to_be_bytes()))).collect()
 }

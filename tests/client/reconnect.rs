@@ -31,8 +31,8 @@ async fn a_stream_goes_on_behind_what_it_has_delivered() {
     assert_eq!(take(&mut changes, 2).await, all[4..]);
 }
 
-/// The connection broke between commit and ack. The new one did not write the entry, so it is fed; the write, sent
-/// again, is acknowledged as a duplicate, and must not bring the entry a second time.
+/// The connection broke between commit and ack. The new one did not write the entry, so it is fed; the resent write is
+/// acknowledged as a duplicate, and must not deliver the entry a second time.
 #[tokio::test]
 async fn a_write_whose_ack_was_lost_is_sent_again_and_streamed_once() {
     let server = FakeServer::bind().await;

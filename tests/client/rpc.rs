@@ -1,4 +1,4 @@
-//! What only the RPC protocol has: identities that are proved, stores that are named, payloads that have a form.
+//! What only the RPC protocol has: identities that are proved, named stores, payloads with a required form.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_key_that_another_signing_key_has_is_refused_for_writes_and_streams() 
         assert_eq!(code(&error), Some(ErrorCode::Forbidden), "{error}");
         assert!(error.is_definite());
     }
-    // Others on that connection are not concerned, and the key's owner is not either.
+    // Others on that connection are not affected, nor is the key's owner.
     assert_eq!(second.write(&key("bob"), entries(1)).await.expect("an ack")[0].get(), 2);
     assert_eq!(first.write(&key("alice"), entries(1)).await.expect("an ack")[0].get(), 3);
 }
@@ -108,8 +108,8 @@ async fn clients_of_both_protocols_share_a_store() {
     }
 }
 
-/// What a client of the other protocol wrote in another form is kept from this one, and its own entries behind that are
-/// not held back for ever.
+/// What a client of the other protocol wrote in another form is withheld from this one, and its own entries after that
+/// are not held back forever.
 #[tokio::test]
 async fn entries_that_are_kept_from_it_do_not_stop_a_stream() {
     let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;

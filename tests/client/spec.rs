@@ -17,7 +17,7 @@ use crate::support::fake::FakeServer;
 use crate::support::server::TestServer;
 use crate::support::{entry, framed, key};
 
-/// Refuses everything that is asked with the key `mallory`.
+/// Refuses all requests with the key `mallory`.
 struct NotMallory;
 
 impl NotMallory {
@@ -52,7 +52,7 @@ async fn without_mallory() -> TestServer {
 }
 
 impl Speaks {
-    /// What a refused subscription is called.
+    /// The tag of a refused subscription.
     fn changes_tag(self) -> &'static str {
         match self {
             Self::Msgpack => "RequestChanges",
@@ -68,7 +68,7 @@ impl Speaks {
     }
 }
 
-/// What a refusal must say: its code, its tag, and words in its message.
+/// What a refusal must contain: its code, its tag, and words in its message.
 fn assert_rejected(error: &RemoteError, code: ErrorCode, tag: &str, words: &str) {
     let RemoteError::Rejected { code: found, request_tag, message } = error else {
         panic!("not a refusal: {error}");
@@ -158,7 +158,7 @@ async fn chunked_unencrypted_messages_round_trip_correctly() {
     for speaks in BOTH {
         let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
         let (alice, bob) = (speaks.connect(&server).await, speaks.connect(&server).await);
-        // A message of many parts, made of small entries; and one entry that alone is above the chunk size.
+        // A message of many parts, made of small entries; and one entry that alone exceeds the chunk size.
         let small: Vec<Entry> = (0..3_000_u16)
             .map(|n| entry("Note", "n", &framed(&n.to_be_bytes().repeat(250))))
             .collect();

@@ -159,7 +159,7 @@ async fn a_full_stream_asks_the_server_to_stop_and_goes_on_where_it_stood() {
     connection.changes(&alice, &all[2..4]).await;
     let request = connection.next().await;
     assert_eq!(request, Request::StopChanges { public_key: alice.clone() });
-    // Was under way; it comes again.
+    // It was in flight; it comes again.
     connection.changes(&alice, &all[4..6]).await;
     let ping = connection.next_ping().await;
     connection.pong(ping).await;

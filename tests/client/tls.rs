@@ -15,11 +15,11 @@ use super::{entries, numbered, take};
 use crate::support::key;
 use crate::support::server::TestServer;
 
-/// For `localhost`, signed by itself, good for a hundred years.
+/// For `localhost`, self-signed, valid for a hundred years.
 pub const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
 const KEY: &[u8] = include_bytes!("tls/key.der");
 
-/// Takes TLS off before it forwards to `server`.
+/// Removes TLS before it forwards to `server`.
 pub async fn terminator(server: SocketAddr) -> SocketAddr {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -1,4 +1,4 @@
-//! Three nodes and `HAProxy` before them, which moves stock clients around as nodes are killed one after the other.
+//! Three nodes behind `HAProxy`, which moves stock clients around as nodes are killed one after another.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -49,7 +49,7 @@ fn balancer(nodes: &[Node], directory: &std::path::Path) -> Option<(Balancer, u1
     Some((Balancer(child), port))
 }
 
-/// Until this node takes clients again, and the balancer has seen it.
+/// Waits until this node accepts clients again, and the balancer has noticed.
 fn is_back(node: &Node) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let address = format!("127.0.0.1:{}", node.port).parse().expect("an address");

@@ -20,7 +20,7 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Has commits of `primary` wait for its standby, from the time on that it streams.
+/// Makes commits of `primary` wait for its standby, once it is streaming.
 fn wait_for_standby(primary: &Cluster) {
     wait_for("a standby", || primary.sql("postgres", STREAMS) == "1");
     primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
@@ -28,7 +28,7 @@ fn wait_for_standby(primary: &Cluster) {
     wait_for("a synchronous standby", || primary.sql("postgres", IS_SYNCHRONOUS) == "1");
 }
 
-/// The database of both, whichever is the primary.
+/// The URL for both databases, whichever is the primary.
 fn url_of_both(one: &Cluster, other: &Cluster, database: &str) -> String {
     let name = database.rsplit('/').next().expect("a name");
     format!("postgres://eventlog@127.0.0.1:{},127.0.0.1:{}/{name}", one.port(), other.port())
@@ -84,7 +84,7 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     for n in 2..=5 {
         assert_eq!(write(&mut socket, n).await, Ok(vec![n]));
     }
-    // It is noted each second which heads were shown.
+    // Each second it is noted which heads were shown.
     let notes = node.directory.path().join("postgres-heads");
     let has = || std::fs::read_to_string(&notes).is_ok_and(|text| text.contains("[\"default\",5]"));
     wait_for("the heads are noted", has);
@@ -107,7 +107,7 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     }
     let rows = standby.sql(&database_at(&standby, &database), "SELECT count(*) FROM effect_events");
     assert_eq!(rows, "1", "nothing was written there");
-    // The database is not what refuses: a node that has shown nothing goes on.
+    // It is not the database that refuses: a node that has shown nothing goes on.
     let fresh = Node::dev(&url);
     let mut socket = Socket::connect(&fresh.url()).await;
     assert_eq!(write(&mut socket, 1).await, Ok(vec![2]));

@@ -1,4 +1,4 @@
-//! Who is killed under load: backends, and the database.
+//! Kills under load: backends, and the database.
 
 use super::nodes::Load;
 use super::{Cluster, Node, cluster, rounds};
@@ -48,7 +48,7 @@ async fn clients_that_vanish_in_the_middle_of_a_write_leave_all_of_it_or_nothing
         let mut gone = Socket::connect(&one.url()).await;
         gone.write(&key("gone"), 1, &written).await;
         drop(gone);
-        // The other half of them never come back.
+        // Half of them never come back.
         if n % 2 == 0 {
             let mut back = Socket::connect(&two.url()).await;
             back.write(&key("gone"), 1, &written).await;

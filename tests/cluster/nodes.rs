@@ -1,4 +1,4 @@
-//! Writers and readers of several nodes, and what they saw held against what was promised.
+//! Writers and readers at several nodes; what they saw is compared with the promises.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::support::{entry, key};
 
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// So many entries are kept that others may send again.
+/// How many entries are kept for others to send again.
 const SHARED_MAX: usize = 200;
 
 /// Clients that write to all nodes, and read.
@@ -70,7 +70,7 @@ impl Load {
         Self { stop, writers, readers, acked }
     }
 
-    /// Waits until so many entries more are acknowledged.
+    /// Waits until this many more entries are acknowledged.
     pub async fn goes_on(&self, count: usize) {
         let wanted = *self.acked.lock() + count;
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -80,7 +80,7 @@ impl Load {
         }
     }
 
-    /// Ends it, without a look at what came of it; gives how many entries were acknowledged.
+    /// Ends it, without checking the results; returns how many entries were acknowledged.
     pub async fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for task in join_all(self.writers).await {
@@ -129,7 +129,7 @@ struct Writing {
     name: &'static str,
     random: Random,
     stop: Arc<AtomicBool>,
-    /// What somebody wrote lately, at whichever node.
+    /// What was recently written, at any node.
     shared: Arc<Mutex<Vec<Entry>>>,
     acked: Arc<Mutex<usize>>,
 }
@@ -183,7 +183,7 @@ async fn read(remote: EventLogRemote, stop: Arc<AtomicBool>) -> Vec<(u64, String
     while !stop.load(Ordering::Relaxed) {
         let next = seen.last().map_or(0, |(last, _)| last + 1);
         let mut changes = remote.changes(&key("carol"), Sequence::new(next).expect("a sequence"));
-        // A refusal ends a stream: then it begins again behind what was seen.
+        // A refusal ends a stream: then it begins again after what was seen.
         while !stop.load(Ordering::Relaxed) {
             match tokio::time::timeout(Duration::from_millis(200), changes.next()).await {
                 Ok(Some(Ok(change))) => {

@@ -84,7 +84,7 @@ fn a_database_that_does_not_promise_what_is_needed_is_refused_in_words() {
     );
     let told = refused(&url.replace(name, "ascii"));
     assert!(told.contains("SQL_ASCII") && told.contains("UTF8"), "{told}");
-    // One that is lax for this role is used as if it were not.
+    // A setting that is lax for this role is overridden.
     cluster.sql("postgres", &format!("ALTER DATABASE {name} SET synchronous_commit = off"));
     let node = Node::dev(&url);
     let on = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'eventlog-server'";

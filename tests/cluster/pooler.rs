@@ -1,4 +1,4 @@
-//! A pooler between nodes and the database: `PgBouncer`, as Debian has it.
+//! A pooler between nodes and the database: `PgBouncer`, from Debian.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Two and three nodes: what is written at one is at the others, in one order.
+//! Two and three nodes: what is written at one appears at the others, in one order.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ async fn a_subscriber_at_one_node_gets_what_is_written_at_another() {
         assert_eq!(writer.next_ack().await, (n, vec![n]));
         assert_eq!(reader.next_entries(1).await[0].0, n);
     }
-    // Also if notifications are lost: the one who listens is cut off, and again.
+    // Even if notifications are lost: the listener is disconnected, repeatedly.
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
         AND pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%')";
     for n in 51..=60 {

@@ -1,5 +1,5 @@
-//! Unmodified clients of `effect` 4.1 against the binary on a PostgreSQL. Where a script asks for a restart the process is killed, and another node
-//! comes in its place: nothing but the database is left of the one before.
+//! Unmodified clients of `effect` 4.1 against the binary on PostgreSQL. Where a script asks for a restart, the process
+//! is killed, and another node takes its place: nothing is left of the previous one but the database.
 
 use super::cluster;
 use crate::js::stock::run;

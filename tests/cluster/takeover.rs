@@ -74,7 +74,7 @@ fn effects_own_server_and_ours_take_turns_on_one_database_and_run_side_by_side()
             command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
             command.arg(directory.path());
             let server = Process::start(command);
-            // Its clients are refused until then, and come again.
+            // Its clients are refused until then, and come back.
             let mut import = on(binary(), &database);
             import.args(["keys", "import", "--from-effect", "--store", "default"]);
             let done = import.output().expect("it runs");

@@ -35,7 +35,7 @@ fn serve(directory: &Path, listen: &str) -> Process {
     Process::start(command)
 }
 
-/// Each `ok` that the script prints is a case; see there.
+/// Each `ok` that the script prints is a case; see the script.
 #[test]
 fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
     let Some(mut command) = node::script("browser.mjs") else { return };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::node;
 use crate::support::{batch, key};
 
-/// Around every border between two forms of a number.
+/// Around every boundary between two forms of a number.
 const NUMBERS: [u64; 13] = [
     0,
     1,
@@ -52,7 +52,7 @@ fn sequence(value: u64) -> Sequence {
     Sequence::new(value).expect("in range")
 }
 
-/// Entries whose texts and payloads have lengths around every border between two heads.
+/// Entries whose texts and payloads have lengths around every boundary between two heads.
 fn entries() -> Vec<Entry> {
     let lengths = [0, 1, 31, 32, 0xff, 0x100, 0xffff, 0x1_0000];
     let entry = |(n, len): (usize, &usize)| Entry {
@@ -87,7 +87,7 @@ fn changes(key: &PublicKey, first: u64, entries: &[Entry]) -> (Bytes, Value) {
     (frame, json!({"_tag": "Changes", "publicKey": key.as_str(), "entries": elements}))
 }
 
-/// Every kind of answer, with every form of each of its values, and what it says.
+/// Every kind of answer, with every form of each of its values, and its meaning.
 fn answers() -> Vec<(Bytes, Value)> {
     let remote_id = RemoteId::from_bytes([0xa7; 16]);
     let mut answers = vec![
@@ -135,7 +135,7 @@ fn answers() -> Vec<(Bytes, Value)> {
     answers
 }
 
-/// Every kind of request: as bytes of ours, as a value, and as what it decodes to.
+/// Every kind of request: as our bytes, as a value, and as its decoded form.
 fn requests() -> Vec<(Bytes, Value, Request)> {
     let mut requests = Vec::new();
     let all = entries();

@@ -44,7 +44,7 @@ fn serve(directory: &Path, listen: &str, receiver: &str) -> Process {
     Process::start(command)
 }
 
-/// Each `ok` that the script prints is a case; see there.
+/// Each `ok` that the script prints is a case; see the script.
 #[test]
 fn the_console_shows_each_view_and_does_what_it_may_and_nothing_else() {
     let Some(mut command) = node::script("console.mjs") else { return };

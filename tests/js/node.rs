@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Where the scripts and their packages live.
+/// Where the scripts and their packages are.
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js")
 }
 
-/// `node` with one of our scripts; `None`, and a word about it, if there is no `node` here.
+/// `node` with one of our scripts; `None`, with a message, if there is no `node` here.
 pub fn script(name: &str) -> Option<Command> {
     let mut command = node(name)?;
     command.arg(directory().join(name)).current_dir(directory());
@@ -28,7 +28,7 @@ pub fn sql_script(name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// `node` with one of the examples, as if its packages had been installed beside it in `beside`.
+/// `node` with one of the examples, as if its packages were installed next to it in `beside`.
 pub fn example(name: &str, beside: &Path) -> Option<Command> {
     let mut command = node(name)?;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
@@ -52,7 +52,7 @@ fn node(name: &str) -> Option<Command> {
     Some(Command::new("node"))
 }
 
-/// Chromium, under one of the names that it has; `None`, and a word about it, if there is none here.
+/// Chromium, under one of its names; `None`, with a message, if there is none here.
 pub fn chromium(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
@@ -78,13 +78,13 @@ pub fn build_application() {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stdout));
 }
 
-/// Installs the packages of this folder, where there is node.
+/// Installs the packages of this folder, if there is node.
 pub fn packages(name: &str) -> bool {
     node(name).is_some()
 }
 
-/// Installs the packages of a folder, unless that was done since the lock file changed. Tests may be processes of their own, so a
-/// file lock lets one of them do it while the others wait.
+/// Installs the packages of a folder, unless that was done since the lock file changed. Tests may run in separate
+/// processes, so a file lock lets one of them do it while the others wait.
 fn install(folder: &Path) {
     let lock_path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm.lock");
     let lock = File::create(lock_path).expect("a lock file");
@@ -102,7 +102,7 @@ fn install(folder: &Path) {
     assert!(installed.status.success(), "npm ci failed: {problem}");
 }
 
-/// Runs jobs through `codec.mjs`, all in one process, and gives their results; `None` without `node`.
+/// Runs jobs through `codec.mjs`, all in one process, and returns their results; `None` without `node`.
 pub fn codec(jobs: &[Value]) -> Option<Vec<Value>> {
     let mut command = script("codec.mjs")?;
     let mut child =

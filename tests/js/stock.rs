@@ -1,4 +1,4 @@
-//! Unmodified clients of `effect` 4.1 against the binary, which is killed and started again in between.
+//! Unmodified clients of `effect` 4.1 against the binary, which is killed and restarted in between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use super::node;
 use crate::support::process::{Process, binary};
 
-/// What gives access to the admin API, which tells the script which stores there are.
+/// The token for the admin API, which tells the script which stores there are.
 const TOKEN: &str = "only-for-this-test";
 
 fn serve(directory: &Path, listen: &str, flag: Option<&str>, more: &str) -> Process {
@@ -23,7 +23,7 @@ fn serve(directory: &Path, listen: &str, flag: Option<&str>, more: &str) -> Proc
     Process::start(command)
 }
 
-/// Each `ok` that the script prints is a case; see there.
+/// Each `ok` that the script prints is a case; see the script.
 #[test]
 fn stock_clients_sync_through_the_server_and_its_restart() {
     run("stock_session.mjs", Some("--dev"), &mut |_| String::new());
@@ -35,13 +35,13 @@ fn stock_clients_as_the_readme_shows_them_sync() {
     run("stock_readme.mjs", Some("--dev"), &mut |_| String::new());
 }
 
-/// The same here: `docs/KEYS.md` says what they have to see.
+/// The same here: `docs/KEYS.md` says what they must see.
 #[test]
 fn stock_clients_whose_key_is_to_move_lose_nothing_and_wait_for_nothing() {
     run("stock_moves.mjs", None, &mut |_| String::new());
 }
 
-/// An older copy of the data is put back, and healed.
+/// An older copy of the data is restored, and healed.
 #[test]
 fn stock_clients_go_on_with_an_older_copy_that_was_healed() {
     let Some(mut command) = node::script("stock_heal.mjs") else { return };
@@ -93,7 +93,7 @@ fn stock_clients_get_rid_of_all_that_they_wrote_offline() {
     run("stock_bulk.mjs", Some("--dev"), &mut |_| String::new());
 }
 
-/// The same here: `docs/QUOTAS.md` says what they do. With the restart the store may hold more.
+/// The same here: `docs/QUOTAS.md` says what they do. After the restart the store may hold more.
 #[test]
 fn stock_clients_live_with_quotas() {
     run("stock_quota.mjs", Some("--dev"), &mut |starts| {
@@ -105,7 +105,7 @@ fn stock_clients_live_with_quotas() {
     });
 }
 
-/// The same here: `docs/QUARANTINE.md` says what they do. With the restart an entry may have more.
+/// The same here: `docs/QUARANTINE.md` says what they do. After the restart an entry may be larger.
 #[test]
 fn stock_clients_live_with_an_entry_that_is_put_aside() {
     run("stock_quarantine.mjs", Some("--dev"), &mut |starts| {
@@ -114,8 +114,8 @@ fn stock_clients_live_with_an_entry_that_is_put_aside() {
     });
 }
 
-/// Runs a script to its good end, against a server that is restarted where the script asks for that. `more` is what its
-/// configuration has besides, at each of its starts, counted from 1.
+/// Runs a script successfully to its end, against a server that is restarted where the script asks for that. `more` is
+/// added to its configuration at each of its starts, counted from 1.
 pub fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String) {
     let Some(mut command) = node::script(script) else { return };
     let directory = tempdir().expect("a directory");
@@ -125,7 +125,7 @@ pub fn run(script: &str, flag: Option<&str>, more: &mut dyn FnMut(u32) -> String
     let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     command.args([address, TOKEN]);
     follow(command, || {
-        // The old one is killed first, with whatever it was doing.
+        // The old one is killed first, whatever it is doing.
         drop(server.take());
         starts += 1;
         server = Some(serve(directory.path(), address, flag, &more(starts)));
@@ -139,7 +139,8 @@ pub fn follow(command: Command, mut restart: impl FnMut()) {
     });
 }
 
-/// Runs a script to its good end. What it prints and is no case is a request, which `carry_out` sees to before it goes on.
+/// Runs a script successfully to its end. What it prints that is not a case is a request, which `carry_out` handles
+/// before the script continues.
 pub fn answer(command: Command, mut carry_out: impl FnMut(&str)) {
     answer_with(command, |asked| {
         carry_out(asked);
@@ -167,7 +168,7 @@ pub fn answer_with(mut command: Command, mut carry_out: impl FnMut(&str) -> Stri
 
 const SECRET: &str = "a secret of more than 32 bytes, for this test";
 
-/// The login server of the examples, and a server that believes its tokens. Each `ok` that the script prints is a case.
+/// The login server of the examples, and a server that trusts its tokens. Each `ok` that the script prints is a case.
 #[test]
 fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
     let Some(mut command) = node::script("stock_login.mjs") else { return };
@@ -183,7 +184,7 @@ fn stock_clients_sync_with_the_tokens_of_the_login_of_the_examples() {
     follow(command, || panic!("nothing is restarted"));
 }
 
-/// Starts an example that listens, with this time and this secret; tells where.
+/// Starts an example that listens, with this time and this secret; returns its address.
 fn start_example(name: &str, seconds: &str, (variable, secret): (&str, &str)) -> (Ended, String) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
     let mut example_command = Command::new("node");
@@ -198,7 +199,7 @@ fn start_example(name: &str, seconds: &str, (variable, secret): (&str, &str)) ->
     (child, url)
 }
 
-/// The application of the examples that knows its users by their cookie. Each `ok` that the script prints is a case.
+/// The application of the examples that identifies its users by a cookie. Each `ok` that the script prints is a case.
 #[test]
 fn stock_clients_sync_with_a_session_cookie_through_the_application_of_the_examples() {
     let Some(mut command) = node::script("stock_callback.mjs") else { return };

@@ -1,4 +1,4 @@
-//! Clients that belong elsewhere, each as the packages have it: they are told, and so is whoever runs the server.
+//! Clients that belong elsewhere, from their own packages: they are told, and so is the operator.
 
 use std::fs::File;
 

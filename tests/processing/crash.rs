@@ -16,7 +16,7 @@ use crate::support::key;
 const KILLS: usize = 12;
 const STORES: [(&str, &str); 2] = [("alice", "a"), ("bob", "b")];
 
-/// Names the directory of the server; where it is set, this process is to be one.
+/// Names the server's directory; if it is set, this process acts as a server.
 const DIRECTORY: &str = "EVENTLOG_TEST_CRASH_DIRECTORY";
 /// How many milliseconds its handlers take for an entry.
 const PACE: &str = "EVENTLOG_TEST_CRASH_PACE";
@@ -44,7 +44,7 @@ async fn check_kills(repeats_max: usize) {
         for (public_key, _) in STORES {
             sockets.push((key(public_key), Socket::connect(&server.url).await));
         }
-        // Handlers lag behind by now, as each takes longer than a write, on a busy machine too.
+        // Handlers lag behind by now, because each takes longer than a write, even on a busy machine.
         for round in 0..=kill % 5 {
             for (public_key, socket) in &mut sockets {
                 let todos = (0..5).map(|n| added("todo", &format!("{kill}-{round}-{n}")));
@@ -73,7 +73,7 @@ async fn check_kills(repeats_max: usize) {
     assert!(acked.is_empty(), "acknowledged, and not in the feed: {acked:?}");
 }
 
-/// What a handler noted: in which life of the server, at which sequence, of which id.
+/// What a handler recorded: in which life of the server, at which sequence, of which id.
 #[derive(Debug)]
 struct Note {
     life: u32,
@@ -81,7 +81,7 @@ struct Note {
     id: String,
 }
 
-/// Every committed entry, in order; some are repeated at the begin of a life.
+/// Every committed entry, in order; some are repeated at the beginning of a life.
 fn check(handled: &[Note], committed: &[String], repeats_max: u64) {
     let mut last: Option<&Note> = None;
     for note in handled {
@@ -96,7 +96,7 @@ fn check(handled: &[Note], committed: &[String], repeats_max: u64) {
     assert_eq!(last.map(|note| note.sequence), Some(committed.len() as u64));
 }
 
-/// The notes on a store, once they have come to `head`.
+/// The notes on a store, once they have reached `head`.
 async fn handled_to(directory: &Path, store_id: &str, head: u64) -> Vec<Note> {
     let patience = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
@@ -167,7 +167,7 @@ impl Drop for Killable {
     }
 }
 
-/// A file that handlers append to; one write a line, which a kill cannot cut.
+/// A file that handlers append to; one write per line, which a kill cannot split.
 struct Notes {
     life: u32,
     pace: Duration,
@@ -176,7 +176,7 @@ struct Notes {
 
 async fn serve_until_killed(directory: &Path) -> ! {
     std::thread::spawn(|| {
-        // Ends with whoever started it.
+        // Ends with the process that started it.
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });

@@ -1,4 +1,4 @@
-//! A server ends in time whatever its handlers do.
+//! A server ends in time, whatever its handlers do.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +18,7 @@ use crate::support::store;
 /// Longer than anything takes that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How a handler keeps its thread, or somebody else's.
+/// How a handler blocks its thread, or somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Keeps {
     ItsThread,
@@ -28,11 +28,11 @@ enum Keeps {
 /// What handlers share with the test.
 struct Stuck {
     keeps: Keeps,
-    /// What was handled, as it began.
+    /// What was handled, recorded when it began.
     began: Mutex<Vec<String>>,
-    /// Lets the handler of the title `stuck` go on.
+    /// Lets the handler of the title `stuck` continue.
     released: Mutex<Option<Receiver<()>>>,
-    /// Told when it does.
+    /// Signalled when it does.
     ended: Sender<()>,
 }
 
@@ -75,13 +75,13 @@ async fn ends_in_time(keeps: Keeps) {
         }
     };
     tokio::time::timeout(PATIENCE, both).await.expect("handled");
-    // The handler goes on once this has returned, and not before.
+    // The handler continues once this has returned, and not before.
     let shutdown = server.shutdown(Duration::from_millis(300));
     tokio::time::timeout(PATIENCE, shutdown).await.expect("it does not wait for the handler");
     release.send(()).expect("the handler waits");
     end.recv_timeout(PATIENCE).expect("it goes on");
     drop(server);
-    // Its thread is gone once nobody else has the journal.
+    // Its thread is gone once nobody else holds the journal.
     let gone = async {
         while Arc::strong_count(&journal) > 1 {
             tokio::time::sleep(Duration::from_millis(2)).await;

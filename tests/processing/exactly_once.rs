@@ -1,4 +1,4 @@
-//! The example with a database of its own, killed a few times. (It takes the number as an argument: 100 of them.)
+//! The example with a database of its own, killed a few times. (It takes the number as an argument: 100, for instance.)
 
 #[path = "../../examples/exactly_once.rs"]
 mod example;
@@ -17,7 +17,7 @@ async fn each_entry_is_applied_once_over_kills() {
     let mut paying = Command::new(std::env::current_exe().expect("this test"));
     paying.args([THIS_TEST, "--exact"]);
     let mut entries = 0;
-    // On a machine that is very busy a process may be killed before it has begun.
+    // On a very busy machine a process may be killed before it has begun.
     for _ in 0..20 {
         let mut again = Command::new(paying.get_program());
         again.args(paying.get_args());

@@ -1,4 +1,4 @@
-//! Groups of a running server, seen to from the command line, and so through the admin API.
+//! Groups of a running server, managed from the command line, and so through the admin API.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::support::process::binary;
 use crate::support::server::in_memory;
 
-/// Notes what comes; as long as it is broken, entries fail for good.
+/// Records what arrives; while it is broken, entries fail for good.
 #[derive(Default)]
 struct Book {
     lines: Handled,

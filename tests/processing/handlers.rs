@@ -13,7 +13,7 @@ use super::*;
 use crate::support::key;
 use crate::support::server::in_memory;
 
-/// The primary keys that `observer` was told of so far.
+/// The primary keys that `observer` was told about so far.
 fn told(observer: &mut Observer) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(Some(observed)) = observer.next().now_or_never() {
@@ -140,7 +140,7 @@ async fn server_authored_writes_with_run_handlers_false_are_transport_only() {
     let mut socket = Socket::connect(&server.url()).await;
     socket.subscribe(&key("alice"), 0).await;
     assert_eq!(socket.next_entries(1).await, [(1, silent.clone())]);
-    // One that is handled, behind it: when it was, the silent one would have been.
+    // A handled one after it: when it was handled, the silent one would have been.
     let loud = Entry { id: EntryId::from_bytes([0; 16]), ..added("1", "loud") };
     let written = server.server.write_to_store(store("team"), vec![loud], true);
     written.await.expect("written");

@@ -10,7 +10,7 @@ const WRITERS: usize = 8;
 const BATCHES: usize = 40;
 const BATCH: usize = 10;
 
-/// Eight clients write to two stores; of every ten entries three were written before, by anyone.
+/// Eight clients write to two stores; three of every ten entries were written before, by any of them.
 #[tokio::test]
 async fn each_committed_entry_is_handled_once_under_eight_writers_with_duplicates() {
     let (server, handled) = start(in_memory(), &[("alice", "a"), ("bob", "b")]).await;
@@ -50,7 +50,7 @@ async fn write_some(writer: usize, url: &str, written: &Mutex<HashMap<&'static s
             let before = written.entry(public_key).or_default();
             let is_duplicate = slot % 10 < 3 && !before.is_empty();
             if is_duplicate {
-                // Any of those before, the newest included: they may still be on their way.
+                // Any of the earlier ones, including the newest: they may still be on their way.
                 entries.push(before[(writer * 31 + batch * 17 + slot * 7) % before.len()].clone());
             } else {
                 let fresh = added("todo", &format!("{writer}-{batch}-{slot}"));

@@ -51,7 +51,7 @@ impl EventGroup for Todos {
 /// What handlers ran on, one line each: store, sequence, title.
 pub type Handled = Arc<Mutex<Vec<String>>>;
 
-/// Notes in `handled` what comes, and invalidates `todos`.
+/// Records in `handled` what arrives, and invalidates `todos`.
 pub fn processor(handled: &Handled) -> Processor {
     let group = Todos::handlers(Arc::clone(handled))
         .on(async |handled, todo: Committed<TodoAdded>| {
@@ -83,7 +83,7 @@ pub async fn write(socket: &mut Socket, key: &PublicKey, entries: &[Entry]) -> V
     socket.next_ack().await.1
 }
 
-/// Waits until the processing of a store has come to `sequence`.
+/// Waits until the processing of a store has reached `sequence`.
 pub async fn processed(server: &Server, store_id: &str, sequence: u64) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {

@@ -1,4 +1,4 @@
-//! What observers are told: everything that changes, once, and to look first.
+//! What observers are told: everything that changes, once, and first to look.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl EventGroup for Todos {
     type Codec = Msgpack;
 }
 
-/// What `observer` was told of so far.
+/// What `observer` was told so far.
 fn told(observer: &mut Observer) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(Some(observed)) = observer.next().now_or_never() {
@@ -81,7 +81,7 @@ async fn an_event_needs_no_handler_and_invalidates_a_key_once_however_often_it_i
     server.shutdown(Duration::from_secs(20)).await;
     assert_eq!(todos.next().await, None);
 
-    // What happened since its process ended, nobody can tell an observer.
+    // Nobody can tell an observer what happened since its process ended.
     let server = start();
     let mut todos = server.reactivity().expect("handlers").observe_one("todos", "2");
     assert_eq!(told(&mut todos), ["look"]);

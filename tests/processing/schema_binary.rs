@@ -6,7 +6,7 @@ use super::*;
 use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry};
 use crate::support::server::in_memory;
 
-/// On a stock client: `Schema.Struct({ key: Schema.String, stars: Schema.optional(Schema.Int) })`.
+/// In a stock client: `Schema.Struct({ key: Schema.String, stars: Schema.optional(Schema.Int) })`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct NoteSet {
     key: String,
@@ -51,14 +51,14 @@ async fn start() -> (TestServer, Handled) {
     (TestServer::start(in_memory().processor(processor), &keys).await, handled)
 }
 
-/// Two groups go their own ways.
+/// Two groups are independent of each other.
 fn sorted(handled: &Handled) -> Vec<String> {
     let mut lines = handled.lock().clone();
     lines.sort();
     lines
 }
 
-/// Each codec passes over what it cannot decode, the other's payloads included, and the next entry is handled.
+/// Each codec skips what it cannot decode, including the other's payloads, and the next entry is handled.
 #[tokio::test]
 async fn groups_of_both_codecs_handle_what_they_can_decode() {
     let (server, handled) = start().await;
@@ -80,7 +80,7 @@ async fn groups_of_both_codecs_handle_what_they_can_decode() {
     assert_eq!(sorted(&handled), ["1 n1 Some(3)", "5 n3 None", "6 call"]);
 }
 
-/// What the server writes in such a group, stock clients are sent, and what it writes in others is kept from them.
+/// Stock clients are sent what the server writes in such a group; what it writes in others is withheld from them.
 #[tokio::test]
 async fn events_of_the_server_reach_stock_clients() {
     let (server, handled) = start().await;

@@ -29,7 +29,7 @@ async fn get(addr: SocketAddr, path: &str) -> TcpStream {
     stream
 }
 
-/// Reads until `stop` is in what was read, or to the end.
+/// Reads until `stop` appears in the input, or to the end.
 async fn read_until(stream: &mut TcpStream, stop: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4_096];

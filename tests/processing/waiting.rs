@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::support::server::in_memory;
 
-/// Handlers that wait for a permit each, and note what they did.
+/// Handlers that wait for a permit each, and record what they did.
 struct Gate {
     open: Semaphore,
     handled: Handled,
@@ -58,7 +58,7 @@ async fn who_writes_and_waits_finds_that_handlers_have_run() {
     assert!(!waiting.is_finished(), "its handler has not run");
     gate.open.add_permits(1);
     waiting.await.expect("no panic").expect("processed");
-    // A server that stops says so to who waits.
+    // A server that stops tells those who wait.
     let stopping = server.shutdown(Duration::from_secs(5));
     let (waited, ()) = tokio::join!(server.processed(&team, next.next()), stopping);
     assert!(matches!(waited, Err(NotProcessed::Stopped)), "{waited:?}");
@@ -124,7 +124,7 @@ async fn a_handler_writes_further_events_from_the_first_entry_on() {
     let registry = Arc::new(MemoryRegistry::new());
     let builder = EventLogServer::builder(storage.clone(), registry, Arc::new(AllowAll));
     {
-        // It is there before the handlers are.
+        // It exists before the handlers do.
         let registry = Arc::new(MemoryRegistry::new());
         let before = EventLogServer::builder(storage.clone(), registry, Arc::new(AllowAll));
         let before = TestServer::start(before, &[]).await;

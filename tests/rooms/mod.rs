@@ -1,4 +1,4 @@
-//! The table of rooms in `docs/ARCHITECTURE.md` is what the code does.
+//! The code follows the table of rooms in `docs/ARCHITECTURE.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,13 @@ struct Row {
     may_use: BTreeSet<String>,
 }
 
-/// What stands between backticks, without what follows its first `/` or `::`.
+/// What is between backticks, without what follows its first `/` or `::`.
 fn names(cell: &str) -> Vec<String> {
     let quoted = cell.split('`').skip(1).step_by(2);
     quoted.map(|name| name.split(['/', ':']).next().unwrap_or(name).to_owned()).collect()
 }
 
-/// The rows of the table below the heading "Rooms", from the one that uses nothing to the one that uses all.
+/// The rows of the table below the heading "Rooms", from the one that uses nothing to the one that uses everything.
 fn rows(page: &str) -> Vec<Row> {
     let table = page.split("## Rooms").nth(1).and_then(|text| text.split("\n## ").next());
     let lines = table.expect("a table of rooms").lines().filter(|line| line.starts_with("| `"));
@@ -37,13 +37,13 @@ fn rows(page: &str) -> Vec<Row> {
     rows
 }
 
-/// Whether a file has nothing but tests.
+/// Whether a file contains only tests.
 fn is_test(path: &str) -> bool {
     path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_test.rs")
 }
 
-/// The rooms that a line names: those of `crate::` paths, and what the binary has of the library's. Comments do not
-/// count. A macro at the root of the crate belongs to `testing`, which alone has such.
+/// The rooms that a line names: those of `crate::` paths, and what the binary uses of the library. Comments do not
+/// count. A macro at the root of the crate belongs to `testing`, which is the only one that has any.
 fn named(line: &str) -> impl Iterator<Item = &str> {
     let code = if line.trim_start().starts_with("//") { "" } else { line };
     ["crate::", "eventlog_server::"].into_iter().flat_map(move |root| {
@@ -55,7 +55,7 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What a file of `room` names although the table does not let it. What tests use besides is `testing`.
+/// What a file of `room` names although the table does not permit it. Tests may also use `testing`.
 fn broken(rows: &[Row], room: &str, path: &str, source: &str) -> Vec<String> {
     let Some(row) = rows.iter().find(|row| row.rooms.iter().any(|name| name == room)) else {
         return vec![format!("{path}: the table has no row for {room}")];

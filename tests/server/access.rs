@@ -21,11 +21,11 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
-/// Allows everything to everyone but these keys, once it may answer.
+/// Allows everything to everyone except these keys, once it may answer.
 struct Switch {
     refused: Mutex<HashSet<String>>,
     answers: watch::Sender<bool>,
-    /// For so long what is allowed to read counts.
+    /// How long a permission to read counts.
     holds: Option<Duration>,
     asked: AtomicUsize,
 }
@@ -42,7 +42,7 @@ impl Switch {
 
     fn answer<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        // As it is when it is asked.
+        // The state at the time of the question.
         let refused = self.refused.lock().contains(claim.key.as_str());
         let (reason, key, message) = (AuthReason::Forbidden, claim.key.clone(), "no more".into());
         Box::pin(async move {
@@ -122,7 +122,7 @@ async fn a_feed_of_the_rpc_protocol_ends_as_a_refused_request_does() {
     assert_eq!(refused.code, eventlog_server::protocol::rpc::ErrorCode::Unauthorized);
 }
 
-/// Answers of the past do not count, whenever they come.
+/// Outdated answers do not count, whenever they arrive.
 #[tokio::test]
 async fn what_was_asked_before_a_change_is_asked_again() {
     let switch = Switch::new(None);
@@ -165,7 +165,7 @@ async fn a_session_goes_on_while_it_is_asked_about() {
     assert_eq!(switch.asked.load(Ordering::SeqCst), 2, "to begin, and once since");
     switch.refuse("alice");
     switch.answers.send_replace(true);
-    // The first answer is one of the past, in which alice was allowed.
+    // The first answer is outdated: alice was allowed then.
     assert_eq!(client.next_refusal().await.message, "forbidden: no more");
     assert_eq!(switch.asked.load(Ordering::SeqCst), 3);
 }

@@ -1,4 +1,4 @@
-//! The admin API: what is looked at stays as it is.
+//! The admin API: looking at things does not change them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ async fn ask(server: &TestServer, line: &str, token: &str) -> String {
     http::request(server.addr, line, &header, "").await
 }
 
-/// One token of each right, which has the name of that right.
+/// One token for each right, named after that right.
 async fn with_rights() -> TestServer {
     let rights = [AdminRight::Read, AdminRight::Write, AdminRight::Admin];
     let token = |right: AdminRight| {
@@ -58,7 +58,7 @@ async fn what_the_document_describes_is_there_and_wants_the_right_that_it_names(
     for (path, methods) in document["paths"].as_object().expect("paths") {
         let methods = methods.as_object().expect("methods");
         let path = path.replace(['{', '}'], "");
-        // What the path takes besides would be something that the document does not know.
+        // Anything else that the path accepted would be unknown to the document.
         let other = ask(&server, &format!("PATCH {path}"), "admin").await;
         let allowed = other.split("allow: ").nth(1).and_then(|rest| rest.split("\r\n").next());
         let mut allowed: Vec<_> =
@@ -137,7 +137,7 @@ async fn a_key_is_shown_while_the_storage_is_down() {
 async fn stores_are_listed_and_shown_without_being_opened() {
     let storage = Arc::new(WatchedStorage::default());
     {
-        // Another server, to leave stores behind that nobody has open.
+        // Another server, which leaves stores behind that nobody has open.
         let (server, _) = server(storage.clone()).await;
         for name in ["a", "b", "c"] {
             let entries = vec![entry("E", "", b"")];
@@ -231,7 +231,7 @@ impl Events {
         Self(tokio::io::BufReader::new(stream))
     }
 
-    /// What the next event says.
+    /// The data of the next event.
     async fn data(&mut self) -> Value {
         let mut line = String::new();
         loop {
@@ -244,7 +244,7 @@ impl Events {
         }
     }
 
-    /// The sequences of the next events, each of which is the entry that it says.
+    /// The sequences of the next events, each of which is the entry that it claims to be.
     async fn next(&mut self, count: usize) -> Vec<u64> {
         let (mut found, mut line, mut whole) = (Vec::new(), String::new(), 0);
         while whole < count {
@@ -269,7 +269,7 @@ async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
     append(&server, 0..3).await;
     let mut all = Events::open(&server, "?from=2", None).await;
     assert_eq!(all.next(2).await, [2, 3]);
-    // Written while they are read: no gap between what was there and what comes.
+    // Written while they are read: no gap between existing and new entries.
     let mut racing = Events::open(&server, "", None).await;
     let (seen, ()) = tokio::join!(racing.next(63), append(&server, 0..60));
     assert_eq!(seen, (1..=63).collect::<Vec<_>>());
@@ -282,7 +282,7 @@ async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
     assert_eq!((some.next(2).await, again.next(1).await), (vec![63, 64], vec![64]));
 }
 
-/// Whoever watches is shown the newest, and told how many were passed over.
+/// A watcher is shown the newest entries, and told how many were skipped.
 #[tokio::test]
 async fn the_newest_entries_are_shown_in_short_and_as_they_come() {
     let (server, _) = server(Arc::new(WatchedStorage::default())).await;

@@ -1,4 +1,4 @@
-//! What `Auth` gets to know about who asks.
+//! What `Auth` gets to know about the caller.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
-/// What the application makes of a request: the user whose token stands in the query.
+/// What the application derives from a request: the user whose token is in the query.
 #[derive(Clone, Debug, PartialEq)]
 struct User(String);
 
@@ -29,7 +29,7 @@ fn user_of(request: &HttpRequest) -> User {
     User(request.query_string().trim_start_matches("token=").to_owned())
 }
 
-/// Refuses keys that are not the user's, and notes all that it is told.
+/// Refuses keys that are not the user's, and records everything that it is told.
 #[derive(Default)]
 struct Noting(Mutex<Vec<Told>>);
 
@@ -88,7 +88,7 @@ fn noting() -> (Builder, Arc<Noting>) {
 
 const TEAM: [(&str, &str); 2] = [("alice", "team"), ("bob", "team")];
 
-/// Asks with both keys for everything that there is, and gets it with the user's own.
+/// Makes every kind of request with both keys, and succeeds with the user's own.
 async fn ask_by_msgpack(client: &mut Socket) {
     for name in ["alice", "bob"] {
         client.write(&key(name), 1, &batch(&[entry("E", "", b"")])).await;
@@ -172,7 +172,7 @@ async fn a_mounted_server_sees_who_connects_as_well() {
     assert!(noted.iter().all(|told| told.peer == Some(peer) && told.user.is_some()), "{noted:?}");
 }
 
-/// It is kept as long as the connection lives.
+/// It is kept for as long as the connection lives.
 #[tokio::test]
 async fn a_handshake_of_more_than_16_kib_is_refused() {
     let server = TestServer::with_keys(&TEAM).await;

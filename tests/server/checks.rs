@@ -1,4 +1,4 @@
-//! The order of a request's checks: who fails at one of them never comes to the next, and leaves nothing there.
+//! The order of a request's checks: a request that fails one of them never gets to the next, and leaves nothing there.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
-/// Everybody's authorization and registry, noting what it is asked. Only `mallory` may nothing.
+/// Authorization and registry for everybody, recording what it is asked. Only `mallory` may do nothing.
 #[derive(Default)]
 struct Noting {
     asked: Mutex<Vec<String>>,
@@ -28,7 +28,7 @@ impl Noting {
         self.asked.lock().push(question);
     }
 
-    /// What was asked since the last time.
+    /// What was asked since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock())
     }
@@ -87,7 +87,7 @@ async fn noting() -> (TestServer, Arc<Noting>, Arc<MemoryStorage>) {
     let (noting, storage) = (Arc::new(Noting::default()), Arc::new(MemoryStorage::new()));
     let builder = Server::builder(storage.clone(), noting.clone(), noting.clone());
     let server = TestServer::start(builder, &[("alice", "team"), ("mallory", "team")]).await;
-    // What an assignment asks is not looked at here.
+    // What an assignment asks is not checked here.
     noting.asked();
     (server, noting, storage)
 }

@@ -1,4 +1,4 @@
-//! Compaction over sockets: the specification's core tests 10 and 11 under its names, and what else only a whole
+//! Compaction over sockets: the specification's core tests 10 and 11 under their names, and what else only a whole
 //! server can show.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::support::{batch, entry, http, key, store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An entry that was created so long ago.
+/// An entry that was created this long ago.
 fn aged(age: Duration, event: &str, primary_key: &str, payload: &[u8]) -> Entry {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
     let created = now.saturating_sub(age).as_millis() as u64;
@@ -40,7 +40,7 @@ async fn server_with(strategy: Strategy) -> (TestServer, CompactionGuard) {
     (server, guard.expect("the first compactor"))
 }
 
-/// Puts the payloads of a bucket into one note.
+/// Joins the payloads of a bucket into one note.
 fn join() -> Strategy {
     Strategy::effect(|bucket, out| {
         let payloads: Vec<_> = bucket.entries.iter().map(|entry| &*entry.payload).collect();
@@ -55,7 +55,7 @@ async fn write(server: &TestServer, entries: &[Entry]) {
     writer.next_ack().await;
 }
 
-/// What the admin API says that a new reader is sent is what one is sent.
+/// What the admin API shows for a new reader is what a new reader is sent.
 #[tokio::test]
 async fn what_is_sent_of_a_primary_key_can_be_looked_at() {
     let compaction = Compaction::new(&Limits::default());
@@ -124,7 +124,7 @@ async fn compacted_outputs_preserve_cursor_progression_across_public_keys_mapped
     let whole = read(&server, "alice", 0, 4).await;
     assert!(whole.is_sorted_by(|(one, _), (two, _)| one < two));
     assert_eq!(whole.last().map(|(sequence, _)| *sequence), Some(60), "the last one ends a bucket");
-    // Whoever resumes, with whichever key, from the highest sequence seen or from the one behind it.
+    // Every reader that resumes, with either key, from the highest sequence seen or from the next one.
     for (at, (sequence, _)) in whole.iter().enumerate() {
         assert_eq!(read(&server, "bob", *sequence, 4 - at).await, whole[at..]);
         if at < 3 {
@@ -133,8 +133,8 @@ async fn compacted_outputs_preserve_cursor_progression_across_public_keys_mapped
     }
 }
 
-/// The backlog ends with entries that are dropped: taking the last delivered sequence for the place where live
-/// entries begin would lose or repeat some.
+/// The backlog ends with entries that are dropped: if live entries began right after the last delivered sequence, some
+/// would be lost or repeated.
 #[tokio::test]
 async fn live_entries_follow_a_backlog_whose_end_was_compacted_away() {
     let (server, _guard) = server_with(Strategy::Drop).await;
@@ -145,7 +145,7 @@ async fn live_entries_follow_a_backlog_whose_end_was_compacted_away() {
     let mut reader = Socket::connect(&server.url()).await;
     reader.subscribe(&key("bob"), 0).await;
     assert_eq!(reader.next_entries(1).await, [(1, kept)]);
-    // Old by its id, but live: it is sent as it is.
+    // Old according to its id, but live: it is sent unchanged.
     let live = [aged(3 * DAY, "NoteMade", "a", b"live"), entry("Other", "a", b"last")];
     write(&server, &live).await;
     let [note, other] = live;
@@ -153,8 +153,8 @@ async fn live_entries_follow_a_backlog_whose_end_was_compacted_away() {
     reader.nothing_comes().await;
 }
 
-/// A device that was offline delivers at one o'clock what it wrote at eleven; somebody else wrote at noon. Whoever was
-/// there before ends at noon by the clients' rule, so a new reader must.
+/// A device that was offline delivers at one o'clock what it wrote at eleven; somebody else wrote at noon. Existing
+/// readers end up with the value of noon by the clients' rule, so a new reader must too.
 #[tokio::test]
 async fn an_old_value_that_comes_late_does_not_win_for_new_readers() {
     let (server, _guard) = server_with(Strategy::KeepLatest).await;
@@ -167,7 +167,8 @@ async fn an_old_value_that_comes_late_does_not_win_for_new_readers() {
     assert_eq!(read(&server, "bob", 2, 1).await, [(3, other)], "noon was seen");
 }
 
-/// An effect that writes 20 MiB for a primary key: no client takes such a message, and one that got none waited for ever.
+/// An effect that writes 20 MiB for a primary key: no client accepts such a message, and one that got none waited
+/// forever.
 #[tokio::test]
 async fn a_replacement_that_no_client_could_read_leaves_the_entries_as_they_are() {
     let (server, _guard) = server_with(Strategy::effect(|bucket, out| {
@@ -185,7 +186,7 @@ async fn a_replacement_that_no_client_could_read_leaves_the_entries_as_they_are(
     assert_eq!([&sent[0], &sent[2]], [&(2, two), &(4, four)]);
 }
 
-/// Many readers wait for an effect that does not come back, on a runtime with fewer threads than there are readers.
+/// Many readers wait for an effect that does not return, on a runtime with fewer threads than readers.
 #[test]
 fn a_slow_effect_holds_up_its_own_store_only() {
     let (release, released) = std::sync::mpsc::channel::<()>();
@@ -239,7 +240,7 @@ fn a_slow_effect_holds_up_its_own_store_only() {
     });
 }
 
-/// Writers never pause while readers come and go: each of them ends with the greatest id of every key.
+/// Writers never pause while readers come and go: each reader ends with the greatest id of every key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_a_feed_that_moves_end_with_the_greatest_id_of_each_key() {
     let (server, _guard) = server_with(Strategy::KeepLatest).await;
@@ -279,7 +280,7 @@ async fn readers_of_a_feed_that_moves_end_with_the_greatest_id_of_each_key() {
                 *known = this.max(*known);
             }
         }
-        // What stands before its start, whoever begins there has seen.
+        // A reader that begins there has seen what is before its start.
         for (key, greatest) in greatest.iter().filter(|(_, (_, sequence))| *sequence >= start) {
             assert_eq!(seen_of.get(key), Some(greatest), "the greatest of {key} from {start} on");
         }

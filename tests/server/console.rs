@@ -1,4 +1,4 @@
-//! The console's page and its sessions, as they are on the wire; `tests/js/console.mjs` looks at it in a browser.
+//! The console's page and its sessions on the wire; `tests/js/console.mjs` looks at it in a browser.
 
 use eventlog_server::server::{AdminRight, AdminToken};
 

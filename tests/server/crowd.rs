@@ -1,4 +1,4 @@
-//! Many connections at once: what each of them sees is one history.
+//! Many connections at once: all of them see the same history.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
 const WRITERS: usize = 20;
-/// So many of the writers are subscribed to what they write.
+/// How many of the writers are subscribed to what they write.
 const WITNESSES: usize = 3;
 const READERS: usize = 5;
 const BATCHES: usize = 1_000;
@@ -72,8 +72,8 @@ fn batches_of(writer: usize, random: &mut Random) -> Vec<Vec<Entry>> {
     batches
 }
 
-/// Sends all batches, then takes their acks; with `until`, as a subscriber that has everything when it knows of so
-/// many entries.
+/// Sends all batches, then takes their acks; with `until`, as a subscriber that has everything when it knows this many
+/// entries.
 async fn write_at_once(url: String, batches: Vec<Vec<Entry>>, until: usize) -> Acks {
     let mut socket = Socket::connect(&url).await;
     if until > 0 {
@@ -114,7 +114,7 @@ async fn write_at_once(url: String, batches: Vec<Vec<Entry>>, until: usize) -> A
     futures_util::future::join(sending, reading).await.1
 }
 
-/// Reads the whole feed over many connections, each of which resumes where the last one broke off: with the highest
+/// Reads the whole feed over many connections, each of which resumes where the last one stopped: with the highest
 /// sequence seen, or that plus one.
 async fn read_in_pieces(url: String, total: usize, mut random: Random) -> Vec<(u64, String)> {
     let mut feed: Vec<(u64, String)> = Vec::new();
@@ -123,7 +123,7 @@ async fn read_in_pieces(url: String, total: usize, mut random: Random) -> Vec<(u
         // With the highest sequence seen, its entry comes again.
         feed.truncate(feed.len().saturating_sub(usize::from(random.one_in(2))));
         socket.subscribe(&key("bob"), feed.len() as u64 + 1).await;
-        // It may leave before anything came.
+        // It may leave before anything arrived.
         let until = (feed.len() + random.below(2_000) as usize).min(total);
         while feed.len() < until {
             for (sequence, entry) in socket.next_changes().await {

@@ -1,4 +1,4 @@
-//! A disk that fails: what was not stored is not acknowledged, what may be is found out by writing it again.
+//! A disk that fails: what was not stored is not acknowledged; writing it again tells what may have been stored.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn a_failed_append_is_refused_and_the_retry_finds_out() {
         client.write(&key("alice"), 2, &batch(std::slice::from_ref(&two))).await;
         assert_eq!(client.next_refusal().await.code, ErrorCode::InternalServerError, "{how:?}");
         storage.set(Faults::default());
-        // While the store is opened again it refuses; then the same entry gets the sequence that it has, or a new one.
+        // While the store is opened again it refuses; then the same entry gets its existing sequence, or a new one.
         let mut id = 3;
         loop {
             client.write(&key("alice"), id, &batch(std::slice::from_ref(&two))).await;

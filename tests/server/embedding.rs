@@ -55,7 +55,7 @@ async fn the_example_asks_for_its_cookie_and_serves_its_own_routes() {
     assert_eq!(client.next_ack().await, (1, vec![1]));
 }
 
-/// With either protocol: there the user's own key is all that the application's `Auth` allows.
+/// In either protocol, the application's `Auth` allows only the user's own key.
 #[tokio::test]
 async fn the_examples_users_get_no_further_than_their_own_keys() {
     let data = tempfile::tempdir().expect("a folder");
@@ -108,7 +108,7 @@ async fn two_servers_mounted_side_by_side_keep_different_data() {
     }
 }
 
-/// Actix waits 30 seconds for sockets that are open, and then cuts them off.
+/// Actix waits 30 seconds for open sockets, and then cuts them off.
 #[tokio::test]
 async fn ending_the_application_as_documented_closes_live_sockets_with_1001_at_once() {
     let server = in_memory().start().expect("it starts");

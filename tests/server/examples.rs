@@ -1,4 +1,4 @@
-//! The examples of a page that documentation begins with.
+//! The one-page examples at the beginning of the documentation.
 
 #[path = "../../examples/browser/main.rs"]
 mod browser;

@@ -1,4 +1,4 @@
-//! Every row of the protocol's table of failures: the answer is as it says, and the server stays up.
+//! Every row of the protocol's table of failures: the answer is as documented, and the server stays up.
 
 use eventlog_server::protocol::msgpack::ErrorCode;
 

@@ -17,7 +17,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
-/// Entries that a connection wrote with the key it is subscribed with are answered by their ack alone; another
+/// Entries that a connection wrote with the key of its subscription are answered only by their ack; another
 /// subscription of the same connection gets them.
 #[tokio::test]
 async fn own_entries_come_as_acks_alone() {
@@ -38,7 +38,7 @@ async fn own_entries_come_as_acks_alone() {
     client.nothing_comes().await;
 }
 
-/// A subscription that is replaced starts afresh; one that is stopped gets nothing more.
+/// A replaced subscription starts afresh; a stopped one gets nothing more.
 #[tokio::test]
 async fn a_second_request_replaces_the_first_and_stop_ends_it() {
     let server = TestServer::with_keys(&[("alice", "team")]).await;
@@ -59,7 +59,7 @@ async fn a_second_request_replaces_the_first_and_stop_ends_it() {
     client.nothing_comes().await;
 }
 
-/// A message above 512,000 bytes travels in chunks, both ways.
+/// A message above 512,000 bytes is sent in chunks, both ways.
 #[tokio::test]
 async fn large_batches_and_large_entries_travel_in_chunks() {
     let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;
@@ -75,7 +75,7 @@ async fn large_batches_and_large_entries_travel_in_chunks() {
     assert_eq!(got, [(1, small), (2, large)]);
 }
 
-/// The largest message that a client may send is stored on disk and comes back; with one byte more nothing is.
+/// The largest message that a client may send is stored on disk and comes back; with one byte more nothing is stored.
 #[tokio::test]
 async fn an_entry_that_fills_a_message_is_served_and_a_larger_one_closes_the_connection() {
     let data = tempfile::tempdir().expect("a directory");
@@ -103,14 +103,15 @@ async fn an_entry_that_fills_a_message_is_served_and_a_larger_one_closes_the_con
     assert_eq!(writer.close_code().await, Some(1009));
     let remote = EventLogRemote::connect(&server.url(), Options::default()).await;
     let mut changes = remote.expect("a connection").changes(&key("bob"), Sequence::ZERO);
-    // A client that could not take it would connect again for ever.
+    // A client that could not take it would reconnect forever.
     let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
     let change = change.expect("in time").expect("it goes on").expect("an entry");
     assert!(change.entry == largest, "the client's stream");
     assert!(reader.next_joined_entries(1).await == [(1, largest)], "as it is sent");
 }
 
-/// Who asks is told that the subscription stands, and where the store is, before anything of it; who does not ask is not.
+/// A client that asks is told when the subscription has begun, and where the store is, before anything else; a client
+/// that does not ask is not told.
 #[tokio::test]
 async fn a_subscription_is_acknowledged_if_that_is_wanted() {
     let server = TestServer::with_keys(&[("alice", "team"), ("bob", "team")]).await;

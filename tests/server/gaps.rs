@@ -1,4 +1,4 @@
-//! Feeds with gaps, as they are after a restore: whoever reads passes them, and nobody is told of an entry that is not there.
+//! Feeds with gaps, as after a restore: readers pass them, and nobody is told about an entry that does not exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn at(sequence: u64) -> Sequence {
     Sequence::new(sequence).expect("a sequence")
 }
 
-/// A store whose feed has these entries, and gaps of one jump between and behind them.
+/// A store whose feed has these entries, and gaps of one jump between and after them.
 async fn storage(parts: &[Vec<Entry>]) -> (Arc<MemoryStorage>, Feed) {
     let storage = Arc::new(MemoryStorage::new());
     let log = storage.open(&store("team")).expect("it opens");
@@ -67,7 +67,7 @@ async fn start(storage: &Arc<MemoryStorage>) -> TestServer {
     TestServer::start(builder, &TEAM).await
 }
 
-/// Where readers begin: around everything that is an edge.
+/// Where readers begin: around every boundary.
 fn starts(feed: &Feed, head: u64) -> Vec<u64> {
     let around = |at: u64| [at.saturating_sub(1), at, at + 1];
     let mut starts: Vec<u64> = feed.iter().flat_map(|(at, _)| around(*at)).collect();
@@ -105,7 +105,7 @@ async fn every_reader_passes_them_from_wherever_it_begins() {
         socket.nothing_comes().await;
         rpc.nothing_comes().await;
     }
-    // What comes next is behind the last one, for all of them.
+    // The next entry comes after the last one, for all of them.
     let more = framed_entry("Note", "more", b"");
     let mut writer = Socket::connect(&server.url()).await;
     writer.subscribe(&key("alice"), head - JUMP / 2).await;
@@ -151,7 +151,7 @@ async fn code_in_the_process_passes_them_too() {
         let one = streamed.next().await.expect("one").expect("an entry");
         assert_eq!((one.remote_sequence.get(), one.entry), (*sequence, entry.clone()));
     }
-    // A client's own entry is acknowledged far above what it was fed, and streamed all the same.
+    // A client's own entry is acknowledged far above what it was fed, and streamed anyway.
     let mine = framed_entry("Note", "mine", b"");
     let sequences = remote.write(&key("bob"), vec![mine.clone()]).await.expect("an ack");
     assert_eq!(sequences, [at(head + 1)]);
@@ -164,7 +164,7 @@ async fn code_in_the_process_passes_them_too() {
     assert_eq!(one.expect("one").expect("an entry").remote_sequence.get(), head + 1);
 }
 
-/// The same entries with gaps and without: the same is made of them.
+/// The same entries with gaps and without: the results are the same.
 #[tokio::test]
 async fn compaction_makes_the_same_of_a_feed_with_gaps() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -282,7 +282,7 @@ async fn handlers_pass_them_once_and_go_on_behind_them() {
     }
 }
 
-/// What the directory lost, clients know: it is counted, and nothing else follows.
+/// Clients know what the directory lost: it is counted, and has no other effect.
 #[tokio::test]
 async fn a_client_that_knows_more_than_the_server_is_counted() {
     let server = TestServer::with_keys(&TEAM).await;

@@ -42,14 +42,14 @@ async fn a_client_s_entries_are_taken_with_all_checks_of_a_socket() {
     let entries = vec![entry("E", "1", b""), entry("E", "2", b"")];
     let outcome = ingest("alice", entries.clone()).await.expect("taken");
     assert_eq!(outcome.sequence_numbers, [at(1), at(2)]);
-    // Sent again it is known.
+    // If it is sent again, it is known.
     let again = ingest("alice", entries.clone()).await.expect("taken");
     assert_eq!((again.sequence_numbers, again.committed.len()), (vec![at(1), at(2)], 0));
     let unknown = ingest("nobody", entries.clone()).await;
     assert!(matches!(unknown, Err(ClientError::Registry(RegistryError::NotMapped { .. }))));
     let empty = ingest("alice", vec![entry("", "", b"")]).await;
     assert!(matches!(empty, Err(ClientError::Invalid(_))), "{empty:?}");
-    // It is a client's: another connection gets it, and so does a stream.
+    // It counts as a client's: another connection gets it, and so does a stream.
     let mut other = Socket::connect(&server.url()).await;
     other.subscribe(&alice, 0).await;
     let expected = [(1, entries[0].clone()), (2, entries[1].clone())];
@@ -111,7 +111,7 @@ async fn a_stream_has_every_entry_once_and_in_order_while_the_store_is_closed_an
         }
     }
     drop((changes, later));
-    // Reading took the store from nobody.
+    // Reading did not take the store from anybody.
     let entries = server.server.entries(&store("team"), at(1), 10).await.expect("entries");
     assert_eq!(entries.len(), 10);
     let mut client = Socket::connect(&server.url()).await;
@@ -143,7 +143,7 @@ async fn a_stream_ends_when_its_key_is_removed_or_moved_and_when_the_server_stop
     server.remove(key("alice")).await.expect("removed");
     assert!(matches!(alice.next().await, Some(Err(ClientError::KeyRemoved))));
     assert!(alice.next().await.is_none());
-    // Changed in the application's registry: known once it is said.
+    // Changed in the application's registry: takes effect once the server is told.
     registry.remove(&key("bob")).await.expect("removed");
     registry.assign(&key("bob"), &store("other")).await.expect("assigned");
     server.forget(&key("bob"));

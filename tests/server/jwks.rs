@@ -12,8 +12,8 @@ use crate::support::jwt::{KeyServer, claims, jwks, signed};
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 
-/// The status of a handshake with a good token, where the key set is at `url` and these are trusted; and that whether the key set was
-/// fetched is counted.
+/// The status of a handshake with a valid token, with the key set at `url` and these certificates trusted; also checks
+/// that it is counted whether the key set was fetched.
 async fn handshake(url: &str, trusted_certificates: Vec<Vec<u8>>) -> (u16, String) {
     let jwks_url = Some(url.to_owned());
     let options = JwtOptions { jwks_url, trusted_certificates, ..JwtOptions::default() };
@@ -42,7 +42,7 @@ async fn a_key_set_behind_tls_counts_if_its_server_is_trusted() {
     let asked = login.asked();
     let (status, said) = handshake(&url, Vec::new()).await;
     assert_eq!((status, said.contains("no key is known")), (401, true), "{said}");
-    // The name counts as well.
+    // The name matters too.
     let elsewhere = format!("https://127.0.0.1:{port}/jwks.json");
     assert_eq!(handshake(&elsewhere, vec![CERTIFICATE.to_vec()]).await.0, 401);
     assert_eq!(login.asked(), asked, "nothing was asked where nobody is trusted");

@@ -62,7 +62,7 @@ async fn text_that_is_not_utf8_refuses_its_write_names_the_entry_and_leaves_the_
     assert_eq!(client.next_ack().await, (8, vec![1, 2]));
 }
 
-/// More writes in flight than a connection may have: reading pauses, and everything is answered all the same.
+/// More writes in flight than a connection may have: reading pauses, and everything is answered anyway.
 #[tokio::test]
 async fn writes_above_the_limit_in_flight_wait_their_turn() {
     let limits = Limits { writes_in_flight_max: 2, ..Limits::default() };
@@ -76,7 +76,7 @@ async fn writes_above_the_limit_in_flight_wait_their_turn() {
     }
 }
 
-/// A client that stops reading is severed; others are served all the time, and its place is given back.
+/// A client that stops reading is severed; others are served all the time, and its place is freed.
 async fn assert_a_stalled_client_is_severed(server: &Server, addr: SocketAddr) {
     let url = format!("ws://{addr}/eventlog");
     let mut stalled = Socket::connect(&url).await;
@@ -88,12 +88,12 @@ async fn assert_a_stalled_client_is_severed(server: &Server, addr: SocketAddr) {
         server.write_to_store(store("team"), entries, true).await.expect("a write");
         assert_eq!(reader.next_joined_entries(1).await[0].0, n + 1);
     }
-    // Nothing is read from it: the server gives up on its own.
+    // Nothing is read from it: the server gives up by itself.
     comes_to(addr, "eventlog_connections_stalled_total", 1).await;
     comes_to(addr, "eventlog_connections_open", 1).await;
 }
 
-/// Not so impatient that sessions which only wait for a busy machine are severed.
+/// Not so impatient that sessions are severed which only wait for a busy machine.
 fn impatient() -> Limits {
     Limits { stall_timeout: Duration::from_secs(3), ..Limits::default() }
 }

@@ -1,4 +1,4 @@
-//! What panics harms nobody else.
+//! Panics do not harm others.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ async fn an_authorization_that_panics_refuses_its_request_alone() {
     assert_eq!(client.next_ack().await, (2, vec![1]));
 }
 
-/// A session panics: its connection ends, with all it held. Others go on, those on the same thread too.
+/// A session panics: its connection ends, with all it held. Others go on, including those on the same thread.
 #[tokio::test]
 async fn a_session_that_panics_ends_its_connection_alone() {
     let storage = Arc::new(eventlog_server::storage::memory::MemoryStorage::new());

@@ -1,4 +1,5 @@
-//! Shares of keys and stores: who is over one is held back or refused, nobody else is, and nobody for good.
+//! Quotas of keys and stores: a client above one is delayed or refused, others are not affected, and nobody is blocked
+//! for good.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ fn per_store(shared: Quota, bytes_stored: Option<u64>) -> Quotas {
     Quotas { per_store: Quota { bytes_stored, ..shared }, ..Quotas::default() }
 }
 
-/// So few bytes that whoever wrote some is in debt for longer than a test takes.
+/// So few bytes that a client that wrote some is in debt for longer than a test takes.
 fn hardly_any() -> Quota {
     Quota { bytes_per_second: Some(1), burst: Duration::from_secs(1), ..Quota::default() }
 }
@@ -37,7 +38,7 @@ async fn write(client: &mut Socket, name: &str) -> Result<(), Refusal> {
     client.next_answer().await.map(drop)
 }
 
-/// The seconds that a refusal says.
+/// The seconds in a refusal.
 fn come_back(refusal: &Refusal) -> u64 {
     assert_eq!(refusal.code, ErrorCode::InternalServerError);
     assert!(refusal.message.starts_with("quota: "), "{}", refusal.message);
@@ -69,7 +70,7 @@ async fn a_little_above_its_rate_a_client_is_held_back_and_nobody_else() {
     assert!(server.metric("eventlog_requests_refused_total").await < 0.5);
 }
 
-/// What others write arrives meanwhile: a session that stopped altogether while its write waited would not show it.
+/// What others write arrives meanwhile: a session that stopped completely while its write waited would not show it.
 #[tokio::test]
 async fn a_connection_that_is_held_back_still_gets_its_feed() {
     let quota = Quota { writes_per_second: Some(1), ..Quota::default() };
@@ -108,7 +109,7 @@ async fn a_batch_above_the_burst_passes_and_what_follows_is_told_when_to_come_ba
     server.comes_to("eventlog_quota_refused_total{of=\"key\",what=\"bytes\"}", 1).await;
 }
 
-/// Entries that refer to one key: 100 KB as they come, 7 MB as they are stored.
+/// Entries that refer to one key: 100 KB on the wire, 7 MB in the store.
 #[tokio::test]
 async fn a_large_write_counts_as_what_is_stored_of_it() {
     let burst = Duration::from_secs(1);
@@ -154,7 +155,7 @@ async fn duplicates_count_and_what_the_server_writes_does_not() {
     assert!(come_back(&alice.next_answer().await.expect_err("counted")) > 1);
 }
 
-/// With another quota for some: the first pattern that fits.
+/// With another quota for some: the first matching pattern.
 #[tokio::test]
 async fn keys_and_stores_can_have_a_quota_of_their_own() {
     let quotas = Quotas {
@@ -178,7 +179,7 @@ async fn subscriptions_are_counted_over_all_connections_and_given_back() {
     let (mut first, mut second) =
         (Socket::connect(&server.url()).await, Socket::connect(&server.url()).await);
     first.subscribe(&key("alice"), 0).await;
-    // In place of the first, which is not one more.
+    // It replaces the first, so it is not one more.
     first.subscribe(&key("alice"), 0).await;
     first.subscribe(&key("bob"), 0).await;
     first.nothing_comes().await;
@@ -231,7 +232,7 @@ async fn a_store_has_one_connection_that_uses_several_of_its_keys_once() {
     write(&mut second, "bob").await.expect_err("refused");
 }
 
-/// To the byte, however many writes are under way; and whoever did not hear of an ack gets it.
+/// Exact to the byte, however many writes are in flight; and a client that did not get its ack gets it.
 #[tokio::test]
 async fn a_store_that_is_full_takes_what_it_knows_and_what_the_server_writes() {
     // A record has these bytes besides its payload.

@@ -1,4 +1,4 @@
-//! Keys come and go while clients are connected, and do not move.
+//! Keys come and go while clients are connected, but do not move.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn write(client: &mut Socket, id: u64) -> Result<(u64, Vec<u64>), Refusal>
     client.next_answer().await
 }
 
-/// What somebody does in a table of the application's, without a word to the server.
+/// What somebody does in the application's table, without telling the server.
 async fn move_in_the_table(registry: &MemoryRegistry, name: &str, to: &str) {
     registry.remove(&key(name)).await.expect("removed");
     registry.assign(&key(name), &store(to)).await.expect("assigned");
@@ -73,7 +73,7 @@ async fn a_key_that_was_used_goes_to_another_store_only_when_it_is_released() {
     server.remove(key("alice")).await.expect("removed");
     let moved = server.assign(key("alice"), store("new")).await;
     assert_eq!(moved, Err(RegistryError::Moved { key: key("alice"), store: store("old") }));
-    // To the same store it is no move.
+    // To the same store, it is not a move.
     server.assign(key("alice"), store("old")).await.expect("its own store");
     assert_eq!(write(&mut alice, 3).await, Ok((3, vec![3])));
     server.remove(key("alice")).await.expect("removed");
@@ -114,7 +114,7 @@ async fn a_table_that_moves_a_key_without_a_word_ends_what_the_key_had_in_a_boun
     assert_eq!(reader.next_entries(1).await[0].0, 1);
 
     move_in_the_table(&registry, "alice", "team-b").await;
-    // Until the last answer of the registry is too old, writes go where they went.
+    // Until the registry's last answer is too old, writes go where they went.
     let mut id = 1;
     let refused = loop {
         id += 1;
@@ -128,7 +128,7 @@ async fn a_table_that_moves_a_key_without_a_word_ends_what_the_key_had_in_a_boun
     assert_eq!((refused.id, refused.code), (Some(id), ErrorCode::InvalidRequest));
     assert!(refused.message.starts_with("moved: ") && !refused.message.contains("team"));
     assert_eq!((head(&storage, "team-a"), head(&storage, "team-b")), (id - 1, 0));
-    // Who only reads hears of it, without having asked.
+    // A client that only reads is told, without having asked.
     let mut seen = 1;
     let ended = loop {
         match reader.next().await {
@@ -147,11 +147,11 @@ async fn a_table_that_moves_a_key_without_a_word_ends_what_the_key_had_in_a_boun
     assert!(matches!(ended, ClientError::KeyRemoved), "{ended:?}");
     reader.subscribe(&key("alice"), 0).await;
     assert!(reader.next_refusal().await.message.starts_with("moved: "));
-    // Another server over the same storage knows it, too.
+    // Another server on the same storage knows it too.
     let again = TestServer::start(over(&storage, &registry), &[]).await;
     let refused = write(&mut Socket::connect(&again.url()).await, 1).await;
     assert!(refused.expect_err("refused").message.starts_with("moved: "));
-    // Who says that nothing is left of the old store has both follow.
+    // Whoever says that nothing of the old store is left makes both follow.
     assert_eq!(running.server.release(key("alice")).await, Ok(Some(store("team-a"))));
     assert_eq!(write(&mut writer, 900).await, Ok((900, vec![1])));
     reader.subscribe(&key("alice"), 0).await;
@@ -175,7 +175,7 @@ async fn a_change_that_the_server_is_told_of_counts_at_once() {
     assert_eq!(alice.next_refusal().await.request_tag, "RequestChanges");
     let refused = write(&mut alice, 3).await.expect_err("it has no store");
     assert!(refused.message.contains("not mapped"), "{}", refused.message);
-    // It gets the store back that it had; nothing is waited for.
+    // It gets the store back that it had, without waiting.
     registry.assign(&key("alice"), &store("team-a")).await.expect("assigned");
     assert_eq!(write(&mut alice, 4).await, Ok((4, vec![3])));
     move_in_the_table(&registry, "alice", "team-b").await;
@@ -183,7 +183,7 @@ async fn a_change_that_the_server_is_told_of_counts_at_once() {
     let refused = write(&mut alice, 5).await.expect_err("it does not move");
     assert!(refused.message.starts_with("moved: "), "{}", refused.message);
     assert_eq!((head(&storage, "team-a"), head(&storage, "team-b")), (3, 0));
-    // In process the application is told which store it was.
+    // In process, the application is told which store it was.
     let caller = Caller::default();
     let read = running.server.request_changes(&caller, &key("alice"), Sequence::FIRST).await;
     let expected = RegistryError::Moved { key: key("alice"), store: store("team-a") };
@@ -205,7 +205,7 @@ async fn a_registry_that_assigns_by_itself_leaves_a_removed_key_alone() {
     assert_eq!(write(&mut alice, 3).await, Ok((3, vec![2])));
 }
 
-/// A table behind a connection that is down, and says so as such things do.
+/// A table behind a broken connection, with the usual kind of error.
 struct Down;
 
 const SECRET: &str = "postgres://app:hunter2@10.0.0.7/users: connection refused";

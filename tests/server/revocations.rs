@@ -1,4 +1,4 @@
-//! Whoever is revoked is gone, and stays out.
+//! A revoked caller is disconnected, and stays out.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key, store};
 
-/// Everybody may do everything. Who somebody is stands in the query: `ann,token-1`.
+/// Everybody may do everything. The query says who somebody is: `ann,token-1`.
 struct Named;
 
 impl Auth for Named {
@@ -130,7 +130,7 @@ async fn a_revoked_user_or_token_is_told_and_not_let_in_again() {
     }
 }
 
-/// The session is not polled: from outside it is ended.
+/// The session is not polled: it is ended from outside.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_gone_as_well() {
     for revocation in [of_key("bob"), of_subject("ann")] {

@@ -101,7 +101,7 @@ async fn unmapped_public_key_rejects_read_and_write_requests() {
         ("WriteEntries", "RequestChanges")
     );
     assert_eq!(write.message, read.message);
-    // No subscription was left behind: what a store gets later does not come.
+    // No subscription was left behind: later entries of the store do not come.
     server.server.assign(key("nobody"), store("late")).await.expect("an assignment");
     let entries = vec![entry("E", "", b"")];
     server.server.write_to_store(store("late"), entries, true).await.expect("a write");

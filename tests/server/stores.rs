@@ -80,7 +80,7 @@ async fn a_store_that_keeps_its_thread_busy_delays_no_registry() {
     while storage.opened() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
-    // Its append is under way, or about to be.
+    // Its append is in progress, or about to be.
     sleep(Duration::from_millis(50)).await;
     let assigned = server.server.assign(key("bob"), store("team"));
     let assigned = timeout(Duration::from_secs(5), assigned).await;

@@ -1,4 +1,4 @@
-//! What those can do who have not said who they are, and those who begin messages and do not end them.
+//! What clients can do that have not said who they are, and clients that begin messages and do not finish them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::support::{batch, entry, key, store};
 
 const MIB: usize = 1_024 * 1_024;
 
-/// Room for few halves of messages: 1 MiB, and one connection more.
+/// Space for few halves of messages: 1 MiB, and one connection more.
 fn little_room() -> Limits {
     Limits {
         frame_bytes_max: 520_000,
@@ -34,7 +34,7 @@ fn little_room() -> Limits {
     }
 }
 
-/// So much may be held then: what is open, the most of one connection, and what two threads read at one go.
+/// The most that may be held then: what is open, one connection's maximum, and what two threads read at once.
 const LITTLE_ROOM_BYTES: f64 = (MIB + 700_000 + 520_000 + 4 * MIB + 2 * 1_500_000) as f64;
 
 /// A message that has only begun.
@@ -45,7 +45,7 @@ async fn begin(client: &mut Socket, bytes: usize) {
     let _ = tokio::time::timeout(Duration::from_millis(200), sent).await;
 }
 
-/// Why the server closed the connection, once it has.
+/// Why the server closed the connection.
 async fn closed(client: &mut Socket) -> (u16, String) {
     loop {
         match client.next_message().await {
@@ -107,7 +107,8 @@ async fn a_lone_first_write_may_be_as_large_as_any() {
     assert_eq!(client.next_ack().await, (1, vec![1]));
 }
 
-/// At `/rpc`, where a server has no place on disk, a set may be twice as large: as much as unfinished sets may have together.
+/// At `/rpc`, where a server has no disk space for sets, a set may be twice as large: as much as unfinished sets may
+/// have together.
 async fn write_32_megabytes(client: &mut RpcSocket, first: u64) {
     let entries: Vec<_> =
         (0..32).map(|n| framed_entry("E", &n.to_string(), &vec![1; MIB - 1_000])).collect();
@@ -133,7 +134,7 @@ async fn a_lone_first_set_of_32_megabytes_gets_through() {
     write_32_megabytes(&mut client, 1).await;
 }
 
-/// Whoever made one good request goes before strangers, whatever these hold.
+/// A client that made one valid request goes before strangers, whatever these hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_of_32_megabytes_gets_through_beside_what_strangers_hold() {
     let server = TestServer::with_keys(&[("alice", "team")]).await;
@@ -212,7 +213,7 @@ async fn what_leads_to_nothing_may_be_sent_now_and_then_but_not_without_end() {
         assert_eq!((code, &reason[..6]), (1008, "flood:"), "{message}");
     }
     server.comes_to("eventlog_connections_flooding_total", 5).await;
-    // Whoever was accepted sends as many requests as they like.
+    // An accepted client may send as many requests as it likes.
     let mut client = Socket::connect(&server.url()).await;
     client.write(&key("alice"), 0, &batch(&[entry("E", "", b"")])).await;
     for id in 1..3_000 {
@@ -221,7 +222,7 @@ async fn what_leads_to_nothing_may_be_sent_now_and_then_but_not_without_end() {
     while !matches!(client.next().await, Response::Pong { id: 2_999 }) {}
 }
 
-/// A write with a key that nobody assigned.
+/// A write with an unassigned key.
 fn refused_write() -> Bytes {
     let mut bytes = BytesMut::new();
     let one = batch(&[entry("E", "", b"")]);
@@ -229,7 +230,7 @@ fn refused_write() -> Bytes {
     bytes.freeze()
 }
 
-/// A message full of calls has an answer for each: they are not made all at once, and end as a flood.
+/// A message full of calls gets an answer for each: they are not all produced at once, and end as a flood.
 #[tokio::test]
 async fn one_message_of_very_many_calls_is_a_flood() {
     let server = TestServer::with_keys(&[]).await;
@@ -239,14 +240,14 @@ async fn one_message_of_very_many_calls_is_a_flood() {
     assert_eq!(closed(&mut client.socket).await.0, 1008);
 }
 
-/// Of 127.0.0.1 all: the one that has been there longest, but nobody who has just come, and nobody who was accepted.
+/// Of those from 127.0.0.1: the oldest one goes, but not one that has just come or was accepted.
 async fn assert_strangers_make_room(url: &str) {
     let mut known = Socket::connect(url).await;
     known.subscribe(&key("alice"), 0).await;
     let mut first = Socket::connect(url).await;
     known.nothing_comes().await;
     let mut others = Vec::new();
-    // They trickle: of each there is a frame that has only begun.
+    // They trickle: each has sent only the beginning of a frame.
     for _ in 1..20 {
         let mut other = Socket::connect(url).await;
         begin(&mut other, 10).await;
@@ -312,7 +313,7 @@ async fn a_request_that_does_not_arrive_ends_its_connection() {
     assert!(second.starts_with("HTTP/1.1 200") && second.matches("HTTP/1.1").count() == 1);
     let long = [&b"GET / HTTP/1.1\r\na: "[..], &[b'x'; 4_000].repeat(10)].concat();
     assert!(answer(&server, &[&long]).await.starts_with("HTTP/1.1 431"));
-    // In pieces it is as good as whole, and what is no HTTP is told so at once.
+    // In pieces it works like a whole, and what is not HTTP is told so at once.
     assert!(answer(&server, &[]).await.starts_with("HTTP/1.1 408"));
     assert!(answer(&server, &[&whole[..20], &whole[20..]]).await.starts_with("HTTP/1.1 200"));
     assert!(answer(&server, &[b"\x16\x03\x01 no HTTP\r\n\r\n"]).await.starts_with("HTTP/1.1 400"));

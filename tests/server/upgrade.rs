@@ -17,7 +17,7 @@ fn upgrade(method: &str, path: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\n{headers}").into_bytes()
 }
 
-/// All that comes back for these bytes, sent at once, until the server ends the connection.
+/// Everything that is received after these bytes were sent at once, until the server ends the connection.
 async fn exchange(addr: SocketAddr, sent: &[&[u8]]) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).await.expect("a connection");
     stream.write_all(&sent.concat()).await.expect("sent");

@@ -1,7 +1,7 @@
-//! A process that writes into a data directory, and the check of what it left there.
+//! A process that writes into a data directory, and the check of its result.
 //!
-//! Every entry follows from its store and its sequence, so that the check needs to know nothing but the answers that
-//! the process printed. The process is this test binary, started with the name of [`write_in_a_child_process`].
+//! Every entry is determined by its store and its sequence, so the check only needs the answers that the process
+//! printed. The process is this test binary, started with the name of [`write_in_a_child_process`].
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -22,7 +22,7 @@ const DIRECTORY: &str = "EVENTLOG_TEST_WRITE_IN";
 const LOAD: &str = "EVENTLOG_TEST_WRITE";
 const IN_FLIGHT: usize = 3;
 
-/// What is written, each to stores of its own.
+/// What is written; each load has its own stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Entries of some bytes up to 150 KB, some of them in batches of 500.
@@ -98,7 +98,7 @@ fn entry_id(store: u64, sequence: u64) -> EntryId {
     EntryId::from_bytes(bytes)
 }
 
-/// The first sequence and the length of its batch, then as many bytes as its sequence says.
+/// The first sequence and the length of its batch, then as many bytes as its sequence determines.
 fn payload(store: u64, sequence: u64, batch: (u64, u64)) -> Vec<u8> {
     let mut payload = [batch.0.to_be_bytes(), batch.1.to_be_bytes()].concat();
     let mixed = mixed(store, sequence);
@@ -120,7 +120,7 @@ fn segments(store: u64, first: u64, count: u64) -> Vec<Segment> {
 }
 
 fn open(directory: &Path) -> (SledStorage, Database) {
-    // Small enough for checkpoints and changes of files all the time.
+    // Small enough that checkpoints and changes of files happen all the time.
     let options = DatabaseOptions {
         ballast_bytes: 4 << 20,
         checkpoint_bytes: 256 << 10,
@@ -131,7 +131,7 @@ fn open(directory: &Path) -> (SledStorage, Database) {
     (SledStorage::new(database.clone()), database)
 }
 
-/// Not a test by itself: what [`Writing::start`] runs, until it is killed or the disk fails.
+/// Not a test by itself: [`Writing::start`] runs it, until it is killed or the disk fails.
 #[test]
 fn write_in_a_child_process() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
@@ -171,7 +171,7 @@ async fn write(store: u64, log: Arc<dyn StoreLog>) {
     }
 }
 
-/// The other process, at work.
+/// The other process.
 pub struct Writing {
     child: Child,
     acks: JoinHandle<HashMap<u64, u64>>,
@@ -179,7 +179,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Has another process write `load` into `directory`.
+    /// Makes another process write `load` into `directory`.
     pub fn start(directory: &Path, load: Load) -> Self {
         let binary = std::env::current_exe().expect("this binary");
         let mut child = Command::new(binary)
@@ -202,7 +202,7 @@ impl Writing {
                 };
                 if let [store, last] = numbers[..] {
                     acks.insert(store, last);
-                    // Only the first one is waited for.
+                    // Only the first one is awaited.
                     let _ = tell.send(());
                 }
             }
@@ -216,7 +216,7 @@ impl Writing {
         self.first_ack.recv().expect("it wrote something");
     }
 
-    /// Kills it, and gives the last sequence that was answered for each store.
+    /// Kills it, and returns the last sequence that was answered for each store.
     pub fn kill(mut self) -> HashMap<u64, u64> {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -225,8 +225,8 @@ impl Writing {
     }
 }
 
-/// Checks that all that was answered is there, and that what is there of these loads is what was written, batch by batch.
-/// Gives the number of entries.
+/// Checks that everything that was answered is there, and that what is there of these loads is what was written, batch
+/// by batch. Returns the number of entries.
 pub fn check(directory: &Path, loads: &[Load], acks: &HashMap<u64, u64>) -> u64 {
     let (storage, database) = open(directory);
     let mut entries = 0;

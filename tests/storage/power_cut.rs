@@ -1,8 +1,8 @@
-//! A power cut: a file system on a loop device is shut down while another process writes to it, so that everything
-//! is gone that was not on disk at that moment; then it is mounted again.
+//! A power cut: a file system on a loop device is shut down while another process writes to it, so that everything is
+//! lost that was not on disk at that moment; then it is mounted again.
 //!
 //! Needs Linux, root, `mkfs.ext4`, loop devices, and `python3` for the one system call; elsewhere it says that it does
-//! not run. `EVENTLOG_TEST_POWER_CUTS` sets the number of cuts: they are of eight kinds, in turn.
+//! not run. `EVENTLOG_TEST_POWER_CUTS` sets the number of cuts: there are eight kinds, which take turns.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ struct LoopDisk {
     _directory: tempfile::TempDir,
 }
 
-/// Runs a command; what went wrong, if something did.
+/// Runs a command; returns what went wrong, if anything.
 fn run(command: &str, args: &[&Path]) -> Result<(), String> {
     let mut words = command.split(' ');
     let output = Command::new(words.next().unwrap_or_default())
@@ -70,7 +70,7 @@ impl LoopDisk {
         let mut tries = 0;
         loop {
             match run("umount", &[&self.mounted_at]) {
-                // Threads may still be letting go of their files.
+                // Threads may still be closing their files.
                 Err(_) if tries < 100 => tries += 1,
                 done => return done,
             }
@@ -128,7 +128,7 @@ fn nothing_answered_is_lost_in_a_power_cut() {
     println!("{cuts} power cuts, {} entries", subject.entries);
 }
 
-/// A data directory, and what is known of it.
+/// A data directory, and what is known about it.
 #[derive(Default)]
 struct Subject {
     data: PathBuf,
@@ -149,7 +149,7 @@ impl Subject {
         self.acks.extend(writing.kill());
     }
 
-    /// The database is lost, and built again when it is opened: that is where the power is cut.
+    /// The database is lost, and rebuilt when it is opened: the power is cut during that.
     fn cut_while_built_again(&mut self, disk: &LoopDisk, delay: Duration) {
         std::fs::remove_file(self.data.join("sled/db")).expect("removed");
         let writing = Writing::start(&self.data, Load::Mixed);

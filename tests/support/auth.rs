@@ -1,4 +1,4 @@
-//! Authorizations that do what servers must survive.
+//! Authorizations with behaviour that servers must survive.
 
 use eventlog_server::model::{Batch, PublicKey};
 use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
@@ -26,7 +26,7 @@ impl Auth for RejectAll {
     }
 }
 
-/// Panics when it is asked about this key: at once when it wants to read, in the answer when it wants to write.
+/// Panics for this key: immediately when it wants to read, in the answer when it wants to write.
 pub struct PanicOn(pub PublicKey);
 
 impl PanicOn {
@@ -41,7 +41,7 @@ impl Auth for PanicOn {
         claim: Claim<'a>,
         _: &'a Batch,
     ) -> BoxFuture<'a, Result<(), AuthError>> {
-        // Before there is a future; the other one, while it runs.
+        // Before there is a future; the other one panics while it runs.
         self.decide(claim.key);
         Box::pin(ready(Ok(())))
     }
@@ -52,7 +52,7 @@ impl Auth for PanicOn {
     }
 }
 
-/// Does not answer this key, and panics when it need not any more. Nothing guards a session against that.
+/// Does not answer for this key, and panics when it is dropped. Nothing protects a session against that.
 pub struct PanicWhenDropped(pub PublicKey);
 
 struct Trap;

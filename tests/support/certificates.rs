@@ -1,4 +1,4 @@
-//! Certificates for the length of a test.
+//! Certificates for the duration of a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Whoever signs.
+/// A signing authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate, as PEM.
@@ -40,7 +40,7 @@ impl Authority {
         Signed { certificate, key: key.serialize_pem() }
     }
 
-    /// A client that trusts this one and nobody else, and shows `own` if it is asked.
+    /// A client that trusts only this authority, and shows `own` if it is asked.
     pub fn trusted(&self, own: Option<&Signed>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("PEM");

@@ -1,4 +1,4 @@
-//! Writes that are small as they come and large once they are written out.
+//! Writes that are small on the wire and large once they are written out.
 
 use super::rpc::DEFAULT;
 
@@ -24,7 +24,7 @@ fn sized(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A frame with this in it.
+/// A frame with this content.
 pub fn frame(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() + 8);
     uvarint(&mut out, value.len() as u64 + 1);
@@ -33,7 +33,7 @@ pub fn frame(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A write of `rows` entries, each of which has the one key of `key_bytes` bytes, written out in the first alone.
+/// A write of `rows` entries that share one key of `key_bytes` bytes, which is written out only in the first.
 pub fn write(key_bytes: usize, rows: u64) -> Vec<u8> {
     let (key, mut array) = (vec![b'k'; key_bytes], Vec::new());
     uvarint(&mut array, rows);

@@ -1,4 +1,4 @@
-//! A server that does what the test says, and what a real one would not.
+//! A server that does what the test says, including what a real one would not.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl FakeServer {
         format!("ws://{}/eventlog", self.addr())
     }
 
-    /// The next connection, before anything is said on it.
+    /// The next connection, before anything is sent on it.
     pub async fn accept_silently(&self) -> FakeConnection {
         let accepted = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
         let (tcp, _) = accepted.expect("a connection in time").expect("a connection");

@@ -1,4 +1,4 @@
-//! HTTP requests, as plain as they are.
+//! Plain HTTP requests.
 
 use std::net::SocketAddr;
 
@@ -22,19 +22,19 @@ pub async fn get(addr: SocketAddr, path: &str) -> String {
     request(addr, &format!("GET {path}"), "", "").await
 }
 
-/// As [`get`], with a bearer token.
+/// Like [`get`], with a bearer token.
 pub async fn get_with_token(addr: SocketAddr, path: &str, token: &str) -> String {
     let header = format!("authorization: Bearer {token}\r\n");
     request(addr, &format!("GET {path}"), &header, "").await
 }
 
-/// As [`get_with_token`], a POST without a body.
+/// Like [`get_with_token`], but a POST without a body.
 pub async fn post(addr: SocketAddr, path: &str, token: &str) -> String {
     let header = format!("authorization: Bearer {token}\r\n");
     request(addr, &format!("POST {path}"), &header, "").await
 }
 
-/// As [`get`], with these headers and no others, each with its line end.
+/// Like [`get`], with only these headers, each with its line end.
 pub async fn get_with(addr: &str, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.expect("a connection");
     let text = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");

@@ -25,18 +25,18 @@ const RSA: &str = include_str!("../vectors/jwt/rsa.pem");
 const P256: &str = include_str!("../vectors/jwt/p256.pem");
 const ED25519: &str = include_str!("../vectors/jwt/ed25519.pem");
 
-/// So many seconds from now.
+/// This many seconds from now.
 pub fn in_seconds(seconds: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
     now.as_secs() as i64 + seconds
 }
 
-/// What a token says of a user with these keys for an hour.
+/// The claims of a user with these keys for an hour.
 pub fn claims(keys: &[&str]) -> Value {
     json!({ "sub": "user-1", "exp": in_seconds(3_600), "public_keys": keys })
 }
 
-/// `claims`, with this one besides or instead.
+/// `claims`, with this one added or replaced.
 pub fn with(mut claims: Value, name: &str, value: Value) -> Value {
     claims[name] = value;
     claims
@@ -47,7 +47,7 @@ pub fn token(claims: &Value) -> String {
     token_by("HS256", None, claims, SECRET.as_bytes())
 }
 
-/// A token that says this algorithm and key, signed with HMAC all the same.
+/// A token that claims this algorithm and key, but is signed with HMAC.
 pub fn token_by(algorithm: &str, kid: Option<&str>, claims: &Value, secret: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     join(algorithm, kid, claims, |signed| hmac::sign(&key, signed).as_ref().to_vec())
@@ -100,7 +100,7 @@ fn join(
     format!("{signed}.{}", BASE64.encode(sign(signed.as_bytes())))
 }
 
-/// The key sets of the tests: `rsa`, `p256` and `ed25519`, of which these are taken.
+/// These of the tests' key sets: `rsa`, `p256` and `ed25519`.
 pub fn jwks(kids: &[&str]) -> String {
     let all = include_str!("../vectors/jwt/jwks.json");
     let mut all: Value = serde_json::from_str(all).expect("JSON");
@@ -109,7 +109,7 @@ pub fn jwks(kids: &[&str]) -> String {
     all.to_string()
 }
 
-/// A server that answers every request with the same, until it is told another answer.
+/// A server that answers every request in the same way, until it is told another answer.
 pub struct KeyServer {
     pub url: String,
     answer: Arc<Mutex<Answer>>,
@@ -120,7 +120,7 @@ pub struct KeyServer {
 pub enum Answer {
     /// A status and a body.
     Body(u16, String),
-    /// None, for ever.
+    /// No answer, ever.
     Hang,
 }
 
@@ -144,7 +144,7 @@ impl KeyServer {
                             let head = format!("HTTP/1.1 {status} X\r\nlocation: /other\r\n");
                             let length = format!("content-length: {}\r\n", body.len());
                             let text = format!("{head}{length}connection: close\r\n\r\n{body}");
-                            // Whoever asked may have read enough.
+                            // The client may have read enough.
                             let _ = socket.write_all(text.as_bytes()).await;
                             let _ = socket.shutdown().await;
                         }

@@ -1,4 +1,4 @@
-//! What the tests stand on. It shares the codecs with the server, and nothing that decides anything.
+//! The basis of the tests. It shares the codecs with the server, and nothing that decides anything.
 
 pub mod auth;
 pub mod certificates;
@@ -38,7 +38,7 @@ pub fn entry(event: &str, primary_key: &str, payload: &[u8]) -> Entry {
     }
 }
 
-/// `value` in a frame, as payloads have to be that clients of the RPC protocol write.
+/// `value` in a frame, as required for payloads of RPC clients.
 pub fn framed(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() + 6);
     let mut len = value.len() + 1;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// `eventlog-server`, with no setting from outside.
+/// `eventlog-server`, without settings from outside.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventlog-server"));
     for (name, _) in std::env::vars_os() {
@@ -39,7 +39,7 @@ impl Process {
         Self { child, url }
     }
 
-    /// What is resident now, and the most that was, in bytes.
+    /// The current and the peak resident memory, in bytes.
     pub fn memory_bytes(&self) -> (u64, u64) {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a process");
@@ -54,7 +54,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What the process has at `path`, whatever is mounted there for it alone.
+    /// The process's view of `path`, with mounts that only it has.
     pub fn inside(&self, path: &Path) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.child.id()))
             .join(path.strip_prefix("/").unwrap_or(path))

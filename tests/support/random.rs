@@ -1,4 +1,4 @@
-//! Chance that can be had again: a generator with a seed.
+//! Repeatable randomness: a generator with a seed.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        // Seeds that are near each other must not give sequences that are.
+        // Similar seeds must not give similar sequences.
         let mut random = Self(seed ^ 0x9e37_79b9_7f4a_7c15);
         random.below(2);
         random.below(2);
         random
     }
 
-    /// The seed in the environment variable `name`, or a new one; printed, for the run that is to be repeated.
+    /// The seed in the environment variable `name`, or a new one; printed, so that the run can be repeated.
     pub fn seeded_by(name: &str) -> Self {
         let given = std::env::var(name).ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from(std::process::id()) * 7_919);
@@ -21,7 +21,7 @@ impl Random {
         Self::new(seed)
     }
 
-    /// From 0 up to `bound`, which is not included.
+    /// From 0 up to `bound`, exclusive.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
         self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);

@@ -1,4 +1,4 @@
-//! A receiver of webhooks, or of questions who may do what, that answers what a test wants.
+//! A receiver of webhooks, or of authorization questions, that answers what a test wants.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Names in small letters.
+    /// Names in lower case.
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
     pub json: Value,
@@ -34,17 +34,17 @@ impl Received {
     }
 }
 
-/// What is sent back: a status with its reason and maybe headers, or nothing.
+/// The answer: a status with its reason and maybe headers, or nothing.
 #[derive(Clone, Debug)]
 pub enum Reply {
     Now(&'static str),
-    /// Once the semaphore has room.
+    /// Once the semaphore has a permit.
     Held(&'static str, Arc<tokio::sync::Semaphore>),
-    /// 200 with this body once the semaphore has room; the counter is one less then.
+    /// 200 with this body once the semaphore has a permit; then the counter goes down by one.
     HeldBody(&'static str, Arc<tokio::sync::Semaphore>, Arc<AtomicUsize>),
     /// 200 with this body.
     Body(String),
-    /// A header every now and then, for ever.
+    /// A header every now and then, forever.
     SlowHeaders,
     Never,
     Endless,
@@ -89,12 +89,12 @@ impl Receiver {
         format!("http://{}/in", self.address)
     }
 
-    /// What came so far, one line a request.
+    /// What has arrived so far, one line per request.
     pub fn lines(&self) -> Vec<String> {
         self.received.lock().iter().map(Received::line).collect()
     }
 
-    /// Waits until so many requests came.
+    /// Waits until this many requests have arrived.
     pub async fn requests(&self, count: usize) -> Vec<String> {
         self.requests_come(count).await;
         self.lines()

@@ -1,4 +1,4 @@
-//! The same for the RPC protocol: a socket that proves what it is told to, and shows what comes.
+//! The same for the RPC protocol: a socket that proves what it is told to, and shows what arrives.
 
 use bytes::Bytes;
 use eventlog_server::model::limits::CHUNK_BYTES;
@@ -26,7 +26,7 @@ pub struct RpcSocket {
     frames: FrameReader,
     received: Bytes,
     requests: u64,
-    /// The parts of a feed's array that have come, of all feeds.
+    /// The parts of feeds' arrays that have arrived, for all feeds.
     parts: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ pub enum Heard {
     Changes(RequestId, Vec<(u64, Entry)>),
 }
 
-/// A typed failure as it came.
+/// A typed failure, as received.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     pub request_tag: String,
@@ -61,7 +61,7 @@ pub fn identity(name: &str) -> Identity {
     identity_with(name, 1)
 }
 
-/// The same name, and for each number another signing key.
+/// The same name, with a different signing key for each number.
 pub fn identity_with(name: &str, number: u8) -> Identity {
     let mut secret = [number; 32];
     secret.iter_mut().zip(name.bytes()).for_each(|(secret, byte)| *secret ^= byte);
@@ -81,7 +81,7 @@ pub fn framed_entry(event: &str, primary_key: &str, bytes: &[u8]) -> Entry {
     entry(event, primary_key, &frame)
 }
 
-/// What a write of these entries is acknowledged with.
+/// The acknowledgements of a write of these entries.
 pub fn acks(entries: &[Entry], sequences: &[u64]) -> Acked {
     assert_eq!(entries.len(), sequences.len());
     entries.iter().map(|entry| entry.id).zip(sequences.iter().copied()).collect()
@@ -101,7 +101,7 @@ impl RpcSocket {
         Self { socket, frames, received: Bytes::new(), requests: 0, parts: Vec::new() }
     }
 
-    /// A connection that may speak for these.
+    /// A connection that may act for these.
     pub async fn authenticated(url: &str, names: &[&str]) -> Self {
         let mut socket = Self::connect(url).await;
         for name in names {
@@ -138,7 +138,7 @@ impl RpcSocket {
             }
             match self.socket.next_message().await.expect("an open connection") {
                 Message::Binary(bytes) => self.received = bytes,
-                // The server asks a silent connection whether it is there; the answer is sent by itself.
+                // The server asks a silent connection whether it is there; the library answers by itself.
                 Message::Ping(_) => {}
                 other => panic!("expected a message, got {other:?}"),
             }
@@ -237,7 +237,7 @@ impl RpcSocket {
         self.exit(&id).await.map(|value| assert!(value.is_empty()))
     }
 
-    /// Sends a write in one piece, and leaves the answer to come.
+    /// Sends a write in one piece, without waiting for the answer.
     pub async fn send_write(&mut self, name: &str, store: &str, batch: &Batch) -> RequestId {
         let data = encode_write_entries(name, store, batch);
         self.call(&Call::WriteSingle { data: &data }).await
@@ -275,7 +275,7 @@ impl RpcSocket {
         self.send(&Envelope::Interrupt(request.as_ref()).encode()).await;
     }
 
-    /// The entries of the next message of this subscription, which stays unacknowledged.
+    /// The entries of the next message of this subscription, which is not acknowledged.
     pub async fn next_changes(&mut self, feed: &RequestId) -> Vec<(u64, Entry)> {
         match self.next().await {
             Heard::Changes(id, entries) if id == *feed => entries,
@@ -283,7 +283,7 @@ impl RpcSocket {
         }
     }
 
-    /// Entries until `count` have come, each message acknowledged as a stock client does it.
+    /// Entries until `count` have arrived, with each message acknowledged as a stock client does it.
     pub async fn next_entries(&mut self, feed: &RequestId, count: usize) -> Vec<(u64, Entry)> {
         let mut entries = Vec::new();
         while entries.len() < count {
@@ -298,7 +298,7 @@ impl RpcSocket {
         self.send(&Envelope::Ping.encode()).await;
     }
 
-    /// Nothing is on its way: the answer to a ping comes first.
+    /// Nothing is in flight: the answer to a ping comes first.
     pub async fn nothing_comes(&mut self) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         self.ping().await;

@@ -1,4 +1,4 @@
-//! A server that speaks S3: moto, of `PyPI`, which `.ci/run` installs below `target`.
+//! A server that speaks S3: moto, from `PyPI`, which `.ci/run` installs below `target`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::http;
 
 pub const BUCKET: &str = "events";
-/// Must be in no log.
+/// Must not appear in any log.
 pub const SECRET: &str = "CANARY-of-the-bucket";
 
 /// A running server. Killed when it is dropped.
@@ -24,7 +24,7 @@ pub fn free_port() -> SocketAddr {
 }
 
 impl S3 {
-    /// Starts it with an empty bucket; `None`, with a word, where it is not installed.
+    /// Starts it with an empty bucket; `None`, with a message, if it is not installed.
     pub async fn start(address: SocketAddr) -> Option<Self> {
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/s3/bin/moto_server");
         if !Path::new(program).is_file() {
@@ -62,7 +62,7 @@ impl Drop for S3 {
     }
 }
 
-/// Has `command` find the server at `address`.
+/// Makes `command` use the server at `address`.
 pub fn at(command: &mut Command, address: SocketAddr) {
     command.env("AWS_ENDPOINT_URL", format!("http://{address}"));
     command.env("AWS_ACCESS_KEY_ID", "tester").env("AWS_SECRET_ACCESS_KEY", SECRET);

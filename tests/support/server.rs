@@ -50,7 +50,7 @@ impl TestServer {
         let thread = std::thread::spawn(move || {
             let options = Listen { workers: 2, shutdown_timeout: Duration::from_secs(5) };
             let stopped = async move {
-                // A test that is done drops the sender.
+                // When a test is done, it drops the sender.
                 let _ = stopped.await;
             };
             let served =
@@ -74,7 +74,7 @@ impl TestServer {
         metric(self.addr, name).await
     }
 
-    /// Waits until a metric that counts has this value.
+    /// Waits until a counting metric has this value.
     pub async fn comes_to(&self, name: &str, value: u32) {
         comes_to(self.addr, name, value).await;
     }
@@ -100,7 +100,7 @@ async fn metric(addr: SocketAddr, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
 }
 
-/// Waits until a metric that counts has this value at `addr`.
+/// Waits until a counting metric has this value at `addr`.
 pub async fn comes_to(addr: SocketAddr, name: &str, value: u32) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {

@@ -1,4 +1,4 @@
-//! A client that is nothing but a socket: it sends what it is told and shows what comes.
+//! A client that is only a socket: it sends what it is told and shows what arrives.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Socket {
     pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
-/// A refusal as it came.
+/// A refusal, as received.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub request_tag: String,
@@ -68,7 +68,7 @@ impl Socket {
         Some(Self { stream })
     }
 
-    /// From this address of the machine itself, as if the client were elsewhere.
+    /// From this address of the local machine, as if the client were elsewhere.
     pub async fn try_connect_from(from: Ipv4Addr, url: &str) -> Option<Self> {
         let request = upgrade(url, &[]);
         let to: SocketAddr = request.uri().authority()?.as_str().parse().ok()?;
@@ -95,7 +95,7 @@ impl Socket {
         Self::refused(url, headers).await.0
     }
 
-    /// The HTTP status that the handshake is refused with, and what is said about it.
+    /// The HTTP status that the handshake is refused with, and the message.
     pub async fn refused(url: &str, headers: &[(&str, &str)]) -> (u16, String) {
         match connect_async(upgrade(url, headers)).await {
             Err(Error::Http(response)) => {
@@ -162,7 +162,7 @@ impl Socket {
         self.stream.send(Message::text(text)).await.expect("sent");
     }
 
-    /// Nothing is on its way: the answer to a ping comes first.
+    /// Nothing is in flight: the answer to a ping comes first.
     pub async fn nothing_comes(&mut self) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.ping(987).await;
@@ -173,7 +173,7 @@ impl Socket {
     /// Entries until `count` have come, whether their messages are chunked or not.
     pub async fn next_joined_entries(&mut self, count: usize) -> Vec<(u64, Entry)> {
         let mut entries = Vec::new();
-        // What a write said fits into a message; with what changes say more, it may not.
+        // What a write said fits in a message; `Changes` add more, and may not fit.
         let message_bytes_max = 17 * 1_024 * 1_024;
         let limits = Limits { message_bytes_max, ..Limits::default() };
         let mut joiner = ChunkJoiner::new(&limits);
@@ -195,7 +195,7 @@ impl Socket {
         entries
     }
 
-    /// The next WebSocket message, whatever it is.
+    /// The next WebSocket message of any kind.
     pub async fn next_message(&mut self) -> Option<Message> {
         let next = tokio::time::timeout(PATIENCE, self.stream.next()).await;
         next.expect("something comes in time")?.ok()
@@ -244,7 +244,7 @@ impl Socket {
         }
     }
 
-    /// Changes until `count` entries have come.
+    /// Changes until `count` entries have arrived.
     pub async fn next_entries(&mut self, count: usize) -> Vec<(u64, Entry)> {
         let mut entries = Vec::new();
         while entries.len() < count {
@@ -263,7 +263,7 @@ impl Socket {
         }
     }
 
-    /// The code that the connection is closed with; messages before it are passed over.
+    /// The code that the connection is closed with; earlier messages are skipped.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {
             match self.next_message().await {

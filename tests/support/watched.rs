@@ -1,4 +1,4 @@
-//! A storage over memory that tells on which threads its logs are used, and how many of them there are.
+//! A storage over memory that records on which threads its logs are used, and how many of them there are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,17 +34,17 @@ impl WatchedStorage {
         self.seen.logs.load(Ordering::SeqCst)
     }
 
-    /// How many logs were opened.
+    /// How many logs have been opened.
     pub fn opened(&self) -> usize {
         self.seen.opened.load(Ordering::SeqCst)
     }
 
-    /// How many appends there were since the last call on each thread that had any.
+    /// How many appends there were since the last call, for each thread that had any.
     pub fn appends_by_thread(&self) -> Vec<usize> {
         std::mem::take(&mut *self.seen.appends.lock()).into_values().collect()
     }
 
-    /// Whether the thread of whoever appends is blocked from now on.
+    /// Whether the appending thread is blocked from now on.
     pub fn keep_busy(&self, busy: bool) {
         self.seen.busy.store(busy, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Identities from elsewhere.
+//! A foreign implementation of identities.
 
 use std::collections::HashMap;
 use std::sync::Arc;

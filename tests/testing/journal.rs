@@ -1,4 +1,4 @@
-//! A journal from elsewhere: a table with two columns.
+//! A foreign implementation of a journal: a table with two columns.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Storage, registry, identities, records and journal of somebody else: the contracts hold for right ones, and find each fault.
+//! Foreign implementations of storage, registry, identities, records and journal: correct ones satisfy the contracts,
+//! and each fault is found.
 
 mod identities;
 mod journal;
@@ -33,7 +34,7 @@ impl<T: ?Sized> Subject<T> for Elsewhere<T> {
     }
 }
 
-/// Checks that what `make` makes with a fault breaks the clause beside it.
+/// Checks that what `make` makes with a fault breaks the given clause.
 fn found<T: ?Sized + 'static, F: Copy + std::fmt::Debug + Send + 'static>(
     clauses: &[Clause<T>],
     faults: &[(F, &str)],

@@ -1,4 +1,4 @@
-//! A quarantine from elsewhere.
+//! A foreign implementation of a quarantine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl Quarantine for Rows {
         Box::pin(async move {
             if self.has(Fault::TakesPartsFirst) {
                 self.tables.lock().parts.retain(|(of, _), _| *of != number);
-                // Another answer that is waited for.
+                // Another answer that is awaited.
                 tokio::task::yield_now().await;
             }
             let mut tables = self.tables.lock();

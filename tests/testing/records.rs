@@ -1,4 +1,4 @@
-//! Records from elsewhere.
+//! A foreign implementation of records.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! A registry from elsewhere.
+//! A foreign implementation of a registry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A storage from elsewhere, which knows no id without reading; and a server over it.
+//! A foreign implementation of a storage, which knows no id without reading; and a server on it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -56,7 +56,7 @@ struct Disk {
     moving_keys: MovingKeys,
 }
 
-/// Notes the last store of a key instead of the first.
+/// Records the last store of a key instead of the first.
 #[derive(Default)]
 struct MovingKeys(MemoryUsedKeys);
 
@@ -90,7 +90,7 @@ impl UsedKeys for MovingKeys {
 
 #[derive(Default)]
 struct Table {
-    /// Counts openings: an earlier log appends nothing any more.
+    /// Counts openings: an earlier log no longer appends.
     opened: u64,
     rows: BTreeMap<Sequence, Segment>,
     ids: HashMap<EntryId, Sequence>,
@@ -399,7 +399,7 @@ fn each_fault_is_found() {
     found(CLAUSES, &faults, rows);
 }
 
-/// Every group of writes waits for a lookup, and the next ones behind it.
+/// Every group of writes waits for a lookup, and the next ones wait behind it.
 #[tokio::test]
 async fn a_server_needs_no_id_to_be_known_without_a_read() {
     let storage = Arc::new(Rows { disk: disk(), fault: None });
@@ -408,7 +408,8 @@ async fn a_server_needs_no_id_to_be_known_without_a_read() {
     let (mut alice, mut bob) =
         (Socket::connect(&server.url()).await, Socket::connect(&server.url()).await);
     let entries: Vec<_> = (0..200).map(|n| entry("E", &n.to_string(), b"")).collect();
-    // Both write the same entries without waiting for an answer: each id is placed once, and both hear of the same place.
+    // Both write the same entries without waiting for an answer: each id is placed once, and both are told the same
+    // place.
     for (id, one) in (0..).zip(&entries) {
         alice.write(&key("alice"), id, &batch(std::slice::from_ref(one))).await;
         bob.write(&key("bob"), id, &batch(std::slice::from_ref(one))).await;

@@ -1,8 +1,8 @@
-//! Does what README and the pages of `docs/` say, as a reader would: types each command in order, in as many terminals as
-//! the page has, and compares what is printed. `CONTRIBUTING.md` says how a page is written for that.
+//! Does what README and the pages of `docs/` say, as a reader would: types each command in order, in as many terminals
+//! as the page has, and compares the output. `CONTRIBUTING.md` says how to write a page for that.
 //!
-//! `TOUR=docs/AUTH.md cargo test --test main tour` runs one page. A page whose programs are not all installed is passed over
-//! with a word; where the environment has `CI=true` that is a failure.
+//! `TOUR=docs/AUTH.md cargo test --test main tour` runs one page. A page whose programs are not all installed is
+//! skipped with a message; with `CI=true` in the environment that is a failure.
 
 mod page;
 mod reads;
@@ -73,7 +73,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// What is not as a page says, each with its line.
+/// What differs from the page, each with its line.
 fn faults_of(name: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(name)).expect("the page");
     let page = page::read(&text);
@@ -82,7 +82,7 @@ fn faults_of(name: &str) -> Vec<String> {
     let used = programs(&page);
     let missing: Vec<_> = used.iter().copied().filter(|program| !installed(program)).collect();
     if missing.is_empty() {
-        // Examples need them, which are linked to where a page is read.
+        // Examples need them; they are linked to from where a page runs.
         let _ = used.contains("node") && packages(name);
         faults.extend(walk(name, &page));
     } else {
@@ -108,7 +108,7 @@ fn programs(page: &Page) -> BTreeSet<&'static str> {
     PROGRAMS.into_iter().filter(|program| used.contains(*program)).collect()
 }
 
-/// Options of this program on a page, of commands that are run or not, which its help does not know.
+/// Options of this program on a page, in commands that are run or not, that its help does not know.
 fn wrong_options(page: &Page) -> Vec<String> {
     let steps = page.steps.iter().filter_map(|(number, step)| match step {
         Step::Run { command, .. } | Step::Leave { command, .. } => Some((*number, command)),
@@ -195,7 +195,7 @@ fn open<'a>(
     terminals.entry(name.to_owned()).or_insert_with(|| Terminal::open(place, name))
 }
 
-/// Whether a shell could read it.
+/// Whether a shell could parse it.
 fn syntax(line: &str) -> Result<(), String> {
     let checked = Command::new("bash").args(["-n", "-c", line]).output();
     let checked = checked.map_err(|error| error.to_string())?;
@@ -203,7 +203,7 @@ fn syntax(line: &str) -> Result<(), String> {
     if checked.status.success() && complaint.is_empty() { Ok(()) } else { Err(complaint) }
 }
 
-/// Whether it is what it says it is; TOML has to be a part of a configuration, unless it is one of Cargo.
+/// Whether it is what it claims to be; TOML has to be part of a configuration, unless it is Cargo's.
 fn check(language: &str, text: &str, place: &Place) -> Result<(), String> {
     if language == "json" {
         return serde_json::from_str::<serde_json::Value>(text)

@@ -1,25 +1,25 @@
-//! Reads what a page of documentation has to be run, as `CONTRIBUTING.md` says how it is written there.
+//! Reads from a documentation page what has to be run; `CONTRIBUTING.md` says how it is written there.
 
 use super::words::{self, open};
 
 /// What a reader does, in the order of the page.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Types a command and sees this below it.
+    /// Types a command and sees this output.
     Run { terminal: String, command: String, shown: Vec<String>, stays: bool },
-    /// Sees this from what runs in a terminal.
+    /// Sees this output from what runs in a terminal.
     Await { terminal: String, shown: Vec<String> },
     /// Presses Ctrl-C.
     Interrupt { terminal: String },
     /// Writes a file.
     File { name: String, text: String },
-    /// Reads TOML or JSON, which has to be that. (What is in a file is looked at by the command that reads it.)
+    /// Reads TOML or JSON, which has to be valid. (The command that reads a file checks its contents.)
     Check { language: String, text: String },
     /// Reads a command that is not run here, for this reason.
     Leave { command: String, reason: String },
 }
 
-/// A page: each step with its line, each command of its prose, and what is written otherwise than it has to be.
+/// A page: each step with its line, each command in its prose, and what is written incorrectly.
 #[derive(Debug, Default)]
 pub struct Page {
     pub steps: Vec<(usize, Step)>,
@@ -27,7 +27,7 @@ pub struct Page {
     pub faults: Vec<String>,
 }
 
-/// What comments before a fence say of it.
+/// What comments before a fence say about it.
 #[derive(Default)]
 struct Marks {
     terminal: Option<String>,
@@ -36,7 +36,7 @@ struct Marks {
     stays: bool,
 }
 
-/// Programs whose command lines nobody may hide in another kind of fence.
+/// Programs whose command lines must not be hidden in another kind of fence.
 const PROGRAMS: &str = "eventlog-server eventlog cargo curl docker kubectl node npm openssl psql \
                         sqlite3 sudo systemctl";
 
@@ -78,12 +78,12 @@ pub fn read(text: &str) -> Page {
     page
 }
 
-/// `line` without so many spaces in front, or all that it has.
+/// `line` without its first spaces, up to this many.
 fn strip(line: &str, indent: usize) -> &str {
     &line[line.len() - line.trim_start_matches(' ').len().max(line.len().saturating_sub(indent))..]
 }
 
-/// Whether it begins with the name of a program, and more behind it.
+/// Whether it begins with the name of a program, and there is more after it.
 fn is_command(line: &str) -> bool {
     let line = line.strip_prefix("$ ").unwrap_or(line);
     let commands = words::commands(line);
@@ -94,7 +94,7 @@ fn is_command(line: &str) -> bool {
 }
 
 impl Page {
-    /// What an HTML comment says of the fence below it; what it does not say of one is left alone.
+    /// What an HTML comment says about the fence below it; other comments are ignored.
     fn mark(&mut self, mark: &str, marks: &mut Marks, number: usize) {
         let (name, rest) = mark.trim().split_once([' ', '\n']).unwrap_or((mark.trim(), ""));
         let rest = rest.trim();
@@ -141,7 +141,7 @@ impl Page {
         }
     }
 
-    /// The steps of a fence; in one of `sh` each line is a command.
+    /// The steps of a fence; in an `sh` fence, each line is a command.
     fn commands(&mut self, bare: bool, body: &[(usize, &str)], marks: Marks) {
         let terminal = marks.terminal.unwrap_or_else(|| "1".to_owned());
         let first = self.steps.len();

@@ -1,6 +1,6 @@
-//! Compares what a page shows with what was printed.
+//! Compares what a page shows with the output.
 
-/// Whether these lines are what was printed; a line `…` stands for any lines.
+/// Whether these lines are the output; a line `…` stands for any lines.
 pub fn all(shown: &[String], printed: &[String]) -> bool {
     let blank = |line: &&String| line.trim().is_empty();
     match (shown.split_first(), printed.split_first()) {
@@ -13,7 +13,7 @@ pub fn all(shown: &[String], printed: &[String]) -> bool {
     }
 }
 
-/// Whether this line was printed; `…` stands for any text, and what differs each time for its like.
+/// Whether this line was printed; `…` stands for any text, and varying parts match others of their kind.
 pub fn line(shown: &str, printed: &str) -> bool {
     let (shown, printed) = (alike(shown.trim_end()), alike(printed.trim_end()));
     let mut parts = shown.split('…');
@@ -28,7 +28,7 @@ pub fn line(shown: &str, printed: &str) -> bool {
     printed.ends_with(last)
 }
 
-/// `text` with each digit of times, UUIDs, durations and long numbers in hexadecimal as `0`.
+/// `text` with each digit of times, UUIDs, durations and long hexadecimal numbers replaced by `0`.
 fn alike(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || ":-.".contains(c);
     let mut out = String::new();
@@ -44,7 +44,7 @@ fn alike(text: &str) -> String {
     out + rest
 }
 
-/// One word, or what stands for all of its kind; and how much of what comes next is its unit.
+/// One word, or the placeholder for its kind; and how much of the following word is its unit.
 fn stable(word: &str, next: &str) -> (String, usize) {
     let bare = word.trim_end_matches(['.', ':']);
     let hexadecimal = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');

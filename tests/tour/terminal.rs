@@ -14,15 +14,15 @@ use tempfile::{TempDir, tempdir};
 use super::shown;
 use crate::binary::process::lines;
 
-/// Nothing on a page takes so long, unless it hangs.
+/// Nothing on a page takes this long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a fault begins with that says so.
+/// How a fault begins that says so.
 pub const HANGS: &str = "it hangs before";
-/// What a shell says when a command has ended, before its exit status.
+/// What a shell prints when a command has ended, before its exit status.
 const ENDED: char = '\u{1e}';
 
-/// Where a page is read: an empty directory with links to what the repository has, and a network that nobody else uses,
-/// where the system gives one to everybody.
+/// Where a page runs: an empty directory with links to the repository's files, and a network that nobody else uses,
+/// where the system permits that.
 pub struct Place {
     pub directory: TempDir,
     network: Option<Child>,
@@ -62,7 +62,7 @@ impl Place {
         self.network.is_none()
     }
 
-    /// A path of what the page writes.
+    /// A path to something that the page writes.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join("page").join(name)
     }
@@ -77,13 +77,13 @@ impl Drop for Place {
     }
 }
 
-/// Where programs are: those of the page, those of the user, those of administrators.
+/// Where programs are: the page's, the user's, the administrators'.
 fn path(programs: &Path) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{}:{path}:/usr/sbin:/sbin", programs.display())
 }
 
-/// A shell, and what it runs now. It and all it has started are killed when it is dropped.
+/// A shell, and what it currently runs. It and everything it started are killed when it is dropped.
 pub struct Terminal {
     shell: Child,
     stdin: ChildStdin,
@@ -113,8 +113,8 @@ impl Terminal {
         let mut shell = command.spawn().expect("bash");
         let output = lines(shell.stdout.take().expect("a pipe"));
         let mut stdin = shell.stdin.take().expect("a pipe");
-        // As at a terminal: Ctrl-C ends what runs and not the shell, an alias counts, curl has no progress to show. A
-        // status that is no success is a failure on a page.
+        // As in a terminal: Ctrl-C ends the running command and not the shell, aliases work, curl shows no progress. On
+        // a page, a non-zero exit status is a failure.
         let begin = "exec 2>&1; trap : INT TERM; shopt -s expand_aliases; set -o pipefail\n\
                      curl() { command curl -sS --fail-with-body \"$@\"; }\n";
         stdin.write_all(begin.as_bytes()).expect("bash reads");
@@ -122,7 +122,8 @@ impl Terminal {
         Self { shell, stdin, output, script, running: None }
     }
 
-    /// Types a command; returns once it has ended as the page says, or, if it stays, has shown what it says.
+    /// Types a command; returns once it has ended as the page says, or, if it keeps running, has shown what the page
+    /// says.
     pub fn run(&mut self, command: &str, shown: &[String], stays: bool) -> Result<(), String> {
         if let Some(running) = &self.running {
             return Err(format!("`{running}` still runs there: a reader needs ^C first"));
@@ -155,7 +156,7 @@ impl Terminal {
         Ok(())
     }
 
-    /// Waits until what runs has printed these lines, whatever is between them.
+    /// Waits until the running command has printed these lines, with anything between them.
     pub fn wait(&mut self, shown: &[String]) -> Result<(), String> {
         let mut printed = String::new();
         let deadline = Instant::now() + PATIENCE;
@@ -176,7 +177,7 @@ impl Terminal {
         Ok(())
     }
 
-    /// Presses Ctrl-C, and waits for the end of what runs.
+    /// Presses Ctrl-C, and waits for the running command to end.
     pub fn interrupt(&mut self) -> Result<(), String> {
         if self.running.is_none() {
             return Err("nothing runs there".to_owned());
@@ -185,7 +186,7 @@ impl Terminal {
         let mut signal = Signal::INT;
         loop {
             let _ = kill_process_group(Pid::from_child(&self.shell), signal);
-            // The shell may not have begun what it was told to run, or SIGINT may be ignored, as in what runs behind `&`.
+            // The shell may not have started the command yet, or SIGINT may be ignored, as in a command behind `&`.
             signal = Signal::TERM;
             let again = (Instant::now() + Duration::from_secs(1)).min(deadline);
             match self.end(again) {
@@ -195,7 +196,7 @@ impl Terminal {
         }
     }
 
-    /// What is printed up to the end of what runs, and its exit status.
+    /// The output until the running command ends, and its exit status.
     fn end(&mut self, deadline: Instant) -> Result<(Vec<String>, String), String> {
         let mut printed = vec![];
         loop {

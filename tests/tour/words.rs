@@ -1,6 +1,6 @@
-//! As much of a shell's grammar as it takes to see where a command ends and what it calls.
+//! As much of a shell's grammar as is needed to see where a command ends and what it calls.
 
-/// Whether a command goes on in the next line.
+/// Whether a command continues in the next line.
 pub fn open(command: &str) -> bool {
     let last = command.lines().last().unwrap_or_default();
     if command.contains("<<") {
@@ -24,7 +24,7 @@ pub fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// What a command calls this program with, if it does.
+/// The arguments with which a command calls this program, if it does.
 pub fn ours(words: &[String]) -> Option<&[String]> {
     let is_ours = |word: &String| {
         ["eventlog-server", "eventlog"].contains(&word.rsplit('/').next().unwrap_or_default())

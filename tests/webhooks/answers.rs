@@ -125,7 +125,7 @@ async fn slow_and_dead_receivers_hold_up_nobody_else() {
     assert_eq!(endless.requests(3).await.len(), 3, "its answer is not read to the end");
     // The same entry again, on another connection.
     assert_eq!(slow.requests(2).await[..2], ["team 1"; 2]);
-    // The dead one comes to life.
+    // The dead receiver comes back to life.
     let listener = TcpListener::bind(address).await.expect("the port is free");
     let revived = Receiver::on(listener, |_| Reply::Now("200 OK"));
     assert_eq!(revived.requests(1).await[0], "team 1");

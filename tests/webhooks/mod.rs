@@ -1,4 +1,4 @@
-//! Webhooks of a whole server: what arrives, where, and what answers do.
+//! Webhooks of a whole server: what arrives, where, and what answers cause.
 
 mod answers;
 mod node;
@@ -26,7 +26,7 @@ use crate::support::{batch, entry, key, store};
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const KEYS: [(&str, &str); 2] = [("alice", "team"), ("bob", "other")];
 
-/// A webhook from the start on, with all events of all stores.
+/// A webhook from the start, with all events of all stores.
 fn to(name: &str, url: &str) -> WebhookOptions {
     WebhookOptions::new(name, url, [SECRET.parse().expect("a secret")], Begin::Start)
 }
@@ -70,7 +70,7 @@ async fn write(server: &TestServer, name: &str, entries: &[Entry]) {
     socket.next_ack().await;
 }
 
-/// Waits until every webhook is through with the store.
+/// Waits until every webhook is done with the store.
 async fn through(server: &TestServer, store_id: &str) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {

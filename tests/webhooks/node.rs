@@ -62,7 +62,7 @@ async fn add(server: &Process, titles: &[&str]) {
     socket.next_ack().await;
 }
 
-/// The example says what it took, each entry once, whatever happens to the server.
+/// The example prints what it accepted, each entry once, whatever happens to the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_in_node_verifies_and_takes_every_entry_once() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -78,7 +78,7 @@ async fn a_receiver_in_node_verifies_and_takes_every_entry_once() {
     add(&server, &["Eggs"]).await;
     assert_eq!(receiver.line(), "team 3 TodoAdded Eggs");
     drop(server);
-    // Signed with another secret, nothing is taken; with both, it is.
+    // If it is signed with another secret, nothing is accepted; with both, it is.
     let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let server = serve_with(directory.path(), &receiver.url, other);
     add(&server, &["Salt"]).await;

@@ -45,7 +45,7 @@ fn request(tag: &str, payload: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Such a request crashes, and only it.
+/// Such a request crashes, but nothing else does.
 #[tokio::test]
 async fn an_unknown_request_or_payload_ends_that_request_alone() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -64,8 +64,8 @@ async fn an_unknown_request_or_payload_ends_that_request_alone() {
     client.write("alice", &[framed_entry("E", "1", b"")]).await.expect("acked");
 }
 
-/// Names and tags are the client's, and as long as it likes. No answer is longer than what a client reads, or costs the
-/// server more than the question did.
+/// Names and tags are up to the client, and may be of any length. No answer is longer than what a client can read, or
+/// costs the server more than the request did.
 #[tokio::test]
 async fn what_a_client_said_does_not_make_answers_long() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -94,7 +94,7 @@ async fn what_a_client_said_does_not_make_answers_long() {
     }
 }
 
-/// Lengths that are claimed cost nothing before their bytes are there.
+/// Claimed lengths cost nothing before their bytes arrive.
 #[tokio::test]
 async fn a_frame_above_the_limit_for_messages_is_refused_at_its_length() {
     let limits = Limits { message_bytes_max: 1_000, ..Limits::default() };

@@ -1,4 +1,4 @@
-//! Old history compacted on its way to these clients.
+//! Old history, compacted on its way to these clients.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry};
 use crate::support::server::{TestServer, in_memory};
 use crate::support::store;
 
-/// Two clients that ask from the same place get the same entries, ids of compacted ones included; what is made of a bucket
-/// and is no frame is kept from them, and holds nothing up.
+/// Two clients that ask from the same place get the same entries, including the ids of compacted ones; a replacement
+/// that is not a frame is withheld from them, and holds nothing up.
 #[tokio::test]
 async fn a_compacted_backlog_is_the_same_for_all_and_live_entries_follow() {
     let compaction = Compaction::new(&Limits::default());

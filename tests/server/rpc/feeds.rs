@@ -1,4 +1,4 @@
-//! Subscriptions: everything once, in order, as fast as the client says.
+//! Subscriptions: everything once, in order, as fast as the client permits.
 
 use eventlog_server::protocol::rpc::{Call, ErrorCode};
 
@@ -16,12 +16,12 @@ async fn own_entries_come_as_acknowledgements_alone() {
     let before = [framed_entry("E", "before", b"")];
     client.write("alice", &before).await.expect("acked");
     let alice = client.subscribe("alice", DEFAULT, 0).await;
-    // What was there before the subscription comes, whoever wrote it.
+    // What existed before the subscription comes, whoever wrote it.
     assert_eq!(client.next_entries(&alice, 1).await, [(1, before[0].clone())]);
     let mine = [framed_entry("E", "mine", b"")];
     assert_eq!(client.write("alice", &mine).await, Ok(acks(&mine, &[2])));
     client.nothing_comes().await;
-    // Another identity of the same connection gets it, and what that one writes is brought to this one.
+    // Another identity of the same connection gets it, and this one gets what that one writes.
     let bob = client.subscribe("bob", DEFAULT, 2).await;
     assert_eq!(client.next_entries(&bob, 1).await, [(2, mine[0].clone())]);
     let his = framed_entry("E", "his", b"");
@@ -67,7 +67,7 @@ async fn a_feed_begins_where_it_is_asked_to() {
     }
 }
 
-/// A client that does not acknowledge costs a cursor: eight messages, then nothing, and each acknowledgement is worth
+/// A client that does not acknowledge costs a cursor: eight messages, then nothing, and each acknowledgement permits
 /// one more.
 #[tokio::test]
 async fn no_more_than_eight_messages_are_on_their_way_unacknowledged() {
@@ -89,7 +89,7 @@ async fn no_more_than_eight_messages_are_on_their_way_unacknowledged() {
         in_order(reader.next_changes(&feed).await);
     }
     reader.nothing_comes().await;
-    // Its own write is acknowledged behind all that was there before, so not now.
+    // Its own write is acknowledged after everything that was there before, so not now.
     let own = batch(&[framed_entry("E", "own", b"")]);
     reader.send_write("alice", DEFAULT, &own).await;
     reader.nothing_comes().await;
@@ -130,7 +130,7 @@ async fn a_second_subscription_of_a_key_replaces_the_first() {
     let first = client.subscribe("alice", DEFAULT, 0).await;
     let second = client.subscribe("alice", DEFAULT, 0).await;
     assert_eq!(client.refused(&first).await.code, ErrorCode::InvalidRequest);
-    // Its id is free again, and its interrupt means nothing to the second one.
+    // Its id is free again, and its interrupt does not affect the second one.
     client.interrupt(&first).await;
     let one = framed_entry("E", "1", b"");
     let entries = vec![one.clone()];
@@ -147,7 +147,7 @@ async fn a_request_with_the_id_of_an_open_subscription_ends_the_connection() {
     assert_eq!(client.socket.close_code().await, Some(1002));
 }
 
-/// One entry that a client of this kind cannot decode would stop it for good.
+/// One entry that such a client cannot decode would stop it for good.
 #[tokio::test]
 async fn entries_of_the_other_protocol_come_through_if_their_payload_is_a_frame() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -164,7 +164,7 @@ async fn entries_of_the_other_protocol_come_through_if_their_payload_is_a_frame(
     assert_eq!(writer.next_ack().await, (2, vec![3]));
     assert_eq!(reader.next_entries(&feed_of_reader, 1).await, [(2, good.clone())]);
     reader.nothing_comes().await;
-    // From disk or memory, now or later; and what comes behind them is not held up.
+    // From disk or memory, now or later; and what comes after them is not held up.
     let mut late = RpcSocket::authenticated(&server.rpc_url(), &["bob"]).await;
     let feed = late.subscribe("bob", DEFAULT, 0).await;
     assert_eq!(late.next_entries(&feed, 1).await, [(2, good)]);
@@ -184,7 +184,7 @@ async fn both_protocols_read_what_this_one_writes() {
     assert_eq!(old.next_entries(1).await, [(1, one[0].clone())]);
 }
 
-/// As for the other protocol: what was received is acknowledged, then the connection ends.
+/// As in the other protocol: what was received is acknowledged, then the connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_acknowledges_first_and_closes_with_1001() {
     let mut server = TestServer::with_keys(&TEAM).await;

@@ -1,4 +1,4 @@
-//! Who may speak for whom on a connection.
+//! Who may act for whom on a connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +44,7 @@ async fn before_authentication_everything_but_a_ping_is_forbidden_and_nothing_is
     let part = client.send_part(1, (0, 2), &data).await;
     assert_eq!(client.refused(&part).await.code, ErrorCode::Forbidden);
     client.authenticate(&identity("alice")).await.expect("authenticated");
-    // Had the first part been kept, this one would complete the write.
+    // If the first part had been kept, this one would complete the write.
     let part = client.send_part(1, (1, 2), &data).await;
     assert_eq!(client.acked(&part).await, Ok(vec![]));
     let feed = client.subscribe("alice", DEFAULT, 0).await;
@@ -62,7 +62,7 @@ async fn several_identities_prove_themselves_one_after_the_other() {
         (refused.code, refused.public_key.as_deref(), refused.store_id.as_deref()),
         (ErrorCode::Forbidden, Some("bob"), Some(DEFAULT))
     );
-    // A failed attempt takes nothing from who is in already.
+    // A failed attempt takes nothing from a client that is already in.
     let (remote_id, challenge) = client.hello().await;
     let forged = identity("alice").sign(remote_id, &challenge);
     let refused = client.answer(&identity("bob"), &forged).await.expect_err("refused");
@@ -74,7 +74,7 @@ async fn several_identities_prove_themselves_one_after_the_other() {
     }
 }
 
-/// Effect's own server binds the key of an attempt that fails, so that anybody can lock out who has not come yet.
+/// Effect's own server binds the key of a failed attempt, so anybody can lock out a client that has not come yet.
 #[tokio::test]
 async fn a_bad_signature_binds_nothing_and_the_first_good_one_binds_for_all_connections() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -126,7 +126,7 @@ async fn a_challenge_is_used_up_by_any_attempt_and_stays_the_same_until_then() {
     );
 }
 
-/// A write that is sent right behind the proof is not taken before the proof holds.
+/// A write that is sent right after the proof is not accepted before the proof is.
 #[tokio::test]
 async fn what_follows_an_authenticate_waits_for_it() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -154,7 +154,7 @@ async fn a_connection_proves_64_identities_and_no_more() {
     client.authenticate(&identity("k0")).await.expect("it is one of them");
 }
 
-/// Lets nobody be mallory, and panics when somebody wants to be the other one.
+/// Nobody may be mallory, and it panics when somebody wants to be the other one.
 struct NotMallory;
 
 impl Auth for NotMallory {
@@ -232,7 +232,7 @@ impl Identities for Unreachable {
     }
 }
 
-/// What is not known to be bound does not count, and a client that may try again is told so.
+/// A binding that is not known to be made does not count, and the client is told that it may try again.
 #[tokio::test]
 async fn without_the_bindings_nobody_is_authenticated() {
     let builder = in_memory().identities(Arc::new(Unreachable));
@@ -244,7 +244,7 @@ async fn without_the_bindings_nobody_is_authenticated() {
     assert_eq!(refused.expect_err("refused").code, ErrorCode::Forbidden);
 }
 
-/// A proof that is well made, for another challenge.
+/// A well-formed proof, for another challenge.
 async fn prove_wrongly(client: &mut RpcSocket) -> Result<(), Refused> {
     let alice = identity("alice");
     let signature = alice.sign(RemoteId::random(), &[1; 32]);
@@ -254,7 +254,7 @@ async fn prove_wrongly(client: &mut RpcSocket) -> Result<(), Refused> {
     client.exit(&request).await.map(drop)
 }
 
-/// A stranger had 250 signatures checked on one connection, and then came anew.
+/// A stranger had 250 signatures checked on one connection, and then reconnected.
 #[tokio::test]
 async fn wrong_proofs_end_a_connection_and_an_address_has_few_of_them_looked_at() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -277,7 +277,7 @@ async fn wrong_proofs_end_a_connection_and_an_address_has_few_of_them_looked_at(
     assert!(blocked.message.starts_with("quota: "), "{}", blocked.message);
     let more = began.elapsed().as_secs() + 1;
     assert!((60..=60 + more).contains(&looked_at), "{looked_at} and {more}");
-    // Elsewhere nobody notices.
+    // Other addresses do not notice.
     let elsewhere = Socket::try_connect_from([127, 0, 9, 9].into(), &url).await;
     let mut client = RpcSocket::of(elsewhere.expect("a connection"));
     client.authenticate(&identity("alice")).await.expect("authenticated");

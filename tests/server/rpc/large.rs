@@ -24,12 +24,12 @@ use crate::support::server::{TestServer, in_memory};
 const KEYS: [(&str, &str); 3] = [("alice", "team"), ("bob", "team"), ("carol", "team")];
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
-/// What is above this goes to disk.
+/// What exceeds this goes to disk.
 fn limits() -> Limits {
     Limits { message_bytes_max: 600_000, batch_entries_max: 100, ..Limits::default() }
 }
 
-/// A server that has room on disk for `parts` parts.
+/// A server with disk space for `parts` parts.
 async fn with_room(builder: Builder, limits: Limits, parts: u64) -> (TestServer, TempDir) {
     let directory = tempdir().expect("a directory");
     let builder = builder.limits(limits).spill(directory.path(), Some(parts * CHUNK));
@@ -50,7 +50,7 @@ async fn send(client: &mut RpcSocket, set: i64, index: usize, data: &[u8]) -> Re
     client.call(&Call::WriteChunked(Part { id: set, index, total, data })).await
 }
 
-/// Sends all parts but the last, each when the one before it is answered, then the last.
+/// Sends all parts but the last, each when the previous one is answered, then the last.
 pub async fn send_all(client: &mut RpcSocket, set: i64, data: &[u8]) -> RequestId {
     let last = data.len().div_ceil(CHUNK_BYTES) - 1;
     for index in 0..last {
@@ -73,7 +73,7 @@ async fn more_entries_than_a_batch_has_are_stored_in_pieces_and_acknowledged_tog
     let mut written = entries(1_050, 10);
     written.push(written[3].clone());
     let write = client.call(&Call::WriteSingle { data: &data("alice", &written) }).await;
-    // It has no echo for who wrote it; the other subscription is sent everything, and before the acknowledgement.
+    // The writer gets no echo; the other subscription is sent everything, and before the acknowledgement.
     let read = client.next_entries(&others, 1_050).await;
     assert!(read.iter().map(|(_, entry)| entry).eq(&written[..1_050]));
     let mut expected = sequences(1_050);
@@ -98,7 +98,7 @@ async fn parts_that_are_too_many_for_memory_wait_on_disk() {
     for index in (1..parts).rev().chain([3, 1]) {
         sent.push(send(&mut client, 9, index, &data).await);
     }
-    // Many are written at once: they are answered as they get there.
+    // Many are written at once: they are answered in any order.
     while !sent.is_empty() {
         let Heard::Success(id, value) = client.next().await else { panic!("no answer to a part") };
         assert_eq!(value, [0], "no acknowledgement");
@@ -117,7 +117,7 @@ async fn parts_that_are_too_many_for_memory_wait_on_disk() {
     assert_eq!(files(), 0);
 }
 
-/// Whoever is asked sees each piece before the first one is stored.
+/// `Auth` sees each piece before the first one is stored.
 struct NoSecrets;
 
 impl Auth for NoSecrets {
@@ -171,7 +171,7 @@ async fn nothing_is_stored_of_a_large_write_that_has_one_bad_entry() {
     assert_eq!(client.write("alice", &one).await, Ok(acks(&one, &[1])));
 }
 
-/// A client that gets no `Pong` for five seconds connects anew.
+/// A client that gets no `Pong` for five seconds reconnects.
 #[tokio::test]
 async fn a_connection_goes_on_while_its_large_write_is_checked() {
     let storage = Arc::new(MemoryStorage::new());
@@ -188,7 +188,7 @@ async fn a_connection_goes_on_while_its_large_write_is_checked() {
 
 #[tokio::test]
 async fn a_set_without_room_is_not_answered_until_there_is_some() {
-    // Sets that have no room have no age either.
+    // Sets without space do not age.
     let limits = Limits { chunk_set_age_max: Duration::from_secs(10), ..limits() };
     let (server, _directory) = with_room(in_memory(), limits, 4).await;
     let url = server.rpc_url();
@@ -205,7 +205,7 @@ async fn a_set_without_room_is_not_answered_until_there_is_some() {
     let of_carol = (send(&mut carol, 0, 0, &of_carol).await, of_carol);
     carol.nothing_comes().await;
     server.comes_to("eventlog_spill_sets_waiting", 2).await;
-    // A write that needs no room waits for nobody.
+    // A write that needs no space waits for nobody.
     let one = [framed_entry("E", "", b"")];
     assert_eq!(bob.write("bob", &one).await, Ok(acks(&one, &[1])));
     let part = send(&mut alice, 0, 1, &of_alice).await;
@@ -259,7 +259,7 @@ async fn a_set_that_trickles_loses_its_room() {
     assert_eq!(next.acked(&waiting).await, Ok(vec![]));
 }
 
-/// However much comes: room is not held for ever.
+/// However much arrives: space is not held forever.
 #[tokio::test]
 async fn a_set_that_is_never_whole_loses_its_room() {
     let limits = Limits {
@@ -287,7 +287,7 @@ async fn a_set_that_is_never_whole_loses_its_room() {
     assert_eq!(next.acked(&waiting).await, Ok(vec![]));
 }
 
-/// Parts of sets that wait are in memory, 32 MiB of all.
+/// Parts of waiting sets are in memory, 32 MiB in total.
 #[tokio::test]
 async fn too_much_that_waits_for_room_is_refused_for_now_and_the_connection_stays() {
     let (server, _directory) = with_room(in_memory(), limits(), 100).await;
@@ -318,7 +318,7 @@ async fn too_much_that_waits_for_room_is_refused_for_now_and_the_connection_stay
     assert_eq!(waiting.acked(&last).await, Ok(acks(&written, &[2, 3, 4])));
 }
 
-/// A large write that is over its share waits, and others have their turn meanwhile.
+/// A large write above its quota waits, and others have their turn meanwhile.
 #[tokio::test]
 async fn a_large_write_over_its_quota_waits_and_holds_up_nobody() {
     let burst = Duration::from_secs(1);
@@ -366,7 +366,7 @@ async fn a_set_above_all_the_room_there_is_is_refused_with_the_setting() {
         assert_eq!(refused.code, ErrorCode::InvalidRequest);
         assert!(index > 0 || refused.message.contains("spill_bytes_max"), "{}", refused.message);
     }
-    // Many small parts are no large write.
+    // Many small parts are not a large write.
     let one = [framed_entry("E", "", b"")];
     for index in 0..9 {
         let part = client.send_part(1, (index, 9), &self::data("alice", &one)).await;
@@ -375,7 +375,8 @@ async fn a_set_above_all_the_room_there_is_is_refused_with_the_setting() {
     }
 }
 
-/// What an operator does for a client of a server without a quarantine: it is refused for ever otherwise, with all that follows it.
+/// What an operator does for a client of a server without a quarantine: otherwise it is refused forever, with
+/// everything that follows.
 #[tokio::test]
 async fn an_entry_above_the_limit_is_taken_and_delivered_once_the_limit_is_raised() {
     let mib = 1_024 * 1_024;

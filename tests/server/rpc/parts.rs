@@ -36,7 +36,7 @@ async fn the_completing_part_is_acknowledged_in_whatever_order_they_come() {
     assert_eq!(client.acked(&last).await, Ok(acks(&small, &[3])));
 }
 
-/// Effect's own server forgets them and still answers success for the rest: a write is lost, and nobody knows.
+/// Effect's own server discards them and still answers success for the rest: a write is lost, and nobody knows.
 #[tokio::test]
 async fn unfinished_sets_survive_another_authenticate() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -51,7 +51,7 @@ async fn unfinished_sets_survive_another_authenticate() {
     assert_eq!(client.acked(&part).await, Ok(acks(&entries, &[1])));
 }
 
-/// The success of a part says nothing about the write; its last part does, also when that is refused.
+/// The success of a part says nothing about the write; the answer to the last part does, even if that is refused.
 #[tokio::test]
 async fn the_completing_part_says_what_became_of_the_write() {
     let server = TestServer::with_keys(&TEAM).await;
@@ -71,7 +71,7 @@ async fn the_completing_part_says_what_became_of_the_write() {
         let last = client.send_part(0, (1, 2), &whose).await;
         assert_eq!(client.refused(&last).await.code, code);
     }
-    // The set was forgotten with it.
+    // The set was discarded with it.
     let data = data(&good);
     for (index, expected) in [(1, vec![]), (0, acks(&good, &[1]))] {
         let part = client.send_part(0, (index, 2), &data).await;
@@ -90,7 +90,7 @@ async fn a_total_that_is_absurd_or_changes_is_refused_and_so_is_the_rest_of_its_
     assert_eq!(client.acked(&begun).await, Ok(vec![]));
     let changed = client.call(&send(2, 1, 4)).await;
     assert_eq!(client.refused(&changed).await.code, ErrorCode::InvalidRequest);
-    // Were these taken, the client would think that the write is stored.
+    // If these were accepted, the client would think that the write is stored.
     for index in [1, 2] {
         let late = client.call(&send(2, index, 3)).await;
         assert_eq!(client.refused(&late).await.code, ErrorCode::InvalidRequest);
@@ -101,7 +101,7 @@ async fn a_total_that_is_absurd_or_changes_is_refused_and_so_is_the_rest_of_its_
         let part = client.send_part(2, (index, 2), &data(&entries)).await;
         assert_eq!(client.acked(&part).await, Ok(expected));
     }
-    // A part beyond its total is a payload that does not decode: here part 2, counting from 0, of 2.
+    // A part beyond its total is a payload that cannot be decoded: here part 2, counting from 0, of 2.
     let id = RequestId::from_number(4_000);
     let mut beyond = send(3, 1, 2).encode(&id).to_vec();
     let place = [2, 2, 4];
@@ -111,7 +111,7 @@ async fn a_total_that_is_absurd_or_changes_is_refused_and_so_is_the_rest_of_its_
     assert!(matches!(client.next().await, Heard::Died(died, _) if died == id));
 }
 
-/// Were it only passed over, the client would believe those parts stored that it was told are.
+/// If it were only ignored, the client would believe that the acknowledged parts are stored.
 #[tokio::test]
 async fn a_set_that_stays_unfinished_ends_the_connection() {
     let chunk_set_age_max = std::time::Duration::from_millis(200);
@@ -123,7 +123,7 @@ async fn a_set_that_stays_unfinished_ends_the_connection() {
     assert_eq!(client.socket.close_code().await, Some(1002));
 }
 
-/// On a slow line a part takes longer than the time over which a set is looked at. What counts is what comes.
+/// On a slow line a part takes longer than the period over which a set is checked. What counts is that bytes arrive.
 #[tokio::test]
 async fn a_set_whose_parts_come_slowly_is_no_broken_one() {
     let second = std::time::Duration::from_secs(1);
@@ -143,7 +143,7 @@ async fn a_set_whose_parts_come_slowly_is_no_broken_one() {
     assert_eq!(client.acked(&first).await, Ok(vec![]));
     let id = RequestId::from_number(7_000);
     let second_part = Call::WriteChunked(part(1)).encode(&id);
-    // Some 5 KB a second, for four of them.
+    // About 5 KB a second, for four of them.
     for some in second_part.chunks(second_part.len() / 16 + 1) {
         client.send(some).await;
         tokio::time::sleep(second / 4).await;
@@ -151,8 +151,8 @@ async fn a_set_whose_parts_come_slowly_is_no_broken_one() {
     assert_eq!(client.acked(&id).await, Ok(acks(&entries, &[1])));
 }
 
-/// All that a client has not sent yet comes in one write: up to 32 MiB it is taken, and brought to others in pages that
-/// they can read.
+/// Everything that a client has not sent yet comes in one write: up to 32 MiB it is accepted, and delivered to others
+/// in pages that they can read.
 #[tokio::test]
 async fn a_write_of_25_megabytes_is_taken_and_delivered() {
     let server = TestServer::with_keys(&TEAM).await;

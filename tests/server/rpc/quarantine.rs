@@ -1,4 +1,4 @@
-//! Entries that are larger than `entry_bytes_max`: put aside, so that what a client writes next is not lost behind them.
+//! Entries that exceed `entry_bytes_max`: put aside, so that the client's later writes are not held up behind them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn a_large_entry_is_put_aside_and_everything_else_is_stored() {
     assert!(server.metric("eventlog_quarantine_entries").await > 3.5);
     assert!(server.metric("eventlog_quarantine_bytes").await > 1_070_000.0);
 
-    // It is there for the next server as well.
+    // The next server has it as well.
     drop(server);
     let (server, _spill) = start(&kept, limits()).await;
     assert_eq!(self::shelf(&server.server).list(0, 9), listed);
@@ -119,7 +119,7 @@ async fn an_entry_that_comes_again_is_kept_once() {
         assert_eq!(client.acked(&write).await, Ok(acks(&small(&entries), &[1])));
     }
     assert_eq!(shelf(&server.server).list(0, 9).len(), 2);
-    // Another store is another matter.
+    // Another store is a different case.
     let mut client = RpcSocket::authenticated(&server.rpc_url(), &["carol"]).await;
     let write = client.call(&Call::WriteSingle { data: &data("carol", &entries) }).await;
     assert_eq!(client.acked(&write).await, Ok(acks(&small(&entries), &[1])));
@@ -134,7 +134,7 @@ async fn without_room_the_write_is_refused_as_a_whole_and_the_setting_named() {
     let mut entries = mixed(&[400_000, 400_000]);
     let write = send_all(&mut client, 1, &data("alice", &entries)).await;
     assert_eq!(client.acked(&write).await, Ok(acks(&small(&entries), &[1])));
-    // With what is there it would be more than the key may have.
+    // Together with the existing ones it would be more than the key may have.
     let mut more = mixed(&[150_000, 200_000]);
     more.insert(0, framed_entry("Small", "first", b"x"));
     let write = client.call(&Call::WriteSingle { data: &data("alice", &more) }).await;
@@ -153,7 +153,7 @@ async fn without_room_the_write_is_refused_as_a_whole_and_the_setting_named() {
     let refused = client.acked(&write).await.expect_err("refused");
     assert!(refused.message.contains("(quarantine_bytes_max)"), "{}", refused.message);
     server.comes_to("eventlog_quarantine_refused_total", 2).await;
-    // Once there is room it is taken.
+    // Once there is space, it is accepted.
     let first = shelf(&server.server).list(0, 1)[0].number;
     shelf(&server.server).remove(first).await.expect("removed");
     let write = client.call(&Call::WriteSingle { data: &data("carol", &mixed(&[400_000])) }).await;
@@ -212,7 +212,7 @@ async fn a_raised_limit_takes_what_was_put_aside_and_what_is_sent_again() {
     let mut client = RpcSocket::authenticated(&server.rpc_url(), &["bob"]).await;
     let feed = client.subscribe("bob", DEFAULT, 0).await;
     assert_eq!(client.next_entries(&feed, 1).await, [(1, entries[0].clone())]);
-    // Who sends the next one again has it stored, and taken out; the one that is too large stays.
+    // When the next one is sent again, it is stored and removed from quarantine; the one that is too large stays.
     let write = send_all(&mut client, 1, &data("bob", &entries[2..])).await;
     let stored = [entries[2].clone(), entries[3].clone()];
     assert_eq!(client.acked(&write).await, Ok(acks(&stored, &[2, 3])));
@@ -220,7 +220,7 @@ async fn a_raised_limit_takes_what_was_put_aside_and_what_is_sent_again() {
     assert_eq!(shelf.list(0, 9)[0].entry_id, entries[4].id);
 }
 
-/// Alice may not write what is called `Secret`; nobody is asked with a payload that was not looked at.
+/// Alice may not write `Secret` events; `Auth` never sees a payload that was not read.
 struct NoSecrets;
 
 impl Auth for NoSecrets {
@@ -260,7 +260,7 @@ async fn what_may_not_be_written_is_not_put_aside() {
     let write = client.call(&Call::WriteSingle { data: &data("alice", &allowed) }).await;
     assert_eq!(client.acked(&write).await, Ok(vec![]));
     assert_eq!(shelf(&server.server).list(0, 9).len(), 1);
-    // An event has to have a name, here as well.
+    // An event must have a name, here as well.
     let nameless = [framed_entry("Small", "s", b"x"), framed_entry("", "s", &vec![7; 150_000])];
     let write = client.call(&Call::WriteSingle { data: &data("alice", &nameless) }).await;
     let refused = client.acked(&write).await.expect_err("refused");

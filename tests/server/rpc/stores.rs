@@ -1,4 +1,4 @@
-//! Which store a client gets: its key's, by whatever name it may call it.
+//! Which store a client gets: its key's, whatever name the client uses.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ async fn a_store_is_found_by_its_own_name_and_by_the_default_and_by_no_other() {
     }
     let stores = || storage.stores(None, 9).expect("the stores");
     let before = stores();
-    // Neither another key's store, nor one that nobody has; and none for a key without one.
+    // Neither another key's store nor one that does not exist; and none for a key without a store.
     for (public_key, name) in
         [("alice", "other"), ("alice", "new"), ("alice", ""), ("lost", DEFAULT)]
     {

@@ -1,4 +1,4 @@
-//! Writes: acknowledged per entry, or refused with a word that helps.
+//! Writes: acknowledged per entry, or refused with a helpful message.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ async fn each_entry_is_acknowledged_in_the_order_of_the_request() {
     assert_eq!(client.write("alice", &[]).await, Ok(vec![]));
 }
 
-/// Requests are concurrent, and an id is the client's: whatever it is, it comes back as it was.
+/// Requests are concurrent, and ids belong to the client: each comes back unchanged.
 #[tokio::test]
 async fn many_writes_at_once_are_answered_under_their_own_ids() {
     let (_server, mut client) = alice().await;
@@ -66,7 +66,7 @@ async fn frames_may_come_in_any_pieces() {
     for id in &ids {
         assert_eq!(client.acked(id).await, Ok(acks(&entries, &[1])));
     }
-    // And all in one message; the ping need not wait for the disk.
+    // And all in one message; the ping does not have to wait for the disk.
     client.send(&[&frames[0][..], &frames[1], &Envelope::Ping.encode()].concat()).await;
     assert!(matches!(client.next().await, Heard::Pong));
     for id in &ids {
@@ -74,7 +74,7 @@ async fn frames_may_come_in_any_pieces() {
     }
 }
 
-/// A client repeats a refused write with all else it has, for ever: somebody has to be able to find the entry.
+/// A client repeats a refused write with everything else it has, forever: somebody has to be able to find the entry.
 #[tokio::test]
 async fn what_can_never_be_taken_names_its_entry_and_is_counted() {
     let (server, mut client) = alice().await;
@@ -120,7 +120,7 @@ async fn names_are_taken_up_to_what_a_message_carries() {
     assert!(read.into_iter().map(|(_, entry)| entry).eq(entries));
 }
 
-/// Half of a surrogate pair, as an encoder could write it that does not look.
+/// Half of a surrogate pair, as a careless encoder could write it.
 #[tokio::test]
 async fn text_that_is_not_utf8_is_refused_with_its_entry_and_the_connection_stays() {
     let (_server, mut client) = alice().await;
@@ -156,7 +156,7 @@ async fn who_may_not_write_or_read_is_unauthorized() {
     assert_eq!(client.refused(&feed).await.code, ErrorCode::Unauthorized);
 }
 
-/// A success is what has a client forget an entry: so there is none before it is known to be stored.
+/// A success makes a client discard an entry: so there is none before the entry is known to be stored.
 #[tokio::test]
 async fn a_failed_append_is_a_typed_failure_and_the_retry_finds_out() {
     for how in [FailedAppend::IndefiniteStored, FailedAppend::IndefiniteLost] {
@@ -180,7 +180,7 @@ async fn a_failed_append_is_a_typed_failure_and_the_retry_finds_out() {
     }
 }
 
-/// The client has forgotten the request. The write is stored whole all the same, and the connection goes on.
+/// The client has dropped the request. The write is stored as a whole anyway, and the connection goes on.
 #[tokio::test]
 async fn an_interrupted_write_is_whole() {
     let (_server, mut client) = alice().await;
@@ -193,7 +193,7 @@ async fn an_interrupted_write_is_whole() {
     client.nothing_comes().await;
 }
 
-/// Answers are for servers to send; a client that sends one is not answered.
+/// Only servers send answers; a client that sends one gets no reply.
 #[tokio::test]
 async fn what_only_servers_say_is_passed_over() {
     let (_server, mut client) = alice().await;
