@@ -1,8 +1,9 @@
-//! The base of an archive: all that sled has, as records, so that a database can be built again although the archive does not begin with
-//! its first frame.
+//! The base of an archive: everything in sled, as records, so that a database can be rebuilt although the archive does
+//! not begin with its first frame.
 //!
-//! Keeps: with the frames behind the checkpoint that sled was at when it was begun, the same comes of it, hashes included, though
-//! checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it lies on disk (`archive`).
+//! Keeps: together with the frames after the checkpoint at which it was begun, it gives the same database, including
+//! hashes, although checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it is
+//! stored (`archive`).
 
 use super::commit::now_ms;
 use super::keyspace::Keyspace;
@@ -13,7 +14,7 @@ use super::tree::{self, Trees};
 use super::value::store::StoreRecord;
 use crate::model::{Sequence, StoreId};
 
-/// How much a part has, in bytes, or one segment more.
+/// The size of a part in bytes, or one segment more.
 const PART_BYTES: usize = 1 << 20;
 
 type Part = Result<Vec<u8>, OpenFailure>;
@@ -31,8 +32,8 @@ pub(super) fn parts(trees: &Trees) -> impl Iterator<Item = Part> {
     joined(stores.chain(tables))
 }
 
-/// Its name, then each of its segments, trimmed ones too, since ids stay known, with when they were committed; before the last one, the hash
-/// that it ends with; and how far it is trimmed.
+/// Its name, then each of its segments (also trimmed ones, because ids stay known), with the times of their commits;
+/// before the last one, the hash at the end; and how far the store is trimmed.
 pub(super) fn of_store<'a>(
     trees: &'a Trees,
     name: &StoreId,
@@ -48,7 +49,7 @@ pub(super) fn of_store<'a>(
         let part = (|| {
             let last = match end {
                 Some(last) => last,
-                // Behind what its record says there may be more by now, whose hash is not in it.
+                // There may now be more than its record says, and the hash does not cover that.
                 None => *end.insert(match head {
                     Some(head) => head,
                     None => reader.find(Sequence::MAX)?.map_or(Sequence::ZERO, |it| it.last()),
@@ -59,7 +60,7 @@ pub(super) fn of_store<'a>(
             }
             let (mut part, mut records) = (Vec::new(), RecordWriter::default());
             let whole = reader.segment(next)?;
-            // Those before `next` were given in another segment, of which this one was made since.
+            // Those before `next` were in another segment, from which this one was made since.
             let segment = whole.skipping(next.since(whole.first()) as usize);
             let segment = segment.and_then(|it| it.truncated(last.next().since(next) as usize));
             let malformed = || OpenFailure::corrupt(format!("a malformed segment from {next} on"));
@@ -69,7 +70,7 @@ pub(super) fn of_store<'a>(
                     let of_time = segment.truncated(to.next().since(next) as usize);
                     (of_time.ok_or_else(malformed)?, time)
                 }
-                // It came since.
+                // It was added since.
                 None => (segment, now_ms()),
             };
             records.time(time, |bytes| part.extend_from_slice(bytes));

@@ -1,6 +1,7 @@
-//! Decides how much of a store is beyond what is to be kept of it, and tells by when its entries were committed.
+//! Decides how much of a store exceeds what should be kept, and by when its entries were committed.
 //!
-//! Keeps: by bytes and by age only what is in the tree is given up: the newest is in memory. By bytes, segments are given up whole.
+//! Keeps: by bytes and by age, only what is in the tree is given up: the newest entries are in memory. By bytes, whole
+//! segments are given up.
 
 use super::ends::End;
 use super::log::Located;
@@ -10,7 +11,7 @@ use super::value::segment::Bare;
 use crate::model::Sequence;
 use crate::storage::{Keep, StorageError};
 
-/// The last sequence that is to be trimmed, so that no more is kept than `keep` says.
+/// The last sequence to trim, so that no more is kept than `keep` says.
 pub(super) fn beyond(shared: &Shared, end: &End, keep: &Keep) -> Result<Sequence, StorageError> {
     let located = Located::at(shared, end)?;
     let reader = Reader { tree: located.trees.log(), ordinal: end.ordinal };
@@ -39,7 +40,8 @@ pub(super) fn beyond(shared: &Shared, end: &End, keep: &Keep) -> Result<Sequence
     Ok(beyond)
 }
 
-/// By when entries from `from` on were committed, as [`Storage::times`](crate::storage::Storage::times) says it.
+/// The times by which entries from `from` on were committed, as defined by
+/// [`Storage::times`](crate::storage::Storage::times).
 pub(super) fn times(
     shared: &Shared,
     end: &End,
@@ -51,7 +53,7 @@ pub(super) fn times(
     let mut times = reader.times(from).take(count_max).collect::<Result<Vec<_>, _>>()?;
     let room = count_max - times.len();
     times.extend(end.times(located.layout.last.next().max(from), room));
-    // Clocks step back; what is said ascends.
+    // Clocks may step back; the reported times must ascend.
     let mut latest = 0;
     for (_, time_ms) in &mut times {
         latest = latest.max(*time_ms);

@@ -11,7 +11,7 @@ pub(super) struct Budget {
     bytes: AtomicU64,
     bytes_max: u64,
     lock: Mutex<()>,
-    /// There is less than there was.
+    /// The number of bytes has gone down.
     freed: Condvar,
 }
 
@@ -25,7 +25,7 @@ impl Budget {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether there is as much as there may be.
+    /// Whether the limit is reached.
     pub(super) fn is_full(&self) -> bool {
         self.bytes() >= self.bytes_max
     }
@@ -36,12 +36,12 @@ impl Budget {
 
     pub(super) fn free(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // Taken so that nobody is between having looked and waiting.
+        // Taken so that nobody is between checking and waiting.
         drop(self.lock.lock());
         self.freed.notify_all();
     }
 
-    /// Waits until it is not full, for `patience` at most; whether it is not.
+    /// Waits until it is not full, for at most `patience`; returns whether it has space.
     pub(super) fn wait(&self, patience: Duration) -> bool {
         if !self.is_full() {
             return true;

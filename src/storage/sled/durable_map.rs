@@ -1,8 +1,8 @@
 //! A small map in a table of its own: which store a key has, which signing key.
 //!
-//! Keeps: the changes of a key are made one after the other, each after a look at what the one before left; those of different keys
-//! share syncs, so that many clients that come at once do not wait for each other. Leaves out: a cache, since sled keeps the
-//! pages of the keys in use; and what keys and values mean.
+//! Keeps: the changes of a key are made one after another, each after a look at the result of the previous one; changes
+//! of different keys share syncs, so that many clients that come at once do not wait for each other. Leaves out: a
+//! cache, because sled keeps the pages of the keys in use; and what keys and values mean.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
@@ -17,25 +17,25 @@ use super::keyspace::Keyspace;
 use super::ops::Ops;
 use crate::storage::{AppendError, StorageError};
 
-/// So many changes may be under way at once.
+/// How many changes may be in progress at once.
 const CHANGES_MAX: usize = 256;
 
-/// So many keys are counted before others have their turn.
+/// How many keys are counted before others get their turn.
 const COUNTED_AT_ONCE: usize = 1_024;
 
 type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 
-/// Texts to bytes, at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) each. Shows what is durable. Reads take a moment of
-/// disk time if the page is not in memory.
+/// Maps texts to bytes, at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) each. Shows what is durable. Reads take a
+/// moment of disk time if the page is not in memory.
 pub(crate) struct DurableMap {
     database: Database,
     keyspace: Keyspace,
-    /// By the hash of the key. Held from the look at a value to the end of its change. Async, because that end is a sync away. What
-    /// it holds is the last change, which may be under way: the call that made it can be dropped.
+    /// By the hash of the key. Held from the look at a value to the end of its change. Async, because that end is a
+    /// sync away. It contains the last change, which may be in progress: the call that made it can be dropped.
     changes: Box<[Mutex<Option<Change>>]>,
 }
 
-/// The right to make one change of a key, which one caller has at a time.
+/// The right to make one change of a key; one caller has it at a time.
 pub(crate) struct Changing<'a> {
     map: &'a DurableMap,
     key: &'a str,
@@ -43,7 +43,7 @@ pub(crate) struct Changing<'a> {
 }
 
 impl DurableMap {
-    /// The map in the table of `keyspace`, which is nobody else's.
+    /// The map in the table of `keyspace`, which nothing else uses.
     pub(crate) fn new(database: Database, keyspace: Keyspace) -> Self {
         let changes = (0..CHANGES_MAX).map(|_| Mutex::new(None)).collect();
         Self { database, keyspace, changes }
@@ -64,7 +64,7 @@ impl DurableMap {
         self.database.tree(self.keyspace)?.range((after, Bound::Unbounded)).take(count).collect()
     }
 
-    /// How many keys there are, counted up to `most`: a page of them at a time, others have their turn in between.
+    /// How many keys there are, counted up to `most`: one page of them at a time, with turns for others in between.
     pub(crate) async fn count(&self, most: usize) -> Result<usize, StorageError> {
         let (mut count, mut last) = (0, None::<IVec>);
         loop {
@@ -75,7 +75,7 @@ impl DurableMap {
                 last = Some(pair?.0);
                 count += 1;
             }
-            // Not held while others have their turn: the database cannot be opened again meanwhile.
+            // Not held while others have their turn: otherwise the database could not be opened again meanwhile.
             drop(tree);
             if count == before || count == most {
                 return Ok(count);
@@ -90,7 +90,7 @@ impl DurableMap {
         key.hash(&mut hasher);
         let mut last = self.changes[hasher.finish() as usize % CHANGES_MAX].lock().await;
         if let Some(change) = &*last {
-            // Its failure is the business of whoever asked for it; the table shows what came of it.
+            // Its failure concerns whoever asked for it; the table shows the result.
             let _ = change.clone().await;
             *last = None;
         }
@@ -99,14 +99,14 @@ impl DurableMap {
 }
 
 impl Changing<'_> {
-    /// Sets the key to `value`, durably before it answers. Once polled, a dropped call takes nothing back.
+    /// Sets the key to `value`, durably before it answers. Once polled, dropping the call does not undo it.
     pub(crate) async fn insert(self, value: &[u8]) -> Result<(), AppendError> {
         let mut ops = Ops::default();
         ops.insert(self.key, value);
         self.commit(ops).await
     }
 
-    /// Removes the key, as [`Changing::insert`] sets it.
+    /// Removes the key, in the way in which [`Changing::insert`] sets it.
     pub(crate) async fn remove(self) -> Result<(), AppendError> {
         let mut ops = Ops::default();
         ops.remove(self.key);

@@ -1,9 +1,9 @@
-//! Decides when an archive gets a further base, and writes it while everything else goes on.
+//! Decides when an archive gets another base, and writes it while everything else goes on.
 //!
-//! Keeps: what the archive can build a database from stays as it is until the new base is whole; nobody waits for it. One is due where
-//! a database could not be built any more (files had to be let go of, or the retention took them), and where a retention
-//! is set, once there is as much behind the base as there is in it: else it would take files that are needed.
-//! Leaves out: what is in a base (`base`), which files are kept (`archive`).
+//! Keeps: what the archive can rebuild a database from stays as it is until the new base is complete; nobody waits for
+//! it. A base is due if a database could no longer be rebuilt (files had to be released, or the retention took them).
+//! If a retention is set, it is also due once there is as much after the base as in it: otherwise the retention would
+//! take files that are needed. Leaves out: what is in a base (`base`), which files are kept (`archive`).
 
 use std::io;
 use std::sync::Arc;
@@ -17,8 +17,7 @@ use super::shared::Shared;
 use crate::storage::archive::{Archive, Listing, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
 
-/// A base is written again after so many of the times that may lie between two checkpoints, which is an hour, at the
-/// earliest.
+/// The shortest time between two bases, as a multiple of the longest time between two checkpoints; that is an hour.
 const APART_MIN: u32 = 60;
 
 /// Writes bases.
@@ -26,7 +25,7 @@ pub(super) struct FurtherBase {
     shared: Arc<Shared>,
     /// Whether the first frame of the log began with an empty database.
     complete: bool,
-    /// When one was begun that was not written, or is not yet.
+    /// When one was begun that was not written, or is not written yet.
     tried: Option<Instant>,
     running: Option<Running>,
 }
@@ -94,7 +93,7 @@ impl FurtherBase {
                     }
                     Err(error) => log::warn!("the archive did not get a further base: {error}"),
                 }
-                // What it was to be looked at for may be over.
+                // What it was waiting to look at may be over.
                 shared.upkeep.look_again();
                 written
             })?;
@@ -106,7 +105,7 @@ impl Drop for FurtherBase {
     fn drop(&mut self) {
         if let Some(Running { thread, end }) = self.running.take() {
             end.store(true, Relaxed);
-            // If it panicked there is no base, as before.
+            // If it panicked, there is no base, as before.
             drop(thread.join());
         }
     }
@@ -124,7 +123,7 @@ fn write(
         if end.load(Relaxed) {
             return Err(io::Error::other("the database is closed"));
         }
-        // Who opens sled again waits until nobody has it.
+        // Whoever opens sled again waits until nobody holds it.
         shared.access.ready().map_err(io::Error::other)?;
         part.map_err(io::Error::from)
     });

@@ -1,7 +1,7 @@
-//! Which sequences of a store no entry has, and so where its entries stand among each other.
+//! Which sequences of a store have no entry, and so the positions of its entries among each other.
 //!
-//! The *place* of an entry says how many there are up to it: 1, 2, 3 and so on, whatever gaps the store has. Without any it is the
-//! sequence. What counts entries (`ids`) knows places alone.
+//! The *place* of an entry says how many entries there are up to it: 1, 2, 3 and so on, whatever gaps the store has.
+//! Without gaps it is the sequence. Code that counts entries (`ids`) knows only places.
 
 use crate::model::varint::{read_uvarint, write_uvarint};
 use crate::model::{Segment, Sequence};
@@ -13,7 +13,7 @@ pub(crate) struct Gaps {
 }
 
 impl Gaps {
-    /// Takes a gap in, which is behind those that there are; or one of them once more.
+    /// Adds a gap, which comes after the existing ones, or is one of them again.
     pub(crate) fn add(&mut self, gap: &Segment) {
         match self.runs.last_mut() {
             Some((_, last)) if gap.first() <= last.next() => *last = gap.last().max(*last),
@@ -21,7 +21,7 @@ impl Gaps {
         }
     }
 
-    /// How many sequences are in them.
+    /// How many sequences they contain.
     pub(crate) fn total(&self) -> u64 {
         self.runs.iter().map(|(first, last)| last.next().since(*first)).sum()
     }
@@ -42,7 +42,7 @@ impl Gaps {
         self.runs.iter().fold(place, behind)
     }
 
-    /// Adds them to a record: their number, then of each its first sequence and how many it has. Nothing if there are none.
+    /// Adds them to a record: their number, then for each its first sequence and its length. Nothing if there are none.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         if self.runs.is_empty() {
             return;
@@ -109,7 +109,7 @@ mod tests {
             for (place, sequence) in (1..).zip(&entries) {
                 prop_assert_eq!(gaps.sequence(at(place)), *sequence);
             }
-            // What comes next is behind them all.
+            // The next one comes after all of them.
             prop_assert_eq!(gaps.sequence(at(entries.len() as u64 + 1)), next);
             let mut record = Vec::new();
             gaps.write(&mut record);

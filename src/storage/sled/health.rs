@@ -1,7 +1,8 @@
-//! What an operator should know: what fails while writes go on, how much room there is, and where the directory is.
+//! What an operator should know: what fails while writes go on, how much disk space there is, and where the directory
+//! is.
 //!
-//! Keeps: what is wrong is in the log when it begins, and again each hour while it lasts; figures cost no disk access.
-//! Leaves out: what is done about it.
+//! Keeps: a problem is logged when it begins, and again each hour while it lasts; figures cost no disk access. Leaves
+//! out: what is done about it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,34 +14,34 @@ use super::files::Files;
 use super::place;
 use crate::storage::Figure;
 
-/// How often something is said again that is still so.
+/// How often something is logged again that still holds.
 const AGAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// The last try to let go of finished files of the commit log failed, which is mostly the archive.
+    /// The last attempt to release finished files of the commit log failed, usually because of the archive.
     pub(super) archive_fails: AtomicBool,
-    /// Files had to be let go of that the archive does not have, or the retention took some that are needed: a database cannot be
-    /// built again.
+    /// Files had to be released that the archive does not have, or the retention took some that are needed: the
+    /// database cannot be rebuilt.
     pub(super) archive_is_incomplete: AtomicBool,
-    /// How much the finished files of the commit log take that are not let go of.
+    /// The size of the finished files of the commit log that are not released.
     pub(super) waiting_bytes: AtomicU64,
-    /// The last try to make a file of the commit log ahead of time failed.
+    /// The last attempt to make a file of the commit log ahead of time failed.
     pub(super) file_fails: AtomicBool,
     /// How large the files of sled are, in bytes.
     pub(super) database_bytes: AtomicU64,
-    /// Bytes of the records that sled had when they were counted last.
+    /// Bytes of the records in sled at the last count.
     pub(super) entry_bytes: AtomicU64,
-    /// All stores were looked at for what an earlier process left to do.
+    /// All stores were searched for what an earlier process did not finish.
     pub(super) sweeps_are_known: AtomicBool,
-    /// How many stores have entries that were trimmed and still take room.
+    /// How many stores have entries that were trimmed and still take space.
     pub(super) sweeping: AtomicU64,
-    /// How many ids are kept of entries that were trimmed.
+    /// How many ids are kept of trimmed entries.
     pub(super) bare_ids: AtomicU64,
-    /// What is known of scheduled backups.
+    /// The state of scheduled backups.
     backup: Mutex<Backup>,
-    /// What is known of what is brought elsewhere.
+    /// The state of shipping.
     shipped: Mutex<Shipped>,
     free_bytes: AtomicU64,
     room_is_low: AtomicBool,
@@ -49,25 +50,25 @@ pub(super) struct Health {
     said: Mutex<Said>,
 }
 
-/// What is known of scheduled backups.
+/// The state of scheduled backups.
 #[derive(Clone, Copy, Debug, Default)]
 struct Backup {
-    /// When the last good one was made, in milliseconds since 1970, and how many bytes it has.
+    /// When the last good one was made, in milliseconds since 1970, and its size in bytes.
     made: Option<(u64, u64)>,
-    /// Whether the last try failed.
+    /// Whether the last attempt failed.
     fails: bool,
 }
 
-/// What is known of what is brought elsewhere.
+/// The state of what is sent elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shipped {
-    /// When everything was there last, in milliseconds since 1970.
+    /// When everything was last there, in milliseconds since 1970.
     up_to: Option<u64>,
-    /// Whether the last try failed.
+    /// Whether the last attempt failed.
     fails: bool,
 }
 
-/// When it was said last.
+/// When each problem was last logged.
 #[derive(Debug, Default)]
 struct Said {
     room: Option<Instant>,
@@ -75,14 +76,14 @@ struct Said {
 }
 
 impl Health {
-    /// A backup was made at this time with so many bytes; or one failed.
+    /// A backup was made at this time with this many bytes; or one failed.
     pub(super) fn note_backup(&self, made: Option<(u64, u64)>) {
         let mut backup = self.backup.lock();
         backup.fails = made.is_none();
         backup.made = made.or(backup.made);
     }
 
-    /// What there is to say of backups; nothing if none was ever tried.
+    /// The figures of backups; none if no backup was ever tried.
     pub(super) fn backup_figures(&self) -> Vec<Figure> {
         let Backup { made, fails } = *self.backup.lock();
         let figure = |name, help, value| Figure { name, help, value };
@@ -100,14 +101,14 @@ impl Health {
         made.into_iter().flatten().chain(fails).collect()
     }
 
-    /// Everything that was written up to this time was brought elsewhere; or that failed.
+    /// Everything that was written up to this time was sent elsewhere; or that failed.
     pub(super) fn note_shipped(&self, up_to: Option<u64>) {
         let mut shipped = self.shipped.lock();
         shipped.fails = up_to.is_none();
         shipped.up_to = up_to.or(shipped.up_to);
     }
 
-    /// What there is to say of that; if it is not wanted, that nothing fails.
+    /// The figures of shipping; if it is not wanted, that nothing fails.
     pub(super) fn shipped_figures(&self) -> Vec<Figure> {
         let Shipped { up_to, fails } = *self.shipped.lock();
         let figure = |name, help, value| Figure { name, help, value };
@@ -118,7 +119,7 @@ impl Health {
         up_to.into_iter().chain([fails]).collect()
     }
 
-    /// Looks at the directory when it was opened, and says what speaks against its place.
+    /// Looks at the directory when it was opened, and logs doubts about its location.
     pub(super) fn begin(&self, files: &Files, options: &DatabaseOptions) {
         let path = files.directory().display();
         match place::doubts(files.directory()) {
@@ -133,7 +134,7 @@ impl Health {
         self.look(files, options);
     }
 
-    /// Looks how much room there is, and says what is due. Call it now and then.
+    /// Checks how much space there is, and logs what is due. Call it now and then.
     pub(super) fn look(&self, files: &Files, options: &DatabaseOptions) {
         let mut said = self.said.lock();
         if self.is_copy.load(Relaxed) && is_due(&mut said.copy) {
@@ -169,7 +170,7 @@ impl Health {
         }
     }
 
-    /// Bytes that were free at the last look.
+    /// Bytes that were free at the last check.
     pub(super) fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Relaxed)
     }
@@ -179,18 +180,18 @@ impl Health {
         self.room_is_low.load(Relaxed)
     }
 
-    /// Whether that was so little that no entries are taken.
+    /// Whether it was so little that no entries are accepted.
     pub(super) fn room_is_gone(&self) -> bool {
         self.room_is_gone.load(Relaxed)
     }
 
-    /// Whether the directory is a copy of the one that was made.
+    /// Whether the directory is a copy of the original one.
     pub(super) fn is_copy(&self) -> bool {
         self.is_copy.load(Relaxed)
     }
 }
 
-/// Whether something is to be said that was said last at `said`; then that is now.
+/// Whether a line is due that was last logged at `said`; if so, sets that to now.
 fn is_due(said: &mut Option<Instant>) -> bool {
     let due = said.is_none_or(|said| said.elapsed() >= AGAIN_EVERY);
     if due {

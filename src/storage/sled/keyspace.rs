@@ -1,6 +1,6 @@
 //! The trees of the database, by their persisted names.
 
-/// A tree of the database. One room owns each; ops on two of them are never atomic together.
+/// A tree of the database. One module owns each; ops on two of them are never atomic together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Keyspace {
     /// Facts about the data directory itself, such as the remote id.
@@ -15,7 +15,7 @@ pub(crate) enum Keyspace {
     Identities,
     /// Which store a public key was used with.
     UsedKeys,
-    /// What administrators say while the server runs.
+    /// What administrators set while the server runs.
     Records,
     /// Entries that are too large to be stored.
     Quarantine,
@@ -34,7 +34,7 @@ impl Keyspace {
         Self::Quarantine,
     ];
 
-    /// Those that other rooms commit to.
+    /// Those that other modules commit to.
     pub(crate) const TABLES: [Self; 6] = [
         Self::Registry,
         Self::Journal,
@@ -44,8 +44,8 @@ impl Keyspace {
         Self::Quarantine,
     ];
 
-    /// The name of the tree in sled. Persisted: a name is never changed and never used for something else.
-    /// Older directories also have an empty tree `journal-index`, which nobody opens.
+    /// The name of the tree in sled. Persisted: a name is never changed and never reused. Older directories also have
+    /// an empty tree `journal-index`, which nobody opens.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
@@ -59,7 +59,7 @@ impl Keyspace {
         }
     }
 
-    /// Its number in the commit log. Persisted, as the name is.
+    /// Its number in the commit log. Persisted, like the name.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Meta => 0,
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!([0, 1, 8].map(Keyspace::table), [None; 3]);
     }
 
-    /// Sled, once the threads of the database let go of it.
+    /// Sled, once the threads of the database have released it.
     fn sled_below(directory: &std::path::Path) -> sled::Db {
         let config = sled::Config::new().path(directory.join("sled")).segment_size(4 << 20);
         for _ in 0..2_000 {

@@ -1,4 +1,5 @@
-//! Opens what a data directory has: sled, then the commit log, whose frames that sled does not have are shown again.
+//! Opens the contents of a data directory: sled, then the commit log, whose frames that sled does not have are shown
+//! again.
 
 use std::io;
 use std::sync::Arc;
@@ -23,17 +24,17 @@ use crate::storage::commit_log::{
 };
 use crate::storage::witness::WitnessFiles;
 
-/// A directory that was opened; nothing runs yet.
+/// An opened directory; nothing is running yet.
 pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
     pub(super) origin: Origin,
     pub(super) log: Log,
     pub(super) checkpointer: Checkpointer,
-    /// For the next store that has none.
+    /// For the next new store.
     pub(super) next_ordinal: Ordinal,
 }
 
-/// Opens the directory of `files`. A damaged database is built again, if there is what it takes.
+/// Opens the directory of `files`. A damaged database is rebuilt, if everything that this needs is there.
 pub(super) fn open(
     files: Files,
     options: DatabaseOptions,
@@ -57,7 +58,7 @@ pub(super) fn open(
     opened.map_err(|failure| failure.of(&directory))
 }
 
-/// Opens sled, and compares it with the witness: an [`OpenFailure::Corrupt`] is that it has not what it had.
+/// Opens sled, and compares it with the witness: [`OpenFailure::Corrupt`] means that it does not have what it had.
 fn open_sled(
     files: &Files,
     options: &DatabaseOptions,
@@ -82,13 +83,13 @@ fn open_sled(
     }
 }
 
-/// Whether the directory was there before, if there is no sled.
+/// Whether the directory existed before, if there is no sled.
 fn has_more_than_sled(files: &Files) -> io::Result<bool> {
     let (_, witness) = WitnessFiles::open(files.directory())?;
     Ok(witness.newest.is_some() || commit_log::exists(&files.log())?)
 }
 
-/// The archive, if it is to be kept.
+/// The archive, if there should be one.
 pub(super) fn archive(
     files: &Files,
     options: &DatabaseOptions,
@@ -98,7 +99,7 @@ pub(super) fn archive(
     options.archive.enabled.then(|| Archive::open(folder, generation)).transpose()
 }
 
-/// As [`archive`], but nothing is written there.
+/// Like [`archive`], but nothing is written there.
 pub(super) fn archive_to_read(
     files: &Files,
     options: &DatabaseOptions,
@@ -165,7 +166,7 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     Ok(Opened { shared, origin, log, checkpointer, next_ordinal })
 }
 
-/// Writes what sled has to the archive, if what archive and log have does not begin with an empty database.
+/// Writes the contents of sled to the archive, if archive and log do not begin with an empty database.
 fn write_base(
     shared: &Shared,
     archive: &Archive,

@@ -2,11 +2,11 @@
 
 use sled::IVec;
 
-/// The longest value that may be committed, in bytes: a tree page full of such values still goes into sled's log and
+/// The longest value that may be committed, in bytes: a tree page full of such values still fits in sled's log and
 /// never becomes a file of its own, which a sync of the log would miss.
 pub const VALUE_BYTES_MAX: usize = 60_000;
 
-/// Changes to one tree, stored whole or not at all. Of several changes to a key the last one counts.
+/// Changes to one tree, stored all or none. If a key is changed more than once, the last change counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ops {
     ops: Vec<(IVec, Option<IVec>)>,
@@ -39,9 +39,9 @@ impl Ops {
         self.ops.iter().map(|(key, value)| (&key[..], value.as_deref()))
     }
 
-    /// Changes `tree`, whole or not at all.
+    /// Changes `tree`, all or nothing.
     pub(super) fn apply(mut self, tree: &sled::Tree) -> sled::Result<()> {
-        // One change alone needs no batch, which sled begins with a write of its own to its file.
+        // A single change needs no batch, which sled begins with a separate write to its file.
         if self.ops.len() == 1
             && let Some((key, value)) = self.ops.pop()
         {

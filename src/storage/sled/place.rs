@@ -1,12 +1,13 @@
-//! Where a data directory is: whether it is the one that was made, and on what file system.
+//! Where a data directory is: whether it is the original one, and on what file system.
 //!
 //! ```text
 //! place    the line `device 2049, inode 131075, sum 1a2b3c4d`: where the directory was made, and crc32 over what is before
 //!          `, sum`
 //! ```
 //!
-//! Keeps: a copy on any file system has another inode, and is told until somebody removes the file. Leaves out: a file
-//! system that was copied as a whole, where the inode is the same; its device may have another number after each start.
+//! Keeps: a copy on any file system has another inode, and is reported until somebody removes the file. Leaves out: a
+//! file system that was copied as a whole, where the inode is the same; its device may have another number after each
+//! start.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -41,7 +42,7 @@ impl Place {
     }
 }
 
-/// Whether the directory is a copy of the one that was made. Where nothing says that, it is noted from now on.
+/// Whether the directory is a copy of the original one. If nothing says so, its place is noted from now on.
 pub(super) fn is_copy(files: &Files) -> io::Result<bool> {
     let here = Place::of(files.directory())?;
     let noted = match std::fs::read(files.place()) {
@@ -54,10 +55,10 @@ pub(super) fn is_copy(files: &Files) -> io::Result<bool> {
     }
 }
 
-/// What there is to be said against the file system of `directory`, if it is one of those that promise less than a disk.
+/// Doubts about the file system of `directory`, if it is one of those that promise less than a disk.
 #[cfg(target_os = "linux")]
 pub(super) fn doubts(directory: &Path) -> io::Result<Option<&'static str>> {
-    // The numbers are from `linux/magic.h`.
+    // The numbers come from `linux/magic.h`.
     Ok(match rustix::fs::statfs(directory)?.f_type {
         0x0102_1994 | 0x8584_58f6 => {
             Some("is in memory (tmpfs): everything is lost when the machine stops")
@@ -72,7 +73,7 @@ pub(super) fn doubts(directory: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// Elsewhere nothing is known.
+/// On other systems nothing is known.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn doubts(_directory: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)

@@ -1,8 +1,8 @@
-//! Builds a damaged database again, from the archive and the commit log.
+//! Rebuilds a damaged database from the archive and the commit log.
 //!
-//! Keeps: it takes the place of the damaged one only when it is whole, is on disk, and has all that the witness says; the damaged
-//! one is kept under another name. If something is missing everything stays as it was, and what is missing is said.
-//! Leaves out: finding that a database is damaged (`open`, `watch`).
+//! Keeps: the new database replaces the damaged one only when it is complete, is on disk, and has everything that the
+//! witness says; the damaged one is kept under another name. If something is missing, everything stays as it was, and
+//! the missing part is reported. Leaves out: detecting that a database is damaged (`open`, `watch`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ use crate::storage::archive::{Archive, ArchiveDamage, Archived, Kind};
 use crate::storage::commit_log::{self, Found, FoundFrame, LogOptions, Position};
 use crate::storage::witness::{Witness, WitnessFiles};
 
-/// How often it is said how far it is.
+/// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// Builds the database of `files` again, which is damaged as `finding` says.
+/// Rebuilds the database of `files`, which is damaged as described in `finding`.
 pub(super) fn rebuild(
     files: &Files,
     options: &DatabaseOptions,
@@ -110,13 +110,13 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Of a database that takes nothing but all there is.
+    /// A builder that requires everything to be there.
     pub(super) fn new(shared: &'a Shared, checkpointer: &'a mut Checkpointer) -> Self {
         let (redo, said) = (Redo::new(shared), Instant::now());
         Self { redo, shared, checkpointer, frames: 0, lost: None, said }
     }
 
-    /// As [`Builder::new`], but what is missing is accepted.
+    /// Like [`Builder::new`], but accepts that something is missing.
     pub(super) fn lenient(shared: &'a Shared, checkpointer: &'a mut Checkpointer) -> Self {
         let (redo, lost) = (Redo::lenient(shared), Some(Vec::new()));
         Self { redo, lost, ..Self::new(shared, checkpointer) }
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
         self.fill_from_log(archived, files, witness)
     }
 
-    /// Shows what the log has behind `from`; returns the last frame.
+    /// Shows what the log has after `from`; returns the last frame.
     pub(super) fn fill_from_log(
         &mut self,
         from: Position,
@@ -189,13 +189,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What the archive has lost may be in the log yet.
+    /// What the archive has lost may still be in the log.
     fn take_from_log(
         &mut self,
         damage: &ArchiveDamage,
         log: &LogOptions,
     ) -> Result<(), OpenFailure> {
-        // If it is not known where it ends it is the end of the archive, and the log comes next anyway.
+        // If it is not known where the loss ends, it is the end of the archive, and the log comes next anyway.
         let Some(to) = damage.to else { return Ok(()) };
         let lost = format!("the archive is damaged: {damage}");
         if damage.from == Position(0) {
@@ -226,13 +226,13 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A part of a base as a frame. It says itself when its entries were committed; where it does not, that is not known, and
+/// A part of a base as a frame. It says itself when its entries were committed; if it does not, that is unknown, and
 /// they count as young.
 pub(super) fn of_base(body: &[u8]) -> FoundFrame<'_> {
     FoundFrame { position: Position(0), time_ms: now_ms(), body }
 }
 
-/// Gives what is at `path` another name, that says `why`, if it is there.
+/// Renames what is at `path`, if it exists; the new name says `why`.
 pub(super) fn keep_aside(path: &Path, why: &str) -> io::Result<Option<PathBuf>> {
     if !path.try_exists()? {
         return Ok(None);
@@ -250,7 +250,7 @@ pub(super) fn keep_aside(path: &Path, why: &str) -> io::Result<Option<PathBuf>> 
     Ok(None)
 }
 
-/// Puts the new one in the place of the damaged one. Gives where that is now.
+/// Replaces the damaged one by the new one. Returns where the damaged one is now.
 fn swap(files: &Files, new: &Files) -> io::Result<Option<PathBuf>> {
     let kept = keep_aside(&files.database(), "damaged")?;
     std::fs::rename(new.database(), files.database())?;

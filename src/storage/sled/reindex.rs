@@ -1,7 +1,8 @@
-//! Finds ids in a store, and has the index of its ids made again from its entries where that is damaged or far behind them.
+//! Finds ids in a store, and has the index of its ids rebuilt from its entries if it is damaged or far behind them.
 //!
-//! Keeps: the entries are read here, by who wants to know, with no lock; so many ids as are sealed at once are in memory;
-//! checkpoints seal them, and what others write comes to sled with the same ones. Leaves out: the index (`ids`).
+//! Keeps: the entries are read here, by the caller, without a lock; as many ids as are sealed at once are in memory;
+//! checkpoints seal them, and what others write gets into sled with the same checkpoints. Leaves out: the index
+//! (`ids`).
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use super::shared::Shared;
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
 
-/// So often an index may turn out to be damaged in one lookup: a disk that goes on like that is of no use.
+/// How often an index may turn out to be damaged in one lookup: if that goes on, the disk is unusable.
 const TRIES: usize = 3;
-/// How often it is looked whether somebody still seals what was handed over.
+/// How often to check whether somebody still seals what was passed on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long that may take while checkpoints fail.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ fn read(
     let (mut next, last) = entries.into_inner();
     let mut ids = Vec::new();
     while next <= last {
-        // Each time: who closes sled to open it again does not wait for all of it.
+        // Each time, so that whoever closes sled to open it again does not wait for all of it.
         let trees = shared.access.trees()?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
         let segment = StoreReader { tree, end }.segment(next)?;
@@ -94,7 +95,7 @@ fn read(
     Ok(ids)
 }
 
-/// Waits until what was handed over, from `first` on, is sealed.
+/// Waits until what was passed on, from `first` on, is sealed.
 fn wait(
     shared: &Shared,
     writes: &Writes,

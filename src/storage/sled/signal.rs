@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// What somebody wants of the checkpoint thread.
+/// What the checkpoint thread should do.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub(super) struct Wanted {
-    /// A checkpoint now.
+    /// Make a checkpoint now.
     pub(super) checkpoint: bool,
-    /// One as well, however little is in memory: ids wait to be indexed, or somebody for what the archive will have.
+    /// Make one too, however little is in memory: ids wait to be indexed, or somebody waits for what the archive will
+    /// have.
     pub(super) at_once: bool,
-    /// That sled is compacted.
+    /// Compact sled.
     pub(super) compact: bool,
-    /// A last checkpoint, and its end.
+    /// Make a last checkpoint, and end.
     pub(super) end: bool,
 }
 
@@ -48,7 +49,7 @@ impl Signal {
         }
     }
 
-    /// What is wanted, once something is; after `patience` it may be nothing. That it is to end stays.
+    /// The requests, once there are any; after `patience` there may be none. A request to end stays.
     pub(super) fn wait(&self, patience: Duration) -> Wanted {
         let mut wanted = self.wanted.lock();
         let Wanted { checkpoint, at_once, compact, end } = *wanted;

@@ -1,4 +1,4 @@
-//! The steps in which the database touches the disk, and the seam at which tests make them fail.
+//! The steps in which the database uses the disk, and the seam where tests make them fail.
 
 use std::io;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use crate::storage::commit_log::Seam;
 /// A step that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
-    /// One of the commit log.
+    /// A step of the commit log.
     Log(LogStep),
     /// Apply a portion of a checkpoint to sled, in memory.
     Apply,
     /// Hand sled's buffers to the kernel.
     Flush,
-    /// Have the kernel hand them to the disk.
+    /// Make the kernel hand them to the disk.
     TableSync,
     /// Find out whether the disk works again.
     Probe,
     /// Open sled again.
     Reopen,
-    /// One of taking over an earlier format.
+    /// A step of taking over an earlier format.
     TakeOver(TakeOver),
-    /// One of putting a smaller copy in the place of sled.
+    /// A step of replacing sled by a smaller copy.
     Compact(Compact),
 }
 
-/// A step of putting a smaller copy in the place of sled.
+/// A step of replacing sled by a smaller copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Compact {
     Begin,
@@ -82,7 +82,7 @@ pub(crate) trait Faults: Send + Sync {
     fn fault(&self, step: Step) -> Fault;
 }
 
-/// Those of the commit log.
+/// The steps of the commit log.
 pub(super) struct LogFaults(pub(super) Arc<dyn Faults>);
 
 impl Seam for LogFaults {

@@ -1,7 +1,7 @@
-//! The tables that other rooms keep in sled, with what is in the commit log and not in sled yet.
+//! The tables that other modules keep in sled, with what is in the commit log and not in sled yet.
 //!
 //! Keeps: whatever is shown is durable; a change is shown before its commit is answered. A change leaves memory only
-//! after the tree that has it was synced: who looks here first and then in the tree finds it.
+//! after the tree that has it was synced: looking here first and then in the tree finds it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -16,9 +16,9 @@ use super::ops::Ops;
 use super::tree::Trees;
 use crate::storage::StorageError;
 
-/// What a change takes in memory besides key and value, roughly, in bytes.
+/// What a change takes in memory in addition to key and value, roughly, in bytes.
 const CHANGE_BYTES: u64 = 96;
-/// A range takes so many changes at once.
+/// How many changes a range takes at once.
 const TAKEN_AT_ONCE: usize = 256;
 
 /// What is not in sled yet.
@@ -33,13 +33,13 @@ type Changes = BTreeMap<IVec, Change>;
 
 #[derive(Debug)]
 struct Change {
-    /// Of the frame that has it.
+    /// The position of the frame that has it.
     position: u64,
     /// `None` if the key was removed.
     value: Option<IVec>,
 }
 
-/// Changes to one table for a checkpoint, and of which frames they are.
+/// Changes to one table for a checkpoint, and the frames that they come from.
 #[derive(Debug)]
 pub(super) struct TableChanges {
     pub(super) table: Keyspace,
@@ -53,7 +53,7 @@ fn bytes_of(key: &[u8], value: Option<&IVec>) -> u64 {
 }
 
 impl Tables {
-    /// Nothing yet. What it holds is counted in `budget`.
+    /// Without changes. What they hold is counted in `budget`.
     pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self { changes: std::array::from_fn(|_| RwLock::default()), budget }
     }
@@ -66,7 +66,7 @@ impl Tables {
         }
     }
 
-    /// As [`Tables::apply`], for one key.
+    /// Like [`Tables::apply`], for one key.
     pub(super) fn apply_one(
         &self,
         table: Keyspace,
@@ -88,7 +88,7 @@ impl Tables {
         self.budget.add(bytes);
     }
 
-    /// What sled does not have of `table` behind the key `after`, until it is `bytes_max` bytes; `None` if there is
+    /// What sled does not have of `table` after the key `after`, until it is `bytes_max` bytes; `None` if there is
     /// nothing.
     pub(super) fn for_checkpoint(
         &self,
@@ -133,7 +133,7 @@ impl TableChanges {
     }
 }
 
-/// A table for the length of one question: drop it soon, since sled cannot be reopened while it is held.
+/// A table for the duration of one question: drop it soon, because sled cannot be reopened while it is held.
 ///
 /// Shows what is durable.
 pub(crate) struct Tree {
@@ -163,7 +163,7 @@ impl Tree {
         self.trees.get(self.keyspace).get(key).map_err(StorageError::from)
     }
 
-    /// The pairs whose keys are in `range`, ascending. One that is set or removed meanwhile may be there or not.
+    /// The pairs whose keys are in `range`, ascending. A pair that is set or removed meanwhile may be included or not.
     pub(crate) fn range<K: AsRef<[u8]>>(
         &self,
         range: (Bound<K>, Bound<K>),
@@ -171,7 +171,7 @@ impl Tree {
         Merged::new(self, range, false)
     }
 
-    /// As [`Tree::range`], descending.
+    /// Like [`Tree::range`], descending.
     pub(crate) fn range_backwards<K: AsRef<[u8]>>(
         &self,
         range: (Bound<K>, Bound<K>),
@@ -180,15 +180,15 @@ impl Tree {
     }
 }
 
-/// The pairs of memory and of sled in their order. A part of the range is read in memory, so that no lock is held, and
-/// then in sled: what sled gets in between is known already.
+/// The pairs of memory and of sled, in order. A part of the range is read in memory, so that no lock is held, and then
+/// in sled: what sled gets in between is already known.
 struct Merged<'a> {
     tree: &'a Tree,
-    /// What was not read yet; `None` if that is nothing.
+    /// What has not been read yet; `None` if nothing is left.
     rest: Option<(Bound<IVec>, Bound<IVec>)>,
     changes: VecDeque<(IVec, Option<IVec>)>,
     in_sled: Option<sled::Iter>,
-    /// The next one of sled.
+    /// The next pair of sled.
     next: Option<Pair>,
     backwards: bool,
 }
@@ -283,7 +283,7 @@ impl Iterator for Merged<'_> {
     }
 }
 
-/// Whether no key can be in `range`: such a one must not be asked for.
+/// Whether no key can be in `range`: sled must not be asked for such a range.
 fn is_empty((low, high): &(Bound<IVec>, Bound<IVec>)) -> bool {
     match (low, high) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,

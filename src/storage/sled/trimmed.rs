@@ -1,19 +1,20 @@
-//! How far the beginning of a store is trimmed: what is not shown any more, and what of that the tree has let go of by now.
+//! How far the beginning of a store is trimmed: what is no longer shown, and how much of that the tree has released by
+//! now.
 //!
-//! The one is durable as soon as a trim is answered. The other follows: the entries become bare ids (`checkpoint::sweep`), since ids
-//! stay known for ever.
+//! The first is durable as soon as a trim is answered. The second follows: the entries become bare ids
+//! (`checkpoint::sweep`), because ids stay known forever.
 
 use crate::model::Sequence;
 use crate::model::varint::{read_uvarint, write_uvarint};
 
-/// As the record of a store has it; all zero for a store that was never trimmed.
+/// As stored in the record of a store; all zero for a store that was never trimmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trimmed {
     /// The last sequence that was trimmed.
     pub(crate) last: Sequence,
-    /// The last one of which the tree has no more than the id.
+    /// The last one of which the tree has only the id.
     pub(crate) swept: Sequence,
-    /// Bytes of the records up to there, as they were.
+    /// The original bytes of the records up to there.
     pub(crate) bytes: u64,
 }
 

@@ -25,7 +25,7 @@ pub struct Manifest {
     floor: u64,
     /// Whether its files begin with an empty storage.
     pub(super) complete: bool,
-    /// The number of the last change that is in it.
+    /// The number of the last change in it.
     pub position: u64,
     /// The time of that: milliseconds since 1970.
     pub time_millis: u64,
@@ -39,16 +39,16 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ManifestFile {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
     /// How many bytes it has.
     pub bytes: u64,
-    /// Over all of them, in hexadecimal digits.
+    /// Of all its bytes, in hexadecimal digits.
     pub sha256: String,
 }
 
 impl Manifest {
-    /// Of what was copied of `snapshot` at this time.
+    /// The manifest of what was copied of `snapshot` at this time.
     pub(super) fn new(snapshot: &Snapshot, made_millis: u64, files: Vec<ManifestFile>) -> Self {
         Self {
             version: VERSION,
@@ -68,12 +68,12 @@ impl Manifest {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// The folder it lies in.
+    /// The folder that it is in.
     pub(super) fn folder(&self) -> &str {
         &self.generation
     }
 
-    /// The file it is in.
+    /// The name of its file.
     pub(super) fn name(&self) -> String {
         format!("{:020}{SUFFIX}", self.position)
     }
@@ -85,7 +85,7 @@ impl Manifest {
         Ok(line)
     }
 
-    /// The one in the file `path`.
+    /// Reads the manifest in the file `path`.
     pub(super) fn read(path: &Path) -> Result<Self, BackupError> {
         let text = std::fs::read(path).map_err(|cause| BackupError::io(path, cause))?;
         let damaged = |finding: &str| BackupError::damaged(path, finding);
@@ -121,7 +121,7 @@ impl Manifest {
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

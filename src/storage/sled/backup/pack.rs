@@ -1,4 +1,5 @@
-//! A backup as one stream, for pipes: a tar archive of what a folder with it would have, its manifest last.
+//! A backup as one stream, for pipes: a tar archive of what a folder with this backup would contain, with the manifest
+//! last.
 
 use std::io::{self, Read, Write};
 use std::path::{Component, Path};
@@ -64,7 +65,7 @@ impl<R: Read> Read for Summed<R> {
     }
 }
 
-/// Makes the folder `to` of what [`pack`] wrote. Whether it is all there is for who reads it to find out.
+/// Creates the folder `to` from what [`pack`] wrote. The reader of the folder has to find out whether it is complete.
 pub fn unpack(from: impl Read, to: &Path) -> Result<(), BackupError> {
     let failed = |cause: io::Error| BackupError::io(to, cause);
     let mut has_manifest = false;

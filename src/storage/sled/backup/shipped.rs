@@ -1,11 +1,13 @@
-//! What is brought elsewhere as it comes: files of the archive, and what the commit log has behind them; and a backup made of that.
+//! What is sent elsewhere as it is written: files of the archive, and what the commit log has after them; and a backup
+//! made from that.
 //!
 //! ```text
 //! 00000016.log.zst               a file of the archive, as it is there
 //! 1000000000000120.log.zst       a tail: frames 120 and on, which no file of the archive had yet
 //! ```
 //!
-//! Keeps: a tail has frames that were synced, and all of them from its first to its last one. Leaves out: where they are brought to.
+//! Keeps: a tail has frames that were synced, and all of them from its first to its last one. Leaves out: where they
+//! are sent.
 
 use std::path::Path;
 
@@ -23,10 +25,10 @@ use crate::storage::{Snapshot, StorageError};
 
 const VERSION: u32 = 1;
 
-/// Files are let go of while they are read when the archive has just got them: so often it is tried again.
+/// A file may be released while it is read, if the archive has just got it: how often that is tried again.
 const TRIES: usize = 3;
 
-/// What the commit log has and the archive does not yet.
+/// What the commit log has and the archive does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// The file's name in its folder.
@@ -35,13 +37,13 @@ pub struct Tail {
     pub first: u64,
     /// The number of the last one.
     pub last: u64,
-    /// The time of that: milliseconds since 1970.
+    /// The time of the last change: milliseconds since 1970.
     pub time_ms: u64,
     /// How many bytes it has.
     pub bytes: u64,
 }
 
-/// What has to be known of a data directory besides its files.
+/// What has to be known about a data directory besides its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DirectoryNote {
@@ -53,10 +55,11 @@ pub struct DirectoryNote {
 }
 
 impl DirectoryNote {
-    /// What the file is called that has it, in the folder of an archive: a copy of such a folder can be restored by that.
+    /// The name of the file that contains it, in the folder of an archive: a copy of such a folder can be restored
+    /// because of it.
     pub const FILE: &str = NOTE;
 
-    /// Of the directory that `snapshot` is of.
+    /// The note of the directory that `snapshot` comes from.
     pub fn of(snapshot: &Snapshot) -> Self {
         Self {
             version: VERSION,
@@ -67,7 +70,7 @@ impl DirectoryNote {
         }
     }
 
-    /// Of the directory of which sled says this, and whose commit log began with an empty database or not.
+    /// The note of the directory with these facts, whose commit log began with an empty database or not.
     pub(in crate::storage::sled) fn new(facts: &Facts, complete: bool) -> Self {
         Self {
             version: VERSION,
@@ -83,14 +86,14 @@ impl DirectoryNote {
         &self.generation
     }
 
-    /// The note in this line of JSON; `None` if it is none that this version knows.
+    /// The note in this line of JSON; `None` if this version does not know it.
     pub fn decode(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok().filter(|note: &Self| note.version == VERSION)
     }
 
     /// As a line of JSON.
     pub fn encode(&self) -> String {
-        // It has texts and numbers alone.
+        // It has only texts and numbers.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -103,13 +106,13 @@ impl DirectoryNote {
 }
 
 impl Tail {
-    /// What a tail with these changes is called in its folder.
+    /// The name of a tail with these changes in its folder.
     pub fn name_of(first: u64) -> String {
         format!("{:08}.log.zst", crate::storage::archive::TAILS_FROM + first)
     }
 }
 
-/// Writes what there is behind the change `behind` and behind the archive to a file in `folder`.
+/// Writes what comes after the change `behind` and after the archive to a file in `folder`.
 pub(in crate::storage::sled) fn tail(
     shared: &Shared,
     origin: &Origin,
@@ -176,8 +179,8 @@ impl Unread {
 }
 
 impl Backups {
-    /// Makes a backup of the files that lie in the folder of the generation that `note` names, tails among them, which were brought there by whoever
-    /// calls. An error if there are not all of them.
+    /// Turns the files in the folder of the generation in `note` into a backup, including tails; the caller has sent
+    /// them there. Fails if some are missing.
     pub fn adopt(&self, note: &DirectoryNote, now_millis: u64) -> Result<Manifest, BackupError> {
         let folder = self.path().join(note.generation());
         let damaged = |finding: &str| BackupError::damaged(&folder, finding);

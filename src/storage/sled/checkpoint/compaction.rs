@@ -1,6 +1,7 @@
-//! Compacts sled between checkpoints, a part at a time, once somebody asks for it.
+//! Compacts sled between checkpoints, one part at a time, on request.
 //!
-//! Keeps: checkpoints go first; whatever fails of it ends it, and sled stays what it was. Leaves out: the copy (`compact`).
+//! Keeps: checkpoints go first; any failure ends the compaction, and sled stays as it was. Leaves out: the copy
+//! (`compact`).
 
 use std::io;
 
@@ -13,7 +14,7 @@ use crate::storage::sled::steps::{self, Compact, Step};
 use crate::storage::sled::tree;
 
 impl Checkpointer {
-    /// Begins a copy, unless one is made.
+    /// Begins a copy, unless one is being made.
     pub(super) fn begin_compaction(&mut self) {
         if self.compaction.is_some() {
             return;
@@ -31,8 +32,8 @@ impl Checkpointer {
         }
     }
 
-    /// Copies a part, if a copy is made. True if it is to take the place of sled, which is to be opened again. After an error that is to
-    /// be done as well.
+    /// Copies a part, if a copy is being made. True if the copy should replace sled, which then has to be opened again.
+    /// After an error it has to be opened again as well.
     pub(super) fn compact(&mut self) -> io::Result<bool> {
         let Some(compaction) = &mut self.compaction else { return Ok(false) };
         let shared = self.shared.clone();
@@ -63,12 +64,12 @@ impl Checkpointer {
             self.end_compaction(Err(failure));
             return Ok(false);
         }
-        // Whoever reads what is not in memory waits for a moment.
+        // Readers of what is not in memory wait for a moment.
         shared.access.fail("the database is compacted".into());
         Ok(true)
     }
 
-    /// The copy has taken the place of sled.
+    /// The copy has replaced sled.
     pub(super) fn compacted(&mut self) {
         self.count_bytes();
         self.end_compaction(Ok(()));
@@ -84,7 +85,7 @@ impl Checkpointer {
         }
     }
 
-    /// Says how it went; unless it went well nothing of the copy stays.
+    /// Reports the result; unless it succeeded, nothing of the copy stays.
     pub(super) fn end_compaction(&mut self, ended: Result<(), OpenFailure>) {
         if let Some(compaction) = self.compaction.take() {
             compaction.close();

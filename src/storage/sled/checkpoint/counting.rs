@@ -1,5 +1,5 @@
-//! Counts how many bytes of entries sled has, and how large its files are, for whoever wants to know how much of its file is for nothing: some stores each minute, since
-//! there may be very many.
+//! Counts how many bytes of entries sled has, and how large its files are, so that operators can see how much of its
+//! file is unused: some stores each minute, because there may be very many.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,7 +21,7 @@ pub(super) struct Count {
 }
 
 impl Checkpointer {
-    /// Counts on; behind the last store it is said how many there are.
+    /// Continues counting; after the last store the result is published.
     pub(super) fn count_bytes(&mut self) {
         if let Ok(bytes) = bytes_in(&self.shared.files.database()) {
             self.shared.health.database_bytes.store(bytes, Relaxed);

@@ -14,13 +14,13 @@ use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tables::TableChanges;
 use crate::storage::sled::tree::{self, Trees};
 
-/// How much a portion has, in bytes; more only where one piece or what is merged with it is larger.
+/// The size of a portion in bytes; more only if one piece, or what is merged with it, is larger.
 const PORTION_BYTES: usize = 2 << 20;
-/// The same while memory fills up: fewer syncs, but commits wait for the disk for longer.
+/// The same while memory is filling up: fewer syncs, but commits wait longer for the disk.
 const PORTION_BYTES_FULL: usize = 8 << 20;
 
 impl Checkpointer {
-    /// Brings to sled whatever is in memory when it begins, but does not say so there.
+    /// Writes to sled everything that is in memory when it begins, but does not record that there.
     pub(crate) fn write_all(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let trees = shared.access.open_trees().map_err(io::Error::other)?;
@@ -41,7 +41,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Writes a portion of what stores have.
+    /// Writes a portion of the stores' entries.
     fn write_stores(&mut self, ends: &mut Taken<'_>, trees: &Trees) -> io::Result<()> {
         let shared = self.shared.clone();
         let is_much = shared.budget.bytes() > 2 * shared.options.checkpoint_bytes;
@@ -71,7 +71,7 @@ impl Checkpointer {
                 watch.reached(store, reached);
             }
         }
-        // The rest of the last one is for the next portion.
+        // The rest of the last one belongs to the next portion.
         ends.written = next - usize::from(has_more);
         Ok(())
     }
@@ -107,11 +107,11 @@ impl Checkpointer {
     }
 }
 
-/// The stores that a checkpoint is to write, each up to the entry that was its last one: what comes meanwhile is for the next one, so
-/// that this one ends however fast that is. Those that it does not come to are given back.
+/// The stores that a checkpoint has to write, each up to the entry that was its last one: what comes meanwhile is left
+/// for the next checkpoint, so this one ends however fast entries come. Stores that it does not get to are put back.
 struct Taken<'a> {
     ends: &'a Ends,
-    /// In the order of their keys, with what was their last entry.
+    /// In the order of their keys, with their last entries at that time.
     all: Vec<(Arc<End>, Sequence)>,
     written: usize,
 }
@@ -120,7 +120,7 @@ impl<'a> Taken<'a> {
     fn new(ends: &'a Ends) -> Self {
         let mut taken = ends.take_changed();
         taken.sort_by_key(|end| end.ordinal);
-        // One that got more while it was written was told twice.
+        // One that got more while it was being written was reported twice.
         taken.dedup_by_key(|end| end.ordinal);
         let with_last = |end: Arc<End>| {
             let last = end.last().unwrap_or(Sequence::ZERO);

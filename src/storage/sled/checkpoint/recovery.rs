@@ -1,7 +1,7 @@
-//! What happens after a failed checkpoint: sled is closed and opened again from what the disk has.
+//! What happens after a failed checkpoint: sled is closed and opened again from the state of the disk.
 //!
-//! Keeps: what was durable is read on, first from the old sled, then from the new one; nothing is written before the
-//! disk was seen to take a write and has room. Tries for as long as it takes.
+//! Keeps: what was durable can still be read, first from the old sled, then from the new one; nothing is written before
+//! the disk was seen to accept a write and has space. Tries for as long as necessary.
 
 use std::io;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::storage::sled::tree::{self, Facts, Trees};
 
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// How long a reader may keep its tree while sled is to be closed.
+/// How long a reader may keep its tree while sled has to be closed.
 const READERS_WAIT_MAX: Duration = Duration::from_secs(10);
 const READERS_POLL: Duration = Duration::from_millis(1);
 
 impl Checkpointer {
-    /// Opens sled again, as soon as the disk permits; false once the thread is to end.
+    /// Opens sled again, as soon as the disk permits; false once the thread has to end.
     pub(super) fn recover(&mut self, cause: &io::Error) -> bool {
         if self.compaction.is_some() {
             let why = format!("what it is made of failed: {cause}");
@@ -45,7 +45,7 @@ impl Checkpointer {
                 Err(error) => {
                     reopening.full = is_full(&error);
                     log::warn!("the database is not open again yet: {error}");
-                    // Else nobody would, as long as this takes.
+                    // Otherwise nobody would do it while this goes on.
                     let shared = &reopening.checkpointer.shared;
                     shared.health.look(&shared.files, &shared.options);
                 }
@@ -57,7 +57,7 @@ impl Checkpointer {
 
 struct Reopening<'a> {
     checkpointer: &'a mut Checkpointer,
-    /// Sled from before the failure, once readers get it no more but may still hold it.
+    /// The sled from before the failure, once readers no longer get it but may still hold it.
     closing: Option<Arc<Trees>>,
     /// Whether the last error was that the disk is full.
     full: bool,
@@ -97,7 +97,7 @@ impl Reopening<'_> {
         Ok(())
     }
 
-    /// Closes the sled that failed, once nobody reads from it any more.
+    /// Closes the failed sled, once nobody reads from it any more.
     fn close(&mut self) -> io::Result<()> {
         let taken = self.closing.take().or_else(|| self.checkpointer.shared.access.take());
         let Some(trees) = taken else { return Ok(()) };
@@ -116,7 +116,7 @@ impl Reopening<'_> {
     }
 }
 
-/// Waits until nobody else has `trees`.
+/// Waits until nobody else holds `trees`.
 pub(super) fn alone(trees: Arc<Trees>) -> io::Result<Trees> {
     alone_or_back(trees).map_err(|_| still_read())
 }

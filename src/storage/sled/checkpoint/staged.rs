@@ -15,29 +15,29 @@ use crate::storage::sled::segments::{self, Layout, Portion, Reader, TimeOf};
 use crate::storage::sled::tree::{Access, Trees};
 use crate::storage::sled::watch::Reached;
 
-/// How many ids are merged in a portion: of 22 to 27 bytes each, a bit less than a portion has.
+/// How many ids are merged in a portion: at 22 to 27 bytes each, slightly less than a portion holds.
 const IDS_MERGED: usize = 1 << 16;
 
-/// What becomes true of a store when the portion is in sled. Until then nobody opens the store: what sled shows of it may
-/// be gone after a failure.
+/// What becomes true of a store when the portion is in sled. Until then nobody opens the store: what sled shows of it
+/// may be gone after a failure.
 pub(super) struct Staged<'a> {
     end: &'a Arc<End>,
     layout: MutexGuard<'a, Layout>,
     access: &'a Access,
-    /// So many pieces leave memory.
+    /// How many pieces leave memory.
     pieces: usize,
-    /// The last entry of these.
+    /// The last of their entries.
     last: Option<Sequence>,
     ids: Option<Arc<Ids>>,
-    /// What is done for these.
+    /// What is done for their ids.
     sealing: Option<ids::Staged>,
-    /// Erased entries that the tree is rid of with the portion, those up to the sequence.
+    /// Erased entries that the portion removes from the tree, those up to the sequence.
     erased: Option<(BTreeSet<Sequence>, Sequence)>,
     is_settled: bool,
 }
 
 impl<'a> Staged<'a> {
-    /// Adds first pieces of `end` up to the entry `last` to `portion`, `bytes_max` bytes or one at least.
+    /// Adds the first pieces of `end` up to the entry `last` to `portion`, up to `bytes_max` bytes but at least one.
     pub(super) fn add(
         (end, last): (&'a Arc<End>, Sequence),
         bytes_max: usize,
@@ -68,7 +68,7 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// What is erased of the tree goes alone: what follows may write one of its segments again.
+    /// Erasing from the tree is done separately: what follows may write one of its segments again.
     fn add_erased(
         &mut self,
         bytes_max: usize,
@@ -94,7 +94,7 @@ impl<'a> Staged<'a> {
         let mut pieces = end.first_pieces(last, bytes_max);
         self.pieces = pieces.len();
         self.last = pieces.last().map(Piece::last);
-        // After a failure there may be more in sled than was known.
+        // After a failure sled may have more than was known.
         pieces.drain(..pieces.partition_point(|piece| piece.last() <= layout.last));
         let Some(first) = pieces.first() else { return Ok(()) };
         if first.segment.first() != layout.last.next() {
@@ -112,10 +112,10 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Adds what is to be said of the store, if that is something else.
+    /// Adds the store's record, if it has changed.
     fn add_record(&mut self, portion: &mut Portion<'_>) {
         let Self { end, layout, .. } = self;
-        // What is trimmed of entries that are in memory alone is said once they are here.
+        // If entries are trimmed that are only in memory, that is recorded once they are here.
         let trimmed = end.trimmed().min(layout.last);
         let is_trimmed = layout.trimmed.last < trimmed;
         layout.trimmed.last = layout.trimmed.last.max(trimmed);
@@ -138,7 +138,8 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Whether memory has entries up to `last` that are not in the portion, or more may be due for what is erased, or for ids of those that are.
+    /// Whether memory has entries up to `last` that are not in the portion, or more may be due for erased entries, or
+    /// for the ids of those that are.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
         self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || self.ids_are_due()
     }
@@ -147,13 +148,13 @@ impl<'a> Staged<'a> {
         self.ids.as_ref().is_some_and(|ids| ids.is_due(self.layout.last))
     }
 
-    /// Which store it is, and where it ends with the portion.
+    /// Which store it is, and where it ends with this portion.
     pub(super) fn reached(&self) -> (StoreId, Reached) {
         let Layout { last: head, hash, .. } = *self.layout;
         (self.end.name.clone(), Reached { ordinal: self.end.ordinal, head, hash })
     }
 
-    /// Its end, if it has something to let go of.
+    /// Its end, if it has something to release.
     pub(super) fn to_sweep(&self) -> Option<&'a Arc<End>> {
         self.layout.trimmed.is_due().then_some(self.end)
     }
@@ -169,13 +170,14 @@ impl<'a> Staged<'a> {
         }
         ends.settle(self.end, self.pieces, self.ids_are_due(), self.layout.trimmed);
         if self.erased.is_some() {
-            // What it says of the last segments may not be so any more.
+            // Its knowledge of the last segments may be outdated.
             self.layout.forget();
         }
     }
 }
 
-/// By when the entries of `pieces` were committed: of all that were within `apart_ms`, of the last one.
+/// The times by which the entries of `pieces` were committed: for all that were within `apart_ms`, that of the last
+/// one.
 fn times_of(pieces: &[Piece], apart_ms: u64) -> Vec<TimeOf> {
     let mut times: Vec<TimeOf> = Vec::new();
     let mut begun = 0;
@@ -196,7 +198,7 @@ fn times_of(pieces: &[Piece], apart_ms: u64) -> Vec<TimeOf> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         if !self.is_settled {
-            // Before the store is unlocked: who opens it then has to wait for sled to be opened again.
+            // Before the store is unlocked: whoever opens it then has to wait until sled is opened again.
             self.access.fail("a checkpoint failed".into());
             self.layout.forget();
             self.ids.iter().for_each(|ids| ids.forget());

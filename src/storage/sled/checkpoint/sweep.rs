@@ -1,8 +1,8 @@
-//! Lets go of what is trimmed, behind checkpoints, a portion at a time: its entries become bare ids.
+//! Releases what is trimmed, after checkpoints, one portion at a time: its entries become bare ids.
 //!
-//! Keeps: a portion is in sled whole or not at all; nobody is shown what is swept, since it was trimmed before. Between two portions
-//! there is a pause, in which checkpoints go first. Damage that is met on the way is noted, and stops that store alone. Leaves
-//! out: what a portion writes (`segments`).
+//! Keeps: a portion is in sled as a whole or not at all; nobody is shown what is swept, because it was trimmed before.
+//! Between two portions there is a pause, in which checkpoints go first. Damage found on the way is noted, and stops
+//! only that store. Leaves out: what a portion writes (`segments`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,10 +19,10 @@ use crate::storage::sled::segments::{Portion, Reader, Sweep};
 use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tree::{self, Trees};
 
-/// How many bytes of records a portion lets go of, or one segment.
+/// How many bytes of records a portion releases, or one segment.
 const PORTION_BYTES: u64 = 1 << 20;
 
-/// The stores that have something to let go of.
+/// The stores that have something to release.
 #[derive(Default)]
 pub(super) struct Sweeps(BTreeMap<Ordinal, Arc<End>>);
 
@@ -37,7 +37,7 @@ impl Sweeps {
 }
 
 impl Checkpointer {
-    /// Looks through all stores for what an earlier process did not come to, and counts the bare ids.
+    /// Looks through all stores for what an earlier process did not finish, and counts the bare ids.
     pub(super) fn find_sweeps(&mut self) -> Result<(), StorageError> {
         let shared = self.shared.clone();
         let trees = shared.access.open_trees()?;
@@ -55,7 +55,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// One portion, if there is something to do. After an error sled is to be opened again.
+    /// Does one portion, if there is something to do. After an error sled has to be opened again.
     pub(super) fn sweep(&mut self) -> io::Result<()> {
         let Some((_, end)) = self.sweeps.0.first_key_value() else { return Ok(()) };
         let end = end.clone();
@@ -83,7 +83,7 @@ impl Checkpointer {
 
     /// True if that was the last portion of the store.
     fn sweep_store(&mut self, end: &Arc<End>, trees: &Trees) -> Result<bool, StorageError> {
-        // Until it is synced: who opens the store meanwhile waits.
+        // Until it is synced: whoever opens the store meanwhile waits.
         let mut layout = end.layout.lock();
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         layout.complete(&reader, Some(&end.name), trees.generation)?;
@@ -95,7 +95,7 @@ impl Checkpointer {
         portion.insert(&StoreKey(end.name.clone()).to_bytes(), layout.record(end.ordinal));
         let ops = portion.finish();
         let copy = self.compaction.is_some().then(|| ops.clone());
-        // What it says of the last segments may not be so any more, nor after a failure.
+        // Its knowledge of the last segments may be outdated, and is after a failure.
         layout.forget();
         let applied = steps::take(self.shared.faults(), Step::Apply, || {
             self.arena.place(trees.log())?;

@@ -1,15 +1,15 @@
-//! Which of the jobs that wait a group takes.
+//! Which of the waiting jobs a group takes.
 //!
-//! Keeps: what is small does not wait for what is large, and what is large waits for no more than its turn; small ones stay in
-//! their order, and large ones in theirs.
+//! Keeps: small jobs do not wait for large ones, and large ones wait only for their turn; small ones stay in order, and
+//! so do large ones.
 
 use std::collections::VecDeque;
 
-/// A job with no more than so many bytes goes before larger ones.
+/// A job with at most this many bytes goes before larger ones.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Takes what fits into `group` out of `waiting`: first what is small, then the rest in turn, of which one at least. `bytes` says
-/// how large a job is.
+/// Takes what fits into `group` out of `waiting`: first the small jobs, then the rest in order, at least one of them.
+/// `bytes` returns the size of a job.
 pub(super) fn fill<G, J>(
     group: &mut G,
     waiting: &mut VecDeque<J>,
@@ -25,7 +25,7 @@ pub(super) fn fill<G, J>(
             left.push_back(job);
         }
     }
-    // One in any case: else those who come with little, again and again, would keep the others out for good.
+    // At least one in any case: otherwise a steady stream of small jobs would keep the others out for good.
     if let Some(job) = left.pop_front() {
         add(group, job);
     }
@@ -43,7 +43,7 @@ mod tests {
 
     const LARGE: usize = SMALL_BYTES + 1;
 
-    /// Takes a group of at most `bytes_max`, and one job more.
+    /// Takes a group of at most `bytes_max`, and one more job.
     fn group(waiting: &mut VecDeque<(char, usize)>, bytes_max: usize) -> String {
         let mut group: Vec<(char, usize)> = Vec::new();
         let is_full =

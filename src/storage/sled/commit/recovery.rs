@@ -1,7 +1,8 @@
-//! What happens after a failed write to the commit log: it goes on in another file, as soon as the disk takes writes.
+//! What happens after a failed write to the commit log: it continues in another file, as soon as the disk accepts
+//! writes.
 //!
-//! Keeps: nothing is written before the disk was seen to take a write and has room; what is found of the group that failed is
-//! shown from then on. Sled is left alone. Tries for as long as it takes.
+//! Keeps: nothing is written before the disk was seen to accept a write and has space; what is found of the failed
+//! group is shown from then on. Sled is not touched. Tries for as long as necessary.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::storage::sled::steps::{self, Step};
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Has `writer` take frames again; false once the database is to be closed.
+/// Makes `writer` accept frames again; false once the database has to be closed.
 pub(super) fn recover(shared: &Arc<Shared>, writer: &mut LogWriter, cause: &io::Error) -> bool {
     let mut full = is_full(cause);
     let mut delay = DELAY_MIN;
@@ -39,7 +40,7 @@ pub(super) fn recover(shared: &Arc<Shared>, writer: &mut LogWriter, cause: &io::
     false
 }
 
-/// What is in `found` was salvaged before, and is not shown yet.
+/// What is in `found` was salvaged earlier, and is not shown yet.
 fn attempt(
     shared: &Arc<Shared>,
     writer: &mut LogWriter,
@@ -53,7 +54,7 @@ fn attempt(
     if !shared.files.has_room()? {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    // Given once: it must not get lost.
+    // Returned only once: it must not get lost.
     *found = writer.reopen_after_failure()?.or_else(|| found.take());
     if let Some(Salvaged { position, time_ms, body }) = found {
         let (position, time_ms) = (*position, *time_ms);

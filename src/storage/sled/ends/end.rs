@@ -18,30 +18,30 @@ use crate::storage::sled::trimmed::Trimmed;
 use crate::storage::witness::{EntryDigest, FrameSalt, StoreHash};
 use crate::storage::{StorageError, StoreSize};
 
-/// What a piece takes in memory besides its records, roughly, in bytes.
+/// What a piece takes in memory in addition to its records, roughly, in bytes.
 const PIECE_BYTES: u64 = 168;
 
-/// The end of one store. It is forgotten when nobody has the store open and it has no pieces.
+/// The end of one store. It is dropped when nobody has the store open and it has no pieces.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) ordinal: Ordinal,
     pub(crate) name: StoreId,
-    /// How the store ends in the tree. Locked by a checkpoint from when it changes that until it is synced, and by who
-    /// opens the store.
+    /// How the store ends in the tree. A checkpoint locks it from changing the tree until that is synced; opening the
+    /// store locks it too.
     pub(crate) layout: Mutex<Layout>,
-    /// The file of the commit log that its name was written to last; for the commit thread.
+    /// The file of the commit log to which its name was last written; for the commit thread.
     pub(crate) named_in: AtomicU64,
-    /// The ids of the log object that was opened last.
+    /// The ids of the most recently opened log object.
     pub(crate) ids: Mutex<Weak<Ids>>,
     /// Whether the tree has its record.
     in_tree: AtomicBool,
-    /// Whether its name is found, in memory or in the tree.
+    /// Whether its name can be found, in memory or in the tree.
     is_named: AtomicBool,
-    /// The last sequence that was trimmed, as far as is durable.
+    /// The last sequence whose trim is durable.
     trimmed: AtomicU64,
-    /// Bytes of the records that the tree has let go of for that.
+    /// Bytes of the records that the tree has released because of that.
     swept_bytes: AtomicU64,
-    /// Counts what is erased here, and what the tree is rid of: what is read while it moves is read again.
+    /// Counts erasures here, and removals of erased entries from the tree: what is read while it changes is read again.
     erasures: AtomicU64,
     /// Bytes that erasing took from records in memory.
     erased_bytes: AtomicU64,
@@ -53,17 +53,18 @@ pub(crate) struct End {
 struct Tail {
     /// Consecutive, up to the head of the store.
     pieces: VecDeque<Piece>,
-    /// Of their records.
+    /// The bytes of their records.
     bytes: u64,
-    /// How many they have.
+    /// The number of their entries.
     entries: u64,
-    /// Whether the next checkpoint knows of it, or one is writing it.
+    /// Whether the next checkpoint knows about it, or one is writing it.
     changed: bool,
     /// It was trimmed, and the tree may not say so yet.
     is_trimmed: bool,
-    /// Erased entries whose content the tree may have yet.
+    /// Erased entries whose content may still be in the tree.
     erasing: BTreeSet<Sequence>,
-    /// The ids of its log object, until those of its pieces are sealed: also if the store is closed before a checkpoint.
+    /// The ids of its log object, until those of its pieces are sealed: even if the store is closed before a
+    /// checkpoint.
     ids: Option<Arc<Ids>>,
 }
 
@@ -76,24 +77,24 @@ pub(crate) struct Piece {
     pub(crate) time_ms: u64,
 }
 
-/// How the hash of a store with a piece is found.
+/// How the hash of a store with a piece is determined.
 #[derive(Clone, Debug)]
 pub(crate) enum Hashing {
     /// With the salt of the piece's frame.
     Salted(FrameSalt),
     /// It is known.
     Known(StoreHash),
-    /// With these digests, since some of the entries are erased.
+    /// With these digests, because some of the entries are erased.
     Digests(Arc<[EntryDigest]>),
 }
 
 /// What [`End::push`] did.
 pub(super) struct Pushed {
-    /// Bytes of the records that were added.
+    /// What they take in memory.
     pub(super) bytes: u64,
     /// What they take in memory.
     pub(super) memory_bytes: u64,
-    /// Whether a checkpoint is to be told.
+    /// Whether a checkpoint has to be told.
     pub(super) changed: bool,
 }
 
@@ -148,25 +149,26 @@ impl End {
         Sequence::new(self.trimmed.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
-    /// Bytes of the records that the tree has let go of.
+    /// Bytes of the records that the tree has released.
     pub(crate) fn swept_bytes(&self) -> u64 {
         self.swept_bytes.load(Ordering::Relaxed)
     }
 
-    /// The store is trimmed so far in the tree, which was synced.
+    /// The tree, which was synced, says that the store is trimmed this far.
     pub(crate) fn is_trimmed_in_tree(&self, trimmed: Trimmed) {
         self.trimmed.fetch_max(trimmed.last.get(), Ordering::AcqRel);
         self.swept_bytes.fetch_max(trimmed.bytes, Ordering::Relaxed);
     }
 
-    /// The entries up to `last` are trimmed, which is durable in the commit log. True if the tree was to be told nothing before.
+    /// The entries up to `last` are trimmed, which is durable in the commit log. True if there was nothing to tell the
+    /// tree before.
     pub(super) fn trim(&self, last: Sequence) -> bool {
         let mut tail = self.tail.lock();
         self.trimmed.fetch_max(last.get(), Ordering::AcqRel);
         !std::mem::replace(&mut tail.is_trimmed, true)
     }
 
-    /// How much the store has, which has `in_tree` in the tree, what is trimmed there not counted.
+    /// The size of the store, which has `in_tree` in the tree, not counting what is trimmed there.
     pub(crate) fn size(&self, in_tree: StoreSize) -> StoreSize {
         let tail = self.tail.lock();
         let trimmed = self.trimmed();
@@ -183,7 +185,8 @@ impl End {
         StoreSize { head, trimmed, entries: entries - gone, bytes }
     }
 
-    /// The last entry, and the hash over all, of a store that has entries up to `last` with this `hash` in the tree.
+    /// The last entry, and the hash over everything, of a store that has entries up to `last` with this `hash` in the
+    /// tree.
     pub(crate) fn hash(
         &self,
         last: Sequence,
@@ -198,7 +201,7 @@ impl End {
             })
     }
 
-    /// Entries from the piece that holds `at` on, as one segment of about the length that segments have on disk; or the gap that
+    /// Entries from the piece that holds `at` on, as one segment of about the usual length on disk; or the gap that
     /// holds it. `None` if `at` is not here.
     pub(crate) fn segment(&self, at: Sequence) -> Option<Segment> {
         let tail = self.tail.lock();
@@ -223,7 +226,8 @@ impl End {
         Segment::joined(&joined)
     }
 
-    /// By when entries from `from` on were committed: of each piece its last one, and the time; at most `count_max` of them.
+    /// The times by which entries from `from` on were committed: for each piece its last entry, and the time; at most
+    /// `count_max` of them.
     pub(crate) fn times(&self, from: Sequence, count_max: usize) -> Vec<(Sequence, u64)> {
         let tail = self.tail.lock();
         let start = tail.pieces.partition_point(|piece| piece.last() < from);
@@ -231,7 +235,7 @@ impl End {
         pieces.map(|piece| (piece.last(), piece.time_ms)).collect()
     }
 
-    /// Its first pieces up to the entry `last`, until they have `bytes_max` bytes; one at least, if there is one.
+    /// Its first pieces up to the entry `last`, until they have `bytes_max` bytes; at least one, if there is one.
     pub(crate) fn first_pieces(&self, last: Sequence, bytes_max: usize) -> Vec<Piece> {
         let tail = self.tail.lock();
         let mut bytes = 0;
@@ -243,7 +247,7 @@ impl End {
         tail.pieces.iter().take_while(fits).cloned().collect()
     }
 
-    /// Adds `segments`, which are hashed so, and were committed by then.
+    /// Adds `segments`, which are hashed in this way, and were committed by this time.
     pub(super) fn push(
         &self,
         segments: impl IntoIterator<Item = Segment>,
@@ -265,13 +269,13 @@ impl End {
         Pushed { bytes, memory_bytes, changed: !std::mem::replace(&mut tail.changed, true) }
     }
 
-    /// Whether a checkpoint is to be told that there is something to do.
+    /// Whether a checkpoint has to be told that there is something to do.
     pub(super) fn note_changed(&self) -> bool {
         !std::mem::replace(&mut self.tail.lock().changed, true)
     }
 
-    /// Forgets its first `count` pieces, since the tree has them and is `trimmed` so far; and with the last one its ids, unless some of
-    /// them are to be sealed.
+    /// Drops its first `count` pieces, because the tree has them and is `trimmed` this far; and with the last one its
+    /// ids, unless some of them have to be sealed.
     pub(super) fn forget(&self, count: usize, ids_are_due: bool, trimmed: Trimmed) -> Forgotten {
         let mut tail = self.tail.lock();
         let was_trimmed = tail.is_trimmed;
@@ -279,7 +283,7 @@ impl End {
         tail.is_trimmed &= trimmed.last < self.trimmed();
         let trim = was_trimmed && !tail.is_trimmed;
         self.is_trimmed_in_tree(trimmed);
-        // The rest moves to memory of its own: what many pieces took is given back.
+        // The rest moves to memory of its own: the memory for many pieces is released.
         let rest = tail.pieces.split_off(count);
         let gone = std::mem::replace(&mut tail.pieces, rest);
         let bytes: u64 = gone.iter().map(|piece| piece.segment.records().len() as u64).sum();
@@ -293,19 +297,19 @@ impl End {
         Forgotten { bytes: bytes + gone.len() as u64 * PIECE_BYTES, changed, trim }
     }
 
-    /// True once, for a store whose name is to be found in memory from now on.
+    /// True once, for a store whose name can be found in memory from now on.
     pub(super) fn is_named_first(&self) -> bool {
         !self.is_named.load(Ordering::Relaxed) && !self.is_named.swap(true, Ordering::Relaxed)
     }
 
-    /// True once, when its record came into the tree.
+    /// True once, when its record gets into the tree.
     pub(super) fn is_in_tree_first(&self) -> bool {
         !self.in_tree.swap(true, Ordering::AcqRel)
     }
 }
 
 impl Piece {
-    /// The hash over what comes before it in its store, and over it.
+    /// The hash over everything before it in its store, and over it.
     pub(crate) fn hashed(
         &self,
         ordinal: Ordinal,
@@ -327,7 +331,7 @@ impl Piece {
         self.segment.last()
     }
 
-    /// How many of its entries are not behind `last`.
+    /// How many of its entries do not come after `last`.
     fn entries_up_to(&self, last: Sequence) -> u64 {
         let sequences = last.next().get().saturating_sub(self.segment.first().get());
         sequences.min(self.segment.len() as u64)

@@ -1,7 +1,7 @@
-//! The ends of stores: what is in the commit log and not in sled's tree yet, in memory.
+//! The ends of stores: what is in the commit log and not yet in sled's tree, in memory.
 //!
-//! Keeps: what is durable and not in the tree is here, and nothing else is. An entry leaves only after the tree that has
-//! it was synced: who looks here first and then in the tree finds it. Leaves out: when entries leave (`checkpoint`).
+//! Keeps: what is durable and not in the tree is here, and nothing else. An entry leaves only after the tree that has
+//! it was synced: looking here first and then in the tree finds it. Leaves out: when entries leave (`checkpoint`).
 
 mod end;
 mod reader;
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl Ends {
-    /// None yet. What they hold is counted in `budget`.
+    /// Without ends. What they hold is counted in `budget`.
     pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self {
             state: Mutex::default(),
@@ -76,7 +76,7 @@ impl Ends {
         self.state.lock().names.get(store).copied()
     }
 
-    /// The first `count` stores behind `after` with entries of which the tree has no record.
+    /// The first `count` stores after `after` with entries of which the tree has no record.
     pub(super) fn names(
         &self,
         after: Option<&StoreId>,
@@ -88,8 +88,8 @@ impl Ends {
         names.take(count).map(|(name, ordinal)| (name.clone(), *ordinal)).collect()
     }
 
-    /// Adds `segments`, which are hashed so, follow what the store has, and are durable since `time_ms`, in milliseconds since 1970. Gives
-    /// how many bytes their records have.
+    /// Adds `segments`, which are hashed in this way, follow what the store has, and have been durable since `time_ms`,
+    /// in milliseconds since 1970. Returns how many bytes their records have.
     pub(super) fn push(
         &self,
         end: &Arc<End>,
@@ -114,12 +114,12 @@ impl Ends {
         }
     }
 
-    /// Those that have something for a checkpoint, which has to write each, or to put it back.
+    /// Those that have something for a checkpoint, which has to write each, or put it back.
     pub(super) fn take_changed(&self) -> Vec<Arc<End>> {
         std::mem::take(&mut self.changed.lock())
     }
 
-    /// A checkpoint did not come to these.
+    /// A checkpoint did not get to these.
     pub(super) fn put_back(&self, ends: impl IntoIterator<Item = Arc<End>>) {
         self.changed.lock().extend(ends);
     }
@@ -145,12 +145,13 @@ impl Ends {
         self.note_changed(end);
     }
 
-    /// The tree, which was synced, is rid of those of `gone` that are not behind `last`.
+    /// The tree, which was synced, no longer has those of `gone` that do not come after `last`.
     pub(super) fn erased(&self, end: &End, gone: &BTreeSet<Sequence>, last: Sequence) {
         self.budget.free(end.is_erased_in_tree(gone, last));
     }
 
-    /// The first `count` pieces of `end`, and its record, which says that it is `trimmed` so far, are in the tree, and it was synced.
+    /// The first `count` pieces of `end`, and its record, which says that it is `trimmed` this far, are in the tree,
+    /// and it was synced.
     pub(super) fn settle(&self, end: &Arc<End>, count: usize, ids_are_due: bool, trimmed: Trimmed) {
         if end.is_in_tree_first() {
             self.state.lock().names.remove(&end.name);

@@ -28,13 +28,13 @@ impl StoreReader<'_> {
         let mut next = from.max(Sequence::FIRST);
         let mut segments: Vec<Segment> = Vec::new();
         let mut bytes = 0;
-        // A gap takes no room, and nobody is to ask again for what follows it.
+        // A gap takes no space, and nobody should have to ask again for what follows it.
         while next <= head && (bytes == 0 || bytes < bytes_max) {
             let whole = self.segment(next)?;
             // The last one may have entries that came after the head was read.
             let shown = head.next().since(whole.first()) as usize;
             let Some(segment) = whole.truncated(shown) else { break };
-            // What was read a moment ago was written again, together with what follows: here it is again, as one.
+            // What was just read was written again, together with what follows: here it is again, as one.
             while let Some(again) = segments.pop_if(|read| read.last() >= segment.first()) {
                 bytes -= again.records().len();
                 // Erased entries of several segments are one gap.

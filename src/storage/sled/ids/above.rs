@@ -1,4 +1,4 @@
-//! Finds the entries whose ids are above a given one: few, where ids ascend with time as they mostly do.
+//! Finds the entries whose ids are above a given one: few, because ids mostly ascend with time.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::runs::Runs;
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
 
-/// What is asked for; see [`StoreLog::above`](crate::storage::StoreLog::above).
+/// What is requested; see [`StoreLog::above`](crate::storage::StoreLog::above).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Above {
     pub(super) id: EntryId,
@@ -19,7 +19,7 @@ pub(super) struct Above {
 
 impl Above {
     /// Their sequences, ascending; `None` if there are too many, or the index cannot tell. `begin` calls
-    /// [`Known::begin_above`](super::lookup::Known::begin_above), under the lock that it is kept under.
+    /// [`Known::begin_above`](super::lookup::Known::begin_above), under the lock that protects it.
     pub(super) fn find(
         &self,
         cache: &Cache,
@@ -31,7 +31,7 @@ impl Above {
             let Some((mut found, runs)) = begin() else { return Ok(None) };
             match self.search(&runs, source, &mut found) {
                 Ok(true) => return Ok(self.sorted(found)),
-                // What is damaged is made again when an id is looked up; the entries themselves tell as well.
+                // What is damaged is rebuilt when an id is looked up; the entries themselves answer as well.
                 Ok(false) | Err(Stop::Damaged(_)) => return Ok(None),
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Gone | Stop::NeedsDisk) => {}

@@ -10,10 +10,10 @@ use super::part::Part;
 use super::record::Section;
 use crate::model::{EntryId, Sequence};
 
-/// Shows that an index has each entry's id with its sequence and nothing else, with a bit of memory for each entry.
+/// Shows that an index has each entry's id with its sequence and nothing else, using one bit of memory for each entry.
 pub(crate) struct Check<'a> {
     index: &'a Index,
-    /// Of the entries.
+    /// The checksum of the entries.
     sum: u64,
 }
 
@@ -64,9 +64,9 @@ impl<'a> Check<'a> {
 }
 
 impl Seen {
-    /// Whether this one was not seen. It is among those that there are, or was seen.
+    /// Whether this one was not seen yet. It is among the existing ones, or was seen.
     fn is_first(&mut self, sequence: Sequence) -> bool {
-        // Zero is no sequence: far beyond all.
+        // Zero is not a sequence: it becomes a position far beyond all.
         let at = sequence.get().wrapping_sub(1);
         let Some(word) = self.0.get_mut((at / 64) as usize) else { return false };
         let bit = 1 << (at % 64);

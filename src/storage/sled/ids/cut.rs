@@ -1,14 +1,14 @@
-//! Cuts ids that are sealed together where their times leave gaps.
+//! Splits ids that are sealed together where there are gaps between their times.
 //!
-//! Some ids of a device whose clock is a year ahead, or that was offline, would otherwise make a section reach over all
-//! that others write, and it would have to be merged with theirs.
+//! Otherwise, some ids of a device whose clock is a year ahead, or that was offline, would make a section overlap with
+//! everything that others write, and it would have to be merged with theirs.
 
 use crate::model::{EntryId, Sequence};
 
-/// Ids that are farther from each other than this may be cut apart, in milliseconds.
+/// Ids that are further apart than this may be separated, in milliseconds.
 const GAP_MILLIS: u64 = 60_000;
-/// What lies between two such gaps is a piece of its own if it is at least this part of all; else it is one with its
-/// neighbours. So there are 17 pieces at most, and ids that are spread evenly are one.
+/// What lies between two such gaps becomes a separate piece if it is at least this fraction of all; otherwise it is
+/// joined with its neighbours. So there are at most 17 pieces, and evenly spread ids are one piece.
 const PIECES_MAX: usize = 8;
 
 /// The pieces of `entries`, which ascend.

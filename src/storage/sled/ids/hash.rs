@@ -1,4 +1,4 @@
-//! Hashes of ids that nobody who chooses ids can foresee.
+//! Hashes of ids that nobody who chooses ids can predict.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,20 +7,20 @@ use crate::model::{EntryId, Sequence};
 /// Odd, and half of its bits are set.
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// What a hash is keyed with.
+/// The key of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seed([u64; 2]);
 
 impl Seed {
     pub(super) const LEN: usize = 16;
 
-    /// A new one, from the operating system's randomness.
+    /// A new seed, from the operating system's randomness.
     pub(super) fn random() -> Self {
         let state = RandomState::new();
         Self([0, 1].map(|n| state.hash_one(n)))
     }
 
-    /// Something that no other index has.
+    /// A value that no other index has.
     pub(super) const fn tag(self) -> u64 {
         self.0[0]
     }
@@ -38,7 +38,7 @@ impl Seed {
     pub(super) fn hash(self, id: EntryId) -> u64 {
         let id = u128::from_be_bytes(*id.as_bytes());
         let mixed = fold((id >> 64) as u64 ^ self.0[0], id as u64 ^ self.0[1]);
-        // Once more: with equal first halves, the first product alone keeps the order of what ascends.
+        // A second time: if the first halves are equal, the first product alone keeps the order of ascending ids.
         fold(mixed ^ self.0[0], MULTIPLIER)
     }
 

@@ -1,4 +1,5 @@
-//! The head of a section: a filter that nearly always knows if an id is not there, and the first id of each page.
+//! The head of a section: a filter that nearly always recognizes that an id is not there, and the first id of each
+//! page.
 //!
 //! ```text
 //! version, crc32   see `part`
@@ -9,8 +10,8 @@
 //! prints           count times 2 bytes
 //! ```
 //!
-//! Numbers are little-endian. The upper half of an id's hash says which bucket it is in, in proportion; the lowest 16
-//! bits are its print. An id that is not there is taken for one that may be once in 16,000 times, for 20 bits an id.
+//! Numbers are little-endian. The upper half of an id's hash determines its bucket, in proportion; the lowest 16 bits
+//! are its print. An absent id is considered possibly present once in 16,000 times, at 20 bits an id.
 
 use std::ops::Range;
 
@@ -64,7 +65,7 @@ impl Head {
         part.finish(out)
     }
 
-    /// The head in `bytes`, if it is this part and whole.
+    /// The head in `bytes`, if it is this part and undamaged.
     pub(super) fn decode(part: Part, bytes: &Bytes) -> Result<Self, Malformed> {
         let content = part.content(bytes).ok_or(Malformed("head of ids: its checksum differs"))?;
         Self::parse(content).ok_or(Malformed("head of ids"))
@@ -86,7 +87,7 @@ impl Head {
         Some(Self { firsts, starts, prints: content })
     }
 
-    /// Whether it is the head of `section`, by what that says of itself.
+    /// Whether it is the head of `section`, according to its contents.
     pub(super) fn is_of(&self, section: &Section) -> bool {
         let says = (section.count as usize, section.pages as usize, Some(section.first.as_bytes()));
         says == (self.count(), self.firsts().len(), self.firsts().first())
@@ -107,7 +108,7 @@ impl Head {
         self.firsts.as_chunks().0
     }
 
-    /// Which page `id` is on, if it is in the section.
+    /// The page of `id`, if it is in the section.
     pub(super) fn page_of(&self, id: EntryId) -> usize {
         let behind = self.firsts().partition_point(|first| first <= id.as_bytes());
         behind.saturating_sub(1)
@@ -124,7 +125,7 @@ impl Head {
     /// False if the id with this hash, whose bucket this is, is not in the section.
     pub(super) fn may_have(&self, hash: u64, bucket: Range<usize>) -> bool {
         let print = (hash as u16).to_le_bytes();
-        // Out of place only in what nobody wrote, which may not panic either.
+        // Out of range only in data that nobody wrote, which must not cause a panic either.
         self.prints.as_chunks().0.get(bucket).is_some_and(|prints| prints.contains(&print))
     }
 }

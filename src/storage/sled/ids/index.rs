@@ -1,10 +1,10 @@
-//! The index of one store's ids, as its only writer sees it: seals ids, merges runs, and keeps the books of both.
+//! The index of one store's ids, as seen by its only writer: seals ids, merges runs, and keeps track of both.
 //!
-//! Keeps: the root says how many sections there are and what their checksums sum up to, so that none is missing without a
-//! word; what a step frees is emptied with the step after it, when readers have been told. Leaves out: ids that are not
-//! sealed (`tail`), and who reads (`lookup`).
+//! Keeps: the root says how many sections there are and the sum of their checksums, so that a missing one is noticed;
+//! what a step frees is emptied in the next step, when readers have been told. Leaves out: ids that are not sealed
+//! (`tail`), and who reads (`lookup`).
 //!
-//! The order is: [`Index::step`], its changes made durable, [`Staged::settle`], the next step. After a failure in
+//! The order is: [`Index::step`], its changes become durable, [`Staged::settle`], the next step. After a failure in
 //! between the index is loaded again.
 
 use std::sync::Arc;
@@ -34,17 +34,17 @@ pub(crate) struct Index {
     pub(super) root: Root,
     pub(super) runs: Runs,
     merges: Vec<Merge>,
-    /// How many ids are to be merged, for those that were sealed.
+    /// How many ids still have to be merged because of those that were sealed.
     owed: u64,
-    /// Whether a merge failed. There is none then until the index is loaded again.
+    /// Whether a merge failed. Then there are no more merges until the index is loaded again.
     failed: bool,
     /// Records of a damaged index that this one replaces.
     stale: Vec<Vec<u8>>,
-    /// Whether what is to be emptied is known from the disk alone.
+    /// Whether what has to be emptied is known only from the disk.
     freed_is_read: bool,
 }
 
-/// Changes to an index, all in one batch. To be ended with [`Step::finish`] once it was begun.
+/// Changes to an index, all in one batch. Once begun, it must be ended with [`Step::finish`].
 #[must_use]
 pub(crate) struct Step<'a> {
     index: &'a mut Index,
@@ -52,20 +52,20 @@ pub(crate) struct Step<'a> {
     staged: Staged,
 }
 
-/// What is to be told to readers once a step is durable.
+/// What readers have to be told once a step is durable.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Staged {
     /// The last entry whose id is in a section.
     sealed: Sequence,
     runs: Arc<Runs>,
-    /// Of new sections, by their numbers.
+    /// The heads of new sections, by their numbers.
     heads: Vec<(u64, Head)>,
     gone: Vec<Section>,
 }
 
 impl Index {
-    /// Of a store none of whose ids is sealed.
+    /// The index of a store without sealed ids.
     pub(crate) fn new(ordinal: Ordinal) -> Self {
         let seed = Seed::random();
         let freed = Vec::new();
@@ -81,7 +81,7 @@ impl Index {
         }
     }
 
-    /// Of the records in [`IdsKey::of_store`]. Corrupt if anything is missing, or more than there should be.
+    /// From the records in [`IdsKey::of_store`]. Corrupt if anything is missing, or there is more than there should be.
     pub(crate) fn load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         ordinal: Ordinal,
         records: impl IntoIterator<Item = Result<(K, V), StorageError>>,
@@ -120,8 +120,8 @@ impl Index {
         Ok(index)
     }
 
-    /// A new index in place of one that cannot be loaded, which has records with these keys. None of its slots is emptied: what
-    /// is damaged does not say whose they are.
+    /// A new index that replaces one that cannot be loaded, which has records with these keys. None of its slots is
+    /// emptied: damaged records do not reliably say whose they are.
     pub(crate) fn in_place_of<K: AsRef<[u8]>>(
         ordinal: Ordinal,
         keys: impl IntoIterator<Item = Result<K, StorageError>>,
@@ -135,7 +135,7 @@ impl Index {
         self.root.sealed
     }
 
-    /// This one, of a store with entries up to `last`; corrupt if it has ids of more.
+    /// This index, for a store with entries up to `last`; corrupt if it has ids of more.
     pub(crate) fn checked(self, last: Sequence) -> Result<Self, StorageError> {
         if self.sealed() > last {
             let sealed = self.sealed();
@@ -146,8 +146,8 @@ impl Index {
         Ok(self)
     }
 
-    /// Looks, once, whether what the next step empties is what it should be: an index that came back in an older version says
-    /// so of slots that others have by now. What cannot be read stays.
+    /// Checks, once, whether what the next step empties is what it should be: an index that came back in an older
+    /// version may name slots that others have by now. What cannot be read stays.
     pub(super) fn check_freed(&mut self, slots: &dyn Slots) {
         let ordinal = self.runs.ordinal;
         if std::mem::take(&mut self.freed_is_read) {
@@ -162,7 +162,7 @@ impl Index {
         }
     }
 
-    /// What readers know after it was loaded: the ids of entries from `next` on are to be pushed.
+    /// What readers know after it was loaded: the ids of entries from `next` on have to be pushed.
     pub(super) fn known(&self, next: Sequence) -> Known {
         Known::new(self.root.sealed, self.runs(), next)
     }
@@ -179,12 +179,12 @@ impl Index {
         Arc::new(self.runs.clone())
     }
 
-    /// Whether merging is due, for the ids that were sealed: [`Step::merge`] is to be called until it is not.
+    /// Whether merging is due, because of the ids that were sealed: [`Step::merge`] has to be called until it is not.
     pub(crate) fn owes(&self) -> bool {
         self.owed > 0
     }
 
-    /// Begins changes, to be made with `changes`.
+    /// Begins a step, whose changes are made with `changes`.
     pub(crate) fn step<'a>(&'a mut self, changes: &'a mut dyn Changes) -> Step<'a> {
         for key in self.stale.drain(..) {
             changes.remove(&key);
@@ -206,7 +206,7 @@ impl Index {
         !self.merges.iter().any(|merge| merge.has(run))
     }
 
-    /// A number for a run that is neither there nor planned.
+    /// A number for a run that is neither used nor planned.
     fn new_run(&self) -> u64 {
         let planned = self.merges.iter().map(|merge| merge.output + 1);
         planned.max().unwrap_or(0).max(self.runs.unused())
@@ -227,8 +227,8 @@ impl Index {
 }
 
 impl Step<'_> {
-    /// Seals `ids`, of the entries behind the last sealed one. At most
-    /// [`SEAL_IDS_MAX`](super::SEAL_IDS_MAX) should be sealed in one batch.
+    /// Seals `ids`, of the entries after the last sealed one. At most [`SEAL_IDS_MAX`](super::SEAL_IDS_MAX) should be
+    /// sealed in one batch.
     pub(crate) fn seal(&mut self, ids: &[EntryId]) {
         let index = &mut *self.index;
         let mut sequence = index.root.sealed;
@@ -240,7 +240,7 @@ impl Step<'_> {
         index.root.sealed = sequence;
         entries.sort_unstable();
         let (seed, ordinal) = (index.root.seed, index.runs.ordinal);
-        // The pieces overlap each other nowhere, so that one new run is enough for all.
+        // The pieces do not overlap, so one new run is enough for all.
         let new_run = index.new_run();
         for section in pieces(&entries).into_iter().flat_map(cut) {
             let Some(built) = build(ordinal, self.index.root.next, seed, section) else { continue };
@@ -250,8 +250,8 @@ impl Step<'_> {
         self.index.owed += ids.len() as u64 * MERGED_PER_SEALED;
     }
 
-    /// Merges some of what is due, at most `ids_max` ids or a section more. If that fails, nothing was merged, and nothing
-    /// will be before the index is loaded again.
+    /// Merges some of what is due, at most `ids_max` ids or a section more. If that fails, nothing was merged, and
+    /// nothing will be before the index is loaded again.
     pub(crate) fn merge(&mut self, slots: &dyn Slots, ids_max: usize) -> Result<(), StorageError> {
         let index = &mut *self.index;
         let Some(at) = (0..index.merges.len()).min_by_key(|at| index.merges[*at].left) else {
@@ -274,7 +274,7 @@ impl Step<'_> {
     /// Ends the changes.
     pub(crate) fn finish(self) -> Staged {
         let Self { index, changes, mut staged } = self;
-        // Not before: what this step writes cannot be read in it.
+        // Not earlier: what this step writes cannot be read within it.
         index.plan();
         changes.insert(&index.key(0).to_bytes(), index.root.encode(index.key(0)));
         staged.sealed = index.root.sealed;

@@ -1,4 +1,4 @@
-//! Finds ids: in memory, and where that does not tell, on disk.
+//! Finds ids: in memory, and where that is not enough, on disk.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::storage::sled::value::Malformed;
 /// How often a lookup begins again because a merge was faster.
 pub(super) const TRIES: usize = 8;
 
-/// What is known of a store's ids without the disk.
+/// What is known about a store's ids without the disk.
 #[derive(Debug)]
 pub(super) struct Known {
     tail: Tail,
     runs: Arc<Runs>,
-    /// Entries up to here are in `runs`. Those between here and the tail are in neither, while the index is made again.
+    /// Entries up to here are in `runs`. While the index is rebuilt, those between here and the tail are in neither.
     sealed: Sequence,
-    /// Some of these, to be sealed next, with the first one's sequence.
+    /// Some of these, which are sealed next, with the first one's sequence.
     again: Option<(Sequence, Vec<EntryId>)>,
     /// What is wrong with the index, if something is.
     damage: Option<Arc<str>>,
@@ -40,13 +40,13 @@ pub(super) struct Known {
 pub(crate) enum Unknown {
     /// Some entries are not indexed: see [`Ids::gap`](super::Ids::gap).
     Gap,
-    /// The index that hashes so is damaged, and is to be made again.
+    /// The index with this seed is damaged, and has to be rebuilt.
     Damaged(Seed, Arc<str>),
     /// It cannot be read.
     Failed(StorageError),
 }
 
-/// A lookup that was begun: what the tail said, and where the rest is to be looked for.
+/// A lookup that has begun: what the tail said, and where to look for the rest.
 #[derive(Debug)]
 pub(super) struct Begun {
     answers: Vec<Option<Sequence>>,
@@ -61,7 +61,7 @@ pub(super) struct Source<'a> {
     pub(super) slots: Option<&'a dyn Slots>,
 }
 
-/// Why a search did not come to its end.
+/// Why a search did not complete.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// Something is not in the cache.
@@ -76,12 +76,12 @@ pub(super) enum Stop {
 struct Wanted {
     id: EntryId,
     hash: u64,
-    /// Which of the ids that were asked for.
+    /// Its position among the requested ids.
     at: usize,
 }
 
 impl Known {
-    /// Of a store whose entries up to `sealed` are in `runs`; those from `next` on are to be pushed.
+    /// For a store whose entries up to `sealed` are in `runs`; those from `next` on have to be pushed.
     pub(super) fn new(sealed: Sequence, runs: Arc<Runs>, next: Sequence) -> Self {
         Self { tail: Tail::new(next), runs, sealed, again: None, damage: None }
     }
@@ -91,7 +91,7 @@ impl Known {
         self.tail.len() + self.again.as_ref().map_or(0, |(_, ids)| ids.len())
     }
 
-    /// What the index hashes with.
+    /// The seed of the index.
     pub(super) fn seed(&self) -> Seed {
         self.runs.seed
     }
@@ -103,19 +103,19 @@ impl Known {
         (first < behind).then_some(first..=last)
     }
 
-    /// These are the ids of the entries from `first` on. Ignored if the gap does not begin there any more.
+    /// These are the ids of the entries from `first` on. Ignored if the gap no longer begins there.
     pub(super) fn fill(&mut self, first: Sequence, ids: Vec<EntryId>) {
         if self.gap().is_some_and(|gap| *gap.start() == first) {
             self.again = Some((first, ids));
         }
     }
 
-    /// Nothing is told any more before the index was made again.
+    /// Nothing is answered any more until the index is rebuilt.
     pub(super) fn give_up(&mut self, finding: Arc<str>) {
         self.damage = Some(finding);
     }
 
-    /// In place of what was given up there are these runs.
+    /// These runs replace what was given up.
     pub(super) fn begin_again(&mut self, runs: Arc<Runs>) {
         self.damage = None;
         self.sealed(Sequence::ZERO, runs);
@@ -126,7 +126,7 @@ impl Known {
         self.tail.push(id);
     }
 
-    /// Whether there is something to seal, of entries up to `to`: [`SEAL_IDS_MIN`], or what fills a gap.
+    /// Whether there is something to seal, of entries up to `to`: [`SEAL_IDS_MIN`], or something that fills a gap.
     pub(super) fn is_due(&self, to: Sequence) -> bool {
         match self.gap() {
             Some(_) => self.again.is_some(),
@@ -134,7 +134,7 @@ impl Known {
         }
     }
 
-    /// Ids to seal, of entries behind the last sealed one, up to `to`, if that [is due](Known::is_due).
+    /// Ids to seal, of entries after the last sealed one, up to `to`, if that [is due](Known::is_due).
     pub(super) fn to_seal(&self, to: Sequence) -> Option<Vec<EntryId>> {
         if self.gap().is_some() {
             return self.again.as_ref().map(|(_, ids)| ids.clone());
@@ -164,22 +164,22 @@ impl Known {
         Ok(Begun { answers, runs: self.runs.clone() })
     }
 
-    /// Where the newest entries stand that `above` asks for, and where the others are to be looked for. `None` while that is
-    /// not known of all ids.
+    /// The newest entries that `above` asks for, and where to look for the others. `None` while that is not known for
+    /// all ids.
     pub(super) fn begin_above(&self, above: &Above) -> Option<(Vec<Sequence>, Arc<Runs>)> {
         let all = self.damage.is_none() && self.gap().is_none();
         all.then(|| (self.tail.above(above.id, above.before), self.runs.clone()))
     }
 }
 
-/// The sequence of each id as far as the store has it, if that can be told without the disk.
+/// The sequence of each id that the store has, if that can be told without the disk.
 pub(super) fn probe(ids: &[EntryId], cache: &Cache, begun: Begun) -> Option<Vec<Option<Sequence>>> {
     let Begun { mut answers, runs } = begun;
     runs.search(ids, &mut answers, Source { cache, slots: None }).ok()?;
     Some(answers)
 }
 
-/// The sequence of each id, if the store has it. `begin` calls [`Known::begin`], under the lock that it is kept under.
+/// The sequence of each id, if the store has it. `begin` calls [`Known::begin`], under the lock that protects it.
 pub(super) fn lookup(
     ids: &[EntryId],
     cache: &Cache,
@@ -204,7 +204,7 @@ pub(super) fn lookup(
 }
 
 impl Runs {
-    /// Fills in the answers that are missing.
+    /// Fills in the missing answers.
     fn search(
         &self,
         ids: &[EntryId],
@@ -224,7 +224,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The ids without an answer that a section may have, ascending.
+    /// The unanswered ids that a section may have, ascending.
     fn wanted(&self, ids: &[EntryId], answers: &[Option<Sequence>]) -> Vec<Wanted> {
         let last = self.iter().filter_map(|run| run.sections.last()).map(|s| s.last).max();
         // Most ids of the current time end here.
@@ -251,7 +251,7 @@ type Opened<'a> = (&'a Section, Arc<Head>);
 /// An id that may be in a section.
 struct Candidate<'a> {
     wanted: &'a Wanted,
-    /// Which of those that were opened.
+    /// Its position among the opened ones.
     opened: usize,
     bucket: Range<usize>,
 }
@@ -260,7 +260,8 @@ impl<'a> Search<'a> {
     /// Fills in the answers for those of `wanted`, which ascend, that the run has. True if there are any.
     fn fill_in(&self, wanted: &[Wanted], answers: &mut [Option<Sequence>]) -> Result<bool, Stop> {
         let (opened, mut candidates) = self.candidates(wanted)?;
-        // Three times through all, with little in between: so the processor waits for the memory of several at a time.
+        // Three passes over all of them, with little work each: so the processor waits for the memory of several at a
+        // time.
         candidates.retain(|candidate| {
             opened[candidate.opened].1.may_have(candidate.wanted.hash, candidate.bucket.clone())
         });
@@ -279,7 +280,7 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// Those of `wanted` that a section is around, and these sections.
+    /// Those of `wanted` that are within the range of a section, and these sections.
     fn candidates<'w>(
         &self,
         wanted: &'w [Wanted],
@@ -325,7 +326,7 @@ impl Source<'_> {
         section: &Section,
         number: usize,
     ) -> Result<Arc<Page>, Stop> {
-        // The head is in front of the pages.
+        // The head comes before the pages.
         let cached = self.part(runs, section, number as u32 + 1, |part, bytes| {
             Page::decode(part, bytes).map(|page| Cached::Page(Arc::new(page)))
         })?;

@@ -1,8 +1,8 @@
 //! Merges runs, a few sections at a time.
 //!
-//! Keeps: what a step wrote holds all ids of the sections that it let go; one that is read in part stays until it was read
-//! to its end. So after each step the index is whole, and a merge that was given up has done no harm. A section that
-//! overlaps none of the others is moved as it is, so what does not have to be written again is not.
+//! Keeps: what a step wrote contains all ids of the sections that it released; a partially read one stays until it was
+//! read to its end. So the index is complete after each step, and abandoning a merge does no harm. A section that
+//! overlaps none of the others is moved unchanged, so only what has to be written again is.
 
 use super::Slots;
 use super::hash::Seed;
@@ -21,22 +21,22 @@ const MOVE_COST: u64 = 64;
 /// A section, and the run it is in.
 type InRun = (u64, Section);
 
-/// A merge that is under way.
+/// A merge in progress.
 #[derive(Debug)]
 pub(super) struct Merge {
     /// The runs that are merged.
     pub(super) inputs: Vec<u64>,
-    /// The run that they become.
+    /// The run that results.
     pub(super) output: u64,
-    /// How many ids they have that were not written again.
+    /// How many of their ids have not been written again.
     pub(super) left: u64,
-    /// Sections to come, the least last.
+    /// Remaining sections, the least last.
     queue: Vec<InRun>,
     /// Sections that are being read.
     open: Vec<Open>,
-    /// Read and not yet written.
+    /// Read, but not written yet.
     entries: Vec<(EntryId, Sequence)>,
-    /// Read to their end, with their last entries among those.
+    /// Read to their end; their last entries are among those.
     read: Vec<InRun>,
     /// The last id that was read.
     last: Option<EntryId>,
@@ -49,11 +49,11 @@ pub(super) struct Merge {
 pub(super) struct Output {
     /// New sections, for the output.
     pub(super) built: Vec<Built>,
-    /// Sections that go to the output as they are, from their runs.
+    /// Sections that go to the output unchanged, from their runs.
     pub(super) moved: Vec<InRun>,
     /// Sections whose ids are all in the output.
     pub(super) gone: Vec<InRun>,
-    /// What it cost, in ids written.
+    /// The cost, in ids written.
     pub(super) cost: u64,
 }
 
@@ -79,7 +79,7 @@ impl Open {
         Ok(Self { run, section, part: 1, page, at: 0, next })
     }
 
-    /// Goes to the next entry; false if there is none.
+    /// Goes to the next entry; false if there are no more.
     fn advance(&mut self, ordinal: Ordinal, slots: &dyn Slots) -> Result<bool, StorageError> {
         self.at += 1;
         if self.at == self.page.len() {
@@ -109,7 +109,7 @@ fn read_page(
 }
 
 impl Merge {
-    /// Of the runs with these numbers, into the one with the number `output`.
+    /// A merge of the runs with these numbers, into the one with the number `output`.
     pub(super) fn new(runs: &Runs, inputs: Vec<u64>, output: u64) -> Self {
         let merged = || inputs.iter().filter_map(|number| runs.get(*number));
         let in_run = |run: &Run| {
@@ -143,8 +143,8 @@ impl Merge {
         self.output == run || self.inputs.contains(&run)
     }
 
-    /// Goes on until that has cost `ids_max`, or a section more. New sections are numbered from `next` on. After an error
-    /// the merge is to be given up.
+    /// Continues until that has cost `ids_max`, or a section more. New sections are numbered from `next` on. After an
+    /// error the merge must be abandoned.
     pub(super) fn step(
         &mut self,
         ids_max: u64,
@@ -170,7 +170,7 @@ impl Merge {
         Ok(output)
     }
 
-    /// The next section, if it overlaps neither what is being read nor the one behind it.
+    /// The next section, if it overlaps neither what is being read nor the one after it.
     fn take_alone(&mut self) -> Option<InRun> {
         let [rest @ .., (_, section)] = &self.queue[..] else { return None };
         let overlapped = rest.last().is_some_and(|(_, next)| next.first <= section.last);
@@ -182,7 +182,7 @@ impl Merge {
         while self.entries.len() < SECTION_IDS_MAX {
             let Some(at) = self.least(slots)? else { break };
             let open = &mut self.open[at];
-            // What a merge that was given up had written is in two runs.
+            // What an abandoned merge had written is in two runs.
             if self.last != Some(open.next.0) {
                 self.entries.push(open.next);
                 self.last = Some(open.next.0);
@@ -195,8 +195,8 @@ impl Merge {
         Ok(())
     }
 
-    /// The open section with the least entry to come, after all that begin before it were opened; none if nothing
-    /// overlaps what was read.
+    /// The open section with the least next entry, after opening all that begin before it; none if nothing overlaps
+    /// what was read.
     fn least(&mut self, slots: &dyn Slots) -> Result<Option<usize>, StorageError> {
         loop {
             let least = self.open.iter().enumerate().min_by_key(|(_, open)| open.next);

@@ -1,10 +1,11 @@
-//! The ids of a store that is open: what is known of them, shared by who looks them up and the thread that writes them.
+//! The ids of an open store: what is known about them, shared by those who look them up and the thread that writes
+//! them.
 //!
-//! Two locks: readers never wait for one that is held while something is read or merged.
+//! There are two locks: readers never wait for one that is held while something is read or merged.
 //!
-//! An index that is damaged, or behind the entries by more than memory should hold, is made again in place: until it has
-//! come to the ids that are in memory there is a *gap*, and nothing is told of any id. Who wants to know reads the entries in the
-//! gap, some at a time, and hands over their ids ([`Ids::fill`]); the thread that writes seals them.
+//! If an index is damaged, or further behind the entries than memory should hold, it is rebuilt in place: until it has
+//! reached the ids that are in memory there is a *gap*, and no id can be answered. Whoever wants to know reads the
+//! entries in the gap, some at a time, and passes on their ids ([`Ids::fill`]); the thread that writes seals them.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,19 +23,19 @@ use crate::model::{EntryId, Segment, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::gaps::Gaps;
 
-/// What is known of the ids of a store that is open.
+/// What is known about the ids of an open store.
 ///
-/// Speaks of sequences to others, and of the [places](Gaps) of entries within this room.
+/// Uses sequences outside, and the [places](Gaps) of entries within this module.
 #[derive(Debug)]
 pub(crate) struct Ids {
     cache: Arc<Cache>,
     /// Which sequences no entry has.
     gaps: RwLock<Gaps>,
     known: Mutex<Known>,
-    /// Something was sealed, or what was handed over will not be.
+    /// Something was sealed, or what was passed on will not be.
     changed: Condvar,
     index: Mutex<Loaded>,
-    /// Held by who fills the gap.
+    /// Held by whoever fills the gap.
     filling: Mutex<()>,
 }
 
@@ -43,15 +44,15 @@ pub(crate) struct Ids {
 enum Loaded {
     /// To be read from the database.
     Unknown,
-    /// As this generation of the database has it.
+    /// As in this generation of the database.
     Known(u64, Box<Index>),
     /// In this generation it cannot be read.
     Damaged(u64),
 }
 
 impl Ids {
-    /// Of a store that `index` has ids of, as it is in this generation of the database; those of entries from `next` on
-    /// are to be pushed. If these do not follow, there is a gap in the index. `gaps` are those of the store so far.
+    /// For a store that `index` has ids of, as in this generation of the database; those of entries from `next` on have
+    /// to be pushed. If these do not follow, there is a gap in the index. `gaps` are those of the store so far.
     pub(crate) fn new(
         index: Index,
         next: Sequence,
@@ -63,9 +64,9 @@ impl Ids {
         Self::with(cache, known, Loaded::Known(generation, Box::new(index)), gaps)
     }
 
-    /// Of a store without entries.
+    /// For a store without entries.
     pub(crate) fn none(cache: Arc<Cache>) -> Self {
-        // Of no store: nothing is in it, and it is read from the tree before it is changed.
+        // Of no store: it is empty, and is read from the tree before it is changed.
         let known = Index::new(0).known(Sequence::FIRST);
         Self::with(cache, known, Loaded::Unknown, Gaps::default())
     }
@@ -75,7 +76,7 @@ impl Ids {
         Self { cache, gaps, known, changed: Condvar::new(), index, filling: Mutex::default() }
     }
 
-    /// No entry has the sequences of `gap`, which follow those of what was pushed.
+    /// The sequences of `gap`, which follow those of what was pushed, have no entries.
     pub(crate) fn pass(&self, gap: &Segment) {
         self.gaps.write().add(gap);
     }
@@ -98,7 +99,7 @@ impl Ids {
         self.gaps.read().sequence(place)
     }
 
-    /// Once whatever the answers are from is known.
+    /// Only after the source of the answers is known.
     fn sequences(&self, mut places: Vec<Option<Sequence>>) -> Vec<Option<Sequence>> {
         let gaps = self.gaps.read();
         if gaps.total() > 0 {
@@ -129,8 +130,8 @@ impl Ids {
         Ok(self.sequences(places))
     }
 
-    /// Begins an index in place of the damaged one that hashes so, unless that was done. `make` gives one that is empty. Call it
-    /// while nothing is staged.
+    /// Begins an index that replaces the damaged one with this seed, unless that was done. `make` returns an empty one.
+    /// Call it while nothing is staged.
     pub(crate) fn begin_again(
         &self,
         damaged: Seed,
@@ -138,7 +139,7 @@ impl Ids {
         make: impl FnOnce() -> Result<Index, StorageError>,
     ) -> Result<(), StorageError> {
         let mut loaded = self.index.lock();
-        // It changes under the lock of the index alone.
+        // It changes only under the lock of the index.
         let seed = self.known.lock().seed();
         if seed == damaged {
             let index = make()?;
@@ -148,23 +149,24 @@ impl Ids {
         Ok(())
     }
 
-    /// To be held by who fills the gap.
+    /// Must be held by whoever fills the gap.
     pub(crate) fn filling(&self) -> MutexGuard<'_, ()> {
         self.filling.lock()
     }
 
-    /// The places of the first entries whose ids are neither indexed nor in memory, as many as are to be handed over at once; `None` if
-    /// there are none.
+    /// The places of the first entries whose ids are neither indexed nor in memory, as many as should be passed on at
+    /// once; `None` if there are none.
     pub(crate) fn gap(&self) -> Option<RangeInclusive<Sequence>> {
         self.known.lock().gap()
     }
 
-    /// Hands over the ids of the entries from the place `first` on, as [`Ids::gap`] has asked for them.
+    /// Passes on the ids of the entries from the place `first` on, as requested by [`Ids::gap`].
     pub(crate) fn fill(&self, first: Sequence, ids: Vec<EntryId>) {
         self.known.lock().fill(first, ids);
     }
 
-    /// Waits until the gap does not begin with the place `first` any more, for `patience` at most; whether it does not.
+    /// Waits until the gap no longer begins with the place `first`, for at most `patience`; returns whether it does
+    /// not.
     pub(crate) fn wait_for_seal(&self, first: Sequence, patience: Duration) -> bool {
         let begins_there = |known: &mut Known| known.gap().is_some_and(|gap| *gap.start() == first);
         let mut known = self.known.lock();
@@ -219,7 +221,7 @@ impl Ids {
         Ok(Some(step.finish()))
     }
 
-    /// What the database has of a store with entries up to the place `to`.
+    /// What the database has for a store with entries up to the place `to`.
     fn load(
         &self,
         to: Sequence,
@@ -230,7 +232,7 @@ impl Ids {
         let mut known = self.known.lock();
         match index {
             Ok(index) => {
-                // Before anything is emptied that readers may look at by what they knew.
+                // Before anything is emptied that readers may look at according to what they knew.
                 known.sealed(index.sealed(), index.runs());
                 self.changed.notify_all();
                 Ok(Loaded::Known(generation, Box::new(index)))
@@ -260,12 +262,12 @@ impl Ids {
         self.changed.notify_all();
     }
 
-    /// What was staged failed: whether it is durable is to be read from the disk.
+    /// What was staged failed: whether it is durable has to be read from the disk.
     pub(crate) fn forget(&self) {
         *self.index.lock() = Loaded::Unknown;
     }
 
-    /// How many ids are in memory, those that are handed over included.
+    /// How many ids are in memory, including those that were passed on.
     #[cfg(test)]
     pub(crate) fn in_memory(&self) -> usize {
         self.known.lock().in_memory()

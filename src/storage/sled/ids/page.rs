@@ -9,7 +9,7 @@
 //! places           count times width bytes: how far behind the least sequence
 //! ```
 //!
-//! Numbers are little-endian. Two bytes each are enough for places of what was written together.
+//! Numbers are little-endian. Two bytes each are enough for the places of entries that were written together.
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -17,7 +17,7 @@ use super::part::Part;
 use crate::model::{EntryId, Sequence};
 use crate::storage::sled::value::Malformed;
 
-/// Most ids of a page: it is what a lookup of one old id reads, and what it is found in by halving.
+/// Most ids of a page: a lookup of one old id reads a page, and finds the id by halving.
 pub(super) const PAGE_IDS_MAX: usize = 1_024;
 
 const HEAD_BYTES: usize = 11;
@@ -48,7 +48,7 @@ impl Page {
         part.finish(out)
     }
 
-    /// The page in `bytes`, if it is this part and whole.
+    /// The page in `bytes`, if it is this part and undamaged.
     pub(super) fn decode(part: Part, bytes: &Bytes) -> Result<Self, Malformed> {
         let content = part.content(bytes).ok_or(Malformed("page of ids: its checksum differs"))?;
         Self::parse(content).ok_or(Malformed("page of ids"))

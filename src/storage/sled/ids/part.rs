@@ -1,14 +1,14 @@
-//! What heads and pages begin with: `version 1 (1) | crc32 (4, little-endian)`.
+//! The beginning of heads and pages: `version 1 (1) | crc32 (4, little-endian)`.
 //!
-//! The checksum covers what stands in front of it for the reader: which store, which section and which part of it this is,
-//! so that a slot with another one's content is noticed.
+//! The checksum also covers what the reader expects: which store, which section and which part of it this is, so that a
+//! slot with another one's content is noticed.
 
 use bytes::Bytes;
 
 use crate::storage::sled::key::Ordinal;
 
 const VERSION: u8 = 1;
-/// Length of what a part begins with.
+/// The length of the beginning of a part.
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Which part of which section.
@@ -31,21 +31,21 @@ impl Part {
         crc.finalize()
     }
 
-    /// Room for a part of so many bytes besides what each begins with.
+    /// A buffer for a part with this many bytes after its beginning.
     pub(super) fn begin(content_bytes: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(PREFIX_BYTES + content_bytes);
         out.resize(PREFIX_BYTES, VERSION);
         out
     }
 
-    /// Fills in what `out`, which [`Part::begin`] made, begins with.
+    /// Fills in the beginning of `out`, which [`Part::begin`] made.
     pub(super) fn finish(self, mut out: Vec<u8>) -> Vec<u8> {
         let crc = self.checksum(&out[PREFIX_BYTES..]);
         out[1..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// What follows it; `None` if it is not this part, or not as it was written.
+    /// What follows the beginning; `None` if it is not this part, or was changed.
     pub(super) fn content(self, bytes: &Bytes) -> Option<Bytes> {
         let (prefix, content) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
         let [version, crc @ ..] = *prefix;

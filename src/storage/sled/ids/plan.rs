@@ -1,15 +1,15 @@
 //! Decides which runs are merged.
 //!
-//! Runs of a class are at most four times as large as each other, and four of a class are merged, into one of a higher
-//! class. So there are three of each class at rest, and an id is written again once for each class that it passes: five
-//! times on its way from a seal of 8,192 to a run of ten million.
+//! Runs of a class differ in size by at most a factor of four, and four of a class are merged into one of a higher
+//! class. So at rest there are at most three of each class, and an id is written again once for each class that it
+//! passes: five times on its way from a seal of 8,192 to a run of ten million.
 
-/// So many runs of a class are merged.
+/// How many runs of a class are merged.
 pub(super) const FAN_IN: usize = 4;
 /// How many ids are merged for each id that is sealed, at most: more than there are classes, so that merges keep up
-/// with any ingest. Larger ones get what is left over by smaller ones.
+/// with any ingest. Larger merges get what smaller ones leave over.
 pub(super) const MERGED_PER_SEALED: u64 = 8;
-/// Runs up to here are of the least class, in ids. Merging them again and again costs less than sealing does.
+/// Runs up to this many ids are in the lowest class. Merging them again and again costs less than sealing does.
 const SMALL_IDS: u64 = 8_192;
 
 /// A run, as far as planning needs it.
@@ -23,7 +23,7 @@ fn class(ids: u64) -> u32 {
     ids.max(SMALL_IDS).ilog(FAN_IN as u64)
 }
 
-/// The runs to merge next, of those that are in no merge yet: the smaller ones first.
+/// The runs to merge next, of those that are in no merge yet: smaller ones first.
 pub(super) fn plan(mut runs: Vec<Sized>) -> Option<Vec<u64>> {
     runs.sort_unstable_by_key(|run| run.ids);
     let of_a_class = runs.chunk_by(|a, b| class(a.ids) == class(b.ids));

@@ -10,7 +10,7 @@
 //!           sections to empty: uvarint count; each: its number, uvarint; first slot, uvarint; pages, uvarint
 //! ```
 //!
-//! A section's head is in its first slot, its pages are in those behind.
+//! A section's head is in its first slot, and its pages are in the following ones.
 
 use bytes::BufMut;
 
@@ -26,10 +26,10 @@ const SECTION_VERSION: u8 = 2;
 const ROOT_VERSION: u8 = 3;
 const PREFIX_BYTES: usize = 5;
 
-/// A section, as memory knows it.
+/// A section, as represented in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Section {
-    /// Never used again within the store.
+    /// Never reused within the store.
     pub(super) number: u64,
     /// Its least id.
     pub(super) first: EntryId,
@@ -69,7 +69,7 @@ impl Slotted {
     }
 }
 
-/// What is true of a store's index as a whole.
+/// What holds for a store's index as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Root {
     pub(super) seed: Seed,
@@ -79,9 +79,9 @@ pub(super) struct Root {
     pub(super) next: u64,
     /// Number of sections.
     pub(super) sections: u64,
-    /// Of the checksums in their records.
+    /// The sum of the checksums in their records.
     pub(super) sum: u64,
-    /// What sections had that are no more; emptied with the next change.
+    /// The slots of former sections; emptied with the next change.
     pub(super) freed: Vec<Slotted>,
 }
 
@@ -149,7 +149,7 @@ impl Root {
         let mut number = || read_uvarint(&mut rest);
         let (sealed, next) = (Sequence::new(number()?).ok()?, number()?);
         let (sections, sum) = (number()?, number()?);
-        // Nothing is reserved by a count that was only claimed.
+        // Nothing is reserved because of a claimed count.
         let freed = (0..number()?)
             .map(|_| {
                 let (section, first) = (number()?, number()?);

@@ -1,7 +1,7 @@
 //! Which sections a store has: sorted runs of them, in memory while the store is open.
 //!
-//! Keeps: the sections of a run do not overlap. Two runs may have the same id, in the middle of a merge: it has the same
-//! sequence in both.
+//! Keeps: the sections of a run do not overlap. In the middle of a merge, two runs may have the same id: it has the
+//! same sequence in both.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::record::Section;
 use crate::model::EntryId;
 use crate::storage::sled::key::Ordinal;
 
-/// What a lookup needs of a store's sections. Cheap to clone: who looks something up holds what was there when it began.
+/// What a lookup needs to know about a store's sections. Cheap to clone: a lookup holds what existed when it began.
 #[derive(Clone, Debug)]
 pub(super) struct Runs {
     pub(super) ordinal: Ordinal,
@@ -72,8 +72,8 @@ impl Runs {
         fitting.max_by_key(|run| run.ids).map(|run| run.number)
     }
 
-    /// Adds `section` to the run with this number, which is made if there is none. False, and nothing changes, if it
-    /// overlaps one that is there.
+    /// Adds `section` to the run with this number, which is made if there is none. False, without a change, if it
+    /// overlaps an existing one.
     pub(super) fn add(&mut self, number: u64, section: Section) -> bool {
         if !self.iter().any(|run| run.number == number) {
             self.all.push(Arc::new(Run { number, ids: 0, sections: Vec::new() }));
@@ -89,7 +89,7 @@ impl Runs {
         true
     }
 
-    /// Removes `section` from the run with this number, and the run with its last one.
+    /// Removes `section` from the run with this number, and also the run if that was its last one.
     pub(super) fn remove(&mut self, number: u64, section: &Section) {
         let Some(at) = self.all.iter().position(|run| run.number == number) else { return };
         let run = Arc::make_mut(&mut self.all[at]);

@@ -8,13 +8,13 @@ use super::record::Section;
 use crate::model::{EntryId, Sequence};
 use crate::storage::sled::key::Ordinal;
 
-/// Most ids of a section: its head has to fit into a slot, and its numbers into two bytes.
+/// Most ids of a section: its head has to fit in a slot, and its numbers in two bytes.
 pub(super) const SECTION_IDS_MAX: usize = 16_384;
 
-/// A section that is in no slot yet.
+/// A section that is not in a slot yet.
 #[derive(Debug)]
 pub(super) struct Built {
-    /// Its slot is to be filled in.
+    /// Its slot still has to be filled in.
     pub(super) section: Section,
     /// Its head, then its pages.
     pub(super) values: Vec<Vec<u8>>,
@@ -37,7 +37,7 @@ pub(super) fn build(
     Some(Built { section: Section { number, first, last, count, pages, slot: 0 }, values })
 }
 
-/// Cuts `entries` so that each piece fits into a section, none much shorter than another.
+/// Splits `entries` so that each piece fits in a section, none much shorter than another.
 pub(super) fn cut(entries: &[(EntryId, Sequence)]) -> impl Iterator<Item = &[(EntryId, Sequence)]> {
     let sections = entries.len().div_ceil(SECTION_IDS_MAX).max(1);
     entries.chunks(entries.len().div_ceil(sections).max(1))

@@ -1,7 +1,7 @@
 //! The ids of a store's newest entries, in memory.
 //!
 //! They are in chunks, each with a table of its own: few chunks, so that an id is looked for in few tables, and bounded
-//! ones, so that none takes long to be made larger. What is sealed is let go chunk by chunk.
+//! ones, so that growing one never takes long. Sealed ids are released chunk by chunk.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -11,10 +11,10 @@ use crate::model::{EntryId, Sequence};
 
 /// Ids of a chunk.
 const CHUNK_IDS: usize = 1 << POSITION_BITS >> 1;
-/// A chunk of which no more than this part is not sealed is made anew from it.
+/// A chunk in which no more than this fraction is unsealed is rebuilt from that fraction.
 const KEPT_PART_MAX: usize = 4;
-/// A bucket of a table holds one more than a position; zero is an empty one. Its other bits are of the id's hash, so that
-/// another id is mostly told without a look at it.
+/// A bucket of a table holds a position plus one; zero means empty. Its other bits come from the id's hash, so that a
+/// different id is mostly recognized without a look at it.
 const POSITION_BITS: u32 = 18;
 const POSITION: u32 = (1 << POSITION_BITS) - 1;
 
@@ -27,12 +27,12 @@ struct Chunk {
     ids: Vec<EntryId>,
     /// The least and the greatest id.
     range: Option<(EntryId, EntryId)>,
-    /// Open addressing. A power of two long, at most half of it used.
+    /// Open addressing. Its length is a power of two, and at most half of it is used.
     table: Vec<u32>,
 }
 
 impl Chunk {
-    /// An empty one, made for so many ids; it grows if more come.
+    /// An empty chunk with a capacity for this many ids; it grows if more come.
     fn new(first: Sequence, ids: usize) -> Self {
         let table = vec![0; (ids * 2).next_power_of_two().max(16)];
         Self { first, ids: Vec::with_capacity(ids), range: None, table }
@@ -61,7 +61,7 @@ impl Chunk {
         while self.table[bucket] != 0 {
             bucket = self.next(bucket);
         }
-        // At most `CHUNK_IDS`, which is a position.
+        // At most `CHUNK_IDS`, which is a valid position.
         self.table[bucket] = tag | (at as u32 + 1);
     }
 
@@ -88,7 +88,7 @@ impl Chunk {
         }
     }
 
-    /// Where entries before `before` stand whose ids are above `id`.
+    /// The entries before `before` whose ids are above `id`.
     fn above(&self, id: EntryId, before: Sequence) -> impl Iterator<Item = Sequence> {
         let any = self.range.is_some_and(|(_, greatest)| greatest > id);
         let count = if any { before.since(self.first) as usize } else { 0 };
@@ -96,7 +96,7 @@ impl Chunk {
         ids.filter(move |(_, other)| **other > id).map(|(at, _)| self.first.plus(at))
     }
 
-    /// Its ids behind `to`.
+    /// Its ids after `to`.
     fn behind(&self, to: Sequence) -> &[EntryId] {
         self.ids.get(to.next().since(self.first) as usize..).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Of a store whose entry `next` is the first that is not sealed.
+    /// For a store whose entry `next` is the first that is not sealed.
     pub(super) fn new(next: Sequence) -> Self {
         Self { chunks: VecDeque::new(), next }
     }
@@ -120,7 +120,7 @@ impl Tail {
     pub(super) fn push(&mut self, id: EntryId) {
         let full = self.chunks.back().is_none_or(|chunk| chunk.ids.len() == CHUNK_IDS);
         if full {
-            // Behind a full one there are likely to be as many.
+            // After a full one there are likely to be as many again.
             let ids = if self.chunks.is_empty() { 0 } else { CHUNK_IDS };
             self.chunks.push_back(Chunk::new(self.next, ids));
         }
@@ -144,7 +144,7 @@ impl Tail {
         self.chunks.iter().rev().find_map(|chunk| chunk.find(id, hash))
     }
 
-    /// Where entries before `before` stand whose ids are above `id`, as far as they are here.
+    /// The entries before `before` whose ids are above `id`, as far as they are here.
     pub(super) fn above(&self, id: EntryId, before: Sequence) -> Vec<Sequence> {
         self.chunks.iter().flat_map(|chunk| chunk.above(id, before)).collect()
     }
@@ -160,7 +160,7 @@ impl Tail {
         self.chunks.iter().flat_map(here).collect()
     }
 
-    /// Lets go of most of what is at `to` or before.
+    /// Releases most of what is at `to` or before.
     pub(super) fn forget(&mut self, to: Sequence) {
         while self.chunks.front().is_some_and(|chunk| chunk.last() <= to) {
             self.chunks.pop_front();

@@ -1,7 +1,7 @@
-//! Where the records of a store's index of ids are: `3 | ordinal of the store (4) | number (8)`, big-endian.
+//! The keys of the records of a store's index of ids: `3 | ordinal of the store (4) | number (8)`, big-endian.
 //!
-//! Number 0 is the index's root, the others are sections. (In format 2 block summaries were here; their values begin with
-//! version 1, these with version 2.)
+//! Number 0 is the index's root, the others are sections. (In format 2 there were block summaries here; their values
+//! begin with version 1, these with version 2.)
 
 use std::ops::RangeInclusive;
 
@@ -31,7 +31,7 @@ impl IdsKey {
         (*kind == Kind::Ids as u8).then_some(Self { ordinal, number: u64::from_be_bytes(number) })
     }
 
-    /// Where all of one store are: the root first.
+    /// The range of one store's records: the root first.
     pub(in crate::storage::sled) fn of_store(ordinal: Ordinal) -> RangeInclusive<[u8; LEN]> {
         let at = |number| Self { ordinal, number }.to_bytes();
         at(0)..=at(u64::MAX)

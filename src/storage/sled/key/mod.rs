@@ -1,6 +1,6 @@
 //! The keys of the log's tree: one file per kind, each with its length, writer, parser and tests.
 //!
-//! Keeps: keys of one kind stand together and sort as their fields do. Leaves out: what the keys lead to (`value`).
+//! Keeps: keys of one kind are together and sort as their fields do. Leaves out: what the keys lead to (`value`).
 
 mod ids;
 mod number;
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use crate::model::Sequence;
 
-/// The first byte of a key. Persisted: a number is never changed and never used for something else. Zero was used once.
+/// The first byte of a key. Persisted: a number is never changed and never reused. Zero was used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -30,7 +30,7 @@ enum Kind {
     Ids = 3,
     /// Bytes that are too many for the other kinds, see [`SlotKey`].
     Slot = 4,
-    /// By when entries were committed, see [`TimeKey`].
+    /// When entries were committed, see [`TimeKey`].
     Time = 5,
 }
 
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-/// The number that stands for a store in keys, since names are long. Given out in the order of first writes.
+/// The number that stands for a store in keys, because names are long. Assigned in the order of first writes.
 pub(super) type Ordinal = u32;
 
 const STORE_AND_SEQUENCE_LEN: usize = 13;

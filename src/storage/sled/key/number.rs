@@ -1,4 +1,4 @@
-//! Where values lie that belong to no store: `kind | number (8, big-endian)`.
+//! The keys of values that belong to no store: `kind | number (8, big-endian)`.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ const LEN: usize = 9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NumberKey<const KIND: u8>(u64);
 
-/// Larger values, in the order in which they were written, whichever store they are of.
+/// Larger values, in the order in which they were written, whatever their store.
 pub(crate) type SlotKey = NumberKey<{ Kind::Slot as u8 }>;
 
 impl<const KIND: u8> NumberKey<KIND> {
@@ -34,7 +34,7 @@ impl<const KIND: u8> NumberKey<KIND> {
         (*kind == KIND).then_some(Self(number))
     }
 
-    /// Where all of them are.
+    /// The range of all of them.
     pub(crate) fn all() -> Range<[u8; 1]> {
         [KIND]..[KIND + 1]
     }

@@ -1,4 +1,4 @@
-//! Where the record of a segment is found: `2 | ordinal of the store (4) | first sequence (8)`, big-endian.
+//! The key of a segment's record: `2 | ordinal of the store (4) | first sequence (8)`, big-endian.
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,7 @@ impl SegmentKey {
         Some(Self { ordinal, first })
     }
 
-    /// Where those of one store are that start at `from` or later, up to `to`.
+    /// The range of one store's records that start at `from` or later, up to `to`.
     pub(crate) fn of_store(
         ordinal: Ordinal,
         from: Sequence,

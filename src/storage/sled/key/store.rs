@@ -1,4 +1,4 @@
-//! Where the record of a store is found by its name: `1 | name (1 to 256 bytes of UTF-8)`.
+//! The key of a store's record, by name: `1 | name (1 to 256 bytes of UTF-8)`.
 
 use std::ops::Bound;
 
@@ -22,7 +22,7 @@ impl StoreKey {
         (*kind == Kind::Store as u8).then(|| StoreId::new(name).ok().map(Self))?
     }
 
-    /// Where those are whose names come after `after`; without it, all of them.
+    /// The range of those whose names come after `after`; without it, all of them.
     pub(crate) fn all_after(after: Option<&StoreId>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
         let all = Kind::Store.all();
         let from = match after {

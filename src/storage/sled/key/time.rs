@@ -1,4 +1,5 @@
-//! Where it is said when entries were committed: `5 | ordinal of the store (4) | sequence of the last one (8)`, big-endian.
+//! The key that says when entries were committed: `5 | ordinal of the store (4) | sequence of the last one (8)`,
+//! big-endian.
 
 use std::ops::RangeInclusive;
 
@@ -23,7 +24,7 @@ impl TimeKey {
         Some(Self { ordinal, last })
     }
 
-    /// Where those of one store are that speak of entries from `from` on.
+    /// The range of one store's times for entries from `from` on.
     pub(crate) fn of_store(
         ordinal: Ordinal,
         from: Sequence,

@@ -1,29 +1,29 @@
-//! The slots: where everything larger than a small record goes, one value after the other, whichever store it is of.
+//! The slots: where everything larger than a small record goes, one value after another, whatever its store.
 //!
-//! Why not under the key that one would look for: sled keeps up to 16 keys in a leaf, splits it at 17 and then writes
-//! both halves with all values again, and after ten changes the whole leaf; a log written in order of its keys went to
-//! disk three to five times. Slots are numbered, so their keys are known ahead: they are made empty, in order, until
-//! their leaves have split, nine to a leaf. When the values come, each leaf takes nine changes, one short of being
-//! written again, and every value goes to disk once (measured: 1.2 times instead of 5.3).
+//! Values are not stored under the key that one would look for, because sled keeps up to 16 keys in a leaf, splits it
+//! at 17 and then writes both halves with all values again, and after ten changes the whole leaf; a log written in the
+//! order of its keys went to disk three to five times. Slots are numbered, so their keys are known ahead: they are made
+//! empty, in order, until their leaves have split, nine to a leaf. When the values come, each leaf takes nine changes,
+//! one short of being written again, and every value goes to disk once (measured: 1.2 times instead of 5.3).
 
 use std::io;
 
 use crate::storage::sled::key::SlotKey;
 use crate::storage::sled::ops::{Ops, VALUE_BYTES_MAX};
 
-/// Longest value of a slot, in bytes; longer ones take several slots.
+/// The longest value of a slot, in bytes; longer ones take several slots.
 pub(crate) const SLOT_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
-/// Empty slots that are kept ahead of the data: more than sled has in an unsplit leaf.
+/// How many empty slots are kept ahead of the data: more than sled has in an unsplit leaf.
 const AHEAD_MIN: u64 = 32;
 /// How many empty slots are made at once.
 const PLACED_AT_ONCE: u64 = 256;
 
-/// Gives out slots. Numbers are never given out twice while the database is open.
+/// Assigns slots. Numbers are never assigned twice while the database is open.
 pub(crate) struct Arena {
-    /// The next slot to give out.
+    /// The next slot to assign.
     next: u64,
-    /// The first slot that was not yet made.
+    /// The first slot that has not been made yet.
     end: u64,
 }
 
@@ -46,7 +46,7 @@ impl Arena {
         Ok(arena)
     }
 
-    /// Gives out as many slots as `bytes` needs, adds writing them to `ops` and returns the first.
+    /// Assigns as many slots as `bytes` needs, adds writing them to `ops` and returns the first.
     pub(crate) fn put(&mut self, ops: &mut Ops, bytes: Vec<u8>) -> u64 {
         let first = self.next;
         if bytes.len() <= SLOT_BYTES_MAX {
@@ -68,7 +68,7 @@ impl Arena {
         }
     }
 
-    /// Makes empty slots if those given out come near the end: to be called before they are written.
+    /// Makes empty slots if the assigned ones come near the end: call it before they are written.
     pub(crate) fn place(&mut self, tree: &sled::Tree) -> io::Result<()> {
         if self.next + AHEAD_MIN <= self.end {
             return Ok(());

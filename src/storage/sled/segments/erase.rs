@@ -1,7 +1,7 @@
-//! Takes the content of erased entries out of the tree: their segments are written again, with bare ids in their place.
+//! Removes the content of erased entries from the tree: their segments are written again, with bare ids in their place.
 //!
-//! Keeps: a segment stays where it is, with the same entries and, as it is counted, the same bytes; done again, nothing changes. Leaves out: what
-//! is in memory alone (`ends`).
+//! Keeps: a segment stays where it is, with the same entries and the same counted bytes; doing it again changes
+//! nothing. Leaves out: what is only in memory (`ends`).
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -15,8 +15,8 @@ use crate::storage::sled::key::{Ordinal, SegmentKey};
 use crate::storage::sled::value::body;
 use crate::storage::sled::value::segment::Bare;
 
-/// Adds to `portion` what has the entries `gone` of a store erased, all of which the tree has, in their order, until the segments have
-/// `bytes_max` bytes or it is one at least. Gives the last sequence up to which that is done.
+/// Adds to `portion` the erasure of the entries `gone` of a store, all of which are in the tree, in order, until the
+/// segments have `bytes_max` bytes, but at least one segment. Returns the last sequence up to which that is done.
 pub(crate) fn erase(
     (ordinal, portion): (Ordinal, &mut Portion<'_>),
     gone: &BTreeSet<Sequence>,

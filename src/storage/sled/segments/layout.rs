@@ -1,8 +1,8 @@
-//! Decides how a store's entries lie on disk: which of them share a segment, and where it goes.
+//! Decides how a store's entries are laid out on disk: which of them share a segment, and where it goes.
 //!
-//! Keeps: segments of some tens of KiB, however small the appends are. What came since the last checkpoint becomes as few
-//! segments as it can; a last one that is tiny is written again, together with what follows; and a run of small segments
-//! becomes one. Everything happens within one portion, so that a crash finds the store before it or after it.
+//! Keeps: segments of some tens of KiB, however small the appends are. What came since the last checkpoint becomes as
+//! few segments as possible; a tiny last one is written again, together with what follows; and a run of small segments
+//! becomes one. All of this happens within one portion, so that a crash finds the store before it or after it.
 
 use super::portion::Portion;
 use super::reader::{Found, Reader};
@@ -20,33 +20,33 @@ use crate::storage::sled::value::segment::{
 use crate::storage::sled::value::{body, store};
 use crate::storage::witness::StoreHash;
 
-/// Bodies up to here lie in their records, in bytes; larger ones in slots. (A leaf of such records is rewritten
-/// several times while it fills.) A store's last segment is written again if it is one of these.
+/// Bodies up to this size are in their records, in bytes; larger ones are in slots. (A leaf of such records is
+/// rewritten several times while it fills.) A store's last segment is written again if it is one of these.
 const INLINE_BYTES_MAX: usize = 2_048;
-/// Entries with less than so much, in bytes of their records, take others with them into their segment, however large
+/// Entries with less than this, in bytes of their records, take others with them into their segment, however large
 /// these are.
 const TINY_BYTES: u64 = 1_024;
 /// A segment with a smaller body is merged with its neighbours of that kind,
 const SMALL_BYTES: u64 = 8 * 1_024;
-/// once they have so much together,
+/// once they have this much together,
 const MERGE_BYTES: u64 = SEGMENT_BYTES_TARGET as u64;
-/// or there are so many,
+/// or there are this many,
 const MERGE_COUNT_MAX: usize = 128;
-/// or when a larger one follows and there are so many.
+/// or when a larger one follows and there are at least this many.
 const MERGE_COUNT_MIN: usize = 4;
 
 /// How a store's entries end in the tree. Changed by the checkpoint thread.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
-    /// As which generation of sled has it; `None` if it is not known.
+    /// The generation of sled that this describes; `None` if it is not known.
     generation: Option<u64>,
     /// The last sequence.
     pub(crate) last: Sequence,
     /// Bytes of all records.
     pub(crate) bytes: u64,
-    /// Over the entries.
+    /// The hash over the entries.
     pub(crate) hash: StoreHash,
-    /// Which sequences no entry has.
+    /// Which sequences have no entry.
     pub(crate) gaps: Gaps,
     /// How far it is trimmed.
     pub(crate) trimmed: Trimmed,
@@ -62,8 +62,9 @@ struct Small {
 }
 
 impl Layout {
-    /// Reads what is in the tree, unless that was done since sled was opened for the `generation`th time. `store` is its name:
-    /// an error unless its record says the same. Without it there is no hash and no gap, and nothing is trimmed.
+    /// Reads the state of the tree, unless that was done since sled was opened for the `generation`th time. `store` is
+    /// its name: fails unless its record agrees. Without the name there are no hash and no gaps, and nothing is
+    /// trimmed.
     pub(crate) fn complete(
         &mut self,
         reader: &Reader<'_>,
@@ -80,7 +81,8 @@ impl Layout {
         Ok(())
     }
 
-    /// What the record of `store` says of its hash, its gaps and how far it is trimmed; it has to say where the store ends.
+    /// What the record of `store` says about its hash, its gaps and how far it is trimmed; it has to agree about where
+    /// the store ends.
     fn recorded(
         &self,
         reader: &Reader<'_>,
@@ -96,12 +98,12 @@ impl Layout {
         Ok(record.map(|record| (record.hash, record.gaps, record.trimmed)).unwrap_or_default())
     }
 
-    /// The record of the store, as it is with what was staged.
+    /// The record of the store, including what was staged.
     pub(crate) fn record(&self, ordinal: Ordinal) -> Vec<u8> {
         store::encode((ordinal, self.last), self.hash, &self.gaps, self.trimmed)
     }
 
-    /// What is in the tree is not known any more.
+    /// The state of the tree is no longer known.
     pub(crate) fn forget(&mut self) {
         self.generation = None;
     }
@@ -125,7 +127,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Adds writing `pieces`, which follow the last entry and are not nothing, to `portion`.
+    /// Adds writing `pieces`, which follow the last entry and are not empty, to `portion`.
     pub(crate) fn stage(
         &mut self,
         ordinal: Ordinal,
@@ -144,7 +146,7 @@ impl Layout {
         bins.iter().for_each(|bin| self.write(ordinal, bin, portion));
     }
 
-    /// Adds to `portion` by when entries were committed, see [`LastTimes::add`].
+    /// Adds the times of commits to `portion`, see [`LastTimes::add`].
     pub(crate) fn stage_times(
         &mut self,
         ordinal: Ordinal,
@@ -165,7 +167,7 @@ impl Layout {
                 self.bytes -= segment.records().len() as u64;
                 Some(segment)
             }
-            // It stays as it is, which is no harm.
+            // It stays as it is, which does no harm.
             Ok(segment) => {
                 log::warn!("entry {} is in a segment from {}", last.first, segment.first());
                 None
@@ -187,11 +189,11 @@ impl Layout {
         if let [gap] = bin
             && gap.is_gap()
         {
-            // It has no more sequences than a number of 32 bits counts.
+            // It has no more sequences than a 32-bit number can count.
             portion.insert(&key.to_bytes(), encode_gap(gap.span() as u32, self.bytes));
             self.gaps.add(gap);
             self.last = gap.last();
-            // What is on both sides of it stays apart.
+            // Its two sides stay separate.
             self.small.clear();
             return;
         }
@@ -212,18 +214,18 @@ impl Layout {
         self.bytes += head.bytes;
     }
 
-    /// Makes one segment of the small ones, which are all in the tree: no portion writes segments of a store before it
-    /// merges some.
+    /// Joins the small segments, which are all in the tree: no portion writes segments of a store before it merges
+    /// some.
     fn merge(&mut self, ordinal: Ordinal, portion: &mut Portion<'_>) {
         let small = std::mem::take(&mut self.small);
         if let Err(error) = merge(ordinal, &small, portion) {
-            // They stay as they are, which is no harm.
+            // They stay as they are, which does no harm.
             log::warn!("merging small segments: {error}");
         }
     }
 }
 
-/// What the record of a segment says besides where it is.
+/// What the record of a segment says besides its place.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     pub(super) count: u32,
@@ -245,7 +247,7 @@ pub(super) fn put(portion: &mut Portion<'_>, key: SegmentKey, head: Head, body: 
     portion.insert(&key.to_bytes(), segment::bare(record, bare));
 }
 
-/// Adds removing the segment that was `found` to `portion`.
+/// Adds removing the `found` segment to `portion`.
 pub(super) fn remove(portion: &mut Portion<'_>, ordinal: Ordinal, found: &Found) {
     if let Place::Slots { first, body_bytes } = found.record.place {
         portion.free_slots(first, body_bytes);
@@ -264,7 +266,7 @@ fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result
         pieces.push(reader.segment(one.first)?);
     }
     let [head, ..] = &merged[..] else { return Ok(()) };
-    // The first one is written again: of two changes to a key the last one counts.
+    // The first one is written again: if a key is changed more than once, the last change counts.
     merged.iter().for_each(|found| remove(portion, ordinal, found));
     let count = merged.iter().map(|found| found.record.count).sum();
     let bytes = records_bytes(&pieces);
@@ -274,7 +276,7 @@ fn merge(ordinal: Ordinal, small: &[Small], portion: &mut Portion<'_>) -> Result
     Ok(())
 }
 
-/// Puts consecutive segments together as far as they make segments of the size wanted. A gap is alone.
+/// Joins consecutive segments up to the wanted size. A gap stays alone.
 fn bins(pieces: impl Iterator<Item = Segment>) -> Vec<Vec<Segment>> {
     let mut bins: Vec<Vec<Segment>> = Vec::new();
     let mut bytes = 0;

@@ -1,7 +1,7 @@
-//! How stores' entries lie in sled's tree of them: as segments, whose larger bodies lie in slots.
+//! How stores' entries are kept in sled's tree: as segments, whose larger bodies are in slots.
 //!
-//! Keeps: a portion changes a store from one whole state to another; reads find every entry that the tree has. Leaves
-//! out: what is in memory alone (`ends`), when portions are written (`checkpoint`).
+//! Keeps: a portion changes a store from one consistent state to another; reads find every entry that the tree has.
+//! Leaves out: what is only in memory (`ends`), when portions are written (`checkpoint`).
 
 mod arena;
 mod erase;

@@ -1,10 +1,10 @@
-//! A portion of a checkpoint: what goes into sled's tree of entries together, whole or not at all.
+//! A portion of a checkpoint: what goes into sled's tree of entries together, all or nothing.
 
 use super::arena::{Arena, SLOT_BYTES_MAX};
 use crate::storage::sled::ids::Changes;
 use crate::storage::sled::ops::Ops;
 
-/// What a key takes in sled besides its value, roughly, in bytes.
+/// What a key takes in sled in addition to its value, roughly, in bytes.
 const KEY_BYTES: usize = 100;
 
 /// Collects changes of the log's tree.
@@ -16,7 +16,7 @@ pub(crate) struct Portion<'a> {
 }
 
 impl<'a> Portion<'a> {
-    /// An empty one that changes `tree`, with slots from `arena`.
+    /// An empty portion that changes `tree`, with slots from `arena`.
     pub(crate) fn new(tree: &'a sled::Tree, arena: &'a mut Arena) -> Self {
         Self { ops: Ops::default(), bytes: 0, arena, tree }
     }
@@ -63,7 +63,7 @@ impl<'a> Portion<'a> {
 
 impl Changes for Portion<'_> {
     fn put(&mut self, values: Vec<Vec<u8>>) -> u64 {
-        // Nobody else gives out slots in between.
+        // Nobody else assigns slots in between.
         let slots = values.into_iter().map(|value| self.put_in_slots(value));
         slots.min().unwrap_or_default()
     }

@@ -11,7 +11,7 @@ use crate::storage::sled::key::{IdsKey, Ordinal, SegmentKey, SlotKey, TimeKey};
 use crate::storage::sled::value::segment::{Bare, Place, SegmentRecord};
 use crate::storage::sled::value::{body, segment};
 
-/// How often a segment is looked for again when it was merged with others while it was read.
+/// How often a segment is looked for again if it was merged with others while it was read.
 const TRIES: usize = 8;
 
 /// Reads one store's part of the log's tree.
@@ -42,12 +42,12 @@ impl Found {
         }
     }
 
-    /// Whether no entry has its sequences.
+    /// Whether its sequences have no entries.
     pub(crate) const fn is_gap(&self) -> bool {
         matches!(self.record.place, Place::Gap)
     }
 
-    /// Whether what is on both sides of it stays apart: it is a gap, or has bare ids.
+    /// Whether its two sides stay separate: it is a gap, or has bare ids.
     pub(crate) fn is_apart(&self) -> bool {
         self.is_gap() || self.record.bare != Bare::No
     }
@@ -99,7 +99,7 @@ impl Reader<'_> {
         Err(StorageError::corrupt(format!("the slots of entry {at} are empty")))
     }
 
-    /// The body of a segment; `None` if its slots were given up for others since it was found.
+    /// The body of a segment; `None` if its slots were reused since it was found.
     fn body(&self, found: &Found) -> Result<Option<Bytes>, StorageError> {
         match found.record.place {
             Place::Inline { at } => Ok(Some(Bytes::from_owner(found.value.clone()).slice(at..))),
@@ -133,7 +133,8 @@ impl Reader<'_> {
         Ok(Some(bytes))
     }
 
-    /// By when the entries up to some were committed, ascending; from the first time that is said of `from` or what follows on.
+    /// The times by which entries were committed, ascending; beginning with the first one that covers `from` or later
+    /// entries.
     pub(crate) fn times(
         &self,
         from: Sequence,
@@ -153,7 +154,7 @@ impl Reader<'_> {
         Index::load(self.ordinal, records.map(|record| record.map_err(StorageError::from)))
     }
 
-    /// An index without ids, in place of what there is.
+    /// An index without ids, which replaces the existing one.
     pub(crate) fn no_ids(&self) -> Result<Index, StorageError> {
         let keys = self.tree.range(IdsKey::of_store(self.ordinal)).keys();
         Index::in_place_of(self.ordinal, keys.map(|key| key.map_err(StorageError::from)))

@@ -1,6 +1,7 @@
-//! Decides what becomes of trimmed entries in the tree: bare ids, in as few segments as it takes.
+//! Decides what becomes of trimmed entries in the tree: bare ids, in as few segments as possible.
 //!
-//! Keeps: ids stay, with their sequences; a segment that is trimmed in part is cut there, so that nothing else of what was trimmed stays.
+//! Keeps: ids stay, with their sequences; a partially trimmed segment is split there, so that nothing else of the
+//! trimmed part stays.
 
 use super::layout::{Head, put, remove};
 use super::portion::Portion;
@@ -13,19 +14,19 @@ use crate::storage::sled::trimmed::Trimmed;
 use crate::storage::sled::value::body;
 use crate::storage::sled::value::segment::Bare;
 
-/// What is trimmed of one store, on its way to bare ids.
+/// The trimmed part of one store, while it is turned into bare ids.
 pub(crate) struct Sweep<'a, 'b> {
     reader: Reader<'a>,
     portion: &'b mut Portion<'a>,
     trimmed: Trimmed,
-    /// Bare ids that follow each other.
+    /// Consecutive bare ids.
     bare: SegmentBuilder,
     record: Vec<u8>,
     ids: u64,
 }
 
 impl<'a, 'b> Sweep<'a, 'b> {
-    /// Of a store that is `trimmed` so far, with changes that go to `portion`.
+    /// For a store that is `trimmed` this far, with changes that go to `portion`.
     pub(crate) fn new(
         (portion, ordinal): (&'b mut Portion<'a>, Ordinal),
         trimmed: Trimmed,
@@ -35,8 +36,8 @@ impl<'a, 'b> Sweep<'a, 'b> {
         Self { reader, portion, trimmed, bare, record: Vec::new(), ids: 0 }
     }
 
-    /// Goes on up to `to`, which is in the tree, or until the records that were read have `bytes_max` bytes. Gives how far the store is then,
-    /// and of how many entries it has the ids alone now.
+    /// Continues up to `to`, which is in the tree, or until the records that were read have `bytes_max` bytes. Returns
+    /// how far the store is then, and how many more entries are now only ids.
     pub(crate) fn run(
         mut self,
         to: Sequence,
@@ -83,7 +84,7 @@ impl<'a, 'b> Sweep<'a, 'b> {
         Ok(())
     }
 
-    /// Nobody asks any more when what is gone was committed.
+    /// Nobody asks any more when the removed entries were committed.
     fn forget_times(&mut self) -> Result<(), StorageError> {
         let ordinal = self.reader.ordinal;
         for time in self.reader.times(Sequence::FIRST) {
@@ -102,7 +103,7 @@ impl<'a, 'b> Sweep<'a, 'b> {
     fn push(&mut self, id: EntryId) {
         self.record.clear();
         write_bare(&mut self.record, id);
-        // Who wrote it is gone as well.
+        // Who wrote it is removed as well.
         self.bare.push(&self.record, &Origin::Server { run_handlers: false });
         self.ids += 1;
     }
@@ -112,7 +113,7 @@ impl<'a, 'b> Sweep<'a, 'b> {
         let next = self.bare.next();
         let bare = std::mem::replace(&mut self.bare, SegmentBuilder::new(next));
         for segment in bare.finish() {
-            // Counted before it: so the bytes of what follows are what they were.
+            // Counted before it, so that the bytes of what follows do not change.
             self.put(&segment, 0, Bare::All);
         }
     }

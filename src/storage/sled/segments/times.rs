@@ -1,6 +1,7 @@
-//! By when the entries of a store were committed: a time for the last entry in the tree, and one for each earlier stretch of some minutes.
+//! The times by which the entries of a store were committed: a time for the last entry in the tree, and one for each
+//! earlier period of some minutes.
 //!
-//! Keeps: what is said of an entry holds for all before it. Said of few entries, so that it costs next to nothing.
+//! Keeps: the time of an entry holds for all earlier ones. Only few entries have one, so that it costs next to nothing.
 
 use super::portion::Portion;
 use super::reader::Reader;
@@ -11,12 +12,12 @@ use crate::storage::sled::key::{Ordinal, TimeKey};
 /// A time by which the entries up to this one were committed, in milliseconds since 1970.
 pub(crate) type TimeOf = (Sequence, u64);
 
-/// What the tree says last of a store.
+/// The last times of a store in the tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LastTimes {
-    /// Of the last entry.
+    /// For the last entry.
     last: Option<TimeOf>,
-    /// Of the stretch before.
+    /// For the period before.
     before: Option<TimeOf>,
 }
 
@@ -26,8 +27,8 @@ impl LastTimes {
         Ok(Self { last: newest.next().transpose()?, before: newest.next().transpose()? })
     }
 
-    /// Adds to `portion` that the entries up to `at` were committed by then. What was said last gives way to that, if both are within so many
-    /// milliseconds of what was said before.
+    /// Adds to `portion` that the entries up to `at` were committed by this time. It replaces the last time, if both
+    /// are within this many milliseconds of the time before.
     pub(super) fn add(
         &mut self,
         ordinal: Ordinal,
@@ -35,7 +36,7 @@ impl LastTimes {
         apart_ms: u64,
         portion: &mut Portion<'_>,
     ) {
-        // Clocks step back; what is said has to ascend.
+        // Clocks may step back; the recorded times must ascend.
         let time_ms = time_ms.max(self.last.map_or(0, |(_, time)| time));
         if let Some((last, _)) = self.last {
             let begun = self.before.map_or(0, |(_, time)| time);

@@ -1,5 +1,5 @@
-//! Removes what earlier formats had in place of the index of ids: summaries of blocks of them. The index is made like any other that is
-//! missing, by who is the first to ask for an id.
+//! Removes what earlier formats had instead of the index of ids: summaries of blocks of them. The first request for an
+//! id rebuilds the index, as it does for any missing index.
 
 use bytes::Buf;
 

@@ -1,13 +1,14 @@
 //! Takes over a data directory of an earlier format: one without a commit log, whose small appends were in packs.
 //!
-//! Keeps: the old directory as it was, in `before-format-3`, until somebody says that it is not needed any more; a crash at
-//! any point leaves a directory that is taken over at the next start. Leaves out: the way back, which is to put what is in
-//! `before-format-3` in the place of what is there now.
+//! Keeps: the old directory unchanged, in `before-format-3`, until somebody says that it is no longer needed; a crash
+//! at any point leaves a directory that is taken over at the next start. Leaves out: the way back, which is to move
+//! what is in `before-format-3` back into its place.
 //!
 //! 1. `sled` is copied to `taking-over/sled`, and changed there; `taking-over/log` is begun. All of it is synced, then
 //!    `taking-over/complete` is written.
-//! 2. `before-format-3` is made with the old `format`, and `format` says 3: an earlier version leaves the directory alone.
-//! 3. `sled` goes to `before-format-3`, and `taking-over/sled` and `taking-over/log` take their places.
+//! 2. `before-format-3` is made with the old `format`, and `format` says 3: an earlier version does not touch the
+//!    directory.
+//! 3. `sled` goes to `before-format-3`, and `taking-over/sled` and `taking-over/log` take its place.
 
 mod ids;
 mod pack;
@@ -23,7 +24,7 @@ use super::steps::{self, Faults, Step, TakeOver};
 use super::tree::{self, Facts};
 use crate::storage::commit_log::{self, Generation, LogOptions, Position};
 
-/// Makes the directory one of this format, or goes on with that where it was left.
+/// Converts the directory to this format, or continues doing that where it stopped.
 pub(super) fn take_over(
     files: &Files,
     format: Format,
@@ -33,7 +34,7 @@ pub(super) fn take_over(
     let paths = Paths::new(files.directory());
     let is_complete = paths.complete.try_exists()?;
     if format == Format::This && !is_complete {
-        // Cut off while it was cleared, if it is there.
+        // If it exists, clearing it was interrupted.
         return Ok(remove_folder(&paths.new)?);
     }
     let step = |step, real: &mut dyn FnMut() -> io::Result<()>| {
@@ -65,7 +66,8 @@ pub(super) fn take_over(
     Ok(())
 }
 
-/// Removes what is kept of the directory before it was taken over. False if there is nothing. It may be in use.
+/// Removes what is kept of the directory from before it was taken over. False if there is nothing. The directory may be
+/// in use.
 pub(super) fn accept(directory: &Path) -> Result<bool, OpenError> {
     let paths = Paths::new(directory);
     let accepted = (|| {
@@ -82,12 +84,12 @@ pub(super) fn accept(directory: &Path) -> Result<bool, OpenError> {
 
 /// The places in a directory.
 struct Paths {
-    /// The new directory, as long as it is made.
+    /// The new directory, while it is being made.
     new: PathBuf,
     complete: PathBuf,
     sled: PathBuf,
     log: PathBuf,
-    /// What it was before.
+    /// The old contents.
     old: PathBuf,
     old_sled: PathBuf,
 }
@@ -109,7 +111,7 @@ impl Paths {
 
 fn copy(files: &Files, paths: &Paths) -> io::Result<()> {
     remove_folder(&paths.new)?;
-    // What is written again while packs are written out is less than what is copied.
+    // Writing out packs takes less than what is copied.
     let needed = 2 * bytes_in(&files.database())?;
     if !files.has_room_for(needed)? {
         let why = format!("converting an earlier format needs {needed} bytes of free space");
@@ -122,7 +124,7 @@ fn copy(files: &Files, paths: &Paths) -> io::Result<()> {
 /// Changes the copy of sled in `directory`, and begins a commit log.
 fn change(directory: &Path, options: &DatabaseOptions) -> Result<(), OpenFailure> {
     let files = Files::unlocked(directory);
-    // Of a step that was done and failed all the same.
+    // From a step that was done but reported a failure.
     remove_folder(&files.log())?;
     let trees = tree::open(&files, options, 0)?;
     packs::write_out(&trees, &files)?;
@@ -141,7 +143,7 @@ fn change(directory: &Path, options: &DatabaseOptions) -> Result<(), OpenFailure
 
 /// Keeps the line that says which format the old directory has.
 fn keep_format(files: &Files, paths: &Paths) -> io::Result<()> {
-    // From another time, if it is there: what is in it was accepted, or it is what is taken over now.
+    // If it exists, it is from another time: its contents were accepted, or are what is taken over now.
     remove_folder(&paths.old)?;
     std::fs::create_dir(&paths.old)?;
     std::fs::copy(files.format(), paths.old.join("format"))?;

@@ -43,7 +43,7 @@ pub(super) fn decode(pack: &Bytes) -> Result<Vec<(Ordinal, Segment)>, Malformed>
     Ok(pieces)
 }
 
-/// What stands before a piece's body, and the length of that, which is there.
+/// What precedes a piece's body, and the length of the body, which is there.
 fn read_head(rest: &mut Bytes) -> Option<(Ordinal, Sequence, u32, usize)> {
     let mut left = &rest[..];
     let ordinal = left.try_get_u32().ok()?;

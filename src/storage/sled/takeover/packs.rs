@@ -1,4 +1,4 @@
-//! Brings what is in packs into segments of its stores.
+//! Moves the contents of packs into segments of their stores.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,9 +14,9 @@ use crate::storage::sled::options::OpenFailure;
 use crate::storage::sled::segments::{Arena, Layout, Portion, Reader};
 use crate::storage::sled::tree::Trees;
 
-/// So much is written at once, in bytes.
+/// How much is written at once, in bytes.
 const PORTION_BYTES: usize = 2 << 20;
-/// So many packs are removed at once.
+/// How many packs are removed at once.
 const REMOVED_AT_ONCE: usize = 1_000;
 
 /// Writes the entries in all packs as segments, then removes the packs.
@@ -41,7 +41,7 @@ pub(super) fn write_out(trees: &Trees, files: &Files) -> Result<(), OpenFailure>
     remove(trees, files)
 }
 
-/// What stores have in packs, of each in order.
+/// What stores have in packs, each in order.
 fn read_all(trees: &Trees) -> Result<BTreeMap<Ordinal, Vec<Segment>>, OpenFailure> {
     let mut stores: BTreeMap<Ordinal, Vec<Segment>> = BTreeMap::new();
     for item in trees.log().range(pack::keys()) {
@@ -50,7 +50,7 @@ fn read_all(trees: &Trees) -> Result<BTreeMap<Ordinal, Vec<Segment>>, OpenFailur
             stores.entry(ordinal).or_default().push(piece);
         }
     }
-    // Numbers of packs were given out again.
+    // Numbers of packs were reused.
     stores.values_mut().for_each(|pieces| pieces.sort_by_key(Segment::first));
     Ok(stores)
 }

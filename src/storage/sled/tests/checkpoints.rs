@@ -1,4 +1,4 @@
-//! What is in the commit log comes into sled, and is shown until then.
+//! What is in the commit log gets into sled, and is shown until then.
 
 use std::io;
 use std::ops::Bound;
@@ -84,7 +84,7 @@ impl Stores {
         keys.filter(|key| SegmentKey::parse(key).is_some()).count()
     }
 
-    /// What a kill of the process would leave at this moment, opened. No checkpoint may be under way.
+    /// What a kill of the process would leave at this moment, opened. No checkpoint may be in progress.
     fn after_a_kill(&self, options: DatabaseOptions) -> (SledStorage, tempfile::TempDir) {
         let copy = copy_of_running(self.subject.directory.path());
         let database = Database::open(copy.path(), options).expect("open");
@@ -96,7 +96,7 @@ pub(super) fn copy_into(from: &Path, to: &Path) {
     try_copy_into(from, to).expect("copied");
 }
 
-/// A copy of a directory in use, made while no file of it went away.
+/// A copy of a directory in use, made while none of its files was removed.
 pub(super) fn copy_of_running(from: &Path) -> tempfile::TempDir {
     soon(|| {
         let copy = tempfile::tempdir().expect("a directory");
@@ -178,7 +178,7 @@ fn a_checkpoint_brings_all_stores_to_sled_whether_open_or_not() {
 
 #[test]
 fn redo_goes_on_from_whatever_sled_has() {
-    // A checkpoint whose position was not written any more: all of it is read again.
+    // A checkpoint whose position was not written: all of it is read again.
     let mut stores = Stores::new(OnDisk::new());
     let logs = stores.open_all();
     for count in [1, 200, 3] {
@@ -224,7 +224,7 @@ fn a_store_that_is_only_in_the_commit_log_keeps_its_number() {
 
 #[test]
 fn names_stand_in_each_file_of_the_commit_log() {
-    // Small files, so that there are several; then the first ones are done with.
+    // Small files, so that there are several; then the first ones are no longer needed.
     let options = DatabaseOptions { log_file_bytes: 64 << 10, ..a_kib() };
     let mut stores = Stores::new(OnDisk::with(options.clone()));
     let logs = stores.open_all();
@@ -239,7 +239,7 @@ fn names_stand_in_each_file_of_the_commit_log() {
         let names = names.filter_map(|file| Some(file.ok()?.file_name()));
         names.filter(|name| name.to_string_lossy().ends_with(".log")).count()
     };
-    // Files that are done with are let go of.
+    // Files that are no longer needed are released.
     soon(|| (files() <= 3).then_some(()));
     let (storage, _directory) = stores.after_a_kill(options);
     stores.check_in(&storage);
@@ -322,7 +322,7 @@ fn a_directory_that_was_cut_off_while_it_was_made_is_made() {
     subject.reopen();
     append(&*subject.storage().open(&store("a")).expect("open"), &ids(1), 10);
     subject.storage.take().expect("open").database.close().expect("closed");
-    // If there is a frame it is damage, and put right.
+    // If there is a frame, it is damage, and is repaired.
     with_sled(|meta| drop(meta.remove("checkpoint").expect("removed")));
     subject.reopen();
     assert!(directory.join("sled.damaged-1").exists());

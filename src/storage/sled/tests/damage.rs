@@ -1,5 +1,5 @@
-//! Faults of the disk: whatever becomes of one file, nothing wrong is served, nothing is missing without a word, and no
-//! sequence is given out again.
+//! Disk faults: whatever happens to one file, nothing wrong is served, nothing is missing unreported, and no sequence
+//! is assigned again.
 //!
 //! `EVENTLOG_TEST_DAMAGE` sets the number of rounds.
 
@@ -31,7 +31,7 @@ pub(super) fn options() -> DatabaseOptions {
     }
 }
 
-/// A directory, what is in it, and what it was some time before.
+/// A directory, its contents, and its state at an earlier time.
 pub(super) struct Ground {
     now: tempfile::TempDir,
     before: tempfile::TempDir,
@@ -98,7 +98,7 @@ impl Ground {
         }
     }
 
-    /// Whoever sends everything again is told what it was; the next sequence is one that nobody has.
+    /// A client that sends everything again is told what it was; the next sequence is unused.
     fn write_on(&self, name: &str, log: &dyn StoreLog) {
         let known: Vec<_> = self.stores[name].iter().map(|(id, _)| *id).collect();
         if let Ok(found) = log.lookup(&known) {
@@ -109,7 +109,7 @@ impl Ground {
         assert_eq!(appended[0].first().get() as usize, known.len() + 1);
     }
 
-    /// Opens what is in `directory`, and compares; gives how that went.
+    /// Opens what is in `directory`, and compares; returns how that went.
     pub(super) fn check(&self, directory: &Path) -> Outcome {
         let database = match Database::open(directory, options()) {
             Err(OpenError::InUse { .. } | OpenError::Unavailable { .. }) => return Outcome::Failed,
@@ -161,7 +161,7 @@ fn entries(segments: &[Segment]) -> Vec<(EntryId, Vec<u8>)> {
 
 fn read_store(storage: &SledStorage, name: &str) -> Result<Vec<(EntryId, Vec<u8>)>, StorageError> {
     let log = storage.open(&store(name))?;
-    // An error of a read has to be one of the read, not a panic.
+    // An error of a read has to be returned by the read, and not be a panic.
     let mut next = Sequence::FIRST;
     while next <= log.head() {
         match log.read(next, 1 << 20)?.last() {
@@ -205,11 +205,11 @@ fn files_in(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Damages one file of `directory`; says what was done.
+/// Damages one file of `directory`; returns what was done.
 fn damage(random: &mut Random, directory: &Path, before: &Path) -> String {
     let mut files = Vec::new();
     files_in(directory, &mut files);
-    // Of some kinds there are many files.
+    // Some kinds have many files.
     let kind = ["sled", "log", "archive", ""][random.below(4) as usize];
     files.retain(|path| match path.parent().filter(|parent| *parent != directory) {
         Some(folder) => !kind.is_empty() && folder.starts_with(directory.join(kind)),
@@ -342,7 +342,7 @@ fn a_changed_bit_that_the_next_start_puts_right_is_told() {
     let files = files_of(copy.path(), "log");
     let path = files.iter().rfind(|path| path.extension().is_some()).expect("a file");
     let mut bytes = std::fs::read(path).expect("a file");
-    // Behind the header, and behind what a block begins with.
+    // After the header, and after the beginning of a block.
     bytes[512 + 40] ^= 2;
     std::fs::write(path, bytes).expect("written");
     let verified = Database::verify(copy.path(), &options()).expect("read");

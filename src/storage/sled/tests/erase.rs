@@ -1,4 +1,5 @@
-//! Erased entries: whatever happens to a directory, their content stays away, all else is there, and all ids are known.
+//! Erased entries: whatever happens to a directory, their content stays gone, everything else is there, and all ids are
+//! known.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -44,11 +45,11 @@ fn whole(directory: &Path) {
     assert_eq!(verified.faults, []);
 }
 
-/// A store of which some entries are erased.
+/// A store with some erased entries.
 struct Ground {
     all: Vec<EntryId>,
     gone: BTreeSet<Sequence>,
-    /// How many sequences were jumped over behind the first ones.
+    /// How many sequences were skipped after the first ones.
     jumped: (u64, u64),
 }
 
@@ -90,7 +91,7 @@ impl Ground {
         assert!(known.into_iter().eq((0..self.all.len()).map(|n| Some(self.place(n)))));
     }
 
-    /// Nothing in sled has the content.
+    /// Sled has nothing of the content.
     fn check_tree(&self, storage: &SledStorage) {
         settled(storage);
         let trees = storage.database.shared().access.open_trees().expect("sled");

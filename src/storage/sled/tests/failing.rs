@@ -1,7 +1,7 @@
-//! A disk that fails: at every step, once and from then on, done or not done.
+//! A disk that fails: at every step, once and permanently, done or not done.
 //!
-//! What must hold: whatever was answered well is there, whole and in order, on this log and on later ones; whatever
-//! was shown stays; a failed append is stored whole or not at all; once the disk works, so does everything.
+//! What must hold: whatever was acknowledged is there, whole and in order, in this log and in later ones; whatever was
+//! shown stays; a failed append is stored as a whole or not at all; once the disk works, so does everything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 use crate::testing::storage::{all_ids, append, client, ids, segments};
 use crate::testing::{store, wait};
 
-/// Fails a step when it comes for the so-manieth time, and then so often.
+/// Fails a step when it happens for the given time, and then this many times.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     step: Step,
@@ -29,7 +29,7 @@ struct Plan {
 struct Planned {
     plan: Mutex<Option<Plan>>,
     seen: AtomicUsize,
-    /// A step that fails before, once.
+    /// A step that fails earlier, once.
     first: Mutex<Option<Step>>,
 }
 
@@ -93,13 +93,13 @@ impl Failing {
         soon(|| self.storage.ready().ok());
     }
 
-    /// Waits until nothing is in memory alone.
+    /// Waits until nothing is only in memory.
     fn wait_for_checkpoint(&self) {
         let budget = &self.storage.database.shared().budget;
         soon(|| (budget.bytes() == 0).then_some(()));
     }
 
-    /// Without faults, from what is on disk alone.
+    /// Without faults, only from what is on disk.
     fn reopen_afresh(self) -> (SledStorage, tempfile::TempDir) {
         let Self { storage, directory, .. } = self;
         // Closing may fail: the disk did.
@@ -110,10 +110,10 @@ impl Failing {
     }
 }
 
-/// What is known of a store from the answers that its writer got.
+/// What is known about a store from the answers to its writer.
 #[derive(Default)]
 struct Writer {
-    /// In the store for certain, in this order.
+    /// Certainly in the store, in this order.
     stored: Vec<EntryId>,
 }
 
@@ -240,7 +240,7 @@ fn while_the_commit_log_fails_what_is_durable_is_read_and_nothing_is_taken() {
         writer.write(&failing, "a", 4);
         let log = failing.open("a");
         let other = failing.open("b");
-        // The disk does not work again either.
+        // The disk stays broken.
         failing.faults.set(Some(always(step)));
         let failed = wait(log.append(segments(log.head().next(), &ids(3), 1, &client("alice"))));
         failing.faults.set(Some(always(Step::Probe)));
@@ -289,7 +289,7 @@ fn a_change_of_a_table_that_failed_is_there_or_not_and_shown_as_it_is() {
         drop(database);
         let (storage, _directory) = failing.reopen_afresh();
         assert_eq!(shown(&storage.database), now);
-        // What reached the disk is found there; the other way round it depends on the cache.
+        // What reached the disk is found there; in the other case it depends on the cache.
         assert!(fault == Fault::NotDone || now.as_deref() == Some(b"second"));
     }
 }

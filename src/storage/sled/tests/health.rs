@@ -1,4 +1,4 @@
-//! What fails while writes go on: that it is shown, that nobody is refused, and that it comes to an end.
+//! What fails while writes go on: it is shown, nobody is refused, and it ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::storage::{Storage, StoreLog};
 use crate::testing::storage::{append, ids};
 use crate::testing::{Subject, store};
 
-/// Looks at everything all the time.
+/// Checks everything all the time.
 fn options() -> DatabaseOptions {
     let checkpoint_every = Duration::from_millis(20);
     DatabaseOptions { checkpoint_every, disk_low_bytes: 0, ..DatabaseOptions::default() }
@@ -23,7 +23,7 @@ fn figure(storage: &dyn Storage, name: &str) -> u64 {
     figures.iter().find(|figure| figure.name == name).expect("a figure").value
 }
 
-/// Writes until the figure says so.
+/// Writes until the figure has this value.
 fn write_until(storage: &dyn Storage, log: &dyn StoreLog, name: &str, value: u64) {
     soon(|| {
         append(log, &ids(1), 100);
@@ -64,7 +64,7 @@ fn an_archive_that_cannot_be_written_is_shown_and_caught_up_with() {
     write_until(subject.storage(), &*log, "archive_fails", 0);
     let head = log.head();
     drop(log);
-    // From the archive and the log alone.
+    // Only from the archive and the log.
     subject.storage.take().expect("it is open").database.close().expect("closed");
     Database::rebuild(subject.directory.path(), &subject.options).expect("built again");
     subject.reopen();

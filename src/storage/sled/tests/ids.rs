@@ -1,4 +1,4 @@
-//! The index of ids in sled: it comes there at checkpoints, and again if it is damaged.
+//! The index of ids in sled: it is written at checkpoints, and again if it is damaged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,11 +12,11 @@ use crate::storage::sled::segments::Reader;
 use crate::testing::storage::{append, ids, read_all};
 use crate::testing::{Subject, store};
 
-/// Ids of any time of a year or so, which come in any order.
+/// Ids of any time of about a year, which come in any order.
 fn any_time(count: usize) -> Vec<EntryId> {
     let turned = |id: EntryId| {
         let mut bytes = *id.as_bytes();
-        // Its end is random: from there it gets three bytes of its time.
+        // Its end is random: three bytes of its time come from there.
         bytes.copy_within(13..16, 2);
         EntryId::from_bytes(bytes)
     };
@@ -53,7 +53,7 @@ fn filled() -> (OnDisk, Vec<EntryId>) {
     (subject, all)
 }
 
-/// A store that was closed before the last checkpoint left out its ids, and the next one who wrote to it waited until a million
+/// A store that was closed before the last checkpoint left out its ids, and the next writer waited until a million
 /// entries were read.
 #[test]
 fn the_ids_of_a_store_that_closes_before_a_checkpoint_are_in_sled() {
@@ -98,7 +98,7 @@ fn a_damaged_index_is_made_again_when_the_store_is_opened() {
     check(&subject, &all);
 }
 
-/// The records of the index of store 0, its root included.
+/// The records of the index of store 0, including its root.
 fn records(subject: &OnDisk) -> Vec<(sled::IVec, sled::IVec)> {
     let trees = subject.database().shared().access.trees().expect("sled");
     trees.log().range(IdsKey::of_store(0)).map(|record| record.expect("a read")).collect()
@@ -123,7 +123,7 @@ fn figure(subject: &OnDisk, name: &str) -> u64 {
     figures.iter().find(|figure| figure.name == name).expect("a figure").value
 }
 
-/// More is written, by which sections are merged; everything is there afterwards.
+/// More is written, which causes sections to be merged; everything is there afterwards.
 fn write_on(subject: &mut OnDisk, mut all: Vec<EntryId>) {
     for count in [3, SEAL_IDS_MIN, SEAL_IDS_MIN] {
         let log = subject.storage().open(&store("a")).expect("open");
@@ -158,7 +158,7 @@ fn a_damaged_page_is_made_again_before_anything_is_told_of_an_id() {
         let (mut subject, all) = filled();
         let log = subject.storage().open(&store("a")).expect("open");
         damage_slots(&subject, damage);
-        // Of a store that is open, and as soon as somebody asks.
+        // For an open store, and as soon as somebody asks.
         assert_eq!(figure(&subject, "damage_found"), 0);
         assert!(log.lookup(&all).expect("looked up").iter().all(Option::is_some));
         assert_eq!(figure(&subject, "damage_found"), 1);
@@ -183,7 +183,7 @@ fn an_older_index_that_was_put_back_is_as_good_as_none() {
         all.extend(more);
         subject.wait_for_checkpoint();
         drop(log);
-        // Each time slots that are empty at the end are given out again.
+        // Each time, slots that are empty at the end are assigned again.
         subject.reopen();
         older.push(records(&subject));
     }
@@ -230,7 +230,7 @@ fn an_index_is_made_from_many_entries_with_few_of_their_ids_in_memory() {
     }
     let log = subject.sled().load(&store("a")).expect("open");
     assert_eq!((log.head().get(), log.in_memory()), (100_000, 0));
-    // It can be read at once, and written to: who asks for an id waits until all are indexed.
+    // It can be read at once, and written to: a request for an id waits until all are indexed.
     assert!(!log.read(Sequence::FIRST, 1).expect("read").is_empty());
     assert_eq!(log.probe(&ids(1)), None);
     let (asked, done) = (AtomicBool::new(false), AtomicBool::new(false));

@@ -12,21 +12,21 @@ use crate::testing::{Subject, store, wait};
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// Appends of so many entries each, all queued before the first is waited for.
+    /// Appends of this many entries each, all queued before the first is awaited.
     Append { store: usize, counts: Vec<usize>, bytes: usize, clock: u8 },
     /// Appends of one entry each to all stores, at the same time.
     AppendToAll { bytes: usize },
-    /// Appends a gap, and entries in front of it and behind it if there are any, as one piece.
+    /// Appends a gap, with entries before and after it if there are any, as one piece.
     Jump { store: usize, before: usize, gap: u32, behind: usize },
     /// Trims a part of what there is.
     Trim { store: usize, part: u64 },
-    /// Erases every so many entries of what there is, from one of them on.
+    /// Erases every `step`th existing entry, starting with one of them.
     Erase { store: usize, from: usize, step: usize },
     /// Closes the storage and opens it again.
     Reopen,
     /// Opens the store's log again.
     Open { store: usize },
-    /// Asks for ids that are there and ids that are not.
+    /// Asks for existing ids and for others.
     Lookup { store: usize, step: usize },
     /// Reads from somewhere.
     Read { store: usize, from: u64, bytes_max: usize },
@@ -80,7 +80,7 @@ struct Checked {
 struct Expected {
     head: Sequence,
     trimmed: Sequence,
-    /// All, trimmed and erased ones too.
+    /// All of them, including trimmed and erased ones.
     entries: Vec<(Sequence, EntryId)>,
     erased: BTreeSet<Sequence>,
 }
@@ -230,7 +230,7 @@ impl Checked {
 
     fn read(&self, store: usize, from: u64, bytes_max: usize) {
         let expected = &self.expected[store];
-        // At an entry, before it, behind it, or anywhere.
+        // At an entry, before it, after it, or anywhere.
         let at = expected.entries.get(from as usize % (expected.entries.len() + 1));
         let from = at.map_or(Sequence::ZERO.plus(from), |(at, _)| at.prev().plus(from % 3));
         let from = from.max(Sequence::FIRST);
@@ -266,7 +266,7 @@ proptest! {
         for (log, expected) in checked.logs.iter().zip(&checked.expected) {
             let kept: Vec<Segment> = read_all(&**log, 1 << 20);
             let bytes = kept.iter().map(|segment| segment.records().len() as u64).sum::<u64>();
-            // What is erased goes on to be counted.
+            // Erased entries are still counted.
             let is_erased = expected.erased.iter().any(|at| *at > expected.trimmed);
             soon(|| (log.bytes() == bytes || is_erased && log.bytes() > bytes).then_some(()));
             prop_assert!(kept.iter().flat_map(Segment::ids).eq(expected.kept()));

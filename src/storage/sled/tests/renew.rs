@@ -1,4 +1,4 @@
-//! Directories that go on as another server: what they had is there, and every store is far above where it was.
+//! Directories that continue as another server: their contents are there, and every store is far above where it was.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn close(storage: &SledStorage) {
 /// The ids of each store.
 type Ground = BTreeMap<String, Vec<EntryId>>;
 
-/// Some stores, the last entries of which are in the log alone if it is copied while it is open.
+/// Some stores, whose last entries are only in the log if it is copied while it is open.
 fn directory(ground: &mut Ground) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let storage = open(directory.path());
@@ -50,7 +50,7 @@ fn write(storage: &SledStorage, ground: &mut Ground) {
     }
 }
 
-/// Everything is there, and each store goes on above `jumps` jumps.
+/// Everything is there, and each store continues above `jumps` jumps.
 fn check(storage: &SledStorage, ground: &Ground, jumps: u64) {
     for (name, expected) in ground {
         let log = storage.open(&store(name)).expect("open");
@@ -72,7 +72,7 @@ fn whole(directory: &Path) {
     assert_eq!(verified.faults, []);
 }
 
-/// Nothing but archive and log is left: the database comes back from them.
+/// Only archive and log are left: the database comes back from them.
 fn rebuilt(directory: &Path) -> SledStorage {
     std::fs::remove_file(directory.join("sled/db")).expect("removed");
     open(directory)
@@ -97,7 +97,7 @@ fn every_store_goes_on_far_above_and_keeps_its_entries_however_often() {
             continue;
         }
         write(&storage, &mut ground);
-        // A store that is new begins as high as one that may have been there.
+        // A new store begins as high as one that may have existed.
         let name = format!("new {jumps}");
         let log = storage.open(&store(&name)).expect("open");
         let first = append(&*log, &ids(2), 10);
@@ -117,7 +117,7 @@ fn a_loss_that_is_accepted_jumps_as_well() {
     let mut ground = Ground::new();
     let directory = directory(&mut ground);
     let path = directory.path();
-    // What the log alone has is lost with it.
+    // What only the log has is lost with it.
     for entry in std::fs::read_dir(path.join("log")).expect("a folder") {
         std::fs::remove_file(entry.expect("a file").path()).expect("removed");
     }
@@ -132,7 +132,7 @@ fn a_loss_that_is_accepted_jumps_as_well() {
     check(&storage, &ground, 1);
 }
 
-/// What is there when a crash comes between any two of the steps in which the new one takes the place of the old one.
+/// The state after a crash between any two of the steps in which the new one replaces the old one.
 #[test]
 fn a_crash_in_between_leaves_the_old_one_or_the_new_one() {
     let mut ground = Ground::new();

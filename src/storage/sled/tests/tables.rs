@@ -11,7 +11,7 @@ use crate::testing::{Subject, wait};
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// Sets so many keys from one on, in steps.
+    /// Sets this many keys, starting with one, in steps.
     Insert {
         from: u16,
         count: u16,
@@ -22,7 +22,7 @@ enum Action {
         count: u16,
         step: u16,
     },
-    /// All of it comes into sled.
+    /// All of it gets into sled.
     Reopen,
 }
 

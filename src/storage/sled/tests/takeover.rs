@@ -35,8 +35,8 @@ fn table(database: &Database, table: Keyspace) -> Vec<(String, usize)> {
     .collect()
 }
 
-/// What the earlier versions wrote: 260 entries at once and one more, three single ones, one, and one. The first one also
-/// wrote a store with enough ids for a block of them and an entry in two slots, and a position to the journal.
+/// What the earlier versions wrote: 260 entries at once and one more, three single ones, one, and one. The first one
+/// also wrote a store with enough ids for a block of them and an entry in two slots, and a position to the journal.
 fn check(database: &Database, format: &str) {
     let storage = SledStorage::new(database.clone());
     let stores = storage.stores(None, usize::MAX).expect("stores");
@@ -113,7 +113,7 @@ fn a_directory_of_an_earlier_format_is_taken_over_and_the_old_one_kept() {
         };
         assert_eq!(heads, expected);
 
-        // What was there before is as it was.
+        // The old contents are unchanged.
         let old = directory.path().join("before-format-3");
         let before = golden(format);
         for file in ["format", "sled/db", "sled/conf"] {

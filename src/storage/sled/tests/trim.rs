@@ -35,7 +35,7 @@ fn figure(storage: &SledStorage, name: &str) -> u64 {
     storage.figures().into_iter().find(|one| one.name == name).expect("a figure").value
 }
 
-/// Waits until nothing that is trimmed takes room.
+/// Waits until nothing that is trimmed takes space.
 fn swept(storage: &SledStorage) {
     storage.database.sweep().expect("swept");
     let shared = storage.database.shared();
@@ -50,7 +50,7 @@ struct Ground {
     trimmed: Vec<EntryId>,
     whole: Vec<EntryId>,
     at: Sequence,
-    /// How many sequences were jumped over.
+    /// How many sequences were skipped.
     jumped: u64,
 }
 
@@ -191,7 +191,7 @@ fn heal_and_an_accepted_loss_leave_it_trimmed() {
         let directory = tempfile::tempdir().expect("a directory");
         let storage = open(directory.path());
         let mut ground = Ground::write(&storage);
-        // Killed before anything was swept, or behind that.
+        // Killed before anything was swept, or after that.
         if !is_lost {
             swept(&storage);
         }

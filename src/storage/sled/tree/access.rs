@@ -1,7 +1,7 @@
-//! Sled for whoever reads: as long as it is open, and while it is being opened again.
+//! Sled for readers: while it is open, and while it is being opened again.
 //!
-//! Keeps: what is in sled and not known to be durable is in memory as well, and readers look there first; so a sled whose
-//! last write failed can be read until it is closed.
+//! Keeps: what is in sled and not known to be durable is in memory as well, and readers look there first; so after a
+//! failed write, sled can still be read until it is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use crate::storage::StorageError;
 /// How long a reader waits for sled while it is being reopened.
 const REOPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Gives out sled.
+/// Hands out sled.
 pub(crate) struct Access {
     phase: Mutex<Phase>,
-    /// The phase is another one.
+    /// The phase has changed.
     changed: Condvar,
     generation: AtomicU64,
 }
@@ -42,7 +42,7 @@ impl Access {
         }
     }
 
-    /// Sled, to read: also after a failed write, while it is there.
+    /// Sled, for reading: even after a failed write, while it exists.
     pub(crate) fn trees(&self) -> Result<Arc<Trees>, StorageError> {
         if let Phase::Failed { before: Some(trees), .. } = &*self.phase.lock() {
             return Ok(trees.clone());
@@ -50,7 +50,7 @@ impl Access {
         self.open_trees()
     }
 
-    /// Sled without a failed write: waits for two seconds at most.
+    /// A sled without a failed write: waits for at most two seconds.
     pub(crate) fn open_trees(&self) -> Result<Arc<Trees>, StorageError> {
         let deadline = Instant::now() + REOPEN_WAIT_MAX;
         let mut phase = self.phase.lock();
@@ -99,7 +99,7 @@ impl Access {
         }
     }
 
-    /// The generation that sled has when it is opened next.
+    /// The generation of the next sled that is opened.
     pub(crate) fn next_generation(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }

@@ -1,4 +1,4 @@
-//! What sled says of the data directory itself.
+//! What sled says about the data directory itself.
 //!
 //! ```text
 //! tree          meta
@@ -22,28 +22,28 @@ const REMOTE_ID: &[u8] = b"remote-id";
 const GENERATION: &[u8] = b"generation";
 const FLOOR: &[u8] = b"floor";
 const CHECKPOINT: &[u8] = b"checkpoint";
-/// Set while a checkpoint is under way: what is in sled may be ahead of the position.
+/// Set while a checkpoint is in progress: the contents of sled may be ahead of the position.
 const CHANGING: &[u8] = b"changing";
 const CHECKPOINT_VERSION: u8 = 1;
 
-/// What sled says of the data directory.
+/// What sled says about the data directory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// Whether nothing was there before: the directory is new, or sled's files were lost.
+    /// Whether nothing existed before: the directory is new, or sled's files were lost.
     pub(crate) are_new: bool,
     pub(crate) remote_id: RemoteId,
-    /// Of the commit log.
+    /// The generation of the commit log.
     pub(crate) generation: [u8; 16],
-    /// New stores begin behind this sequence.
+    /// New stores begin after this sequence.
     pub(crate) floor: Sequence,
-    /// The position of the last frame whose content is wholly in sled; `None` before there was a commit log.
+    /// The position of the last frame whose content is completely in sled; `None` before there was a commit log.
     pub(crate) checkpoint: Option<u64>,
     /// Whether there may be more in sled.
     pub(crate) changing: bool,
 }
 
 impl Facts {
-    /// Reads them; of a new directory they are made and synced.
+    /// Reads them; for a new directory they are made and synced.
     pub(crate) fn read_or_make(trees: &Trees, files: &Files) -> Result<Self, OpenFailure> {
         let meta = trees.get(Keyspace::Meta);
         let malformed = |what: &str| OpenFailure::corrupt(format!("the {what} is malformed"));
@@ -82,7 +82,7 @@ impl Facts {
     }
 }
 
-/// Applies that everything up to the frame at `position` is in sled. It has to be on disk by now.
+/// Records in sled that it has everything up to the frame at `position`. That has to be on disk by now.
 pub(crate) fn apply_checkpoint(trees: &Trees, position: u64) -> io::Result<()> {
     let mut value = [CHECKPOINT_VERSION; 9];
     value[1..].copy_from_slice(&position.to_be_bytes());
@@ -93,13 +93,13 @@ pub(crate) fn apply_checkpoint(trees: &Trees, position: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Applies that a checkpoint is under way, before anything else of it.
+/// Records in sled that a checkpoint is in progress, before anything else of it.
 pub(crate) fn apply_changing(trees: &Trees) -> io::Result<()> {
     trees.get(Keyspace::Meta).insert(CHANGING, &[])?;
     Ok(())
 }
 
-/// Applies whose directory it is, and what new stores begin behind, before there is a checkpoint.
+/// Records in sled whose directory it is, and where new stores begin, before there is a checkpoint.
 pub(crate) fn apply_identity(
     trees: &Trees,
     remote_id: RemoteId,

@@ -1,4 +1,4 @@
-//! Sled itself, opened: its trees, and how it is opened, synced and closed.
+//! Sled itself: its trees, and how it is opened, synced and closed.
 
 mod access;
 mod facts;
@@ -19,8 +19,8 @@ use super::files::{Files, is_full};
 use super::keyspace::Keyspace;
 use super::options::{DatabaseOptions, OpenFailure};
 
-/// The unit in which sled lays out its log, in bytes. A quarter of it is the most that stays in the log; a page full
-/// of values of [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) is less. Persisted: sled refuses another one.
+/// The unit in which sled lays out its log, in bytes. At most a quarter of it stays in the log; a page full of values
+/// of [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) is smaller. Persisted: sled refuses another one.
 pub const LOG_UNIT_BYTES: usize = 4 << 20;
 
 /// How long threads of an earlier sled in this process may hold its lock.
@@ -51,13 +51,13 @@ impl Trees {
         flush::flush(&self.db, self.get(Keyspace::Meta))
     }
 
-    /// Has the kernel hand them to the disk.
+    /// Makes the kernel hand them to the disk.
     pub(crate) fn sync(&self, files: &Files) -> io::Result<()> {
         files.sync_log(&self.file)
     }
 }
 
-/// Opens sled for the first time in this process; on a full disk with the ballast gone.
+/// Opens sled for the first time in this process; on a full disk, after removing the ballast.
 pub(super) fn open_first(
     files: &Files,
     options: &DatabaseOptions,
@@ -104,7 +104,7 @@ pub(super) fn open(
     Ok(Trees { db, all, file, generation })
 }
 
-/// Opens sled, once its threads let go of an earlier one in this process. Others are kept out by our own lock.
+/// Opens sled, once the threads of an earlier one in this process have released it. Our own lock keeps others out.
 fn open_unlocked(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
     let deadline = Instant::now() + LOCK_WAIT_MAX;
     loop {
@@ -123,7 +123,7 @@ fn open_unlocked(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
     }
 }
 
-/// Does what reads sled, which asserts some of what it expects to find.
+/// Runs code that reads sled, which asserts some of what it expects to find.
 pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, OpenFailure>) -> Result<T, OpenFailure> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|panic| Err(OpenFailure::Corrupt(message_of(panic.as_ref()))))
@@ -135,7 +135,7 @@ pub(super) fn close(trees: Trees) -> io::Result<()> {
         .map_err(|panic| io::Error::other(message_of(panic.as_ref())))
 }
 
-/// What was said in a panic.
+/// The message of a panic.
 pub(super) fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

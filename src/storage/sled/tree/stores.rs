@@ -6,7 +6,7 @@ use crate::storage::StorageError;
 use crate::storage::sled::key::StoreKey;
 use crate::storage::sled::value::store::{self, StoreRecord};
 
-/// What `log`, the tree of entries, says of `store`; `None` if it has none of its entries.
+/// What `log`, the tree of entries, says about `store`; `None` if it has none of its entries.
 pub(crate) fn store_record(
     log: &sled::Tree,
     store: &StoreId,

@@ -20,7 +20,7 @@ const CLIENT: u8 = 0;
 const SERVER_WITH_HANDLERS: u8 = 1;
 const SERVER_WITHOUT_HANDLERS: u8 = 2;
 
-/// Origins up to this many are looked for one by one, which a segment with few of them is done sooner with.
+/// Up to this many origins are searched one by one, which is faster for a segment with few of them.
 const ORIGINS_SCANNED: usize = 8;
 
 /// The body of the entries of `pieces`, which follow each other, as one segment.
@@ -42,10 +42,10 @@ fn write_content(out: &mut Vec<u8>, pieces: &[Segment]) {
     }
 }
 
-/// Adds what stands before the records of a body with the entries of `piece` alone: all but its checksum.
+/// Adds what precedes the records of a body that has only the entries of `piece`: everything but its checksum.
 pub(crate) fn write_origins_of(out: &mut Vec<u8>, piece: &Segment) {
     match piece.origins() {
-        // Nearly always: no table is needed to find the same origins.
+        // Nearly always: no table is needed to find equal origins.
         [run] => {
             out.push(1);
             write_origin(out, &run.origin);
@@ -62,7 +62,7 @@ fn write_origins(out: &mut Vec<u8>, pieces: &[Segment]) {
     let mut indexes: HashMap<&Origin, usize> = HashMap::new();
     let mut runs: Vec<(u64, usize)> = Vec::new();
     for run in pieces.iter().flat_map(Segment::origins) {
-        // Neighbours are mostly the same: no hashing then.
+        // Neighbours are mostly equal: no hashing then.
         match runs.last_mut() {
             Some((count, index)) if *table[*index] == run.origin => *count += u64::from(run.count),
             _ => {
@@ -101,7 +101,7 @@ fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
     }
 }
 
-/// The segment of `count` entries from `first` on that has this body. Its records stay where they are.
+/// The segment of `count` entries from `first` on with this body. Its records stay where they are.
 pub(crate) fn decode(first: Sequence, count: u32, body: &Bytes) -> Result<Segment, Malformed> {
     let (crc, rest) = body.split_first_chunk().ok_or(Malformed("segment body"))?;
     if u32::from_le_bytes(*crc) != crc32fast::hash(rest) {
@@ -110,7 +110,7 @@ pub(crate) fn decode(first: Sequence, count: u32, body: &Bytes) -> Result<Segmen
     read_content(first, count, &body.slice_ref(rest))
 }
 
-/// As [`decode`], for a body without its checksum, which was compared elsewhere.
+/// Like [`decode`], for a body without its checksum, which was checked elsewhere.
 pub(crate) fn read_content(
     first: Sequence,
     count: u32,
@@ -124,7 +124,7 @@ pub(crate) fn read_content(
 }
 
 fn read_origins(rest: &mut &[u8]) -> Option<Vec<OriginRun>> {
-    // Nothing is reserved by a count that was only claimed: each item takes a byte at least.
+    // Nothing is reserved because of a claimed count: each item takes at least one byte.
     let table =
         (0..read_uvarint(rest)?).map(|_| read_origin(rest)).collect::<Option<Vec<Origin>>>()?;
     (0..read_uvarint(rest)?)

@@ -1,4 +1,4 @@
-//! The record of a segment: how much it holds, and its body or where that lies.
+//! The record of a segment: how much it holds, and its body or where that is.
 //!
 //! ```text
 //! version and place   1 byte: 0x11 the body follows, 0x12 the body is in slots, 0x13 it is a gap, which has none; 0x14 and 0x15 as 0x11
@@ -30,7 +30,7 @@ pub(crate) struct SegmentRecord {
     pub(crate) count: u32,
     /// Bytes of the records of all earlier entries of the store.
     pub(crate) bytes_before: u64,
-    /// Bytes of its own records; as they were, if some are bare now.
+    /// Bytes of its own records; their original size, if some are bare now.
     pub(crate) bytes: u64,
     /// How many of its records are bare ids.
     pub(crate) bare: Bare,
@@ -38,7 +38,7 @@ pub(crate) struct SegmentRecord {
     pub(crate) place: Place,
 }
 
-/// How many records of a segment are ids alone.
+/// How many records of a segment are only ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Bare {
     /// None.
@@ -53,23 +53,23 @@ pub(crate) enum Bare {
 /// Where the body of a segment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In the record itself, so far from its start.
+    /// In the record itself, at this offset.
     Inline {
         /// Offset in bytes.
         at: usize,
     },
-    /// In consecutive slots, all full but the last.
+    /// In consecutive slots, all full except the last.
     Slots {
         /// The first slot.
         first: u64,
-        /// Length over all of them.
+        /// Length across all of them.
         body_bytes: u64,
     },
-    /// It has none: no entry has these sequences.
+    /// It has none: these sequences have no entries.
     Gap,
 }
 
-/// A record with `body` inside.
+/// A record that contains `body`.
 pub(crate) fn encode_inline(count: u32, bytes_before: u64, bytes: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + body.len());
     head(&mut out, INLINE, count, bytes_before, bytes);
@@ -77,7 +77,7 @@ pub(crate) fn encode_inline(count: u32, bytes_before: u64, bytes: u64, body: &[u
     out
 }
 
-/// A record that leads to `body_bytes` bytes in slots from `slot` on.
+/// A record for `body_bytes` bytes in slots from `slot` on.
 pub(crate) fn encode_in_slots(
     count: u32,
     bytes_before: u64,
@@ -92,7 +92,7 @@ pub(crate) fn encode_in_slots(
     out
 }
 
-/// `record`, which leads to a body with so many bare ids, saying so.
+/// `record`, whose body has this many bare ids, changed to say so.
 pub(crate) fn bare(mut record: Vec<u8>, bare: Bare) -> Vec<u8> {
     let is_inline = record[0] == INLINE;
     record[0] = match bare {
@@ -105,7 +105,7 @@ pub(crate) fn bare(mut record: Vec<u8>, bare: Bare) -> Vec<u8> {
     record
 }
 
-/// A record that says that no entry has `count` sequences.
+/// A record that says that `count` sequences have no entries.
 pub(crate) fn encode_gap(count: u32, bytes_before: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(24);
     head(&mut out, GAP, count, bytes_before, 0);

@@ -1,8 +1,8 @@
-//! The record of a store: `version 2 (1) | ordinal (4) | its last sequence (8) | hash over its entries (16)`, big-endian. Version 3
-//! is that of a store with gaps, which follow: `uvarint count; each: uvarint first sequence, uvarint how many`. Version 4 is that of a
-//! store that was trimmed: behind the hash the last sequence that was, the last one of which the tree has no more than the id, and the bytes
-//! of the records up to there, each a uvarint; then the gaps, if there are any. Version 1, of earlier formats, has the ordinal alone: its hash
-//! begins with what comes next.
+//! The record of a store: `version 2 (1) | ordinal (4) | its last sequence (8) | hash over its entries (16)`,
+//! big-endian. Version 3 is for a store with gaps, which follow: `uvarint count; each: uvarint first sequence, uvarint
+//! how many`. Version 4 is that of a store that was trimmed: behind the hash the last sequence that was, the last one
+//! of which the tree has no more than the id, and the bytes of the records up to there, each a uvarint; then the gaps,
+//! if there are any. Version 1, of earlier formats, has the ordinal alone: its hash begins with what comes next.
 
 use super::Malformed;
 use crate::model::Sequence;
@@ -16,13 +16,13 @@ const VERSION: u8 = 2;
 const VERSION_WITH_GAPS: u8 = 3;
 const VERSION_TRIMMED: u8 = 4;
 
-/// What the tree says of a store.
+/// What the tree says about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoreRecord {
     pub(crate) ordinal: Ordinal,
-    /// Its last sequence, if that is said.
+    /// Its last sequence, if recorded.
     pub(crate) head: Option<Sequence>,
-    /// Over its entries.
+    /// The hash over its entries.
     pub(crate) hash: StoreHash,
     pub(crate) gaps: Gaps,
     pub(crate) trimmed: Trimmed,

@@ -1,4 +1,5 @@
-//! Erased entries of one store: nothing in memory has their content any more, and it is known which of them the tree may have yet.
+//! Erased entries of one store: nothing in memory has their content any more, and it is known which of them may still
+//! be in the tree.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,13 +10,13 @@ use crate::storage::StorageError;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::witness::digests_of;
 
-/// What an erased entry takes in memory until the tree is rid of it, roughly, in bytes.
+/// What an erased entry takes in memory until it is removed from the tree, roughly, in bytes.
 const ERASING_BYTES: u64 = 32;
-/// So many erased entries at most are taken out of the tree in one portion.
+/// Most erased entries that are removed from the tree in one portion.
 const ERASING_AT_ONCE: usize = 1 << 16;
 
 impl End {
-    /// Counts what is erased, and what the tree is rid of.
+    /// Counts erasures, and removals from the tree.
     pub(crate) fn erasures(&self) -> u64 {
         self.erasures.load(Ordering::Acquire)
     }
@@ -25,15 +26,15 @@ impl End {
         self.erased_bytes.load(Ordering::Relaxed)
     }
 
-    /// These entries are erased, which is durable in the commit log: nothing in memory has them any more. Gives what is more in memory, and
-    /// what is less, in bytes.
+    /// These entries are erased, which is durable in the commit log: nothing in memory has them any more. Returns how
+    /// many bytes were added to and removed from memory.
     pub(in crate::storage::sled::ends) fn erase(&self, sequences: &[Sequence]) -> (u64, u64) {
         let gone: BTreeSet<Sequence> = sequences.iter().copied().collect();
         let mut tail = self.tail.lock();
         let before = tail.erasing.len();
         let mut less = 0;
         for piece in &mut tail.pieces {
-            // Its bytes were read when it came.
+            // Its bytes were read when it arrived.
             less += piece.erase(self.ordinal, &gone).unwrap_or(0);
         }
         tail.bytes -= less;
@@ -45,19 +46,20 @@ impl End {
         (more, less)
     }
 
-    /// As readers are to see what they read of the tree or of this: erased entries are gaps.
+    /// As readers should see what they read from the tree or from here: erased entries are gaps.
     pub(crate) fn shown(&self, segment: Segment) -> Result<Vec<Segment>, StorageError> {
         let erased = segment.erasing(&self.tail.lock().erasing);
         erased.unwrap_or(segment).shown().map_err(StorageError::corrupt)
     }
 
-    /// Erased entries up to `last` whose content the tree may have, the first ones.
+    /// The first erased entries up to `last` whose content may be in the tree.
     pub(crate) fn erasing(&self, last: Sequence) -> BTreeSet<Sequence> {
         let tail = self.tail.lock();
         tail.erasing.range(..=last).take(ERASING_AT_ONCE).copied().collect()
     }
 
-    /// The tree, which was synced, is rid of those of `gone` that are not behind `last`. Gives what they took in memory, in bytes.
+    /// The tree, which was synced, no longer has those of `gone` that do not come after `last`. Returns what they took
+    /// in memory, in bytes.
     pub(in crate::storage::sled::ends) fn is_erased_in_tree(
         &self,
         gone: &BTreeSet<Sequence>,
@@ -71,7 +73,7 @@ impl End {
 }
 
 impl Piece {
-    /// Erases what it has of `gone`. Gives how many bytes its records have less; `None` if it cannot be read.
+    /// Erases those of `gone` that it has. Returns by how many bytes its records shrink; `None` if it cannot be read.
     fn erase(&mut self, ordinal: Ordinal, gone: &BTreeSet<Sequence>) -> Option<u64> {
         let Some(erased) = self.segment.erasing(gone) else { return Some(0) };
         if let Hashing::Salted(salt) = &self.hashing {

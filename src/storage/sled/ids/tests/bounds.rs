@@ -1,10 +1,10 @@
-//! What it costs, however ids look: how many runs are asked, how often an id is written.
+//! The cost for ids of any kind: how many runs are searched, how often an id is written.
 
 use super::{Ids, Kind, Subject};
 use crate::model::EntryId;
 use crate::storage::sled::ids::SEAL_IDS_MIN;
 
-/// What was seen while ids were sealed.
+/// What was observed while ids were sealed.
 #[derive(Debug, Default)]
 struct Seen {
     /// Most runs at a time.

@@ -1,4 +1,4 @@
-//! What is damaged or missing is found, and can be made again.
+//! What is damaged or missing is found, and can be rebuilt.
 
 use super::{Batch, Disk, Ids, Kind, ORDINAL, Subject};
 use crate::model::{EntryId, Sequence};
@@ -103,7 +103,7 @@ fn a_check_of_all_finds_what_a_lookup_may_not_come_to() {
         disk.slots.insert(*slot, value.into());
         assert!(checked(&subject, &disk).is_err(), "slot {slot}");
     }
-    // An index of other entries, and one that says more than it has.
+    // An index of other entries, and one that claims more than it has.
     let mut other = filled();
     other.ids.swap(3, 4);
     assert!(checked(&other, &other.disk).is_err());
@@ -159,7 +159,7 @@ fn an_index_is_made_again_and_no_record_of_the_old_one_stays() {
     let damaged = subject.disk.records.keys().nth(1).expect("a section").clone();
     subject.disk.records.insert(damaged, vec![1; 40]);
     assert!(is_corrupt(&subject.disk.load()));
-    // Its slots stay; everything else is as if it had never been.
+    // Its slots stay; otherwise it is as if it had never existed.
     let slots = std::mem::take(&mut subject.disk.slots);
     subject.index = Index::in_place_of(ORDINAL, subject.disk.records.keys().map(Ok)).expect("one");
     let ids = subject.ids.clone();

@@ -42,7 +42,7 @@ struct Batch {
     freed: Vec<(u64, u64)>,
     records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     next: u64,
-    /// In sections.
+    /// How many ids are in sections.
     ids: u64,
 }
 
@@ -50,7 +50,7 @@ impl Changes for Batch {
     fn put(&mut self, values: Vec<Vec<u8>>) -> u64 {
         let first = self.next;
         self.next += values.len() as u64;
-        // Behind the head: pages, with their counts behind version and checksum.
+        // After the head come pages, with their counts after version and checksum.
         let count = |page: &Vec<u8>| u64::from(u16::from_le_bytes([page[5], page[6]]));
         self.ids += values[1..].iter().map(count).sum::<u64>();
         self.put.extend((first..).zip(values));
@@ -147,7 +147,7 @@ impl Subject {
         self.ids[self.sealed()..].iter().for_each(|id| known.push(*id));
     }
 
-    /// A step that seals at most `seal` ids, and merges so many each time.
+    /// A step that seals at most `seal` ids, and merges this many each time.
     fn step_with(&mut self, seal: usize, merge: &[usize], fails: bool, crash: bool) {
         let unsealed = &self.ids[self.sealed()..];
         let ids = unsealed[..seal.min(unsealed.len())].to_vec();
@@ -165,7 +165,7 @@ impl Subject {
         lookup(ids, &self.cache, &self.disk, begin).expect("looked up")
     }
 
-    /// Checks everything that is on disk: nothing is missing, nothing is left over, all of it is right.
+    /// Checks everything on disk: nothing is missing, nothing is left over, all of it is right.
     fn check(&self) {
         let mut found = BTreeMap::new();
         let mut slots = 0;
@@ -227,7 +227,7 @@ impl Random {
     }
 }
 
-/// How the ids of a writer look.
+/// What the ids of a writer look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Of the current time, which goes on, from writers that are up to 50 ms apart.
@@ -275,7 +275,7 @@ impl Ids {
                 return EntryId::from_bytes(id.to_be_bytes());
             }
         };
-        // Unique by its end, but for that random.
+        // Its end makes it unique; otherwise it is random.
         let end = u128::from(self.random.next() % (1 << 40)) << 40 | u128::from(self.count);
         EntryId::from_bytes((u128::from(at) << 80 | end).to_be_bytes())
     }

@@ -11,14 +11,14 @@ use crate::storage::sled::ids::lookup::{lookup, probe};
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// Adds so many ids, of two kinds in this proportion.
+    /// Adds this many ids, of two kinds in this proportion.
     Push { kinds: [Kind; 2], share: u64, count: usize },
-    /// A step: seals at most so many of those that are not sealed, and merges so many. It may fail, or be the last thing
-    /// that is done before a crash.
+    /// A step: seals at most this many of those that are not sealed, and merges this many. It may fail, or be the last
+    /// thing before a crash.
     Step { seal: usize, merge: Vec<usize>, fails: bool, crash: bool },
     /// Merges until nothing is due.
     Settle,
-    /// Asks for ids that are there and ids that are not, while this step is made.
+    /// Asks for existing ids and for others, while this step is made.
     Lookup { step: usize, meanwhile: Option<usize> },
 }
 
@@ -83,7 +83,7 @@ impl Checked {
         }
     }
 
-    /// Every `step`th id, in any order, and others that look like them.
+    /// Every `step`th id, in any order, and similar ones.
     fn asked(&mut self, step: usize) -> Vec<EntryId> {
         let start = self.random.below(step as u64) as usize;
         let mut asked: Vec<_> =
@@ -103,7 +103,7 @@ impl Checked {
     fn lookup(&mut self, step: usize, meanwhile: Option<usize>) {
         let asked = self.asked(step);
         let expected: Vec<_> = asked.iter().map(|id| self.model.get(id).copied()).collect();
-        // What was begun before steps ends behind them: the second of these empties what the first one freed.
+        // A lookup that began before steps ends after them: the second of these empties what the first one freed.
         let begun = self.subject.known.lock().begin(&asked);
         let steps = meanwhile.into_iter().flat_map(|ids_max| [ids_max, 1]);
         steps.for_each(|ids_max| self.subject.step_with(0, &[ids_max], false, false));

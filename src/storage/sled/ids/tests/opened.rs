@@ -22,7 +22,7 @@ struct Opened {
 #[derive(Clone, Copy, PartialEq)]
 enum Outcome {
     Settled,
-    /// It failed, and yet it is durable.
+    /// It failed, but it is durable.
     FailedAndThere,
     FailedAndGone,
 }
@@ -63,7 +63,7 @@ impl Opened {
         true
     }
 
-    /// Has ids in the gap indexed, so many at a time.
+    /// Has ids in the gap indexed, this many at a time.
     fn fill(&mut self, at_once: usize) {
         while let Some(gap) = self.ids.gap() {
             let first = gap.start().get() as usize - 1;
@@ -150,7 +150,7 @@ fn nothing_is_told_while_an_index_is_made_again() {
     for slot in opened.disk.borrow_mut().slots.values_mut() {
         *slot = [slot.as_ref(), b"more"].concat().into();
     }
-    // What was read before is in memory; not so in a store that is opened now.
+    // What was read before is in memory; a store that is opened now has not read it.
     let index = opened.disk.borrow().load().expect("records");
     let next = index.sealed().next();
     let cache = Arc::new(Cache::new(1 << 20));
@@ -164,7 +164,7 @@ fn nothing_is_told_while_an_index_is_made_again() {
         assert!(matches!(found, Err(Unknown::Gap)), "{found:?}");
     }
     assert!(!opened.ids.is_due(opened.head()), "nothing was handed over");
-    // More is written meanwhile, and what was handed over too late is left out.
+    // More is written meanwhile, and what was passed on too late is left out.
     opened.push(made.take(Kind::Fresh, SEAL_IDS_MIN));
     opened.ids.fill(Sequence::FIRST.next(), opened.all[1..9].to_vec());
     assert!(!opened.stage(Outcome::Settled));
