@@ -1,21 +1,21 @@
 //! Blocks of 512 bytes that begin with a checksum over their rest.
 //!
-//! Keeps: a block that was changed is not taken for what was written; one that was changed in a single bit is put right,
-//! since each bit makes a difference to the sum that no other one makes.
+//! Keeps: a changed block is never accepted as written; a block with a single changed bit is repaired, because each bit
+//! changes the sum in a way that no other does.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// Also what a disk is assumed to write whole or not at all.
+/// Also the amount that a disk is assumed to write all or nothing of.
 pub(super) const BLOCK_BYTES: usize = 512;
 
-/// Writes the sum over its rest to the front of `block`.
+/// Writes the checksum of the rest of `block` to its front.
 pub(super) fn close(block: &mut [u8; BLOCK_BYTES], seed: u32) {
     let sum = sum(seed, block);
     block[..4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Whether `block` is what was written, now that a single bit may have been put right.
+/// Whether `block` is as it was written, possibly after repairing a single bit.
 pub(super) fn check(block: &mut [u8; BLOCK_BYTES], seed: u32) -> bool {
     let difference = sum(seed, block) ^ u32_at(block, 0);
     difference == 0 || put_right(block, difference)
@@ -35,7 +35,7 @@ pub(super) fn put_right(block: &mut [u8], difference: u32) -> bool {
     true
 }
 
-/// The difference to the sum that each single bit makes, whatever the seed and the other bits are.
+/// How each single bit changes the sum, whatever the seed and the other bits are.
 fn single_bits() -> &'static HashMap<u32, usize> {
     static BITS: OnceLock<HashMap<u32, usize>> = OnceLock::new();
     BITS.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! What a backup is made of: files that hold everything up to one moment.
+//! What a backup is made from: files that hold everything up to one moment.
 
 use std::fs::File;
 use std::io;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 
 use crate::model::{RemoteId, Sequence};
 
-/// Everything that a storage had at one moment, in files that never change. They may be removed later, when the storage needs them no
-/// more.
+/// Everything that a storage had at one moment, in files that never change. They may be removed later, when the storage
+/// no longer needs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Of the server.
+    /// The remote id of the server.
     pub remote_id: RemoteId,
-    /// Of the data directory: files of another one have nothing to do with these, whatever they are called.
+    /// Identifies the data directory: files of another one are unrelated to these, whatever their names.
     pub generation: [u8; 16],
-    /// New stores begin behind this sequence.
+    /// New stores begin after this sequence.
     pub floor: Sequence,
-    /// Whether the files begin with an empty storage, and not with one that has all that was before them.
+    /// Whether the files begin with an empty storage, and not with one that contains everything before them.
     pub complete: bool,
-    /// The number of the last change that is in them.
+    /// The number of the last change in them.
     pub position: u64,
     /// Its time: milliseconds since 1970.
     pub time_ms: u64,
@@ -29,7 +29,7 @@ pub struct Snapshot {
 /// A file of a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotFile {
-    /// Never used for anything else within the generation.
+    /// Never reused within the generation.
     pub name: String,
     /// Where it is.
     pub path: PathBuf,
@@ -38,7 +38,7 @@ pub struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// Opens it, to be read.
+    /// Opens it for reading.
     #[expect(clippy::disallowed_methods, reason = "it is a file of the storage")]
     pub fn open(&self) -> io::Result<File> {
         File::open(&self.path)

@@ -1,9 +1,10 @@
-//! Which store each public key was used with: a key never changes its store, since its clients hold sequences of the one
-//! they know (`docs/KEYS.md`).
+//! Which store each public key was used with: a key never changes its store, because its clients hold sequences of the
+//! one that they know (`docs/KEYS.md`).
 //!
-//! Keeps: what was noted first stays, durably before it counts, until it is released. It lies with the storage, and not with
-//! the registry, because it is about the sequences that this storage gave out: whichever registry there is, and whatever
-//! happens to that. Leaves out: which store a key has now (`services::registry`), and who compares the two (`actors::registry`).
+//! Keeps: what was recorded first stays until it is released, and is durable before it counts. It is kept with the
+//! storage, and not with the registry, because it is about the sequences that this storage assigned, whatever registry
+//! there is and whatever happens to it. Leaves out: which store a key has now (`services::registry`), and who compares
+//! the two (`actors::registry`).
 
 use std::collections::HashMap;
 
@@ -14,34 +15,34 @@ use parking_lot::Mutex;
 use super::StorageError;
 use crate::model::{PublicKey, StoreId};
 
-/// The store that each key was used with first. Dropping a future leaves the change made or not made.
+/// The store that each key was first used with. If a future is dropped, the change is made or not made.
 pub trait UsedKeys: Send + Sync {
-    /// The store that is noted for `key`.
+    /// The store that is recorded for `key`.
     fn get<'a>(
         &'a self,
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>>;
 
-    /// Notes `store` for `key` if nothing is noted yet, durably before it answers; gives what is noted then. Of two calls at
-    /// the same time for a key without a note, one wins.
+    /// Records `store` for `key` if nothing is recorded yet, durably before it answers; returns what is recorded then.
+    /// Of two calls at the same time for a key without a record, one wins.
     fn note<'a>(
         &'a self,
         key: &'a PublicKey,
         store: &'a StoreId,
     ) -> BoxFuture<'a, Result<StoreId, StorageError>>;
 
-    /// Forgets what is noted for `key`, durably before it answers; gives what that was.
+    /// Removes the record of `key`, durably before it answers; returns it.
     fn release<'a>(
         &'a self,
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>>;
 
-    /// How many keys have a note, counted up to `most`. Asked once after the start, and now and then when there are as many as there
-    /// may be.
+    /// How many keys have a record, counted up to `most`. Called once after the start, and now and then when the limit
+    /// is reached.
     fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>>;
 }
 
-/// Notes that live as long as the process. Its futures are ready at once.
+/// Records that live as long as the process. Its futures are ready at once.
 #[derive(Debug, Default)]
 pub struct MemoryUsedKeys {
     stores: Mutex<HashMap<PublicKey, StoreId>>,

@@ -1,5 +1,5 @@
-//! What a file has behind its head: chunks, each of some frames, compressed by itself, so that a fault takes no more
-//! than that. Before each stands a frame that zstd skips (`0x184d2a51`, 32, both little-endian), with
+//! What a file contains after its head: chunks, each with some frames, compressed separately, so that a fault affects
+//! only one. Each is preceded by a frame that zstd skips (`0x184d2a51`, 32, both little-endian), with
 //!
 //! ```text
 //! crc32        4   over the rest of these 32 bytes
@@ -10,7 +10,8 @@
 //! last         8   of the last one
 //! ```
 //!
-//! Plain, a frame is its number (8), its time (8), the length of its body (4) and the body. A base numbers its parts from 1.
+//! Uncompressed, a frame is its number (8), its time (8), the length of its body (4) and the body. A base numbers its
+//! parts from 1.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -23,13 +24,13 @@ const SKIPPED: [u8; 8] = [0x51, 0x2a, 0x4d, 0x18, 32, 0, 0, 0];
 const LABEL_BYTES: usize = SKIPPED.len() + 32;
 const FRAME_HEAD_BYTES: usize = 20;
 
-/// A chunk is closed when it has so many bytes before compression.
+/// A chunk is closed when it has this many bytes before compression.
 const PLAIN_BYTES: usize = 1 << 20;
 
-/// The fastest level but for the negative ones: the archive shall not hold up what is archived.
+/// The fastest level except the negative ones: archiving must keep up.
 const LEVEL: i32 = 1;
 
-/// How much is looked through at once for the next chunk behind a fault.
+/// How much is searched at once for the next chunk after a fault.
 const SEARCH_BYTES: usize = 64 << 10;
 
 /// Compresses frames into a file.
@@ -65,7 +66,7 @@ impl Written {
 }
 
 impl<'a> ChunkWriter<'a> {
-    /// Writes to where `file` stands.
+    /// Writes at the current position of `file`.
     pub(super) fn new(mut file: &'a File) -> io::Result<Self> {
         let at = file.stream_position()?;
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
@@ -114,9 +115,10 @@ impl<'a> ChunkWriter<'a> {
     }
 }
 
-/// Has the system begin to write this to the disk. Else all of a file waits for the sync at its end, and commits wait behind that.
+/// Makes the system begin to write this to the disk. Otherwise all of a file waits for the sync at its end, and commits
+/// wait behind that.
 fn write_back(file: &File, at: u64, bytes: u64) {
-    // What is written goes from the page cache as well. It may refuse: then the sync does all of it.
+    // What is written also leaves the page cache. The call may be refused: then the sync does all of it.
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fadvise(
         file,
@@ -146,10 +148,10 @@ pub(super) struct ChunkReader<'a> {
     fault: bool,
 }
 
-/// A chunk that is whole.
+/// An undamaged chunk.
 pub(super) struct Chunk<'a> {
     pub(super) frames: Frames<'a>,
-    /// Whether something before it was passed over.
+    /// Whether something before it was skipped.
     pub(super) behind_fault: bool,
 }
 
@@ -166,12 +168,12 @@ impl<'a> ChunkReader<'a> {
         Ok(Self { file, at, data: Vec::new(), plain: Vec::new(), decompressor, fault: false })
     }
 
-    /// Whether something was passed over between the last chunk that was given and the end.
+    /// Whether something was skipped between the last returned chunk and the end.
     pub(super) fn ends_with_fault(&self) -> bool {
         self.fault
     }
 
-    /// The next whole chunk.
+    /// The next undamaged chunk.
     pub(super) fn next(&mut self) -> io::Result<Option<Chunk<'_>>> {
         self.fault = false;
         let end = self.file.metadata()?.len();
@@ -192,7 +194,7 @@ impl<'a> ChunkReader<'a> {
         Ok(None)
     }
 
-    /// What stands at `at` before a chunk, if it is whole, and the chunk is within the file.
+    /// The label at `at` before a chunk, if it is undamaged, and the chunk is within the file.
     fn label(&self, end: u64) -> Option<Label> {
         let mut label = [0; LABEL_BYTES];
         let left = end - self.at;
@@ -222,20 +224,20 @@ impl<'a> ChunkReader<'a> {
         (len == label.plain_bytes).then_some(())
     }
 
-    /// Where the next chunk might begin, behind `at`.
+    /// Where the next chunk might begin, after `at`.
     fn search(&self, end: u64) -> u64 {
         let mut window = vec![0; SEARCH_BYTES];
         let mut at = self.at + 1;
         while at < end {
             let len = (end - at).min(SEARCH_BYTES as u64) as usize;
-            // What cannot be read is passed over.
+            // What cannot be read is skipped.
             if self.file.read_exact_at(&mut window[..len], at).is_ok()
                 && let Some(found) =
                     window[..len].windows(SKIPPED.len()).position(|bytes| bytes == SKIPPED)
             {
                 return at + found as u64;
             }
-            // It may lie across the end of what was looked through.
+            // It may cross the end of what was searched.
             at += (len - (SKIPPED.len() - 1).min(len - 1)) as u64;
         }
         end

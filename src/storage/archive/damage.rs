@@ -1,25 +1,25 @@
-//! What can be wrong with an archive, as the caller is told.
+//! What can be wrong with an archive, as reported to the caller.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::storage::commit_log::{LogError, Position};
 
-/// An archive could not be read or written.
+/// Why an archive could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
     /// The disk failed, or is full.
     #[error("the archive is unavailable: {0}")]
     Unavailable(#[from] io::Error),
-    /// What was to be archived cannot be read.
+    /// The log to archive cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// What was written was not read back as it was.
+    /// What was read back differs from what was written.
     #[error("{0} was not read back as it was written")]
     ReadBack(PathBuf),
 }
 
-/// Frames that the archive had, or should have, and cannot give.
+/// Frames that the archive had, or should have, and cannot return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ArchiveDamage {
     /// The file with the fault; the folder if a file is missing.
@@ -28,7 +28,7 @@ pub(crate) struct ArchiveDamage {
     pub(crate) kind: ArchiveDamageKind,
     /// The first frame that is missing.
     pub(crate) from: Position,
-    /// The last one; `None` if that is not known.
+    /// The last one that is missing; `None` if that is not known.
     pub(crate) to: Option<Position>,
 }
 
@@ -39,11 +39,11 @@ pub(crate) enum ArchiveDamageKind {
     Missing,
     /// The file does not say what it is, or says that it is another one.
     Head,
-    /// The file belongs to the archive of another directory.
+    /// The file belongs to another directory's archive.
     Foreign,
     /// The file was written by a later version.
     Version,
-    /// A part of the file is not as it was written.
+    /// A part of the file has changed.
     Chunk,
     /// The log had lost these frames when it was archived.
     Gap,

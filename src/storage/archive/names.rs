@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What a file holds. Numbers and order are persisted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
-    /// What was there before a log file.
+    /// The state before a log file.
     Base = 0,
     /// The frames of a log file.
     Log = 1,
@@ -48,7 +48,7 @@ impl Name {
     }
 }
 
-/// The files in order, of each the version that was written last.
+/// The files in order; for each, the version that was written last.
 pub(super) fn list(folder: &Path) -> io::Result<Vec<Name>> {
     let mut newest = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
@@ -62,7 +62,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<Name>> {
     Ok(newest.into_values().collect())
 }
 
-/// Whether there is a later version of the file among `newest`.
+/// Whether `newest` contains a later version of the file.
 pub(super) fn is_superseded(path: &Path, newest: &[Name]) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
     name.is_some_and(|name| {
@@ -71,7 +71,7 @@ pub(super) fn is_superseded(path: &Path, newest: &[Name]) -> bool {
     })
 }
 
-/// What a file is called until it is whole.
+/// The name of a file until it is complete.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("zst.new")
 }

@@ -1,4 +1,4 @@
-//! Reads an archive: what was there at its base, and every frame since.
+//! Reads an archive: the state at its base, and every frame since.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,20 +11,21 @@ use super::{
 };
 use crate::storage::commit_log::{FoundFrame, Position};
 
-/// What a reading finds, in order.
+/// What a read finds, in order.
 #[derive(Debug)]
 pub(crate) enum Archived<'a> {
-    /// A part of what was there at the base.
+    /// A part of the base.
     Base(&'a [u8]),
     /// A frame.
     Frame(FoundFrame<'a>),
-    /// Frames that are missing, or parts of the base, which is then what is said to be lost. With `Ok` the caller takes
-    /// that; what comes behind is given next.
+    /// Missing frames, or missing parts of the base, in which case the base is reported as lost. With `Ok` the caller
+    /// accepts that; what comes after them follows.
     Damage(&'a ArchiveDamage),
 }
 
 impl Archive {
-    /// Gives `visit` the parts of the newest base that says what it is, and every frame behind it, in order. Returns the last one.
+    /// Passes to `visit` the parts of the newest base with a valid head, and every frame after it, in order. Returns
+    /// the last frame.
     pub(crate) fn read<E: From<ArchiveError>>(
         &self,
         mut visit: impl FnMut(Archived<'_>) -> Result<(), E>,
@@ -40,7 +41,7 @@ impl Archive {
         self.read_files(&listing, from, visit)
     }
 
-    /// Gives `visit` every frame behind `from`, in order. Returns the last one; `from` if there is none.
+    /// Passes to `visit` every frame after `from`, in order. Returns the last one; `from` if there is none.
     pub(crate) fn read_behind<E: From<ArchiveError>>(
         &self,
         from: Position,
@@ -50,7 +51,7 @@ impl Archive {
         self.read_files(&listing, from, visit)
     }
 
-    /// Says that there is no base; what it stood for ends before the first frame there is.
+    /// Reports that there is no base; what it stood for ends before the first existing frame.
     fn without_base<E>(
         &self,
         listing: &Listing,
@@ -105,7 +106,7 @@ impl Archive {
 }
 
 impl ArchivedFile {
-    /// Gives `visit` what the file has behind `from`.
+    /// Passes to `visit` what the file has after `from`.
     fn visit<E: From<ArchiveError>>(
         &self,
         from: Position,

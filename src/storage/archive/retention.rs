@@ -1,23 +1,23 @@
 //! Which files of an archive are kept.
 //!
-//! Keeps: what is removed is the oldest, whole files at a time; the newest base stays, and so does the newest log file. Leaves out:
-//! removing them ([`super::Archive::remove`]). Once a log file behind the newest base is gone, a database can no longer be built
-//! from the archive alone; what is left still puts right what is younger.
+//! Keeps: the oldest files are removed, whole files at a time; the newest base stays, and so does the newest log file.
+//! Leaves out: removing them ([`super::Archive::remove`]). Once a log file after the newest base is gone, a database
+//! can no longer be rebuilt from the archive alone; what is left can still repair what is newer.
 
 use super::ArchivedFile;
 use super::names::Kind;
 
-/// How much is kept; all of it if neither is set.
+/// How much is kept; everything if neither is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// At most so many bytes on disk.
+    /// Most bytes on disk.
     pub(crate) bytes_max: Option<u64>,
-    /// Nothing whose last frame is older, in milliseconds.
+    /// The greatest age of a file's last frame, in milliseconds.
     pub(crate) age_max_ms: Option<u64>,
 }
 
 impl Retention {
-    /// The files to remove, in the order in which to do so; `now_ms` is milliseconds since 1970.
+    /// The files to remove, in the order of removal; `now_ms` is milliseconds since 1970.
     pub(crate) fn surplus<'a>(
         &self,
         files: &'a [ArchivedFile],

@@ -1,24 +1,24 @@
-//! Whether a database can be built from an archive and the commit log behind it.
+//! Whether a database can be rebuilt from an archive and the commit log after it.
 
 use super::names::Kind;
 use super::{ArchivedFile, Listing};
 use crate::storage::commit_log::Position;
 
 impl ArchivedFile {
-    /// Whether it has each frame from its first to its last one; of a log file.
+    /// Whether a log file has every frame from its first to its last one.
     pub(crate) const fn has_all(&self) -> bool {
         self.frames == self.last.0.saturating_sub(self.first.0) + 1
     }
 }
 
 impl Listing {
-    /// The base that a database is built from.
+    /// The base that a database is rebuilt from.
     pub(crate) fn base(&self) -> Option<&ArchivedFile> {
         self.files.iter().rfind(|file| file.kind == Kind::Base)
     }
 
-    /// Whether a database can be built from these files and a log that begins with the frame `log_first`, by what they say of
-    /// themselves; without a base only if the first frame of all began with an empty database, which is `complete`.
+    /// Whether a database can be rebuilt from these files and a log that begins with the frame `log_first`, according
+    /// to their heads; without a base only if the first frame of all began with an empty database, which is `complete`.
     pub(crate) fn is_whole(&self, complete: bool, log_first: Position) -> bool {
         let mut last = match self.base() {
             Some(base) => base.last,
@@ -34,7 +34,7 @@ impl Listing {
         log_first <= last.next()
     }
 
-    /// How many bytes the log files have that are read behind the base.
+    /// How many bytes the log files have that are read after the base.
     pub(crate) fn bytes_behind_base(&self) -> u64 {
         let last = self.base().map_or(Position(0), |base| base.last);
         self.behind(last).map(|file| file.bytes).sum()

@@ -1,7 +1,7 @@
 //! The one statement that appends: the entries of all stores that wait at this node, with one commit.
 //!
-//! Keeps: a store's appends happen whole or not at all, and a store that was overtaken, or whose ids were known, costs the others
-//! nothing but another try. Never cancelled: whoever gives up waiting leaves the statement to its end.
+//! Keeps: a store's appends happen all or none, and a store that was overtaken, or whose ids were known, costs the
+//! others only another attempt. Never cancelled: if the caller stops waiting, the statement still runs to its end.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ pub(super) struct Part {
 pub(super) enum Outcome {
     /// For each part, whether its store's head was where it was expected.
     Won(Vec<bool>),
-    /// An id is there already; nothing happened.
+    /// An id already exists; nothing happened.
     Known,
-    /// Keys or records have changed since this node heard of them last; nothing happened.
+    /// Keys or records have changed since this node last heard about them; nothing happened.
     Fenced,
-    /// Nothing happened, and another try may go through.
+    /// Nothing happened, and another attempt may succeed.
     Again(Failed),
     /// Nothing happened.
     Refused(Failed),
@@ -149,7 +149,7 @@ pub(super) async fn append(
 
 fn outcome_of(failed: Failed, tables: &Tables) -> Outcome {
     match failed.broken_constraint() {
-        // The other constraint is about sequences: then the row of the head is not what it should be.
+        // The other constraint is about sequences: then the row of the head is wrong.
         Some(name) if name != format!("{}_pkey", tables.entries) => return Outcome::Known,
         Some(_) => {
             let told = format!(
@@ -183,7 +183,8 @@ async fn send(
     if conn.in_transaction {
         let committed = conn.client.batch_execute("COMMIT");
         let (won, committed) = join(columns.execute(conn, &statement, node), committed).await;
-        // Its end is unclear, whatever an error says. If the statement failed, this took the transaction back, and said so without an error.
+        // Its result is unclear, whatever an error says. If the statement failed, this rolled the transaction back, and
+        // said so without an error.
         let won = won?;
         committed.map_err(|error| Failed::new(Failed::from(error).to_string()))?;
         conn.in_transaction = false;
@@ -194,14 +195,14 @@ async fn send(
     }
     let ensure = not_sent(conn.prepare(&tables.sql.ensure_stores).await)?;
     let ensured = async { conn.client.execute(&ensure, &[&new]).await.map_err(Failed::from) };
-    // Sent one behind the other, and so carried out.
+    // Sent one after the other, and so executed in that order.
     let (ensured, won) = join(ensured, columns.execute(conn, &statement, node)).await;
     let won = won?;
     ensured?;
     Ok(won)
 }
 
-/// Nothing was asked for yet.
+/// Nothing was requested yet.
 fn not_sent<T>(prepared: Result<T, Failed>) -> Result<T, Failed> {
     prepared.map_err(|failed| Failed::before_anything(failed.to_string()))
 }

@@ -1,9 +1,9 @@
-//! What the database has to promise, asked on each new connection: after a failover it is another one.
+//! What the database has to guarantee, asked on each new connection: after a failover it is a different one.
 
 use super::connect::Conn;
 use super::failed::Failed;
 
-/// The oldest version that is taken.
+/// The oldest version that is accepted.
 const VERSION_MIN: i32 = 130_000;
 
 const ASK: &str = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
@@ -11,7 +11,7 @@ const ASK: &str = "SELECT current_setting('server_version_num')::int, pg_is_in_r
     current_setting('synchronous_commit'), current_setting('server_encoding'), \
     current_setting('synchronous_standby_names')";
 
-/// What a server said of itself.
+/// What a server said about itself.
 #[derive(Clone, Debug)]
 pub(super) struct Promises {
     version: i32,
@@ -26,7 +26,7 @@ pub(super) struct Promises {
 
 impl Promises {
     pub(super) async fn ask(conn: &mut Conn) -> Result<Self, Failed> {
-        // Not prepared: it is asked once on a connection.
+        // Not prepared: it is asked once per connection.
         let rows = conn.client.query(ASK, &[]).await?;
         let row =
             rows.first().ok_or_else(|| Failed::new("the database does not report its settings"))?;

@@ -1,7 +1,7 @@
-//! One connection: how it comes about, and what it is told before it is used.
+//! One connection: how it is made, and how it is set up before it is used.
 //!
-//! Keeps: no statement runs on a connection whose database does not promise what is needed; a warning of the server, which comes to
-//! nobody's question, is known to whoever asked last. Leaves out: which connections there are (`pool`).
+//! Keeps: no statement runs on a connection whose database does not guarantee what is needed; a warning of the server,
+//! which is not part of an answer, is known to whoever asked last. Leaves out: which connections there are (`pool`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::checks::Promises;
 use super::failed::Failed;
 use super::tls::Tls;
 
-/// What every session is told. Nothing here ends an append that waits for a standby: that cannot be known to have ended.
+/// The settings of every session. Nothing here ends an append that waits for a standby: it could not be known to have
+/// ended.
 const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '15s'; SET statement_timeout = 0";
 
@@ -36,11 +37,11 @@ pub(crate) struct Conn {
     pub(crate) in_transaction: bool,
 }
 
-/// What is heard on a connection that listens: a channel's text.
+/// What is received on a listening connection: a channel's text.
 pub(super) type Heard = mpsc::UnboundedSender<String>;
 
 impl Connector {
-    /// A connection whose database promises what is needed, with what it promises.
+    /// A connection whose database guarantees what is needed, together with these guarantees.
     pub(super) async fn connect(&self, heard: Option<Heard>) -> Result<(Conn, Promises), Failed> {
         let (client, mut connection) =
             self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
@@ -52,7 +53,7 @@ impl Connector {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => note(&notice, &counted),
                     Ok(AsyncMessage::Notification(told)) => {
-                        // Nobody is left who listens.
+                        // Nobody is listening any more.
                         let _ = heard.as_ref().map(|heard| heard.send(told.payload().to_owned()));
                     }
                     Ok(_) => {}
@@ -75,8 +76,8 @@ impl Connector {
 }
 
 impl Connector {
-    /// Whether sessions share processes of the server, as behind a pooler in transaction mode: one that has nothing to do lends its
-    /// process to the other, which never happens where each has its own.
+    /// Whether sessions share server processes, as behind a pooler in transaction mode: an idle session lends its
+    /// process to another one, which never happens if each has its own.
     pub(super) async fn shares_processes(&self) -> Result<bool, Failed> {
         let (one, other) = (self.bare().await?, self.bare().await?);
         for _ in 0..3 {
@@ -91,7 +92,7 @@ impl Connector {
         Ok(false)
     }
 
-    /// A session that was told nothing. Without prepared statements, which a pooler would mix up.
+    /// A session without settings. It uses no prepared statements, which a pooler would mix up.
     async fn bare(&self) -> Result<Client, Failed> {
         let (client, connection) =
             self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
@@ -114,8 +115,8 @@ fn not_connected(error: tokio_postgres::Error) -> Failed {
     Failed::before_anything(failed.to_string())
 }
 
-/// A wait for a standby that was ended from outside comes as a success with a warning: the entries are committed here, and may be
-/// lost with this server. Such a warning has no code of its own.
+/// If waiting for a standby is ended from outside, that is reported as a success with a warning: the entries are
+/// committed here, and may be lost with this server. Such a warning has no code of its own.
 fn note(notice: &DbError, warnings: &AtomicU64) {
     let is_warning = notice.parsed_severity() == Some(Severity::Warning);
     let codes = [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN];
@@ -138,7 +139,7 @@ impl Conn {
         Ok(statement)
     }
 
-    /// How many warnings there were that a commit may not have reached a standby.
+    /// How many warnings said that a commit may not have reached a standby.
     pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
     }

@@ -1,7 +1,7 @@
-//! The database, open: its connections, the threads on which they are driven, and who works on them.
+//! The open database: its connections, the threads that drive them, and what uses them.
 //!
-//! Keeps: what was begun here is carried to its end, whoever asked for it; whoever waits on a thread blocks that thread alone. Leaves out:
-//! what is asked of the database (everybody else here, and the services).
+//! Keeps: what was begun here is completed, whoever asked for it; waiting on a thread blocks only that thread. Leaves
+//! out: what is asked of the database (the other files here, and the services).
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -25,14 +25,14 @@ use super::writer::{Queue, Writing, write};
 use super::{PostgresError, PostgresOptions, schema};
 use crate::model::RemoteId;
 
-/// Threads on which connections are driven.
+/// How many threads drive connections.
 const THREADS: usize = 2;
 
-/// A PostgreSQL that this server keeps everything in. Cheap to clone; closed with the last clone.
+/// A PostgreSQL database in which this server keeps everything. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
 pub struct Postgres(Arc<Shared>);
 
-/// A [`Postgres`] for as long as somebody else has it.
+/// A [`Postgres`], for as long as somebody else holds it.
 pub(crate) struct WeakPostgres(std::sync::Weak<Shared>);
 
 impl WeakPostgres {
@@ -58,7 +58,7 @@ struct Shared {
 }
 
 impl Postgres {
-    /// Connects, checks what the database promises, and makes the tables that are missing. Blocks.
+    /// Connects, checks what the database guarantees, and creates missing tables. Blocks.
     pub fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
         options.check()?;
         let (config, authorities) = options.driver()?;
@@ -155,7 +155,7 @@ impl Postgres {
         &self.0.emptying
     }
 
-    /// Has what waits in `log` appended.
+    /// Queues the waiting appends of `log`.
     pub(super) fn queue(&self, log: Arc<LogState>) {
         self.0.queue.push(log);
     }
@@ -165,12 +165,12 @@ impl Postgres {
         self.0.pool.get().await
     }
 
-    /// How many connections handlers may hold in transactions: others need some, too.
+    /// How many connections handlers may hold in transactions: others need some too.
     pub(crate) fn transactions_max(&self) -> usize {
         (self.0.pool.connections_max() / 2).max(1)
     }
 
-    /// Tells other nodes that handlers have moved, or what this node has of them.
+    /// Tells other nodes that handlers have moved, or that this node's claims have changed.
     pub(crate) fn moved_handlers(&self) {
         self.0.bus.moved_handlers();
     }
@@ -180,12 +180,12 @@ impl Postgres {
         self.0.bus.handlers_moved().clone()
     }
 
-    /// Has `work` carried on for as long as the connections are there.
+    /// Runs `work` for as long as the connections exist.
     pub(crate) fn carry_on(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.handle.spawn(work);
     }
 
-    /// This one, without keeping the connections.
+    /// A handle that does not keep the connections open.
     pub(crate) fn downgrade(&self) -> WeakPostgres {
         WeakPostgres(Arc::downgrade(&self.0))
     }
@@ -197,20 +197,20 @@ impl Postgres {
         }
     }
 
-    /// Carries `work` to its end, and gives what came of it. Begun within the call.
+    /// Runs `work` to its end, and returns its result. It is started within the call.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, Failed>> {
         let (answer, answered) = oneshot::channel();
         self.0.handle.spawn(async move {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = answer.send(work.await);
         });
         Box::pin(async { answered.await.map_err(|_| stopped()) })
     }
 
-    /// As [`Postgres::run`], and waits on this thread.
+    /// Like [`Postgres::run`], and waits on this thread.
     pub(super) fn wait<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -265,7 +265,7 @@ impl Drop for Shared {
             log::warn!("the heads that were shown are not noted: {error}");
         }
         if let Some(runtime) = self.runtime.take() {
-            // What is on its way goes to its end in the database, or is not heard of.
+            // What is in progress completes in the database, or nothing more is heard of it.
             runtime.shutdown_background();
         }
     }

@@ -1,4 +1,4 @@
-//! What went wrong at the database, and what that means for what was asked of it.
+//! Errors of the database, and what they mean for the request.
 
 use tokio_postgres::error::{Severity, SqlState};
 
@@ -20,23 +20,23 @@ impl Failed {
         Self { told: told.into(), code: None, constraint: None, is_refusal: false }
     }
 
-    /// Nothing happened: no connection was to be had.
+    /// Nothing happened: there was no connection.
     pub(crate) fn before_anything(told: impl Into<String>) -> Self {
         Self { is_refusal: true, ..Self::new(told) }
     }
 
-    /// Whether nothing of the statement happened, for certain.
+    /// Whether it is certain that nothing of the statement happened.
     pub(crate) const fn is_definite(&self) -> bool {
         self.is_refusal
     }
 
-    /// The constraint that two rows would have broken.
+    /// The constraint that the statement violated.
     pub(crate) fn broken_constraint(&self) -> Option<&str> {
         let is_unique = self.code.as_ref() == Some(&SqlState::UNIQUE_VIOLATION);
         is_unique.then_some(self.constraint.as_deref().unwrap_or_default())
     }
 
-    /// Whether others were in the way, so that the same statement may go through a moment later. Nothing of it happened.
+    /// Whether others were in the way, so that the same statement may succeed a moment later. Nothing of it happened.
     pub(crate) fn is_worth_repeating(&self) -> bool {
         let worth = [
             SqlState::T_R_SERIALIZATION_FAILURE,
@@ -58,7 +58,7 @@ impl From<tokio_postgres::Error> for Failed {
         let Some(db) = error.as_db_error() else {
             return Self::new(format!("the connection to the database failed: {}", causes(&error)));
         };
-        // What ends the connection says nothing of what it was about.
+        // An error that ends the connection says nothing about the request.
         let goes_on = matches!(db.parsed_severity(), Some(Severity::Error));
         Self {
             told: format!("the database says: {} ({})", db.message(), db.code().code()),

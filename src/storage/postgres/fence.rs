@@ -1,10 +1,11 @@
-//! What this node has heard of changes of keys and records, which the database compares with each append.
+//! Which changes of keys and records this node has heard of; the database checks that with each append.
 //!
-//! Keeps: once a removal, revocation or change of grants was answered at whichever node, nothing is appended that a node had allowed
-//! before it heard of that. Each node has a row with the last change that it has to have heard of. A change raises it in the rows of all other nodes,
-//! in its own transaction; an append has its node's row locked, for share, and happens only if the row says what the node has taken in. So
-//! an append is either before the change, which waits for it, or finds that it is behind. A node's own changes are known to it at once.
-//! Leaves out: what is done about a change (`server`).
+//! Keeps: once a removal, revocation or change of grants was answered at any node, nothing is appended that a node had
+//! allowed before it heard of that. Each node has a row with the last change that it must have heard of. A change
+//! raises it in the rows of all other nodes, in its own transaction; an append locks its node's row, for share, and
+//! happens only if the row says what the node has applied. So an append is either before the change, which waits for
+//! it, or finds that it is behind. A node knows its own changes at once. Leaves out: what is done about a change
+//! (`server`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use super::connect::Conn;
 use super::failed::Failed;
 use super::tables::Tables;
 
-/// So long an appending connection waits for a change to be taken in before it goes on refusing.
+/// How long an appending connection waits for a change to be applied before it goes on refusing.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's description.
@@ -25,7 +26,7 @@ pub(super) struct Fence {
     moved: Notify,
 }
 
-/// That a change is being taken in; dropped, it is.
+/// A change that is being applied; dropping this means that it is applied.
 pub(super) struct TakingIn {
     fence: Arc<Fence>,
     heard_of: u64,
@@ -36,7 +37,7 @@ impl Fence {
         Arc::new(Self { heard_of: AtomicU64::new(heard_of), moved: Notify::new() })
     }
 
-    /// What the node's row has to say.
+    /// The value that the node's row must have.
     pub(super) fn heard_of(&self) -> i64 {
         self.heard_of.load(Ordering::Acquire) as i64
     }
@@ -45,7 +46,7 @@ impl Fence {
         TakingIn { fence: self.clone(), heard_of }
     }
 
-    /// Waits for a change to be taken in, for a while.
+    /// Waits for a change to be applied, for a while.
     pub(super) async fn moves(&self) {
         // Either is a reason to try again.
         let _ = tokio::time::timeout(WAIT_MAX, self.moved.notified()).await;
@@ -59,10 +60,10 @@ impl Drop for TakingIn {
     }
 }
 
-/// Gives this node its row, which says what has changed by now; gives that.
+/// Gives this node its row, with the last change so far; returns that.
 pub(super) async fn register(conn: &mut Conn, tables: &Tables) -> Result<u64, Failed> {
     let Tables { meta, nodes, node, .. } = tables;
-    // The lock keeps a change from happening between the look and the row.
+    // The lock prevents a change between the look and the row.
     let sql = format!(
         "WITH m AS (SELECT changes FROM {meta} FOR SHARE) \
          INSERT INTO {nodes} SELECT $1, changes, now() FROM m ON CONFLICT (node) DO UPDATE SET seen = now() RETURNING changes"

@@ -1,8 +1,9 @@
-//! Making another server of a database that may be an older copy: what `heal` does with a data directory.
+//! Turns a database that may be an older copy into another server: what `heal` does with a data directory.
 //!
-//! Keeps: no sequence that a client may have seen is given out again, in stores that the copy has: each goes on far above its head, and the
-//! jump is a gap that is read like any other; ids stay known. All of it is one transaction. Leaves out: a store that the copy has not, which
-//! begins at 1 again. Its clients begin again as well, since the remote id is another one.
+//! Keeps: no sequence that a client may have seen is assigned again, in stores that the copy has: each continues far
+//! above its head, and the jump is a gap that is read like any other; ids stay known. All of it is one transaction.
+//! Leaves out: a store that the copy does not have, which begins at 1 again. Its clients begin again as well, because
+//! the remote id is a different one.
 
 use super::connect::Connector;
 use super::facts;
@@ -14,12 +15,13 @@ use super::tls::Tls;
 use super::{Postgres, PostgresError, PostgresOptions};
 use crate::model::{RemoteId, Segment, Sequence};
 
-/// So far above its head each store goes on, as on sled.
+/// How far above its head each store continues, as on sled.
 const JUMP: u64 = 1_000_000_000;
 
 impl Postgres {
-    /// Gives the database that `options` name a new remote id, and has each of its stores go on 1,000,000,000 above its head; tells how many
-    /// stores that are. For a database that was put back to an earlier state. Refused while a node uses it. Blocks.
+    /// Gives the database in `options` a new remote id, and makes each of its stores continue 1,000,000,000 above its
+    /// head; returns how many stores that are. For a database that was restored to an earlier state. Refused while a
+    /// node uses it. Blocks.
     pub fn heal(options: &PostgresOptions) -> Result<u64, PostgresError> {
         options.check()?;
         let (config, authorities) = options.driver()?;
@@ -44,7 +46,7 @@ async fn heal(connector: &Connector, tables: &Tables) -> Result<u64, Failed> {
     if others > 0 {
         return Err(Failed::before_anything("nodes are connected to it: stop all of them first"));
     }
-    // Dropped without a commit, it is taken back.
+    // If it is dropped without a commit, it is rolled back.
     let transaction = client.transaction().await?;
     let own = RemoteId::random();
     let own: &[u8] = own.as_bytes();
@@ -52,7 +54,7 @@ async fn heal(connector: &Connector, tables: &Tables) -> Result<u64, Failed> {
     let last = format!(
         "LATERAL (SELECT last, gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) AS a"
     );
-    // What somebody else wrote and nobody has noted yet: the gap comes behind it.
+    // What somebody else wrote and nobody has recorded yet: the gap comes after it.
     let note = format!(
         "INSERT INTO {appends} (store_id, first, last, gaps, bytes) SELECT s.store_id, coalesce(a.last, 0) + 1, s.next_sequence - 1, \
          coalesce(a.gaps, 0), coalesce(a.bytes, 0) + (SELECT coalesce(sum({RECORD_BYTES}), 0) FROM {entries} AS e \
@@ -102,7 +104,7 @@ mod tests {
             "INSERT INTO effect_events_stores VALUES ('theirs', 2);
              INSERT INTO effect_events VALUES ('theirs', 1, decode(repeat('ab', 16), 'hex'), 'Noted', 'k', '\\x0102')",
         );
-        // The connections of the node end behind it.
+        // The connections of the node end after it.
         let healed = (0..3_000).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             Postgres::heal(&PostgresOptions::new(&*url)).ok()

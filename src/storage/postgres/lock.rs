@@ -1,7 +1,7 @@
-//! What a log does when others are ahead: it goes to where they are, or takes the store for one append.
+//! What a log does when others are ahead: it catches up, or locks the store for one append.
 //!
-//! Keeps: a store that was taken is let go when its append is answered, when nobody wants to append after all, and when this node is gone
-//! (its connection ends). The lock is the store's row, which is what an append locks anyway.
+//! Keeps: a locked store is released when its append is answered, when nobody wants to append after all, and when this
+//! node is gone (its connection ends). The lock is the store's row, which an append locks anyway.
 
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ use super::writer::KEYS_CHANGED;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, CaughtUp, Locked, StorageError};
 
-/// So much of what others appended is read at once; more is left to whoever wants it.
+/// How much of what others appended is read at once; the rest is left to readers.
 const BETWEEN_BYTES_MAX: usize = 1 << 20;
 
-/// What the database has of a store. Notes what somebody else wrote, since a later append says how much the store holds.
+/// What the database has of a store. Records what somebody else wrote, because a later append says how much the store
+/// holds.
 pub(super) async fn find(
     conn: &mut Conn,
     sql: &Statements,
@@ -95,7 +96,7 @@ pub(super) async fn catch_up(
     take_in(&postgres, &mut conn, &log, shown, found).await
 }
 
-/// Moves `log` to what was found, and reads what is new of that.
+/// Moves `log` to what was found, and reads what is new in it.
 async fn take_in(
     postgres: &Postgres,
     conn: &mut Conn,
@@ -119,7 +120,7 @@ async fn take_in(
     Ok(CaughtUp { head, between })
 }
 
-/// A head never goes back. Where it does, this is not the database that it was.
+/// A head never goes back. If it does, this is not the same database any more.
 pub(super) fn check_head(
     postgres: &Postgres,
     store: &StoreId,
@@ -197,7 +198,8 @@ fn settle(postgres: &Postgres, parts: [Part; 1], outcome: Outcome) {
     }
 }
 
-/// Begins a transaction that has the store's row, in one go; gives the next sequence, and where the ids stand.
+/// Begins a transaction that has locked the store's row, in one round trip; returns the next sequence, and where the
+/// ids are.
 async fn begin(
     conn: &mut Conn,
     sql: &Statements,
@@ -211,7 +213,7 @@ async fn begin(
     let bytes: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
     let names = [&name];
     conn.in_transaction = true;
-    // Sent one behind the other, and so carried out: what is known is asked once the row is had.
+    // Sent one after the other, and so executed in that order: the ids are looked up once the row is locked.
     let (begun, ensured, next, known) = join4(
         conn.client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0"),
         conn.client.execute(&ensure, &[&&names[..]]),
@@ -225,7 +227,7 @@ async fn begin(
     Ok((next, places(ids, &known.map_err(Failed::from)?)?))
 }
 
-/// Where each of `ids` stands, of which `rows` are those that stand somewhere.
+/// The sequence of each of `ids`; `rows` has those that exist.
 pub(super) fn places(
     ids: &[EntryId],
     rows: &[tokio_postgres::Row],

@@ -24,7 +24,7 @@ pub(super) struct PostgresLog {
 }
 
 impl PostgresLog {
-    /// Carries out work that needs the log's state and a connection.
+    /// Runs work that needs the log's state and a connection.
     fn spawned<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, StorageError>> + Send + 'static,
@@ -58,7 +58,7 @@ impl StoreLog for PostgresLog {
         if known.iter().all(Option::is_some) {
             return Ok(known);
         }
-        // What is on its way is not found, and may have left the memory of this node.
+        // What is in flight is not found, and may have left the memory of this node.
         self.state.wait_for_appends();
         let (postgres, log, asked) = (self.postgres.clone(), self.state.clone(), ids.to_vec());
         let found = self.postgres.wait(async move {
@@ -72,7 +72,7 @@ impl StoreLog for PostgresLog {
         })??;
         let head = self.state.head();
         for (known, found) in known.iter_mut().zip(found) {
-            // What another node has appended behind the head is found again once it is overtaken by it.
+            // What another node has appended beyond the head is found again once this node is overtaken by it.
             *known = known.or(found.filter(|at| *at <= head));
         }
         Ok(known)

@@ -1,4 +1,4 @@
-//! Notes which heads this node has shown, each second.
+//! Records which heads this node has shown, each second.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::open::OpenLogs;
 use super::shown::ShownFile;
 use crate::model::RemoteId;
 
-/// So often what has moved is noted.
+/// How often moved heads are recorded.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module's description.
@@ -21,25 +21,25 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// Reads what was noted before. Blocks.
+    /// Reads what was recorded before. Blocks.
     pub(super) fn open(path: &Path, remote_id: RemoteId, open: &Arc<OpenLogs>) -> io::Result<Self> {
         let (file, heads) = ShownFile::open(path, remote_id)?;
         open.remember(heads);
         Ok(Self { file: Mutex::new(file), open: open.clone() })
     }
 
-    /// Notes what has moved since the last time. Blocks.
+    /// Records what has moved since the last time. Blocks.
     pub(super) fn note(&self) -> io::Result<()> {
         let mut file = self.file.lock();
         let moved = self.open.moved();
         if moved.is_empty() {
             return Ok(());
         }
-        // After a failure the file is written anew, with all.
+        // After a failure the file is written from scratch, with everything.
         file.note(&moved, || self.open.shown())
     }
 
-    /// Notes what moves, for as long as the task lives.
+    /// Records what moves, for as long as the task lives.
     pub(super) async fn run(self: Arc<Self>) {
         let mut fails = false;
         loop {

@@ -1,7 +1,7 @@
 //! Which logs are open at this node.
 //!
-//! Keeps: what is heard of a store reaches its log; a log that nobody has any more is forgotten; a head below one that this node has
-//! shown is found out.
+//! Keeps: what is heard about a store reaches its log; a log that nobody holds any more is dropped; a head below one
+//! that this node has shown is detected.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use super::state::{LogState, Trimmed};
 use crate::model::{Sequence, StoreId};
 
-/// Logs that nobody has any more are looked for when there are so many more than after the last time.
+/// Unused logs are looked for when there are this many more than after the last time.
 const FORGET_ABOVE: usize = 1_024;
-/// So many heads are remembered of stores that are not open.
+/// How many heads of stores that are not open are remembered.
 const SHOWN_MAX: usize = 100_000;
 
 /// See the module's description.
@@ -27,7 +27,7 @@ pub(super) struct OpenLogs {
 #[derive(Default)]
 struct Shown {
     heads: HashMap<StoreId, Sequence>,
-    /// Which of them are not noted yet.
+    /// Those that are not recorded yet.
     moved: HashSet<StoreId>,
 }
 
@@ -38,7 +38,7 @@ struct Logs {
 }
 
 impl OpenLogs {
-    /// Puts `log` in the place of an earlier one of the same store, which is given.
+    /// Replaces an earlier log of the same store by `log`; returns the earlier one.
     pub(super) fn replace(&self, log: &Arc<LogState>) -> Option<Arc<LogState>> {
         let mut logs = self.logs.lock();
         if logs.by_store.len() > 2 * logs.kept + FORGET_ABOVE {
@@ -49,13 +49,13 @@ impl OpenLogs {
         earlier.and_then(|earlier| earlier.upgrade())
     }
 
-    /// The head of a store is here or further.
+    /// The head of a store is at least this.
     pub(super) fn hear(&self, store: &StoreId, head: Sequence) {
         let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
         let Some(log) = log else { return };
         let known = log.head();
         if head > known {
-            // Also what was said before: a store that could not look then looks now.
+            // Even if it was reported before: a store that could not look then looks now.
             log.heard.send_replace(head);
         }
     }
@@ -68,7 +68,7 @@ impl OpenLogs {
         }
     }
 
-    /// Up to where the open log of a store knows that it is trimmed.
+    /// How far the open log of a store knows that it is trimmed.
     pub(super) fn trimmed(&self, store: &StoreId) -> Sequence {
         let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
         log.map(|log| log.trimmed()).unwrap_or_default()
@@ -81,7 +81,7 @@ impl OpenLogs {
         open.map(|(store, _)| store.clone()).collect()
     }
 
-    /// Says what this node has seen of a store before, if that is more than `head`; else notes that.
+    /// Returns what this node has seen of a store before, if that is more than `head`; otherwise records `head`.
     pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Sequence> {
         let mut shown = self.shown.lock();
         match shown.heads.get_mut(store) {
@@ -90,7 +90,7 @@ impl OpenLogs {
             Some(before) => *before = head,
             None => {
                 if shown.heads.len() >= SHOWN_MAX {
-                    // Any: which of them matters is not known.
+                    // Any of them: it is not known which one matters.
                     let any = shown.heads.keys().next().cloned();
                     any.map(|any| shown.heads.remove(&any));
                 }
@@ -106,7 +106,7 @@ impl OpenLogs {
         self.shown.lock().heads = heads;
     }
 
-    /// The heads that have moved since this was asked last.
+    /// The heads that have moved since the last call.
     pub(super) fn moved(&self) -> Vec<(StoreId, Sequence)> {
         let Shown { heads, moved } = &mut *self.shown.lock();
         let moved = moved.drain();

@@ -1,7 +1,7 @@
-//! Changes that are carried out in the order in which they were asked for.
+//! Changes that are made in the order in which they were requested.
 //!
-//! Keeps: a change begins when those before it have ended, also if whoever asked for them is gone. On connections of their own they
-//! would pass each other.
+//! Keeps: a change begins when the earlier ones have ended, even if their callers are gone. On connections of their own
+//! they would overtake each other.
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ pub(crate) struct Turn {
 }
 
 impl Order {
-    /// Behind all that were taken before.
+    /// After all that were taken before.
     pub(crate) fn take(&self) -> Turn {
         let (ends, ended) = oneshot::channel();
         let before = self.0.lock().replace(ended);
@@ -26,10 +26,10 @@ impl Order {
 }
 
 impl Turn {
-    /// Waits until it is this one's turn.
+    /// Waits for its turn.
     pub(crate) async fn come(&mut self) {
         if let Some(before) = &mut self.before {
-            // An error says that it ended.
+            // An error means that it ended.
             let _ = before.await;
             self.before = None;
         }

@@ -1,7 +1,7 @@
-//! The connections, as many as there may be.
+//! The connections, up to a limit.
 //!
-//! Keeps: a connection has one user at a time; one that failed, or is in the middle of a transaction, is not used again; who waits for
-//! one waits for so long and no longer. Leaves out: what is done on them.
+//! Keeps: a connection has one user at a time; one that failed, or is in the middle of a transaction, is not used
+//! again; waiting for one is limited in time. Leaves out: what is done on them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::connect::{Conn, Connector};
 use super::failed::Failed;
 
-/// No statement of these connections takes longer. An append's transaction takes that back: it is never cancelled.
+/// No statement on these connections takes longer. An append's transaction removes that limit: it is never cancelled.
 const BOUND: &str = "SET statement_timeout = '60s'";
 
-/// So long somebody waits for a connection.
+/// How long a caller waits for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// See the module's description.
@@ -26,7 +26,7 @@ pub(crate) struct Pool {
     connections_max: usize,
 }
 
-/// A connection out of the pool, which goes back when it is dropped.
+/// A connection from the pool, which is returned when this is dropped.
 pub(crate) struct Pooled {
     conn: Option<Conn>,
     idle: Arc<Mutex<Vec<Conn>>>,
@@ -44,7 +44,7 @@ impl Pool {
         self.connections_max
     }
 
-    /// A connection that can be used.
+    /// A usable connection.
     pub(crate) async fn get(&self) -> Result<Pooled, Failed> {
         let permit = tokio::time::timeout(WAIT_MAX, self.free.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
@@ -84,7 +84,7 @@ impl std::ops::DerefMut for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        // A connection that is dropped is closed, and the server takes back what was begun on it.
+        // A connection that is dropped is closed, and the server rolls back what was begun on it.
         let whole =
             self.conn.take().filter(|conn| !conn.client.is_closed() && !conn.in_transaction);
         if let Some(conn) = whole {

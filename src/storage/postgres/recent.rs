@@ -1,20 +1,21 @@
-//! The ids that a log has seen lately.
+//! The ids that a log has recently seen.
 //!
-//! Keeps: memory is bounded; an id that is in here has that sequence, unless its append failed (then it is taken out). What is not in here
-//! may still be in the database: another node wrote it. So what this calls fresh is a guess, which the database's index judges.
+//! Keeps: memory is bounded; an id that is in here has that sequence, unless its append failed (then it is removed). An
+//! id that is not in here may still be in the database: another node wrote it. So calling an id fresh is a guess, which
+//! the database's index checks.
 
 use std::collections::BTreeMap;
 
 use crate::model::{EntryId, Sequence};
 
-/// So many ids are kept of each open store.
+/// How many ids are kept of each open store.
 const IDS_MAX: usize = 2_048;
 
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     ids: BTreeMap<EntryId, Sequence>,
-    /// Ids up to here may be known, though they are not in `ids`.
+    /// Ids up to here may be known, although they are not in `ids`.
     floor: Option<EntryId>,
 }
 
@@ -27,7 +28,7 @@ pub(super) enum Guess {
 }
 
 impl Recent {
-    /// Of a store whose newest entry, of those that are not from the future, has the id `floor`.
+    /// For a store whose newest entry, not counting those from the future, has the id `floor`.
     pub(super) fn above(floor: Option<EntryId>) -> Self {
         Self { ids: BTreeMap::new(), floor }
     }
@@ -43,7 +44,7 @@ impl Recent {
     pub(super) fn add(&mut self, ids: impl Iterator<Item = (Sequence, EntryId)>) {
         for (sequence, id) in ids {
             self.ids.insert(id, sequence);
-            // The oldest go first, so that the floor stays as low as it can.
+            // The oldest go first, so that the floor stays as low as possible.
             if self.ids.len() > IDS_MAX
                 && let Some((oldest, _)) = self.ids.pop_first()
             {
@@ -52,7 +53,7 @@ impl Recent {
         }
     }
 
-    /// Nothing behind `head` was appended after all.
+    /// Nothing after `head` was appended after all.
     pub(super) fn forget_behind(&mut self, head: Sequence) {
         self.ids.retain(|_, sequence| *sequence <= head);
     }

@@ -1,13 +1,15 @@
-//! The heads that this node has shown, which outlive it: in a file beside it.
+//! The heads that this node has shown, which outlive it: in a file next to it.
 //!
-//! Keeps: a head of a store that is below one that was noted here is found out, also after a restart of the node. Noted is each second what
-//! has moved, so what was shown in the last second before a crash may not be. Leaves out: what is done about it (`lock`).
+//! Keeps: a head of a store that is below one that was recorded here is detected, also after a restart of the node.
+//! Moved heads are recorded each second, so what was shown in the last second before a crash may be missing. Leaves
+//! out: what is done about it (`lock`).
 //!
 //! ```text
 //! line       JSON: ["remote", "<remote id>"] at first, then ["<store>", <head>], of which the last one of a store counts
 //! ```
 //!
-//! A line that is cut short ends the file: the next writing begins it anew. A file of another database is begun anew as well.
+//! A line that is cut short ends the file: the next write starts it from scratch. A file of another database is started
+//! from scratch as well.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,20 +18,20 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{RemoteId, Sequence, StoreId};
 
-/// The file is written anew once it has so many lines more than twice what counts.
+/// The file is written from scratch once it has this many lines more than twice what counts.
 const LINES_ABOVE: usize = 10_000;
 
 /// The file. Blocks.
 pub(super) struct ShownFile {
     path: PathBuf,
     remote_id: RemoteId,
-    /// `None`: to be written anew.
+    /// `None`: has to be written from scratch.
     file: Option<File>,
     lines: usize,
 }
 
 impl ShownFile {
-    /// The file at `path`, and what it has of the database with this remote id.
+    /// The file at `path`, and what it has for the database with this remote id.
     pub(super) fn open(
         path: &Path,
         remote_id: RemoteId,
@@ -49,7 +51,8 @@ impl ShownFile {
         Ok((opened, heads))
     }
 
-    /// Notes heads that have moved, durably. `all` are all that count, if the file is to be written anew.
+    /// Records heads that have moved, durably. `all` are all that count, in case the file has to be written from
+    /// scratch.
     pub(super) fn note(
         &mut self,
         moved: &[(StoreId, Sequence)],
@@ -89,7 +92,7 @@ impl ShownFile {
 fn lines(heads: &[(StoreId, Sequence)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (store, head) in heads {
-        // Text and a number are always written.
+        // Writing a text and a number always works.
         if let Ok(line) = serde_json::to_string(&(store.as_str(), head.get())) {
             bytes.extend_from_slice(line.as_bytes());
             bytes.push(b'\n');
@@ -98,7 +101,7 @@ fn lines(heads: &[(StoreId, Sequence)]) -> Vec<u8> {
     bytes
 }
 
-/// What counts, the number of lines, and whether the last one is whole; `None` if it is of another database.
+/// What counts, the number of lines, and whether the last one is complete; `None` if it belongs to another database.
 fn parse(bytes: &[u8], remote_id: RemoteId) -> Option<(HashMap<StoreId, Sequence>, usize, bool)> {
     let mut all = bytes.split_inclusive(|byte| *byte == b'\n');
     let head: (String, String) = serde_json::from_slice(all.next()?).ok()?;

@@ -1,7 +1,7 @@
-//! The log of one store as this node sees it: where it guesses the head, and what it has handed in.
+//! The log of one store as this node sees it: its guess of the head, and what it has handed in.
 //!
-//! Keeps: the database's row alone says where the head is. What stands here is a guess that each append is checked against, so that it may be
-//! wrong and nothing comes of it but another try.
+//! Keeps: only the database's row says where the head is. What is here is a guess that each append is checked against,
+//! so if it is wrong, that only costs another attempt.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ pub(super) struct LogState {
     state: Mutex<State>,
     /// An append was answered.
     settled: Condvar,
-    /// What was heard of the head elsewhere.
+    /// The head as reported from elsewhere.
     pub(super) heard: watch::Sender<Sequence>,
 }
 
 struct State {
-    /// The store was opened again since, or an append failed: nothing is appended by this object any more.
+    /// The store was opened again since, or an append failed: this object appends nothing any more.
     ended: Option<AppendError>,
     /// Durable, as far as this node knows.
     head: Sequence,
@@ -37,22 +37,22 @@ struct State {
     /// Whether the store is known to have its row.
     has_row: bool,
     waiting: VecDeque<Waiting>,
-    /// Whether it stands in the queue, or its appends are under way.
+    /// Whether it is in the queue, or its appends are in progress.
     is_queued: bool,
     /// Handed in and not answered.
     pending: usize,
-    /// Its ids met others' a moment ago: it goes without company.
+    /// Its ids collided with others a moment ago: it is sent without other stores.
     alone: bool,
 }
 
-/// How much of a store has no entry, and how many bytes its entries take.
+/// How many sequences of a store have no entry, and how many bytes its entries take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) gaps: u64,
     pub(super) bytes: u64,
 }
 
-/// What is trimmed of a store: up to where, and how many gaps and bytes of its totals are in that.
+/// How far a store is trimmed, and how many gaps and bytes of its totals that includes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trimmed {
     pub(super) last: Sequence,
@@ -67,7 +67,7 @@ pub(super) struct Found {
     pub(super) has_row: bool,
     pub(super) totals: Totals,
     pub(super) trimmed: Trimmed,
-    /// Up to where rows are emptied.
+    /// How far rows are emptied.
     pub(super) emptied: Sequence,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Waiting {
     pub(super) answer: oneshot::Sender<Result<(), AppendError>>,
 }
 
-/// What is appended of a store at once.
+/// What is appended to a store at once.
 pub(super) struct Taken {
     pub(super) appends: Vec<Waiting>,
     pub(super) has_row: bool,
@@ -111,7 +111,7 @@ impl LogState {
         state.move_to(found);
     }
 
-    /// Ends it, since the store is opened again, and waits until all that was handed in is answered. Blocks.
+    /// Ends it, because the store is opened again, and waits until everything that was handed in is answered. Blocks.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = Some(AppendError::Definite("the store was opened again since".into()));
@@ -120,7 +120,7 @@ impl LogState {
         }
     }
 
-    /// Waits until all that was handed in by now is answered. Blocks.
+    /// Waits until everything handed in so far is answered. Blocks.
     pub(super) fn wait_for_appends(&self) {
         let mut state = self.state.lock();
         while state.pending > 0 {
@@ -128,7 +128,7 @@ impl LogState {
         }
     }
 
-    /// Goes on where others are. `between` is what they appended, as far as it was read.
+    /// Continues where others are. `between` is what they appended, as far as it was read.
     pub(super) fn caught_up(&self, found: Found, between: &[Segment]) -> Result<(), StorageError> {
         let mut state = self.state.lock();
         match &state.ended {
@@ -162,12 +162,12 @@ impl LogState {
         self.state.lock().trim(trimmed);
     }
 
-    /// What `ask` makes of the ids that were seen lately.
+    /// The result of `ask` for the recently seen ids.
     pub(super) fn recent<T>(&self, ask: impl FnOnce(&Recent) -> T) -> T {
         ask(&self.state.lock().recent)
     }
 
-    /// Takes in an append; `true` if the store has to be queued for it.
+    /// Accepts an append; `true` if the store has to be queued for it.
     pub(super) fn hand_in(
         &self,
         segments: Vec<Segment>,
@@ -180,7 +180,7 @@ impl LogState {
         Ok(!std::mem::replace(&mut state.is_queued, true))
     }
 
-    /// The same, to be appended under the lock by whoever calls: nothing is queued.
+    /// The same, for an append by the caller under the lock: nothing is queued.
     pub(super) fn hand_in_locked(
         &self,
         segments: Vec<Segment>,
@@ -192,7 +192,7 @@ impl LogState {
         Ok(Taken { appends: vec![waiting], has_row: true })
     }
 
-    /// Appends that go together, about `bytes_max` of them and one at least; and whether no other store goes with them.
+    /// Appends that go together, about `bytes_max` of them and at least one; and whether no other store goes with them.
     pub(super) fn take(&self, bytes_max: usize) -> Taken {
         let mut state = self.state.lock();
         let (mut appends, mut bytes) = (Vec::new(), 0);
@@ -209,7 +209,7 @@ impl LogState {
         self.state.lock().alone
     }
 
-    /// Says how appends ended that were taken; `true` if the store has to be queued again.
+    /// Reports how the appends that were taken ended; `true` if the store has to be queued again.
     pub(super) fn settle(&self, taken: Taken, result: &Result<(), AppendError>) -> bool {
         let mut state = self.state.lock();
         let mut answers: Vec<_> = taken.appends;
@@ -221,7 +221,7 @@ impl LogState {
                 state.alone = false;
             }
             Err(error) => {
-                // Whatever is behind it expected another head.
+                // Everything after it expected another head.
                 answers.extend(state.waiting.drain(..));
                 let head = state.head;
                 state.recent.forget_behind(head);
@@ -235,14 +235,14 @@ impl LogState {
         state.is_queued = goes_on;
         drop(state);
         for append in answers {
-            // Whoever waited may have gone.
+            // The waiting caller may be gone.
             let _ = append.answer.send(result.clone());
         }
         self.settled.notify_all();
         goes_on
     }
 
-    /// Its ids met others': until an append goes through it goes alone.
+    /// Its ids collided with others: until an append succeeds, it goes alone.
     pub(super) fn set_alone(&self) {
         self.state.lock().alone = true;
     }

@@ -89,7 +89,7 @@ fn an_id_that_another_node_has_appended_costs_no_other_store_anything() {
     let logs = stores.map(|name| nodes.log(1, name));
     let taken = ids(1);
     append(&*nodes.log(0, "b"), &taken, 10);
-    // Where the head is is known, and the id is not.
+    // The position of the head is known, and the id is not.
     let b = nodes.log(1, "b");
     let [a, _, c] = logs;
     let pending = [
@@ -127,7 +127,7 @@ fn a_store_hears_of_what_another_node_appends() {
     assert_eq!(runtime.block_on(heard).expect("it is open"), at(2));
 }
 
-/// As Effect's server writes: no note of who wrote, and the head in the same transaction.
+/// As Effect's server writes: without a note of who wrote, and with the head in the same transaction.
 const FOREIGN: &str = "INSERT INTO effect_events_stores VALUES ('s', 4); \
     INSERT INTO effect_events SELECT 's', n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 'Noted', E'\\x01\\x01' || n, '\\x0102' \
     FROM generate_series(1, 3) AS n";
@@ -209,7 +209,7 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     let log = nodes.log(1, "s");
     append(&*log, &ids(1), 10);
     revoke(&nodes.storages[0].1, "alice");
-    // From here on, and until the change is taken in here.
+    // From here on, until the change is applied here.
     for _ in 0..3 {
         let log = nodes.log(1, "s");
         let refused = try_append(&*log, 2, &ids(1));
@@ -229,7 +229,7 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     append(&*nodes.log(1, "s"), &ids(1), 10);
 }
 
-/// Waits for what goes on behind an answer.
+/// Waits for what happens after an answer.
 fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..3_000 {
         if holds() {
@@ -258,7 +258,7 @@ fn what_one_node_trims_no_node_reads_and_the_rest_of_a_killed_one_is_emptied_lat
     let kept: Vec<_> = read.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
     assert_eq!((kept, other.trimmed()), (written[4..].to_vec(), at(4)));
     assert_eq!(other.lookup(&written[..1]).expect("a look"), [Some(at(1))]);
-    // As a node leaves it that is killed before it has emptied anything.
+    // The state that a node leaves that is killed before it has emptied anything.
     nodes.sql("UPDATE effect_events SET event = 'Noted' WHERE sequence = 2; UPDATE effect_events_trims SET emptied = 0");
     nodes.log(1, "s");
     until("rows are emptied", || nodes.sql(emptied) == "4");

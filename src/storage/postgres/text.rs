@@ -1,7 +1,7 @@
-//! Text as PostgreSQL can hold it: all of it but U+0000.
+//! Text in a form that PostgreSQL can hold: everything but U+0000.
 //!
-//! Keeps: whatever a client names is taken, comes back as it was, and sorts as it did (byte by byte, before and after). Text with neither
-//! U+0000 nor U+0001, which is nearly all there is, stands in the tables as it is.
+//! Keeps: any text of a client is accepted, comes back unchanged, and sorts in the same way (byte by byte, before and
+//! after). Text without U+0000 and U+0001, which is nearly all there is, is stored unchanged.
 //!
 //! ```text
 //! U+0000    U+0001 U+0001
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 const MARK: char = '\u{1}';
 
-/// `text` as it stands in a table.
+/// `text` in the form for a table.
 pub(crate) fn to_column(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', MARK]) {
         return Cow::Borrowed(text);
@@ -28,7 +28,7 @@ pub(crate) fn to_column(text: &str) -> Cow<'_, str> {
     Cow::Owned(column)
 }
 
-/// The text that stands in a table as `column`. What [`to_column`] never writes is taken as it is.
+/// The text of the column value `column`. A value that [`to_column`] never writes is taken unchanged.
 pub(crate) fn from_column(column: &str) -> Cow<'_, str> {
     if !column.contains(MARK) {
         return Cow::Borrowed(column);

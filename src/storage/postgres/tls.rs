@@ -1,4 +1,4 @@
-//! TLS to the database, with the one provider that the program has.
+//! TLS to the database, with the program's only provider.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Makes connections whose other end has a certificate of one of the authorities, for the name that was asked for.
+/// Makes connections to servers with a certificate from one of the authorities, for the requested name.
 #[derive(Clone)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
@@ -29,7 +29,7 @@ pub(super) struct ToHost {
 pub(super) struct Stream<S>(TlsStream<S>);
 
 impl Tls {
-    /// Trusts `authorities`, X.509 in DER, and nobody else.
+    /// Trusts only `authorities`, X.509 in DER.
     pub(super) fn trusting(authorities: &[Vec<u8>]) -> Self {
         let mut roots = RootCertStore::empty();
         let own = authorities.iter().cloned().map(CertificateDer::from);
@@ -42,7 +42,7 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let versions =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        // Fails for a provider without any cipher of these versions; this one has them.
+        // This fails for a provider without a cipher for these versions; this one has them.
         #[expect(clippy::expect_used)]
         let builder = versions.expect("ring supports TLS 1.2 and 1.3");
         Self(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))

@@ -1,4 +1,4 @@
-//! Which store each public key was used with first.
+//! Which store each public key was first used with.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl PostgresUsedKeys {
             (&postgres.tables().used_keys, postgres.tables().count_change_of_key("gone"));
         let sql = Sql {
             get: format!("SELECT store_id FROM {table} WHERE public_key = $1"),
-            // Whatever is there is written once more, so that it is given, and that nobody changes it before the commit.
+            // The existing row is written once more, so that it is returned and nobody changes it before the commit.
             note: format!(
                 "INSERT INTO {table} AS k VALUES ($1, $2) ON CONFLICT (public_key) DO UPDATE SET store_id = k.store_id \
                  RETURNING store_id"

@@ -1,7 +1,8 @@
-//! Who appends: some tasks, each with a connection of its own, that take what waits.
+//! The tasks that append: each has a connection of its own, and takes what waits.
 //!
-//! Keeps: a store's appends are under way on one connection at a time, in their order; one statement is under way on a connection, so that
-//! a warning of the server is about that one; while statements are under way the next ones gather. Leaves out: the statement (`append`).
+//! Keeps: a store's appends are in progress on one connection at a time, in order; one statement is in progress on a
+//! connection, so that a warning of the server belongs to it; while statements are in progress, the next ones collect.
+//! Leaves out: the statement (`append`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,13 +20,13 @@ use super::state::LogState;
 use super::tables::Tables;
 use crate::storage::AppendError;
 
-/// So many stores go with one statement.
+/// How many stores go with one statement.
 const STORES_MAX: usize = 256;
-/// A statement is closed at so many bytes; one store's appends may take it further.
+/// A statement is closed at this many bytes; one store's appends may exceed it.
 const BYTES_MAX: usize = 1 << 20;
-/// So often a statement is tried that others were in the way of.
+/// How often a statement is tried that others were in the way of.
 const TRIES_MAX: u32 = 5;
-/// What was allowed has to be asked about again, which whoever writes again does.
+/// Permissions have to be checked again, which happens when the writer writes again.
 pub(super) const KEYS_CHANGED: &str =
     "keys or rights have changed at another node meanwhile, try again";
 const PAUSE: Duration = Duration::from_millis(20);
@@ -111,7 +112,7 @@ impl Writing {
                     self.settle(parts, &AppendError::Overtaken);
                 }
                 Outcome::Known => {
-                    // Nobody says whose id it is.
+                    // It is not known whose id it is.
                     each.extend(parts.into_iter().map(|part| {
                         part.log.set_alone();
                         vec![part]
@@ -121,7 +122,7 @@ impl Writing {
                     let moves = self.fence.moves();
                     self.bus.ask_soon();
                     self.settle(parts, &AppendError::Definite(KEYS_CHANGED.into()));
-                    // Else what comes next would meet the same.
+                    // Otherwise the next statement would meet the same.
                     moves.await;
                 }
                 Outcome::Again(failed) | Outcome::Refused(failed) => {
@@ -129,7 +130,7 @@ impl Writing {
                     self.settle(parts, &error);
                 }
                 Outcome::Unclear(told) => {
-                    // Whatever is on its way on this connection is not heard of any more.
+                    // Nothing more is heard of what is in flight on this connection.
                     *conn = None;
                     self.settle(parts, &AppendError::Indefinite(told.into()));
                 }

@@ -1,5 +1,5 @@
-//! The hash over the entries of a store, in their order: two copies of a store with the same head and the same hash hold
-//! the same entries.
+//! The hash over the entries of a store, in order: two copies of a store with the same head and the same hash hold the
+//! same entries.
 //!
 //! ```text
 //! frame salt    16 random bytes, one for each frame of the commit log
@@ -9,30 +9,30 @@
 //! hash          XXH3-128(hash before (16), sequence (8), id (16), digest (8)); sixteen zeros before the first entry
 //! ```
 //!
-//! Numbers are big-endian. Keeps: a digest without its salt is as good as random, whatever the entry was: each salt is a
-//! one-time pad as long as the digest. To erase an entry, forget its salt, and those it can be derived from, keeping the other
-//! salts that were derived from them; with the digest kept, the hash can be found again.
+//! Numbers are big-endian. Keeps: a digest without its salt is as good as random, whatever the entry was: each salt is
+//! a one-time pad as long as the digest. To erase an entry, discard its salt and those that it can be derived from, and
+//! keep the other salts that were derived from them; with the digest kept, the hash can still be computed.
 //!
-//! Leaves out: forgers. It finds what was lost or changed by accident; who knows the salts can make other entries with the same hash.
-//! A cryptographic one costs 150 ns and more for an entry of 100 bytes (SHA-256; BLAKE3 takes longer for so little), a quarter of
-//! what an ingested entry costs the server altogether; this one costs 37.
+//! Leaves out: forgers. It detects accidental loss and changes; somebody who knows the salts can make other entries
+//! with the same hash. A cryptographic hash costs 150 ns and more for an entry of 100 bytes (SHA-256; BLAKE3 takes
+//! longer for so little), a quarter of what an ingested entry costs the server altogether; this one costs 37.
 
 use sha2::{Digest, Sha256};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::model::{EntryId, MalformedRecord, Origin, RecordReader, Segment, Sequence};
 
-/// Entry salts that one SHA-256 gives.
+/// How many entry salts one SHA-256 produces.
 const SALTS_AT_ONCE: usize = 4;
 
-/// Any odd number does: the product tells as much as the factor.
+/// Any odd number works: the product carries as much information as the factor.
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The salt of a frame of the commit log; those of its appends are derived from it.
+/// The salt of a frame of the commit log; the salts of its appends are derived from it.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FrameSalt([u8; 16]);
 
-/// The salt of one append to one store; those of its entries are derived from it.
+/// The salt of one append to one store; the salts of its entries are derived from it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AppendSalt([u8; 16]);
 
@@ -44,18 +44,19 @@ pub(crate) struct EntrySalt([u8; 8]);
 #[derive(Clone)]
 pub(crate) struct EntrySalts {
     append: AppendSalt,
-    /// Of the four that come next.
+    /// The number of the next four.
     number: u32,
     salts: [u8; 32],
     used: usize,
 }
 
-/// What the hash takes of an entry besides its id and sequence. All that is kept of an erased one.
+/// What the hash uses of an entry besides its id and sequence. For an erased entry, it is all that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryDigest(pub(crate) [u8; 8]);
 
-/// The hash over the entries of a store up to some sequence. Two copies of a store with the same last entry and the same hash hold
-/// the same entries; stores of two servers that got the same entries do not have the same. Shown as 32 hexadecimal digits.
+/// The hash over the entries of a store up to some sequence. Two copies of a store with the same last entry and the
+/// same hash hold the same entries; two servers that got the same entries have different hashes. Shown as 32
+/// hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreHash(pub(crate) [u8; 16]);
 
@@ -67,7 +68,7 @@ impl std::fmt::Display for StoreHash {
 
 impl std::fmt::Debug for FrameSalt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Who knows it can tell what an erased entry was.
+        // Somebody who knows it can find out what an erased entry was.
         f.write_str("FrameSalt")
     }
 }
@@ -79,7 +80,7 @@ impl FrameSalt {
         Self(uuid::Uuid::new_v4().into_bytes())
     }
 
-    /// The one with these bytes.
+    /// With these bytes.
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -132,7 +133,7 @@ impl Iterator for EntrySalts {
 }
 
 impl EntryDigest {
-    /// Of an entry whose record, behind the id, is `rest`, and whose origin hashes so.
+    /// The digest of an entry whose record is `rest` after its id, with this hash of its origin.
     fn new(rest: &[u8], origin: u64, salt: EntrySalt) -> Self {
         let plain = XxHash3_64::oneshot(rest).wrapping_mul(ODD).wrapping_add(origin);
         Self((plain ^ u64::from_be_bytes(salt.0)).to_be_bytes())
@@ -179,7 +180,7 @@ impl StoreHash {
     }
 }
 
-/// The digests of the entries of `segment`, which were one append: what is to be kept when some are erased.
+/// The digests of the entries of `segment`, which were one append: they have to be kept when some are erased.
 pub(crate) fn digests_of(
     segment: &Segment,
     salt: AppendSalt,
@@ -252,7 +253,7 @@ mod tests {
     fn the_hash_is_what_it_always_was() {
         let hash =
             hash(&segment(1, &[b"one", b"two", b"", b"four", b"five"], &[(2, "a"), (3, "")]));
-        // As another implementation of this file's first paragraphs has it.
+        // As computed by another implementation of this file's first paragraphs.
         assert_eq!(u128::from_be_bytes(hash.0), 0x02b1_a5f7_17a2_ebdf_30de_2b0e_aec9_8667);
     }
 

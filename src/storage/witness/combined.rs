@@ -1,7 +1,7 @@
 //! One hash over the heads of all stores, kept up to date store by store.
 //!
-//! Keeps: it depends on which stores there are and how far each is, not on the order in which they got there: the sum of
-//! XXH3-128(head (8), hash (16), name) over the stores, modulo 2^128. Leaves out: forgers, as `chain` does.
+//! Keeps: it depends on which stores there are and how far each is, not on the order in which they got there: the sum
+//! of XXH3-128(head (8), hash (16), name) over the stores, modulo 2^128. Leaves out: forgers, like `chain`.
 
 use twox_hash::XxHash3_128;
 
@@ -13,7 +13,7 @@ use crate::model::{Sequence, StoreId};
 pub(crate) struct HeadsHash(u128);
 
 impl HeadsHash {
-    /// The one with these bytes.
+    /// With these bytes.
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
@@ -23,12 +23,12 @@ impl HeadsHash {
         self.0.to_be_bytes()
     }
 
-    /// Takes a store in.
+    /// Adds a store.
     pub(crate) fn add(&mut self, store: &StoreId, head: Sequence, hash: StoreHash) {
         self.0 = self.0.wrapping_add(term(store, head, hash));
     }
 
-    /// Takes a store out that was taken in with this head and hash.
+    /// Removes a store that was added with this head and hash.
     pub(crate) fn remove(&mut self, store: &StoreId, head: Sequence, hash: StoreHash) {
         self.0 = self.0.wrapping_sub(term(store, head, hash));
     }

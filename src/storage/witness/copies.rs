@@ -34,13 +34,13 @@ const SEED: u32 = 0;
 /// How far the database was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Witness {
-    /// Of the directory.
+    /// The generation of the directory.
     pub(crate) generation: Generation,
-    /// Of the server.
+    /// The remote id of the server.
     pub(crate) remote_id: RemoteId,
-    /// New stores begin behind this sequence.
+    /// New stores begin after this sequence.
     pub(crate) floor: Sequence,
-    /// The last frame of the commit log that is wholly in the database.
+    /// The last frame of the commit log that is completely in the database.
     pub(crate) position: Position,
     /// The hash over the heads of all stores.
     pub(crate) heads: HeadsHash,
@@ -55,9 +55,9 @@ pub(crate) struct Witness {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReadWitness {
-    /// The newest whole copy.
+    /// The newest undamaged copy.
     pub(crate) newest: Option<Witness>,
-    /// The copies that are missing or not as they were written.
+    /// The copies that are missing or have changed.
     pub(crate) damaged: Vec<PathBuf>,
 }
 
@@ -83,11 +83,11 @@ impl WitnessFiles {
                 None => found.damaged.push(path),
             }
         }
-        // That is the place of the older one, or of one that is spoiled: the good one is never at stake.
+        // That is the place of the older copy, or of a damaged one: the good one is never at risk.
         Ok((Self { folder: folder.to_owned(), turn: newest + 1 }, found))
     }
 
-    /// Writes `witness` in the place of the older copy; on disk when this returns. The first one is written to both.
+    /// Replaces the older copy by `witness`; on disk when this returns. The first one is written to both.
     pub(crate) fn write(&mut self, witness: &Witness) -> io::Result<()> {
         let first = self.turn == 1;
         self.write_next(witness)?;
@@ -116,7 +116,7 @@ fn read(path: &Path) -> io::Result<Option<(u64, Witness)>> {
         file => file?,
     };
     let mut block = [0; BLOCK_BYTES];
-    // Too short, or unreadable: the other one may do.
+    // Too short, or unreadable: the other copy may be good.
     Ok(file.read_exact_at(&mut block, 0).ok().and_then(|()| decode(&mut block)))
 }
 

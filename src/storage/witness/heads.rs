@@ -1,6 +1,6 @@
 //! How far each store was, in two files with the same records.
 //!
-//! A record has 64 bytes and stands at its store's ordinal times 64:
+//! A record has 64 bytes and is at its store's ordinal times 64:
 //!
 //! ```text
 //! crc32       4   over the rest, begun with the directory's generation
@@ -11,7 +11,7 @@
 //! zeros
 //! ```
 //!
-//! Keeps: the first file is on disk before the second one is written, so that a crash spoils one at most; of two whole
+//! Keeps: the first file is on disk before the second one is written, so that a crash damages at most one; of two good
 //! records the one with the greater position counts. Leaves out: which stores there are.
 
 use std::fs::{File, OpenOptions};
@@ -27,7 +27,7 @@ use crate::storage::slot::{sum, u32_at, u64_at};
 const NAMES: [&str; 2] = ["heads.a", "heads.b"];
 const RECORD_BYTES: usize = 64;
 
-/// Records that are read or written at once.
+/// How many records are read or written at once.
 const RECORDS_AT_ONCE: usize = 4_096;
 
 /// How far a store was.
@@ -37,16 +37,16 @@ pub(crate) struct HeadRecord {
     pub(crate) head: Sequence,
     /// The hash over its entries.
     pub(crate) hash: StoreHash,
-    /// The last frame of the commit log that is in this.
+    /// The last frame of the commit log that this includes.
     pub(crate) position: Position,
 }
 
-/// What was found of a store.
+/// What was found about a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReadHead {
-    /// The newest whole record.
+    /// The newest undamaged record.
     pub(crate) record: Option<HeadRecord>,
-    /// Whether a copy is not as it was written. [`Heads::update`] with the same record makes it whole.
+    /// Whether a copy has changed. [`Heads::update`] with the same record repairs it.
     pub(crate) damaged: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Heads {
     seed: u32,
 }
 
-/// What one copy has of a store.
+/// What one copy has for a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Copy {
     Whole(HeadRecord),
@@ -65,7 +65,7 @@ enum Copy {
 }
 
 impl Heads {
-    /// Opens the files in `folder`, making those that are not there.
+    /// Opens the files in `folder`, creating missing ones.
     pub(crate) fn open(folder: &Path, generation: Generation) -> io::Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);
@@ -76,7 +76,7 @@ impl Heads {
         Ok(Self { copies, seed: crc32fast::hash(&generation.0) })
     }
 
-    /// How many stores there is room for in the files: their ordinals are below this.
+    /// How many stores the files have space for: their ordinals are below this.
     pub(crate) fn ordinals(&self) -> io::Result<u32> {
         let mut bytes = 0;
         for file in &self.copies {
@@ -85,14 +85,15 @@ impl Heads {
         Ok(u32::try_from(bytes.div_ceil(RECORD_BYTES as u64)).unwrap_or(u32::MAX))
     }
 
-    /// What there is of one store.
+    /// What there is for one store.
     pub(crate) fn get(&self, ordinal: u32) -> io::Result<ReadHead> {
         let mut found = ReadHead::default();
         self.read(ordinal, 1, |_, read| found = read)?;
         Ok(found)
     }
 
-    /// Gives `visit` what there is of each store, in the order of their ordinals; nothing of those without a record.
+    /// Passes to `visit` what there is for each store, in the order of their ordinals; nothing for those without a
+    /// record.
     pub(crate) fn read_all(&self, mut visit: impl FnMut(u32, ReadHead)) -> io::Result<()> {
         let end = self.ordinals()?;
         for start in (0..end).step_by(RECORDS_AT_ONCE) {
@@ -106,8 +107,8 @@ impl Heads {
         Ok(())
     }
 
-    /// Writes the records of these stores; on disk in both files when this returns. Each store is there once; what is in the
-    /// order of the ordinals is written in one piece.
+    /// Writes the records of these stores; on disk in both files when this returns. Each store occurs once; what is in
+    /// the order of the ordinals is written in one piece.
     pub(crate) fn update(&self, records: &[(u32, HeadRecord)]) -> io::Result<()> {
         for file in &self.copies {
             let neighbours = records.chunk_by(|(before, _), (ordinal, _)| *ordinal == before + 1);
@@ -165,7 +166,7 @@ fn at(ordinal: u32) -> u64 {
     u64::from(ordinal) * RECORD_BYTES as u64
 }
 
-/// Reads so many records, zeros for those beyond the end.
+/// Reads this many records, with zeros for those beyond the end.
 fn read_records(file: &File, start: u32, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; count * RECORD_BYTES];
     let mut filled = 0;

@@ -8,7 +8,7 @@ use twox_hash::XxHash3_128;
 pub(crate) struct TablesHash(u128);
 
 impl TablesHash {
-    /// The one with these bytes.
+    /// With these bytes.
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
@@ -18,7 +18,7 @@ impl TablesHash {
         self.0.to_be_bytes()
     }
 
-    /// Takes in that `key` of this table went from one value, or none, to another.
+    /// Records that `key` of this table went from one value, or none, to another.
     pub(crate) fn change(&mut self, table: u8, key: &[u8], from: Option<&[u8]>, to: Option<&[u8]>) {
         let term = |value: Option<&[u8]>| value.map_or(0, |value| term(table, key, value));
         self.0 = self.0.wrapping_sub(term(from)).wrapping_add(term(to));

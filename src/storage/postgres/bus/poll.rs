@@ -1,4 +1,5 @@
-//! What a node asks the database, now and then: heads of open stores, what has changed of keys and records, and whether it can be used.
+//! What a node asks the database now and then: heads of open stores, changes of keys and records, and whether it can be
+//! used.
 //!
 //! Keeps: what a lost notification would have said is found out.
 
@@ -19,12 +20,12 @@ use super::{AGAIN, Bus};
 use crate::model::{PublicKey, StoreId};
 use crate::storage::KeysChanged;
 
-/// So often heads are asked for; without notifications more often.
+/// How often heads are requested; without notifications more often.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(100);
-/// So many heads are asked for at a time.
+/// How many heads are requested at a time.
 const HEADS_AT_ONCE: usize = 1_000;
-/// So often a node says in the database that it is there; one that was not seen for an hour is forgotten.
+/// How often a node records in the database that it is there; one that was not seen for an hour is removed.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Bus {
@@ -46,7 +47,7 @@ impl Bus {
         }
     }
 
-    /// Says what has changed since the database was asked last. This node appends again once that is taken in.
+    /// Reports what has changed since the database was last asked. This node appends again once that is applied.
     async fn tell_changes(
         &self,
         conn: &mut Conn,
@@ -55,7 +56,7 @@ impl Bus {
     ) -> Result<(), Failed> {
         let known = self.changes.load(Ordering::Acquire);
         if changes == known {
-            // Nothing is on its way of which it has not heard, unless that is being taken in.
+            // There is no change that it has not heard of, unless one is being applied.
             return Ok(());
         }
         let table = &self.tables.changed_keys;
@@ -79,15 +80,15 @@ impl Bus {
         self.changes.store(changes, Ordering::Release);
         let taken_in = self.fence.when_taken_in(heard_of);
         if !all_own && self.told_changes.lock().is_none() {
-            // Some may be forgotten by now; and a number that went back is that of another database.
+            // Some may be gone by now; and a number that went back belongs to another database.
             let keys = is_few.then_some(keys);
-            // Nobody follows any more once the server has ended.
+            // Once the server has ended, nobody follows any more.
             let _ = self.changed.send(KeysChanged { keys, taken_in: Box::new(taken_in) });
         }
         Ok(())
     }
 
-    /// Says now and then that this node is there, and forgets those that are gone.
+    /// Records now and then that this node is there, and removes those that are gone.
     async fn say_seen(&self, conn: &mut Conn) -> Result<(), Failed> {
         {
             let mut said = self.said_seen.lock();
@@ -122,7 +123,7 @@ impl Bus {
             Some(heard_of) => {
                 self.tell_changes(conn, changes.cast_unsigned(), heard_of.cast_unsigned()).await?;
             }
-            // Taken for gone, and it was not: whatever it has heard of does not count.
+            // It was considered gone, but was not: whatever it has heard does not count.
             None => {
                 let registered = register(conn, &self.tables).await?;
                 self.tell_changes(conn, registered.max(changes.cast_unsigned()), registered)
