@@ -1,4 +1,4 @@
-//! Lets go of a data directory of an earlier format.
+//! Removes a data directory of an earlier format.
 
 use std::path::PathBuf;
 

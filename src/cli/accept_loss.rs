@@ -1,4 +1,4 @@
-//! `accept-loss`: goes on with what is left of a damaged data directory.
+//! `accept-loss`: continues with what is left of a damaged data directory.
 
 use super::renew::{RenewArgs, RenewError, accept_loss};
 

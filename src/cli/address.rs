@@ -1,27 +1,28 @@
-//! One address for everything: what people type for a server, as the WebSocket and the admin API need it.
+//! One address for everything: what people type for a server, turned into the addresses of the WebSocket and the admin
+//! API.
 
 use super::peer::Protocol;
 
-/// Where a server listens unless it was told otherwise.
+/// Where a server listens by default.
 pub(super) const DEFAULT: &str = "ws://127.0.0.1:7420/eventlog";
 
 /// The server that a command talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerUrl {
     secure: bool,
-    /// Host and port, with the path in front of ours, if the server is mounted below one.
+    /// Host and port, with the path before ours, if the server is mounted below one.
     base: String,
     path: Path,
-    /// Behind the path, with its `?`, if there is one: it may hold what says who calls.
+    /// The part after the path, with its `?`, if there is one: it may contain what says who is calling.
     query: String,
 }
 
-/// What clients connect to below that.
+/// What clients connect to below the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
     /// The usual path of a protocol.
     Usual(Protocol),
-    /// Nothing: the base has it all.
+    /// Nothing: the base contains it all.
     Given,
 }
 
@@ -35,7 +36,7 @@ impl std::str::FromStr for ServerUrl {
                  TLS (http:// and https:// mean the same)"
             )
         };
-        // `localhost:7420` is what the server listens on.
+        // `localhost:7420` is where the server listens.
         let (scheme, rest) = match text.trim().split_once("://") {
             Some(both) => both,
             None if has_port(text.trim()) => ("ws", text.trim()),
@@ -52,7 +53,7 @@ impl std::str::FromStr for ServerUrl {
         if authority.is_empty() || text.trim().contains(['#', ' ']) {
             return Err(wrong());
         }
-        // A bare host means the usual path; another path than the usual ones is taken as it is.
+        // A bare host means the usual path; an unusual path is taken as it is.
         let usual = [Protocol::Msgpack, Protocol::Rpc]
             .into_iter()
             .find_map(|protocol| Some((rest.strip_suffix(path(protocol))?, Path::Usual(protocol))));
@@ -65,7 +66,7 @@ impl std::str::FromStr for ServerUrl {
     }
 }
 
-/// Whether this begins with a host and a port, as it is without a scheme.
+/// Whether this begins with a host and a port, as in an address without a scheme.
 fn has_port(text: &str) -> bool {
     let authority = text.split(['/', '?']).next().unwrap_or_default();
     let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
@@ -83,17 +84,17 @@ impl ServerUrl {
         format!("{scheme}://{}{path}{}", self.base, self.query)
     }
 
-    /// Whether TLS is spoken there.
+    /// Whether it uses TLS.
     pub(super) const fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// The same for people, who may hand it on: without the query.
+    /// The same for people, who may pass it on: without the query.
     pub(super) fn without_query(&self) -> String {
         Self { query: String::new(), ..self.clone() }.websocket()
     }
 
-    /// The protocol that is spoken there, as far as the path says.
+    /// The protocol there, as far as the path says.
     pub(super) const fn protocol(&self) -> Protocol {
         match self.path {
             Path::Usual(protocol) => protocol,
@@ -110,14 +111,14 @@ impl ServerUrl {
         Self { path, ..self.clone() }
     }
 
-    /// What the paths of the admin API are below.
+    /// The paths of the admin API are below this.
     pub(super) fn http(&self) -> String {
         let scheme = if self.secure { "https" } else { "http" };
         format!("{scheme}://{}", self.base)
     }
 }
 
-/// Where a server that is mounted as usual speaks `protocol`.
+/// Where a server that is mounted in the usual way speaks `protocol`.
 const fn path(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Msgpack => "/eventlog",

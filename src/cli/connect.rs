@@ -27,7 +27,7 @@ impl Unconnected {
     }
 }
 
-/// What may be the matter.
+/// What may be wrong.
 fn hint(cause: &ConnectError) -> String {
     if let ConnectError::Unreachable(error) = cause
         && let Error::Http(response) = &**error
@@ -46,7 +46,7 @@ fn hint(cause: &ConnectError) -> String {
     "is the server running, and is --url right?".to_owned()
 }
 
-/// Connects once. A connection that is lost later is opened again by itself.
+/// Connects once. A connection that is lost later is reopened automatically.
 pub(super) async fn connect(
     url: &ServerUrl,
     options: Options,
@@ -55,7 +55,7 @@ pub(super) async fn connect(
     connected.map_err(|cause| Unconnected::new(url, cause))
 }
 
-/// How far the store of `key` is.
+/// The head of the store of `key`.
 pub(super) async fn head(
     url: &ServerUrl,
     options: Options,
@@ -68,7 +68,7 @@ pub(super) async fn head(
     })
 }
 
-/// How far a store is was not said.
+/// Why the head of a store is not known.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadFault {
     /// The server cannot be reached.
@@ -79,12 +79,12 @@ pub(super) enum HeadFault {
     Head(HeadError),
 }
 
-/// A runtime for a command that talks to a server: one thread is plenty.
+/// A runtime for a command that talks to a server: one thread is enough.
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Whether output failed because nobody reads it any more (`… | head`): a good reason to stop, and no failure.
+/// Whether output failed because nobody reads it any more (`… | head`): a good reason to stop, and not a failure.
 pub(super) fn is_reader_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
@@ -96,10 +96,10 @@ pub(super) async fn reader_gone() {
     let (sender, gone) = oneshot::channel();
     std::thread::spawn(move || {
         let output = io::stdout();
-        // No event is asked for: only an error, or the other end's hanging up, ends the wait.
+        // No event is requested: only an error, or the other end hanging up, ends the wait.
         let mut watched = [PollFd::new(&output, PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
-        // Nobody waits for it if the command has ended.
+        // If the command has ended, nobody waits for it.
         let _ = sender.send(());
     });
     if gone.await.is_err() {

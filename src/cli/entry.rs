@@ -13,26 +13,26 @@ use crate::cli::text::{hex, json_line, one_line, timestamp};
 /// Who reads the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// People: columns, and nothing that a terminal would act on.
+    /// People: columns, without anything that a terminal would act on.
     People,
     /// Programs: a JSON object.
     Json,
 }
 
 impl Format {
-    /// JSON, or else for people.
+    /// JSON, or otherwise for people.
     pub(super) const fn new(json: bool) -> Self {
         if json { Self::Json } else { Self::People }
     }
 }
 
-/// How many there are to be, of those that are at least one.
+/// Parses a count of at least one.
 pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not a number from 1 on; without --count all are printed"))
 }
 
-/// A sequence as people write it.
+/// Parses a sequence.
 pub(super) fn parse_sequence(text: &str) -> Result<Sequence, String> {
     let number = text.parse::<u64>().map_err(|_| "this is not a whole number".to_owned())?;
     Sequence::new(number).map_err(|error| error.to_string())
@@ -41,7 +41,7 @@ pub(super) fn parse_sequence(text: &str) -> Result<Sequence, String> {
 /// Prints entries, one a line.
 pub(super) struct Printer {
     format: Format,
-    /// What fields of `SchemaBinary` payloads are called.
+    /// The names of fields in `SchemaBinary` payloads.
     names: Names,
 }
 
@@ -63,7 +63,8 @@ impl Printer {
         }
     }
 
-    /// The payload as JSON, if it can be. One complete frame is hardly ever msgpack, and the other way round never.
+    /// The payload as JSON, if possible. A complete frame is hardly ever valid msgpack, and msgpack is never such a
+    /// frame.
     fn decode(&self, payload: &[u8]) -> Option<Decoded> {
         let guessed = guess(payload, &self.names);
         let guessed = guessed.map(|value| Decoded { json: value.to_string(), exact: false });

@@ -1,4 +1,4 @@
-//! `groups`: how the handlers of a running server are, and what failed.
+//! `groups`: the state of the handlers of a running server, and what failed.
 
 use std::io::{self, Write};
 

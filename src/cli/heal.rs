@@ -1,4 +1,4 @@
-//! `heal`: has clients take a data directory that may be an older copy for what it is.
+//! `heal`: makes clients cope with a data directory that may be an older copy.
 
 #[cfg(feature = "postgres")]
 use super::renew::heal_database;

@@ -1,6 +1,6 @@
 //! The file that holds an identity: a public key and the signing key that proves it.
 //!
-//! Keeps: a file that is there is never written to; a new one is complete or not there, and for its owner alone.
+//! Keeps: an existing file is never written to; a new one is complete or absent, and readable only by its owner.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};

@@ -12,7 +12,7 @@ use super::config::ConfigArgs;
 use super::serve::postgres::options;
 use crate::config::{ConfigFaults, StorageChoice};
 
-/// Keys were not imported.
+/// Why keys were not imported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub(super) fn run(store: &StoreId, config: &ConfigArgs, json: bool) -> Result<()
             "{assigned} of {known} keys that Effect's server knows are mapped to {store} now; the others have or had a store"
         )
     };
-    // Nobody may be left who reads it.
+    // Nobody may be reading it any more.
     let _ = writeln!(io::stdout(), "{told}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The log, on standard error: as text for people, or as one JSON object a line for machines.
 //!
-//! Keeps: both have the same lines, and the fields of a line (store, connection, key, entry, error) stand in its text as well; it can be
-//! changed while the process runs. Leaves out: what is logged, and how often the same may be.
+//! Keeps: both have the same lines, and the fields of a line (store, connection, key, entry, error) are in its text as
+//! well; it can be changed while the process runs. Leaves out: what is logged, and how often the same line may appear.
 
 use std::io::{self, Write};
 
@@ -13,9 +13,9 @@ use serde_json::Map;
 
 use crate::config::{LogFormat, LogPlan};
 
-/// What cannot be read as a request is what strangers send; the server itself says what it looks like.
+/// Input that cannot be read as a request comes from strangers; the server itself logs what it looks like.
 const SERVING: &str = "info,actix_server=warn,actix_http=off";
-/// The other commands answer, and only warn.
+/// The other commands print results, and log only warnings.
 const ANSWERING: &str = "warn";
 
 /// The process's log.
@@ -41,7 +41,7 @@ impl Log for Replaceable {
     }
 }
 
-/// The log of a command that answers.
+/// The log of a command that prints results.
 pub(super) fn start() {
     put(ANSWERING, LogFormat::Text);
 }
@@ -56,7 +56,7 @@ pub(super) fn serve(plan: &LogPlan) {
     eventlog_server::model::hash_keys_in_log(plan.hashes_keys);
 }
 
-/// `EVENTLOG_LOG`, or else `RUST_LOG`, outweighs `filter`.
+/// `EVENTLOG_LOG`, or otherwise `RUST_LOG`, takes precedence over `filter`.
 fn put(filter: &str, format: LogFormat) {
     let said = ["EVENTLOG_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
     let mut builder = env_logger::Builder::new();
@@ -67,7 +67,7 @@ fn put(filter: &str, format: LogFormat) {
     let logger = builder.build();
     let most = logger.filter();
     *LOG.0.write() = Some(logger);
-    // Fails if there is one, which is this one.
+    // Fails if a logger is set, which is then this one.
     let _ = log::set_logger(&LOG);
     log::set_max_level(most);
 }
@@ -80,7 +80,7 @@ fn json(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     put("level", record.level().as_str().to_ascii_lowercase().as_str());
     put("target", record.target());
     put("message", &record.args().to_string());
-    // The values are ours, and none of them fails to be shown.
+    // The values are ours, and showing them never fails.
     let _ = record.key_values().visit(&mut fields);
     serde_json::to_writer(&mut *line, &fields.0)?;
     line.write_all(b"\n")

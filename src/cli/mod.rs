@@ -115,7 +115,7 @@ enum Command {
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
     let command = Cli::parse().command;
-    // A server begins its log when it knows how.
+    // A server starts its log when it knows how.
     if !matches!(command, Command::Serve(_)) {
         log::start();
     }
@@ -159,7 +159,7 @@ fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // It may say what a server said, or a client.
+            // It may contain what a server said, or a client.
             let error = text::lines(&error.to_string());
             // Red and bold, where a terminal wants that (NO_COLOR, CLICOLOR).
             anstream::eprintln!("\x1b[1;31merror:\x1b[0m {error}");

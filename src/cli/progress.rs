@@ -1,7 +1,7 @@
-//! How far a command is, on a terminal: what is done, how fast, and how long the rest may take.
+//! How far a command is, shown on a terminal: what is done, how fast, and how long the rest may take.
 //!
-//! Keeps: nothing is shown in the first two seconds, nothing where standard error is no terminal, and nothing stays when it is over.
-//! Leaves out: the figures of `bench`, which shows its own.
+//! Keeps: nothing is shown in the first two seconds, nothing where standard error is not a terminal, and nothing stays
+//! when it is over. Leaves out: the figures of `bench`, which shows its own.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read, Write};
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::text::people_bytes;
 
-/// What takes less is over before anybody asks.
+/// What takes less time is over before anybody asks.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// It is said anew so often.
+/// How often the line is updated.
 const EVERY: Duration = Duration::from_millis(200);
 
 /// What is counted.
@@ -26,19 +26,19 @@ pub(super) enum Unit {
     Bytes,
 }
 
-/// How far something is. The line is gone when this is dropped.
+/// The progress of something. The line is removed when this is dropped.
 pub(super) struct Progress {
     done: Arc<AtomicU64>,
     line: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
-    /// Begins to show how far `what` is, if somebody sees it: `done` of `total`, if that is known.
+    /// Begins to show the progress of `what`, if somebody sees it: `done` of `total`, if that is known.
     pub(super) fn start(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
         Self::measured(what, unit, total, Arc::default(), None)
     }
 
-    /// The same where standard output is what is done: on a terminal that says how far it is.
+    /// The same where standard output is the result: on a terminal, the output itself shows the progress.
     pub(super) fn beside_output(what: &'static str, total: Option<u64>) -> Self {
         if io::stdout().is_terminal() {
             return Self { done: Arc::default(), line: None };
@@ -46,7 +46,8 @@ impl Progress {
         Self::start(what, Unit::Events, total)
     }
 
-    /// What this process reads of the files in these directories, as far as the system tells: about, since some are read again.
+    /// The progress of reading the files in these directories, as far as the system tells: approximate, because some
+    /// are read again.
     pub(super) fn reading(what: &'static str, directories: &[&Path]) -> Self {
         let total = directories.iter().map(|path| bytes_in(path)).sum();
         let total = Some(total).filter(|_| bytes_read().is_some());
@@ -74,17 +75,17 @@ impl Progress {
                     read_before.and_then(|before| Some(bytes_read()?.saturating_sub(before)));
                 let done = read.unwrap_or_else(|| counted.load(Ordering::Relaxed));
                 eprint!("\r\x1b[K{}", line(what, unit, done, total, began.elapsed()));
-                // Nobody needs it more than the next one.
+                // Nothing depends on it more than on the next one.
                 let _ = io::stderr().flush();
             }
             eprint!("\r\x1b[K");
         };
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(show);
-        // Without the thread nothing is shown, and all goes on.
+        // Without the thread nothing is shown, and everything goes on.
         Self { done, line: thread.ok().map(|thread| (stop, thread)) }
     }
 
-    /// So much more is done.
+    /// This much more is done.
     pub(super) fn add(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
     }
@@ -99,7 +100,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.line.take() {
             drop(stop);
-            // A panic there is told by itself.
+            // A panic there is reported by itself.
             let _ = thread.join();
         }
     }
@@ -131,10 +132,10 @@ fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -
         Unit::Bytes => people_bytes(amount),
     };
     let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate));
-    // More than was thought is no hundred and five percent.
+    // More than the estimate is not shown as a hundred and five percent.
     if let Some(total) = total.filter(|total| *total > 0 && done <= *total) {
         let left = Duration::from_secs((total - done) / rate.max(1));
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(
             line,
             ", {} %, about {} left",
@@ -153,13 +154,13 @@ fn people_time(time: Duration) -> String {
     }
 }
 
-/// What this process has read of files so far, where the system tells.
+/// How much this process has read from files so far, if the system tells.
 fn bytes_read() -> Option<u64> {
     let io = std::fs::read_to_string("/proc/self/io").ok()?;
     io.lines().find_map(|line| line.strip_prefix("rchar: "))?.trim().parse().ok()
 }
 
-/// All that the files in this directory have; 0 where there is none.
+/// The size of all files in this directory; 0 if there is none.
 fn bytes_in(directory: &Path) -> u64 {
     let mut left: Vec<PathBuf> = vec![directory.to_owned()];
     let mut bytes = 0;

@@ -157,7 +157,7 @@ fn export(
             let copied =
                 io::copy(&mut bytes, &mut file).and_then(|copied| file.sync_all().map(|()| copied));
             if copied.is_err() {
-                // Half of it is of no use.
+                // Half of it is useless.
                 let _ = std::fs::remove_file(path);
             }
             copied?

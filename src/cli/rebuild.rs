@@ -1,4 +1,4 @@
-//! `rebuild`: builds a database again from its archive and its commit log.
+//! `rebuild`: rebuilds a database from its archive and its commit log.
 
 use eventlog_server::storage::sled::{Database, OpenError};
 

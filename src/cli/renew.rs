@@ -1,4 +1,4 @@
-//! What `heal` and `accept-loss` have in common: they say what they mean, ask, and make another server of a data directory.
+//! What `heal` and `accept-loss` share: they say what they will do, ask, and turn a data directory into another server.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and `man` want to know of the command line.
+//! `completions` and `man`: the command line in the form that shells and `man` need.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

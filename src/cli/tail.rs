@@ -1,4 +1,4 @@
-//! `tail`: prints a feed, and goes on printing what comes.
+//! `tail`: prints a feed, and then new entries as they arrive.
 
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
@@ -204,7 +204,7 @@ fn print_page(page: &Page, printer: &Printer, shown: &Shown, count_max: u64) -> 
         printer.print(&mut out, sequence, &entry)?;
         printed += 1;
     }
-    // A page at a time: whoever reads the output sees each entry as soon as it is here.
+    // A page at a time: whoever reads the output sees each entry as soon as it has arrived.
     out.flush()?;
     Ok(printed)
 }

@@ -5,28 +5,28 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-/// Whether a terminal does something else with it than to show it: control characters, breaks of lines, and what turns the
-/// direction of the text that follows.
+/// Whether a terminal acts on it instead of showing it: control characters, line breaks, and characters that change the
+/// direction of the following text.
 fn is_acted_on(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` without anything that a terminal would act on: that is written as escapes.
+/// `text` without anything that a terminal would act on: such characters are escaped.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |line, c| line.extend(c.escape_default()))
 }
 
-/// JSON in one line, which says the same without anything that a terminal would act on: such characters stand in texts alone,
-/// where JSON has escapes for them.
+/// JSON in one line, with the same meaning but without anything that a terminal would act on: such characters occur
+/// only in texts, where JSON can escape them.
 pub(super) fn json_line(json: &str) -> Cow<'_, str> {
-    // Writing to a String does not fail; none of these characters is beyond four digits.
+    // Writing to a `String` does not fail; none of these characters has more than four digits.
     escaped(json, |line, c| {
         let _ = write!(line, "\\u{:04x}", u32::from(c));
     })
 }
 
-/// Lines of text, each as [`one_line`] shows it.
+/// Lines of text, each as shown by [`one_line`].
 pub(super) fn lines(text: &str) -> String {
     text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
 }
@@ -49,13 +49,13 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
 /// `bytes` in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// The bytes that `text` writes in hexadecimal, in either case, with white space and a leading `0x` passed over.
+/// The bytes that `text` writes in hexadecimal, in either case, ignoring white space and a leading `0x`.
 pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
     let digits = digits.strip_prefix(&['0', 'x']).unwrap_or(&digits);
@@ -68,20 +68,20 @@ pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     Ok(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
 
-/// A moment as RFC 3339 in UTC, from Unix milliseconds; a time beyond the year 9999 stays a number.
+/// A time as RFC 3339 in UTC, from Unix milliseconds; a time beyond the year 9999 stays a number.
 pub(super) fn timestamp(unix_ms: u64) -> String {
     let moment = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     moment.map_or_else(|| format!("{unix_ms}ms"), |moment| format!("{moment:.3}"))
 }
 
-/// A moment as people write it, in Unix milliseconds.
+/// Parses a time that people write; returns Unix milliseconds.
 pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
     let time: Timestamp =
         text.parse().map_err(|_| "this is not a time such as 2026-03-01T12:00:00Z".to_owned())?;
     u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())
 }
 
-/// A number of bytes to three digits or so.
+/// A number of bytes with about three digits.
 pub(super) fn people_bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let fitting = units.iter().find(|(_, shift)| bytes >= 1 << shift);

@@ -1,7 +1,7 @@
-//! How the commands connect: whom they trust over TLS, and what they send along.
+//! How the commands connect: which certificates they trust, and what they send.
 //!
-//! Keeps: certificates are read only where TLS is spoken. Trusted are the authorities of the system, those that browsers trust, and
-//! those of `--ca`.
+//! Keeps: certificates are read only where TLS is used. Trusted are the system's authorities, those that browsers
+//! trust, and those of `--ca`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,7 +95,7 @@ impl ConnectionArgs {
 fn read(path: &Path) -> Result<Vec<Vec<u8>>, CaError> {
     let bytes = std::fs::read(path);
     let bytes = bytes.map_err(|cause| CaError::Unreadable { path: path.to_owned(), cause })?;
-    // What begins a sequence in DER begins no PEM.
+    // What begins like a DER sequence is not PEM.
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(vec![bytes]);
     }

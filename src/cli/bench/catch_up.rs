@@ -1,4 +1,4 @@
-//! The scenario `catch-up`: readers take in the whole history of a store.
+//! The scenario `catch-up`: readers receive the whole history of a store.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::subscriber::Subscriber;
 use super::target::Target;
 use super::write::{INGEST, assigned_keys};
 
-/// What one reader found.
+/// The result of one reader.
 struct Reading {
     /// From the request to the first entry.
     first: Duration,
@@ -29,7 +29,7 @@ struct Reading {
 /// What there is to read.
 struct Filled {
     target: Target,
-    /// That of each reader.
+    /// The key of each reader.
     keys: Vec<PublicKey>,
     first: Sequence,
     last: u64,
@@ -74,7 +74,7 @@ async fn fill(
     Ok(Filled { target, keys, first, last: seen.max(), id_sum })
 }
 
-/// Reads everything once; entries per second.
+/// Reads everything once; returns entries per second.
 async fn round(filled: &Filled, number: usize, report: &mut Report) -> io::Result<f64> {
     let before = filled.target.usages();
     let readings = filled.keys.iter().map(|key| read(filled, key));

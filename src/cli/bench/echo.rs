@@ -1,4 +1,4 @@
-//! A bare WebSocket echo server of actix-web-actors: the most that any server on it can do with such frames.
+//! A bare WebSocket echo server of actix-web-actors: the most that any server built on it can do with such frames.
 
 use std::any::Any;
 use std::io;
@@ -45,7 +45,7 @@ pub(super) fn serve(listen: SocketAddr) -> io::Result<()> {
     actix_web::rt::System::new().block_on(server.run())
 }
 
-/// As every server of small messages does it.
+/// As every server of small messages does.
 fn send_at_once(connection: &dyn Any, _: &mut Extensions) {
     if let Some(stream) = connection.downcast_ref::<TcpStream>()
         && let Err(error) = stream.set_nodelay(true)

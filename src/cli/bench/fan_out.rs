@@ -1,7 +1,7 @@
-//! The scenario `fan-out`: many subscribers of one store, and a few who write to it.
+//! The scenario `fan-out`: many subscribers of one store, and a few writers.
 //!
-//! Keeps: every subscriber gets every entry. Delivery time counts from the moment when the write was due to the moment
-//! when the subscriber has read the entry; it travels in the payload.
+//! Keeps: every subscriber gets every entry. Delivery time is measured from the moment when the write was due to the
+//! moment when the subscriber has read the entry; the first moment is in the payload.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,7 +22,7 @@ use super::template::EntryShape;
 use super::writer::Run;
 
 const BATCH: usize = 10;
-/// Less has no room for the time in it.
+/// A smaller payload has no space for the time in it.
 const PAYLOAD_BYTES_MIN: usize = 8;
 
 pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
@@ -50,7 +50,7 @@ pub(super) async fn run(args: &FanOutArgs) -> io::Result<bool> {
         .clone()
         .map(|url| Target::open(&TargetArgs { url: Some(url), ..args.target.clone() }));
     let elsewhere = elsewhere.transpose()?;
-    // The first ones are the writers'.
+    // The first ones belong to the writers.
     let keys = load::fresh_keys(load.keys + on_each, 1);
     target.assign(&keys)?;
     let (writer_keys, reader_keys) = keys.split_at(load.keys);
@@ -87,7 +87,7 @@ async fn all_reached(run: &RefCell<Run>, reached: &[Rc<Cell<u64>>]) {
     }
 }
 
-/// Reads for as long as it is polled. `reached` is the last sequence that all feeds have come to.
+/// Reads for as long as it is polled. `reached` is the last sequence that all feeds have reached.
 pub(super) async fn read(
     mut subscriber: Subscriber,
     run: Rc<RefCell<Run>>,

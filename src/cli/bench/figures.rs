@@ -9,18 +9,18 @@ use hdrhistogram::Histogram;
 /// Longer latencies count as this long.
 const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
 
-/// The counts of one run. Moments are nanoseconds since it began.
+/// The counts of one run. Times are nanoseconds since it began.
 pub(super) struct Figures {
     started: Instant,
-    /// When it is measured; both ends are far away until they have come.
+    /// The measured period; both ends are far away until they are reached.
     measured: Range<u64>,
-    /// Batches that were due while it was measured and were not sent.
+    /// Batches that were due in the measured period and were not sent.
     pub(super) unsent: u64,
-    /// Writes that were acknowledged while it was measured.
+    /// Writes that were acknowledged in the measured period.
     pub(super) acks: Tally,
-    /// Entries that reached a subscriber meanwhile.
+    /// Entries that reached a subscriber in the measured period.
     pub(super) deliveries: Tally,
-    /// What went wrong, or is not what it has to be, and how often.
+    /// What went wrong, and how often.
     pub(super) faults: BTreeMap<String, u64>,
 }
 
@@ -47,22 +47,22 @@ impl Default for Figures {
 }
 
 impl Figures {
-    /// This moment.
+    /// The current time.
     pub(super) fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// The moment `nanos` as one of the clock.
+    /// The time `nanos` as a time of the clock.
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         self.started + Duration::from_nanos(nanos)
     }
 
-    /// From now on it is measured.
+    /// Measuring begins.
     pub(super) fn begin(&mut self) {
         self.measured.start = self.now();
     }
 
-    /// It was measured; nothing new is sent.
+    /// Measuring has ended; nothing new is sent.
     pub(super) fn stop(&mut self) {
         self.measured.end = self.now();
     }
@@ -71,13 +71,13 @@ impl Figures {
         self.measured.end < u64::MAX
     }
 
-    /// For how long it was measured.
+    /// How long the measured period is.
     pub(super) const fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.measured.end - self.measured.start)
     }
 
-    /// A write that was due at `due` is acknowledged at `now`. Its latency counts also if that is after the end: what takes
-    /// long must not be left out for that.
+    /// A write that was due at `due` is acknowledged at `now`. Its latency counts even if that is after the end: slow
+    /// writes must not be left out.
     pub(super) fn acked(&mut self, due: u64, now: u64, entries: u64) {
         if self.measured.contains(&now) {
             self.acks.messages += 1;
@@ -88,7 +88,7 @@ impl Figures {
         }
     }
 
-    /// So many messages that came at `now` deliver so many entries that were due at `due`.
+    /// This many messages that came at `now` deliver this many entries that were due at `due`.
     pub(super) fn delivered(&mut self, due: u64, now: u64, messages: u64, entries: u64) {
         if self.measured.contains(&now) {
             self.deliveries.messages += messages;
@@ -99,8 +99,8 @@ impl Figures {
         }
     }
 
-    /// Takes in that a batch that was due at `due` was never sent: it counts as if it were answered now. `false` if it
-    /// was due after the end only.
+    /// Counts a batch that was due at `due` and never sent, as if it were answered now. `false` if it was due only
+    /// after the end.
     pub(super) fn unsent(&mut self, due: u64) -> bool {
         if self.measured.contains(&due) {
             self.unsent += 1;
@@ -115,7 +115,7 @@ impl Figures {
 }
 
 impl Tally {
-    /// `count` took from `due` to `now`.
+    /// `count` of them took from `due` to `now`.
     fn record(&mut self, due: u64, now: u64, count: u64) {
         self.latency.saturating_record_n(now.saturating_sub(due), count);
     }
@@ -146,7 +146,7 @@ mod tests {
         figures.acked(after, after, 1);
         assert_eq!((figures.acks.latency.len(), figures.unsent), (2, 1));
         assert!(figures.acks.latency.max() >= 5_000_000);
-        // It was not done while it was measured, though.
+        // It was not done in the measured period, though.
         assert_eq!((figures.acks.messages, figures.acks.entries), (0, 0));
     }
 }

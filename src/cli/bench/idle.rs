@@ -1,4 +1,4 @@
-//! The scenario `idle`: connections that have a subscription and nothing to say but a ping now and then.
+//! The scenario `idle`: connections that have a subscription and send only a ping now and then.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::report::{Report, grouped, human};
 use super::subscriber::Subscriber;
 use super::target::Target;
 
-/// So many connections are opened at a time.
+/// How many connections are opened at a time.
 const OPENING: usize = 64;
 /// As often as the protocol's clients do.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ pub(super) async fn run(args: &IdleArgs) -> io::Result<bool> {
     Ok(report.print(args.target.json))
 }
 
-/// A connection whose subscription was taken in: the answer to a ping says so.
+/// A connection whose subscription was received: the answer to a ping says so.
 async fn open(target: &Target, key: &PublicKey) -> io::Result<Subscriber> {
     let mut subscriber =
         Subscriber::open(target, std::slice::from_ref(key), Sequence::FIRST).await?;

@@ -1,6 +1,6 @@
 //! The writes of a connection that wait for their answer.
 //!
-//! Keeps: an answer finds its write by its request id, without a search; an id is not used again for a long time.
+//! Keeps: an answer finds its write by its request id, without a search; an id is not reused for a long time.
 
 use super::template::REQUEST_MIN;
 
@@ -10,13 +10,13 @@ pub(super) struct Pending {
     pub(super) store: usize,
     pub(super) due: u64,
     pub(super) id_sum: u128,
-    /// Which batch of this connection it is, from 0.
+    /// The number of the batch on this connection, from 0.
     pub(super) batch: u64,
 }
 
 /// The writes that wait for their answer.
 pub(super) struct InFlight {
-    /// A power of two, of which the low bits of a request id name one.
+    /// A power of two; the low bits of a request id select one.
     places: Vec<Option<(u32, Pending)>>,
     count: usize,
     count_max: usize,
@@ -38,7 +38,7 @@ impl InFlight {
         self.count == self.count_max
     }
 
-    /// Takes in one more and gives its request id: never below `REQUEST_MIN`, so that all have one width. It must not be
+    /// Adds one and returns its request id: never below `REQUEST_MIN`, so that all have the same width. It must not be
     /// full.
     pub(super) fn put(&mut self, write: Pending) -> u32 {
         let place = loop {
@@ -55,7 +55,7 @@ impl InFlight {
         request
     }
 
-    /// Takes out what `request` names, if that is in flight.
+    /// Removes what `request` names, if that is in flight.
     pub(super) fn answered(&mut self, request: u64) -> Option<Pending> {
         let number = request.checked_sub(REQUEST_MIN.into())?;
         let place = number as usize & (self.places.len() - 1);
@@ -78,7 +78,7 @@ mod tests {
         }
         assert!(in_flight.is_full());
         assert!(in_flight.answered(u64::MAX).is_none() && in_flight.answered(0).is_none());
-        // The first one is answered last, and later ones pass it.
+        // The first one is answered last, and later ones overtake it.
         for batch in 3..10 {
             let request = requests.remove(1);
             assert_eq!(

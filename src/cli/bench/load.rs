@@ -1,4 +1,4 @@
-//! A load of writes: who writes what, and the phases that writers are led through.
+//! A load of writes: who writes what, and the phases of the writers.
 
 use std::cell::RefCell;
 use std::io;
@@ -28,10 +28,10 @@ pub(super) struct Load {
     pub(super) keys: usize,
     pub(super) stores: usize,
     pub(super) time: TimeArgs,
-    /// In entries: instead of a duration, and then there is no warm-up.
+    /// The number of entries, instead of a duration; then there is no warm-up.
     pub(super) count: Option<u64>,
     pub(super) round: Round,
-    /// The server sends back what it gets.
+    /// The server echoes what it gets.
     pub(super) echo: bool,
     /// Others write to its stores as well.
     pub(super) shared: bool,
@@ -49,14 +49,14 @@ pub(super) enum Round {
 }
 
 impl Load {
-    /// So many connections, each with a key of its own, that write to one store.
+    /// This many connections, each with a key of its own, that write to one store.
     pub(super) fn new(connections: usize, in_flight: usize, shape: EntryShape) -> Self {
         let connections = connections.max(1);
         let in_flight = in_flight.max(1);
         Self { connections, in_flight, shape, keys: connections, stores: 1, ..Self::default() }
     }
 
-    /// What `args` leave open is taken from `defaults`: connections, in flight, batch.
+    /// What `args` leave open comes from `defaults`: connections, in flight, batch.
     pub(super) fn of(args: &LoadArgs, defaults: (usize, usize, usize)) -> Self {
         let connections = args.connections.unwrap_or(defaults.0).max(1);
         let in_flight = args.in_flight.unwrap_or(defaults.1);
@@ -70,7 +70,7 @@ impl Load {
         }
     }
 
-    /// How many batches connection `number` writes; without end unless the load has one.
+    /// How many batches connection `number` writes; unlimited unless the load has a count.
     pub(super) fn batches(&self, number: usize) -> u64 {
         let Some(count) = self.count else { return u64::MAX };
         let all = count.div_ceil(self.shape.batch as u64);
@@ -78,7 +78,7 @@ impl Load {
         share + u64::from((number as u64) < rest)
     }
 
-    /// In how many nanoseconds a connection has to write a batch, if the load has a rate.
+    /// The time that a connection has for a batch, in nanoseconds, if the load has a rate.
     pub(super) fn nanos_each(&self) -> Option<f64> {
         Some(1e9 * self.connections as f64 / self.time.rate?)
     }
@@ -110,7 +110,7 @@ impl Load {
 /// A key and the name of its store.
 pub(super) type Key = (PublicKey, String);
 
-/// Fresh keys, all of one length, dealt out over fresh stores. No run meets those of another.
+/// Fresh keys, all of one length, distributed over fresh stores. They never collide with those of another run.
 pub(super) fn fresh_keys(keys: usize, stores: usize) -> Vec<Key> {
     let run = EntryId::now().to_string();
     let run = &run[run.len() - 8..];
@@ -121,8 +121,8 @@ pub(super) fn fresh_keys(keys: usize, stores: usize) -> Vec<Key> {
     keys.flatten().collect()
 }
 
-/// The last sequence of the store of `key`: it may have entries already if keys were not assigned. Writes an entry to
-/// find out.
+/// The last sequence of the store of `key`: the store may already have entries if keys were not assigned. Writes an
+/// entry to find out.
 pub(super) async fn head_of(target: &Target, key: &Key, shape: EntryShape) -> io::Result<u64> {
     if target.assigns() {
         return Ok(0);
@@ -132,7 +132,7 @@ pub(super) async fn head_of(target: &Target, key: &Key, shape: EntryShape) -> io
     Ok(measured.run.seen[0].max())
 }
 
-/// What a run came to.
+/// The result of a run.
 pub(super) struct Measured {
     pub(super) run: Run,
     pub(super) before: Usages,
@@ -161,7 +161,7 @@ pub(super) async fn run(
 }
 
 /// Opens the connections that write `load`; they begin once `local` is polled. Key `n` belongs to store `n` modulo the
-/// number of stores, and is written with by connection `n` modulo the number of connections.
+/// number of stores, and connection `n` modulo the number of connections writes with it.
 pub(super) async fn open_writers(
     target: &Target,
     run: &Rc<RefCell<Run>>,
@@ -177,7 +177,7 @@ pub(super) async fn open_writers(
     Ok(writers)
 }
 
-/// Leads writers through the phases of a run, and takes what it came to. At its end waits for `settle`: for what follows
+/// Leads writers through the phases of a run, and returns the result. At its end waits for `settle`: for what follows
 /// from the writes.
 pub(super) async fn conduct(
     target: &Target,

@@ -1,7 +1,7 @@
 //! `eventlog-server bench`: measures any server that speaks one of the two protocols.
 //!
 //! Keeps: what is measured is checked as well, acks against what was written and feeds against their order; the
-//! generator runs on one thread, since the server has to share the machine with it. Leaves out: `wss://`.
+//! generator runs on one thread, because the server has to share the machine with it. Leaves out: `wss://`.
 
 mod args;
 mod catch_up;
@@ -39,12 +39,12 @@ pub(super) enum BenchError {
     /// It could not be done.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It was done and is no good.
+    /// It was done, but the results are wrong.
     #[error("the server did not do what it has to, see FAULT above")]
     Faulty,
 }
 
-/// Measures, and prints what it found.
+/// Measures, and prints the results.
 pub(super) fn run(args: &Args) -> Result<(), BenchError> {
     raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), BenchError> {
     if sound { Ok(()) } else { Err(BenchError::Faulty) }
 }
 
-/// Connections are open files: takes as many as may be had. A child process inherits that.
+/// Connections are open files: raises the limit as far as possible. A child process inherits that.
 fn raise_open_files() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)

@@ -1,4 +1,4 @@
-//! What the system says about a process, CPU time and memory, and about itself.
+//! What the system says about a process (CPU time and memory) and about itself.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,23 +6,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// Time on CPUs so far, in user and system mode.
+    /// CPU time so far, in user and system mode.
     pub(super) cpu: Duration,
-    /// Memory that is resident now.
+    /// Currently resident memory.
     pub(super) resident_bytes: u64,
-    /// The most that was.
+    /// The peak of that.
     pub(super) resident_bytes_max: u64,
 }
 
-/// The server that is measured and this process, as far as the system tells.
+/// The measured server and this process, as far as the system tells.
 pub(super) type Usages = [Option<Usage>; 2];
 
 impl Usage {
-    /// That of process `pid`; `None` if there is none, or no `/proc`.
+    /// The usage of process `pid`; `None` if there is none, or no `/proc`.
     pub(super) fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        // The name may hold anything; what follows it does not.
+        // The name may contain anything; what follows it does not.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
         let millis = (ticks(11)? + ticks(12)?) * 1_000 / rustix::param::clock_ticks_per_second();
@@ -42,7 +42,7 @@ impl Usage {
         self.cpu.saturating_sub(before.cpu).as_secs_f64()
     }
 
-    /// How many more bytes are resident than `before`.
+    /// By how many bytes the resident memory grew since `before`.
     pub(super) fn resident_bytes_since(&self, before: &Self) -> f64 {
         self.resident_bytes.saturating_sub(before.resident_bytes) as f64
     }

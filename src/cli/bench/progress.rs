@@ -1,4 +1,4 @@
-//! A line on standard error that says how it goes, once a second.
+//! A line on standard error that shows the progress, once a second.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -11,17 +11,17 @@ pub(super) struct Progress {
     acked: u64,
     delivered: u64,
     seconds: u64,
-    /// How long all of it takes, in seconds, if that is known.
+    /// The total duration in seconds, if that is known.
     of: Option<u64>,
 }
 
 impl Progress {
-    /// For what takes so long.
+    /// For something that takes this long.
     pub(super) fn lasting(duration: Option<Duration>) -> Self {
         Self { of: duration.map(|duration| duration.as_secs()), ..Self::default() }
     }
 
-    /// Says how many there were since the last call; to be called once a second, from when they are counted.
+    /// Shows how many there were since the last call; must be called once a second, from when they are counted.
     pub(super) fn show(&mut self, figures: &Figures) {
         self.seconds += 1;
         let mut line = match self.of {
@@ -40,7 +40,7 @@ impl Progress {
         Self::say(&line);
     }
 
-    /// Says what is done, in place of what was said before; on a terminal alone.
+    /// Shows what is being done, instead of the previous line; only on a terminal.
     pub(super) fn say(what: &str) {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{what}");

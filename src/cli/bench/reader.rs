@@ -1,7 +1,8 @@
 //! What servers send, read in place and checked: answers to writes, and the feeds of a connection.
 //!
-//! Keeps: every entry of a feed comes once, in order, without a gap. Acks and entries, which come by the million, are read
-//! without an allocation in the msgpack that this server writes; any other form of them is decoded in full, which is slower.
+//! Keeps: every entry of a feed comes once, in order, without a gap. Acks and entries, which come by the million, are
+//! read without an allocation in the msgpack form that this server writes; any other form is decoded in full, which is
+//! slower.
 
 use std::io;
 
@@ -28,7 +29,7 @@ pub(super) enum Answer<'a> {
     Ack(Ack<'a>),
     /// A request was refused; the id is that of a write.
     Refused(Option<u64>, String),
-    /// Anything else, entries among it.
+    /// Anything else, including entries.
     Other,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Element<'a> {
 pub(super) struct MessageReader {
     protocol: Protocol,
     feeds: Vec<Feed>,
-    /// Those of the last ack.
+    /// The sequences of the last ack.
     sequences: Vec<u64>,
     chunks: ChunkJoiner,
     /// How many pings were answered.
@@ -62,21 +63,22 @@ pub(super) struct MessageReader {
 /// One subscription.
 struct Feed {
     key: PublicKey,
-    /// The sequence that comes next.
+    /// The next sequence.
     next: u64,
-    /// Messages that are to be acknowledged, in the RPC protocol.
+    /// Messages that have to be acknowledged, in the RPC protocol.
     unacknowledged: u32,
 }
 
 impl MessageReader {
-    /// One without subscriptions.
+    /// Without subscriptions.
     pub(super) fn new(protocol: Protocol) -> Self {
         let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() };
         let chunks = ChunkJoiner::new(&limits);
         Self { protocol, feeds: Vec::new(), sequences: Vec::new(), chunks, pongs: 0 }
     }
 
-    /// Subscribes `key` from the sequence `first` on, which is not zero. What it puts into `socket` is still to be sent.
+    /// Subscribes `key` from the sequence `first` on, which is not zero. What it puts into `socket` still has to be
+    /// sent.
     pub(super) fn subscribe(&mut self, socket: &mut Socket, key: &PublicKey, first: Sequence) {
         let request = match self.protocol {
             Protocol::Msgpack => {
@@ -90,12 +92,12 @@ impl MessageReader {
         self.feeds.push(Feed { key: key.clone(), next: first.get(), unacknowledged: 0 });
     }
 
-    /// The last sequence that every feed has come to.
+    /// The last sequence that every feed has reached.
     pub(super) fn reached(&self) -> u64 {
         self.feeds.iter().map(|feed| feed.next - 1).min().unwrap_or(0)
     }
 
-    /// Takes in a message and shows the entries in it to `each`; an error if they are not the next ones.
+    /// Takes a message and passes the entries in it to `each`; fails if they are not the next ones.
     #[inline]
     pub(super) fn read(
         &mut self,
@@ -192,7 +194,7 @@ impl MessageReader {
         Ok(Answer::Other)
     }
 
-    /// Takes in values of the subscription that `id` names.
+    /// Takes values of the subscription that `id` names.
     fn take_values(
         &mut self,
         id: RequestIdRef<'_>,
@@ -221,7 +223,7 @@ impl MessageReader {
         Ok(())
     }
 
-    /// Puts into `socket` what the server has to hear before it sends more.
+    /// Puts into `socket` what the server has to receive before it sends more.
     pub(super) fn acknowledge(&mut self, socket: &mut Socket) {
         for (number, feed) in self.feeds.iter_mut().enumerate() {
             for _ in 0..std::mem::take(&mut feed.unacknowledged) {
@@ -233,7 +235,7 @@ impl MessageReader {
 }
 
 impl Feed {
-    /// Takes in an array of the RPC protocol.
+    /// Takes an array of the RPC protocol.
     fn take_data(&mut self, data: &[u8], each: &mut impl FnMut(&Element<'_>)) -> io::Result<()> {
         let mut entries = RemoteEntries::decode(data).map_err(io::Error::other)?;
         while let Some((sequence, entry)) = entries.next_entry().map_err(io::Error::other)? {
@@ -263,7 +265,7 @@ fn feed_of<'a>(feeds: &'a mut [Feed], key: &[u8]) -> io::Result<&'a mut Feed> {
     feed.ok_or_else(|| io::Error::other("entries for another key"))
 }
 
-/// Reads an ack in the form that this server writes, of a request with a number of four bytes, as the generator's are.
+/// Reads an ack in the form that this server writes, for a request with a number of four bytes, like the generator's.
 #[inline]
 fn read_ack(message: &[u8], sequences: &mut Vec<u64>) -> Option<u64> {
     let mut rest = Reader::new(message);
@@ -288,7 +290,7 @@ fn begin_changes(message: &[u8]) -> Option<(&[u8], usize, Reader<'_>)> {
     Some((key, count, rest))
 }
 
-/// One of them, if it is as the generator writes it.
+/// One of them, if it has the form that the generator writes.
 #[inline]
 fn take_element<'a>(rest: &mut Reader<'a>) -> Option<Element<'a>> {
     let sequence = value_after(rest, b"\x82\xaeremoteSequence")?.natural()?;
@@ -334,7 +336,7 @@ mod tests {
         message.to_vec()
     }
 
-    /// One that has a feed whose next sequence is `next`.
+    /// A reader with a feed whose next sequence is `next`.
     fn subscribed(next: u64) -> MessageReader {
         let mut reader = MessageReader::new(Protocol::Msgpack);
         let key = PublicKey::new("a key").unwrap();
@@ -392,7 +394,7 @@ mod tests {
         let theirs = [b"\xde\x00\x03", &ours[1..]].concat();
         assert_eq!(read(&mut subscribed(5), &[&theirs]).expect("read"), wanted);
 
-        // The last entry is somebody else's.
+        // The last entry belongs to somebody else.
         let at = ours.windows(9).rposition(|bytes| bytes == b"Benchmark").expect("an event");
         let mut mixed = ours.clone();
         mixed[at..at + 9].copy_from_slice(b"AnotherOf");

@@ -1,4 +1,4 @@
-//! What a run is told as: a table for people, JSON for machines.
+//! The report of a run: a table for people, JSON for machines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Report {
         self.add(key, label, per_second.round(), format!("{}/s", grouped(per_second)));
     }
 
-    /// A part of a whole.
+    /// A fraction of a whole.
     pub(super) fn share(&mut self, key: &str, label: &str, share: f64) {
         self.add(key, label, share, format!("{:.1}%", 100.0 * share));
     }
@@ -76,7 +76,7 @@ impl Report {
         self.faults(&figures.faults);
     }
 
-    /// What others got done meanwhile.
+    /// What others achieved meanwhile.
     pub(super) fn neighbours(&mut self, figures: &Figures) {
         let done = [&figures.acks, &figures.deliveries];
         if let Some(done) = done.into_iter().max_by_key(|done| done.entries) {
@@ -104,7 +104,7 @@ impl Report {
         self.lines.push((format!("{what} after"), texts.join("  ")));
     }
 
-    /// CPU time and memory of server and generator over some time, in which so many entries were handled.
+    /// CPU time and memory of server and generator over some time, in which this many entries were handled.
     pub(super) fn usages(
         &mut self,
         before: Usages,
@@ -133,19 +133,19 @@ impl Report {
         }
     }
 
-    /// Adds to what went wrong.
+    /// Adds to the list of faults.
     pub(super) fn faults(&mut self, faults: &BTreeMap<String, u64>) {
         for (what, count) in faults {
             *self.faults.entry(what.clone()).or_default() += count;
         }
     }
 
-    /// Adds one thing that went wrong.
+    /// Adds one fault.
     pub(super) fn fault(&mut self, what: &str) {
         self.faults(&BTreeMap::from([(what.to_owned(), 1)]));
     }
 
-    /// Prints it all; `true` if nothing went wrong.
+    /// Prints it all; `true` if there are no faults.
     pub(super) fn print(mut self, as_json: bool) -> bool {
         let sound = self.faults.is_empty();
         if as_json {
@@ -189,7 +189,7 @@ pub(super) fn grouped(number: f64) -> String {
     text
 }
 
-/// A duration in the unit that fits it.
+/// A duration in a suitable unit.
 pub(super) fn human(duration: Duration) -> String {
     format!("{duration:.2?}")
 }

@@ -1,6 +1,6 @@
-//! The RPC protocol, as the generator needs it: messages that are read where they lie, writes with places to patch.
+//! The RPC protocol, as the generator needs it: messages that are read in place, writes with places to patch.
 //!
-//! Every key has one and the same signing key, which a server binds to it when it is first used. A message is taken to be
+//! All keys have the same signing key, which a server binds to each when it is first used. A message is assumed to be
 //! one whole frame, as all servers of this protocol send them.
 
 use std::io;
@@ -17,10 +17,10 @@ use super::socket::Socket;
 /// The name by which a client means its own store.
 const STORE: &str = "default";
 
-/// Requests are numbered from here on, so that all their ids have one width.
+/// Requests are numbered from here on, so that all their ids have the same width.
 const NUMBER_MIN: u64 = 1 << 27;
 
-/// What stands in a payload before the bytes that are anybody's: a length, as long as it may be, and the mark of a frame.
+/// What precedes the arbitrary bytes of a payload: a length, as long as it may be, and the mark of a frame.
 pub(super) const PAYLOAD_HEADER_BYTES: usize = 4;
 
 /// The id of request `request`.
@@ -28,7 +28,7 @@ pub(super) fn request_id(request: u32) -> RequestId {
     RequestId::from_number(NUMBER_MIN + u64::from(request))
 }
 
-/// Which request or subscription this is the id of, if it is one of ours.
+/// The request or subscription with this id, if it is one of ours.
 pub(super) fn request_of(id: RequestIdRef<'_>) -> Option<u64> {
     id.number()?.checked_sub(NUMBER_MIN)
 }
@@ -47,7 +47,7 @@ pub(super) fn encode_write(key: &PublicKey, request: u32, batch: &Batch) -> Byte
     Call::WriteSingle { data: &data }.encode(&request_id(request))
 }
 
-/// A subscription of `key`, which is told from others by its number.
+/// A subscription of `key`, identified by its number.
 pub(super) fn encode_subscription(key: &PublicKey, number: usize, start: Sequence) -> Bytes {
     let changes = Changes { public_key: key.as_str(), store_id: STORE, start_sequence: start };
     Call::Changes(changes).encode(&request_id(number as u32))
@@ -69,7 +69,7 @@ pub(super) async fn prove<'a>(
     Ok(())
 }
 
-/// Sends a request and waits for the message that comes next.
+/// Sends a request and waits for the next message.
 async fn ask(socket: &mut Socket, call: &Call<'_>, number: u64) -> io::Result<Vec<u8>> {
     let request = call.encode(&RequestId::from_number(number));
     socket.push(&request);
@@ -82,7 +82,7 @@ async fn ask(socket: &mut Socket, call: &Call<'_>, number: u64) -> io::Result<Ve
     }
 }
 
-/// The value in a message that ends a request well.
+/// The value in a message that ends a request successfully.
 fn success(message: &[u8]) -> io::Result<&[u8]> {
     let Envelope::Exit { exit, .. } = envelope(message)? else {
         return Err(io::Error::other("another message instead of an answer"));
@@ -99,7 +99,7 @@ pub(super) fn envelope(message: &[u8]) -> io::Result<Envelope<'_>> {
     Envelope::decode_frame(message).map_err(io::Error::other)
 }
 
-/// Reads the acks of a write into `sequences`, in slot order; the sum of the ids in them.
+/// Reads the acks of a write into `sequences`, in slot order; returns the sum of the ids in them.
 #[inline]
 pub(super) fn read_acks(value: &[u8], sequences: &mut Vec<u64>) -> io::Result<u128> {
     let mut acks = Acks::decode(value).map_err(io::Error::other)?;

@@ -1,9 +1,9 @@
 //! Which sequences of a store were acknowledged.
 
-/// Sequences above are not believed: each takes a bit of memory here.
+/// Greater sequences are not accepted: each takes a bit of memory here.
 const SEQUENCE_MAX: u64 = 1 << 33;
 
-/// The sequences of one store that acks have named, a bit each.
+/// The sequences of one store that acks have named, one bit each.
 #[derive(Default)]
 pub(super) struct Seen {
     words: Vec<u64>,
@@ -14,7 +14,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Takes in an acknowledged sequence; `false` if no entry can have it, or another one has it already.
+    /// Adds an acknowledged sequence; `false` if no entry can have it, or it was already added.
     pub(super) fn insert(&mut self, sequence: u64) -> bool {
         if sequence == 0 || sequence > SEQUENCE_MAX {
             return false;
@@ -41,8 +41,8 @@ impl Seen {
         self.min
     }
 
-    /// How many sequences up to the greatest were not acknowledged; from 1 on if the store was empty, else from the
-    /// least one on.
+    /// How many sequences up to the greatest were not acknowledged; counted from 1 if the store was empty, otherwise
+    /// from the least one.
     pub(super) const fn missing(&self, was_empty: bool) -> u64 {
         let before = if was_empty { 0 } else { self.min.saturating_sub(1) };
         self.max - before - self.count

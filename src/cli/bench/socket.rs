@@ -1,9 +1,9 @@
-//! A WebSocket client that costs as little as it can: many messages per system call, in both directions.
+//! A WebSocket client that costs as little as possible: many messages per system call, in both directions.
 //!
-//! Keeps: a message is handed out where it lies in the read buffer; sending is appending to a buffer. Frames are masked
-//! with zeros, which a server unmasks like any other mask and which costs the generator nothing. Headers are read and
-//! written by hand: with tungstenite's it is 28 ns more for a write and its ack, a seventh of all. Leaves out: TLS and compression, and
-//! fragmented messages, which no server of this protocol sends.
+//! Keeps: a message is handed out in place, within the read buffer; sending means appending to a buffer. Frames are
+//! masked with zeros, which a server unmasks like any other mask and which costs the generator nothing. Headers are
+//! read and written by hand: with tungstenite's, a write and its ack take 28 ns more, a seventh of the total. Leaves
+//! out: TLS and compression, and fragmented messages, which no server of this protocol sends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What is read at once to begin with: thousands of connections may be idle.
+/// How much is read at once at first: thousands of connections may be idle.
 const READ_BYTES: usize = 4 * 1_024;
 /// What that grows to while reads fill it.
 const READ_BYTES_BUSY: usize = 256 * 1_024;
 /// No message of this protocol comes near it.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// A server that cannot take any more connections may not say so.
+/// A server that cannot accept more connections may not say so.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
 const BINARY: u8 = 0x82;
@@ -36,9 +36,9 @@ const MASKED: u8 = 0x80;
 pub(super) struct Socket {
     stream: TcpStream,
     read: BytesMut,
-    /// How much of that is handed out, and may be forgotten when more is read.
+    /// How much of it was handed out, and may be dropped when more is read.
     taken: usize,
-    /// There is room for so much when more is read.
+    /// The capacity when more is read.
     room: usize,
     out: BytesMut,
 }
@@ -81,12 +81,12 @@ impl Socket {
         push_frame(&mut self.out, BINARY, message);
     }
 
-    /// Waits until everything is handed to the system.
+    /// Waits until everything has been passed to the system.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_write(cx)).await
     }
 
-    /// Waits until something comes.
+    /// Waits until something arrives.
     pub(super) async fn receive(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_read(cx)).await
     }
@@ -96,7 +96,7 @@ impl Socket {
         self.out.len()
     }
 
-    /// Hands bytes to the system until it takes no more, or none are left.
+    /// Passes bytes to the system until it accepts no more, or none are left.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let count = ready!(pin!(self.stream.write(&self.out)).poll(cx))?;
@@ -105,7 +105,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what there is, once; ready when something came.
+    /// Reads what there is, once; ready when something arrived.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.read.advance(std::mem::take(&mut self.taken));
         self.read.reserve(self.room);
@@ -140,7 +140,7 @@ impl Socket {
         }
         let (opcode, end) = (unread[0], header + length as usize);
         if unread.len() < end {
-            // Twice, so that not every read of a stream of such frames ends within one.
+            // Twice as much, so that not every read of a stream of such frames ends within one.
             self.room = self.room.max(2 * end - unread.len());
             return Ok(None);
         }

@@ -17,14 +17,14 @@ pub(super) struct Subscriber {
     socket: Socket,
     reader: MessageReader,
     pings: u64,
-    /// What has come so far.
+    /// What has arrived so far.
     pub(super) messages: u64,
     pub(super) bytes: u64,
 }
 
 impl Subscriber {
-    /// Connects, and subscribes these keys from the sequence `first` on, which is not zero; that is sent when it waits for
-    /// the first time.
+    /// Connects, and subscribes these keys from the sequence `first` on, which is not zero; that is sent at the first
+    /// wait.
     pub(super) async fn open(
         target: &Target,
         keys: &[PublicKey],
@@ -39,18 +39,18 @@ impl Subscriber {
         Ok(Self { protocol, socket, reader, pings: 0, messages: 0, bytes: 0 })
     }
 
-    /// The last sequence that every feed has come to.
+    /// The last sequence that every feed has reached.
     pub(super) fn reached(&self) -> u64 {
         self.reader.reached()
     }
 
-    /// Sends what there is to be sent, and waits until something comes.
+    /// Sends what there is to send, and waits until something arrives.
     pub(super) async fn wait(&mut self) -> io::Result<()> {
         self.socket.flush().await?;
         self.socket.receive().await
     }
 
-    /// Takes in what came, and shows every entry to `each`.
+    /// Takes what has arrived, and passes every entry to `each`.
     pub(super) fn take(&mut self, each: &mut impl FnMut(&Element<'_>)) -> io::Result<()> {
         while let Some(message) = self.socket.next_message()? {
             self.messages += 1;
@@ -84,7 +84,7 @@ impl Subscriber {
             self.wait().await?;
             self.take(&mut |_| ())?;
         }
-        // Whatever it has to say to that.
+        // Ignores the result.
         self.socket.flush().await
     }
 }

@@ -1,4 +1,4 @@
-//! The server that is measured: one that runs already, or a child process in a temporary directory.
+//! The server that is measured: a running one, or a child process in a temporary directory.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,9 +17,9 @@ use crate::cli::address::ServerUrl;
 use crate::cli::admin::Admin;
 use crate::cli::peer::Protocol;
 
-/// What a server says once it listens, before where.
+/// What a server prints once it listens, before the address.
 pub(super) const LISTENING: &str = "listening on ";
-/// Keys are assigned so many at a time.
+/// How many keys are assigned at a time.
 const ASSIGN_THREADS: usize = 8;
 
 /// The server that is measured; a child is killed when this is dropped.
@@ -29,7 +29,7 @@ pub(super) struct Target {
     rpc_path: String,
     pub(super) protocol: Protocol,
     admin: Option<Admin>,
-    /// Its process, if that is known.
+    /// Its process, if known.
     pid: Option<u32>,
     own: Option<OwnServer>,
 }
@@ -41,7 +41,7 @@ struct OwnServer {
 
 impl Drop for OwnServer {
     fn drop(&mut self) {
-        // It may have ended already; nothing is lost either way.
+        // It may have ended already; nothing is lost in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -62,7 +62,7 @@ impl Target {
         let directory = args.temporary_directory()?;
         let token = eventlog_server::model::RemoteId::random().to_string();
         let mut command = Command::new(std::env::current_exe()?);
-        // It is measured as it is, not as this process is told to speak to others.
+        // It is measured with its own settings, not with the environment of this process.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("EVENTLOG_") {
                 command.env_remove(name);
@@ -81,7 +81,7 @@ impl Target {
         Self::spawn(command, TempDir::with_prefix("eventlog-bench-")?, Protocol::Msgpack, "")
     }
 
-    /// A child that says where it listens, once it does.
+    /// A child that prints where it listens, once it does.
     fn spawn(
         mut command: Command,
         directory: TempDir,
@@ -122,13 +122,13 @@ impl Target {
         Ok(socket)
     }
 
-    /// Where its own server keeps its data; `None` for one that ran already.
+    /// Where a server that was started here keeps its data; `None` for one that was already running.
     pub(super) fn data_dir(&self) -> Option<PathBuf> {
         self.own.as_ref().map(|own| own.directory.path().join("data"))
     }
 
-    /// Maps every key to a store, through the admin API. Without a token nothing is assigned: a server in
-    /// development mode then takes every key to one store.
+    /// Maps every key to a store, through the admin API. Without a token nothing is assigned: a server in development
+    /// mode then maps every key to one store.
     pub(super) fn assign(&self, keys: &[(PublicKey, String)]) -> io::Result<()> {
         let Some(admin) = &self.admin else { return Ok(()) };
         let assign = |(key, store): &(PublicKey, String)| {
@@ -147,12 +147,12 @@ impl Target {
         })
     }
 
-    /// What the server has used so far, and this process.
+    /// What the server and this process have used so far.
     pub(super) fn usages(&self) -> Usages {
         [self.pid, Some(std::process::id())].map(|pid| pid.and_then(Usage::of))
     }
 
-    /// Whether keys are assigned, and so stores can be chosen.
+    /// Whether keys are assigned, so that stores can be chosen.
     pub(super) const fn assigns(&self) -> bool {
         self.admin.is_some()
     }

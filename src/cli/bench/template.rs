@@ -1,4 +1,4 @@
-//! A write that is encoded once and then sent over and over, with other ids in it each time.
+//! A write that is encoded once and then sent over and over, with different ids each time.
 
 use bytes::BytesMut;
 use eventlog_server::model::{Batch, EntryId, EntryRef, PublicKey};
@@ -10,7 +10,7 @@ use super::rpc;
 use super::socket::Socket;
 use crate::cli::peer::Protocol;
 
-/// Request ids start here, so that they all have one width on the wire.
+/// Request ids start here, so that they all have the same width on the wire.
 pub(super) const REQUEST_MIN: u32 = 0x1_0000;
 
 /// What all entries of a run have in common.
@@ -22,14 +22,14 @@ pub(super) struct EntryShape {
     pub(super) payload: usize,
 }
 
-/// An encoded write with the places where one differs from the next.
+/// An encoded write, with the places that differ from one write to the next.
 pub(super) struct Template {
     protocol: Protocol,
     body: Vec<u8>,
     request_at: usize,
     key_at: usize,
     ids_at: Vec<usize>,
-    /// Where payloads have room for a time; none if they are too short.
+    /// Where payloads have space for a time; empty if they are too short.
     stamps_at: Vec<usize>,
     chunked: u64,
 }
@@ -96,24 +96,24 @@ impl Template {
         }
     }
 
-    /// Puts a time into the first bytes of every payload that has room for it.
+    /// Puts a time into the first bytes of every payload that has space for it.
     pub(super) fn set_stamp(&mut self, nanos: u64) {
         for at in &self.stamps_at {
             put(&mut self.body, *at, &nanos.to_be_bytes());
         }
     }
 
-    /// The request id of such a message, as an echo server sends it back.
+    /// The request id of such a message, as an echo server returns it.
     pub(super) fn request_in(&self, message: &[u8]) -> Option<u32> {
         message.get(self.request_at..)?.first_chunk().map(|id| u32::from_be_bytes(*id))
     }
 
-    /// Sends it: in chunks if it is a large one, unless it has to be one frame.
+    /// Sends it: in chunks if it is large, unless it has to be one frame.
     pub(super) fn push_to(&mut self, socket: &mut Socket, whole: bool) {
         let parts = split(self.body.len());
         match self.protocol {
             _ if whole || parts.len() == 1 => socket.push(&self.body),
-            // A stream of bytes, which a frame may be cut anywhere in.
+            // A stream of bytes, in which a frame may be cut anywhere.
             Protocol::Rpc => parts.for_each(|range| socket.push(&self.body[range])),
             Protocol::Msgpack => {
                 let total = parts.len() as u64;
@@ -133,7 +133,7 @@ fn put(body: &mut [u8], at: usize, bytes: &[u8]) {
     body[at..][..bytes.len()].copy_from_slice(bytes);
 }
 
-/// Where each of `parts` stands, one behind the other.
+/// The position of each of `parts`, which follow each other.
 fn places<'a>(body: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<usize> {
     let mut from = 0;
     let place = |part: &[u8]| {
@@ -147,7 +147,7 @@ fn places<'a>(body: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<usi
 
 /// Ids as one client makes them: `UUIDv7` with the time of sending, ascending.
 pub(super) struct IdSource {
-    /// What all of them have in common: all but the time in the first 48 bits and the number in the last 32.
+    /// What all of them share: everything but the time in the first 48 bits and the number in the last 32.
     node: u128,
     count: u32,
 }
@@ -179,7 +179,7 @@ impl IdRange {
             .map(move |n| EntryId::from_bytes((self.first + n).to_be_bytes()))
     }
 
-    /// The sum of the ids, as far as 128 bits go.
+    /// The sum of the ids, modulo 2^128.
     pub(super) const fn sum(self) -> u128 {
         let count = self.count as u128;
         self.first.wrapping_mul(count).wrapping_add(count * count.saturating_sub(1) / 2)
@@ -199,7 +199,7 @@ pub(super) fn entries<'a>(
     })
 }
 
-/// Bytes that do not compress, to stand for any payload.
+/// Bytes that do not compress, as an example payload.
 pub(super) fn random_bytes(count: usize) -> Vec<u8> {
     std::iter::repeat_with(|| Uuid::new_v4().into_bytes()).flatten().take(count).collect()
 }

@@ -9,11 +9,11 @@ use super::report::{Report, grouped};
 use super::target::{Target, disk_bytes};
 use crate::cli::text::people_bytes;
 
-/// Connections, batches in flight and entries in a batch, unless told otherwise.
+/// The default connections, batches in flight and entries in a batch.
 pub(super) const WRITE: (usize, usize, usize) = (16, 64, 1);
 pub(super) const INGEST: (usize, usize, usize) = (4, 4, 1_000);
 
-/// What is sent again is so much, unless told otherwise.
+/// How much is sent again by default.
 const RESEND_ENTRIES: u64 = 1_000_000;
 
 pub(super) async fn run(

@@ -1,7 +1,7 @@
 //! One connection that writes.
 //!
 //! Keeps: an ack answers a write that is in flight, once, with one sequence per slot; each of them is new to its store,
-//! or, for what is sent again, the one that it had.
+//! or, when entries are sent again, the existing one.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,16 +23,16 @@ use super::socket::Socket;
 use super::target::Target;
 use super::template::{IdRange, IdSource, Template};
 
-/// More is not put into the send buffer at once.
+/// The most that is put into the send buffer at once.
 const OUT_BYTES: usize = 1 << 20;
 
-/// What the connections of a run share, and what it comes to.
+/// What the connections of a run share, and its result.
 #[derive(Default)]
 pub(super) struct Run {
     pub(super) figures: Figures,
     /// By the number of the store.
     pub(super) seen: Vec<Seen>,
-    /// The sum of all acknowledged ids, to compare with what is read.
+    /// The sum of all acknowledged ids, for comparison with what is read.
     pub(super) id_sum: u128,
     /// What each connection sent, if there are two rounds.
     pub(super) sent: Vec<Vec<Sent>>,
@@ -50,13 +50,13 @@ pub(super) struct Writer {
     reader: MessageReader,
     template: Template,
     load: Load,
-    /// Which connection it is.
+    /// The number of the connection.
     number: usize,
     /// Keys, all of one length, and the number of the store of each.
     keys: Vec<(PublicKey, usize)>,
     /// When its first batch is due, if the load has a rate.
     first_due: u64,
-    /// How many it writes.
+    /// How many batches it writes.
     batches: u64,
     ids: IdSource,
     in_flight: InFlight,
@@ -76,7 +76,7 @@ impl Writer {
         let own = keys.iter().enumerate().skip(number % keys.len()).step_by(load.connections);
         let keys: Vec<_> = own.map(|(at, (key, _))| (key.clone(), at % load.stores)).collect();
         let socket = target.connect(keys.iter().map(|(key, _)| key)).await?;
-        // Spread, so that not all of them send at once.
+        // Spread out, so that not all of them send at once.
         let delay = load.nanos_each().unwrap_or(0.0) * number as f64 / load.connections as f64;
         let first_due = run.borrow().figures.now() + whole(delay);
         Ok(Self {
@@ -96,7 +96,7 @@ impl Writer {
         })
     }
 
-    /// Writes until the run stops, or there is no more to write, and everything is answered.
+    /// Writes until the run stops or there is no more to write, and everything is answered.
     pub(super) async fn write(mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll(cx)).await?;
         self.count_unsent();
@@ -120,7 +120,7 @@ impl Writer {
         }
     }
 
-    /// Whether nothing more is to be sent.
+    /// Whether nothing more has to be sent.
     fn is_done(&self) -> bool {
         self.sent >= self.batches || self.run.borrow().figures.has_stopped()
     }
@@ -146,12 +146,12 @@ impl Writer {
         }
     }
 
-    /// When the next batch is due, however long answers take; `None` if whenever it can be sent.
+    /// When the next batch is due, however long answers take; `None` if it may be sent at any time.
     fn next_due(&self) -> Option<u64> {
         Some(self.first_due + whole(self.sent as f64 * self.load.nanos_each()?))
     }
 
-    /// Takes in what was due and could not be sent in time.
+    /// Counts what was due and could not be sent in time.
     fn count_unsent(&mut self) {
         let figures = &mut self.run.borrow_mut().figures;
         while self.sent < self.batches && self.next_due().is_some_and(|due| figures.unsent(due)) {
@@ -255,7 +255,7 @@ impl Run {
         }
     }
 
-    /// Of what is sent twice, the second time gets the sequences of the first.
+    /// What is sent twice gets the sequences of the first time.
     fn compare(&mut self, round: Round, connection: usize, pending: &Pending, ack: &Ack<'_>) {
         let batch = pending.batch as usize;
         match round {

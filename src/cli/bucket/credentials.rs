@@ -1,6 +1,7 @@
-//! Credentials in a file, as the tools of AWS keep them.
+//! Credentials in a file, in the format of the AWS tools.
 //!
-//! Keeps: those of the environment come first; a file is read only if it was named there. What is in it is shown nowhere.
+//! Keeps: those of the environment take precedence; a file is read only if the environment names it. Its contents are
+//! never shown.
 
 use std::path::Path;
 
@@ -11,8 +12,8 @@ pub(super) struct Credentials {
     pub(super) token: Option<String>,
 }
 
-/// Those in the file that `AWS_SHARED_CREDENTIALS_FILE` names, of the profile `AWS_PROFILE` or `default`; `None` without such a file. `Err` says what
-/// is wrong with it.
+/// The credentials in the file that `AWS_SHARED_CREDENTIALS_FILE` names, of the profile `AWS_PROFILE` or `default`;
+/// `None` without such a file. `Err` says what is wrong with it.
 pub(super) fn of_file() -> Result<Option<Credentials>, String> {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let file = variable("AWS_SHARED_CREDENTIALS_FILE");

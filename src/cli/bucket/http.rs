@@ -1,4 +1,4 @@
-//! The HTTP that the crate `object_store` speaks: that of webhooks, with the same TLS.
+//! The HTTP client for the crate `object_store`: that of webhooks, with the same TLS.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,10 +18,10 @@ use object_store::client::{
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A connection is there after so long, or there is none.
+/// A connection has to be made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer begins after so long, or there is none.
+/// An answer has to begin within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Service {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        // TLS is put around it.
+        // TLS is added around it.
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls())
@@ -92,7 +92,7 @@ fn tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // Fails for a provider without any cipher of these versions; this one has them.
+    // This fails for a provider without a cipher for these versions; this one has them.
     #[expect(clippy::expect_used)]
     let builder = versions.expect("ring supports TLS 1.2 and 1.3");
     builder.with_root_certificates(roots).with_no_client_auth()

@@ -4,19 +4,19 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use eventlog_server::protocol::lines::{Line, WrongLine};
 
-/// The largest entry that a server takes, unless it is configured otherwise, fits whatever its names are.
+/// The largest entry that a server accepts by default fits, whatever its names are.
 const LINE_BYTES_MAX: u64 = 256 << 20;
 
-/// So much is read at a time, in bytes.
+/// How much is read at a time, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A longer line's memory is given back behind it, in bytes.
+/// The memory of a longer line is released after it, in bytes.
 const KEEP_BYTES: usize = 4 << 20;
 
-/// A line cannot be imported. Those before it were read.
+/// A line cannot be imported. The lines before it were read.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum LineError {
-    /// It says something else.
+    /// It is not a valid line.
     #[error("line {line}: {cause}")]
     Wrong {
         /// Its number, from one.
@@ -61,7 +61,7 @@ impl Lines {
         Self { input, number: 0, text: Vec::new() }
     }
 
-    /// The next line with its number; those that are blank are passed over. `None` at the end.
+    /// The next line with its number; blank lines are skipped. `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<(u64, Line)>, LineError> {
         loop {
             self.text.clear();

@@ -1,4 +1,4 @@
-//! Batches into a store, of a running server or a stopped one.
+//! Writes batches into a store, of a running server or a stopped one.
 
 use std::fmt::Write;
 
@@ -17,12 +17,12 @@ pub(in crate::cli) enum NotWritten {
     /// The running server says so.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// The server in this process does.
+    /// The server in this process says so.
     #[error(transparent)]
     Write(#[from] eventlog_server::processing::WriteError),
 }
 
-/// Appends `entries` and tells how many of them were new.
+/// Appends `entries` and returns how many of them were new.
 pub(super) fn write(
     place: &Place,
     store: &StoreId,
@@ -51,13 +51,13 @@ fn to_running(
     Ok(new)
 }
 
-/// What the admin API takes.
+/// The body for the admin API.
 fn body(entries: &[Entry], run_handlers: bool) -> String {
     let mut body = format!("{{\"runHandlers\":{run_handlers},\"entries\":[");
     for (at, Entry { id, event, primary_key, payload }) in entries.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };
         let (event, key) = (Value::from(event.as_str()), Value::from(primary_key.as_str()));
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(
             body,
             "{comma}{{\"id\":\"{id}\",\"event\":{event},\"primaryKey\":{key},\"payload\":\""

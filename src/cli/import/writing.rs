@@ -1,7 +1,7 @@
 //! Entries in batches, and what became of them.
 //!
-//! Keeps: entries are written in their order; what is counted is stored. Leaves out: where they come from, and how a batch gets to
-//! its store.
+//! Keeps: entries are written in order; what is counted is stored. Leaves out: where they come from, and how a batch
+//! gets to its store.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ const BATCH_ENTRIES: usize = 1_000;
 /// A batch is closed when its names and payloads reach this size, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// So many of the things that are missing are told.
+/// How many of the missing things are listed.
 const MISSING_TOLD: usize = 5;
 
 /// How much of a store was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) entries: u64,
-    /// So many of them were not there before.
+    /// How many of them did not exist before.
     pub(super) new: u64,
 }
 
@@ -42,12 +42,12 @@ pub(in crate::cli) struct Refused {
     cause: NotWritten,
 }
 
-/// The store that lines are of.
+/// The store of the lines.
 #[derive(Clone, Debug)]
 struct Section {
-    /// As the lines say it.
+    /// Its name in the lines.
     store: StoreId,
-    /// Where the last entry was.
+    /// The sequence of the last entry.
     last: Sequence,
     /// How many there were since the last head.
     entries: u64,
@@ -57,11 +57,11 @@ struct Section {
 /// What is being imported.
 pub(super) struct Writing<'a> {
     place: &'a Place,
-    /// Everything goes there.
+    /// If set, everything goes there.
     store: Option<StoreId>,
     run_handlers: bool,
     section: Option<Section>,
-    /// Whether the last line of all was there.
+    /// Whether the last line of the output was there.
     is_complete: bool,
     batch: Vec<Entry>,
     bytes: usize,
@@ -109,7 +109,7 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// A store begins, or goes on.
+    /// A store begins or continues.
     fn begin(&mut self, head: Head) -> Result<(), String> {
         self.is_complete = false;
         let before = self.section.take();
@@ -200,7 +200,7 @@ impl<'a> Writing<'a> {
     /// Writes what is left.
     pub(super) fn flush(&mut self) -> Result<(), Refused> {
         let section = self.section.as_ref().map(|section| &section.store);
-        // Whatever there is was pushed for this one.
+        // Everything that is left was pushed for this store.
         let Some(store) = self.store.as_ref().or(section).cloned() else { return Ok(()) };
         if self.batch.is_empty() { Ok(()) } else { self.write(&store) }
     }
@@ -223,7 +223,7 @@ impl<'a> Writing<'a> {
         self.tallies.iter().map(|(store, tally)| (store, *tally))
     }
 
-    /// What the lines should have had, as they say themselves.
+    /// What the lines should have had, according to themselves.
     pub(super) fn missing(&self) -> Option<String> {
         (!self.missing.is_empty()).then(|| self.missing.join("; "))
     }

@@ -1,6 +1,6 @@
 //! msgpack as people read it.
 //!
-//! Keeps: every byte string comes back as something.
+//! Keeps: every byte string is shown in some form.
 
 use eventlog_server::protocol::msgpack::{self, NoJson};
 
@@ -11,11 +11,11 @@ use crate::cli::text::{hex, timestamp};
 pub(crate) struct Decoded {
     /// JSON in one line.
     pub(crate) json: String,
-    /// Whether the JSON says everything that the payload does: no byte strings, times or missing values in it.
+    /// Whether the JSON says everything that the payload does: it contains no byte strings, times or missing values.
     pub(crate) exact: bool,
 }
 
-/// `payload` as JSON if it is one msgpack value from its first to its last byte, and JSON has words for it.
+/// `payload` as JSON if all of it is one msgpack value that JSON can express.
 ///
 /// Byte strings are shown as `"0x…"`, times as RFC 3339, JavaScript's `undefined` as `null`.
 pub(crate) fn to_json(payload: &[u8]) -> Option<Decoded> {
@@ -41,7 +41,7 @@ mod tests {
     use super::super::from_json;
     use super::*;
 
-    /// The JSON behind a sign for how exact it is, or `bytes`.
+    /// The JSON after a sign for how exact it is, or `bytes`.
     fn shown(payload: &[u8]) -> String {
         let decoded = to_json(payload);
         decoded.map_or("bytes".to_owned(), |decoded| {

@@ -6,7 +6,7 @@ use eventlog_server::protocol::msgpack::travels_as_float;
 
 /// `value` as the JavaScript clients write it: named fields, and integers as integers.
 ///
-/// Those beyond 32 bits become floats, as far as floats hold them: see [`travels_as_float`].
+/// Those beyond 32 bits become floats, if floats can hold them: see [`travels_as_float`].
 pub(crate) fn from_json(mut value: Value) -> Result<Vec<u8>, String> {
     float_what_javascript_would(&mut value);
     rmp_serde::to_vec_named(&value).map_err(|error| error.to_string())
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(encoded(json!(-1_700_000_000_000_i64)), float(-1.7e12));
         assert_eq!(encoded(json!(i32::MIN)), [0xd2, 0x80, 0, 0, 0]);
         assert_eq!(encoded(json!((1_u64 << 53) - 1)), float(9_007_199_254_740_991.0));
-        // No float holds it, so it stays what it is.
+        // No float can hold it, so it stays an integer.
         assert_eq!(encoded(json!(u64::MAX))[0], 0xcf);
     }
 }

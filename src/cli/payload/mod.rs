@@ -1,8 +1,9 @@
 //! Payloads as people write and read them.
 //!
-//! Clients of the msgpack protocol keep payloads as msgpack with named fields, so JSON becomes that on the way in, and on
-//! the way out whatever is msgpack as a whole becomes JSON again. Those of the RPC protocol keep `SchemaBinary`, of which
-//! the library makes what it can. Leaves out: what other codecs write; it is shown as bytes.
+//! Clients of the msgpack protocol keep payloads as msgpack with named fields, so JSON is converted to that when it is
+//! sent, and everything that is completely msgpack is shown as JSON again. Clients of the RPC protocol keep
+//! `SchemaBinary`, which the library converts as far as possible. Leaves out: what other codecs write; it is shown as
+//! bytes.
 
 mod decode;
 mod encode;
@@ -13,12 +14,12 @@ use serde_json::Value;
 pub(super) use decode::{Decoded, to_json};
 use encode::from_json;
 
-/// What JSON becomes on its way to the server.
+/// What JSON is converted to for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
     /// msgpack with named fields.
     Msgpack,
-    /// What Effect's clients read, as far as JSON tells.
+    /// What Effect's clients read, as far as the JSON tells.
     SchemaBinary,
 }
 

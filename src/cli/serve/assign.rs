@@ -1,4 +1,4 @@
-//! The mappings that the configuration wants the registry to have.
+//! The mappings that the configuration requires of the registry.
 
 use eventlog_server::model::{PublicKey, StoreId};
 use eventlog_server::server::Server;
@@ -7,7 +7,7 @@ use eventlog_server::services::{IdentityError, RegistryError};
 
 use crate::config::Assignment;
 
-/// A mapping of the configuration cannot be made. Those before it were.
+/// A mapping of the configuration cannot be made. The earlier ones were made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::cli) enum AssignError {
     /// The key has, or had, another store.
@@ -42,7 +42,7 @@ pub(in crate::cli) enum AssignError {
     Identity(IdentityError),
 }
 
-/// Makes each mapping, durably; one that is there already is fine.
+/// Makes each mapping, durably; an existing one is fine.
 pub(super) async fn assign_all(
     server: &Server,
     assignments: &[Assignment],
@@ -61,7 +61,7 @@ pub(super) async fn assign_all(
     Ok(())
 }
 
-/// Binds each signing key, durably; one that is bound already is fine.
+/// Binds each signing key, durably; one that is already bound is fine.
 pub(super) async fn pin_all(
     server: &Server,
     pinned: &[(PublicKey, SigningKey)],

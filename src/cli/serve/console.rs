@@ -1,4 +1,4 @@
-//! Where the console is; and with `--dev` a token for it, made at each start, for whoever sees what the server prints.
+//! Where the console is; and with `--dev` a token for it, made at each start, for whoever sees the server's output.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// What the log calls whoever uses it.
 const NAME: &str = "dev";
 
-/// A token of the admin API that counts until the process ends.
+/// A token of the admin API that is valid until the process ends.
 #[derive(Clone)]
 pub(in crate::cli) struct DevToken(String);
 
@@ -24,13 +24,13 @@ impl DevToken {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
-    /// As the server knows it. `None` cannot be, since it is no hash.
+    /// The token for the server. Never `None`, because it is not a hash.
     pub(in crate::cli) fn admin_token(&self) -> Option<AdminToken> {
         AdminToken::new(NAME, [AdminRight::Admin], &self.0).ok()
     }
 }
 
-/// What is said of the console at `address`.
+/// What is printed about the console at `address`.
 pub(super) fn said(address: SocketAddr, token: Option<&DevToken>) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -39,7 +39,7 @@ pub(super) fn said(address: SocketAddr, token: Option<&DevToken>) -> String {
     };
     let page = format!("http://{}/console", SocketAddr::new(ip, address.port()));
     match token {
-        // Behind `#`, no browser sends it anywhere.
+        // After `#`, no browser sends it anywhere.
         Some(DevToken(token)) => format!(
             "console at {page}#token={token}\n  opens signed in; the token is made at each start with --dev\n"
         ),

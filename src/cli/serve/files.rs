@@ -1,16 +1,17 @@
 //! How many files, and so connections, the process may have open.
 //!
-//! At the system's limit connections are not even accepted, so that clients wait without knowing and `/healthz` does not
-//! answer. So the server takes only as many connections as fit below it, and refuses others in words.
+//! At the system's limit, connections are not even accepted, so clients wait without knowing why and `/healthz` does
+//! not answer. So the server accepts only as many connections as fit below the limit, and refuses others with a
+//! message.
 
 use eventlog_server::server::files_per_connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The database, logs, listeners, threads and plain requests need some besides the connections.
+/// The database, logs, listeners, threads and plain requests need some in addition to the connections.
 const OTHER_FILES: u64 = 256;
 
-/// Raises the limit of this process as far as it may: systems give a process 1,024 by default, whatever they could.
-/// Tells how many of `connections_max` connections it has room for then, and warns if that is not all.
+/// Raises the limit of this process as far as possible: systems give a process 1,024 by default, whatever more they
+/// permit. Returns how many of `connections_max` connections there is space for then, and warns if that is not all.
 pub(super) fn make_room(connections_max: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let each = files_per_connection();
@@ -30,7 +31,7 @@ pub(super) fn make_room(connections_max: usize) -> usize {
     room
 }
 
-/// How many connections so many files are enough for, when each takes `each`. Under a tiny limit they get half.
+/// How many connections this many files are enough for, if each takes `each`. Under a tiny limit they get half.
 fn connections_within(files: u64, each: u64) -> usize {
     (files.saturating_sub(OTHER_FILES).max(files / 2) / each) as usize
 }

@@ -9,7 +9,7 @@ use eventlog_server::services::auth::jwt::{
 
 use crate::config::{AlgorithmName, ClaimSettings, JwtSettings, Many, Parsed};
 
-/// The keys of the configuration are no good.
+/// The keys of the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum JwtFault {
     /// A secret.
@@ -46,12 +46,12 @@ pub(in crate::cli) enum JwtFault {
     Options(#[from] JwtError),
 }
 
-/// What `settings` describe. Begins to fetch keys, if they have an address.
+/// The `Auth` that `settings` describe. Begins to fetch keys, if they have an address.
 pub(super) fn auth(settings: &JwtSettings) -> Result<JwtAuth, JwtFault> {
     Ok(JwtAuth::new(options(settings)?)?)
 }
 
-/// Whether the keys that are at hand can be used.
+/// Whether the given keys can be used.
 pub(super) fn check(settings: &JwtSettings) -> Result<(), JwtFault> {
     keys(settings).map(drop)
 }

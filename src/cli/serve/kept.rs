@@ -1,4 +1,5 @@
-//! What the server keeps, made by the kind of storage that the configuration names. A further kind is an arm here.
+//! Everything that the server stores, in the kind of storage that the configuration names. Another kind is another arm
+//! here.
 
 use std::sync::Arc;
 
@@ -24,13 +25,13 @@ pub(super) struct Kept {
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) identities: Arc<dyn Identities>,
     pub(super) records: Arc<dyn Records>,
-    /// Where entries go that are too large, where there is one.
+    /// Where entries go that are too large, if there is such a place.
     pub(super) quarantine: Option<Arc<dyn Quarantine>>,
     /// How far webhooks are.
     pub(super) journal: Arc<dyn EventJournal>,
-    /// Makes backups, where the server does.
+    /// Makes backups, if the server does that.
     pub(super) scheduled: Option<Scheduled>,
-    /// Brings the archive elsewhere, where there is one.
+    /// Sends the archive elsewhere, if configured.
     pub(super) shipping: Option<Shipping>,
     pub(super) close: Box<dyn FnOnce() -> Result<(), StorageError>>,
 }
@@ -68,7 +69,7 @@ impl Kept {
         })
     }
 
-    /// Waits until all of it is durable, and closes it. Blocks on disk.
+    /// Waits until everything is durable, and closes it. Blocks on disk.
     pub(super) fn close(self) -> Result<(), StorageError> {
         drop(self.scheduled);
         drop(self.shipping);

@@ -1,4 +1,4 @@
-//! What the service manager is told (`sd_notify`): nothing, where it did not ask.
+//! What the service manager is told (`sd_notify`): nothing if it did not ask.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ pub(super) fn ready(where_to: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(where_to)]);
 }
 
-/// The configuration is read again. [`ready`] says that it is done.
+/// The configuration is being read again. [`ready`] says that it is done.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -17,7 +17,7 @@ pub(super) fn reloading() {
     }
 }
 
-/// It ends.
+/// The server is stopping.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
@@ -28,7 +28,7 @@ fn tell(what: &[NotifyState<'_>]) {
     }
 }
 
-/// A service manager that cannot be told does what it does with services that tell nothing.
+/// If a service manager cannot be told, it treats the service like one that says nothing.
 fn untold(error: &dyn Display) {
     log::warn!("cannot tell the service manager the server's state: {error}");
 }

@@ -1,4 +1,4 @@
-//! Everything in a PostgreSQL.
+//! Everything in a PostgreSQL database.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(in crate::cli) fn options(choice: &PostgresChoice) -> PostgresOptions {
     options
 }
 
-/// Those that the system trusts, X.509 in DER.
+/// The authorities that the system trusts, X.509 in DER.
 pub(in crate::cli) fn authorities() -> Vec<Vec<u8>> {
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors {

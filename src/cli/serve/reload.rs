@@ -1,7 +1,7 @@
-//! Reading the configuration file again, while the server runs.
+//! Reads the configuration file again while the server runs.
 //!
-//! Keeps: a file that could not be started with changes nothing; what does not count before a restart is named. Leaves out: what
-//! asks for it (SIGHUP, the admin API).
+//! Keeps: a file that the server could not be started with changes nothing; settings that need a restart are named.
+//! Leaves out: what asks for it (SIGHUP, the admin API).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::webhooks::Signings;
 use crate::cli::config::ConfigArgs;
 use crate::config::{AuthChoice, Config};
 
-/// The settings that count as soon as they are read. Each is put in place as a whole, and none of them can fail: what is wrong is
-/// found before.
+/// The settings that take effect as soon as they are read. Each is applied as a whole, and none of them can fail:
+/// errors are found before.
 const LIVE: [(&str, Apply); 18] = [
     ("auth.grant", apply_grants),
     ("auth.http.secret", apply_http),
@@ -42,10 +42,10 @@ const LIVE: [(&str, Apply); 18] = [
     ("admin.tokens", apply_admin_tokens),
 ];
 
-/// Whether it could be put in place.
+/// Whether it could be applied.
 type Apply = fn(&Reload, &Config, &Server) -> bool;
 
-/// What of those who decide can be replaced while the server runs.
+/// The part of the authorization that can be replaced while the server runs.
 pub(super) enum Decides {
     /// Nothing.
     Fixed,
@@ -57,7 +57,7 @@ pub(super) enum Decides {
     Http(Signing),
 }
 
-/// What reads the configuration again.
+/// Reads the configuration again.
 pub(super) struct Reload {
     args: ConfigArgs,
     decides: Decides,
@@ -68,11 +68,11 @@ pub(super) struct Reload {
     counts: Mutex<Counts>,
 }
 
-/// What counts of the configuration.
+/// The settings in effect.
 struct Counts {
-    /// Of what the file says.
+    /// From the file.
     said: Table,
-    /// Of what the files with secrets hold, by the setting.
+    /// From the files with secrets, by setting.
     files: BTreeMap<String, Secret>,
 }
 
@@ -95,7 +95,7 @@ impl Reload {
         self.signings = signings;
     }
 
-    /// The grants of the server, if those are what it asks.
+    /// The grants of the server, if those are what it uses.
     pub(super) const fn grants(&self) -> Option<&Arc<Grants>> {
         match &self.decides {
             Decides::Grants(grants) => Some(grants),
@@ -109,7 +109,7 @@ impl Reload {
             return Err(ReloadError::NoConfiguration);
         }
         let config = self.args.load().map_err(wrong)?;
-        // What can still be refused is first: what is in the files of keys and certificates may have changed.
+        // What can still be refused comes first: the files of keys and certificates may have changed.
         let certificates = self.tls.as_ref().map(Tls::read_again).transpose().map_err(wrong)?;
         self.replace_keys(&config)?;
         if let Some(certificates) = certificates {
@@ -148,7 +148,7 @@ fn wrong(error: impl ToString) -> ReloadError {
     ReloadError::Wrong(error.to_string())
 }
 
-/// What the files with secrets hold, by the setting.
+/// The contents of the files with secrets, by setting.
 fn contents(config: &Config) -> BTreeMap<String, Secret> {
     let files = config.secret_files.iter();
     files.map(|file| (file.setting.clone(), file.content.clone())).collect()
@@ -160,7 +160,7 @@ fn one_setting(setting: &str) -> String {
 }
 
 impl Counts {
-    /// The settings that `config` has otherwise.
+    /// The settings that differ in `config`.
     fn changed(&self, config: &Config) -> Vec<String> {
         let mut all = changed(&self.said, &config.said.0);
         for (setting, content) in contents(config) {
@@ -182,7 +182,7 @@ fn apply_grants(reload: &Reload, config: &Config, _: &Server) -> bool {
     }
 }
 
-/// They were put in place before.
+/// They were applied before.
 fn applied_keys(reload: &Reload, config: &Config, _: &Server) -> bool {
     matches!((&reload.decides, &config.auth), (Decides::Jwt(_), AuthChoice::Jwt(_)))
 }
@@ -196,7 +196,7 @@ fn apply_http(reload: &Reload, config: &Config, _: &Server) -> bool {
     true
 }
 
-/// The secrets of webhooks are replaced, if nothing else of them has changed.
+/// The secrets of webhooks are replaced, if nothing else about the webhooks has changed.
 fn apply_webhooks(reload: &Reload, config: &Config, _: &Server) -> bool {
     let rest = |options: &WebhookOptions| {
         let options = WebhookOptions { secrets: Vec::new(), ..options.clone() };
@@ -226,7 +226,7 @@ fn apply_quotas(_: &Reload, config: &Config, server: &Server) -> bool {
     true
 }
 
-/// Without tokens from the beginning there is no admin API; and none takes them all away from one.
+/// A server that started without tokens has no admin API; and an empty list takes all tokens away from one that has it.
 fn apply_admin_tokens(reload: &Reload, config: &Config, server: &Server) -> bool {
     let applies = reload.has_admin_api && !config.admin.tokens.is_empty();
     if applies {
@@ -260,7 +260,7 @@ fn below(name: &str, paths: Vec<String>) -> Vec<String> {
     paths.into_iter().map(|path| format!("{name}.{path}")).collect()
 }
 
-/// Has `counts` say of the setting at `path` what `file` says.
+/// Sets the setting at `path` in `counts` to its value in `file`.
 fn put(counts: &mut Table, file: &Table, path: &str) {
     let Some((name, rest)) = path.split_once('.') else {
         match file.get(path) {

@@ -9,11 +9,11 @@ use eventlog_server::webhooks::{Signing, Webhook, WebhookOptions};
 
 use super::ServeError;
 
-/// What the requests of each webhook are signed with, by its name.
+/// What the requests of each webhook are signed with, by name.
 pub(super) type Signings = HashMap<String, Signing>;
 
-/// What runs the webhooks; `None` without any, and if there never were some: then nothing is journaled. Of those that there were, it is known how far
-/// they came, until they are forgotten.
+/// Runs the webhooks; `None` without any, if there never were any: then nothing is journaled. The positions of former
+/// webhooks are kept until they are forgotten.
 pub(super) async fn processor(
     webhooks: &[WebhookOptions],
     journal: &Arc<dyn EventJournal>,

@@ -16,10 +16,10 @@ pub(super) struct Event {
     pub(super) payload: Vec<u8>,
 }
 
-/// This is no event that can be sent.
+/// The input is not an event that can be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::cli) enum EventError {
-    /// Something else than a JSON object.
+    /// It is not a JSON object.
     #[error("this is not a JSON object")]
     NoObject,
     /// Not JSON, or not with these fields.
@@ -34,15 +34,15 @@ pub(in crate::cli) enum EventError {
     /// The bytes are not hexadecimal.
     #[error("`payloadHex`: {0}")]
     Hex(String),
-    /// The id is no UUID.
+    /// The id is not a UUID.
     #[error("`id`: {0:?} is not a UUID")]
     Id(String),
 }
 
 impl Event {
-    /// The event in `line`, its payload in this form if it is JSON. What `tail --json` prints is one.
+    /// Parses the event in `line`; a JSON payload is encoded with this codec. What `tail --json` prints is one.
     pub(super) fn parse(line: &str, codec: Codec) -> Result<Self, EventError> {
-        // A list of the values would do for serde.
+        // serde would also accept a list of the values.
         if !line.trim_start().starts_with('{') {
             return Err(EventError::NoObject);
         }
@@ -51,7 +51,7 @@ impl Event {
         if line.event.is_empty() {
             return Err(EventError::NoTag);
         }
-        // The bytes win: where both stand, the JSON is what people read of them.
+        // The bytes take precedence: if both are there, the JSON is for people.
         let payload = match (line.payload_hex, line.payload) {
             (Some(hex), _) => parse_hex(&hex).map_err(EventError::Hex)?,
             (None, Some(json)) => codec.encode(json).map_err(EventError::Json)?,
@@ -81,14 +81,14 @@ struct Line {
     payload: Option<Value>,
     payload_hex: Option<String>,
     id: Option<String>,
-    // What `tail --json` says besides; a store gives its own sequence, and the id holds the time.
+    // `tail --json` adds these; a store assigns its own sequence, and the id contains the time.
     #[serde(rename = "sequence")]
     _sequence: Option<u64>,
     #[serde(rename = "createdAt")]
     _created_at: Option<String>,
 }
 
-/// `null` is a payload like any other; only a field that is not there is none.
+/// `null` is a payload like any other; only an absent field is none.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

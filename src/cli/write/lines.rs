@@ -1,4 +1,4 @@
-//! Standard input as events, read ahead of the network by a bounded number of lines.
+//! Standard input as events, read ahead of the network by a limited number of lines.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::task::Poll;
@@ -12,13 +12,13 @@ use crate::cli::payload::Codec;
 
 /// Lines read and not written yet.
 const AHEAD_MAX: usize = 1_024;
-/// A payload within the largest message, in hexadecimal, fits.
+/// A payload of the largest message fits, in hexadecimal.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// A line is no event. Those before it were read.
+/// A line is not an event. The lines before it were read.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum LineError {
-    /// It says something else.
+    /// It is not a valid event.
     #[error("line {line}: {cause}")]
     Wrong {
         /// Its number, from one.
@@ -62,7 +62,7 @@ impl Lines {
         self.events.recv().await
     }
 
-    /// What [`Lines::next`] gives, if it need not wait for it.
+    /// The result of [`Lines::next`], if there is no need to wait for it.
     pub(super) fn ready(&mut self) -> Poll<Option<Result<Event, LineError>>> {
         match self.events.try_recv() {
             Ok(event) => Poll::Ready(Some(event)),

@@ -140,7 +140,7 @@ async fn write(args: Args) -> Result<(), WriteError> {
     let mut lines = Lines::read(io::stdin(), codec)?;
     loop {
         let (batch, end) = next_batch(&mut lines, batch_max).await;
-        // What stands before a wrong line is written, as it would be if that line came a moment later.
+        // What comes before a wrong line is written, as it would be if that line came a moment later.
         let count = batch.len() as u64;
         if !batch.is_empty() && append(&remote, key, batch).await? == Reader::Gone {
             return Ok(());

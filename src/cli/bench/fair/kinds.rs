@@ -1,4 +1,4 @@
-//! What strangers send: those who connect and never make a good request.
+//! What strangers send: clients that connect and never make a valid request.
 //!
 //! Leaves out: when they send it (`strangers`).
 

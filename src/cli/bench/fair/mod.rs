@@ -1,7 +1,7 @@
-//! The scenario `fair`: one client with one write in flight, alone and then beside others who ask for a lot.
+//! The scenario `fair`: one client with one write in flight, alone and then next to others who ask for a lot.
 //!
-//! Keeps: the others run on a thread of the lowest priority, so that what the one waits for is the server and not this
-//! process. Leaves out: what they do (`neighbours`, `strangers`).
+//! Keeps: the others run on a thread of the lowest priority, so that the one client waits for the server and not for
+//! this process. Leaves out: what they do (`neighbours`, `strangers`).
 
 pub(super) mod kinds;
 mod neighbours;
@@ -20,7 +20,7 @@ use super::target::Target;
 use super::template::EntryShape;
 use super::write::INGEST;
 
-/// What the one writes.
+/// What the one client writes.
 const SHAPE: EntryShape = EntryShape { batch: 1, payload: 100 };
 
 pub(super) async fn run(args: &FairArgs) -> io::Result<bool> {
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &FairArgs) -> io::Result<bool> {
     Ok(report.print(args.target.json))
 }
 
-/// The key of the one, and those of the others: of another store, unless they are to write to the same.
+/// The key of the one client, and those of the others: of another store, unless they should write to the same.
 fn keys(target: &Target, beside: Beside, count: usize) -> io::Result<(Vec<Key>, Vec<Key>)> {
     let stores = if beside == Beside::Ingest { 1 } else { 2 };
     if stores > 1 && !target.assigns() {
@@ -73,7 +73,7 @@ fn keys(target: &Target, beside: Beside, count: usize) -> io::Result<(Vec<Key>, 
     Ok((one, others))
 }
 
-/// Fills the store of these keys with what they are to read.
+/// Fills the store of these keys with what they should read.
 async fn fill(
     target: &Target,
     keys: Vec<Key>,

@@ -1,6 +1,6 @@
-//! Those who ask for a lot, on a thread of their own.
+//! Clients that ask for a lot, on a thread of their own.
 //!
-//! Keeps: the thread has the lowest priority that there is. Leaves out: whom they keep waiting.
+//! Keeps: the thread has the lowest possible priority. Leaves out: whom they keep waiting.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,31 +23,32 @@ use crate::cli::bench::template::EntryShape;
 use crate::cli::bench::write::INGEST;
 use crate::cli::bench::writer::Run;
 
-/// Connections that write what is fanned out, the batches that each has in flight, and the entries in one.
+/// How many connections write what is fanned out, how many batches each has in flight, and the number of entries in
+/// each batch.
 pub(super) const FAN_OUT_WRITERS: usize = 2;
 const FAN_OUT_IN_FLIGHT: usize = 4;
 const FAN_OUT_BATCH: usize = 10;
 /// The payload of a large write, in bytes.
 const LARGE_BYTES: usize = 200_000;
-/// So often it is looked whether they are to end.
+/// How often to check whether they should end.
 const POLL: Duration = Duration::from_millis(10);
 /// The lowest priority, as a nice value.
 const LOWEST: i32 = 19;
 
-/// What they do, with which keys.
+/// What they do, and with which keys.
 pub(super) enum Work {
     /// Each reads the store up to `last`, over and over.
     CatchUp { keys: Vec<PublicKey>, last: u64 },
     /// Writes, as many at a time as the load says.
     Write { keys: Vec<Key>, load: Load },
-    /// The first ones write, the others read that as it comes.
+    /// The first ones write, and the others read that as it comes.
     FanOut { keys: Vec<Key> },
-    /// All connect within a second and prove themselves, over and over.
+    /// All connect within a second and prove their keys, over and over.
     Identify { keys: Vec<Key> },
 }
 
 impl Work {
-    /// So many large writes in flight.
+    /// This many large writes in flight.
     pub(super) fn large_writes(keys: Vec<Key>, count: usize) -> Self {
         let shape = EntryShape { batch: 1, payload: LARGE_BYTES };
         let load = Load::new(keys.len(), count.div_ceil(keys.len()), shape);
@@ -68,7 +69,7 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Starts them; what they get done counts after `warm_up`.
+    /// Starts them; what they achieve counts after `warm_up`.
     pub(super) fn start(target: Arc<Target>, work: Work, warm_up: Duration) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
@@ -82,14 +83,14 @@ impl Neighbours {
         Ok(Self { stop, thread })
     }
 
-    /// Stops them, and says what they got done.
+    /// Stops them, and returns what they achieved.
     pub(super) fn stop(self) -> io::Result<Figures> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the neighbours panicked")))
     }
 }
 
-/// Has this thread alone run when nobody else wants to.
+/// Makes this thread run only when no other wants to.
 pub(super) fn lowest_priority() -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, LOWEST)?)
 }
@@ -110,7 +111,7 @@ async fn run(
         Work::CatchUp { .. } | Work::Identify { .. } => Load::new(1, 1, SHAPE),
     };
     let run = Rc::new(RefCell::new(Run::new(&load, Vec::new())));
-    // Those of them that write; dropped, they end.
+    // The writers among them; when this is dropped, they end.
     let _writers = begin(target, work, &load, &run, local).await?;
     tokio::time::sleep(warm_up).await;
     run.borrow_mut().figures.begin();
@@ -134,7 +135,7 @@ async fn begin(
         Work::FanOut { keys } => {
             let (writers, readers) = keys.split_at(load.connections);
             for (key, _) in readers {
-                // The writers have yet to begin.
+                // The writers have not begun yet.
                 let first = Sequence::FIRST;
                 let subscriber = Subscriber::open(target, std::slice::from_ref(key), first).await?;
                 local.spawn_local(fan_out::read(subscriber, run.clone(), Rc::new(Cell::new(0))));
@@ -179,14 +180,14 @@ async fn catch_up(
             let mut count = 0;
             subscriber.take(&mut |_| count += 1)?;
             let figures = &mut run.borrow_mut().figures;
-            // How long each entry was on its way says nothing here: none is late.
+            // How long each entry was on its way means nothing here: none counts as late.
             figures.delivered(0, figures.now(), subscriber.messages - messages, count);
             messages = subscriber.messages;
         }
     }
 }
 
-/// Connects with each key in turn, all of them in a second, and proves it; over and over.
+/// Connects with each key in turn, all of them within a second, and proves it; over and over.
 async fn identify(target: Arc<Target>, run: Rc<RefCell<Run>>, keys: Vec<Key>) -> io::Result<()> {
     let mut due = tokio::time::interval(Duration::from_secs(1) / keys.len() as u32);
     let mut proving: JoinSet<io::Result<()>> = JoinSet::new();

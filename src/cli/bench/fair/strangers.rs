@@ -1,9 +1,10 @@
-//! Many who never make a good request, on a thread of the lowest priority; and how long others wait meanwhile.
+//! Many clients that never make a valid request, on a thread of the lowest priority; and how long others wait
+//! meanwhile.
 //!
-//! Those others write now and then over connections that are there already, and some come anew: both are told.
+//! The others write now and then over existing connections, and some reconnect: both are reported.
 //!
-//! Keeps: strangers come from other addresses than the others, and are all there before anything is measured. Leaves out: what
-//! they send (`kinds`).
+//! Keeps: strangers come from other addresses than the others, and all of them are there before anything is measured.
+//! Leaves out: what they send (`kinds`).
 
 use std::cell::RefCell;
 use std::io;
@@ -29,16 +30,16 @@ use crate::cli::bench::target::Target;
 use crate::cli::bench::writer::Run;
 use crate::cli::text::people_bytes;
 
-/// Connections of those who write, and their writes in a second.
+/// How many connections write, and how many writes they make a second.
 const OTHERS: usize = 20;
 const WRITES_A_SECOND: f64 = 400.0;
-/// So often one of them comes anew.
+/// How often one of them reconnects.
 const NEWCOMER_EVERY: Duration = Duration::from_millis(50);
-/// So many strangers come from each address, which has no ports for very many.
+/// How many strangers come from each address, which does not have ports for very many.
 const AN_ADDRESS: usize = 2_500;
-/// So often each goes on with what it sends.
+/// How often each of them sends more.
 const SEND_EVERY: Duration = Duration::from_millis(20);
-/// Whoever was cut off comes back after this time.
+/// When one that was cut off comes back.
 const BACK_AFTER: Duration = Duration::from_secs(1);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than it takes until all have been there.
@@ -69,7 +70,7 @@ pub(super) async fn run(args: &FairArgs, count: usize) -> io::Result<bool> {
     Ok(report.print(args.target.json))
 }
 
-/// Those who are no strangers.
+/// The clients that are not strangers.
 struct Others<'a> {
     target: &'a Target,
     keys: Vec<Key>,
@@ -98,7 +99,7 @@ impl Others<'_> {
         Ok(known)
     }
 
-    /// One after the other connects and writes once, until one fails.
+    /// One after another connects and writes once, until one fails.
     async fn come_anew(&self, run: &RefCell<Run>) -> io::Error {
         let load = Load { count: Some(1), shared: true, ..Load::new(1, 1, SHAPE) };
         loop {
@@ -143,7 +144,7 @@ impl Strangers {
         Ok(Self { over, been_there, count, thread })
     }
 
-    /// Waits until each of them has connected, or tried.
+    /// Waits until each of them has connected, or tried to.
     async fn all_there(&self, report: &mut Report) {
         let began = Instant::now();
         while self.been_there.load(Ordering::Relaxed) < self.count {
@@ -160,7 +161,7 @@ impl Strangers {
     }
 }
 
-/// Connects, and does so again whenever the server has ended the connection.
+/// Connects, and reconnects whenever the server has ended the connection.
 async fn come_back(
     to: SocketAddr,
     number: usize,
@@ -184,10 +185,10 @@ async fn come_back(
     }
 }
 
-/// From an address that the others do not have, if the server is on this machine.
+/// From an address that the others do not use, if the server is on this machine.
 async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // The kernel's memory is not what is measured.
+    // Kernel memory is not what is measured.
     socket.set_send_buffer_size(16 * 1_024)?;
     if to.is_ipv4() && to.ip().is_loopback() {
         let from = Ipv4Addr::new(127, 0, 1, 1 + (number / AN_ADDRESS) as u8);
@@ -197,7 +198,7 @@ async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Sends what a stranger sends until the server ends the connection, or all is over.
+/// Sends a stranger's input until the server ends the connection, or everything is over.
 async fn send(stream: TcpStream, script: &Script, over: &AtomicBool) {
     let (mut read, mut write) = stream.into_split();
     let sends = async {

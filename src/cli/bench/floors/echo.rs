@@ -10,7 +10,7 @@ use super::super::target::Target;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Sends the frames of `load` for so long, as fast as they come back.
+/// Sends the frames of `load` for this long, as fast as they come back.
 pub(super) async fn run(load: &Load, duration: Duration) -> io::Result<Measured> {
     let time = TimeArgs { duration, warm_up: WARM_UP, rate: None };
     let load = Load { echo: true, time, count: None, stores: 1, ..*load };
@@ -23,7 +23,8 @@ pub(super) async fn run(load: &Load, duration: Duration) -> io::Result<Measured>
     }
 }
 
-/// Resident bytes for each of so many connections that have sent one message; `None` where the system does not tell.
+/// Resident bytes per connection, for this many connections that have each sent one message; `None` where the system
+/// does not tell.
 pub(super) async fn idle_bytes(connections: usize) -> io::Result<Option<f64>> {
     let target = Target::start_echo()?;
     let [before, _] = target.usages();

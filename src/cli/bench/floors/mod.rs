@@ -1,4 +1,5 @@
-//! Floors: what the disk, a bare echo server and the storage do by themselves. Machines differ, ratios to them less so.
+//! Floors: what the disk, a bare echo server and the storage achieve by themselves. Machines differ; ratios to the
+//! floors differ less.
 //!
 //! Keeps: a floor is measured in the same run, by the same generator with the same frames, before the server starts, so
 //! that neither disturbs the other.
@@ -19,13 +20,13 @@ use super::load::{Load, Measured};
 use super::progress::Progress;
 use super::report::{Report, grouped, human, quantile_of};
 
-/// What an entry takes on disk beyond its payload, about.
+/// What an entry takes on disk in addition to its payload, roughly.
 const ENTRY_BYTES: usize = 60;
 
-/// The floors of a run; those that were not measured are not there.
+/// The floors of a run; those that were not measured are absent.
 #[derive(Default)]
 pub(super) struct Floors {
-    /// One sync as the server does it, by itself.
+    /// One sync in the way the server does it, by itself.
     sync: Option<Duration>,
     /// Messages there and back per second.
     echo: Option<f64>,
@@ -33,7 +34,7 @@ pub(super) struct Floors {
     storage: Option<f64>,
 }
 
-/// What is done with a load, beside which floors are measured.
+/// What is done with a load for which floors are measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
     /// It is written.
@@ -47,7 +48,7 @@ pub(super) enum Doing {
 }
 
 impl Floors {
-    /// Measures those that were asked for.
+    /// Measures the requested ones.
     pub(super) async fn of(
         doing: Doing,
         args: &TargetArgs,
@@ -95,7 +96,7 @@ impl Floors {
         Ok(Some(each))
     }
 
-    /// Sets what was measured against them.
+    /// Compares the measurement with them.
     pub(super) fn compare(&self, measured: &Measured, report: &mut Report) {
         let figures = &measured.run.figures;
         let messages = figures.acks.messages.max(figures.deliveries.messages);
@@ -108,7 +109,7 @@ impl Floors {
         }
     }
 
-    /// As [`Floors::compare`], from rates per second.
+    /// Like [`Floors::compare`], from rates per second.
     pub(super) fn compare_rates(&self, messages: f64, entries: f64, report: &mut Report) {
         if let Some(echo) = self.echo {
             report.share("of_echo", "of echo", messages / echo);
@@ -119,7 +120,7 @@ impl Floors {
     }
 }
 
-/// Measures syncs after about as many bytes as a batch has; the median of those that the server uses.
+/// Measures syncs after about as many bytes as a batch has; returns the median of the kind that the server uses.
 fn syncs(args: &TargetArgs, load: &Load, report: &mut Report) -> io::Result<Duration> {
     let bytes = load.shape.batch * (load.shape.payload + ENTRY_BYTES);
     let mut measure = |key, label, repeat: fn(&Path, usize, Duration) -> io::Result<Syncs>| {

@@ -1,5 +1,5 @@
 //! The server's storage without sockets, sessions and actors: the same entries in the same batches, handed over as a
-//! store does it.
+//! store does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,14 +18,14 @@ use super::super::load::Load;
 use super::super::process::unix_millis;
 use super::super::template::{EntryShape, IdSource, entries, random_bytes};
 
-/// What is read or looked for, if the load does not say.
+/// How many entries are read or looked up, if the load does not say.
 const ENTRIES: u64 = 1_000_000;
-/// As much as a session asks for at once.
+/// As much as a session requests at once.
 const READ_BYTES: usize = 256 << 10;
 /// Groups of one store that are at the disk at the same time.
 const GROUPS: usize = 2;
 
-/// Appends for so long; entries per second.
+/// Appends for this long; returns entries per second.
 pub(super) async fn append(directory: &Path, load: &Load, time: Duration) -> io::Result<f64> {
     let mut alone = Alone::open(directory, load)?;
     let start = Instant::now();
@@ -38,7 +38,7 @@ pub(super) async fn append(directory: &Path, load: &Load, time: Duration) -> io:
     Ok(per_second)
 }
 
-/// Reads a store from its first entry to its last; entries per second.
+/// Reads a store from its first entry to its last; returns entries per second.
 pub(super) async fn read(directory: &Path, load: &Load) -> io::Result<f64> {
     let alone = Alone::filled(directory, load, |_| ()).await?;
     let log = &alone.stores[0].log;
@@ -50,7 +50,7 @@ pub(super) async fn read(directory: &Path, load: &Load) -> io::Result<f64> {
     Ok(log.head().get() as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Looks for everything that a store has, batch by batch; entries per second.
+/// Looks up everything that a store has, batch by batch; returns entries per second.
 pub(super) async fn find(directory: &Path, load: &Load) -> io::Result<f64> {
     let mut ids: Vec<EntryId> = Vec::new();
     let alone = Alone::filled(directory, load, |id| ids.push(id)).await?;
@@ -68,7 +68,7 @@ pub(super) async fn find(directory: &Path, load: &Load) -> io::Result<f64> {
     Ok(ids.len() as f64 / start.elapsed().as_secs_f64())
 }
 
-/// A storage that is written to by nobody else.
+/// A storage that nobody else writes to.
 struct Alone {
     database: Database,
     storage: SledStorage,
@@ -77,7 +77,7 @@ struct Alone {
     payload: Vec<u8>,
     origin: Origin,
     ids: IdSource,
-    /// Of one append.
+    /// The batches of one append.
     batches: usize,
     appends_max: usize,
     pending: VecDeque<BoxFuture<'static, Result<(), AppendError>>>,
@@ -99,7 +99,7 @@ impl Store {
 }
 
 impl Alone {
-    /// The batches that `load` has in flight are dealt out over its stores; those of a store make one group at the
+    /// The batches that `load` has in flight are distributed over its stores; those of a store form one group at the
     /// disk and one that collects meanwhile.
     fn open(directory: &Path, load: &Load) -> io::Result<Self> {
         let options = DatabaseOptions::default();
@@ -126,7 +126,7 @@ impl Alone {
         })
     }
 
-    /// One with one store, opened afresh, that holds what `load` counts; `each` is shown the ids.
+    /// A storage with one store, freshly opened, that holds as many entries as `load` says; `each` gets the ids.
     async fn filled(
         directory: &Path,
         load: &Load,
@@ -143,7 +143,7 @@ impl Alone {
         Ok(alone)
     }
 
-    /// Appends one group to the store whose turn it is, once there is room for it; the ids in it.
+    /// Appends one group to the next store, once there is space for it; returns its ids.
     async fn append(&mut self) -> io::Result<Vec<EntryId>> {
         self.settle(self.appends_max - 1).await?;
         let count = self.batches * self.shape.batch;
@@ -161,7 +161,7 @@ impl Alone {
         Ok(ids)
     }
 
-    /// Waits until no more than so many appends are under way.
+    /// Waits until no more than this many appends are in progress.
     async fn settle(&mut self, appends_max: usize) -> io::Result<()> {
         while self.pending.len() > appends_max
             && let Some(append) = self.pending.pop_front()

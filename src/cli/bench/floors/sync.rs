@@ -1,4 +1,4 @@
-//! How often the disk syncs: no durable answer comes sooner than one sync.
+//! How often the disk can sync: no durable answer is faster than one sync.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::super::figures::histogram;
 use super::super::report::quantile_of;
 
-/// The server writes whole blocks, from memory that is aligned.
+/// The server writes whole blocks, from aligned memory.
 const BLOCK_BYTES: usize = 512;
 const ALIGNED_BYTES: usize = 4_096;
-/// So much of a file is there before it is written to.
+/// How much of a file exists before it is written to.
 const FILE_BYTES: usize = 64 << 20;
 
-/// How many syncs there were in a second, and the median of how long they took.
+/// How many syncs there were in a second, and the median of their durations.
 pub(super) type Syncs = (f64, Duration);
 
 /// `fdatasync` of a file, each after `bytes` more of it.
@@ -28,8 +28,8 @@ pub(super) fn of_file(directory: &Path, bytes: usize, time: Duration) -> io::Res
     })
 }
 
-/// What a commit of the server waits for, without anything around it: `bytes` go over blocks that a file has already, past
-/// the page cache and durable at once; or, where the disk cannot do that, with `fdatasync`.
+/// What a commit of the server waits for, without anything around it: `bytes` are written over blocks that a file
+/// already has, without the page cache and durable at once; or, where the disk cannot do that, with `fdatasync`.
 pub(super) fn of_log(directory: &Path, bytes: usize, time: Duration) -> io::Result<Syncs> {
     let bytes = bytes.next_multiple_of(BLOCK_BYTES);
     let file_bytes = FILE_BYTES.next_multiple_of(bytes);
