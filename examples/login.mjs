@@ -1,15 +1,15 @@
-// The login of an application, in some twenty lines: who has a session gets a token for the sync server. docs/AUTH.md walks through it.
+// The login of an application in about twenty lines: a user with a session gets a token for the sync server. docs/AUTH.md explains it.
 //
 //   EVENTLOG_AUTH_JWT_SECRET=… node examples/login.mjs [PORT [SECONDS]]
 //
-// It knows ann and bob, believes whoever says to be one of them, and forgets everything when it ends; yours has passwords and a database.
+// It knows ann and bob, checks no passwords, and keeps nothing after it ends. A real login has passwords and a database.
 import { createHmac, randomUUID } from "node:crypto"
 import { createServer } from "node:http"
 
 const [port = 7421, seconds = 600] = process.argv.slice(2).map(Number)
 const teams = new Map([["ann", "red"], ["bob", "blue"]])
 const users = new Map() // by session
-const owners = new Map() // by public key: it belongs to who came with it first
+const owners = new Map() // by public key: the first user who brings it owns it
 
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString("base64url")
 const sign = (text) => createHmac("sha256", process.env.EVENTLOG_AUTH_JWT_SECRET).update(text).digest("base64url")
@@ -23,7 +23,7 @@ const server = createServer((request, response) => {
   }
   const user = users.get(request.headers.cookie?.match(/session=([^;]*)/)?.[1])
   const key = searchParams.get("key")
-  // Without the owners everybody could ask for a token with everybody's key.
+  // Without this check, any user could get a token for the key of any other user.
   if (!teams.has(user) || !key || (owners.get(key) ?? user) !== user) return response.writeHead(403).end()
   owners.set(key, user)
   const exp = Math.floor(Date.now() / 1000) + seconds

@@ -1,9 +1,9 @@
-// An application whose users have a session cookie, in some twenty lines: the sync server asks it who may do what. docs/AUTH.md walks
-// through it.
+// An application whose users have a session cookie, in about twenty lines: the sync server asks it who may do what. docs/AUTH.md
+// explains it.
 //
 //   EVENTLOG_AUTH_HTTP_SECRET=whsec_… node examples/session.mjs [PORT [SECONDS]]
 //
-// It believes every name, and forgets everything when it ends; yours has passwords and a database.
+// It accepts every name, and keeps nothing after it ends. A real application has passwords and a database.
 import { createHmac, randomUUID, timingSafeEqual } from "node:crypto"
 import { createServer } from "node:http"
 import { text } from "node:stream/consumers"
@@ -12,9 +12,9 @@ const [port = 7421, seconds = 60] = process.argv.slice(2).map(Number)
 const secret = Buffer.from(process.env.EVENTLOG_AUTH_HTTP_SECRET.replace("whsec_", ""), "base64")
 const teams = new Map([["ann", "red"], ["bob", "blue"]])
 const users = new Map() // by session
-const owners = new Map() // by public key: it belongs to who came with it first
+const owners = new Map() // by public key: the first user who brings it owns it
 
-// Whether the sync server asks, and not long ago. The package `standardwebhooks` does that too.
+// Whether the request is recent and comes from the sync server. The package `standardwebhooks` can check that too.
 const isSigned = ({ "webhook-id": id, "webhook-timestamp": time, "webhook-signature": given = "" }, body) => {
   const own = createHmac("sha256", secret).update(`${id}.${time}.${body}`).digest()
   const hash = Buffer.from(given.replace("v1,", ""), "base64")
@@ -34,7 +34,7 @@ const server = createServer(async (request, response) => {
   if (!isSigned(request.headers, body)) return response.writeHead(403).end()
   const { publicKey, headers } = JSON.parse(body)
   const user = users.get(sessionOf(headers.cookie))
-  // Without the owners everybody who has a session could use everybody's key.
+  // Without this check, any user with a session could use the key of any other user.
   const allow = teams.has(user) && (owners.get(publicKey) ?? user) === user
   if (allow) owners.set(publicKey, user)
   response.end(JSON.stringify({ allow, storeId: teams.get(user), sub: user, ttlSeconds: seconds }))

@@ -1,4 +1,4 @@
-// A receiver of webhooks: verifies the sender of each request, and processes every entry once, in order.
+// A receiver of webhooks. It verifies the sender of each request and processes every entry once, in order.
 //
 //     npm install standardwebhooks
 //     WEBHOOK_SECRET=whsec_… node webhook.mjs
@@ -19,7 +19,7 @@ import { Webhook } from "standardwebhooks"
 const webhook = new Webhook(process.env.WEBHOOK_SECRET)
 const file = process.env.STATE ?? "todos.json"
 
-// The position in each store, kept together with the results: a repeated entry is recognized by it.
+// The position in each store. Keep it together with the results: repeated entries are recognized by it.
 let state = { sequences: {}, titles: {} }
 try {
   state = JSON.parse(readFileSync(file, "utf8"))
@@ -48,11 +48,11 @@ const server = createServer(async (request, response) => {
     // Also throws if the request is more than five minutes old.
     message = webhook.verify(body, request.headers)
   } catch {
-    // Not a 4xx that blames the entries: the request comes again, once the secret is right.
+    // Not one of the 4xx codes that reject the entries: the request is repeated until the secret is correct.
     return response.writeHead(401).end()
   }
   for (const entry of message.entries) take(message.store, entry)
-  // Before the answer: what was answered does not come again.
+  // Before the answer: an entry is not sent again after it was answered.
   writeFileSync(`${file}.new`, JSON.stringify(state))
   renameSync(`${file}.new`, file)
   response.writeHead(204).end()

@@ -4,7 +4,7 @@
 //   bench/postgres/run [--binary FILE] [--directory DIR] [--seconds N] [SCENARIO…]
 //
 // The binary is target/release/eventlog-server unless another is given. PostgreSQL (on the path, or in Debian's folders)
-// gets a temporary cluster below DIR (target/postgres), so that is the disk that is measured. Each scenario gets a fresh
+// gets a temporary cluster below DIR (target/postgres), so the disk of DIR is measured. Each scenario gets a fresh
 // database and fresh servers. Nothing else should run on the machine. Needs node and npm.
 
 import { execFileSync, spawn, spawnSync } from "node:child_process"
@@ -60,7 +60,7 @@ const freshDatabase = () => {
   return urlOf(name)
 }
 
-// A server's process and where it listens, once it does.
+// A server's process and its address, once it listens.
 const running = new Set()
 const start = (command, args, env) =>
   new Promise((resolve, reject) => {
@@ -97,10 +97,10 @@ const ours = (database, dev = true) => {
   })
 }
 
-// With a token, an empty one too, the generator would assign its keys over the admin API.
+// With a token, even an empty one, the generator would assign its keys through the admin API.
 const { EVENTLOG_ADMIN_TOKEN: _, ...withoutToken } = process.env
 
-// Runs the generator to its end; resolves to its report.
+// Runs the generator until it ends, and resolves to its report.
 const load = (scenario, { url, server }, args) =>
   new Promise((resolve, reject) => {
     const all = ["bench", scenario, "--url", url, "--pid", String(server.pid), "--floors", "none", "--json", ...args]
@@ -128,7 +128,7 @@ const against = async (name, scenario, args, figure = acknowledged) => {
   say(name, `${number(one)}/s`, `${number(other)}/s`, (one / other).toFixed(1))
 }
 
-// The CPU time of all processes of the cluster so far, those that ended among them, in seconds.
+// The CPU time of all processes of the cluster so far, including those that ended, in seconds.
 const TICKS = 100
 const cpuOf = (pid) => {
   const times = (of) => {
@@ -161,7 +161,7 @@ const scenarios = {
   latency: async () => {
     const database = freshDatabase()
     const [here, there] = [await ours(database), await ours(database)]
-    // They hear of each other first.
+    // The nodes need time to find each other.
     await new Promise((resolve) => setTimeout(resolve, 7_000))
     const args = ["--subscribers-url", there.url, "--subscribers", "1", "--writers", "2", "--batch", "1", "--rate", "200", ...during]
     const { delivered: { latency } } = await load("fan-out", here, args)
@@ -176,7 +176,7 @@ const scenarios = {
       for (let n = 0; n < count; n++) nodes.push(await ours(database, false))
       await new Promise((resolve) => setTimeout(resolve, 7_000))
       const before = cpuOf(postmaster())
-      // The same load in all, each half on stores of its own.
+      // The same total load; each half uses its own stores.
       const args = ["--admin-token", TOKEN, "--stores", "2", "--connections", String(8 / count), "--warm-up", "0", ...during]
       const reports = await Promise.all(nodes.map((node) => load("write", node, args)))
       const entries = reports.reduce((sum, report) => sum + acknowledged(report) * report.seconds, 0)

@@ -2,8 +2,8 @@
 """Measures everything that docs/PERFORMANCE.md tells, with `eventlog-server bench`, and keeps it as JSON.
 
     cargo build --release
-    docs/performance/measure.py            # everything, about ten minutes on two cores
-    docs/performance/measure.py write idle # some of it; the rest of the file stays
+    docs/performance/measure.py            # everything: about ten minutes on two cores
+    docs/performance/measure.py write idle # these scenarios only; the rest of the file stays
     docs/performance/plot.py               # the plots, from the JSON
 
 Nothing else should run meanwhile. Needs `ulimit -n` above 10,100 for `idle`. Runs as root also empty the page cache
@@ -29,7 +29,7 @@ ROOT = HERE.parent.parent
 NO_FLOORS = ["--floors", "none"]
 COLD_START_ENTRIES = [100_000, 1_000_000, 3_000_000, 10_000_000]
 
-# The scenarios with figures to reach.
+# The scenarios that have target figures.
 TABLE = {
     "write": ["write"],
     "write-one": ["write", "--connections", "1", "--in-flight", "1"],
@@ -44,7 +44,7 @@ TABLE = {
     "fan-out-steady": ["fan-out", "--rate", "50", "--floors", "none"],
 }
 
-# How cost grows: by dimension, the scenario and the values of one flag.
+# How cost grows: for each dimension, the scenario and the values of one flag.
 GROWTH = {
     "stores": (["write"], "--stores", [1, 10, 100, 1_000, 10_000]),
     "subscribers": (["fan-out", "--connections", "1000"], "--subscribers", [1, 10, 100, 1_000, 4_000]),
@@ -83,7 +83,7 @@ class Measuring:
     def table(self, name):
         self.keep(name, self.bench(*TABLE[name]))
         if name == "fan-out":
-            # And at half of the rate that was reached.
+            # Then at half of the rate that was reached.
             rate = self.figures[name]["figures"]["acknowledged"]["messages_per_second"] / 2
             self.keep("fan-out-half", self.bench(*TABLE[name], "--rate", f"{rate:.0f}", *NO_FLOORS))
 
@@ -97,7 +97,7 @@ class Measuring:
             else:
                 arguments += GROWTH_SECONDS
             if flag == "--subscribers":
-                # Not more connections than subscriptions.
+                # No more connections than subscriptions.
                 arguments[2] = str(min(value, 1_000))
             points.append({"value": value, **self.bench(*arguments)})
         self.keep(f"growth-{name}", points)

@@ -32,7 +32,7 @@ CPU = of("server", "cpu_nanos_per_entry")
 LATENCY = [(name, of("acknowledged", "latency", name, scale=1e3)) for name in ["p50", "p99", "p99.9"]]
 MEBI = 1 / (1 << 20)
 
-# A file: the measurement, the label of its values, and panels of a title and series.
+# For each file: the measurement, the label of its values, and panels with a title and series.
 PLOTS = {
     "entries": ("cold-start", "entries in the store", [
         ("ready after a cold start, s", [("", of("ready_seconds"))]),
@@ -75,7 +75,7 @@ class Axis:
 
     def __init__(self, values, start, end):
         low, high = math.log10(min(values)), math.log10(max(values))
-        # Never less than a decade and a bit, so that a flat line looks flat.
+        # Always more than a decade, so that a flat line looks flat.
         spare = max(0.08, (1.1 - (high - low)) / 2)
         self.low, self.high = low - spare, high + spare
         self.start, self.end = start, end

@@ -162,7 +162,7 @@ def places(figures):
     """Machine, commit and date of each measurement, said once if they are all the same."""
     told, machines = {}, {}
     for kept in figures.values():
-        # Of what has no run of its own that says it, it is the machine of the same day.
+        # A file whose run does not name a machine gets the machine of the same day.
         for run in runs(kept):
             if "machine" in run:
                 machines[kept["where"]["date"]] = run["machine"]

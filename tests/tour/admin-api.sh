@@ -1,5 +1,5 @@
-# What docs/ADMIN-API.md has something to show of: keys and stores, a webhook whose receiver refuses what it is sent, a
-# webhook that runs no more, two entries that were too large, and with `follow` somebody who is connected.
+# Sets up what docs/ADMIN-API.md shows: keys and stores, a webhook whose receiver refuses its entries, a webhook that
+# is no longer configured, two entries that were too large, and with `follow` a connected client.
 
 await() { until eval "$1"; do sleep 0.1; done >/dev/null 2>&1; }
 
@@ -50,7 +50,7 @@ for key in bob carol dora; do eventlog-server keys assign $key team; done
 for n in 1 2 3; do eventlog-server write --key bob --event Mail --payload '{}'; done
 await '[ "$(eventlog-server groups dead-letters mail | grep -c 422)" = 3 ]'
 for n in 1 2; do
-    # Has no acknowledgement, since nobody else gets it.
+    # It is not acknowledged, since nobody else gets it.
     eventlog-server write --key dora --protocol rpc --identity dora.json --event Photo --payload "\"$(printf %03000d 0)\"" || true
 done
 kill $server

@@ -1,4 +1,4 @@
-// Effect's own event log server, unencrypted, over the storage in memory that comes with it. Everyone is let in.
+// Effect's own unencrypted event log server on its own storage in memory. It lets everyone in.
 //
 //   node server.mjs PORT
 
@@ -11,7 +11,7 @@ import { RpcSerialization, RpcServer } from "effect/rpc"
 
 const port = Number(process.argv[2])
 
-// What the load generator writes is none of these, so it is stored as it is: no handler, no decoding.
+// The load generator writes none of these events, so its entries are stored as they are: no handler, no decoding.
 const Events = EventGroup.empty.add({ tag: "Unused", primaryKey: () => "" })
 const handlers = EventLog.group(Events, (handle) => handle.handle("Unused", () => Effect.void))
 

@@ -1,11 +1,11 @@
-// The page: shows the list, and turns clicks into events.
+// The page: it shows the list and turns clicks into events.
 
 import { open, type Status } from "./sync.ts"
 import type { Todo } from "./todos.ts"
 
 const query = new URLSearchParams(location.search)
 const url = query.get("server") ?? import.meta.env.VITE_EVENTLOG_URL ?? `ws://${location.hostname}:7420/rpc`
-// Another name is another device: `?device=two` in a second tab.
+// Each name is a separate device: open `?device=two` in a second tab.
 const name = query.get("device") ?? "todo"
 
 const element = <T extends HTMLElement>(id: string) => document.getElementById(id) as T
@@ -45,7 +45,7 @@ const item = (todo: Todo): HTMLElement => {
 const list = element<HTMLUListElement>("todos")
 let waiting: ReadonlyArray<Todo> | undefined
 const show = (todos: ReadonlyArray<Todo>) => {
-  // While somebody types, their text field stays.
+  // Keeps the text field while somebody types in it.
   if (list.contains(document.activeElement) && document.activeElement instanceof HTMLInputElement &&
     document.activeElement.type === "text") {
     waiting = todos

@@ -1,6 +1,6 @@
-// The event log of this browser: a journal on this machine, and a server that it shares with others.
+// The event log of this browser: a journal on this machine, and a server that is shared with others.
 //
-// Six parts, each of which an application of this kind needs: identity, journal, handlers, socket, protocol, remote.
+// An application of this kind needs these six parts: identity, journal, handlers, socket, protocol, remote.
 
 import { Effect, Layer, ManagedRuntime, Queue, Schedule, Schema } from "effect"
 import { EventJournal, EventLog, EventLogEncryption, EventLogRemote } from "effect/eventlog"
@@ -21,8 +21,8 @@ export interface Options {
   readonly onStatus: (status: Status) => void
 }
 
-// 1. Identity: who this device is for the server. It is kept, since a new one is somebody else, whose entries the
-//    server would send back, and who has no store until somebody assigns one.
+// 1. Identity: it tells the server who this device is. It is kept. To the server, a new identity is another user: the
+//    server would send it this device's own entries, and it has no store until somebody assigns one.
 const identity = (name: string) =>
   Layer.effect(
     EventLog.Identity,
@@ -35,11 +35,11 @@ const identity = (name: string) =>
     })
   ).pipe(Layer.provide(EventLogEncryption.layerSubtle))
 
-// 2. Journal: every event, written here first. So the application works offline, and a reload fetches nothing again.
+// 2. Journal: every event is written here first. So the application works offline, and a reload fetches nothing again.
 const journal = (name: string) => EventJournal.layerIndexedDb({ database: `${name}/journal` })
 
-// 3. Handlers: what to do when something happens, here or elsewhere. This application makes its list from the journal
-//    whenever it changed, so all that they have to do is say that it did.
+// 3. Handlers: what to do when something happens, here or elsewhere. This application builds its list from the journal
+//    after each change, so its handlers only report that there was a change.
 const handlers = EventLog.group(Todos, (handle) =>
   handle
     .handle("TodoAdded", () => Effect.void)
@@ -55,7 +55,7 @@ const log = (name: string) =>
     Layer.provideMerge(Reactivity.layer)
   )
 
-// 4. Socket: the browser's own, which also tells how the connection is.
+// 4. Socket: the browser's WebSocket. It also reports the state of the connection.
 const webSocket = (onStatus: Options["onStatus"]) =>
   Layer.succeed(Socket.WebSocketConstructor, (url, options) => {
     onStatus("connecting")
@@ -68,7 +68,7 @@ const webSocket = (onStatus: Options["onStatus"]) =>
     return socket
   })
 
-// 5. Protocol: what effect 4.1's event log speaks.
+// 5. Protocol: the one that the event log of effect 4.1 uses.
 const protocol = ({ url, onStatus }: Options) =>
   RpcClient.layerProtocolSocket({ retryTransientErrors: true }).pipe(
     Layer.provide(RpcSerialization.layerSchemaBinary()),
@@ -76,8 +76,8 @@ const protocol = ({ url, onStatus }: Options) =>
     Layer.provide(webSocket(onStatus))
   )
 
-// 6. Remote: sends what the journal has and the server has not, and the other way round. A first connection that fails
-//    is an error; here it is tried again for as long as the page is open.
+// 6. Remote: sends the server what it lacks, and fetches what the journal lacks. If the first connection fails, that is
+//    an error. Here, it is tried again for as long as the page is open.
 const remote = (options: Options) =>
   Layer.build(Layer.fresh(EventLogRemote.layerUnencrypted.pipe(Layer.provide(protocol(options))))).pipe(
     Effect.andThen(Effect.never),
@@ -91,8 +91,8 @@ const decoders = Object.values(Todos.events).map((event) =>
 )
 const decode = new Map<string, (payload: unknown) => unknown>(decoders)
 
-// All events that this application knows, in the order of their ids. What it cannot read is left out: a newer version of
-// it wrote that, or another application.
+// All events that this application knows, in the order of their ids. Entries that it cannot read are left out: a newer
+// version or another application wrote them.
 const events = Effect.gen(function*() {
   const entries = [...(yield* (yield* EventLog.EventLog).entries)]
   entries.sort((a, b) => (a.idString < b.idString ? -1 : 1))
@@ -105,7 +105,7 @@ const events = Effect.gen(function*() {
   })
 })
 
-// Runs `look` at the start and after changes, at most once at a time and every 50 ms: a device that comes back gets
+// Runs `look` at the start and after changes, one at a time and at most every 50 ms: a device that was away gets
 // thousands of events at once.
 const whenever = <A, E, R>(reactivity: Reactivity.Reactivity, look: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {

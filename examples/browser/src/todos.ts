@@ -1,4 +1,4 @@
-// What happens in this application, and what the user sees of it. Knows no server and no browser.
+// The events of this application, and what the user sees. This file knows nothing about the server or the browser.
 
 import { Schema } from "effect"
 import { EventGroup, EventLog } from "effect/eventlog"
@@ -13,7 +13,7 @@ export const Todos = EventGroup.empty
   .add({
     tag: "TodoRenamed",
     primaryKey: (todo) => todo.id,
-    // `from` is the title that this user saw. It tells a rename from two renames that did not know of each other.
+    // `from` is the title that this user saw. It distinguishes one rename from two renames at the same time.
     payload: Schema.Struct({ id: Schema.String, from: Schema.String, title: Schema.String })
   })
   .add({
@@ -51,7 +51,7 @@ export const fold = (events: Iterable<TodoEvent>): ReadonlyArray<Todo> => {
     if (tag === "TodoAdded") {
       todos.set(payload.id, { id: payload.id, title: payload.title, done: false })
     } else if (todo === undefined) {
-      // It was removed, or a device whose clock is behind changed what another one had not added yet.
+      // The item was removed, or a device whose clock is behind changed it before it was added.
     } else if (tag === "TodoRenamed") {
       const conflicts = payload.from !== todo.title && payload.from !== todo.other && payload.title !== todo.title
       const { other: _, ...rest } = todo

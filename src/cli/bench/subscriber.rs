@@ -84,7 +84,7 @@ impl Subscriber {
             self.wait().await?;
             self.take(&mut |_| ())?;
         }
-        // Ignores the result.
+        // Sends the answers to the frames that were just taken.
         self.socket.flush().await
     }
 }
