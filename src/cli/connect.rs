@@ -40,6 +40,11 @@ fn hint(cause: &ConnectError) -> String {
             (said, _) => format!("it says: {said}"),
         };
     }
+    if cause.to_string().contains("CaUsedAsEndEntity") {
+        return "the server shows a certificate that is a certificate authority itself. Make it one for a server \
+                (basicConstraints CA:FALSE), signed by the authority that --ca names"
+            .to_owned();
+    }
     if cause.to_string().contains("certificate") {
         return "if it uses its own certificate authority, give that with --ca".to_owned();
     }

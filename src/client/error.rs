@@ -107,9 +107,13 @@ pub enum RemoteError {
 impl RemoteError {
     /// Whether it is known that this request did not store the entries. If not, they may be stored, now or later;
     /// writing entries with the same ids again is safe, and its answer tells.
-    pub const fn is_definite(&self) -> bool {
+    pub fn is_definite(&self) -> bool {
         match self {
-            Self::Rejected { code, .. } => !matches!(code, ErrorCode::InternalServerError),
+            Self::Rejected { code, message, .. } => {
+                let stored_nothing = |word| message.starts_with(word);
+                !matches!(code, ErrorCode::InternalServerError)
+                    || ["quota: ", "busy: "].into_iter().any(stored_nothing)
+            }
             Self::TooLarge { .. }
             | Self::NoIdentity(_)
             | Self::AlreadyStreaming(_)
@@ -120,5 +124,22 @@ impl RemoteError {
             | Self::WrongAnswer(_)
             | Self::OtherServer { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_a_quota_or_for_now_stores_nothing() {
+        let rejected = |message: &str| RemoteError::Rejected {
+            code: ErrorCode::InternalServerError,
+            request_tag: "WriteEntries".to_owned(),
+            message: message.to_owned(),
+        };
+        assert!(rejected("quota: the public key may write 20 bytes in all, and has").is_definite());
+        assert!(rejected("busy: there is no space").is_definite());
+        assert!(!rejected("may or may not be stored, write it again: quota: oh").is_definite());
     }
 }
