@@ -1,11 +1,12 @@
-// The to-do application of `examples/browser` in Chromium, two devices of two people: exits with an error at the first thing
-// that is not right.
+// The to-do application of `examples/browser` in Chromium, on two devices of two people. Exits with an error at the first
+// failure.
 //
 //   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET
 //
-// The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and takes any
-// origin; the one at LOGIN_HOST lets in who has a token that is signed with SECRET. Where this prints `stop` or `start`, whoever runs it kills the server or starts it at the same address
-// with the same data, at `copy` it makes a backup, at `restore` it has the server, its data gone, go on with that backup; then it writes a line.
+// The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and accepts any
+// origin. The server at LOGIN_HOST requires a token that is signed with SECRET. The script prints requests to its caller:
+// `stop` (kill the server), `start` (start it at the same address with the same data), `copy` (make a backup), `restore`
+// (the data is lost: continue with that backup). The caller does it, then writes a line.
 
 import assert from "node:assert/strict"
 import { createHmac } from "node:crypto"
@@ -39,7 +40,7 @@ const admin = (method, path, body) =>
     body: body && JSON.stringify(body)
   })
 
-// The built pages, on a port of their own, as a developer's Vite serves them.
+// The built pages, on their own port, as a developer's Vite serves them.
 const built = new URL("../../examples/browser/dist", import.meta.url).pathname
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" }
 const pages = createServer(async ({ url }, response) => {
@@ -54,7 +55,7 @@ const pageOf = (server) => `http://127.0.0.1:${pages.address().port}/?server=${e
 const page = pageOf(`ws://${address}/rpc`)
 
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] })
-// A profile is a browser of somebody: its own identity and journal.
+// A profile is the browser of one person, with its own identity and journal.
 const open = async (profile, at = page) => {
   const tab = await profile.newPage()
   tab.on("pageerror", (error) => console.log(`error in the page: ${error}`))
@@ -113,7 +114,7 @@ await step("what is done while the server is away is kept, and arrives once it i
   await ask("stop")
   await is(ann, "offline")
   await add(ann, "offline")
-  // Once it is shown it is in the journal.
+  // Once it is shown, it is in the journal.
   await shows([ann], ["milk", "bread", "from a second tab", "offline"])
   await ann.reload()
   await shows([ann], ["milk", "bread", "from a second tab", "offline"])
@@ -146,13 +147,13 @@ await step("after a restore nothing is lost that a browser still has", async () 
   const all = [...before, "behind the backup", "behind it as well"]
   await shows([ann, bob], all)
   await ask("restore")
-  // They kept running, and miss nothing that is new; a new device has what the backup had, and that.
+  // They kept running and miss nothing that is new. A new device has the content of the backup and the new events.
   await add(bob, "after the restore")
   await shows([ann, bob], [...all, "after the restore"])
   const dave = await open(await browser.newContext())
   await until("what is new", async () => (await titles(dave)).includes("after the restore"))
   assert.ok(!(await titles(dave)).includes("behind the backup"))
-  // Opened anew, each sends what the backup lacks.
+  // Each is opened again, and sends what the backup lacks.
   await ann.reload()
   await bob.reload()
   await until("all of it", async () => (await titles(dave)).length === all.length + 1)
@@ -174,7 +175,7 @@ await step("ten megabytes in one event arrive", async () => {
   await until("it arrives", async () => (await titles(bob)).some((title) => title.length === 10_000_000))
 })
 
-// Events as the application's own backend writes them.
+// Writes events as the application's own backend does.
 const { TodoAdded, TodoRenamed } = EventGroup.empty
   .add({ tag: "TodoAdded", primaryKey: ({ id }) => id, payload: Schema.Struct({ id: Schema.String, title: Schema.String }) })
   .add({
@@ -204,7 +205,7 @@ await step("a new device gets 10,000 events of history", async () => {
   await serverWrites(TodoRenamed, renames.flat())
   const carol = await open(await browser.newContext())
   const last = async () => (await titles(carol)).filter((title) => title === "name 99").length === ids.length
-  // The browser writes each into its journal, which takes a busy machine a while.
+  // The browser writes each event into its journal, which takes a while on a busy machine.
   await until("the last names", last, 180_000)
   assert.equal(await carol.locator(".conflict").count(), 0)
 })
@@ -223,7 +224,7 @@ await step("a key that was removed gets nothing, and goes on when it is assigned
   await until("ann's arrives", async () => (await titles(bob)).includes("not for bob"))
 })
 
-// As the application's own login gives it: good for an hour, for this key and this store.
+// A token as the application's own login issues it: valid for an hour, for this key and this store.
 const signed = (publicKey) => {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url")
   const claims = { sub: "dora", exp: Math.floor(Date.now() / 1000) + 3600, public_keys: [publicKey], store_id: "family" }

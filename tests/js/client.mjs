@@ -1,4 +1,4 @@
-// A client of the msgpack protocol that shows every response, and fails at the first that is not the expected one.
+// A client of the msgpack protocol. It shows every response, and fails at the first unexpected one.
 
 import assert from "node:assert/strict"
 import WebSocket from "ws"
@@ -14,11 +14,11 @@ import {
   WriteEntries
 } from "./messages.mjs"
 
-// Longer than any answer takes.
+// Every answer comes sooner than this.
 const PATIENCE_MILLIS = 20_000
 
 export class Client {
-  // `key` is whom it writes for, unless a write says another.
+  // `key` is the key it writes for, unless a write names another one.
   static async connect(url, key) {
     const client = new Client(url, key)
     const hello = await client.next("Hello")
@@ -61,7 +61,7 @@ export class Client {
     this.wake()
   }
 
-  // The next response, which has to have this tag.
+  // The next response, which must have this tag.
   async next(tag) {
     const deadline = Date.now() + PATIENCE_MILLIS
     while (this.responses.length === 0) {
@@ -101,7 +101,7 @@ export class Client {
     this.send(new RequestChanges({ publicKey, startSequence }))
   }
 
-  // Reads the feed until these entries came, in this order and with these sequences, and nothing in between.
+  // Reads the feed until these entries came, in this order, with these sequences, and with nothing in between.
   async reads(entries, sequences) {
     const got = []
     while (got.length < entries.length) {

@@ -7,7 +7,7 @@
 //   {"do": "split", "id": 1, "value": {…}}        → {"frames": ["…", …]}   of a request
 //   {"do": "join", "frames": ["…", …]}            → {"value": {…}}         of a response
 //
-// What cannot be done gives {"error": "…"}.
+// A job that fails results in {"error": "…"}.
 
 import { createInterface } from "node:readline"
 

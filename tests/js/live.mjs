@@ -1,8 +1,8 @@
-// Talks to a running server as JavaScript clients do, and exits with an error at the first answer that is not right.
+// Talks to a running server as JavaScript clients do. Exits with an error at the first wrong answer.
 //
 //   node live.mjs URL KEY OTHER_KEY [UNMAPPED_KEY]
 //
-// Both keys map to the same store; what is in it already does not matter. The unmapped key has none.
+// Both keys map to the same store, which may contain entries. The unmapped key has no store.
 
 import assert from "node:assert/strict"
 import { randomBytes } from "node:crypto"
@@ -105,7 +105,7 @@ await step("a large write arrives in chunks and is delivered in chunks", async (
   assert.equal(frames, 3)
   await reader.reads(large, sequences)
   const huge = [entry("Huge", new Uint8Array(randomBytes(1_300_000)))]
-  // Counted before the write: the reader may have the whole delivery by the time the writer has its ack.
+  // Counted before the write: the reader may have the whole delivery when the writer gets its ack.
   const before = reader.chunkFrames
   const ack = await writer.write(7, huge)
   await reader.reads(huge, ack.sequences)

@@ -1,7 +1,7 @@
 // The messages of docs/PROTOCOL.md as schemas, on the codec that clients use: `Msgpack.schema` of `effect`.
 //
-// What the package has a class for is the package's class. A write, the changes and the error of unencrypted stores are
-// spelled out here, the way its clients spell them.
+// Where the package has a class, that class is used. A write, the changes and the error of unencrypted stores are defined
+// here, as the clients of the package define them.
 
 import { Schema } from "effect"
 import * as Msgpack from "effect/unstable/encoding/Msgpack"
@@ -52,10 +52,10 @@ export const decodeRequest = Schema.decodeUnknownSync(Request)
 export const encodeResponse = Schema.encodeUnknownSync(Response)
 export const decodeResponse = Schema.decodeUnknownSync(Response)
 
-// The size above which a message is sent as chunks, and the size of each but the last.
+// A message above this size is sent as chunks. Each chunk but the last has this size.
 export const CHUNK_BYTES = 512_000
 
-// The frames of a request: one, or as many chunks as its encoding needs.
+// The frames of a request: one frame, or as many chunks as its encoding needs.
 export const requestFrames = (request, chunkId) => {
   const whole = encodeRequest(request)
   if (whole.byteLength <= CHUNK_BYTES) {
@@ -75,7 +75,7 @@ const entry = (value) =>
     payload: fromHex(value.payload)
   })
 
-// The message that a plain value stands for; bytes are hex there.
+// Converts a plain value to a message. Bytes are hex in a plain value.
 export const fromPlain = (value) => {
   const { _tag, ...fields } = value
   switch (_tag) {
@@ -109,10 +109,10 @@ export const fromPlain = (value) => {
   }
 }
 
-// A message as a plain value, bytes as hex.
+// Converts a message to a plain value, with bytes as hex.
 export const toPlain = (message) =>
   JSON.parse(JSON.stringify(message, function(key, value) {
-    // A Buffer turns itself into an object before it gets here, so the holder is asked.
+    // `value` is no Buffer any more: a Buffer converts itself to an object before this call. Its holder still has it.
     const original = this[key]
     return original instanceof Uint8Array ? toHex(original) : value
   }))

@@ -1,4 +1,4 @@
-// Clients of `effect` 4.1 as an application has them: every part is the package's own, nothing is patched.
+// Clients of `effect` 4.1 as an application has them: every part comes from the package, and nothing is patched.
 
 import { generateKeyPairSync, sign } from "node:crypto"
 import { createInterface } from "node:readline"
@@ -16,13 +16,13 @@ import { RpcClient, RpcSerialization } from "effect-4.1/rpc"
 import { Socket } from "effect-4.1/socket"
 import WebSocket from "ws"
 
-// Longer than anything takes that is going to happen.
+// Everything that happens at all happens sooner than this.
 const PATIENCE_MILLIS = 20_000
 
 export const DEFAULT_STORE = EventLogMessage.StoreId.make("default")
 export const storeId = (name) => EventLogMessage.StoreId.make(name)
 
-// `headers` are what a browser adds to each handshake by itself: the cookies of that moment.
+// `headers` are those that a browser adds to each handshake by itself: the current cookies.
 const webSocket = (headers) =>
   Layer.succeed(Socket.WebSocketConstructor, (url) => new WebSocket(url, { headers: headers() }))
 
@@ -36,13 +36,13 @@ const protocol = (url, headers = () => ({})) =>
 export const makeIdentity = () =>
   Effect.runPromise(Effect.provide(EventLog.makeIdentity, EventLogEncryption.layerSubtle))
 
-// The same public key with another secret, and so with another signing key.
+// The same public key with another secret, and therefore with another signing key.
 export const impostorOf = async ({ publicKey }) => {
   const { privateKey } = await makeIdentity()
   return { publicKey, privateKey: Redacted.make(Redacted.value(privateKey)) }
 }
 
-// A payload as all clients of this kind write it: one frame, here of bytes.
+// A payload as all clients of this kind write it: one frame. Here, it contains bytes.
 export const payload = (bytes) => {
   const body = Buffer.concat([Buffer.from([0x20]), bytes])
   const length = []
@@ -59,13 +59,13 @@ export const entry = (event, primaryKey, bytes = Buffer.alloc(0)) =>
     payload: payload(bytes)
   })
 
-// A case; prints its name when it holds.
+// A test case. Prints its name when it succeeds.
 export const step = async (name, run) => {
   await run()
   console.log(`ok: ${name}`)
 }
 
-// Has whoever runs the script restart the server, and resolves when that is done.
+// Asks the caller of the script to restart the server, and resolves when that is done.
 export const restarter = () => {
   const restarted = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
   return async () => {
@@ -84,7 +84,7 @@ export const until = async (what, holds, millis = PATIENCE_MILLIS) => {
   }
 }
 
-// What an effect is refused with: the package's protocol error.
+// The error with which an effect is refused: the package's protocol error.
 const refusalOf = (exit) => {
   if (Exit.isSuccess(exit)) throw new Error("expected a refusal")
   let error = Cause.squash(exit.cause)
@@ -93,7 +93,7 @@ const refusalOf = (exit) => {
   return error
 }
 
-// Runs effects in a scope of its own, until it is closed.
+// Runs effects in their own scope, until it is closed.
 class Scoped {
   static async with(layer) {
     const scope = Effect.runSync(Scope.make())
@@ -119,7 +119,7 @@ class Scoped {
   }
 }
 
-// One WebSocket and the calls of the protocol on it, for handshakes that no remote of the package would do.
+// One WebSocket with the calls of the protocol, for handshakes that no remote of the package would make.
 export class Calls extends Scoped {
   static connect(url) {
     return Calls.with(EventLogRemote.EventLogRemoteClient.layer.pipe(Layer.provide(protocol(url))))
@@ -144,7 +144,7 @@ export const signingKey = () => {
   return { privateKey, publicKey: new Uint8Array(raw) }
 }
 
-// The answer to `hello`, signed with `key`; it states `stated` as the key that it is signed with.
+// The answer to `hello`. It is signed with `key`, and claims to be signed with `stated`.
 export const claim = async (publicKey, hello, key, stated = key) => {
   const { challenge, remoteId } = hello
   const signingPublicKey = stated.publicKey
@@ -158,7 +158,7 @@ export const claim = async (publicKey, hello, key, stated = key) => {
   })
 }
 
-// A remote: it says hello, authenticates when it has to, cuts large writes, and joins large changes.
+// A remote: it says hello, authenticates if required, splits large writes, and joins large changes.
 export class Remote extends Scoped {
   static async connect(url, identity, headers) {
     const layer = EventLogRemote.EventLogRemoteClient.layer.pipe(
@@ -176,7 +176,7 @@ export class Remote extends Scoped {
     return this.remote.write({ identity: this.identity, storeId: store, entries })
   }
 
-  // The acknowledged sequences, which have to be those of these entries in this order.
+  // The acknowledged sequences, which must be those of these entries in this order.
   async write(entries, store) {
     const acks = await this.run(this.writing(entries, store))
     const ids = (list) => list.map((id) => Buffer.from(id).toString("hex")).join()
@@ -194,7 +194,7 @@ export class Remote extends Scoped {
   }
 }
 
-// The sequences that come through the package's remote if it asks for `startSequence`, and the server sends all of these.
+// The sequences that the package's remote delivers if it asks for `startSequence` and the server sends all of these.
 export const arrived = async (entries, startSequence) => {
   const identity = await makeIdentity()
   const remoteEntries = entries.map((one) => new EventJournal.RemoteEntry(one))
@@ -238,7 +238,7 @@ class Feed {
     }
   }
 
-  // All that came, once it is as many as this.
+  // All received entries, once there are this many.
   async next(count) {
     await until(`${count} entries`, () => this.entries.length >= count || this.end)
     return this.entries.splice(0)
@@ -249,7 +249,7 @@ class Feed {
     return refusalOf(this.end)
   }
 
-  // The client has no more use for it: it sends an `Interrupt`.
+  // The client needs it no longer, so it sends an `Interrupt`.
   close() {
     return Effect.runPromise(Scope.close(this.scope, Exit.void))
   }
@@ -273,14 +273,14 @@ const Notes = EventGroup.empty
 
 const schema = EventLog.schema(Notes)
 
-// A browser with the application open: its journal, its handlers, and what they made of the events.
+// A browser with the application open: its journal, its handlers, and what they built from the events.
 export class Browser extends Scoped {
   static async open(url, identity, headers) {
     const journal = await Effect.runPromise(EventJournal.makeMemory)
     return Browser.withJournal(url, identity, journal, headers)
   }
 
-  // The same with what a device has kept.
+  // The same, with the data that a device has kept.
   static async withJournal(url, identity, journal, headers) {
     const browser = await this.offline(identity, journal)
     await browser.connect(url, headers)
@@ -290,7 +290,7 @@ export class Browser extends Scoped {
   static async offline(identity, kept) {
     const journal = kept ?? (await Effect.runPromise(EventJournal.makeMemory))
     const notes = new Map()
-    // Who was later wins, whichever order they arrive in: `conflicts` are newer events of the same key.
+    // The latest event wins, in whatever order they arrive: `conflicts` are newer events of the same key.
     const apply = (tag) => ({ entry, payload, conflicts }) =>
       Effect.sync(() => {
         if (conflicts.length === 0 && !(notes.get(payload.key)?.id > entry.idString)) {
@@ -314,7 +314,7 @@ export class Browser extends Scoped {
     return browser
   }
 
-  // The page is opened again: what its handlers made is gone, its journal is not.
+  // The page is opened again: it loses what its handlers built, but keeps its journal.
   async reload(url) {
     await this.close()
     const notes = this.notes
@@ -333,7 +333,7 @@ export class Browser extends Scoped {
     return this.run(this.log.write({ schema, event: "NoteSet", payload }))
   }
 
-  // Many at once.
+  // Writes many events at once.
   setAll(notes) {
     return this.run(this.log.writeMany({ schema, events: notes.map((payload) => ({ event: "NoteSet", payload })) }))
   }
@@ -347,7 +347,7 @@ export class Browser extends Scoped {
     return entries.map((entry) => entry.idString).sort()
   }
 
-  // What the user sees.
+  // The state that the user sees.
   state() {
     const notes = [...this.notes.values()].sort((a, b) => (a.key < b.key ? -1 : 1))
     return notes.map(({ key, tag, text, stars }) => ({ key, tag, text, stars }))

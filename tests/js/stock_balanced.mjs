@@ -1,9 +1,9 @@
-// Unmodified clients of `effect` 4.1 that a load balancer moves around between nodes: exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 that a load balancer moves between nodes. Exits with an error at the first failure.
 //
 //   node stock_balanced.mjs HOST:PORT
 //
-// The nodes let everyone in and map unknown keys to the store `default`, which has to be empty. Where this prints `restart`, whoever runs it
-// kills the nodes one after the other and starts each again, and writes a line.
+// The nodes let everyone in and map unknown keys to the store `default`, which must be empty. When this prints `restart`, the caller
+// kills the nodes one after the other, starts each again, and writes a line.
 
 import assert from "node:assert/strict"
 
@@ -15,7 +15,7 @@ const url = `ws://${address}/rpc`
 const restart = restarter()
 
 const users = [await makeIdentity(), await makeIdentity()]
-// One user with two devices, and one with one; as many as there are nodes.
+// One user with two devices, and one with one device: as many as there are nodes.
 const browsers = [
   await Browser.open(url, users[0]),
   await Browser.open(url, users[0]),

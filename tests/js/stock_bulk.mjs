@@ -1,5 +1,5 @@
-// Unmodified clients of `effect` 4.1 with what clients can have written before they are connected: exits with an error at the first
-// thing that is not taken.
+// Unmodified clients of `effect` 4.1, with everything that clients can have written before they connect. Exits with an error at the
+// first write that is not accepted.
 //
 //   node stock_bulk.mjs HOST:PORT
 
@@ -11,7 +11,7 @@ const [address] = process.argv.slice(2)
 assert.ok(address, "usage: node stock_bulk.mjs HOST:PORT")
 const url = `ws://${address}/rpc`
 
-// The primary keys of all that is stored from `from` on, once `key` is among them.
+// The primary keys of all entries from `from` on, once `key` is among them.
 const reads = async (key, from) => {
   const reader = await Remote.connect(url)
   const feed = await reader.subscribe(from)
@@ -26,13 +26,13 @@ await step("whatever the primary keys are, what is written after them arrives", 
   const writer = await Browser.open(url, await makeIdentity())
   for (const key of keys) await writer.set(key, "before")
   await writer.set("after", "after")
-  // An encoder has no bytes for half of a pair: it writes the replacement character.
+  // An encoder cannot encode half of a surrogate pair: it writes the replacement character.
   assert.deepEqual(await reads("after", 0), [...keys.with(1, "\ufffd"), "after"])
   await writer.close()
 })
 
-// What a client has written before it was ever connected goes into one write; it repeats that, with all that follows, until it is
-// taken.
+// A client sends everything that it wrote before its first connection in one write. It repeats that write, with everything that
+// follows, until it is accepted.
 const backlog = async (count, text) => {
   const from = (await (await Remote.connect(url)).write([entry("Mark", "mark")]))[0]
   const notes = Array.from({ length: count }, (_, n) => ({ key: `note ${n}`, text }))

@@ -1,10 +1,10 @@
-// Unmodified clients of `effect` 4.1 of two users of two teams, who are known by their cookie, with the application of
-// `examples/session.mjs`: exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 of two users of two teams, who are identified by their cookie, with the application of
+// `examples/session.mjs`. Exits with an error at the first failure.
 //
 //   node stock_callback.mjs HOST:PORT PORT APPLICATION_URL
 //
-// The server asks at PORT of this machine who may do what. There, this script passes questions on to the application, whose answers
-// count two seconds, or does something else.
+// The server asks at PORT of this machine who may do what. There, this script passes the questions on to the application, or does
+// something else with them. The answers of the application are valid for two seconds.
 
 import assert from "node:assert/strict"
 import { createServer } from "node:http"
@@ -15,9 +15,9 @@ import { Browser, makeIdentity, pause, Remote, step, until } from "./stock.mjs"
 const [address, port, application] = process.argv.slice(2)
 assert.ok(application, "usage: node stock_callback.mjs HOST:PORT PORT APPLICATION_URL")
 
-// What happens to questions about this cookie, if they are not passed on.
+// What happens to questions about this cookie instead of being passed on.
 const failing = new Map()
-// How many came.
+// The number of questions.
 const asked = new Map()
 const fail = {
   hangs: () => {},
@@ -81,7 +81,7 @@ await step("while there is no answer a client waits, and goes on by itself when 
     ways.push({ how, cookie, browser: await open(cookie, annKey) })
   }
   for (const { how, cookie } of ways) failing.set(cookie, how)
-  // One that connects now, and one whom the application does not know.
+  // One client that connects now, and one that the application does not know.
   const late = { how: "hangs", cookie: await login("ann") }
   failing.set(late.cookie, late.how)
   late.browser = await open(late.cookie, await makeIdentity())

@@ -1,5 +1,5 @@
-// Unmodified clients of `effect` 4.1 of a store of which entries are erased: those that keep running, one that is reloaded with its
-// journal, and new ones. Exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 of a store from which entries are erased: some that keep running, one that is reloaded with its
+// journal, and new ones. Exits with an error at the first failure.
 //
 //   node stock_erase.mjs HOST:PORT ADMIN_TOKEN
 
@@ -30,7 +30,7 @@ const [alices, bobs] = await Promise.all(identities.map((identity) => Browser.op
 const all = ["a1", "b1", "a2", "a3", "b2"]
 
 await step("before it, everybody has everything", async () => {
-  // One after the other: in this order they are stored.
+  // One after the other, so that they are stored in this order.
   for (const [at, name] of all.entries()) {
     await (name.startsWith("a") ? alices : bobs).set(name, name)
     await until(`${name} is stored`, async () => (await store()).head === at + 1)

@@ -1,11 +1,10 @@
 // Unmodified clients of `effect` 4.1, and one of the msgpack protocol, of a server whose data directory is replaced by an
-// older copy and healed: those that keep running, and those that are opened anew. Exits with an error at the first thing
-// that is not right.
+// older copy and healed. Some keep running, some are opened again. Exits with an error at the first failure.
 //
 //   node stock_heal.mjs HOST:PORT ADMIN_TOKEN
 //
-// Where this prints `copy`, whoever runs it stops the server, copies its data and starts it again; where it prints `restore`, it puts
-// that copy back, heals it, and starts the server at the same address. Then it writes a line.
+// When this prints `copy`, the caller stops the server, copies its data and starts it again. When this prints `restore`, the caller
+// puts that copy back, heals it, and starts the server at the same address. Then the caller writes a line.
 
 import assert from "node:assert/strict"
 import { createInterface } from "node:readline"
@@ -78,7 +77,7 @@ await step("clients that kept running miss nothing that is written now", async (
 })
 
 await step("what the copy lacks is sent again by devices that still have it, once they are opened anew", async () => {
-  // Alice's device is reloaded: it keeps its journal, and says hello to a server that it does not know.
+  // Alice's device is reloaded: it keeps its journal, and connects to a server that it does not know.
   await alices.reload(url)
   await until("her journal is there again", async () => (await head()) >= 3 + JUMP + 3 + 3)
   const fresh = await Browser.open(url, await makeIdentity())

@@ -1,9 +1,9 @@
-// Unmodified clients of `effect` 4.1 of two users of two teams, who get their tokens from `examples/login.mjs`: exits with an error at
-// the first thing that is not right.
+// Unmodified clients of `effect` 4.1 of two users of two teams, who get their tokens from `examples/login.mjs`. Exits with an error
+// at the first failure.
 //
 //   node stock_login.mjs HOST:PORT LOGIN_URL ADMIN_TOKEN
 //
-// The server believes the tokens of that login, which end after five seconds, and has no keys.
+// The server accepts the tokens of that login, which expire after five seconds, and has no keys.
 
 import assert from "node:assert/strict"
 import { Effect } from "effect-4.1"
@@ -19,7 +19,7 @@ const session = async (user) => {
 }
 const askFor = (headers, { publicKey }) =>
   fetch(`${login}/token?key=${encodeURIComponent(publicKey)}`, { headers })
-// What an application gives to its WebSocket: at each connect a fresh token.
+// What an application passes to its WebSocket: a new token for each connection.
 const url = (headers, identity, spoil = (token) => token) =>
   Effect.promise(async () => {
     const token = await (await askFor(headers, identity)).text()

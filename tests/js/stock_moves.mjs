@@ -1,10 +1,10 @@
-// Unmodified clients of `effect` 4.1, and one of the msgpack protocol, whose key is to go to another store while they are
-// online or offline: exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1, and one of the msgpack protocol, whose key is moved to another store while they are
+// online or offline. Exits with an error at the first failure.
 //
 //   node stock_moves.mjs HOST:PORT ADMIN_TOKEN
 //
-// The server lets everyone in and has no keys. Where this prints `restart`, whoever runs it kills the server, starts it at
-// the same address with the same data, and writes a line.
+// The server lets everyone in and has no keys. When this prints `restart`, the caller kills the server, starts it at the
+// same address with the same data, and writes a line.
 
 import assert from "node:assert/strict"
 import { createConnection, createServer } from "node:net"
@@ -28,7 +28,7 @@ const assign = (key, storeId) => admin("PUT", path(key), JSON.stringify({ storeI
 const remove = (key) => admin("DELETE", path(key))
 const head = async (store) => (await admin("GET", `/stores/${store}`)).head
 
-// The way of one device to the server, which can be cut.
+// The network path of one device to the server. It can be cut.
 const wire = { open: true, sockets: new Set() }
 const proxy = createServer((near) => {
   if (!wire.open) return near.destroy()
@@ -56,14 +56,14 @@ const [alice, bob, carol, next] = await Promise.all([1, 2, 3, 4].map(makeIdentit
 for (const [identity, store] of [[alice, "red"], [bob, "red"], [carol, "blue"]]) {
   assert.equal((await assign(identity.publicKey, store)).status, 200)
 }
-// Alice has a device that stays online, and one that will not.
+// Alice has one device that stays online, and one that does not.
 const online = await Browser.open(url(address), alice)
 const offline = await Browser.open(url(`127.0.0.1:${proxy.address().port}`), alice)
 const bobs = await Browser.open(url(address), bob)
 const carols = await Browser.open(url(address), carol)
 const red = ["red 1", "red 2", "red 3", "red 4", "red 5"]
 const blue = ["blue 1", "blue 2", "blue 3"]
-// The msgpack protocol has one of each kind, too.
+// The msgpack protocol has one of each kind too.
 const old = await Client.connect(`ws://${address}/eventlog`, "old")
 const away = await Client.connect(`ws://${address}/eventlog`, "old")
 
@@ -155,7 +155,7 @@ await step("a client that is moved all the same waits for sequences that never c
   assert.equal((await remove(alice.publicKey)).status, 200)
   assert.deepEqual(await admin("POST", `${path(alice.publicKey)}/release`), { status: 200, storeId: "red" })
   assert.equal((await assign(alice.publicKey, "blue")).status, 200)
-  // It has 8 entries of its store, the other one has 6: it asks from 9 on, and sees only what comes there.
+  // It has 8 entries of its store, and the other store has 6. So it asks from 9 on, and sees only later entries.
   for (let n = 7; n <= 12; n++) await carols.set(`c${n}`, `late ${n}`)
   await until("they are stored", async () => (await head("blue")) === 12)
   await until("the last ones arrive", () => texts(online).includes("late 12"))

@@ -1,10 +1,10 @@
-// Unmodified clients of `effect` 4.1 that write an entry which is too large to be stored: exits with an error at the first thing that is
-// not right. `docs/QUARANTINE.md` says what they have to see.
+// Unmodified clients of `effect` 4.1 that write an entry which is too large to be stored. Exits with an error at the first failure.
+// `docs/QUARANTINE.md` says what they must see.
 //
 //   node stock_quarantine.mjs HOST:PORT ADMIN_TOKEN
 //
-// An entry may have 300,000 bytes, after the first restart 2,000,000. Where this prints `restart`, whoever runs it kills the server, starts it
-// at the same address with the same data, and writes a line.
+// An entry may have 300,000 bytes, and 2,000,000 after the first restart. When this prints `restart`, the caller kills the server, starts
+// it at the same address with the same data, and writes a line.
 
 import assert from "node:assert/strict"
 

@@ -1,10 +1,10 @@
-// Unmodified clients of `effect` 4.1 whose keys and store have a quota: exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 whose keys and store have a quota. Exits with an error at the first failure.
 //
 //   node stock_quota.mjs HOST:PORT ADMIN_TOKEN
 //
-// Two keys may prove themselves, three after a restart. Each may have 2 writes and 20,000 bytes a second, those of one second at once, and 2 subscriptions; the store may hold a
-// million bytes. Where this prints `restart`, whoever runs it kills the server, starts it at the same address with the same data,
-// has the store hold two million, and writes a line.
+// Two keys may authenticate, and three after a restart. Each may have 2 subscriptions, and 2 writes and 20,000 bytes a second (those
+// of one second may come at once). The store may hold a million bytes. When this prints `restart`, the caller kills the server, starts
+// it at the same address with the same data and a limit of two million bytes for the store, and writes a line.
 
 import assert from "node:assert/strict"
 
@@ -15,13 +15,13 @@ assert.ok(token, "usage: node stock_quota.mjs HOST:PORT ADMIN_TOKEN")
 const url = `ws://${address}/rpc`
 const restart = restarter()
 
-// The sum over all labels, or over those that have this one.
+// The sum over all labels, or over those that contain this one.
 const metric = async (name, label = "") => {
   const text = await (await fetch(`http://${address}/metrics`)).text()
   const lines = text.matchAll(new RegExp(`^eventlog_${name}(?:_total)?({.*})? (\\d+)`, "gm"))
   return [...lines].filter(([, labels = ""]) => labels.includes(label)).reduce((sum, line) => sum + Number(line[2]), 0)
 }
-// A client that was refused several times pauses for ten seconds, and another five until it is connected again.
+// A client that was refused several times pauses for ten seconds, and needs five more until it is connected again.
 const shows = (browser, key, text) =>
   until(`${key} arrives`, () => browser.state().some((note) => note.key === key && note.text === text), 60_000)
 
@@ -68,7 +68,7 @@ await step("where the store is full its readers go on, and who writes tries agai
   await until("a refusal", async () => (await metric("quota_refused", "store")) > 0)
   await bobs.set("fits", "still some room")
   await shows(anns[0], "fits", "still some room")
-  // Its pauses have grown by then.
+  // Its pauses are longer by then.
   await pause(8_000)
   const before = await metric("quota_refused", "store")
   await pause(6_000)

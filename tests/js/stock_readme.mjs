@@ -1,4 +1,4 @@
-// The client of docs/BROWSER.md, as it stands there, twice: what one writes, the other is told of. Most of it is in the README too.
+// Runs the client of docs/BROWSER.md twice, unchanged: each receives what the other writes. Most of it is in the README too.
 
 import { readFileSync } from "node:fs"
 import * as effect from "effect-4.1"
@@ -23,7 +23,7 @@ await step("the README shows what the page has", async () => {
 const imported = [...program.matchAll(/^import \{(.*)\}/gm)].flatMap(([, names]) => names.split(",").map((name) => name.trim()))
 const packages = { ...effect, ...eventlog, ...reactivity, ...rpc, Socket }
 
-// What only a browser has, and the address of this test.
+// Replaces what only a browser has, and the address.
 globalThis.WebSocket = WebSocket
 const start = () => {
   const [titles, kept] = [[], new Map()]

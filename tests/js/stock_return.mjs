@@ -1,5 +1,5 @@
-// Unmodified clients of `effect` 4.1 that come to a server which does not know them, as after a restore, each with all of its history: says how
-// long that takes, and exits with an error if something does not arrive. For figures; nothing in the tests runs it.
+// Unmodified clients of `effect` 4.1 that connect to a server which does not know them, as after a restore, each with its whole history.
+// Reports how long that takes, and exits with an error if something does not arrive. It is for measurements: no test runs it.
 //
 //   node --max-old-space-size=8000 stock_return.mjs HOST:PORT ADMIN_TOKEN CLIENTS ENTRIES BYTES
 
@@ -18,7 +18,7 @@ const stored = async () => {
       const answer = await fetch(`http://${address}/admin/stores/default`, { headers })
       return answer.ok ? (await answer.json()).entries : 0
     } catch {
-      // The connection was closed since it was idle while this process was busy.
+      // The connection was closed because it was idle while this process was busy.
     }
   }
 }
@@ -33,7 +33,7 @@ for (let n = 0; n < clients; n++) {
     const count = Math.min(10_000, entries - at)
     await browser.setAll(Array.from({ length: count }, (_, i) => ({ key: `${n} ${at + i}`, text })))
   }
-  // What its handlers made of them is not looked at.
+  // The results of its handlers are not checked.
   browser.notes.clear()
   browsers.push(browser)
 }

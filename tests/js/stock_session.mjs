@@ -1,9 +1,9 @@
-// Unmodified clients of `effect` 4.1 against a running server: exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 against a running server. Exits with an error at the first failure.
 //
 //   node stock_session.mjs HOST:PORT ADMIN_TOKEN
 //
-// The server lets everyone in and maps unknown keys to the store `default`, which has to be empty. Where this prints
-// `restart`, whoever runs it kills the server, starts it at the same address with the same data, and writes a line.
+// The server lets everyone in and maps unknown keys to the store `default`, which must be empty. When this prints
+// `restart`, the caller kills the server, starts it at the same address with the same data, and writes a line.
 
 import assert from "node:assert/strict"
 import { createHash, randomBytes } from "node:crypto"
@@ -57,7 +57,7 @@ const brings = (got, entries, sequences) =>
     entries.map((entry, at) => plain({ remoteSequence: sequences[at], entry }))
   )
 
-// A feed that the server has begun to serve: what is written from here on is no backlog.
+// A feed that the server has begun to serve: entries that are written from here on are no backlog.
 const subscribed = async (remote, startSequence) => {
   const before = await metric("subscriptions_open")
   const feed = await remote.subscribe(startSequence)
@@ -134,7 +134,7 @@ await step("a client of the msgpack protocol shares the store, both ways", async
   assert.deepEqual(await alice.write([modern]), [++head])
   await old.reads([modern], [head])
   const fields = (bytes) => new Entry({ id: entry("", "").id, event: "Old", primaryKey: "o", payload: bytes })
-  // What no client of this kind could decode is passed over; what they can comes through.
+  // Entries that no client of this kind can decode are skipped. The others are delivered.
   const [kept, sent] = [fields(new Uint8Array([0xc3])), fields(payload(Buffer.from("old")))]
   const { sequences } = await old.write(1, [kept, sent])
   brings(await aliceFeed.next(1), [entry("", "")].map((e) => Object.assign(e, sent)), [sequences[1]])
@@ -149,7 +149,7 @@ await step("a wrong signature is refused, and leaves the key to who signs right"
   assert.equal((await calls.refused(calls.authenticate(wrong))).code, "Forbidden")
   const write = calls.client["EventLog.WriteSingle"]({ data: new Uint8Array([1, 0x20]) })
   assert.equal((await calls.refused(write)).code, "Forbidden")
-  // Had the first attempt bound `own`, this other key would be refused.
+  // If the first attempt had bound `own`, this other key would be refused.
   await calls.run(calls.authenticate(await claim("dora", await calls.hello(), other)))
   await calls.close()
 })
@@ -205,7 +205,7 @@ await step("a backlog of 24 MB arrives whole", async () => {
 })
 
 const users = [await makeIdentity(), await makeIdentity()]
-// One user with two devices, another with one.
+// One user with two devices, and one with one device.
 const browsers = [
   await Browser.open(url, users[0]),
   await Browser.open(url, users[0]),

@@ -1,10 +1,10 @@
-// Unmodified clients of `effect` 4.1 on a database that Effect's own server and ours serve in turn, and then both at once: exits with an error
-// at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 on a database that Effect's own server and ours serve in turn, and then both at once. Exits with an
+// error at the first failure.
 //
 //   node stock_takeover.mjs HOST:PORT
 //
-// Effect's server answers there at first, on an empty database. Where this prints `restart`, whoever runs it has the other one answer at the
-// same address, and writes a line. Where it prints `beside`, Effect's server is started besides, and the line says at which port.
+// At first, Effect's server answers there, on an empty database. When this prints `restart`, the caller lets the other server answer at
+// the same address, and writes a line. When this prints `beside`, the caller also starts Effect's server, and the line names its port.
 
 import assert from "node:assert/strict"
 import { createInterface } from "node:readline"
@@ -21,7 +21,7 @@ const ask = async (what) => {
   return (await answers.next()).value
 }
 
-// Clients retry by themselves; the longest pause between their tries is ten seconds.
+// Clients retry by themselves. The longest pause between two attempts is ten seconds.
 const PATIENCE_MILLIS = 60_000
 const eventually = async (run) => {
   const deadline = Date.now() + PATIENCE_MILLIS
@@ -44,7 +44,7 @@ const third = await makeIdentity()
 const written = []
 let head = 0
 
-// Writes through a connection of its own, with a signing key that is bound by whichever server answers first.
+// Writes through its own connection. The server that answers first binds the signing key.
 const writes = async (to, entries) => {
   const remote = await Remote.connect(to, third)
   try {
@@ -103,7 +103,7 @@ await step("both at once: whoever uses ours gets what is written at either", asy
   }
   const reader = await Remote.connect(url, third)
   const feed = await reader.subscribe(head + 1)
-  // A key that is new has to be assigned here, and nothing there knows of that.
+  // A new key must be assigned here, and Effect's server does not know about that.
   const hereWriter = async () => {
     const sequences = []
     for (const one of here) sequences.push(...(await eventually(() => writes(url, [one]))))
@@ -112,7 +112,7 @@ await step("both at once: whoever uses ours gets what is written at either", asy
   const [ours, others] = await Promise.all([hereWriter(), each(theirs, there)])
   const all = [...ours, ...others].sort((a, b) => a - b)
   assert.deepEqual(all, all.map((_, at) => head + 1 + at), "each sequence once, none left out")
-  // An id that was written at one of them is known at the other.
+  // An id that was written through one server is known to the other.
   assert.deepEqual(await eventually(() => writes(url, [there[7]])), [others[7]])
   const got = await feed.next(80)
   assert.deepEqual(got.map(({ remoteSequence }) => remoteSequence), all)

@@ -1,5 +1,5 @@
-// Unmodified clients of `effect` 4.1 of a store whose beginning is trimmed: those that keep running, one that is reloaded with its
-// journal, one that was away, and new ones. Exits with an error at the first thing that is not right.
+// Unmodified clients of `effect` 4.1 of a store whose beginning is trimmed: some that keep running, one that is reloaded with its
+// journal, one that was away, and new ones. Exits with an error at the first failure.
 //
 //   node stock_trim.mjs HOST:PORT ADMIN_TOKEN
 
@@ -30,7 +30,7 @@ const [alices, bobs, away] = await Promise.all(identities.map((identity) => Brow
 const all = ["a1", "a2", "a3", "b1", "b2"]
 
 await step("before the trim, everybody has everything", async () => {
-  // One after the other: in this order they are stored.
+  // One after the other, so that they are stored in this order.
   for (const [at, name] of all.entries()) {
     await (name.startsWith("a") ? alices : bobs).set(name, name)
     await until(`${name} is stored`, async () => (await store()).head === at + 1)

@@ -1,4 +1,4 @@
-// Clients that are at the wrong path, or speak in another form, each as an application has it: how they fail, and that they do.
+// Clients that use the wrong path or another format, each as an application has it. Checks that they fail, and how.
 //
 //   node wrong_peers.mjs ADDRESS UNMAPPED_KEY
 
@@ -30,7 +30,7 @@ const protocol = (path, serialization) =>
     Layer.provide(webSocket)
   )
 
-// Everything that an error says, however deep.
+// All messages of an error, including its causes.
 const said = (exit) => {
   assert.ok(Exit.isFailure(exit), "it has to fail")
   const texts = []
@@ -45,7 +45,7 @@ const said = (exit) => {
   return texts.join("\n")
 }
 
-// How the first call of a client of Effect 4.1 fails; it never hangs.
+// How the first call of a client of Effect 4.1 fails. It never hangs.
 const hello = async (path, serialization) => {
   const layer = EventLogRemote.EventLogRemoteClient.layer.pipe(Layer.provide(protocol(path, serialization)))
   const program = EventLogRemote.EventLogRemoteClient.pipe(
@@ -69,12 +69,12 @@ const serializations = {
 for (const [name, serialization] of Object.entries(serializations)) {
   await step(`Effect 4.1 with ${name}`, async () => {
     assert.match(await hello("/rpc", serialization), /in JSON: .*RpcSerialization\.layerSchemaBinary\(\)/)
-    // There the server speaks first, and such a client cannot read it.
+    // There, the server sends the first message, and such a client cannot read it.
     await hello("/eventlog", serialization)
   })
 }
 
-// A client of RPC of Effect 4.0, whose serialization may be msgpack.
+// An RPC client of Effect 4.0, whose serialization may be msgpack.
 const Rpcs = BetaRpc.RpcGroup.make(BetaRpc.Rpc.make("EventLog.Hello", { success: Beta.Schema.String }))
 const betaSocket = (path) =>
   Beta.Layer.effect(BetaSocket.Socket)(BetaSocket.makeWebSocket(at(path))).pipe(
@@ -98,7 +98,7 @@ await step("Effect 4.0 with RpcSerialization.layerMsgPack", async () => {
   }
 })
 
-// How a connection ends on which the client says this first.
+// How a connection ends if the client sends this first.
 const closed = (path, message) =>
   new Promise((resolve, reject) => {
     const socket = new WebSocket(at(path))
@@ -110,13 +110,13 @@ const closed = (path, message) =>
 
 const encodedByBeta = (request) => Beta.Effect.runPromise(BetaRemote.encodeRequest(request))
 
-// It says nothing before it has heard a hello, but pings after ten seconds.
+// It sends nothing before it has received a hello, except a ping after ten seconds.
 await step("an event log of Effect 4.0 beta at the path of RPC", async () => {
   const ping = await encodedByBeta(new BetaRemote.Ping({ id: 1 }))
   assert.match(await closed("/rpc", ping), /^1003 .*connect it to \/eventlog/)
 })
 
-// What a write of an event log is refused with.
+// The error with which a write of an event log is refused.
 const refused = async (make, identity) => {
   const scope = Effect.runSync(Scope.make())
   const layer = EventLogRemote.EventLogRemoteClient.layer.pipe(
@@ -129,7 +129,7 @@ const refused = async (make, identity) => {
   const remote = await run(make)
   const write = remote.write({ identity, storeId: DEFAULT_STORE, entries: [entry("E", "k")] })
   const first = said(await run(Effect.exit(write)))
-  // It tries again for ever.
+  // It retries forever.
   assert.equal(said(await run(Effect.exit(write))), first)
   await Effect.runPromise(Scope.close(scope, Exit.void))
   return first

@@ -1,9 +1,9 @@
-// Effect's own server on PostgreSQL, as an application would have it: every part is the package's own, but for the twenty lines that hand
-// it WebSockets.
+// Effect's own server on PostgreSQL, as an application would run it. Every part comes from the package, except the twenty lines that
+// pass WebSockets to it.
 //
 //   node server.mjs PORT DATABASE_URL STORE
 //
-// Lets everyone in, and maps every key to STORE. Prints `listening PORT`; ends when its input is closed.
+// Lets everyone in, and maps every key to STORE. Prints `listening PORT`, and ends when its input is closed.
 
 import { Effect, Layer, Redacted } from "effect"
 import * as PgClient from "@effect/sql-pg/PgClient"

@@ -1,5 +1,5 @@
-// Writes event_payloads.json: event payloads as the npm package `effect` 4.1.0 encodes them, and checks that the package
-// decodes what this crate writes for the same values (`ours`, kept from the file that is there).
+// Writes event_payloads.json: event payloads as the npm package `effect` 4.1.0 encodes them. Also checks that the package
+// decodes what this crate writes for the same values (`ours`, taken from the existing file).
 //
 //   npm install effect@4.1.0
 //   node event_payloads.mjs          rewrites event_payloads.json beside it
@@ -175,7 +175,7 @@ const plain = (value) => {
   if (is("hex")) return new Uint8Array(Buffer.from(value.hex, "hex"))
   return Object.fromEntries(Object.entries(value).map(([key, field]) => [key, plain(field)]))
 }
-// A field that is present and undefined says the same as an absent one.
+// A field that is present and undefined means the same as an absent one.
 const said = (value) => {
   if (value === null || typeof value !== "object" || value instanceof Date || value instanceof Uint8Array) return value
   if (Array.isArray(value)) return value.map(said)

@@ -1,5 +1,5 @@
-// Writes `tokens.json` (a token for each algorithm) and `jwks.json` with node's own cryptography, from the keys beside this file, which are for
-// tests alone:  node make.mjs
+// Writes `tokens.json` (a token for each algorithm) and `jwks.json` with node's own cryptography, from the keys beside this file. These keys
+// are only for tests.  node make.mjs
 import { createHmac, createPrivateKey, createPublicKey, sign } from "node:crypto"
 import { readFileSync, writeFileSync } from "node:fs"
 
