@@ -16,7 +16,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/stores/{store:.+}/erase").post(erase).done());
 }
 
-/// What: one of the two.
+/// The entries to erase: exactly one of the two.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Asked {

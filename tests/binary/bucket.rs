@@ -1,4 +1,5 @@
-//! A bucket has what a lost machine had: the archive as it comes, and what is not archived yet.
+//! A bucket has everything that a lost machine had: the archive as it is written, and the entries that are not archived
+//! yet.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::support::{batch, entry, key};
 
 const TOKEN: &str = "only-for-this-test";
 
-/// A server that brings its archive to the bucket.
+/// A server that ships its archive to the bucket.
 struct Place {
     directory: TempDir,
     bucket: SocketAddr,
@@ -67,7 +68,7 @@ impl Place {
         }
     }
 
-    /// The machine is lost.
+    /// Loses the machine.
     fn lose(&mut self) {
         let server = self.server.take().expect("it runs");
         server.end(Signal::KILL);
@@ -79,7 +80,7 @@ impl Place {
     }
 }
 
-/// Restores what the bucket has, and gives the primary keys in the order of the feed; or what was said.
+/// Restores the content of the bucket. Returns the primary keys in the order of the feed, or the output of a failure.
 fn restored(bucket: SocketAddr, to: &Path, more: &[&str]) -> Result<Vec<String>, String> {
     let from = format!("s3://{BUCKET}/all/of-it");
     let mut restore = command(&["restore", "--from", &from, "--data-dir", data(to)]);
@@ -99,7 +100,7 @@ fn restored(bucket: SocketAddr, to: &Path, more: &[&str]) -> Result<Vec<String>,
     Ok(text.lines().map(key).collect())
 }
 
-/// Until the bucket has all entries up to `count`: what is restored of it is that, and in the meantime the beginning of it.
+/// Waits until the bucket has all entries up to `count`. Until then, each restore returns the first entries.
 fn has_all(bucket: SocketAddr, directory: &Path, count: usize, more: &[&str]) {
     let deadline = Instant::now() + Duration::from_secs(120);
     for attempt in 0.. {
@@ -127,7 +128,7 @@ async fn what_a_lost_machine_had_comes_back_from_the_bucket() {
     let mut place = Place::new(s3.address);
     place.write(0, 60).await;
     has_all(s3.address, place.directory.path(), 60, &[]);
-    // What is archived takes the place of tails.
+    // Archived entries replace tails.
     let mut backup = command(&["backup", "--url", place.url(), "--token", TOKEN]);
     backup.args(["--to", &format!("s3://{BUCKET}/all/of-it")]);
     at(&mut backup, s3.address);
@@ -139,7 +140,7 @@ async fn what_a_lost_machine_had_comes_back_from_the_bucket() {
     let target = place.path("back");
     let keys = restored(s3.address, &target, &[]).expect("it is whole");
     assert_eq!(keys.len(), 90);
-    // The restored one is another generation, and is brought there as well.
+    // The restored data is another generation, which is shipped as well.
     std::fs::rename(&target, place.path("data")).expect("moved");
     place.start();
     place.write(90, 100).await;
@@ -166,7 +167,7 @@ async fn two_servers_on_one_prefix_do_not_touch_each_other() {
     first.lose();
     let before = s3.names().await;
     let folder = before[0].split('/').nth(2).expect("a generation").to_owned();
-    // A bucket tells times in whole seconds; which of two generations is newer is known only in another one.
+    // Buckets store times in whole seconds. Of two generations, the newer one is known only if their seconds differ.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let second = Place::new(s3.address);
     for round in 0..4 {

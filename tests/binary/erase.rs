@@ -1,4 +1,5 @@
-//! Erasing as operators see it: of a running server, of one that is killed, and on the directory of a stopped one.
+//! Erasing as operators see it: on a running server, on a server that is killed, and on the directory of a stopped
+//! server.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,12 +20,12 @@ fn serve(data: &Path) -> Process {
     Process::start(command)
 }
 
-/// Runs it with this said to it; what it says.
+/// Runs `command` with this input, and returns its output.
 fn run(mut command: Command, said: &str) -> (bool, String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().expect("it runs");
     let mut input = running.stdin.take().expect("a pipe");
-    // It may not want to hear anything.
+    // The command may not read its input.
     let _ = input.write_all(said.as_bytes());
     drop(input);
     let ended = running.wait_with_output().expect("it ends");
@@ -61,7 +62,7 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     socket.write(&key("alice"), 1, &batch(&entries)).await;
     socket.next_ack().await;
 
-    // It asks first, and anything but yes is no.
+    // It asks first, and every answer but yes means no.
     let (done, said) = run(erase(&["--primary-key", "0"], Some(&server)), "y\n");
     assert!(!done && said.contains("nothing was erased"), "{said}");
     assert_eq!(read(&server, 30).await.len(), 30);
@@ -87,7 +88,7 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     let left: Vec<u64> = (1..=30).filter(|at| at % 3 != 1 && ![2, 5].contains(at)).collect();
     assert_eq!(read(&server, left.len()).await, left);
 
-    // Killed before any checkpoint.
+    // The server is killed before any checkpoint.
     drop(server);
     let server = serve(&data);
     assert_eq!(read(&server, left.len()).await, left);

@@ -1,4 +1,4 @@
-//! A disk that is nearly full.
+//! A disk that is almost full.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ async fn a_disk_that_is_nearly_full_takes_no_entries_and_everything_else_goes_on
     assert_eq!(client.next_ack().await, (1, vec![1]));
     drop((client, server));
 
-    // No disk has so much room.
+    // No disk has so much space.
     let server = serve(directory.path(), "8000000000000000KiB");
     logged(&directory.path().join("log"), "entries are refused until", 1);
     let mut client = Socket::connect(&server.url).await;

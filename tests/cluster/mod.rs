@@ -1,4 +1,5 @@
-//! Several nodes of the real binary on one PostgreSQL. Where there is none, these tests say so and pass; with `CI=true` they fail.
+//! Several nodes of the real binary on one PostgreSQL. If there is no PostgreSQL, these tests report that and pass.
+//! With `CI=true`, they fail.
 
 mod balanced;
 mod failover;
@@ -13,7 +14,7 @@ mod takeover;
 
 use std::path::PathBuf;
 
-/// PostgreSQL's programs are started, and the tests of the library have the same file.
+/// Starts PostgreSQL's programs. The tests of the library use the same file.
 #[path = "../../src/testing/cluster.rs"]
 mod postgres;
 
@@ -24,12 +25,13 @@ use crate::support::process::{Process, binary};
 
 const ADMIN: &str = "an-admin-token-that-nobody-guesses";
 
-/// How often each is killed: `EVENTLOG_TEST_KILLS` says so, else three times. The recipe for many more is in `docs/CLUSTER.md`.
+/// How often each node is killed: the value of `EVENTLOG_TEST_KILLS`, or three times. `docs/CLUSTER.md` has the recipe
+/// for many more.
 fn rounds() -> u32 {
     std::env::var("EVENTLOG_TEST_KILLS").map_or(3, |said| said.parse().expect("a number"))
 }
 
-/// One node, which is started again on its port.
+/// One node, which is restarted on its port.
 struct Node {
     process: Process,
     directory: TempDir,
@@ -53,7 +55,7 @@ impl Node {
         Self { process, directory, database: database.to_owned(), port, settings }
     }
 
-    /// Killed, and started again.
+    /// Kills the node and starts it again.
     fn kill(&mut self) {
         self.process.signal("KILL");
         self.process.wait();
@@ -61,7 +63,7 @@ impl Node {
             serve(&self.directory.path().to_owned(), &self.database, self.port, &self.settings);
     }
 
-    /// What it has logged.
+    /// The log output of the node.
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).expect("a log")
     }
@@ -98,7 +100,7 @@ fn serve(
 }
 
 impl Drop for Node {
-    /// What it said matters where a test fails.
+    /// Prints its output, which is useful if a test fails.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log());

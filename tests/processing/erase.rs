@@ -1,4 +1,4 @@
-//! Handlers hear of entries that are erased, and nothing of these is left in the journal.
+//! Handlers are told about erased entries, and the journal keeps nothing of these entries.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -62,7 +62,7 @@ async fn handlers_hear_of_it_and_the_journal_forgets() {
         server.server.write_to_store(store("team"), entries, true).await.expect("written");
         processed(&server.server, "team", head).await;
     };
-    // The late ones were written before the others, by their ids: each conflicts with those of its key.
+    // By their ids, the late entries were written before the others. So each conflicts with the entries of its key.
     let late: Vec<_> = ["key", "other"].map(|key| added(key, "late")).into();
     write(vec![added("key", "a"), added("other", "b"), added("key", "broken")], 3).await;
     write(vec![added("wakes", "rows")], 4).await;
@@ -77,7 +77,7 @@ async fn handlers_hear_of_it_and_the_journal_forgets() {
     write(late, 6).await;
     let lines = std::mem::take(&mut *book.lines.lock());
     assert_eq!(lines[lines.len() - 2..], ["5 late 0", "6 late 1"]);
-    // A group that is not told is told again.
+    // A group that could not be told is told again.
     book.deaf.store(true, SeqCst);
     let told = server.server.erase(&store("team"), Erase::PrimaryKey("other".to_owned())).await;
     assert!(told.expect_err("not told").to_string().contains("group the book was not told"));
@@ -87,7 +87,7 @@ async fn handlers_hear_of_it_and_the_journal_forgets() {
         assert!(tokio::time::Instant::now() < patience, "{:?}", book.lines.lock());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The entry that it has processed last is gone, and it goes on behind it after a restart.
+    // The entry that the group processed last is gone. The group continues behind it after a restart.
     drop(server);
     let (server, book) = start(&journal, &storage).await;
     server.server.write_to_store(store("team"), vec![added("key", "on")], true).await.expect("on");

@@ -1,4 +1,5 @@
-//! Stores of which entries are erased: readers pass over them on both wires and in process, and what is sent again is known.
+//! Stores from which entries are erased. Readers skip these entries on both wires and in process, and entries that are
+//! sent again are recognized.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,7 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut server, mut database) = start(&directory).await;
     let entries = notes(600);
-    // One is subscribed meanwhile: what it has is in memory.
+    // One client is subscribed meanwhile, so its entries are in memory.
     let mut live = Socket::connect(&server.url()).await;
     live.subscribe(&key("bob"), 1).await;
     for part in entries.chunks(90) {
@@ -79,7 +80,7 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
         live.next_entries(part.len()).await;
     }
     let mut feed: Feed = (1..).zip(entries.clone()).collect();
-    // A primary key; then by ids, all of the beginning and all of the end.
+    // A primary key first. Then, by ids, the whole beginning and the whole end.
     let unknown = EntryId::now();
     let mut ids: Vec<EntryId> = entries[..30].iter().map(|entry| entry.id).collect();
     ids.extend(entries[550..].iter().map(|entry| entry.id));
@@ -95,14 +96,14 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
         assert_eq!(erase(&server, what).await, expected);
         feed.retain(|(_, one)| one.primary_key != "3" && !(by_ids && gone.contains(&one.id)));
         check(&server, &feed).await;
-        // What is sent again gets the sequence that it had, and nobody is told of it.
+        // Entries that are sent again get their old sequences, and nobody is told about them.
         assert!(write(&server, &entries).await.into_iter().eq(1..=600));
         server.stop();
         database.close().expect("closed");
         (server, database) = start(&directory).await;
         check(&server, &feed).await;
     }
-    // A live reader goes on behind it.
+    // A live reader continues behind it.
     let mut live = Socket::connect(&server.url()).await;
     live.subscribe(&key("bob"), 551).await;
     live.nothing_comes().await;
@@ -139,7 +140,7 @@ async fn compacted_history_has_nothing_of_what_is_erased() {
             read
         };
         let whole = read(10).await;
-        // The last one of key 5, which is in memory, and all of key 0.
+        // The last entry of key 5, which is in memory, and all entries of key 0.
         erase(&server, Erase::Ids(vec![entries[35].id])).await;
         erase(&server, Erase::PrimaryKey("0".to_owned())).await;
         let rest = read(9).await;

@@ -1,4 +1,5 @@
-//! Stores whose beginning is trimmed: whoever reads is served from there on, and what is sent again is known.
+//! Stores whose beginning is trimmed. All readers are served from there on, and entries that are sent again are
+//! recognized.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,7 @@ async fn whoever_asks_below_is_served_from_where_the_feed_begins() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut server, mut database) = start(&directory).await;
     let entries = notes(1_000);
-    // One is subscribed meanwhile: what it has is in memory.
+    // One client is subscribed meanwhile, so its entries are in memory.
     let mut live = Socket::connect(&server.url()).await;
     live.subscribe(&key("bob"), 1).await;
     for part in entries.chunks(90) {
@@ -95,11 +96,11 @@ async fn whoever_asks_below_is_served_from_where_the_feed_begins() {
         database.close().expect("closed");
         (server, database) = start(&directory).await;
         check(&server, &feed, trimmed).await;
-        // What is sent again gets the sequence that it had, and nobody is told of it.
+        // Entries that are sent again get their old sequences, and nobody is told about them.
         assert!(write(&server, &entries).await.into_iter().eq(1..=1_000));
         check(&server, &feed, trimmed).await;
     }
-    // All of it; what comes next follows.
+    // Trims everything. New entries follow.
     trim(&server, 1_001).await;
     let mut early = Socket::connect(&server.url()).await;
     early.subscribe(&key("bob"), 0).await;
@@ -108,7 +109,7 @@ async fn whoever_asks_below_is_served_from_where_the_feed_begins() {
     assert_eq!(write(&server, &more).await, [1_001]);
     feed.push((1_001, more[0].clone()));
     assert_eq!(early.next_entries(1).await, feed[1_000..]);
-    // Nothing is trimmed beyond the end, and a store that nobody has is none.
+    // Nothing is trimmed beyond the end. A store that was never used does not exist.
     trim(&server, 1_002).await;
     let beyond = server.server.trim(&store("team"), Before::Sequence(at(9_999)), false).await;
     assert_eq!(beyond.expect("all of it").trimmed, at(1_001));
@@ -143,7 +144,7 @@ async fn compacted_history_has_nothing_of_what_is_trimmed() {
             read
         };
         let whole = read(10).await;
-        // What was kept in memory of keys 0 to 4 is gone as well.
+        // The entries of keys 0 to 4 are removed from memory as well.
         trim(&server, 36).await;
         let rest = read(5).await;
         assert!(rest.iter().all(|(at, _)| *at > 35), "{rest:?}");

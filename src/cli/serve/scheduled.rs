@@ -1,7 +1,7 @@
-//! Backups by themselves, as `[backup]` says.
+//! Automatic backups, as `[backup]` configures them.
 //!
-//! Keeps: one at a time, beside everything else; one that fails is told each time, shown, and tried again soon. Leaves out: what a backup is
-//! (`storage::sled`).
+//! Keeps: one backup at a time, beside everything else; each failure is logged, shown, and retried soon. Leaves out:
+//! what a backup is (`storage::sled`).
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -15,18 +15,19 @@ use crate::cli::bucket::{Bucket, BucketError, ShipError, Shipper};
 use crate::cli::text::people_bytes;
 use crate::config::{BackupPlan, BucketAddress};
 
-/// After one that failed, the next one is tried this soon.
+/// How long to wait after a failed backup.
 const RETRY: Duration = Duration::from_secs(60);
-/// A file may go before it is copied, when the archive keeps fewer: so often a backup is begun again at once.
+/// A file may be removed before it is copied, when the archive keeps fewer files. A backup is restarted at once up to
+/// this number of times.
 const TRIES: usize = 3;
 
-/// The running thread. Ends when it is dropped, after the backup that is under way.
+/// The running thread. When this is dropped, the thread ends after the current backup.
 pub(super) struct Scheduled {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// One was not made.
+/// Why no backup was made.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -40,7 +41,7 @@ enum Failed {
 }
 
 impl Failed {
-    /// Whether a file of the snapshot was there no more.
+    /// Whether a file of the snapshot no longer existed.
     fn is_gone(&self) -> bool {
         match self {
             Self::Backup(BackupError::Io { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
@@ -51,7 +52,7 @@ impl Failed {
 }
 
 impl Scheduled {
-    /// Begins to make backups of `database`, if that is wanted.
+    /// Starts to make backups of `database`, if backups are configured.
     pub(super) fn start(plan: Option<&BackupPlan>, database: &Database) -> io::Result<Self> {
         let Some(plan) = plan.cloned() else { return Ok(Self { stop: None, thread: None }) };
         let (stop, stopped) = channel();
@@ -80,13 +81,13 @@ impl Drop for Scheduled {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // If it panicked there is no backup, which was told.
+            // If the thread panicked, there is no backup, and the panic was reported.
             drop(thread.join());
         }
     }
 }
 
-/// Until the first one is due: an earlier process may have made one.
+/// The time until the first backup is due: an earlier process may have made one.
 fn first_wait(plan: &BackupPlan, database: &Database) -> Duration {
     let Ok(Some(newest)) = Backups::new(&plan.to).newest() else { return Duration::ZERO };
     database.note_backup(Some((newest.made_millis, newest.bytes())));
@@ -99,7 +100,8 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// When it was made, in milliseconds since 1970, and how many bytes it has. Begins again if the archive gives up files that are not copied yet.
+/// When it was made, in milliseconds since 1970, and its size in bytes. Starts again if the archive removes files that
+/// are not copied yet.
 fn make(plan: &BackupPlan, database: &Database) -> Result<(u64, u64), Failed> {
     let mut tries = TRIES;
     loop {

@@ -1,4 +1,4 @@
-//! What an operator may want to watch of the database, counted here.
+//! Figures about the database for operators, counted here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
