@@ -1,11 +1,11 @@
-//! Keeps the logs of all stores: the transport history that feeds serve.
+//! Keeps the logs of all stores: the transport history from which feeds are served.
 //!
-//! Keeps: what was appended is there after a power cut once the append is answered; an append is there whole or not
-//! at all; entries never change, but that what is erased goes; what is trimmed is the beginning of a store. Leaves out: which entries are fresh, what sequence they get (`core`), who may
-//! write them (`services`), who is told (`actors`).
+//! Keeps: an append survives a power cut once it is answered; it is stored whole or not at all; entries never change,
+//! but can be erased; only the beginning of a store can be trimmed. Leaves out: which entries are fresh, what sequences
+//! they get (`core`), who may write them (`services`), who is told (`actors`).
 //!
-//! Failures come in three kinds, see [`AppendError`]. After an indefinite one the log object is dead: everything that was
-//! queued behind it fails as well, and the store is opened again, from disk, before it takes writes.
+//! There are three kinds of failures, see [`AppendError`]. After an indefinite one, the log object is dead: everything
+//! that was queued behind it fails too, and the store is opened again from disk before it accepts writes.
 
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
@@ -41,37 +41,38 @@ pub const ERASE_MAX: usize = 4_096;
 
 /// Opens the logs of stores. One instance owns its data.
 pub trait Storage: Send + Sync + 'static {
-    /// This server's own id, made when the storage was made and stable since.
+    /// The id of this server. It was created with the storage and does not change.
     fn remote_id(&self) -> RemoteId;
 
-    /// Opens the log of `store`, an empty one if nothing was ever appended to it; that alone writes nothing.
+    /// Opens the log of `store`. It is empty if nothing was ever appended. Opening alone writes nothing.
     ///
-    /// Waits until every append queued on an earlier log object of the same store has settled, so that
-    /// [`StoreLog::head`] is final; the earlier object then refuses appends. Blocks on disk reads.
+    /// Waits until every append that was queued on an earlier log object of the same store has settled, so that
+    /// [`StoreLog::head`] is final. The earlier object then refuses appends. Blocks on disk reads.
     fn open(&self, store: &StoreId) -> Result<Arc<dyn StoreLog>, StorageError>;
 
     /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, with
-    /// their sizes. Opens none of them: logs that are open stay so. Blocks on disk reads.
+    /// their sizes. Opens none of them: open logs stay open. Blocks on disk reads.
     fn stores(
         &self,
         after: Option<&StoreId>,
         count: usize,
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError>;
 
-    /// The size of one store, without entries if nothing was ever appended to it. Opens nothing. Blocks on disk reads.
+    /// The size of one store. It has no entries if nothing was ever appended. Opens nothing. Blocks on disk reads.
     fn size(&self, store: &StoreId) -> Result<StoreSize, StorageError>;
 
-    /// The last sequence of what one store has that is older, or more, than `keep` wants: what [`StoreLog::trim`] is to be given so that the
-    /// rest fits. What is trimmed already if nothing more is. Opens nothing. Blocks on disk reads.
+    /// The last sequence that [`StoreLog::trim`] must remove so that the rest of the store fits `keep`. If nothing must
+    /// be removed, this is the last sequence that is already trimmed. Opens nothing. Blocks on disk reads.
     ///
-    /// Entries of the last ten minutes may count as younger than they are, and bytes may be counted in pieces of some tens of KiB: up to
-    /// one of those more is given up.
+    /// Entries of the last ten minutes may count as younger than they are. Bytes may be counted in blocks of some tens
+    /// of KiB, and up to one more block may be removed.
     fn beyond(&self, store: &StoreId, keep: &Keep) -> Result<Sequence, StorageError>;
 
-    /// By when entries of one store from `from` on were committed, in milliseconds since 1970 by the clock of the server: for a stretch of
-    /// them its last entry and a time, ascending in both, at most `count_max` of them. An entry was committed at the time of the first
-    /// stretch that ends with it or behind it, or up to ten minutes before; one behind all of them, if there are fewer than
-    /// `count_max`, since then. `None` if this storage does not say. Opens nothing. Blocks on disk reads.
+    /// When the entries of one store from `from` on were committed, in milliseconds since 1970 by the server's clock.
+    /// The result has at most `count_max` ranges of entries, each with its last entry and a time; both ascend. An entry
+    /// was committed at the time of the first range that ends with it or behind it, or up to ten minutes earlier. If
+    /// there are fewer than `count_max` ranges, an entry behind all of them was committed later. `None` if this storage
+    /// does not know. Opens nothing. Blocks on disk reads.
     fn times(
         &self,
         store: &StoreId,
@@ -82,25 +83,25 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries; `None` if it has no
-    /// entries, or if this storage keeps no hash. Copies of a store whose last entries and hashes are the same hold the
-    /// same. Opens nothing. Blocks on disk reads.
+    /// The hash over the entries of one store, as 32 hexadecimal digits, and the last of these entries. `None` if there
+    /// are no entries, or if this storage keeps no hash. Copies of a store with the same last entry and the same hash
+    /// have the same content. Opens nothing. Blocks on disk reads.
     fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
         let _ = store;
         Ok(None)
     }
 
-    /// Which store each public key was used with.
+    /// The store that each public key was used with.
     fn used_keys(&self) -> &dyn UsedKeys;
 
-    /// Files that hold everything up to a moment within this call, for a backup; `None` if this storage is backed up in another way. Writes
-    /// go on meanwhile. Blocks, for as long as it takes to bring there what was written lately.
+    /// Files that hold everything up to a moment within this call, for a backup. `None` if this storage is backed up in
+    /// another way. Writes continue meanwhile. Blocks until recent writes are in these files.
     fn snapshot(&self) -> Result<Option<Snapshot>, StorageError> {
         Ok(None)
     }
 
-    /// What other servers on the same storage change of keys and records, from now on; also what this one does. `None` if there are no
-    /// others, as of storages that do not say otherwise. To be asked for once.
+    /// Reports the changes of keys and records by all servers on the same storage, including this one, from now on.
+    /// `None` if there are no other servers, which is the default. Call it once.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
         None
     }
@@ -122,15 +123,15 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether writes are taken and everything can be read: `Err` says why not, and that the storage is trying to get there again.
+    /// Whether writes are accepted and everything can be read. `Err` says why not. The storage then tries to recover.
     fn ready(&self) -> Result<(), StorageError>;
 }
 
 /// Keys, signing keys, revocations or grants have changed.
 pub struct KeysChanged {
-    /// Of which keys the store or the signing key has changed, beside records; `None` if that is not known.
+    /// The keys whose store or signing key has changed, apart from records. `None` if that is not known.
     pub keys: Option<Vec<PublicKey>>,
-    /// To be dropped once the change is taken in. Until then nothing is appended here.
+    /// Drop this when the change is applied. Until then, nothing is appended on this server.
     pub taken_in: Box<dyn Send>,
 }
 
@@ -149,56 +150,58 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// Something to watch, as it is at the moment.
+/// A figure to watch, with its current value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figure {
-    /// Its name among those of the storage: small letters and underscores.
+    /// The name, which is unique within the storage: lowercase letters and underscores.
     pub name: &'static str,
-    /// What it says, with its unit.
+    /// What the value means, with its unit.
     pub help: &'static str,
-    /// What it is now; of what is so or not, 1 or 0.
+    /// The current value. Conditions have 1 or 0.
     pub value: u64,
 }
 
 /// How much of a store is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreSize {
-    /// The last sequence, as [`StoreLog::head`] says it.
+    /// The last sequence, see [`StoreLog::head`].
     pub head: Sequence,
-    /// The last sequence that was trimmed, as [`StoreLog::trimmed`] says it.
+    /// The last sequence that was trimmed, see [`StoreLog::trimmed`].
     pub trimmed: Sequence,
-    /// The number of entries that are kept, erased ones too: as many as there are sequences behind the trimmed ones, but for those in gaps.
+    /// The number of entries that are kept, including erased ones: all sequences behind the trimmed ones, except those
+    /// in gaps.
     pub entries: u64,
-    /// Bytes on disk, as [`StoreLog::bytes`] says it.
+    /// Bytes on disk, see [`StoreLog::bytes`].
     pub bytes: u64,
 }
 
-/// What is to be kept of a store: as little as each of these says.
+/// What to keep of a store. All limits apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// At most so many entries.
+    /// At most this many entries.
     pub entries_max: Option<u64>,
-    /// At most so many bytes, as [`StoreLog::bytes`] counts them.
+    /// At most this many bytes, as [`StoreLog::bytes`] counts them.
     pub bytes_max: Option<u64>,
-    /// What was committed then or later, in milliseconds since 1970, by the clock of the server.
+    /// Only what was committed at this time or later, in milliseconds since 1970 by the server's clock.
     pub since_ms: Option<u64>,
 }
 
 /// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.
 pub trait StoreLog: Send + Sync + 'static {
-    /// The last durable sequence. Of an empty store that is zero, or what [`Segment::gap`] says of its beginning: where a storage was
-    /// restored, new stores begin far above what they may have had before. Does not block.
+    /// The last durable sequence. For an empty store, this is zero, or what [`Segment::gap`] says about its beginning:
+    /// after a restore, new stores begin far above any sequence that they may have had before. Does not block.
     fn head(&self) -> Sequence;
 
-    /// What the log knows of these ids without a disk read: one answer per id, or `None` if at least one of them
-    /// cannot be told that way. Covers entries handed to [`StoreLog::append`], durable or not. Does not block. `None`
-    /// costs a [`StoreLog::lookup`], so answer for fresh ids of the current time if you can; but it is never wrong.
+    /// What the log knows about these ids without a disk read: one answer per id, or `None` if that is impossible for
+    /// at least one of them. Includes entries that were passed to [`StoreLog::append`], durable or not. Does not block.
+    /// `None` costs a [`StoreLog::lookup`], so answer for fresh ids of the current time if you can. An answer is never
+    /// wrong.
     fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>>;
 
-    /// As [`StoreLog::probe`], but looks on disk where it has to. Blocks.
+    /// Like [`StoreLog::probe`], but reads from disk if necessary. Blocks.
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError>;
 
-    /// Queues `segments` to be written as one piece, and resolves when they are durable, or when that failed.
+    /// Queues `segments` to be written as one unit. Resolves when they are durable, or when that failed.
     ///
     /// The first segment starts behind the last one handed in (behind `head` for the first append), and they are
     /// consecutive; anything else is refused as [`AppendError::Definite`]. Appends of one log become durable in
@@ -212,19 +215,21 @@ pub trait StoreLog: Send + Sync + 'static {
 
     /// Has the feed begin behind `last`, which must be durable, for good; resolves when that is durable, or when it failed.
     ///
-    /// The entries up to there are read as a [gap](Segment::gap) from then on, and what they took is given back, if maybe later. Their
-    /// ids stay known, with their sequences. The hash over the entries stays what it is. What was trimmed before stays trimmed: a lesser
-    /// `last` changes nothing. Beyond the head it is refused as [`AppendError::Definite`]; after an indefinite failure it
-    /// may have happened, and repeating it is right. Queueing happens within the call, on any log object of the store.
+    /// From then on, the entries up to there are read as a [gap](Segment::gap). Their space is released, possibly
+    /// later. Their ids stay known, with their sequences. The hash over the entries does not change. What was trimmed
+    /// stays trimmed: a lower `last` changes nothing. A `last` beyond the head is refused as [`AppendError::Definite`].
+    /// After an indefinite failure, it may have happened, and the call should be repeated. Queueing happens within the
+    /// call, on any log object of the store.
     fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>>;
 
-    /// Takes the content of these entries away for good; resolves when that is durable, or when it failed. The call blocks on disk reads, and
-    /// queues it.
+    /// Removes the content of these entries permanently. Resolves when that is durable, or when it failed. The call
+    /// blocks on disk reads, and queues the erasure.
     ///
-    /// They must be durable, and have these ids; otherwise, or if they are more than [`ERASE_MAX`], nothing is erased, and it is refused as
-    /// [`AppendError::Definite`]. What is erased is read as a gap from then on, which [is erased](Segment::is_erased); its id stays known, with its sequence; the
-    /// hash over the entries stays what it is. It goes on to be counted in sizes. Erasing again changes nothing. After an
-    /// indefinite failure it may have happened, and repeating it is right. Storages that do not say otherwise cannot.
+    /// The entries must be durable and have these ids. Otherwise, or if there are more than [`ERASE_MAX`], nothing is
+    /// erased, and the call is refused as [`AppendError::Definite`]. From then on, an erased entry is read as a gap,
+    /// which [is erased](Segment::is_erased). Its id stays known, with its sequence, and it is still counted in sizes.
+    /// The hash over the entries does not change. Erasing again changes nothing. After an indefinite failure, it may
+    /// have happened, and the call should be repeated. By default, storages cannot erase.
     fn erase(
         &self,
         entries: &[(Sequence, EntryId)],
@@ -233,19 +238,21 @@ pub trait StoreLog: Send + Sync + 'static {
         Box::pin(ready(Err(AppendError::Definite("this storage cannot erase".into()))))
     }
 
-    /// Counts what was erased since the log was opened, in any unit: what was made of entries is right for as long as this is the same.
+    /// Counts the erasures since the log was opened, in any unit. Data derived from entries is valid while this does
+    /// not change.
     fn erasures(&self) -> u64 {
         0
     }
 
-    /// Durable entries from `from` on, ascending, each segment where the one before ends: at least the segment that holds `from`, then
-    /// further ones until their records exceed `bytes_max`. Empty beyond the head. The first segment may begin
-    /// before `from`. Where no entry has `from`, the first one is a gap, and what follows it comes with it, whatever `bytes_max`
-    /// is. Blocks on disk reads.
+    /// Durable entries from `from` on, ascending, each segment where the previous one ends: at least the segment that
+    /// contains `from`, then more until their records exceed `bytes_max`. Empty beyond the head. The first segment may
+    /// begin before `from`. If no entry has the sequence `from`, the first segment is a gap, and the segment behind it
+    /// is included, whatever `bytes_max` is. Blocks on disk reads.
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError>;
 
-    /// Where durable entries before `before` stand that are kept and whose ids are above `id`: their sequences, ascending. `None` if there are
-    /// more than `count_max`, or if this log cannot tell much faster than by reading all its entries. Blocks on disk reads.
+    /// The sequences of durable, kept entries before `before` whose ids are above `id`, ascending. `None` if there are
+    /// more than `count_max`, or if this log cannot find them much faster than by reading all its entries. Blocks on
+    /// disk reads.
     fn above(
         &self,
         id: EntryId,
@@ -256,25 +263,26 @@ pub trait StoreLog: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Bytes that the store's segments take on disk. What is trimmed is counted until it is gone. Does not block.
+    /// Bytes that the store's segments take on disk. Trimmed entries count until they are removed. Does not block.
     fn bytes(&self) -> u64;
 
-    /// Tells of heads that others gave this store, other servers on the same storage. Only a hint: it may come late, or say less than is
-    /// there, and what it says is found with [`StoreLog::catch_up`]. `None` if nobody else ever appends, which is what storages are
-    /// unless they say otherwise; then the rest of this trait is not called.
+    /// Reports heads that other servers on the same storage gave this store. This is only a hint: it may come late or
+    /// be incomplete. [`StoreLog::catch_up`] finds the actual changes. `None` if nobody else ever appends, which is the
+    /// default. Then the rest of this trait is not called.
     fn follow(&self) -> Option<watch::Receiver<Sequence>> {
         None
     }
 
-    /// Moves [`StoreLog::head`] to where others have brought it, and tells what they appended behind `shown`. To be called while no
-    /// append of this log is under way.
+    /// Moves [`StoreLog::head`] to where others have brought it, and returns what they appended behind `shown`. Call it
+    /// only while no append of this log is in progress.
     fn catch_up(&self, shown: Sequence) -> BoxFuture<'static, Result<CaughtUp, StorageError>> {
         let _ = shown;
         Box::pin(ready(Err(StorageError::unavailable(NOBODY_ELSE))))
     }
 
-    /// As [`StoreLog::catch_up`], and keeps others from appending until what this gives is used or dropped; tells of `ids` what
-    /// [`StoreLog::lookup`] does. For who was [overtaken](AppendError::Overtaken): the next append cannot be.
+    /// Like [`StoreLog::catch_up`], but also prevents others from appending until the result is used or dropped.
+    /// Answers for `ids` as [`StoreLog::lookup`] does. It is for a writer that was [overtaken](AppendError::Overtaken):
+    /// its next append cannot be overtaken.
     fn lock(
         &self,
         shown: Sequence,
@@ -292,7 +300,7 @@ const NOBODY_ELSE: &str = "nobody else appends to this storage";
 pub struct CaughtUp {
     /// The last durable sequence, and the head of the log from now on.
     pub head: Sequence,
-    /// All segments from what was shown up to the head; none if nothing was appended, or too much for memory.
+    /// All segments from `shown` up to the head. Empty if nothing was appended, or if it was too much for memory.
     pub between: Vec<Segment>,
 }
 
@@ -300,9 +308,10 @@ pub struct CaughtUp {
 pub struct Locked {
     /// What was appended before.
     pub caught_up: CaughtUp,
-    /// What is known of each id that was asked for.
+    /// What is known about each requested id.
     pub known: Vec<Option<Sequence>>,
-    /// [`StoreLog::append`], once, behind that head; the lock ends with it. Dropped, the lock ends at once.
+    /// [`StoreLog::append`] behind that head. It can be called once, and ends the lock. Dropping it ends the lock at
+    /// once.
     pub append: LockedAppend,
 }
 
@@ -320,16 +329,16 @@ impl std::fmt::Debug for Locked {
 /// A read or an opening failed; nothing changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The disk, or what is below us, failed.
+    /// The disk, or another layer below this one, failed.
     #[error("storage is unavailable: {0}")]
     Unavailable(Arc<str>),
-    /// What was read is not what was written.
+    /// The data that was read is not the data that was written.
     #[error("storage is corrupt: {0}")]
     Corrupt(Arc<str>),
 }
 
 impl StorageError {
-    /// An [`StorageError::Unavailable`] with this cause.
+    /// A [`StorageError::Unavailable`] with this cause.
     pub fn unavailable(cause: impl std::fmt::Display) -> Self {
         Self::Unavailable(cause.to_string().into())
     }
@@ -343,21 +352,21 @@ impl StorageError {
 /// An append failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// It did not happen and will not: the log object was dead already, or the call broke the contract.
+    /// It did not happen and will not happen: the log object was already dead, or the call broke the contract.
     #[error("nothing was appended: {0}")]
     Definite(Arc<str>),
-    /// It may have happened: a flush or sync failed. A retry with the same ids finds out.
+    /// It may have happened: a flush or sync failed. A retry with the same ids shows whether it did.
     #[error("the append may or may not be stored: {0}")]
     Indefinite(Arc<str>),
-    /// It did not happen: another server on the same storage has appended since, or has appended one of these entries. Appends queued
-    /// behind it fail in the same way. The log goes on with [`StoreLog::lock`]. Only where [`StoreLog::follow`] says that there are
-    /// others.
+    /// It did not happen: another server on the same storage has appended since, or has appended one of these entries.
+    /// Appends that are queued behind it fail in the same way. The log continues with [`StoreLog::lock`]. This is
+    /// possible only where [`StoreLog::follow`] reports other servers.
     #[error("nothing was appended: another server was faster")]
     Overtaken,
 }
 
-/// Says what is wrong with `segments` unless they go on behind `last` without a gap: what
-/// [`StoreLog::append`] refuses.
+/// Fails if `segments` do not continue behind `last` without a gap, as [`StoreLog::append`] does. The error says what
+/// is wrong.
 pub fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc<str>> {
     let mut last = last;
     for segment in segments {
@@ -370,8 +379,8 @@ pub fn check_consecutive(last: Sequence, segments: &[Segment]) -> Result<(), Arc
     Ok(())
 }
 
-/// What [`StoreLog::read`] gives from `from` on of a log that is trimmed up to `trimmed`, and has `segments` from what it keeps on: the
-/// trimmed sequences as gaps, and nothing of what `segments` have of them.
+/// What [`StoreLog::read`] returns from `from` on for a log that is trimmed up to `trimmed`. `segments` are those that
+/// it keeps. The trimmed sequences become gaps, and the parts of `segments` that are trimmed are left out.
 pub fn behind_trimmed(
     trimmed: Sequence,
     from: Sequence,
