@@ -1,8 +1,9 @@
-//! Finished files of the commit log, compressed and kept: what a database can be built from again.
+//! Finished files of the commit log, compressed and kept. A database can be rebuilt from them.
 //!
-//! Keeps: a file that has its name is whole and was read back from the disk; it never changes, a rewritten one gets a version in its
-//! name; what was changed or lost on disk is told with the frames that it took, and never given. Leaves out: what is in a
-//! frame (`storage::sled`), when a file is finished (`commit_log`), and when to keep fewer ([`Retention`] says which).
+//! Keeps: a file that has its name is complete and was read back from disk; it never changes, and a rewritten file has
+//! a version in its name; data that was changed or lost on disk is reported with the frames that it affects, and never
+//! returned. Leaves out: what is in a frame (`storage::sled`), when a file is finished (`commit_log`), and when to keep
+//! fewer files ([`Retention`] says which).
 //!
 //! ```text
 //! archive/00000016.log.zst     the frames of log/00000016.log
@@ -12,7 +13,8 @@
 //! archive/*.new                one that is being written
 //! ```
 //!
-//! Each is a series of zstd frames, so that `zstd -dc` reads it as well: `head` has its first bytes, `chunk` the rest.
+//! Each file is a series of zstd frames, so `zstd -dc` can read it too. `head` describes its first bytes, and `chunk`
+//! the rest.
 
 mod chunk;
 mod damage;
@@ -36,10 +38,11 @@ pub(crate) use retention::Retention;
 
 use crate::storage::commit_log::{Generation, Position};
 
-/// Numbers of tails are above those of all files of a log: this and the number of their first frame. Persisted.
+/// The numbers of tails are above those of all files of a log. A tail's number is this plus the number of its first
+/// frame. Persisted.
 pub(crate) const TAILS_FROM: u64 = 1_000_000_000_000_000;
 
-/// An archive. Clones are handles to the same folder; one at a time writes.
+/// An archive. Clones are handles to the same folder. Only one may write at a time.
 #[derive(Clone)]
 pub(crate) struct Archive {
     folder: PathBuf,
@@ -53,50 +56,51 @@ pub(crate) struct ArchivedFile {
     pub(crate) path: PathBuf,
     /// What it holds.
     pub(crate) kind: Kind,
-    /// The number of the log file whose frames it has; of a base, of the one whose frames follow.
+    /// The number of the log file whose frames it has. For a base, the number of the log file that follows.
     pub(crate) number: u64,
     /// How often it was written: 1, 2, 3 and so on.
     pub(crate) version: u32,
-    /// The number of its first frame; of a base, as `last`.
+    /// The number of its first frame. For a base, the same as `last`.
     pub(crate) first: Position,
-    /// The number of its last frame; of a base, the last frame that it stands for.
+    /// The number of its last frame. For a base, the last frame that it includes.
     pub(crate) last: Position,
     /// The time of its last frame: milliseconds since 1970.
     pub(crate) time_ms: u64,
-    /// How many frames it has; of a base, how many parts.
+    /// The number of its frames. For a base, the number of its parts.
     pub(crate) frames: u64,
-    /// How many bytes it has on disk.
+    /// Its size on disk in bytes.
     pub(crate) bytes: u64,
 }
 
 /// The files of an archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
-    /// Those that say what they are.
+    /// The files that could be identified.
     pub(crate) files: Vec<ArchivedFile>,
     /// The others.
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
-/// A file of an archive that does not say what it is.
+/// A file of an archive that could not be identified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
     /// Its path.
     pub(crate) path: PathBuf,
-    /// What it should hold, by its name.
+    /// What it should contain, according to its name.
     pub(crate) kind: Kind,
-    /// Its number, by its name.
+    /// Its number, according to its name.
     pub(crate) number: u64,
     /// What is wrong.
     pub(crate) fault: ArchiveDamageKind,
 }
 
-/// What is called so in the folder says whose archive it is: without it a copy of the folder could not be restored.
+/// The file of this name in the folder identifies the directory of the archive. Without it, a copy of the folder could
+/// not be restored.
 pub(crate) const NOTE: &str = "directory";
 
 impl Archive {
-    /// The archive in `folder`, which is made if it is not there. What was left of a file that was being written is
-    /// removed, and so is one that was rewritten.
+    /// The archive in `folder`, which is created if necessary. Removes unfinished files, and files that were replaced
+    /// by rewritten ones.
     pub(crate) fn open(folder: PathBuf, generation: Generation) -> io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let newest = names::list(&folder)?;
@@ -109,7 +113,7 @@ impl Archive {
         Ok(Self { folder, generation })
     }
 
-    /// Has the file [`NOTE`] say this of the directory that the archive is of.
+    /// Writes this text about the archive's directory to the file [`NOTE`].
     pub(crate) fn note(&self, text: &[u8]) -> io::Result<()> {
         let path = self.folder.join(NOTE);
         if std::fs::read(&path).is_ok_and(|found| found == text) {
@@ -122,17 +126,17 @@ impl Archive {
         sync_folder(&self.folder)
     }
 
-    /// The archive in `folder`, to be read while somebody else writes to it.
+    /// The archive in `folder`, for reading while another process writes to it.
     pub(crate) const fn to_read(folder: PathBuf, generation: Generation) -> Self {
         Self { folder, generation }
     }
 
-    /// The files, of each the version that was written last: by number, a base before the log file with its number.
+    /// The files, each in its latest version: by number, with a base before the log file of the same number.
     pub(crate) fn files(&self) -> io::Result<Listing> {
         loop {
             match self.list() {
-                // Removed since its name was read, and what it is no longer needed for may have come since too: look at the names again. This ends, as
-                // files are removed more seldom than a folder is read.
+                // The file was removed after its name was read. Its replacement may also be new, so the names are read
+                // again. This ends, since files are removed less often than a folder is read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.folder.is_dir() => {}
                 listed => return listed,
             }
@@ -153,7 +157,7 @@ impl Archive {
         Ok(listing)
     }
 
-    /// The file with this number, if it says what it is.
+    /// The file with this number, if it could be identified.
     fn find(&self, kind: Kind, number: u64) -> io::Result<Option<ArchivedFile>> {
         let names = names::list(&self.folder)?;
         let name = names.iter().find(|name| (name.kind, name.number) == (kind, number));

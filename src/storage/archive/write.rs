@@ -1,7 +1,7 @@
 //! Writes files of the archive.
 //!
-//! Keeps: a file gets its name once it is on disk and was read back from there; so after a crash it is there whole, or is
-//! written again. Leaves out: when the log file may be reused (when this has returned).
+//! Keeps: a file gets its name once it is on disk and was read back from there; so after a crash, it is complete or is
+//! written again. Leaves out: when the log file may be reused (after this has returned).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -14,8 +14,9 @@ use super::{Archive, ArchiveError, ArchivedFile, TAILS_FROM, sync_folder};
 use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, Position};
 
 impl Archive {
-    /// Archives the frames of `log`, unless that was done already; nothing for a file without any. Of one that has lost
-    /// frames it is what is left: reading that tells what is not. On disk when this returns.
+    /// Archives the frames of `log`, unless that was already done. Writes nothing for a file without frames. If `log`
+    /// has lost frames, the rest is archived, and reading it reports what is missing. The file is on disk when this
+    /// returns.
     pub(crate) fn write_log(
         &self,
         log: &FinishedFile,
@@ -40,8 +41,9 @@ impl Archive {
         self.write(&name, (log.first, log.last), frames).map(Some)
     }
 
-    /// Writes the frames from `first` to `last`, which `fill` gives, to a file that stands behind all others of its folder, by its number and in the
-    /// order of the first frames: what the commit log has and no file of an archive does. On disk when this returns.
+    /// Writes the frames from `first` to `last`, which `fill` supplies, to a file that sorts behind all others in its
+    /// folder, by its number and by its first frame. These are the frames that the commit log has and no file of an
+    /// archive has. The file is on disk when this returns.
     pub(crate) fn write_tail(
         &self,
         (first, last): (Position, Position),
@@ -53,8 +55,8 @@ impl Archive {
         self.write(&name, (first, last), fill)
     }
 
-    /// Begins the archive, or begins it again: `parts` together are what was there after frame `last`, whose time was `time_ms`; `number` is
-    /// that of the log file with the frames behind it. On disk when this returns.
+    /// Starts the archive, or starts it again. `parts` together are everything up to frame `last`, whose time was
+    /// `time_ms`. `number` is that of the log file with the frames behind it. The file is on disk when this returns.
     pub(crate) fn write_base<E: Into<ArchiveError>>(
         &self,
         number: u64,
@@ -108,14 +110,14 @@ impl Archive {
             Ok(archived)
         })();
         if written.is_err() {
-            // If it stays, the next opening removes it.
+            // If the file stays, the next opening removes it.
             drop(std::fs::remove_file(&new));
         }
         written
     }
 }
 
-/// Reads all frames there are.
+/// Reads all frames.
 fn read_back(path: &Path) -> std::io::Result<Written> {
     let file = File::open(path)?;
     let mut chunks = ChunkReader::new(&file, HEAD_BYTES)?;
@@ -126,7 +128,7 @@ fn read_back(path: &Path) -> std::io::Result<Written> {
     Ok(read)
 }
 
-/// Has what is read of `file` next come from the disk.
+/// Makes sure that the next read of `file` comes from the disk.
 fn forget_cached(file: &File) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;

@@ -1,9 +1,10 @@
-//! How nodes hear of each other: who appended, and how far the heads are.
+//! How nodes tell each other who appended, and how far the heads are.
 //!
-//! Keeps: nothing is true because of what is heard here. A notification is a hint, sent in a transaction of its own (a NOTIFY in the
-//! transaction of a write would have all commits of the database wait for each other), for many stores at once; what is lost is found by a
-//! poll, each second, and at once when the listener is connected again. A node that hears of no other one sends nothing but that it is
-//! there. Leaves out: what a store does when it hears of a head (`actors::store`).
+//! Keeps: nothing is true because of a message here. A notification is a hint for many stores at once. It is sent in
+//! its own transaction: a NOTIFY in the transaction of a write would make all commits of the database wait for each
+//! other. A poll finds what was lost, each second, and at once when the listener is connected again. A node that hears
+//! of no other node only sends that it is there. Leaves out: what a store does when it hears of a head
+//! (`actors::store`).
 
 mod poll;
 
@@ -29,17 +30,17 @@ use crate::storage::KeysChanged;
 const NOTIFY_EVERY: Duration = Duration::from_millis(2);
 /// A notification has 8,000 bytes at most.
 const PAYLOAD_BYTES_MAX: usize = 7_500;
-/// So often a node says that it is there.
+/// How often a node reports that it is there.
 const HERE_EVERY: Duration = Duration::from_secs(5);
-/// A node that was not heard of for so long is gone.
+/// A node that sent nothing for this long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(20);
-/// How long to wait until something that failed is tried again.
+/// How long to wait before a failed step is retried.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What nodes tell each other.
+/// A message between nodes.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
-    /// Who says it.
+    /// The sender.
     node: String,
     /// Heads that have moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,10 +48,10 @@ struct Told {
     /// Whether keys or records have changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     changes: bool,
-    /// Whether handlers have moved, or what nodes have of them.
+    /// Whether handlers have moved, or the nodes' claims on them have changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     handlers: bool,
-    /// Whether it has just come, and wants to hear who is there.
+    /// Whether the node has just started and asks which other nodes exist.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     asks: bool,
 }
@@ -65,20 +66,20 @@ pub(super) struct Bus {
     says_changes: AtomicBool,
     says_here: AtomicBool,
     says_handlers: AtomicBool,
-    /// Woken when others have said that handlers moved.
+    /// Woken when other nodes report that handlers moved.
     handlers_moved: Arc<Notify>,
     wake: Notify,
     poll_now: Notify,
     others: Mutex<HashMap<String, Instant>>,
     listens: AtomicBool,
-    /// How often keys and records had changed when the database was asked last.
+    /// The number of changes of keys and records when the database was asked last.
     changes: AtomicU64,
-    /// The changes that this node has made since: it knows of them.
+    /// The changes that this node has made since then. It knows about them.
     own_changes: Mutex<HashSet<u64>>,
     changed: mpsc::UnboundedSender<KeysChanged>,
-    /// Until somebody asks for it.
+    /// `Some` until somebody asks for it.
     told_changes: Mutex<Option<mpsc::UnboundedReceiver<KeysChanged>>>,
-    /// Why the database cannot be used, when it was asked last.
+    /// Why the database could not be used at the last attempt.
     trouble: Mutex<Option<String>>,
     heard: AtomicU64,
     said_seen: Mutex<Option<Instant>>,
@@ -119,7 +120,7 @@ impl Bus {
 
     /// This node moved the head of `store`.
     pub(super) fn moved(&self, store: &StoreId, head: Sequence) {
-        // It is going to be shown.
+        // The head will be shown anyway.
         let _ = self.open.check_head(store, head);
         if !self.has_others() {
             return;
@@ -128,7 +129,7 @@ impl Bus {
         self.wake.notify_one();
     }
 
-    /// This node changed keys or records, and that was the change with this number.
+    /// This node changed keys or records. The change has this number.
     pub(super) fn changed(&self, number: u64) {
         self.own_changes.lock().insert(number);
         self.says_changes.store(true, Ordering::Release);
@@ -136,7 +137,7 @@ impl Bus {
         self.poll_now.notify_one();
     }
 
-    /// Handlers have moved at this node, or what it has of them.
+    /// Handlers have moved at this node, or its claims on them have changed.
     pub(super) fn moved_handlers(&self) {
         if self.has_others() {
             self.says_handlers.store(true, Ordering::Release);
@@ -144,17 +145,17 @@ impl Bus {
         }
     }
 
-    /// Woken when handlers have moved elsewhere.
+    /// Woken when handlers have moved at other nodes.
     pub(super) const fn handlers_moved(&self) -> &Arc<Notify> {
         &self.handlers_moved
     }
 
-    /// Follows the changes of keys and records; once.
+    /// Follows the changes of keys and records. Only the first call returns them.
     pub(super) fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
         self.told_changes.lock().take()
     }
 
-    /// The database is to be asked soon.
+    /// Makes the task ask the database soon.
     pub(super) fn ask_soon(&self) {
         self.poll_now.notify_one();
     }
@@ -193,7 +194,7 @@ impl Bus {
         }
     }
 
-    /// What is to be said, in as many messages as it takes.
+    /// The pending messages, as many as necessary.
     fn take_messages(&self, asks: bool) -> Vec<String> {
         let moved = std::mem::take(&mut *self.moved.lock());
         let changes = self.says_changes.swap(false, Ordering::AcqRel);
@@ -204,7 +205,7 @@ impl Bus {
             Told { node: self.tables.node.clone(), changes, handlers, asks, ..Told::default() };
         let mut bytes = 0;
         for (store, head) in moved {
-            // Each byte of a name is written as six at most.
+            // Each byte of a name takes at most six bytes.
             let more = store.as_str().len() * 6 + 24;
             if bytes + more > PAYLOAD_BYTES_MAX && !told.heads.is_empty() {
                 let next = Told { node: self.tables.node.clone(), ..Told::default() };
@@ -223,7 +224,7 @@ impl Bus {
     async fn notify(&self, conn: &mut Option<Conn>, told: &str) -> Result<(), Failed> {
         if conn.as_ref().is_none_or(|conn| conn.client.is_closed()) {
             let (connected, _) = self.connector.connect(None).await?;
-            // A hint needs not be durable, and must not wait for a standby.
+            // A hint need not be durable, and must not wait for a standby.
             connected.client.batch_execute("SET synchronous_commit = off").await?;
             *conn = Some(connected);
         }
@@ -233,7 +234,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Hears what others say, for as long as the task lives.
+    /// Receives the messages of other nodes for as long as the task lives.
     pub(super) async fn listen(self: Arc<Self>) {
         loop {
             if let Err(failed) = self.listen_once().await {
@@ -249,7 +250,7 @@ impl Bus {
         let (conn, _) = self.connector.connect(Some(sender)).await?;
         conn.client.batch_execute(&format!("LISTEN {}", self.tables.channel)).await?;
         self.listens.store(true, Ordering::Release);
-        // What was said before is found by asking.
+        // Asking finds earlier messages.
         self.poll_now.notify_one();
         for told in self.take_messages(true) {
             let notify = "SELECT pg_notify($1, $2)";
@@ -263,7 +264,7 @@ impl Bus {
     }
 
     fn hear(&self, told: &str) {
-        // Whatever else somebody sends here is none of ours.
+        // Any other message here was not sent by our nodes.
         let Ok(Told { node, heads, changes, handlers, asks }) = serde_json::from_str(told) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! What is kept of an append beside its entries: who wrote them, and which of its sequences have none.
+//! What is stored about an append beside its entries: who wrote them, and which of its sequences have none.
 //!
 //! Keeps: what was written is read, and nothing else is taken for it. One value for each append, as a table of our own holds it
 //! (`<prefix>_appends`), since the tables of entries are Effect's.

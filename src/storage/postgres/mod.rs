@@ -1,9 +1,10 @@
 //! Entries, keys and everything else in PostgreSQL, for any number of servers on one database.
 //!
-//! Keeps: the contract of [`Storage`](super::Storage) over all nodes together. The row of a store's head is the only authority: a node's
-//! store places entries behind the head that it knows, and the statement that appends them goes through only if the head is still there.
-//! There is no leader, no lease and no clock in that. Effect's tables are used as Effect's SQL server makes them, so that either goes on
-//! where the other one stopped (`schema`). Leaves out: what a store does when another node was faster (`actors::store`).
+//! Keeps: the contract of [`Storage`](super::Storage) across all nodes. Only the row of a store's head decides: a
+//! node's store places entries behind the head that it knows, and the statement that appends them succeeds only if the
+//! head is still there. This needs no leader, no lease and no clock. Effect's tables are used as Effect's SQL server
+//! creates them, so that each server can continue where the other one stopped (`schema`). Leaves out: what a store does
+//! when another node was faster (`actors::store`).
 //!
 //! ```text
 //! StoreLog::append ─► state (what waits) ─► writer: one statement for all stores ─► COMMIT

@@ -1,6 +1,7 @@
 //! Where the database is, and how much of it to use.
 //!
-//! Keeps: nobody's entries go over a network unencrypted, or to a server that nobody verified, unless that was said outright.
+//! Keeps: entries never go over a network unencrypted, or to a server that was not verified, unless that was requested
+//! explicitly.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,39 +13,39 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::PostgresError;
 
-/// The name of Effect's table of entries, with which the others begin, unless it is told another one.
+/// The default name of Effect's table of entries. The names of the other tables begin with it.
 const PREFIX: &str = "effect_events";
 /// The name of Effect's table of the remote id.
 const REMOTE_ID_TABLE: &str = "effect_remote_id";
-/// A name of PostgreSQL has 63 bytes at most, and the longest ending has 25.
+/// A name in PostgreSQL has at most 63 bytes, and the longest suffix has 25.
 const PREFIX_BYTES_MAX: usize = 38;
 
 /// Where the database is, and how much of it to use.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PostgresOptions {
-    /// As libpq takes it: `postgres://user:password@host:port/database?sslmode=verify-full`; several hosts, with commas between them,
-    /// are tried in their order, and the one that takes writes is used. A host that is neither loopback nor a socket needs
-    /// `sslmode=require` or `verify-full`, which both verify its certificate, or `sslmode=disable`. `sslrootcert` names a file with the
-    /// authorities (PEM) that are trusted instead of [`PostgresOptions::authorities`].
+    /// In libpq's format: `postgres://user:password@host:port/database?sslmode=verify-full`. Several hosts, separated
+    /// by commas, are tried in their order, and the one that accepts writes is used. A host that is neither loopback
+    /// nor a socket needs `sslmode=require` or `verify-full`, which both verify its certificate, or `sslmode=disable`.
+    /// `sslrootcert` names a file with the trusted authorities (PEM), which replace [`PostgresOptions::authorities`].
     pub url: String,
-    /// What the names of all tables begin with: Effect's `entryTablePrefix`. Small letters, digits and underscores.
+    /// The prefix of the names of all tables: Effect's `entryTablePrefix`. Lowercase letters, digits and underscores.
     pub prefix: String,
     /// Effect's `remoteIdTable`.
     pub remote_id_table: String,
-    /// Connections for everything but appends, opened when they are needed.
+    /// The number of connections for everything but appends. They are opened when they are needed.
     pub connections_max: usize,
-    /// Connections for appends: as many statements are under way at a time.
+    /// The number of connections for appends, and of concurrent append statements.
     pub append_connections: usize,
-    /// Where the node notes the heads that it has shown, so that also after a restart it knows a database that went back. The folder has to
-    /// be there, and the file to be this node's alone.
+    /// The file in which the node stores the heads that it has shown. With it, a restarted node notices that the
+    /// database was reset to an earlier state. The folder must exist, and only this node may use the file.
     pub heads_file: Option<PathBuf>,
-    /// Authorities that certificates are checked against, X.509 in DER.
+    /// The authorities that certificates are checked against, as X.509 in DER.
     pub authorities: Vec<Vec<u8>>,
 }
 
 impl PostgresOptions {
-    /// The database at `url`, with everything else as it is unless told otherwise.
+    /// The database at `url`, with defaults for everything else.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -75,10 +76,10 @@ impl PostgresOptions {
         Ok(())
     }
 
-    /// What the driver is told, and the authorities to check the server's certificate against.
+    /// The configuration of the driver, and the authorities that the server's certificate is checked against.
     pub(super) fn driver(&self) -> Result<(tokio_postgres::Config, Vec<Vec<u8>>), PostgresError> {
         let (url, ssl) = split_ssl(&self.url)?;
-        // Not the error's own text everywhere: a URL has a password in it.
+        // The text of the error is not always included: a URL contains a password.
         let mut config: tokio_postgres::Config = url
             .parse()
             .map_err(|error| PostgresError::Options(format!("the URL is wrong: {error}")))?;
@@ -124,20 +125,20 @@ impl PostgresOptions {
 }
 
 impl std::fmt::Debug for PostgresOptions {
-    /// The URL has a password in it.
+    /// The URL contains a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresOptions").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
-/// What a URL says of TLS, which the driver knows less about.
+/// The TLS settings of a URL, of which the driver knows only some.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ssl {
     mode: Option<String>,
     root_certificates: Option<String>,
 }
 
-/// The URL without what it says of TLS. A text of `key=value` pairs goes to the driver as it is.
+/// The URL without its TLS settings. A text of `key=value` pairs is passed to the driver unchanged.
 fn split_ssl(url: &str) -> Result<(String, Ssl), PostgresError> {
     let mut ssl = Ssl::default();
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {

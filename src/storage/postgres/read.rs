@@ -1,7 +1,7 @@
-//! Entries out of the database, as segments.
+//! Reads entries from the database as segments.
 //!
-//! Keeps: what is read has no hole that is not noted as a gap: a row that is missing is said, and not passed over; a page of rows has a
-//! bound, whatever is in them.
+//! Keeps: the result has no hole that is not recorded as a gap: a missing row is an error and is not skipped; a page of
+//! rows has a size limit, whatever the rows contain.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::storage::{StorageError, behind_trimmed};
 
-/// So many rows are read at a time.
+/// How many rows are read at a time.
 const ROWS_MAX: i64 = 2_048;
 
 /// So many bytes are read at a time at most, whatever was asked for; and one entry more.
@@ -60,7 +60,7 @@ pub(super) async fn read(
         };
         next = last.next();
         for segment in page {
-            // A gap takes no room, and what follows it comes with it.
+            // A gap takes no space, and the segment behind it is included.
             if bytes > 0 && bytes >= bytes_max {
                 break 'pages;
             }
@@ -87,7 +87,7 @@ fn missing(store: &StoreId, at: Sequence) -> StorageError {
     ))
 }
 
-/// At least what `from` is in, and more up to about `bytes_max`; up to the head if that is not more.
+/// At least the entry or gap at `from`, and more up to about `bytes_max` or the head.
 async fn read_page(
     conn: &mut Conn,
     sql: &Statements,
@@ -110,7 +110,7 @@ async fn read_page(
         sum += row.bytes();
         read.push(row);
     }
-    // Else the page ends with its last row.
+    // Otherwise, the page ends with its last row.
     let is_all = (rows.len() as i64) < ROWS_MAX && sum < bytes_max;
     let last = if is_all { head } else { read.last().map_or(head, |row| row.sequence) };
     let facts = conn.prepare(&sql.facts).await?;
@@ -118,7 +118,7 @@ async fn read_page(
     let (limit, end) = (ROWS_MAX + 2, number(last));
     let asked: [&(dyn ToSql + Sync); 4] = [&name, &first, &end, &limit];
     let named: [&(dyn ToSql + Sync); 1] = [&name];
-    // In this order: a row is emptied, and what is known of it forgotten, once it is said to be trimmed.
+    // The order matters: a row is emptied, and its facts are deleted, only after it is recorded as trimmed.
     let (noted, trims) =
         join(conn.client.query(&facts, &asked), conn.client.query_opt(&trims, &named)).await;
     let (noted, trims) = (noted.map_err(Failed::from)?, trims.map_err(Failed::from)?);
@@ -132,7 +132,7 @@ async fn read_page(
     for row in &noted {
         runs.extend(runs_of(store, row)?);
     }
-    // What is not noted any more was not asked for: then the page ends before it.
+    // Facts beyond this limit were not requested, so the page ends before them.
     let last = if noted.len() as i64 == limit {
         runs.last().map_or(last, |run: &Run| run.last.min(last))
     } else {

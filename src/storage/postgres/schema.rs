@@ -1,7 +1,8 @@
-//! The tables: Effect's four, as its `SqlEventLogServerUnencrypted` makes them, and our own beside them.
+//! The tables: Effect's four, as its `SqlEventLogServerUnencrypted` creates them, and our own.
 //!
-//! Keeps: Effect's tables stay as Effect makes them, so that either server goes on where the other one stopped; ours have a version,
-//! and one that a later program made is refused. All names begin with the prefix, but for the table of the remote id.
+//! Keeps: Effect's tables stay as Effect creates them, so that each server can continue where the other one stopped;
+//! our tables have a version, and those of a later program are refused. All names begin with the prefix, except that of
+//! the remote id's table.
 //!
 //! | table | what is in it |
 //! | --- | --- |
@@ -22,8 +23,8 @@
 //! | `<prefix>_claims` | which node has a group in a store, with its fencing number and how far it is; `moved` is the transaction that changed the row last |
 //! | `<prefix>_handlers` | until when each node has what it has claimed |
 //!
-//! In `_appends`, `facts` are NULL for entries that somebody else wrote, Effect's server; what is in them says `facts`. Names are as
-//! `text` writes them.
+//! In `_appends`, `facts` are NULL for entries that Effect's server wrote. `facts` describes the content. Names are
+//! encoded by `text`.
 
 use super::connect::Conn;
 use super::failed::Failed;
@@ -41,7 +42,8 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     conn.in_transaction = true;
     conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
     let Tables { meta, remote_id, .. } = tables;
-    // What is there is left alone: making it again, were it in vain, takes locks that writes of other nodes would meet.
+    // An existing table is left alone: a futile attempt to create it takes locks that conflict with writes of other
+    // nodes.
     let is_there = "SELECT to_regclass($1::text) IS NOT NULL";
     if !conn.client.query_one(is_there, &[meta]).await?.try_get::<_, bool>(0)? {
         conn.client.batch_execute(&create(tables)).await?;

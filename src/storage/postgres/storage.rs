@@ -31,7 +31,7 @@ impl PostgresStorage {
     }
 }
 
-/// A store's size, out of a row with its name, its next sequence, its gaps and its bytes.
+/// Reads a store's size from a row with its name, its next sequence, its gaps and its bytes.
 fn size_of(row: &tokio_postgres::Row) -> Result<(StoreId, StoreSize), StorageError> {
     let name: &str = row.try_get(0).map_err(Failed::from)?;
     let (next, gaps, bytes, trimmed): (i64, i64, i64, i64) = (
@@ -65,7 +65,7 @@ impl Storage for PostgresStorage {
             if !found.has_row {
                 return Ok::<_, StorageError>((found, None));
             }
-            // Ids from the future would make every other one look old.
+            // Ids from the future would make every other id look old.
             let now = EntryId::now();
             let newest = conn.prepare(&sql.newest_id).await?;
             let (name, now) = (to_column(name.as_str()), &now.as_bytes()[..]);
@@ -77,7 +77,7 @@ impl Storage for PostgresStorage {
         })??;
         check_head(&self.postgres, store, found.head)?;
         if found.emptied < found.trimmed.last {
-            // Whoever trimmed it was ended.
+            // The process that trimmed it was ended.
             empty_behind(&self.postgres, store.clone());
         }
         state.opened(found, newest);
@@ -117,7 +117,7 @@ impl Storage for PostgresStorage {
         self.postgres.wait(async move {
             let mut conn = postgres.conn().await?;
             let sql = &postgres.tables().sql;
-            // Notes what somebody else wrote, which has no time and no size before.
+            // Records what others wrote, which has no time and no size before this.
             find(&mut conn, sql, &store).await?;
             let statement = conn.prepare(&sql.size).await?;
             let name = to_column(store.as_str());

@@ -1,6 +1,6 @@
-//! The names of the tables, and the statements of entries with them.
+//! The names of the tables, and the statements for entries that use them.
 //!
-//! Keeps: each statement is written once. Those of the services stand with the services.
+//! Keeps: each statement is written once. Those of the services are in the services.
 
 use crate::model::RemoteId;
 
@@ -17,7 +17,7 @@ pub(crate) struct Tables {
     pub(crate) used_keys: String,
     pub(crate) changed_keys: String,
     pub(crate) nodes: String,
-    /// The name of this node, letters and digits.
+    /// The name of this node: letters and digits.
     pub(super) node: String,
     pub(crate) records: String,
     pub(crate) journal: String,
@@ -31,19 +31,19 @@ pub(crate) struct Tables {
     pub(super) sql: Statements,
 }
 
-/// The statements of entries.
+/// The statements for entries.
 pub(super) struct Statements {
-    /// Adds the rows of stores that have none. `$1` their names.
+    /// Adds rows for stores that have none. `$1` is their names.
     pub(super) ensure_stores: String,
     /// See [`append`].
     pub(super) append: String,
     /// The next sequence of the store `$1`.
     pub(super) next: String,
-    /// The same, and nobody else changes it before the transaction ends.
+    /// The same, but nobody else can change it before the transaction ends.
     pub(super) next_for_update: String,
     /// Gaps and bytes of the store `$1`, and the last sequence for which they are known.
     pub(super) totals: String,
-    /// Notes entries that somebody else wrote: store `$1`, first `$2`, last `$3`, gaps `$4`, bytes `$5` before them.
+    /// Records entries of another server: store `$1`, first `$2`, last `$3`, gaps `$4`, bytes `$5` before them.
     pub(super) note_foreign: String,
     /// Bytes of the entries from `$2` to `$3` of the store `$1`, and how many there are.
     pub(super) bytes_between: String,
@@ -57,33 +57,35 @@ pub(super) struct Statements {
     pub(super) above: String,
     /// See [`read`].
     pub(super) read: String,
-    /// What is known of the appends of the store `$1` that reach into `$2` to `$3`, at most `$4` of them.
+    /// The facts of the appends of the store `$1` that overlap `$2` to `$3`, at most `$4` of them.
     pub(super) facts: String,
     /// At most `$2` stores behind the name `$1`, with their sizes.
     pub(super) stores: String,
     /// The size of the store `$1`.
     pub(super) size: String,
-    /// The next sequences of the stores `$1`, and what is trimmed of them.
+    /// The next sequences of the stores `$1`, and how far they are trimmed.
     pub(super) heads: String,
 }
 
-/// The statements of trimming. `$1` is the store.
+/// The statements for trimming. `$1` is the store.
 pub(super) struct TrimStatements {
-    /// What is trimmed, the gaps and bytes in that, and how far rows are emptied.
+    /// How far the store is trimmed, the gaps and bytes up to there, and how far rows are emptied.
     pub(super) trimmed: String,
     /// Adds the store's row if it has none.
     pub(super) ensure: String,
-    /// As `trimmed`, and nobody else trims before the transaction ends.
+    /// Like `trimmed`, but nobody else can trim before the transaction ends.
     pub(super) for_update: String,
-    /// Says that `$2` is trimmed, with the gaps `$3` and the bytes `$4` in that.
+    /// Records that the store is trimmed up to `$2`, with the gaps `$3` and the bytes `$4` up to there.
     pub(super) set: String,
     /// Empties the rows from `$2` to `$3`.
     pub(super) empty: String,
-    /// Says that rows up to `$2` are emptied, and forgets who wrote them.
+    /// Records that rows up to `$2` are emptied, and deletes who wrote them.
     pub(super) emptied: String,
-    /// The first sequence behind what was committed before `$2`, in milliseconds since 1970; NULL if all was.
+    /// The first sequence behind the entries that were committed before `$2`, in milliseconds since 1970. NULL if all
+    /// were.
     pub(super) young: String,
-    /// The last append with which the store had `$2` bytes or less since its beginning, its end and these bytes; and the end of the next.
+    /// The last append up to which the store had at most `$2` bytes since its beginning: its end and these bytes, and
+    /// the end of the next append.
     pub(super) bytes_at: String,
     /// The first sequence from `$2` to `$3` with which `$4` bytes and those before it come to `$5`.
     pub(super) bytes_within: String,
@@ -95,8 +97,8 @@ pub(super) struct TrimStatements {
 pub(super) const CHANGED_KEYS_MAX: i64 = 10_000;
 
 impl Tables {
-    /// Parts of a statement that counts a change, if `happened` has a row. With them no other node appends anything that it allowed before
-    /// it has heard of the change; those that are under way end first.
+    /// Parts of a statement that counts a change, if `happened` has a row. They make sure that no other node appends
+    /// anything under the old state before it has heard of the change. Appends in progress end first.
     pub(crate) fn count_change(&self, happened: &str) -> String {
         let Self { meta, nodes, node, .. } = self;
         format!(
@@ -105,7 +107,7 @@ impl Tables {
         )
     }
 
-    /// The same, of a change of the key `$1`.
+    /// The same, for a change of the key `$1`.
     pub(crate) fn count_change_of_key(&self, happened: &str) -> String {
         let (counted, table) = (self.count_change(happened), &self.changed_keys);
         format!(
@@ -217,7 +219,7 @@ impl TrimStatements {
             empty: format!(
                 "UPDATE {entries} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
             ),
-            // The last append says how much the store holds, and stays.
+            // The last append states how much the store holds, so it stays.
             emptied: format!(
                 "WITH t AS (UPDATE {trims} SET emptied = greatest(emptied, $2) WHERE store_id = $1) DELETE FROM {appends} \
                  WHERE store_id = $1 AND last <= $2 AND first < (SELECT max(first) FROM {appends} WHERE store_id = $1)"
@@ -281,7 +283,8 @@ SELECT n FROM h UNION ALL SELECT 0 FROM g"
     )
 }
 
-/// Entries of the store `$1` from `$2` to `$3`, at most `$5` of them, and no further ones once those before have `$4` bytes.
+/// Entries of the store `$1` from `$2` to `$3`, at most `$5` of them, and no more once the previous ones have `$4`
+/// bytes.
 fn read(entries: &str) -> String {
     format!(
         "SELECT sequence, entry_id, event, primary_key, payload FROM (

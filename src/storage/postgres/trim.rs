@@ -1,8 +1,9 @@
-//! Trimming: the beginning of a store that is not shown any more, and how much of a store is older or more than is wanted.
+//! Trimming: hides the beginning of a store, and finds the part of a store that is too old or too large to keep.
 //!
-//! Keeps: an entry that is emptied was trimmed before, durably; ids stay where they were, so the index that knows them goes on knowing them.
-//! A trimmed entry stays a row of Effect's table, without event, key and payload, which no entry lacks. Rows are emptied behind the answer,
-//! some at a time, by one node or several: doing it twice does no harm, and who is killed leaves it to whoever opens the store next.
+//! Keeps: an entry is emptied only after it was durably trimmed; ids stay in place, so their index still knows them. A
+//! trimmed entry remains a row of Effect's table, without event, key and payload, which every other entry has. Rows are
+//! emptied after the answer, some at a time, by one or several nodes: repeating it does no harm, and if a node is
+//! killed, the next one that opens the store continues.
 
 use std::sync::Arc;
 
@@ -19,13 +20,13 @@ use super::text::to_column;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{AppendError, Keep, StorageError, StoreSize};
 
-/// So many rows are emptied with one commit.
+/// How many rows are emptied with one commit.
 const ROWS_AT_ONCE: u64 = 2_000;
 
-/// A time far beyond all that is there, in milliseconds since 1970: PostgreSQL takes none that is much later.
+/// A time that is later than all entries, in milliseconds since 1970. PostgreSQL accepts none that is much later.
 const MILLIS_MAX: u64 = 250_000_000_000_000;
 
-/// What is trimmed of a store, and up to where its rows are emptied.
+/// How far a store is trimmed, and how far its rows are emptied.
 pub(super) async fn trimmed(
     conn: &mut Conn,
     sql: &Statements,
@@ -73,7 +74,8 @@ fn definite(told: impl std::fmt::Display) -> AppendError {
     AppendError::Definite(told.to_string().into())
 }
 
-/// Says in the database that the store is trimmed up to `last`; gives what it is trimmed to, which may be more.
+/// Records in the database that the store is trimmed up to `last`. Returns the last trimmed sequence, which may be
+/// higher.
 async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Trimmed, AppendError> {
     let mut conn = postgres.conn().await.map_err(definite)?;
     let sql = &postgres.tables().sql;
@@ -87,7 +89,7 @@ async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Tri
         let refusal = format!("entry {last} is not there, the log ends before it");
         return Err(AppendError::Definite(refusal.into()));
     };
-    // Its end is unclear, whatever an error says.
+    // The outcome of the commit is unclear, whatever an error says.
     conn.client.batch_execute("COMMIT").await.map_err(|error| unclear(&error.into()))?;
     conn.in_transaction = false;
     Ok(wanted)
@@ -130,7 +132,7 @@ async fn plan(
     Ok(Some(Trimmed { last, gaps, bytes }))
 }
 
-/// Empties what is trimmed of `store`, without anybody waiting for it.
+/// Empties the trimmed rows of `store` in the background.
 pub(super) fn empty_behind(postgres: &Postgres, store: StoreId) {
     let on = postgres.clone();
     drop(postgres.run(async move {
@@ -144,7 +146,7 @@ pub(super) fn empty_behind(postgres: &Postgres, store: StoreId) {
 async fn empty(postgres: &Postgres, store: &StoreId) -> Result<(), StorageError> {
     let (sql, name) = (&postgres.tables().sql, to_column(store.as_str()));
     loop {
-        // Others get a turn on the connection in between.
+        // Other tasks can use the connection in between.
         let mut conn = postgres.conn().await?;
         let (trimmed, emptied) = trimmed(&mut conn, sql, store).await?;
         if emptied >= trimmed.last {
@@ -159,7 +161,7 @@ async fn empty(postgres: &Postgres, store: &StoreId) -> Result<(), StorageError>
     }
 }
 
-/// See [`Storage::beyond`](crate::storage::Storage::beyond), of a store of this size.
+/// See [`Storage::beyond`](crate::storage::Storage::beyond), for a store of this size.
 pub(super) async fn beyond(
     conn: &mut Conn,
     sql: &Statements,
@@ -188,7 +190,7 @@ pub(super) async fn beyond(
     Ok(beyond)
 }
 
-/// The last of what was committed before `since`.
+/// The last sequence that was committed before `since`.
 async fn older(
     conn: &mut Conn,
     sql: &Statements,
@@ -203,7 +205,7 @@ async fn older(
     first.map_or(Ok(size.head), |first| sequence(first - 1))
 }
 
-/// The first entry with which the oldest that are kept come to `bytes`.
+/// The first entry at which the oldest kept entries have `bytes` bytes.
 async fn too_many(
     conn: &mut Conn,
     sql: &Statements,
@@ -213,7 +215,8 @@ async fn too_many(
 ) -> Result<Sequence, StorageError> {
     let name = to_column(store.as_str());
     let (trimmed, _) = trimmed(conn, sql, store).await?;
-    // Since the beginning of the store, as appends count them. Exactly so many: one less is in the append before.
+    // Counted since the beginning of the store, as appends do. One byte less, so that an append which ends exactly
+    // there is not skipped.
     let wanted = (trimmed.bytes + bytes) as i64;
     let bytes_at = conn.prepare(&sql.trim.bytes_at).await?;
     let row = conn.client.query_one(&bytes_at, &[&name, &(wanted - 1)]).await;

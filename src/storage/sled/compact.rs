@@ -1,9 +1,9 @@
-//! Gives back to the file system what sled's file holds and nobody needs: what is in it is copied to a new one beside it, which then takes its
-//! place. Sled's own file only grows.
+//! Returns unused space in sled's file to the file system: the content is copied to a new file beside it, which then
+//! replaces it. Sled's own file only grows.
 //!
-//! Keeps: the copy takes the place of the database only when it is whole, on disk, and has all that the witness says; a crash leaves the one
-//! or the other. Made on the checkpoint thread, a part at a time, since that alone writes to sled; what it writes meanwhile goes to
-//! both. Leaves out: when a part is due (`checkpoint`).
+//! Keeps: the copy replaces the database only when it is complete, on disk, and has everything that the witness says; a
+//! crash leaves one of the two. It is made on the checkpoint thread, a part at a time, since only this thread writes to
+//! sled; new writes go to both. Leaves out: when a part is due (`checkpoint`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,29 +28,29 @@ const FOLDER: &str = "compacting";
 const COMPLETE: &str = "complete";
 /// How much is copied at once, in bytes.
 const PART_BYTES: usize = 1 << 20;
-/// What a key takes besides its value, roughly, in bytes.
+/// The approximate size of a key in addition to its value, in bytes.
 const KEY_BYTES: usize = 64;
-/// What the copy may keep of its pages in memory, in bytes.
+/// How much of its pages the copy may keep in memory, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
-/// So many parts are copied between two syncs: few, so that none takes the disk away from writers for long.
+/// How many parts are copied between two syncs. There are few, so that no sync keeps the disk from writers for long.
 const SYNC_EVERY: u32 = 4;
-/// With less room than that, in bytes, a copy is given up: the commit log, and what sled grows by, need some.
+/// A copy is abandoned if there is less space than this, in bytes: the commit log and the growth of sled need some.
 const ROOM_BYTES_MIN: u64 = 64 << 20;
 
 /// A copy of sled that is being made.
 pub(super) struct Compaction {
     new: Files,
     trees: Trees,
-    /// What is not copied yet: the rest of the first of these, behind a key, and all others.
+    /// What is not copied yet: the rest of the first table, behind a key, and all other tables.
     left: VecDeque<Keyspace>,
     after: Option<IVec>,
-    /// What was read, and is written with the next part: its slots are made by then, so that sled writes each value once.
+    /// What was read. It is written with the next part: its slots exist by then, so sled writes each value once.
     ahead: Option<(Keyspace, Ops)>,
     parts: u32,
 }
 
 impl Compaction {
-    /// Begins one. Of an earlier one nothing stays.
+    /// Starts a copy. Removes an earlier copy.
     pub(super) fn begin(files: &Files, options: &DatabaseOptions) -> Result<Self, OpenFailure> {
         abandon(files)?;
         let folder = files.directory().join(FOLDER);
@@ -58,20 +58,20 @@ impl Compaction {
         let new = Files::unlocked(&folder);
         let options = DatabaseOptions { cache_bytes: CACHE_BYTES, ..options.clone() };
         let trees = tree::open(&new, &options, 0)?;
-        // What sled says of the directory comes last.
+        // What sled says about the directory comes last.
         let left = Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Meta);
         let left = left.collect();
         Ok(Self { new, trees, left, after: None, ahead: None, parts: 0 })
     }
 
-    /// `ops` were made in sled.
+    /// `ops` were applied to sled.
     pub(super) fn mirror(&mut self, keyspace: Keyspace, ops: Ops) -> io::Result<()> {
-        // What was read before them is to be written before them.
+        // What was read before them must be written before them.
         self.write_ahead()?;
         Ok(ops.apply(self.trees.get(keyspace))?)
     }
 
-    /// Copies a part; true once there is no more.
+    /// Copies a part. True once there is no more.
     pub(super) fn copy(&mut self, files: &Files, from: &Trees) -> io::Result<bool> {
         if !files.has_room_for(ROOM_BYTES_MIN)? {
             return Err(io::ErrorKind::StorageFull.into());
@@ -97,7 +97,7 @@ impl Compaction {
         Ok(false)
     }
 
-    /// What comes next in a table, and the key that it ends with, unless that was all.
+    /// The next part of a table, and its last key unless it was the last part.
     fn read(&self, keyspace: Keyspace, from: &Trees) -> io::Result<(Ops, Option<IVec>)> {
         let after = self.after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
         let (mut ops, mut bytes) = (Ops::default(), 0);
@@ -105,7 +105,7 @@ impl Compaction {
             let (key, value) = pair?;
             bytes += KEY_BYTES + value.len();
             let is_slot = keyspace == Keyspace::Log && SlotKey::parse(&key).is_some();
-            // An empty slot is as good as none.
+            // An empty slot is the same as no slot.
             if !(is_slot && value.is_empty()) {
                 if is_slot {
                     // One by one: a batch would not keep their order.
@@ -127,8 +127,8 @@ impl Compaction {
         }
     }
 
-    /// Everything was copied, and sled is as at the checkpoint at `position`: makes the copy one that [`finish`] takes, which is on disk and
-    /// was compared with the witness.
+    /// Everything was copied, and sled is as it was at the checkpoint at `position`. Completes the copy so that
+    /// [`finish`] accepts it: it is on disk and was compared with the witness.
     pub(super) fn complete(
         self,
         (files, faults): (&Files, Option<&dyn Faults>),
@@ -147,7 +147,7 @@ impl Compaction {
         Ok(())
     }
 
-    /// It is given up.
+    /// Closes an abandoned copy.
     pub(super) fn close(self) {
         if let Err(error) = tree::close(self.trees) {
             log::debug!("closing a copy that is given up: {error}");
@@ -155,7 +155,7 @@ impl Compaction {
     }
 }
 
-/// Copies what sled says of the directory, and compares the copy with the witness.
+/// Copies what sled says about the directory, and compares the copy with the witness.
 fn compare(
     (files, new): (&Files, &Files),
     (from, to): (&Trees, &Trees),
@@ -171,7 +171,8 @@ fn compare(
     watch::compare(files.directory(), to, &facts, position).map(drop)
 }
 
-/// Removes a copy, whole or not, so that a crash in between leaves none that looks whole. The database has to be whole.
+/// Removes a copy, whether complete or not, so that no crash in between leaves one that looks complete. The database
+/// must be complete.
 pub(super) fn abandon(files: &Files) -> io::Result<()> {
     let folder = files.directory().join(FOLDER);
     match std::fs::remove_file(folder.join(COMPLETE)) {
@@ -181,13 +182,13 @@ pub(super) fn abandon(files: &Files) -> io::Result<()> {
     remove_folder(&folder)
 }
 
-/// Whether a copy is there that is to take the place of the database.
+/// Whether there is a copy that must replace the database.
 pub(super) fn is_complete(files: &Files) -> io::Result<bool> {
     files.directory().join(FOLDER).join(COMPLETE).try_exists()
 }
 
-/// Puts a copy that is whole in the place of the database, which nobody has open; one that is not is removed. After a crash it goes on
-/// where it was.
+/// Replaces the database, which nobody has open, with a complete copy. An incomplete copy is removed. After a crash,
+/// this continues where it was.
 pub(super) fn finish(files: &Files, faults: Option<&dyn Faults>) -> io::Result<()> {
     let new = Files::unlocked(&files.directory().join(FOLDER));
     if !new.directory().try_exists()? {
@@ -196,7 +197,7 @@ pub(super) fn finish(files: &Files, faults: Option<&dyn Faults>) -> io::Result<(
     let take =
         |step, real: &dyn Fn() -> io::Result<()>| steps::take(faults, Step::Compact(step), real);
     if is_complete(files)? && new.database().try_exists()? {
-        // From here on the copy is the database, whatever is left of the other one.
+        // From here on, the copy is the database, whatever is left of the other one.
         take(Compact::Remove, &|| remove_folder(&files.database()))?;
         take(Compact::Rename, &|| {
             std::fs::rename(new.database(), files.database())?;

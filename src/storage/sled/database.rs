@@ -54,19 +54,19 @@ struct Threads {
 }
 
 impl Database {
-    /// Opens the data directory `path`, making it if there is none. Blocks on disk.
+    /// Opens the data directory `path`. Creates it if it does not exist. Blocks on disk.
     pub fn open(path: &Path, options: DatabaseOptions) -> Result<Self, OpenError> {
         Self::open_with(path, options, None)
     }
 
-    /// As [`Database::open`], with faults for tests.
+    /// Like [`Database::open`], with faults for tests.
     pub(crate) fn open_with(
         path: &Path,
         options: DatabaseOptions,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, OpenError> {
         let (files, format) = Files::open(path, options.ballast_bytes)?;
-        // What an accepted loss, or a healing, did not come to.
+        // Completes an interrupted acceptance of a loss, or an interrupted healing.
         renew::finish(&files).map_err(|failure| failure.of(path))?;
         compact::finish(&files, faults.as_deref())
             .map_err(|error| OpenError::unavailable(path, &error))?;
@@ -89,23 +89,24 @@ impl Database {
         takeover::accept(path)
     }
 
-    /// Builds the database of the data directory `path` again, from the archive and the commit log; what it was is kept beside
-    /// it. Nothing is changed if something is missing. Blocks on disk.
+    /// Rebuilds the database of the data directory `path` from the archive and the commit log. The old database is kept
+    /// beside it. Nothing is changed if something is missing. Blocks on disk.
     pub fn rebuild(path: &Path, options: &DatabaseOptions) -> Result<(), OpenError> {
         let (files, _) = Files::open(path, options.ballast_bytes)?;
         compact::finish(&files, None).map_err(|error| OpenError::unavailable(path, &error))?;
         rebuild::rebuild(&files, options, "it was asked for").map_err(|failure| failure.of(path))
     }
 
-    /// Goes on with what is left of a damaged data directory, under another remote id and with every store far above where it was. What was
-    /// there is kept beside it. Blocks on disk.
+    /// Continues with what is left of a damaged data directory, under another remote id and with every store far above
+    /// its last sequence. The old content is kept beside it. Blocks on disk.
     pub fn accept_loss(path: &Path, options: &DatabaseOptions) -> Result<Renewed, OpenError> {
         let files = Self::to_renew(path, options)?;
         renew::accept_loss(&files, options).map_err(|failure| failure.of(path))
     }
 
-    /// Goes on with a whole data directory, under another remote id and with every store far above where it was: for one that may be an older
-    /// copy of what clients know. What was there is kept beside it. Blocks on disk.
+    /// Continues with an intact data directory, under another remote id and with every store far above its last
+    /// sequence. It is for a directory that may be older than what clients know. The old content is kept beside it.
+    /// Blocks on disk.
     pub fn heal(path: &Path, options: &DatabaseOptions) -> Result<Renewed, OpenError> {
         let files = Self::to_renew(path, options)?;
         renew::heal(&files, options).map_err(|failure| failure.of(path))
@@ -148,25 +149,25 @@ impl Database {
         self.owner.shared.settled().0
     }
 
-    /// The files that the archive has at the moment, which have everything up to some moment ago. Blocks on disk for a moment.
+    /// The files that the archive has now. They have everything up to a recent moment. Blocks on disk for a moment.
     pub fn archived(&self) -> Result<Snapshot, StorageError> {
         backup::archived(&self.owner.shared, &self.owner.origin)
     }
 
-    /// Writes what there is behind the change `behind`, and behind what the archive has, to a file in `folder`, which nobody else uses; `None` if
-    /// there is nothing. Blocks on disk.
+    /// Writes the changes behind the change `behind`, and behind the archive, to a file in `folder`, which nobody else
+    /// uses. `None` if there are none. Blocks on disk.
     pub fn tail(&self, behind: u64, folder: &Path) -> Result<Option<Tail>, StorageError> {
         backup::tail(&self.owner.shared, &self.owner.origin, behind, folder)
     }
 
-    /// Files were brought elsewhere up to a change that was written at this time (milliseconds since 1970); or that failed. Shown by
-    /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
+    /// Reports that files were copied elsewhere, up to a change that was written at this time (milliseconds since
+    /// 1970), or that copying failed. [`Storage::figures`](crate::storage::Storage::figures) shows it from then on.
     pub fn note_shipped(&self, up_to: Option<u64>) {
         self.owner.shared.health.note_shipped(up_to);
     }
 
-    /// A backup was made at this time (milliseconds since 1970) with so many bytes; or one failed. Shown by
-    /// [`Storage::figures`](crate::storage::Storage::figures) from then on.
+    /// Reports that a backup was made at this time (milliseconds since 1970) with this many bytes, or that one failed.
+    /// [`Storage::figures`](crate::storage::Storage::figures) shows it from then on.
     pub fn note_backup(&self, made: Option<(u64, u64)>) {
         self.owner.shared.health.note_backup(made);
     }
@@ -195,7 +196,7 @@ impl Database {
         }
     }
 
-    /// Waits until nothing that is trimmed takes room any more, but for its ids. Blocks on disk.
+    /// Waits until trimmed entries take no more space, except for their ids. Blocks on disk.
     pub fn sweep(&self) -> Result<(), StorageError> {
         let shared = &self.owner.shared;
         while !shared.is_swept() {
@@ -206,14 +207,14 @@ impl Database {
         Ok(())
     }
 
-    /// Reads everything in the data directory `path` and says what is wrong. Blocks on disk.
+    /// Reads everything in the data directory `path` and reports what is wrong. Blocks on disk.
     pub fn verify(path: &Path, options: &DatabaseOptions) -> Result<Verification, OpenError> {
         let (files, _) = Files::open(path, options.ballast_bytes)?;
         verify::verify(&files, options).map_err(|failure| failure.of(path))
     }
 
-    /// As [`Database::verify`], of a directory that a server uses: without the database itself, which takes one process.
-    /// Writes nothing.
+    /// Like [`Database::verify`], for a directory that a server uses. Does not read the database itself, which only one
+    /// process can open. Writes nothing.
     pub fn verify_running(
         path: &Path,
         options: &DatabaseOptions,
@@ -227,15 +228,15 @@ impl Database {
         self.owner.origin.remote_id
     }
 
-    /// A table to read. While sled is being reopened this blocks, for two seconds at most, and then fails.
+    /// A table to read. While sled is being reopened, this blocks for at most two seconds and then fails.
     pub(crate) fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
         self.owner.shared.table(keyspace)
     }
 
-    /// Queues `ops` and resolves once they are durable, or once that failed. They are stored whole or not at all.
+    /// Queues `ops` and resolves when they are durable, or when that failed. They are stored whole or not at all.
     ///
-    /// Commits become durable in the order of these calls; whatever is queued together, by anyone, shares one sync.
-    /// Queueing happens within the call; a dropped future takes nothing back. A value above [`VALUE_BYTES_MAX`] is
+    /// Commits become durable in the order of these calls. Everything that is queued at the same time shares one sync.
+    /// Queueing happens within the call: dropping the future cancels nothing. A value above [`VALUE_BYTES_MAX`] is
     /// refused.
     pub(crate) fn commit(
         &self,
@@ -246,7 +247,7 @@ impl Database {
         let (answer, receiver) = tokio::sync::oneshot::channel();
         if longest > VALUE_BYTES_MAX {
             let refusal = format!("a value of {longest} bytes, {VALUE_BYTES_MAX} are the most");
-            // The receiver is at hand: this cannot fail.
+            // The receiver still exists, so this cannot fail.
             let _ = answer.send(Err(AppendError::Definite(refusal.into())));
         } else {
             self.owner.shared.queue.enqueue(Job::Table { table: keyspace, ops, answer });
@@ -258,7 +259,7 @@ impl Database {
         }
     }
 
-    /// Whether commits are taken, and everything can be read: `Err` says why not.
+    /// Whether commits are accepted and everything can be read. `Err` says why not.
     pub fn ready(&self) -> Result<(), StorageError> {
         self.owner.shared.queue.ready()?;
         self.owner.shared.access.ready()

@@ -1,4 +1,4 @@
-//! What is in a data directory besides the database itself.
+//! The content of a data directory besides the database itself.
 //!
 //! ```text
 //! format    which format the directory has
@@ -37,22 +37,22 @@ const ROOM_BYTES_MIN: u64 = 16 << 20;
 /// Which format a data directory has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// The one that is written.
+    /// The format that is written.
     This,
-    /// One that is to be taken over.
+    /// A format that will be taken over.
     Earlier,
 }
 
-/// A data directory that this process holds the lock of.
+/// A data directory. This process holds its lock.
 pub(super) struct Files {
     directory: PathBuf,
     ballast_bytes: u64,
-    /// Unlocked when it is closed.
+    /// Closing it releases the lock.
     lock: Mutex<Option<File>>,
 }
 
 impl Files {
-    /// Makes the directory if there is none, checks its format and takes the lock.
+    /// Creates the directory if necessary, checks its format and takes the lock.
     pub(super) fn open(directory: &Path, ballast_bytes: u64) -> Result<(Self, Format), OpenError> {
         let failed = |error: io::Error| OpenError::unavailable(directory, &error);
         if directory.join(RESTORING).try_exists().map_err(failed)? {
@@ -96,23 +96,23 @@ impl Files {
         Ok((files, format))
     }
 
-    /// A directory within one that this process holds the lock of.
+    /// A directory within one that this process has locked.
     pub(super) fn unlocked(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), ballast_bytes: 0, lock: Mutex::new(None) }
     }
 
-    /// Where it says which format it has.
+    /// The file that states the format.
     pub(super) fn format(&self) -> PathBuf {
         self.directory.join(FORMAT_FILE)
     }
 
-    /// Whether it says that it has the format that is written.
+    /// Whether the file states the format that is written.
     pub(super) fn has_this_format(&self) -> io::Result<bool> {
         Ok(std::fs::read_to_string(self.format())? == FORMAT)
     }
 
-    /// Writes the line again if it is lost or damaged, in a directory that has a witness and so this format. Another line, which
-    /// differs in more than a bit and is well-formed, is of a later version.
+    /// Repairs the line if it is lost or damaged, in a directory that has a witness and therefore this format. A
+    /// well-formed line that differs in more than a bit belongs to a later version.
     fn put_format_right(&self) -> io::Result<()> {
         let found = match std::fs::read(self.format()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -132,7 +132,7 @@ impl Files {
         self.write_format()
     }
 
-    /// Says that the database is damaged, so that it is built again at the next start.
+    /// Records that the database is damaged, so that it is rebuilt at the next start.
     pub(super) fn note_damage(&self, finding: &str) {
         log::error!("the database is damaged: {finding}; the next start rebuilds it");
         let noted = std::fs::write(self.damage(), finding)
@@ -143,7 +143,7 @@ impl Files {
         }
     }
 
-    /// What was found to be damaged since the database was built.
+    /// The damage that was found since the database was built.
     pub(super) fn noted_damage(&self) -> io::Result<Option<String>> {
         match std::fs::read(self.damage()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -151,17 +151,17 @@ impl Files {
         }
     }
 
-    /// Forgets that.
+    /// Removes the record of the damage.
     pub(super) fn forget_damage(&self) -> io::Result<()> {
         self.remove(&self.damage())
     }
 
-    /// Forgets where it was made: it is another directory from now on.
+    /// Removes the record of where it was made: from now on, it is another directory.
     pub(super) fn forget_place(&self) -> io::Result<()> {
         self.remove(&self.place())
     }
 
-    /// Removes a file of the directory, if it is there.
+    /// Removes a file of the directory, if it exists.
     fn remove(&self, path: &Path) -> io::Result<()> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -173,12 +173,12 @@ impl Files {
         self.directory.join("damaged")
     }
 
-    /// Says that it has the format that is written.
+    /// Writes the format to its file.
     pub(super) fn write_format(&self) -> io::Result<()> {
         self.write_whole(&self.format(), FORMAT.as_bytes())
     }
 
-    /// Writes the file `path` of the directory anew, whole or not at all.
+    /// Replaces the file `path` of the directory, as a whole or not at all.
     pub(super) fn write_whole(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let new = path.with_extension("new");
         let mut file = open_for_write(&new)?;
@@ -189,12 +189,12 @@ impl Files {
         sync_folder(&self.directory)
     }
 
-    /// Where it says where it was made.
+    /// The file that states where the directory was made.
     pub(super) fn place(&self) -> PathBuf {
         self.directory.join("place")
     }
 
-    /// Lets others have the directory.
+    /// Releases the lock on the directory.
     pub(super) fn unlock(&self) {
         *self.lock.lock() = None;
     }
@@ -203,17 +203,17 @@ impl Files {
         &self.directory
     }
 
-    /// Where the commit log has its files.
+    /// The folder of the commit log.
     pub(super) fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
 
-    /// Where the archive is, unless it is elsewhere.
+    /// The folder of the archive, unless it is configured to be elsewhere.
     pub(super) fn archive(&self) -> PathBuf {
         self.directory.join("archive")
     }
 
-    /// Where sled has its files.
+    /// The folder of sled.
     pub(super) fn database(&self) -> PathBuf {
         self.directory.join("sled")
     }
@@ -228,7 +228,7 @@ impl Files {
         self.database().join("blobs")
     }
 
-    /// Writes a few bytes and syncs them: an error means that the disk does not take writes.
+    /// Writes a few bytes and syncs them. An error means that the disk does not accept writes.
     pub(super) fn probe(&self) -> io::Result<()> {
         let path = self.directory.join("probe");
         let mut file = open_for_write(&path)?;
@@ -236,10 +236,10 @@ impl Files {
         file.sync_all()
     }
 
-    /// Makes what sled wrote durable; `log` is its log.
+    /// Makes what sled wrote durable. `log` is sled's log.
     pub(super) fn sync_log(&self, log: &File) -> io::Result<()> {
-        // Only an item above a megabyte becomes a file of its own, and no commit takes one; but if there is one, the
-        // log alone is not all.
+        // Only an item above a megabyte becomes a separate file, and no commit accepts such an item. But if there is
+        // one, the log alone is not enough.
         if std::fs::read_dir(self.blobs())?.next().is_some() {
             self.sync_blobs()?;
         }
@@ -256,7 +256,7 @@ impl Files {
         sync_folder(&self.blobs())
     }
 
-    /// Syncs every file and folder by name: what was created or renamed while opening is there after a power cut.
+    /// Syncs every file and folder by name, so that everything created or renamed during opening survives a power cut.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(self.database())? {
             File::open(entry?.path())?.sync_all()?;
@@ -265,27 +265,27 @@ impl Files {
         sync_folder(&self.directory)
     }
 
-    /// Forgets what the page cache holds of sled's log, so that what is read next is what the disk has.
+    /// Discards the page cache of sled's log, so that the next read comes from the disk.
     ///
-    /// After a failed sync the kernel takes the pages for clean: they show what never reached the disk.
+    /// After a failed sync, the kernel marks the pages as clean: they show data that never reached the disk.
     pub(super) fn forget_cached(&self) -> io::Result<()> {
         let file = match open_existing(&self.database_log()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?,
         };
-        // Pages that are still dirty are not forgotten.
+        // Dirty pages are not discarded.
         file.sync_all()?;
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(())
     }
 
-    /// Gives the ballast back to the file system.
+    /// Returns the reserved space to the file system.
     pub(super) fn drop_ballast(&self) -> io::Result<()> {
         self.remove(&self.ballast())
     }
 
-    /// Makes the ballast again if it is gone, or as much of it as there is room for.
+    /// Reserves the space again if it is gone, or as much of it as the disk has.
     pub(super) fn make_ballast(&self) -> io::Result<()> {
         if self.ballast_bytes == 0 || self.ballast().try_exists()? {
             return Ok(());
@@ -302,17 +302,17 @@ impl Files {
         }
     }
 
-    /// Whether there is room for some more writes.
+    /// Whether there is space for some more writes.
     pub(super) fn has_room(&self) -> io::Result<bool> {
         self.has_room_for(ROOM_BYTES_MIN)
     }
 
-    /// Whether there is room for `bytes` bytes.
+    /// Whether there is space for `bytes` bytes.
     pub(super) fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
         Ok(self.free_bytes()? >= bytes)
     }
 
-    /// How many bytes are free.
+    /// The number of free bytes.
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(&self.directory)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
@@ -323,14 +323,14 @@ impl Files {
     }
 }
 
-/// Whether `directory` has a format file, or nothing that anybody else put there.
+/// Whether `directory` has a format file, or contains nothing from anybody else.
 fn is_ours(directory: &Path) -> io::Result<bool> {
     if directory.join(FORMAT_FILE).try_exists()? {
         return Ok(true);
     }
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        // What was left behind by a process that ended before it wrote the format; and what `mkfs` makes.
+        // Files of a process that ended before it wrote the format, and the folder that `mkfs` creates.
         let known = [LOCK_FILE, "format.new", "lost+found", RESTORING];
         if !known.iter().any(|known| *name == **known) {
             return Ok(false);
@@ -339,11 +339,11 @@ fn is_ours(directory: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Has the file system set `bytes` bytes aside for `file`.
+/// Makes the file system reserve `bytes` bytes for `file`.
 fn reserve(mut file: &File, bytes: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        // Not every file system can.
+        // Some file systems do not support that.
         Err(rustix::io::Errno::OPNOTSUPP) => {}
         reserved => return Ok(reserved?),
     }
@@ -357,7 +357,7 @@ fn reserve(mut file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the disk had no room.
+/// Whether the disk was full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -370,9 +370,9 @@ fn open_existing(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// Makes durable what was created, renamed or removed in a folder.
+/// Makes changes of a folder durable: files that were created, renamed or removed.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    // Elsewhere folders cannot be opened, or need no sync.
+    // On other systems, folders cannot be opened or need no sync.
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 

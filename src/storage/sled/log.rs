@@ -1,7 +1,7 @@
 //! The log of one store on sled.
 //!
-//! Keeps: the head is what is durable, and nothing behind it is shown; ids count from the moment they are handed in.
-//! Leaves out: when entries are written (`commit`, `checkpoint`), how they are found (`ends`, `segments`).
+//! Keeps: the head is durable, and nothing behind it is shown; ids count from the moment they are passed in. Leaves
+//! out: when entries are written (`commit`, `checkpoint`), how they are found (`ends`, `segments`).
 
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::witness::StoreHash;
 use crate::storage::{AppendError, StorageError, StoreLog, StoreSize, behind_trimmed};
 
-/// How many entries in sled are read for their ids when a store is opened. If there are more that are not indexed, whoever is
-/// the first to ask for an id has them indexed.
+/// How many entries in sled are read for their ids when a store is opened. If more entries are not indexed, the first
+/// caller that asks for an id starts their indexing.
 const UNSEALED_MAX: u64 = 2 * SEAL_IDS_MAX as u64;
-/// The most that one append may have, in bytes of records.
+/// The maximum size of one append, in bytes of records.
 const APPEND_BYTES_MAX: usize = 768 << 20;
 
 /// A [`StoreLog`] on sled.
@@ -37,13 +37,13 @@ pub(super) struct SledLog {
 }
 
 impl SledLog {
-    /// Reads from disk what is needed of `store`: its end, and what is known of its ids.
+    /// Reads the necessary data of `store` from disk: its end, and what is known about its ids.
     pub(super) fn load(
         shared: &Arc<Shared>,
         cache: &Arc<Cache>,
         store: &StoreId,
     ) -> Result<Self, StorageError> {
-        // First: after a failed write it is known from then on what became of it.
+        // This comes first: from then on, the outcome of a failed write is known.
         let generation = shared.queue.generation()?;
         let end = end_of(shared, store)?;
         let loaded = end.as_ref().map(|end| Loaded::read(shared, end, cache)).transpose()?;
@@ -76,13 +76,13 @@ impl SledLog {
             let trees = self.shared.access.trees()?;
             match self.reader(&trees) {
                 Some(reader) => reader.read(from, head, bytes_max),
-                // What it begins with is not written yet.
+                // The gap at the beginning is not written yet.
                 None => Ok(Segment::gaps(from.max(Sequence::FIRST), head)),
             }
         })
     }
 
-    /// Reads the store from `trees`; nothing if it was never written to.
+    /// Reads the store from `trees`. `None` if it was never written to.
     fn reader<'a>(&'a self, trees: &'a Trees) -> Option<StoreReader<'a>> {
         let end = self.writes.end.get()?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
@@ -90,7 +90,7 @@ impl SledLog {
     }
 }
 
-/// What the commit thread answers.
+/// The answer of the commit thread.
 fn answered(
     receiver: oneshot::Receiver<Result<(), AppendError>>,
 ) -> BoxFuture<'static, Result<(), AppendError>> {
@@ -103,7 +103,7 @@ pub(super) fn ordinal_of(
     shared: &Shared,
     store: &StoreId,
 ) -> Result<Option<Ordinal>, StorageError> {
-    // First in memory: from there its record moves to the tree.
+    // Memory comes first: the record moves from there to the tree.
     if let Some(ordinal) = shared.ends.ordinal(store) {
         return Ok(Some(ordinal));
     }
@@ -111,9 +111,9 @@ pub(super) fn ordinal_of(
     Ok(record.map(|record| record.ordinal))
 }
 
-/// How much `store` has.
+/// The size of `store`.
 pub(super) fn size(shared: &Shared, store: &StoreId) -> Result<StoreSize, StorageError> {
-    // First in memory: from there its record moves to the tree.
+    // Memory comes first: the record moves from there to the tree.
     if let Some(end) = shared.ends.ordinal(store).and_then(|ordinal| shared.ends.get(ordinal)) {
         return Ok(Located::at(shared, &end)?.size);
     }
@@ -123,12 +123,12 @@ pub(super) fn size(shared: &Shared, store: &StoreId) -> Result<StoreSize, Storag
     }
 }
 
-/// How much the store with this record in the tree has.
+/// The size of the store with this record in the tree.
 pub(super) fn size_of(shared: &Shared, record: &StoreRecord) -> Result<StoreSize, StorageError> {
     if let Some(end) = shared.ends.get(record.ordinal) {
         return Ok(Located::at(shared, &end)?.size);
     }
-    // It has nothing in memory.
+    // The store has nothing in memory.
     let trees = shared.access.trees()?;
     let last = Reader { tree: trees.log(), ordinal: record.ordinal }.find(Sequence::MAX)?;
     Ok(last.map_or_else(StoreSize::default, |last| StoreSize {
@@ -145,7 +145,7 @@ pub(super) fn end_of(shared: &Shared, store: &StoreId) -> Result<Option<Arc<End>
     Ok(ordinal_of(shared, store)?.map(hold))
 }
 
-/// The hash over the entries of `store`, and the last of them; `None` if it has none.
+/// The hash over the entries of `store`, and its last entry. `None` if it has no entries.
 pub(super) fn hash_of(
     shared: &Shared,
     store: &StoreId,
@@ -156,12 +156,12 @@ pub(super) fn hash_of(
     Ok((last > Sequence::ZERO).then_some((last, hash)))
 }
 
-/// A store while nothing moves from memory to the tree; and what the tree has was synced.
+/// A store while nothing moves from memory to the tree. The content of the tree was synced.
 pub(super) struct Located<'a> {
     pub(super) layout: MutexGuard<'a, Layout>,
     pub(super) trees: Arc<Trees>,
     pub(super) size: StoreSize,
-    /// Of those, what the tree does not have.
+    /// Those of its bytes that the tree does not have.
     pub(super) bytes_in_memory: u64,
 }
 
@@ -173,7 +173,7 @@ impl<'a> Located<'a> {
 
     pub(super) fn at(shared: &Shared, end: &'a End) -> Result<Self, StorageError> {
         let mut layout = end.layout.lock();
-        // Only then: a failed sled is not given out, and it was locked for as long as it was not known to be one.
+        // Only after the lock: a failed sled is not returned here, and the lock was held until the failure was known.
         let trees = shared.access.open_trees()?;
         let reader = Reader { tree: trees.log(), ordinal: end.ordinal };
         layout.complete(&reader, Some(&end.name), trees.generation)?;
@@ -188,19 +188,19 @@ impl<'a> Located<'a> {
     }
 }
 
-/// What is read of a store when it is opened.
+/// The data that is read when a store is opened.
 struct Loaded {
     size: StoreSize,
-    /// Bytes of the records that the tree had let go of then: more may be gone by the time that the size is looked at.
+    /// Bytes of the records that the tree had removed by then. More may be removed before the size is read.
     swept_bytes: u64,
     ids: Arc<Ids>,
 }
 
 impl Loaded {
-    /// Of a store without entries.
+    /// For a store without entries.
     fn none(shared: &Shared, cache: &Arc<Cache>) -> Self {
         let (size, ids) = (shared.new_store(), Ids::none(cache.clone()));
-        // With the first entries, this is written.
+        // This is written with the first entries.
         Segment::gaps(Sequence::FIRST, size.head).iter().for_each(|gap| ids.pass(gap));
         Self { size, swept_bytes: 0, ids: Arc::new(ids) }
     }
@@ -218,7 +218,7 @@ impl Loaded {
             index => index?,
         };
         let is_far_behind = in_tree.since(index.sealed()) > UNSEALED_MAX;
-        // What sled does not have is in memory anyway.
+        // Entries that sled does not have are in memory anyway.
         let known = if is_far_behind { in_tree } else { index.sealed() };
         let mut next = gaps.sequence(known.next());
         let ids = Ids::new(index, next, trees.generation, cache.clone(), gaps);
@@ -302,7 +302,7 @@ impl StoreLog for SledLog {
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {
-        // Read first: what is durable at this moment is found later, in memory or in the tree.
+        // This is read first: everything durable at this moment is found later, in memory or in the tree.
         let head = self.writes.head();
         if from > head {
             return Ok(Vec::new());
@@ -311,7 +311,7 @@ impl StoreLog for SledLog {
             let trimmed = self.trimmed();
             let erasures = self.erasures();
             let read = self.read_kept(from.max(trimmed.next()), head, bytes_max)?;
-            // What was trimmed or erased meanwhile may be bare ids by now.
+            // Entries that were trimmed or erased meanwhile may have only their ids left.
             if (self.trimmed(), self.erasures()) == (trimmed, erasures) {
                 return Ok(behind_trimmed(trimmed, from, read));
             }
@@ -327,7 +327,7 @@ impl StoreLog for SledLog {
         self.shared
             .noting(&self.writes.store, || {
                 let trees = self.shared.access.trees()?;
-                // Of no store, if it has no entries: then nothing is read.
+                // Zero is no store. It is used if there are no entries, and then nothing is read.
                 let ordinal = self.writes.end.get().map_or(0, |end| end.ordinal);
                 let reader = Reader { tree: trees.log(), ordinal };
                 self.writes.ids.above(id, before, count_max, &reader)

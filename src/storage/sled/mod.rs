@@ -1,4 +1,4 @@
-//! Everything that persists, in a commit log and on sled. `docs/FORMAT.md` has the bytes.
+//! All persistent data, in a commit log and on sled. `docs/FORMAT.md` describes the bytes.
 //!
 //! Keeps: one owner of the files ([`Database`]); one thread that commits for everybody, so that all who write at the
 //! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other rooms mean

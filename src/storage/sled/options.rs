@@ -12,25 +12,28 @@ use crate::storage::commit_log::LogError;
 /// How a [`Database`](super::Database) is opened. The defaults suit a server.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
-    /// What sled may keep of its pages in memory, in bytes; 64 MiB by default. It takes somewhat more than it is told.
+    /// How much of its pages sled may keep in memory, in bytes. The default is 64 MiB. Sled takes somewhat more than
+    /// this.
     pub cache_bytes: u64,
-    /// Disk space set aside so that the database can still be opened when the disk is full, in bytes; 32 MiB by
-    /// default.
+    /// Disk space that is reserved so that the database can still be opened when the disk is full, in bytes. The
+    /// default is 32 MiB.
     pub ballast_bytes: u64,
-    /// A checkpoint begins once so much is in the commit log and not in sled, in bytes of memory; 32 MiB by default. Kept
-    /// in memory until then; after a kill so much is read again.
+    /// A checkpoint starts when the commit log has this much that is not in sled, in bytes of memory. The default is 32
+    /// MiB. It is kept in memory until then, and is read again after a kill.
     pub checkpoint_bytes: u64,
-    /// A checkpoint begins at the latest so long after the one before, if anything was written; a minute by default. A file of
-    /// the commit log is finished at the latest so long after something was written to it.
+    /// A checkpoint starts at the latest this long after the previous one, if anything was written. The default is a
+    /// minute. A file of the commit log is finished at the latest this long after something was written to it.
     pub checkpoint_every: Duration,
-    /// Writers wait while so much is in the commit log and not in sled, in bytes of memory; 128 MiB by default.
+    /// Writers wait while the commit log has this much that is not in sled, in bytes of memory. The default is 128 MiB.
     pub unapplied_bytes_max: u64,
-    /// With less room than this on the disk there are warnings, in bytes; 1 GiB by default.
+    /// With less free disk space than this, there are warnings, in bytes. The default is 1 GiB.
     pub disk_low_bytes: u64,
-    /// With less room than this on the disk no entries are taken, in bytes; 256 MiB by default. What is there can be read, and everything
-    /// else goes on: trimming, removing and revoking, which need little room. 0: entries are taken until the disk is full.
+    /// With less free disk space than this, no entries are accepted, in bytes. The default is 256 MiB. Entries can
+    /// still be read, and everything else continues: trimming, removing and revoking, which need little space. With 0,
+    /// entries are accepted until the disk is full.
     pub disk_full_bytes: u64,
-    /// Length of a file of the commit log, in bytes; 64 MiB by default. The first ones of a directory are smaller.
+    /// The length of a file of the commit log, in bytes. The default is 64 MiB. The first files of a directory are
+    /// smaller.
     pub log_file_bytes: u64,
     /// How exactly it is kept when the entries of a store were committed: what was committed within so long may count as committed at the end
     /// of it; ten minutes by default.
@@ -43,16 +46,16 @@ pub struct DatabaseOptions {
 /// directory: with them a damaged database is built again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveOptions {
-    /// Whether they are kept.
+    /// Whether finished files are kept.
     pub enabled: bool,
-    /// Where, if not in the data directory.
+    /// The folder, if it is not in the data directory.
     pub dir: Option<PathBuf>,
-    /// At most so many bytes of them.
+    /// Keep at most this many bytes.
     pub bytes_max: Option<u64>,
-    /// None that are older.
+    /// Keep no file that is older.
     pub age_max: Option<Duration>,
-    /// How many bytes of finished files wait while the archive cannot be written; 4 GiB by default. Then the oldest are let go of,
-    /// and it gets a new base once it can be written.
+    /// How many bytes of finished files may wait while the archive cannot be written. The default is 4 GiB. Beyond
+    /// that, the oldest files are released, and the archive gets a new base when it can be written again.
     pub waiting_bytes_max: u64,
 }
 
@@ -96,7 +99,7 @@ pub enum OpenError {
         /// The data directory.
         path: PathBuf,
     },
-    /// It holds files, but none that says that it is a data directory.
+    /// It contains files, but none that identifies a data directory.
     #[error("{path:?} is not a data directory: it has other files, and no file `format`")]
     Foreign {
         /// The directory.
@@ -121,7 +124,7 @@ pub enum OpenError {
     UnknownFormat {
         /// The data directory.
         path: PathBuf,
-        /// What its file `format` says.
+        /// The content of its file `format`.
         found: String,
     },
     /// The disk failed.
@@ -132,7 +135,7 @@ pub enum OpenError {
         /// What went wrong.
         cause: Arc<str>,
     },
-    /// What it holds is not what was written.
+    /// The content is damaged.
     #[error("the data directory {path:?} is corrupt: {finding}")]
     Corrupt {
         /// The data directory.
@@ -156,19 +159,19 @@ impl OpenError {
 #[derive(Debug)]
 pub(crate) enum OpenFailure {
     Io(io::Error),
-    /// The database is not what was written: it may be possible to build it again.
+    /// The database is damaged. It may be possible to rebuild it.
     Corrupt(String),
-    /// Something is not what was written, and there is nothing to put it right with.
+    /// Something is damaged and cannot be repaired.
     Refused(String),
 }
 
 impl OpenFailure {
-    /// What was found is not what was written.
+    /// The data that was found is not the data that was written.
     pub(crate) fn corrupt(finding: impl std::fmt::Display) -> Self {
         Self::Corrupt(finding.to_string())
     }
 
-    /// As the error of opening the data directory `path`.
+    /// Converts this to the error of opening the data directory `path`.
     pub(crate) fn of(self, path: &Path) -> OpenError {
         match self {
             Self::Io(error) => OpenError::unavailable(path, &error),

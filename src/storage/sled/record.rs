@@ -1,4 +1,4 @@
-//! The records in a frame of the commit log: what a group changed.
+//! The records in a frame of the commit log: the changes of a group.
 //!
 //! ```text
 //! frame      records, one after the other; each: kind (1), uvarint length of what follows
@@ -65,7 +65,7 @@ pub(super) enum BadRecord {
     Unknown(u8),
 }
 
-/// Makes records. Kept for its memory.
+/// Builds records. It is kept so that its memory is reused.
 #[derive(Debug, Default)]
 pub(super) struct RecordWriter {
     content: Vec<u8>,
@@ -73,27 +73,27 @@ pub(super) struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Gives the parts of a store's record to `out`.
+    /// Passes the parts of a store's record to `out`.
     pub(super) fn store(&mut self, ordinal: Ordinal, name: &StoreId, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
         self.finish(STORE, name.as_str().as_bytes(), out);
     }
 
-    /// Gives the parts of a salt's record to `out`.
+    /// Passes the parts of a salt's record to `out`.
     pub(super) fn salt(&mut self, salt: &FrameSalt, out: impl FnMut(&[u8])) {
         self.content.clear();
         self.finish(SALT, salt.as_bytes(), out);
     }
 
-    /// Gives the parts of a hash's record to `out`.
+    /// Passes the parts of a hash's record to `out`.
     pub(super) fn hash(&mut self, ordinal: Ordinal, hash: StoreHash, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
         self.finish(HASH, &hash.0, out);
     }
 
-    /// Gives the parts of a trim's record to `out`.
+    /// Passes the parts of a trim's record to `out`.
     pub(super) fn trim(&mut self, ordinal: Ordinal, last: Sequence, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
@@ -101,7 +101,7 @@ impl RecordWriter {
         self.finish(TRIM, &[], out);
     }
 
-    /// Gives the parts of the record of an erasure to `out`; `sequences` are ascending.
+    /// Passes the parts of an erasure's record to `out`. `sequences` are ascending.
     pub(super) fn erase(
         &mut self,
         ordinal: Ordinal,
@@ -125,7 +125,7 @@ impl RecordWriter {
         self.finish(TIME, &[], out);
     }
 
-    /// Gives the parts of a record of these entries, or of this gap, to `out`.
+    /// Passes the parts of the record of these entries, or of this gap, to `out`.
     pub(super) fn entries(&mut self, ordinal: Ordinal, segment: &Segment, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, u64::from(ordinal));
@@ -138,7 +138,7 @@ impl RecordWriter {
         self.finish(ENTRIES, segment.records(), out);
     }
 
-    /// Gives the parts of a change's record to `out`.
+    /// Passes the parts of a change's record to `out`.
     pub(super) fn change(
         &mut self,
         table: Keyspace,
@@ -209,7 +209,7 @@ fn read_store(mut content: &[u8]) -> Option<Record<'_>> {
 
 fn read_entries(mut content: &[u8]) -> Result<Record<'_>, Malformed> {
     let (ordinal, first, count) = read_entries_head(&mut content).ok_or(Malformed("of entries"))?;
-    // Copied, so that what goes to sled first does not keep the whole frame in memory.
+    // Copied, so that one segment does not keep the whole frame in memory.
     let segment = body::read_content(first, count, &Bytes::copy_from_slice(content))?;
     let segment = segment.looked_through().map_err(|_| Malformed("of entries"))?;
     Ok(Record::Entries { ordinal, segment })

@@ -1,7 +1,7 @@
-//! Shows in memory what frames of the commit log say, after the database was opened or a write to the log failed.
+//! Applies frames of the commit log in memory, after the database was opened or a write to the log failed.
 //!
-//! Keeps: the same result whatever of it sled has already. Of a store it has some first part; changes of tables are
-//! made again in their order.
+//! Keeps: the result is the same, however much of it sled already has. Sled has the first part of a store; changes of
+//! tables are repeated in their order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::storage::StorageError;
 use crate::storage::commit_log::FoundFrame;
 use crate::storage::witness::FrameSalt;
 
-/// Shows frames, in order.
+/// Applies frames, in order.
 pub(super) struct Redo<'a> {
     shared: &'a Shared,
     /// The stores that were named.
     named: HashMap<Ordinal, Arc<End>>,
-    /// The names of all stores that are in the tree, once one of them was needed.
+    /// The names of all stores in the tree, read when one of them is needed.
     in_tree: Option<HashMap<Ordinal, StoreId>>,
-    /// Where entries of which stores were left out since those before them are missing, if that is accepted.
+    /// The stores whose entries were left out because earlier ones are missing, and from where, if that is accepted.
     left_out: Option<BTreeMap<StoreId, Sequence>>,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Redo<'a> {
         Self { shared, named: HashMap::new(), in_tree: None, left_out: None }
     }
 
-    /// As [`Redo::new`], but entries whose predecessors are missing are left out.
+    /// Like [`Redo::new`], but leaves out entries whose predecessors are missing.
     pub(super) fn lenient(shared: &'a Shared) -> Self {
         Self { left_out: Some(BTreeMap::new()), ..Self::new(shared) }
     }
@@ -53,7 +53,7 @@ impl<'a> Redo<'a> {
         self.left_out.iter().flatten().map(lost).collect()
     }
 
-    /// The greatest ordinal that was named.
+    /// The highest ordinal that was named.
     pub(super) fn ordinal_max(&self) -> Option<Ordinal> {
         self.named.keys().max().copied()
     }
@@ -102,7 +102,7 @@ impl<'a> Redo<'a> {
         Ok(())
     }
 
-    /// The end of a store that was named, be it in a frame before the first one that is shown: then the tree has its name.
+    /// The end of a store that was named. If an earlier frame named it, the tree has its name.
     fn end(&mut self, ordinal: Ordinal) -> Result<Arc<End>, OpenFailure> {
         let held = self.named.get(&ordinal).cloned().or_else(|| self.shared.ends.get(ordinal));
         if let Some(end) = held {
@@ -129,7 +129,7 @@ impl<'a> Redo<'a> {
         let end = self.end(ordinal)?;
         let last = self.last(&end)?;
         if segment.last() <= last {
-            // A checkpoint came so far.
+            // A checkpoint already included it.
             return Ok(());
         }
         if segment.first() != last.next()
@@ -149,7 +149,7 @@ impl<'a> Redo<'a> {
 
     fn trim(&mut self, ordinal: Ordinal, last: Sequence) -> Result<(), OpenFailure> {
         let end = self.end(ordinal)?;
-        // What follows may be left out.
+        // The entries may have been left out.
         let last = last.min(self.last(&end)?);
         self.shared.ends.trim(&end, last);
         Ok(())
@@ -157,7 +157,7 @@ impl<'a> Redo<'a> {
 
     fn erase(&mut self, ordinal: Ordinal, sequences: Vec<Sequence>) -> Result<(), OpenFailure> {
         let end = self.end(ordinal)?;
-        // What follows may be left out.
+        // The entries may have been left out.
         let last = self.last(&end)?;
         let sequences: Vec<Sequence> = sequences.into_iter().filter(|at| *at <= last).collect();
         self.shared.ends.erase(&end, &sequences);

@@ -1,11 +1,13 @@
-//! Gives a data directory another remote id and generation, with what it has or with what is left of it, and has every store go on far
-//! above where it was.
+//! Gives a data directory another remote id and generation, with its content or what is left of it, and makes every
+//! store continue far above its last sequence.
 //!
-//! Clients see another server: they begin again from the first entry, and send what is missing here. One that kept running files its
-//! cursor under the remote id of its first connection, and goes on from there: so what is new stands above any cursor that was
-//! given out before, and none of it is missed. What lies between is a gap, as durable as entries are.
+//! To clients, this is another server: they begin again from the first entry, and send what is missing here. A client
+//! that kept running stores its cursor under the remote id of its first connection, and continues from there. So new
+//! entries are placed above any cursor that was given out before, and the client misses none of them. The sequences in
+//! between are a gap, which is as durable as entries are.
 //!
-//! Keeps: a crash leaves what was there, or what is new, or something that the next start makes the new one of.
+//! Keeps: a crash leaves the old content, the new content, or a state from which the next start completes the new
+//! content.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,23 +29,25 @@ use crate::model::{RemoteId, Segment, Sequence};
 use crate::storage::commit_log::{self, FoundFrame, Generation, LogOptions, Position};
 use crate::storage::witness::{FrameSalt, Witness, WitnessFiles};
 
-/// So far above its last sequence each store goes on: more than any was given since a copy was made.
+/// How far above its last sequence each store continues: more than the number of sequences given out since a copy was
+/// made.
 const JUMP: u64 = 1_000_000_000;
-/// There while something is made in the place of what the directory has.
+/// This folder exists while the replacement for the content of the directory is made.
 const FOLDER: &str = "renewing";
-/// In that folder, once all of it is there: how what was there before is named, and where its archive is.
+/// This file in that folder exists once the folder is complete. It states the name for the old content, and where its
+/// archive is.
 const COMPLETE: &str = "complete";
 
-/// What was given up, and what is kept of it.
+/// What was lost, and where the old content is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Renewed {
     /// What is missing.
     pub lost: Vec<String>,
-    /// Where what was there is now.
+    /// The new places of the old content.
     pub kept: Vec<PathBuf>,
 }
 
-/// A database that is made in the place of another one, or where none was.
+/// A database that replaces another one, or is made where there was none.
 pub(super) struct Renewal {
     new: Files,
     options: DatabaseOptions,
@@ -90,13 +94,13 @@ pub(super) fn accept_loss(
     Ok(Renewed { lost, kept: finish(files)? })
 }
 
-/// As [`accept_loss`], but nothing is changed unless all of the directory is there.
+/// Like [`accept_loss`], but changes nothing unless all of the directory is there.
 pub(super) fn heal(files: &Files, options: &DatabaseOptions) -> Result<Renewed, OpenFailure> {
     prepare_heal(files, options)?;
     Ok(Renewed { lost: Vec::new(), kept: finish(files)? })
 }
 
-/// As [`heal`], up to where the new one can take the place of the old one.
+/// Like [`heal`], but ends when the new database is ready to replace the old one.
 pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(), OpenFailure> {
     let new = begin(files)?;
     let damaged = |why: String| {
@@ -147,7 +151,7 @@ fn begin(files: &Files) -> io::Result<Files> {
 }
 
 impl Renewal {
-    /// Of a database in `new`, which has everything up to the frame `from`, and whose new stores begin behind `floor`.
+    /// Of a database in `new`. It has everything up to the frame `from`, and its new stores begin behind `floor`.
     fn new(
         new: Files,
         options: &DatabaseOptions,
@@ -215,7 +219,8 @@ fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Resul
     Ok(())
 }
 
-/// Puts what is complete in the place of what was there, if something is. Gives where that is now. After a crash it goes on where it was.
+/// Replaces the old content, if any, with the complete new content. Returns where the old content is now. After a
+/// crash, this continues where it was.
 pub(super) fn finish(files: &Files) -> Result<Vec<PathBuf>, OpenFailure> {
     let new = Files::unlocked(&files.directory().join(FOLDER));
     let complete = match std::fs::read_to_string(new.directory().join(COMPLETE)) {
@@ -242,7 +247,7 @@ pub(super) fn finish(files: &Files) -> Result<Vec<PathBuf>, OpenFailure> {
     Ok(kept)
 }
 
-/// Copies sled, if it can be opened and read, and says how far it is.
+/// Copies sled if it can be opened and read. Returns how far it is.
 fn copy_sled(
     files: &Files,
     new: &Files,

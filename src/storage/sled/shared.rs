@@ -25,20 +25,20 @@ pub(super) struct Shared {
     pub(super) files: Files,
     pub(super) options: DatabaseOptions,
     pub(super) faults: Option<Arc<dyn Faults>>,
-    /// To the commit thread.
+    /// Leads to the commit thread.
     pub(super) queue: Queue,
-    /// To the checkpoint thread.
+    /// Leads to the checkpoint thread.
     pub(super) signal: Signal,
-    /// To the thread that keeps the files of the commit log.
+    /// Leads to the thread that manages the files of the commit log.
     pub(super) upkeep: Wanted,
     pub(super) access: Access,
     pub(super) ends: Arc<Ends>,
     pub(super) tables: Arc<Tables>,
     pub(super) budget: Arc<Budget>,
-    /// What new stores begin behind: a directory that was restored gives out no sequence again that a store of that name may have
-    /// had before.
+    /// New stores begin behind this sequence. A restored directory never gives out a sequence that a store of the same
+    /// name may have had before.
     floor: Sequence,
-    /// The last frame whose content is in `ends` and `tables`, or in sled.
+    /// The content of the frames up to this one is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
     damage_noted: AtomicBool,
     /// What was damaged could be made again in place.
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Compacting {
     pub(super) running: bool,
-    /// Why the last time failed, if it did.
+    /// Why the last attempt failed, if it did.
     pub(super) failure: Option<Arc<str>>,
 }
 
@@ -64,7 +64,7 @@ impl Shared {
         faults: Option<Arc<dyn Faults>>,
         (trees, floor): (Trees, Sequence),
     ) -> Self {
-        // Else writers would wait for one that nobody begins.
+        // Otherwise, writers would wait for a checkpoint that nobody starts.
         options.checkpoint_bytes = options.checkpoint_bytes.min(options.unapplied_bytes_max / 2);
         let budget = Arc::new(Budget::new(options.unapplied_bytes_max));
         Self {
@@ -92,12 +92,12 @@ impl Shared {
         self.faults.as_deref()
     }
 
-    /// A table to read. While sled is being reopened this blocks, for two seconds at most, and then fails.
+    /// A table to read. While sled is being reopened, this blocks for at most two seconds and then fails.
     pub(super) fn table(&self, table: Keyspace) -> Result<Tree, StorageError> {
         Ok(Tree::new(self.access.trees()?, self.tables.clone(), table))
     }
 
-    /// Reads `store` from sled. What is found to be damaged is noted, so that sled is built again at the next start; until then the store
+    /// Reads `store` from sled. Damage is recorded, so that sled is rebuilt at the next start. Until then, the store
     /// answers with that error.
     pub(super) fn noting<T>(
         &self,
@@ -118,13 +118,13 @@ impl Shared {
         read
     }
 
-    /// The index of the ids of `store` is not what was written, and is made again.
+    /// The index of the ids of `store` is damaged. It is built again.
     pub(super) fn ids_are_damaged(&self, store: &StoreId, finding: &str) {
         log::error!("the index of ids of store {store:?} is rebuilt from its entries: {finding}");
         self.ids_damaged.store(true, Ordering::Relaxed);
     }
 
-    /// Figures of the moment.
+    /// The current figures.
     pub(super) fn figures(&self) -> Vec<Figure> {
         let flag = |of: &AtomicBool| u64::from(of.load(Ordering::Relaxed));
         let health = &self.health;
@@ -213,7 +213,7 @@ impl Shared {
         figures
     }
 
-    /// Whether nothing that is trimmed takes room, but for its ids.
+    /// Whether no trimmed entry takes space, except for its id.
     pub(super) fn is_swept(&self) -> bool {
         // In the order in which it goes from one to the other.
         let is_known = self.health.sweeps_are_known.load(Ordering::Acquire);
@@ -227,12 +227,12 @@ impl Shared {
         StoreSize { head: self.floor, ..StoreSize::default() }
     }
 
-    /// The last frame that a checkpoint which begins now will have in sled.
+    /// The last frame that will be in sled after a checkpoint that starts now.
     pub(super) fn settled(&self) -> Position {
         Position(self.settled.load(Ordering::Acquire))
     }
 
-    /// What the frames up to `position` have is in `ends` and `tables`, or in sled.
+    /// The content of the frames up to `position` is in `ends` and `tables`, or in sled.
     pub(super) fn set_settled(&self, position: Position) {
         self.settled.store(position.0, Ordering::Release);
     }

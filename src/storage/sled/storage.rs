@@ -21,9 +21,9 @@ use crate::storage::{
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
 /// twelve million entries.
 const IDS_BYTES_MAX: usize = 32 << 20;
-/// What clients are told; the log says more.
+/// The text for clients. The log says more.
 const DISK_IS_FULL: &str = "the disk is nearly full, and takes no entries until it has room";
-/// Stores that are not open any more are forgotten whenever there are twice as many, or so many.
+/// Closed stores are dropped from the map whenever it has twice as many stores as before, or this many.
 const FORGET_ABOVE_MIN: usize = 1_024;
 
 /// The logs of all stores in one data directory.
@@ -35,7 +35,7 @@ pub struct SledStorage {
 }
 
 struct Opened {
-    /// The writing side of the log object that was opened last for each store. Locked while the store is being opened.
+    /// The writing side of the last log object of each store. It is locked while the store is being opened.
     logs: HashMap<StoreId, Arc<Mutex<Weak<Writes>>>>,
     forget_above: usize,
 }
@@ -89,7 +89,7 @@ impl Storage for SledStorage {
         count: usize,
     ) -> Result<Vec<(StoreId, StoreSize)>, StorageError> {
         let shared = self.database.shared();
-        // First those in memory: from there they move to the tree.
+        // Memory comes first: names move from there to the tree.
         let in_memory = shared.ends.names(after, count).into_keys();
         let mut stores: BTreeMap<StoreId, Option<StoreRecord>> =
             in_memory.map(|store| (store, None)).collect();

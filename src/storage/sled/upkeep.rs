@@ -27,17 +27,17 @@ pub(super) struct Wanted {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// A file is to be there ahead of time.
+    /// A file must be prepared.
     file: bool,
-    /// Sled and the witness have everything up to here; `None` once that was taken.
+    /// Sled and the witness have everything up to here. `None` once the value was taken.
     release: Option<Position>,
-    /// What that was last.
+    /// The last value of `release`.
     reached: Position,
     end: bool,
 }
 
 impl Wanted {
-    /// A file of the log was begun: the next one is to be made ahead of time.
+    /// A file of the log was started, so the next one must be prepared.
     pub(super) fn ask_for_file(&self) {
         self.ask(|state| state.file = true);
     }
@@ -50,12 +50,12 @@ impl Wanted {
         });
     }
 
-    /// A file was finished before it was full: sled may have all of it.
+    /// A file was finished before it was full. Sled may have all of it.
     pub(super) fn file_is_finished(&self) {
         self.ask(|state| state.release = Some(state.reached));
     }
 
-    /// The archive is to be looked at.
+    /// The archive must be checked.
     pub(super) fn look_again(&self) {
         self.file_is_finished();
     }
@@ -65,7 +65,7 @@ impl Wanted {
         self.wake.notify_all();
     }
 
-    /// What `take` finds, once it finds something, or after `patience`; and whether this is the end.
+    /// What `take` returns, once it returns something or after `patience`, and whether this is the end.
     fn next<T>(
         &self,
         patience: Option<Duration>,
@@ -125,7 +125,7 @@ impl Drop for Upkeep {
     }
 }
 
-/// Has the next file of the log ready before it is needed.
+/// Prepares the next file of the log before it is needed.
 struct Next {
     shared: Arc<Shared>,
     files: LogFiles,
@@ -148,13 +148,13 @@ impl Next {
         }
     }
 
-    /// Whether a file made ahead of time leaves room for what waits for it: sled, and the log after a failure.
+    /// Whether a prepared file leaves enough space for sled, and for the log after a failure.
     fn has_room_for_file(&self) -> bool {
         let Shared { files, options, .. } = &*self.shared;
         files.has_room_for(options.log_file_bytes.saturating_mul(2)).unwrap_or(false)
     }
 
-    /// Where that fails, the thread that commits makes the file when it needs one.
+    /// If this fails, the commit thread creates the file when it needs one.
     fn prepare(&self) -> io::Result<()> {
         self.files.prepare().inspect_err(|error| {
             log::warn!("making a file of the commit log ahead of time: {error}");
@@ -162,7 +162,7 @@ impl Next {
     }
 }
 
-/// Lets go of files.
+/// Releases files.
 struct Keeper {
     shared: Arc<Shared>,
     files: LogFiles,
@@ -222,8 +222,8 @@ impl Keeper {
         self.base.look(archive, &self.files, position)
     }
 
-    /// Lets go of the oldest files though the archive does not have them, as far as too much waits: sled has what is in them, and there
-    /// would be no end to it. The last one stays, so that archiving is tried again.
+    /// Releases the oldest files without archiving them if too much is waiting: sled has their content, and otherwise
+    /// they would grow without limit. The last file stays, so that archiving is retried.
     fn let_go(&self, position: Position) -> io::Result<()> {
         let bytes_max = self.shared.options.archive.waiting_bytes_max;
         while self.files.finished_bytes(position)? > bytes_max
@@ -240,7 +240,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes what the archive is not to keep any more.
+    /// Removes files that the archive must no longer keep.
     fn retain(&self, archive: &Archive) -> io::Result<()> {
         let retention = self.shared.options.archive.retention();
         if retention == Retention::default() {

@@ -1,6 +1,6 @@
-//! Reads everything in a data directory, and says what is wrong.
+//! Reads everything in a data directory and reports what is wrong.
 //!
-//! Keeps: nothing is put right. Of a directory that a server uses, what can be read without disturbing it.
+//! Keeps: nothing is repaired. In a directory that a server uses, this reads what it can without disturbing the server.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,17 +25,17 @@ use crate::storage::archive::{Archived, Kind};
 use crate::storage::commit_log::{self, Found, LogOptions, Position, Read};
 use crate::storage::witness::{FrameSalt, HeadRecord, Heads, StoreHash, Witness, WitnessFiles};
 
-/// How long a server takes at most to write what was found half written.
+/// The maximum time that a server takes to finish something that was found half written.
 const MOMENT: Duration = Duration::from_millis(300);
-/// How often the log of a running server is looked at before what is missing is taken for damaged.
+/// How often the log of a running server is checked before missing data is taken for damage.
 const LOOKS: usize = 10;
 
-/// What a data directory holds, and what is wrong with it.
+/// The content of a data directory, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// What is wrong; nothing, for a directory that is whole.
+    /// What is wrong. Empty for an intact directory.
     pub faults: Vec<Fault>,
-    /// Frames that were read, in the archive and in the commit log.
+    /// The number of frames that were read, in the archive and in the commit log.
     pub frames: u64,
     /// Stores that were read.
     pub stores: u64,
@@ -48,9 +48,9 @@ pub struct Verification {
 pub struct Fault {
     /// The file or folder.
     pub path: PathBuf,
-    /// The store, if it is in one.
+    /// The store, if the fault belongs to one.
     pub store: Option<StoreId>,
-    /// What it is.
+    /// What is wrong.
     pub finding: String,
 }
 
@@ -79,14 +79,15 @@ pub(super) fn verify(
     Ok(verifier.found)
 }
 
-/// Reads what can be read of a directory that a server uses: the archive, the commit log up to the last checkpoint, the witness
-/// and the heads, whose hashes are compared. Not sled, which takes one process. Writes nothing.
+/// Reads what can be read in a directory that a server uses: the archive, the commit log up to the last checkpoint, the
+/// witness and the heads, whose hashes are compared. Does not read sled, which only one process can open. Writes
+/// nothing.
 pub(super) fn verify_running(
     files: &Files,
     options: &DatabaseOptions,
 ) -> Result<Verification, OpenFailure> {
     let mut verifier = Verifier::new(files);
-    // First, so that the frames which are read after them reach as far.
+    // This comes first, so that the frames, which are read later, reach as far.
     let found = twice(|| {
         let (_, found) = WitnessFiles::open(files.directory())?;
         Ok(if found.damaged.is_empty() { Ok(found) } else { Err(found) })
@@ -102,7 +103,7 @@ pub(super) fn verify_running(
     })?;
     verifier.damaged_heads(&damaged);
     for (ordinal, HeadRecord { head, hash, position }) in records {
-        // What was written since the witness may be ahead of what is read.
+        // Entries written since the witness may be ahead of what is read.
         if position <= witness.position {
             verifier.expected.insert(ordinal, Expected { head, hash, name: None });
         }
@@ -111,7 +112,7 @@ pub(super) fn verify_running(
     Ok(verifier.found)
 }
 
-/// What is being written may look damaged: looks once more after a moment.
+/// Data that is being written may look damaged, so this looks again after a moment.
 fn twice<T>(mut look: impl FnMut() -> io::Result<Result<T, T>>) -> io::Result<T> {
     match look()? {
         Ok(whole) => Ok(whole),
@@ -122,7 +123,7 @@ fn twice<T>(mut look: impl FnMut() -> io::Result<Result<T, T>>) -> io::Result<T>
     }
 }
 
-/// The records that say where stores end, and the stores with a damaged one.
+/// The records of the ends of stores, and the stores with a damaged record.
 type HeadRecords = (Vec<(Ordinal, HeadRecord)>, Vec<Ordinal>);
 
 fn read_heads(heads: &Heads) -> io::Result<HeadRecords> {
@@ -173,7 +174,7 @@ impl<'a> Verifier<'a> {
 
     fn frames(&mut self, options: &DatabaseOptions, witness: &Witness) -> Result<(), OpenFailure> {
         let archive = open::archive(self.files, options, witness.generation)?;
-        // Without an archive the log alone has them, from some frame on.
+        // Without an archive, only the log has the frames, from some frame on.
         let mut from = witness.position;
         if let Some(archive) = archive {
             let has_base = archive.files()?.files.iter().any(|file| file.kind == Kind::Base);
@@ -213,7 +214,7 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// As [`Verifier::frames`], while the server appends, archives and reuses files.
+    /// Like [`Verifier::frames`], while the server appends, archives and reuses files.
     fn running_frames(
         &mut self,
         options: &DatabaseOptions,
@@ -241,7 +242,7 @@ impl<'a> Verifier<'a> {
             }
             let read =
                 commit_log::read_running(&log, last, witness.position, |found| match found {
-                    // Behind a damage it is read again.
+                    // Behind damage, the frame is read again.
                     Found::Frame(frame) if damages.is_empty() => {
                         last = frame.position;
                         self.frame(frame.body)
@@ -258,7 +259,7 @@ impl<'a> Verifier<'a> {
                     self.repairable(&log.folder, read);
                     return Ok(());
                 }
-                // A file was archived and reused in between: the archive has it.
+                // A file was archived and reused meanwhile, so the archive has it.
                 Ok(_) | Err(OpenFailure::Io(_)) => std::thread::sleep(MOMENT),
                 Err(failure) => return Err(failure),
             }

@@ -1,7 +1,8 @@
-//! Keeps the witness: what the database held at its last checkpoint, apart from it. And compares the two when it is opened.
+//! Keeps the witness: it states what the database contained at its last checkpoint, apart from the database. Compares
+//! the two when the database is opened.
 //!
-//! Keeps: the witness is written after sled was synced, so sled never has less than it says; a sled that has less, or
-//! something else, is told. Leaves out: what follows from that (`open`, `rebuild`).
+//! Keeps: the witness is written after sled was synced, so sled never has less than the witness says; if sled has less
+//! or differs, that is reported. Leaves out: what follows from that (`open`, `rebuild`).
 
 use std::collections::HashMap;
 use std::io;
@@ -33,15 +34,15 @@ pub(super) struct Watch {
     files: WitnessFiles,
     heads: Heads,
     last: Witness,
-    /// Stores that are in sled as this says, and not yet in the witness.
+    /// Stores that are in sled up to here, and not yet in the witness.
     reached: HashMap<StoreId, Reached>,
-    /// Over what is in sled; `None` if that is to be read.
+    /// The hash over what is in sled. `None` if it must be read.
     stores: Option<(HeadsHash, u64)>,
     tables: Option<TablesHash>,
 }
 
 impl Watch {
-    /// Compares sled with the witness, and begins to keep that. An error of sled is [`OpenFailure::Corrupt`].
+    /// Compares sled with the witness, and starts to keep the witness. An error of sled is [`OpenFailure::Corrupt`].
     pub(super) fn open(
         directory: &Path,
         trees: &Trees,
@@ -76,13 +77,13 @@ impl Watch {
         self.last.position
     }
 
-    /// `store` is in sled so far, which was synced.
+    /// `store` is in sled up to here, and sled was synced.
     pub(super) fn reached(&mut self, store: StoreId, reached: Reached) {
         self.reached.insert(store, reached);
     }
 
-    /// The hash over the tables once `ops` are applied, to be given to [`Watch::set_tables`] when they are in sled, which was synced.
-    /// Until then it is not known.
+    /// The hash over the tables after `ops` are applied. It must be passed to [`Watch::set_tables`] when they are in
+    /// sled and sled was synced. Until then, it is not known.
     pub(super) fn change_tables(
         &mut self,
         trees: &Trees,
@@ -101,7 +102,7 @@ impl Watch {
         self.tables = tables;
     }
 
-    /// Writes that sled, which was synced, has everything up to `position`. After an error it is tried again with the next one.
+    /// Writes that sled, which was synced, has everything up to `position`. After an error, the next call tries again.
     pub(super) fn write(&mut self, trees: &Trees, position: Position) -> io::Result<()> {
         let before = self.stores.take();
         let mut stores = before;
@@ -134,7 +135,7 @@ impl Watch {
     }
 }
 
-/// An error of sled if it has less than the witness says. Changes nothing.
+/// Reports an error of sled if it has less than the witness says. Changes nothing.
 pub(super) fn compare(
     directory: &Path,
     trees: &Trees,
@@ -170,7 +171,7 @@ fn compare_with(
     Ok((now, compared.behind))
 }
 
-/// Whether sled, which is as `now` says, has what was `found` in the witness.
+/// Whether sled, whose state is `now`, has everything in the witness that was `found`.
 fn check(found: &Witness, now: &Witness, facts: &Facts) -> Result<(), OpenFailure> {
     if (found.generation, found.remote_id) != (now.generation, now.remote_id) {
         return Err(OpenFailure::corrupt("sled belongs to another directory"));
@@ -197,11 +198,11 @@ fn check(found: &Witness, now: &Witness, facts: &Facts) -> Result<(), OpenFailur
     Ok(())
 }
 
-/// What sled says of its stores, compared with the heads that are kept apart from it.
+/// What sled says about its stores, compared with the heads that are kept apart from it.
 struct Compared {
     hash: HeadsHash,
     stores: u64,
-    /// Heads that are to be written again.
+    /// Heads that must be written again.
     behind: Vec<(Ordinal, HeadRecord)>,
 }
 
@@ -240,7 +241,7 @@ impl Compared {
     }
 }
 
-/// Whether the head that was found is what sled says; an error if sled has less.
+/// Whether the head that was found matches sled. An error if sled has less.
 fn compare_head(store: &StoreId, reached: Reached, found: ReadHead) -> Result<bool, String> {
     let Some(record) = found.record else { return Ok(false) };
     let (has, had) = (reached.head, record.head);

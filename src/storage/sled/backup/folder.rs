@@ -1,7 +1,8 @@
 //! A folder with backups.
 //!
-//! Keeps: a file has its name once it is on disk and was read back; a manifest is written last, when all of its files are there. After a
-//! crash there are files without a manifest, which the next backup uses if they are right, and writes again if not.
+//! Keeps: a file gets its name when it is on disk and was read back; the manifest is written last, when all its files
+//! are there. A crash leaves files without a manifest. The next backup uses them if they are correct, and writes them
+//! again otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -30,7 +31,7 @@ pub enum BackupError {
         /// What went wrong.
         cause: Arc<io::Error>,
     },
-    /// It is not what was written.
+    /// The file is damaged.
     #[error("the backup is damaged: {}: {finding}", path.display())]
     Damaged {
         /// The file.
@@ -38,7 +39,7 @@ pub enum BackupError {
         /// What is wrong.
         finding: String,
     },
-    /// There is none.
+    /// There is no backup.
     #[error("{} holds no backup", path.display())]
     None {
         /// Where it was looked for.
@@ -70,19 +71,20 @@ pub struct Backups {
 pub struct Written {
     /// The backup.
     pub manifest: Manifest,
-    /// Files that were not there already.
+    /// The number of files that did not exist yet.
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Backups {
-    /// Those in `folder`.
+    /// The backups in `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// Adds one of `snapshot`, whose files `open` opens; what is there of it already is not copied again. On disk when this returns.
+    /// Adds a backup of `snapshot`, whose files `open` opens. Files that already exist are not copied again. The backup
+    /// is on disk when this returns.
     pub fn write<R: Read>(
         &self,
         snapshot: &Snapshot,
@@ -116,7 +118,7 @@ impl Backups {
         Ok(Written { manifest, files: copied, bytes })
     }
 
-    /// Removes all but the newest `keep` backups of a generation, and then the files that none of those has.
+    /// Removes all but the newest `keep` backups of a generation, and then the files that no backup uses.
     pub fn prune(&self, newest: &Manifest, keep: usize) -> Result<(), BackupError> {
         let folder = self.folder.join(newest.folder());
         let failed = |cause| BackupError::io(&folder, cause);
@@ -141,7 +143,7 @@ impl Backups {
         Ok(())
     }
 
-    /// All of them, those that were made last at the end; an error if one cannot be read.
+    /// All backups, with the latest at the end. An error if one cannot be read.
     pub(super) fn all(&self) -> Result<Vec<Manifest>, BackupError> {
         let failed = |cause| BackupError::io(&self.folder, cause);
         let mut all = Vec::new();
@@ -157,7 +159,7 @@ impl Backups {
         Ok(all)
     }
 
-    /// The one that was made last; `None` if there is none. An error if one cannot be read.
+    /// The latest backup. `None` if there is none. An error if one cannot be read.
     pub fn newest(&self) -> Result<Option<Manifest>, BackupError> {
         if !self.folder.is_dir() {
             return Ok(None);
@@ -165,8 +167,8 @@ impl Backups {
         Ok(self.all()?.pop())
     }
 
-    /// Notes that a directory is made of a backup. Gives which one of this generation it is, counted from 1: each goes on above the
-    /// one before, which may have given out sequences that no backup knows.
+    /// Records that a directory is made from a backup. Returns its number within this generation, counted from 1: each
+    /// directory continues above the previous one, which may have given out sequences that no backup contains.
     pub(super) fn note_restore(&self, manifest: &Manifest) -> u64 {
         let path = self.folder_of(manifest).join("restores");
         let noted = (|| {
@@ -192,7 +194,7 @@ impl Backups {
         self.folder.join(manifest.folder())
     }
 
-    /// Reads every file of a backup, and says which is not what was written.
+    /// Reads every file of a backup and reports which are damaged.
     pub(super) fn verify(&self, manifest: &Manifest) -> Result<(), BackupError> {
         for file in &manifest.files {
             let path = self.folder_of(manifest).join(&file.name);
@@ -242,7 +244,7 @@ fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
     Ok(found)
 }
 
-/// Copies a file; it has its name once it was read back.
+/// Copies a file. It gets its name after it was read back.
 fn copy(from: impl Read, file: &SnapshotFile, path: &Path) -> Result<ManifestFile, BackupError> {
     let new = path.with_extension("zst.new");
     let copied = (|| {
@@ -265,7 +267,7 @@ fn copy(from: impl Read, file: &SnapshotFile, path: &Path) -> Result<ManifestFil
     Ok(ManifestFile { name: file.name.clone(), bytes, sha256 })
 }
 
-/// Reads all there is: how many bytes, and their SHA-256.
+/// Reads everything. Returns the number of bytes and their SHA-256.
 pub(super) fn digest(
     mut from: impl Read,
     mut see: impl FnMut(&[u8]) -> io::Result<()>,

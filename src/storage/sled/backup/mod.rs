@@ -1,7 +1,8 @@
-//! Backups: what the archive has of everything up to one moment, copied to a folder or a stream, and a data directory made of that.
+//! Backups: the content of the archive up to one moment is copied to a folder or a stream, and a data directory can be
+//! made from it.
 //!
-//! Keeps: a backup is what its manifest says, checksums included, or it is none; nothing of it is changed once it is there. Writes go on
-//! meanwhile. Leaves out: who asks for one, and when (`cli`).
+//! Keeps: a backup matches its manifest, including checksums, or it is no backup; it never changes once it is complete.
+//! Writes continue meanwhile. Leaves out: who asks for a backup, and when (`cli`).
 //!
 //! ```text
 //! DIR/generation/00000016.log.zst               files of the archive, as they are there; see `archive`

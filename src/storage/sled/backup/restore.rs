@@ -1,7 +1,7 @@
-//! Makes a data directory of a backup.
+//! Makes a data directory from a backup.
 //!
-//! Keeps: everything is read and compared before anything is made; the directory can be served only once all of it is there, and is
-//! another server's then: see `renew`. Leaves out: directories that have something.
+//! Keeps: everything is read and compared before anything is made; the directory can be served only once it is
+//! complete, and then it is another server: see `renew`. Leaves out: directories that are not empty.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub enum Until {
 pub struct Restored {
     /// The number of the last change.
     pub position: u64,
-    /// The time of it, if it was not part of what came before all others: milliseconds since 1970.
+    /// The time of the change in milliseconds since 1970, unless the change was part of the base.
     pub time_millis: Option<u64>,
 }
 
@@ -46,7 +46,7 @@ impl From<BackupError> for OpenFailure {
     }
 }
 
-/// What is to be restored. All of it was read, and is what was written.
+/// What to restore. All of it was read and is intact.
 pub(in crate::storage::sled) struct Plan {
     manifest: Manifest,
     end: End,
@@ -108,7 +108,7 @@ enum End {
 }
 
 impl End {
-    /// Whether a change comes behind it.
+    /// Whether a change comes behind the end.
     fn is_before(self, position: u64, time_ms: u64) -> bool {
         match self {
             Self::Whole => false,
@@ -187,7 +187,7 @@ impl Chosen {
     }
 }
 
-/// Says that a directory is being made, so that nobody serves it; or that it is there.
+/// Records that a directory is being made, so that nobody serves it, or that it is complete.
 pub(in crate::storage::sled) struct Restoring {
     mark: PathBuf,
 }
@@ -196,7 +196,7 @@ pub(in crate::storage::sled) struct Restoring {
 pub(in crate::storage::sled) const MARK: &str = "restoring";
 
 impl Restoring {
-    /// Begins to make `target`, which is empty, or has what an earlier attempt left.
+    /// Starts to make `target`, which is empty or has the rest of an earlier attempt.
     pub(in crate::storage::sled) fn begin(target: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(target)?;
         let mark = target.join(MARK);
@@ -211,7 +211,7 @@ impl Restoring {
             }
         } else {
             let mut there = std::fs::read_dir(target)?;
-            // What `mkfs` makes.
+            // The folder that `mkfs` creates.
             let is_empty =
                 there.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
             if !is_empty {
@@ -223,7 +223,7 @@ impl Restoring {
         Ok(Self { mark })
     }
 
-    /// All of it is there.
+    /// The directory is complete.
     pub(in crate::storage::sled) fn end(self) -> io::Result<()> {
         std::fs::remove_file(&self.mark)?;
         self.mark.parent().map_or(Ok(()), sync_folder)

@@ -1,4 +1,4 @@
-//! Has everything so far come to the archive, and says which files of it that is.
+//! Brings everything written so far into the archive, and lists the files of the archive that contain it.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub(in crate::storage::sled) struct Origin {
     pub(in crate::storage::sled) complete: bool,
 }
 
-/// The files of the archive that hold everything up to a moment within this call. Blocks, for seconds if little was written lately, and for as
-/// long as it takes to archive what was written.
+/// The files of the archive that hold everything up to a moment within this call. Blocks: for seconds if little was
+/// written recently, and otherwise as long as it takes to archive the new changes.
 pub(in crate::storage::sled) fn take(
     shared: &Shared,
     origin: &Origin,
@@ -76,7 +76,7 @@ pub(super) fn last_of(listing: &Listing) -> Position {
     listing.files.iter().map(|file| file.last).max().unwrap_or_default()
 }
 
-/// What these files are a backup of.
+/// The backup that consists of these files.
 pub(super) fn snapshot(
     origin: &Origin,
     floor: Sequence,

@@ -1,8 +1,10 @@
-//! The one thread that writes to sled: it brings there what the commit log has, now and then, a portion at a time.
+//! The only thread that writes to sled. From time to time, it copies the content of the commit log there, one portion
+//! at a time.
 //!
-//! Keeps: a portion is in sled whole or not at all, and in memory until sled was synced; the position of a checkpoint is
-//! written once everything up to it is there. After a failed write sled is opened again before the next one, and writers
-//! go on meanwhile. Leaves out: what is in a frame of the log (`record`), how entries lie in sled (`segments`).
+//! Keeps: a portion is in sled whole or not at all, and stays in memory until sled was synced; the position of a
+//! checkpoint is written once everything up to it is there. After a failed write, sled is opened again before the next
+//! one, and writers continue meanwhile. Leaves out: what is in a frame of the log (`record`), how entries are stored in
+//! sled (`segments`).
 
 mod compaction;
 mod counting;
@@ -33,32 +35,32 @@ use crate::storage::StorageError;
 use crate::storage::archive::Archive;
 use crate::storage::commit_log::{LogFiles, Position};
 
-/// How long there is nothing between two portions of what is done beside checkpoints: so it takes no more than a part of what the disk
-/// can do.
+/// The pause between two portions of work besides checkpoints, so that this work takes only a part of the disk's
+/// capacity.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Brings to sled what is in memory.
+/// Copies the content of memory to sled.
 pub(super) struct Checkpointer {
     shared: Arc<Shared>,
-    /// Gives out slots of sled as it was opened last.
+    /// Allocates slots of sled, as it was opened last.
     arena: Arena,
-    /// Up to where everything is in sled for certain.
+    /// Everything up to here is certainly in sled.
     position: Position,
     /// Whether sled says that it may have more.
     changing: bool,
-    /// None where a database is only built again.
+    /// `None` if a database is only rebuilt.
     watch: Option<Watch>,
     archive: Option<Archive>,
-    /// Whether the witness is to be tried again.
+    /// Whether the witness must be tried again.
     behind: bool,
-    /// What is trimmed and not let go of.
+    /// What is trimmed and not removed yet.
     sweeps: Sweeps,
-    /// A copy that is to take the place of sled.
+    /// A copy that will replace sled.
     compaction: Option<Compaction>,
     count: Count,
 }
 
-/// If the thread ends, however that comes, nothing is read any more, and nobody waits for a checkpoint.
+/// When the thread ends for any reason, nothing is read any more, and nobody waits for a checkpoint.
 struct EndGuard(Arc<Shared>);
 
 impl Drop for EndGuard {
@@ -71,7 +73,7 @@ impl Drop for EndGuard {
 }
 
 impl Checkpointer {
-    /// Goes on behind the checkpoint at `position`.
+    /// Continues behind the checkpoint at `position`.
     pub(super) fn new(shared: Arc<Shared>, position: Position) -> io::Result<Self> {
         let trees = shared.access.open_trees().map_err(io::Error::other)?;
         let arena = Arena::open(trees.log())?;
@@ -89,14 +91,14 @@ impl Checkpointer {
         })
     }
 
-    /// Says in sled, for the first time, that there is a commit log.
+    /// Writes to sled, for the first time, that there is a commit log.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
         tree::apply_checkpoint(&trees, self.position.0)?;
         self.sync(&trees)
     }
 
-    /// Brings to sled whatever is in memory, which is everything up to `position`, and closes it.
+    /// Copies everything in memory, which is everything up to `position`, to sled and closes it.
     pub(super) fn finish(&mut self, position: Position) -> io::Result<()> {
         self.write_all()?;
         self.write_position(position)?;
@@ -104,13 +106,13 @@ impl Checkpointer {
         trees.map_or(Ok(()), |trees| tree::close(recovery::alone(trees)?))
     }
 
-    /// Keeps these from now on.
+    /// Keeps this witness from now on.
     pub(super) fn keep(&mut self, watch: Watch, archive: Option<Archive>) {
         self.watch = Some(watch);
         self.archive = archive;
     }
 
-    /// Starts the thread. It ends when it is told to, with how the last checkpoint and closing sled went.
+    /// Starts the thread. It ends when it is told to, and returns how the last checkpoint and closing sled went.
     pub(super) fn start(
         mut self,
         files: LogFiles,
@@ -157,7 +159,7 @@ impl Checkpointer {
                 Ok(false) => {}
                 Ok(true) => {
                     if !self.recover(&io::Error::other("it is compacted")) {
-                        // The next start goes on with it, and the commit log has the rest.
+                        // The next start continues it, and the commit log has the rest.
                         return Ok(());
                     }
                     self.compacted();
@@ -194,13 +196,13 @@ impl Checkpointer {
                 if !self.recover(&error) {
                     return Err(io::Error::other("closed while the disk was failing"));
                 }
-                // What it did not come to is to be tried again.
+                // The rest is tried again.
                 due = Instant::now();
             }
         }
     }
 
-    /// The last checkpoint; then sled is closed.
+    /// Makes the last checkpoint and then closes sled.
     fn end(&mut self) -> io::Result<()> {
         if self.compaction.is_some() {
             let closed = OpenFailure::Refused("the database is closed".into());
@@ -215,9 +217,9 @@ impl Checkpointer {
         last.and(closed)
     }
 
-    /// Brings to sled whatever is in memory when it begins.
+    /// Copies everything that is in memory at the start to sled.
     fn checkpoint(&mut self) -> io::Result<()> {
-        // Sled asserts some of what it expects.
+        // Sled checks some of its expectations with assertions.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let position = self.shared.settled();
             self.write_all()?;
@@ -233,7 +235,7 @@ impl Checkpointer {
             return done;
         }
         *self.shared.checkpoint_failure.lock() = None;
-        // Where that fails, it is done the next time.
+        // If this fails, the next checkpoint does it.
         let witnessed = self.witness();
         self.behind = witnessed.is_err();
         if let Err(error) = witnessed {
@@ -242,7 +244,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Sled has everything up to `position`: the witness says so, and only then files of the log are let go of.
+    /// Sled has everything up to `position`. This is written to the witness first, and only then are files of the log
+    /// released.
     fn witness(&mut self) -> io::Result<()> {
         if let Some(watch) = &mut self.watch {
             let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
@@ -273,24 +276,24 @@ impl Checkpointer {
     }
 }
 
-/// What is done each minute, however many checkpoints there are meanwhile.
+/// Work that is done each minute, however many checkpoints there are.
 struct Minutes {
     due: Instant,
-    /// The log file that has this frame is finished, or about to be.
+    /// The log file with this frame is finished, or will be soon.
     finished: Position,
 }
 
 impl Minutes {
-    /// Looks at the disk; has a log file finished that something was written to, if that is due. True if it was.
+    /// Checks the disk. If due, finishes a log file that was written to, and returns true.
     fn pass(&mut self, shared: &Shared) -> bool {
-        // Each time, since much can be written within a minute.
+        // On each call, since much can be written within a minute.
         shared.health.look(&shared.files, &shared.options);
         if Instant::now() < self.due {
             return false;
         }
         self.due = Instant::now() + shared.options.checkpoint_every;
         let settled = shared.settled();
-        // While a finished file could not be let go of, one more each minute would only take room.
+        // While a finished file cannot be released, another one each minute would only take space.
         let takes_files = !shared.health.archive_fails.load(Relaxed);
         if shared.options.archive.enabled && takes_files && settled > self.finished {
             shared.queue.enqueue(Job::FinishFile);

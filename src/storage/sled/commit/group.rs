@@ -21,24 +21,24 @@ use crate::storage::witness::FrameSalt;
 /// A group is closed once it holds so much, in bytes. Whoever comes meanwhile waits for that, and then for its own group.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// Most bytes that a record takes besides names, keys and values.
+/// The maximum size of a record, apart from names, keys and values.
 const RECORD_BYTES_MAX: usize = 64;
 
-/// Most bytes that an erased entry takes in its record.
+/// The maximum size of an erased entry in its record.
 const ERASED_BYTES_MAX: usize = 10;
 
-/// Collects a group. Kept for its memory.
+/// Collects a group. It is kept so that its memory is reused.
 pub(super) struct Group {
     parts: Vec<Part>,
-    /// Of all stores, in the order of `parts`.
+    /// The appends of all stores, in the order of `parts`.
     appends: VecDeque<Append>,
-    /// At least as many as its frame will have.
+    /// At least the size of its frame.
     bytes: usize,
     records: RecordWriter,
     next_ordinal: Ordinal,
-    /// Of its frame.
+    /// The salt of its frame.
     salt: FrameSalt,
-    /// The file of the log is to be finished behind its frame.
+    /// The file of the log must be finished behind its frame.
     finish_file: bool,
 }
 
@@ -57,22 +57,22 @@ impl Group {
         Self { parts, appends, bytes: 0, records, next_ordinal, salt, finish_file: false }
     }
 
-    /// Whether it holds as much as it may.
+    /// Whether the group has its maximum size.
     const fn is_full(&self) -> bool {
         self.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Takes what fits out of `waiting`. What is for the tables, which has an order, is small, and so taken in it.
+    /// Takes from `waiting` what fits. Changes of tables must stay in order and are small, so they are taken in order.
     pub(super) fn fill(&mut self, waiting: &mut VecDeque<Job>) {
         order::fill(self, waiting, Job::store_bytes, Self::is_full, Self::add);
     }
 
-    /// At least as many bytes as [`Group::write`] writes; zero if there is nothing to write.
+    /// At least the number of bytes that [`Group::write`] writes. Zero if there is nothing to write.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds what `job` has.
+    /// Adds the content of `job`.
     fn add(&mut self, job: Job) {
         match job {
             Job::Table { table, ops, answer } => {
@@ -100,7 +100,7 @@ impl Group {
                 if appends > 0 {
                     let staged = self.appends.range(before..).flat_map(|(segments, _)| segments);
                     self.bytes += staged.map(record_bytes_max).sum::<usize>();
-                    // Its name, and the salt of all.
+                    // Counts its name, and the salt of all.
                     self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len();
                 }
                 self.parts.push(Part::Store { writes, appends });
@@ -108,12 +108,12 @@ impl Group {
         }
     }
 
-    /// Whether the file of the log was to be finished behind it; from then on it is not.
+    /// Whether the file of the log was to be finished behind the group. Resets that.
     pub(super) fn takes_finish_file(&mut self) -> bool {
         std::mem::take(&mut self.finish_file)
     }
 
-    /// Writes all of it to `frame`.
+    /// Writes the whole group to `frame`.
     pub(super) fn write(&mut self, frame: &mut Frame, ends: &Arc<Ends>) {
         if !self.appends.is_empty() {
             self.salt = FrameSalt::random();
@@ -129,14 +129,14 @@ impl Group {
                 }
                 Part::Store { appends: 0, .. } => {}
                 Part::Trim { writes, last, .. } => {
-                    // Without entries there is nothing to trim.
+                    // Without entries, there is nothing to trim.
                     if let Some(end) = writes.end.get() {
                         name(end, &mut self.records, frame);
                         self.records.trim(end.ordinal, *last, |part| frame.write(part));
                     }
                 }
                 Part::Erase { writes, sequences, .. } => {
-                    // What is not there was refused.
+                    // A missing entry was refused.
                     if let Some(end) = writes.end.get() {
                         name(end, &mut self.records, frame);
                         self.records.erase(end.ordinal, sequences, |part| frame.write(part));
@@ -172,7 +172,7 @@ impl Group {
             match part {
                 Part::Table { table, ops, answer } => {
                     tables.apply(table, ops, position.0);
-                    // Nobody may be waiting any more.
+                    // The caller may be gone.
                     let _ = answer.send(Ok(()));
                 }
                 Part::Trim { writes, last, answer } => {
@@ -198,14 +198,14 @@ impl Group {
         }
     }
 
-    /// The group was tried and failed. Gives the ends of its stores, to be kept until it is known what became of it.
+    /// The group was tried and failed. Returns the ends of its stores, which must be kept until its outcome is known.
     pub(super) fn fail(&mut self, error: &AppendError) -> Vec<Arc<End>> {
         self.bytes = 0;
         self.finish_file = false;
         let mut ends = Vec::new();
         for part in self.parts.drain(..) {
             match part {
-                // Nobody may be waiting any more.
+                // The caller may be gone.
                 Part::Table { answer, .. } => drop(answer.send(Err(error.clone()))),
                 Part::Trim { writes, answer, .. } | Part::Erase { writes, answer, .. } => {
                     ends.extend(writes.end.get().cloned());
@@ -221,9 +221,9 @@ impl Group {
     }
 }
 
-/// Says in the file of `frame` which store it is, unless that is said there.
+/// Names the store in the file of `frame`, unless the file already names it.
 fn name(end: &End, records: &mut RecordWriter, frame: &mut Frame) {
-    // What is named in a frame that fails is not named; but the next one begins another file.
+    // A name in a frame that fails does not count, but the next frame begins another file.
     if end.named_in.swap(frame.file(), Ordering::Relaxed) != frame.file() {
         records.store(end.ordinal, &end.name, |part| frame.write(part));
     }

@@ -1,8 +1,8 @@
-//! The one thread that writes to the commit log: it takes whatever is queued as a group, appends it as one frame, and
-//! settles it in memory.
+//! The only thread that writes to the commit log. It takes all queued jobs as a group, appends the group as one frame,
+//! and then updates memory.
 //!
-//! Keeps: nothing is shown or answered well before it is on disk; after a failure nothing is written until the log was begun
-//! again. Leaves out: how it comes into sled (`checkpoint`).
+//! Keeps: nothing is shown or answered with success before it is on disk; after a failure, nothing is written until the
+//! log was started again. Leaves out: how it gets into sled (`checkpoint`).
 
 mod group;
 mod order;
@@ -32,8 +32,8 @@ use crate::storage::commit_log::LogWriter;
 const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 const STALL_POLL: Duration = Duration::from_millis(100);
 
-/// Starts the thread; `next_ordinal` is for the next new store. It ends when the queue is closed, and gives the log back if
-/// that takes frames.
+/// Starts the thread. `next_ordinal` is for the next new store. The thread ends when the queue is closed, and returns
+/// the log if it accepts frames.
 pub(super) fn start(
     shared: Arc<Shared>,
     writer: LogWriter,
@@ -49,16 +49,16 @@ pub(super) fn start(
 struct Committer {
     shared: Arc<Shared>,
     writer: LogWriter,
-    /// The file of the log that the last frame went to.
+    /// The file of the log that contains the last frame.
     file: u64,
-    /// What comes after the group.
+    /// The jobs that follow the group.
     untried: VecDeque<Job>,
     group: Group,
 }
 
 impl Committer {
     fn run(mut self) -> Option<LogWriter> {
-        // A panic is an error of ours. It ends the thread, but nobody waits for ever because of it.
+        // A panic is an error in this program. It ends the thread, but nobody waits forever because of it.
         let takes_frames = catch_unwind(AssertUnwindSafe(|| self.commit_until_end()));
         if takes_frames.is_err() {
             log::error!("the commit thread panicked: nothing more is written");
@@ -66,7 +66,7 @@ impl Committer {
             let tried = AppendError::Indefinite("the commit thread panicked".into());
             self.refuse(&tried, Vec::new());
         }
-        // Nothing is queued any more: it was closed.
+        // The queue was closed, so nothing new is queued.
         while let Next::Commit(jobs) = self.shared.queue.next(Vec::new()) {
             let refusal = AppendError::Definite("the commit thread has ended".into());
             jobs.into_iter().for_each(|job| job.refuse(&refusal));
@@ -74,7 +74,7 @@ impl Committer {
         takes_frames.unwrap_or(false).then_some(self.writer)
     }
 
-    /// True in the end if the log takes frames.
+    /// At the end, returns whether the log accepts frames.
     fn commit_until_end(&mut self) -> bool {
         let mut used = Vec::new();
         while let Next::Commit(mut jobs) = self.shared.queue.next(used) {
@@ -82,7 +82,7 @@ impl Committer {
             used = jobs;
             if let Err(error) = self.commit_all() {
                 log::error!("writing to the commit log failed, it will be begun again: {error}");
-                // Before anybody hears of it: whoever then opens a store waits until it is known what became of this.
+                // This comes before anybody is told: a caller that then opens a store waits until the outcome is known.
                 let queued = self.shared.queue.fail(&error.to_string());
                 let tried = AppendError::Indefinite(error.to_string().into());
                 let _ends = self.refuse(&tried, queued);
@@ -94,10 +94,10 @@ impl Committer {
         true
     }
 
-    /// Commits what is in `untried`, in groups of bounded size. After an error the group is not settled.
+    /// Commits what is in `untried`, in groups of limited size. After an error, the group is not settled.
     fn commit_all(&mut self) -> io::Result<()> {
         while !self.untried.is_empty() && self.wait_for_room() {
-            // What came while the group before was written: it may be small.
+            // Adds the jobs that arrived while the previous group was written. That group may have been small.
             self.shared.queue.take(&mut self.untried);
             self.group.fill(&mut self.untried);
             self.commit()?;
@@ -131,7 +131,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Waits while memory has no room. False if checkpoints fail meanwhile: then everything was refused.
+    /// Waits while there is no space in memory. Returns false if checkpoints fail meanwhile: then everything was
+    /// refused.
     fn wait_for_room(&mut self) -> bool {
         let deadline = Instant::now() + STALL_WAIT_MAX;
         while !self.shared.budget.wait(STALL_POLL) {
@@ -145,7 +146,7 @@ impl Committer {
         true
     }
 
-    /// Refuses everything until there is room.
+    /// Refuses everything until there is space.
     fn stall(&mut self, failure: &str) {
         let why = format!("too much waits for the database, which cannot be written: {failure}");
         log::error!("writes are refused: {why}");
@@ -156,7 +157,8 @@ impl Committer {
         self.shared.queue.go_on();
     }
 
-    /// Refuses what was tried when a write failed, and what was not come to. Gives the ends of the stores that were tried.
+    /// Refuses what was tried when a write failed, and what was not tried. Returns the ends of the stores that were
+    /// tried.
     fn refuse(&mut self, tried: &AppendError, queued: Vec<Job>) -> Vec<Arc<End>> {
         let ends = self.group.fail(tried);
         let untried = AppendError::Definite("an earlier write failed: nothing was tried".into());
@@ -167,7 +169,7 @@ impl Committer {
 
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
-    // A clock before 1970 is as good as none: frames then get the time of the one before.
+    // A clock before 1970 is the same as no clock: frames then get the time of the previous frame.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

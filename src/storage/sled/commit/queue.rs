@@ -1,4 +1,4 @@
-//! What waits for the commit thread, and whether it takes anything.
+//! The jobs that wait for the commit thread, and whether it accepts new ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::storage::{AppendError, StorageError};
 /// How long somebody who opens a store waits while the commit log is begun again.
 const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Who is told what became of a job.
+/// Gets the outcome of a job.
 pub(crate) type Answer = oneshot::Sender<Result<(), AppendError>>;
 
 /// Something to commit.
@@ -42,10 +42,10 @@ impl Job {
         }
     }
 
-    /// It will not be committed.
+    /// Reports that the job will not be committed.
     pub(crate) fn refuse(self, error: &AppendError) {
         match self {
-            // Nobody may be waiting any more.
+            // The caller may be gone.
             Self::Table { answer, .. } | Self::Trim { answer, .. } | Self::Erase { answer, .. } => {
                 drop(answer.send(Err(error.clone())));
             }
@@ -58,9 +58,9 @@ impl Job {
 /// The jobs that wait.
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// Something was queued, or the thread is to end.
+    /// Something was queued, or the thread must end.
     wake: Condvar,
-    /// Writes are taken again, or never.
+    /// Writes are accepted again, or never.
     changed: Condvar,
 }
 
@@ -68,9 +68,9 @@ pub(crate) struct Queue {
 struct State {
     jobs: Vec<Job>,
     phase: Phase,
-    /// Why nothing is taken though nothing failed, if so.
+    /// Why nothing is accepted without a failure, if so.
     stalled: Option<Arc<str>>,
-    /// Counts failures: what was opened before one takes nothing.
+    /// Counts failures. Logs that were opened before a failure accept nothing.
     generation: u64,
 }
 
@@ -80,15 +80,15 @@ enum Phase {
     Open,
     /// A write to the commit log failed, for this reason.
     Failed(Arc<str>),
-    /// Nothing is taken any more, for this reason.
+    /// Nothing is accepted any more, for this reason.
     Closing(Arc<str>),
 }
 
-/// What the commit thread is to do next.
+/// What the commit thread does next.
 pub(crate) enum Next {
     /// Commit these.
     Commit(Vec<Job>),
-    /// Everything is done: end.
+    /// Everything is done, so the thread ends.
     End,
 }
 
@@ -106,7 +106,7 @@ impl Queue {
         Self { state: Mutex::default(), wake: Condvar::new(), changed: Condvar::new() }
     }
 
-    /// Queues `job`, or refuses it at once if nothing is taken.
+    /// Queues `job`, or refuses it at once if nothing is accepted.
     pub(crate) fn enqueue(&self, job: Job) {
         let mut state = self.state.lock();
         let stale = match &job {
@@ -118,7 +118,7 @@ impl Queue {
             None if stale => "an earlier write failed since the store was opened".into(),
             None => {
                 state.jobs.push(job);
-                // Whoever has jobs already looks here before it sleeps.
+                // A thread that already has jobs looks here before it sleeps.
                 let first = state.jobs.len() == 1;
                 drop(state);
                 if first {
@@ -131,7 +131,7 @@ impl Queue {
         job.refuse(&AppendError::Definite(refusal));
     }
 
-    /// Waits for jobs. `used` is an empty vector whose memory they may have.
+    /// Waits for jobs. `used` is an empty vector whose memory is reused for them.
     pub(crate) fn next(&self, used: Vec<Job>) -> Next {
         let mut state = self.state.lock();
         loop {
@@ -145,17 +145,17 @@ impl Queue {
         }
     }
 
-    /// Moves the jobs that wait by now to `into`, behind what is there.
+    /// Moves the waiting jobs to the end of `into`.
     pub(crate) fn take(&self, into: &mut VecDeque<Job>) {
         into.extend(self.state.lock().jobs.drain(..));
     }
 
-    /// Whether the commit thread is to end.
+    /// Whether the commit thread must end.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Closing(_))
     }
 
-    /// Refuses what comes from now on, and has the commit thread end once the rest is done.
+    /// Refuses new jobs, and ends the commit thread when the others are done.
     pub(crate) fn close(&self, why: &str) {
         let mut state = self.state.lock();
         if !matches!(state.phase, Phase::Closing(_)) {
@@ -166,7 +166,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits out `delay`; true at once if the thread is to end.
+    /// Waits for `delay`. Returns true at once if the thread must end.
     pub(crate) fn wait_for_closing(&self, delay: Duration) -> bool {
         let deadline = Instant::now() + delay;
         let mut state = self.state.lock();
@@ -178,7 +178,7 @@ impl Queue {
         matches!(state.phase, Phase::Closing(_))
     }
 
-    /// A write failed: refuses everything, and gives back what was queued.
+    /// A write failed. Refuses everything and returns what was queued.
     pub(crate) fn fail(&self, cause: &str) -> Vec<Job> {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -189,7 +189,7 @@ impl Queue {
         std::mem::take(&mut state.jobs)
     }
 
-    /// Writes are taken again.
+    /// Writes are accepted again.
     pub(crate) fn recovered(&self) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Failed(_)) {
@@ -199,7 +199,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Nothing is taken until [`Queue::go_on`], for this reason. Gives back what was queued.
+    /// Accepts nothing until [`Queue::go_on`], for this reason. Returns what was queued.
     pub(crate) fn stall(&self, why: Arc<str>) -> Vec<Job> {
         let mut state = self.state.lock();
         state.stalled = Some(why);
@@ -211,13 +211,13 @@ impl Queue {
         self.state.lock().stalled = None;
     }
 
-    /// Whether writes are taken: `Err` says why not.
+    /// Whether writes are accepted. `Err` says why not.
     pub(crate) fn ready(&self) -> Result<(), StorageError> {
         self.state.lock().refusal().map_or(Ok(()), |why| Err(StorageError::Unavailable(why)))
     }
 
-    /// What somebody who opens a store now has to show with its writes. Waits for two seconds at most after a failure:
-    /// until then it is not known what became of the last group.
+    /// The value that a store which is opened now must show with its writes. After a failure, this waits for at most
+    /// two seconds: until then, the outcome of the last group is unknown.
     pub(crate) fn generation(&self) -> Result<u64, StorageError> {
         let deadline = Instant::now() + RECOVERY_WAIT_MAX;
         let mut state = self.state.lock();

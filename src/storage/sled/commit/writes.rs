@@ -1,4 +1,4 @@
-//! The writing side of a log object: what was handed in, and what became of it.
+//! The writing side of a log object: what was passed to it, and the outcome.
 //!
 //! Keeps: the head is what is durable; once an append has failed, or the store was opened again, nothing more is taken.
 
@@ -21,11 +21,11 @@ pub(crate) type Append = (Vec<Segment>, Answer);
 /// What a log object and the commit thread share.
 pub(crate) struct Writes {
     pub(crate) store: StoreId,
-    /// Of the queue when the store was opened.
+    /// That of the queue when the store was opened.
     pub(crate) generation: u64,
-    /// Of the store; set with the first append, or from disk.
+    /// That of the store. It is set by the first append, or from disk.
     pub(crate) end: OnceLock<Arc<End>>,
-    /// The ids of all that was handed in.
+    /// The ids of everything that was passed in.
     pub(crate) ids: Arc<Ids>,
     head: AtomicU64,
     bytes: AtomicU64,
@@ -37,11 +37,11 @@ pub(crate) struct Writes {
 struct State {
     /// Why nothing is taken any more.
     dead: Option<Arc<str>>,
-    /// The last sequence that was handed in.
+    /// The last sequence that was passed in.
     appended: Sequence,
-    /// What is written before the first entries: the gap that a new store begins with.
+    /// What is written before the first entries: the gap at the beginning of a new store.
     before_first: Vec<Segment>,
-    /// Handed in, and not yet in a group.
+    /// What was passed in and is not yet in a group.
     pending: VecDeque<Append>,
     /// Whether something is in the group that is being committed.
     under_way: bool,
@@ -59,7 +59,7 @@ impl Writes {
         ids: Arc<Ids>,
     ) -> Self {
         let is_new = end.is_none();
-        // Those that are gone are counted by its end.
+        // The end of the store counts the bytes that are gone.
         let erased_bytes = end.as_ref().map_or(0, |end| end.erased_bytes());
         let bytes = size.bytes + swept_bytes + erased_bytes;
         let state = State {
@@ -91,13 +91,13 @@ impl Writes {
         Sequence::new(self.head.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)
     }
 
-    /// Bytes of all durable records that are there.
+    /// Bytes of all durable records that still exist.
     pub(crate) fn bytes(&self) -> u64 {
         let swept = self.end.get().map_or(0, |end| end.swept_bytes() + end.erased_bytes());
         self.bytes.load(Ordering::Relaxed).saturating_sub(swept)
     }
 
-    /// Refuses appends from now on and waits until those that were taken have settled.
+    /// Refuses appends from now on, and waits until the accepted ones have settled.
     pub(crate) fn retire(&self) {
         let mut state = self.state.lock();
         state.dead.get_or_insert_with(|| "the store was opened again since".into());
@@ -106,7 +106,7 @@ impl Writes {
         }
     }
 
-    /// Takes `segments` in; true if the commit thread is to be told.
+    /// Accepts `segments`. Returns true if the commit thread must be told.
     pub(crate) fn take(&self, mut segments: Vec<Segment>, answer: Answer) -> bool {
         let mut state = self.state.lock();
         let refusal = match &state.dead {
@@ -115,7 +115,7 @@ impl Writes {
         };
         if let Some(refusal) = refusal {
             drop(state);
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = answer.send(Err(AppendError::Definite(refusal)));
             return false;
         }
@@ -126,14 +126,14 @@ impl Writes {
         !std::mem::replace(&mut state.queued, true)
     }
 
-    /// Bytes of records that were handed in and are not in a group.
+    /// Bytes of records that were passed in and are not in a group.
     pub(super) fn pending_bytes(&self) -> usize {
         let state = self.state.lock();
         let segments = state.pending.iter().flat_map(|(segments, _)| segments);
         segments.map(|segment| segment.records().len()).sum()
     }
 
-    /// Moves what was handed in to `group`, until that is `bytes_max` bytes. Gives how many appends that were.
+    /// Moves what was passed in to `group`, until that has `bytes_max` bytes. Returns the number of appends.
     pub(super) fn stage(&self, group: &mut VecDeque<Append>, bytes_max: usize) -> usize {
         let (mut count, mut bytes) = (0, 0);
         let mut state = self.state.lock();
@@ -144,13 +144,13 @@ impl Writes {
             group.push_back(append);
             count += 1;
         }
-        // Under the lock, so that whoever waits for idleness sees that it is under way.
+        // This is under the lock, so that a caller which waits for idleness sees that appends are in progress.
         state.under_way = count > 0;
         count
     }
 
-    /// The first `count` of `appends`, which were staged, are durable, in a frame with this salt and time: takes them out. True if there is more to commit: the
-    /// commit thread is to be told again.
+    /// The first `count` of `appends`, which were staged, are durable, in a frame with this salt and time. Removes
+    /// them. Returns true if there is more to commit and the commit thread must be told again.
     pub(super) fn settle(
         &self,
         appends: &mut VecDeque<Append>,
@@ -178,7 +178,7 @@ impl Writes {
         state.queued
     }
 
-    /// What was staged failed, or everything was refused: nothing more is taken.
+    /// The staged appends failed, or everything was refused. Accepts nothing more.
     pub(super) fn fail(&self, tried: impl Iterator<Item = Append>, error: &AppendError) {
         let mut state = self.state.lock();
         state.dead.get_or_insert_with(|| format!("an earlier append failed: {error}").into());
@@ -190,7 +190,7 @@ impl Writes {
         let tried = tried.map(|(_, answer)| (answer, error.clone()));
         let untried = untried.into_iter().map(|(_, answer)| (answer, refusal.clone()));
         for (answer, error) in tried.chain(untried) {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = answer.send(Err(error));
         }
         self.idle.notify_all();

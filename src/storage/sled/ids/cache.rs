@@ -1,4 +1,4 @@
-//! Heads and pages that were read from disk, for all stores together.
+//! A shared cache of heads and pages that were read from disk, for all stores.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 use super::head::Head;
 use super::page::Page;
 
-/// Which part of which section of which index. Not which slot: another part may come there.
+/// Names a part of a section of an index. It does not use the slot: another part may be written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    /// Of the index.
+    /// The index's.
     pub(super) seed: u64,
-    /// Never used again by the index.
+    /// The index never reuses it.
     pub(super) section: u64,
     /// 0 for the head, then the pages.
     pub(super) part: u32,
 }
 
-/// What one takes besides its bytes, roughly.
+/// The approximate size of an item in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
 
 /// A part that was read and checked. Cheap to clone.
@@ -29,7 +29,7 @@ pub(super) enum Cached {
     Page(Arc<Page>),
 }
 
-/// Keeps what was used lately, up to a number of bytes.
+/// Keeps recently used parts, up to a number of bytes.
 #[derive(Debug)]
 pub(crate) struct Cache {
     bytes_max: usize,
@@ -47,7 +47,7 @@ struct Kept {
 #[derive(Debug)]
 struct Entry {
     cached: Cached,
-    /// Since it was looked at last.
+    /// Since the last check.
     used: bool,
 }
 
@@ -62,7 +62,7 @@ impl Cached {
 }
 
 impl Cache {
-    /// An empty one that keeps at most `bytes_max` bytes.
+    /// An empty cache that keeps at most `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, kept: Mutex::default() }
     }
@@ -93,14 +93,14 @@ impl Cache {
         let mut kept = self.kept.lock();
         if let Some(removed) = kept.all.remove(&key) {
             kept.bytes -= removed.cached.bytes();
-            // A thousand or two at most.
+            // There are at most one or two thousand.
             kept.order.retain(|kept| *kept != key);
         }
     }
 }
 
 impl Kept {
-    /// Gives what was used another round, and lets go of the rest.
+    /// Keeps `key` for another round if it was used, and discards it otherwise.
     fn look_at(&mut self, key: Key) {
         let Some(entry) = self.all.get_mut(&key) else { return };
         if std::mem::take(&mut entry.used) {
