@@ -1,7 +1,7 @@
-//! The admin API of a running server, as far as commands use it.
+//! The admin API of a running server, as commands use it.
 //!
-//! The crate `ureq` carries the requests: blocking, which is what a command wants that asks one thing and ends, and with
-//! the TLS that the WebSocket client brings along anyway.
+//! The crate `ureq` sends the requests. It blocks, which suits a command that asks one thing and ends, and it uses the
+//! TLS that the WebSocket client needs anyway.
 
 use std::fmt::Write;
 use std::io::{self, Read};
@@ -18,10 +18,10 @@ use super::connect::is_reader_gone;
 use super::trust::{CaError, ConnectionArgs};
 use crate::config::Token;
 
-/// A page of a list; the server gives at most as many at once.
+/// The size of a page of a list, which is also the server's maximum.
 const PAGE: usize = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// An answer is a page of a list at most.
+/// The longest answer is a page of a list.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Which server, and how its answers are printed.
@@ -41,12 +41,12 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Whom connections to another server trust; what is sent along is for this one alone.
+    /// What connections to another server trust. The extra headers are for this server alone.
     pub(super) fn trust(&self) -> ConnectionArgs {
         self.connection.without_headers()
     }
 
-    /// A client of that server.
+    /// A client of this server.
     pub(super) fn client(&self) -> Result<Admin, AdminCommandError> {
         let token = self.token.as_ref().ok_or(AdminCommandError::NoToken)?;
         let certificates =
@@ -56,16 +56,16 @@ impl AdminArgs {
     }
 }
 
-/// A command that asks the admin API failed.
+/// A command that uses the admin API failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminCommandError {
-    /// There is no token to show.
+    /// There is no token to send.
     #[error("the admin API needs a token: set EVENTLOG_ADMIN_TOKEN, or give --token")]
     NoToken,
-    /// Nobody knows whom to trust.
+    /// The trusted certificates could not be read.
     #[error(transparent)]
     Ca(#[from] CaError),
-    /// The server did not do it.
+    /// The request failed.
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// The result cannot be printed.
@@ -78,7 +78,7 @@ pub(super) enum AdminCommandError {
 }
 
 impl AdminCommandError {
-    /// Nothing went wrong if nobody reads any more (`… | head`).
+    /// It is no error if nobody reads the output any more (`… | head`).
     pub(super) fn unless_reader_gone(done: Result<(), Self>) -> Result<(), Self> {
         match done {
             Err(Self::Print(error)) if is_reader_gone(&error) => Ok(()),
@@ -95,13 +95,13 @@ pub(super) struct Admin {
     headers: Vec<(String, String)>,
 }
 
-/// The admin API gave no good answer.
+/// A request to the admin API failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
-    /// Nobody answered.
+    /// The server did not answer.
     #[error("{url} does not answer: {cause}; is the server running, and is --url right?")]
     Unreachable {
-        /// What was asked.
+        /// The requested URL.
         url: String,
         /// What went wrong.
         cause: Box<ureq::Error>,
@@ -111,25 +111,25 @@ pub(super) enum AdminError {
         "the server does not accept this token; give one of its [admin] section with --token or EVENTLOG_ADMIN_TOKEN"
     )]
     WrongToken,
-    /// There is no admin API at this place.
+    /// There is no admin API at this URL.
     #[error(
         "there is no admin API at {url}; the server has one only with a token: set [admin] token and restart \
          it"
     )]
     NoAdminApi {
-        /// What was asked.
+        /// The requested URL.
         url: String,
     },
-    /// The server refused, and said why.
+    /// The server refused, with a reason.
     #[error("{message}")]
     Refused {
-        /// Its words.
+        /// The reason.
         message: String,
     },
-    /// The answer is not one of this API.
+    /// The answer does not belong to this API.
     #[error("{url} answered {status}, but not as an admin API does")]
     NoAnswer {
-        /// What was asked.
+        /// The requested URL.
         url: String,
         /// The HTTP status.
         status: StatusCode,
@@ -137,12 +137,12 @@ pub(super) enum AdminError {
 }
 
 impl Admin {
-    /// A client of the server at `url`, which those vouch for that browsers trust.
+    /// A client of the server at `url`, with the authorities that browsers trust.
     pub(super) fn new(url: &ServerUrl, token: &str) -> Self {
         Self::connecting(url, token, Vec::new(), &[])
     }
 
-    /// As [`Admin::new`], with these headers sent along, and these authorities instead, if there are any.
+    /// Like [`Admin::new`], with these additional headers, and with these authorities instead, if there are any.
     fn connecting(
         url: &ServerUrl,
         token: &str,
@@ -173,7 +173,7 @@ impl Admin {
         read_answer(&url, &mut self.send(&url, method, body, Some(TIMEOUT))?)
     }
 
-    /// Posts `body`, which is JSON, however long the answer takes.
+    /// Posts `body`, which is JSON. Waits for the answer without a time limit.
     pub(super) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -183,7 +183,7 @@ impl Admin {
         read_answer(&url, &mut self.send(&url, "POST", Some(body), None)?)
     }
 
-    /// Does something with each item of the list at `path`, which is called `list` there, a page at a time.
+    /// Calls `each` with every item of the list at `path`, a page at a time. `list` is its name in the answer.
     pub(super) fn each<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -203,7 +203,7 @@ impl Admin {
         }
     }
 
-    /// As [`Admin::request`] without a body, however long the answer takes.
+    /// Like [`Admin::request`] without a body. Waits for the answer without a time limit.
     pub(super) fn request_patiently<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -213,7 +213,7 @@ impl Admin {
         read_answer(&url, &mut self.send(&url, method, None, None)?)
     }
 
-    /// What is at `path`, as it comes.
+    /// The content at `path`, as a stream.
     pub(super) fn download(&self, path: &str) -> Result<impl Read + use<>, AdminError> {
         let url = format!("{}{path}", self.base);
         let mut response = self.send(&url, "GET", None, None)?;
@@ -273,13 +273,13 @@ fn read_answer<T: DeserializeOwned>(
     }
 }
 
-/// `text` as one segment of a path, or as the value of a query.
+/// `text`, encoded as a segment of a path or as a value of a query.
 pub(super) fn percent_encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            // Writing to a String does not fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
         encoded
@@ -294,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers one request with `answer`, and hands back the request line.
+    /// A server that answers one request with `answer` and returns the request line.
     fn answering(answer: &'static str) -> (Admin, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -1,4 +1,4 @@
-//! `backup`: copies everything that a server has to a folder, or to a pipe.
+//! `backup`: copies all data of a server to a folder, or to a pipe.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -74,10 +74,10 @@ pub(super) enum BackupCommandError {
     /// The stream cannot be written.
     #[error("cannot write to standard output: {0}")]
     Pack(io::Error),
-    /// It cannot be brought to the bucket.
+    /// The bucket could not be used.
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// Nor a file of it.
+    /// A file could not be written to the bucket.
     #[error(transparent)]
     Ship(#[from] ShipError),
     /// There is no bucket at this address.
@@ -86,7 +86,7 @@ pub(super) enum BackupCommandError {
     /// A bucket is not pruned.
     #[error("--keep works only for folders: a bucket keeps everything")]
     Keep,
-    /// The server's answer is none.
+    /// The server's answer could not be understood.
     #[error("the server gave an unexpected answer")]
     NoAnswer,
 }
@@ -173,7 +173,7 @@ fn write<R: Read>(
 
 fn tell(position: u64, (count, all): (usize, String), (new, bytes): (usize, u64)) {
     let bytes = people_bytes(bytes);
-    // A closed standard output is no reason to fail.
+    // A closed standard output is no error.
     let _ = writeln!(
         io::stdout(),
         "up to change {position}: {count} files, {all}; of these {new} are new, {bytes}"
@@ -200,7 +200,7 @@ fn write_to_bucket<R: Read>(
     Ok(())
 }
 
-/// What the server says when a backup is begun.
+/// The server's answer when a backup is started.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Begun {
@@ -224,7 +224,7 @@ fn begin(admin: &Admin) -> Result<Snapshot, BackupCommandError> {
     snapshot(begun).ok_or(BackupCommandError::NoAnswer)
 }
 
-/// The paths of its files are those of the admin API.
+/// The paths of its files are paths of the admin API.
 fn snapshot(begun: Begun) -> Option<Snapshot> {
     let sixteen = |hex: &str| u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes);
     let generation = sixteen(&begun.generation)?;

@@ -60,7 +60,7 @@ pub(super) enum CompactError {
     Failed(String),
 }
 
-/// What the server says of it.
+/// The server's report.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct State {

@@ -1,6 +1,7 @@
-//! `config`: what a server would be started with, and what may stand in its file.
+//! `config`: the configuration that a server would start with, and the settings that its file may have.
 //!
-//! Keeps: it starts nothing and changes nothing; no secret is shown. Leaves out: the settings themselves (`crate::config`).
+//! Keeps: it starts nothing and changes nothing; no secret is shown. Leaves out: the settings themselves
+//! (`crate::config`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -53,7 +54,7 @@ impl ConfigArgs {
         self.dev_token.as_ref()
     }
 
-    /// The same, with where each value comes from, even if it cannot work.
+    /// The configuration with the source of each value, even if it is invalid.
     fn examine(&self) -> (Effective, Result<Config, ConfigFaults>) {
         let Self { config, listen, data_dir, log_format, dev, dev_token: _ } = self;
         let mut flags = Settings::default();
@@ -86,16 +87,16 @@ Example:
     Schema,
 }
 
-/// The configuration is wrong, or cannot be shown.
+/// The configuration is invalid, or cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfigCommandError {
-    /// It cannot work.
+    /// It is invalid.
     #[error(transparent)]
     Config(#[from] ConfigFaults),
-    /// Something that it names cannot be used.
+    /// Something that it refers to cannot be used.
     #[error(transparent)]
     Parts(#[from] serve::ServeError),
-    /// Nothing can be printed.
+    /// The output cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
@@ -121,12 +122,12 @@ fn check(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
     Ok(serve::check(&config)?)
 }
 
-/// One setting a line, which is TOML with the source as a comment.
+/// One setting per line, which is TOML with the source as a comment.
 fn table(effective: &Effective) -> String {
     let mut text = String::new();
     for (key, value, source) in effective.lines() {
         let setting = format!("{key} = {value}");
-        // Writing to a String does not fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "{setting:<50}  # {source}");
     }
     text

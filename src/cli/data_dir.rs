@@ -20,7 +20,7 @@ pub(super) struct DataDir {
     archive_dir: Option<PathBuf>,
 }
 
-/// There is none.
+/// There is no data directory.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not a data directory; --data-dir says where one is", path.display())]
 pub(super) struct NoDataDirectory {
@@ -38,12 +38,12 @@ impl DataDir {
         options
     }
 
-    /// Where the archive is.
+    /// The place of the archive.
     pub(super) fn archive(&self) -> PathBuf {
         self.archive_dir.clone().unwrap_or_else(|| self.path.join("archive"))
     }
 
-    /// For a command that begins nothing: opening would make one.
+    /// For a command that must not create a directory: opening would create one.
     pub(super) fn must_exist(&self) -> Result<(), NoDataDirectory> {
         if ["format", "witness.a", "witness.b"].iter().any(|name| self.path.join(name).is_file()) {
             return Ok(());
@@ -52,7 +52,7 @@ impl DataDir {
     }
 }
 
-/// Asks whether to go on.
+/// Asks for confirmation.
 pub(super) fn is_confirmed() -> io::Result<bool> {
     print!("Type yes to go on: ");
     io::stdout().flush()?;

@@ -103,7 +103,7 @@ fn look(args: &Args, admin: &Admin, out: &mut Vec<u8>) -> Result<(), AdminComman
     Ok(())
 }
 
-/// Where the next page is.
+/// The path of the next page.
 fn path(args: &Args, from: Option<u64>, left: u64) -> String {
     let mut path = format!(
         "/admin/stores/{}/entries?as=page&limit={}",

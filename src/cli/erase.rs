@@ -18,7 +18,7 @@ use super::admin::{AdminArgs, AdminCommandError, percent_encode};
 use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
 use super::text::one_line;
 
-/// How many entries are erased at a time.
+/// How many entries are erased per call.
 const AT_ONCE: usize = 1_000;
 
 /// Take the content of entries away for good: event, primary key, payload, and who wrote them.
@@ -68,7 +68,7 @@ struct What {
 /// `erase` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EraseCommandError {
-    /// The server did not do it, or the result cannot be printed.
+    /// The server did not do it, or the result could not be printed.
     #[error(transparent)]
     Admin(#[from] AdminCommandError),
     /// There is nothing to erase.
@@ -77,7 +77,7 @@ pub(super) enum EraseCommandError {
     /// It was not confirmed.
     #[error("nothing was erased")]
     NotConfirmed,
-    /// Nobody can be asked.
+    /// The confirmation could not be requested.
     #[error("cannot ask: {0}")]
     Ask(io::Error),
     /// There is no such store.
@@ -89,7 +89,7 @@ pub(super) enum EraseCommandError {
     /// It cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Not all was erased.
+    /// Not everything was erased.
     #[error(transparent)]
     Erase(#[from] TrimError),
     /// Not all was taken out of quarantine.
@@ -100,7 +100,7 @@ pub(super) enum EraseCommandError {
     Runtime(io::Error),
 }
 
-/// What the server answers.
+/// The server's answer.
 #[derive(Default, Deserialize)]
 struct Answer {
     erased: u64,

@@ -57,7 +57,7 @@ enum GrantsCommand {
     },
 }
 
-/// A grant, as far as it is printed.
+/// The printed part of a grant.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {

@@ -105,7 +105,7 @@ fn path(group: &str, rest: &str) -> String {
     format!("/admin/groups/{}{rest}", percent_encode(group))
 }
 
-/// What changes something: says what was done.
+/// Makes a change and reports it.
 fn act(
     admin: &Admin,
     command: GroupsCommand,

@@ -9,9 +9,9 @@ use ureq::tls::TlsConfig;
 use super::config::ConfigArgs;
 use crate::config::ConfigFaults;
 
-/// Whoever looks after containers asks again; and a server that takes longer is not well.
+/// Container managers ask again, and a server that takes longer is not healthy.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// More of an answer is not shown.
+/// Longer answers are cut.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
 /// Check whether the server on this machine takes clients.
@@ -28,10 +28,10 @@ pub(super) struct Args {
     live: bool,
 }
 
-/// The server is not well.
+/// The server is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
-    /// Nobody knows where it is.
+    /// Its address is unknown.
     #[error(
         "the configuration says where the server listens: give `health` the server's own --config and environment.\n\n{0}"
     )]
@@ -39,19 +39,19 @@ pub(super) enum HealthError {
     /// It does not answer.
     #[error("{url} does not answer: {cause}")]
     Silent {
-        /// What was asked.
+        /// The requested URL.
         url: String,
         /// What went wrong.
         cause: Box<ureq::Error>,
     },
-    /// It says no.
+    /// It reports a problem.
     #[error("{url}: {status} {said}")]
     Unwell {
-        /// What was asked.
+        /// The requested URL.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// Its words.
+        /// The report.
         said: String,
     },
 }
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<(), HealthError> {
             .map(drop)
             .map_err(|cause| HealthError::Silent { url, cause: Box::new(cause.into()) });
     }
-    // Nothing secret is asked or told, so it does not matter who answers at this machine's own address.
+    // The request and the answer contain no secret, so it does not matter who answers at an address of this machine.
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(TIMEOUT))
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), HealthError> {
     Err(HealthError::Unwell { url, status, said })
 }
 
-/// Where a server that listens at `address` is reached from its own machine.
+/// The address at which a server that listens at `address` is reached from its own machine.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::text::{hex, one_line, parse_hex};
 
-/// There is no identity to be had from this file.
+/// The file contains no usable identity.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub(super) struct IdentityError {
@@ -45,15 +45,15 @@ struct File {
     signing_key: String,
 }
 
-/// Whether the file was there already.
+/// Whether the file already existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Read,
     Created,
 }
 
-/// The identity of `key` in the file at `path`, which is created with a new signing key if it is not there. Says so, and
-/// if others can read it, on standard error.
+/// The identity of `key` in the file at `path`. If the file does not exist, it is created with a new signing key.
+/// Reports on standard error if it was created, and if others can read it.
 pub(super) fn load_or_create(path: &Path, key: &PublicKey) -> Result<Identity, IdentityError> {
     let (identity, origin) =
         obtain(path, key).map_err(|problem| IdentityError { path: path.to_owned(), problem })?;

@@ -13,7 +13,7 @@ use super::data_dir::{DataDir, NoDataDirectory};
 use super::entry::{Format, Printer, parse_count, parse_sequence};
 use super::text::{one_line, people_bytes};
 
-/// How many stores are looked at at a time.
+/// How many stores are read at a time.
 const PAGE: usize = 1_000;
 
 /// How much of a log is read at a time.
@@ -63,7 +63,7 @@ pub(super) enum InspectError {
     /// There is no such store.
     #[error("there is no store {store:?}; without --store all are listed")]
     NoSuchStore {
-        /// The store asked for.
+        /// The requested store.
         store: StoreId,
     },
     /// The result cannot be printed.

@@ -1,4 +1,4 @@
-//! `keys`: which public key has which store, on a running server.
+//! `keys`: which public key has which store on a running server.
 
 use std::io::{self, Write};
 
@@ -121,7 +121,7 @@ pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
     let mut out = io::stdout().lock();
     let done = match args.command {
         KeysCommand::List => list(&admin, json, &mut out),
-        // Done before.
+        // This was done before.
         #[cfg(feature = "postgres")]
         KeysCommand::Import { .. } => Ok(()),
         KeysCommand::Assign { key, store } => {
@@ -159,7 +159,7 @@ pub(super) fn run(args: Args) -> Result<(), AdminCommandError> {
     AdminCommandError::unless_reader_gone(done)
 }
 
-/// Prints the store that `key` has or had, which is what the server answers.
+/// Prints the store that `key` has or had, from the server's answer.
 fn print_store(
     answer: Result<Assigned, AdminError>,
     key: PublicKey,
@@ -179,7 +179,7 @@ fn signing_key_path(key: &PublicKey) -> String {
     format!("{}/signing-key", path(key))
 }
 
-/// Prints the signing key that `key` has or had, which is what the server answers.
+/// Prints the signing key that `key` has or had, from the server's answer.
 fn print_signing_key(
     answer: Result<Bound, AdminError>,
     key: &PublicKey,

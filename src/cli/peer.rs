@@ -53,19 +53,19 @@ pub(super) enum PeerError {
     /// The server cannot be reached.
     #[error(transparent)]
     Unconnected(#[from] Unconnected),
-    /// How far the store is was not said.
+    /// The server did not say how far the store is.
     #[error(transparent)]
     Head(#[from] HeadFault),
-    /// Nobody knows whom to trust.
+    /// The trusted certificates could not be read.
     #[error(transparent)]
     Ca(#[from] CaError),
-    /// The key cannot be proved.
+    /// The key cannot be authenticated.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
 impl Peer {
-    /// The server at `url`, whose path says the protocol, as this key.
+    /// The server at `url`, whose path selects the protocol, with this key.
     pub(super) const fn new(
         url: ServerUrl,
         key: PublicKey,
@@ -80,13 +80,13 @@ impl Peer {
         &self.key
     }
 
-    /// What was asked for, or else what the address says.
+    /// The chosen protocol, or else the one of the address.
     pub(super) fn protocol(&self) -> Protocol {
         self.protocol.unwrap_or(self.url.protocol())
     }
 
-    /// Connects once. A connection that is lost later is opened again by itself. Ends the process if the arguments contradict each
-    /// other.
+    /// Connects once. If the connection is lost later, it is opened again automatically. Ends the process if the
+    /// arguments contradict each other.
     pub(super) async fn connect(&self) -> Result<EventLogRemote, PeerError> {
         Ok(connect(&self.url.of(self.protocol()), self.options()?).await?)
     }
@@ -127,7 +127,7 @@ impl Peer {
     }
 }
 
-/// The command line is wrong, in a way that its definition cannot say.
+/// The command line is wrong in a way that its definition cannot express.
 pub(super) fn wrong(kind: ErrorKind, message: &str) -> ! {
     clap::Error::raw(kind, format!("{message}\n")).exit()
 }

@@ -38,9 +38,9 @@ pub(super) struct PlaceArgs {
 
 /// Where the entries are.
 pub(super) enum Place {
-    /// At a server that is asked.
+    /// On a running server.
     Running(Box<Admin>),
-    /// In a directory.
+    /// In the directory of a stopped server.
     Stopped(Box<Opened>),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Opened {
     database: Database,
 }
 
-/// They cannot be reached.
+/// The entries cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PlaceError {
     /// The server does not do it.
@@ -117,7 +117,7 @@ impl Place {
             Self::Stopped(opened) => {
                 let Opened { system, server, database } = *opened;
                 system.block_on(server.shutdown(ENDING));
-                // Its storage has the directory open.
+                // Its storage keeps the directory open.
                 drop(server);
                 database.close()
             }
@@ -130,7 +130,7 @@ impl Opened {
         &self.server
     }
 
-    /// Runs it to its end.
+    /// Runs `work` until it ends.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.system.block_on(work)
     }

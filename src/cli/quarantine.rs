@@ -91,7 +91,7 @@ fn list(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), AdminC
     admin.each("/admin/quarantine", "quarantine", print)
 }
 
-/// Prints one; `method` says what becomes of it.
+/// Prints an entry. `method` decides what happens to it.
 fn show(
     admin: &Admin,
     method: &str,

@@ -19,10 +19,10 @@ pub(super) struct Args {
 /// `rebuild` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebuildError {
-    /// There is nothing to build again.
+    /// There is nothing to rebuild.
     #[error(transparent)]
     NoDataDirectory(#[from] NoDataDirectory),
-    /// It cannot be built again.
+    /// It cannot be rebuilt.
     #[error(transparent)]
     Open(#[from] OpenError),
 }

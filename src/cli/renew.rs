@@ -16,19 +16,19 @@ pub(super) struct RenewArgs {
     yes: bool,
 }
 
-/// It was not made another server.
+/// The directory was not turned into another server.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RenewError {
-    /// There is nothing to make one of.
+    /// There is no directory.
     #[error(transparent)]
     NoDataDirectory(#[from] NoDataDirectory),
     /// It was not confirmed.
     #[error("nothing was changed")]
     NotConfirmed,
-    /// It cannot be opened, or is damaged in a way that this does not go on with.
+    /// It cannot be opened, or has damage with which this cannot continue.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Nobody can be asked.
+    /// The confirmation could not be requested.
     #[error("cannot ask: {0}")]
     Ask(#[from] io::Error),
     /// The database cannot be used.
@@ -37,10 +37,10 @@ pub(super) enum RenewError {
     Database(#[from] eventlog_server::storage::postgres::PostgresError),
 }
 
-/// How it is done.
+/// The function that does it.
 type Renew = fn(&Path, &DatabaseOptions) -> Result<Renewed, OpenError>;
 
-/// Says what it means, asks, does it, and says what became of what was there.
+/// Explains the consequences, asks for confirmation, does it, and reports what happened to the old content.
 fn renew(args: &RenewArgs, meaning: &str, how: Renew) -> Result<(), RenewError> {
     args.data.must_exist()?;
     println!("{meaning}");
@@ -61,7 +61,7 @@ pub(super) fn heal(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
     renew(args, meaning, Database::heal)
 }
 
-/// The same with a database.
+/// The same for a database.
 #[cfg(feature = "postgres")]
 pub(super) fn heal_database(
     args: &RenewArgs,

@@ -1,4 +1,4 @@
-//! `restore`: makes a data directory of a backup.
+//! `restore`: makes a data directory from a backup.
 
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
@@ -53,7 +53,7 @@ fn generation(text: &str) -> Result<String, &'static str> {
     if is_one { Ok(text.to_owned()) } else { Err("a generation is 32 hexadecimal digits") }
 }
 
-/// How far a restore goes.
+/// The end of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct End(Until);
 
@@ -149,7 +149,7 @@ fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
             symlink(entry.path(), folder.join(entry.file_name())).map_err(keep)?;
         }
     }
-    // Noted in the copy, which stays.
+    // Recorded in the copy, which remains.
     symlink(from.join("restores"), folder.join("restores")).map_err(keep)?;
     let written = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Backups::new(to).adopt(&note, written.as_millis() as u64)?;

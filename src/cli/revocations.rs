@@ -1,4 +1,4 @@
-//! `revoke` and `revocations`: who is shut out of a running server.
+//! `revoke` and `revocations`: which users, keys and tokens are locked out of a running server.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,7 +63,7 @@ pub(super) struct ListArgs {
     admin: AdminArgs,
 }
 
-/// A revocation, as far as it is printed.
+/// The printed part of a revocation.
 #[derive(Deserialize)]
 struct Shown {
     id: String,

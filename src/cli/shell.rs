@@ -37,10 +37,10 @@ pub(super) struct ManArgs {
 /// Nothing could be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ShellError {
-    /// To standard output.
+    /// Writing to standard output failed.
     #[error("cannot print: {0}")]
     Print(io::Error),
-    /// To the directory.
+    /// Writing to the directory failed.
     #[error("cannot write to {}: {cause}", path.display())]
     Write {
         /// The directory.

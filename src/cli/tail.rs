@@ -117,7 +117,7 @@ async fn tail(args: Args) -> Result<(), TailError> {
     Ok(())
 }
 
-/// Where to begin. How far a store is has to be asked.
+/// Where to begin. The server must be asked how far a store is.
 async fn first(args: &Args) -> Result<Sequence, PeerError> {
     let is_asked = args.last.is_some() || args.from == Begin::End;
     if is_asked && args.peer.protocol() == Protocol::Rpc {
@@ -138,11 +138,11 @@ async fn first(args: &Args) -> Result<Sequence, PeerError> {
     }
 }
 
-/// Where a feed is printed from.
+/// Where the output of a feed begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begin {
     Sequence(Sequence),
-    /// Behind what there is.
+    /// Behind the existing entries.
     End,
 }
 
@@ -155,7 +155,7 @@ fn pattern(text: &str) -> Result<EventPattern, std::convert::Infallible> {
     Ok(EventPattern::glob(text))
 }
 
-/// Which entries are printed: those that have one of each.
+/// Which entries are printed: those that match each filter.
 struct Shown {
     events: Vec<EventPattern>,
     primary_keys: Vec<EventPattern>,
@@ -170,7 +170,7 @@ impl Shown {
     }
 }
 
-/// Says on standard error what became of the connection, once each.
+/// Reports changes of the connection on standard error, once each.
 #[derive(Default)]
 struct News {
     lost: Option<Arc<str>>,
@@ -195,7 +195,7 @@ impl News {
     }
 }
 
-/// Prints at most `count_max` entries and tells how many.
+/// Prints at most `count_max` entries. Returns how many.
 fn print_page(page: &Page, printer: &Printer, shown: &Shown, count_max: u64) -> io::Result<u64> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printed = 0;

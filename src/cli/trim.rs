@@ -104,7 +104,7 @@ pub(super) enum TrimCommandError {
     Runtime(io::Error),
 }
 
-/// What the server answers.
+/// The server's answer.
 #[derive(Deserialize)]
 struct Answer {
     trimmed: u64,

@@ -48,7 +48,7 @@ impl FromStr for Header {
     }
 }
 
-/// The file of `--ca` is no good.
+/// The file of `--ca` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CaError {
     /// It cannot be read.
@@ -68,17 +68,17 @@ pub(super) enum CaError {
 }
 
 impl ConnectionArgs {
-    /// The same trust, with nothing that is sent along.
+    /// The same trust, without additional headers.
     pub(super) fn without_headers(&self) -> Self {
         Self { headers: Vec::new(), ..self.clone() }
     }
 
-    /// Name and value of each header.
+    /// The name and value of each header.
     pub(super) fn headers(&self) -> Vec<(String, String)> {
         self.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
     }
 
-    /// The certificates to trust besides those that browsers trust, as DER.
+    /// The certificates to trust in addition to those that browsers trust, as DER.
     pub(super) fn certificates(&self) -> Result<Vec<Vec<u8>>, CaError> {
         let system = rustls_native_certs::load_native_certs();
         for error in system.errors {

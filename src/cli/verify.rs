@@ -1,4 +1,4 @@
-//! `verify`: reads everything in a data directory, and says what is wrong.
+//! `verify`: reads everything in a data directory and reports what is wrong.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ pub(super) struct Args {
     data: DataDir,
 }
 
-/// `verify` failed, or found something.
+/// `verify` failed, or found faults.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum VerifyError {
     /// There is nothing to verify.
@@ -28,12 +28,12 @@ pub(super) enum VerifyError {
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It can be read, and is damaged.
+    /// It can be read, but is damaged.
     #[error(
         "{count} faults; the next start of the server repairs what it can, and reports the rest"
     )]
     Faults {
-        /// How many lines were printed.
+        /// The number of lines that were printed.
         count: usize,
     },
     /// The result cannot be printed.
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     }
 }
 
-/// Everybody else comes first.
+/// Gives all other processes priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(19) {

@@ -195,7 +195,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
     let json = args.watch.admin.json;
     let mut last = None;
     args.watch.run(|admin, out| {
-        // Of the look before, if there was one.
+        // The previous values, if there are any.
         let (before, since) = match last.take() {
             Some(looked) => looked,
             None => {

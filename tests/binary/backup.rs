@@ -1,4 +1,4 @@
-//! The drill: a server is loaded and backed up meanwhile, destroyed and restored, and its clients come back.
+//! The drill: a server is backed up under load, destroyed and restored, and its clients come back.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -78,7 +78,7 @@ impl Device {
         }
     }
 
-    /// It is opened anew, at a server that it does not know.
+    /// The client is opened again, on a server that it does not know.
     async fn send_all(&mut self, socket: &mut Socket, history: &mut History) {
         // No frame may be larger than a mebibyte.
         for part in self.journal.clone().chunks(1_000) {
@@ -96,7 +96,7 @@ async fn feed(server: &Process, count: usize) -> Vec<(u64, String)> {
     entries.into_iter().map(|(sequence, entry)| (sequence, entry.primary_key)).collect()
 }
 
-/// Entries of the store, as the admin API says.
+/// The number of entries in the store, from the admin API.
 async fn count(server: &Process) -> usize {
     let addr = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
     let addr = addr.parse().expect("an address");
@@ -118,7 +118,7 @@ async fn what_any_client_still_has_is_there_after_a_restore() {
     for round in 1..=rounds {
         let mut sockets = [Socket::connect(&server.url).await, Socket::connect(&server.url).await];
         for part in 0..4 {
-            // While it is loaded.
+            // The server is under load.
             let under_way = backup(&server, &backups).spawn().expect("it starts");
             for (device, socket) in devices.iter_mut().zip(&mut sockets) {
                 device.write(socket, 60, &mut history).await;
@@ -126,7 +126,7 @@ async fn what_any_client_still_has_is_there_after_a_restore() {
             let said = well(&under_way.wait_with_output().expect("it ends"));
             assert!(said.contains("up to change"), "{part}: {said}");
         }
-        // Behind the last one: this is lost, and so is the machine.
+        // These are behind the last backup. They are lost, and so is the machine.
         for (device, socket) in devices.iter_mut().zip(&mut sockets) {
             device.write(socket, 40, &mut history).await;
         }
@@ -142,7 +142,7 @@ async fn what_any_client_still_has_is_there_after_a_restore() {
         server = serve(&data, "");
         let kept = feed(&server, count(&server).await).await;
         assert!(history.restored(&kept) >= 80, "something was lost");
-        // One that kept running: its cursor is that of the lost part.
+        // A client that kept running. Its cursor is in the lost part.
         let mut running = Socket::connect(&server.url).await;
         running.subscribe(&key("running"), cursor).await;
         for device in &mut devices {
@@ -174,7 +174,7 @@ async fn a_backup_and_a_restore_that_are_killed_are_done_again() {
         device.write(&mut socket, 30, &mut history).await;
         let mut killed = backup(&server, &backups).spawn().expect("it starts");
         std::thread::sleep(Duration::from_millis(round * 40));
-        // It may have ended.
+        // The process may have ended.
         let _ = killed.kill();
         killed.wait().expect("it ends");
     }
@@ -185,7 +185,7 @@ async fn a_backup_and_a_restore_that_are_killed_are_done_again() {
         std::thread::sleep(Duration::from_millis(round * 20));
         let _ = killed.kill();
         let ended = killed.wait().expect("it ends");
-        // Without its mark it has not begun, or is whole, which is looked at in the end.
+        // Without the mark, the restore has not started or is complete. The end of the test checks that.
         if ended.success() || (target.exists() && !target.join("restoring").exists()) {
             break;
         }
@@ -228,7 +228,7 @@ async fn a_pipe_takes_a_backup_and_a_damaged_one_is_refused() {
     assert!(is_made);
     let restored = serve(&target, "");
     history.check_feed(&feed(&restored, 100).await);
-    // And of a server that was stopped, with its directory.
+    // The same for a stopped server, with its directory.
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
     let backups = directory.path().join("backups");
@@ -259,7 +259,7 @@ async fn a_schedule_makes_backups_and_shows_whether_it_does() {
     device.write(&mut socket, 10, &mut history).await;
     let text = http::get(addr, "/metrics").await;
     assert!(text.contains("eventlog_storage_backup_made_seconds 1"), "{text}");
-    // Until one has all of it.
+    // Waits until a backup has everything.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     for attempt in 0.. {
         let target = directory.path().join(format!("target {attempt}"));
@@ -302,7 +302,7 @@ async fn a_trimmed_server_is_restored_trimmed_and_to_what_it_was_before() {
     let restored = serve(&target, "");
     let found = feed(&restored, 50).await;
     assert!(found.iter().map(|(sequence, _)| *sequence).eq(61..=110), "{found:?}");
-    // What is trimmed is known, and not stored again.
+    // Trimmed entries are recognized, and are not stored again.
     let mut socket = Socket::connect(&restored.url).await;
     let mut unheard = History::default();
     device.send_all(&mut socket, &mut unheard).await;
@@ -317,14 +317,14 @@ async fn a_trimmed_server_is_restored_trimmed_and_to_what_it_was_before() {
     assert!(found.iter().map(|(sequence, _)| *sequence).eq(1..=100), "{found:?}");
 }
 
-/// Brings elsewhere what it finds, as a tool does that knows nothing of what it copies.
+/// Copies the existing files elsewhere, like a tool that knows nothing about them.
 fn copy_archive(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("made");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let name = entry.expect("one").file_name();
         let (from, new, to) = (from.join(&name), to.join(".under-way"), to.join(&name));
         let is_due = name.to_string_lossy().ends_with(".zst") || name == "directory";
-        // What was there may be gone by now.
+        // A file may be gone by now.
         if is_due && !to.exists() && std::fs::copy(from, &new).is_ok() {
             std::fs::rename(new, to).expect("named");
         }
@@ -342,7 +342,7 @@ async fn a_copy_of_the_archive_that_another_tool_made_while_it_grew_is_restored(
     let mut device = Device::new("alice");
     for part in 0..4 {
         device.write(&mut socket, 50, &mut history).await;
-        // Which has it finish a file.
+        // This makes the server finish a file.
         let mut under_way = backup(&server, &backups).spawn().expect("it starts");
         while under_way.try_wait().expect("a process").is_none() {
             copy_archive(&archive, &copy);
@@ -355,13 +355,13 @@ async fn a_copy_of_the_archive_that_another_tool_made_while_it_grew_is_restored(
         let restored = serve(&target, "");
         let found = feed(&restored, device.journal.len()).await;
         history.check_feed(&found);
-        // Each goes on above those before.
+        // Each restore continues above the previous ones.
         let mut other = Socket::connect(&restored.url).await;
         other.write(&key("bob"), 1, &batch(&[entry("Note", "new", &[1])])).await;
         let sequence = other.next_ack().await.1[0];
         assert!(sequence > (part + 1) * JUMP, "{part}: {sequence}");
     }
-    // One that lacks a file in the middle is refused, and so is a damaged one.
+    // A backup without a file in the middle is refused, and so is a damaged one.
     let mut files: Vec<_> = std::fs::read_dir(&copy)
         .expect("a folder")
         .map(|entry| entry.expect("one").path())

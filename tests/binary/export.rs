@@ -1,4 +1,5 @@
-//! What a server has, as lines, and lines into a server: running ones and stopped ones, and files that were cut.
+//! Exports entries of servers as lines, and imports lines into servers: running ones and stopped ones, and with files
+//! that were cut.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +44,7 @@ impl Place {
         assert_eq!(server.end(rustix::process::Signal::TERM), Some(0));
     }
 
-    /// A command, of the running server or of its directory.
+    /// Runs a command, on the running server or on its directory.
     fn command(&self, arguments: &[&str], input: &str) -> Ended {
         match &self.server {
             Some(server) => server.command(&[arguments, &["--token", TOKEN]].concat(), input),
@@ -70,7 +71,7 @@ fn id(n: u64) -> String {
     format!("018bcfe5-6800-70e1-8101-{n:012x}")
 }
 
-/// Lines as somebody would write them.
+/// Lines as a person would write them.
 fn written(from: u64, to: u64) -> String {
     let line = |n: u64| {
         let (id, event) = (id(n), ["Note", "Todo"][n as usize % 2]);
@@ -80,14 +81,14 @@ fn written(from: u64, to: u64) -> String {
     (from..to).map(line).collect()
 }
 
-/// All but by when entries were committed, which is said less exactly of what is in the database.
+/// Everything but the commit times, which are less exact for entries in the database.
 fn without_times(lines: &str) -> String {
     let mut parts = lines.split(r#","committedBy":"#);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |all, part| all + part.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
-/// Of each store, what its entries are: all but where they stand, who wrote them, and when.
+/// The entries of each store without their sequences, writers and times.
 fn entries(lines: &str) -> BTreeMap<String, Vec<Value>> {
     let (mut stores, mut store) = (BTreeMap::<_, Vec<Value>>::new(), String::new());
     for line in lines.lines() {
@@ -153,7 +154,7 @@ fn whatever_was_exported_is_imported_elsewhere_running_or_stopped() {
     there.stop();
     assert_eq!(there.import(&["--json"], &all).ok(), new(odd, 0) + &new("team", 0));
     assert_eq!(entries(&there.export(&[])), had);
-    // Into another store, where some of it is.
+    // Imports into another store, which already has some of them.
     there.import(&["--store", "copy"], &written(100, 200)).ok();
     let team = here.export(&["--store", "team"]);
     let told = there.import(&["--store", "copy"], &team).ok();
@@ -185,7 +186,7 @@ fn a_part_is_chosen_by_event_key_and_time() {
     // All are from 2023-11-14T22:13:20Z.
     assert_eq!(sequences(&["--created-before", "2023-11-14T22:13:20Z"]), [0; 0]);
     assert_eq!(sequences(&["--created-from", "2023-11-14T22:13:20Z"]).len(), 60);
-    // By when they were committed, which is now.
+    // These are the commit times, which are now.
     let lines = place.export(&["--store", "team"]);
     let first = lines.lines().nth(1).expect("an entry");
     let by = serde_json::from_str::<Value>(first).expect("JSON")["committedBy"].as_u64();
@@ -224,7 +225,7 @@ fn a_file_that_was_cut_is_gone_on_with() {
         );
         assert_eq!(exported(&place), again, "what is complete is left as it is");
     }
-    // What another server, another choice or something else began is not gone on with.
+    // A file of another server, of another selection, or of another kind is not continued.
     let cut = &text[..text.len() / 3];
     std::fs::write(&out, cut).expect("written");
     let other = Place::new();
@@ -261,7 +262,7 @@ fn a_wrong_line_is_named_and_what_stands_before_it_is_there() {
         let had = &entries(&place.export(&["--store", store]))[store];
         assert_eq!(had.len(), 1_500);
     }
-    // Lines that say of no store, of several where one is wanted, and in a wrong order.
+    // Lines without a store, lines of several stores where one is expected, and lines in a wrong order.
     let refused = place.import(&[], &good).failed(1);
     assert!(refused.contains("line 1: ") && refused.contains("--store"), "{refused}");
     let two = place.export(&[]);
@@ -271,7 +272,7 @@ fn a_wrong_line_is_named_and_what_stands_before_it_is_there() {
     lines.swap(3, 4);
     let refused = place.import(&[], &lines.join("\n"));
     assert!(refused.err.contains("line 5: "), "{}", refused.err);
-    // Lines that are missing.
+    // Some lines are missing.
     let without =
         [&two.lines().collect::<Vec<_>>()[..9], &two.lines().collect::<Vec<_>>()[10..]].concat();
     let ended = place.import(&[], &without.join("\n"));

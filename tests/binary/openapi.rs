@@ -1,4 +1,4 @@
-//! What the admin API answers, held against what its OpenAPI document says.
+//! Compares the answers of the admin API with its OpenAPI document.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::support::receiver::{Receiver, Reply};
 use crate::support::socket::Socket;
 use crate::support::{http, key};
 
-/// What is asked, and whether there is a body, in an order in which each can be done.
+/// The requests, with their bodies if they have any, in an order in which each can succeed.
 const ASKED: &[(&str, &str, &str)] = &[
     ("PUT", "/keys/{key}", r#"{"storeId":"team"}"#),
     ("GET", "/keys/{key}", ""),
@@ -61,7 +61,8 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("GET", "/openapi.json", ""),
 ];
 
-/// Those that need what is hard to come by: a group that runs no more, an entry that is too large, a letter that a handler takes.
+/// Operations that need a state which is hard to create: a group that the server no longer runs, an entry that is too
+/// large, a dead letter that a handler accepts.
 const NOT_ASKED: &[&str] = &[
     "DELETE /groups/{group}",
     "POST /groups/{group}/dead-letters/retry",
@@ -70,7 +71,7 @@ const NOT_ASKED: &[&str] = &[
     "POST /quarantine/{number}/release",
 ];
 
-/// Says what of `value` is not as `schema` says, or not said there.
+/// Lists the parts of `value` that do not match `schema`, or are not in it.
 fn differs(schemas: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.rsplit('/').next().expect("a name");

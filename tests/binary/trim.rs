@@ -1,4 +1,4 @@
-//! Trims as operators see them: by `[[retention]]`, and on the directory of a stopped server.
+//! Trims as operators use them: by `[[retention]]`, and on the directory of a stopped server.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Handlers over several nodes: each group runs at one of them in each store, and all see what came of it.
+//! Handlers on several nodes: in each store, each group runs on one node, and all nodes see the results.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -48,16 +48,16 @@ impl EventGroup for Notes {
     type Codec = Msgpack;
 }
 
-/// What all nodes of a test share.
+/// State shared by all nodes of a test.
 #[derive(Default)]
 struct Book {
-    /// Which node handled what: node, store, sequence.
+    /// What each node handled: node, store, sequence.
     lines: Mutex<Vec<(usize, String, u64)>>,
-    /// Handlers that are under way in one store, and the most that there ever were.
+    /// The number of handlers in progress in one store, and its maximum.
     under_way: AtomicUsize,
     most: AtomicUsize,
     broken: AtomicBool,
-    /// Handlers wait as long as this is so.
+    /// Handlers wait while this is true.
     held: AtomicBool,
     takes: Mutex<Duration>,
 }
@@ -143,7 +143,7 @@ async fn one_node_at_a_time_handles_a_store_in_order_whoever_writes_where() {
     processed(&nodes[1], "team", last).await;
     assert_eq!(book.handled(), (1..=120).collect::<Vec<_>>());
     assert_eq!(book.most.load(SeqCst), 1, "handlers at a time");
-    // The one that has it leaves: the other one goes on.
+    // The node that has the group leaves, and the other one continues.
     let holder = book.last_node();
     nodes[holder].shutdown(Duration::from_secs(5)).await;
     let last = write(&nodes[1 - holder], "team", 1).await;
@@ -167,7 +167,8 @@ async fn an_observer_at_another_node_is_told_once_the_handler_has_succeeded() {
         assert_eq!(observer.next().await, Some(Observed::Look));
         observer
     };
-    // In a store that is not open there it is not known what it was; and what happens while a node starts may be told twice.
+    // If the store is not open there, the kind of change is unknown. Changes during the start of a node may be reported
+    // twice.
     let mut observer = observe().await;
     let last = write(&here, "team", 1).await;
     loop {
@@ -190,7 +191,7 @@ async fn an_observer_at_another_node_is_told_once_the_handler_has_succeeded() {
     assert_eq!(book.lines.lock().iter().filter(|(node, ..)| *node == 1).count(), 0);
 }
 
-/// Else it would be tried again for ever.
+/// Otherwise, it would be retried forever.
 #[actix_web::test]
 async fn erasing_is_refused_before_anything_is_written_down() {
     let Some(cluster) = cluster() else { return };
@@ -212,11 +213,11 @@ async fn groups_are_seen_to_from_any_node() {
     processed(&here, "team", last).await;
     let there = node(&url, 1, &book);
     let groups = there.groups().expect("handlers");
-    // A rewind takes it from the node that has it.
+    // A rewind takes the group from the node that has it.
     let one = Sequence::new(1).expect("a sequence");
     groups.rewind(Some(&store("team")), Some("notes"), one).await.expect("rewound");
     until("handled again", || book.handled() == [1, 2, 3, 1, 2, 3]).await;
-    // What fails at one node is a dead letter at both.
+    // An entry that fails on one node is a dead letter on both.
     book.broken.store(true, SeqCst);
     let last = write(&here, "team", 1).await;
     processed(&there, "team", last).await;
@@ -231,7 +232,7 @@ async fn groups_are_seen_to_from_any_node() {
     let told = tokio::time::timeout(PATIENCE, observer.next()).await.expect("it is told");
     assert!(told.is_some());
     assert_eq!(here.groups().expect("handlers").dismiss("notes", None).await.expect("none"), 0);
-    // A pause holds everywhere within seconds.
+    // A pause reaches all nodes within seconds.
     groups.pause("notes").await.expect("paused");
     let listed = || async {
         let listed = here.groups().expect("handlers").list().await.expect("listed");
@@ -278,7 +279,7 @@ async fn a_node_that_was_taken_for_dead_moves_nothing_any_more() {
     let last = write(&here, "team", 2).await;
     until("it is under way", || book.under_way.load(SeqCst) == 1).await;
     let there = node(&url, 1, &book);
-    // As if it had not been heard of for long: whoever comes first has the store.
+    // Simulates a node that has been silent for long: the first node that comes gets the store.
     cluster.sql(
         &url,
         "DELETE FROM effect_events_handlers WHERE node = (SELECT node FROM effect_events_claims)",
@@ -330,7 +331,7 @@ async fn a_webhook_is_called_by_one_node_and_by_another_once_that_is_killed() {
     }
     until("all have arrived", || sequences().len() >= 20).await;
     assert_eq!(sequences(), (1..=20).collect::<Vec<_>>(), "each once, in order");
-    // The first one had the store, as it was written to there first.
+    // The first node had the store, since the first write went there.
     one.signal("KILL");
     one.wait();
     let killed = std::time::Instant::now();

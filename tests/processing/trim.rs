@@ -1,4 +1,5 @@
-//! Trims wait for groups of handlers, and say for whom; typed at the command line, and so through the admin API.
+//! Trims wait for groups of handlers, and report for which ones. The tests use the command line, and therefore the
+//! admin API.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -91,7 +92,7 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     begins_with(&server, 6).await;
     assert!(book.lines.lock().iter().map(|line| &line[..1]).eq(["1", "2", "3", "4", "5", "6"]));
 
-    // The group goes on in the trimmed store, and a rewind begins where it does, and says so.
+    // The group continues in the trimmed store. A rewind begins where the store begins, and reports that.
     let said = ok(&server, &["groups", "rewind", "--store", "team", "--from", "2"]).await;
     assert!(said.contains("in team it begins with entry 6"), "{said}");
     processed(&server.server, "team", 6).await;
@@ -100,7 +101,7 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     let lines = std::mem::take(&mut *book.lines.lock());
     assert!(lines[6..].iter().map(|line| &line[..1]).eq(["6", "7"]), "{lines:?}");
 
-    // Nobody waits any more; without a group to wait for it is done at once, and with --force in any case.
+    // Nobody waits any more. Without a group to wait for, it is done at once, and with `--force` in any case.
     assert_eq!(ok(&server, &[&trim[..], &["7"]].concat()).await, "the feed begins with entry 7");
     ok(&server, &["groups", "pause", "the book"]).await;
     write(&server, &["eight", "nine"]).await;
@@ -118,7 +119,7 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
 async fn the_journal_forgets_what_is_trimmed_and_a_dead_letter_of_it_cannot_be_tried_again() {
     let journal = Arc::new(MemoryJournal::new());
     let (server, book) = start(&journal).await;
-    // The last one was written before the others, by its id: it conflicts with those of its key.
+    // By its id, the last entry was written before the others: it conflicts with those of its key.
     let late = added("key", "late");
     let early: Vec<_> = ["a", "b", "c"].iter().map(|title| added("key", title)).collect();
     let expected = |conflicts: usize, at: u64| format!("{at} late {conflicts}");
@@ -141,7 +142,7 @@ async fn the_journal_forgets_what_is_trimmed_and_a_dead_letter_of_it_cannot_be_t
     assert_eq!(book.lines.lock().last(), Some(&expected(0, 6)));
 }
 
-/// A group that the server runs no more is waited for, until it is forgotten.
+/// A group that the server no longer runs is waited for, until it is forgotten.
 #[tokio::test]
 async fn a_group_that_is_only_remembered_is_waited_for_until_it_is_forgotten() {
     let journal = Arc::new(MemoryJournal::new());

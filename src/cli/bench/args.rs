@@ -109,19 +109,19 @@ pub(super) enum FloorArg {
 }
 
 impl TargetArgs {
-    /// What was asked for, or else what the URL says.
+    /// The chosen protocol, or else the one of the URL.
     pub(super) fn protocol(&self) -> Protocol {
         let said = self.url.as_ref().map_or(Protocol::Msgpack, ServerUrl::protocol);
         self.protocol.unwrap_or(said)
     }
 
-    /// A fresh directory on the disk that is measured.
+    /// A new directory on the disk that is measured.
     pub(super) fn temporary_directory(&self) -> io::Result<TempDir> {
         let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
         TempDir::with_prefix_in("eventlog-bench-", parent)
     }
 
-    /// Whether `floor` is to be measured.
+    /// Whether to measure `floor`.
     pub(super) fn measures(&self, floor: FloorArg) -> bool {
         match &self.floors {
             Some(chosen) => chosen.contains(&floor),
@@ -142,7 +142,7 @@ pub(super) struct EntryArgs {
 }
 
 impl EntryArgs {
-    /// `batch` unless another was chosen.
+    /// `batch`, unless another value was chosen.
     pub(super) fn shape(self, batch: usize) -> EntryShape {
         EntryShape { batch: self.batch.unwrap_or(batch).max(1), payload: self.payload }
     }
@@ -214,7 +214,7 @@ pub(super) struct EchoArgs {
 }
 
 impl EchoArgs {
-    /// As those of a load, on a server of its own.
+    /// The arguments of a load, on its own server.
     pub(super) fn load(&self) -> LoadArgs {
         let Self { connections, in_flight, entries, time, count, json } = self.clone();
         let target = TargetArgs { json, ..TargetArgs::default() };
@@ -315,7 +315,7 @@ impl FairArgs {
 }
 
 impl Beside {
-    /// How many there are unless told otherwise.
+    /// The default number of them.
     pub(super) const fn usual(self) -> usize {
         match self {
             Self::CatchUp => 30,

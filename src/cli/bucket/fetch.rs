@@ -1,6 +1,6 @@
-//! Makes a backup on disk of what a bucket has of a directory.
+//! Makes a backup on disk from the copy of a directory in a bucket.
 //!
-//! Keeps: the newest generation that is whole, or the one that was asked for; that it was taken is noted there.
+//! Keeps: the newest complete generation, or the requested one; the bucket records that it was used.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,28 +21,28 @@ const RESTORES_MAX: usize = 100_000;
 pub(in crate::cli) struct Fetched {
     /// The generation, in hexadecimal digits.
     pub(in crate::cli) generation: String,
-    /// How many bytes there were.
+    /// The number of bytes.
     pub(in crate::cli) bytes: u64,
 }
 
-/// It cannot be fetched.
+/// The copy could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum FetchError {
-    /// The bucket does not give it.
+    /// The bucket could not be read.
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// It cannot be written here.
+    /// The files cannot be written here.
     #[error("cannot keep it: {0}")]
     Io(#[from] io::Error),
-    /// It is not whole.
+    /// The copy is incomplete.
     #[error("generation {generation} is not complete: {cause}")]
     NotWhole {
-        /// Which one.
+        /// The generation.
         generation: String,
         /// What is missing.
         cause: BackupError,
     },
-    /// It says nothing of itself.
+    /// The copy does not identify itself.
     #[error("generation {0} has no valid `directory`")]
     NoNote(String),
     /// There is none.
@@ -113,7 +113,7 @@ fn one(
     Ok(Fetched { generation: folder.to_owned(), bytes })
 }
 
-/// The objects to fetch, and what they are called here. Of two tails with the same beginning, the longer one.
+/// The objects to fetch, and their names here. If two tails have the same beginning, the longer one.
 fn files<'a>(folder: &str, objects: &'a [Object]) -> Vec<(String, &'a Object)> {
     let mut tails: BTreeMap<u64, (u64, &Object)> = BTreeMap::new();
     let mut files = Vec::new();
@@ -131,14 +131,15 @@ fn files<'a>(folder: &str, objects: &'a [Object]) -> Vec<(String, &'a Object)> {
     files.into_iter().chain(tails).collect()
 }
 
-/// What an archive's file may be called: no name that leads elsewhere.
+/// Whether this may be the name of a file of an archive. Names that lead elsewhere are refused.
 fn is_file(name: &str) -> bool {
     name.strip_suffix(".zst").is_some_and(|name| !name.is_empty())
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
 }
 
-/// Notes there, and in the folder `here`, that a directory is made of it: each goes on above those before.
+/// Records in the bucket, and in the folder `here`, that a directory is made from the copy: each directory continues
+/// above the previous ones.
 fn note_restore(
     bucket: &Bucket,
     folder: &str,
@@ -153,7 +154,7 @@ fn note_restore(
     while !bucket.put_new(&format!("{folder}/{NOTED}{}", before + 1), &mut &b"1"[..], 1)? {
         before += 1;
     }
-    // A line for each.
+    // One line for each.
     let lines = "in the bucket\n".repeat(before);
     std::fs::write(here.join("restores"), lines)?;
     Ok(())

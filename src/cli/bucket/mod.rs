@@ -1,7 +1,7 @@
-//! A bucket of an object store that speaks S3, as a place for files of archives.
+//! A bucket of an object store that speaks S3, as a place for the files of archives.
 //!
-//! Keeps: each call ends, whatever the other end does; an object is written under a name that has none; credentials are shown nowhere. Leaves
-//! out: which files (`ship`), and what is made of them (`fetch`).
+//! Keeps: each call ends, whatever the other side does; an object is written only under an unused name; credentials are
+//! never shown. Leaves out: which files (`ship`), and what is made from them (`fetch`).
 //!
 //! ```text
 //! PREFIX/<generation>/directory                                what has to be known besides
@@ -34,10 +34,10 @@ use crate::config::BucketAddress;
 /// What is larger is written in parts of this size, in bytes.
 const PART_BYTES: usize = 8 << 20;
 
-/// A request that writes or lists may take so long, with its repetitions.
+/// How long a request that writes or lists may take, with its retries.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// For so long nothing may come of an object that is read.
+/// How long the stream of an object may pause while it is read.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A bucket, below a prefix. Each call blocks.
@@ -50,14 +50,14 @@ pub(super) struct Bucket {
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
-    /// Behind the prefix: folder and file.
+    /// The name after the prefix: folder and file.
     pub(super) name: String,
     pub(super) bytes: u64,
-    /// When it was written, as the store says: milliseconds since 1970.
+    /// When it was written, according to the store: milliseconds since 1970.
     pub(super) modified_millis: u64,
 }
 
-/// A bucket does not do it.
+/// A request to the bucket failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {cause}")]
 pub(super) struct BucketError {
@@ -66,7 +66,8 @@ pub(super) struct BucketError {
 }
 
 impl Bucket {
-    /// The bucket at `address`, with the endpoint, region and credentials of the environment, of a file, or of this machine's role. Asks nobody yet.
+    /// The bucket at `address`, with the endpoint, region and credentials from the environment, from a file, or from
+    /// this machine's role. Makes no request yet.
     pub(super) fn open(address: &BucketAddress) -> Result<Self, BucketError> {
         let failed = |cause: String| BucketError { address: address.clone(), cause };
         let runtime = Builder::new_current_thread().enable_all().build();
@@ -79,7 +80,7 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&address.bucket)
             .with_retry(retry)
-            // Who names an endpoint without TLS wants that.
+            // An endpoint without TLS was chosen on purpose.
             .with_allow_http(true)
             .with_http_connector(http::Connector);
         if let Some(found) = credentials::of_file().map_err(failed)? {
@@ -101,7 +102,7 @@ impl Bucket {
         BucketError { address: self.address.clone(), cause: cause.into() }
     }
 
-    /// Waits for `work`, for a bounded time.
+    /// Waits for `work`, for a limited time.
     fn run<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
@@ -128,7 +129,8 @@ impl Bucket {
         Ok(listed.into_iter().filter_map(object).collect())
     }
 
-    /// Writes `from`, which has so many bytes, to the object `name`; false if there is one already, which stays as it is.
+    /// Writes `from`, which has this many bytes, to the object `name`. Returns false if the object exists; it is not
+    /// changed then.
     pub(super) fn put_new(
         &self,
         name: &str,
@@ -158,7 +160,7 @@ impl Bucket {
         }
     }
 
-    /// Writes an object in parts, of which none but one is in memory. It is there whole, or not at all.
+    /// Writes an object in parts. Only one part is in memory at a time. The object is stored whole or not at all.
     fn put_parts(
         &self,
         path: &ObjectPath,
@@ -185,7 +187,7 @@ impl Bucket {
         if done.is_ok() && written == bytes {
             return Ok(self.run(upload.complete())?.map(drop));
         }
-        // What cannot be taken back is the store's to remove.
+        // If this fails, the store removes the parts.
         drop(self.run(upload.abort())?);
         done.map(|()| Err(self.failed(format!("{path} ends after {written} bytes"))))
             .map_or_else(|error| Ok(Err(error)), |short: Result<(), BucketError>| short.map(Ok))
@@ -226,7 +228,7 @@ impl Bucket {
     }
 }
 
-/// An error with what caused it, in a line.
+/// An error and its causes in one line.
 fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,7 @@
-//! Brings files of one data directory to a bucket, as they come.
+//! Ships the files of a data directory to a bucket when they are ready.
 //!
-//! Keeps: nothing is written or removed but below the generation of the directory; what is there under a name already is what is brought there, or that
-//! is told. Leaves out: when that is done.
+//! Keeps: everything that is written or removed is below the generation of the directory; if an object with the name of
+//! a file exists, it has the same content, or that is reported. Leaves out: when this is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -11,33 +11,33 @@ use eventlog_server::storage::{Snapshot, SnapshotFile};
 
 use super::{Bucket, BucketError};
 
-/// Brings files to a bucket. Knows what is there.
+/// Ships files to a bucket, and knows which are there.
 pub(in crate::cli) struct Shipper {
     bucket: Bucket,
-    /// The folder in which all of it lies.
+    /// The folder that contains everything.
     generation: Option<String>,
-    /// The files of the archive that are there, by name.
+    /// The files of the archive in the bucket, by name.
     files: BTreeMap<String, u64>,
     /// The tails: first and last change.
     tails: Vec<(u64, u64)>,
 }
 
-/// What was brought there.
+/// What was shipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli) struct Shipped {
-    /// Files that were not there already.
+    /// The number of files that did not exist there yet.
     pub(in crate::cli) files: usize,
     /// Their bytes.
     pub(in crate::cli) bytes: u64,
 }
 
-/// It is not there.
+/// Shipping failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ShipError {
-    /// The bucket does not take it.
+    /// The bucket does not accept it.
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// It cannot be read here.
+    /// The file cannot be read here.
     #[error("{file}: {cause}")]
     File {
         /// The file.
@@ -45,7 +45,7 @@ pub(in crate::cli) enum ShipError {
         /// What went wrong.
         cause: io::Error,
     },
-    /// Something else has the name.
+    /// Another object has the name.
     #[error(
         "the bucket has another {0} of this directory: a copy of the directory is served elsewhere, and writes to the same bucket. Stop \
          one of the two, and run `eventlog-server heal` on it if it is to go on"
@@ -54,12 +54,12 @@ pub(in crate::cli) enum ShipError {
 }
 
 impl Shipper {
-    /// To this bucket.
+    /// Ships to this bucket.
     pub(in crate::cli) const fn new(bucket: Bucket) -> Self {
         Self { bucket, generation: None, files: BTreeMap::new(), tails: Vec::new() }
     }
 
-    /// Brings all files of `snapshot` there, which `open` opens.
+    /// Ships all files of `snapshot`, which `open` opens.
     pub(in crate::cli) fn files<R: Read>(
         &mut self,
         snapshot: &Snapshot,
@@ -86,7 +86,7 @@ impl Shipper {
         self.tails.iter().map(|(_, last)| *last).max().unwrap_or(0)
     }
 
-    /// Brings a tail there, behind the files that it goes on from.
+    /// Ships a tail. The files before it must be there already.
     pub(in crate::cli) fn tail(
         &mut self,
         tail: &Tail,
@@ -99,8 +99,9 @@ impl Shipper {
         Ok(())
     }
 
-    /// Removes the tails that files of the archive up to change `position` stand for, and files that were rewritten under another
-    /// name. `here` are the names of the archive; with `all`, those go as well that the archive has let go of, oldest first.
+    /// Removes the tails that files of the archive up to change `position` replace, and files that were rewritten under
+    /// another name. `here` are the names in the archive. With `all`, also removes the files that the archive has
+    /// released, oldest first.
     pub(in crate::cli) fn tidy(
         &mut self,
         position: u64,
@@ -148,7 +149,7 @@ impl Shipper {
         Ok(folder)
     }
 
-    /// Writes an object, or finds it there as it is to be.
+    /// Writes an object, unless it already exists with the same content.
     fn put<R: Read>(
         &self,
         name: &str,
@@ -159,7 +160,7 @@ impl Shipper {
         if self.bucket.put_new(name, &mut open().map_err(failed)?, bytes)? {
             return Ok(());
         }
-        // An earlier try may have brought it there without hearing so.
+        // An earlier attempt may have written it without getting the answer.
         let mut same = Same { here: open().map_err(failed)?, is_same: true };
         self.bucket.get(name, &mut same)?;
         let is_end = same.here.read(&mut [0]).map_err(failed)? == 0;
@@ -167,7 +168,7 @@ impl Shipper {
     }
 }
 
-/// Compares what is written to it.
+/// Compares the written data.
 struct Same<R> {
     here: R,
     is_same: bool,
@@ -185,7 +186,7 @@ impl<R: Read> Write for Same<R> {
     }
 }
 
-/// What a tail is called.
+/// The name of a tail.
 pub(super) fn tail_name(first: u64, last: u64) -> String {
     format!("tail-{first:020}-{last:020}.log.zst")
 }
@@ -202,7 +203,7 @@ fn number_and_kind(name: &str) -> Option<(u64, &str)> {
     Some((parts.next()?.parse().ok()?, parts.next_back()?))
 }
 
-/// Which of the files that are `there` may go, see [`Shipper::tidy`].
+/// The files that can be removed from the bucket, see [`Shipper::tidy`].
 fn surplus<'a>(there: impl Iterator<Item = &'a String>, here: &[String], all: bool) -> Vec<String> {
     let kept: BTreeSet<(u64, &str)> =
         here.iter().filter_map(|name| number_and_kind(name)).collect();
@@ -217,7 +218,7 @@ fn surplus<'a>(there: impl Iterator<Item = &'a String>, here: &[String], all: bo
     there.filter(may_go).cloned().collect()
 }
 
-/// The names in the folder of the archive that `snapshot` is of.
+/// The names in the folder of the archive that belongs to `snapshot`.
 pub(in crate::cli) fn names_here(snapshot: &Snapshot) -> io::Result<Vec<String>> {
     let Some(folder) = snapshot.files.first().and_then(|file| file.path.parent()) else {
         return Ok(Vec::new());

@@ -47,12 +47,12 @@ pub(in crate::cli) enum FileError {
     Wrong {
         /// The file.
         path: PathBuf,
-        /// Which line.
+        /// The line.
         line: u64,
-        /// What it should not be.
+        /// What the line should not be.
         cause: WrongLine,
     },
-    /// It says itself where to go on.
+    /// The file itself determines where to continue.
     #[error("{} was begun before: leave out --from to continue it", path.display())]
     From {
         /// The file.
@@ -66,13 +66,13 @@ pub(in crate::cli) enum FileError {
         /// Whose it is.
         store: StoreId,
     },
-    /// Sequences mean something else there.
+    /// Sequences have another meaning there.
     #[error("{} is an export of another server, or of this one before a restore: use another file", path.display())]
     OfAnotherServer {
         /// The file.
         path: PathBuf,
     },
-    /// It would have two kinds of things.
+    /// The file would mix two selections.
     #[error("{} was begun with {}", path.display(), if filter.is_empty() { "everything" } else { filter })]
     OfAnotherFilter {
         /// The file.

@@ -70,30 +70,30 @@ pub(super) struct Args {
     place: PlaceArgs,
 }
 
-/// `export` failed. What a file has by then is gone on with by the same command.
+/// `export` failed. The same command continues the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExportError {
     /// The entries cannot be reached.
     #[error(transparent)]
     Place(#[from] PlaceError),
-    /// The file is not one that can be gone on with.
+    /// The file cannot be continued.
     #[error(transparent)]
     File(#[from] FileError),
-    /// They cannot be printed.
+    /// The entries cannot be printed.
     #[error("cannot write: {0}")]
     Write(io::Error),
-    /// There is none.
+    /// There is no such store.
     #[error("there is no store {0:?}")]
     NoSuchStore(StoreId),
     /// The server stopped in the middle.
     #[error("the server stopped in the middle of store {store:?}: {cause}")]
     Cut {
-        /// Of which store.
+        /// The store.
         store: StoreId,
-        /// How that showed.
+        /// What showed that.
         cause: String,
     },
-    /// The server's answer is none.
+    /// The server's answer could not be understood.
     #[error("the server gave an unexpected answer")]
     NoAnswer,
 }
@@ -104,7 +104,7 @@ pub(super) fn run(args: &Args) -> Result<(), ExportError> {
         Some(path) => to_file(args, &place, path),
         None => to_output(args, &place),
     };
-    // It was only read.
+    // The directory was only read.
     let closed = place.close().map_err(PlaceError::from);
     match exported {
         Err(ExportError::Write(error)) if is_reader_gone(&error) => Ok(()),

@@ -12,10 +12,10 @@ use super::ExportError;
 use crate::cli::admin::{Admin, percent_encode};
 use crate::cli::place::{Opened, Place, PlaceError};
 
-/// So many stores are listed at a time.
+/// How many stores are listed at a time.
 const PAGE: usize = 1_000;
 
-/// So much of an answer is read at a time, in bytes.
+/// How much of an answer is read at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 type Put<'a> = &'a mut dyn FnMut(&str) -> Result<(), ExportError>;

@@ -42,7 +42,7 @@ pub(super) struct FeedArgs {
     idle: u64,
 }
 
-/// The other server does not give it.
+/// The other server does not send its feed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum FeedError {
     /// There is no connection.
@@ -54,7 +54,7 @@ pub(in crate::cli) enum FeedError {
     /// The feed ended.
     #[error("the other server ended its feed")]
     Ended,
-    /// There is more, and it does not come.
+    /// There is more, but it does not arrive.
     #[error("the connection to the other server was lost: {0}")]
     Lost(Arc<str>),
     /// The runtime cannot be started.
@@ -62,20 +62,20 @@ pub(in crate::cli) enum FeedError {
     Io(#[from] io::Error),
 }
 
-/// A feed that was begun.
+/// A feed that was started.
 pub(super) struct Feed {
     runtime: Runtime,
     remote: EventLogRemote,
     key: PublicKey,
     store: StoreId,
     from: Sequence,
-    /// Where it ends, if that was said.
+    /// Where it ends, if the server said so.
     head: Option<Sequence>,
     idle: Duration,
 }
 
 impl FeedArgs {
-    /// Connects to the other server, if there is one, for what goes to `store`.
+    /// Connects to the other server, if there is one, for the entries that go to `store`.
     pub(super) fn begin(
         &self,
         store: Option<&StoreId>,
@@ -116,7 +116,7 @@ impl Feed {
         while self.head.is_none_or(|head| next <= head) {
             let next_page = async { tokio::time::timeout(self.idle, pages.next()).await };
             let Ok(page) = self.runtime.block_on(next_page) else {
-                // The last entries may be left out there, so this is an end as well.
+                // The last entries may be left out on the server, so this is also an end.
                 match &*self.remote.connection_state().borrow() {
                     ConnectionState::Connected => break,
                     ConnectionState::Lost { reason } => {

@@ -1,4 +1,4 @@
-//! `import`: writes what `export` printed, or what another server has, into stores.
+//! `import`: writes the output of `export`, or the entries of another server, into stores.
 
 mod feed;
 mod lines;
@@ -55,7 +55,7 @@ pub(super) struct Args {
     place: PlaceArgs,
 }
 
-/// `import` failed. What was told to be imported is.
+/// `import` failed. Everything that was reported as imported is imported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
     /// The stores cannot be reached.
@@ -72,13 +72,13 @@ pub(super) enum ImportError {
     /// A line is wrong.
     #[error("{0}; everything before it is imported, and nothing from there on")]
     Line(#[from] LineError),
-    /// The other server does not give it.
+    /// The other server does not send its feed.
     #[error(transparent)]
     Feed(#[from] FeedError),
     /// The entries were refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Everything is imported, and more is missing.
+    /// Everything that came is imported, but something is missing.
     #[error("all lines are imported, but some are missing: {0}")]
     Missing(String),
     /// The result cannot be printed.
@@ -93,12 +93,12 @@ pub(super) fn run(args: &Args) -> Result<(), ImportError> {
         Some(feed) => feed.read(&mut writing),
         None => read_lines(&args.file, &mut writing),
     };
-    // Before a wrong line there may be good ones.
+    // There may be good lines before a wrong line.
     let written = writing.flush().map_err(ImportError::from);
     let (told, missing) = (tell(&writing, args.place.admin.json), writing.missing());
     drop(writing);
     let closed = place.close().map_err(PlaceError::from);
-    // The first cause first.
+    // The first cause is reported.
     read.and(written)?;
     closed?;
     told.map_err(ImportError::Print)?;
@@ -123,7 +123,7 @@ fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError>
     Ok(())
 }
 
-/// A line for each store.
+/// Prints a line for each store.
 fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (store, tally) in writing.tallies() {
@@ -140,12 +140,12 @@ fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Where something stood.
+/// The position of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// In the lines, counted from one.
+    /// The number of the line, counted from one.
     Line(u64),
-    /// In the feed of another server.
+    /// The sequence in the feed of another server.
     Sequence(Sequence),
 }
 

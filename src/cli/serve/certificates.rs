@@ -1,4 +1,4 @@
-//! `[tls]` as what connections are encrypted with, and the watch over its files.
+//! Turns `[tls]` into the encryption of connections, and watches its files.
 //!
 //! Keeps: files that were changed count within seconds; if they cannot be used those that counts go on, and the log says why, once for
 //! each change.
@@ -17,7 +17,7 @@ pub(super) fn open(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
     files.cloned().map(Tls::open).transpose()
 }
 
-/// Which version of a file this is: another one has another of these.
+/// Identifies a version of a file: each version has another value.
 type Version = Option<(u64, u64, i64, i64)>;
 
 /// Reads files again that have changed, for as long as the process lives.
@@ -32,7 +32,7 @@ pub(super) fn watch(tls: Option<&Tls>) {
                 continue;
             }
             seen = now;
-            // A few small files.
+            // These are a few small files.
             match tls.reload() {
                 Ok(()) => log::info!("certificates have changed; new connections use the new ones"),
                 Err(error) => log::error!(

@@ -1,7 +1,7 @@
 //! `serve`: the server as a process.
 //!
-//! Keeps: nothing is listened on before everything that could refuse to start has started; what was received is answered
-//! and on disk when the process ends with 0.
+//! Keeps: the server listens only after everything that could refuse to start has started; everything received is
+//! answered and on disk when the process ends with 0.
 
 mod assign;
 mod certificates;
@@ -49,10 +49,10 @@ use crate::cli::config::ConfigArgs;
 use crate::cli::log as standard_error;
 use crate::config::{AuthChoice, Config, ConfigError, ConfigFaults, StorageChoice};
 
-/// So long the start waits for what administrators have said.
+/// How long the start waits for the records of administrators.
 const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections that the kernel completes while the server is busy; more of them wait for a retry of the client.
+/// The number of connections that the kernel completes while the server is busy. Further clients must retry.
 const BACKLOG: i32 = 4_096;
 
 /// Run the server until SIGINT or SIGTERM.
@@ -73,10 +73,10 @@ pub(super) struct Args {
     config: ConfigArgs,
 }
 
-/// The server did not start, or did not end in order.
+/// The server did not start, or did not end properly.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ServeError {
-    /// The configuration cannot work.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigFaults),
     /// The data directory cannot be opened.
@@ -86,10 +86,10 @@ pub(in crate::cli) enum ServeError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] eventlog_server::storage::postgres::PostgresError),
-    /// What is in the data directory cannot be read.
+    /// The content of the data directory cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A mapping of the configuration cannot be made.
+    /// A mapping in the configuration is not possible.
     #[error(transparent)]
     Assign(#[from] AssignError),
     /// Tokens cannot be checked.
@@ -98,19 +98,19 @@ pub(in crate::cli) enum ServeError {
     /// Certificates cannot be used.
     #[error("[tls]: {0}")]
     Tls(#[from] TlsError),
-    /// Nobody can be asked.
+    /// The authorization service cannot be used.
     #[error("[auth.http]: {0}")]
     Http(#[from] HttpError),
-    /// It cannot be told which groups of handlers there were.
+    /// The earlier groups of handlers cannot be determined.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Two rules of the configuration are about the same event.
+    /// Two rules in the configuration are about the same event.
     #[error("[[compaction]]: {0}")]
     Compaction(#[from] DuplicateEvent),
     /// A webhook cannot work.
     #[error("[[webhook]]: {0}")]
     Webhook(#[from] WebhookError),
-    /// Webhooks do not go together.
+    /// The webhooks conflict with each other.
     #[error("[[webhook]]: {0}")]
     Webhooks(#[from] ProcessorError),
     /// The server's threads cannot be started.
@@ -137,7 +137,7 @@ pub(super) fn run(args: Args) -> Result<(), ServeError> {
     actix_web::rt::System::new().block_on(serve(config, args))
 }
 
-/// Whether everything that `config` names can be used.
+/// Whether everything that `config` refers to can be used.
 pub(super) fn check(config: &Config) -> Result<(), ServeError> {
     certificates::open(config.tls.as_ref())?;
     if let AuthChoice::Jwt(settings) = &config.auth {
@@ -162,7 +162,7 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let dev_token = args.dev_token().cloned();
     let reload = Reload::new(args, &config, decides, tls.clone());
     let (server, _compacting) = start(&config, &kept, auth, reload).await?;
-    // Who comes earlier would be sent away; a database that is slow is no reason to be gone.
+    // Clients that come earlier would be rejected. But a slow database is no reason to be unreachable.
     let _ = tokio::time::timeout(RECORDS_PATIENCE, server.records_are_read()).await;
     let listener = bind(config.listen)
         .map_err(|cause| ServeError::Listen { address: config.listen, cause })?;
@@ -218,7 +218,7 @@ fn authorization(choice: &AuthChoice) -> Result<(Arc<dyn Auth>, Decides), ServeE
     })
 }
 
-/// The server that `config` describes, over what is `kept`, and what holds its compactors in force.
+/// The server that `config` describes, on the storage in `kept`, and a value that keeps its compactors active.
 async fn start(
     config: &Config,
     kept: &Kept,
@@ -294,12 +294,12 @@ fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {
     );
     match StoreId::new(DEV_STORE) {
         Ok(store) => Arc::new(DevRegistry::new(registry, store)),
-        // The name is a constant and a good one.
+        // The name is a valid constant.
         Err(_) => registry,
     }
 }
 
-/// Binds with the backlog that many clients at once need; the standard library's is 128.
+/// Binds with a backlog for many simultaneous clients. The standard library uses 128.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -310,12 +310,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn announce(config: &Config, server: &Server, address: SocketAddr, console: &str) {
     log::info!("server {} with data in {}", server.remote_id(), place(config));
-    // For people, and for scripts that wait for the first line; a closed standard output is no reason to stop.
+    // This is for people, and for scripts that wait for the first line. A closed standard output is no reason to stop.
     let said = listening(config, address) + &next_steps(config, address) + console;
     let _ = io::stdout().write_all(said.as_bytes());
 }
 
-/// Where everything is kept, for people.
+/// Where everything is stored, for people.
 fn place(config: &Config) -> String {
     match config.storage {
         StorageChoice::Sled => config.data_dir.display().to_string(),
@@ -323,7 +323,7 @@ fn place(config: &Config) -> String {
     }
 }
 
-/// What whoever started it may want to know next.
+/// What the person who started the server may want to know next.
 fn next_steps(config: &Config, address: SocketAddr) -> String {
     let survives = match config.storage {
         StorageChoice::Sled => "survives a power cut",
@@ -336,7 +336,7 @@ fn next_steps(config: &Config, address: SocketAddr) -> String {
     if matches!(config.auth, AuthChoice::Dev) {
         let url = format!("--url {address} ");
         let url = if address.port() == 7420 { "" } else { &url };
-        // Writing to a String does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(
             said,
             "next, in two terminals:\n  eventlog-server tail {url}--key alice\n  \
@@ -374,7 +374,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// From here on the signals do not kill the process.
+    /// From here on, the signals do not kill the process.
     fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -382,7 +382,8 @@ impl Stop {
         })
     }
 
-    /// Resolves when the server is to end: `pause` behind the first signal, in which nobody should send it further clients.
+    /// Resolves when the server must end: `pause` after the first signal. During the pause, nobody should send new
+    /// clients.
     async fn wait(mut self, server: Server, pause: Duration) {
         let name = self.next().await;
         server.drain();

@@ -1,7 +1,8 @@
-//! Brings the archive to a bucket while the server runs, as `[archive] to` says.
+//! Ships the archive to a bucket while the server runs, as `[archive] to` configures.
 //!
-//! Keeps: no write waits for it; what it needs on disk is a file with what was written since the last round; a bucket that cannot be reached is told, shown,
-//! and caught up with. Leaves out: what is brought there (`storage::sled`), and how (`cli::bucket`).
+//! Keeps: no write waits for it; the only extra disk space is a file with the changes since the last round; an
+//! unreachable bucket is logged, shown, and caught up with. Leaves out: what is shipped (`storage::sled`), and how
+//! (`cli::bucket`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,16 @@ use eventlog_server::storage::{SnapshotFile, StorageError};
 use crate::cli::bucket::{Bucket, BucketError, ShipError, Shipper, names_here};
 use crate::config::ShippingPlan;
 
-/// How often it is said again that it does not work.
+/// How often a lasting failure is logged again.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// The running thread. Ends when it is dropped, after a last round.
+/// The running thread. When this is dropped, the thread ends after a last round.
 pub(super) struct Shipping {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A round did not bring everything there.
+/// A round did not ship everything.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -83,7 +84,7 @@ impl Drop for Shipping {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // If it panicked nothing is brought any more, which its figure shows.
+            // If the thread panicked, nothing more is shipped, and its figure shows that.
             drop(thread.join());
         }
     }

@@ -78,11 +78,11 @@ pub(super) struct Args {
     batch: u32,
 }
 
-/// A payload of the command line; a type of its own, since clap takes a `Vec` for a repeated argument.
+/// A payload from the command line. It is a separate type, since clap takes a `Vec` for a repeated argument.
 #[derive(Clone, Debug)]
 struct Bytes(Vec<u8>);
 
-/// `write` failed. What was printed before is stored.
+/// `write` failed. Everything that was printed before is stored.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
     /// The payload's file cannot be read.
@@ -93,7 +93,7 @@ pub(super) enum WriteError {
         /// What went wrong.
         cause: io::Error,
     },
-    /// The event of the command line cannot be sent.
+    /// The event from the command line cannot be sent.
     #[error(transparent)]
     Event(#[from] EventError),
     /// A line of the input is no event.
@@ -102,7 +102,7 @@ pub(super) enum WriteError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] PeerError),
-    /// The server refused the batch, or its fate is unknown.
+    /// The server refused the batch, or its outcome is unknown.
     #[error("{cause}{}", if cause.is_definite() { "" } else { UNKNOWN })]
     Remote {
         /// What went wrong.
@@ -154,7 +154,7 @@ async fn write(args: Args) -> Result<(), WriteError> {
     }
 }
 
-/// The event of the flags, if they have one.
+/// The event of the flags, if there is one.
 fn single_event(args: &Args, codec: Codec) -> Result<Option<Event>, WriteError> {
     let Some(tag) = args.event.clone() else { return Ok(None) };
     let payload = match (&args.payload, &args.payload_file, &args.payload_hex) {
@@ -172,7 +172,7 @@ fn single_event(args: &Args, codec: Codec) -> Result<Option<Event>, WriteError> 
 
 /// Why a batch ends.
 enum BatchEnd {
-    /// It is full, or no further line was there yet.
+    /// It is full, or no more lines were available.
     Full,
     /// The input ended.
     Input,
@@ -180,7 +180,7 @@ enum BatchEnd {
     Wrong(LineError),
 }
 
-/// Waits for a line and takes what else is there already, so that a slow input is not held back and a fast one fills
+/// Waits for a line and takes all other available lines, so that a slow input is not delayed and a fast one fills
 /// batches.
 async fn next_batch(lines: &mut Lines, entries_max: usize) -> (Batch, BatchEnd) {
     let mut batch = Batch::default();
@@ -201,7 +201,7 @@ async fn next_batch(lines: &mut Lines, entries_max: usize) -> (Batch, BatchEnd) 
     }
 }
 
-/// Whether somebody still reads what is printed.
+/// Whether anybody still reads the output.
 #[derive(PartialEq, Eq)]
 enum Reader {
     There,

@@ -39,11 +39,11 @@ pub(in crate::cli::bench) enum Kind {
     Refused,
 }
 
-/// What one of them sends.
+/// What a client of this kind sends.
 pub(super) struct Script {
-    /// Once.
+    /// Sent once.
     pub(super) first: Vec<u8>,
-    /// From then on, again and again.
+    /// Sent repeatedly from then on.
     pub(super) again: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ impl Kind {
     }
 }
 
-/// The request for a WebSocket, with so many bytes of a header that means nothing.
+/// The request for a WebSocket, with a meaningless header of this many bytes.
 fn upgrade(path: &str, besides: usize) -> Vec<u8> {
     let text = format!(
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -93,12 +93,12 @@ fn upgrade(path: &str, besides: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Behind the handshake at `path`.
+/// These bytes after the handshake at `path`.
 fn after(path: &str, first: &[u8]) -> Vec<u8> {
     [&upgrade(path, 10), first].concat()
 }
 
-/// A masked frame; the mask is all zeros.
+/// A masked frame. The mask is all zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -123,7 +123,7 @@ fn call(call: &Call<'_>) -> Vec<u8> {
     frame(0x82, &call.encode(&RequestId::from_number(1)))
 }
 
-/// A signature that is well made, over another challenge than the one that was given.
+/// A valid signature over a wrong challenge.
 fn wrong_proof() -> Vec<u8> {
     let Ok(key) = PublicKey::new("bench-stranger") else { return Vec::new() };
     let identity = Identity::from_signing_key(key, &[7; 32]);
