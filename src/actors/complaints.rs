@@ -37,7 +37,7 @@ impl Complaint {
         Self { about, again: None, line, key: String::new() }
     }
 
-    /// Logged once an hour while it goes on.
+    /// Logged once an hour while it continues.
     pub(crate) fn hourly(about: String, line: String) -> Self {
         Self { about, again: Some(Duration::from_secs(3_600)), line, key: String::new() }
     }

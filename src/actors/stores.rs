@@ -87,7 +87,7 @@ impl Stores {
         subscribed.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Validates and appends the server's own entries. If it is dropped after its first poll, the write goes on.
+    /// Validates and appends the server's own entries. If it is dropped after its first poll, the write continues.
     pub(crate) async fn write(&self, write: AppendFromServer) -> Result<WriteOutcome, WriteError> {
         let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
@@ -106,7 +106,7 @@ impl Stores {
     }
 
     /// Appends `batch`, which has these `entries` and was validated. If it is dropped after its first poll, the write
-    /// goes on.
+    /// continues.
     pub(crate) async fn write_batch(
         &self,
         store: &StoreId,

@@ -81,7 +81,7 @@ impl Progress {
             eprint!("\r\x1b[K");
         };
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(show);
-        // Without the thread nothing is shown, and everything goes on.
+        // Without the thread nothing is shown, and everything continues.
         Self { done, line: thread.ok().map(|thread| (stop, thread)) }
     }
 

@@ -53,15 +53,15 @@
 //!
 //! # When the connection breaks
 //!
-//! The client reconnects, with growing pauses, and goes on: streams after the last entry they received, and unanswered
-//! writes are sent again. The server recognizes entries by their ids, so a write that was already stored gets its existing
-//! sequences. From outside you only see the time that it takes.
+//! The client reconnects, with growing pauses, and continues: streams after the last entry they received, and
+//! unanswered writes are sent again. The server recognizes entries by their ids, so a write that was already stored
+//! gets its existing sequences. From outside you only see the time that it takes.
 //!
 //! # When a stream is not polled
 //!
-//! [`Options::read_ahead_entries`] and [`Options::read_ahead_bytes`] bound what a stream holds undelivered. When it is full,
-//! the client ends that subscription and skips what is still under way. It subscribes again from the stream's position once
-//! half of it has been taken. The other streams and the writes of the same connection go on meanwhile.
+//! [`Options::read_ahead_entries`] and [`Options::read_ahead_bytes`] bound what a stream holds undelivered. When it is
+//! full, the client ends that subscription and skips what is still in progress. It subscribes again from the stream's
+//! position once half of it has been taken. The other streams and the writes of the same connection continue meanwhile.
 
 mod changes;
 mod connection;

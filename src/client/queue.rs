@@ -38,7 +38,7 @@ struct State {
 pub(super) enum Taken {
     Page {
         page: Page,
-        /// The queue was full and no longer is: the subscription should go on.
+        /// The queue was full and no longer is: the subscription should continue.
         resume: bool,
     },
     Failed(RemoteError),

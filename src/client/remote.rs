@@ -87,9 +87,9 @@ impl EventLogRemote {
     /// Appends `entries` to the store of `key` as one batch, and returns the sequence of each, in the order of the
     /// entries: an entry that the store already had gets the sequence that it has there.
     ///
-    /// Any number of writes can be under way at once; they are sent in the order in which they are first polled. Waits
-    /// while [`Options::write_bytes_in_flight_max`] is used up. If the future is dropped before the write is sent, it
-    /// is not sent; after that, dropping does not undo it.
+    /// Any number of writes can be in progress at once; they are sent in the order in which they are first polled.
+    /// Waits while [`Options::write_bytes_in_flight_max`] is used up. If the future is dropped before the write is
+    /// sent, it is not sent; after that, dropping does not undo it.
     ///
     /// # Errors
     /// The batch was refused as a whole, or its fate is unknown: [`RemoteError::is_definite`] tells.

@@ -41,7 +41,7 @@ impl Default for Loading {
 }
 
 impl Loading {
-    /// The settings in the file. Without a readable file there is no point in going on.
+    /// The settings in the file. Without a readable file there is no point in continuing.
     pub(super) fn file(&mut self, path: Option<&Path>) -> Result<Settings, ConfigError> {
         let Some(path) = path else { return Ok(Settings::default()) };
         let (text, readable_by_all) =

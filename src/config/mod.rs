@@ -106,7 +106,7 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// Threads for stores.
     pub(crate) store_threads: usize,
-    /// How long everything goes on before the end, while `/readyz` announces it.
+    /// How long everything continues before the end, while `/readyz` announces it.
     pub(crate) drain_pause: Duration,
     /// How long connections may take to finish at the end.
     pub(crate) shutdown_timeout: Duration,

@@ -1,6 +1,6 @@
 //! The handlers of a group, from the builder that an application uses to the closure that replay calls.
 //!
-//! Keeps: a set of handlers covers its group. Leaves out: when a handler runs, and what becomes of its failure
+//! Keeps: a set of handlers covers its group. Leaves out: when a handler runs, and what happens to its failure
 //! (`replay`).
 
 use std::collections::HashMap;

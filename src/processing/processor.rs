@@ -209,7 +209,7 @@ impl Processor {
         &self.reactivity
     }
 
-    /// What became of entries.
+    /// What happened to entries.
     pub const fn stats(&self) -> &ProcessingStats {
         &self.stats
     }

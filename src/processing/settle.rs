@@ -1,4 +1,4 @@
-//! What became of a handler: counted, logged, and kept as a dead letter if it failed for good.
+//! What happened to a handler: counted, logged, and kept as a dead letter if it failed for good.
 
 use std::any::Any;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +18,7 @@ const TEXT_BYTES_MAX: usize = 1_000;
 /// The result of a handler; the outer error is the panic message.
 pub(super) type Handled = Result<Result<(), HandlerError>, Box<dyn Any + Send>>;
 
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done,
@@ -62,7 +62,7 @@ pub(super) enum Next {
 }
 
 impl Processor {
-    /// Counts, logs and keeps what became of `entry`, which was tried `tries` times before.
+    /// Counts, logs and keeps what happened to `entry`, which was tried `tries` times before.
     pub(super) fn settle(
         &self,
         group: &Group,

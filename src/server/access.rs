@@ -40,7 +40,7 @@ impl Server {
 
     /// Shuts somebody out, durably. Replaces an earlier revocation of the same name. From now on all their requests are
     /// refused, and what they have open ends within a second. Writes in progress are acknowledged or refused. If the
-    /// future is dropped, the revocation still goes on.
+    /// future is dropped, the revocation continues anyway.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
         self.revoke_by(By::Process, revocation).await
     }
@@ -68,7 +68,7 @@ impl Server {
     }
 
     /// Lets somebody in again, durably; returns the revocation that was lifted. `id` is what [`Revoked::id`] returns.
-    /// If the future is dropped, lifting still goes on.
+    /// If the future is dropped, lifting continues anyway.
     pub async fn lift(&self, id: &str) -> Result<Option<Revocation>, RecordsUnavailable> {
         self.lift_by(By::Process, id).await
     }

@@ -245,7 +245,7 @@ impl Erase {
 
 impl Server {
     /// Removes the content of entries for good, from a store and from its entries in quarantine: event, primary key,
-    /// payload and who wrote them. Ids and sequences stay. An erasure that has begun is completed whatever becomes of
+    /// payload and who wrote them. Ids and sequences stay. An erasure that has begun is completed whatever happens to
     /// the call; repeating it is right.
     pub async fn erase(&self, store: &StoreId, what: Erase) -> Result<Erased, EraseError> {
         self.erase_by(By::Process, store, what).await

@@ -1,4 +1,4 @@
-//! The entries of a store for backends that use HTTP: in pages, and as a stream that goes on.
+//! The entries of a store for backends that use HTTP: in pages, and as a stream that continues.
 //!
 //! Keeps: the promises of a subscription: from the start on, each entry once, in order, none before it is durable,
 //! across the change from backlog to live; a client that does not read costs one page and a cursor. Leaves out: how it

@@ -80,7 +80,7 @@ impl Server {
 
     /// Sets a grant, durably. It replaces an earlier one for the same grantee and takes precedence over one that the
     /// server was started with. What it no longer allows ends within a second. If the future is dropped, the change
-    /// still goes on.
+    /// continues anyway.
     pub async fn set_grant(&self, grant: Grant) -> Result<(), GrantsError> {
         self.set_grant_by(By::Process, grant).await
     }
@@ -107,7 +107,7 @@ impl Server {
     }
 
     /// Removes a grant that was set, durably; returns what it was. A grant that the server was started with then counts
-    /// again. What is no longer allowed ends within a second. If the future is dropped, the change still goes on.
+    /// again. What is no longer allowed ends within a second. If the future is dropped, the change continues anyway.
     pub async fn remove_grant(&self, grantee: &PublicKey) -> Result<Option<Grant>, GrantsError> {
         self.remove_grant_by(By::Process, grantee).await
     }

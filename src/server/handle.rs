@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// Appends the server's own entries to a store; resolves once they are durable. If the future is dropped, the write
-    /// goes on.
+    /// continues.
     pub async fn write_to_store(
         &self,
         store_id: StoreId,
@@ -328,7 +328,7 @@ impl Server {
     /// A handler that waits for its own store waits forever.
     pub async fn processed(&self, store: &StoreId, sequence: Sequence) -> Result<(), NotProcessed> {
         let Some(processor) = self.processor() else { return Ok(()) };
-        // While it is held, the store stays open, and its replay goes on.
+        // While it is held, the store stays open, and its replay continues.
         let (head, _lease) = loop {
             let opened = self.0.shared.stores.open(store).await?;
             if let Ok(lease) = opened.feed.lease() {
@@ -339,7 +339,7 @@ impl Server {
     }
 
     /// Like [`Server::write_to_store`] with handlers; then waits until all groups have processed what was written, like
-    /// [`Server::processed`]. If the future is dropped, the write goes on.
+    /// [`Server::processed`]. If the future is dropped, the write continues.
     pub async fn write_and_wait(
         &self,
         store: &StoreId,
@@ -361,7 +361,7 @@ impl Server {
         self.processor().map(|_| Groups::new(self.clone(), by))
     }
 
-    /// From here on `/readyz` is 503, so that load balancers send clients elsewhere; everything else goes on.
+    /// From here on `/readyz` is 503, so that load balancers send clients elsewhere; everything else continues.
     /// [`Server::shutdown`] should follow after a while.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -370,7 +370,7 @@ impl Server {
     /// Finishes: accepts no further connections, answers what has been received, closes all sockets with 1001, and
     /// stops the stores. A client that takes nothing for a quarter of `timeout` (at least two seconds) is cut off.
     /// Whatever is not done after `timeout` is cut off, or abandoned where that is impossible: a handler that blocks
-    /// its thread goes on, and nothing waits for it. Storage stays open; the caller has to close it.
+    /// its thread continues, and nothing waits for it. Storage stays open; the caller has to close it.
     ///
     /// In an application that mounts the server, this comes before the end of its `HttpServer`, which waits for open
     /// sockets: pass this to [`HttpServer::shutdown_signal`](actix_web::HttpServer::shutdown_signal), after whatever

@@ -135,7 +135,7 @@ impl std::fmt::Debug for Changes {
 impl Server {
     /// Appends `entries` as the client with this key, with all checks of a socket: `caller` is authorized, the key
     /// resolved, the entries validated. Resolves once they are durable. If the future is dropped after the write began,
-    /// the write goes on.
+    /// the write continues.
     pub async fn ingest_client(
         &self,
         caller: &Caller,

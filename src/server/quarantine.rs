@@ -67,7 +67,7 @@ impl InQuarantine {
         Ok(self.aside.read(entry, at).await?)
     }
 
-    /// Removes an entry, durably; returns it. If the future is dropped, the removal goes on.
+    /// Removes an entry, durably; returns it. If the future is dropped, the removal continues.
     pub async fn remove(&self, number: u64) -> Result<Arc<Quarantined>, QuarantineError> {
         self.remove_by(By::Process, number).await
     }
@@ -89,7 +89,7 @@ impl InQuarantine {
 
     /// Stores an entry where its client wrote it to, in that client's name, and then removes it from quarantine;
     /// returns its sequence. It has to be within the limits by now. An entry that the store already has gets its
-    /// existing sequence. If the future is dropped, the release goes on.
+    /// existing sequence. If the future is dropped, the release continues.
     pub async fn release(&self, number: u64) -> Result<Sequence, QuarantineError> {
         self.release_by(By::Process, number).await
     }

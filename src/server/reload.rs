@@ -36,7 +36,7 @@ pub(super) type Reload = Arc<dyn Fn(&Server) -> Result<Reloaded, ReloadError> + 
 
 impl Server {
     /// Reads the configuration again, as [`Builder::reload`](super::Builder::reload) says. If the future is dropped,
-    /// the reload goes on.
+    /// the reload continues.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         self.reload_by(By::Process).await
     }

@@ -83,8 +83,8 @@ pub trait Auth: Send + Sync + 'static {
     }
 
     /// Until when the answer counts that this claim was just given; asked after each time that reading is authorized.
-    /// At that time the subscription is checked again, and goes on meanwhile; at most once a second. By default `None`:
-    /// until answers change.
+    /// At that time the subscription is checked again, and continues meanwhile; at most once a second. By default
+    /// `None`: until answers change.
     fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
         let _ = claim;
         None

@@ -84,7 +84,7 @@ fn numbers_grow_and_are_given_once(subject: Tested<'_>) {
             assert!(number > last, "{number} behind {last}");
             last = number;
         }
-        // Whatever becomes of the entry that had the number.
+        // Whatever happens to the entry that had the number.
         let number = put(subject.service());
         wait(subject.service().remove(number)).expect("removed");
         last = number;

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// What becomes of the entries that were sent.
+/// What happens to the entries that were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// They have arrived.

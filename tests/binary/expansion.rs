@@ -1,5 +1,5 @@
-//! Small input that would become large when decoded, on the binary: it is named and limited, and the connection goes
-//! on.
+//! Small input that would become large when decoded, on the binary: it is named and limited, and the connection
+//! continues.
 
 use std::time::Duration;
 

@@ -98,7 +98,7 @@ async fn a_disk_that_fills_up_has_the_set_refused_for_now_and_nothing_is_left_of
     assert!(refused.message.starts_with("busy: "), "{}", refused.message);
     let log = std::fs::read_to_string(directory.path().join("log")).expect("a log");
     assert!(log.contains("cannot be kept: No space left on device"), "{log}");
-    // The connection goes on, and so do writes that need no space.
+    // The connection continues, and so do writes that need no space.
     let small = [framed_entry("E", "small", b"")];
     assert_eq!(client.write("alice", &small).await, Ok(acks(&small, &[1])));
     while files(&spill) != [filler.clone()] || reserved(&server).await != "0" {

@@ -107,7 +107,7 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     }
     let rows = standby.sql(&database_at(&standby, &database), "SELECT count(*) FROM effect_events");
     assert_eq!(rows, "1", "nothing was written there");
-    // It is not the database that refuses: a node that has shown nothing goes on.
+    // It is not the database that refuses: a node that has shown nothing continues.
     let fresh = Node::dev(&url);
     let mut socket = Socket::connect(&fresh.url()).await;
     assert_eq!(write(&mut socket, 1).await, Ok(vec![2]));

@@ -10,7 +10,7 @@ async fn server() -> TestServer {
     TestServer::with_keys(&[("alice", "team")]).await
 }
 
-/// The connection goes on: a write is acknowledged.
+/// The connection continues: a write is acknowledged.
 async fn still_works(client: &mut Socket) {
     client.write(&key("alice"), 77, &batch(&[entry("E", "", b"")])).await;
     let (id, sequences) = client.next_ack().await;

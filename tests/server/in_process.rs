@@ -155,7 +155,7 @@ async fn a_stream_ends_when_its_key_is_removed_or_moved_and_when_the_server_stop
     assert!(is_moved, "{refused:?}");
     assert_eq!(server.release(key("bob")).await, Ok(Some(store("team"))));
     assert_eq!(ingest().await.expect("taken").sequence_numbers, [at(1)], "in the other store");
-    // The third one goes on, until the end.
+    // The third one continues, until the end.
     write(server, 1).await;
     assert_eq!(next(carol).await.remote_sequence, at(2));
     server.shutdown(Duration::from_secs(5)).await;

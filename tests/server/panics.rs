@@ -13,7 +13,7 @@ use crate::support::server::TestServer;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
-/// The StoreActor panics while it appends: the writer is told, subscriptions go on, and the next write works.
+/// The StoreActor panics while it appends: the writer is told, subscriptions continue, and the next write works.
 #[tokio::test]
 async fn a_store_that_panics_tells_its_callers_and_is_opened_afresh() {
     let storage = Arc::new(PanickingStorage::new("boom"));
@@ -49,7 +49,7 @@ async fn an_authorization_that_panics_refuses_its_request_alone() {
     assert_eq!(client.next_ack().await, (2, vec![1]));
 }
 
-/// A session panics: its connection ends, with all it held. Others go on, including those on the same thread.
+/// A session panics: its connection ends, with all it held. Others continue, including those on the same thread.
 #[tokio::test]
 async fn a_session_that_panics_ends_its_connection_alone() {
     let storage = Arc::new(eventlog_server::storage::memory::MemoryStorage::new());

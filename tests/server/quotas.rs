@@ -100,7 +100,7 @@ async fn a_batch_above_the_burst_passes_and_what_follows_is_told_when_to_come_ba
     assert_eq!(refusal.id, Some(1));
     let seconds = come_back(&refusal);
     assert!((3..=5).contains(&seconds), "{seconds}");
-    // The connection goes on, and so does everybody else.
+    // The connection continues, and so does everybody else.
     alice.nothing_comes().await;
     let mut bob = Socket::connect(&server.url()).await;
     write(&mut bob, "bob").await.expect("his share");

@@ -1,4 +1,4 @@
-//! What becomes of entries after each kind of answer.
+//! What happens to entries after each kind of answer.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

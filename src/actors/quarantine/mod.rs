@@ -189,7 +189,8 @@ impl Aside {
         Ok(more)
     }
 
-    /// Puts `entry` aside, durably; `None` if it is already there. Once polled, it goes on even if nobody waits for it.
+    /// Puts `entry` aside, durably; `None` if it is already there. Once polled, it continues even if nobody waits for
+    /// it.
     pub(crate) async fn put(
         self: &Arc<Self>,
         key: PublicKey,

@@ -1,7 +1,7 @@
 //! Checks lasting permissions again: a subscription, when answers of `Auth` may have changed, or when its answer
 //! expires.
 //!
-//! Keeps: the session does not wait for the answer, and goes on meanwhile; whoever is refused then gets the refusal
+//! Keeps: the session does not wait for the answer, and continues meanwhile; whoever is refused then gets the refusal
 //! that a new request would get. If answers change while a question is in progress, it is followed by another one, so
 //! that a slow `Auth` is asked one thing at a time. Leaves out: when answers change (`Connections`).
 

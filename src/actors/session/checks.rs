@@ -63,7 +63,7 @@ pub(crate) async fn may_read(
     Ok((is_wanted(store, names.store.as_deref())?, allowed))
 }
 
-/// Whether `caller`, who is reading `store`, may go on. The registry is not asked: it reports by itself when a key
+/// Whether `caller`, who is reading `store`, may continue. The registry is not asked: it reports by itself when a key
 /// loses its store.
 pub(crate) async fn may_go_on_reading(
     shared: &Arc<Shared>,

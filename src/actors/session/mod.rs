@@ -248,7 +248,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Takes in one message; `false` if there is none yet.
+    /// Accepts one message; `false` if there is none yet.
     fn read_message(&mut self, ctx: &mut Ctx<W>, cx: &mut Context<'_>) -> bool {
         let next = match self.life {
             Life::Finishing(..) => self.gate.next_received(),

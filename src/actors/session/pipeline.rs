@@ -60,7 +60,7 @@ struct Checking<W: Wire> {
 /// A request with the result of its checks.
 enum Checked<W: Wire> {
     Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
-    /// It has waited until the quotas let it go on.
+    /// It has waited until the quotas let it continue.
     Held(Write<W>, StoreHandle),
     Subscribe(Subscribe<W>, Result<(StoreHandle, Allowed), Refusal>),
     Identify(Identify<W>, Result<(), Refusal>),

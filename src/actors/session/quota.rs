@@ -1,8 +1,8 @@
 //! How a session uses the quotas of its keys and their stores.
 //!
 //! Keeps: a connection that exceeds its rate is delayed first, because that costs a client only time: it is not read
-//! from, and its write goes on later. A client would give up a connection that is delayed for longer than it waits for
-//! a pong; so anything that takes longer is refused. Leaves out: what all sessions use (`actors::quotas`).
+//! from, and its write continues later. A client would give up a connection that is delayed for longer than it waits
+//! for a pong; so anything that takes longer is refused. Leaves out: what all sessions use (`actors::quotas`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

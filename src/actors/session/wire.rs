@@ -82,7 +82,7 @@ impl Names {
     }
 }
 
-/// The connection cannot go on: what the client sent means nothing.
+/// The connection cannot continue: what the client sent means nothing.
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) code: CloseCode,

@@ -105,7 +105,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what there is, once; ready when something arrived.
+    /// Reads the available bytes once. Ready when something arrived.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.read.advance(std::mem::take(&mut self.taken));
         self.read.reserve(self.room);

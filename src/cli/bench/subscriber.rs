@@ -44,7 +44,7 @@ impl Subscriber {
         self.reader.reached()
     }
 
-    /// Sends what there is to send, and waits until something arrives.
+    /// Sends all pending bytes, and waits until something arrives.
     pub(super) async fn wait(&mut self) -> io::Result<()> {
         self.socket.flush().await?;
         self.socket.receive().await

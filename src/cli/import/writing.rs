@@ -1,4 +1,4 @@
-//! Entries in batches, and what became of them.
+//! Imports entries in batches, and counts the results.
 //!
 //! Keeps: entries are written in order; what is counted is stored. Leaves out: where they come from, and how a batch
 //! gets to its store.

@@ -1,7 +1,7 @@
 //! The slots of each bucket, linked to each other: by id where the greatest one counts, otherwise in feed order.
 //!
 //! Keeps: asking something of every slot in turn takes one step per slot; no order in which ids arrive makes linking
-//! slow. Leaves out: which slots there are (`index`), what becomes of them (`plan`, `at_hand`).
+//! slow. Leaves out: which slots there are (`index`), what happens to them (`plan`, `at_hand`).
 
 use std::cmp::Reverse;
 

@@ -75,7 +75,7 @@ pub(crate) use at_hand::AtHand;
 pub(crate) use index::{Index, Members, Output, Sighting};
 pub(crate) use plan::{Plan, Progress, Question, Step};
 
-/// What becomes of the buckets of one compactor.
+/// What happens to the buckets of one compactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// The entry with the greatest id stays, unchanged.

@@ -99,7 +99,7 @@ pub(crate) struct Question {
     pub(crate) sequences: Vec<Sequence>,
 }
 
-/// What becomes of one entry.
+/// What happens to one entry.
 enum Fate {
     Raw,
     /// Nothing of it is sent, at least not here.

@@ -72,7 +72,7 @@ impl Bounds {
     }
 }
 
-/// Reads the members of all buckets in one pass up the log, and asks what becomes of each. Blocks.
+/// Reads the members of all buckets in one pass up the log, and asks what happens to each. Blocks.
 pub(super) fn answer(
     (set, store): (&CompactorSet, &StoreId),
     log: &Arc<dyn StoreLog>,

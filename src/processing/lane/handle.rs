@@ -148,7 +148,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// Passes the first entries of the queue to the handler; returns how many of them are done, and what becomes of the
+    /// Passes the first entries of the queue to the handler; returns how many of them are done, and what happens to the
     /// next one.
     async fn handle_some(&self, state: &mut State, place: &Place) -> (usize, Next) {
         let most = self.processor.batch_max() - state.writes.handled;
@@ -175,7 +175,7 @@ impl LaneRun<'_> {
         }
     }
 
-    /// How many of `entries` are done, and what became of the next one, if that failed.
+    /// How many of `entries` are done, and what happened to the next one, if that failed.
     pub(super) async fn run_batch(
         &self,
         state: &mut State,

@@ -1,6 +1,6 @@
 //! Takes one group through one store.
 //!
-//! Keeps: entries are handled in the order of the feed, one call at a time, whatever becomes of a call; after a crash
+//! Keeps: entries are handled in the order of the feed, one call at a time, whatever happens to a call; after a crash
 //! at most `repeats_max` are handled again. Works in batches: a piece of the feed is read at once, one read of the
 //! journal looks up all its conflicts, and one write makes a position durable for many entries. Leaves out: what a
 //! handler is (`group`), where a group begins (`begin`), management requests (`control`).

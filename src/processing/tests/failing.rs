@@ -1,4 +1,4 @@
-//! What becomes of failures, and how groups are managed.
+//! What happens to failures, and how groups are managed.
 
 use super::*;
 

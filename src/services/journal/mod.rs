@@ -102,7 +102,7 @@ pub trait EventJournal: Send + Sync + 'static {
         async { Err(JournalError::Unwritten("this journal has no transactions".into())) }.boxed()
     }
 
-    /// Removes everything, so that all groups begin anew. Nothing else may use the journal meanwhile. It takes several
+    /// Removes everything, so that all groups start again. Nothing else may use the journal meanwhile. It takes several
     /// writes: if it fails between two of them, repeat it.
     fn destroy(&self) -> BoxFuture<'_, Result<(), JournalError>> {
         async move {

@@ -1,6 +1,6 @@
 //! The records of one kind, also kept in memory, because they are looked at with each request.
 //!
-//! Keeps: a record is shown once it is durable; what is shown is what is durable, whatever becomes of the call that
+//! Keeps: a record is shown once it is durable; what is shown is what is durable, whatever happens to the call that
 //! changed it.
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! Keeps: noted within [`DELAY`] of each append, whenever a file is begun and before anything is appended to it, and at
 //! the end, all by a thread of its own, so that no commit waits. There are two slots, written in turn: if one is torn
 //! or changed, the other remains. Leaves out: failing. A note that cannot be written is retried and mentioned in the
-//! server's log; commits go on.
+//! server's log; commits continue.
 //!
 //! ```text
 //! log/acked: two slots of 512 bytes, at 0 and at 4096

@@ -25,7 +25,7 @@ pub(crate) fn read<E: From<LogError>>(
     Ok(Read { last: walked.last, repairable: walked.repaired })
 }
 
-/// Like [`read`], up to `last`, while the writer goes on appending: `last` was appended before the call. What is
+/// Like [`read`], up to `last`, while the writer continues appending: `last` was appended before the call. What is
 /// released meanwhile is reported as damaged, or is an error.
 pub(crate) fn read_running<E: From<LogError>>(
     options: &LogOptions,

@@ -10,7 +10,7 @@ pub(crate) struct Failed {
     told: String,
     code: Option<SqlState>,
     constraint: Option<String>,
-    /// The server refused the statement and goes on: nothing of it happened.
+    /// The server refused the statement and continues: nothing of it happened.
     is_refusal: bool,
 }
 

@@ -17,7 +17,7 @@ use super::connect::Conn;
 use super::failed::Failed;
 use super::tables::Tables;
 
-/// How long an appending connection waits for a change to be applied before it goes on refusing.
+/// How long an appending connection waits for a change to be applied before it continues refusing.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's description.

@@ -2,7 +2,7 @@
 //! not begin with its first frame.
 //!
 //! Keeps: together with the frames after the checkpoint at which it was begun, it gives the same database, including
-//! hashes, although checkpoints go on meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it is
+//! hashes, although checkpoints continue meanwhile. Leaves out: when one is needed (`open`, `further_base`), how it is
 //! stored (`archive`).
 
 use super::commit::now_ms;

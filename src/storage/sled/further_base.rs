@@ -1,4 +1,4 @@
-//! Decides when an archive gets another base, and writes it while everything else goes on.
+//! Decides when an archive gets another base, and writes it while everything else continues.
 //!
 //! Keeps: what the archive can rebuild a database from stays as it is until the new base is complete; nobody waits for
 //! it. A base is due if a database could no longer be rebuilt (files had to be released, or the retention took them).

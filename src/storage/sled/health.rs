@@ -1,5 +1,5 @@
-//! What an operator should know: what fails while writes go on, how much disk space there is, and where the directory
-//! is.
+//! What an operator should know: what fails while writes continue, how much disk space there is, and where the
+//! directory is.
 //!
 //! Keeps: a problem is logged when it begins, and again each hour while it lasts; figures cost no disk access. Leaves
 //! out: what is done about it.

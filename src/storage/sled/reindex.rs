@@ -17,7 +17,7 @@ use super::shared::Shared;
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
 
-/// How often an index may turn out to be damaged in one lookup: if that goes on, the disk is unusable.
+/// How often an index may turn out to be damaged in one lookup: if that continues, the disk is unusable.
 const TRIES: usize = 3;
 /// How often to check whether somebody still seals what was passed on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

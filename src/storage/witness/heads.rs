@@ -85,15 +85,14 @@ impl Heads {
         Ok(u32::try_from(bytes.div_ceil(RECORD_BYTES as u64)).unwrap_or(u32::MAX))
     }
 
-    /// What there is for one store.
+    /// The record of one store.
     pub(crate) fn get(&self, ordinal: u32) -> io::Result<ReadHead> {
         let mut found = ReadHead::default();
         self.read(ordinal, 1, |_, read| found = read)?;
         Ok(found)
     }
 
-    /// Passes to `visit` what there is for each store, in the order of their ordinals; nothing for those without a
-    /// record.
+    /// Passes each store's record to `visit`, in the order of their ordinals. Skips stores without a record.
     pub(crate) fn read_all(&self, mut visit: impl FnMut(u32, ReadHead)) -> io::Result<()> {
         let end = self.ordinals()?;
         for start in (0..end).step_by(RECORDS_AT_ONCE) {

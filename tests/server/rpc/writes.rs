@@ -180,7 +180,7 @@ async fn a_failed_append_is_a_typed_failure_and_the_retry_finds_out() {
     }
 }
 
-/// The client has dropped the request. The write is stored as a whole anyway, and the connection goes on.
+/// The client has dropped the request. The write is stored as a whole anyway, and the connection continues.
 #[tokio::test]
 async fn an_interrupted_write_is_whole() {
     let (_server, mut client) = alice().await;

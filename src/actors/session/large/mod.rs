@@ -13,7 +13,7 @@
 //! Keeps: no piece is stored before all of them were found to be allowed and valid; an entry that is too large is put
 //! aside in its turn, which takes the time of a read; pieces are stored in order, at most two at a time; only a few
 //! large writes of all connections have a turn at the same time, because each takes memory for a piece and for its
-//! acknowledgements; a session goes on with everything else meanwhile. If a connection ends, the rest of its large
+//! acknowledgements; a session continues with everything else meanwhile. If a connection ends, the rest of its large
 //! write is lost: the client sends all of it again, and what is already stored is a duplicate.
 
 mod check;

@@ -124,7 +124,7 @@ impl RpcWire {
 }
 
 impl RpcWire {
-    /// The close reason of a connection that cannot go on: if nothing that it sent was understood, the reason is the
+    /// The close reason of a connection that cannot continue: if nothing that it sent was understood, the reason is the
     /// protocol that the client speaks.
     fn broken_off(&self, broken: Broken) -> Broken {
         let stranger = self.beginning.as_deref().and_then(Broken::stranger::<Self>);

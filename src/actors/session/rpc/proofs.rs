@@ -59,7 +59,7 @@ impl Proofs {
         self.all.add(self.address, Instant::now().into_std());
     }
 
-    /// Whether the connection may go on.
+    /// Whether the connection may continue.
     pub(super) fn go_on(&self) -> Result<(), Broken> {
         if self.wrong < A_CONNECTION {
             return Ok(());

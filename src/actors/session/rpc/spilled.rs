@@ -2,7 +2,7 @@
 //!
 //! Keeps: a set has space for all of it before its first part is accepted; until then none of its parts is answered, so
 //! the client waits; a set counts as broken if its connection sends too little, or it takes too long. Leaves out: who
-//! gets space (`actors::spill`), and what becomes of a complete set.
+//! gets space (`actors::spill`), and what happens to a complete set.
 
 use std::io;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub(super) enum SetError {
     Disk(#[from] io::Error),
 }
 
-/// What became of parts that were accepted before.
+/// What happened to parts that were accepted before.
 pub(super) enum Event {
     /// A part is on disk, and others are missing.
     Written(RequestId),

@@ -1,6 +1,6 @@
 //! An entry of a large write that exceeds the limit for entries.
 //!
-//! Keeps: it may be larger than memory, so it is read one range at a time. Leaves out: what becomes of it.
+//! Keeps: it may be larger than memory, so it is read one range at a time. Leaves out: what happens to it.
 
 use std::fmt;
 use std::io;

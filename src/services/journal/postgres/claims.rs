@@ -124,7 +124,7 @@ impl Driver {
         self.hear(&mut conn).await
     }
 
-    /// Extends this node's claims. If the last renewal is too old, the node begins anew.
+    /// Extends this node's claims. If the last renewal is too old, the node starts again.
     async fn renew(&mut self, conn: &mut Pooled, now: Instant) -> Result<(), Failed> {
         let lease = LEASE.as_secs_f64();
         if !self.is_new {

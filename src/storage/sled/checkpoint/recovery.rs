@@ -45,7 +45,7 @@ impl Checkpointer {
                 Err(error) => {
                     reopening.full = is_full(&error);
                     log::warn!("the database is not open again yet: {error}");
-                    // Otherwise nobody would do it while this goes on.
+                    // Otherwise nobody would do it while this continues.
                     let shared = &reopening.checkpointer.shared;
                     shared.health.look(&shared.files, &shared.options);
                 }

@@ -1,4 +1,4 @@
-//! Decides what becomes of trimmed entries in the tree: bare ids, in as few segments as possible.
+//! Decides what happens to trimmed entries in the tree: bare ids, in as few segments as possible.
 //!
 //! Keeps: ids stay, with their sequences; a partially trimmed segment is split there, so that nothing else of the
 //! trimmed part stays.

@@ -83,7 +83,7 @@ fn a_retention_leaves_what_a_database_is_built_from() {
     let storage = SledStorage::new(database.clone());
     let mut ground = Ground::empty();
     let mut seen: Vec<String> = Vec::new();
-    // Checkpoints go on while bases are written.
+    // Checkpoints continue while bases are written.
     soon(|| {
         ground.write(&storage, 2);
         seen.extend(bases(directory.path()));

@@ -118,7 +118,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes batches for a while; after a failure it opens the log again and finds out what became of the batch.
+    /// Writes batches for a while; after a failure it opens the log again and finds out what happened to the batch.
     fn write(&mut self, failing: &Failing, name: &str, batches: usize) {
         let mut log = failing.open(name);
         self.check(&*log);

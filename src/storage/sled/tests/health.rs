@@ -1,4 +1,4 @@
-//! What fails while writes go on: it is shown, nobody is refused, and it ends.
+//! What fails while writes continue: it is shown, nobody is refused, and it ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ struct Opened {
     generation: u64,
 }
 
-/// What becomes of a batch.
+/// What happens to a batch.
 #[derive(Clone, Copy, PartialEq)]
 enum Outcome {
     Settled,
