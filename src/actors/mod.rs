@@ -38,4 +38,5 @@ pub(crate) mod spill;
 pub(crate) mod store;
 pub(crate) mod stores;
 pub(crate) mod strangers;
+pub(crate) mod trace;
 pub(crate) mod usage;

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::inbox::{Inbox, Notice};
+use super::trace::Trace;
 use crate::core::store::Acked;
 
 /// A write was not acknowledged.
@@ -34,6 +35,7 @@ pub(crate) struct Reply {
     to: Option<To>,
     /// When the write was sent.
     began: Instant,
+    trace: Trace,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,18 @@ impl Reply {
     }
 
     fn new(to: To) -> Self {
-        Self { to: Some(to), began: Instant::now() }
+        Self { to: Some(to), began: Instant::now(), trace: Trace::default() }
+    }
+
+    /// The same answer, of a write with this trace.
+    pub(crate) fn with_trace(mut self, trace: Trace) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The trace of the write, if it is traced.
+    pub(crate) fn traced(&self) -> Option<Trace> {
+        self.trace.is_traced().then(|| self.trace.clone())
     }
 
     /// Since when the write has waited for its answer.

@@ -23,6 +23,7 @@ use super::metrics::Metrics;
 use super::open::OpenStores;
 use super::quotas::Quotas;
 use super::reply::{Reply, WriteFailure};
+use super::trace::{self, Step, Trace};
 use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::seldom::Seldom;
@@ -276,17 +277,21 @@ impl StoreActor {
             self.quota_changes = changes;
             self.core.set_bytes_max(bytes_max(&self.deps, self.feed.store()));
         }
+        let traces: Vec<Trace> = group.replies().filter_map(Reply::traced).collect();
         let segments = self.core.place(group, known, &mut self.in_group);
+        traces.iter().for_each(|trace| trace.reached(Step::Placed));
         self.refuse_without_room();
         if segments.is_empty() {
             self.settle_known();
             return;
         }
         let placed = (self.generation, self.others.attempt);
+        let last = segments.last().map(Segment::last);
         let began = Instant::now();
         ctx.spawn(append(segments).into_actor(self).map(move |result, actor, ctx| {
             if result.is_ok() {
                 actor.deps.metrics.histograms.commit_seconds.took(began.elapsed());
+                trace::committed(&traces, &*actor.log, last);
             }
             if placed == (actor.generation, actor.others.attempt) {
                 actor.appended(result, ctx);

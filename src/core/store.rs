@@ -133,6 +133,11 @@ impl<R> WriteGroup<R> {
         self.writes.iter().flat_map(|write| write.batch.ids()).collect()
     }
 
+    /// Where the answers go.
+    pub(crate) fn replies(&self) -> impl Iterator<Item = &R> {
+        self.writes.iter().map(|write| &write.reply)
+    }
+
     /// Where the answers of a group go that cannot be placed.
     pub(crate) fn into_replies(self) -> impl Iterator<Item = R> {
         self.writes.into_iter().map(|write| write.reply)

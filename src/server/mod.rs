@@ -59,6 +59,8 @@ mod sse;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod trims;
 mod upgraded;
 mod usage;
@@ -84,7 +86,9 @@ pub use selection::Selection;
 pub use sever::files_per_connection;
 pub use socket::on_connect;
 #[cfg(feature = "tls")]
-pub use tls::{NewCertificates, Tls, TlsError, TlsFiles};
+pub use tls::{ClientCertificates, NewCertificates, Tls, TlsError, TlsFiles};
+#[cfg(feature = "otel")]
+pub use traces::{TraceError, TraceOptions, Traces};
 pub use trims::{Before, ServerTrimError};
 
 pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};

@@ -21,6 +21,7 @@ mod jwt;
 mod large;
 mod logged;
 mod logs;
+mod metrics;
 mod newcomers;
 mod openapi;
 mod pages;
@@ -41,5 +42,7 @@ mod strangers_tls;
 mod tail;
 mod tls;
 mod tour;
+#[cfg(feature = "otel")]
+mod traces;
 mod trim;
 mod wrong_peers;

@@ -30,6 +30,7 @@ use super::wire::{Out, SegmentPart, Wire};
 use super::{OUT_BYTES_PER_POLL, Session};
 use crate::actors::feed::FeedSegment;
 use crate::actors::metrics::Metrics;
+use crate::actors::trace::Step;
 use crate::processing::compaction::Page;
 
 impl<W: Wire> Session<W> {
@@ -50,9 +51,10 @@ impl<W: Wire> Session<W> {
             // Acks first. A subscription that an ack has to precede is not due, so it would be skipped below with its
             // ack unsent, and nothing would come back for it.
             while self.out.bytes() < OUT_BYTES_PER_POLL
-                && let Some((tag, slots)) = self.core.next_ack()
+                && let Some((tag, slots, trace)) = self.core.next_ack()
             {
                 self.wire.acked(tag, &slots, &mut self.out);
+                trace.reached(Step::Acked);
             }
             // One message in each turn: the next ack may have waited for its entries, and the subscriptions take turns.
             if self.out.bytes() >= OUT_BYTES_PER_POLL || !self.send_entries() {

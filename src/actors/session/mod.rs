@@ -66,6 +66,7 @@ use self::writes::Writes;
 use super::complaints::{self, Complaint};
 use super::connections::Seat;
 use super::inbox::{Inbox, Notice};
+use super::trace::Moment;
 use crate::model::PublicKey;
 use crate::services::{Caller, RegistryError};
 
@@ -88,6 +89,8 @@ pub(crate) struct Session<W: Wire> {
     /// Released when the session ends.
     seat: Seat,
     gate: Gate<Payload>,
+    /// When the last message came.
+    received: Moment,
     unfinished: Unfinished,
     wire: W,
     pipeline: Pipeline<W>,
@@ -145,6 +148,7 @@ impl<W: Wire> Session<W> {
             inbox,
             seat,
             gate,
+            received: Moment::default(),
             unfinished,
             wire,
             pipeline: Pipeline::new(caller),
@@ -266,6 +270,7 @@ impl<W: Wire> Session<W> {
             Poll::Ready(Some(Ok(Inbound::Binary(message)))) => {
                 self.turn.spend(message.len());
                 self.lead_to_nothing(message.is_empty(), 1);
+                self.received = Moment::now();
                 self.wire.accept(message);
             }
             Poll::Ready(Some(Ok(Inbound::Text(text)))) => {

@@ -12,6 +12,7 @@ use super::wire::{
     Broken, Identify, LargeWrite, Names, Out, Passed, Request, SegmentPart, Subscribe, Wire, Write,
 };
 use crate::actors::complaints::Complaint;
+use crate::actors::trace::Trace;
 use crate::core::store::Slots;
 use crate::model::limits::CHUNK_BYTES;
 use crate::model::{Batch, Limits, PublicKey, RemoteId, Sequence, key_in_log};
@@ -77,7 +78,8 @@ impl MsgpackWire {
         match decoded {
             msgpack::Request::Write(WriteRequest { public_key: key, id, batch }) => {
                 let tag = WriteTag { id, key: key.clone() };
-                Ok(Some(Request::Write(Write { tag, names: named(key), batch })))
+                let trace = Trace::default();
+                Ok(Some(Request::Write(Write { tag, names: named(key), batch, trace })))
             }
             msgpack::Request::RequestChanges { public_key: key, start, ack } => {
                 let tag = SubscriptionTag { key: key.clone(), ack };

@@ -27,6 +27,7 @@ use super::{Ctx, OUT_BYTES_PER_POLL, Session};
 use crate::actors::access::Allowed;
 use crate::actors::resolved;
 use crate::actors::store::{StoreHandle, WeakStoreHandle};
+use crate::actors::trace::{Step, Trace};
 use crate::model::PublicKey;
 use crate::services::Caller;
 
@@ -174,7 +175,13 @@ impl<W: Wire> Session<W> {
                 let limits = &self.shared.limits;
                 let subscriptions = self.core.subscriptions_mut();
                 match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
-                    Ok(Some(request)) => Stage::Received(request),
+                    Ok(Some(mut request)) => {
+                        if let Request::Write(write) = &mut request {
+                            write.trace = Trace::begin(self.received);
+                            write.trace.reached(Step::Decoded);
+                        }
+                        Stage::Received(request)
+                    }
                     // It may have more, which goes when there is space for its answers.
                     Ok(None) if self.out.bytes() >= OUT_BYTES_PER_POLL => return,
                     Ok(None) if messages == messages_max => return cx.waker().wake_by_ref(),

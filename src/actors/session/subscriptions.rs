@@ -25,6 +25,7 @@ use crate::actors::feed::{FeedSegment, FeedSubscription, Pulled};
 use crate::actors::quotas::Counted;
 use crate::actors::reads::Reads;
 use crate::actors::store::StoreHandle;
+use crate::actors::trace::Trace;
 use crate::core::connection::{ConnectionCore, SequenceRun, Subscription};
 use crate::core::store::Slots;
 use crate::model::{Segment, Sequence};
@@ -42,7 +43,8 @@ const PAGE_BYTES: usize = 128 * 1_024;
 const READ_BYTES: usize = 256 * 1_024;
 
 /// The subscriptions of a connection, and its acks.
-pub(super) type Core<W> = ConnectionCore<StoreHandle, (<W as Wire>::Write, Slots), Delivery<W>>;
+pub(super) type Core<W> =
+    ConnectionCore<StoreHandle, (<W as Wire>::Write, Slots, Trace), Delivery<W>>;
 
 /// A subscription with all that belongs to it.
 pub(crate) type Subscribed<W> = Subscription<Delivery<W>>;

@@ -13,6 +13,7 @@ use super::refusal::Refusal;
 use super::subscriptions::Subscribed;
 use crate::actors::complaints::Complaint;
 use crate::actors::feed::FeedSegment;
+use crate::actors::trace::Trace;
 use crate::core::connection::SequenceRun;
 use crate::core::store::Slots;
 use crate::model::{Batch, Limits, PublicKey, Sequence};
@@ -49,6 +50,7 @@ pub(crate) struct Write<W: Wire> {
     pub(crate) tag: W::Write,
     pub(crate) names: Names,
     pub(crate) batch: Batch,
+    pub(crate) trace: Trace,
 }
 
 /// A client wants the entries of its store from `start` on.

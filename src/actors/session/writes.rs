@@ -15,6 +15,7 @@ use super::refusal::Refusal;
 use super::wire::{Names, Wire, Write};
 use crate::actors::reply::{Reply, WriteFailure};
 use crate::actors::store::StoreHandle;
+use crate::actors::trace::{Step, Trace};
 use crate::core::connection::SubscriptionId;
 use crate::core::store::{self, Acked, Sender};
 use crate::model::Origin;
@@ -39,6 +40,7 @@ struct Unanswered<W: Wire> {
     bytes: usize,
     /// When it was sent on.
     began: Instant,
+    trace: Trace,
     /// Whether it is a piece of a large write.
     is_piece: bool,
     /// Its entries that are in quarantine, by their numbers there.
@@ -101,7 +103,9 @@ impl<W: Wire> Session<W> {
     }
 
     fn put(&mut self, write: Write<W>, store: StoreHandle, is_piece: bool) {
-        let Write { tag, names: Names { key, .. }, batch } = write;
+        let Write { tag, names: Names { key, .. }, batch, trace } = write;
+        trace.reached(Step::Authorized);
+        trace.about(store.feed.store(), (batch.len(), batch.bytes()));
         let writes = &mut self.writes;
         let number = writes.answered + writes.unanswered.len() as u64;
         let bytes = batch.bytes();
@@ -113,10 +117,18 @@ impl<W: Wire> Session<W> {
         let quarantined =
             aside.map_or_else(Box::default, |aside| aside.of(store.feed.store(), &batch));
         let (store_of, began) = (store.clone(), Clock::now());
-        let unanswered =
-            Unanswered { tag, store: store_of, subscription, bytes, began, is_piece, quarantined };
+        let reply = Reply::session(self.inbox.clone(), number).with_trace(trace.clone());
+        let unanswered = Unanswered {
+            tag,
+            store: store_of,
+            subscription,
+            bytes,
+            began,
+            trace,
+            is_piece,
+            quarantined,
+        };
         writes.unanswered.push_back(Some(unanswered));
-        let reply = Reply::session(self.inbox.clone(), number);
         // Nobody else has this address while one of its writes waits: the reply holds the inbox.
         let sender = Sender(Arc::as_ptr(&self.inbox).addr());
         let write = store::Write { batch, origin: Origin::Client(key), sender, reply };
@@ -150,7 +162,7 @@ impl<W: Wire> Session<W> {
                 if let Some(aside) = &self.shared.aside {
                     aside.stored(write.quarantined);
                 }
-                let ack = (write.tag, acked.slots.clone());
+                let ack = (write.tag, acked.slots.clone(), write.trace);
                 self.core.answered(write.store, write.subscription, &acked, ack);
             }
             Err(failure) => self.refuse_write(write.tag, &failure.into()),

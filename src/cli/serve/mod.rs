@@ -16,6 +16,8 @@ pub(super) mod postgres;
 mod reload;
 mod scheduled;
 mod shipping;
+#[cfg(feature = "otel")]
+mod traces;
 mod webhooks;
 
 use std::fmt::Write as _;
@@ -124,6 +126,10 @@ pub(in crate::cli) enum ServeError {
         /// What went wrong.
         cause: io::Error,
     },
+    /// The environment wants traces that cannot be.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Traces(#[from] traces::WrongTraces),
     /// Serving, or its end, failed.
     #[error("the server failed: {0}")]
     Serve(#[from] io::Error),
@@ -155,6 +161,8 @@ pub(super) fn check(config: &Config) -> Result<(), ServeError> {
 async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
+    #[cfg(feature = "otel")]
+    let traces = traces::start()?;
     // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
     let (auth, decides) = authorization(&config.auth)?;
     let tls = certificates::open(config.tls.as_ref())?;
@@ -169,8 +177,8 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let admin = config.admin.listen;
     let admin = admin.map(|at| bind(at).map_err(|cause| ServeError::Listen { address: at, cause }));
     let admin = admin.transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     if let Some(admin) = &admin {
-        let scheme = if tls.is_some() { "https" } else { "http" };
         log::info!("the admin API is at {scheme}://{}/admin", admin.local_addr()?);
     }
     let address = listener.local_addr()?;
@@ -178,8 +186,8 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     reload_when_asked(&server, address)?;
     let console = match &admin {
         _ if config.admin.tokens.is_empty() => String::new(),
-        Some(admin) => console::said(admin.local_addr()?, dev_token.as_ref()),
-        None => console::said(address, dev_token.as_ref()),
+        Some(admin) => console::said(scheme, admin.local_addr()?, dev_token.as_ref()),
+        None => console::said(scheme, address, dev_token.as_ref()),
     };
     announce(&config, &server, address, &console);
     notify::ready(&format!("listening on {address}"));
@@ -192,6 +200,10 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
         (None, None) => listen(server, listener, options, stopped).await?,
     }
     kept.close()?;
+    #[cfg(feature = "otel")]
+    if let Some(traces) = traces {
+        traces.flush(traces::PATIENCE);
+    }
     log::info!("stopped");
     Ok(())
 }

@@ -265,6 +265,11 @@ impl StoreLog for SledLog {
         answered(receiver)
     }
 
+    #[cfg(feature = "otel")]
+    fn synced(&self, sequence: Sequence) -> Option<(std::time::Instant, std::time::Instant)> {
+        self.writes.synced(sequence)
+    }
+
     fn trimmed(&self) -> Sequence {
         self.writes.end.get().map_or(Sequence::ZERO, |end| end.trimmed())
     }

@@ -35,6 +35,7 @@ use crate::actors::complaints::Complaint;
 use crate::actors::quarantine::AsideError;
 use crate::actors::spill::Counted;
 use crate::actors::store::StoreHandle;
+use crate::actors::trace::Trace;
 use crate::protocol::rpc::large;
 use crate::protocol::rpc::large::EntriesPiece;
 
@@ -289,7 +290,8 @@ impl<W: Wire> Session<W> {
         let Read(entries, EntriesPiece { batch, is_last, .. }) = read;
         let tag = self.wire.piece(tag, &batch, is_last);
         self.larges.in_flight += 1;
-        self.take_piece(Write { tag, names: names.clone(), batch }, checked.store.clone());
+        let (names_of, trace) = (names.clone(), Trace::default());
+        self.take_piece(Write { tag, names: names_of, batch, trace }, checked.store.clone());
         if is_last {
             return Stage::Ending(self.clock.now_millis());
         }

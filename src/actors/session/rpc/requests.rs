@@ -13,6 +13,7 @@ use crate::actors::session::subscriptions::Subscribed;
 use crate::actors::session::wire::{
     Broken, Identify, LargeWrite, Names, Out, Request, Subscribe, Write,
 };
+use crate::actors::trace::Trace;
 use crate::model::limits::{CHUNK_BYTES, STORE_ID_BYTES_MAX};
 use crate::model::{Limits, Sequence};
 use crate::protocol::rpc::auth::{AuthenticateError, random_challenge};
@@ -199,7 +200,7 @@ impl RpcWire {
         };
         let (ids, key) = (batch.ids().collect(), names.key.clone());
         let tag = WriteTag::Whole { request, ids, key };
-        Some(Request::Write(Write { tag, names, batch }))
+        Some(Request::Write(Write { tag, names, batch, trace: Trace::default() }))
     }
 
     fn write_part(

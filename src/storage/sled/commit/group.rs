@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+#[cfg(feature = "otel")]
+use std::time::Instant;
 
 use super::order;
 use super::queue::{Answer, Job};
@@ -155,6 +157,18 @@ impl Group {
                         self.records.entries(end.ordinal, segment, |part| frame.write(part));
                     }
                 }
+            }
+        }
+    }
+
+    /// Its frame was written and synced at these times.
+    #[cfg(feature = "otel")]
+    pub(super) fn synced(&self, began: Instant, ended: Instant) {
+        for part in &self.parts {
+            if let Part::Store { writes, appends } = part
+                && *appends > 0
+            {
+                writes.note_sync(began, ended);
             }
         }
     }

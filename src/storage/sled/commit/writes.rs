@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "otel")]
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,6 +16,10 @@ use crate::storage::sled::ends::{End, Ends, Hashing};
 use crate::storage::sled::ids::Ids;
 use crate::storage::witness::FrameSalt;
 use crate::storage::{AppendError, StoreSize, check_consecutive};
+
+/// So many syncs of a log are known.
+#[cfg(feature = "otel")]
+const SYNCS_KEPT: usize = 8;
 
 /// One append.
 pub(crate) type Append = (Vec<Segment>, Answer);
@@ -32,6 +38,17 @@ pub(crate) struct Writes {
     state: Mutex<State>,
     /// Nothing is queued or under way any more.
     idle: Condvar,
+    #[cfg(feature = "otel")]
+    syncs: Mutex<Syncs>,
+}
+
+/// The last syncs of this log, each with the last entry that it made durable: as many as appends may be under way, and some more.
+#[cfg(feature = "otel")]
+#[derive(Default)]
+struct Syncs {
+    /// The one that is not settled yet.
+    under_way: Option<(Instant, Instant)>,
+    settled: VecDeque<(Sequence, (Instant, Instant))>,
 }
 
 struct State {
@@ -47,6 +64,16 @@ struct State {
     under_way: bool,
     /// Whether the commit thread knows that there is something to do.
     queued: bool,
+}
+
+#[cfg(feature = "otel")]
+impl Syncs {
+    fn settle(&mut self, last: Sequence) {
+        self.settled.extend(self.under_way.take().map(|times| (last, times)));
+        if self.settled.len() > SYNCS_KEPT {
+            self.settled.pop_front();
+        }
+    }
 }
 
 impl Writes {
@@ -83,7 +110,22 @@ impl Writes {
             bytes: AtomicU64::new(bytes),
             state: Mutex::new(state),
             idle: Condvar::new(),
+            #[cfg(feature = "otel")]
+            syncs: Mutex::default(),
         }
+    }
+
+    /// What is in the group was synced at these times.
+    #[cfg(feature = "otel")]
+    pub(super) fn note_sync(&self, began: Instant, ended: Instant) {
+        self.syncs.lock().under_way = Some((began, ended));
+    }
+
+    /// When the entry `sequence` was synced, if that was one of the last times.
+    #[cfg(feature = "otel")]
+    pub(crate) fn synced(&self, sequence: Sequence) -> Option<(Instant, Instant)> {
+        let syncs = self.syncs.lock();
+        syncs.settled.iter().find(|(last, _)| *last >= sequence).map(|(_, times)| *times)
     }
 
     /// The last durable sequence.
@@ -164,6 +206,8 @@ impl Writes {
             let bytes = ends.push(end, segments, (Hashing::Salted(salt), time_ms));
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.head.store(head.get(), Ordering::Release);
+            #[cfg(feature = "otel")]
+            self.syncs.lock().settle(head);
         }
         for (_, answer) in appends.drain(..count) {
             // Whoever asked may have gone.

@@ -1,0 +1,185 @@
+//! Traces of writes to a collector of OpenTelemetry: OTLP over HTTP, as JSON.
+//!
+//! Keeps: whoever writes never waits for a collector: what it does not take in time is dropped, and the log says how much. Leaves out: what
+//! is measured (`actors::trace`).
+
+mod spans;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ureq::Agent;
+
+use crate::actors::trace::{Finished, Sink, send_to};
+use crate::model::Secret;
+
+/// So many traces wait for their request; further ones are dropped.
+const WAITING_MAX: usize = 4_096;
+/// A request has so many at most.
+const REQUEST_MAX: usize = 512;
+/// The first trace of a request waits so long for others.
+const EVERY: Duration = Duration::from_secs(2);
+/// A request may take so long.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The log says that requests fail no more often than this.
+const SAID_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Where traces go.
+#[derive(Clone, Debug)]
+pub struct TraceOptions {
+    /// The address of the collector that takes traces, such as `http://127.0.0.1:4318/v1/traces`.
+    pub url: String,
+    /// Names and values of headers that requests get, such as a token of the collector.
+    pub headers: Vec<(String, Secret)>,
+    /// What the server is called there.
+    pub service: String,
+    /// Which part of all writes is traced, above 0 and at most 1.
+    pub ratio: f64,
+}
+
+/// Traces cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// No write would be traced.
+    #[error("the part of writes that is traced is above 0 and at most 1, and not {0}")]
+    Ratio(f64),
+    /// There is a collector already.
+    #[error("traces of this process go somewhere already")]
+    Already,
+    /// There is no thread for it.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Sends traces for as long as the process lives.
+pub struct Traces {
+    to: SyncSender<Message>,
+}
+
+impl std::fmt::Debug for Traces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Traces").finish_non_exhaustive()
+    }
+}
+
+enum Message {
+    Trace(Box<Finished>),
+    /// Everything before it is to be sent now.
+    Flush(SyncSender<()>),
+}
+
+impl Traces {
+    /// Traces writes of all servers of this process from now on, once for a process.
+    pub fn start(options: TraceOptions) -> Result<Self, TraceError> {
+        // Also what is no number.
+        if !(options.ratio > 0.0 && options.ratio <= 1.0) {
+            return Err(TraceError::Ratio(options.ratio));
+        }
+        let every = (1.0 / options.ratio).round() as u64;
+        let (to, from) = sync_channel(WAITING_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let (sender, counted) = (to.clone(), Arc::clone(&dropped));
+        let put = move |trace| {
+            if sender.try_send(Message::Trace(Box::new(trace))).is_err() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let count = AtomicU64::new(0);
+        if !send_to(Sink { every, put: Box::new(put), count }) {
+            return Err(TraceError::Already);
+        }
+        let exporter = Exporter::new(options, dropped);
+        std::thread::Builder::new().name("traces".to_owned()).spawn(move || exporter.run(&from))?;
+        Ok(Self { to })
+    }
+
+    /// Sends what there is, and waits for that for so long. Blocks.
+    pub fn flush(&self, patience: Duration) {
+        let (done, is_done) = sync_channel(1);
+        if self.to.try_send(Message::Flush(done)).is_ok() {
+            // What is not sent by then is lost.
+            let _ = is_done.recv_timeout(patience);
+        }
+    }
+}
+
+/// The side of the thread.
+struct Exporter {
+    agent: Agent,
+    options: TraceOptions,
+    /// That did not fit, or that the collector did not take.
+    dropped: Arc<AtomicU64>,
+}
+
+impl Exporter {
+    fn new(options: TraceOptions, dropped: Arc<AtomicU64>) -> Self {
+        let mut config = Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0);
+        if options.url.starts_with("http://") {
+            config = config.proxy(None);
+        }
+        Self { agent: config.build().into(), options, dropped }
+    }
+
+    fn run(&self, from: &Receiver<Message>) {
+        let mut said: Option<Instant> = None;
+        while let Ok(first) = from.recv() {
+            let (traces, flush) = collect(first, from);
+            if let Err(error) = self.send(&traces) {
+                self.dropped.fetch_add(traces.len() as u64, Ordering::Relaxed);
+                let now = now();
+                if said.is_none_or(|said| now.duration_since(said) >= SAID_EVERY) {
+                    said = Some(now);
+                    let dropped = self.dropped.swap(0, Ordering::Relaxed);
+                    let url = &self.options.url;
+                    log::warn!(
+                        "{url} does not take traces: {error}; {dropped} traces are lost so far"
+                    );
+                }
+            }
+            if let Some(flush) = flush {
+                // Whoever asked may have gone.
+                let _ = flush.send(());
+            }
+        }
+    }
+
+    fn send(&self, traces: &[Finished]) -> Result<(), ureq::Error> {
+        if traces.is_empty() {
+            return Ok(());
+        }
+        let body = spans::request(&self.options.service, traces);
+        let mut request = self.agent.post(&self.options.url);
+        for (name, value) in &self.options.headers {
+            request = request.header(name, value.expose());
+        }
+        request.header("content-type", "application/json").send(body.to_string())?;
+        Ok(())
+    }
+}
+
+/// `first` and what comes until a request is full, or has waited, or is to go at once.
+fn collect(first: Message, from: &Receiver<Message>) -> (Vec<Finished>, Option<SyncSender<()>>) {
+    let until = now() + EVERY;
+    let (mut traces, mut next) = (Vec::new(), Ok(first));
+    loop {
+        match next {
+            Ok(Message::Trace(trace)) => traces.push(*trace),
+            Ok(Message::Flush(done)) => return (traces, Some(done)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return (traces, None);
+            }
+        }
+        if traces.len() >= REQUEST_MAX {
+            return (traces, None);
+        }
+        next = from.recv_timeout(until.saturating_duration_since(now()));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own waits for collectors")]
+fn now() -> Instant {
+    Instant::now()
+}
