@@ -15,6 +15,7 @@ use self::file::{Begun, FileError};
 use super::connect::is_reader_gone;
 use super::entry::parse_sequence;
 use super::place::{Place, PlaceArgs, PlaceError};
+use super::progress::{Progress, Unit};
 use super::text::{json_line, parse_moment, people_bytes};
 
 /// So much is collected before it is written, in bytes.
@@ -150,6 +151,11 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
 }
 
 impl Args {
+    /// Whether it is all of each store.
+    fn wants_all(&self) -> bool {
+        self.from.is_none() && self.wanted(Sequence::FIRST).filter().next().is_none()
+    }
+
     fn wanted(&self, from: Sequence) -> Selection {
         let patterns =
             |texts: &[String]| texts.iter().map(|text| EventPattern::glob(text.as_str())).collect();
@@ -173,6 +179,13 @@ fn export(
     put: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Complete, ExportError> {
     let (begun, path) = begun.unzip();
+    let done = begun.as_ref().map_or(0, |begun| begun.entries);
+    let total = if args.wants_all() { source::entries(place, args.store.as_ref()) } else { None };
+    let progress = match &args.out {
+        Some(_) => Progress::start("export", Unit::Events, total),
+        None => Progress::beside_output("export", total),
+    };
+    progress.add(done);
     let mut all = begun.as_ref().map_or(Complete { stores: 0, entries: 0 }, Begun::total);
     let first = args.from.unwrap_or(Sequence::FIRST);
     let mut one = |store: &StoreId, from: Sequence| {
@@ -181,7 +194,9 @@ fn export(
             if let (Some(begun), Ok(Line::Head(head))) = (&begun, head(line)) {
                 begun.goes_on_with(&head, path.unwrap_or(Path::new("")))?;
             }
-            entries += u64::from(source::is_entry(line));
+            let is_entry = u64::from(source::is_entry(line));
+            entries += is_entry;
+            progress.add(is_entry);
             put(line).map_err(ExportError::Write)
         })?;
         Ok::<_, ExportError>(entries)

@@ -49,6 +49,30 @@ struct Listed {
 #[serde(rename_all = "camelCase")]
 struct ListedStore {
     store_id: StoreId,
+    entries: u64,
+}
+
+/// How many entries this store has, or all stores together; `None` if that takes more than one look, or cannot be told.
+pub(super) fn entries(place: &Place, store: Option<&StoreId>) -> Option<u64> {
+    let sizes: Vec<u64> = match (place, store) {
+        (Place::Running(admin), Some(store)) => {
+            let path = format!("/admin/stores/{}", percent_encode(store.as_str()));
+            let store: ListedStore = admin.request("GET", &path, None).ok()?;
+            vec![store.entries]
+        }
+        (Place::Running(admin), None) => {
+            let path = format!("/admin/stores?limit={PAGE}");
+            let listed: Listed = admin.request("GET", &path, None).ok()?;
+            listed.stores.iter().map(|store| store.entries).collect()
+        }
+        (Place::Stopped(opened), _) => {
+            let stores = opened.block_on(opened.server().stores(None, PAGE)).ok()?;
+            let wanted = stores.iter().filter(|(name, _)| store.is_none_or(|one| one == name));
+            // About as many: what is trimmed counts as well.
+            wanted.map(|(_, head)| head.get()).collect()
+        }
+    };
+    (sizes.len() < PAGE).then(|| sizes.into_iter().sum())
 }
 
 fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<StoreId>, ExportError> {

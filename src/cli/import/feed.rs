@@ -17,6 +17,7 @@ use crate::cli::address::ServerUrl;
 use crate::cli::connect::runtime;
 use crate::cli::entry::parse_sequence;
 use crate::cli::peer::{Peer, PeerError, Protocol, wrong};
+use crate::cli::progress::{Progress, Unit};
 use crate::cli::trust::ConnectionArgs;
 use crate::config::Token;
 
@@ -109,6 +110,8 @@ impl Feed {
     /// Reads it to its end, a page at a time: the next one is asked for when this one is written.
     pub(super) fn read(self, writing: &mut Writing<'_>) -> Result<(), ImportError> {
         let mut next = self.from.max(Sequence::FIRST);
+        let total = self.head.map(|head| (head.get() + 1).saturating_sub(next.get()));
+        let progress = Progress::start("import", Unit::Events, total);
         let mut pages = {
             let _runtime = self.runtime.enter();
             self.remote.pages(&self.key, self.from)
@@ -127,6 +130,8 @@ impl Feed {
             let page = page.ok_or(FeedError::Ended)?.map_err(FeedError::from)?;
             for (sequence, entry) in page.iter() {
                 writing.push(&self.store, At::Sequence(sequence), entry.to_entry())?;
+                // Where sequences are missing, so much less is to come.
+                progress.add(sequence.next().since(next));
                 next = sequence.next();
             }
         }

@@ -15,6 +15,7 @@ use self::feed::{FeedArgs, FeedError};
 use self::lines::{LineError, Lines};
 use self::writing::{Refused, Writing};
 use super::place::{PlaceArgs, PlaceError};
+use super::progress::{Progress, Unit};
 use super::text::one_line;
 
 /// Import the JSON lines of `export`, or one store of another server.
@@ -106,16 +107,19 @@ pub(super) fn run(args: &Args) -> Result<(), ImportError> {
 }
 
 fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError> {
-    let input: Box<dyn Read> = if path == Path::new("-") {
+    let (input, bytes): (Box<dyn Read>, _) = if path == Path::new("-") {
         if io::stdin().is_terminal() {
             eprintln!("reading entries, a JSON object a line; Ctrl-D ends");
         }
-        Box::new(io::stdin().lock())
+        (Box::new(io::stdin().lock()), None)
     } else {
-        let opened = File::open(path);
-        Box::new(opened.map_err(|cause| ImportError::File { path: path.to_owned(), cause })?)
+        let wrong = |cause| ImportError::File { path: path.to_owned(), cause };
+        let file = File::open(path).map_err(wrong)?;
+        let found = file.metadata().map_err(wrong)?;
+        (Box::new(file), found.is_file().then_some(found.len()))
     };
-    let mut lines = Lines::new(input);
+    let progress = Progress::start("import", Unit::Bytes, bytes);
+    let mut lines = Lines::new(Box::new(progress.counting(input)));
     while let Some((number, line)) = lines.next()? {
         writing.line(number, line)?;
     }
