@@ -224,6 +224,19 @@ impl Connections {
         shown.collect()
     }
 
+    /// The next sequence that is needed in each store that somebody follows, by whoever is furthest behind.
+    pub(crate) fn slowest_cursors(&self) -> HashMap<StoreId, u64> {
+        let mut slowest = HashMap::new();
+        for followed in self.live.lock().by_number.values().flat_map(|one| &one.followed) {
+            let cursor = followed.cursor.load(Ordering::Relaxed).max(1);
+            match slowest.get_mut(&followed.store) {
+                Some(least) => *least = cursor.min(*least),
+                None => drop(slowest.insert(followed.store.clone(), cursor)),
+            }
+        }
+        slowest
+    }
+
     /// Makes the connection with this number finish and close; `false` if there is none.
     pub(crate) fn close(&self, number: u64) -> bool {
         let live = self.live.lock();

@@ -139,6 +139,16 @@ impl Stores {
         self.open.get(store).map(|open| open.feed.head())
     }
 
+    /// The names of the open stores that come after `after`, in their order, at most `count`.
+    pub(crate) fn open_after(&self, after: Option<&StoreId>, count: usize) -> Vec<StoreId> {
+        let is_behind = |store: &StoreId| after.is_none_or(|after| store > after);
+        let open = self.open.all().into_iter().map(|store| store.feed.store().clone());
+        let mut names: Vec<StoreId> = open.filter(is_behind).collect();
+        names.sort_unstable();
+        names.truncate(count);
+        names
+    }
+
     /// How many subscriptions a store has. Does not open it.
     pub(crate) fn subscribers(&self, store: &StoreId) -> usize {
         self.open.get(store).map_or(0, |open| open.feed.subscriber_count())

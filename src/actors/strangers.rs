@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::complaints::{Complaint, Complaints};
 pub(crate) use crate::core::strangers::Full;
 use crate::core::strangers::{Number, Place, Strangers as Core};
 
@@ -20,6 +21,8 @@ type PushOut = Box<dyn Fn() + Send + Sync>;
 /// All strangers of a server.
 pub(crate) struct Strangers {
     started: Instant,
+    count_max: usize,
+    complaints: Arc<Complaints>,
     all: Mutex<All>,
 }
 
@@ -31,10 +34,10 @@ struct All {
 }
 
 impl Strangers {
-    pub(crate) fn new(count_max: usize) -> Arc<Self> {
+    pub(crate) fn new(count_max: usize, complaints: Arc<Complaints>) -> Arc<Self> {
         let core = Core::new(count_max);
         let all = All { core, ends: HashMap::new(), pushed_out: 0, refused: 0 };
-        Arc::new(Self { started: now(), all: Mutex::new(all) })
+        Arc::new(Self { started: now(), count_max, complaints, all: Mutex::new(all) })
     }
 
     /// Registers one, from this address as far as it is known. `push_out` ends it if it has to make way for another.
@@ -45,16 +48,32 @@ impl Strangers {
     ) -> Result<Stranger, Full> {
         let now = self.started.elapsed().as_millis() as u64;
         let mut all = self.all.lock();
-        let entered = all.core.enter(now, Place::of(address));
-        let (number, gone) = entered.inspect_err(|Full| all.refused += 1)?;
+        let Ok((number, gone)) = all.core.enter(now, Place::of(address)) else {
+            all.refused += 1;
+            drop(all);
+            self.complain(address);
+            return Err(Full);
+        };
         all.ends.insert(number, Box::new(push_out));
         let gone = gone.and_then(|gone| all.ends.remove(&gone));
         all.pushed_out += u64::from(gone.is_some());
         drop(all);
         if let Some(end) = gone {
+            self.complain(address);
             end();
         }
         Ok(Stranger { all: Arc::clone(self), number, accepted: AtomicBool::new(false) })
+    }
+
+    /// Says that there are too many, whoever comes, and what can be done.
+    fn complain(&self, address: Option<IpAddr>) {
+        let from = address.map_or_else(String::new, |address| format!(", now one from {address}"));
+        let line = format!(
+            "{} connections have no accepted request yet ([limits] strangers_max), so further ones are refused or \
+             take the place of older ones{from}; if these are your clients, raise strangers_max, else see docs/STRANGERS.md",
+            self.count_max
+        );
+        self.complaints.log(&Complaint::hourly("strangers_max".to_owned(), line));
     }
 
     /// How many there are, how many were pushed out, and how many were refused.
@@ -92,6 +111,9 @@ impl Stranger {
         let ends: Vec<_> = gone.iter().filter_map(|gone| all.ends.remove(gone)).collect();
         all.pushed_out += ends.len() as u64;
         drop(all);
+        if !ends.is_empty() {
+            self.all.complain(address);
+        }
         ends.into_iter().for_each(|end| end());
     }
 

@@ -191,8 +191,9 @@ impl Admin {
         mut each: impl FnMut(T) -> Result<(), AdminCommandError>,
     ) -> Result<(), AdminCommandError> {
         let mut after = String::new();
+        let separator = if path.contains('?') { '&' } else { '?' };
         loop {
-            let path = format!("{path}?limit={PAGE}{after}");
+            let path = format!("{path}{separator}limit={PAGE}{after}");
             let mut page: Value = self.request("GET", &path, None)?;
             let Value::Array(items) = page[list].take() else { return Ok(()) };
             for item in items {

@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", conflicts_with = "from")]
     last: Option<NonZero<u64>>,
     /// Print only the entry with this id
-    #[arg(long, conflicts_with_all = ["from", "last"])]
+    #[arg(long, conflicts_with_all = ["from", "last"], value_parser = parse_id)]
     id: Option<EntryId>,
     /// Print only entries with this event, in which * stands for any text; can be given several times
     #[arg(long = "event", value_name = "PATTERN")]
@@ -142,4 +142,10 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
         }
     };
     writeln!(out, "{sequence}  {at}  {event}  {key}  {by}  {payload}")
+}
+
+fn parse_id(text: &str) -> Result<EntryId, String> {
+    let wrong =
+        "an id is a UUID such as 018bcfe5-6800-70e1-8101-010101010101, which `entries` prints";
+    text.parse().map_err(|_| wrong.to_owned())
 }

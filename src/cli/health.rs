@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use eventlog_server::server::{ClientCertificates, TlsFiles};
 use ureq::Agent;
 use ureq::tls::TlsConfig;
 
@@ -17,8 +18,8 @@ const ANSWER_BYTES_MAX: u64 = 4_096;
 /// Check whether the server on this machine takes clients.
 ///
 /// Requests /readyz at the address in the configuration. Exits with 0 if the server takes clients, and with 1 if
-/// it does not or does not answer within five seconds. If clients need certificates (`[tls] client_ca_file`), it
-/// only checks whether the port is open.
+/// it does not or does not answer within five seconds. Without --config it asks at 127.0.0.1:7420. If clients need
+/// certificates (`[tls] client_ca_file`), it only checks whether the port is open.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -57,12 +58,14 @@ pub(super) enum HealthError {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), HealthError> {
-    let config = args.config.load()?;
+    let config = args.config.load_to_ask()?;
     let path = if args.live { "healthz" } else { "readyz" };
     let address = reachable(config.listen);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}/{path}");
-    if config.tls.is_some_and(|tls| tls.client_ca.is_some()) {
+    let needs_certificate =
+        |tls: TlsFiles| tls.client_ca.is_some() && tls.clients == ClientCertificates::Required;
+    if config.tls.is_some_and(needs_certificate) {
         // This has no certificate to show: whether the port is open is all that can be known.
         let open = TcpStream::connect_timeout(&address, TIMEOUT);
         return open

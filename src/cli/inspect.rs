@@ -74,12 +74,7 @@ pub(super) enum InspectError {
 fn what_to_do(error: &OpenError) -> &'static str {
     match error {
         OpenError::InUse { .. } => "; stop the server, or request GET /admin/stores",
-        OpenError::Foreign { .. }
-        | OpenError::Backup { .. }
-        | OpenError::Unfinished { .. }
-        | OpenError::UnknownFormat { .. }
-        | OpenError::Unavailable { .. }
-        | OpenError::Corrupt { .. } => "",
+        _ => "",
     }
 }
 

@@ -198,6 +198,8 @@ fn print_signing_key(
 #[derive(Deserialize)]
 struct Usage {
     bytes: u64,
+    /// Whether what the key writes now is counted.
+    counted: bool,
 }
 
 fn print_usage(
@@ -206,12 +208,13 @@ fn print_usage(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), AdminCommandError> {
-    let Usage { bytes } = answer?;
+    let Usage { bytes, counted } = answer?;
     if json {
-        writeln!(out, "{}", json!({ "publicKey": key, "bytes": bytes }))?;
-    } else {
-        writeln!(out, "{}  {bytes} bytes", one_line(key.as_str()))?;
+        writeln!(out, "{}", json!({ "publicKey": key, "bytes": bytes, "counted": counted }))?;
+        return Ok(());
     }
+    let not = if counted { "" } else { "; nothing is counted now: no quota has `bytes_stored`" };
+    writeln!(out, "{}  {bytes} bytes{not}", one_line(key.as_str()))?;
     Ok(())
 }
 

@@ -90,7 +90,13 @@ pub(super) fn revoke(args: RevokeArgs) -> Result<(), AdminCommandError> {
     let (admin, is_json) = (args.admin.client()?, args.admin.json);
     let mut out = io::stdout().lock();
     let answer: Value = if let Some(id) = &args.lift {
-        admin.request("DELETE", &format!("/admin/revocations/{}", percent_encode(id)), None)?
+        let path = format!("/admin/revocations/{}", percent_encode(id));
+        let lifted: Value = admin.request("DELETE", &path, None)?;
+        if !is_json {
+            let printed = writeln!(out, "{}  is lifted", one_line(id)).map_err(Into::into);
+            return AdminCommandError::unless_reader_gone(printed);
+        }
+        lifted
     } else {
         let until = args.until.or_else(|| args.duration.map(|Span(span)| in_seconds(span)));
         let mut body = json!({ "until": until, "reason": args.reason });

@@ -1,6 +1,6 @@
 //! `stores`, `sessions`, `top`, and the repetition of `entries`: what a running server has and does, once or again and again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IsTerminal, Write};
 use std::thread::sleep;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::config::Span;
 
 /// `top` shows so many stores.
 const HOTTEST: usize = 20;
+/// Stores without entries are shown if there are no more keys than this.
+const KEYS_MAX: usize = 1_000;
 /// `top` looks a second time after so long.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -64,6 +66,8 @@ impl WatchArgs {
 }
 
 /// Show the stores of a running server, and what each holds.
+///
+/// At the end come stores that a key is assigned to and that have no entries yet, if there are at most 1,000 keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct StoresArgs {
     #[command(flatten)]
@@ -83,7 +87,9 @@ struct Store {
 pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
     let json = args.watch.admin.json;
     args.watch.run(|admin, out| {
+        let mut empty = assigned(admin);
         admin.each("/admin/stores", "stores", |value: Value| {
+            empty.remove(value["storeId"].as_str().unwrap_or_default());
             if json {
                 return Ok(writeln!(out, "{value}")?);
             }
@@ -95,8 +101,28 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
                 "{name}  head {head}  {entries} entries  {bytes}  {subscribers} subscribers"
             )?;
             Ok(())
-        })
+        })?;
+        for name in empty {
+            if json {
+                let store = json!({ "storeId": name, "head": 0, "entries": 0, "bytes": 0, "subscribers": 0 });
+                writeln!(out, "{store}")?;
+            } else {
+                writeln!(out, "{}  no entries yet", one_line(&name))?;
+            }
+        }
+        Ok(())
     })
+}
+
+/// The stores that keys are assigned to; none if there are more keys than that is worth asking for, or if that cannot be told.
+fn assigned(admin: &Admin) -> BTreeSet<String> {
+    let page = admin.request("GET", &format!("/admin/keys?limit={KEYS_MAX}"), None);
+    let page: Value = page.unwrap_or_default();
+    if page.get("next").is_some() {
+        return BTreeSet::new();
+    }
+    let keys = page["keys"].as_array().into_iter().flatten();
+    keys.filter_map(|key| Some(key["storeId"].as_str()?.to_owned())).collect()
 }
 
 /// Show who is connected to a running server and what they follow, or close a connection.
@@ -127,6 +153,7 @@ struct Session {
     address: Option<String>,
     path: String,
     subject: Option<String>,
+    certificate_sha256: Option<String>,
     received_bytes: u64,
     sent_bytes: u64,
     subscriptions: Vec<Subscription>,
@@ -168,12 +195,26 @@ pub(super) fn sessions(args: &SessionsArgs) -> Result<(), AdminCommandError> {
 }
 
 fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
-    let Session { id, address, path, subject, received_bytes, sent_bytes, subscriptions } = session;
+    let Session {
+        id,
+        address,
+        path,
+        subject,
+        certificate_sha256,
+        received_bytes,
+        sent_bytes,
+        subscriptions,
+    } = session;
     let address = address.as_deref().unwrap_or("?");
     let subject = subject.as_ref().map(|subject| format!("  {}", one_line(subject)));
     let (received, sent) = (people_bytes(*received_bytes), people_bytes(*sent_bytes));
     let (path, subject) = (one_line(path), subject.unwrap_or_default());
-    writeln!(out, "{id}  {address}  {path}{subject}  received {received}  sent {sent}")?;
+    let certificate = certificate_sha256.as_ref();
+    let certificate = certificate.map_or_else(String::new, |it| format!("  certificate {it}"));
+    writeln!(
+        out,
+        "{id}  {address}  {path}{subject}{certificate}  received {received}  sent {sent}"
+    )?;
     for Subscription { public_key, store_id, cursor, lag } in subscriptions {
         let lag = lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());
         let (key, store) = (one_line(public_key), one_line(store_id));
@@ -184,7 +225,7 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
 
 /// Show the stores of a running server that grow most, over two seconds each time.
 ///
-/// Reads the list of all stores twice, and once more for each repetition, so it takes a while if there are many.
+/// Compares the stores that are open at both looks: those that were written to or followed lately.
 #[derive(Debug, clap::Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]
@@ -209,7 +250,8 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
         let mut grown: Vec<(f64, u64, &String)> = sizes
             .iter()
             .map(|(store, (head, bytes))| {
-                let (old_head, old_bytes) = before.get(store).copied().unwrap_or_default();
+                // How much a store had that was not open then is not known.
+                let (old_head, old_bytes) = before.get(store).copied().unwrap_or((*head, *bytes));
                 let entries = head.saturating_sub(old_head) as f64 * 1_000.0 / millis as f64;
                 (entries, bytes.saturating_sub(old_bytes).saturating_mul(1_000) / millis, store)
             })
@@ -230,10 +272,10 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
     })
 }
 
-/// The head and the bytes of each store.
+/// The head and the bytes of each open store.
 fn sizes(admin: &Admin) -> Result<HashMap<String, (u64, u64)>, AdminCommandError> {
     let mut sizes = HashMap::new();
-    admin.each("/admin/stores", "stores", |store: Store| {
+    admin.each("/admin/stores?open=true", "stores", |store: Store| {
         sizes.insert(store.name, (store.head, store.bytes));
         Ok(())
     })?;

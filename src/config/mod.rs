@@ -228,7 +228,7 @@ impl Config {
         mut faults: Vec<ConfigError>,
     ) -> Result<Self, ConfigFaults> {
         let auth_is_known = !faults.iter().any(ConfigError::is_about_auth);
-        let database = keep(tables::database(&settings), &mut faults).unwrap_or_default();
+        let database = tables::database(&settings);
         let bind_policy = auth::bind_policy(&settings.auth);
         let keeps_proof = settings.auth.keep_proof.is_none_or(|flag| flag.0);
         let pinned = pinned(&settings);

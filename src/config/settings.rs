@@ -67,11 +67,11 @@ settings! {
 
 settings! {
     /// `[tls]`
-    #[expect(clippy::struct_field_names, reason = "as they are called in the file")]
     TlsSettings {
         certificate_file: Option<PathBuf>,
         key_file: Option<PathBuf>,
         client_ca_file: Option<PathBuf>,
+        client_certificates: Option<ClientCertificatesMode>,
     }
 }
 
@@ -286,14 +286,22 @@ pub(crate) enum KeysInLog {
     Hashed,
 }
 
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientCertificatesMode {
+    /// All of them do.
+    Required,
+    /// Those that have one.
+    Optional,
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DurabilityMode {
     /// Once it survives a power cut.
     Sync,
-    /// Was accepted once, and is now refused with a reason.
-    Interval,
 }
 
 /// Who decides what a key may do.
@@ -454,6 +462,7 @@ macro_rules! words {
 words! {
     LogFormat: "text", "json";
     KeysInLog: "whole", "hashed";
+    ClientCertificatesMode: "required", "optional";
     StorageKind: "sled", "postgres";
     DurabilityMode: "sync";
     AuthMode: "allow-all", "grants", "jwt", "http";

@@ -1,25 +1,21 @@
 //! Converts single tables of the file into what the server is started with.
 
-use eventlog_server::server::TlsFiles;
+use eventlog_server::server::{ClientCertificates, TlsFiles};
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
 
 use super::bucket::BucketAddress;
 use super::check::impossible;
 use super::fault::ConfigError;
 use super::settings::{
-    BackupSettings, DurabilityMode, KeysInLog, LogSettings, Settings, TlsSettings,
+    BackupSettings, ClientCertificatesMode, KeysInLog, LogSettings, Settings, TlsSettings,
 };
 use super::units::Size;
 use super::{BackupPlan, LogPlan};
 
-pub(super) fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigError> {
-    if settings.durability == Some(DurabilityMode::Interval) {
-        let reason = "it is not there any more: whatever is acknowledged survives a power cut";
-        return Err(impossible("durability", "interval", reason));
-    }
+pub(super) fn database(settings: &Settings) -> DatabaseOptions {
     let default = DatabaseOptions::default();
     let bytes = |set: Option<Size>, default| set.map_or(default, |size| size.0 as u64);
-    Ok(DatabaseOptions {
+    DatabaseOptions {
         cache_bytes: bytes(settings.cache_bytes, default.cache_bytes),
         ballast_bytes: bytes(settings.ballast_bytes, default.ballast_bytes),
         disk_low_bytes: bytes(settings.disk_low_bytes, default.disk_low_bytes),
@@ -35,7 +31,7 @@ pub(super) fn database(settings: &Settings) -> Result<DatabaseOptions, ConfigErr
             ),
         },
         ..default
-    })
+    }
 }
 
 pub(super) fn log(settings: LogSettings) -> LogPlan {
@@ -49,9 +45,20 @@ pub(super) fn log(settings: LogSettings) -> LogPlan {
 }
 
 pub(super) fn tls(settings: TlsSettings) -> Result<Option<TlsFiles>, ConfigError> {
-    let TlsSettings { certificate_file, key_file, client_ca_file: client_ca } = settings;
+    let TlsSettings { certificate_file, key_file, client_ca_file: client_ca, client_certificates } =
+        settings;
+    if client_certificates == Some(ClientCertificatesMode::Optional) && client_ca.is_none() {
+        let reason = "they are checked with the authorities in `client_ca_file`, which is missing";
+        return Err(impossible("tls.client_certificates", "optional", reason));
+    }
+    let clients = match client_certificates {
+        None | Some(ClientCertificatesMode::Required) => ClientCertificates::Required,
+        Some(ClientCertificatesMode::Optional) => ClientCertificates::Optional,
+    };
     match (certificate_file, key_file) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(TlsFiles { certificate, key, client_ca, clients }))
+        }
         (None, None) if client_ca.is_none() => Ok(None),
         (certificate, _) => {
             let missing =

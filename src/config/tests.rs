@@ -407,12 +407,19 @@ fn webhooks_are_read_and_say_where_they_begin() {
 }
 
 #[test]
+fn the_only_durability_is_the_only_one_that_is_named() {
+    let message = refusal(allowed("durability = \"soon\""));
+    assert!(message.contains("durability") && message.contains("`sync`"), "{message}");
+    assert!(!message.contains("interval"), "{message}");
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_its_key() {
     for (file, key) in [
+        ("tls.client_certificates = \"optional\"", "client_ca_file"),
         ("workers = 0", "workers"),
         ("store_threads = 0", "store_threads"),
         ("cache_bytes = 0", "cache_bytes"),
-        ("durability = \"interval\"", "durability"),
         ("limits.connections_max = 0", "connections_max"),
         ("limits.stall_timeout = \"0ms\"", "stall_timeout"),
         ("limits.frame_bytes_max = 512000", "frame_bytes_max"),

@@ -25,13 +25,13 @@ pub(crate) struct Histogram {
     sum: AtomicU64,
 }
 
-/// What has been observed so far.
+/// What a histogram has observed so far.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Observed {
-    /// The upper bound of each bucket, and the count in it.
-    pub(crate) buckets: Vec<(f64, u64)>,
+pub struct Observed {
+    /// The upper bound of each bucket, ascending, and the count in it. The last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
     /// The sum of all values.
-    pub(crate) sum: f64,
+    pub sum: f64,
 }
 
 impl Histogram {

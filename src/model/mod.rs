@@ -24,6 +24,7 @@ pub(crate) mod varint;
 
 pub use batch::Batch;
 pub use entry::{Entry, EntryRef, RemoteEntry};
+pub use histogram::Observed;
 pub use id::{EntryId, RemoteId};
 pub use in_log::hash_keys_in_log;
 pub(crate) use in_log::key_in_log;

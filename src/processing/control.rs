@@ -66,6 +66,7 @@ pub struct DeadLetter {
 
 /// Why a request about a group failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GroupError {
     /// No group of this server has this name.
     #[error("there is no group {0:?}")]

@@ -92,6 +92,7 @@ enum Unnamed {
 
 /// Why the groups do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProcessorError {
     /// Two event types have the same tag.
     #[error("two events have the tag {0:?}")]

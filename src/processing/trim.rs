@@ -40,6 +40,7 @@ pub struct Trimming {
 
 /// Nothing more was trimmed or erased, or it is not known. Trying again is right.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrimError {
     /// The journal failed.
     #[error(transparent)]

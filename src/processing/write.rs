@@ -41,6 +41,7 @@ pub enum WriteError {
 
 /// What was waited for was not processed, or not even written.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotProcessed {
     /// It was not written, or may not have been written.
     #[error(transparent)]

@@ -22,6 +22,7 @@ const SEVERED_AT_MOST: usize = 20;
 
 /// A revocation was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RevokeError {
     /// It cannot be kept.
     #[error("{0}")]

@@ -152,13 +152,18 @@ async fn remove_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String
 
 async fn show_usage(server: web::Data<Server>, key: Path<String>) -> Answer {
     let bytes = server.usage(&name(&key)?);
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": bytes })))
+    Ok(HttpResponse::Ok().json(usage(&server, bytes)))
 }
 
 /// What the key had written before.
 async fn reset_usage(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
     let before = server.reset_usage_by(by.into_inner(), &name(&key)?).await?;
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "bytes": before })))
+    Ok(HttpResponse::Ok().json(usage(&server, before)))
+}
+
+fn usage(server: &Server, bytes: u64) -> serde_json::Value {
+    let counted = server.inner().shared.quotas.counts_keys();
+    serde_json::json!({ "bytes": bytes, "counted": counted })
 }
 
 async fn release_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
@@ -276,12 +281,34 @@ impl Measured {
     }
 }
 
-async fn list_stores(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+/// Which stores.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct StoresOf {
+    after: Option<String>,
+    limit: Option<usize>,
+    /// Only those that are open: to which something was written lately, or which somebody follows.
+    #[serde(default)]
+    open: bool,
+}
+
+async fn list_stores(server: web::Data<Server>, Query(asked): Query<StoresOf>) -> Answer {
+    let StoresOf { after, limit, open } = asked;
+    let page = PageOf { after, limit };
     let after = page.after.as_deref().map(name::<StoreId>).transpose()?;
     let count = page.count() + 1;
+    let named = open.then(|| server.inner().shared.stores.open_after(after.as_ref(), count));
     let stores = read_storage(&server, move |storage| {
-        let stores = storage.stores(after.as_ref(), count)?.into_iter();
-        stores.map(|(store, size)| Ok((Measured::read(storage, &store, size)?, store))).collect()
+        let stores = match named {
+            None => storage.stores(after.as_ref(), count)?,
+            Some(named) => {
+                let sized = named.into_iter().map(|store| Ok((storage.size(&store)?, store)));
+                let sized = sized.map(|one| one.map(|(size, store)| (store, size)));
+                sized.collect::<Result<_, StorageError>>()?
+            }
+        };
+        let measured = |(store, size)| Ok((Measured::read(storage, &store, size)?, store));
+        stores.into_iter().map(measured).collect()
     });
     let stores: Vec<_> = stores.await?;
     let mut statuses = Vec::with_capacity(stores.len());

@@ -40,6 +40,9 @@ struct Session {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
+    /// Of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<String>,
     since_millis: u64,
     received_bytes: u64,
     sent_bytes: u64,
@@ -81,6 +84,7 @@ fn session(server: &Server, shown: Shown) -> Session {
         address: caller.address().map(|address| address.to_string()),
         path: caller.path().chars().take(100).collect(),
         subject: subject.map(str::to_owned),
+        certificate_sha256: caller.certificate_sha256(),
         since_millis,
         received_bytes: received,
         sent_bytes: sent,

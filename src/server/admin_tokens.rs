@@ -14,6 +14,7 @@ const HASHED: &str = "sha256:";
 
 /// What a token of the admin API may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AdminRight {
     /// Look at everything that is stored, and at who is connected.
     Read,

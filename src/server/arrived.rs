@@ -32,6 +32,7 @@ use super::wire::{Secure, Wire};
 use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
 use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
+use crate::services;
 
 /// The longest head of a request, in bytes. A request for a WebSocket has to be shorter.
 const HEAD_BYTES_MAX: usize = 32 * 1_024;
@@ -115,6 +116,18 @@ async fn wire(shared: &Shared, secure: Option<&Secure>, stream: TcpStream) -> io
 #[cfg(feature = "console")]
 pub(super) struct Encrypted;
 
+/// The certificate that the client of a connection has shown, as DER.
+#[derive(Clone)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS alone has some"))]
+pub(super) struct ClientCertificate(pub(super) Arc<[u8]>);
+
+impl ClientCertificate {
+    /// The SHA-256 of the certificate, as hexadecimal digits.
+    pub(super) fn sha256(&self) -> String {
+        services::sha256(&self.0)
+    }
+}
+
 /// A connection whose first request has arrived.
 pub(super) struct Arrived {
     wire: Wire,
@@ -142,6 +155,10 @@ impl Arrived {
         #[cfg(feature = "console")]
         if self.wire.is_secure() {
             extensions.insert(Encrypted);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(certificate) = self.wire.client_certificate() {
+            extensions.insert(ClientCertificate(certificate.into()));
         }
     }
 

@@ -58,6 +58,7 @@ use crate::storage::Storage;
 
 /// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The threads for stores could not be started.
     #[error("the threads for stores could not be started: {0}")]
@@ -292,7 +293,8 @@ impl Builder {
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
         let budget = Budget::new(&limits);
-        let strangers = Strangers::new(limits.strangers_max);
+        let complaints = Arc::new(Complaints::new());
+        let strangers = Strangers::new(limits.strangers_max, Arc::clone(&complaints));
         watchdog::start(&connections, &budget, &metrics, limits.stall_timeout, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
@@ -321,7 +323,7 @@ impl Builder {
             limits,
             connections,
             quotas,
-            complaints: Arc::new(Complaints::new()),
+            complaints,
             metrics,
             resolved,
             ahead: Ahead::default(),
@@ -358,6 +360,8 @@ impl Builder {
             trims,
             compacting: Mutex::default(),
             erasures,
+            #[cfg(feature = "tls")]
+            tls: std::sync::OnceLock::new(),
             snapshot: Mutex::default(),
         };
         Ok(Server::new(inner, &home).following_others())

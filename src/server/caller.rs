@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderValue;
 
+use super::arrived::ClientCertificate;
 use crate::model::limits::HANDSHAKE_BYTES_MAX;
 use crate::services::proxies::{AddressRange, forwarded_address};
 use crate::services::{Caller, Value};
@@ -31,7 +32,9 @@ pub(super) fn caller_of(
 ) -> Caller {
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let value = value_of.map(|value_of| value_of(request));
-    let caller = Caller::connected(request.peer_addr(), target(request), headers, value);
+    let certificate = request.conn_data::<ClientCertificate>();
+    let caller = Caller::connected(request.peer_addr(), target(request), headers, value)
+        .with_certificate(certificate.map(|ClientCertificate(der)| Arc::clone(der)));
     match forwarded(request, trusted) {
         Some(address) => caller.forwarded_for(address),
         None => caller,

@@ -50,6 +50,7 @@ pub struct Erased {
 
 /// Not everything was erased. Trying again is right.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EraseError {
     /// There is no such store.
     #[error("store {0:?} does not exist")]

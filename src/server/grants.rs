@@ -21,6 +21,7 @@ const GRANT_BYTES_MAX: usize = 30 << 10;
 
 /// A grant was not set or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GrantsError {
     /// The server was started without [`Builder::grants`](super::Builder::grants).
     #[error("this server uses no grants; another [auth] mode says who may do what")]

@@ -82,6 +82,9 @@ pub(super) struct Inner {
     pub(super) trims: Arc<Trims>,
     pub(super) compacting: Mutex<CompactState>,
     pub(super) erasures: Arc<Erasures>,
+    /// The certificates of the port, once it is served with TLS.
+    #[cfg(feature = "tls")]
+    pub(super) tls: std::sync::OnceLock<super::tls::Tls>,
     /// The files of the most recent backup.
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }

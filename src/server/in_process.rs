@@ -28,6 +28,7 @@ use crate::storage::StorageError;
 
 /// Why a request as a client failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// [`Auth`](crate::services::Auth) says no.
     #[error(transparent)]

@@ -63,6 +63,8 @@ pub async fn listen_tls(
     tls: super::tls::Tls,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    // Where it is served twice, the first certificates are those that are shown.
+    let _ = server.inner().tls.set(tls.clone());
     let listeners = match admin {
         None => vec![(listener, Mounted::Everything)],
         Some(admin) => vec![(listener, Mounted::AllButAdmin), (admin, Mounted::Admin)],

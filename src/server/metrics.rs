@@ -1,5 +1,7 @@
 //! Shows what is counted, as Prometheus text.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::HttpResponse;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -12,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::handle::Server;
 use crate::actors::quarantine::Aside;
 use crate::actors::session::shared::Shared;
-use crate::model::histogram::Observed;
+use crate::model::{Observed, Sequence};
 use crate::services::Auth;
 use crate::storage::{Figure, Storage};
 
@@ -25,6 +27,9 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     for (name, help, histogram) in server.inner().shared.metrics.histograms.all() {
         registry.register(name, help, Shown(histogram.observed()));
     }
+    register_lag(&server.inner().shared, &mut registry);
+    #[cfg(feature = "tls")]
+    register_certificates(server, &mut registry);
     register_strangers(&server.inner().shared, &mut registry);
     if let Some(processor) = server.processor() {
         processor.register(&mut registry);
@@ -43,6 +48,25 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     match encode(&mut text, &registry) {
         Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
+    }
+}
+
+fn register_lag(shared: &Shared, registry: &mut Registry) {
+    let cursors = shared.connections.slowest_cursors();
+    let lags = cursors.iter().map(|(store, cursor)| {
+        // Of a store that is just opened again nothing is known for a moment.
+        let head = shared.stores.head(store).map_or(0, Sequence::get);
+        (head + 1).saturating_sub(*cursor)
+    });
+    let help = "Entries that the subscription furthest behind was not sent yet";
+    registry.register("subscriptions_lag_max", help, ConstGauge::new(lags.max().unwrap_or(0)));
+}
+
+#[cfg(feature = "tls")]
+fn register_certificates(server: &Server, registry: &mut Registry) {
+    if let Some(expires) = server.inner().tls.get().and_then(super::tls::Tls::expires) {
+        let help = "When the certificate of the port expires, in seconds since 1970";
+        registry.register("tls_certificate_expires_seconds", help, ConstGauge::new(expires));
     }
 }
 
@@ -129,7 +153,9 @@ fn register_strangers(shared: &Shared, registry: &mut Registry) {
             shared.budget.waiting(),
         ),
     ];
-    for (name, help, value) in gauges {
+    let in_flight = shared.write_bytes_in_flight.load(Ordering::Relaxed);
+    let held = ("write_bytes_in_flight", "Bytes of writes that are not answered yet", in_flight);
+    for (name, help, value) in gauges.into_iter().chain([held]) {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
@@ -154,6 +180,10 @@ fn register_auth(auth: &dyn Auth, registry: &mut Registry) {
 
 fn register_storage(storage: &dyn Storage, registry: &mut Registry) {
     let registry = registry.sub_registry_with_prefix("storage");
+    if let Some(syncs) = storage.syncs() {
+        let help = "From the write of a group to the commit log until it is on disk";
+        registry.register("sync_seconds", help, Shown(syncs));
+    }
     let help = "1 while writes are taken";
     let ready = Figure { name: "is_ready", help, value: u64::from(storage.ready().is_ok()) };
     for Figure { name, help, value } in [ready].into_iter().chain(storage.figures()) {

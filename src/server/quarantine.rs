@@ -13,6 +13,7 @@ use crate::services::{QuarantineUnavailable, Quarantined};
 
 /// Why a request to the quarantine failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QuarantineError {
     /// The server was started without [`Builder::quarantine`](super::Builder::quarantine).
     #[error("this server has no quarantine")]

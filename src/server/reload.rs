@@ -22,6 +22,7 @@ pub struct Reloaded {
 
 /// The configuration was not applied; everything is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReloadError {
     /// There is none to read.
     #[error("the server was started without a configuration file")]

@@ -16,6 +16,7 @@ use super::handle::{Inner, Server};
 use super::sever::Severable;
 use super::{metrics, pages, wrong_peers};
 use crate::actors::budget::SMALL_STRANGER_BYTES;
+use crate::actors::complaints::Complaint;
 use crate::actors::connections::{Refused, Sever};
 use crate::actors::guard::guarded;
 use crate::actors::inbox::{Inbox, Notice};
@@ -153,6 +154,9 @@ async fn upgrade<W: Wire>(
         Ok(seat) => seat,
         Err(refused) => {
             shared.metrics.connections_refused.inc();
+            if refused == Refused::Full {
+                complain_of_number(server, &caller);
+            }
             return Ok(refusal(refused));
         }
     };
@@ -167,6 +171,18 @@ async fn upgrade<W: Wire>(
     let session = Session::new(shared.clone(), caller, inbox, seat, wire, payload, unfinished);
     // The session reads the payload itself; the context's own decoder gets nothing.
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
+}
+
+/// Logs that the server has as many connections as it may have.
+fn complain_of_number(server: &Server, caller: &Caller) {
+    let shared = &server.inner().shared;
+    let line = format!(
+        "there are {} connections ([limits] connections_max), so further ones are refused, now one from {}; to take \
+         more, raise connections_max, and the files that the process may open (ulimit -n)",
+        shared.limits.connections_max,
+        caller.shown_address()
+    );
+    shared.complaints.log(&Complaint::hourly("connections_max".to_owned(), line));
 }
 
 /// Counts a session among the strangers until its first good request.

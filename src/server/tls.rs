@@ -5,6 +5,8 @@
 //! complete. Leaves out: when files are read again (whoever started the server decides), and how long a handshake may
 //! take (`arrived`).
 
+mod expiry;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -47,10 +49,24 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities that have to sign clients' certificates; `None` asks clients for no certificate.
     pub client_ca: Option<PathBuf>,
+    /// Whether each client needs one, if they are asked for it.
+    pub clients: ClientCertificates,
+}
+
+/// Which clients need a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientCertificates {
+    /// All of them.
+    #[default]
+    Required,
+    /// None. One that is shown has to be right all the same, and [`Caller::certificate`](crate::services::Caller::certificate) has it.
+    Optional,
 }
 
 /// Why certificates cannot be used. Names files, but nothing of their contents.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{} cannot be read: {cause}", path.display())]
@@ -92,7 +108,15 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: Arc<RwLock<Arc<ServerConfig>>>,
+    current: Arc<RwLock<Current>>,
+}
+
+/// What connections that come now begin with.
+#[derive(Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// In seconds since 1970, of the certificate that ends first.
+    expires: Option<u64>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -104,7 +128,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the files. Blocks on disk.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Arc::new(RwLock::new(Arc::new(read(&files)?)));
+        let current = Arc::new(RwLock::new(read(&files)?));
         Ok(Self { files, current })
     }
 
@@ -117,7 +141,12 @@ impl Tls {
 
     /// The first of two steps of a reload: nothing has changed yet. Blocks on disk.
     pub fn read_again(&self) -> Result<NewCertificates, TlsError> {
-        Ok(NewCertificates { new: Arc::new(read(&self.files)?), tls: self.clone() })
+        Ok(NewCertificates { new: read(&self.files)?, tls: self.clone() })
+    }
+
+    /// When the certificate expires, or the first of those that it is signed with, in seconds since 1970; `None` if that cannot be told.
+    pub fn expires(&self) -> Option<u64> {
+        self.current.read().expires
     }
 
     /// The files.
@@ -150,7 +179,7 @@ impl Tls {
         stream: TcpStream,
         budget: &Arc<Budget>,
     ) -> io::Result<TlsStream<Metered>> {
-        let config = self.current.read().clone();
+        let config = Arc::clone(&self.current.read().config);
         let mut stream = TlsAcceptor::from(config).accept(Metered::new(stream, budget)).await?;
         let (metered, connection) = stream.get_mut();
         metered.unfinished = None;
@@ -172,7 +201,7 @@ async fn speaks_plainly(mut stream: TcpStream, peer: &str, shared: &Shared) {
 
 /// Certificates that can be used, and are not in effect yet.
 pub struct NewCertificates {
-    new: Arc<ServerConfig>,
+    new: Current,
     tls: Tls,
 }
 
@@ -207,8 +236,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let TlsFiles { certificate, key, client_ca } = files;
+fn read(files: &TlsFiles) -> Result<Current, TlsError> {
+    let TlsFiles { certificate, key, client_ca, clients } = files;
     let provider = Arc::new(ring::default_provider());
     let unusable =
         |cause| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
@@ -221,16 +250,20 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(certificates(path)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match clients {
+                ClientCertificates::Required => verifier,
+                ClientCertificates::Optional => verifier.allow_unauthenticated(),
+            };
             let wrong = |cause| TlsError::ClientCa { path: path.clone(), cause };
             builder.with_client_cert_verifier(verifier.build().map_err(wrong)?)
         }
     };
-    let mut config = builder
-        .with_single_cert(certificates(certificate)?, private_key(key)?)
-        .map_err(unusable)?;
+    let chain = certificates(certificate)?;
+    let expires = chain.iter().filter_map(|one| expiry::expires(one)).min();
+    let mut config = builder.with_single_cert(chain, private_key(key)?).map_err(unusable)?;
     // A WebSocket begins as HTTP/1.1, and nothing else is offered here.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Current { config: Arc::new(config), expires })
 }
 
 /// A socket that counts what arrives until the handshake is complete.

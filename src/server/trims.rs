@@ -39,6 +39,7 @@ pub enum Before {
 
 /// A trim was not made.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServerTrimError {
     /// There is no such store.
     #[error("store {0:?} does not exist")]

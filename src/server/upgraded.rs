@@ -28,7 +28,7 @@ use futures_core::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::arrived::Arrived;
+use super::arrived::{Arrived, ClientCertificate};
 use crate::actors::session::unfinished::ReadSize;
 
 /// Most letters of a path that are shown.
@@ -106,6 +106,8 @@ struct Ending {
     began: Instant,
     connection: String,
     path: String,
+    /// The SHA-256 of the client's.
+    certificate: Option<String>,
 }
 
 impl Ending {
@@ -113,17 +115,26 @@ impl Ending {
         let connection =
             request.peer_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
         let path = request.path().chars().take(PATH_SHOWN_MAX).collect();
-        Self { began: Instant::now(), connection, path }
+        let certificate = request.conn_data::<ClientCertificate>();
+        let certificate = certificate.map(ClientCertificate::sha256);
+        Self { began: Instant::now(), connection, path, certificate }
     }
 
     fn log(&self, Gone { received, sent }: &Gone) {
-        let Self { began, connection, path } = self;
+        let Self { began, connection, path, certificate } = self;
         let (millis, received, sent) =
             (began.elapsed().as_millis() as u64, received.get(), sent.get());
-        log::debug!(
-            target: "access", connection:%, path, millis, received, sent;
-            "{connection} {path:?}: ends after {millis} ms, {received} bytes received, {sent} sent"
-        );
+        match certificate {
+            None => log::debug!(
+                target: "access", connection:%, path, millis, received, sent;
+                "{connection} {path:?}: ends after {millis} ms, {received} bytes received, {sent} sent"
+            ),
+            Some(certificate) => log::debug!(
+                target: "access", connection:%, path, millis, received, sent, certificate:%;
+                "{connection} {path:?}: ends after {millis} ms, {received} bytes received, {sent} sent, \
+                 with certificate {certificate}"
+            ),
+        }
     }
 }
 

@@ -42,6 +42,13 @@ impl Wire {
         !matches!(self, Self::Plain(_))
     }
 
+    /// The certificate that the client has shown, which was found to be right, as DER.
+    #[cfg(feature = "tls")]
+    pub(super) fn client_certificate(&self) -> Option<&[u8]> {
+        let Self::Secure(stream) = self else { return None };
+        stream.get_ref().1.peer_certificates()?.first().map(|certificate| &**certificate)
+    }
+
     /// Waits until there is something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
         #[cfg(feature = "tls")]

@@ -5,9 +5,11 @@
 //! proved about it later ([`Claim`](super::Claim)).
 
 use std::any::Any;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use super::Verified;
 
@@ -35,6 +37,8 @@ struct Inner {
     headers: Box<[u8]>,
     value: Option<Value>,
     verified: Option<Verified>,
+    /// As DER.
+    certificate: Option<Arc<[u8]>>,
 }
 
 /// What the embedding application knows about a caller.
@@ -64,12 +68,18 @@ impl Caller {
 
     /// How many bytes of the handshake are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.0.target.len() + self.0.headers.len()
+        let certificate = self.0.certificate.as_ref().map_or(0, |certificate| certificate.len());
+        self.0.target.len() + self.0.headers.len() + certificate
     }
 
     /// The same caller, with the address that the proxies reported.
     pub(crate) fn forwarded_for(self, address: IpAddr) -> Self {
         self.with(|inner| inner.forwarded = Some(address))
+    }
+
+    /// The same caller, whose client has shown this certificate.
+    pub(crate) fn with_certificate(self, certificate: Option<Arc<[u8]>>) -> Self {
+        self.with(|inner| inner.certificate = certificate)
     }
 
     /// The same caller, with what `Auth` found out.
@@ -112,6 +122,17 @@ impl Caller {
         self.0.verified.as_ref()
     }
 
+    /// The certificate that the client has shown to the server's own TLS port, as DER; one of the authorities that the server was given has
+    /// signed it. `None` if it has shown none.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.0.certificate.as_deref()
+    }
+
+    /// The SHA-256 of that certificate, as 64 hexadecimal digits: what `openssl x509 -fingerprint -sha256` shows.
+    pub fn certificate_sha256(&self) -> Option<String> {
+        self.certificate().map(sha256)
+    }
+
     /// The path that the handshake asked for, as it was sent; empty without a handshake.
     pub fn path(&self) -> &str {
         self.0.target.split_once('?').map_or(&self.0.target, |(path, _)| path)
@@ -142,6 +163,16 @@ impl Caller {
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.0.value.as_ref()?.downcast_ref()
     }
+}
+
+/// The SHA-256 as hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl fmt::Debug for Caller {

@@ -33,7 +33,7 @@ use futures_util::future::BoxFuture;
 use crate::model::{Batch, PublicKey, StoreId};
 
 pub use self::caller::Caller;
-pub(crate) use self::caller::Value;
+pub(crate) use self::caller::{Value, sha256};
 use self::identities::SigningKey;
 #[doc(no_inline)]
 pub use crate::storage::{Figure, Storage, StoreLog};
@@ -145,6 +145,7 @@ pub struct AuthError {
 
 /// The kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuthReason {
     /// It is not known who this is.
     Unauthorized,

@@ -20,6 +20,7 @@ pub const REVOKED_BYTES_MAX: usize = 1_024;
 /// Who is shut out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Revoked {
     /// Whoever names this public key.
     PublicKey(PublicKey),

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
-use crate::model::{EntryId, PublicKey, RemoteId, Segment, Sequence, StoreId};
+use crate::model::{EntryId, Observed, PublicKey, RemoteId, Segment, Sequence, StoreId};
 
 /// How many entries one call of [`StoreLog::erase`] takes at most.
 pub const ERASE_MAX: usize = 4_096;
@@ -115,6 +115,12 @@ pub trait Storage: Send + Sync + 'static {
     /// What an operator may want to watch, for metrics. Does not block on the disk.
     fn figures(&self) -> Vec<Figure> {
         Vec::new()
+    }
+
+    /// How long it took, in seconds, until what was written was on disk, each time since the start; `None` if this storage does not
+    /// measure that. Does not block on the disk.
+    fn syncs(&self) -> Option<Observed> {
+        None
     }
 
     /// Whether there is room for more entries: `Err` says why not. Asked before each group of writes, so it costs nothing. What is refused so
@@ -209,6 +215,14 @@ pub trait StoreLog: Send + Sync + 'static {
     /// within the call; a dropped future takes nothing back. An empty list resolves at once. A [gap](Segment::gap) is appended, and from
     /// then on read, like entries; it has no ids.
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
+
+    /// When the entry `sequence`, which was appended just now, was synced: from its write until it was on disk. `None` if that is not
+    /// known. Does not block.
+    #[cfg(feature = "otel")]
+    fn synced(&self, sequence: Sequence) -> Option<(std::time::Instant, std::time::Instant)> {
+        let _ = sequence;
+        None
+    }
 
     /// The last sequence that was trimmed; zero if none was. The feed begins behind it. Does not block.
     fn trimmed(&self) -> Sequence;

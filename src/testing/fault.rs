@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
+use crate::model::{EntryId, Observed, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
     AppendError, CaughtUp, Figure, Keep, KeysChanged, Locked, Storage, StorageError, StoreLog,
     StoreSize, UsedKeys,
@@ -146,6 +146,10 @@ impl Storage for FaultyStorage {
 
     fn figures(&self) -> Vec<Figure> {
         self.inner.figures()
+    }
+
+    fn syncs(&self) -> Option<Observed> {
+        self.inner.syncs()
     }
 
     fn has_room(&self) -> Result<(), StorageError> {

@@ -36,6 +36,7 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
             &["write", "--key", "a", "--event", "E", "--payload", "1", "--id", "nope"],
             "'--id <ID>': an id is a UUID",
         ),
+        (&["entries", "--store", "a", "--id", "nope"], "'--id <ID>': an id is a UUID"),
         (&["bench", "echo", "--url", "ws://h:1"], "--url"),
         (&["keys", "assign", "a"], "<STORE>"),
         (&["inspect", "--from", "1"], "--store"),

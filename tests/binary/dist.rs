@@ -8,7 +8,8 @@ use std::process::Command;
 use tempfile::tempdir;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::support::http::get;
+use crate::support::certificates::Authority;
+use crate::support::http::{get, request_tls};
 use crate::support::process::{Process, binary};
 
 fn dist(name: &str) -> PathBuf {
@@ -24,19 +25,23 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
     let data = tempdir().expect("a directory");
-    // With a group of handlers, because some metrics are about groups.
+    // With a group of handlers and a certificate, which some metrics are about.
     let config = data.path().join("eventlog.toml");
+    let authority = Authority::new();
+    let [certificate, key] = authority.sign().write(data.path());
+    let tls = format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n");
     let webhook = "[[webhook]]\nname = \"nobody\"\nurl = \"http://127.0.0.1:9/\"\nfrom = \"now\"\n\
                    secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
-    std::fs::write(&config, webhook).expect("written");
+    std::fs::write(&config, tls + webhook).expect("written");
     let mut command = binary();
     command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
     let server = Process::start({
         command.arg("--data-dir").arg(data.path().join("data"));
         command
     });
-    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
-    let served = get(address.parse().expect("an address"), "/metrics").await;
+    let address = server.url.trim_start_matches("wss://").trim_end_matches("/eventlog");
+    let trusted = authority.trusted(None);
+    let served = request_tls(address, &trusted, "GET /metrics", "", "").await;
     let served = metrics_in(&served);
     // Those of a histogram, and counters with a label that were not counted yet.
     let is_served = |name: &&str| {

@@ -36,6 +36,19 @@ async fn taken(serve: &Serve, count: u64) -> usize {
     taken
 }
 
+#[tokio::test]
+async fn without_a_quota_it_is_said_that_nothing_is_counted() {
+    let server = Logged::start(&format!(
+        "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\n\
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\""
+    ));
+    assert_eq!(taken(server.serve(), 1).await, 1);
+    let said = server.keys(&["usage", "alice"]).ok();
+    assert_eq!(said, "alice  0 bytes; nothing is counted now: no quota has `bytes_stored`\n");
+    let json = server.keys(&["usage", "alice", "--json"]).ok();
+    assert!(json.contains("\"counted\":false"), "{json}");
+}
+
 /// Exact to the entry, whether the server ends in order or is killed with everything in the commit log.
 #[tokio::test]
 async fn what_a_store_may_hold_is_exact_after_restarts() {

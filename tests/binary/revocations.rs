@@ -60,7 +60,7 @@ async fn whoever_is_revoked_stays_out_after_a_crash_until_that_is_lifted() {
     assert_eq!(ids.len(), 3, "{listed}");
     assert_eq!(ids[0], ("key:bob", "until it is lifted"));
     assert_eq!(ids[2], ("token-id:2", &*format!("until {until}")));
-    server.revoked(&["--lift", "subject:ann"]);
+    assert_eq!(server.revoked(&["--lift", "subject:ann"]), "subject:ann  is lifted\n");
     server.kill();
     Socket::connect(&server.with_token(&ann)).await;
     let by = "by=admin address=127.0.0.1 token=\"admin\"";

@@ -11,7 +11,8 @@ use crate::support::{batch, entry, key};
 async fn connections_and_what_they_follow_are_shown_and_closed() {
     let server = Logged::start(&format!(
         "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\n\
-         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\""
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n\
+         [[assign]]\npublic_key = \"bob\"\nstore_id = \"other\""
     ));
     let run = |arguments: &[&str]| {
         server.serve().run(&[arguments, &["--token", ADMIN]].concat()).ok().trim_end().to_owned()
@@ -38,6 +39,10 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     assert_eq!((&writer["address"], &writer["path"]), (&"127.0.0.1".into(), &"/eventlog".into()));
     assert!(run(&["sessions"]).contains("alice follows team: next 4, 0 behind"));
     assert!(run(&["stores"]).starts_with("team  head 3  3 entries  "), "{}", run(&["stores"]));
+    assert!(run(&["stores"]).ends_with("\nother  no entries yet"), "{}", run(&["stores"]));
+    let json = run(&["stores", "--json"]);
+    let last: Value = serde_json::from_str(json.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&last["storeId"], &last["entries"]), (&"other".into(), &0.into()));
     assert_eq!(run(&["top"]), "", "nothing is written");
     let entries = run(&["entries", "--store", "team", "--from", "2", "--count", "1"]);
     assert!(
@@ -67,4 +72,61 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     other.next_ack().await;
     let gone = server.serve().run(&["sessions", "close", &id, "--token", ADMIN]);
     assert!(gone.failed(1).contains("there is no session"), "it is gone");
+}
+
+/// What grew long ago is not looked at: a server may have many more stores than are in use.
+#[tokio::test]
+async fn top_shows_what_grows_and_looks_at_open_stores_alone() {
+    let server = Logged::start(&format!(
+        "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\nlog.access = true\n\
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n[limits]\nstore_idle_timeout = \"1h\""
+    ));
+    let mut alice = Socket::connect(server.url()).await;
+    let mut write = async |id| {
+        alice.write(&key("alice"), id, &batch(&[entry("E", "", &[0; 1_000])])).await;
+        alice.next_ack().await;
+    };
+    write(1).await;
+    let top = async || {
+        let (url, arguments) = (server.url().to_owned(), ["top", "--token", ADMIN]);
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut command = super::process::command(&arguments);
+            command.env("EVENTLOG_URL", url);
+            super::process::Ended::of(command.spawn().expect("it runs")).ok()
+        });
+        ended.await.expect("it ran")
+    };
+    let writes = async {
+        for id in 2..=60 {
+            write(id).await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let (shown, ()) = tokio::join!(top(), writes);
+    assert!(shown.starts_with("team  ") && shown.contains(" entries/s  "), "{shown}");
+    let stores = |query: &str| {
+        let address = server.serve().address().parse().expect("an address");
+        let path = format!("/admin/stores{query}");
+        async move { crate::support::http::get_with_token(address, &path, ADMIN).await }
+    };
+    assert!(stores("?open=true").await.contains(r#"{"stores":[{"storeId":"team","#));
+    assert!(stores("?open=true&after=team").await.ends_with(r#"{"stores":[]}"#));
+}
+
+#[tokio::test]
+async fn a_store_that_nobody_uses_is_listed_and_not_among_the_open_ones() {
+    let mut server = Logged::start(&format!(
+        "admin.token = {ADMIN:?}\nauth.mode = \"allow-all\"\n\
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\""
+    ));
+    let mut alice = Socket::connect(server.url()).await;
+    alice.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
+    alice.next_ack().await;
+    drop(alice);
+    server.restart();
+    let address = server.serve().address().parse().expect("an address");
+    let all = crate::support::http::get_with_token(address, "/admin/stores", ADMIN).await;
+    assert!(all.contains("team"), "{all}");
+    let open = crate::support::http::get_with_token(address, "/admin/stores?open=true", ADMIN);
+    assert!(open.await.ends_with(r#"{"stores":[]}"#));
 }

@@ -166,3 +166,35 @@ async fn an_administrator_sends_as_much_as_it_takes() {
     let strangers = http::request(address, line, "content-type: application/json\r\n", "").await;
     assert!(strangers.starts_with("HTTP/1.1 401 "), "{strangers}");
 }
+
+/// Whoever runs the server hears of it without looking at metrics: one line, however many are refused.
+#[tokio::test]
+async fn that_connections_are_refused_for_their_number_is_said_once_with_what_to_do() {
+    let lines = |server: &Logged, word: &str| {
+        let log = server.log();
+        let warned = log.lines().filter(|line| line.contains(" WARN ") && line.contains(word));
+        warned.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let server = Logged::start("auth.mode = \"allow-all\"\nlimits.strangers_max = 2");
+    let address: SocketAddr = server.serve().address().parse().expect("an address");
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(tokio::net::TcpStream::connect(address).await.expect("a connection"));
+    }
+    server.comes_to_log("strangers_max");
+    let warned = lines(&server, "strangers_max");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("raise strangers_max") && warned[0].contains("127.0.0.1"));
+    let server = Logged::start(
+        "auth.mode = \"allow-all\"\nlimits.connections_max = 1\n\
+         [[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"",
+    );
+    let mut first = Socket::try_connect(server.url()).await.expect("it gets in");
+    writes(&mut first, "alice").await;
+    for _ in 0..3 {
+        assert!(Socket::try_connect(server.url()).await.is_none());
+    }
+    let warned = lines(&server, "connections_max");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("raise connections_max"), "{warned:?}");
+}

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::TlsConnector;
 
-use super::process::{Serve, command, data, run};
+use super::process::{Serve, command, data, logged, run};
 use crate::support::certificates::{Authority, Signed};
 use crate::support::http;
 use crate::support::socket::Socket;
@@ -26,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server with the certificate in `tls.pem` of the directory, and the authorities for its clients if it asks them for
 /// certificates.
 fn serve(directory: &Path, client_ca: Option<&str>) -> Serve {
+    serve_with(directory, client_ca, "")
+}
+
+/// The same with these lines in `[tls]`.
+fn serve_with(directory: &Path, client_ca: Option<&str>, lines: &str) -> Serve {
     let clients = client_ca.map_or_else(String::new, |pem| {
         std::fs::write(directory.join("clients.pem"), pem).expect("written");
         format!("client_ca_file = {:?}\n", data(&directory.join("clients.pem")))
@@ -33,8 +37,8 @@ fn serve(directory: &Path, client_ca: Option<&str>) -> Serve {
     let [certificate, key] =
         ["tls.pem", "tls.key"].map(|name| data(&directory.join(name)).to_owned());
     let file = format!(
-        "auth.mode = \"allow-all\"\n[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n{clients}\
-         [admin]\ntoken = \"s3cret\"\n[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n"
+        "auth.mode = \"allow-all\"\nlog.access = true\n[tls]\ncertificate_file = {certificate:?}\n\
+         key_file = {key:?}\n{clients}{lines}\n[admin]\ntoken = \"s3cret\"\n[[assign]]\npublic_key = \"alice\"\nstore_id = \"team\"\n"
     );
     let config = directory.join("eventlog.toml");
     std::fs::write(&config, file).expect("written");
@@ -100,24 +104,6 @@ async fn clients_and_commands_speak_tls_and_http_gets_a_hint() {
     assert_eq!(server.end(Signal::TERM), Some(0));
 }
 
-/// The answer to a request over TLS; `headers` end with their line.
-async fn request(address: &str, config: &Arc<ClientConfig>, headers: &str, body: &str) -> String {
-    let stream = TcpStream::connect(address).await.expect("a connection");
-    let name = ServerName::try_from("127.0.0.1").expect("a name");
-    let connector = TlsConnector::from(Arc::clone(config));
-    let mut stream = connector.connect(name, stream).await.expect("TLS");
-    let length = body.len();
-    let text = format!(
-        "POST /console/session HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(text.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    // Whether or not the end is announced.
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[tokio::test]
 async fn the_cookie_of_the_console_goes_nowhere_without_tls() {
     let (directory, authority) = set_up();
@@ -125,7 +111,8 @@ async fn the_cookie_of_the_console_goes_nowhere_without_tls() {
     let config = authority.trusted(None);
     let address = server.address();
     let headers = format!("origin: https://{address}\r\ncontent-type: application/json\r\n");
-    let set = request(address, &config, &headers, r#"{"token":"s3cret"}"#).await;
+    let line = "POST /console/session";
+    let set = http::request_tls(address, &config, line, &headers, r#"{"token":"s3cret"}"#).await;
     let cookie = set.lines().find(|line| line.starts_with("set-cookie: ")).unwrap_or_default();
     assert!(cookie.ends_with("; Secure"), "{set}");
 }
@@ -163,6 +150,28 @@ async fn renewed_certificates_count_and_nobody_is_cut_off() {
 }
 
 #[tokio::test]
+async fn it_is_known_when_certificates_expire_and_again_once_they_are_renewed() {
+    let (directory, authority) = set_up();
+    authority.sign_until(2031).write(directory.path());
+    let server = serve(directory.path(), None);
+    let config = authority.trusted(None);
+    let expires = async || {
+        let text = http::request_tls(server.address(), &config, "GET /metrics", "", "").await;
+        let name = "eventlog_tls_certificate_expires_seconds ";
+        text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    assert_eq!(expires().await.as_deref(), Some("1924992000"));
+    // Up to 2049 a year has two digits in a certificate, then four.
+    authority.sign_until(2050).write(directory.path());
+    server.signal(Signal::HUP);
+    let began = Instant::now();
+    while expires().await.as_deref() != Some("2524608000") {
+        assert!(began.elapsed() < PATIENCE, "{:?}", expires().await);
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn clients_need_a_certificate_where_that_is_asked_for() {
     let (directory, authority) = set_up();
     let clients = Authority::new();
@@ -177,6 +186,40 @@ async fn clients_need_a_certificate_where_that_is_asked_for() {
     }
     let config = directory.path().join("eventlog.toml");
     run(&["health", "--config", data(&config), "--listen", server.address()]).ok();
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_needs_is_checked_and_passed_on() {
+    let (directory, authority) = set_up();
+    let clients = Authority::new();
+    let optional = "client_certificates = \"optional\"";
+    let server = serve_with(directory.path(), Some(&clients.pem), optional);
+    let mut without = comes_through(&server.url, &authority.trusted(None)).await;
+    without.next().await;
+    writes(&mut without, 1).await;
+    let own = clients.sign();
+    let mut with = comes_through(&server.url, &authority.trusted(Some(&own))).await;
+    with.next().await;
+    writes(&mut with, 1).await;
+    let other = Authority::new().sign();
+    let of_another = authority.trusted(Some(&other));
+    assert!(Socket::try_connect_tls(&server.url, &of_another).await.is_none());
+    let ca = directory.path().join("ca.pem");
+    let sessions = ["sessions", "--json", "--ca", data(&ca), "--token", "s3cret"];
+    let sessions = server.run(&sessions).ok();
+    let shown = |line: &str| {
+        let session: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        session["certificateSha256"].as_str().map(str::to_owned)
+    };
+    let der = CertificateDer::from_pem_slice(own.certificate.as_bytes()).expect("PEM");
+    let hash = format!("{:x}", Sha256::digest(&der));
+    let mut shown: Vec<_> = sessions.lines().map(shown).collect();
+    shown.sort();
+    assert_eq!(shown, [None, Some(hash.clone())], "{sessions}");
+    let config = directory.path().join("eventlog.toml");
+    run(&["health", "--config", data(&config), "--listen", server.address()]).ok();
+    drop((with, without));
+    logged(&directory.path().join("log"), &format!("with certificate {hash}"), 1);
 }
 
 #[test]

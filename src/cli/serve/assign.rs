@@ -70,7 +70,7 @@ pub(super) async fn pin_all(
         let bound = server.bind(key, signing_key).await;
         bound.map_err(|error| match error {
             IdentityError::BoundToAnother { key } => AssignError::BoundToAnother { key },
-            error @ IdentityError::Unavailable { .. } => AssignError::Identity(error),
+            error => AssignError::Identity(error),
         })?;
     }
     Ok(())

@@ -5,12 +5,18 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 
 use eventlog_server::server::{Tls, TlsError, TlsFiles};
 
 /// Files are looked at so often. Whoever renews certificates does that days before the old ones end.
 const EVERY: Duration = Duration::from_secs(5);
+/// It is said for so long before certificates expire, in seconds.
+const SOON: u64 = 14 * 24 * 60 * 60;
+/// How often it is said, in seconds.
+const WARN_EVERY: u64 = 24 * 60 * 60;
 
 /// What connections are encrypted with, if they are.
 pub(super) fn open(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
@@ -25,7 +31,9 @@ pub(super) fn watch(tls: Option<&Tls>) {
     let Some(tls) = tls.cloned() else { return };
     actix_web::rt::spawn(async move {
         let mut seen = versions(tls.files());
+        let mut warned = None;
         loop {
+            warn_of_end(&tls, &mut warned);
             tokio::time::sleep(EVERY).await;
             let now = versions(tls.files());
             if now == seen {
@@ -43,8 +51,34 @@ pub(super) fn watch(tls: Option<&Tls>) {
     });
 }
 
+/// Says that certificates expire soon, or have, unless that was said since `warned`.
+fn warn_of_end(tls: &Tls, warned: &mut Option<u64>) {
+    let now = now_seconds();
+    let Some(expires) = tls.expires().filter(|expires| expires.saturating_sub(now) < SOON) else {
+        *warned = None;
+        return;
+    };
+    if warned.is_some_and(|at| now.saturating_sub(at) < WARN_EVERY) {
+        return;
+    }
+    *warned = Some(now);
+    let file = tls.files().certificate.display();
+    let when = i64::try_from(expires).ok().and_then(|expires| Timestamp::from_second(expires).ok());
+    let when = when.map_or_else(String::new, |when| format!(" {when}"));
+    let what = if expires <= now { "expired" } else { "expires" };
+    log::warn!(
+        "the certificate in {file}, or one that signs it, {what}{when}; clients then refuse to connect; renew it"
+    );
+}
+
+/// Since 1970.
+#[expect(clippy::disallowed_methods, reason = "certificates expire by the clock")]
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn versions(files: &TlsFiles) -> Vec<Version> {
-    let TlsFiles { certificate, key, client_ca } = files;
+    let TlsFiles { certificate, key, client_ca, clients: _ } = files;
     let version = |path: &PathBuf| {
         let file = std::fs::metadata(path).ok()?;
         Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))

@@ -31,13 +31,13 @@ impl DevToken {
 }
 
 /// What is printed about the console at `address`.
-pub(super) fn said(address: SocketAddr, token: Option<&DevToken>) -> String {
+pub(super) fn said(scheme: &str, address: SocketAddr, token: Option<&DevToken>) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let page = format!("http://{}/console", SocketAddr::new(ip, address.port()));
+    let page = format!("{scheme}://{}/console", SocketAddr::new(ip, address.port()));
     match token {
         // After `#`, no browser sends it anywhere.
         Some(DevToken(token)) => format!(
@@ -54,12 +54,12 @@ mod tests {
     #[test]
     fn the_address_can_be_opened_and_the_token_is_not_in_what_the_server_is_asked() {
         let token = DevToken::made();
-        let line = said(([0, 0, 0, 0], 7420).into(), Some(&token));
+        let line = said("http", ([0, 0, 0, 0], 7420).into(), Some(&token));
         let url = format!("http://127.0.0.1:7420/console#token={}\n", token.0);
         assert!(line.contains(&url), "{line}");
         assert!(
-            said(([10, 0, 0, 1], 80).into(), None)
-                .starts_with("console at http://10.0.0.1:80/console\n")
+            said("https", ([10, 0, 0, 1], 80).into(), None)
+                .starts_with("console at https://10.0.0.1:80/console\n")
         );
     }
 

@@ -100,3 +100,40 @@ fn span_id(trace: &Finished, at: u64) -> String {
     let (high, low) = trace.id.as_u64_pair();
     format!("{:016x}", (high ^ low).wrapping_add(at).max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn trace(steps: [u64; 5]) -> Finished {
+        let id = Uuid::from_u128(7);
+        Finished { id, received: 10, ended: 99, steps, synced: [0, 0], about: None }
+    }
+
+    fn names(spans: &[Value]) -> Vec<&str> {
+        spans.iter().map(|span| span["name"].as_str().expect("a name")).collect()
+    }
+
+    #[test]
+    fn a_write_that_was_not_acknowledged_ends_with_an_error_where_it_got() {
+        let spans = spans(&trace([20, 0, 0, 0, 0]));
+        assert_eq!(names(&spans), ["write", "decode"]);
+        assert_eq!(spans[0]["status"]["code"], FAILED);
+        assert_eq!(spans[0]["endTimeUnixNano"], "99");
+    }
+
+    #[test]
+    fn a_write_of_nothing_new_has_no_commit_and_its_answer_follows_its_place() {
+        let spans = spans(&trace([20, 30, 40, 0, 50]));
+        assert_eq!(names(&spans), ["write", "decode", "authorize", "place", "ack"]);
+        let ack = &spans[4];
+        assert_eq!(
+            (&ack["startTimeUnixNano"], &ack["endTimeUnixNano"]),
+            (&"40".into(), &"50".into())
+        );
+        assert_eq!(spans[0]["endTimeUnixNano"], "50");
+        assert!(spans[0]["status"].get("code").is_none());
+    }
+}

@@ -88,6 +88,7 @@ pub enum BindPolicy {
 
 /// Why a signing key was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// Another signing key is bound to the public key.
     #[error("public key {key:?} is bound to another signing key")]

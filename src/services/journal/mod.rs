@@ -179,6 +179,7 @@ impl JournalRange {
 
 /// The journal failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// A read failed; nothing changed.
     #[error("the journal cannot be read: {0}")]

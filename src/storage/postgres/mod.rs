@@ -61,6 +61,7 @@ pub use self::storage::PostgresStorage;
 
 /// The database cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PostgresError {
     /// What was asked for cannot work.
     #[error("[storage]: {0}")]

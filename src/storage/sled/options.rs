@@ -92,6 +92,7 @@ impl Default for DatabaseOptions {
 
 /// A data directory could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Another process has it open, or this one has already.
     #[error("the data directory {path:?} is in use by another process")]

@@ -17,6 +17,7 @@ use super::steps::Faults;
 use super::tables::{Tables, Tree};
 use super::tree::{self, Access, Trees};
 use super::upkeep::Wanted;
+use crate::model::histogram::Histogram;
 use crate::model::{Sequence, StoreId};
 use crate::storage::commit_log::Position;
 use crate::storage::{Figure, StorageError, StoreSize};
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// What was damaged could be made again in place.
     ids_damaged: AtomicBool,
     pub(super) health: Health,
+    /// How long frames of the commit log took to be on disk.
+    pub(super) syncs: Histogram,
     pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
@@ -83,6 +86,7 @@ impl Shared {
             damage_noted: AtomicBool::new(false),
             ids_damaged: AtomicBool::new(false),
             health: Health::default(),
+            syncs: Histogram::of_times(),
             compacting: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
         }

@@ -13,7 +13,7 @@ use super::log::{self, SledLog};
 use super::tree;
 use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
-use crate::model::{RemoteId, Sequence, StoreId};
+use crate::model::{Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
     Compacted, Figure, Keep, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
@@ -155,7 +155,19 @@ impl Storage for SledStorage {
     }
 
     fn figures(&self) -> Vec<Figure> {
-        self.database.shared().figures()
+        let figure = |name, help, value| Figure { name, help, value };
+        let [bytes, found, missed] = self.cache.figures();
+        let mut figures = self.database.shared().figures();
+        figures.extend([
+            figure("id_cache_bytes", "Memory for parts of indexes of ids that were read", bytes),
+            figure("id_cache_found", "Parts that were in that memory, since the start", found),
+            figure("id_cache_missed", "Parts that were read from disk, since the start", missed),
+        ]);
+        figures
+    }
+
+    fn syncs(&self) -> Option<Observed> {
+        Some(self.database.shared().syncs.observed())
     }
 
     fn has_room(&self) -> Result<(), StorageError> {

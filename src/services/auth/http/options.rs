@@ -31,6 +31,7 @@ pub struct HttpOptions {
 
 /// Options that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HttpError {
     /// Nobody can be asked there.
     #[error("`url` cannot be {url:?}: {reason}")]

@@ -51,6 +51,7 @@ impl Question {
         };
         add(key.as_str().as_bytes());
         add(caller.path().as_bytes());
+        add(caller.certificate().unwrap_or_default());
         for name in passed {
             values(&caller, name).for_each(&mut add);
             // No value has this length, so the values of one header do not count for the next.
@@ -67,6 +68,7 @@ impl Question {
             proved: self.proved,
             action: self.action,
             path: self.caller.path(),
+            certificate_sha256: self.caller.certificate_sha256(),
             headers: Headers { caller: &self.caller, passed },
         };
         // Texts alone can always be written as JSON.
@@ -81,6 +83,8 @@ struct Body<'a> {
     proved: bool,
     action: Action,
     path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<String>,
     headers: Headers<'a>,
 }
 
@@ -142,6 +146,10 @@ mod tests {
             ask(&same, "k", false, Action::Read).id,
             ask(&same, "k2", true, Action::Read).id,
             asked("/eventlog", &ann),
+            ask(&caller("/rpc", &ann).with_certificate(Some([1].into())), "k", true, Action::Read)
+                .id,
+            ask(&caller("/rpc", &ann).with_certificate(Some([2].into())), "k", true, Action::Read)
+                .id,
             asked("/rpc", &[("cookie", "session=2"), ann[1]]),
             asked("/rpc", &[ann[1]]),
             asked("/rpc", &[ann[0]]),
@@ -162,5 +170,10 @@ mod tests {
         let question = ask(&caller("/rpc?SECRET", &headers), "k\"", true, Action::Write);
         let expected = r#"{"publicKey":"k\"","proved":true,"action":"write","path":"/rpc","headers":{"cookie":"a=1; b=\"2\""}}"#;
         assert_eq!(question.body(&passed()), expected);
+        let shows = caller("/rpc", &[]).with_certificate(Some(b"x".as_slice().into()));
+        let body = ask(&shows, "k", true, Action::Write).body(&passed());
+        let hash = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+        let told = format!("\"path\":\"/rpc\",\"certificateSha256\":\"{hash}\",");
+        assert!(String::from_utf8_lossy(&body).contains(&told), "{body:?}");
     }
 }

@@ -14,6 +14,7 @@ const KEYS_MAX: usize = 32;
 
 /// Why a text is not a usable key set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidJwks {
     /// It is not a key set at all.
     #[error("it is not a JSON Web Key Set: {0}")]

@@ -32,6 +32,7 @@ const RSA_ALGORITHM: [u8; 15] =
 
 /// How a token is signed (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// HMAC with SHA-256: whoever can check a token can sign one.
     HS256,
@@ -70,6 +71,7 @@ impl fmt::Display for Algorithm {
 
 /// A key cannot check signatures.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidKey {
     /// It could be guessed.
     #[error("a secret must have at least {SECRET_BYTES_MIN} bytes, but this one has {0}")]

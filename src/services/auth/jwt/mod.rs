@@ -77,6 +77,7 @@ impl Default for JwtOptions {
 
 /// Why the options cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum JwtError {
     /// Nothing could be checked.
     #[error("there is no key to check tokens with: a secret, a public key, or a JSON Web Key Set")]

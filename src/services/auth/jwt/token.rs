@@ -21,6 +21,7 @@ const PARAMETER: &str = "access_token=";
 
 /// Where a token may be in a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TokenSource {
     /// `authorization: Bearer TOKEN`
     Authorization,

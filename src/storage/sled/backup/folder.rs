@@ -22,6 +22,7 @@ const COPY_BYTES: usize = 1 << 20;
 
 /// A backup cannot be made, or is none.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackupError {
     /// The disk failed, or what is read from.
     #[error("{}: {cause}", path.display())]

@@ -120,7 +120,11 @@ impl Committer {
                 shared.upkeep.ask_for_file();
             }
             self.file = frame.file();
+            let began = Instant::now();
             position = self.writer.append(frame, now)?;
+            shared.syncs.took(began.elapsed());
+            #[cfg(feature = "otel")]
+            self.group.synced(began, Instant::now());
         }
         let again = |job| shared.queue.enqueue(job);
         self.group.settle((position, now), &shared.ends, &shared.tables, again);

@@ -42,6 +42,9 @@ struct Kept {
     /// In the order in which they are looked at when something has to go.
     order: VecDeque<Key>,
     bytes: usize,
+    /// How often what was looked for was there, and was not.
+    found: u64,
+    missed: u64,
 }
 
 #[derive(Debug)]
@@ -69,9 +72,20 @@ impl Cache {
 
     pub(super) fn get(&self, key: Key) -> Option<Cached> {
         let mut kept = self.kept.lock();
-        let entry = kept.all.get_mut(&key)?;
+        let Some(entry) = kept.all.get_mut(&key) else {
+            kept.missed += 1;
+            return None;
+        };
         entry.used = true;
-        Some(entry.cached.clone())
+        let cached = entry.cached.clone();
+        kept.found += 1;
+        Some(cached)
+    }
+
+    /// Bytes that are kept, and how often something was found and missed.
+    pub(crate) fn figures(&self) -> [u64; 3] {
+        let kept = self.kept.lock();
+        [kept.bytes as u64, kept.found, kept.missed]
     }
 
     /// Keeps `cached`, and lets go of what was not used for longest, about, as far as there is too much.
