@@ -224,7 +224,7 @@ impl Connections {
         shown.collect()
     }
 
-    /// The next sequence that is needed in each store that somebody follows, by whoever is furthest behind.
+    /// For each followed store, the next sequence that its slowest reader needs.
     pub(crate) fn slowest_cursors(&self) -> HashMap<StoreId, u64> {
         let mut slowest = HashMap::new();
         for followed in self.live.lock().by_number.values().flat_map(|one| &one.followed) {

@@ -15,7 +15,7 @@ use super::complaints::{Complaint, Complaints};
 pub(crate) use crate::core::strangers::Full;
 use crate::core::strangers::{Number, Place, Strangers as Core};
 
-/// Ends a connection that has to go.
+/// Ends a connection that must go.
 type PushOut = Box<dyn Fn() + Send + Sync>;
 
 /// All strangers of a server.
@@ -40,7 +40,7 @@ impl Strangers {
         Arc::new(Self { started: now(), count_max, complaints, all: Mutex::new(all) })
     }
 
-    /// Registers one, from this address as far as it is known. `push_out` ends it if it has to make way for another.
+    /// Registers a stranger with its address, if known. `push_out` ends it if it must make way for another one.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -65,7 +65,7 @@ impl Strangers {
         Ok(Stranger { all: Arc::clone(self), number, accepted: AtomicBool::new(false) })
     }
 
-    /// Says that there are too many, whoever comes, and what can be done.
+    /// Logs that there are too many strangers, and what can be done.
     fn complain(&self, address: Option<IpAddr>) {
         let from = address.map_or_else(String::new, |address| format!(", now one from {address}"));
         let line = format!(
@@ -76,7 +76,7 @@ impl Strangers {
         self.complaints.log(&Complaint::hourly("strangers_max".to_owned(), line));
     }
 
-    /// How many there are, how many were pushed out, and how many were refused.
+    /// The number of strangers, of those that were pushed out, and of those that were refused.
     pub(crate) fn counts(&self) -> (usize, u64, u64) {
         let all = self.all.lock();
         (all.core.count(), all.pushed_out, all.refused)

@@ -14,7 +14,7 @@ use crate::config::{
     Address, Config, ConfigError, ConfigFaults, Effective, Environment, LogFormat, Settings, schema,
 };
 
-// No documentation of its own: it would take the place of that of the command which it is part of.
+// It has no documentation: that would replace the documentation of the command that contains it.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConfigArgs {
     /// The configuration file
@@ -44,7 +44,7 @@ impl ConfigArgs {
         Ok(config)
     }
 
-    /// The same for whoever only asks a server that runs: it knows itself who may do what.
+    /// The same for a command that only asks a running server, which itself knows who may do what.
     pub(super) fn load_to_ask(&self) -> Result<Config, ConfigFaults> {
         match self.load() {
             Err(ConfigFaults(faults))
@@ -56,7 +56,7 @@ impl ConfigArgs {
         }
     }
 
-    /// With `--dev`, the same with a token for the console that was just made.
+    /// With `--dev`, the same with a new token for the console.
     pub(super) fn with_dev_token(mut self) -> Self {
         self.dev_token = self.dev.then(DevToken::made);
         self

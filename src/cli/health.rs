@@ -1,4 +1,4 @@
-//! `health`: whether the server of this configuration takes clients, for whoever looks after containers.
+//! `health`: whether the server of this configuration accepts clients, for container managers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<(), HealthError> {
     let needs_certificate =
         |tls: TlsFiles| tls.client_ca.is_some() && tls.clients == ClientCertificates::Required;
     if config.tls.is_some_and(needs_certificate) {
-        // This has no certificate to show: whether the port is open is all that can be known.
+        // This command has no certificate to show, so it can only check whether the port is open.
         let open = TcpStream::connect_timeout(&address, TIMEOUT);
         return open
             .map(drop)

@@ -198,7 +198,7 @@ fn print_signing_key(
 #[derive(Deserialize)]
 struct Usage {
     bytes: u64,
-    /// Whether what the key writes now is counted.
+    /// Whether new writes of the key are counted.
     counted: bool,
 }
 

@@ -114,7 +114,7 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
     })
 }
 
-/// The stores that keys are assigned to; none if there are more keys than that is worth asking for, or if that cannot be told.
+/// The stores that keys are assigned to. Empty if there are too many keys to ask for, or if the stores are unknown.
 fn assigned(admin: &Admin) -> BTreeSet<String> {
     let page = admin.request("GET", &format!("/admin/keys?limit={KEYS_MAX}"), None);
     let page: Value = page.unwrap_or_default();
@@ -250,7 +250,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
         let mut grown: Vec<(f64, u64, &String)> = sizes
             .iter()
             .map(|(store, (head, bytes))| {
-                // How much a store had that was not open then is not known.
+                // The size of a store that was not open then is unknown.
                 let (old_head, old_bytes) = before.get(store).copied().unwrap_or((*head, *bytes));
                 let entries = head.saturating_sub(old_head) as f64 * 1_000.0 / millis as f64;
                 (entries, bytes.saturating_sub(old_bytes).saturating_mul(1_000) / millis, store)

@@ -280,7 +280,7 @@ impl std::str::FromStr for LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum KeysInLog {
-    /// In full.
+    /// Unchanged.
     Whole,
     /// The beginning of their SHA-256.
     Hashed,
@@ -290,9 +290,9 @@ pub(crate) enum KeysInLog {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ClientCertificatesMode {
-    /// All of them do.
+    /// All clients must show one.
     Required,
-    /// Those that have one.
+    /// Clients show one if they have one.
     Optional,
 }
 
@@ -304,7 +304,7 @@ pub(crate) enum DurabilityMode {
     Sync,
 }
 
-/// Who decides what a key may do.
+/// What decides what a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AuthMode {

@@ -128,7 +128,7 @@ pub(crate) struct WriteGroup<R> {
 }
 
 impl<R> WriteGroup<R> {
-    /// The ids of all slots, write after write: storage is asked about these.
+    /// The ids of all slots, write after write. Storage is asked about these.
     pub(crate) fn ids(&self) -> Vec<EntryId> {
         self.writes.iter().flat_map(|write| write.batch.ids()).collect()
     }
@@ -138,7 +138,7 @@ impl<R> WriteGroup<R> {
         self.writes.iter().map(|write| &write.reply)
     }
 
-    /// Where the answers of a group go that cannot be placed.
+    /// Where the answers of a group that cannot be placed go.
     pub(crate) fn into_replies(self) -> impl Iterator<Item = R> {
         self.writes.into_iter().map(|write| write.reply)
     }

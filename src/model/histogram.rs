@@ -20,7 +20,7 @@ pub(crate) struct Histogram {
     bounds: &'static [u64],
     /// How many counted units make one shown unit.
     unit: f64,
-    /// One more than there are bounds: the last counts what is above all of them.
+    /// One more than there are bounds: the last one counts everything above the highest bound.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }

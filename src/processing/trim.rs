@@ -34,11 +34,11 @@ pub struct Trimming {
     pub trimmed: Sequence,
     /// The last sequence that should be trimmed: greater while groups are waited for.
     pub wanted: Sequence,
-    /// The groups that are waited for, or would have been.
+    /// The groups that the trim waits for, or would have waited for.
     pub behind: Vec<GroupBehind>,
 }
 
-/// Nothing more was trimmed or erased, or it is not known. Trying again is right.
+/// Nothing more was trimmed or erased, or the outcome is unknown. The call should be repeated.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrimError {

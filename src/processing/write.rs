@@ -39,7 +39,7 @@ pub enum WriteError {
     Indefinite(Arc<str>),
 }
 
-/// What was waited for was not processed, or not even written.
+/// The awaited entries were not processed, or not even written.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotProcessed {

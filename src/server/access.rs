@@ -17,17 +17,17 @@ use crate::services::revocations::{Revocation, Revoked};
 /// read, or its work in progress takes too long.
 const GOODBYE: Duration = Duration::from_millis(600);
 
-/// How many times severing is tried; a process without a free file descriptor cannot sever.
+/// How many times severing is tried. A process without a free file descriptor cannot sever.
 const SEVERED_AT_MOST: usize = 20;
 
 /// A revocation was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RevokeError {
-    /// It cannot be kept.
+    /// It cannot be stored.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The place where revocations are kept does not answer. The revocation may have been made.
+    /// The storage of revocations does not answer. The revocation may have been made.
     #[error(transparent)]
     Unavailable(#[from] RecordsUnavailable),
 }

@@ -155,7 +155,7 @@ async fn show_usage(server: web::Data<Server>, key: Path<String>) -> Answer {
     Ok(HttpResponse::Ok().json(usage(&server, bytes)))
 }
 
-/// What the key had written before.
+/// The count of the key before the reset.
 async fn reset_usage(server: web::Data<Server>, by: ReqData<By>, key: Path<String>) -> Answer {
     let before = server.reset_usage_by(by.into_inner(), &name(&key)?).await?;
     Ok(HttpResponse::Ok().json(usage(&server, before)))
@@ -281,13 +281,13 @@ impl Measured {
     }
 }
 
-/// Which stores.
+/// Selects stores.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct StoresOf {
     after: Option<String>,
     limit: Option<usize>,
-    /// Only those that are open: to which something was written lately, or which somebody follows.
+    /// Only open stores: those with recent writes, and those that somebody follows.
     #[serde(default)]
     open: bool,
 }

@@ -40,7 +40,7 @@ struct Session {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
-    /// Of the client's certificate.
+    /// The SHA-256 of the client's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_sha256: Option<String>,
     since_millis: u64,

@@ -16,11 +16,11 @@ const HASHED: &str = "sha256:";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdminRight {
-    /// Look at everything that is stored, and at who is connected.
+    /// Read everything that is stored, and see who is connected.
     Read,
-    /// Write entries as the server, and assign keys to stores: what an application's backend does.
+    /// Write entries as the server, and assign keys to stores, as an application's backend does.
     Write,
-    /// All of that and everything else: shut people out, move keys, take backups.
+    /// Everything: also lock people out, move keys, make backups.
     Admin,
 }
 

@@ -34,7 +34,7 @@ use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
 use crate::services;
 
-/// The longest head of a request, in bytes. A request for a WebSocket has to be shorter.
+/// The maximum size of the head of a request, in bytes. A request for a WebSocket must be shorter.
 const HEAD_BYTES_MAX: usize = 32 * 1_024;
 /// How much of a head is read at once.
 const READ_BYTES: usize = 4 * 1_024;
@@ -132,7 +132,7 @@ impl ClientCertificate {
 pub(super) struct Arrived {
     wire: Wire,
     severable: Option<Severable>,
-    /// What has been read and the dispatcher does not have yet.
+    /// Bytes that were read and that the dispatcher does not have yet.
     head: Bytes,
     /// The whole head has been handed over, and nothing else yet.
     is_new: bool,

@@ -11,7 +11,7 @@ use crate::model::limits::HANDSHAKE_BYTES_MAX;
 use crate::services::proxies::{AddressRange, forwarded_address};
 use crate::services::{Caller, Value};
 
-/// Where proxies say whom they act for.
+/// The header in which proxies name their clients.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What the embedding application derives from a request.

@@ -16,7 +16,7 @@ use crate::services::RecordsUnavailable;
 use crate::services::auth::{Grant, Grants, ListedGrant};
 use crate::services::records::{Kept, Records};
 
-/// Most bytes of a grant as JSON.
+/// The maximum size of a grant as JSON.
 const GRANT_BYTES_MAX: usize = 30 << 10;
 
 /// A grant was not set or removed.

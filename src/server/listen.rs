@@ -63,7 +63,7 @@ pub async fn listen_tls(
     tls: super::tls::Tls,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    // Where it is served twice, the first certificates are those that are shown.
+    // If it is served twice, the first certificates are shown.
     let _ = server.inner().tls.set(tls.clone());
     let listeners = match admin {
         None => vec![(listener, Mounted::Everything)],

@@ -1,4 +1,4 @@
-//! Shows what is counted, as Prometheus text.
+//! Shows the counters as Prometheus text.
 
 use std::sync::atomic::Ordering;
 
@@ -54,7 +54,7 @@ pub(super) fn show(server: &Server) -> HttpResponse {
 fn register_lag(shared: &Shared, registry: &mut Registry) {
     let cursors = shared.connections.slowest_cursors();
     let lags = cursors.iter().map(|(store, cursor)| {
-        // Of a store that is just opened again nothing is known for a moment.
+        // Nothing is known for a moment about a store that was just opened again.
         let head = shared.stores.head(store).map_or(0, Sequence::get);
         (head + 1).saturating_sub(*cursor)
     });
@@ -70,7 +70,7 @@ fn register_certificates(server: &Server, registry: &mut Registry) {
     }
 }
 
-/// A histogram as it is at the moment.
+/// A histogram with its current values.
 #[derive(Debug)]
 struct Shown(Observed);
 

@@ -24,7 +24,7 @@ pub struct Reloaded {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// There is none to read.
+    /// There is no configuration to read.
     #[error("the server was started without a configuration file")]
     NoConfiguration,
     /// It is wrong.

@@ -1,9 +1,9 @@
 //! TLS at the port: the certificates, and the connections that speak it.
 //!
-//! Keeps: certificates are loaded as a whole or not at all, and existing connections keep those that they began with;
-//! what a client sends of a handshake is bounded, and counts against the budget of strangers until the handshake is
-//! complete. Leaves out: when files are read again (whoever started the server decides), and how long a handshake may
-//! take (`arrived`).
+//! Keeps: certificates are loaded as a whole or not at all, and existing connections keep their certificates; the bytes
+//! of a client's handshake are limited, and count against the budget of strangers until the handshake is complete.
+//! Leaves out: when files are read again (the code that started the server decides), and how long a handshake may take
+//! (`arrived`).
 
 mod expiry;
 
@@ -47,9 +47,9 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
-    /// The authorities that have to sign clients' certificates; `None` asks clients for no certificate.
+    /// The authorities that must sign clients' certificates. `None` asks clients for no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether each client needs one, if they are asked for it.
+    /// Whether each client must have one, if clients are asked.
     pub clients: ClientCertificates,
 }
 
@@ -57,10 +57,11 @@ pub struct TlsFiles {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientCertificates {
-    /// All of them.
+    /// All clients.
     #[default]
     Required,
-    /// None. One that is shown has to be right all the same, and [`Caller::certificate`](crate::services::Caller::certificate) has it.
+    /// None. But a certificate that is shown must be valid, and
+    /// [`Caller::certificate`](crate::services::Caller::certificate) returns it.
     Optional,
 }
 
@@ -104,18 +105,18 @@ pub enum TlsError {
     },
 }
 
-/// What connections are encrypted with. Clones share it.
+/// The encryption of connections. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
     current: Arc<RwLock<Current>>,
 }
 
-/// What connections that come now begin with.
+/// The configuration for new connections.
 #[derive(Clone)]
 struct Current {
     config: Arc<ServerConfig>,
-    /// In seconds since 1970, of the certificate that ends first.
+    /// When the first of the certificates expires, in seconds since 1970.
     expires: Option<u64>,
 }
 
@@ -139,12 +140,12 @@ impl Tls {
         Ok(())
     }
 
-    /// The first of two steps of a reload: nothing has changed yet. Blocks on disk.
+    /// The first of two steps of a reload. Nothing has changed yet. Blocks on disk.
     pub fn read_again(&self) -> Result<NewCertificates, TlsError> {
         Ok(NewCertificates { new: read(&self.files)?, tls: self.clone() })
     }
 
-    /// When the certificate expires, or the first of those that it is signed with, in seconds since 1970; `None` if that cannot be told.
+    /// When the certificate or one of its issuers expires first, in seconds since 1970. `None` if that is unknown.
     pub fn expires(&self) -> Option<u64> {
         self.current.read().expires
     }
@@ -199,7 +200,7 @@ async fn speaks_plainly(mut stream: TcpStream, peer: &str, shared: &Shared) {
     let _ = stream.shutdown().await;
 }
 
-/// Certificates that can be used, and are not in effect yet.
+/// Valid certificates that are not in effect yet.
 pub struct NewCertificates {
     new: Current,
     tls: Tls,

@@ -1,7 +1,7 @@
-//! Traces of writes to a collector of OpenTelemetry: OTLP over HTTP, as JSON.
+//! Sends traces of writes to a collector of OpenTelemetry: OTLP over HTTP, as JSON.
 //!
-//! Keeps: whoever writes never waits for a collector: what it does not take in time is dropped, and the log says how much. Leaves out: what
-//! is measured (`actors::trace`).
+//! Keeps: no writer ever waits for a collector: traces that it does not accept in time are dropped, and the log says
+//! how many. Leaves out: what is measured (`actors::trace`).
 
 mod spans;
 
@@ -15,27 +15,27 @@ use ureq::Agent;
 use crate::actors::trace::{Finished, Sink, send_to};
 use crate::model::Secret;
 
-/// So many traces wait for their request; further ones are dropped.
+/// How many traces wait for their request. Further ones are dropped.
 const WAITING_MAX: usize = 4_096;
-/// A request has so many at most.
+/// The maximum number of traces in a request.
 const REQUEST_MAX: usize = 512;
-/// The first trace of a request waits so long for others.
+/// How long the first trace of a request waits for others.
 const EVERY: Duration = Duration::from_secs(2);
-/// A request may take so long.
+/// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The log says that requests fail no more often than this.
+/// How often the log says that requests fail.
 const SAID_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Where traces go.
+/// The destination of traces.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
-    /// The address of the collector that takes traces, such as `http://127.0.0.1:4318/v1/traces`.
+    /// The address at which the collector accepts traces, such as `http://127.0.0.1:4318/v1/traces`.
     pub url: String,
-    /// Names and values of headers that requests get, such as a token of the collector.
+    /// Names and values of additional headers of the requests, such as a token of the collector.
     pub headers: Vec<(String, Secret)>,
-    /// What the server is called there.
+    /// The name of the server in the traces.
     pub service: String,
-    /// Which part of all writes is traced, above 0 and at most 1.
+    /// The part of all writes that is traced, above 0 and at most 1.
     pub ratio: f64,
 }
 
@@ -46,10 +46,10 @@ pub enum TraceError {
     /// No write would be traced.
     #[error("the part of writes that is traced is above 0 and at most 1, and not {0}")]
     Ratio(f64),
-    /// There is a collector already.
+    /// Another collector was already set.
     #[error("traces of this process go somewhere already")]
     Already,
-    /// There is no thread for it.
+    /// Its thread could not be started.
     #[error("no thread can be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -67,14 +67,14 @@ impl std::fmt::Debug for Traces {
 
 enum Message {
     Trace(Box<Finished>),
-    /// Everything before it is to be sent now.
+    /// Sends everything before it now.
     Flush(SyncSender<()>),
 }
 
 impl Traces {
-    /// Traces writes of all servers of this process from now on, once for a process.
+    /// Traces writes of all servers of this process from now on. It can be called once per process.
     pub fn start(options: TraceOptions) -> Result<Self, TraceError> {
-        // Also what is no number.
+        // This includes NaN.
         if !(options.ratio > 0.0 && options.ratio <= 1.0) {
             return Err(TraceError::Ratio(options.ratio));
         }
@@ -96,21 +96,21 @@ impl Traces {
         Ok(Self { to })
     }
 
-    /// Sends what there is, and waits for that for so long. Blocks.
+    /// Sends all waiting traces, and waits for at most `patience`. Blocks.
     pub fn flush(&self, patience: Duration) {
         let (done, is_done) = sync_channel(1);
         if self.to.try_send(Message::Flush(done)).is_ok() {
-            // What is not sent by then is lost.
+            // Traces that are not sent by then are lost.
             let _ = is_done.recv_timeout(patience);
         }
     }
 }
 
-/// The side of the thread.
+/// The state of the thread.
 struct Exporter {
     agent: Agent,
     options: TraceOptions,
-    /// That did not fit, or that the collector did not take.
+    /// Traces that did not fit, or that the collector did not accept.
     dropped: Arc<AtomicU64>,
 }
 
@@ -140,7 +140,7 @@ impl Exporter {
                 }
             }
             if let Some(flush) = flush {
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = flush.send(());
             }
         }
@@ -160,7 +160,7 @@ impl Exporter {
     }
 }
 
-/// `first` and what comes until a request is full, or has waited, or is to go at once.
+/// `first` and the traces that follow, until a request is full, has waited long enough, or must be sent at once.
 fn collect(first: Message, from: &Receiver<Message>) -> (Vec<Finished>, Option<SyncSender<()>>) {
     let until = now() + EVERY;
     let (mut traces, mut next) = (Vec::new(), Ok(first));

@@ -33,7 +33,7 @@ const PAGE: usize = 1_000;
 pub enum Before {
     /// The first sequence that is kept. Beyond the head, nothing is kept.
     Sequence(Sequence),
-    /// What was committed at this time or later is kept, in milliseconds since 1970; up to ten minutes more may be.
+    /// Keep everything committed at this time or later, in milliseconds since 1970. Up to ten minutes more may be kept.
     Millis(u64),
 }
 
@@ -44,7 +44,7 @@ pub enum ServerTrimError {
     /// There is no such store.
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
-    /// Something failed; trying again is right.
+    /// Something failed. The call should be repeated.
     #[error(transparent)]
     Failed(#[from] TrimError),
     /// The waiting trim cannot be written down; as much as possible is trimmed.

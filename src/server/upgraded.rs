@@ -31,9 +31,9 @@ use tokio::time::Instant;
 use super::arrived::{Arrived, ClientCertificate};
 use crate::actors::session::unfinished::ReadSize;
 
-/// Most letters of a path that are shown.
+/// How many characters of a path are shown at most.
 pub(super) const PATH_SHOWN_MAX: usize = 200;
-/// Most bytes of one read.
+/// The maximum size of one read.
 const READ_BYTES: usize = 64 * 1_024;
 
 thread_local! {
@@ -101,12 +101,12 @@ where
     Ok(())
 }
 
-/// What the access log says of a connection when it ends.
+/// The line of the access log when a connection ends.
 struct Ending {
     began: Instant,
     connection: String,
     path: String,
-    /// The SHA-256 of the client's.
+    /// The SHA-256 of the client's certificate.
     certificate: Option<String>,
 }
 
@@ -138,7 +138,7 @@ impl Ending {
     }
 }
 
-/// The beginning of the response, and the rest of it. Only a WebSocket has a body that takes its time.
+/// The beginning of the response, and the rest of it. Only a WebSocket has a body that takes time.
 async fn answer(
     response: Response<BoxBody>,
     mut codec: Codec,

@@ -42,7 +42,7 @@ impl Wire {
         !matches!(self, Self::Plain(_))
     }
 
-    /// The certificate that the client has shown, which was found to be right, as DER.
+    /// The valid certificate that the client has shown, as DER.
     #[cfg(feature = "tls")]
     pub(super) fn client_certificate(&self) -> Option<&[u8]> {
         let Self::Secure(stream) = self else { return None };

@@ -37,7 +37,7 @@ struct Inner {
     headers: Box<[u8]>,
     value: Option<Value>,
     verified: Option<Verified>,
-    /// As DER.
+    /// The client's certificate as DER.
     certificate: Option<Arc<[u8]>>,
 }
 
@@ -82,7 +82,7 @@ impl Caller {
         self.with(|inner| inner.certificate = certificate)
     }
 
-    /// The same caller, with what `Auth` found out.
+    /// The same caller, with the findings of `Auth`.
     pub(crate) fn with_verified(self, verified: Option<Verified>) -> Self {
         self.with(|inner| inner.verified = verified)
     }
@@ -122,23 +122,23 @@ impl Caller {
         self.0.verified.as_ref()
     }
 
-    /// The certificate that the client has shown to the server's own TLS port, as DER; one of the authorities that the server was given has
-    /// signed it. `None` if it has shown none.
+    /// The certificate that the client has shown to the server's TLS port, as DER. One of the server's configured
+    /// authorities has signed it. `None` if it has shown none.
     pub fn certificate(&self) -> Option<&[u8]> {
         self.0.certificate.as_deref()
     }
 
-    /// The SHA-256 of that certificate, as 64 hexadecimal digits: what `openssl x509 -fingerprint -sha256` shows.
+    /// The SHA-256 of that certificate, as 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` shows it.
     pub fn certificate_sha256(&self) -> Option<String> {
         self.certificate().map(sha256)
     }
 
-    /// The path that the handshake asked for, as it was sent; empty without a handshake.
+    /// The path of the handshake as it was sent. Empty without a handshake.
     pub fn path(&self) -> &str {
         self.0.target.split_once('?').map_or(&self.0.target, |(path, _)| path)
     }
 
-    /// What came after the path's `?`, as it was sent; empty if nothing did.
+    /// The query of the handshake, after `?`, as it was sent. Empty if there was none.
     pub fn query(&self) -> &str {
         self.0.target.split_once('?').map_or("", |(_, query)| query)
     }
@@ -169,7 +169,7 @@ impl Caller {
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
-        // Writing to a String does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text

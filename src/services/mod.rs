@@ -139,7 +139,7 @@ pub struct AuthError {
     pub reason: AuthReason,
     /// The key that was refused.
     pub key: PublicKey,
-    /// What the client is told.
+    /// The text for the client.
     pub message: Arc<str>,
 }
 
@@ -147,11 +147,11 @@ pub struct AuthError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthReason {
-    /// It is not known who this is.
+    /// It is unknown who the caller is.
     Unauthorized,
-    /// It is known who this is, and it is not allowed.
+    /// It is known who the caller is, and the caller is not allowed to do it.
     Forbidden,
-    /// Nobody can tell at the moment; trying again may help.
+    /// This cannot be determined at the moment. Trying again may help.
     Unavailable,
 }
 

@@ -14,17 +14,17 @@ use super::records::{Kept, Records, RecordsUnavailable};
 use super::{Caller, Claim, Rejected};
 use crate::model::PublicKey;
 
-/// Longest subject and token id that can be revoked, and longest reason, in bytes.
+/// The maximum length of a revoked subject, of a token id and of a reason, in bytes.
 pub const REVOKED_BYTES_MAX: usize = 1_024;
 
-/// Who is shut out.
+/// Who is locked out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Revoked {
-    /// Whoever names this public key.
+    /// Everybody who names this public key.
     PublicKey(PublicKey),
-    /// Whoever is this subject: [`Verified::subject`](super::Verified::subject), or what
+    /// Everybody with this subject: [`Verified::subject`](super::Verified::subject), or what
     /// [`Auth::subject_of`](super::Auth::subject_of) returns.
     Subject(Box<str>),
     /// Whoever shows this token: [`Verified::token_id`](super::Verified::token_id).

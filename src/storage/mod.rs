@@ -209,25 +209,26 @@ pub trait StoreLog: Send + Sync + 'static {
 
     /// Queues `segments` to be written as one unit. Resolves when they are durable, or when that failed.
     ///
-    /// The first segment starts behind the last one handed in (behind `head` for the first append), and they are
-    /// consecutive; anything else is refused as [`AppendError::Definite`]. Appends of one log become durable in
-    /// the order of these calls; a later one may be queued before an earlier one has resolved. Queueing happens
-    /// within the call; a dropped future takes nothing back. An empty list resolves at once. A [gap](Segment::gap) is appended, and from
-    /// then on read, like entries; it has no ids.
+    /// The first segment starts behind the last one that was passed in (behind `head` for the first append), and the
+    /// segments are consecutive. Anything else is refused as [`AppendError::Definite`]. Appends of one log become
+    /// durable in the order of these calls. A later one may be queued before an earlier one has resolved. Queueing
+    /// happens within the call: dropping the future cancels nothing. An empty list resolves at once. A
+    /// [gap](Segment::gap) is appended, and from then on read, like entries. It has no ids.
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
 
-    /// When the entry `sequence`, which was appended just now, was synced: from its write until it was on disk. `None` if that is not
-    /// known. Does not block.
+    /// When the entry `sequence`, which was just appended, was synced: from the start of its write until it was on
+    /// disk. `None` if that is not known. Does not block.
     #[cfg(feature = "otel")]
     fn synced(&self, sequence: Sequence) -> Option<(std::time::Instant, std::time::Instant)> {
         let _ = sequence;
         None
     }
 
-    /// The last sequence that was trimmed; zero if none was. The feed begins behind it. Does not block.
+    /// The last sequence that was trimmed, or zero. The feed begins behind it. Does not block.
     fn trimmed(&self) -> Sequence;
 
-    /// Has the feed begin behind `last`, which must be durable, for good; resolves when that is durable, or when it failed.
+    /// Makes the feed begin behind `last`, which must be durable, permanently. Resolves when that is durable, or when
+    /// it failed.
     ///
     /// From then on, the entries up to there are read as a [gap](Segment::gap). Their space is released, possibly
     /// later. Their ids stay known, with their sequences. The hash over the entries does not change. What was trimmed

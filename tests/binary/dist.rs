@@ -25,7 +25,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn every_metric_of_the_alerts_and_the_dashboard_is_served() {
     let data = tempdir().expect("a directory");
-    // With a group of handlers and a certificate, which some metrics are about.
+    // Includes a group of handlers and a certificate, because some metrics are about them.
     let config = data.path().join("eventlog.toml");
     let authority = Authority::new();
     let [certificate, key] = authority.sign().write(data.path());

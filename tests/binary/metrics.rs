@@ -1,4 +1,4 @@
-//! Metrics whose values say something only while a real server runs.
+//! Metrics whose values are meaningful only for a real server.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn value(text: &str, name: &str) -> Option<f64> {
     line.and_then(|value| value.trim().parse().ok())
 }
 
-/// Until the metric is so.
+/// Waits until the metric has this value.
 async fn comes_to(server: &Serve, name: &str, is_so: impl Fn(f64) -> bool) {
     let began = Instant::now();
     loop {
@@ -47,7 +47,7 @@ async fn the_slowest_cursor_is_how_far_behind_and_gone_with_its_client() {
     for socket in [&mut reads, &mut stuck] {
         socket.subscribe(&key("reader"), 0).await;
     }
-    // More than buffers of sockets take.
+    // More than the buffers of sockets hold.
     let large = vec![0; 1_000_000];
     for id in 1..=24 {
         writer.write(&key("writer"), id, &batch(&[entry("E", "", &large)])).await;

@@ -52,7 +52,7 @@ fn health_says_whether_the_server_of_a_configuration_takes_clients() {
     assert_eq!(server.end(Signal::TERM), Some(0));
     let said = health(&address).failed(1);
     assert!(said.contains(&address) && said.contains("does not answer"), "{said}");
-    // Who may do what is none of its business.
+    // The settings about who may do what do not matter to it.
     let said = run(&["health", "--listen", &address]).failed(1);
     assert!(said.contains("does not answer") && !said.contains("nobody has said"), "{said}");
     let config = directory.path().join("wrong.toml");

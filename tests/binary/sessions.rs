@@ -74,7 +74,7 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     assert!(gone.failed(1).contains("there is no session"), "it is gone");
 }
 
-/// What grew long ago is not looked at: a server may have many more stores than are in use.
+/// Stores without recent writes are not read: a server may have many more stores than are in use.
 #[tokio::test]
 async fn top_shows_what_grows_and_looks_at_open_stores_alone() {
     let server = Logged::start(&format!(

@@ -167,7 +167,7 @@ async fn an_administrator_sends_as_much_as_it_takes() {
     assert!(strangers.starts_with("HTTP/1.1 401 "), "{strangers}");
 }
 
-/// Whoever runs the server hears of it without looking at metrics: one line, however many are refused.
+/// The operator is told without looking at metrics: by one line, however many connections are refused.
 #[tokio::test]
 async fn that_connections_are_refused_for_their_number_is_said_once_with_what_to_do() {
     let lines = |server: &Logged, word: &str| {

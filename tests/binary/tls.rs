@@ -22,13 +22,13 @@ use crate::support::{batch, entry, key};
 /// Files are checked every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server with the certificate in `tls.pem` of the directory, and the authorities for its clients if it asks them for
-/// certificates.
+/// A server with the certificate in `tls.pem` of the directory, and with the authorities for its clients, if it asks
+/// for certificates.
 fn serve(directory: &Path, client_ca: Option<&str>) -> Serve {
     serve_with(directory, client_ca, "")
 }
 
-/// The same with these lines in `[tls]`.
+/// The same, with these lines in `[tls]`.
 fn serve_with(directory: &Path, client_ca: Option<&str>, lines: &str) -> Serve {
     let clients = client_ca.map_or_else(String::new, |pem| {
         std::fs::write(directory.join("clients.pem"), pem).expect("written");
@@ -161,7 +161,7 @@ async fn it_is_known_when_certificates_expire_and_again_once_they_are_renewed() 
         text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
     };
     assert_eq!(expires().await.as_deref(), Some("1924992000"));
-    // Up to 2049 a year has two digits in a certificate, then four.
+    // Until 2049, a year in a certificate has two digits, and then four.
     authority.sign_until(2050).write(directory.path());
     server.signal(Signal::HUP);
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Traces of writes, as a collector gets them.
+//! Traces of writes, as a collector receives them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A request: its first line with its headers, and its body.
 type Asked = (String, Value);
 
-/// A collector that takes everything; its address.
+/// A collector that accepts everything, and its address.
 fn collector() -> (String, Receiver<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -99,7 +99,7 @@ async fn a_collector_gets_each_part_of_a_write_within_the_write() {
     assert!(write.to_string().contains(r#"{"stringValue":"default"}"#), "{write}");
     assert!(write.to_string().contains(r#""key":"eventlog.entries","value":{"intValue":"2"}"#));
     assert_eq!(write["traceId"].as_str().map(str::len), Some(32));
-    // Two processes may see their clock being set.
+    // The clock may be adjusted between two processes.
     let second = 1_000_000_000;
     assert!(began <= nanos(write, "startTimeUnixNano") + second);
     assert!(nanos(write, "endTimeUnixNano") <= ended + second);
@@ -127,7 +127,7 @@ async fn a_collector_gets_each_part_of_a_write_within_the_write() {
     assert!(
         nanos(by_name["sync"], "startTimeUnixNano") < nanos(by_name["sync"], "endTimeUnixNano")
     );
-    // What is under way at the end is sent.
+    // A trace in progress at the end is sent.
     client.write(&key("alice"), 2, &batch(&[entry("E", "", b"z")])).await;
     assert_eq!(client.next_ack().await.0, 2);
     assert_eq!(server.end(Signal::TERM), Some(0));

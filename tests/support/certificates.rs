@@ -36,7 +36,7 @@ impl Authority {
         self.sign_until(4_096)
     }
 
-    /// The same, which expires when this year begins.
+    /// The same, but it expires when this year begins.
     pub fn sign_until(&self, year: i32) -> Signed {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let mut params = CertificateParams::new(names).expect("names");

@@ -22,7 +22,7 @@ pub async fn request(addr: SocketAddr, line: &str, headers: &str, body: &str) ->
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// As [`request`], over TLS with a server on this machine.
+/// Like [`request`], over TLS with a server on this machine.
 pub async fn request_tls(
     address: &str,
     config: &Arc<ClientConfig>,
@@ -41,7 +41,7 @@ pub async fn request_tls(
     );
     stream.write_all(text.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
-    // Whether the end is said or not.
+    // The end may be announced or not.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }

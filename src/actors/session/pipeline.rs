@@ -185,7 +185,7 @@ impl<W: Wire> Session<W> {
                     // It may have more, which goes when there is space for its answers.
                     Ok(None) if self.out.bytes() >= OUT_BYTES_PER_POLL => return,
                     Ok(None) if messages == messages_max => return cx.waker().wake_by_ref(),
-                    // No waker: the session goes on when its next turn begins.
+                    // No waker: the session continues when its next turn begins.
                     Ok(None) if self.turn.is_over() => return,
                     Ok(None) => {
                         messages += 1;

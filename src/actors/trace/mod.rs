@@ -1,7 +1,7 @@
-//! How long each part of a write takes, for some of the writes: what a trace is made of.
+//! How long each part of a write takes, for some of the writes: the data for traces.
 //!
-//! Keeps: without the feature `otel`, a [`Trace`] has no size and nothing is measured. With it, a write that is not traced costs one
-//! count. Leaves out: where traces go (`server::traces`).
+//! Keeps: without the feature `otel`, a [`Trace`] has no size and nothing is measured. With it, a write that is not
+//! traced costs one count. Leaves out: where traces are sent (`server::traces`).
 
 #[cfg(not(feature = "otel"))]
 mod off;
@@ -13,7 +13,7 @@ pub(crate) use off::{Moment, Trace, committed};
 #[cfg(feature = "otel")]
 pub(crate) use on::{Finished, Moment, Sink, Trace, committed, send_to};
 
-/// What a write has got to. Each step ends where the next one begins.
+/// How far a write has come. Each step ends where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Its message is decoded.

@@ -14,7 +14,7 @@ impl Moment {
     }
 }
 
-/// The trace of a write: none.
+/// The trace of a write, which is always empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace(());
 

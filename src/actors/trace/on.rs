@@ -11,7 +11,7 @@ use super::Step;
 use crate::model::{Sequence, StoreId};
 use crate::storage::StoreLog;
 
-/// A moment, and how many nanoseconds after 1970 that was: all times are counted from there, so that they never go backwards.
+/// A moment, and its nanoseconds since 1970. All times are counted from there, so that they never go backwards.
 static BEGAN: LazyLock<(Instant, u64)> = LazyLock::new(|| {
     #[expect(clippy::disallowed_methods, reason = "collectors are told when something was")]
     let (instant, time) = (Instant::now(), SystemTime::now());
@@ -21,22 +21,22 @@ static BEGAN: LazyLock<(Instant, u64)> = LazyLock::new(|| {
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Where finished traces go.
+/// The destination of finished traces.
 pub(crate) struct Sink {
-    /// One of so many writes is traced.
+    /// One of this many writes is traced.
     pub(crate) every: u64,
-    /// Takes a trace; does not wait.
+    /// Accepts a trace without waiting.
     pub(crate) put: Box<dyn Fn(Finished) + Send + Sync>,
     pub(crate) count: AtomicU64,
 }
 
-/// Has writes of this process traced from now on. Only the first call counts; `false` if this was none.
+/// Traces writes of this process from now on. Only the first call counts. Returns false for all others.
 pub(crate) fn send_to(sink: Sink) -> bool {
     LazyLock::force(&BEGAN);
     SINK.set(sink).is_ok()
 }
 
-/// When something began, in nanoseconds since 1970; 0 while nothing is traced.
+/// When something began, in nanoseconds since 1970. 0 while nothing is traced.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moment(u64);
 
@@ -56,11 +56,11 @@ fn nanos(at: Instant) -> u64 {
     nanos.saturating_add(at.saturating_duration_since(began).as_nanos() as u64)
 }
 
-/// The trace of a write, if it is traced. It is over when the last clone is dropped.
+/// The trace of a write, if it is traced. It ends when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace(Option<Arc<Under>>);
 
-/// A trace that is under way. Times are in nanoseconds since 1970, and 0 before they are known.
+/// A trace in progress. Times are in nanoseconds since 1970, and 0 before they are known.
 struct Under {
     received: u64,
     steps: [AtomicU64; 5],
@@ -74,22 +74,22 @@ impl fmt::Debug for Under {
     }
 }
 
-/// A trace that is over. Times are in nanoseconds since 1970.
+/// A finished trace. Times are in nanoseconds since 1970.
 #[derive(Clone, Debug)]
 pub(crate) struct Finished {
     pub(crate) id: Uuid,
     pub(crate) received: u64,
     pub(crate) ended: u64,
-    /// When each step was reached, in their order; 0 if it was not.
+    /// When each step was reached, in their order. 0 if it was not reached.
     pub(crate) steps: [u64; 5],
-    /// When its sync began and ended; 0 if that is not known.
+    /// When its sync began and ended. 0 if that is not known.
     pub(crate) synced: [u64; 2],
-    /// The store, and how many entries and bytes were written, if it got so far.
+    /// The store, and the number of written entries and bytes, if the write came that far.
     pub(crate) about: Option<(StoreId, (usize, usize))>,
 }
 
 impl Trace {
-    /// Of a write whose message came then; mostly nothing.
+    /// Starts the trace of a write whose message arrived at this time. Most writes get none.
     pub(crate) fn begin(Moment(received): Moment) -> Self {
         let Some(sink) = SINK.get().filter(|_| received > 0) else { return Self(None) };
         if !sink.count.fetch_add(1, Relaxed).is_multiple_of(sink.every) {
@@ -103,10 +103,10 @@ impl Trace {
         self.0.is_some()
     }
 
-    /// It goes to this store, with so many entries and bytes.
+    /// It goes to this store, with this many entries and bytes.
     pub(crate) fn about(&self, store: &StoreId, size: (usize, usize)) {
         if let Some(under) = &self.0 {
-            // It goes to one.
+            // A write goes to one store.
             let _ = under.about.set((store.clone(), size));
         }
     }

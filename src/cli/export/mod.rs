@@ -18,7 +18,7 @@ use super::place::{Place, PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
 use super::text::{json_line, parse_moment, people_bytes};
 
-/// So much is collected before it is written, in bytes.
+/// How much is collected before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Print all entries of stores as lines of JSON, which `import` reads, on this server or another.
@@ -151,7 +151,7 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
 }
 
 impl Args {
-    /// Whether it is all of each store.
+    /// Whether every store is exported completely.
     fn wants_all(&self) -> bool {
         self.from.is_none() && self.wanted(Sequence::FIRST).filter().next().is_none()
     }

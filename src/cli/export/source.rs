@@ -52,7 +52,7 @@ struct ListedStore {
     entries: u64,
 }
 
-/// How many entries this store has, or all stores together; `None` if that takes more than one look, or cannot be told.
+/// How many entries this store has, or all stores together. `None` if that takes more than one request, or is unknown.
 pub(super) fn entries(place: &Place, store: Option<&StoreId>) -> Option<u64> {
     let sizes: Vec<u64> = match (place, store) {
         (Place::Running(admin), Some(store)) => {
@@ -68,7 +68,7 @@ pub(super) fn entries(place: &Place, store: Option<&StoreId>) -> Option<u64> {
         (Place::Stopped(opened), _) => {
             let stores = opened.block_on(opened.server().stores(None, PAGE)).ok()?;
             let wanted = stores.iter().filter(|(name, _)| store.is_none_or(|one| one == name));
-            // About as many: what is trimmed counts as well.
+            // An approximation: trimmed entries count too.
             wanted.map(|(_, head)| head.get()).collect()
         }
     };

@@ -107,7 +107,7 @@ impl FeedArgs {
 }
 
 impl Feed {
-    /// Reads it to its end, a page at a time: the next one is asked for when this one is written.
+    /// Reads the feed to its end, one page at a time. The next page is requested when the previous one is written.
     pub(super) fn read(self, writing: &mut Writing<'_>) -> Result<(), ImportError> {
         let mut next = self.from.max(Sequence::FIRST);
         let total = self.head.map(|head| (head.get() + 1).saturating_sub(next.get()));
@@ -130,7 +130,7 @@ impl Feed {
             let page = page.ok_or(FeedError::Ended)?.map_err(FeedError::from)?;
             for (sequence, entry) in page.iter() {
                 writing.push(&self.store, At::Sequence(sequence), entry.to_entry())?;
-                // Where sequences are missing, so much less is to come.
+                // If sequences are missing, fewer entries are still to come.
                 progress.add(sequence.next().since(next));
                 next = sequence.next();
             }

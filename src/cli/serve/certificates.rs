@@ -1,7 +1,7 @@
 //! Turns `[tls]` into the encryption of connections, and watches its files.
 //!
-//! Keeps: files that were changed count within seconds; if they cannot be used those that counts go on, and the log says why, once for
-//! each change.
+//! Keeps: changed files take effect within seconds; if they cannot be used, the current certificates stay in effect,
+//! and the log says why, once for each change.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use jiff::Timestamp;
 
 use eventlog_server::server::{Tls, TlsError, TlsFiles};
 
-/// Files are looked at so often. Whoever renews certificates does that days before the old ones end.
+/// How often the files are checked. Certificates are renewed days before the old ones expire.
 const EVERY: Duration = Duration::from_secs(5);
-/// It is said for so long before certificates expire, in seconds.
+/// How long before the expiry of a certificate the warnings begin, in seconds.
 const SOON: u64 = 14 * 24 * 60 * 60;
-/// How often it is said, in seconds.
+/// How often the warning is repeated, in seconds.
 const WARN_EVERY: u64 = 24 * 60 * 60;
 
-/// What connections are encrypted with, if they are.
+/// The encryption of connections, if it is configured.
 pub(super) fn open(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
     files.cloned().map(Tls::open).transpose()
 }
@@ -26,7 +26,7 @@ pub(super) fn open(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
 /// Identifies a version of a file: each version has another value.
 type Version = Option<(u64, u64, i64, i64)>;
 
-/// Reads files again that have changed, for as long as the process lives.
+/// Reads changed files again, for as long as the process lives.
 pub(super) fn watch(tls: Option<&Tls>) {
     let Some(tls) = tls.cloned() else { return };
     actix_web::rt::spawn(async move {
@@ -51,7 +51,7 @@ pub(super) fn watch(tls: Option<&Tls>) {
     });
 }
 
-/// Says that certificates expire soon, or have, unless that was said since `warned`.
+/// Warns if certificates expire soon or have expired, unless there was a warning since `warned`.
 fn warn_of_end(tls: &Tls, warned: &mut Option<u64>) {
     let now = now_seconds();
     let Some(expires) = tls.expires().filter(|expires| expires.saturating_sub(now) < SOON) else {

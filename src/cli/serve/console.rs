@@ -30,7 +30,7 @@ impl DevToken {
     }
 }
 
-/// What is printed about the console at `address`.
+/// The text that is printed about the console at `address`.
 pub(super) fn said(scheme: &str, address: SocketAddr, token: Option<&DevToken>) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -39,7 +39,7 @@ pub(super) fn said(scheme: &str, address: SocketAddr, token: Option<&DevToken>) 
     };
     let page = format!("{scheme}://{}/console", SocketAddr::new(ip, address.port()));
     match token {
-        // After `#`, no browser sends it anywhere.
+        // Browsers do not send the part after `#` anywhere.
         Some(DevToken(token)) => format!(
             "console at {page}#token={token}\n  opens signed in; the token is made at each start with --dev\n"
         ),

@@ -126,7 +126,7 @@ pub(in crate::cli) enum ServeError {
         /// What went wrong.
         cause: io::Error,
     },
-    /// The environment wants traces that cannot be.
+    /// The environment asks for traces that are not possible.
     #[cfg(feature = "otel")]
     #[error(transparent)]
     Traces(#[from] traces::WrongTraces),
@@ -163,7 +163,7 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let stop = Stop::listen()?;
     #[cfg(feature = "otel")]
     let traces = traces::start()?;
-    // First, since a key that is no good is a wrong configuration: nothing is left behind by it.
+    // This comes first: a wrong key is a configuration error, and nothing is left behind then.
     let (auth, decides) = authorization(&config.auth)?;
     let tls = certificates::open(config.tls.as_ref())?;
     let kept = Kept::open(&config)?;
@@ -182,7 +182,7 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
         log::info!("the admin API is at {scheme}://{}/admin", admin.local_addr()?);
     }
     let address = listener.local_addr()?;
-    // From READY on the service manager may ask for it.
+    // From READY on, the service manager may request a reload.
     reload_when_asked(&server, address)?;
     let console = match &admin {
         _ if config.admin.tokens.is_empty() => String::new(),
@@ -208,7 +208,7 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Who says what a caller may do, and what of that can be replaced.
+/// What decides what a caller may do, and the part of it that can be replaced.
 fn authorization(choice: &AuthChoice) -> Result<(Arc<dyn Auth>, Decides), ServeError> {
     Ok(match choice {
         AuthChoice::Dev | AuthChoice::AllowAll => (Arc::new(AllowAll), Decides::Fixed),

@@ -1,4 +1,4 @@
-//! Traces of writes, as the variables of OpenTelemetry ask for them: those that every program has which speaks it.
+//! Traces of writes, configured by the standard environment variables of OpenTelemetry.
 
 use std::env::VarError;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use eventlog_server::model::Secret;
 use eventlog_server::server::{TraceError, TraceOptions, Traces};
 
-/// So long the end of the server waits for a collector.
+/// How long the end of the server waits for a collector.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// Which part of writes is traced unless something is said.
+/// The part of the writes that is traced by default.
 const RATIO: f64 = 0.01;
 
-/// What the environment says cannot be.
+/// The environment contains wrong settings.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum WrongTraces {
     /// A variable.
@@ -22,12 +22,12 @@ pub(in crate::cli) enum WrongTraces {
         /// What is wrong with it.
         message: String,
     },
-    /// They cannot be sent.
+    /// The traces cannot be sent.
     #[error(transparent)]
     Start(#[from] TraceError),
 }
 
-/// Begins to trace writes, if a collector is named.
+/// Starts to trace writes, if a collector is configured.
 pub(super) fn start() -> Result<Option<Traces>, WrongTraces> {
     let is_off = variable("OTEL_SDK_DISABLED")?.is_some_and(|off| off == "true")
         || variable("OTEL_TRACES_EXPORTER")?.is_some_and(|exporter| exporter == "none");
@@ -50,7 +50,7 @@ pub(super) fn start() -> Result<Option<Traces>, WrongTraces> {
     Ok(Some(Traces::start(TraceOptions { url, headers, service, ratio })?))
 }
 
-/// A variable that says something.
+/// A variable that is not empty.
 fn variable(name: &'static str) -> Result<Option<String>, WrongTraces> {
     match std::env::var(name) {
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -61,7 +61,7 @@ fn variable(name: &'static str) -> Result<Option<String>, WrongTraces> {
     }
 }
 
-/// `name=value`, with commas between them. Values may be secrets, and are not shown.
+/// `name=value`, separated by commas. Values may be secrets, and are not shown.
 fn headers() -> Result<Vec<(String, Secret)>, WrongTraces> {
     const NAME: &str = "OTEL_EXPORTER_OTLP_HEADERS";
     let text = variable(NAME)?.unwrap_or_default();
@@ -70,7 +70,7 @@ fn headers() -> Result<Vec<(String, Secret)>, WrongTraces> {
         let wrong =
             || WrongTraces::Variable { name: NAME, message: "name=value,… it is not".to_owned() };
         let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
-        // As the specification has it, in a URL's encoding.
+        // Values are URL-encoded, as the specification requires.
         let value = value.trim().replace("%20", " ");
         Ok((name.trim().to_owned(), Secret::new(value)))
     };

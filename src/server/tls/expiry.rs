@@ -1,15 +1,17 @@
-//! When a certificate expires, read from its DER encoding: rustls checks that of others, and says nothing about one's own.
+//! Reads from its DER encoding when a certificate expires: rustls checks that of others, but does not report that of
+//! the server's own certificate.
 //!
-//! Keeps: what is no certificate gives nothing, and never panics. Leaves out: everything else in a certificate.
+//! Keeps: anything that is no certificate returns `None`, and never panics. Leaves out: everything else in a
+//! certificate.
 
-/// Tags of the elements that are walked over.
+/// Tags of the elements that are skipped or read.
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
-/// The end of the certificate's validity, in seconds since 1970; 0 if that is earlier.
+/// The end of the certificate's validity, in seconds since 1970, or 0 if that is earlier.
 pub(super) fn expires(certificate: &[u8]) -> Option<u64> {
     let (certificate, _) = expect(certificate, SEQUENCE)?;
     let (signed, _) = expect(certificate, SEQUENCE)?;
@@ -29,12 +31,12 @@ fn expect(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     (found == tag).then_some((content, rest))
 }
 
-/// Tag and content of the first element, and what follows it.
+/// The tag and the content of the first element, and what follows it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // Certificates of more than 64 KiB are none.
+        // A certificate has at most 64 KiB.
         0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
         0x82 => {
             let (length, rest) = rest.split_first_chunk()?;
@@ -69,7 +71,7 @@ fn seconds(tag: u8, time: &[u8]) -> Option<u64> {
 /// Days from 1970 to the first of a month; `None` before 1970.
 fn days_before(year: u64, month: u64) -> Option<u64> {
     let years = year.checked_sub(1970)?;
-    // Of the years before this one.
+    // The leap days of all earlier years.
     let leap_days = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::actors::trace::Finished;
 
-/// OTLP's numbers: what answers requests, and what is within it.
+/// The numbers of OTLP for a span that answers a request, and for a span within it.
 const SERVER: u8 = 2;
 const INTERNAL: u8 = 1;
 /// OTLP's number of an error.
@@ -35,11 +35,11 @@ fn number(key: &str, value: usize) -> Value {
     json!({ "key": key, "value": { "intValue": value.to_string() } })
 }
 
-/// The write, and within it what it went through as far as it got.
+/// The write, and within it the steps that it reached.
 fn spans(trace: &Finished) -> Vec<Value> {
     let [decoded, authorized, placed, committed, acked] = trace.steps;
     let [sync_began, sync_ended] = trace.synced;
-    // A write of nothing but duplicates is not committed.
+    // A write that contains only duplicates is not committed.
     let durable = if committed > 0 { committed } else { placed };
     let (root, commit) = (0, 4);
     let parts = [
@@ -95,7 +95,7 @@ fn trace_id(trace: &Finished) -> String {
     trace.id.simple().to_string()
 }
 
-/// The id of one of its spans: those of a trace differ, and are as random as the trace's.
+/// The id of a span. Spans of a trace have different ids, which are as random as the trace's id.
 fn span_id(trace: &Finished, at: u64) -> String {
     let (high, low) = trace.id.as_u64_pair();
     format!("{:016x}", (high ^ low).wrapping_add(at).max(1))

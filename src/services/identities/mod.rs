@@ -82,7 +82,7 @@ pub enum BindPolicy {
     FirstUse,
     /// Nobody: an administrator does it ([`Server::pin`](crate::server::Server::pin)).
     Pinned,
-    /// Whoever proves the one that `Auth::signing_key_of` names.
+    /// The holder of the signing key that `Auth::signing_key_of` names.
     Named,
 }
 

@@ -184,7 +184,7 @@ pub enum JournalError {
     /// A read failed; nothing changed.
     #[error("the journal cannot be read: {0}")]
     Unreadable(Arc<str>),
-    /// A write failed, and may have happened; repeating it is right in either case.
+    /// A write failed, but may have happened. The call should be repeated in either case.
     #[error("the journal may or may not be written: {0}")]
     Unwritten(Arc<str>),
     /// Another node holds what was to be written; nothing changed.

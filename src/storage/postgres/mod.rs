@@ -63,10 +63,10 @@ pub use self::storage::PostgresStorage;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
-    /// What was asked for cannot work.
+    /// The options are invalid.
     #[error("[storage]: {0}")]
     Options(String),
-    /// There is no database, or it does not promise what is needed, or cannot be prepared.
+    /// There is no database, or it lacks required guarantees, or it cannot be prepared.
     #[error("the database cannot be used: {0}")]
     Unusable(Arc<str>),
 }

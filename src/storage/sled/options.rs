@@ -94,7 +94,7 @@ impl Default for DatabaseOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has it open, or this one has already.
+    /// Another process has it open, or this one already has.
     #[error("the data directory {path:?} is in use by another process")]
     InUse {
         /// The data directory.

@@ -45,7 +45,7 @@ pub(super) struct Shared {
     /// What was damaged could be made again in place.
     ids_damaged: AtomicBool,
     pub(super) health: Health,
-    /// How long frames of the commit log took to be on disk.
+    /// How long it took to write frames of the commit log to disk.
     pub(super) syncs: Histogram,
     pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.

@@ -25,18 +25,19 @@ pub struct HttpOptions {
     /// Whether `url` may be http for other machines too. Then whoever is on the network path can decide who may do
     /// what. By default not.
     pub allow_http: bool,
-    /// Certificates (X.509, DER) of authorities to trust for https, besides those that browsers trust. By default none.
+    /// Certificates (X.509, DER) of authorities to trust for https, in addition to those that browsers trust. By
+    /// default none.
     pub trusted_certificates: Vec<Vec<u8>>,
 }
 
-/// Options that cannot work.
+/// The options are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// Nobody can be asked there.
+    /// This URL cannot be used.
     #[error("`url` cannot be {url:?}: {reason}")]
     Url {
-        /// What was given.
+        /// The URL in the options.
         url: String,
         /// What is wrong with it.
         reason: &'static str,

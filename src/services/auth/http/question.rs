@@ -71,7 +71,7 @@ impl Question {
             certificate_sha256: self.caller.certificate_sha256(),
             headers: Headers { caller: &self.caller, passed },
         };
-        // Texts alone can always be written as JSON.
+        // Text can always be written as JSON.
         serde_json::to_vec(&body).unwrap_or_default().into()
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::key::{InvalidKey, Key, KeySet};
 
-/// More keys than any issuer signs with; each may have to be tried on a token that names none.
+/// No issuer signs with more keys. Each of them may have to be tried on a token that names none.
 const KEYS_MAX: usize = 32;
 
 /// Why a text is not a usable key set.

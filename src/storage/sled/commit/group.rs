@@ -1,4 +1,4 @@
-//! A group: what is committed together, as one frame.
+//! A group: the jobs that are committed together, as one frame.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ impl Group {
         }
     }
 
-    /// The group is durable, as the frame at this position, of this time. Gives the jobs that are to be queued again.
+    /// The group is durable, as the frame at this position, with this time. Returns the jobs that must be queued again.
     pub(super) fn settle(
         &mut self,
         (position, time_ms): (Position, u64),

@@ -115,7 +115,7 @@ impl Committer {
         if self.group.bytes() > 0 {
             let mut frame = self.writer.frame(self.group.bytes() as u64)?;
             self.group.write(&mut frame, &shared.ends);
-            // The first file is a small one, and enough for many.
+            // The first file is small, but enough for many directories.
             if self.file != 0 && self.file != frame.file() {
                 shared.upkeep.ask_for_file();
             }

@@ -1,6 +1,7 @@
 //! The writing side of a log object: what was passed to it, and the outcome.
 //!
-//! Keeps: the head is what is durable; once an append has failed, or the store was opened again, nothing more is taken.
+//! Keeps: everything up to the head is durable; after an append has failed, or the store was opened again, nothing more
+//! is accepted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use crate::storage::sled::ids::Ids;
 use crate::storage::witness::FrameSalt;
 use crate::storage::{AppendError, StoreSize, check_consecutive};
 
-/// So many syncs of a log are known.
+/// How many syncs of a log are kept.
 #[cfg(feature = "otel")]
 const SYNCS_KEPT: usize = 8;
 
@@ -36,23 +37,24 @@ pub(crate) struct Writes {
     head: AtomicU64,
     bytes: AtomicU64,
     state: Mutex<State>,
-    /// Nothing is queued or under way any more.
+    /// Nothing is queued or in progress any more.
     idle: Condvar,
     #[cfg(feature = "otel")]
     syncs: Mutex<Syncs>,
 }
 
-/// The last syncs of this log, each with the last entry that it made durable: as many as appends may be under way, and some more.
+/// The last syncs of this log, each with the last entry that it made durable. There are a few more than appends can be
+/// in progress.
 #[cfg(feature = "otel")]
 #[derive(Default)]
 struct Syncs {
-    /// The one that is not settled yet.
+    /// The sync that is not settled yet.
     under_way: Option<(Instant, Instant)>,
     settled: VecDeque<(Sequence, (Instant, Instant))>,
 }
 
 struct State {
-    /// Why nothing is taken any more.
+    /// Why nothing is accepted any more.
     dead: Option<Arc<str>>,
     /// The last sequence that was passed in.
     appended: Sequence,
@@ -77,7 +79,8 @@ impl Syncs {
 }
 
 impl Writes {
-    /// Of a store of this size, when the tree had let go of so many bytes of it, with these ids, and its end unless it has no entries: then what it begins with is a gap up to its head.
+    /// For a store of this size, with these ids. The tree has removed this many bytes of it. Without an end, the store
+    /// has no entries, and it begins with a gap up to its head.
     pub(crate) fn new(
         store: StoreId,
         generation: u64,
@@ -115,13 +118,13 @@ impl Writes {
         }
     }
 
-    /// What is in the group was synced at these times.
+    /// The group was synced at these times.
     #[cfg(feature = "otel")]
     pub(super) fn note_sync(&self, began: Instant, ended: Instant) {
         self.syncs.lock().under_way = Some((began, ended));
     }
 
-    /// When the entry `sequence` was synced, if that was one of the last times.
+    /// When the entry `sequence` was synced, if it is among the last syncs.
     #[cfg(feature = "otel")]
     pub(crate) fn synced(&self, sequence: Sequence) -> Option<(Instant, Instant)> {
         let syncs = self.syncs.lock();
@@ -210,7 +213,7 @@ impl Writes {
             self.syncs.lock().settle(head);
         }
         for (_, answer) in appends.drain(..count) {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = answer.send(Ok(()));
         }
         let mut state = self.state.lock();

@@ -39,10 +39,10 @@ pub(crate) struct Cache {
 #[derive(Debug, Default)]
 struct Kept {
     all: HashMap<Key, Entry>,
-    /// In the order in which they are looked at when something has to go.
+    /// The order in which parts are checked when some must be discarded.
     order: VecDeque<Key>,
     bytes: usize,
-    /// How often what was looked for was there, and was not.
+    /// How often a requested part was found, and was not.
     found: u64,
     missed: u64,
 }
@@ -82,13 +82,13 @@ impl Cache {
         Some(cached)
     }
 
-    /// Bytes that are kept, and how often something was found and missed.
+    /// The number of kept bytes, and how often a part was found and missed.
     pub(crate) fn figures(&self) -> [u64; 3] {
         let kept = self.kept.lock();
         [kept.bytes as u64, kept.found, kept.missed]
     }
 
-    /// Keeps `cached`, and lets go of what was not used for longest, about, as far as there is too much.
+    /// Keeps `cached`. If there is too much, discards parts that were not used for approximately the longest time.
     pub(super) fn insert(&self, key: Key, cached: Cached) {
         let mut kept = self.kept.lock();
         kept.bytes += cached.bytes();
