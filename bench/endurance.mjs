@@ -1,16 +1,16 @@
 #!/usr/bin/env node
-// Whether the server stays as it is for as long as asked: 60% of the load that it reaches, in 512 MiB, with stores that come and go,
-// and one that grows. Reports how memory, descriptors, threads, disk and latency change over the time.
+// Checks that the server stays stable over a long time: with 60% of its maximum load, in 512 MiB, with stores that come and go, and
+// one that grows. Reports how memory, descriptors, threads, disk and latency change over time.
 //
 //   node bench/endurance.mjs [--binary FILE] [--directory DIR] [--minutes N] [--share N] [--memory MIB] [--rate N] [--payload N]
 //
-// The load comes in rounds of a minute. In each round one generator writes to stores that exist from this round on, another one to the
-// store of all rounds, and a third one is read by subscribers, whose connections and store end with the round. `[[retention]]` trims what
-// is older than five minutes, so that the stores of earlier rounds go; the archive is bounded; a store nobody uses is closed after ten
-// seconds. What is left grows for a reason, and the report says how fast.
+// The load comes in rounds of a minute. In each round, one generator writes to new stores, another one to the store of all rounds, and
+// a third one to a store with subscribers, whose connections end with the round. `[[retention]]` trims everything older than five
+// minutes, so that the stores of earlier rounds are removed. The archive is limited, and an unused store is closed after ten seconds.
+// The rest grows for a reason, and the report says how fast.
 //
-// The bound on memory takes root and cgroups, since it counts what the kernel caches too. Without it the report says so. Every sample is
-// a line of DIR/samples.csv. Needs Linux and node.
+// The memory limit needs root and cgroups, since it includes the kernel's caches. If there is no limit, the report says so. Every sample
+// is a line of DIR/samples.csv. Needs Linux and node.
 
 import { spawn } from "node:child_process"
 import fs from "node:fs"
@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
     binary: { type: "string", default: path.join(root, "target/release/eventlog-server") },
     directory: { type: "string", default: path.join(root, "target/endurance") },
     minutes: { type: "string", default: "60" },
-    // Of what the server reaches, in percent.
+    // The load, in percent of the maximum.
     share: { type: "string", default: "60" },
     memory: { type: "string", default: "512" },
     // Writes per second instead of a share.
@@ -35,18 +35,18 @@ const { values: options } = parseArgs({
 const TOKEN = "only-for-this-benchmark"
 const ROUND_SECONDS = 60
 const SAMPLE_MILLIS = 5_000
-// What comes before is not part of a slope: caches fill, and the first stores are not trimmed yet.
+// Earlier samples are not part of a slope: caches fill, and the first stores are not trimmed yet.
 const SETTLED_SHARE = 0.25
 const STORES = 200
 const SUBSCRIBERS = 50
-// Of the writes, how many go to the store that grows.
+// The part of the writes that goes to the growing store.
 const GROWING_SHARE = 0.1
-// Batches per second that subscribers get, ten entries each.
+// Batches per second for the subscribers, with ten entries each.
 const FAN_OUT_RATE = 20
-// It ends early where less than this is left on the disk.
+// The run ends early if the disk has less free space than this.
 const DISK_LEFT_BYTES = 6 * 1024 ** 3
 
-// What docs/OPERATIONS.md says of a container with 512 MiB.
+// The settings of docs/OPERATIONS.md for a container with 512 MiB.
 const config = `
 ballast_bytes = "0"
 cache_bytes = "32MiB"
@@ -68,7 +68,7 @@ unfinished_bytes_total_max = "48MiB"
 compaction_bytes_max = "32MiB"
 `
 
-// The server in a group of its own whose memory is bounded; `null` where that cannot be had.
+// A separate cgroup with limited memory for the server. `null` if that is not possible.
 const boundMemory = () => {
   const v1 = fs.existsSync("/sys/fs/cgroup/memory")
   const group = path.join(v1 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup", `eventlog-endurance-${process.pid}`)
@@ -108,7 +108,7 @@ const start = (group) =>
 let isStopping = false
 const samples = []
 const { EVENTLOG_ADMIN_TOKEN: _, ...withoutToken } = process.env
-// Runs a generator to its end: its report.
+// Runs a generator until it ends, and returns its report.
 const load = (scenario, url, args, token) =>
   new Promise((resolve) => {
     const all = ["bench", scenario, "--url", url, "--floors", "none", "--json", "--payload", options.payload, ...args]
@@ -130,7 +130,7 @@ let faults = 0
 const during = (seconds) => ["--duration", String(seconds), "--warm-up", "0"]
 const perSecond = (report) => report?.acknowledged?.entries_per_second ?? 0
 
-// One round: what was acknowledged in a second, and the slowest one of a hundred acks of the growing store.
+// Runs one round. Returns the acknowledged writes per second, and the 99th percentile of the acks of the growing store.
 const round = async ({ url }, rate, seconds) => {
   const rated = (share) => (rate === undefined ? [] : ["--rate", String(Math.round(rate * share))])
   const many = ["--stores", String(STORES), ...during(seconds)]
@@ -148,7 +148,7 @@ const diskBytes = (directory) => {
     try {
       if (entry.isFile()) bytes += fs.statSync(path.join(entry.parentPath ?? entry.path, entry.name)).blocks * 512
     } catch {
-      // It is gone meanwhile.
+      // It no longer exists.
     }
   }
   return bytes
@@ -181,7 +181,7 @@ const sample = async ({ server, data, http }) => {
   }
 }
 
-// The line with the least squares: what `values` change by in an hour.
+// Linear regression by least squares: the change of `values` per hour.
 const slope = (samples, name) => {
   const points = samples.filter((one) => one[name] !== undefined).map((one) => [one.seconds / 3_600, one[name]])
   const mean = (at) => points.reduce((sum, point) => sum + point[at], 0) / points.length
