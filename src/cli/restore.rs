@@ -143,6 +143,10 @@ fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
     let mut written = SystemTime::UNIX_EPOCH;
     for entry in std::fs::read_dir(&from).map_err(keep)? {
         let entry = entry.map_err(keep)?;
+        if entry.file_name() == "erased" {
+            // The erasure ledger.
+            symlink(entry.path(), folder.join("erased")).map_err(keep)?;
+        }
         if entry.path().extension().is_some_and(|end| end == "zst") {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             written = written.max(modified.map_err(keep)?);

@@ -306,7 +306,8 @@ impl Builder {
         let spill = self.spill.map(open_spill).transpose()?;
         let aside = self.quarantine.map(|kept| Aside::start(kept, limits.clone(), &home));
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
-        let erasures = Erasures::start((&stores, &compaction), processor, records, &home);
+        let erased = (&stores, &compaction, self.storage.clone());
+        let erasures = Erasures::start(erased, processor, records, &home);
         let shared = Arc::new(Shared {
             compaction,
             remote_id: self.storage.remote_id(),

@@ -19,7 +19,7 @@ use crate::processing::compaction::Compaction;
 use crate::processing::{ErasedEntry, GroupError, Processor, TrimError, erase, of_primary_key};
 use crate::services::records::Kept;
 use crate::services::{Quarantined, Records, RecordsUnavailable};
-use crate::storage::{AppendError, StorageError};
+use crate::storage::{AppendError, MadeAgain, Storage, StorageError};
 
 /// How many entries are erased at a time.
 const AT_ONCE: usize = 1_000;
@@ -104,6 +104,7 @@ impl Begun {
 /// Erases entries of the stores of a server.
 pub(super) struct Erasures {
     stores: Stores,
+    storage: Arc<dyn Storage>,
     processor: Option<Arc<Processor>>,
     compaction: Compaction,
     /// The keys are the store's name, a slash and a sequence.
@@ -113,7 +114,7 @@ pub(super) struct Erasures {
 impl Erasures {
     /// Starts to look for unfinished erasures, on `home`.
     pub(super) fn start(
-        (stores, compaction): (&Stores, &Compaction),
+        (stores, compaction, storage): (&Stores, &Compaction, Arc<dyn Storage>),
         processor: Option<Arc<Processor>>,
         records: Arc<dyn Records>,
         home: &ArbiterHandle,
@@ -122,7 +123,7 @@ impl Erasures {
             Arc::new(Kept::new(records, "erase", "erasures that were begun cannot be read"));
         begun.start(home, |_| {});
         let (stores, compaction) = (stores.clone(), compaction.clone());
-        let erasures = Arc::new(Self { stores, processor, compaction, begun });
+        let erasures = Arc::new(Self { stores, storage, processor, compaction, begun });
         let looking = erasures.clone();
         // Only a thread that has stopped refuses this. The task ends with the thread.
         home.spawn(async move { looking.run().await });
@@ -141,7 +142,31 @@ impl Erasures {
                     log::warn!("store {store}: erased later, or told again: {error}");
                 }
             }
+            if let Err(error) = self.tell_again().await {
+                log::warn!("what was erased again is told later: {error}");
+            }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Carries out what has to be done besides where the storage erased something again when it was opened.
+    async fn tell_again(&self) -> Result<(), EraseError> {
+        loop {
+            let storage = self.storage.clone();
+            let Some(MadeAgain { number, store, entries }) =
+                blocking(move || storage.made_again()).await?
+            else {
+                return Ok(());
+            };
+            for part in entries.chunks(AT_ONCE) {
+                let (log, asked) = (self.stores.open(&store).await?.feed.log(), part.to_vec());
+                let known = blocking(move || log.lookup(&asked)).await?;
+                let known = part.iter().zip(known).filter_map(|(id, at)| Some((at?, *id)));
+                // It was not begun here, and has no name.
+                self.carry_out(&store, "", &known.collect::<Vec<_>>()).await?;
+            }
+            let storage = self.storage.clone();
+            blocking(move || storage.told_again(number)).await?;
         }
     }
 

@@ -13,6 +13,9 @@ pub(crate) mod archive;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
+#[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+pub(crate) mod ledger;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -112,6 +115,18 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// The next erasure that was made again when the storage was opened, because what was opened had lost it; `None` if there is none whose
+    /// number is above what [`Storage::told_again`] was given. Blocks on disk reads.
+    fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
+        Ok(None)
+    }
+
+    /// Whoever keeps something else of these entries has heard of all erasures up to this number. Blocks on the disk.
+    fn told_again(&self, number: u64) -> Result<(), StorageError> {
+        let _ = number;
+        Ok(())
+    }
+
     /// What an operator may want to watch, for metrics. Does not block on the disk.
     fn figures(&self) -> Vec<Figure> {
         Vec::new()
@@ -145,6 +160,17 @@ impl std::fmt::Debug for KeysChanged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KeysChanged").field("keys", &self.keys).finish_non_exhaustive()
     }
+}
+
+/// Entries that were erased once, and again when the storage was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeAgain {
+    /// For [`Storage::told_again`].
+    pub number: u64,
+    /// Their store.
+    pub store: StoreId,
+    /// Their ids.
+    pub entries: Vec<EntryId>,
 }
 
 /// What [`Storage::compact`] came to: how large the files were, and how large they are, in bytes.

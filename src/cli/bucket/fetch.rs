@@ -9,7 +9,7 @@ use std::path::Path;
 
 use eventlog_server::storage::sled::{BackupError, Backups, DirectoryNote, Tail};
 
-use super::ship::parse_tail;
+use super::ship::{is_ledger, parse_tail};
 use super::{Bucket, BucketError, Object};
 
 const NOTED: &str = "restored-";
@@ -57,7 +57,12 @@ pub(in crate::cli) fn fetch(
     to: &Path,
 ) -> Result<Fetched, FetchError> {
     let mut folders: BTreeMap<String, Vec<Object>> = BTreeMap::new();
-    for object in bucket.list(generation)? {
+    let all = bucket.list(None)?;
+    let ledgers: Vec<String> = all.iter().map(|object| object.name.clone()).collect();
+    let wanted = all
+        .into_iter()
+        .filter(|object| generation.is_none_or(|of| object.name.starts_with(&format!("{of}/"))));
+    for object in wanted {
         let folder = object.name.split_once('/').map(|(folder, _)| folder.to_owned());
         if let Some(folder) = folder.filter(|folder| folder.len() == 32) {
             folders.entry(folder).or_default().push(object);
@@ -73,7 +78,10 @@ pub(in crate::cli) fn fetch(
     let mut last = FetchError::Nothing(generation.map(ToOwned::to_owned));
     for (millis, folder, objects) in newest.into_iter().rev() {
         match one(bucket, (&folder, &objects), millis, to) {
-            Ok(fetched) => return Ok(fetched),
+            Ok(fetched) => {
+                fetch_ledgers(bucket, &ledgers, to)?;
+                return Ok(fetched);
+            }
             Err(error @ (FetchError::NotWhole { .. } | FetchError::NoNote(_))) => {
                 eprintln!("{error}");
                 std::fs::remove_dir_all(to.join(&folder))?;
@@ -83,6 +91,22 @@ pub(in crate::cli) fn fetch(
         }
     }
     Err(last)
+}
+
+/// Fetches the erasure ledgers of all generations: what was erased in one stays erased in any that is made of a copy of it.
+fn fetch_ledgers(bucket: &Bucket, names: &[String], to: &Path) -> Result<(), FetchError> {
+    for whole in names {
+        let Some((folder, name)) = whole.split_once('/') else { continue };
+        let is_generation =
+            folder.len() == 32 && folder.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_generation && is_ledger(name) {
+            std::fs::create_dir_all(to.join(folder))?;
+            let mut file = File::create(to.join(folder).join(name))?;
+            bucket.get(whole, &mut file)?;
+            file.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// Fetches one generation.
@@ -123,7 +147,7 @@ fn files<'a>(folder: &str, objects: &'a [Object]) -> Vec<(String, &'a Object)> {
             if tails.get(&first).is_none_or(|(known, _)| *known < last) {
                 tails.insert(first, (last, object));
             }
-        } else if is_file(name) {
+        } else if is_file(name) || is_ledger(name) {
             files.push((name.to_owned(), object));
         }
     }

@@ -73,11 +73,13 @@ impl Shipper {
                 Some(_) => return Err(ShipError::Another(file.name.clone())),
                 None => {}
             }
-            self.put(&format!("{folder}/{}", file.name), file.bytes, || open(file))?;
+            let open = || open(file).map(|from| from.take(file.bytes));
+            self.put(&format!("{folder}/{}", file.name), file.bytes, open)?;
             self.files.insert(file.name.clone(), file.bytes);
             shipped.files += 1;
             shipped.bytes += file.bytes;
         }
+        self.tidy_ledgers(&folder)?;
         Ok(shipped)
     }
 
@@ -121,6 +123,19 @@ impl Shipper {
         Ok(())
     }
 
+    /// Removes all erasure ledgers but the longest one, which has what they have.
+    fn tidy_ledgers(&mut self, folder: &str) -> Result<(), ShipError> {
+        let ledgers = self.files.iter().filter(|(name, _)| is_ledger(name));
+        let mut ledgers: Vec<_> = ledgers.map(|(name, bytes)| (*bytes, name.clone())).collect();
+        ledgers.sort_unstable();
+        ledgers.pop();
+        for (_, name) in ledgers {
+            self.bucket.remove(&format!("{folder}/{name}"))?;
+            self.files.remove(&name);
+        }
+        Ok(())
+    }
+
     /// Looks what is there of the directory, once.
     fn begin(&mut self, snapshot: &Snapshot) -> Result<String, ShipError> {
         let note = DirectoryNote::of(snapshot);
@@ -140,7 +155,7 @@ impl Shipper {
             let Some(name) = object.name.strip_prefix(&format!("{folder}/")) else { continue };
             if let Some(tail) = parse_tail(name) {
                 tails.push(tail);
-            } else if number_and_kind(name).is_some() {
+            } else if number_and_kind(name).is_some() || is_ledger(name) {
                 files.insert(name.to_owned(), object.bytes);
             }
         }
@@ -195,6 +210,12 @@ pub(super) fn tail_name(first: u64, last: u64) -> String {
 pub(super) fn parse_tail(name: &str) -> Option<(u64, u64)> {
     let (first, last) = name.strip_prefix("tail-")?.strip_suffix(".log.zst")?.split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+/// Whether an erasure ledger is called so.
+pub(super) fn is_ledger(name: &str) -> bool {
+    let bytes = name.strip_prefix("erased-").and_then(|name| name.strip_suffix(".ledger"));
+    bytes.is_some_and(|bytes| !bytes.is_empty() && bytes.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Number and kind of an archive's file, whatever its version is.

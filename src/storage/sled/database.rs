@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::backup::{self, Backups, Origin, Restored, Restoring, Tail, Until};
 use super::commit::{self, Job};
 use super::compact;
+use super::erasures;
 use super::files::Files;
 use super::keyspace::Keyspace;
 use super::open;
@@ -27,7 +28,7 @@ use super::tables::Tree;
 use super::takeover::{self, bytes_in};
 use super::verify::{self, Verification};
 use crate::model::RemoteId;
-use crate::storage::commit_log::LogWriter;
+use crate::storage::commit_log::{Generation, LogWriter};
 use crate::storage::{AppendError, Compacted, Snapshot, StorageError};
 
 /// How often it is looked whether it is compacted.
@@ -80,7 +81,10 @@ impl Database {
         let commit = commit::start(shared.clone(), opened.log.writer, opened.next_ordinal);
         let commit = commit.map_err(unavailable)?;
         let threads = Mutex::new(Some(Threads { commit, checkpoint }));
-        Ok(Self { owner: Arc::new(Owner { shared, origin: opened.origin, threads }) })
+        let database = Self { owner: Arc::new(Owner { shared, origin: opened.origin, threads }) };
+        // Before anybody reads it.
+        erasures::apply(&database).map_err(|failure| failure.of(path))?;
+        Ok(database)
     }
 
     /// Removes what was kept of the data directory `path` when it was taken over from an earlier format: there is no way
@@ -268,6 +272,10 @@ impl Database {
     /// Waits for what is queued and closes the files. Later commits are refused, later reads fail. Blocks on disk.
     pub fn close(&self) -> Result<(), StorageError> {
         self.owner.close()
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.owner.origin.generation
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

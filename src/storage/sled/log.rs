@@ -65,6 +65,43 @@ impl SledLog {
         self.writes.ids.in_memory()
     }
 
+    /// Those of these entries, which are there, that are not erased, in their order. Blocks on disk reads.
+    pub(super) fn with_content(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> Result<Vec<(Sequence, EntryId)>, StorageError> {
+        let mut sorted = entries.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let (mut found, mut rest) = (Vec::new(), &sorted[..]);
+        while let Some((at, _)) = rest.first() {
+            let read = self.read(*at, 0)?;
+            let holder = read.iter().find(|segment| segment.last() >= *at);
+            let last = holder.map_or(*at, Segment::last);
+            let (here, behind) = rest.split_at(rest.partition_point(|(at, _)| *at <= last));
+            if !holder.is_some_and(Segment::is_erased) {
+                found.extend_from_slice(here);
+            }
+            rest = behind;
+        }
+        Ok(found)
+    }
+
+    /// Erases these entries, which are there and are not erased. As [`StoreLog::erase`].
+    pub(super) fn erase_found(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        if entries.is_empty() {
+            return ready(Ok(())).boxed();
+        }
+        let (answer, receiver) = oneshot::channel();
+        match erase::erase(&self.shared, &self.writes, entries, answer) {
+            Ok(()) => answered(receiver),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
     /// What there is from `from` on up to `head`, trimmed or not.
     fn read_kept(
         &self,
@@ -292,12 +329,10 @@ impl StoreLog for SledLog {
         &self,
         entries: &[(Sequence, EntryId)],
     ) -> BoxFuture<'static, Result<(), AppendError>> {
-        if entries.is_empty() {
-            return ready(Ok(())).boxed();
-        }
-        let (answer, receiver) = oneshot::channel();
-        match erase::erase(&self.shared, &self.writes, entries, answer) {
-            Ok(()) => answered(receiver),
+        let checked = erase::check(&self.shared, &self.writes, entries);
+        let definite = |error: StorageError| AppendError::Definite(error.to_string().into());
+        match checked.and_then(|()| self.with_content(entries).map_err(definite)) {
+            Ok(found) => self.erase_found(&found),
             Err(error) => ready(Err(error)).boxed(),
         }
     }

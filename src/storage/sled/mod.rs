@@ -20,6 +20,7 @@ mod database;
 mod durable_map;
 mod ends;
 mod erase;
+mod erasures;
 mod files;
 mod further_base;
 mod gaps;

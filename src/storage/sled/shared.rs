@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::budget::Budget;
 use super::commit::Queue;
 use super::ends::Ends;
+use super::erasures::Erasures;
 use super::files::Files;
 use super::health::Health;
 use super::keyspace::Keyspace;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
+    /// None until what they say was made again.
+    pub(super) erasures: Mutex<Option<Erasures>>,
 }
 
 /// Whether sled is compacted just now.
@@ -89,6 +92,7 @@ impl Shared {
             syncs: Histogram::of_times(),
             compacting: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
+            erasures: Mutex::new(None),
         }
     }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::beyond;
 use super::commit::Writes;
 use super::database::Database;
+use super::erasures;
 use super::ids;
 use super::log::{self, SledLog};
 use super::tree;
@@ -15,7 +16,8 @@ use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
 use crate::model::{Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
-    Compacted, Figure, Keep, Snapshot, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    Compacted, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog, StoreSize,
+    UsedKeys,
 };
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
@@ -148,6 +150,14 @@ impl Storage for SledStorage {
 
     fn compact(&self) -> Result<Option<Compacted>, StorageError> {
         self.database.compact().map(Some)
+    }
+
+    fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
+        erasures::made_again(self.database.shared())
+    }
+
+    fn told_again(&self, number: u64) -> Result<(), StorageError> {
+        erasures::told_again(self.database.shared(), number)
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::manifest::{Manifest, ManifestFile, SUFFIX, hex};
+use super::take::{LEDGER, LEDGER_END};
+use crate::storage::ledger::ARCHIVED;
 use crate::storage::sled::commit::now_ms;
 use crate::storage::sled::files::sync_folder;
 use crate::storage::{Snapshot, SnapshotFile};
@@ -107,7 +109,7 @@ impl Backups {
                 None => {
                     (copied, bytes) = (copied + 1, bytes + file.bytes);
                     let from = open(file).map_err(|cause| BackupError::io(&file.path, cause))?;
-                    copy(from, file, &path)?
+                    copy(from.take(file.bytes), file, &path)?
                 }
             });
         }
@@ -136,7 +138,8 @@ impl Backups {
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let is_ours = path.extension().is_some_and(|end| end == "zst" || end == "new");
+            let is_ours =
+                path.extension().is_some_and(|end| end == "zst" || end == "new" || end == "ledger");
             if is_ours && !needed.contains(name) {
                 std::fs::remove_file(&path).map_err(|cause| BackupError::io(&path, cause))?;
             }
@@ -214,6 +217,36 @@ impl Backups {
 
     pub(super) fn path(&self) -> &Path {
         &self.folder
+    }
+
+    /// The newest erasure ledger of each data directory, that of the one of `manifest` first: what was erased in one stays erased in any
+    /// that is made of a copy of it.
+    pub(super) fn ledgers(&self, manifest: &Manifest) -> Result<Vec<PathBuf>, BackupError> {
+        let failed = |cause| BackupError::io(&self.folder, cause);
+        let mut folders = vec![self.folder_of(manifest)];
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() && path != folders[0] {
+                folders.push(path);
+            }
+        }
+        let mut newest = Vec::new();
+        for folder in folders {
+            let mut longest = None;
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
+                let name = path.file_name().map(|name| name.to_string_lossy());
+                let is_one = name.is_some_and(|name| {
+                    name == ARCHIVED || name.starts_with(LEDGER) && name.ends_with(LEDGER_END)
+                });
+                if is_one {
+                    let bytes = path.metadata().map_err(|cause| BackupError::io(&path, cause))?;
+                    longest = longest.max(Some((bytes.len(), path)));
+                }
+            }
+            newest.extend(longest.map(|(_, path)| path));
+        }
+        Ok(newest)
     }
 }
 

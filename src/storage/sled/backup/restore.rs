@@ -10,6 +10,7 @@ use super::folder::{BackupError, Backups};
 use super::manifest::Manifest;
 use crate::storage::archive::{Archive, Archived};
 use crate::storage::commit_log::Position;
+use crate::storage::ledger;
 use crate::storage::sled::files::{Files, sync_folder};
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
 use crate::storage::sled::rebuild;
@@ -95,6 +96,8 @@ pub(in crate::storage::sled) fn restore(
         }
         Ok(last)
     })?;
+    // Whatever is restored, what was erased since then stays erased.
+    ledger::gather(&from.ledgers(manifest)?, files.directory())?;
     restored.position = last.0;
     remove_folder(&chosen.0)?;
     Ok(restored)

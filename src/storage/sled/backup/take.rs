@@ -6,6 +6,7 @@ use crate::model::{RemoteId, Sequence};
 use crate::storage::archive::{Archive, Kind, Listing};
 use crate::storage::commit_log::{Generation, Position};
 use crate::storage::sled::commit::Job;
+use crate::storage::sled::erasures::Erasures;
 use crate::storage::sled::open;
 use crate::storage::sled::shared::Shared;
 use crate::storage::{Snapshot, SnapshotFile, StorageError};
@@ -16,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 /// How often it is asked for again: what was asked for may have been done for a moment before.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// How the name of an erasure ledger begins in a backup; the number of its bytes follows. Persisted.
+pub(super) const LEDGER: &str = "erased-";
+/// How it ends.
+pub(super) const LEDGER_END: &str = ".ledger";
 
 /// What a snapshot says of the directory.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +46,8 @@ pub(in crate::storage::sled) fn take(
         let listing = archive.files().map_err(StorageError::unavailable)?;
         let last = last_of(&listing);
         if last >= wanted {
-            return snapshot(origin, shared.new_store().head, &listing);
+            let taken = snapshot(origin, shared.new_store().head, &listing)?;
+            return Ok(with_ledger(shared, taken));
         }
         if begun.elapsed() > PATIENCE {
             let why = format!("the archive ends at frame {last}, and is to have frame {wanted}");
@@ -62,7 +69,18 @@ pub(in crate::storage::sled) fn archived(
     origin: &Origin,
 ) -> Result<Snapshot, StorageError> {
     let listing = archive_of(shared, origin)?.files().map_err(StorageError::unavailable)?;
-    snapshot(origin, shared.new_store().head, &listing)
+    Ok(with_ledger(shared, snapshot(origin, shared.new_store().head, &listing)?))
+}
+
+/// What was erased up to now, whatever the rest has of it.
+fn with_ledger(shared: &Shared, mut snapshot: Snapshot) -> Snapshot {
+    let file = shared.erasures.lock().as_ref().and_then(Erasures::file);
+    if let Some((path, bytes)) = file {
+        // It only grows: so many bytes of it never change.
+        let name = format!("{LEDGER}{bytes:020}{LEDGER_END}");
+        snapshot.files.push(SnapshotFile { name, path, bytes });
+    }
+    snapshot
 }
 
 pub(super) fn archive_of(shared: &Shared, origin: &Origin) -> Result<Archive, StorageError> {

@@ -9,6 +9,7 @@ mod erase;
 mod failing;
 mod health;
 mod ids;
+mod ledger;
 mod merging;
 mod model;
 mod renew;
