@@ -152,7 +152,7 @@ fn requests() -> Vec<(Bytes, Value, Request)> {
         requests.push((
             encoded(|out| encode_request_changes(out, &public_key, start)),
             json!({"_tag": "RequestChanges", "publicKey": "pk", "startSequence": number}),
-            Request::RequestChanges { public_key, start, ack: false },
+            Request::RequestChanges { public_key, start, ack: false, marks: false },
         ));
         requests.push((
             encoded(|out| encode_ping(out, number)),

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use eventlog_server::client::{EventLogRemote, Options};
 use eventlog_server::model::{Entry, EntryId, Limits, Sequence};
 use eventlog_server::processing::compaction::{Compaction, EventPattern, Strategy};
-use eventlog_server::server::{Erase, Erased, Server};
+use eventlog_server::protocol::msgpack::{Response, encode_request_changes_with};
+use eventlog_server::server::{Before, Erase, Erased, Server};
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
@@ -112,6 +115,72 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
     assert_eq!(live.next_entries(1).await, [(601, more[0].clone())]);
     let none = server.server.erase(&store("nobody's"), Erase::Ids(vec![unknown])).await;
     assert!(none.expect_err("no store").to_string().contains("does not exist"));
+}
+
+type Elements = Vec<(u64, Option<Entry>)>;
+
+/// Subscribes with `marks`; what comes until there are `count` elements, and where the feed begins.
+async fn marked(server: &TestServer, start: u64, count: usize) -> (u64, Elements) {
+    let mut socket = Socket::connect(&server.url()).await;
+    let mut bytes = BytesMut::new();
+    encode_request_changes_with(&mut bytes, &key("bob"), at(start), true, true);
+    socket.send(bytes).await;
+    let (mut begins, mut elements) = (0, Elements::new());
+    while elements.len() < count {
+        match socket.next().await {
+            Response::Subscribed { begins: first, .. } => begins = first.get(),
+            Response::Changes(view) => {
+                assert!(view.bytes() < 200_000, "{} bytes in one message", view.bytes());
+                let some = view.elements().map(|(at, one)| (at.get(), one.map(|one| one.to_entry())));
+                elements.extend(some);
+            }
+            other => panic!("expected changes, got {other:?}"),
+        }
+    }
+    socket.nothing_comes().await;
+    (begins, elements)
+}
+
+#[tokio::test]
+async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut server, database) = start(&directory).await;
+    let entries = notes(9_000);
+    for part in entries.chunks(1_000) {
+        write(&server, part).await;
+    }
+    // More than one message of marks.
+    let gone = |n: usize| n == 1 || (3..8_997).contains(&n) || n == 8_999;
+    let ids = (0..9_000).filter(|n| gone(*n)).map(|n| entries[n].id).collect();
+    erase(&server, Erase::Ids(ids)).await;
+    let expected: Elements = (0..9_000)
+        .map(|n| (n as u64 + 1, Some(entries[n].clone()).filter(|_| !gone(n))))
+        .collect();
+    for start in [1, 2, 5_000] {
+        let (begins, elements) = marked(&server, start, 9_001 - start as usize).await;
+        assert_eq!(begins, 1);
+        assert!(elements == expected[start as usize - 1..], "from {start}");
+    }
+    let trimmed = server.server.trim(&store("team"), Before::Sequence(at(3)), true).await;
+    trimmed.expect("trimmed");
+    let (begins, elements) = marked(&server, 0, 8_998).await;
+    assert_eq!(begins, 3);
+    assert!(elements == expected[2..]);
+
+    // A stream of our client goes on behind what is erased, also where that is the end.
+    let options = || Options { reconnect_delay_max: Duration::from_millis(50), ..Options::default() };
+    let remote = EventLogRemote::connect(&server.url(), options()).await.expect("a connection");
+    let mut changes = remote.changes(&key("bob"), Sequence::ZERO);
+    for n in [2, 8_997, 8_998] {
+        let Some(Ok(next)) = changes.next().await else { panic!("no entry") };
+        assert_eq!(next.remote_sequence.get(), n as u64 + 1);
+    }
+    let more = notes(1);
+    assert_eq!(write(&server, &more).await, [9_001]);
+    let Some(Ok(next)) = changes.next().await else { panic!("no entry") };
+    assert_eq!(next.remote_sequence.get(), 9_001);
+    server.stop();
+    database.close().expect("closed");
 }
 
 #[tokio::test]

@@ -79,11 +79,13 @@ impl<W: Wire> Session<W> {
             }
             return true;
         }
+        let marks = self.wire.wants_marks(&sub.delivery.tag);
         let mut parts = Vec::new();
-        for SegmentPart { segment, run } in sub.delivery.runs(cursor) {
+        for SegmentPart { segment, run } in sub.delivery.runs(cursor, marks) {
             let taken = sub.take(run);
+            let whole = segment.segment();
             // The cursor passes a gap, for which there is nothing to send.
-            let send = taken.send.filter(|_| !segment.segment().is_gap());
+            let send = taken.send.filter(|_| !whole.is_gap() || marks && whole.is_erased());
             parts.extend(send.map(|run| SegmentPart { segment, run }));
             // The ack of what was skipped goes before anything that follows.
             if taken.passed_own {
@@ -91,7 +93,8 @@ impl<W: Wire> Session<W> {
             }
         }
         if !parts.is_empty() {
-            let count: usize = parts.iter().map(SegmentPart::count).sum();
+            let sent = parts.iter().filter(|part| !part.segment.segment().is_gap());
+            let count: usize = sent.map(SegmentPart::count).sum();
             self.shared.metrics.entries_sent.inc_by(count as u64);
             let now = tokio::time::Instant::now();
             for committed in parts.iter().filter_map(|part| part.segment.committed_at()) {

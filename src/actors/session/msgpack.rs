@@ -21,8 +21,8 @@ use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
     self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
-    encode_changes_header, encode_chunk, encode_error, encode_hello, encode_pong,
-    encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
+    MARK_BYTES_MAX, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_mark,
+    encode_pong, encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
 };
 use crate::protocol::peers::Peer;
 use crate::services::Caller;
@@ -51,6 +51,8 @@ pub(crate) struct SubscriptionTag {
     key: PublicKey,
     /// Whether the client wants to be told when it has begun.
     ack: bool,
+    /// Whether the client wants to be told which entries are erased.
+    marks: bool,
 }
 
 impl MsgpackWire {
@@ -81,8 +83,8 @@ impl MsgpackWire {
                 let trace = Trace::default();
                 Ok(Some(Request::Write(Write { tag, names: named(key), batch, trace })))
             }
-            msgpack::Request::RequestChanges { public_key: key, start, ack } => {
-                let tag = SubscriptionTag { key: key.clone(), ack };
+            msgpack::Request::RequestChanges { public_key: key, start, ack, marks } => {
+                let tag = SubscriptionTag { key: key.clone(), ack, marks };
                 Ok(Some(Request::Subscribe(Subscribe { tag, names: named(key), start })))
             }
             msgpack::Request::StopChanges { public_key: key } => {
@@ -291,13 +293,26 @@ impl Wire for MsgpackWire {
         true
     }
 
+    fn wants_marks(&self, tag: &SubscriptionTag) -> bool {
+        tag.marks
+    }
+
     fn entries(&mut self, tag: &mut SubscriptionTag, parts: &[SegmentPart], out: &mut Out) {
         let count = parts.iter().map(SegmentPart::count).sum();
-        let slices: Vec<&[u8]> =
-            parts.iter().map(|part| part.segment.msgpack().elements(part.range())).collect();
-        let bytes = slices.iter().map(|some| some.len()).sum();
+        let bytes = |part: &SegmentPart| match part.segment.segment().is_gap() {
+            true => part.count() * MARK_BYTES_MAX,
+            false => part.segment.msgpack().elements(part.range()).len(),
+        };
+        let bytes = parts.iter().map(bytes).sum();
         let put = |message: &mut BytesMut| {
-            slices.iter().for_each(|some| message.extend_from_slice(some));
+            for part in parts {
+                if part.segment.segment().is_gap() {
+                    let erased = (0..part.count() as u64).map(|n| part.run.first.plus(n));
+                    erased.for_each(|at| encode_mark(message, at));
+                } else {
+                    message.extend_from_slice(part.segment.msgpack().elements(part.range()));
+                }
+            }
         };
         self.changes(&tag.key, (count, bytes), put, out);
     }

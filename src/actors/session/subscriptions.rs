@@ -39,6 +39,9 @@ pub(super) const MESSAGE_BYTES: usize = 48 * 1_024;
 /// with 48 KiB, reading kept entries took a tenth more time, and nearly twice as much where an effect is called.
 const PAGE_BYTES: usize = 128 * 1_024;
 
+/// What a mark in the place of an erased entry takes, about.
+const MARK_BYTES: usize = 32;
+
 /// A read from disk fetches this many bytes of records.
 const READ_BYTES: usize = 256 * 1_024;
 
@@ -143,15 +146,21 @@ impl<W: Wire> Delivery<W> {
         }
     }
 
-    /// The next parts from `cursor` up to the head, enough for a message.
-    pub(super) fn runs(&self, mut cursor: Sequence) -> Vec<SegmentPart> {
+    /// The next parts from `cursor` up to the head, enough for a message, in which `marks` says whether each erased entry takes room.
+    pub(super) fn runs(&self, mut cursor: Sequence, marks: bool) -> Vec<SegmentPart> {
         let mut bytes = 0;
         let mut parts = Vec::new();
         for segment in &self.segments {
             if bytes >= MESSAGE_BYTES || cursor > self.head || segment.segment().first() > cursor {
                 break;
             }
-            let run = SequenceRun { first: cursor, last: segment.segment().last().min(self.head) };
+            let mut last = segment.segment().last().min(self.head);
+            if marks && segment.segment().is_erased() {
+                let marks_max = (MESSAGE_BYTES / MARK_BYTES) as u64;
+                last = last.min(cursor.plus(marks_max));
+                bytes += last.next().since(cursor) as usize * MARK_BYTES;
+            }
+            let run = SequenceRun { first: cursor, last };
             bytes += segment.segment().records().len();
             cursor = run.last.next();
             parts.push(SegmentPart { segment: segment.clone(), run });

@@ -219,6 +219,12 @@ pub(crate) trait Wire: Sized + Unpin + 'static {
     /// Whether the client is ready for more of this subscription.
     fn may_send(&self, subscription: &Self::Subscription) -> bool;
 
+    /// Whether a subscription is told which entries are erased: then a part may be a gap that they left.
+    fn wants_marks(&self, subscription: &Self::Subscription) -> bool {
+        let _ = subscription;
+        false
+    }
+
     /// Entries for a subscription, at least one, as one message.
     fn entries(
         &mut self,

@@ -131,16 +131,18 @@ impl Order {
         if self.in_flight.is_empty() && self.own.is_empty() && self.fed.is_empty() {
             // When only reading, nothing can be missing.
             let skip = entries.iter().take_while(|(sequence, _)| *sequence < self.next).count();
-            if let Some(page) = Page::feed(entries, skip) {
-                self.next = page.last().next();
-                out.push(page);
-            }
+            // Behind erased entries too, of which there is nothing to hand out.
+            self.next = self.next.max(entries.last().next());
+            out.extend(Page::feed(entries, skip));
             return;
         }
         let (mut batch, mut sequences) = (Batch::default(), Vec::with_capacity(entries.len()));
         for (sequence, entry) in entries.iter().skip_while(|(sequence, _)| *sequence < self.next) {
             batch.push(&entry);
             sequences.push(sequence);
+        }
+        if sequences.is_empty() {
+            return self.deliver(out);
         }
         self.held_bytes += batch.bytes();
         let barrier = self.barrier();

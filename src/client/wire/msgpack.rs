@@ -15,7 +15,7 @@ use crate::model::limits::CHUNK_BYTES;
 use crate::protocol::chunk::split;
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
-    Response, decode_response, encode_chunk, encode_ping, encode_request_changes,
+    Response, decode_response, encode_chunk, encode_ping, encode_request_changes_with,
     encode_stop_changes, encode_write,
 };
 
@@ -75,7 +75,9 @@ impl Wire for MsgpackWire {
         let buffer = &mut self.buffer;
         match &outgoing {
             Outgoing::Write { key, id, batch } => encode_write(buffer, key, *id, batch),
-            Outgoing::RequestChanges { key, start } => encode_request_changes(buffer, key, *start),
+            Outgoing::RequestChanges { key, start } => {
+                encode_request_changes_with(buffer, key, *start, false, true);
+            }
             Outgoing::StopChanges { key } => encode_stop_changes(buffer, key),
             Outgoing::Ping { id } => encode_ping(buffer, *id),
         }

@@ -95,6 +95,16 @@ pub fn encode_remote_entry(out: &mut BytesMut, sequence: Sequence, entry: &Entry
     put_element(out, sequence, entry);
 }
 
+/// What [`encode_mark`] writes at most, in bytes.
+pub const MARK_BYTES_MAX: usize = 1 + 15 + 9 + 7 + 1;
+
+/// Appends the element that says that the entry with this sequence is erased, for clients that asked for such.
+pub fn encode_mark(out: &mut BytesMut, sequence: Sequence) {
+    out.put_slice(b"\x82\xaeremoteSequence");
+    put_natural(out, sequence.get());
+    out.put_slice(b"\xa6erased\xc3");
+}
+
 #[inline]
 fn put_element(out: &mut impl BufMut, sequence: Sequence, entry: &EntryRef<'_>) {
     out.put_slice(b"\x82\xaeremoteSequence");

@@ -103,11 +103,28 @@ pub fn encode_request_changes_with_ack(
     public_key: &PublicKey,
     start: Sequence,
 ) {
-    out.put_slice(b"\x84\xa4_tag\xaeRequestChanges");
+    encode_request_changes_with(out, public_key, start, true, false);
+}
+
+/// Like [`encode_request_changes`]; `ack` asks to be told when the subscription has begun, `marks` which entries are erased.
+pub fn encode_request_changes_with(
+    out: &mut BytesMut,
+    public_key: &PublicKey,
+    start: Sequence,
+    ack: bool,
+    marks: bool,
+) {
+    out.put_u8(0x83 + u8::from(ack) + u8::from(marks));
+    out.put_slice(b"\xa4_tag\xaeRequestChanges");
     put_public_key(out, public_key);
     out.put_slice(b"\xadstartSequence");
     put_natural(out, start.get());
-    out.put_slice(b"\xa3ack\xc3");
+    if ack {
+        out.put_slice(b"\xa3ack\xc3");
+    }
+    if marks {
+        out.put_slice(b"\xa5marks\xc3");
+    }
 }
 
 /// Encodes that the subscription with `public_key` has begun, the last sequence that its store had then, and where its

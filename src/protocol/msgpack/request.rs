@@ -25,6 +25,8 @@ pub enum Request {
         start: Sequence,
         /// Whether the client wants to be told that the subscription has begun.
         ack: bool,
+        /// Whether the client wants to be told which entries are erased.
+        marks: bool,
     },
     /// End a subscription.
     StopChanges {
@@ -101,6 +103,7 @@ struct Fields<'a> {
     id: Field<u64>,
     start: Field<u64>,
     ack: Field<bool>,
+    marks: Field<bool>,
     part: Field<(u64, u64)>,
     data: Field<&'a [u8]>,
     entries: Field<Batch>,
@@ -120,6 +123,7 @@ impl<'a> Fields<'a> {
                 b"id" => fields.id = reader.natural()?,
                 b"startSequence" => fields.start = reader.natural()?,
                 b"ack" => fields.ack = reader.boolean()?,
+                b"marks" => fields.marks = reader.boolean()?,
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
                 b"entries" => {
@@ -156,7 +160,8 @@ impl<'a> Fields<'a> {
         let start = Sequence::new(self.start.require("startSequence")?);
         let start = start.map_err(|error| error.to_string())?;
         let ack = self.ack.optional("ack")?.unwrap_or(false);
-        Ok(Request::RequestChanges { public_key, start, ack })
+        let marks = self.marks.optional("marks")?.unwrap_or(false);
+        Ok(Request::RequestChanges { public_key, start, ack, marks })
     }
 
     fn stop_changes(&self) -> Result<Request, String> {

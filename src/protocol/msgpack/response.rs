@@ -71,6 +71,8 @@ pub enum Response {
 pub struct ChangesView {
     public_key: PublicKey,
     count: usize,
+    /// How many of the elements say that an entry is erased.
+    erased: usize,
     last: Sequence,
     /// The elements, each of them checked.
     elements: Bytes,
@@ -82,17 +84,22 @@ impl ChangesView {
         &self.public_key
     }
 
-    /// Number of entries.
+    /// Number of entries that are not erased.
     pub const fn len(&self) -> usize {
-        self.count
+        self.count - self.erased
     }
 
-    /// Whether there are no entries; servers send no such message.
+    /// Whether there are none but erased ones.
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == self.erased
     }
 
-    /// The sequence of the last entry, the greatest of all; zero if there are no entries.
+    /// Number of entries that are said to be erased, for clients that asked for that.
+    pub const fn erased(&self) -> usize {
+        self.erased
+    }
+
+    /// The sequence of the last entry, erased or not, the greatest of all; zero if there are no entries.
     pub const fn last(&self) -> Sequence {
         self.last
     }
@@ -110,6 +117,11 @@ impl ChangesView {
 
     /// The entries with their sequences, which do not descend. Allocates nothing.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, EntryRef<'_>)> {
+        self.elements().filter_map(|(sequence, entry)| Some((sequence, entry?)))
+    }
+
+    /// As [`ChangesView::iter`], with those that are erased.
+    pub fn elements(&self) -> impl Iterator<Item = (Sequence, Option<EntryRef<'_>>)> {
         let mut reader = Reader::new(&self.elements);
         // Decoding has read every element once, so none is malformed.
         (0..self.count).map_while(move |_| read_element(&mut reader).ok()?.ok())
@@ -148,6 +160,7 @@ struct Fields<'a> {
     public_key: Field<&'a str>,
     entries: Field<Elements<'a>>,
     last: Sequence,
+    erased: usize,
     part: Field<(u64, u64)>,
     data: Field<&'a [u8]>,
     request_tag: Field<&'a str>,
@@ -181,14 +194,15 @@ impl<'a> Fields<'a> {
                 b"begins" => fields.begins = reader.natural()?,
                 b"publicKey" => fields.public_key = reader.text()?,
                 b"entries" => {
-                    let mut last = Sequence::ZERO;
+                    let (mut last, mut erased) = (Sequence::ZERO, 0);
                     fields.entries = read_elements(&mut reader, |reader| {
-                        Ok(read_element(reader)?.and_then(|(sequence, _)| {
+                        Ok(read_element(reader)?.and_then(|(sequence, entry)| {
+                            erased += usize::from(entry.is_none());
                             let before = std::mem::replace(&mut last, sequence);
                             if sequence < before { Err(descends(sequence, before)) } else { Ok(()) }
                         }))
                     })?;
-                    fields.last = last;
+                    (fields.last, fields.erased) = (last, erased);
                 }
                 b"part" => fields.part = reader.part()?,
                 b"data" => fields.data = reader.bytes()?,
@@ -235,7 +249,8 @@ impl<'a> Fields<'a> {
         let public_key = PublicKey::new(public_key).map_err(|error| error.to_string())?;
         let Elements { count, bytes } = self.entries.require("entries")?;
         let elements = frame.slice_ref(bytes);
-        Ok(Response::Changes(ChangesView { public_key, count, last: self.last, elements }))
+        let (last, erased) = (self.last, self.erased);
+        Ok(Response::Changes(ChangesView { public_key, count, erased, last, elements }))
     }
 
     fn pong(&self) -> Result<Response, String> {
@@ -287,11 +302,11 @@ fn read_elements<'a>(
     Ok(Field::Good(Elements { count, bytes }))
 }
 
-/// Reads one element of `Changes.entries`; the inner error is a sentence that says what is wrong with it.
+/// Reads one element of `Changes.entries`, without an entry if that is erased; the inner error is a sentence that says what is wrong with it.
 #[inline]
 fn read_element<'a>(
     reader: &mut Reader<'a>,
-) -> Result<Result<(Sequence, EntryRef<'a>), String>, Malformed> {
+) -> Result<Result<(Sequence, Option<EntryRef<'a>>), String>, Malformed> {
     let count = match reader.value()? {
         Value::Map(count) => count,
         other => {
@@ -299,19 +314,23 @@ fn read_element<'a>(
             return Ok(Err(format!("it is {} instead of a map", other.kind())));
         }
     };
-    let mut sequence = Field::Missing;
+    let (mut sequence, mut erased) = (Field::Missing, Field::Missing);
     let mut entry = None;
     for _ in 0..count {
         match reader.key()? {
             b"remoteSequence" => sequence = reader.natural()?,
             b"entry" => entry = Some(read_entry(reader)?),
+            b"erased" => erased = reader.boolean()?,
             _ => reader.skip()?,
         }
     }
     let sequence = sequence.require("remoteSequence");
     Ok(sequence.and_then(|sequence| {
         let sequence = Sequence::new(sequence).map_err(|error| error.to_string())?;
+        if entry.is_none() && erased.optional("erased")? == Some(true) {
+            return Ok((sequence, None));
+        }
         let entry = entry.unwrap_or_else(|| Err("the entry is missing".to_owned()))?;
-        Ok((sequence, entry))
+        Ok((sequence, Some(entry)))
     }))
 }

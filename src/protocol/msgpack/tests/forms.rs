@@ -50,11 +50,12 @@ pub(super) fn request_in_form(request: &Request, form: Form) -> Bytes {
                 form.list(&batch.iter().map(|entry| form.entry(&entry)).collect::<Vec<_>>()),
             ),
         ],
-        Request::RequestChanges { public_key, start, ack } => vec![
+        Request::RequestChanges { public_key, start, ack, marks } => vec![
             ("_tag", text("RequestChanges")),
             ("publicKey", text(public_key.as_str())),
             ("startSequence", form.number(start.get())),
             ("ack", vec![0xc2 + u8::from(*ack)]),
+            ("marks", vec![0xc2 + u8::from(*marks)]),
         ],
         Request::StopChanges { public_key } => {
             vec![("_tag", text("StopChanges")), ("publicKey", text(public_key.as_str()))]

@@ -131,8 +131,25 @@ fn keys_come_in_any_order_and_unknown_ones_are_ignored() {
     let bytes = b"\x86\x05\xa1x\x91\x01\x02\xadstartSequence\x05\xa9publicKey\xa2pk\
         \xa4more\x81\xa1a\xd4\x07\x01\xa4_tag\xaeRequestChanges";
     let start = Sequence::new(5).expect("a sequence");
-    let expected = Request::RequestChanges { public_key: key("pk"), start, ack: false };
+    let (public_key, ack, marks) = (key("pk"), false, false);
+    let expected = Request::RequestChanges { public_key, start, ack, marks };
     assert_eq!(request(bytes), Ok(expected));
+}
+
+#[test]
+fn an_erased_entry_is_a_mark_in_its_place() {
+    let mut out = BytesMut::new();
+    let at = |n| Sequence::new(n).expect("a sequence");
+    encode_changes_header(&mut out, &key("pk"), 3);
+    encode_mark(&mut out, at(7));
+    let entry = EntryRef { id: EntryId::from_bytes([7; 16]), event: "E", primary_key: "k", payload: b"p" };
+    encode_remote_entry(&mut out, at(8), &entry);
+    encode_mark(&mut out, at(9));
+    assert!(out.ends_with(b"\x82\xaeremoteSequence\x09\xa6erased\xc3"));
+    let Ok(Response::Changes(view)) = decode_response(&out.freeze()) else { panic!("no changes") };
+    assert_eq!((view.len(), view.erased(), view.last()), (1, 2, at(9)));
+    assert!(view.iter().eq([(at(8), entry)]));
+    assert!(view.elements().eq([(at(7), None), (at(8), Some(entry)), (at(9), None)]));
 }
 
 #[test]

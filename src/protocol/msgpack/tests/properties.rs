@@ -53,9 +53,14 @@ fn write() -> impl Strategy<Value = Request> {
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         write(),
-        (key(), sequence(), any::<bool>()).prop_map(|(public_key, start, ack)| {
-            Request::RequestChanges { public_key, start, ack }
-        }),
+        (key(), sequence(), any::<(bool, bool)>()).prop_map(
+            |(public_key, start, (ack, marks))| Request::RequestChanges {
+                public_key,
+                start,
+                ack,
+                marks
+            }
+        ),
         key().prop_map(|public_key| Request::StopChanges { public_key }),
         (natural(), natural(), natural(), vec(any::<u8>(), 0..300)).prop_map(
             |(id, index, total, data)| Request::Chunk { id, index, total, data: data.into() }
@@ -70,11 +75,14 @@ fn encode(request: &Request) -> Bytes {
         Request::Write(WriteRequest { public_key, id, batch }) => {
             encode_write(&mut out, public_key, *id, batch);
         }
-        Request::RequestChanges { public_key, start, ack: false } => {
+        Request::RequestChanges { public_key, start, ack: false, marks: false } => {
             encode_request_changes(&mut out, public_key, *start);
         }
-        Request::RequestChanges { public_key, start, ack: true } => {
+        Request::RequestChanges { public_key, start, ack: true, marks: false } => {
             encode_request_changes_with_ack(&mut out, public_key, *start);
+        }
+        Request::RequestChanges { public_key, start, ack, marks } => {
+            encode_request_changes_with(&mut out, public_key, *start, *ack, *marks);
         }
         Request::StopChanges { public_key } => encode_stop_changes(&mut out, public_key),
         Request::Chunk { id, index, total, data } => {

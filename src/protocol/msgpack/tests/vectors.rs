@@ -72,6 +72,7 @@ fn request(value: &Value) -> Request {
             public_key: key(&value["publicKey"]),
             start: sequence(&value["startSequence"]),
             ack: false,
+            marks: false,
         },
         "StopChanges" => Request::StopChanges { public_key: key(&value["publicKey"]) },
         "ChunkedMessage" => Request::Chunk {
