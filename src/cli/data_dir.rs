@@ -54,11 +54,16 @@ impl DataDir {
 
 /// Asks for confirmation.
 pub(super) fn is_confirmed() -> io::Result<bool> {
-    print!("Type yes to go on: ");
+    is_confirmed_by("yes")
+}
+
+/// Asks for this to be typed in order to go on.
+pub(super) fn is_confirmed_by(word: &str) -> io::Result<bool> {
+    print!("Type {word} to go on: ");
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    Ok(answer.trim() == word)
 }
 
 #[cfg(test)]

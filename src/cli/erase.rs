@@ -8,20 +8,23 @@ use eventlog_server::model::{EntryId, StoreId};
 use eventlog_server::processing::{TrimError, erase, of_primary_key};
 use eventlog_server::services::journal::SledJournal;
 use eventlog_server::services::quarantine::SledQuarantine;
-use eventlog_server::services::{Quarantine, QuarantineUnavailable};
+use eventlog_server::services::{Quarantine, QuarantineUnavailable, RegistryError};
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 use eventlog_server::storage::{Storage, StorageError, StoreLog};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::{AdminArgs, AdminCommandError, percent_encode};
-use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+use super::data_dir::{DataDir, NoDataDirectory, is_confirmed, is_confirmed_by};
+use super::erase_store::erase_store;
 use super::text::one_line;
 
 /// How many entries are erased per call.
-const AT_ONCE: usize = 1_000;
+pub(super) const AT_ONCE: usize = 1_000;
 
 /// Take the content of entries away for good: event, primary key, payload, and who wrote them.
+///
+/// Without --primary-key and --id it is the whole store, with its keys: then its name has to be typed.
 ///
 /// Ids and sequences stay: what is sent again is acknowledged, and not stored. Readers pass over what is erased; what clients have got they keep. What is in
 /// quarantine of the same key or ids goes as well. The archive, backups and free space of files keep the bytes for a while, see
@@ -33,6 +36,7 @@ const AT_ONCE: usize = 1_000;
 Examples:
   EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --primary-key user-17
   EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --id 018bcfe5-6800-70e1-8101-010101010101 --yes
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team
   eventlog-server erase --data-dir /var/lib/eventlog --store team --primary-key user-17")]
 pub(super) struct Args {
     /// The store
@@ -53,9 +57,9 @@ pub(super) struct Args {
     admin: AdminArgs,
 }
 
-/// One of the two.
+/// One of the two, or neither: the whole store.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = false, multiple = false)]
 struct What {
     /// All entries of this primary key that are there now
     #[arg(long, value_name = "KEY")]
@@ -63,6 +67,12 @@ struct What {
     /// The entry with this id; may be given several times
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<EntryId>,
+}
+
+impl What {
+    const fn is_whole(&self) -> bool {
+        self.primary_key.is_none() && self.ids.is_empty()
+    }
 }
 
 /// `erase` failed.
@@ -95,6 +105,9 @@ pub(super) enum EraseCommandError {
     /// Not all was taken out of quarantine.
     #[error(transparent)]
     Quarantine(#[from] QuarantineUnavailable),
+    /// The keys of the store cannot be removed.
+    #[error(transparent)]
+    Keys(#[from] RegistryError),
     /// The runtime cannot be started.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -106,10 +119,20 @@ struct Answer {
     erased: u64,
     unknown: Vec<String>,
     quarantined: u64,
+    #[serde(default)]
+    keys: u64,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
-    if !args.yes {
+    if !args.yes && args.what.is_whole() {
+        let store = args.store.as_str();
+        println!(
+            "All entries of store {store:?} lose their content, and its keys are removed, for good."
+        );
+        if !is_confirmed_by(store).map_err(EraseCommandError::Ask)? {
+            return Err(EraseCommandError::NotConfirmed);
+        }
+    } else if !args.yes {
         let what = match &args.what.primary_key {
             Some(key) => format!(
                 "All entries of store {:?} with the primary key {key:?}",
@@ -129,6 +152,7 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
     let admin = args.admin.client()?;
     let body = match &args.what.primary_key {
         Some(key) => json!({ "primaryKey": key }),
+        None if args.what.is_whole() => json!({ "whole": true }),
         None => json!({ "ids": args.what.ids.iter().map(ToString::to_string).collect::<Vec<_>>() }),
     };
     let path = format!("/admin/stores/{}/erase", percent_encode(args.store.as_str()));
@@ -147,6 +171,9 @@ fn print(erased: &Answer) -> io::Result<()> {
     writeln!(out, "{} entries are erased", erased.erased)?;
     if erased.quarantined > 0 {
         writeln!(out, "{} entries are taken out of quarantine", erased.quarantined)?;
+    }
+    if erased.keys > 0 {
+        writeln!(out, "{} keys are removed", erased.keys)?;
     }
     for id in &erased.unknown {
         writeln!(out, "  the store does not know {}", one_line(id))?;
@@ -172,6 +199,10 @@ async fn erase_in(args: &Args, database: &Database) -> Result<Answer, EraseComma
     let size = storage.size(&args.store)?;
     if size.entries == 0 && erased.quarantined == 0 {
         return Err(EraseCommandError::NoSuchStore(args.store.clone()));
+    }
+    if args.what.is_whole() {
+        (erased.erased, erased.keys) = erase_store(database, &args.store).await?;
+        return Ok(erased);
     }
     let log = storage.open(&args.store)?;
     let journal = SledJournal::new(database.clone());
@@ -205,7 +236,7 @@ async fn unquarantine(args: &Args, database: &Database) -> Result<u64, EraseComm
             let of_key = args.what.primary_key.as_ref().is_some_and(|key| {
                 entry.primary_key_bytes == key.len() as u64 && key.starts_with(&entry.primary_key)
             });
-            if of_key || args.what.ids.contains(&entry.entry_id) {
+            if of_key || args.what.is_whole() || args.what.ids.contains(&entry.entry_id) {
                 quarantine.remove(entry.number).await?;
                 removed += 1;
             }

@@ -17,6 +17,7 @@ mod data_dir;
 mod entries;
 mod entry;
 mod erase;
+mod erase_store;
 mod export;
 mod grants;
 mod groups;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::replay;
 use super::trim::TrimError;
-use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::model::{EntryId, EntryRef, Segment, Sequence, StoreId};
 use crate::services::journal::layout;
 use crate::services::journal::{EventJournal, JournalChanges, journal_origin};
 use crate::storage::{StorageError, StoreLog};
@@ -44,6 +44,24 @@ pub async fn erase(
 pub fn of_primary_key(
     log: &dyn StoreLog,
     key: &str,
+    range: (Sequence, Sequence),
+    count: usize,
+) -> Result<(Vec<(Sequence, EntryId)>, Sequence), StorageError> {
+    find(log, |entry| entry.primary_key == key, range, count)
+}
+
+/// The first `count` entries within these sequences, and up to where that is all. Blocks on disk reads.
+pub fn first_entries(
+    log: &dyn StoreLog,
+    range: (Sequence, Sequence),
+    count: usize,
+) -> Result<(Vec<(Sequence, EntryId)>, Sequence), StorageError> {
+    find(log, |_| true, range, count)
+}
+
+fn find(
+    log: &dyn StoreLog,
+    is_wanted: impl Fn(&EntryRef<'_>) -> bool,
     (from, to): (Sequence, Sequence),
     count: usize,
 ) -> Result<(Vec<(Sequence, EntryId)>, Sequence), StorageError> {
@@ -52,7 +70,7 @@ pub fn of_primary_key(
         let segments = log.read(next, READ_BYTES)?;
         let entries = segments.iter().flat_map(Segment::iter);
         for (at, entry) in entries.filter(|(at, _)| (next..=to).contains(at)) {
-            if entry.primary_key == key {
+            if is_wanted(&entry) {
                 found.push((at, entry.id));
             }
             if found.len() == count {

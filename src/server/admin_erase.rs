@@ -16,12 +16,13 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/stores/{store:.+}/erase").post(erase).done());
 }
 
-/// The entries to erase: exactly one of the two.
+/// The entries to erase: exactly one of the three.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Asked {
     ids: Option<Vec<String>>,
     primary_key: Option<String>,
+    whole: Option<bool>,
 }
 
 async fn erase(
@@ -31,18 +32,30 @@ async fn erase(
     Json(asked): Json<Asked>,
 ) -> Answer {
     let store: StoreId = name(&store)?;
+    let whole = asked.whole.unwrap_or(false);
     let what = match (asked.ids, asked.primary_key) {
-        (Some(ids), None) => Erase::Ids(ids.iter().map(|id| name(id)).collect::<Result<_, _>>()?),
-        (None, Some(key)) => Erase::PrimaryKey(key),
-        _ => return Err(Failure::Invalid("give either ids or primaryKey".to_owned())),
+        (None, None) if whole => Erase::Store,
+        (Some(ids), None) if !whole => {
+            Erase::Ids(ids.iter().map(|id| name(id)).collect::<Result<_, _>>()?)
+        }
+        (None, Some(key)) if !whole => Erase::PrimaryKey(key),
+        _ => {
+            return Err(Failure::Invalid(
+                "give either ids or primaryKey, or whole: true".to_owned(),
+            ));
+        }
     };
-    let Erased { entries, unknown, quarantined } =
+    let Erased { entries, unknown, quarantined, keys } =
         server.erase_by(by.into_inner(), &store, what).await?;
     let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
-    Ok(HttpResponse::Ok().json(json!({
+    let mut answer = json!({
         "storeId": store,
         "erased": entries,
         "unknown": unknown,
         "quarantined": quarantined,
-    })))
+    });
+    if whole {
+        answer["keys"] = keys.into();
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }

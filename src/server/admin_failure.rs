@@ -154,6 +154,7 @@ impl Failure {
                 EraseError::Failed(_)
                 | EraseError::Records(_)
                 | EraseError::NotTold(_)
+                | EraseError::Keys(_)
                 | EraseError::Quarantine(_),
             )
             | Self::Quarantine(QuarantineError::Write(_) | QuarantineError::Unavailable(_))

@@ -306,7 +306,7 @@ impl Builder {
         let spill = self.spill.map(open_spill).transpose()?;
         let aside = self.quarantine.map(|kept| Aside::start(kept, limits.clone(), &home));
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
-        let erased = (&stores, &compaction, self.storage.clone());
+        let erased = (&stores, &compaction, self.storage.clone(), self.registry.clone());
         let erasures = Erasures::start(erased, processor, records, &home);
         let shared = Arc::new(Shared {
             compaction,

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::ArbiterHandle;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::erase_store::WHOLE;
 use super::handle::Server;
 use super::quarantine::QuarantineError;
 use crate::actors::audit::{self, By};
@@ -18,11 +20,11 @@ use crate::model::{EntryId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{ErasedEntry, GroupError, Processor, TrimError, erase, of_primary_key};
 use crate::services::records::Kept;
-use crate::services::{Quarantined, Records, RecordsUnavailable};
+use crate::services::{Quarantined, Records, RecordsUnavailable, RegistryError, StoreRegistry};
 use crate::storage::{AppendError, MadeAgain, Storage, StorageError};
 
 /// How many entries are erased at a time.
-const AT_ONCE: usize = 1_000;
+pub(super) const AT_ONCE: usize = 1_000;
 /// How often the server looks for unfinished erasures.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How many entries in quarantine are looked at at a time.
@@ -35,6 +37,8 @@ pub enum Erase {
     Ids(Vec<EntryId>),
     /// All entries with this primary key that exist now.
     PrimaryKey(String),
+    /// All of it, and its keys. What is written later to a store of this name comes behind it.
+    Store,
 }
 
 /// What was erased.
@@ -46,6 +50,8 @@ pub struct Erased {
     pub unknown: Vec<EntryId>,
     /// How many entries in quarantine.
     pub quarantined: u64,
+    /// How many keys the store has lost.
+    pub keys: u64,
 }
 
 /// Not everything was erased. Trying again is right.
@@ -67,6 +73,9 @@ pub enum EraseError {
     /// The entries are erased, but a group of handlers could not be told yet; it is told again later.
     #[error("the entries are erased; {0}")]
     NotTold(String),
+    /// The keys of a store could not be removed.
+    #[error(transparent)]
+    Keys(#[from] RegistryError),
     /// The entries in quarantine could not be erased.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
@@ -86,16 +95,25 @@ impl From<GroupError> for EraseError {
 
 /// An erasure that has begun.
 #[derive(Serialize, Deserialize)]
-struct Begun {
+pub(super) struct Begun {
     entries: Vec<(u64, String)>,
+    /// Of a whole store: its last sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) up_to: Option<u64>,
 }
 
 impl Begun {
     fn new(entries: &[(Sequence, EntryId)]) -> Self {
-        Self { entries: entries.iter().map(|(at, id)| (at.get(), id.to_string())).collect() }
+        let entries = entries.iter().map(|(at, id)| (at.get(), id.to_string())).collect();
+        Self { entries, up_to: None }
     }
 
-    fn entries(&self) -> Vec<(Sequence, EntryId)> {
+    /// Of a whole store up to `last`, of which `first` is an entry, if it has one.
+    pub(super) fn whole(first: &[(Sequence, EntryId)], last: Sequence) -> Self {
+        Self { up_to: Some(last.get()), ..Self::new(first) }
+    }
+
+    pub(super) fn entries(&self) -> Vec<(Sequence, EntryId)> {
         let read = |(at, id): &(u64, String)| Some((Sequence::new(*at).ok()?, id.parse().ok()?));
         self.entries.iter().filter_map(read).collect()
     }
@@ -103,18 +121,26 @@ impl Begun {
 
 /// Erases entries of the stores of a server.
 pub(super) struct Erasures {
-    stores: Stores,
+    pub(super) stores: Stores,
     storage: Arc<dyn Storage>,
-    processor: Option<Arc<Processor>>,
+    pub(super) registry: Arc<dyn StoreRegistry>,
+    pub(super) processor: Option<Arc<Processor>>,
     compaction: Compaction,
     /// The keys are the store's name, a slash and a sequence.
-    begun: Arc<Kept<Begun>>,
+    pub(super) begun: Arc<Kept<Begun>>,
+    /// Names of what is being carried out by who began it, and takes long.
+    pub(super) under_way: Mutex<BTreeSet<String>>,
 }
 
 impl Erasures {
     /// Starts to look for unfinished erasures, on `home`.
     pub(super) fn start(
-        (stores, compaction, storage): (&Stores, &Compaction, Arc<dyn Storage>),
+        (stores, compaction, storage, registry): (
+            &Stores,
+            &Compaction,
+            Arc<dyn Storage>,
+            Arc<dyn StoreRegistry>,
+        ),
         processor: Option<Arc<Processor>>,
         records: Arc<dyn Records>,
         home: &ArbiterHandle,
@@ -123,7 +149,15 @@ impl Erasures {
             Arc::new(Kept::new(records, "erase", "erasures that were begun cannot be read"));
         begun.start(home, |_| {});
         let (stores, compaction) = (stores.clone(), compaction.clone());
-        let erasures = Arc::new(Self { stores, storage, processor, compaction, begun });
+        let erasures = Arc::new(Self {
+            stores,
+            storage,
+            registry,
+            processor,
+            compaction,
+            begun,
+            under_way: Mutex::default(),
+        });
         let looking = erasures.clone();
         // Only a thread that has stopped refuses this. The task ends with the thread.
         home.spawn(async move { looking.run().await });
@@ -138,7 +172,10 @@ impl Erasures {
             for (name, begun) in all {
                 let store = name.rsplit_once('/').and_then(|(store, _)| StoreId::new(store).ok());
                 let Some(store) = store else { continue };
-                if let Err(error) = self.carry_out(&store, &name, &begun.entries()).await {
+                if self.under_way.lock().contains(&*name) {
+                    continue;
+                }
+                if let Err(error) = self.carry_out_begun(&store, &name, &begun).await {
                     log::warn!("store {store}: erased later, or told again: {error}");
                 }
             }
@@ -147,6 +184,21 @@ impl Erasures {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn carry_out_begun(
+        &self,
+        store: &StoreId,
+        name: &str,
+        begun: &Begun,
+    ) -> Result<(), EraseError> {
+        let last = begun.up_to.and_then(|last| Sequence::new(last).ok());
+        let Some(last) = last.filter(|_| name.ends_with(WHOLE)) else {
+            return self.carry_out(store, name, &begun.entries()).await;
+        };
+        self.carry_out_whole(&By::Process, store, last, &begun.entries()).await?;
+        self.begun.remove(name, |begun| begun.up_to == Some(last.get())).await?;
+        Ok(())
     }
 
     /// Carries out what has to be done besides where the storage erased something again when it was opened.
@@ -171,7 +223,7 @@ impl Erasures {
     }
 
     /// Erases these entries, at most [`AT_ONCE`].
-    async fn erase(
+    pub(super) async fn erase(
         &self,
         store: &StoreId,
         entries: &[(Sequence, EntryId)],
@@ -249,7 +301,7 @@ impl Erasures {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     tokio::task::spawn_blocking(run).await.map_err(StorageError::unavailable)?
@@ -259,6 +311,7 @@ impl Erase {
     fn matches(&self, store: &StoreId, entry: &Quarantined) -> bool {
         entry.store_id == *store
             && match self {
+                Self::Store => true,
                 Self::Ids(ids) => ids.contains(&entry.entry_id),
                 // For a very long key, its beginning.
                 Self::PrimaryKey(key) => {
@@ -313,12 +366,14 @@ impl Server {
             Erase::Ids(ids) => format!("ids={}", ids.len()),
             // The key may be the very thing to erase.
             Erase::PrimaryKey(_) => "ids=primary-key".to_owned(),
+            Erase::Store => "ids=all".to_owned(),
         };
         audit::note(by, format_args!("action=erase store={:?} {kind}", store.as_str()));
         let erasures = &self.inner().erasures;
         let mut erased = match &what {
             Erase::Ids(ids) => erasures.erase_ids(store, ids).await?,
             Erase::PrimaryKey(key) => erasures.erase_key(store, key).await?,
+            Erase::Store => erasures.erase_store(by, store).await?,
         };
         for number in quarantined {
             if let Some(quarantine) = self.quarantine() {
@@ -332,12 +387,12 @@ impl Server {
                 }
             }
         }
-        let Erased { entries, unknown, quarantined } = &erased;
+        let Erased { entries, unknown, quarantined, keys } = &erased;
         let (name, unknown) = (store.as_str(), unknown.len());
         audit::note(
             by,
             format_args!(
-                "action=erased store={name:?} entries={entries} unknown={unknown} quarantined={quarantined}"
+                "action=erased store={name:?} entries={entries} unknown={unknown} quarantined={quarantined} keys={keys}"
             ),
         );
         Ok(erased)

@@ -31,6 +31,7 @@ mod compacted;
 mod console;
 mod encode;
 mod endpoint;
+mod erase_store;
 mod erasures;
 mod export;
 mod first_bytes;

@@ -279,6 +279,14 @@ pub trait StoreLog: Send + Sync + 'static {
         Box::pin(ready(Err(AppendError::Definite("this storage cannot erase".into()))))
     }
 
+    /// Notes that the whole store up to `last` is about to be trimmed because it was erased, so that this is done again
+    /// where it gets lost. `known` is one of its entries. Blocks on the disk. Storages that need no such note do
+    /// nothing.
+    fn note_erased(&self, last: Sequence, known: (Sequence, EntryId)) -> Result<(), AppendError> {
+        let _ = (last, known);
+        Ok(())
+    }
+
     /// Counts the erasures since the log was opened, in any unit. Data derived from entries is valid while this does
     /// not change.
     fn erasures(&self) -> u64 {

@@ -105,9 +105,24 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     verify.args(["verify", "--data-dir", path]);
     let (done, said) = run(verify, "");
     assert!(done, "{said}");
-    let (done, said) = run(erase(&["--yes", "--data-dir", path], None), "");
-    assert!(!done && said.contains("--primary-key"), "{said}");
     let server = serve(&data);
     let left: Vec<u64> = (1..=30).filter(|at| at % 3 == 0).collect();
     assert_eq!(read(&server, left.len()).await, left);
+
+    // The whole store: its name has to be typed.
+    let (done, said) = run(erase(&[], Some(&server)), "yes\n");
+    assert!(!done && said.contains("Type default to go on"), "{said}");
+    let (done, said) = run(erase(&[], Some(&server)), "default\n");
+    assert!(done && said.contains("10 entries are erased\n2 keys are removed"), "{said}");
+    let mut socket = Socket::connect(&server.url).await;
+    socket.write(&key("carol"), 1, &batch(&[entry("Note", "new", &[2])])).await;
+    assert_eq!(socket.next_ack().await.1, [31]);
+    assert_eq!(read(&server, 1).await, [31]);
+    drop(server);
+    let (done, said) = run(erase(&["--yes", "--data-dir", path], None), "");
+    assert!(done && said.contains("1 entries are erased\n2 keys are removed"), "{said}");
+    let server = serve(&data);
+    let mut socket = Socket::connect(&server.url).await;
+    socket.write(&key("carol"), 1, &batch(&entries)).await;
+    assert!(socket.next_ack().await.1.into_iter().eq(1..=30), "it does not come back");
 }

@@ -13,6 +13,7 @@ mod dist;
 mod drain;
 mod durability;
 mod erase;
+mod erase_killed;
 mod expansion;
 mod export;
 mod grants;

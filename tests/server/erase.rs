@@ -95,7 +95,7 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
         (Erase::Ids(ids), 80, vec![unknown]),
     ] {
         let by_ids = matches!(what, Erase::Ids(_));
-        let expected = Erased { entries: count, unknown: missing, quarantined: 0 };
+        let expected = Erased { entries: count, unknown: missing, ..Erased::default() };
         assert_eq!(erase(&server, what).await, expected);
         feed.retain(|(_, one)| one.primary_key != "3" && !(by_ids && gone.contains(&one.id)));
         check(&server, &feed).await;
@@ -131,7 +131,8 @@ async fn marked(server: &TestServer, start: u64, count: usize) -> (u64, Elements
             Response::Subscribed { begins: first, .. } => begins = first.get(),
             Response::Changes(view) => {
                 assert!(view.bytes() < 200_000, "{} bytes in one message", view.bytes());
-                let some = view.elements().map(|(at, one)| (at.get(), one.map(|one| one.to_entry())));
+                let some =
+                    view.elements().map(|(at, one)| (at.get(), one.map(|one| one.to_entry())));
                 elements.extend(some);
             }
             other => panic!("expected changes, got {other:?}"),
@@ -153,9 +154,8 @@ async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
     let gone = |n: usize| n == 1 || (3..8_997).contains(&n) || n == 8_999;
     let ids = (0..9_000).filter(|n| gone(*n)).map(|n| entries[n].id).collect();
     erase(&server, Erase::Ids(ids)).await;
-    let expected: Elements = (0..9_000)
-        .map(|n| (n as u64 + 1, Some(entries[n].clone()).filter(|_| !gone(n))))
-        .collect();
+    let expected: Elements =
+        (0..9_000).map(|n| (n as u64 + 1, Some(entries[n].clone()).filter(|_| !gone(n)))).collect();
     for start in [1, 2, 5_000] {
         let (begins, elements) = marked(&server, start, 9_001 - start as usize).await;
         assert_eq!(begins, 1);
@@ -168,7 +168,8 @@ async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
     assert!(elements == expected[2..]);
 
     // A stream of our client goes on behind what is erased, also where that is the end.
-    let options = || Options { reconnect_delay_max: Duration::from_millis(50), ..Options::default() };
+    let options =
+        || Options { reconnect_delay_max: Duration::from_millis(50), ..Options::default() };
     let remote = EventLogRemote::connect(&server.url(), options()).await.expect("a connection");
     let mut changes = remote.changes(&key("bob"), Sequence::ZERO);
     for n in [2, 8_997, 8_998] {
@@ -179,6 +180,49 @@ async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
     assert_eq!(write(&server, &more).await, [9_001]);
     let Some(Ok(next)) = changes.next().await else { panic!("no entry") };
     assert_eq!(next.remote_sequence.get(), 9_001);
+    server.stop();
+    database.close().expect("closed");
+}
+
+#[tokio::test]
+async fn a_store_that_is_erased_goes_on_behind_its_last_entry() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut server, mut database) = start(&directory).await;
+    let entries = notes(3_000);
+    let mut live = Socket::connect(&server.url()).await;
+    live.subscribe(&key("bob"), 2_001).await;
+    for part in entries.chunks(1_000) {
+        write(&server, part).await;
+    }
+    live.next_entries(1_000).await;
+    let erased = erase(&server, Erase::Store).await;
+    assert_eq!(erased, Erased { entries: 3_000, keys: 3, ..Erased::default() });
+    // Who is connected is told, and the keys have no store.
+    let refusal = live.next_refusal().await;
+    assert_eq!(refusal.request_tag, "RequestChanges");
+    assert!(server.server.remove(key("alice")).await.is_err());
+    assert_eq!(erase(&server, Erase::Store).await, Erased::default());
+    for round in 0..2 {
+        for name in ["alice", "bob", "carol"] {
+            server.server.assign(key(name), store("team")).await.expect("assigned");
+        }
+        check(&server, &Feed::new()).await;
+        // What is sent again is known.
+        for (n, part) in entries.chunks(1_000).enumerate() {
+            let first = n as u64 * 1_000 + 1;
+            assert!(write(&server, part).await.into_iter().eq(first..first + 1_000));
+        }
+        check(&server, &Feed::new()).await;
+        server.stop();
+        database.close().expect("closed");
+        if round == 0 {
+            (server, database) = start(&directory).await;
+        }
+    }
+    (server, database) = start(&directory).await;
+    let more = notes(2);
+    assert_eq!(write(&server, &more).await, [3_001, 3_002]);
+    check(&server, &(3_001..).zip(more).collect()).await;
     server.stop();
     database.close().expect("closed");
 }

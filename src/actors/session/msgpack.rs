@@ -20,8 +20,8 @@ use crate::processing::compaction::Page;
 use crate::protocol::chunk::{ChunkError, ChunkJoiner, split};
 use crate::protocol::msgpack::ErrorCode;
 use crate::protocol::msgpack::{
-    self, DecodeError, InvalidRequest, Malformed, WriteRequest, decode_request, encode_ack,
-    MARK_BYTES_MAX, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_mark,
+    self, DecodeError, InvalidRequest, MARK_BYTES_MAX, Malformed, WriteRequest, decode_request,
+    encode_ack, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_mark,
     encode_pong, encode_remote_entry, encode_subscribed, remote_entries_bytes_max,
 };
 use crate::protocol::peers::Peer;

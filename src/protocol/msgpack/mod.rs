@@ -30,8 +30,8 @@ pub use changes::{
 pub use code::ErrorCode;
 pub use encode::{
     encode_ack, encode_changes_header, encode_chunk, encode_error, encode_hello, encode_ping,
-    encode_pong, encode_request_changes, encode_request_changes_with, encode_request_changes_with_ack,
-    encode_stop_changes, encode_subscribed, encode_write,
+    encode_pong, encode_request_changes, encode_request_changes_with,
+    encode_request_changes_with_ack, encode_stop_changes, encode_subscribed, encode_write,
 };
 pub use error::{DecodeError, InvalidRequest, Malformed, ResponseError};
 pub use json::{JSON_DEPTH_MAX, NoJson, to_json, travels_as_float};

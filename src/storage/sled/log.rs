@@ -21,6 +21,7 @@ use super::shared::Shared;
 use super::tree::{self, Trees};
 use super::value::store::StoreRecord;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
+use crate::storage::ledger::Erased;
 use crate::storage::witness::StoreHash;
 use crate::storage::{AppendError, StorageError, StoreLog, StoreSize, behind_trimmed};
 
@@ -335,6 +336,10 @@ impl StoreLog for SledLog {
             Ok(found) => self.erase_found(&found),
             Err(error) => ready(Err(error)).boxed(),
         }
+    }
+
+    fn note_erased(&self, last: Sequence, known: (Sequence, EntryId)) -> Result<(), AppendError> {
+        erase::note(&self.shared, &self.writes.store, &Erased::Store { last, first: known })
     }
 
     fn erasures(&self) -> u64 {

@@ -142,7 +142,8 @@ fn an_erased_entry_is_a_mark_in_its_place() {
     let at = |n| Sequence::new(n).expect("a sequence");
     encode_changes_header(&mut out, &key("pk"), 3);
     encode_mark(&mut out, at(7));
-    let entry = EntryRef { id: EntryId::from_bytes([7; 16]), event: "E", primary_key: "k", payload: b"p" };
+    let entry =
+        EntryRef { id: EntryId::from_bytes([7; 16]), event: "E", primary_key: "k", payload: b"p" };
     encode_remote_entry(&mut out, at(8), &entry);
     encode_mark(&mut out, at(9));
     assert!(out.ends_with(b"\x82\xaeremoteSequence\x09\xa6erased\xc3"));

@@ -53,14 +53,9 @@ fn write() -> impl Strategy<Value = Request> {
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         write(),
-        (key(), sequence(), any::<(bool, bool)>()).prop_map(
-            |(public_key, start, (ack, marks))| Request::RequestChanges {
-                public_key,
-                start,
-                ack,
-                marks
-            }
-        ),
+        (key(), sequence(), any::<(bool, bool)>()).prop_map(|(public_key, start, (ack, marks))| {
+            Request::RequestChanges { public_key, start, ack, marks }
+        }),
         key().prop_map(|public_key| Request::StopChanges { public_key }),
         (natural(), natural(), natural(), vec(any::<u8>(), 0..300)).prop_map(
             |(id, index, total, data)| Request::Chunk { id, index, total, data: data.into() }

@@ -1,0 +1,58 @@
+//! `erase --store S` alone, of a stopped server: the whole store, with its keys.
+
+use std::sync::Arc;
+
+use eventlog_server::model::{PublicKey, Sequence, StoreId};
+use eventlog_server::processing::{TrimError, erase, first_entries, trim};
+use eventlog_server::services::journal::SledJournal;
+use eventlog_server::services::registry::SledRegistry;
+use eventlog_server::services::{RegistryError, StoreRegistry};
+use eventlog_server::storage::sled::{Database, SledStorage};
+use eventlog_server::storage::{Storage, StoreLog};
+
+use super::erase::{AT_ONCE, EraseCommandError};
+
+/// What is done to a store: how many entries are erased, and how many keys removed.
+pub(super) async fn erase_store(
+    database: &Database,
+    store: &StoreId,
+) -> Result<(u64, u64), EraseCommandError> {
+    let storage = SledStorage::new(database.clone());
+    let keys = remove_keys(&SledRegistry::new(database.clone()), &storage, store).await?;
+    let log = storage.open(store)?;
+    let journal = SledJournal::new(database.clone());
+    let last = log.head();
+    let known = first_entries(&*log, (Sequence::FIRST, last), 1)?.0;
+    let (mut next, mut erased) = (log.trimmed().next(), 0);
+    while next <= last {
+        let (found, read_to) = first_entries(&*log, (next, last), AT_ONCE)?;
+        erase(Some(&journal), store, &Arc::<dyn StoreLog>::clone(&log), &found).await?;
+        erased += found.len() as u64;
+        next = read_to.next();
+    }
+    if let Some(known) = known.first() {
+        log.note_erased(last, *known).map_err(TrimError::from)?;
+    }
+    trim(Some(&journal), store, &log, last, true).await?;
+    Ok((erased, keys))
+}
+
+async fn remove_keys(
+    registry: &SledRegistry,
+    storage: &SledStorage,
+    store: &StoreId,
+) -> Result<u64, EraseCommandError> {
+    let (mut after, mut removed): (Option<PublicKey>, _) = (None, 0);
+    loop {
+        let page = registry.list(after.as_ref(), AT_ONCE).await?;
+        let Some((last, _)) = page.last() else { return Ok(removed) };
+        after = Some(last.clone());
+        for (key, _) in page.iter().filter(|(_, of)| of == store) {
+            match registry.remove(key).await {
+                Ok(_) | Err(RegistryError::NotMapped { .. }) => removed += 1,
+                Err(error) => return Err(error.into()),
+            }
+            storage.used_keys().release(key).await?;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Erases a store as a whole.
+//!
+//! Keeps: its name, its last sequence and its ids stay, so that what is written to a store of that name later comes behind them; what was
+//! begun is carried to its end after a restart too. Leaves out: entries one by one (`erasures`).
+
+use super::erasures::{AT_ONCE, Begun, EraseError, Erased, Erasures, blocking};
+use crate::actors::audit::By;
+use crate::actors::registry::{Change, Release, Remove};
+use crate::actors::stores::unavailable;
+use crate::model::{EntryId, PublicKey, Sequence, StoreId};
+use crate::processing::{TrimError, first_entries, trim};
+use crate::services::RegistryError;
+use crate::storage::StorageError;
+
+/// How its record is named behind the name of the store: entries have numbers there.
+pub(super) const WHOLE: &str = "whole";
+/// So many keys are looked at at a time.
+const KEYS_PAGE: usize = 1_000;
+
+impl Erasures {
+    /// Erases all that the store has by now, and takes its keys from it.
+    pub(super) async fn erase_store(&self, by: &By, store: &StoreId) -> Result<Erased, EraseError> {
+        let feed = self.stores.open(store).await?.feed.clone();
+        let (log, last) = (feed.log(), feed.head());
+        // By one of its entries it is known later that it is this store, and not another one of that name.
+        let first = blocking(move || first_entries(&*log, (Sequence::FIRST, last), 1)).await?.0;
+        let name = format!("{store}/{WHOLE}");
+        let begun = Begun::whole(&first, last);
+        self.under_way.lock().insert(name.clone());
+        let done = async {
+            self.begun.set(&name, begun).await?;
+            self.carry_out_whole(by, store, last, &first).await
+        };
+        let done = done.await;
+        self.under_way.lock().remove(&name);
+        let erased = done?;
+        self.begun.remove(&name, |begun| begun.up_to == Some(last.get())).await?;
+        Ok(erased)
+    }
+
+    /// Does that, or the rest of it.
+    pub(super) async fn carry_out_whole(
+        &self,
+        by: &By,
+        store: &StoreId,
+        last: Sequence,
+        first: &[(Sequence, EntryId)],
+    ) -> Result<Erased, EraseError> {
+        // First, so that nobody writes with them meanwhile.
+        let mut erased = Erased { keys: self.remove_keys(by, store).await?, ..Erased::default() };
+        let opened = self.stores.open(store).await?;
+        let _lease = opened.feed.lease();
+        let log = opened.feed.log();
+        let mut next = log.trimmed().next();
+        while next <= last {
+            let of_log = log.clone();
+            let page = blocking(move || first_entries(&*of_log, (next, last), AT_ONCE)).await?;
+            self.erase(store, &page.0).await?;
+            erased.entries += page.0.len() as u64;
+            next = page.1.next();
+        }
+        if let Some(first) = first.first().copied() {
+            let of_log = log.clone();
+            let noted = tokio::task::spawn_blocking(move || of_log.note_erased(last, first)).await;
+            noted.map_err(StorageError::unavailable)?.map_err(TrimError::from)?;
+        }
+        if let Some(processor) = &self.processor {
+            // Where groups begin in this store must be known.
+            let begun = processor.begin(&[(store.clone(), opened.feed.head())]).await;
+            begun.map_err(TrimError::from)?;
+        }
+        let journal = self.processor.as_ref().map(|processor| &**processor.journal());
+        trim(journal, store, &log, last, true).await?;
+        opened.feed.trimmed();
+        Ok(erased)
+    }
+
+    /// Takes all keys from a store. Their connections are told. Gives how many there were.
+    async fn remove_keys(&self, by: &By, store: &StoreId) -> Result<u64, EraseError> {
+        let (mut after, mut removed): (Option<PublicKey>, _) = (None, 0);
+        loop {
+            let page = self.registry.list(after.as_ref(), KEYS_PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            after = Some(last.clone());
+            for (key, _) in page.into_iter().filter(|(_, of)| of == store) {
+                let change = Change { by: by.clone(), message: Remove { public_key: key.clone() } };
+                match self.stores.registry().send(change).await.map_err(unavailable)? {
+                    Ok(_) | Err(RegistryError::NotMapped { .. }) => removed += 1,
+                    Err(error) => return Err(error.into()),
+                }
+                let change = Change { by: by.clone(), message: Release { public_key: key } };
+                self.stores.registry().send(change).await.map_err(unavailable)??;
+            }
+        }
+    }
+}
