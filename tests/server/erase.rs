@@ -172,9 +172,9 @@ async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
         || Options { reconnect_delay_max: Duration::from_millis(50), ..Options::default() };
     let remote = EventLogRemote::connect(&server.url(), options()).await.expect("a connection");
     let mut changes = remote.changes(&key("bob"), Sequence::ZERO);
-    for n in [2, 8_997, 8_998] {
+    for n in [2_u64, 8_997, 8_998] {
         let Some(Ok(next)) = changes.next().await else { panic!("no entry") };
-        assert_eq!(next.remote_sequence.get(), n as u64 + 1);
+        assert_eq!(next.remote_sequence.get(), n + 1);
     }
     let more = notes(1);
     assert_eq!(write(&server, &more).await, [9_001]);

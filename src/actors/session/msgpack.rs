@@ -299,9 +299,12 @@ impl Wire for MsgpackWire {
 
     fn entries(&mut self, tag: &mut SubscriptionTag, parts: &[SegmentPart], out: &mut Out) {
         let count = parts.iter().map(SegmentPart::count).sum();
-        let bytes = |part: &SegmentPart| match part.segment.segment().is_gap() {
-            true => part.count() * MARK_BYTES_MAX,
-            false => part.segment.msgpack().elements(part.range()).len(),
+        let bytes = |part: &SegmentPart| {
+            if part.segment.segment().is_gap() {
+                part.count() * MARK_BYTES_MAX
+            } else {
+                part.segment.msgpack().elements(part.range()).len()
+            }
         };
         let bytes = parts.iter().map(bytes).sum();
         let put = |message: &mut BytesMut| {
