@@ -151,9 +151,9 @@ impl Exporter {
             return Ok(());
         }
         let body = spans::request(&self.options.service, traces);
-        let mut request = self.agent.post(&self.options.url);
+        let mut request = self.agent.post(self.options.url.as_str());
         for (name, value) in &self.options.headers {
-            request = request.header(name, value.expose());
+            request = request.header(name.as_str(), value.expose());
         }
         request.header("content-type", "application/json").send(body.to_string())?;
         Ok(())
