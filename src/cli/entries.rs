@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::admin::{Admin, AdminCommandError, percent_encode};
 use super::text::{hex, json_line, one_line, timestamp};
-use super::watch::WatchArgs;
+use super::watch::{Out, WatchArgs};
 
 /// So many are asked for at a time.
 const PAGE: u64 = 1_000;
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args) -> Result<(), AdminCommandError> {
     args.watch.run(|admin, out| look(args, admin, out))
 }
 
-fn look(args: &Args, admin: &Admin, out: &mut Vec<u8>) -> Result<(), AdminCommandError> {
+fn look(args: &Args, admin: &Admin, out: &mut Out) -> Result<(), AdminCommandError> {
     let mut left = args.count;
     let mut from = args.from;
     while left > 0 {

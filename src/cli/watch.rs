@@ -1,7 +1,7 @@
 //! `stores`, `sessions`, `top`, and the repetition of `entries`: what a running server has and does, once or again and again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -15,6 +15,11 @@ use super::progress::now;
 use super::text::{one_line, people_bytes};
 use crate::config::Span;
 
+/// Where a look is printed.
+pub(super) type Out = BufWriter<Stdout>;
+
+/// So many bytes are printed at once.
+const SHOWN_AT_ONCE: usize = 64 << 10;
 /// `top` shows so many stores.
 const HOTTEST: usize = 20;
 /// Stores without entries are shown if there are no more keys than this.
@@ -39,26 +44,23 @@ impl WatchArgs {
         self.admin.json
     }
 
-    /// Prints what `look` writes, once or again and again.
+    /// Prints what `look` writes, once or again and again. Keeps nothing of it: a look may have a great deal to show.
     pub(super) fn run(
         &self,
-        mut look: impl FnMut(&Admin, &mut Vec<u8>) -> Result<(), AdminCommandError>,
+        mut look: impl FnMut(&Admin, &mut Out) -> Result<(), AdminCommandError>,
     ) -> Result<(), AdminCommandError> {
         let admin = self.admin.client()?;
         let is_screen = self.watch.is_some() && !self.admin.json && io::stdout().is_terminal();
         loop {
-            let mut shown = Vec::new();
+            let mut out = Out::with_capacity(SHOWN_AT_ONCE, io::stdout());
             if is_screen {
                 // Clears the screen.
-                shown.extend_from_slice(b"\x1b[2J\x1b[H");
+                out.write_all(b"\x1b[2J\x1b[H")?;
             }
-            look(&admin, &mut shown)?;
-            let mut out = io::stdout().lock();
-            let written = out.write_all(&shown).and_then(|()| out.flush());
-            if written.is_err() {
-                return AdminCommandError::unless_reader_gone(written.map_err(Into::into));
+            let shown = look(&admin, &mut out).and_then(|()| Ok(out.flush()?));
+            if shown.is_err() {
+                return AdminCommandError::unless_reader_gone(shown);
             }
-            drop(out);
             let Some(Span(every)) = self.watch else { return Ok(()) };
             sleep(every);
         }
