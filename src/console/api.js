@@ -62,11 +62,11 @@ const search = (query) => {
 }
 
 // A list that comes in pages, up to `most` items, and whether there are more.
-const all = async (path, list, most) => {
+const all = async (path, list, most, query = {}) => {
   const items = []
   let after
   do {
-    const page = await request("GET", `admin/${path}${search({ after, limit: Math.min(1000, most) })}`)
+    const page = await request("GET", `admin/${path}${search({ ...query, after, limit: Math.min(1000, most) })}`)
     items.push(...page[list])
     after = page.next
   } while (after !== undefined && items.length < most)
@@ -88,6 +88,7 @@ export const api = {
   write: (store, entries, runHandlers) =>
     request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
 
+  erase: (store, what) => request("POST", `admin/stores/${name(store)}/erase`, what),
   trim: (store, before) => request("POST", `admin/stores/${name(store)}/trim`, { before }),
 
   schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
@@ -110,6 +111,7 @@ export const api = {
   closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
 
   groups: () => all("groups", "groups", 1000),
+  groupsIn: (store) => all("groups", "groups", 1000, { storeId: store }),
   pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
   resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),
   deadLetters: (group, after) => request("GET", `admin/groups/${name(group)}/dead-letters${search({ after })}`),
@@ -158,5 +160,5 @@ export const follow = (path, onEvent, onLive = () => {}) => {
 // All of a store as lines of JSON.
 export const exportPath = (store) => at(`admin/stores/${name(store)}/entries?as=lines`)
 
-// The newest entries of a store, as they come.
-export const livePath = (store) => `stores/${name(store)}/entries${search({ newest: 50, payloadMax: SHOWN_MAX })}`
+// Those of the newest entries of a store that are wanted, as they come.
+export const livePath = (store, wanted) => `stores/${name(store)}/entries${search({ ...wanted, newest: 50, payloadMax: SHOWN_MAX })}`

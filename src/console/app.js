@@ -74,7 +74,7 @@ const Signed = ({ session, away, onOut }) => {
   }, [route.path.join("/")])
   const out = () => api.signOut().finally(onOut)
   return html`
-    <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}>To the content</a>
+    <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}>Skip to the content</a>
     <header class="side">
       <a class="brand" href=${link(["overview"])}><${Mark} />Event log</a>
       <nav aria-label="Views">
@@ -88,7 +88,7 @@ const Signed = ({ session, away, onOut }) => {
       </div>
     </header>
     <main id="main" ref=${main} tabindex="-1">
-      ${away && html`<p class="note warn" role="alert">The server does not answer. It is tried again.</p>`}
+      ${away && html`<p class="note warn" role="alert">The server does not answer. Trying again.</p>`}
       ${now ? html`<${now.view} route=${route} may=${may} session=${session} />` : html`<${Nothing} />`}
     </main>
     <${Said} />
@@ -96,8 +96,8 @@ const Signed = ({ session, away, onOut }) => {
 }
 
 const Nothing = () => html`
-  <${Empty} title="Nothing is here">
-    <p>The address names no view of this console. <a href=${link(["overview"])}>To the overview</a></p>
+  <${Empty} title="There is no such view">
+    <p>The console has no view at this address. <a href=${link(["overview"])}>To the overview</a></p>
   <//>
 `
 

@@ -18,9 +18,46 @@ const STYLE: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
+/// The style sheets in their order. They are served as one file, because the page shows nothing before it has all of them.
+const STYLES: &[&[u8]] = &[
+    include_bytes!("style/frame.css"),
+    include_bytes!("style/things.css"),
+    include_bytes!("style/lists.css"),
+    include_bytes!("style/controls.css"),
+    include_bytes!("style/phone.css"),
+];
+
+const ONE_STYLE: &[u8] = &joined::<{ length(STYLES) }>(STYLES);
+
+const fn length(parts: &[&[u8]]) -> usize {
+    let (mut at, mut length) = (0, 0);
+    while at < parts.len() {
+        length += parts[at].len();
+        at += 1;
+    }
+    length
+}
+
+const fn joined<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let (mut all, mut part, mut at) = ([0; N], 0, 0);
+    while part < parts.len() {
+        let mut byte = 0;
+        while byte < parts[part].len() {
+            all[at] = parts[part][byte];
+            at += 1;
+            byte += 1;
+        }
+        part += 1;
+    }
+    all
+}
+
 macro_rules! assets {
     ($($path:literal: $media:expr,)*) => {
-        &[$(Asset { path: $path, media: $media, bytes: include_bytes!($path) },)*]
+        &[
+            $(Asset { path: $path, media: $media, bytes: include_bytes!($path) },)*
+            Asset { path: "style.css", media: STYLE, bytes: ONE_STYLE },
+        ]
     };
 }
 
@@ -28,11 +65,6 @@ macro_rules! assets {
 pub(crate) const ASSETS: &[Asset] = assets! {
     "index.html": HTML,
     "icon.svg": IMAGE,
-    "style/frame.css": STYLE,
-    "style/things.css": STYLE,
-    "style/lists.css": STYLE,
-    "style/controls.css": STYLE,
-    "style/phone.css": STYLE,
     "app.js": SCRIPT,
     "api.js": SCRIPT,
     "chart.js": SCRIPT,
@@ -42,6 +74,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "route.js": SCRIPT,
     "views/access.js": SCRIPT,
     "views/entry.js": SCRIPT,
+    "views/erase.js": SCRIPT,
     "views/feed.js": SCRIPT,
     "views/groups.js": SCRIPT,
     "views/keys.js": SCRIPT,

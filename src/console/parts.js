@@ -63,7 +63,7 @@ export const Page = ({ title, about, actions, children }) => html`
 
 // Why something is not shown, and what to do.
 export const Failed = ({ error, again }) => {
-  if (isAway(error)) return html`<p class="note warn" role="status">The server does not answer. It is tried again.</p>`
+  if (isAway(error)) return html`<p class="note warn" role="status">The server does not answer. Trying again.</p>`
   return html`
     <div class="note bad" role="alert">
       <p>${error.message}</p>
@@ -176,7 +176,7 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
         <h2 id="dialog-title">${title}</h2>
         ${children}
         ${type && html`
-          <${Field} label=${html`Type <b><${Name}>${type}<//></b> to go on`} id="dialog-typed">
+          <${Field} label=${html`Type <b><${Name}>${type}<//></b> to confirm`} id="dialog-typed">
             <input id="dialog-typed" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
           <//>
         `}

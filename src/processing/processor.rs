@@ -247,6 +247,22 @@ impl Processor {
         Ok(positions.first().and_then(|of| of.iter().min().copied()).unwrap_or(Sequence::ZERO))
     }
 
+    /// The name of each group, and the last sequence of `store` that it has processed; according to the journal if no
+    /// replay is under way.
+    pub async fn positions_in(
+        &self,
+        store: &StoreId,
+    ) -> Result<Vec<(Arc<str>, Sequence)>, JournalError> {
+        let open = self.stores.lock().get(store).cloned();
+        let positions = match open {
+            Some(progress) => {
+                (0..self.groups.len()).map(|at| progress.status_of(at).position).collect()
+            }
+            None => self.positions(&[store]).await?.pop().unwrap_or_default(),
+        };
+        Ok(self.group_names().zip(positions).collect())
+    }
+
     /// The position of each group in each of these stores, according to the journal.
     async fn positions(&self, stores: &[&StoreId]) -> Result<Vec<Vec<Sequence>>, JournalError> {
         let key = |origin, group: &Group| JournalRange::one(layout::place(origin, &group.name));

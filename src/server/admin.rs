@@ -184,6 +184,10 @@ pub(super) struct PageOf {
 }
 
 impl PageOf {
+    pub(super) const fn new(after: Option<String>, limit: Option<usize>) -> Self {
+        Self { after, limit }
+    }
+
     pub(super) fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::admin::{Answer, Failure, PAGE, PAGE_MAX, json_config, name};
 use super::admin_operations::AdminEndpoint;
@@ -189,7 +189,7 @@ async fn read(
         }
         As::Events => {
             let Asked { wanted, newest, payload_max, .. } = asked;
-            let place = Place::take(&server)?;
+            let place = Place::take(&server, &request)?;
             if let Some(count) = newest {
                 return Ok(place.answer(server.newest(&store, wanted, (count, payload_max))));
             }
@@ -217,7 +217,7 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
         asked.wanted.from = asked.wanted.from.max(Sequence::new(first).unwrap_or_default());
     }
     let most = (asked.limit.clamp(1, PAGE_MAX), asked.payload_max);
-    let EntriesPage { entries, next, head } = if asked.compacted {
+    let EntriesPage { entries, erased, next, head } = if asked.compacted {
         server.compacted_page(store, &asked.wanted, most).await?
     } else {
         server.entries_page(store, &asked.wanted, most).await?
@@ -230,6 +230,13 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
     }
     let next = next.filter(|_| asked.id.is_none()).map(|next| format!(",\"next\":{next}"));
     let (entries, next) = (entries.join(","), next.unwrap_or_default());
-    let body = format!("{{\"head\":{head},\"entries\":[{entries}]{next}}}");
+    let spans =
+        erased.iter().map(|(first, last)| json!({ "first": first.get(), "last": last.get() }));
+    let erased = if erased.is_empty() {
+        String::new()
+    } else {
+        format!(",\"erased\":{}", spans.collect::<Value>())
+    };
+    let body = format!("{{\"head\":{head},\"entries\":[{entries}]{erased}{next}}}");
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }

@@ -1,5 +1,7 @@
 //! The part of the admin API that manages groups of handlers.
 
+use std::sync::Arc;
+
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,9 @@ struct Status<'a> {
     stores_behind: usize,
     lag: u64,
     refused: Vec<Refused<'a>>,
+    /// Where it is in the store that was asked for; absent without one, and for a group that does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -51,25 +56,45 @@ struct Refused<'a> {
 }
 
 impl<'a> Status<'a> {
-    fn of(status: &'a GroupStatus) -> Self {
+    fn of(status: &'a GroupStatus, positions: &[(Arc<str>, Sequence)]) -> Self {
         let GroupStatus { name, runs, paused, full, dead_letters, stores_behind, lag, refused } =
             status;
         let refused = refused.iter().map(|(store_id, error)| Refused { store_id, error });
         let (runs, paused, full) = (*runs, *paused, *full);
         let (dead_letters, stores_behind, lag) = (*dead_letters, *stores_behind, *lag);
         let refused = refused.collect();
-        Self { name, runs, paused, full, dead_letters, stores_behind, lag, refused }
+        let position = positions.iter().find(|(of, _)| of == name).map(|(_, at)| at.get());
+        Self { name, runs, paused, full, dead_letters, stores_behind, lag, refused, position }
     }
 }
 
-async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+/// Which groups.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Listed {
+    after: Option<String>,
+    limit: Option<usize>,
+    /// A store of which their positions are told.
+    store_id: Option<StoreId>,
+}
+
+async fn list(server: web::Data<Server>, Query(asked): Query<Listed>) -> Answer {
+    let Listed { after, limit, store_id } = asked;
+    let page = PageOf::new(after, limit);
+    let positions = match (store_id, server.processor()) {
+        (Some(store), Some(processor)) => {
+            processor.positions_in(&store).await.map_err(GroupError::from)?
+        }
+        _ => Vec::new(),
+    };
     let mut listed = match server.groups() {
         Some(groups) => groups.list().await.map_err(GroupError::from)?,
         None => Vec::new(),
     };
     listed.sort_by(|one, other| one.name.cmp(&other.name));
     let is_behind = |status: &&GroupStatus| page.after().is_none_or(|after| *status.name > *after);
-    let listed = listed.iter().filter(is_behind).take(page.count() + 1).map(Status::of);
+    let listed = listed.iter().filter(is_behind).take(page.count() + 1);
+    let listed = listed.map(|status| Status::of(status, &positions));
     Ok(page.answer("groups", listed.collect(), |status: &Status<'_>| status.name.to_owned()))
 }
 

@@ -40,11 +40,8 @@ impl Default for Guesses {
 
 /// Who the caller is and what they may do, if they have a token, or the console's cookie instead.
 pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Rights), Failure> {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
-    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = match given {
-        Some((_, token)) => look_up(server, request, token.trim_matches(' '))?,
+    let token = match bearer(request) {
+        Some(token) => look_up(server, request, token)?,
         // Whoever sends no token is not guessing.
         None => console_check(server, request)?,
     };
@@ -56,12 +53,50 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Right
     Ok((by, Rights::of(&token)))
 }
 
+/// The token that a request shows.
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (_, token) = given
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))?;
+    Some(token.trim_matches(' '))
+}
+
 #[cfg(feature = "console")]
 use super::console::check as console_check;
 
 #[cfg(not(feature = "console"))]
 fn console_check(_: &Server, _: &HttpRequest) -> Result<AdminToken, Failure> {
     Err(Failure::Unauthorized)
+}
+
+/// Why a request was let in. A stream keeps it, to check it again.
+pub(super) enum Standing {
+    Token(AdminToken),
+    #[cfg(feature = "console")]
+    Session(super::console::Opened),
+}
+
+impl Standing {
+    /// Whether it would be let in now.
+    pub(super) fn holds(&self, server: &Server) -> bool {
+        match self {
+            Self::Token(token) => server.inner().admin_tokens.read().0.contains(token),
+            #[cfg(feature = "console")]
+            Self::Session(opened) => opened.holds(server),
+        }
+    }
+}
+
+/// Why this request was let in; `None` if it would not be now.
+pub(super) fn standing(server: &Server, request: &HttpRequest) -> Option<Standing> {
+    if let Some(token) = bearer(request) {
+        return server.inner().admin_tokens.read().find(token).map(Standing::Token);
+    }
+    #[cfg(feature = "console")]
+    return super::console::Opened::of(server, request).map(Standing::Session);
+    #[cfg(not(feature = "console"))]
+    None
 }
 
 /// Finds the token that matches `given`. Slows down whoever guesses.

@@ -64,6 +64,8 @@ pub(super) struct Operation {
 /// The parameters of every paged list.
 const PAGE: &[&str] = &["after", "limit"];
 
+const GROUPS: &[&str] = &["after", "limit", "storeId"];
+
 /// The parameters that choose entries.
 const ENTRIES: &[&str] = &[
     "from",
@@ -164,7 +166,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/compact", Read, "The state of the latest compaction", "Compacting"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(Get, "/backup/{generation}/{name}", Admin, "A file of the latest backup", "Bytes"),
-    row(Get, "/groups", Read, "Groups of handlers", "Groups"),
+    row(Get, "/groups", Read, "Groups of handlers", "Groups").query(GROUPS),
     row(Delete, "/groups/{group}", Admin, "Forgets a group that no longer runs", "Named"),
     row(Post, "/groups/{group}/pause", Admin, "Pauses a group", "Paused"),
     row(Post, "/groups/{group}/resume", Admin, "Resumes a paused group", "Paused"),

@@ -41,6 +41,7 @@ impl Server {
                 entries.push(shown);
             }
         }
-        Ok(EntriesPage { entries, next: (cursor <= head).then_some(cursor), head })
+        let next = (cursor <= head).then_some(cursor);
+        Ok(EntriesPage { entries, erased: Vec::new(), next, head })
     }
 }

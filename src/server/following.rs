@@ -29,11 +29,19 @@ pub(super) const LOOKED_AT_MAX: usize = 16 << 20;
 /// A page holds no more than this many bytes, or one larger entry.
 const PAGE_MAX: usize = 4 << 20;
 
+/// A page ends after this many runs of erased entries.
+const ERASED_MAX: usize = 1_000;
+
+/// The first and the last sequence of a run.
+type Span = (Sequence, Sequence);
+
 /// Entries of a store.
 #[derive(Debug)]
 pub(super) struct EntriesPage {
     /// Each entry as JSON.
     pub(super) entries: Vec<String>,
+    /// The runs of erased entries among what the page looked at.
+    pub(super) erased: Vec<Span>,
     /// Where the next page begins; `None` if there is no more now.
     pub(super) next: Option<Sequence>,
     pub(super) head: Sequence,
@@ -43,6 +51,7 @@ pub(super) struct EntriesPage {
 pub(super) struct Read {
     pub(super) entries: Vec<(Sequence, String)>,
     pub(super) last: Sequence,
+    erased: Vec<Span>,
     bytes: usize,
 }
 
@@ -74,9 +83,13 @@ fn choose(
     count: usize,
     payload_max: usize,
 ) -> Read {
-    let mut read = Read { entries: Vec::new(), last: from, bytes: 0 };
+    let mut read = Read { entries: Vec::new(), last: from, erased: Vec::new(), bytes: 0 };
     for segment in segments {
         read.bytes += segment.records().len();
+        if segment.is_erased() {
+            let span = (segment.first().max(from), segment.last().min(head));
+            add(&mut read.erased, Some(span).filter(|(first, last)| first <= last));
+        }
         for (origin, (sequence, entry)) in segment.origin_of_each().zip(segment.iter()) {
             if sequence < from || sequence > head || !wanted.has(&entry) {
                 continue;
@@ -95,6 +108,16 @@ fn choose(
     read
 }
 
+/// Appends runs of sequences to others, and joins two that follow each other.
+fn add(spans: &mut Vec<Span>, more: impl IntoIterator<Item = Span>) {
+    for (first, last) in more {
+        match spans.last_mut() {
+            Some((_, end)) if end.next() == first => *end = last,
+            _ => spans.push((first, last)),
+        }
+    }
+}
+
 impl Server {
     /// At most `count` wanted entries. Returns fewer or none if the rest would take too long to find: then `next` says
     /// where to go on.
@@ -106,17 +129,20 @@ impl Server {
     ) -> Result<EntriesPage, StorageError> {
         let feed = self.inner().shared.stores.open(store).await?.feed.clone();
         let (head, mut cursor) = (feed.head(), wanted.from.max(Sequence::FIRST));
-        let (mut entries, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
-        let is_full = |count_of: usize, bytes| count_of >= count || bytes >= PAGE_MAX;
-        while cursor <= head && !is_full(entries.len(), bytes) && looked_at < LOOKED_AT_MAX {
+        let (mut entries, mut erased, mut bytes, mut looked_at) = (Vec::new(), Vec::new(), 0, 0);
+        let is_full = |entries: &Vec<_>, erased: &Vec<_>, bytes| {
+            entries.len() >= count || erased.len() >= ERASED_MAX || bytes >= PAGE_MAX
+        };
+        while cursor <= head && !is_full(&entries, &erased, bytes) && looked_at < LOOKED_AT_MAX {
             let left = count - entries.len();
             let read = read(&feed, wanted, (cursor, head), left, payload_max).await?;
             looked_at += read.bytes;
             bytes += read.entries.iter().map(|(_, entry)| entry.len()).sum::<usize>();
             entries.extend(read.entries.into_iter().map(|(_, entry)| entry));
+            add(&mut erased, read.erased);
             cursor = read.last.next();
         }
-        Ok(EntriesPage { entries, next: (cursor <= head).then_some(cursor), head })
+        Ok(EntriesPage { entries, erased, next: (cursor <= head).then_some(cursor), head })
     }
 
     /// The sequence of the entry with this id.

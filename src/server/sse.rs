@@ -1,7 +1,7 @@
 //! Server-sent events, one after another, for as long as somebody reads.
 //!
 //! Keeps: the number of streams is bounded; a client that does not read holds up only its own stream; a stream sends
-//! something now and then, so that one whose reader is gone ends. Leaves out: what is sent.
+//! something now and then, so that one whose reader is gone ends; it ends with the token or the session that opened it. Leaves out: what is sent.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -12,9 +12,10 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use futures_util::{StreamExt, future};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::admin_failure::Failure;
+use super::admin_guard::{self, Standing};
 use super::handle::Server;
 use crate::storage::StorageError;
 
@@ -23,6 +24,9 @@ pub(super) const STREAMS_MAX: usize = 256;
 
 /// After this long without an event, something is sent anyway.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// How often a stream checks that its reader may still read it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The milliseconds after which a browser reconnects.
 const BEGINNING: &str = "retry: 1000\n\n";
@@ -51,13 +55,18 @@ pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
 
 /// A place among the streams, until it is dropped.
 pub(super) struct Place {
+    server: Server,
+    standing: Standing,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
-    pub(super) fn take(server: &Server) -> Result<Self, Failure> {
+    /// For the sender of this request, which was let in.
+    pub(super) fn take(server: &Server, request: &HttpRequest) -> Result<Self, Failure> {
+        let standing = admin_guard::standing(server, request).ok_or(Failure::Unauthorized)?;
         let permit = server.inner().streams.clone().try_acquire_owned();
-        permit.map(|permit| Self { _permit: permit }).map_err(|_| Failure::TooManyStreams)
+        let permit = permit.map_err(|_| Failure::TooManyStreams)?;
+        Ok(Self { server: server.clone(), standing, _permit: permit })
     }
 
     /// `events`, each as made by [`put`], as an answer that goes on. It ends when they end.
@@ -81,9 +90,16 @@ async fn next<S>(
 where
     S: Stream<Item = Result<Bytes, StorageError>> + Unpin,
 {
-    let event = match timeout(SILENCE_MAX, events.next()).await {
-        Ok(event) => event?,
-        Err(_) => Ok(Bytes::from_static(SOMETHING.as_bytes())),
-    };
-    Some((event, (events, place)))
+    let since = Instant::now();
+    loop {
+        let event = timeout(LOOK_EVERY, events.next()).await;
+        if !place.standing.holds(&place.server) {
+            return None;
+        }
+        match event {
+            Ok(event) => return Some((event?, (events, place))),
+            Err(_) if since.elapsed() < SILENCE_MAX => {}
+            Err(_) => return Some((Ok(Bytes::from_static(SOMETHING.as_bytes())), (events, place))),
+        }
+    }
 }

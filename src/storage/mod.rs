@@ -17,6 +17,7 @@ pub(crate) mod commit_log;
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod ledger;
 pub mod memory;
+mod node;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sled")]
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{mpsc, watch};
 
+pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
 use crate::model::{EntryId, Observed, PublicKey, RemoteId, Segment, Sequence, StoreId};
@@ -136,6 +138,11 @@ pub trait Storage: Send + Sync + 'static {
     /// measure that. Does not block on the disk.
     fn syncs(&self) -> Option<Observed> {
         None
+    }
+
+    /// The servers on this storage that were heard of lately, this one first; none if no other one can be on it.
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
     }
 
     /// Whether there is room for more entries: `Err` says why not. Asked before each group of writes, so it costs nothing. What is refused so

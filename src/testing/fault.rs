@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::{EntryId, Observed, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
-    AppendError, CaughtUp, Figure, Keep, KeysChanged, Locked, Storage, StorageError, StoreLog,
-    StoreSize, UsedKeys,
+    AppendError, CaughtUp, Figure, Keep, KeysChanged, Locked, Node, Storage, StorageError,
+    StoreLog, StoreSize, UsedKeys,
 };
 
 /// How an append fails.
@@ -150,6 +150,10 @@ impl Storage for FaultyStorage {
 
     fn syncs(&self) -> Option<Observed> {
         self.inner.syncs()
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        self.inner.nodes()
     }
 
     fn has_room(&self) -> Result<(), StorageError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::nodes::Load;
 use super::{ADMIN, Node, cluster, rounds};
 use crate::support::socket::Socket;
-use crate::support::{batch, entry, key};
+use crate::support::{batch, entry, http, key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_have_one_feed_whoever_writes_where_and_one_of_them_is_killed() {
@@ -48,17 +48,51 @@ async fn a_subscriber_at_one_node_gets_what_is_written_at_another() {
     }
 }
 
+/// A node with an admin token.
+fn with_admin(url: &str) -> Node {
+    let settings = vec![
+        ("EVENTLOG_AUTH_MODE", "allow-all".to_owned()),
+        ("EVENTLOG_ADMIN_TOKEN", ADMIN.to_owned()),
+    ];
+    Node::start(url, settings)
+}
+
+/// The nodes that one of them tells of: whether each is itself, in their order.
+async fn nodes_at(node: &Node) -> Vec<bool> {
+    let address = ([127, 0, 0, 1], node.port).into();
+    let answer = http::get_with_token(address, "/admin/overview", ADMIN).await;
+    let body = answer.split("\r\n\r\n").nth(1).expect("a body");
+    let overview: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let nodes = overview["nodes"].as_array().expect("nodes");
+    nodes.iter().map(|node| node["isThis"] == true).collect()
+}
+
+#[tokio::test]
+async fn each_node_tells_which_others_it_has_heard_of_until_they_are_silent() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let here = with_admin(&url);
+    assert_eq!(nodes_at(&here).await, [true]);
+    let there = with_admin(&url);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for node in [&here, &there] {
+        while nodes_at(node).await != [true, false] {
+            assert!(Instant::now() < deadline, "{:?}", nodes_at(node).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    drop(there);
+    while nodes_at(&here).await != [true] {
+        assert!(Instant::now() < deadline, "{:?}", nodes_at(&here).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_key_removed_or_revoked_at_one_node_is_out_at_all_within_two_seconds() {
     let Some(cluster) = cluster() else { return };
     let url = cluster.database();
-    let settings = || {
-        vec![
-            ("EVENTLOG_AUTH_MODE", "allow-all".to_owned()),
-            ("EVENTLOG_ADMIN_TOKEN", ADMIN.to_owned()),
-        ]
-    };
-    let (here, there) = (Node::start(&url, settings()), Node::start(&url, settings()));
+    let (here, there) = (with_admin(&url), with_admin(&url));
     for name in ["alice", "bob"] {
         there.run(&["keys", "--token", ADMIN, "assign", name, "team"]);
     }

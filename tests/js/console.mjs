@@ -14,6 +14,8 @@ import { chromium } from "playwright-core"
 
 import { Client } from "./client.mjs"
 import { fill, MARKUP, TURNED } from "./console_data.mjs"
+import { conflictsAndErasing } from "./console_erase.mjs"
+import { leftOpen } from "./console_left_open.mjs"
 import { step, until } from "./stock.mjs"
 
 const [address, token, reader, executablePath] = process.argv.slice(2)
@@ -72,6 +74,17 @@ const serious = async (page, where) => {
 }
 
 await fill(write, admin)
+
+// Somebody is always writing meanwhile, and nothing waits for it.
+let busy = true
+const load = (async () => {
+  const entries = Array.from({ length: 10 }, (_, n) => ({ event: "Load", primaryKey: `${n}`, payload: "gaR0ZXh0omhp" }))
+  while (busy) {
+    // The server is away now and then.
+    await admin("POST", "stores/busy/entries", { entries }).catch(() => {})
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+})()
 const page = await open()
 
 await step("without a token there is a page and nothing else", async () => {
@@ -86,7 +99,7 @@ await step("without a token there is a page and nothing else", async () => {
   await picture(page, "sign-in")
   await page.fill("#token", "wrong")
   await page.click("button.main")
-  await shows(page, "This is no token of the server.", ".lone")
+  await shows(page, "The server does not have this token.", ".lone")
 })
 
 await step("a token in the address is used once, and is not in the reach of scripts", async () => {
@@ -122,6 +135,7 @@ await step("the overview says what happens and what is not well", async () => {
   await shows(page, "Entries a second")
   await shows(page, "Dead letters of the group \"mail\": 2.")
   await until("charts", () => page.locator(".chart canvas").count())
+  assert.equal(await page.locator(".tile", { hasText: "Nodes" }).locator("b").innerText(), "1")
   await serious(page, "overview")
 })
 
@@ -132,10 +146,10 @@ await step("stores are found and sorted", async () => {
   await until("those found", async () => (await page.locator("tbody tr").count()) === 11)
   assert.ok(page.url().includes("q=store-1"))
   await page.fill("#search", "no such")
-  await shows(page, "No store has such a name")
+  await shows(page, "No store matches")
   await page.fill("#search", "")
   await page.click("th button:has-text('Entries')  >> nth=1")
-  await until("the largest first", async () => (await text(page, "tbody tr")).includes("many"))
+  await until("the largest first", async () => /many|busy/.test(await text(page, "tbody tr")))
   await serious(page, "stores")
   await picture(page, "stores")
 })
@@ -153,6 +167,11 @@ await step("a feed is live, and pages by sequence, event and key", async () => {
     const events = await page.locator(".feed .event").allInnerTexts()
     return events.length > 0 && events.every((event) => event === "Renamed")
   })
+  await press(page, "Live")
+  await shows(page, "live", ".tools")
+  await write("team", [{ event: "Other", primaryKey: "now", payload: "" }, { event: "Renamed", primaryKey: "live", payload: "" }])
+  await shows(page, "live", ".feed")
+  assert.deepEqual([...new Set(await page.locator(".feed .event").allInnerTexts())], ["Renamed"])
   await visit(page, "#/stores/many?from=101")
   await shows(page, "101 to 150 of 1,000")
   await press(page, "Later")
@@ -160,7 +179,7 @@ await step("a feed is live, and pages by sequence, event and key", async () => {
   await press(page, "Last")
   await shows(page, "951 to 1,000 of 1,000")
   await visit(page, "#/stores/team?from=1&key=nowhere")
-  await shows(page, "No entry fits")
+  await shows(page, "No entry matches")
 })
 
 await step("a store is exported whole, and not a page of it", async () => {
@@ -195,6 +214,8 @@ await step("a feed that is too fast to read is sampled, and says so", async () =
   assert.ok((await page.locator(".feed li").count()) <= 100)
 })
 
+await leftOpen({ browser, signIn, visit, token, admin })
+
 await step("an entry shows who, when and what, and what else was said of its key", async () => {
   await visit(page, "#/stores/team/entry/1")
   await shows(page, "server")
@@ -215,6 +236,8 @@ await step("an entry shows who, when and what, and what else was said of its key
   await serious(page, "entry")
   await picture(page, "entry")
 })
+
+await conflictsAndErasing({ page, visit, shows, press, serious, picture })
 
 await step("names and payloads of those who mean harm are text", async () => {
   await visit(page, `#/stores/${encodeURIComponent(MARKUP)}`)
@@ -255,7 +278,7 @@ await step("keys are assigned, moved, shut out, let in and removed", async () =>
   await page.click("dialog .danger")
   await shows(page, "revoked", "table")
   await page.getByText("Let in again", { exact: true }).click()
-  await shows(page, "Nobody is.")
+  await shows(page, "Nobody is revoked.")
   await row.getByText("Pin", { exact: true }).click()
   await page.fill("#p-key", "ab".repeat(32))
   await page.click("dialog .danger")
@@ -272,17 +295,17 @@ await step("who is connected is shown with how far they are, closed and shut out
   const client = await Client.connect(`ws://${address}/eventlog`, "bob")
   client.subscribe("bob", 1)
   await visit(page, "#/sessions")
-  await shows(page, "has all", "tbody")
+  await shows(page, "up to date", "tbody")
   await shows(page, "bob in team", "tbody")
   await serious(page, "sessions")
   await picture(page, "sessions")
   await page.fill("#search", "no such")
-  await shows(page, "Nothing fits")
+  await shows(page, "Nothing matches")
   await page.fill("#search", "bob")
   await press(page, "End bob")
   await page.click("dialog .danger")
   // It was told, and has no subscription until it asks for one.
-  await shows(page, "Nothing fits")
+  await shows(page, "Nothing matches")
   client.subscribe("bob", 1)
   await shows(page, "bob in team", "tbody")
   await page.getByRole("button", { name: /^Close \d+$/ }).click()
@@ -295,7 +318,7 @@ await step("who is connected is shown with how far they are, closed and shut out
   await press(page, "Revoke bob")
   await page.click("dialog .danger")
   // What it followed with that key is over; the connection is still there.
-  await shows(page, "Nothing fits")
+  await shows(page, "Nothing matches")
   assert.equal((await admin("DELETE", "revocations/key:bob")).status, 200)
   // It stays for those who may only look.
   again.subscribe("bob", 1)
@@ -307,11 +330,11 @@ await step("an event is written, and comes out of the feed", async () => {
   await page.fill("#w-event", "Typed")
   await page.fill("#w-key", "t1")
   await page.fill("#w-payload", "{nonsense")
-  await shows(page, "This is no JSON", ".write")
+  await shows(page, "This is not JSON", ".write")
   assert.ok(await page.locator(".write button.main").isDisabled())
   await page.fill("#w-payload", '{"z": 1, "a": [1.5, null, "é", -40000, 1700000000000]}')
   await page.click(".write button.main")
-  await shows(page, "It came out of the feed")
+  await shows(page, "It is in the feed")
   await shows(page, '{"z":1,"a":[1.5,null,"é",-40000,1700000000000]}', ".feed")
   await page.click("text=SchemaBinary")
   await page.fill("#w-payload", '{"text": "hi"}')
@@ -322,6 +345,9 @@ await step("an event is written, and comes out of the feed", async () => {
 })
 
 await step("dead letters are tried again and dismissed", async () => {
+  await visit(page, "#/stores/team/processing")
+  const { head } = await (await admin("GET", "stores/team")).json()
+  await shows(page, `At sequence ${head}: done with everything here.`)
   await visit(page, "#/processing")
   await shows(page, "dead letter")
   await serious(page, "processing")
@@ -342,8 +368,8 @@ await step("who is signed in is shown, and tokens are not", async () => {
   await visit(page, "#/access")
   await shows(page, "reader")
   assert.ok(!(await page.content()).includes(reader))
-  await press(page, "Read the configuration again")
-  await shows(page, "Changed and counts: nothing")
+  await press(page, "Reload the configuration")
+  await shows(page, "Applied: nothing")
   await serious(page, "access")
   await picture(page, "access")
 })
@@ -351,8 +377,8 @@ await step("who is signed in is shown, and tokens are not", async () => {
 await step("a token that only looks has no buttons, and is refused by the server too", async () => {
   const looker = await open()
   await signIn(looker, reader)
-  const may = ["Sign out", "As stored", "As a new reader gets them", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy"]
-  for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/keys", "#/sessions", "#/processing", "#/access", "#/write"]) {
+  const may = ["Sign out", "As stored", "As a new reader gets them", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy", "msgpack", "bytes"]
+  for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/stores/team/entry/1", "#/keys", "#/sessions", "#/processing", "#/access", "#/write"]) {
     await visit(looker, hash)
     await until("it is loaded", async () => (await looker.locator("main .loading").count()) === 0)
     const buttons = await looker.locator("button:not(.sort)").allInnerTexts()
@@ -363,12 +389,16 @@ await step("a token that only looks has no buttons, and is refused by the server
     const all = [
       ["POST", "stores/team/entries", { entries: [] }], ["PUT", "keys/x", { storeId: "y" }], ["DELETE", "keys/ann"],
       ["POST", "keys/ann/release"], ["PUT", "keys/ann/signing-key", { signingKey: "ab" }], ["POST", "revocations", { subject: "x" }],
-      ["POST", "groups/mail/pause"], ["DELETE", "groups/mail/dead-letters?all=true"], ["POST", "reload"], ["DELETE", "sessions/0"], ["POST", "stores/team/trim", { before: 2 }]
+      ["POST", "groups/mail/pause"], ["POST", "groups/mail/resume"], ["DELETE", "groups/mail/dead-letters?all=true"],
+      ["POST", "groups/mail/dead-letters/retry", { storeId: "team", sequence: 7 }], ["POST", "reload"], ["DELETE", "sessions/0"],
+      ["DELETE", "sessions/0/subscriptions/bob"], ["DELETE", "keys/ann/signing-key"], ["DELETE", "revocations/key:bob"],
+      ["POST", "stores/team/trim", { before: 2 }], ["POST", "stores/team/erase", { primaryKey: "todo-1" }]
     ]
     const ask = ([method, path, body]) => fetch(`admin/${path}`, { method, headers: json, body: JSON.stringify(body ?? {}) })
     return Promise.all(all.map(async (one) => `${one[1]} ${(await ask(one)).status}`))
   })
   assert.deepEqual(refused.filter((line) => !line.endsWith(" 403")), [])
+  assert.equal((await (await admin("GET", "stores/team/entries?from=1&limit=1")).json()).entries[0].sequence, 1)
   await press(looker, "Sign out")
   await looker.waitForSelector("#token")
   assert.equal((await looker.context().cookies()).length, 0)
@@ -417,7 +447,7 @@ await step("it is back after a restart, once somebody signs in again", async () 
   await shows(page, "The server does not answer")
   await ask("start")
   await page.waitForSelector("#token")
-  await shows(page, "The session is over", ".lone")
+  await shows(page, "The session has ended", ".lone")
   await page.fill("#token", token)
   await page.click("button.main")
   await shows(page, "Typed", ".feed")
@@ -425,6 +455,8 @@ await step("it is back after a restart, once somebody signs in again", async () 
   await shows(page, "Afterwards", ".feed")
 })
 
+busy = false
+await load
 assert.deepEqual(problems, [])
 await browser.close()
 process.exit(0)

@@ -20,6 +20,13 @@ export const fill = async (write, admin) => {
     { event: "Doomed", primaryKey: "d1", payload: "" },
     { event: "Doomed", primaryKey: "d2", payload: "" }
   ])
+  // The second was made before the first, and arrived after it.
+  await write("late", [
+    { id: "018bcfe5-6800-70e1-8101-010101010102", event: "Renamed", primaryKey: "c1", payload: base64("later") },
+    { id: "018bcfe5-6800-70e1-8101-010101010101", event: "Renamed", primaryKey: "c1", payload: base64("earlier") },
+    { id: "018bcfe5-6800-70e1-8101-010101010100", event: "Added", primaryKey: "c1", payload: base64("another event") }
+  ])
+  await write("gone", ["a", "b", "a", "c", "a", "d"].map((primaryKey) => ({ event: "Said", primaryKey, payload: base64(`a secret of ${primaryKey}`) })))
   await write("many", Array.from({ length: 1000 }, (_, n) => ({ event: "Counted", primaryKey: `n${n % 10}`, payload: base64([0x91, 0xcd, n >> 8, n & 255]) })))
   for (let n = 0; n < 20; n++) await write(`store-${n}`, [{ event: "Begun", primaryKey: "", payload: "gA==" }])
   await write("fast", [{ event: "Tick", primaryKey: "", payload: "gA==" }])

@@ -1,9 +1,14 @@
 //! The console's page and its sessions on the wire; `tests/js/console.mjs` looks at it in a browser.
 
-use eventlog_server::server::{AdminRight, AdminToken};
+use std::time::Duration;
+
+use eventlog_server::server::{AdminRight, AdminToken, Erase};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::server::{TestServer, in_memory};
-use crate::support::{entry, http};
+use crate::support::{entry, http, store};
 
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -123,24 +128,91 @@ async fn behind_a_proxy_with_tls_the_cookie_goes_nowhere_without() {
     assert!(header(&set, "set-cookie").ends_with("; Secure"), "{set}");
 }
 
+/// What can be watched.
+const WATCHED: [&str; 3] = ["overview", "stores/team/entries", "stores/team/entries?newest=9"];
+
+const TOKEN: &str = "authorization: Bearer s3cret\r\n";
+
+async fn with_an_entry() -> TestServer {
+    let server = server().await;
+    server
+        .server
+        .write_to_store(store("team"), vec![entry("E", "", b"")], true)
+        .await
+        .expect("written");
+    server
+}
+
+/// A stream of events, and the first bytes of the answer.
+async fn watch(server: &TestServer, path: &str, headers: &str) -> (TcpStream, [u8; 12]) {
+    let mut stream = TcpStream::connect(server.addr).await.expect("a connection");
+    let text = format!(
+        "GET /admin/{path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n{headers}\r\n",
+        server.addr
+    );
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("an answer");
+    (stream, head)
+}
+
+/// Reads a stream of events to its end.
+async fn ends(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    let read = timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "it goes on: {}", String::from_utf8_lossy(&rest));
+}
+
+/// A stream was authorized once, when it began, so whoever had a token that was taken away went on watching.
+#[tokio::test]
+async fn a_live_view_ends_with_the_token_or_the_session_that_opened_it() {
+    let server = with_an_entry().await;
+    let mut open = Vec::new();
+    let mut signed_out = Vec::new();
+    let one = cookie(&sign_in(&server, "s3cret", &own(&server)).await);
+    let other = cookie(&sign_in(&server, "s3cret", &own(&server)).await);
+    for path in WATCHED {
+        for headers in [TOKEN, &one, &other] {
+            let (stream, head) = watch(&server, path, headers).await;
+            assert_eq!(&head, b"HTTP/1.1 200");
+            if headers == one { signed_out.push(stream) } else { open.push(stream) }
+        }
+    }
+    let headers = format!("{one}{}", own(&server));
+    http::request(server.addr, "DELETE /console/session", &headers, "").await;
+    futures_util::future::join_all(signed_out.into_iter().map(ends)).await;
+    for stream in &open {
+        let mut rest = vec![0; 1 << 20];
+        let read = stream.try_read(&mut rest);
+        assert!(!matches!(read, Ok(0)), "others go on");
+    }
+    let token = AdminToken::new("admin", [AdminRight::Admin], "other").expect("a token");
+    server.server.set_admin_tokens(vec![token]);
+    futures_util::future::join_all(open.into_iter().map(ends)).await;
+}
+
+#[tokio::test]
+async fn a_page_says_which_entries_were_erased() {
+    let server = server().await;
+    let entries: Vec<_> = (0..6).map(|n| entry("E", &format!("{}", n % 2), b"")).collect();
+    let ids = [entries[3].id];
+    server.server.write_to_store(store("team"), entries, false).await.expect("written");
+    for what in [Erase::PrimaryKey("0".to_owned()), Erase::Ids(ids.into())] {
+        server.server.erase(&store("team"), what).await.expect("erased");
+    }
+    let answer = get(&server, "/admin/stores/team/entries?from=2&limit=2", TOKEN).await;
+    assert!(answer.contains(r#""erased":[{"first":3,"last":5}]"#), "{answer}");
+    assert!(answer.contains(r#""sequence":2"#) && answer.contains(r#""sequence":6"#), "{answer}");
+    let answer = get(&server, "/admin/stores/team/entries?from=6", TOKEN).await;
+    assert!(!answer.contains("erased"), "{answer}");
+}
+
 #[tokio::test]
 async fn live_views_are_streams_and_so_many_at_most() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let server = server().await;
-    let store = "team".parse().expect("a name");
-    server.server.write_to_store(store, vec![entry("E", "", b"")], true).await.expect("written");
-    let paths = ["overview", "stores/team/entries", "stores/team/entries?newest=9"];
+    let server = with_an_entry().await;
     let mut open = Vec::new();
     loop {
-        let path = paths[open.len() % paths.len()];
-        let mut stream = tokio::net::TcpStream::connect(server.addr).await.expect("a connection");
-        let text = format!(
-            "GET /admin/{path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\nauthorization: Bearer s3cret\r\n\r\n",
-            server.addr
-        );
-        stream.write_all(text.as_bytes()).await.expect("sent");
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).await.expect("an answer");
+        let (stream, head) = watch(&server, WATCHED[open.len() % WATCHED.len()], TOKEN).await;
         if &head == b"HTTP/1.1 503" {
             break;
         }

@@ -6,9 +6,9 @@ import { several } from "../format.js"
 import { Code, Failed, Loaded, Name, Page, Table, say, useData } from "../parts.js"
 
 const RIGHTS = {
-  read: "looks at everything that is stored, and at who is there",
+  read: "sees everything that is stored, and who is connected",
   write: "writes entries as the server, and assigns keys to stores",
-  admin: "may do everything"
+  admin: "does everything"
 }
 
 const COLUMNS = [
@@ -20,16 +20,16 @@ const COLUMNS = [
 export const Access = ({ may, session }) => {
   const data = useData(api.tokens, [])
   return html`
-    <${Page} title="Access" about="The tokens of the admin API. Nothing shows what they are: the server keeps their hashes.">
+    <${Page} title="Access" about="The tokens of the admin API. The server keeps only their hashes, so nothing can show them.">
       <${Loaded} data=${data}>${({ tokens }) => html`<${Table} caption="Tokens" columns=${COLUMNS} rows=${tokens} id=${(token) => tokens.indexOf(token)} />`}<//>
       <dl class="facts">
         ${Object.entries(RIGHTS).map(([right, what]) => html`<div><dt>${right}</dt><dd>${what}</dd></div>`)}
       </dl>
-      <h2>Another token, or one less</h2>
-      <p>Tokens stand in the configuration. To take the place of one, let both count for a while; who is signed in with one that goes is signed out at once.</p>
+      <h2>Add or remove a token</h2>
+      <p>Tokens are in the configuration. To replace one, list both for a while. Removing a token signs out everybody who signed in with it.</p>
       <${Code}>${'[[admin.tokens]]\nname = "on-call"\nrights = ["read"]\ntoken = ["new", "old"]     # or token_file, or "sha256:…"'}<//>
       ${may("admin") && html`<${Reload} again=${data.again} />`}
-      <p class="hint">You are signed in as <b><${Name}>${session.name}<//></b>. A session ends when nobody looks for twelve hours, after a week, and when the server starts again.</p>
+      <p class="hint">You are signed in as <b><${Name}>${session.name}<//></b>. A session ends after twelve hours without use, after a week, and when the server restarts.</p>
     <//>
   `
 }
@@ -39,7 +39,7 @@ const Reload = ({ again }) => {
   const reload = async () => {
     try {
       setState({ done: await api.reload() })
-      say("The configuration was read again.")
+      say("The configuration is reloaded.")
       again()
     } catch (error) {
       setState({ error })
@@ -47,8 +47,8 @@ const Reload = ({ again }) => {
   }
   const names = (list) => (list.length === 0 ? "nothing" : list.join(", "))
   return html`
-    <div class="tools"><button onClick=${reload}>Read the configuration again</button></div>
+    <div class="tools"><button onClick=${reload}>Reload the configuration</button></div>
     ${state.error && html`<${Failed} error=${state.error} />`}
-    ${state.done && html`<p class="note">Changed and counts: ${names(state.done.applied)}. Counts after a restart: ${names(state.done.needsRestart)}.</p>`}
+    ${state.done && html`<p class="note">Applied: ${names(state.done.applied)}. Needs a restart: ${names(state.done.needsRestart)}.</p>`}
   `
 }

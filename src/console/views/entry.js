@@ -5,6 +5,7 @@ import { SHOWN_MAX, api } from "../api.js"
 import { asText, base64ToBytes, bytes, count, hexLines, short, time, visibleLines } from "../format.js"
 import { Code, Empty, Loaded, Name, Page, Time, useData } from "../parts.js"
 import { link } from "../route.js"
+import { Erase } from "./erase.js"
 import { By, Entries } from "./feed.js"
 
 const CODECS = { msgpack: "msgpack", "schema-binary": "SchemaBinary, guessed", json: "JSON", text: "text", hex: "bytes" }
@@ -42,21 +43,31 @@ export const preview = (entry) => {
 
 const SHOWN = 20_000
 
-export const Entry = ({ store, sequence }) => {
+const ERASED = "erased"
+
+export const Entry = ({ store, sequence, may }) => {
+  const [doing, setDoing] = useState(false)
   const load = async () => {
-    const { entries } = await api.entries(store, { from: sequence, limit: 1, payloadMax: 2 ** 21 })
+    const { entries, erased = [] } = await api.entries(store, { from: sequence, limit: 1, payloadMax: 2 ** 21 })
+    if (erased.some(({ first, last }) => first <= sequence && sequence <= last)) return ERASED
     return entries.find((entry) => entry.sequence === sequence) ?? null
   }
   const data = useData(load, [store, sequence])
+  const actions = may("admin") && data.value?.id && html`<button class="quiet" onClick=${() => setDoing(true)}>Erase</button>`
   return html`
     <nav class="crumbs" aria-label="Where this is">
       <a href=${link(["stores"])}>Stores</a> / <a href=${link(["stores", store])}><${Name} most=${40}>${store}<//></a>
     </nav>
-    <${Page} title=${`Entry ${count(sequence)}`}>
-      <${Loaded} data=${data}>${(entry) =>
-        entry === null
-          ? html`<${Empty} title="There is no such entry"><p>The feed has no entry with this sequence: it is beyond the end, or in a gap that a restore left.</p><//>`
-          : html`<${Shown} store=${store} entry=${entry} />`}<//>
+    <${Page} title=${`Entry ${count(sequence)}`} actions=${actions}>
+      <${Loaded} data=${data}>${(entry) => {
+        const shown = () => {
+          if (entry === ERASED) return html`<${Empty} title="This entry was erased"><p>Its content was removed for good. Its id and its sequence stay, and readers skip it (docs/DATA.md).</p><//>`
+          if (entry === null) return html`<${Empty} title="There is no such entry"><p>The feed has no entry with this sequence. It is beyond the end of the feed, trimmed, or in a gap that a restore left.</p><//>`
+          return html`<${Shown} store=${store} entry=${entry} />`
+        }
+        return html`${shown()}<${Neighbours} store=${store} sequence=${sequence} />`
+      }}<//>
+      ${doing && html`<${Erase} store=${store} first=${data.value} onClose=${() => setDoing(false)} again=${data.again} />`}
     <//>
   `
 }
@@ -66,16 +77,19 @@ const Shown = ({ store, entry }) => html`
     <div><dt>Event</dt><dd><${Name} most=${400}>${entry.event}<//></dd></div>
     <div><dt>Primary key</dt><dd><${Name} most=${400}>${entry.primaryKey}<//></dd></div>
     <div><dt>Id</dt><dd><code>${entry.id}</code></dd></div>
-    <div><dt>Made</dt><dd><${Time} at=${entry.createdAt} /> <span class="faint">${time(entry.createdAt)}, by its writer's clock</span></dd></div>
+    <div><dt>Created</dt><dd><${Time} at=${entry.createdAt} /> <span class="faint">${time(entry.createdAt)}, by the writer's clock</span></dd></div>
     <div><dt>Written by</dt><dd><${By} entry=${entry} /></dd></div>
     <div><dt>Payload</dt><dd>${bytes(entry.payloadBytes)}</dd></div>
   </dl>
   <${Payload} entry=${entry} />
   <${History} store=${store} entry=${entry} />
+`
+
+const Neighbours = ({ store, sequence }) => html`
   <nav class="pager" aria-label="Neighbours">
-    <a class="button quiet" href=${link(["stores", store, "entry", Math.max(1, entry.sequence - 1)])}>Before</a>
-    <a class="button quiet" href=${link(["stores", store], { from: Math.max(1, entry.sequence - 10) })}>In the feed</a>
-    <a class="button quiet" href=${link(["stores", store, "entry", entry.sequence + 1])}>After</a>
+    <a class="button quiet" href=${link(["stores", store, "entry", Math.max(1, sequence - 1)])}>Previous</a>
+    <a class="button quiet" href=${link(["stores", store], { from: Math.max(1, sequence - 10) })}>In the feed</a>
+    <a class="button quiet" href=${link(["stores", store, "entry", sequence + 1])}>Next</a>
   </nav>
 `
 
@@ -97,6 +111,18 @@ const Payload = ({ entry }) => {
   `
 }
 
+// What handlers are told of as conflicts: for each entry that arrived after a later one of its event and primary key, the latest of
+// those. Ids begin with the time, so they are in the order in which entries were made.
+const conflicts = (entries) => {
+  const [found, latest] = [new Map(), new Map()]
+  for (const entry of entries) {
+    const before = latest.get(entry.event)
+    if (before !== undefined && entry.id < before.id) found.set(entry.sequence, before.sequence)
+    else latest.set(entry.event, entry)
+  }
+  return found
+}
+
 const History = ({ store, entry }) => {
   const [compacted, setCompacted] = useState(false)
   const load = () => api.entries(store, { from: 1, limit: 50, primaryKey: entry.primaryKey, payloadMax: SHOWN_MAX, compacted })
@@ -104,12 +130,12 @@ const History = ({ store, entry }) => {
   const choice = (value, name) => html`<button class="quiet" aria-pressed=${compacted === value} onClick=${() => setCompacted(value)}>${name}</button>`
   return html`
     <div class="tools">
-      <h2 class="grow">Of the same primary key</h2>
+      <h2 class="grow">Entries with the same primary key</h2>
       <div class="choice" role="group" aria-label="Which entries">${choice(false, "As stored")}${choice(true, "As a new reader gets them")}</div>
     </div>
     <${Loaded} data=${data}>${({ entries, next }) => html`
-      ${entries.length === 0 ? html`<p class="hint">${compacted ? "None is sent." : "None among the first entries of this store."}</p>` : html`<${Entries} store=${store} entries=${entries} />`}
-      ${next !== undefined && html`<p><a href=${link(["stores", store], { key: entry.primaryKey, from: next })}>Search on from ${count(next)}</a></p>`}
+      ${entries.length === 0 ? html`<p class="hint">${compacted ? "A new reader gets none." : "None among the first entries of this store."}</p>` : html`<${Entries} store=${store} entries=${entries} conflicts=${compacted ? undefined : conflicts(entries)} />`}
+      ${next !== undefined && html`<p><a href=${link(["stores", store], { key: entry.primaryKey, from: next })}>Continue the search at ${count(next)}</a></p>`}
     `}<//>
   `
 }

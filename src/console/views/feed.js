@@ -13,10 +13,10 @@ const PAGE = 50
 const KEPT = 100
 
 export const Feed = ({ store, query, head }) => {
-  const isLive = query.from === undefined && !query.event && !query.key
+  const isLive = query.from === undefined
   return html`
     <${Filter} key=${`${query.event} ${query.key}`} query=${query} store=${store} head=${head} />
-    ${isLive ? html`<${LiveFeed} store=${store} />` : html`<${PageOf} store=${store} query=${query} head=${head} />`}
+    ${isLive ? html`<${LiveFeed} key=${`${query.event} ${query.key}`} store=${store} event=${query.event} primaryKey=${query.key} />` : html`<${PageOf} store=${store} query=${query} head=${head} />`}
   `
 }
 
@@ -40,7 +40,7 @@ const Filter = ({ query, store, head }) => {
       <${Field} label="or from a time" id="f-time" kind="time"><input id="f-time" name="time" type="datetime-local" step="1" /><//>
       <div class="actions">
         <button disabled=${busy}>Show</button>
-        <button type="button" class="quiet" onClick=${() => ask({ event: "", key: "", from: "" })}>Live</button>
+        <button type="button" class="quiet" onClick=${() => ask({ from: "" })}>Live</button>
       </div>
     </form>
   `
@@ -58,7 +58,7 @@ const findTime = async (store, head, millis) => {
   return Math.min(low, head)
 }
 
-const LiveFeed = ({ store }) => {
+const LiveFeed = ({ store, event, primaryKey }) => {
   const [entries, setEntries] = useState([])
   const [passed, setPassed] = useState(0)
   const [held, setHeld] = useState(false)
@@ -82,21 +82,23 @@ const LiveFeed = ({ store }) => {
     }
     // Nothing comes while nothing is written.
     const slower = setInterval(() => before && performance.now() - before.at > 1500 && setSpeed(0), 1000)
-    const stop = follow(livePath(store), show, setLive)
+    const stop = follow(livePath(store, { event, primaryKey }), show, setLive)
     return () => {
       clearInterval(slower)
       stop()
     }
-  }, [store])
+  }, [store, event, primaryKey])
   return html`
     <div class="tools">
       <p class="grow" role="status">
         <${Live} on=${live && !held} />${" "}
-        ${held ? "held: nothing moves until you go on" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries a second come, and the newest of them are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waits for the next entry"}
+        ${held ? "on hold: new entries are not shown" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries arrive each second, and only the newest are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waiting for the next entry"}
       </p>
-      <button class="quiet" aria-pressed=${held} onClick=${() => setHeld(!held)}>${held ? "Go on" : "Hold"}</button>
+      <button class="quiet" aria-pressed=${held} onClick=${() => setHeld(!held)}>${held ? "Continue" : "Hold"}</button>
     </div>
-    ${entries.length > 0 && html`<${Entries} store=${store} entries=${entries} />`}
+    ${entries.length > 0
+      ? html`<${Entries} store=${store} entries=${entries} />`
+      : (event || primaryKey) && html`<p class="hint">None of the newest entries matches. Those that match appear here when they arrive. “Show” searches from the beginning.</p>`}
   `
 }
 
@@ -111,9 +113,9 @@ const PageOf = ({ store, query, head }) => {
       ${entries.length > 0
         ? html`<${Entries} store=${store} entries=${entries} />`
         : next !== undefined
-          ? html`<${Empty} title="Nothing here yet"><p>None of the entries up to ${count(next - 1)} fits. Search on from there.</p><//>`
-          : html`<${Empty} title="No entry fits">
-              <p>The last entry of this store is ${count(head)}. Event and primary key are compared whole, capitals too; <code>*</code> stands for any text.</p>
+          ? html`<${Empty} title="No match so far"><p>No entry up to ${count(next - 1)} matches. “Later” continues the search.</p><//>`
+          : html`<${Empty} title="No entry matches">
+              <p>The last entry of this store is ${count(head)}. The filter compares the whole event and the whole primary key, with capitals. <code>*</code> stands for any text.</p>
             <//>`}
       <nav class="pager" aria-label="Pages of the feed">
         <button class="quiet" disabled=${from <= 1} onClick=${() => ask({ from: 1 })}>First</button>
@@ -126,13 +128,14 @@ const PageOf = ({ store, query, head }) => {
   `
 }
 
-export const Entries = ({ store, entries }) => html`
+// `conflicts`: of which entries it is said that they conflict with an earlier one of the feed.
+export const Entries = ({ store, entries, conflicts }) => html`
   <ol class="feed" aria-label="Entries">
-    ${entries.map((entry) => html`<${Line} key=${entry.sequence} store=${store} entry=${entry} />`)}
+    ${entries.map((entry) => html`<${Line} key=${entry.sequence} store=${store} entry=${entry} conflict=${conflicts?.get(entry.sequence)} />`)}
   </ol>
 `
 
-const Line = ({ store, entry }) => html`
+const Line = ({ store, entry, conflict }) => html`
   <li>
     <a href=${link(["stores", store, "entry", entry.sequence])}>
       <span class="at">${count(entry.sequence)}</span>
@@ -140,6 +143,7 @@ const Line = ({ store, entry }) => html`
       <span class="key"><${Name} most=${60}>${entry.primaryKey}<//></span>
       <span class="payload"><bdi>${visible(short(preview(entry), 160))}</bdi></span>
       <span class="meta"><${By} entry=${entry} /> · ${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAt} /></span>
+      ${conflict !== undefined && html`<span class="conflict"><span class="badge warn">conflict</span> made before entry ${count(conflict)}, arrived after it; handlers are told</span>`}
     </a>
   </li>
 `

@@ -11,7 +11,7 @@ const LOOK_MS = 4_000
 export const Groups = ({ may }) => {
   const data = useData(api.groups, [], LOOK_MS)
   return html`
-    <${Page} title="Processing" about="Groups of handlers, webhooks among them, work through each store in order. An entry that one gives up on becomes a dead letter.">
+    <${Page} title="Processing" about="Groups of handlers, and webhooks, process each store in order. An entry that a group gives up on becomes a dead letter.">
       <${Loaded} data=${data}>${({ items }) =>
         items.length === 0
           ? html`<${Empty} title="This server runs no handlers">
@@ -24,21 +24,30 @@ export const Groups = ({ may }) => {
 
 // The same, as far as a store is concerned.
 export const GroupsOf = ({ store, head, may }) => {
-  const data = useData(api.groups, [], LOOK_MS)
+  const data = useData(() => api.groupsIn(store), [store], LOOK_MS)
   return html`
     <${Loaded} data=${data}>${({ items }) =>
       items.length === 0
         ? html`<${Empty} title="No handlers run on this store"><p>See docs/PROCESSING.md and docs/WEBHOOKS.md.</p><//>`
-        : items.map((group) => html`<${Group} key=${group.name} group=${group} store=${store} may=${may} again=${data.again} />`)}<//>
+        : items.map((group) => html`<${Group} key=${group.name} group=${group} store=${store} head=${head} may=${may} again=${data.again} />`)}<//>
   `
 }
 
-const state = ({ runs, paused, full }) => (full ? "full, pauses" : paused ? "paused" : runs ? "runs" : "does not run here")
+const state = ({ runs, paused, full }) => (full ? "full, paused" : paused ? "paused" : runs ? "runs" : "does not run here")
 
-const Group = ({ group, store, may, again }) => {
+// How far a group is, in one store or in all.
+const progress = ({ lag, storesBehind, position }, head) => {
+  if (position !== undefined) {
+    const behind = Math.max(0, head - position)
+    return `At sequence ${count(position)}: ${behind === 0 ? "done with everything here." : `${several(behind, "entry", "entries")} behind.`}`
+  }
+  return lag === 0 ? "Done with everything." : `${several(lag, "entry", "entries")} behind, in ${several(storesBehind, "store")}.`
+}
+
+const Group = ({ group, store, head, may, again }) => {
   const change = async () => {
     await (group.paused ? api.resume(group.name) : api.pause(group.name))
-    say(group.paused ? "The group goes on." : "The group is paused.")
+    say(group.paused ? "The group is resumed." : "The group is paused.")
     again()
   }
   return html`
@@ -48,9 +57,9 @@ const Group = ({ group, store, may, again }) => {
         <span class="badge ${group.full || group.paused ? "warn" : group.runs ? "good" : ""}">${state(group)}</span>
         ${may("admin") && group.runs && html`<button class="quiet" onClick=${change}>${group.paused ? "Resume" : "Pause"}</button>`}
       </div>
-      <p>${group.lag === 0 ? "Done with everything." : `${several(group.lag, "entry", "entries")} behind, in ${several(group.storesBehind, "store")}.`}</p>
+      <p>${progress(group, head)}</p>
       ${group.refused.filter(({ storeId }) => store === undefined || storeId === store).map(({ storeId, error }) => html`
-        <p class="note bad">Does not go on in <${StoreLink} store=${storeId} />: ${error}</p>
+        <p class="note bad">Stuck in <${StoreLink} store=${storeId} />: ${error}</p>
       `)}
       ${group.deadLetters > 0 && html`<${Letters} group=${group} store=${store} may=${may} onChange=${again} />`}
     </section>
@@ -65,7 +74,7 @@ const Letters = ({ group, store, may, onChange }) => {
     setFailed()
     try {
       await api.retry(group.name, storeId, sequence)
-      say("Tried again, and done.")
+      say("The retry succeeded.")
     } catch (error) {
       setFailed({ error, storeId, sequence })
     }
@@ -101,7 +110,7 @@ const Letters = ({ group, store, may, onChange }) => {
         data.again()
         onChange()
       }}>
-        <p>The group will not have handled entry ${count(dismissed.sequence)} of <${Name}>${dismissed.storeId}<//>. The entry itself stays in the feed.</p>
+        <p>The group will never handle entry ${count(dismissed.sequence)} of <${Name}>${dismissed.storeId}<//>. The entry stays in the feed.</p>
       <//>
     `}
   `

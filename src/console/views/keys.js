@@ -21,7 +21,7 @@ export const Keys = ({ route: { query }, may }) => {
         items.length === 0
           ? html`<${Empty} title="No key has a store yet"><p>Assign one above, in the configuration under <code>[[assign]]</code>, or with <code>eventlog-server keys assign</code>. With <code>--dev</code> each unknown key gets the store <code>default</code>.</p><//>`
           : html`<${Found} items=${items} more=${more} q=${query.q ?? ""} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`}<//>
-      <h2>Shut out</h2>
+      <h2>Revoked</h2>
       <${Loaded} data=${revoked}>${({ items }) => html`<${Revocations} items=${items} may=${may} again=${again} />`}<//>
     <//>
   `
@@ -36,7 +36,7 @@ export const KeysOf = ({ store, may }) => {
     ${may("write") && html`<${Assign} store=${store} again=${again} />`}
     <${Loaded} data=${data}>${({ items, more }) => {
       const own = items.filter(({ storeId }) => storeId === store)
-      if (own.length === 0) return html`<${Empty} title="No key has this store"><p>${more ? `None of the first ${count(MOST)} keys does.` : "So no client reads or writes it; the server may."}</p><//>`
+      if (own.length === 0) return html`<${Empty} title="No key has this store"><p>${more ? `None of the first ${count(MOST)} keys has it.` : "No client can read or write it. The server can."}</p><//>`
       return html`<${List} items=${own.slice(0, SHOWN)} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`
     }}<//>
   `
@@ -51,7 +51,7 @@ const Found = ({ items, more, q, revocations, may, again }) => {
       <input id="search" type="search" placeholder="Find a key or a store" value=${q} onInput=${(event) => ask({ q: event.target.value })} />
       <p role="status">${several(found.length, "key")}${found.length > SHOWN ? `, ${SHOWN} shown` : ""}${more ? `, of the first ${count(MOST)}` : ""}</p>
     </div>
-    ${found.length === 0 ? html`<${Empty} title="Nothing fits"><p>No key, and no store of a key, has this in its name.</p><//>` : html`<${List} items=${found.slice(0, SHOWN)} revocations=${revocations} may=${may} again=${again} />`}
+    ${found.length === 0 ? html`<${Empty} title="Nothing matches"><p>No key, and no store of a key, contains this text.</p><//>` : html`<${List} items=${found.slice(0, SHOWN)} revocations=${revocations} may=${may} again=${again} />`}
   `
 }
 
@@ -89,7 +89,7 @@ const Assign = ({ store, again }) => {
       await api.assign(key, store ?? storeId)
       setError()
       form.reset()
-      say("The key has its store.")
+      say("The key is assigned.")
       again()
     } catch (error) {
       setError(error)
@@ -119,32 +119,32 @@ const Move = ({ of: { publicKey, storeId }, onClose, again }) => {
   }
   return html`
     <${Dialog} title="Move this key to another store?" act="Move" type=${publicKey} onDo=${move} onClose=${onClose}>
-      <p>It has <b><${Name}>${storeId}<//></b>. Its subscriptions end, and what it wrote stays there. Move it only when none of its clients has anything left of that store: they would write to the next one what was meant for the last (docs/KEYS.md).</p>
-      <${Field} label="The store that it gets" id="m-to"><input id="m-to" value=${to} required spellcheck="false" onInput=${(event) => setTo(event.target.value)} /><//>
+      <p>The key has the store <b><${Name}>${storeId}<//></b>. Its subscriptions end, and what it wrote stays there. Move it only when none of its clients still has data of that store. Such a client would write the data to the new store (docs/KEYS.md).</p>
+      <${Field} label="New store" id="m-to"><input id="m-to" value=${to} required spellcheck="false" onInput=${(event) => setTo(event.target.value)} /><//>
     <//>
   `
 }
 
 const Remove = ({ of: { publicKey, storeId }, onClose, again }) => html`
-  <${Dialog} title="Take the store from this key?" act="Take it" type=${publicKey} onClose=${onClose} onDo=${async () => {
+  <${Dialog} title="Remove this key?" act="Remove" type=${publicKey} onClose=${onClose} onDo=${async () => {
     await api.remove(publicKey)
     say("The key has no store any more.")
     again()
   }}>
-    <p>Its clients keep what they have, and send and get nothing until it is assigned to <b><${Name}>${storeId}<//></b> again. Nothing is deleted.</p>
+    <p>Its clients keep what they have. They send and receive nothing until the key is assigned to <b><${Name}>${storeId}<//></b> again. Nothing is deleted.</p>
   <//>
 `
 
 export const Revoke = ({ of: { publicKey }, onClose, again }) => {
   const [reason, setReason] = useState("")
   return html`
-    <${Dialog} title="Shut out whoever uses this key?" act="Revoke" onClose=${onClose} onDo=${async () => {
+    <${Dialog} title="Revoke this key?" act="Revoke" onClose=${onClose} onDo=${async () => {
       await api.revoke({ publicKey, reason: reason || undefined })
-      say("Shut out. Their connections end within a second.")
+      say("Revoked. Its connections end within a second.")
       again()
     }}>
-      <p>Everybody who connects with <b><${Name}>${publicKey}<//></b> is refused until that is lifted. What they wrote stays.</p>
-      <${Field} label="Why, as the client is told" id="r-why"><input id="r-why" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>
+      <p>The server refuses everybody who connects with <b><${Name}>${publicKey}<//></b> until you let the key in again. What they wrote stays.</p>
+      <${Field} label="Reason, as the client sees it" id="r-why"><input id="r-why" value=${reason} onInput=${(event) => setReason(event.target.value)} /><//>
     <//>
   `
 }
@@ -154,12 +154,12 @@ const Pin = ({ of: { publicKey }, onClose }) => {
   const [key, setKey] = useState("")
   const now = data.value?.signingKey
   return html`
-    <${Dialog} title="Which signing key does it have?" act=${key === "" ? "Free it" : "Pin it"} onClose=${onClose} onDo=${async () => {
+    <${Dialog} title="Pin a signing key?" act=${key === "" ? "Free it" : "Pin it"} onClose=${onClose} onDo=${async () => {
       await (key === "" ? api.unpin(publicKey) : api.pin(publicKey, key))
-      say(key === "" ? "The next signing key that is proved is bound." : "Pinned.")
+      say(key === "" ? "Freed. The next signing key that a client proves is bound." : "Pinned.")
     }}>
       <p>Clients of <code>/rpc</code> prove that the public key is theirs with a signing key. ${now === undefined ? "None is bound to this one." : html`Bound now: <code>${now}</code>.`}</p>
-      <${Field} label="Signing key, 64 hexadecimal digits" hint="Left empty, the key is freed, for a client that lost its identity." id="p-key">
+      <${Field} label="Signing key, 64 hexadecimal digits" hint="Leave it empty to free the key, for a client that lost its identity." id="p-key">
         <input id="p-key" value=${key} pattern="[0-9a-fA-F]{64}" spellcheck="false" autocomplete="off" aria-describedby="p-key-hint" onInput=${(event) => setKey(event.target.value.trim())} />
       <//>
     <//>
@@ -180,7 +180,7 @@ const whom = ({ publicKey, subject, tokenId }) => {
 
 const Revocations = ({ items, may, again }) => {
   const [error, setError] = useState()
-  if (items.length === 0) return html`<p class="hint">Nobody is.</p>`
+  if (items.length === 0) return html`<p class="hint">Nobody is revoked.</p>`
   const lift = async (id) => {
     try {
       await api.lift(id)

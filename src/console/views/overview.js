@@ -51,15 +51,17 @@ const Shown = ({ first, session }) => {
         <${Tile} name="Connections" value=${count(last("connections") ?? 0)} more=${`of ${count(now.connectionsMax)}; ${several(last("subscriptions") ?? 0, "subscription")}`} />
         <${Tile} name="Handlers behind" value=${count(now.replayLag)} more=${now.deadLetters > 0 ? several(now.deadLetters, "dead letter") : "no dead letters"} href=${link(["processing"])} />
         <${Tile} name="Free on disk" value=${free(now.storage)} more=${now.storage.disk_is_low ? "little" : "enough"} />
+        <${Tile} name="Nodes" value=${count(now.nodes.length)} more=${now.nodes.length === 1 ? "this server" : "on one database"} />
         <${Tile} name="Last backup" value=${backup(now.storage)} more=${now.storage.backup_bytes ? bytes(now.storage.backup_bytes) : "docs/DATA.md"} />
       </dl>
+      ${now.nodes.length > 1 && html`<${Nodes} nodes=${now.nodes} />`}
       <h2>The last hour</h2>
       ${rows.length < 2
-        ? html`<${Empty} title="The server has just started"><p>Charts begin in a few seconds.</p><//>`
+        ? html`<${Empty} title="The server has just started"><p>Charts appear in a few seconds.</p><//>`
         : html`<div class="charts">
             <${Chart} title="Entries committed, a second" times=${times} show=${rate} lines=${[{ name: "committed", stroke: "--blue", values: column("entries") }]} />
             <${Chart} title="Acknowledged in" times=${times} show=${micros} lines=${[
-              { name: "half", stroke: "--green", values: column("ackP50Micros") },
+              { name: "median", stroke: "--green", values: column("ackP50Micros") },
               { name: "99%", stroke: "--orange", values: column("ackP99Micros") }
             ]} />
             <${Chart} title="Bytes committed, a second" times=${times} show=${bytes} lines=${[{ name: "bytes", stroke: "--violet", values: column("bytes") }]} />
@@ -73,6 +75,14 @@ const Shown = ({ first, session }) => {
     <//>
   `
 }
+
+// The figures are those of this node alone.
+const Nodes = ({ nodes }) => html`
+  <p class="hint">
+    The figures on this page are those of this server. It has heard of these nodes:${" "}
+    ${nodes.map(({ name, isThis, heardMillisAgo }, at) => html`${at > 0 && ", "}<code>${name}</code> (${isThis ? "this server" : `${Math.round(heardMillisAgo / 1000)} s ago`})`)}.
+  </p>
+`
 
 const free = (storage) => (storage.disk_free_bytes === undefined ? "–" : bytes(storage.disk_free_bytes))
 
@@ -88,13 +98,13 @@ const Tile = ({ name, value, more, href }) => html`
 // What stands between backticks is to be typed.
 const withCode = (text) => text.split("`").map((part, at) => (at % 2 === 1 ? html`<code>${part}</code>` : part))
 
-const WORDS = { bad: "Wrong", warn: "Look", info: "Note" }
+const WORDS = { bad: "Problem", warn: "Warning", info: "Note" }
 
 const Notes = ({ notes }) => {
   const serious = notes.filter(({ level }) => level !== "info")
   return html`
-    <section class="notes" aria-label="What is not well" aria-live="polite">
-      ${serious.length === 0 && html`<p class="note good"><b>All is well.</b> What is not is said here, with what to do.</p>`}
+    <section class="notes" aria-label="Problems" aria-live="polite">
+      ${serious.length === 0 && html`<p class="note good"><b>All is well.</b> Problems appear here, with what to do about them.</p>`}
       ${notes.map(({ level, what, toDo }) => html`
         <div class="note ${level}" key=${what}>
           <p><b class="level">${WORDS[level]}</b> ${what}</p>

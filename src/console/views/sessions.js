@@ -35,19 +35,19 @@ export const Sessions = ({ route: { query }, may }) => {
   const search = (query.q ?? "").toLowerCase()
   const Doing = doing?.view
   return html`
-    <${Page} title="Sessions" about="Each connection, with what it follows: how much of a store it was sent, as of the last time that it did something.">
+    <${Page} title="Sessions" about="Each connection, what it follows, and how much of that it was sent. Positions are as of its last activity.">
       <${Loaded} data=${data}>${({ items, more }) => {
-        if (items.length === 0) return html`<${Empty} title="Nobody is connected"><p>Clients connect to <code>/rpc</code> or <code>/eventlog</code>. Whoever is refused is in the log of the server.</p><//>`
+        if (items.length === 0) return html`<${Empty} title="Nobody is connected"><p>Clients connect to <code>/rpc</code> or <code>/eventlog</code>. The server's log names the clients that it refused.</p><//>`
         const found = items.filter((session) => words(session).includes(search))
         const shown = sorted(found, columns, order).slice(0, SHOWN)
         return html`
           <div class="tools">
             <label class="hidden" for="search">Find a client, a key or a store</label>
             <input id="search" type="search" placeholder="Find a client, a key or a store" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
-            <p role="status">${several(found.length, "session")}${shown.length < found.length ? `, ${count(SHOWN)} shown` : ""}${more ? `, of the ${count(MOST)} that have been there longest` : ""}</p>
+            <p role="status">${several(found.length, "session")}${shown.length < found.length ? `, ${count(SHOWN)} shown` : ""}${more ? `, of the ${count(MOST)} oldest` : ""}</p>
           </div>
           ${found.length === 0
-            ? html`<${Empty} title="Nothing fits"><p>No client, and nothing that one follows, has this in its name.</p><//>`
+            ? html`<${Empty} title="Nothing matches"><p>No client, and nothing that one follows, contains this text.</p><//>`
             : html`<${Table} caption="Sessions" columns=${columns} rows=${shown} id=${({ id }) => id} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`}
         `
       }}<//>
@@ -85,7 +85,7 @@ const Follows = ({ of: { subscriptions }, may, onDo }) => {
 const Progress = ({ of: { publicKey, cursor, lag } }) => {
   if (lag === undefined) return html`<span class="faint">at ${count(cursor)}</span>`
   const head = cursor - 1 + lag
-  const said = lag === 0 ? "has all" : `${count(lag)} behind`
+  const said = lag === 0 ? "up to date" : `${count(lag)} behind`
   return html`<span class="bar"><progress aria-label="Sent to ${publicKey}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
 }
 
@@ -97,10 +97,10 @@ const unlessGone = (error) => {
 const End = ({ of: { id, publicKey }, onClose, again }) => html`
   <${Dialog} title="End this subscription?" act="End it" onClose=${onClose} onDo=${async () => {
     await api.closeSubscription(id, publicKey).catch(unlessGone)
-    say("The subscription is over.")
+    say("The subscription is closed.")
     again()
   }}>
-    <p>The client is told, and subscribes with <b><${Name}>${publicKey}<//></b> again a little later. Its connection goes on.</p>
+    <p>The client is told, and soon subscribes with <b><${Name}>${publicKey}<//></b> again. Its connection stays open.</p>
   <//>
 `
 
@@ -110,6 +110,6 @@ const Close = ({ of: { id }, onClose, again }) => html`
     say("The connection is closed.")
     again()
   }}>
-    <p>What it has sent is answered. Its client is back at once; who is to stay out is revoked.</p>
+    <p>The server first answers what the client has sent. The client reconnects at once. To keep it out, revoke its key.</p>
   <//>
 `

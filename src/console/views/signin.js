@@ -22,7 +22,7 @@ export const SignIn = ({ ended, error, onIn }) => {
     <main class="lone">
       <form class="card" onSubmit=${submit}>
         <h1>Event log console</h1>
-        ${ended && !state.error && html`<p class="note">The session is over. It ends when nobody looks for twelve hours, when the server starts again, or when its token is taken away.</p>`}
+        ${ended && !state.error && html`<p class="note">The session has ended. That happens after twelve hours without use, after a week, when the server restarts, and when its token is removed.</p>`}
         <${Field} label="Admin token" id="token">
           <input id="token" ref=${field} type="password" autocomplete="current-password" required spellcheck="false" aria-describedby="why" />
         <//>
@@ -31,16 +31,16 @@ export const SignIn = ({ ended, error, onIn }) => {
       </form>
       <details>
         <summary>Where do I find a token?</summary>
-        <p>It stands in the server's configuration, or in its secrets:</p>
-        <${Code}>${'[admin]\ntoken = "…"\n\n[[admin.tokens]]      # one that only looks\nname = "on-call"\nrights = ["read"]\ntoken = "…"'}<//>
-        <p>With <code>serve --dev</code> there is a new one at each start: the address that it prints has it.</p>
+        <p>It is in the server's configuration, or in its secrets:</p>
+        <${Code}>${'[admin]\ntoken = "…"\n\n[[admin.tokens]]      # read-only\nname = "on-call"\nrights = ["read"]\ntoken = "…"'}<//>
+        <p><code>serve --dev</code> makes a new one at each start. The address that it prints contains it.</p>
       </details>
     </main>
   `
 }
 
 const why = (error) => {
-  if (error.reason === "wrong-token") return "This is no token of the server."
-  if (error.reason === "guessing") return `Too many wrong tokens came from your address. The next one is looked at in ${error.retryAfter ?? "some"} s.`
+  if (error.reason === "wrong-token") return "The server does not have this token."
+  if (error.reason === "guessing") return `Too many wrong tokens came from your address. Try again in ${error.retryAfter ?? "some"} s.`
   return error.message
 }

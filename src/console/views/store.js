@@ -6,6 +6,7 @@ import { bytes, count, several, short, visible } from "../format.js"
 import { Dialog, Empty, Failed, Field, Loading, Name, Page, Tabs, say, useData } from "../parts.js"
 import { link } from "../route.js"
 import { Entry } from "./entry.js"
+import { Erase } from "./erase.js"
 import { Feed } from "./feed.js"
 import { GroupsOf } from "./groups.js"
 import { KeysOf } from "./keys.js"
@@ -17,8 +18,8 @@ const PARTS = { feed: "Feed", keys: "Keys", processing: "Processing" }
 export const Store = ({ route, may }) => {
   const [, store, part = "feed", sequence] = route.path
   const data = useData(() => api.store(store), [store], LOOK_MS)
-  const [doing, setDoing] = useState(false)
-  if (part === "entry") return html`<${Entry} store=${store} sequence=${Number(sequence)} />`
+  const [doing, setDoing] = useState()
+  if (part === "entry") return html`<${Entry} key=${sequence} store=${store} sequence=${Number(sequence)} may=${may} />`
   if (data.value === undefined) return html`<${Missing} store=${store} data=${data} />`
   const { head, entries, bytes: size, subscribers, replayPosition, trimmed } = data.value
   const behind = replayPosition === undefined ? undefined : head - replayPosition
@@ -33,7 +34,10 @@ export const Store = ({ route, may }) => {
   const tabs = Object.entries(PARTS).map(([path, name]) => ({ name, href: link(["stores", store, path]) }))
   const actions = html`
     <a class="button quiet" href=${exportPath(store)} download="${store}.ndjson">Export</a>
-    ${may("admin") && html`<button class="quiet" onClick=${() => setDoing(true)}>Trim</button>`}
+    ${may("admin") && html`
+      <button class="quiet" onClick=${() => setDoing("trim")}>Trim</button>
+      <button class="quiet" onClick=${() => setDoing("erase")}>Erase</button>
+    `}
     ${may("write") && html`<a class="button" href=${link(["write"], { store })}>Write an event</a>`}
   `
   return html`
@@ -42,15 +46,16 @@ export const Store = ({ route, may }) => {
       ${part === "feed" && html`<${Feed} store=${store} query=${route.query} head=${head} />`}
       ${part === "keys" && html`<${KeysOf} store=${store} may=${may} />`}
       ${part === "processing" && html`<${GroupsOf} store=${store} head=${head} may=${may} />`}
-      ${doing && html`<${Trim} store=${store} head=${head} trimmed=${trimmed ?? 0} onClose=${() => setDoing(false)} again=${data.again} />`}
+      ${doing === "trim" && html`<${Trim} store=${store} head=${head} trimmed=${trimmed ?? 0} onClose=${() => setDoing()} again=${data.again} />`}
+      ${doing === "erase" && html`<${Erase} store=${store} onClose=${() => setDoing()} again=${data.again} />`}
     <//>
   `
 }
 
-// What is told of a trim: how far it is, and for whom the rest waits.
+// What is said of a trim: how far it is, and what the rest waits for.
 const told = ({ trimmed, wanted, behind }) => {
-  if (trimmed >= wanted) return `Trimmed: the feed begins behind ${count(trimmed)}.`
-  return `Trimmed up to ${count(trimmed)}; the rest waits for ${behind.map(({ name }) => visible(short(name, 40))).join(", ")}.`
+  if (trimmed >= wanted) return `Trimmed. The feed now begins after ${count(trimmed)}.`
+  return `Trimmed up to ${count(trimmed)}. The rest waits for ${behind.map(({ name }) => visible(short(name, 40))).join(", ")}.`
 }
 
 const Trim = ({ store, head, trimmed, onClose, again }) => {
@@ -60,9 +65,9 @@ const Trim = ({ store, head, trimmed, onClose, again }) => {
     again()
   }
   return html`
-    <${Dialog} title="Have this feed begin further on, for good?" act="Trim" type=${store} onDo=${trim} onClose=${onClose}>
-      <p>What is before is gone from the server, except for the ids. Clients keep what they have; one that is new, or was away for long, does not get it. Handlers that are behind are waited for. Export the store first if you may want it again: backups and the archive keep it only for as long as they are set to (docs/DATA.md).</p>
-      <${Field} label="The first sequence that is kept" hint=${`from ${count(trimmed + 1)} to ${count(head + 1)}`} id="t-first">
+    <${Dialog} title="Trim this feed for good?" act="Trim" type=${store} onDo=${trim} onClose=${onClose}>
+      <p>The server removes all earlier entries and keeps only their ids. Clients keep what they have. New clients, and clients that were away for long, do not get the removed entries. The server waits for handlers that are behind. Export the store first if you may need the entries again: backups and the archive keep them only as long as the configuration says (docs/DATA.md).</p>
+      <${Field} label="First sequence to keep" hint=${`from ${count(trimmed + 1)} to ${count(head + 1)}`} id="t-first">
         <input id="t-first" type="number" required min=${trimmed + 1} max=${head + 1} value=${first} aria-describedby="t-first-hint" onInput=${(event) => setFirst(event.target.value)} />
       <//>
     <//>
@@ -74,7 +79,7 @@ const Missing = ({ store, data: { error, again } }) => {
   if (error.status !== 404) return html`<${Failed} error=${error} again=${again} />`
   return html`
     <${Empty} title="This store has no entries">
-      <p>Nothing was ever written to <b><${Name}>${store}<//></b>, or it has another name. It is there with its first entry.</p>
+      <p>Nothing was ever written to <b><${Name}>${store}<//></b>, or the name is wrong. A store exists once it has an entry.</p>
       <p><a href=${link(["stores"])}>All stores</a> · <a href=${link(["write"], { store })}>Write its first event</a></p>
     <//>
   `

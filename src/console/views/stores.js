@@ -55,7 +55,7 @@ export const Stores = ({ route: { query } }) => {
             <p role="status">${said(found.length, shown.length, more)}</p>
           </div>
           ${found.length === 0
-            ? html`<${Empty} title="No store has such a name"><p>Names are compared as they are written, capitals aside.</p><//>`
+            ? html`<${Empty} title="No store matches"><p>The search looks for this text anywhere in a name. It ignores capitals.</p><//>`
             : html`<${Table} caption="Stores" columns=${columns} rows=${shown} id=${({ storeId }) => storeId} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`}
         `
       }}<//>
@@ -64,13 +64,13 @@ export const Stores = ({ route: { query } }) => {
 }
 
 const said = (found, shown, more) => {
-  const all = more ? `, of the first ${count(MOST)} by name: find others at #/stores/NAME` : ""
+  const all = more ? `. Only the first ${count(MOST)} by name are listed. Open others at #/stores/NAME` : ""
   return shown < found ? `${count(shown)} of ${several(found, "store")} shown${all}` : `${several(found, "store")}${all}`
 }
 
 const NoStores = () => html`
   <${Empty} title="No store has an entry yet">
-    <p>A store is there once something is written to it. Try it from a terminal:</p>
+    <p>A store exists once something is written to it. Try it in a terminal:</p>
     <${Code}>${"eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'"}<//>
   <//>
 `

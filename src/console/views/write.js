@@ -12,7 +12,7 @@ const EXAMPLE = '{\n  "text": "hi"\n}'
 
 const HINTS = {
   msgpack: (payload) => `${bytes(payload.length)} of msgpack with named fields, as clients of /eventlog write it`,
-  SchemaBinary: () => "as clients of /rpc write it, for a schema that looks like this JSON: docs/PROTOCOL-RPC.md"
+  SchemaBinary: () => "as clients of /rpc write it, for a schema of the same shape: docs/PROTOCOL-RPC.md"
 }
 
 const parsed = (text) => {
@@ -39,28 +39,28 @@ export const Write = ({ route: { query }, may }) => {
       const entry = { event: name, primaryKey: key, payload: encoded }
       const { sequenceNumbers } = await api.write(store, [entry], handlers === "on")
       setState({ written: { store, sequence: sequenceNumbers[0] } })
-      say("Written, and on the disk.")
+      say("Written to disk.")
     } catch (error) {
       setState({ error })
     }
   }
   return html`
-    <${Page} title="Write" about="An event of the server's own: every client of the store gets it.">
+    <${Page} title="Write" about="Writes an event as the server. Every client of the store gets it.">
       <form class="card write" onSubmit=${submit}>
         <div class="columns">
           <${Field} label="Store" id="w-store"><input id="w-store" name="store" required value=${query.store ?? ""} spellcheck="false" autocomplete="off" /><//>
           <${Field} label="Event" id="w-event"><input id="w-event" name="name" required placeholder="Note" spellcheck="false" autocomplete="off" /><//>
           <${Field} label="Primary key" id="w-key"><input id="w-key" name="key" placeholder="n1" spellcheck="false" autocomplete="off" /><//>
         </div>
-        <${Field} label="Payload, as JSON" id="w-payload" hint=${error ? `This is no JSON: ${error}` : HINTS[codec](payload)}>
+        <${Field} label="Payload, as JSON" id="w-payload" hint=${error ? `This is not JSON: ${error}` : HINTS[codec](payload)}>
           <textarea id="w-payload" rows="8" spellcheck="false" aria-invalid=${Boolean(error)} aria-describedby="w-payload-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
         <//>
         <div class="choice" role="group" aria-label="Encoded as">
           ${Object.keys(HINTS).map((name) => html`<button type="button" class="quiet" aria-pressed=${name === codec} onClick=${() => setCodec(name)}>${name}</button>`)}
         </div>
-        <label class="check"><input type="checkbox" name="handlers" checked /> Handlers run on it</label>
+        <label class="check"><input type="checkbox" name="handlers" checked /> Run handlers on it</label>
         ${state.error && html`<${Failed} error=${state.error} />`}
-        <div class="actions"><button class="main" disabled=${Boolean(error) || state.busy}>Write it</button></div>
+        <div class="actions"><button class="main" disabled=${Boolean(error) || state.busy}>Write</button></div>
       </form>
       ${state.written && html`<${Written} ...${state.written} />`}
     <//>
@@ -71,7 +71,7 @@ export const Write = ({ route: { query }, may }) => {
 const Written = ({ store, sequence }) => {
   const data = useData(() => api.entries(store, { from: sequence, limit: 1 }), [store, sequence])
   return html`
-    <h2>It came out of the feed of <${Name}>${store}<//></h2>
+    <h2>It is in the feed of <${Name}>${store}<//></h2>
     <${Loaded} data=${data}>${({ entries }) => html`<${Entries} store=${store} entries=${entries} />`}<//>
     <p><a href=${link(["stores", store, "entry", sequence])}>Entry ${count(sequence)}</a> · <a href=${link(["stores", store])}>the live feed</a></p>
   `

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::handle::Server;
 use crate::console::{ASSETS, Asset};
 
-pub(super) use session::{Sessions, check};
+pub(super) use session::{Opened, Sessions, check};
 
 /// What the page may do: run its own files, and talk to its origin.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

@@ -113,18 +113,38 @@ fn secret_of(server: &Server, request: &HttpRequest) -> Option<String> {
     pairs.find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim().to_owned())
 }
 
+/// The session that a request's cookie names.
+pub(in crate::server) struct Opened(String);
+
+impl Opened {
+    pub(in crate::server) fn of(server: &Server, request: &HttpRequest) -> Option<Self> {
+        secret_of(server, request).map(Self)
+    }
+
+    /// The session's token, if the session and the token still exist. Counts as a use of the session.
+    fn token(&self, server: &Server) -> Option<AdminToken> {
+        let sessions = &server.inner().looking.sessions;
+        let token = sessions.token(&self.0, Instant::now())?;
+        if server.inner().admin_tokens.read().0.contains(&token) {
+            return Some(token);
+        }
+        sessions.end(&self.0);
+        None
+    }
+
+    /// Whether the session still exists. A stream asks this while it is open, and so uses the session.
+    pub(in crate::server) fn holds(&self, server: &Server) -> bool {
+        self.token(server).is_some()
+    }
+}
+
 /// The token that the request's cookie stands for.
 pub(in crate::server) fn check(
     server: &Server,
     request: &HttpRequest,
 ) -> Result<AdminToken, Failure> {
-    let sessions = &server.inner().looking.sessions;
-    let secret = secret_of(server, request).ok_or(Failure::Unauthorized)?;
-    let token = sessions.token(&secret, Instant::now()).ok_or(Failure::Unauthorized)?;
-    if !server.inner().admin_tokens.read().0.contains(&token) {
-        sessions.end(&secret);
-        return Err(Failure::Unauthorized);
-    }
+    let opened = Opened::of(server, request).ok_or(Failure::Unauthorized)?;
+    let token = opened.token(server).ok_or(Failure::Unauthorized)?;
     if !is_own_page(server, request) {
         return Err(Failure::ConsolePage);
     }

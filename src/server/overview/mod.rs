@@ -17,6 +17,7 @@ use super::admin::Answer;
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::sse;
+use crate::storage::Node;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/overview").get(show).done());
@@ -25,7 +26,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 /// The whole last hour; as a stream, only new rows.
 async fn show(server: web::Data<Server>, request: HttpRequest) -> Answer {
     if sse::is_asked(&request) {
-        return stream_of(&server);
+        return stream_of(&server, &request);
     }
     let mut answer = now(&server).await;
     let history = &server.inner().looking.history;
@@ -34,8 +35,8 @@ async fn show(server: web::Data<Server>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(answer))
 }
 
-fn stream_of(server: &Server) -> Answer {
-    let place = sse::Place::take(server)?;
+fn stream_of(server: &Server, request: &HttpRequest) -> Answer {
+    let place = sse::Place::take(server, request)?;
     let news = server.inner().looking.history.news();
     let events = stream::unfold((server.clone(), news), |(server, mut news)| async move {
         news.changed().await.ok()?;
@@ -81,8 +82,25 @@ async fn now(server: &Server) -> Value {
         "strangers": inner.shared.strangers.counts().0,
         "replayLag": groups.iter().map(|group| group.lag).sum::<u64>(),
         "deadLetters": groups.iter().map(|group| group.dead_letters).sum::<usize>(),
+        "nodes": nodes(server),
         "connectionsMax": inner.shared.limits.connections_max,
         "storage": figures.collect::<serde_json::Map<_, _>>(),
         "notes": notes,
     })
+}
+
+/// This server, and the others on its database that it has heard of.
+fn nodes(server: &Server) -> Vec<Value> {
+    let nodes = server.inner().storage.nodes();
+    if nodes.is_empty() {
+        return vec![json!({ "name": server.remote_id().to_string(), "isThis": true })];
+    }
+    let told = nodes.iter().map(|Node { name, heard }| match heard {
+        None => json!({ "name": name, "isThis": true }),
+        Some(heard) => {
+            let millis = heard.as_millis() as u64;
+            json!({ "name": name, "isThis": false, "heardMillisAgo": millis })
+        }
+    });
+    told.collect()
 }

@@ -24,7 +24,7 @@ use super::fence::Fence;
 use super::open::OpenLogs;
 use super::tables::Tables;
 use crate::model::{Sequence, StoreId};
-use crate::storage::KeysChanged;
+use crate::storage::{KeysChanged, Node};
 
 /// Between two notifications lies so much time at least; what comes meanwhile goes with the next one.
 const NOTIFY_EVERY: Duration = Duration::from_millis(2);
@@ -167,6 +167,18 @@ impl Bus {
     /// How many other nodes were heard of lately.
     pub(super) fn others(&self) -> u64 {
         self.others.lock().len() as u64
+    }
+
+    /// This node, and the others that were heard of lately, in the order of their names.
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        let others = self.others.lock();
+        let others = others.iter().filter(|(_, heard)| heard.elapsed() < GONE_AFTER);
+        let mut others: Vec<Node> = others
+            .map(|(name, heard)| Node { name: name.clone(), heard: Some(heard.elapsed()) })
+            .collect();
+        others.sort_by(|one, other| one.name.cmp(&other.name));
+        others.insert(0, Node { name: self.tables.node.clone(), heard: None });
+        others
     }
 
     fn has_others(&self) -> bool {

@@ -15,7 +15,7 @@ use super::trim::{beyond, empty_behind};
 use super::used_keys::PostgresUsedKeys;
 use crate::model::{EntryId, RemoteId, Sequence, StoreId};
 use crate::storage::{
-    Figure, Keep, KeysChanged, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    Figure, Keep, KeysChanged, Node, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
 
 /// A [`Storage`] in a [`Postgres`], which other servers may have open as well.
@@ -144,6 +144,10 @@ impl Storage for PostgresStorage {
             value: self.postgres.bus().others(),
         });
         figures
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        self.postgres.bus().nodes()
     }
 
     fn ready(&self) -> Result<(), StorageError> {

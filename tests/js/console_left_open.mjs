@@ -1,0 +1,56 @@
+// A console that is left open: what it holds does not grow with what it is told.
+
+import assert from "node:assert/strict"
+
+import { step, until } from "./stock.mjs"
+
+export const leftOpen = async ({ browser, signIn, visit, token, admin }) => {
+  await step("a page that is left open holds no more after many events than after some", async () => {
+    const context = await browser.newContext()
+    // Events come as fast as the page shows them, each by itself.
+    await context.addInitScript(() => {
+      window.EventSource = class {
+        constructor(url) {
+          this.url = url
+          window.source = this
+          setTimeout(() => this.onopen?.())
+        }
+        close() {}
+      }
+    })
+    const left = await context.newPage()
+    const debug = await context.newCDPSession(left)
+    const nodes = async () => {
+      await debug.send("HeapProfiler.collectGarbage")
+      return (await debug.send("Memory.getDOMCounters")).nodes
+    }
+    const tell = (event, count) =>
+      left.evaluate(
+        async ([event, count]) => {
+          for (let number = 0; number < count; number++) {
+            const head = (window.head = (window.head ?? 1_000_000) + 50)
+            if (event.row) event.row[0] += 2_000
+            const entries = event.entries?.map((entry, at) => ({ ...entry, sequence: head - 49 + at }))
+            window.source.onmessage({ data: JSON.stringify(entries ? { head, passedOver: 9, entries } : event) })
+            await new Promise((resolve) => setTimeout(resolve))
+          }
+        },
+        [event, count]
+      )
+    await signIn(left, token)
+    const { rows, fields, ...now } = await (await admin("GET", "overview")).json()
+    const overview = { ...now, row: fields.map((_, at) => (at === 0 ? Date.now() : at)) }
+    const { entries } = await (await admin("GET", "stores/many/entries?newest=50&payloadMax=1024")).json()
+    const feed = { entries }
+    for (const [hash, event, path] of [["#/overview", overview, "overview"], ["#/stores/many", feed, "stores/many"]]) {
+      await visit(left, hash)
+      await until("it is followed", () => left.evaluate((path) => window.source?.url.includes(path) && window.source.onmessage !== undefined, path))
+      await tell(event, 40)
+      const some = await nodes()
+      await tell(event, 80)
+      const many = await nodes()
+      assert.ok(many < some + 1_000, `${hash}: ${some} nodes, then ${many}`)
+    }
+    await context.close()
+  })
+}
