@@ -30,6 +30,8 @@ mod keys;
 #[cfg(feature = "postgres")]
 mod keys_import;
 mod log;
+#[cfg(feature = "postgres")]
+mod migrate;
 mod payload;
 mod peer;
 mod place;
@@ -100,6 +102,8 @@ enum Command {
     Import(import::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    #[cfg(feature = "postgres")]
+    Migrate(migrate::Args),
     Trim(trim::Args),
     Compact(compact::Args),
     Erase(erase::Args),
@@ -142,6 +146,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => finish(import::run(&args)),
         Command::Backup(args) => finish(backup::run(&args)),
         Command::Restore(args) => finish(restore::run(&args)),
+        #[cfg(feature = "postgres")]
+        Command::Migrate(args) => finish(migrate::run(&args)),
         Command::Compact(args) => finish(compact::run(&args)),
         Command::Trim(args) => finish(trim::run(&args)),
         Command::Erase(args) => finish(erase::run(&args)),

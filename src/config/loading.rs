@@ -127,7 +127,10 @@ pub(super) fn warnings(
     config: Option<&Path>,
     tls_key: Option<&Path>,
 ) -> Vec<String> {
-    let files = files.iter().filter(|file| file.readable_by_all);
+    let is_open = |file: &&SecretFile| {
+        file.readable_by_all && secrets::has_secret(&file.setting, file.content.expose())
+    };
+    let files = files.iter().filter(is_open);
     let files = files.map(|file| (&*file.path, format!("`{}`", file.setting)));
     let config = config.map(|path| (path, "secrets".to_owned()));
     let open = |path: &&Path| File::open(path).and_then(|file| secrets::readable_by_all(&file));

@@ -1,7 +1,8 @@
 //! The settings that nobody may see: which ones they are, and their files.
 //!
 //! Keeps: each is a text in its source, or the content of a file that the same source names with the setting's name and
-//! `_file`; the program shows it only as `***`, whatever is wrong with it. Leaves out: the type that holds a secret
+//! `_file`; the program shows it only as `***`, whatever is
+//! wrong with it, and a database's URL without its password. Leaves out: the type that holds a secret
 //! (`model::Secret`).
 
 use std::fs::File;
@@ -26,6 +27,12 @@ pub(super) const SECRETS: [&str; 6] = [
     "auth.http.secret",
     "webhook.secret",
 ];
+
+/// The one that is a URL, in which there may be a password.
+const DATABASE: &str = "storage.url";
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
 
 /// Most bytes of a secret's file, even with several secrets.
 const FILE_BYTES_MAX: u64 = 64 * 1_024;
@@ -56,6 +63,51 @@ pub(super) fn is_secret(path: &str) -> bool {
         }
     }
     SECRETS.contains(&plain.as_str())
+}
+
+/// What is shown of the value of a secret setting, as TOML: nothing, but of the URL of a database all except its password.
+pub(super) fn shown(setting: &str, value: &str) -> String {
+    let url = Some(value).filter(|_| setting == DATABASE).and_then(without_password);
+    url.unwrap_or_else(|| format!("\"{HIDDEN}\""))
+}
+
+/// Whether there is a secret in what was set: a URL may have no password in it.
+pub(super) fn has_secret(setting: &str, value: &str) -> bool {
+    shown(setting, value).contains(HIDDEN)
+}
+
+/// A URL of a database without its password. `None` if it is not known what is one.
+fn without_password(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !["postgres", "postgresql"].contains(&scheme.trim_start_matches(['"', '\'', ' '])) {
+        return None;
+    }
+    // The last one: a password may have others in it.
+    let (user, rest) =
+        rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
+    let user = match user.map(|user| user.split_once(':').ok_or(user)) {
+        None => String::new(),
+        Some(Err(user)) => format!("{user}@"),
+        Some(Ok((user, _))) => format!("{user}:{HIDDEN}@"),
+    };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let pairs = query.split('&').map(|pair| {
+        let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+        let is_password = name.to_ascii_lowercase().contains("pass") || name.contains('%');
+        if is_password { format!("{name}={HIDDEN}") } else { pair.to_owned() }
+    });
+    let query = if query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+    };
+    let shown = format!("{scheme}://{user}{place}{query}");
+    // The quotation mark at the end may be gone with the password.
+    let open = url.chars().next().filter(|mark| ['"', '\''].contains(mark));
+    Some(match open {
+        Some(mark) if !shown.ends_with(mark) => format!("{shown}{mark}"),
+        _ => shown,
+    })
 }
 
 /// `message` about the setting at `path`, without the value if that is secret: Serde's messages contain what it found
@@ -165,6 +217,26 @@ mod tests {
         for path in ["admin", "admin.token_file", "webhook[2].url", "secret"] {
             assert!(!is_secret(path), "{path}");
         }
+    }
+
+    #[test]
+    fn of_the_url_of_a_database_the_password_alone_is_hidden() {
+        for (url, expected) in [
+            ("\"postgres://db/x?sslmode=require\"", "\"postgres://db/x?sslmode=require\""),
+            ("\"postgres://eventlog@a,b:5/x\"", "\"postgres://eventlog@a,b:5/x\""),
+            ("'postgres://u:hunt:2@r/?@db/x?a=b'", "'postgres://u:***@db/x?a=b'"),
+            (
+                "\"postgresql://db/x?user=u&password=hunter2\"",
+                "\"postgresql://db/x?user=u&password=***\"",
+            ),
+            ("postgres://db/x?p%61ssword=hunter2", "postgres://db/x?p%61ssword=***"),
+            ("\"hunter2\"", "\"***\""),
+            ("\"mysql://u:hunter2@db\"", "\"***\""),
+        ] {
+            assert_eq!(shown("storage.url", url), expected);
+            assert_eq!(has_secret("storage.url", url), expected.contains("***"));
+        }
+        assert_eq!(shown("admin.token", "\"postgres://db\""), "\"***\"");
     }
 
     #[test]

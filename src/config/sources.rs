@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::EXAMPLE;
 use super::layer::{below, line_at};
 use super::schema::is_shown;
-use super::secrets::is_secret;
+use super::secrets::{self, is_secret};
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,8 @@ impl Effective {
         if is_secret(key) || is_secret(&other) {
             self.values.remove(&other);
         }
-        let value = if is_secret(key) { "\"***\"".to_owned() } else { value.into() };
+        let value = value.into();
+        let value = if is_secret(key) { secrets::shown(key, &value) } else { value };
         self.values.insert(key.to_owned(), (value, source));
     }
 
@@ -93,9 +94,10 @@ impl Effective {
 
     /// Whether a secret is in the file itself.
     pub(super) fn has_secret_in_file(&self) -> bool {
-        self.values
-            .iter()
-            .any(|(key, (_, source))| is_secret(key) && matches!(source, Source::File(..)))
+        self.values.iter().any(|(key, (shown, source))| {
+            let is_file = matches!(source, Source::File(..));
+            is_file && is_secret(key) && secrets::has_secret(key, shown)
+        })
     }
 
     /// Setting, value and source, in the order of the example.

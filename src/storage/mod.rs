@@ -17,6 +17,8 @@ pub(crate) mod commit_log;
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod ledger;
 pub mod memory;
+#[cfg(all(feature = "sled", feature = "postgres"))]
+pub mod migrate;
 mod node;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::nodes::Load;
 use super::{Cluster, Node, rounds};
+use crate::support::http::get;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -91,6 +92,9 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     primary.stop_now();
     standby.start_again();
     standby.promote();
+    let said = |node: &Node, what: &str| node.log().matches(what).count();
+    wait_for("it says that it has it again", || said(&node, "can be used again") == 1);
+    assert_eq!(said(&node, "cannot be used, writes are refused"), 1);
     // Now and after a kill.
     for killed in 1..=2 {
         let mut tries = 0;
@@ -102,6 +106,9 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
             tries += 1;
             assert!(tries < 600, "{}", node.log());
         }
+        let address = node.address();
+        let metrics = get(address.parse().expect("an address"), "/metrics").await;
+        assert!(metrics.contains("\neventlog_storage_stores_refused 1\n"), "{metrics}");
         node.kill();
         socket = Socket::connect(&node.url()).await;
     }

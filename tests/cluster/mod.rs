@@ -5,6 +5,7 @@ mod balanced;
 mod failover;
 mod handlers;
 mod kills;
+mod migrate;
 mod nodes;
 mod one;
 mod pooler;
@@ -66,6 +67,10 @@ impl Node {
     /// The log output of the node.
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).expect("a log")
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     fn url(&self) -> String {

@@ -120,10 +120,9 @@ impl Refusal {
                 "moved: this public key was used with another store; use a new public key"
                     .to_owned()
             }
-            Self::Identity(IdentityError::Unavailable { .. }) => {
-                "the bindings of signing keys are unavailable".to_owned()
+            Self::Identity(IdentityError::Unavailable { .. }) | Self::Storage(_) => {
+                "the storage is unavailable".to_owned()
             }
-            Self::Storage(_) => "the storage is unavailable".to_owned(),
             Self::Large(error) => match &**error {
                 LargeError::Source(_) => "the write cannot be read back".to_owned(),
                 LargeError::Malformed(_) | LargeError::Invalid(_) => error.to_string(),

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! run        uvarint count, kind, and of a client its public key with its length before it
-//! kind       0 a client, 1 the server, 2 the server, and no handlers run, 3 no entries
+//! kind       0 a client, 1 the server, 2 the server, and no handlers run, 3 no entries, 4 entries that were erased, 5 entries that
+//!            somebody else wrote, Effect's server, some of which were erased since
 //! ```
 
 use crate::model::varint::{read_uvarint, write_uvarint};
@@ -15,53 +16,86 @@ const CLIENT: u8 = 0;
 const SERVER: u8 = 1;
 const SERVER_WITHOUT_HANDLERS: u8 = 2;
 const NO_ENTRIES: u8 = 3;
+const ERASED: u8 = 4;
+const FOREIGN: u8 = 5;
 
 /// Consecutive sequences of which the same is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) first: Sequence,
     pub(super) last: Sequence,
-    /// Who wrote the entries; `None` if there are none.
-    pub(super) origin: Option<Origin>,
+    pub(super) what: What,
+}
+
+/// What is known of sequences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// They have entries that this one wrote.
+    Written(Origin),
+    /// They have entries that somebody else wrote, as they are.
+    Foreign,
+    /// They had entries, of which their rows have no more than the ids.
+    Erased,
+    /// No entry has them.
+    Gap,
+}
+
+/// Writes runs, those of the same joined.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    bytes: Vec<u8>,
+    open: Option<(u64, What)>,
+}
+
+impl Encoder {
+    pub(super) fn add(&mut self, count: u64, what: What) {
+        match &mut self.open {
+            Some((counted, same)) if *same == what => *counted += count,
+            open => {
+                if let Some((count, what)) = open.replace((count, what)) {
+                    write_run(&mut self.bytes, count, &what);
+                }
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        if let Some((count, what)) = self.open {
+            write_run(&mut self.bytes, count, &what);
+        }
+        self.bytes
+    }
 }
 
 /// The runs of `segments`, which follow each other.
 pub(super) fn encode<'a>(segments: impl Iterator<Item = &'a Segment>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut open: Option<(u64, Option<Origin>)> = None;
-    let mut add = |count: u64, origin: Option<&Origin>, bytes: &mut Vec<u8>| match &mut open {
-        Some((counted, same)) if same.as_ref() == origin => *counted += count,
-        _ => {
-            if let Some((count, origin)) = open.replace((count, origin.cloned())) {
-                write_run(bytes, count, origin.as_ref());
-            }
-        }
-    };
+    let mut encoder = Encoder::default();
     for segment in segments {
         if segment.is_gap() {
-            add(segment.span(), None, &mut bytes);
+            encoder.add(segment.span(), What::Gap);
         }
         for run in segment.origins() {
-            add(run.count.into(), Some(&run.origin), &mut bytes);
+            encoder.add(run.count.into(), What::Written(run.origin.clone()));
         }
     }
-    if let Some((count, origin)) = open {
-        write_run(&mut bytes, count, origin.as_ref());
-    }
-    bytes
+    encoder.finish()
 }
 
-fn write_run(bytes: &mut Vec<u8>, count: u64, origin: Option<&Origin>) {
+fn write_run(bytes: &mut Vec<u8>, count: u64, what: &What) {
     write_uvarint(bytes, count);
-    match origin {
-        Some(Origin::Client(key)) => {
+    match what {
+        What::Written(Origin::Client(key)) => {
             bytes.push(CLIENT);
             write_uvarint(bytes, key.as_str().len() as u64);
             bytes.extend_from_slice(key.as_str().as_bytes());
         }
-        Some(Origin::Server { run_handlers: true }) => bytes.push(SERVER),
-        Some(Origin::Server { run_handlers: false }) => bytes.push(SERVER_WITHOUT_HANDLERS),
-        None => bytes.push(NO_ENTRIES),
+        What::Written(Origin::Server { run_handlers: true }) => bytes.push(SERVER),
+        What::Written(Origin::Server { run_handlers: false }) => {
+            bytes.push(SERVER_WITHOUT_HANDLERS);
+        }
+        What::Gap => bytes.push(NO_ENTRIES),
+        What::Erased => bytes.push(ERASED),
+        What::Foreign => bytes.push(FOREIGN),
     }
 }
 
@@ -72,21 +106,23 @@ pub(super) fn decode(first: Sequence, bytes: &[u8]) -> Option<Vec<Run>> {
         let count = read_uvarint(&mut rest).filter(|count| *count > 0)?;
         let (kind, behind) = rest.split_first()?;
         rest = behind;
-        let origin = match *kind {
+        let what = match *kind {
             CLIENT => {
                 let len = usize::try_from(read_uvarint(&mut rest)?).ok()?;
                 let (key, behind) = rest.split_at_checked(len)?;
                 rest = behind;
                 let key = std::str::from_utf8(key).ok()?;
-                Some(Origin::Client(PublicKey::new(key).ok()?))
+                What::Written(Origin::Client(PublicKey::new(key).ok()?))
             }
-            SERVER => Some(Origin::Server { run_handlers: true }),
-            SERVER_WITHOUT_HANDLERS => Some(Origin::Server { run_handlers: false }),
-            NO_ENTRIES => None,
+            SERVER => What::Written(Origin::Server { run_handlers: true }),
+            SERVER_WITHOUT_HANDLERS => What::Written(Origin::Server { run_handlers: false }),
+            NO_ENTRIES => What::Gap,
+            ERASED => What::Erased,
+            FOREIGN => What::Foreign,
             _ => return None,
         };
         let last = next.plus(count - 1);
-        runs.push(Run { first: next, last, origin });
+        runs.push(Run { first: next, last, what });
         next = last.next();
     }
     Some(runs)
@@ -125,10 +161,24 @@ mod tests {
         let runs = decode(first, &encode(segments().iter())).expect("runs");
         let read: Vec<_> = runs.iter().map(|run| (run.first.get(), run.last.get())).collect();
         assert_eq!(read, [(5, 6), (7, 7), (8, 8), (9, 11)]);
-        let handlers: Vec<_> =
-            runs.iter().map(|run| run.origin.as_ref().map(Origin::runs_handlers)).collect();
-        assert_eq!(handlers, [Some(true), Some(true), Some(false), None]);
+        let handlers = runs.iter().map(|run| match &run.what {
+            What::Written(origin) => Some(origin.runs_handlers()),
+            _ => None,
+        });
+        assert_eq!(handlers.collect::<Vec<_>>(), [Some(true), Some(true), Some(false), None]);
         assert_eq!(decode(first, &[]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_was_erased_and_what_others_wrote_come_back() {
+        let mut encoder = Encoder::default();
+        let all = [(2, What::Foreign), (1, What::Erased), (1, What::Erased), (3, What::Foreign)];
+        all.into_iter().for_each(|(count, what)| encoder.add(count, what));
+        let bytes = encoder.finish();
+        assert_eq!(bytes, [2, FOREIGN, 2, ERASED, 3, FOREIGN]);
+        let runs = decode(Sequence::FIRST, &bytes).expect("runs");
+        let read: Vec<_> = runs.into_iter().map(|run| (run.last.get(), run.what)).collect();
+        assert_eq!(read, [(2, What::Foreign), (4, What::Erased), (7, What::Foreign)]);
     }
 
     #[test]

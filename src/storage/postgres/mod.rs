@@ -17,6 +17,11 @@ mod bus;
 mod checks;
 mod connect;
 mod database;
+#[cfg_attr(
+    not(feature = "sled"),
+    expect(dead_code, reason = "so far only a move from sled erases")
+)]
+mod erase;
 mod facts;
 mod failed;
 mod fence;
@@ -24,6 +29,8 @@ mod figures;
 mod heal;
 mod lock;
 mod log;
+#[cfg(feature = "sled")]
+pub(crate) mod moving;
 mod notes;
 mod open;
 mod options;

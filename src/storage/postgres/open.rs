@@ -29,6 +29,8 @@ struct Shown {
     heads: HashMap<StoreId, Sequence>,
     /// Those that are not recorded yet.
     moved: HashSet<StoreId>,
+    /// Those of which the database had less when it was asked last.
+    refused: HashSet<StoreId>,
 }
 
 #[derive(Default)]
@@ -84,21 +86,34 @@ impl OpenLogs {
     /// Returns what this node has seen of a store before, if that is more than `head`; otherwise records `head`.
     pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Sequence> {
         let mut shown = self.shown.lock();
+        let before = shown.heads.get(store).copied();
+        if let Some(before) = before.filter(|before| *before > head) {
+            shown.refused.insert(store.clone());
+            return Err(before);
+        }
+        shown.refused.remove(store);
         match shown.heads.get_mut(store) {
-            Some(before) if *before > head => return Err(*before),
             Some(before) if *before == head => return Ok(()),
             Some(before) => *before = head,
             None => {
                 if shown.heads.len() >= SHOWN_MAX {
                     // Any of them: it is not known which one matters.
                     let any = shown.heads.keys().next().cloned();
-                    any.map(|any| shown.heads.remove(&any));
+                    if let Some(any) = any {
+                        shown.heads.remove(&any);
+                        shown.refused.remove(&any);
+                    }
                 }
                 shown.heads.insert(store.clone(), head);
             }
         }
         shown.moved.insert(store.clone());
         Ok(())
+    }
+
+    /// How many stores are refused, since the database has less of them than this node has shown.
+    pub(super) fn refused(&self) -> u64 {
+        self.shown.lock().refused.len() as u64
     }
 
     /// What this node had shown before it was started.
@@ -108,7 +123,7 @@ impl OpenLogs {
 
     /// The heads that have moved since the last call.
     pub(super) fn moved(&self) -> Vec<(StoreId, Sequence)> {
-        let Shown { heads, moved } = &mut *self.shown.lock();
+        let Shown { heads, moved, .. } = &mut *self.shown.lock();
         let moved = moved.drain();
         moved.filter_map(|store| heads.get(&store).map(|head| (store, *head))).collect()
     }

@@ -58,6 +58,15 @@ impl PostgresOptions {
         }
     }
 
+    /// The database in words: its hosts and its name, without user and password.
+    #[cfg(feature = "sled")]
+    pub(crate) fn named(&self) -> String {
+        let without = self.url.split('?').next().unwrap_or_default();
+        let (scheme, rest) = without.split_once("://").unwrap_or(("postgres", without));
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        format!("{scheme}://{place}")
+    }
+
     /// Says what cannot work.
     pub(super) fn check(&self) -> Result<(), PostgresError> {
         for (what, name) in [("prefix", &self.prefix), ("remote_id_table", &self.remote_id_table)] {
@@ -211,6 +220,14 @@ mod tests {
             assert!(mode(&format!("postgres://a@localhost/b?sslmode={unknown}")).is_err());
         }
         assert!(mode("postgres://a@db.example/b?sslmode=require&sslrootcert=/nowhere").is_err());
+    }
+
+    #[cfg(feature = "sled")]
+    #[test]
+    fn a_database_is_named_without_its_password() {
+        let named = |url: &str| PostgresOptions::new(url).named();
+        assert_eq!(named("postgres://a:hunt@er2@b:5,c/d?sslmode=require"), "postgres://b:5,c/d");
+        assert_eq!(named("postgres://%2Ftmp/b"), "postgres://%2Ftmp/b");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_util::future::join;
 use tokio_postgres::types::ToSql;
 
 use super::connect::Conn;
-use super::facts::{self, Run};
+use super::facts::{self, Run, What};
 use super::failed::Failed;
 use super::state::Trimmed;
 use super::tables::Statements;
@@ -28,7 +28,7 @@ const ROWS_MAX: i64 = 2_048;
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Who wrote what has no note is not known: Effect's server, whose own handlers ran before it was stored. It counts as the server's.
-const FOREIGN: Origin = Origin::Server { run_handlers: true };
+pub(super) const FOREIGN: Origin = Origin::Server { run_handlers: true };
 
 /// What [`StoreLog::read`](crate::storage::StoreLog::read) gives from the first of `range` on, of a log whose head is the second, and which is
 /// known to be trimmed up to `trimmed`; and what it is trimmed to by now.
@@ -81,7 +81,7 @@ enum Page {
     Trimmed(Trimmed),
 }
 
-fn missing(store: &StoreId, at: Sequence) -> StorageError {
+pub(super) fn missing(store: &StoreId, at: Sequence) -> StorageError {
     StorageError::corrupt(format!(
         "store {store}: there is no entry at {at}, and no note that there is none"
     ))
@@ -157,16 +157,16 @@ fn runs_of(store: &StoreId, row: &tokio_postgres::Row) -> Result<Vec<Run>, Stora
 }
 
 /// A row of the table of entries.
-struct Row<'a> {
-    sequence: Sequence,
-    id: EntryId,
+pub(super) struct Row<'a> {
+    pub(super) sequence: Sequence,
+    pub(super) id: EntryId,
     event: &'a str,
     primary_key: &'a str,
     payload: &'a [u8],
 }
 
 impl<'a> Row<'a> {
-    fn of(row: &'a tokio_postgres::Row) -> Result<Self, Failed> {
+    pub(super) fn of(row: &'a tokio_postgres::Row) -> Result<Self, Failed> {
         let id: &[u8] = row.try_get(1)?;
         let id = EntryId::from_slice(id);
         Ok(Self {
@@ -179,7 +179,7 @@ impl<'a> Row<'a> {
     }
 
     /// As a record. What others wrote stands there as it is.
-    fn write(&self, is_ours: bool, record: &mut Vec<u8>) {
+    pub(super) fn write(&self, is_ours: bool, record: &mut Vec<u8>) {
         let text =
             |column: &'a str| if is_ours { from_column(column) } else { Cow::Borrowed(column) };
         let (event, primary_key) = (text(self.event), text(self.primary_key));
@@ -187,7 +187,7 @@ impl<'a> Row<'a> {
         write_record(record, &EntryRef { id, event: &event, primary_key: &primary_key, payload });
     }
 
-    const fn bytes(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.event.len() + self.primary_key.len() + self.payload.len() + 19
     }
 }
@@ -208,20 +208,36 @@ fn build(
     while next <= last {
         while runs.next_if(|run| run.last < next).is_some() {}
         let run = runs.peek().filter(|run| run.first <= next);
-        if let Some(Run { last: end, origin: None, .. }) = run {
+        if let Some(Run { last: end, what: what @ (What::Gap | What::Erased), .. }) = run {
+            // Where the page ends, the rest of it may have been left out.
+            let end = if *what == What::Erased { (*end).min(last) } else { *end };
             all.extend(std::mem::replace(&mut builder, SegmentBuilder::new(end.next())).finish());
-            all.extend(Segment::gaps(next, *end));
+            all.extend(without_entries(what, next, end));
+            while rows.next_if(|row| row.sequence <= end).is_some() {}
             next = end.next();
             continue;
         }
         let row = rows.next_if(|row| row.sequence == next).ok_or_else(|| missing(store, next))?;
         record.clear();
-        row.write(run.is_some(), &mut record);
-        let origin = run.and_then(|run| run.origin.as_ref()).unwrap_or(&FOREIGN);
+        let written = run.and_then(|run| match &run.what {
+            What::Written(origin) => Some(origin),
+            _ => None,
+        });
+        row.write(written.is_some(), &mut record);
+        let origin = written.unwrap_or(&FOREIGN);
         next = builder.push(&record, origin).next();
     }
     all.extend(builder.finish());
     Ok(all)
+}
+
+/// What is shown of sequences without entries.
+fn without_entries(what: &What, first: Sequence, last: Sequence) -> Vec<Segment> {
+    let gaps = Segment::gaps(first, last);
+    if *what == What::Gap {
+        return gaps;
+    }
+    gaps.iter().filter_map(|gap| Segment::erased(gap.first(), gap.span() as u32)).collect()
 }
 
 /// A sequence as a column holds it.

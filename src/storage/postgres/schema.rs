@@ -32,10 +32,14 @@ use super::tables::Tables;
 use crate::model::RemoteId;
 
 /// The version of our tables.
-const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 4;
+/// In its place while a server is moved into the database, so that no version of this program serves it.
+pub(super) const MIGRATING: i32 = i32::MAX - 1;
+/// In its place once the server was moved elsewhere.
+pub(super) const MOVED: i32 = i32::MAX;
 
 /// Taken while tables are made, so that two nodes that start at the same time do not get into each other's way.
-const LOCK: i64 = 0x6576_656e_746c_6f67;
+pub(super) const LOCK: i64 = 0x6576_656e_746c_6f67;
 
 /// Makes what is missing, and gives the remote id.
 pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
@@ -55,6 +59,16 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
         conn.client.batch_execute(&create(tables)).await?;
         let now = format!("UPDATE {meta} SET version = {VERSION}");
         conn.client.batch_execute(&now).await?;
+    }
+    if version == MIGRATING {
+        return Err(Failed::before_anything(
+            "a server is being moved into it, which has not come to its end: run `eventlog-server migrate` again",
+        ));
+    }
+    if version == MOVED {
+        return Err(Failed::before_anything(
+            "the server was moved from it to a data directory, and may have gone on there: `eventlog-server migrate` moves it back",
+        ));
     }
     if version > VERSION {
         return Err(Failed::before_anything(format!(
@@ -76,7 +90,7 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     Ok(kept)
 }
 
-fn create(tables: &Tables) -> String {
+pub(super) fn create(tables: &Tables) -> String {
     let Tables {
         entries,
         stores,

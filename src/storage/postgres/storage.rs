@@ -143,6 +143,11 @@ impl Storage for PostgresStorage {
             help: "Other nodes on the same database that were heard of lately",
             value: self.postgres.bus().others(),
         });
+        figures.push(Figure {
+            name: "stores_refused",
+            help: "Stores that stay closed, since the database has less of them than this node has shown",
+            value: self.postgres.open_logs().refused(),
+        });
         figures
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Statements {
     pub(super) bytes_between: String,
     /// What [`trim`](super::trim) asks and does.
     pub(super) trim: TrimStatements,
+    /// What [`erase`](super::erase) asks and does.
+    pub(super) erase: EraseStatements,
     /// The greatest id of the store `$1` that is not above `$2`.
     pub(super) newest_id: String,
     /// Which of the ids `$2` the store `$1` has, and where.
@@ -91,6 +93,16 @@ pub(super) struct TrimStatements {
     pub(super) bytes_within: String,
     /// The `$3`th entry behind `$2`, counted from 0.
     pub(super) nth: String,
+}
+
+/// The statements of erasing. `$1` is the store.
+pub(super) struct EraseStatements {
+    /// What is kept of the appends that the sequences `$2` are of, which nobody else changes before the transaction ends.
+    pub(super) appends: String,
+    /// Keeps `$3` of the appends that begin with `$2`.
+    pub(super) note: String,
+    /// Empties the rows `$2`.
+    pub(super) empty: String,
 }
 
 /// So many changes of keys are told apart; a node that was away for longer takes all keys for changed.
@@ -175,6 +187,7 @@ impl Statements {
                 "SELECT coalesce(sum({RECORD_BYTES}), 0)::bigint, count(*) FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
             ),
             trim: TrimStatements::new(entries, appends, trims),
+            erase: EraseStatements::new(entries, appends),
             newest_id: format!(
                 "SELECT entry_id FROM {entries} WHERE store_id = $1 AND entry_id <= $2 ORDER BY entry_id DESC LIMIT 1"
             ),
@@ -238,6 +251,25 @@ impl TrimStatements {
             ),
             nth: format!(
                 "SELECT sequence FROM {entries} WHERE store_id = $1 AND sequence > $2 ORDER BY sequence OFFSET $3 LIMIT 1"
+            ),
+        }
+    }
+}
+
+impl EraseStatements {
+    fn new(entries: &str, appends: &str) -> Self {
+        Self {
+            appends: format!(
+                "SELECT first, last, facts FROM {appends} WHERE store_id = $1 AND first IN (\
+                 SELECT (SELECT max(first) FROM {appends} WHERE store_id = $1 AND first <= s.at) FROM unnest($2::bigint[]) AS s (at)) \
+                 ORDER BY first FOR UPDATE"
+            ),
+            note: format!(
+                "UPDATE {appends} AS a SET facts = n.facts FROM unnest($2::bigint[], $3::bytea[]) AS n (first, facts) \
+                 WHERE a.store_id = $1 AND a.first = n.first"
+            ),
+            empty: format!(
+                "UPDATE {entries} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence = ANY($2::bigint[])"
             ),
         }
     }

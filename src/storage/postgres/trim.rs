@@ -96,7 +96,7 @@ async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Tri
 }
 
 /// Begins a transaction, and does in it all but the commit; `None` if `last` is beyond the head.
-async fn plan(
+pub(super) async fn plan(
     conn: &mut Conn,
     sql: &Statements,
     store: &StoreId,

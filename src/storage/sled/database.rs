@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::backup::{self, Backups, Origin, Restored, Restoring, Tail, Until};
+use super::backup::{self, As, Backups, Origin, Restored, Restoring, Tail, Until};
 use super::commit::{self, Job};
 use super::compact;
 use super::erasures;
@@ -138,7 +138,8 @@ impl Database {
             .map_err(|error| OpenError::Backup { cause: error.to_string().into() })?;
         let restoring = Restoring::begin(path).map_err(|error| failed(error.into()))?;
         let (files, _) = Files::open_any(path, options.ballast_bytes)?;
-        let restored = backup::restore(from, &plan, &files, options).map_err(failed)?;
+        let restored =
+            backup::restore(from, &plan, (&files, As::Another), options).map_err(failed)?;
         restoring.end().map_err(|error| failed(error.into()))?;
         Ok(restored)
     }

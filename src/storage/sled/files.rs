@@ -7,6 +7,7 @@
 //! probe     written to find out whether the disk works again
 //! place     where it was made
 //! restoring there while a restore makes it
+//! moved     there once everything was moved elsewhere: says where to
 //! damaged   what was found wrong with the database, which is built again at the next start
 //! log/      the commit log
 //! sled/     the database
@@ -30,6 +31,7 @@ const FORMATS_BEFORE: [&str; 2] =
     ["eventlog-server data directory, format 1\n", "eventlog-server data directory, format 2\n"];
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
+const MOVED: &str = "moved";
 
 /// Less than so much free space, in bytes, counts as a full disk: sled's log grows by some MiB at a time.
 const ROOM_BYTES_MIN: u64 = 16 << 20;
@@ -58,10 +60,28 @@ impl Files {
         if directory.join(RESTORING).try_exists().map_err(failed)? {
             return Err(OpenError::Unfinished { path: directory.to_owned() });
         }
+        if let Some(to) = Self::moved_to(directory).map_err(failed)? {
+            return Err(OpenError::Moved { path: directory.to_owned(), to });
+        }
         Self::open_any(directory, ballast_bytes)
     }
 
-    /// As [`Files::open`], also if it is being made by a restore.
+    /// Where everything in `directory` was moved to.
+    pub(super) fn moved_to(directory: &Path) -> io::Result<Option<String>> {
+        match std::fs::read_to_string(directory.join(MOVED)) {
+            Ok(to) => Ok(Some(to.trim_end().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that everything was moved to `to`: nobody opens it again.
+    #[cfg(feature = "postgres")]
+    pub(super) fn note_moved(&self, to: &str) -> io::Result<()> {
+        super::takeover::write_synced(&self.directory.join(MOVED), format!("{to}\n").as_bytes())
+    }
+
+    /// As [`Files::open`], also if it is being made by a restore, or was moved.
     pub(super) fn open_any(
         directory: &Path,
         ballast_bytes: u64,

@@ -7,7 +7,7 @@
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
 //! (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
-//! `beyond`, `log`, `storage`, `database`); `renew` and `backup` make directories of what others had.
+//! `beyond`, `log`, `storage`, `database`); `renew`, `backup` and `filling` make directories of what others had; `dump` reads one that nobody uses.
 
 mod backup;
 mod base;
@@ -17,11 +17,15 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod database;
+#[cfg(feature = "postgres")]
+mod dump;
 mod durable_map;
 mod ends;
 mod erase;
 mod erasures;
 mod files;
+#[cfg(feature = "postgres")]
+mod filling;
 mod further_base;
 mod gaps;
 mod health;
@@ -60,7 +64,11 @@ pub use backup::{
     pack, unpack,
 };
 pub use database::Database;
+#[cfg(feature = "postgres")]
+pub(crate) use dump::Dump;
 pub(crate) use durable_map::DurableMap;
+#[cfg(feature = "postgres")]
+pub(crate) use filling::{Filler, Filling};
 pub(crate) use keyspace::Keyspace;
 pub(crate) use ops::Ops;
 pub use ops::VALUE_BYTES_MAX;

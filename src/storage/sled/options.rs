@@ -114,11 +114,21 @@ pub enum OpenError {
     },
     /// A restore into it did not finish.
     #[error(
-        "a restore into {path:?} is under way, or did not finish: run it again, or remove the directory"
+        "a restore or a move into {path:?} is under way, or did not finish: run it again, or remove the directory"
     )]
     Unfinished {
         /// The directory.
         path: PathBuf,
+    },
+    /// Everything in it was moved elsewhere, and has gone on there.
+    #[error(
+        "the data directory {path:?} was moved to {to}, and is an older state of it: `eventlog-server migrate` moves that back"
+    )]
+    Moved {
+        /// The data directory.
+        path: PathBuf,
+        /// Where to.
+        to: String,
     },
     /// Another version of the server wrote it.
     #[error("the data directory {path:?} has a format that this version does not know: {found:?}")]

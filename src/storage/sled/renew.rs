@@ -57,6 +57,16 @@ pub(super) struct Renewal {
     floor: Sequence,
     /// How far above each store goes on.
     jump: u64,
+    remote_id: RemoteId,
+}
+
+/// Whose directory is made of what is shown.
+pub(super) struct Identity {
+    pub(super) remote_id: RemoteId,
+    /// What new stores begin behind, but for the jumps.
+    pub(super) floor: Sequence,
+    /// How often 1,000,000,000 above its last sequence each store goes on.
+    pub(super) jumps: u64,
 }
 
 /// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that.
@@ -121,17 +131,17 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     renewal.complete(files, last, "before-heal")
 }
 
-/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame; new stores began behind `floor`. Stores go
-/// on so many jumps above.
+/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame.
 pub(super) fn fill(
     files: &Files,
     options: &DatabaseOptions,
-    (floor, jumps): (Sequence, u64),
+    Identity { remote_id, floor, jumps }: Identity,
     fill: impl FnOnce(&mut Show<'_>) -> Result<Position, OpenFailure>,
 ) -> Result<(), OpenFailure> {
     let new = begin(files)?;
     let mut renewal = Renewal::new(new, options, (Position(0), floor))?;
     renewal.jump = JUMP.saturating_mul(jumps);
+    renewal.remote_id = remote_id;
     let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
     let last = fill(&mut |frame| builder.show(frame))?;
     drop(builder);
@@ -140,7 +150,7 @@ pub(super) fn fill(
 }
 
 /// Takes in a frame.
-type Show<'a> = dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure> + 'a;
+pub(super) type Show<'a> = dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure> + 'a;
 
 /// Where a new one is made. What a crash left there of an earlier attempt is gone.
 fn begin(files: &Files) -> io::Result<Files> {
@@ -161,7 +171,8 @@ impl Renewal {
         let files = Files::unlocked(new.directory());
         let shared = Arc::new(Shared::new(files, options.clone(), None, (trees, floor)));
         let checkpointer = Checkpointer::new(shared.clone(), from)?;
-        Ok(Self { new, options: options.clone(), shared, checkpointer, floor, jump: JUMP })
+        let (options, remote_id) = (options.clone(), RemoteId::random());
+        Ok(Self { new, options, shared, checkpointer, floor, jump: JUMP, remote_id })
     }
 
     /// Everything up to the frame `last` was shown. On disk when this returns; [`finish`] puts it in the place of what `files` have,
@@ -170,7 +181,7 @@ impl Renewal {
         jump(&self.shared, &mut self.checkpointer, self.jump)?;
         self.checkpointer.finish(last)?;
         drop(self.shared);
-        let (remote_id, generation) = (RemoteId::random(), *uuid::Uuid::new_v4().as_bytes());
+        let (remote_id, generation) = (self.remote_id, *uuid::Uuid::new_v4().as_bytes());
         let trees = tree::open(&self.new, &self.options, 0)?;
         tree::apply_identity(&trees, remote_id, generation, self.floor.plus(self.jump))?;
         tree::apply_checkpoint(&trees, 0)?;
@@ -199,6 +210,9 @@ fn watch_new(new: &Files, trees: &Trees) -> Result<(), OpenFailure> {
 fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Result<(), OpenFailure> {
     // Then the tree has a record of each.
     checkpointer.write_all()?;
+    if by == 0 {
+        return Ok(());
+    }
     let trees = shared.access.open_trees()?;
     for store in tree::store_records(&trees, None) {
         let (name, record) = store?;

@@ -28,10 +28,46 @@ const HEADS_AT_ONCE: usize = 1_000;
 /// How often a node records in the database that it is there; one that was not seen for an hour is removed.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 
+/// Between two lines that say that the database is lost lies so much time at least.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// What is logged of times at which the database cannot be used: one line at the beginning and one at the end, and nothing of those that
+/// follow at once.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    said: Option<Instant>,
+    is_said: bool,
+}
+
+impl Outage {
+    fn say(&mut self, failed: Option<&Failed>) {
+        match (failed, self.since) {
+            (Some(failed), None) => {
+                self.since = Some(Instant::now());
+                self.is_said = self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
+                if self.is_said {
+                    self.said = Some(Instant::now());
+                    log::warn!("the database cannot be used, writes are refused: {failed}");
+                }
+            }
+            (None, Some(since)) => {
+                self.since = None;
+                if self.is_said {
+                    let seconds = since.elapsed().as_secs_f64();
+                    log::info!("the database can be used again, after {seconds:.1} s");
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+}
+
 impl Bus {
     /// Asks for heads and changes now and then, for as long as the task lives.
     pub(in super::super) async fn poll(self: Arc<Self>) {
         let mut conn: Option<Conn> = None;
+        let mut outage = Outage::default();
         loop {
             let listens = self.listens.load(Ordering::Acquire);
             let pause = if listens { POLL_EVERY } else { POLL_WITHOUT_LISTENER };
@@ -39,6 +75,7 @@ impl Bus {
             let _ = timeout(pause, self.poll_now.notified()).await;
             let polled = self.poll_once(&mut conn).await;
             let is_good = polled.is_ok();
+            outage.say(polled.as_ref().err());
             *self.trouble.lock() = polled.err().map(|failed| failed.to_string());
             if !is_good {
                 conn = None;

@@ -20,7 +20,7 @@ mod take;
 pub use folder::{BackupError, Backups, Written};
 pub use manifest::{Manifest, ManifestFile};
 pub use pack::{pack, unpack};
-pub(super) use restore::{MARK, Restoring, plan, restore};
+pub(super) use restore::{As, MARK, Restoring, plan, restore};
 pub use restore::{Restored, Until};
 pub(super) use shipped::tail;
 pub use shipped::{DirectoryNote, Tail};

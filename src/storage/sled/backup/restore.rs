@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{BackupError, Backups};
 use super::manifest::Manifest;
+use crate::model::RemoteId;
 use crate::storage::archive::{Archive, Archived};
 use crate::storage::commit_log::Position;
 use crate::storage::ledger;
 use crate::storage::sled::files::{Files, sync_folder};
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
 use crate::storage::sled::rebuild;
-use crate::storage::sled::renew;
+use crate::storage::sled::renew::{self, Identity};
 use crate::storage::sled::takeover::{remove_folder, write_synced};
 
 /// How far a restore goes.
@@ -64,22 +65,38 @@ pub(in crate::storage::sled) fn plan(
     Ok(Plan { manifest: manifest.clone(), end })
 }
 
+/// What is made of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage::sled) enum As {
+    /// Another server, all of whose stores go on far above.
+    Another,
+    /// What it was: nobody may serve it.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a move to it makes one"))]
+    Copy,
+}
+
 /// Makes the directory of `files`, which has nothing.
 pub(in crate::storage::sled) fn restore(
     from: &Backups,
     Plan { manifest, end }: &Plan,
-    files: &Files,
+    (files, of): (&Files, As),
     options: &DatabaseOptions,
 ) -> Result<Restored, OpenFailure> {
     let malformed = || BackupError::damaged(from.path(), "its manifest names no directory");
-    let (_, generation, floor) = manifest.origin().ok_or_else(malformed)?;
+    let (remote_id, generation, floor) = manifest.origin().ok_or_else(malformed)?;
     let chosen = Chosen::link(from, manifest, files)?;
     let archive = Archive::to_read(chosen.0.clone(), generation);
     let mut restored = Restored { position: 0, time_millis: None };
     let listing = archive.files()?;
     let mut last = listing.base().map_or(Position(0), |base| base.last);
-    let jumps = from.note_restore(manifest);
-    renew::fill(files, options, (floor, jumps), |show| {
+    let identity = match of {
+        As::Another => {
+            let (remote_id, jumps) = (RemoteId::random(), from.note_restore(manifest));
+            Identity { remote_id, floor, jumps }
+        }
+        As::Copy => Identity { remote_id, floor, jumps: 0 },
+    };
+    renew::fill(files, options, identity, |show| {
         let visit = |found: Archived<'_>| match found {
             Archived::Base(part) => show(rebuild::of_base(part)),
             Archived::Frame(frame) if end.is_before(frame.position.0, frame.time_ms) => Ok(()),

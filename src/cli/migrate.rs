@@ -1,0 +1,195 @@
+//! `migrate`: moves a server from a data directory to PostgreSQL, and back.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use eventlog_server::storage::migrate::{
+    MigrateError, Moved, Source, Told, to_directory, to_postgres,
+};
+use eventlog_server::storage::postgres::PostgresOptions;
+use eventlog_server::storage::sled::{Backups, DatabaseOptions, OpenError};
+
+use super::progress::now;
+
+/// It is said so often how far it is.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Move a server from its data directory to a PostgreSQL database, or back.
+///
+/// Everything moves: the remote id, entries with their sequences, ids and times, what was trimmed and erased,
+/// keys, bindings, revocations, grants, positions of handlers, dead letters, and the quarantine. Clients go on
+/// where they were. Stop the server (all nodes) first. Before the new place can be served, everything in it is
+/// compared with the old one, and the old one is marked: no server starts on it any more. If the command ends in
+/// the middle, run it again.
+///
+/// With --backup most of the work is done while the server runs: the command copies and compares what the newest
+/// backup has. Then stop the server, and run the command with --data-dir: it moves only what has come since.
+/// docs/CLUSTER.md describes each step.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  eventlog-server migrate --data-dir /var/lib/eventlog --to postgres://eventlog@db.example/eventlog?sslmode=verify-full
+  EVENTLOG_STORAGE_URL=postgres://… eventlog-server migrate --backup /backups/eventlog --to
+  EVENTLOG_STORAGE_URL=postgres://… eventlog-server migrate --from --to-data-dir /var/lib/eventlog")]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["data_dir", "backup", "from"]))]
+pub(super) struct Args {
+    /// The data directory of a stopped server
+    #[arg(long, value_name = "DIR", requires = "to")]
+    data_dir: Option<PathBuf>,
+    /// The directory of its archive [default: `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+    /// A folder with backups, of which the newest is copied while the server runs
+    #[arg(long, value_name = "DIR", requires = "to")]
+    backup: Option<PathBuf>,
+    /// Where the backup is unpacked meanwhile [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR", requires = "backup")]
+    scratch: Option<PathBuf>,
+    /// The database to move to; without a URL, that in EVENTLOG_STORAGE_URL, where a password belongs
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    to: Option<String>,
+    /// The database to move from; all its nodes are stopped
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "", requires = "to_data_dir", conflicts_with = "to")]
+    from: Option<String>,
+    /// The data directory to make, which must be missing or empty
+    #[arg(long, value_name = "DIR", requires = "from")]
+    to_data_dir: Option<PathBuf>,
+    /// The prefix of the tables
+    #[arg(long, value_name = "PREFIX")]
+    table_prefix: Option<String>,
+    /// The table of the remote id
+    #[arg(long, value_name = "TABLE")]
+    remote_id_table: Option<String>,
+    /// Compare everything in the end, also what earlier runs have compared
+    #[arg(long)]
+    compare_all: bool,
+}
+
+/// `migrate` failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MigrateCommandError {
+    /// It was not moved.
+    #[error("{0}{hint}", hint = what_to_do(.0))]
+    Migrate(#[from] MigrateError),
+    /// There is nothing to move.
+    #[error("{} is not a data directory", .0.display())]
+    NoDataDirectory(PathBuf),
+    /// Nothing says which database.
+    #[error("no database: write its URL behind --to or --from, or to EVENTLOG_STORAGE_URL")]
+    NoUrl,
+    /// A backup cannot be unpacked there.
+    #[error("{}: {cause}", path.display())]
+    Scratch {
+        /// Where.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+}
+
+fn what_to_do(error: &MigrateError) -> &'static str {
+    match error {
+        MigrateError::Directory(OpenError::InUse { .. }) => {
+            "; stop the server, or use --backup to copy most of it while it runs"
+        }
+        _ => "",
+    }
+}
+
+impl Args {
+    fn database(&self) -> Result<PostgresOptions, MigrateCommandError> {
+        let said = self.to.as_ref().or(self.from.as_ref()).filter(|url| !url.is_empty());
+        let url = said.cloned().or_else(|| std::env::var("EVENTLOG_STORAGE_URL").ok());
+        let mut options = PostgresOptions::new(url.ok_or(MigrateCommandError::NoUrl)?);
+        options.prefix = self.table_prefix.clone().unwrap_or(options.prefix);
+        options.remote_id_table = self.remote_id_table.clone().unwrap_or(options.remote_id_table);
+        options.authorities = super::serve::postgres::authorities();
+        Ok(options)
+    }
+
+    fn directory(&self) -> DatabaseOptions {
+        let mut options = DatabaseOptions::default();
+        options.archive.dir.clone_from(&self.archive_dir);
+        options
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), MigrateCommandError> {
+    let (database, options) = (args.database()?, args.directory());
+    let (told, began) = (Arc::new(Told::default()), now());
+    let (stop, stopped) = channel::<()>();
+    let shown = Arc::clone(&told);
+    let showing = std::thread::spawn(move || {
+        while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            let copied = shown.copied.load(Ordering::Relaxed);
+            let compared = shown.compared.load(Ordering::Relaxed);
+            let seconds = began.elapsed().as_secs();
+            eprintln!("{copied} entries copied, {compared} compared, after {seconds} s");
+        }
+    });
+    let moved = carry_out(args, &database, &options, &told);
+    drop(stop);
+    // It does nothing but wait and print.
+    let _ = showing.join();
+    tell(args, &moved?, began.elapsed());
+    Ok(())
+}
+
+fn carry_out(
+    args: &Args,
+    database: &PostgresOptions,
+    options: &DatabaseOptions,
+    told: &Told,
+) -> Result<Moved, MigrateCommandError> {
+    if let Some(to) = &args.to_data_dir {
+        return Ok(to_directory(database, to, options, told)?);
+    }
+    let all = args.compare_all;
+    if let Some(path) = &args.data_dir {
+        // Opening would make one.
+        if !path.join("format").is_file() {
+            return Err(MigrateCommandError::NoDataDirectory(path.clone()));
+        }
+        return Ok(to_postgres(Source::Directory(path), options, database, all, told)?);
+    }
+    let backups = Backups::new(args.backup.clone().unwrap_or_default());
+    let parent = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = |cause| MigrateCommandError::Scratch { path: parent.clone(), cause };
+    let folder = tempfile::tempdir_in(&parent).map_err(scratch)?;
+    let from = Source::Backup { backups: &backups, scratch: folder.path() };
+    Ok(to_postgres(from, options, database, all, told)?)
+}
+
+fn tell(args: &Args, moved: &Moved, took: Duration) {
+    let Moved { stores, copied, compared, pairs, floor, is_finished, was_finished } = *moved;
+    let mut out = io::stdout();
+    // A closed standard output is no reason to fail.
+    let _ = match (was_finished, is_finished) {
+        (true, _) => {
+            writeln!(out, "this server was moved to the database before: nothing was changed")
+        }
+        (false, true) => writeln!(
+            out,
+            "moved {stores} stores: {copied} entries copied and {compared} compared, {pairs} pairs in tables, in {:.1} s",
+            took.as_secs_f64()
+        ),
+        (false, false) => writeln!(
+            out,
+            "copied {copied} entries of {stores} stores, and compared {compared}, in {:.1} s; now stop the server, and run this with --data-dir",
+            took.as_secs_f64()
+        ),
+    };
+    if floor > 0 {
+        eprintln!(
+            "note: the directory was restored or healed before, and its new stores began behind {floor}; in the database they begin at 1"
+        );
+    }
+    if let Some(old) = args.data_dir.as_deref().filter(|_| is_finished && !was_finished) {
+        let _ =
+            writeln!(io::stdout(), "{} is kept, and no server starts on it", Path::display(old));
+    }
+}

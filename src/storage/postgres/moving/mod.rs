@@ -1,0 +1,201 @@
+//! A database that a server is moved to, or from.
+//!
+//! Keeps: no node starts meanwhile, and none is there; whether it may be served is said in the database, with the version of its tables, so
+//! that every version of this program knows. Blocks: it has a thread of its own, that of whoever moves.
+
+mod read;
+mod table;
+mod write;
+
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+pub(crate) use self::table::{Changes, Pair};
+pub(crate) use self::write::Batch;
+use super::connect::{Conn, Connector};
+use super::failed::Failed;
+use super::schema::{self, MIGRATING, MOVED};
+use super::tables::Tables;
+use super::tls::Tls;
+use super::{PostgresError, PostgresOptions};
+use crate::model::RemoteId;
+
+/// So often it is looked whether nodes are there, and so long between.
+const LOOKS_MAX: usize = 50;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The database, with nobody else in it.
+pub(crate) struct Session {
+    runtime: Runtime,
+    conn: Conn,
+    /// For tables, which are read and written at the same time.
+    beside: Conn,
+    tables: Tables,
+}
+
+/// What is in a database that a server is to be moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// What is there of this server is gone on with.
+    Open,
+    /// This server was moved to it before, and may have gone on there.
+    Finished,
+}
+
+fn refused(told: impl Into<String>) -> Failed {
+    Failed::before_anything(told)
+}
+
+impl Session {
+    /// Connects, and keeps nodes from starting for as long as it lives. Refused while some are there. Blocks.
+    pub(crate) fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
+        options.check()?;
+        let (mut config, authorities) = options.driver()?;
+        let nodes = config.get_application_name().unwrap_or_default().to_owned();
+        config.application_name(format!("{nodes} migrate"));
+        let connector = Connector { config, tls: Tls::trusting(&authorities) };
+        let tables = Tables::new(&options.prefix, &options.remote_id_table);
+        let unusable = |told: String| PostgresError::Unusable(told.into());
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| unusable(error.to_string()))?;
+        let opened = runtime.block_on(async {
+            let (conn, _) = connector.connect(None).await?;
+            let (beside, _) = connector.connect(None).await?;
+            alone(&conn, &nodes).await?;
+            Ok::<_, Failed>((conn, beside))
+        });
+        let (conn, beside) = opened.map_err(|failed| unusable(failed.to_string()))?;
+        Ok(Self { runtime, conn, beside, tables })
+    }
+
+    /// Has the database be for the server `remote_id`, and not be served before [`Session::finish`].
+    pub(crate) fn begin_into(&mut self, remote_id: RemoteId) -> Result<Target, Failed> {
+        let Self { runtime, conn, tables, .. } = self;
+        runtime.block_on(begin_into(conn, tables, remote_id))
+    }
+
+    /// Whose database it is, from which a server is to be moved; and whether that was done before.
+    pub(crate) fn begin_from(&mut self) -> Result<(RemoteId, bool), Failed> {
+        let Self { runtime, conn, tables, .. } = self;
+        runtime.block_on(async {
+            let Some(version) = version(conn, tables).await? else {
+                return Err(refused("it has no tables of a server"));
+            };
+            if version == MIGRATING {
+                return Err(refused("a move into it has not come to its end"));
+            }
+            if version != MOVED && version > schema::VERSION {
+                return Err(refused("its tables were made by a later version of this program"));
+            }
+            if version != MOVED {
+                // An earlier version may have made fewer tables.
+                conn.client.batch_execute(&schema::create(tables)).await?;
+            }
+            let found = whose(conn, tables).await?;
+            found
+                .map(|found| (found, version == MOVED))
+                .ok_or_else(|| refused("it has no remote id"))
+        })
+    }
+
+    /// It may be served.
+    pub(crate) fn finish(&mut self) -> Result<(), Failed> {
+        let Tables { meta, .. } = &self.tables;
+        let done = format!(
+            "DROP TABLE IF EXISTS {meta}_moving; UPDATE {meta} SET version = {}",
+            schema::VERSION
+        );
+        Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
+    }
+
+    /// All of it was moved elsewhere: no node starts on it again.
+    pub(crate) fn note_moved(&mut self) -> Result<(), Failed> {
+        let done = format!("UPDATE {} SET version = {MOVED}", self.tables.meta);
+        Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
+    }
+}
+
+/// Takes the lock that a node takes when it starts, and checks that no node is there. Connections of a process that was ended go away within
+/// a moment.
+async fn alone(conn: &Conn, nodes: &str) -> Result<(), Failed> {
+    let lock = format!("SELECT pg_try_advisory_lock({})", schema::LOCK);
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
+    let (mut is_locked, mut is_alone) = (false, false);
+    for _ in 0..LOOKS_MAX {
+        is_locked = is_locked || conn.client.query_one(&lock, &[]).await?.try_get(0)?;
+        is_alone = conn.client.query_one(others, &[&nodes]).await?.try_get::<_, i64>(0)? == 0;
+        if is_locked && is_alone {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(refused(if is_alone {
+        "another move is under way"
+    } else {
+        "nodes are connected to it: stop all of them first"
+    }))
+}
+
+async fn is_there(conn: &Conn, table: &String) -> Result<bool, Failed> {
+    let asked = "SELECT to_regclass($1::text) IS NOT NULL";
+    Ok(conn.client.query_one(asked, &[table]).await?.try_get(0)?)
+}
+
+/// `None` if there are no tables of ours.
+async fn version(conn: &Conn, tables: &Tables) -> Result<Option<i32>, Failed> {
+    let Tables { meta, .. } = tables;
+    if !is_there(conn, meta).await? {
+        return Ok(None);
+    }
+    let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;
+    Ok(Some(found.try_get(0)?))
+}
+
+/// Whose database it is; `None` if that is not said.
+async fn whose(conn: &Conn, tables: &Tables) -> Result<Option<RemoteId>, Failed> {
+    let Tables { remote_id, .. } = tables;
+    if !is_there(conn, remote_id).await? {
+        return Ok(None);
+    }
+    let asked = format!("SELECT remote_id FROM {remote_id} WHERE singleton = 1");
+    let Some(row) = conn.client.query_opt(&asked, &[]).await? else { return Ok(None) };
+    let malformed = || Failed::new(format!("the remote id in {remote_id} has not 16 bytes"));
+    RemoteId::from_slice(row.try_get(0)?).map(Some).ok_or_else(malformed)
+}
+
+async fn begin_into(conn: &mut Conn, tables: &Tables, own: RemoteId) -> Result<Target, Failed> {
+    let another = "it has the data of another server: use an empty database, or another --table-prefix and --remote-id-table";
+    let (version, whose) = (version(conn, tables).await?, whose(conn, tables).await?);
+    if whose.is_some_and(|found| found != own) {
+        return Err(refused(another));
+    }
+    let Tables { meta, entries, remote_id, .. } = tables;
+    let begun = match version {
+        Some(MIGRATING) => String::new(),
+        // What is there is older than what comes; none of it is taken as compared.
+        Some(MOVED) => {
+            format!("DROP TABLE IF EXISTS {meta}_moving; UPDATE {meta} SET version = {MIGRATING}")
+        }
+        Some(_) => return Ok(Target::Finished),
+        None => {
+            let has_entries = format!("SELECT EXISTS (SELECT FROM {entries})");
+            if is_there(conn, entries).await?
+                && conn.client.query_one(&has_entries, &[]).await?.try_get::<_, bool>(0)?
+            {
+                return Err(refused(another));
+            }
+            let own = own.to_string().replace('-', "");
+            format!(
+                "{}; UPDATE {meta} SET version = {MIGRATING}; \
+                 INSERT INTO {remote_id} VALUES (1, decode('{own}', 'hex')) ON CONFLICT DO NOTHING",
+                schema::create(tables)
+            )
+        }
+    };
+    let compared = format!(
+        "CREATE TABLE IF NOT EXISTS {meta}_moving (store_id TEXT PRIMARY KEY, compared BIGINT NOT NULL)"
+    );
+    conn.client.batch_execute(&format!("BEGIN; {begun}; {compared}; COMMIT")).await?;
+    Ok(Target::Open)
+}
