@@ -49,7 +49,7 @@ pub(super) struct Args {
     /// Where the backup is unpacked meanwhile [default: the folder for temporary files]
     #[arg(long, value_name = "DIR", requires = "backup")]
     scratch: Option<PathBuf>,
-    /// The database to move to; without a URL, that in EVENTLOG_STORAGE_URL, where a password belongs
+    /// The database to move to; without a URL, that in `EVENTLOG_STORAGE_URL`, where a password belongs
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     to: Option<String>,
     /// The database to move from; all its nodes are stopped

@@ -272,20 +272,15 @@ impl Builder {
         let resolved = Arc::new(Resolved::new(limits.registry_answer_age_max));
         let usage = Arc::new(Usage::new(self.records.clone()));
         let quotas = Arc::new(quotas::Quotas::new(self.quotas, usage.clone(), metrics.clone()));
-        let deps = StoreDeps {
-            storage: self.storage.clone(),
-            metrics: metrics.clone(),
-            limits: limits.clone(),
-            quotas: quotas.clone(),
-        };
+        let deps = store_deps(&self.storage, &metrics, &limits, &quotas);
         let processing = self.processor.map(Processing::new).transpose()?;
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
         let new_keys = Arc::new(newcomers(Kind::PublicKeys, limits.keys_max, &limits));
         let keys = Keys::new(self.registry.clone(), self.storage.clone(), new_keys.clone());
-        let registry =
-            RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
+        let (opened, connected) = (open.clone(), connections.clone());
+        let registry = RegistryActor::new(keys, opened, connected, resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
             // This comes first: no handler runs before it can write.
@@ -366,6 +361,20 @@ impl Builder {
             snapshot: Mutex::default(),
         };
         Ok(Server::new(inner, &home).following_others())
+    }
+}
+
+fn store_deps(
+    storage: &Arc<dyn Storage>,
+    metrics: &Arc<Metrics>,
+    limits: &Arc<Limits>,
+    quotas: &Arc<quotas::Quotas>,
+) -> StoreDeps {
+    StoreDeps {
+        storage: storage.clone(),
+        metrics: metrics.clone(),
+        limits: limits.clone(),
+        quotas: quotas.clone(),
     }
 }
 
