@@ -132,7 +132,10 @@ fn seen(storage: &dyn Storage, ids: &[EntryId]) -> Vec<Seen> {
     STORES.map(of).into()
 }
 
-fn of_directory(path: &Path, ids: &[EntryId]) -> (Vec<Seen>, String, Vec<(Vec<u8>, Vec<u8>)>) {
+/// Keys and values of the tables.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn of_directory(path: &Path, ids: &[EntryId]) -> (Vec<Seen>, String, Pairs) {
     let database = Database::open(path, options()).expect("it opens");
     let tables = Keyspace::TABLES.into_iter().flat_map(|table| {
         let tree = database.tree(table).expect("a table");
@@ -214,8 +217,7 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
 
 fn back_up(database: &Database, to: &Backups) {
     let snapshot = database.snapshot().expect("a snapshot");
-    let open = |file: &SnapshotFile| std::fs::File::open(&file.path);
-    to.write(&snapshot, open).expect("a backup");
+    to.write(&snapshot, SnapshotFile::open).expect("a backup");
 }
 
 #[test]
