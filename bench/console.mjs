@@ -161,11 +161,11 @@ const feedEvent = (given, number) => ({
   passedOver: 1_200,
   entries: given.entries.map((entry, at) => ({ ...entry, sequence: given.head + number * 50 + at + 1 }))
 })
-const quarter = 3_600
+const quarter = 1_200
 await tell(quarter, feedEvent, { head: 1_000_000, entries }, 0)
-console.log(`live feed after a quarter of an hour: ${await weight()}`)
+console.log(`live feed after 1,200 events: ${await weight()}`)
 await tell(quarter, feedEvent, { head: 1_000_000, entries }, quarter)
-console.log(`live feed after half an hour: ${await weight()}`)
+console.log(`live feed after 2,400 events: ${await weight()}`)
 await browser.close()
 
 // What the server needs for those who look, if it runs here.

@@ -132,7 +132,7 @@ await step("a cookie changes nothing without this origin and JSON", async () => 
 
 await step("the overview says what happens and what is not well", async () => {
   await visit(page, "#/overview")
-  await shows(page, "Entries a second")
+  await shows(page, "Entries/s")
   await shows(page, "Dead letters of the group \"mail\": 2.")
   await until("charts", () => page.locator(".chart canvas").count())
   assert.equal(await page.locator(".tile", { hasText: "Nodes" }).locator("b").innerText(), "1")

@@ -46,7 +46,7 @@ const Shown = ({ first, session }) => {
     <${Page} title="Overview" about=${html`Server <code>${session.remoteId}</code>, version ${now.version}`} actions=${html`<${Live} on=${live} />`}>
       <${Notes} notes=${now.notes} />
       <dl class="tiles">
-        <${Tile} name="Entries a second" value=${rate(last("entries") ?? 0)} more=${`${bytes(last("bytes") ?? 0)}/s`} />
+        <${Tile} name="Entries/s" value=${rate(last("entries") ?? 0)} more=${`${bytes(last("bytes") ?? 0)}/s`} />
         <${Tile} name="Acknowledged in" value=${micros(last("ackP50Micros"))} more=${`99% within ${micros(last("ackP99Micros"))}`} />
         <${Tile} name="Connections" value=${count(last("connections") ?? 0)} more=${`of ${count(now.connectionsMax)}; ${several(last("subscriptions") ?? 0, "subscription")}`} />
         <${Tile} name="Handlers behind" value=${count(now.replayLag)} more=${now.deadLetters > 0 ? several(now.deadLetters, "dead letter") : "no dead letters"} href=${link(["processing"])} />
@@ -86,7 +86,7 @@ const Nodes = ({ nodes }) => html`
 
 const free = (storage) => (storage.disk_free_bytes === undefined ? "–" : bytes(storage.disk_free_bytes))
 
-const backup = (storage) => (storage.backup_made_seconds === undefined ? "none yet" : ago(storage.backup_made_seconds * 1000))
+const backup = (storage) => (storage.backup_made_seconds === undefined ? "none" : ago(storage.backup_made_seconds * 1000))
 
 const Tile = ({ name, value, more, href }) => html`
   <div class="tile">
