@@ -78,6 +78,7 @@ impl Traces {
         if !(options.ratio > 0.0 && options.ratio <= 1.0) {
             return Err(TraceError::Ratio(options.ratio));
         }
+        #[expect(clippy::cast_sign_loss, reason = "the ratio is above 0")]
         let every = (1.0 / options.ratio).round() as u64;
         let (to, from) = sync_channel(WAITING_MAX);
         let dropped = Arc::new(AtomicU64::new(0));

@@ -67,8 +67,10 @@ fn headers() -> Result<Vec<(String, Secret)>, WrongTraces> {
     let text = variable(NAME)?.unwrap_or_default();
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     let header = |pair: &str| {
-        let wrong =
-            || WrongTraces::Variable { name: NAME, message: "name=value,… it is not".to_owned() };
+        let wrong = || WrongTraces::Variable {
+            name: NAME,
+            message: "it has to be name=value, with commas between several".to_owned(),
+        };
         let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
         // Values are URL-encoded, as the specification requires.
         let value = value.trim().replace("%20", " ");
