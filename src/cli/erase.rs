@@ -1,5 +1,7 @@
 //! `erase`: takes the content of entries away for good.
 
+mod verify;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +29,8 @@ pub(super) const AT_ONCE: usize = 1_000;
 /// Without --primary-key and --id it is the whole store, with its keys: then its name has to be typed.
 ///
 /// Ids and sequences stay: what is sent again is acknowledged, and not stored. Readers pass over what is erased; what clients have got they keep. What is in
-/// quarantine of the same key or ids goes as well. The archive, backups and free space of files keep the bytes for a while, see
-/// docs/DATA.md.
+/// quarantine of the same key or ids goes as well. Within an hour the server's files do not have the bytes any more either; backups keep them, see
+/// docs/DATA.md. `erase --verify` says whether a file still has some: then it fails.
 ///
 /// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then handlers do not hear of it.
 #[derive(Debug, clap::Args)]
@@ -37,13 +39,17 @@ Examples:
   EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --primary-key user-17
   EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team --id 018bcfe5-6800-70e1-8101-010101010101 --yes
   EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --store team
-  eventlog-server erase --data-dir /var/lib/eventlog --store team --primary-key user-17")]
+  eventlog-server erase --data-dir /var/lib/eventlog --store team --primary-key user-17
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server erase --verify
+  eventlog-server erase --verify --data-dir /var/lib/eventlog --backups /backups/eventlog --backups s3://bucket/prefix")]
 pub(super) struct Args {
     /// The store
-    #[arg(long)]
-    store: StoreId,
+    #[arg(long, required_unless_present = "verify")]
+    store: Option<StoreId>,
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    verify: verify::VerifyArgs,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -108,6 +114,9 @@ pub(super) enum EraseCommandError {
     /// The keys of the store cannot be removed.
     #[error(transparent)]
     Keys(#[from] RegistryError),
+    /// It cannot be verified, or is not so.
+    #[error(transparent)]
+    Verify(#[from] verify::VerifyError),
     /// The runtime cannot be started.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -124,8 +133,11 @@ struct Answer {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
+    let Some(store) = &args.store else {
+        return Ok(verify::run(args)?);
+    };
     if !args.yes && args.what.is_whole() {
-        let store = args.store.as_str();
+        let store = store.as_str();
         println!(
             "All entries of store {store:?} lose their content, and its keys are removed, for good."
         );
@@ -134,11 +146,10 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
         }
     } else if !args.yes {
         let what = match &args.what.primary_key {
-            Some(key) => format!(
-                "All entries of store {:?} with the primary key {key:?}",
-                args.store.as_str()
-            ),
-            None => format!("{} entries of store {:?}", args.what.ids.len(), args.store.as_str()),
+            Some(key) => {
+                format!("All entries of store {:?} with the primary key {key:?}", store.as_str())
+            }
+            None => format!("{} entries of store {:?}", args.what.ids.len(), store.as_str()),
         };
         println!("{what} lose their content, for good.");
         if !is_confirmed().map_err(EraseCommandError::Ask)? {
@@ -146,7 +157,7 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
         }
     }
     if let Some(path) = &args.data_dir {
-        let erased = in_directory(args, path)?;
+        let erased = in_directory(args, store, path)?;
         return Ok(print(&erased).map_err(AdminCommandError::from)?);
     }
     let admin = args.admin.client()?;
@@ -155,7 +166,7 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
         None if args.what.is_whole() => json!({ "whole": true }),
         None => json!({ "ids": args.what.ids.iter().map(ToString::to_string).collect::<Vec<_>>() }),
     };
-    let path = format!("/admin/stores/{}/erase", percent_encode(args.store.as_str()));
+    let path = format!("/admin/stores/{}/erase", percent_encode(store.as_str()));
     let answer: Value =
         admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
     let printed = if args.admin.json {
@@ -181,35 +192,41 @@ fn print(erased: &Answer) -> io::Result<()> {
     Ok(())
 }
 
-fn in_directory(args: &Args, path: &Path) -> Result<Answer, EraseCommandError> {
+fn in_directory(args: &Args, store: &StoreId, path: &Path) -> Result<Answer, EraseCommandError> {
     let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
     data.must_exist()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(EraseCommandError::Runtime)?;
     let database = Database::open(path, data.options())?;
-    let done = runtime.block_on(erase_in(args, &database));
+    let done = runtime.block_on(erase_in(args, store, &database));
+    let scrubbed = done.as_ref().map_or(Ok(()), |_| database.scrub());
     database.close()?;
+    scrubbed?;
     done
 }
 
-async fn erase_in(args: &Args, database: &Database) -> Result<Answer, EraseCommandError> {
+async fn erase_in(
+    args: &Args,
+    store: &StoreId,
+    database: &Database,
+) -> Result<Answer, EraseCommandError> {
     let storage = SledStorage::new(database.clone());
     let mut erased =
-        Answer { quarantined: unquarantine(args, database).await?, ..Answer::default() };
-    let size = storage.size(&args.store)?;
+        Answer { quarantined: unquarantine(args, store, database).await?, ..Answer::default() };
+    let size = storage.size(store)?;
     if size.entries == 0 && erased.quarantined == 0 {
-        return Err(EraseCommandError::NoSuchStore(args.store.clone()));
+        return Err(EraseCommandError::NoSuchStore(store.clone()));
     }
     if args.what.is_whole() {
-        (erased.erased, erased.keys) = erase_store(database, &args.store).await?;
+        (erased.erased, erased.keys) = erase_store(database, store).await?;
         return Ok(erased);
     }
-    let log = storage.open(&args.store)?;
+    let log = storage.open(store)?;
     let journal = SledJournal::new(database.clone());
     let mut next = log.trimmed().next();
     while let Some(key) = args.what.primary_key.as_ref().filter(|_| next <= size.head) {
         let (found, read_to) = of_primary_key(&*log, key, (next, size.head), AT_ONCE)?;
-        erase(Some(&journal), &args.store, &log, &found).await?;
+        erase(Some(&journal), store, &log, &found).await?;
         erased.erased += found.len() as u64;
         next = read_to.next();
     }
@@ -217,7 +234,7 @@ async fn erase_in(args: &Args, database: &Database) -> Result<Answer, EraseComma
         let known = log.lookup(ids)?;
         let found = ids.iter().zip(&known).filter_map(|(id, at)| Some(((*at)?, *id)));
         let found: Vec<_> = found.collect();
-        erase(Some(&journal), &args.store, &Arc::<dyn StoreLog>::clone(&log), &found).await?;
+        erase(Some(&journal), store, &Arc::<dyn StoreLog>::clone(&log), &found).await?;
         erased.erased += found.len() as u64;
         let unknown = ids.iter().zip(known).filter(|(_, at)| at.is_none());
         erased.unknown.extend(unknown.map(|(id, _)| id.to_string()));
@@ -225,14 +242,23 @@ async fn erase_in(args: &Args, database: &Database) -> Result<Answer, EraseComma
     Ok(erased)
 }
 
-async fn unquarantine(args: &Args, database: &Database) -> Result<u64, EraseCommandError> {
+async fn unquarantine(
+    args: &Args,
+    store: &StoreId,
+    database: &Database,
+) -> Result<u64, EraseCommandError> {
     let quarantine = SledQuarantine::new(database.clone());
     let (mut removed, mut after) = (0, 0);
     loop {
         let page = quarantine.list(after, AT_ONCE).await?;
-        let Some(last) = page.last() else { return Ok(removed) };
+        let Some(last) = page.last() else {
+            if removed > 0 {
+                SledStorage::new(database.clone()).content_is_erased()?;
+            }
+            return Ok(removed);
+        };
         after = last.number;
-        for entry in page.iter().filter(|entry| entry.store_id == args.store) {
+        for entry in page.iter().filter(|entry| entry.store_id == *store) {
             let of_key = args.what.primary_key.as_ref().is_some_and(|key| {
                 entry.primary_key_bytes == key.len() as u64 && key.starts_with(&entry.primary_key)
             });

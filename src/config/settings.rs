@@ -45,6 +45,7 @@ settings! {
         auth: AuthSettings,
         admin: AdminSettings,
         archive: ArchiveSettings,
+        erase: EraseSettings,
         backup: BackupSettings,
         assign: Vec<Assignment>,
         compaction: Vec<CompactionRule>,
@@ -178,6 +179,14 @@ settings! {
         waiting_bytes_max: Option<Size>,
         to: Option<String>,
         ship_every: Option<Span>,
+    }
+}
+
+settings! {
+    /// `[erase]`
+    EraseSettings {
+        clean_after: Option<Span>,
+        kept_aside: Option<Span>,
     }
 }
 

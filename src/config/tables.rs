@@ -1,7 +1,7 @@
 //! Converts single tables of the file into what the server is started with.
 
 use eventlog_server::server::{ClientCertificates, TlsFiles};
-use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions};
+use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions, ScrubOptions};
 
 use super::bucket::BucketAddress;
 use super::check::impossible;
@@ -29,6 +29,10 @@ pub(super) fn database(settings: &Settings) -> DatabaseOptions {
                 settings.archive.waiting_bytes_max,
                 default.archive.waiting_bytes_max,
             ),
+        },
+        scrub: ScrubOptions {
+            after: settings.erase.clean_after.map_or(default.scrub.after, |span| span.0),
+            kept_aside: settings.erase.kept_aside.map_or(default.scrub.kept_aside, |span| span.0),
         },
         ..default
     }

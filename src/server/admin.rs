@@ -13,8 +13,8 @@ pub(super) use super::admin_failure::Failure;
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
-    admin_backup, admin_compact, admin_entries, admin_erase, admin_grants, admin_groups,
-    admin_guard, admin_openapi, admin_quarantine, admin_revocations, admin_sessions,
+    admin_backup, admin_compact, admin_entries, admin_erase, admin_erased, admin_grants,
+    admin_groups, admin_guard, admin_openapi, admin_quarantine, admin_revocations, admin_sessions,
     admin_signing_keys, admin_tokens_list, admin_trim, encode, overview, pages,
 };
 use crate::actors::audit::By;
@@ -77,6 +77,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
         .configure(admin_backup::configure)
         .configure(admin_compact::configure)
+        .configure(admin_erased::configure)
         .configure(admin_groups::configure)
         .configure(admin_revocations::configure)
         .configure(admin_grants::configure)

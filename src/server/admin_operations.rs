@@ -164,6 +164,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .body("Trim"),
     row(Post, "/compact", Admin, "Begins to free unused space of the database", "Compacting"),
     row(Get, "/compact", Read, "The state of the latest compaction", "Compacting"),
+    row(Post, "/erased", Admin, "Begins to look for content of erased entries", "ErasedFiles")
+        .body("LookForErased"),
+    row(Get, "/erased", Read, "What was found last", "ErasedFiles"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(Get, "/backup/{generation}/{name}", Admin, "A file of the latest backup", "Bytes"),
     row(Get, "/groups", Read, "Groups of handlers", "Groups").query(GROUPS),

@@ -355,6 +355,7 @@ impl Builder {
             processing,
             trims,
             compacting: Mutex::default(),
+            verifying: Mutex::default(),
             erasures,
             #[cfg(feature = "tls")]
             tls: std::sync::OnceLock::new(),

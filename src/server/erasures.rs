@@ -375,6 +375,10 @@ impl Server {
             Erase::PrimaryKey(key) => erasures.erase_key(store, key).await?,
             Erase::Store => erasures.erase_store(by, store).await?,
         };
+        if !quarantined.is_empty() {
+            let storage = self.inner().storage.clone();
+            blocking(move || storage.content_is_erased()).await?;
+        }
         for number in quarantined {
             if let Some(quarantine) = self.quarantine() {
                 match quarantine.remove_by(by.clone(), number).await {
@@ -386,6 +390,11 @@ impl Server {
                     Err(error) => return Err(error.into()),
                 }
             }
+        }
+        if erased.quarantined > 0 {
+            // What ran meanwhile may have come too early.
+            let storage = self.inner().storage.clone();
+            blocking(move || storage.content_is_erased()).await?;
         }
         let Erased { entries, unknown, quarantined, keys } = &erased;
         let (name, unknown) = (store.as_str(), unknown.len());

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::access::Severing;
 use super::admin;
 use super::admin_compact::CompactState;
+use super::admin_erased::ErasedState;
 use super::admin_guard::Guesses;
 use super::admin_tokens::AdminTokens;
 use super::builder::Builder;
@@ -81,6 +82,7 @@ pub(super) struct Inner {
     pub(super) processing: Option<Processing>,
     pub(super) trims: Arc<Trims>,
     pub(super) compacting: Mutex<CompactState>,
+    pub(super) verifying: Mutex<ErasedState>,
     pub(super) erasures: Arc<Erasures>,
     /// The certificates of the port, once it is served with TLS.
     #[cfg(feature = "tls")]

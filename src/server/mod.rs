@@ -10,6 +10,7 @@ mod admin_backup;
 mod admin_compact;
 mod admin_entries;
 mod admin_erase;
+mod admin_erased;
 mod admin_failure;
 mod admin_grants;
 mod admin_groups;

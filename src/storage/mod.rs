@@ -13,6 +13,7 @@ pub(crate) mod archive;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
+mod erased;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod ledger;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{mpsc, watch};
 
+pub use self::erased::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
 pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
@@ -128,6 +130,16 @@ pub trait Storage: Send + Sync + 'static {
     /// Whoever keeps something else of these entries has heard of all erasures up to this number. Blocks on the disk.
     fn told_again(&self, number: u64) -> Result<(), StorageError> {
         let _ = number;
+    }
+
+    /// Looks whether files have content of entries that were erased, and for this text; `None` if this storage has no files of its own. Blocks until all of
+    /// them were read.
+    fn verify_erased(&self, _text: Option<&str>) -> Result<Option<ErasedReport>, StorageError> {
+        Ok(None)
+    }
+
+    /// Something was erased that is not an entry of a store: files are to be made rid of that as well.
+    fn content_is_erased(&self) -> Result<(), StorageError> {
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod drain;
 mod durability;
 mod erase;
 mod erase_killed;
+mod erased;
 mod expansion;
 mod export;
 mod grants;

@@ -53,6 +53,8 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("POST", "/stores/{store}/erase", r#"{"ids":["018bcfe5-6800-70e1-8101-010101010101"]}"#),
     ("POST", "/compact", ""),
     ("GET", "/compact", ""),
+    ("POST", "/erased", r#"{"text":"never","ids":true}"#),
+    ("GET", "/erased", ""),
     ("GET", "/quarantine", ""),
     ("POST", "/backup", ""),
     ("POST", "/reload", ""),

@@ -219,6 +219,16 @@ impl Bucket {
         }
     }
 
+    /// Whether the bucket keeps versions of objects, as one does that has object lock: then what is removed stays there by its own rules.
+    pub(super) fn keeps_versions(&self, name: &str) -> Result<bool, BucketError> {
+        match self.run(self.store.head(&self.path(name)))? {
+            // Suspended, it calls what is new so.
+            Ok(meta) => Ok(meta.version.is_some_and(|version| version != "null")),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.failed(said(&error))),
+        }
+    }
+
     /// Removes an object, if it is there.
     pub(super) fn remove(&self, name: &str) -> Result<(), BucketError> {
         match self.run(self.store.delete(&self.path(name)))? {

@@ -136,6 +136,12 @@ impl Shipper {
         Ok(())
     }
 
+    /// Whether the bucket keeps what is removed from it.
+    pub(in crate::cli) fn keeps_versions(&self) -> Result<bool, BucketError> {
+        let Some(folder) = &self.generation else { return Ok(false) };
+        self.bucket.keeps_versions(&format!("{folder}/directory"))
+    }
+
     /// Looks what is there of the directory, once.
     fn begin(&mut self, snapshot: &Snapshot) -> Result<String, ShipError> {
         let note = DirectoryNote::of(snapshot);

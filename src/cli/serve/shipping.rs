@@ -44,8 +44,10 @@ struct Rounds {
     /// For tails, one at a time.
     folder: PathBuf,
     shipper: Option<Shipper>,
-    /// Up to this change everything is there.
-    done: Option<u64>,
+    /// Whether it was looked whether the bucket keeps what is removed.
+    asked: bool,
+    /// Up to this change everything is there, with so many files written again.
+    done: Option<(u64, u64)>,
     said: Option<Instant>,
 }
 
@@ -67,7 +69,8 @@ impl Shipping {
         let (stop, stopped) = channel();
         let every = plan.every;
         let (database, shipper) = (database.clone(), None);
-        let mut rounds = Rounds { plan, database, folder, shipper, done: None, said: None };
+        let mut rounds =
+            Rounds { plan, database, folder, shipper, asked: false, done: None, said: None };
         let thread = std::thread::Builder::new().name("shipping".to_owned()).spawn(move || {
             loop {
                 rounds.go();
@@ -93,6 +96,7 @@ impl Drop for Shipping {
 impl Rounds {
     fn go(&mut self) {
         let (position, begun) = (self.database.position(), now_millis());
+        let position = (position, self.database.rewritten());
         if self.done == Some(position) {
             return self.database.note_shipped(Some(begun));
         }
@@ -114,6 +118,22 @@ impl Rounds {
         }
     }
 
+    /// Says once, in the log, if the bucket keeps what is removed.
+    fn say_of_versions(&mut self) -> Result<(), BucketError> {
+        if !self.asked
+            && let Some(shipper) = &self.shipper
+        {
+            if shipper.keeps_versions()? {
+                log::warn!(
+                    "{} keeps versions of objects: what is removed from it stays there by its own rules, also what was erased",
+                    self.plan.to
+                );
+            }
+            self.asked = true;
+        }
+        Ok(())
+    }
+
     fn round(&mut self) -> Result<(), Failed> {
         let snapshot = self.database.archived()?;
         let mut shipper = match self.shipper.take() {
@@ -124,6 +144,7 @@ impl Rounds {
         // What it knows of the bucket stays true.
         self.shipper = Some(shipper);
         shipped?;
+        self.say_of_versions()?;
         let Some(shipper) = &mut self.shipper else { return Ok(()) };
         let behind = snapshot.position.max(shipper.tails_end());
         if let Some(tail) = self.database.tail(behind, &self.folder)? {

@@ -22,6 +22,7 @@ mod head;
 mod names;
 mod read;
 mod retention;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 mod whole;

@@ -76,7 +76,7 @@ impl Archive {
     }
 
     /// Writes the file with this name, with the frames that `fill` gives.
-    fn write(
+    pub(super) fn write(
         &self,
         name: &Name,
         (first, last): (Position, Position),

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::acked::FileNotes;
 use super::block::BLOCK_BYTES;
@@ -43,6 +43,8 @@ struct Shared {
     state: Mutex<State>,
     /// Where the existing files are noted.
     notes: OnceLock<FileNotes>,
+    /// Held while a file is on its way to its next use, by whoever may take their time.
+    moving: Mutex<()>,
 }
 
 struct State {
@@ -56,6 +58,8 @@ struct State {
     noted: u64,
     /// The numbers of spare files that are ready.
     spares: Vec<u64>,
+    /// Whether files that are let go of are removed, and not used again.
+    no_reuse: bool,
     /// The size of the last file that was made because there was no spare one.
     made_bytes: u64,
     /// The number of the next file and the next spare one.
@@ -113,10 +117,21 @@ impl LogFiles {
         let live = live.into_iter().map(|(number, first)| LiveFile { number, first }).collect();
         let made_bytes = SMALL_FILE_BYTES / GROWTH;
         let (ahead, noted) = (None, 0);
-        let state =
-            State { live, ahead, surplus, noted, spares, made_bytes, next_file, next_spare };
+        let no_reuse = false;
+        let state = State {
+            live,
+            ahead,
+            surplus,
+            noted,
+            spares,
+            no_reuse,
+            made_bytes,
+            next_file,
+            next_spare,
+        };
         let (state, notes) = (Mutex::new(state), OnceLock::new());
-        Ok(Self { shared: Arc::new(Shared { options, state, notes }) })
+        let moving = Mutex::new(());
+        Ok(Self { shared: Arc::new(Shared { options, state, notes, moving }) })
     }
 
     /// From now on, existing files are noted there; the existence of file `noted` already is.
@@ -144,6 +159,7 @@ impl LogFiles {
     /// Names a file ahead of time, unless there is one: call it now and then, from a thread that may take its time (a
     /// second).
     pub(crate) fn prepare(&self) -> io::Result<()> {
+        let _moving = self.moving();
         self.clear_surplus()?;
         let (ready, spare) = {
             let mut state = self.shared.state.lock();
@@ -206,13 +222,29 @@ impl LogFiles {
 
     /// Turns files into spare files that were named ahead of time and will not be begun, unless the notes say that they
     /// exist.
-    fn clear_surplus(&self) -> io::Result<()> {
+    pub(super) fn clear_surplus(&self) -> io::Result<()> {
         let surplus: Vec<u64> = {
             let mut state = self.shared.state.lock();
             let noted = state.noted;
             state.surplus.extract_if(.., |number| *number < noted).collect()
         };
         surplus.into_iter().try_for_each(|number| self.make_spare(number))
+    }
+
+    /// Files that are released from now on may be used again.
+    pub(crate) fn allow_reuse(&self) {
+        self.shared.state.lock().no_reuse = false;
+    }
+
+    /// Until [`LogFiles::allow_reuse`] is called, released files are removed. Returns the numbers of the spare files,
+    /// which are not used any more, and the lowest number that no file has yet.
+    pub(super) fn give_up_spares(&self) -> (Vec<u64>, u64) {
+        let mut state = self.shared.state.lock();
+        state.no_reuse = true;
+        if let Some(ahead) = state.ahead.take() {
+            state.surplus.push(ahead.header.file);
+        }
+        (std::mem::take(&mut state.spares), state.next_file)
     }
 
     /// The number of the first existing file, and of its first frame.
@@ -263,7 +295,13 @@ impl LogFiles {
         Ok(())
     }
 
+    /// Until it is dropped nobody else gives files their next use, but for the commit thread.
+    pub(super) fn moving(&self) -> MutexGuard<'_, ()> {
+        self.shared.moving.lock()
+    }
+
     fn recycle(&self, file: &FinishedFile) -> io::Result<()> {
+        let _moving = self.moving();
         self.make_spare(file.number)?;
         self.shared.state.lock().live.retain(|live| live.number != file.number);
         Ok(())
@@ -280,7 +318,7 @@ impl LogFiles {
         };
         let spare = {
             let mut state = self.shared.state.lock();
-            (standard == Some(true) && state.spares.len() < options.spares_max)
+            (standard == Some(true) && !state.no_reuse && state.spares.len() < options.spares_max)
                 .then(|| state.take_spare_number())
         };
         match (spare, standard) {

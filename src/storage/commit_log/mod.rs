@@ -25,6 +25,7 @@ mod folder;
 mod frame;
 mod header;
 mod open;
+mod reuse;
 mod scan;
 mod seam;
 #[cfg(test)]

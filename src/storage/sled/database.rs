@@ -3,7 +3,9 @@
 //! Keeps: every write goes through the commit thread and is answered when it is on disk; readers get a tree for as long as
 //! one question takes. Leaves out: how a group is made durable (`commit`), how it comes into sled (`checkpoint`).
 
+use std::collections::HashSet;
 use std::future::Future;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,14 +24,15 @@ use super::ops::{Ops, VALUE_BYTES_MAX};
 use super::options::{DatabaseOptions, OpenError, OpenFailure};
 use super::rebuild;
 use super::renew::{self, Renewed};
+use super::scrub;
 use super::shared::Shared;
 use super::steps::Faults;
 use super::tables::Tree;
 use super::takeover::{self, bytes_in};
 use super::verify::{self, Verification};
-use crate::model::RemoteId;
+use crate::model::{EntryId, RemoteId};
 use crate::storage::commit_log::{Generation, LogWriter};
-use crate::storage::{AppendError, Compacted, Snapshot, StorageError};
+use crate::storage::{AppendError, Compacted, ErasedReport, Snapshot, StorageError};
 
 /// How often it is looked whether it is compacted.
 const COMPACT_POLL: Duration = Duration::from_millis(10);
@@ -226,6 +229,44 @@ impl Database {
     ) -> Result<Verification, OpenError> {
         let verified = verify::verify_running(&Files::unlocked(path), options);
         verified.map_err(|failure| failure.of(path))
+    }
+
+    /// Looks whether files of the data directory `path`, which may be in use, have content of entries that were erased, and for this text. Writes nothing. Blocks
+    /// until all of them were read.
+    pub fn verify_erased(
+        path: &Path,
+        options: &DatabaseOptions,
+        text: Option<&str>,
+    ) -> Result<ErasedReport, OpenError> {
+        let verified = scrub::verify(&Files::unlocked(path), options, text);
+        verified.map_err(|failure| failure.of(path))
+    }
+
+    /// How many records of these entries have content in a file of a backup, or of an archive.
+    pub fn erased_in(file: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
+        scrub::look_at(file, ids)
+    }
+
+    /// Makes files rid of what was erased, if something was, and waits for it. Blocks.
+    pub fn scrub(&self) -> Result<(), StorageError> {
+        let shared = &self.owner.shared;
+        loop {
+            let standing = shared.scrub.standing();
+            if standing.note.is_none_or(|note| note.clean_millis.is_some()) {
+                return Ok(());
+            }
+            if let Some(failure) = standing.failure {
+                return Err(StorageError::Unavailable(failure.into()));
+            }
+            shared.queue.ready()?;
+            shared.scrub.ask_at_once();
+            std::thread::sleep(COMPACT_POLL);
+        }
+    }
+
+    /// Changes whenever files of the archive are written again.
+    pub fn rewritten(&self) -> u64 {
+        self.owner.shared.scrub.rewritten_count()
     }
 
     /// This server's own id, made with the data directory.

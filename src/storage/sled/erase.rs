@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::commit::{Answer, Job, Writes};
 use super::reindex;
+use super::scrub::Noted;
 use super::shared::Shared;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::storage::ledger::Erased;
@@ -43,13 +44,18 @@ pub(super) fn erase(
     entries: &[(Sequence, EntryId)],
     answer: Answer,
 ) -> Result<(), AppendError> {
+    if !entries.is_empty() {
+        let failed = |error| AppendError::Definite(format!("it cannot be noted: {error}").into());
+        shared.scrub.begin(&shared.files).map_err(failed)?;
+    }
     let ids = entries.iter().map(|(_, id)| *id).collect();
     note(shared, &writes.store, &Erased::Entries(ids))?;
     let mut sequences: Vec<Sequence> = entries.iter().map(|(at, _)| *at).collect();
     sequences.sort_unstable();
     sequences.dedup();
+    let noted = Noted::new(shared.scrub.clone());
     let (writes, sequences) = (writes.clone(), sequences.into());
-    shared.queue.enqueue(Job::Erase { writes, sequences, answer });
+    shared.queue.enqueue(Job::Erase { writes, sequences, answer, noted });
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //!
 //! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the directory
 //! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`); stores and the database for everybody else (`reindex`,
+//! (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`, `scrub`); stores and the database for everybody else (`reindex`,
 //! `beyond`, `log`, `storage`, `database`); `renew`, `backup` and `filling` make directories of what others had; `dump` reads one that nobody uses.
 
 mod backup;
@@ -42,6 +42,7 @@ mod record;
 mod redo;
 mod reindex;
 mod renew;
+mod scrub;
 mod segments;
 mod shared;
 mod signal;
@@ -72,7 +73,7 @@ pub(crate) use filling::{Filler, Filling};
 pub(crate) use keyspace::Keyspace;
 pub(crate) use ops::Ops;
 pub use ops::VALUE_BYTES_MAX;
-pub use options::{ArchiveOptions, DatabaseOptions, OpenError};
+pub use options::{ArchiveOptions, DatabaseOptions, OpenError, ScrubOptions};
 pub use renew::Renewed;
 pub use storage::SledStorage;
 pub(crate) use tables::Tree;

@@ -40,6 +40,26 @@ pub struct DatabaseOptions {
     pub times_apart: Duration,
     /// What becomes of finished files of the commit log.
     pub archive: ArchiveOptions,
+    /// When files are made rid of what was erased.
+    pub scrub: ScrubOptions,
+}
+
+/// When files are made rid of the content of entries that were erased: the commit log, free space of the database, the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// So long after an erasure that begins, for all of that time together; 15 minutes by default. How long it takes depends on how much there is to
+    /// read: some 50 MiB of entries in a second.
+    pub after: Duration,
+    /// So long after an erasure what was kept aside before is removed: damaged databases, what was there before `heal`, a directory of an earlier
+    /// format; seven days by default.
+    pub kept_aside: Duration,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self { after: Duration::from_secs(15 * 60), kept_aside: day * 7 }
+    }
 }
 
 /// What becomes of finished files of the commit log. By default all of them are kept, compressed, in `archive` in the data
@@ -86,6 +106,7 @@ impl Default for DatabaseOptions {
             log_file_bytes: 64 << 20,
             times_apart: Duration::from_secs(10 * 60),
             archive: ArchiveOptions::default(),
+            scrub: ScrubOptions::default(),
         }
     }
 }

@@ -12,9 +12,14 @@
 //! 7 trim     ordinal (uvarint), last sequence (uvarint): the entries of the store up to there are trimmed
 //! 8 time     milliseconds since 1970 (uvarint): the entries that come next were committed by then; in the base of an archive
 //! 9 erase    ordinal (uvarint), then for each entry that is erased, ascending, how far it is behind the one before (uvarint)
+//! 10 digests ordinal (uvarint), then the digest of each of the entries that come next (8 each): where some of them were erased, and the frame
+//!            was written again, in the place of the salt
 //! ```
 //!
 //! Keeps: what is malformed is refused, never a panic. Leaves out: checksums, which frames have (`commit_log`).
+
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
@@ -23,7 +28,7 @@ use super::keyspace::Keyspace;
 use super::value::{Malformed, body};
 use crate::model::varint::{read_uvarint, write_uvarint};
 use crate::model::{Segment, Sequence, StoreId};
-use crate::storage::witness::{FrameSalt, StoreHash};
+use crate::storage::witness::{EntryDigest, FrameSalt, StoreHash};
 
 const STORE: u8 = 1;
 const ENTRIES: u8 = 2;
@@ -34,6 +39,7 @@ const GAP: u8 = 6;
 const TRIM: u8 = 7;
 const TIME: u8 = 8;
 const ERASE: u8 = 9;
+const DIGESTS: u8 = 10;
 
 /// What one record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub(super) enum Record<'a> {
     Time(u64),
     /// These entries of the store are erased.
     Erase { ordinal: Ordinal, sequences: Vec<Sequence> },
+    /// The digests of the entries of the store that come next.
+    Digests { ordinal: Ordinal, digests: Vec<EntryDigest> },
 }
 
 /// A frame cannot be read.
@@ -116,6 +124,19 @@ impl RecordWriter {
             before = *sequence;
         }
         self.finish(ERASE, &[], out);
+    }
+
+    /// Gives the parts of the record of these digests to `out`.
+    pub(super) fn digests(
+        &mut self,
+        ordinal: Ordinal,
+        digests: &[EntryDigest],
+        out: impl FnMut(&[u8]),
+    ) {
+        self.content.clear();
+        write_uvarint(&mut self.content, u64::from(ordinal));
+        digests.iter().for_each(|digest| self.content.extend_from_slice(&digest.0));
+        self.finish(DIGESTS, &[], out);
     }
 
     /// Gives the parts of a time's record to `out`.
@@ -196,6 +217,7 @@ fn read(kind: u8, mut rest: &[u8]) -> Result<(Record<'_>, &[u8]), BadRecord> {
         TRIM => read_trim(content).ok_or(Malformed("of a trim"))?,
         TIME => read_time(content).ok_or(Malformed("of a time"))?,
         ERASE => read_erase(content).ok_or(Malformed("of an erasure"))?,
+        DIGESTS => read_digests(content).ok_or(Malformed("of digests"))?,
         unknown => return Err(BadRecord::Unknown(unknown)),
     };
     Ok((record, behind))
@@ -243,6 +265,13 @@ fn read_erase(mut content: &[u8]) -> Option<Record<'_>> {
     Some(Record::Erase { ordinal, sequences })
 }
 
+fn read_digests(mut content: &[u8]) -> Option<Record<'_>> {
+    let ordinal = read_ordinal(&mut content)?;
+    let (digests, []) = content.as_chunks() else { return None };
+    let digests = digests.iter().map(|digest| EntryDigest(*digest)).collect();
+    Some(Record::Digests { ordinal, digests })
+}
+
 fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
     let ordinal = read_ordinal(content)?;
     let first = Sequence::new(read_uvarint(content)?).ok().filter(|one| *one > Sequence::ZERO)?;
@@ -272,113 +301,4 @@ fn read_change(content: &[u8]) -> Option<Record<'_>> {
         _ => return None,
     };
     Some(Record::Change { table, key, value })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::{Batch, EntryId, EntryRef, Origin, PublicKey, SegmentBuilder};
-
-    fn segment(first: u64, origins: &[u8]) -> Segment {
-        let mut builder = SegmentBuilder::new(Sequence::new(first).expect("a sequence"));
-        for origin in origins {
-            let payload = &[*origin; 9];
-            let entry = EntryRef { id: EntryId::now(), event: "E", primary_key: "k", payload };
-            let origin = match origin {
-                0 => Origin::Server { run_handlers: true },
-                n => Origin::Client(PublicKey::new(format!("key {n}")).expect("a key")),
-            };
-            builder.push(Batch::from_entries([entry]).record(0).expect("a slot"), &origin);
-        }
-        builder.finish().remove(0)
-    }
-
-    fn frame(write: impl FnOnce(&mut RecordWriter, &mut Vec<u8>)) -> Vec<u8> {
-        let mut frame = Vec::new();
-        write(&mut RecordWriter::default(), &mut frame);
-        frame
-    }
-
-    proptest! {
-        #[test]
-        fn records_round_trip(
-            ordinal: Ordinal,
-            name in "\\PC{1,60}",
-            first in 1..1_u64 << 40,
-            origins in proptest::collection::vec(0..3_u8, 1..20),
-            key: Vec<u8>,
-            value: Option<Vec<u8>>,
-        ) {
-            let name = StoreId::new(name).expect("a name");
-            let segment = segment(first, &origins);
-            let gap = Segment::gap(segment.last().next(), origins.len() as u32).expect("a gap");
-            let salt = FrameSalt::random();
-            let frame = frame(|writer, frame| {
-                writer.store(ordinal, &name, |part| frame.extend_from_slice(part));
-                writer.salt(&salt, |part| frame.extend_from_slice(part));
-                writer.entries(ordinal, &segment, |part| frame.extend_from_slice(part));
-                writer.entries(ordinal, &gap, |part| frame.extend_from_slice(part));
-                writer.erase(ordinal, &[segment.first(), gap.last().next()], |part| frame.extend_from_slice(part));
-                let value = value.as_deref();
-                writer.change(Keyspace::Journal, &key, value, |part| frame.extend_from_slice(part));
-            });
-            let read: Vec<_> = records(&frame).collect();
-            let table = Keyspace::Journal;
-            let sequences = vec![segment.first(), gap.last().next()];
-            prop_assert_eq!(read, [
-                Ok(Record::Store { ordinal, name }),
-                Ok(Record::Salt(salt)),
-                Ok(Record::Entries { ordinal, segment }),
-                Ok(Record::Entries { ordinal, segment: gap }),
-                Ok(Record::Erase { ordinal, sequences }),
-                Ok(Record::Change { table, key: &key, value: value.as_deref() }),
-            ]);
-        }
-
-        #[test]
-        fn malformed_frames_are_refused(kind in 0..10_u8, content: Vec<u8>) {
-            let frame = [&[kind, content.len() as u8][..], &content].concat();
-            // Nothing panics, and there is an end.
-            prop_assert!(records(&frame).count() <= frame.len());
-            if let Some(Ok(Record::Entries { segment, .. })) = records(&frame).next() {
-                prop_assert!(segment.span() > 0 && segment.is_empty() == (kind == GAP));
-            }
-        }
-    }
-
-    #[test]
-    fn bytes_do_not_change() {
-        let id = EntryId::from_bytes([7; 16]);
-        let batch =
-            Batch::from_entries([EntryRef { id, event: "E", primary_key: "", payload: b"p" }]);
-        let mut builder = SegmentBuilder::new(Sequence::new(300).expect("a sequence"));
-        builder.push(batch.record(0).expect("a slot"), &Origin::Server { run_handlers: true });
-        let segment = builder.finish().remove(0);
-        let frame = frame(|writer, frame| {
-            let name = StoreId::new("team").expect("a name");
-            writer.store(300, &name, |part| frame.extend_from_slice(part));
-            writer.entries(300, &segment, |part| frame.extend_from_slice(part));
-            let out = |part: &[u8]| frame.extend_from_slice(part);
-            writer.change(Keyspace::Registry, b"key", Some(b"v"), out);
-            writer.change(Keyspace::Registry, b"key", None, |part| frame.extend_from_slice(part));
-            let gap = Segment::gap(Sequence::FIRST, 300).expect("a gap");
-            writer.entries(300, &gap, |part| frame.extend_from_slice(part));
-            let erased = [Sequence::ZERO.plus(2), Sequence::ZERO.plus(302)];
-            writer.erase(300, &erased, |part| frame.extend_from_slice(part));
-        });
-        let record = [&[7; 16][..], b"\x01E\x00\x01p"].concat();
-        let entries = [&b"\x02\x1f\xac\x02\xac\x02\x01\x01\x01\x01\x01\x00"[..], &record].concat();
-        let changes = &b"\x03\x07\x02\x03key\x01v\x03\x06\x02\x03key\x00"[..];
-        let gap = &b"\x06\x05\xac\x02\x01\xac\x02"[..];
-        let erase = &b"\x09\x05\xac\x02\x02\xac\x02"[..];
-        assert_eq!(frame, [&b"\x01\x06\xac\x02team"[..], &entries, changes, gap, erase].concat());
-    }
-
-    #[test]
-    fn a_record_of_a_later_version_is_told() {
-        let read: Vec<_> = records(b"\x63\x00\x63\x00").collect();
-        assert_eq!(read, [Err(BadRecord::Unknown(0x63))]);
-    }
 }

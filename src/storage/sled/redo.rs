@@ -63,16 +63,22 @@ impl<'a> Redo<'a> {
         &mut self,
         FoundFrame { position, mut time_ms, body }: FoundFrame<'_>,
     ) -> Result<(), OpenFailure> {
-        let (mut salt, mut known) = (FrameSalt::default(), None);
+        let (mut salt, mut known, mut digested) = (FrameSalt::default(), None, None);
         for record in records(body) {
             match record? {
                 Record::Salt(of_frame) => salt = of_frame,
                 Record::Store { ordinal, name } => self.name(ordinal, &name)?,
                 Record::Hash { ordinal, hash } => known = Some((ordinal, hash)),
+                Record::Digests { ordinal, digests } => digested = Some((ordinal, digests.into())),
                 Record::Entries { ordinal, segment } => {
                     let known = known.take_if(|(of, _)| *of == ordinal);
                     let salted = Hashing::Salted(salt);
-                    let hashing = known.map_or(salted, |(_, hash)| Hashing::Known(hash));
+                    let of_digests = digested.take_if(|(of, _)| *of == ordinal);
+                    let hashing = match (known, of_digests) {
+                        (Some((_, hash)), _) => Hashing::Known(hash),
+                        (None, Some((_, digests))) => Hashing::Digests(digests),
+                        (None, None) => salted,
+                    };
                     self.append(ordinal, segment, (hashing, time_ms))?;
                 }
                 Record::Trim { ordinal, last } => self.trim(ordinal, last)?,

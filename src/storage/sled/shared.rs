@@ -1,5 +1,6 @@
 //! What the threads of the database and everybody who uses it have in common.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,6 +14,7 @@ use super::files::Files;
 use super::health::Health;
 use super::keyspace::Keyspace;
 use super::options::{DatabaseOptions, OpenFailure};
+use super::scrub::Scrub;
 use super::signal::Signal;
 use super::steps::Faults;
 use super::tables::{Tables, Tree};
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     pub(super) health: Health,
     /// How long it took to write frames of the commit log to disk.
     pub(super) syncs: Histogram,
+    /// Whether files are to be made rid of what was erased.
+    pub(super) scrub: Arc<Scrub>,
     pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
@@ -90,6 +94,7 @@ impl Shared {
             ids_damaged: AtomicBool::new(false),
             health: Health::default(),
             syncs: Histogram::of_times(),
+            scrub: Arc::default(),
             compacting: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
             erasures: Mutex::new(None),
@@ -216,6 +221,7 @@ impl Shared {
                 health.bare_ids.load(Ordering::Relaxed),
             ),
         ]);
+        figures.extend(self.scrub.figures());
         figures.extend(health.backup_figures());
         figures.extend(health.shipped_figures());
         figures
@@ -228,6 +234,13 @@ impl Shared {
         is_known
             && self.ends.trims_pending() == 0
             && self.health.sweeping.load(Ordering::Acquire) == 0
+    }
+
+    /// Where something may be kept aside.
+    pub(super) fn kept_folders(&self) -> Vec<PathBuf> {
+        let archive = self.options.archive.dir.as_deref().and_then(Path::parent);
+        let directory = self.files.directory();
+        [Some(directory), archive].into_iter().flatten().map(Path::to_owned).collect()
     }
 
     /// What there is of a store without entries.

@@ -11,13 +11,14 @@ use super::database::Database;
 use super::erasures;
 use super::ids;
 use super::log::{self, SledLog};
+use super::scrub;
 use super::tree;
 use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
 use crate::model::{Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
-    Compacted, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog, StoreSize,
-    UsedKeys,
+    Compacted, ErasedReport, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog,
+    StoreSize, UsedKeys,
 };
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
@@ -158,6 +159,19 @@ impl Storage for SledStorage {
 
     fn told_again(&self, number: u64) -> Result<(), StorageError> {
         erasures::told_again(self.database.shared(), number)
+    }
+
+    fn verify_erased(&self, text: Option<&str>) -> Result<Option<ErasedReport>, StorageError> {
+        let shared = self.database.shared();
+        let verified = scrub::verify(&shared.files, &shared.options, text);
+        verified
+            .map(Some)
+            .map_err(|failure| StorageError::unavailable(std::io::Error::from(failure)))
+    }
+
+    fn content_is_erased(&self) -> Result<(), StorageError> {
+        let shared = self.database.shared();
+        shared.scrub.begin(&shared.files).map_err(StorageError::unavailable)
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

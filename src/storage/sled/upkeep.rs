@@ -1,4 +1,4 @@
-//! The two threads that keep the files of the commit log: one makes them and names them ahead of time, one lets go of those that sled
+//! The threads that keep the files of the commit log: one makes them and names them ahead of time, one lets go of those that sled
 //! does not need any more, once they are archived.
 //!
 //! Keeps: a file is let go of only when the archive has it, if there is one, or when too much waits for that; what fails is tried again. Neither a commit
@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::commit::now_ms;
 use super::further_base::FurtherBase;
+use super::scrub::Scrubber;
 use super::shared::Shared;
 use crate::storage::archive::{Archive, Retention};
 use crate::storage::commit_log::{LogFiles, Position};
@@ -99,9 +100,10 @@ impl Upkeep {
     pub(super) fn start(
         shared: Arc<Shared>,
         files: LogFiles,
-        archive: Option<Archive>,
+        (archive, to_scrub): (Option<Archive>, Option<Archive>),
         is_complete: bool,
     ) -> io::Result<Self> {
+        let log = files.clone();
         let base = FurtherBase::new(shared.clone(), is_complete);
         let next = Next { shared: shared.clone(), files: files.clone() };
         let mut keeper = Keeper { shared: shared.clone(), files, archive, base };
@@ -110,6 +112,7 @@ impl Upkeep {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         upkeep.threads.push(thread("log-next").spawn(move || next.run())?);
         upkeep.threads.push(thread("log-files").spawn(move || keeper.run())?);
+        upkeep.threads.push(Scrubber::start(upkeep.shared.clone(), log, to_scrub)?);
         Ok(upkeep)
     }
 }
@@ -117,6 +120,7 @@ impl Upkeep {
 impl Drop for Upkeep {
     /// Waits until what may be let go of is, or could not be.
     fn drop(&mut self) {
+        self.shared.scrub.end();
         self.shared.upkeep.ask(|state| state.end = true);
         for thread in self.threads.drain(..) {
             // If it panicked, files stay, and are let go of after the next start.

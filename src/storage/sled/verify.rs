@@ -271,12 +271,14 @@ impl<'a> Verifier<'a> {
     /// Goes on with the hashes of the stores in a frame.
     fn frame(&mut self, body: &[u8]) -> Result<(), OpenFailure> {
         self.found.frames += 1;
-        let (mut salt, mut known) = (FrameSalt::default(), None);
+        let (mut salt, mut known, mut digested) = (FrameSalt::default(), None, None);
         for record in records(body) {
             match record? {
                 Record::Salt(of_frame) => salt = of_frame,
                 Record::Hash { ordinal, hash } => known = Some((ordinal, hash)),
+                Record::Digests { ordinal, digests } => digested = Some((ordinal, digests)),
                 Record::Entries { ordinal, segment } => {
+                    let digests = digested.take_if(|(of, _)| *of == ordinal);
                     let chain =
                         self.chains.entry(ordinal).or_insert_with(|| Some(Default::default()));
                     // What the base has, frames behind it may have once more.
@@ -290,9 +292,11 @@ impl<'a> Verifier<'a> {
                         let salt = salt.append(ordinal, segment.first());
                         let hash = match known.take_if(|(of, _)| *of == ordinal) {
                             Some((_, known)) => known,
-                            None => {
-                                hash.with_append(&segment, salt).map_err(OpenFailure::corrupt)?
+                            None => match digests {
+                                Some((_, digests)) => hash.with_digests(&segment, &digests),
+                                None => hash.with_append(&segment, salt),
                             }
+                            .map_err(OpenFailure::corrupt)?,
                         };
                         *chain = Some((segment.last(), hash));
                         self.compare(ordinal, segment.last(), hash);

@@ -72,6 +72,11 @@ impl Watch {
         self.last.complete
     }
 
+    /// Of the directory.
+    pub(super) fn generation(&self) -> Generation {
+        self.last.generation
+    }
+
     /// What sled had at the last checkpoint.
     pub(super) fn position(&self) -> Position {
         self.last.position

@@ -24,6 +24,7 @@ use self::counting::Count;
 use self::sweep::Sweeps;
 use super::commit::Job;
 use super::compact::Compaction;
+use super::open;
 use super::options::OpenFailure;
 use super::segments::Arena;
 use super::shared::Shared;
@@ -121,7 +122,11 @@ impl Checkpointer {
         let opened_at = self.shared.settled();
         let is_complete = self.watch.as_ref().is_some_and(Watch::is_complete);
         let archive = self.archive.take();
-        let upkeep = Upkeep::start(self.shared.clone(), files, archive, is_complete)?;
+        // Also one that is not written to any more.
+        let to_scrub = self.watch.as_ref().and_then(|watch| {
+            open::archive_to_read(&self.shared.files, &self.shared.options, watch.generation())
+        });
+        let upkeep = Upkeep::start(self.shared.clone(), files, (archive, to_scrub), is_complete)?;
         // What an earlier process did not come to.
         self.shared.upkeep.release(self.position);
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {

@@ -17,6 +17,7 @@ use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::record::RecordWriter;
+use crate::storage::sled::scrub::Noted;
 use crate::storage::sled::tables::Tables;
 use crate::storage::witness::FrameSalt;
 
@@ -48,7 +49,7 @@ enum Part {
     Table { table: Keyspace, ops: Ops, answer: Answer },
     Store { writes: Arc<Writes>, appends: usize },
     Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
-    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer },
+    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer, noted: Noted },
 }
 
 impl Group {
@@ -88,10 +89,10 @@ impl Group {
                 self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len();
                 self.parts.push(Part::Trim { writes, last, answer });
             }
-            Job::Erase { writes, sequences, answer } => {
+            Job::Erase { writes, sequences, answer, noted } => {
                 let bytes = sequences.len() * ERASED_BYTES_MAX;
                 self.bytes += 2 * RECORD_BYTES_MAX + writes.store.as_str().len() + bytes;
-                self.parts.push(Part::Erase { writes, sequences, answer });
+                self.parts.push(Part::Erase { writes, sequences, answer, noted });
             }
             // For the log, not for a frame.
             Job::FinishFile => self.finish_file = true,
@@ -196,7 +197,7 @@ impl Group {
                     // Nobody may be waiting any more.
                     let _ = answer.send(Ok(()));
                 }
-                Part::Erase { writes, sequences, answer } => {
+                Part::Erase { writes, sequences, answer, noted: _noted } => {
                     if let Some(end) = writes.end.get() {
                         ends.erase(end, &sequences);
                     }

@@ -11,6 +11,7 @@ use super::writes::Writes;
 use crate::model::Sequence;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
+use crate::storage::sled::scrub::Noted;
 use crate::storage::{AppendError, StorageError};
 
 /// How long somebody who opens a store waits while the commit log is begun again.
@@ -28,7 +29,7 @@ pub(crate) enum Job {
     /// The entries of a store up to this one are trimmed.
     Trim { writes: Arc<Writes>, last: Sequence, answer: Answer },
     /// These entries of a store, ascending, are erased.
-    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer },
+    Erase { writes: Arc<Writes>, sequences: Arc<[Sequence]>, answer: Answer, noted: Noted },
     /// A further file of the commit log is to be begun, so that this one can be archived.
     FinishFile,
 }

@@ -198,6 +198,7 @@ fn a_base_has_each_entry_once_and_the_hash_of_its_last_though_its_store_goes_on(
                 Record::Store { .. }
                 | Record::Trim { .. }
                 | Record::Erase { .. }
+                | Record::Digests { .. }
                 | Record::Time(_)
                 | Record::Change { .. }
                 | Record::Salt(_) => {}

@@ -1,0 +1,318 @@
+//! `erase --verify`: says whether files, and backups, still have content of erased entries.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eventlog_server::model::EntryId;
+use eventlog_server::storage::sled::{Database, OpenError};
+use eventlog_server::storage::{ErasedReport, PLACES};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Args;
+use crate::cli::admin::{Admin, AdminCommandError, AdminError};
+use crate::cli::bucket::{Bucket, BucketError};
+use crate::cli::data_dir::{DataDir, NoDataDirectory};
+use crate::cli::text::{one_line, people_bytes, timestamp};
+use crate::config::BucketAddress;
+
+/// How often the server is asked whether it is done.
+const POLL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct VerifyArgs {
+    /// Erase nothing: read every file, archives decompressed, and say which ones still have content of erased entries
+    #[arg(long, conflicts_with_all = ["store", "primary_key", "ids", "yes"])]
+    verify: bool,
+    /// Look for this text in the files as well
+    #[arg(long, value_name = "TEXT", requires = "verify")]
+    text: Option<String>,
+    /// Look through backups too: a folder, or a bucket; may be given several times
+    #[arg(long, value_name = "DIR|s3://…", requires = "verify")]
+    backups: Vec<PathBuf>,
+}
+
+/// It cannot be verified, or is not so.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum VerifyError {
+    /// The server does not say.
+    #[error(transparent)]
+    Admin(#[from] AdminCommandError),
+    /// There is no data directory.
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
+    /// It cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nor can a bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// There is no bucket at this address.
+    #[error("--backups: {0}")]
+    Address(&'static str),
+    /// A file cannot be read.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// The server could not read its files.
+    #[error("the server cannot read its files: {0}")]
+    Failed(String),
+    /// Some is left.
+    #[error("content of erased entries is still there: {0}")]
+    Remains(String),
+}
+
+impl From<AdminError> for VerifyError {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+impl From<io::Error> for VerifyError {
+    fn from(error: io::Error) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+/// What the server says of it, or what was found here.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Found {
+    running: bool,
+    failure: Option<String>,
+    entries: u64,
+    is_due: bool,
+    erased_millis: Option<u64>,
+    clean_millis: Option<u64>,
+    places: Vec<Place>,
+    ids: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Place {
+    name: String,
+    files: u64,
+    bytes: u64,
+    held: u64,
+    named: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    path: String,
+    records: u64,
+    texts: u64,
+    until: Option<u64>,
+}
+
+impl From<ErasedReport> for Found {
+    fn from(report: ErasedReport) -> Self {
+        let ErasedReport { entries, is_due, erased_millis, clean_millis, places, .. } = report;
+        let places = places.into_iter().map(|place| Place {
+            name: place.name.to_owned(),
+            files: place.files,
+            bytes: place.bytes,
+            held: place.held,
+            named: place
+                .named
+                .into_iter()
+                .map(|file| Named {
+                    path: file.path.display().to_string(),
+                    records: file.records,
+                    texts: file.texts,
+                    until: file.until,
+                })
+                .collect(),
+        });
+        let places = places.collect();
+        Self { entries, is_due, erased_millis, clean_millis, places, ..Self::default() }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
+    let (found, ids) = match &args.data_dir {
+        Some(path) => of_directory(args, path)?,
+        None => of_server(args)?,
+    };
+    let mut left = print(&found)?;
+    for place in &args.verify.backups {
+        let held = match BucketAddress::of(place) {
+            Some(address) => bucket(&address.map_err(VerifyError::Address)?, &ids)?,
+            None => folder(place, &ids)?,
+        };
+        left.extend(held.then(|| place.display().to_string()));
+    }
+    if left.is_empty() { Ok(()) } else { Err(VerifyError::Remains(left.join(", "))) }
+}
+
+fn of_directory(args: &Args, path: &Path) -> Result<(Found, HashSet<EntryId>), VerifyError> {
+    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
+    data.must_exist()?;
+    let report = Database::verify_erased(path, &data.options(), args.verify.text.as_deref())?;
+    let ids = report.ids.clone();
+    Ok((report.into(), ids))
+}
+
+fn of_server(args: &Args) -> Result<(Found, HashSet<EntryId>), VerifyError> {
+    let admin: Admin = args.admin.client()?;
+    let asked = json!({ "text": args.verify.text, "ids": !args.verify.backups.is_empty() });
+    let mut answer: Value = admin.request("POST", "/admin/erased", Some(&asked))?;
+    loop {
+        let found = Found::deserialize(&answer)?;
+        if let Some(failure) = found.failure {
+            return Err(VerifyError::Failed(failure));
+        }
+        if !found.running {
+            let ids = found.ids.iter().flatten().filter_map(|id| id.parse().ok()).collect();
+            return Ok((found, ids));
+        }
+        std::thread::sleep(POLL);
+        answer = admin.request("GET", "/admin/erased", None)?;
+    }
+}
+
+impl From<serde_json::Error> for VerifyError {
+    fn from(error: serde_json::Error) -> Self {
+        io::Error::other(error).into()
+    }
+}
+
+/// Gives the places that have some of it.
+fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} erased entries are known", found.entries)?;
+    let mut left = Vec::new();
+    for name in PLACES {
+        let Some(place) = found.places.iter().find(|place| place.name == name) else { continue };
+        let (files, bytes) = (place.files, people_bytes(place.bytes));
+        let what = if place.held == 0 { "nothing of them".to_owned() } else { held(place) };
+        writeln!(out, "{name:<12} {files} files, {bytes}: {what}")?;
+        for file in &place.named {
+            let until = file.until.map_or(String::new(), |until| {
+                let path = one_line(&file.path);
+                format!("; it is removed at {}, or by: rm '{path}'", timestamp(until))
+            });
+            let records = file.records;
+            let texts = if file.texts > 0 {
+                format!(", {} times the text", file.texts)
+            } else {
+                String::new()
+            };
+            writeln!(out, "  {}: {records} records{texts}{until}", one_line(&file.path))?;
+        }
+        if place.held > 0 {
+            left.push(name.to_owned());
+        }
+    }
+    match (found.is_due, found.erased_millis, found.clean_millis) {
+        (true, Some(erased), _) => writeln!(
+            out,
+            "files are still to be made rid of what was erased since {}: the server does that, within an hour",
+            timestamp(erased)
+        )?,
+        (_, _, Some(clean)) => writeln!(out, "files were made rid of it at {}", timestamp(clean))?,
+        _ => {}
+    }
+    Ok(left)
+}
+
+fn held(place: &Place) -> String {
+    format!("{} files have some", place.held)
+}
+
+/// Looks through the backups in a folder. True if some of it is there.
+fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| VerifyError::File { path, cause }
+    };
+    let list = |path: &Path| -> Result<Vec<PathBuf>, VerifyError> {
+        let entries = std::fs::read_dir(path).map_err(failed(path))?;
+        let mut paths = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(failed(path))?;
+        paths.sort_unstable();
+        Ok(paths)
+    };
+    let mut any = false;
+    for generation in list(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let (mut held, mut manifests) = (BTreeMap::new(), Vec::new());
+        for path in list(&generation)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_default();
+            if name.strip_suffix(".zst").is_some() {
+                let records = Database::erased_in(&path, ids).map_err(failed(&path))?;
+                if records > 0 {
+                    held.insert(name, records);
+                }
+            } else if name.strip_suffix(".manifest").is_some() {
+                manifests.push(path);
+            }
+        }
+        for path in &manifests {
+            let text = std::fs::read_to_string(path).map_err(failed(path))?;
+            // A file is named there in quotes.
+            let records: u64 = held
+                .iter()
+                .filter(|(name, _)| text.contains(&format!("\"{name}\"")))
+                .map(|(_, records)| records)
+                .sum();
+            let what = match records {
+                0 => "nothing of them".to_owned(),
+                some => format!("{some} records; it has them until it is removed (backup --keep)"),
+            };
+            println!("backup {}: {what}", path.display());
+        }
+        any |= !held.is_empty();
+        for (name, records) in &held {
+            println!("  {}: {records} records", generation.join(name).display());
+        }
+    }
+    Ok(any)
+}
+
+/// Looks through what a bucket has. True if some of it is there.
+fn bucket(address: &BucketAddress, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
+    let bucket = Bucket::open(address)?;
+    // Nobody else knows the name.
+    let temporary = format!("eventlog-{}.zst", uuid::Uuid::new_v4());
+    let temporary = std::env::temp_dir().join(temporary);
+    let (mut any, mut files, mut bytes) = (false, 0, 0);
+    let mut versions = false;
+    for object in bucket.list(None)? {
+        versions = versions || bucket.keeps_versions(&object.name)?;
+        if !object.name.strip_suffix(".zst").is_some() {
+            continue;
+        }
+        let failed = |cause| VerifyError::File { path: temporary.clone(), cause };
+        let mut file = File::create_new(&temporary).map_err(failed)?;
+        let got = bucket.get(&object.name, &mut file);
+        drop(file);
+        let looked = got
+            .map_err(VerifyError::from)
+            .and_then(|()| Database::erased_in(&temporary, ids).map_err(failed));
+        std::fs::remove_file(&temporary).map_err(failed)?;
+        let records = looked?;
+        (files, bytes) = (files + 1, bytes + object.bytes);
+        if records > 0 {
+            any = true;
+            println!("  {address}/{}: {records} records", object.name);
+        }
+    }
+    let what = if any { "some files have records of erased entries" } else { "nothing of them" };
+    println!("bucket {address}: {files} files, {}: {what}", people_bytes(bytes));
+    if versions {
+        println!(
+            "bucket {address} keeps versions: objects that were removed are still there, by its own rules (versioning, object lock)"
+        );
+    }
+    Ok(any)
+}

@@ -1,0 +1,101 @@
+//! Writes files of the archive again, with something else in their frames.
+//!
+//! Keeps: the file is there as it was, or as it is to be, whole; the version before is removed when the next one has its name on disk. Leaves
+//! out: what is changed (the caller's).
+
+use std::fs::File;
+
+use super::chunk::ChunkReader;
+use super::head::HEAD_BYTES;
+use super::names::{self, Kind, Name};
+use super::{Archive, ArchiveError, ArchivedFile, sync_folder};
+use crate::storage::commit_log::FoundFrame;
+
+/// What becomes of the body of a frame.
+pub(crate) type Change<'a, E> = dyn FnMut(&FoundFrame<'_>) -> Result<Option<Vec<u8>>, E> + 'a;
+
+impl ArchivedFile {
+    /// Gives `visit` all frames that can be read, or the parts of the base.
+    pub(crate) fn each<E: From<ArchiveError>>(
+        &self,
+        mut visit: impl FnMut(FoundFrame<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let file = File::open(&self.path).map_err(ArchiveError::from)?;
+        let mut chunks = ChunkReader::new(&file, HEAD_BYTES).map_err(ArchiveError::from)?;
+        while let Some(chunk) = chunks.next().map_err(ArchiveError::from)? {
+            for frame in chunk.frames {
+                visit(frame)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Archive {
+    /// Writes `file` again as its next version, if `change` has another body for one of its frames, and removes the one there is. `None` if
+    /// there is nothing to change. What cannot be read of it is gone then. Blocks on disk.
+    pub(crate) fn rewrite<E: From<ArchiveError>>(
+        &self,
+        file: &ArchivedFile,
+        change: &mut Change<'_, E>,
+    ) -> Result<Option<ArchivedFile>, E> {
+        let (mut is_due, mut frames) = (false, 0);
+        file.each(|frame| {
+            frames += 1;
+            is_due = is_due || change(&frame)?.is_some();
+            Ok::<(), E>(())
+        })?;
+        if !is_due {
+            return Ok(None);
+        }
+        if file.kind == Kind::Base && frames != file.frames {
+            // Nothing would say any more what is missing.
+            return Err(ArchiveError::ReadBack(file.path.clone()).into());
+        }
+        let ArchivedFile { number, kind, version, .. } = *file;
+        let name = Name { number, kind, version: version + 1 };
+        let mut failed = None;
+        let written = self.write(&name, (file.first, file.last), |write| {
+            file.each(|frame| {
+                let changed = match change(&frame) {
+                    Ok(changed) => changed,
+                    Err(error) => {
+                        failed = Some(error);
+                        return Err(ArchiveError::Unavailable(std::io::Error::other("unreadable")));
+                    }
+                };
+                write(FoundFrame { body: changed.as_deref().unwrap_or(frame.body), ..frame })
+            })
+        });
+        let written = match (written, failed) {
+            (_, Some(error)) => return Err(error),
+            (written, None) => written?,
+        };
+        self.remove(std::slice::from_ref(file)).map_err(ArchiveError::from)?;
+        Ok(Some(written))
+    }
+
+    /// Removes what an earlier process left of rewritten files: versions for which there is a later one.
+    pub(crate) fn remove_superseded(&self) -> Result<(), ArchiveError> {
+        let newest = names::list(&self.folder)?;
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if names::is_superseded(&path, &newest) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(sync_folder(&self.folder)?)
+    }
+
+    /// Whether a base is being written.
+    pub(crate) fn writes_base(&self) -> Result<bool, ArchiveError> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let of_base = path.to_string_lossy().contains(".base.");
+            if of_base && names::is_unfinished(&path) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

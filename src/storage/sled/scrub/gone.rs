@@ -1,0 +1,140 @@
+//! What frames of a log say was erased, and what was taken out of tables that keep content of entries: dead letters and quarantine.
+//!
+//! Keeps: of what is still there nothing is said to be gone. Leaves out: taking it away (`frame`).
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use twox_hash::XxHash3_128;
+
+use crate::model::{EntryId, Segment, Sequence};
+use crate::storage::commit_log::Position;
+use crate::storage::sled::key::Ordinal;
+use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::record::{BadRecord, Record, records};
+
+/// Dead letters, in the journal.
+const LETTER: u8 = 6;
+/// Of an entry in quarantine: what is said of it, and a part of its content.
+const QUARANTINED: [u8; 2] = [1, 2];
+
+/// What is gone. Takes 16 bytes of memory for each run of erased entries, and 24 for each key.
+#[derive(Clone, Debug, Default)]
+pub(in crate::storage::sled) struct Gone {
+    /// First and last ones of runs of erased entries, ascending, once [`Gone::sort`] was called.
+    entries: HashMap<Ordinal, Vec<(Sequence, Sequence)>>,
+    /// The frame that changed a key last, by its table and hash.
+    keys: HashMap<u128, Position>,
+    /// Up to where stores are trimmed.
+    trims: HashMap<Ordinal, Sequence>,
+}
+
+impl Gone {
+    /// Takes in what a frame says. Call it in the order of frames, and [`Gone::sort`] when that is done.
+    pub(in crate::storage::sled) fn note(
+        &mut self,
+        position: Position,
+        body: &[u8],
+    ) -> Result<(), BadRecord> {
+        for record in records(body) {
+            match record? {
+                Record::Erase { ordinal, sequences } => {
+                    let runs = self.entries.entry(ordinal).or_default();
+                    runs.extend(sequences.into_iter().map(|at| (at, at)));
+                }
+                Record::Change { table, key, value: None } if has_content(table, key) => {
+                    self.keys.insert(hash(table, key), position);
+                }
+                Record::Trim { ordinal, last } => {
+                    let trimmed = self.trims.entry(ordinal).or_insert(last);
+                    *trimmed = last.max(*trimmed);
+                }
+                Record::Store { .. }
+                | Record::Entries { .. }
+                | Record::Change { .. }
+                | Record::Salt(_)
+                | Record::Hash { .. }
+                | Record::Time(_)
+                | Record::Digests { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// These entries of a store are erased as well.
+    #[cfg(test)]
+    pub(in crate::storage::sled) fn erase(&mut self, ordinal: Ordinal, at: Sequence) {
+        self.entries.entry(ordinal).or_default().push((at, at));
+    }
+
+    /// All was noted.
+    pub(in crate::storage::sled) fn sort(&mut self) {
+        for runs in self.entries.values_mut() {
+            runs.sort_unstable();
+            let mut joined: Vec<(Sequence, Sequence)> = Vec::new();
+            for (first, last) in runs.drain(..) {
+                match joined.last_mut() {
+                    Some(before) if first <= before.1.next() => before.1 = before.1.max(last),
+                    _ => joined.push((first, last)),
+                }
+            }
+            *runs = joined;
+        }
+    }
+
+    /// How many entries are erased.
+    pub(in crate::storage::sled) fn entries(&self) -> u64 {
+        let runs = self.entries.values().flatten();
+        runs.map(|(first, last)| last.since(*first) + 1).sum()
+    }
+
+    /// Which entries of `segment` are erased.
+    pub(super) fn of(&self, ordinal: Ordinal, segment: &Segment) -> BTreeSet<Sequence> {
+        let (from, to) = (segment.first(), segment.last());
+        let Some(runs) = self.entries.get(&ordinal).filter(|_| !segment.is_gap()) else {
+            return BTreeSet::new();
+        };
+        let start = runs.partition_point(|(_, last)| *last < from);
+        let here = runs[start..].iter().take_while(|(first, _)| *first <= to);
+        // No more than the segment has.
+        here.flat_map(|(first, last)| {
+            let (first, last) = ((*first).max(from), (*last).min(to));
+            (0..=last.since(first)).map(move |n| first.plus(n))
+        })
+        .collect()
+    }
+
+    /// Adds the ids of erased entries that a frame has: those that were noted, and what is bare and was not trimmed.
+    pub(super) fn ids_in(&self, body: &[u8], ids: &mut HashSet<EntryId>) -> Result<(), BadRecord> {
+        for record in records(body) {
+            let Record::Entries { ordinal, segment } = record? else { continue };
+            let erased = self.of(ordinal, &segment);
+            ids.extend(segment.ids().filter(|(at, _)| erased.contains(at)).map(|(_, id)| id));
+            if segment.may_be_bare() {
+                let trimmed = self.trims.get(&ordinal).copied().unwrap_or(Sequence::ZERO);
+                let bare = segment.iter().filter(|(at, it)| *at > trimmed && it.event.is_empty());
+                ids.extend(bare.map(|(_, entry)| entry.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a value that the frame at `position` gave a key has content of an entry, and was taken away by a later one.
+    pub(super) fn has_value(&self, position: Position, table: Keyspace, key: &[u8]) -> bool {
+        has_content(table, key)
+            && self.keys.get(&hash(table, key)).is_some_and(|removed| *removed > position)
+    }
+}
+
+/// Whether the value of such a key is made of what an entry had.
+fn has_content(table: Keyspace, key: &[u8]) -> bool {
+    let kind = key.first();
+    match table {
+        Keyspace::Journal => kind == Some(&LETTER),
+        Keyspace::Quarantine => kind.is_some_and(|kind| QUARANTINED.contains(kind)),
+        _ => false,
+    }
+}
+
+fn hash(table: Keyspace, key: &[u8]) -> u128 {
+    XxHash3_128::oneshot(key).wrapping_add(u128::from(table.number()))
+}

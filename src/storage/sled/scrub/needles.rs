@@ -1,0 +1,210 @@
+//! Looks through bytes for content of erased entries: wherever an id of one stands, what follows it says whether it is a whole record.
+//!
+//! Keeps: whatever file it is and whatever part of it is in use, a record that is not bare is found; memory is bounded by the number of ids. Leaves out: which files
+//! (`verify`).
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+
+use crate::model::EntryId;
+use crate::model::varint::read_uvarint;
+
+/// How much is looked through at once, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// An event that is longer is no event, in bytes.
+const EVENT_BYTES_MAX: u64 = 1_024;
+/// So much of what was read is kept for what comes next: an id, and the event behind it.
+const OVERLAP_BYTES: usize = 2_048;
+/// Bits in the filter, a power of two.
+const FILTER_BITS: usize = 1 << 22;
+
+/// What to look for.
+pub(super) struct Needles {
+    ids: HashSet<EntryId>,
+    /// Which hashes of the last four bytes of ids there are.
+    filter: Vec<u64>,
+    text: Option<Vec<u8>>,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hits {
+    /// Records of erased entries that have content.
+    pub(super) records: u64,
+    /// How often the text is there.
+    pub(super) texts: u64,
+    /// How many bytes were looked through.
+    pub(super) bytes: u64,
+}
+
+impl Needles {
+    /// Looks for content of these entries, and for this text.
+    pub(super) fn new(ids: HashSet<EntryId>, text: Option<&str>) -> Self {
+        let mut filter = vec![0; FILTER_BITS / 64];
+        for id in &ids {
+            let bit = hash(id.as_bytes());
+            filter[bit / 64] |= 1 << (bit % 64);
+        }
+        let text = text.filter(|text| !text.is_empty()).map(|text| text.as_bytes().to_vec());
+        Self { ids, filter, text }
+    }
+
+    /// The entries.
+    pub(super) fn into_ids(self) -> HashSet<EntryId> {
+        self.ids
+    }
+
+    /// Looks through all that `from` gives.
+    pub(super) fn look(&self, from: &mut dyn Read) -> io::Result<Hits> {
+        let overlap = OVERLAP_BYTES.max(self.text.as_ref().map_or(0, Vec::len));
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES + overlap);
+        let mut hits = Hits::default();
+        loop {
+            let before = buffer.len();
+            let room = (BUFFER_BYTES + overlap - before) as u64;
+            (&mut *from).take(room).read_to_end(&mut buffer)?;
+            let is_end = buffer.len() == before || buffer.len() < BUFFER_BYTES + overlap;
+            hits.bytes += (buffer.len() - before) as u64;
+            let to = if is_end { buffer.len() } else { buffer.len() - overlap };
+            self.look_at(&buffer, to, &mut hits);
+            if is_end {
+                return Ok(hits);
+            }
+            buffer.drain(..to);
+        }
+    }
+
+    /// Looks at what begins before `to`.
+    fn look_at(&self, bytes: &[u8], to: usize, hits: &mut Hits) {
+        if !self.ids.is_empty() {
+            for at in 0..to.min(bytes.len().saturating_sub(EntryId::LEN)) {
+                let (id, rest) = bytes[at..].split_at(EntryId::LEN);
+                if self.may_have(id)
+                    && EntryId::from_slice(id).is_some_and(|id| self.ids.contains(&id))
+                    && is_content(rest)
+                {
+                    hits.records += 1;
+                }
+            }
+        }
+        if let Some(text) = &self.text {
+            let mut at = 0;
+            // No text is empty.
+            while let Some(next) = bytes[at..to].iter().position(|byte| *byte == text[0]) {
+                at += next;
+                hits.texts += u64::from(bytes[at..].starts_with(text));
+                at += 1;
+            }
+        }
+    }
+
+    fn may_have(&self, id: &[u8]) -> bool {
+        let bit = hash(id);
+        self.filter[bit / 64] & (1 << (bit % 64)) != 0
+    }
+}
+
+/// Of the last bytes, which are random in most ids.
+fn hash(id: &[u8]) -> usize {
+    let last = [id[12], id[13], id[14], id[15]];
+    u32::from_be_bytes(last) as usize & (FILTER_BITS - 1)
+}
+
+/// Whether an event comes here, as it does in a record behind its id, and in nothing else that has ids.
+fn is_content(mut rest: &[u8]) -> bool {
+    let Some(len) = read_uvarint(&mut rest).filter(|len| (1..=EVENT_BYTES_MAX).contains(len))
+    else {
+        return false;
+    };
+    let there = &rest[..rest.len().min(len as usize)];
+    let is_text = match std::str::from_utf8(there) {
+        Ok(_) => true,
+        // It may be cut off at the end.
+        Err(error) => error.error_len().is_none() && error.valid_up_to() > 0,
+    };
+    is_text && !there.is_empty() && there.iter().all(|byte| *byte >= 0x20)
+}
+
+/// The payloads of the blocks of a log file, joined: what stands there whatever life of the file it is from.
+pub(super) struct Blocks<R> {
+    from: R,
+    block: Vec<u8>,
+    at: usize,
+}
+
+const BLOCK_BYTES: usize = 512;
+const BLOCK_HEAD_BYTES: usize = 20;
+
+impl<R: Read> Blocks<R> {
+    pub(super) const fn new(from: R) -> Self {
+        Self { from, block: Vec::new(), at: 0 }
+    }
+}
+
+impl<R: Read> Read for Blocks<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.block.len() {
+            self.block.clear();
+            (&mut self.from).take(BLOCK_BYTES as u64).read_to_end(&mut self.block)?;
+            self.at = BLOCK_HEAD_BYTES.min(self.block.len());
+        }
+        let left = &self.block[self.at..];
+        let len = left.len().min(to.len());
+        to[..len].copy_from_slice(&left[..len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EntryRef;
+    use crate::model::record::{write_bare, write_record};
+
+    fn record(id: EntryId) -> Vec<u8> {
+        let mut record = Vec::new();
+        write_record(&mut record, &EntryRef { id, event: "Née", primary_key: "", payload: b"" });
+        record
+    }
+
+    #[test]
+    fn records_are_found_wherever_they_stand_and_bare_ids_are_not() {
+        let ids = [EntryId::now(), EntryId::now(), EntryId::now()];
+        let needles = Needles::new(ids[..2].iter().copied().collect(), Some("secret"));
+        let mut bare = Vec::new();
+        write_bare(&mut bare, ids[0]);
+        // As an index of ids has them.
+        bare.extend_from_slice(&[ids[1].as_bytes(), &ids[0].as_bytes()[..], &[0; 8]].concat());
+        bare.extend_from_slice(&record(ids[2]));
+        assert_eq!(needles.look(&mut &bare[..]).expect("read").records, 0);
+        let edge = BUFFER_BYTES;
+        for at in [0, 1, 5_000, edge - 1, edge, edge + 17, edge + OVERLAP_BYTES - 3, edge * 2] {
+            for what in [record(ids[1]), b"secret".to_vec()] {
+                let mut bytes = vec![0; at];
+                bytes.extend_from_slice(&what);
+                bytes.extend_from_slice(&bare);
+                bytes.resize(bytes.len() + 3 * BUFFER_BYTES, 0);
+                let hits = needles.look(&mut &bytes[..]).expect("read");
+                assert_eq!(
+                    (hits.records + hits.texts, hits.bytes),
+                    (1, bytes.len() as u64),
+                    "{at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_lies_in_two_blocks_is_found() {
+        let id = EntryId::now();
+        let needles = Needles::new([id].into(), None);
+        let payload = [vec![0; 480], record(id)].concat();
+        let blocks: Vec<u8> = payload
+            .chunks(BLOCK_BYTES - BLOCK_HEAD_BYTES)
+            .flat_map(|part| [&[7; BLOCK_HEAD_BYTES][..], part].concat())
+            .collect();
+        assert_eq!(needles.look(&mut &blocks[..]).expect("read").records, 0);
+        assert_eq!(needles.look(&mut Blocks::new(&blocks[..])).expect("read").records, 1);
+    }
+}

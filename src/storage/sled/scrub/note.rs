@@ -1,0 +1,241 @@
+//! Notes in the data directory that content of erased entries may be in its files, before it may; and when it was gone.
+//!
+//! Keeps: the note is on disk before an erasure is. Leaves out: what is done for it (`worker`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+
+use crate::storage::Figure;
+use crate::storage::sled::commit::now_ms;
+use crate::storage::sled::files::Files;
+
+/// What is called so in the data directory.
+pub(in crate::storage::sled) const FILE: &str = "scrub";
+const VERSION: u32 = 1;
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::storage::sled) struct Note {
+    version: u32,
+    /// When the first erasure was begun since files were clean: milliseconds since 1970.
+    pub(in crate::storage::sled) erased_millis: u64,
+    /// When nothing of it was in the files any more, but for what was kept aside; `None` before.
+    pub(in crate::storage::sled) clean_millis: Option<u64>,
+    /// When the first erasure was begun since what was kept aside before is gone; `None` if nothing was kept.
+    pub(in crate::storage::sled) aside_millis: Option<u64>,
+}
+
+impl Note {
+    /// What is noted in this directory, if something is. What cannot be read counts as an erasure of this moment.
+    pub(in crate::storage::sled) fn read(directory: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(path(directory)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => {
+                let note = serde_json::from_slice(&text?).ok();
+                let note = note.filter(|note: &Self| note.version == VERSION);
+                Ok(Some(note.unwrap_or_else(|| Self::begun(None))))
+            }
+        }
+    }
+
+    fn begun(aside_millis: Option<u64>) -> Self {
+        let erased_millis = now_ms();
+        let aside_millis = aside_millis.or(Some(erased_millis));
+        Self { version: VERSION, erased_millis, clean_millis: None, aside_millis }
+    }
+
+    fn write(self, files: &Files) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&self)?;
+        text.push(b'\n');
+        files.write_whole(&path(files.directory()), &text)
+    }
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
+
+/// What is known of it while the directory is open.
+#[derive(Debug, Default)]
+pub(in crate::storage::sled) struct Scrub {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    note: Option<Note>,
+    /// Counts erasures, those too that failed.
+    erasures: u64,
+    /// Those on their way to the commit log.
+    under_way: usize,
+    /// Somebody waits for it: it is due at once.
+    at_once: bool,
+    /// Counts files of the archive that were written again.
+    rewritten: u64,
+    /// Why the last try failed.
+    failure: Option<String>,
+    end: bool,
+}
+
+/// An erasure on its way to the commit log. Dropped, it is there, or is not coming.
+#[derive(Debug)]
+pub(in crate::storage::sled) struct Noted(Arc<Scrub>);
+
+impl Noted {
+    /// One that was begun.
+    pub(in crate::storage::sled) fn new(scrub: Arc<Scrub>) -> Self {
+        scrub.state.lock().under_way += 1;
+        Self(scrub)
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.under_way -= 1;
+        state.erasures += 1;
+    }
+}
+
+/// How it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage::sled) struct Standing {
+    pub(in crate::storage::sled) note: Option<Note>,
+    pub(in crate::storage::sled) failure: Option<String>,
+}
+
+impl Scrub {
+    /// Reads what an earlier process noted.
+    pub(super) fn load(&self, files: &Files) -> io::Result<()> {
+        self.state.lock().note = Note::read(files.directory())?;
+        Ok(())
+    }
+
+    /// Something is about to be erased. On disk when this returns.
+    pub(in crate::storage::sled) fn begin(&self, files: &Files) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.erasures += 1;
+        if state.note.is_none_or(|note| note.clean_millis.is_some()) {
+            let note = Note::begun(state.note.and_then(|note| note.aside_millis));
+            note.write(files)?;
+            state.note = Some(note);
+        }
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// It is wanted now.
+    pub(in crate::storage::sled) fn ask_at_once(&self) {
+        self.state.lock().at_once = true;
+        self.wake.notify_all();
+    }
+
+    /// The thread is to end.
+    pub(in crate::storage::sled) fn end(&self) {
+        self.state.lock().end = true;
+        self.wake.notify_all();
+    }
+
+    pub(in crate::storage::sled) fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        Standing { note: state.note, failure: state.failure.clone() }
+    }
+
+    /// What there is to say of it.
+    pub(in crate::storage::sled) fn figures(&self) -> [Figure; 2] {
+        let state = self.state.lock();
+        let is_due = state.note.is_some_and(|note| note.clean_millis.is_none());
+        let figure = |name, help, value| Figure { name, help, value };
+        let due = "1 while files may still have content of erased entries";
+        let fails = "1 while content of erased entries cannot be removed from files";
+        [
+            figure("erased_remains", due, u64::from(is_due)),
+            figure("erased_remains_fails", fails, u64::from(state.failure.is_some())),
+        ]
+    }
+
+    /// Waits out `pause`; true at once if the thread is to end.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let mut state = self.state.lock();
+        let _ = self.wake.wait_while_for(&mut state, |state| !state.end, pause);
+        state.end
+    }
+
+    /// Waits until something is due, which it is so long after an erasure, or until `again`. Gives how many erasures there were; `None` if the
+    /// thread is to end.
+    pub(super) fn wait(&self, after: Duration, again: Option<Instant>) -> Option<u64> {
+        let mut state = self.state.lock();
+        let mut due = None;
+        loop {
+            if state.end {
+                return None;
+            }
+            let is_wanted = state.note.is_some_and(|note| note.clean_millis.is_none());
+            if is_wanted {
+                let at =
+                    *due.get_or_insert_with(|| again.unwrap_or_else(|| Instant::now() + after));
+                if state.at_once || Instant::now() >= at {
+                    state.at_once = false;
+                    return Some(state.erasures);
+                }
+                let _ = self.wake.wait_until(&mut state, at);
+            } else {
+                (state.at_once, due) = (false, None);
+                if self.wake.wait_for(&mut state, KEPT_EVERY).timed_out() {
+                    return Some(state.erasures);
+                }
+            }
+        }
+    }
+
+    /// A file of the archive was written again.
+    pub(super) fn rewritten(&self) {
+        self.state.lock().rewritten += 1;
+    }
+
+    /// How many files of the archive were written again since the directory was opened.
+    pub(in crate::storage::sled) fn rewritten_count(&self) -> u64 {
+        self.state.lock().rewritten
+    }
+
+    /// Nothing is kept aside that is older than the last erasure.
+    pub(super) fn aside_is_gone(&self, files: &Files) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Some(note) = state.note.filter(|note| note.clean_millis.is_some()) else {
+            return Ok(());
+        };
+        let note = Note { aside_millis: None, ..note };
+        note.write(files)?;
+        state.note = Some(note);
+        Ok(())
+    }
+
+    /// A try ended, which began after so many erasures.
+    pub(super) fn ended(
+        &self,
+        files: &Files,
+        erasures: u64,
+        failure: Option<String>,
+    ) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.failure = failure;
+        let Some(note) = state.note else { return Ok(()) };
+        let is_all = state.erasures == erasures && state.under_way == 0;
+        if state.failure.is_none() && is_all && note.clean_millis.is_none() {
+            let note = Note { clean_millis: Some(now_ms()), ..note };
+            note.write(files)?;
+            state.note = Some(note);
+        }
+        Ok(())
+    }
+}
+
+/// How often it is looked whether what was kept aside is to go.
+const KEPT_EVERY: Duration = Duration::from_secs(10 * 60);

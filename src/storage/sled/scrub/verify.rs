@@ -1,0 +1,254 @@
+//! Looks whether files have content of erased entries: all of a data directory and of its archive, decompressed, whatever part of a file is in use.
+//!
+//! Keeps: nothing is written, and the directory may be in use. What the directory says to be erased counts: its archive, and its commit log.
+//! Leaves out: making files rid of it (`worker`).
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::gone::Gone;
+use super::kept;
+use super::needles::{Blocks, Hits, Needles};
+use super::note::Note;
+use crate::model::EntryId;
+use crate::storage::archive::Archive;
+use crate::storage::commit_log::{
+    Found, FoundFrame, Generation, LogOptions, Position, read_running,
+};
+use crate::storage::sled::files::Files;
+use crate::storage::sled::open;
+use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
+use crate::storage::witness::WitnessFiles;
+use crate::storage::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
+
+/// Files go and come while a server runs: so often it is begun again.
+const TRIES: usize = 5;
+/// So many files of a place are named.
+const NAMED_MAX: usize = 100;
+
+/// Looks through the directory of `files`, also for `text`.
+pub(in crate::storage::sled) fn verify(
+    files: &Files,
+    options: &DatabaseOptions,
+    text: Option<&str>,
+) -> Result<ErasedReport, OpenFailure> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match once(files, options, text) {
+            Err(OpenFailure::Io(error)) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The ids of entries that the directory of `files` says to be erased.
+fn erased_ids(files: &Files, options: &DatabaseOptions) -> Result<HashSet<EntryId>, OpenFailure> {
+    let generation = generation(files)?;
+    let frames =
+        Frames { files, archive: open::archive_to_read(files, options, generation), generation };
+    let mut gone = Gone::default();
+    frames.each(&mut |frame| Ok(gone.note(frame.position, frame.body)?))?;
+    gone.sort();
+    let mut ids = HashSet::new();
+    frames.each(&mut |frame| Ok(gone.ids_in(frame.body, &mut ids)?))?;
+    Ok(ids)
+}
+
+/// Looks through one file, by what it is called.
+pub(in crate::storage::sled) fn look_at(path: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
+    look(path, &Needles::new(ids.clone(), None), false).map(|hits| hits.records)
+}
+
+fn generation(files: &Files) -> Result<Generation, OpenFailure> {
+    let (_, found) = WitnessFiles::open(files.directory())?;
+    let unknown = || OpenFailure::Refused("nothing says whose directory this is".into());
+    found.newest.map(|witness| witness.generation).ok_or_else(unknown)
+}
+
+/// All frames of a directory.
+struct Frames<'a> {
+    files: &'a Files,
+    archive: Option<Archive>,
+    generation: Generation,
+}
+
+impl Frames<'_> {
+    fn each(
+        &self,
+        visit: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure>,
+    ) -> Result<(), OpenFailure> {
+        if let Some(archive) = &self.archive {
+            for file in archive.files()?.files {
+                file.each(&mut *visit)?;
+            }
+        }
+        let options = LogOptions::new(self.files.log(), self.generation);
+        // What is damaged, or goes meanwhile, is not what this is about.
+        read_running(&options, Position(0), Position(u64::MAX - 1), |found| match found {
+            Found::Frame(frame) => visit(frame),
+            Found::Damage(_) => Ok(()),
+        })?;
+        Ok(())
+    }
+}
+
+fn once(
+    files: &Files,
+    options: &DatabaseOptions,
+    text: Option<&str>,
+) -> Result<ErasedReport, OpenFailure> {
+    let ids = erased_ids(files, options)?;
+    let needles = Needles::new(ids, text);
+    let note = Note::read(files.directory())?;
+    let mut looking =
+        Looking { needles: &needles, note, kept_aside_millis: 0, places: BTreeMap::new() };
+    looking.kept_aside_millis =
+        u64::try_from(options.scrub.kept_aside.as_millis()).unwrap_or(u64::MAX);
+    looking.folder(files.directory(), None)?;
+    let archive = options.archive.dir.clone().filter(|dir| !dir.starts_with(files.directory()));
+    if let Some(archive) = &archive {
+        looking.folder(archive, Some("archive"))?;
+        for kept in
+            kept::list(&archive.parent().map(Path::to_owned).into_iter().collect::<Vec<_>>())?
+        {
+            looking.any(&kept.path, "kept aside")?;
+        }
+    }
+    let mut places = looking.places;
+    let ids = needles.into_ids();
+    let places = PLACES
+        .into_iter()
+        .map(|name| places.remove(name).unwrap_or(ErasedPlace { name, ..ErasedPlace::default() }));
+    Ok(ErasedReport {
+        entries: ids.len() as u64,
+        ids,
+        is_due: note.is_some_and(|note| note.clean_millis.is_none()),
+        erased_millis: note.map(|note| note.erased_millis),
+        clean_millis: note.and_then(|note| note.clean_millis),
+        places: places.collect(),
+    })
+}
+
+/// What was seen so far.
+struct Looking<'a> {
+    needles: &'a Needles,
+    note: Option<Note>,
+    kept_aside_millis: u64,
+    places: BTreeMap<&'static str, ErasedPlace>,
+}
+
+impl Looking<'_> {
+    /// Everything in a folder, which is of `place`, or the data directory.
+    fn folder(&mut self, folder: &Path, place: Option<&'static str>) -> io::Result<()> {
+        for path in names(folder)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_default();
+            let place = match (place, &*name) {
+                (Some(place), _) => place,
+                (None, "log") => "commit log",
+                (None, "sled" | "compacting" | "renewing" | "taking-over") => "database",
+                (None, "archive") => "archive",
+                (None, "spill") => "spill",
+                (None, "shipping") => "shipping",
+                (None, name) if kept::is_aside(name) => "kept aside",
+                (None, _) => "other files",
+            };
+            self.any(&path, place)?;
+        }
+        Ok(())
+    }
+
+    fn any(&mut self, path: &Path, place: &'static str) -> io::Result<()> {
+        let kind = std::fs::symlink_metadata(path)?.file_type();
+        if kind.is_dir() {
+            for path in names(path)? {
+                self.any(&path, place)?;
+            }
+        } else if kind.is_file() {
+            let mut hits = look(path, self.needles, place == "spill")?;
+            if is_ledger(path) {
+                // It has ids alone, with a hash behind them that may look like anything.
+                hits.records = 0;
+            }
+            self.add(path, place, hits);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, name: &'static str, hits: Hits) {
+        let until = self.until(name);
+        let place = self
+            .places
+            .entry(name)
+            .or_insert_with(|| ErasedPlace { name, ..ErasedPlace::default() });
+        place.files += 1;
+        place.bytes += hits.bytes;
+        if hits.records + hits.texts > 0 {
+            place.held += 1;
+            if place.named.len() < NAMED_MAX {
+                let Hits { records, texts, .. } = hits;
+                place.named.push(ErasedFile { path: path.to_owned(), records, texts, until });
+            }
+        }
+    }
+
+    /// When what is there will be gone.
+    fn until(&self, place: &str) -> Option<u64> {
+        let aside = self.note.and_then(|note| note.aside_millis);
+        aside
+            .filter(|_| place == "kept aside")
+            .map(|aside| aside.saturating_add(self.kept_aside_millis))
+    }
+}
+
+/// Whether it is a copy of the erasure ledger.
+fn is_ledger(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.is_some_and(|name| name == "erased" || name.starts_with("erased."))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let names = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut paths = names.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Looks through a file as what it is; `is_raw` takes it as it lies.
+fn look(path: &Path, needles: &Needles, is_raw: bool) -> io::Result<Hits> {
+    let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_archive = name.strip_suffix(".zst").is_some() || name.ends_with(".zst.new");
+    let is_log = name.strip_suffix(".log").is_some() || name.starts_with("spare-");
+    if is_archive && !is_raw {
+        return decompressed(file, needles);
+    }
+    if is_log && !is_raw {
+        return needles.look(&mut BufReader::new(Blocks::new(file)));
+    }
+    needles.look(&mut BufReader::new(file))
+}
+
+/// What can be decompressed of a file: one that is being written, or is damaged, ends in the middle.
+fn decompressed(file: impl Read, needles: &Needles) -> io::Result<Hits> {
+    let mut decoder = UntilDamage(zstd::stream::read::Decoder::new(file)?);
+    needles.look(&mut decoder)
+}
+
+struct UntilDamage<R>(R);
+
+impl<R: Read> Read for UntilDamage<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            read => Ok(read.unwrap_or(0)),
+        }
+    }
+}
