@@ -4,14 +4,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{RemoteId, Sequence};
-use eventlog_server::storage::sled::{
-    ArchiveOptions, BackupError, Backups, Database, DatabaseOptions, OpenError, pack,
-};
-use eventlog_server::storage::{Snapshot, SnapshotFile, StorageError};
+use eventlog_server::storage::sled::{BackupError, Backups, Database, pack};
+use eventlog_server::storage::{Snapshot, SnapshotFile};
 use serde::Deserialize;
 
-use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
+use super::admin::{Admin, AdminError};
 use super::bucket::{Bucket, BucketError, ShipError, Shipper};
+use super::place::{PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
 use super::text::people_bytes;
 use crate::config::BucketAddress;
@@ -40,34 +39,16 @@ pub(super) struct Args {
     /// Keep this many backups in the folder, and remove files that only older ones need [default: all]
     #[arg(long, value_name = "COUNT")]
     keep: Option<usize>,
-    /// The data directory of a stopped server
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// The directory of its archive [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", requires = "data_dir")]
-    archive_dir: Option<PathBuf>,
     #[command(flatten)]
-    admin: AdminArgs,
+    place: PlaceArgs,
 }
 
 /// `backup` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackupCommandError {
-    /// The server does not give it.
+    /// What is to be copied cannot be reached.
     #[error(transparent)]
-    Admin(#[from] AdminCommandError),
-    /// The data directory cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// There is no data directory.
-    #[error("{} is not a data directory", path.display())]
-    NoDataDirectory {
-        /// What was given.
-        path: PathBuf,
-    },
-    /// What it has does not come to the archive.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    Place(#[from] PlaceError),
     /// It cannot be written.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -93,32 +74,29 @@ pub(super) enum BackupCommandError {
 
 impl From<AdminError> for BackupCommandError {
     fn from(error: AdminError) -> Self {
-        Self::Admin(error.into())
+        Self::Place(error.into())
     }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), BackupCommandError> {
-    match &args.data_dir {
-        Some(path) => of_stopped(args, path),
+    match args.place.database()? {
+        Some(database) => of_stopped(args, database),
         None => of_running(args),
     }
 }
 
-fn of_stopped(args: &Args, path: &Path) -> Result<(), BackupCommandError> {
-    // Opening would make one.
-    if !path.join("format").is_file() {
-        return Err(BackupCommandError::NoDataDirectory { path: path.to_owned() });
-    }
-    let archive = ArchiveOptions { dir: args.archive_dir.clone(), ..ArchiveOptions::default() };
-    let database = Database::open(path, DatabaseOptions { archive, ..DatabaseOptions::default() })?;
-    let taken = database.snapshot().map_err(BackupCommandError::from);
-    let written = taken.and_then(|snapshot| write(args, &snapshot, SnapshotFile::open));
-    database.close()?;
+fn of_stopped(args: &Args, database: Database) -> Result<(), BackupCommandError> {
+    let taken = database.snapshot().map_err(PlaceError::from);
+    let written = match taken {
+        Ok(snapshot) => write(args, &snapshot, SnapshotFile::open),
+        Err(error) => Err(error.into()),
+    };
+    database.close().map_err(PlaceError::from)?;
     written
 }
 
 fn of_running(args: &Args) -> Result<(), BackupCommandError> {
-    let admin = args.admin.client()?;
+    let admin = args.place.client()?;
     let mut tries = TRIES;
     loop {
         tries -= 1;
@@ -168,6 +146,14 @@ fn write<R: Read>(
     }
     let (count, all) = (written.manifest.files.len(), people_bytes(written.manifest.bytes()));
     tell(written.manifest.position, (count, all), (written.files, written.bytes));
+    // It was made, whatever else there is.
+    if backups.has_others(&written.manifest).unwrap_or(false) {
+        eprintln!(
+            "note: {} has backups of other servers too, or of this one from before `heal` or `accept-loss`: `restore` will ask \
+             for --generation, `restore --list` shows them",
+            args.to.display()
+        );
+    }
     Ok(())
 }
 

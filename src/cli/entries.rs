@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Begin with this sequence
     #[arg(long, value_name = "SEQUENCE")]
     from: Option<u64>,
-    /// Look only at the last N sequences [default: 20 without --from]
+    /// Look only at the last N entries there are [default: 20 without --from]
     #[arg(long, value_name = "N", conflicts_with = "from")]
     last: Option<NonZero<u64>>,
     /// Print only the entry with this id

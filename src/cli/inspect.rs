@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
 
-use eventlog_server::model::{Segment, Sequence, StoreId};
+use eventlog_server::model::{Sequence, StoreId};
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 use eventlog_server::storage::{Storage, StorageError, StoreSize};
 use serde_json::json;
@@ -23,8 +23,9 @@ const READ_BYTES: usize = 1 << 20;
 ///
 /// A line has a store, the number of its entries, its last sequence if that differs (after a restore, for
 /// example, a store has a gap), the bytes on disk, and a hash over the entries. Two copies of a store with the
-/// same last sequence and the same hash have the same entries. With --store it prints the entries of that store.
-/// It changes no entry. Stop the server first.
+/// same last sequence and the same hash were written the same entries; erasing and trimming leave the hash as it
+/// is. Erased entries count as entries. With --store it prints the entries of that store, and says how many of
+/// those that it looked at are erased. It changes no entry. Stop the server first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -97,7 +98,13 @@ fn show(storage: &dyn Storage, args: &Args, out: &mut impl Write) -> Result<(), 
         None => list_stores(storage, format, out),
         Some(store) => {
             let count_max = args.count.map_or(u64::MAX, NonZero::get);
-            print_entries(storage, store, args.from, count_max, format, out)
+            let shown = print_entries(storage, store, args.from, count_max, format, out)?;
+            if shown.erased > 0 {
+                let Shown { entries, erased } = shown;
+                out.flush()?;
+                eprintln!("{entries} entries, and between them {erased} that are erased");
+            }
+            Ok(())
         }
     }
 }
@@ -157,6 +164,14 @@ fn print_store(
     }
 }
 
+/// What was printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    entries: u64,
+    /// What was passed over between them.
+    erased: u64,
+}
+
 fn print_entries(
     storage: &dyn Storage,
     store: &StoreId,
@@ -164,7 +179,7 @@ fn print_entries(
     count_max: u64,
     format: Format,
     out: &mut impl Write,
-) -> Result<(), InspectError> {
+) -> Result<Shown, InspectError> {
     let log = storage.open(store)?;
     let size = storage.size(store)?;
     if size.entries == 0 && size.trimmed == Sequence::ZERO {
@@ -172,23 +187,32 @@ fn print_entries(
     }
     let printer = Printer::new(format, []);
     let mut next = from.max(Sequence::FIRST);
-    let end = next.plus(count_max).min(log.head().next());
-    while next < end {
+    let mut shown = Shown::default();
+    while next <= log.head() && shown.entries < count_max {
         let segments = log.read(next, READ_BYTES)?;
-        for (sequence, entry) in segments.iter().flat_map(Segment::iter) {
-            if (next..end).contains(&sequence) {
-                printer.print(out, sequence, &entry)?;
+        for segment in &segments {
+            if shown.entries == count_max {
+                break;
+            }
+            if segment.is_erased() {
+                shown.erased += segment.last().next().since(segment.first().max(next));
+            }
+            for (sequence, entry) in segment.iter().filter(|(sequence, _)| *sequence >= next) {
+                if shown.entries < count_max {
+                    printer.print(out, sequence, &entry)?;
+                    shown.entries += 1;
+                }
             }
         }
         let Some(last) = segments.last() else { break };
         next = last.last().next();
     }
-    Ok(())
+    Ok(shown)
 }
 
 #[cfg(test)]
 mod tests {
-    use eventlog_server::model::{Batch, EntryId, EntryRef, Origin, SegmentBuilder};
+    use eventlog_server::model::{Batch, EntryId, EntryRef, Origin, Segment, SegmentBuilder};
     use eventlog_server::storage::memory::MemoryStorage;
 
     use super::*;
@@ -257,6 +281,36 @@ mod tests {
         assert!(sequences(&["--from", "500", "--count", "400"]).into_iter().eq(500..900));
         assert!(sequences(&["--from", "999", "--count", "400"]).into_iter().eq(999..=1_000));
         assert!(sequences(&["--from", "1001"]).is_empty());
+    }
+
+    /// Sequences were counted, those in gaps and of erased entries too.
+    #[tokio::test]
+    async fn so_many_entries_are_printed_as_there_are_behind_gaps_and_erased_ones() {
+        let storage = storage(3).await;
+        let log = storage.open(&StoreId::new("team").expect("a store")).expect("it opens");
+        let at = |number| Sequence::new(number).expect("a sequence");
+        log.append(Segment::gaps(at(4), at(1_000))).await.expect("appended");
+        let mut segments = SegmentBuilder::new(at(1_001));
+        let entry = |event| EntryRef { id: EntryId::now(), event, primary_key: "n", payload: &[] };
+        let batch = Batch::from_entries(["A", "B", "C"].map(entry));
+        for slot in 0..3 {
+            let record = batch.record(slot).expect("a slot");
+            segments.push(record, &Origin::Server { run_handlers: false });
+        }
+        log.append(segments.finish()).await.expect("appended");
+        let id = batch.ids().next().expect("an id");
+        log.erase(&[(at(1_001), id)]).await.expect("erased");
+        let told = printed(&storage, &["--store", "team", "--from", "3", "--count", "2"]);
+        let told = told.expect("it prints");
+        let first = |line: &str| line.split_whitespace().next().map(ToOwned::to_owned);
+        let sequences: Vec<_> = told.lines().filter_map(first).collect();
+        assert_eq!(sequences, ["3", "1002"], "{told}");
+        let all = printed(&storage, &[]).expect("it prints");
+        assert!(all.contains("team  6 entries  up to 1003"), "{all}");
+        let mut out = Vec::new();
+        let team = StoreId::new("team").expect("a store");
+        let shown = print_entries(&storage, &team, at(1), 4, Format::People, &mut out);
+        assert_eq!(shown.expect("it prints"), Shown { entries: 4, erased: 1 });
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! Keeps: both ways do the same, since the directory is worked on by a server, too: one in this process that nobody can reach.
 
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +14,10 @@ use eventlog_server::server::{Server, StartError};
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::StorageError;
-use eventlog_server::storage::sled::{
-    ArchiveOptions, Database, DatabaseOptions, OpenError, SledStorage,
-};
+use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
+use super::data_dir::{DataDir, NoDataDirectory};
 
 /// For so long what is under way may take at the end.
 const ENDING: Duration = Duration::from_secs(60);
@@ -61,11 +62,8 @@ pub(super) enum PlaceError {
     #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { "; without --data-dir the command asks the server" } else { "" })]
     Open(#[from] OpenError),
     /// There is no data directory.
-    #[error("{} is not a data directory", path.display())]
-    NoDataDirectory {
-        /// What was given.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    NoDataDirectory(#[from] NoDataDirectory),
     /// Threads cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -81,18 +79,24 @@ impl From<AdminError> for PlaceError {
 }
 
 impl PlaceArgs {
+    /// The database of a stopped server, if its directory was given, which has to be there.
+    pub(super) fn database(&self) -> Result<Option<Database>, PlaceError> {
+        let Some(path) = &self.data_dir else { return Ok(None) };
+        let data = DataDir::new(path.clone(), self.archive_dir.clone());
+        data.must_exist()?;
+        Ok(Some(Database::open(path, data.options())?))
+    }
+
+    /// A client of the running server.
+    pub(super) fn client(&self) -> Result<Admin, PlaceError> {
+        Ok(self.admin.client()?)
+    }
+
     /// The place, which has to be there.
     pub(super) fn open(&self) -> Result<Place, PlaceError> {
-        let Some(path) = &self.data_dir else {
-            return Ok(Place::Running(Box::new(self.admin.client()?)));
+        let Some(database) = self.database()? else {
+            return Ok(Place::Running(Box::new(self.client()?)));
         };
-        // Opening would make one.
-        if !path.join("format").is_file() {
-            return Err(PlaceError::NoDataDirectory { path: path.clone() });
-        }
-        let archive = ArchiveOptions { dir: self.archive_dir.clone(), ..ArchiveOptions::default() };
-        let options = DatabaseOptions { archive, ..DatabaseOptions::default() };
-        let database = Database::open(path, options)?;
         let system = System::new();
         let storage = Arc::new(SledStorage::new(database.clone()));
         let registry = Arc::new(MemoryRegistry::new());
@@ -107,6 +111,16 @@ impl PlaceArgs {
         let server = system.block_on(async { builder.start() })?;
         Ok(Place::Stopped(Box::new(Opened { system, server, database })))
     }
+}
+
+/// Whether a result could be printed; nothing went wrong if nobody reads any more.
+pub(super) fn printed(done: io::Result<()>) -> Result<(), PlaceError> {
+    Ok(AdminCommandError::unless_reader_gone(done.map_err(AdminCommandError::from))?)
+}
+
+/// An answer of the admin API is not what it should be.
+pub(super) fn no_answer(error: impl Into<Box<dyn Error + Send + Sync>>) -> PlaceError {
+    AdminCommandError::from(io::Error::other(error)).into()
 }
 
 impl Place {

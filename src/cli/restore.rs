@@ -7,13 +7,13 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use eventlog_server::storage::sled::{
-    BackupError, Backups, Database, DatabaseOptions, DirectoryNote, OpenError, Until, unpack,
+    BackupError, Backups, Database, DatabaseOptions, DirectoryNote, Held, Moment, OpenError, Until,
+    Wanted, unpack,
 };
-use jiff::Timestamp;
 
-use super::bucket::{Bucket, BucketError, FetchError, fetch};
+use super::bucket::{Bucket, BucketError, FetchError, Shipped, fetch, generations};
 use super::progress::Progress;
-use super::text::{parse_moment, people_bytes};
+use super::text::{parse_moment, people_bytes, timestamp};
 use crate::config::BucketAddress;
 
 /// Make a data directory from a backup, with a new remote id.
@@ -27,6 +27,7 @@ use crate::config::BucketAddress;
 Examples:
   eventlog-server restore --from /backups/eventlog --data-dir /var/lib/eventlog
   eventlog-server restore --from /backups/eventlog --data-dir D --until 2026-03-01T12:00:00Z
+  eventlog-server restore --from /backups/eventlog --list
   eventlog-server restore --from /copies/archive --data-dir D
   eventlog-server restore --from s3://bucket/prefix --data-dir D
   ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
@@ -36,12 +37,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR|s3://…|-")]
     from: PathBuf,
     /// The data directory to make
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "list")]
+    data_dir: Option<PathBuf>,
+    /// Print what there is: of each generation from when to when, the newest one last
+    #[arg(long, conflicts_with_all = ["data_dir", "until", "generation"])]
+    list: bool,
     /// Restore the state at this time, or after the change with this number
     #[arg(long, value_name = "TIME|CHANGE")]
     until: Option<End>,
-    /// From a bucket: use this generation [default: the newest complete one]
+    /// Use this generation: the name that a server's data has until it is restored or healed [default: the newest
+    /// one; of a folder only if it goes on with all others in it]
     #[arg(long, value_name = "GENERATION", value_parser = generation)]
     generation: Option<String>,
 }
@@ -73,11 +78,11 @@ impl FromStr for End {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RestoreError {
     /// There is no backup, or a damaged one.
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Backup(#[from] BackupError),
     /// The directory cannot be made.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(OpenError),
     /// The bucket does not give it.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -90,9 +95,6 @@ pub(super) enum RestoreError {
     /// What says whose archive it is is damaged.
     #[error("{}: `directory` is damaged or of a later version", .0.display())]
     Note(PathBuf),
-    /// Folders are taken as they are.
-    #[error("--generation works only for buckets")]
-    Generation,
     /// The stream cannot be kept until it was read.
     #[error("{}: {cause}", path.display())]
     Keep {
@@ -103,19 +105,74 @@ pub(super) enum RestoreError {
     },
 }
 
+impl From<OpenError> for RestoreError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Backup { cause } => Self::Backup(cause),
+            error => Self::Open(error),
+        }
+    }
+}
+
+/// What is wrong, with what there is instead.
+fn explain(error: &BackupError) -> String {
+    let why = match error {
+        BackupError::Which(held) => {
+            let lines = lines(held);
+            format!("--generation says which of these is meant, as `--list` prints them:\n{lines}")
+        }
+        BackupError::TooEarly { held, other } => {
+            let generation = &held.generation;
+            let first = held.first.map_or_else(String::new, |first| {
+                format!(": the earliest moment is {}", moment(first))
+            });
+            let other = other.as_ref().map_or_else(String::new, |other| {
+                format!("; --generation {other} has what was there at that time")
+            });
+            format!("nothing of generation {generation} is so old{first}{other}")
+        }
+        BackupError::TooLate(held) => format!(
+            "the newest backup of generation {} ends with {}, and was made at {}",
+            held.generation,
+            moment(held.last),
+            timestamp(held.made_millis)
+        ),
+        BackupError::Io { .. } | BackupError::Damaged { .. } | BackupError::None { .. } => {
+            error.to_string()
+        }
+    };
+    format!("nothing was restored: {why}")
+}
+
+fn moment(Moment { position, time_millis }: Moment) -> String {
+    format!("change {position} of {}", timestamp(time_millis))
+}
+
+/// What there is of a generation.
+fn line(held: &Held) -> String {
+    let Held { generation, before, backups, first, last, .. } = held;
+    let first = first.map_or_else(|| "what cannot be read".to_owned(), moment);
+    let before =
+        before.as_ref().map_or_else(String::new, |before| format!(", goes on with {before}"));
+    format!("{generation}  {backups} backups, from {first} to {}{before}", moment(*last))
+}
+
+fn lines(held: &[Held]) -> String {
+    held.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
-    let until = args.until.map(|End(until)| until);
     let address = BucketAddress::of(&args.from).transpose().map_err(RestoreError::Address)?;
-    if args.generation.is_some() && address.is_none() {
-        return Err(RestoreError::Generation);
+    if let (true, Some(address)) = (args.list, &address) {
+        return list_bucket(&Bucket::open(address)?);
     }
     let is_archive = args.from.join(DirectoryNote::FILE).is_file();
     if args.from != Path::new("-") && address.is_none() && !is_archive {
-        return restore(&args.from, &args.data_dir, until);
+        return restore(args, &args.from);
     }
     // Beside the directory, where there is room for that as well; gone in the end.
-    let parent = args.data_dir.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
+    let beside = args.data_dir.as_deref().and_then(Path::parent);
+    let parent = beside.filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let keep = |cause| RestoreError::Keep { path: parent.to_owned(), cause };
     std::fs::create_dir_all(parent).map_err(keep)?;
     let kept = tempfile::tempdir_in(parent).map_err(keep)?;
@@ -129,7 +186,16 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
             eprintln!("fetched generation {}, {bytes}", fetched.generation);
         }
     }
-    restore(kept.path(), &args.data_dir, until)
+    restore(args, kept.path())
+}
+
+fn list_bucket(bucket: &Bucket) -> Result<(), RestoreError> {
+    for Shipped { generation, bytes, modified_millis } in generations(bucket)? {
+        let (bytes, at) = (people_bytes(bytes), timestamp(modified_millis));
+        // A closed standard output is no reason to fail.
+        let _ = writeln!(io::stdout(), "{generation}  {bytes}, last written at {at}");
+    }
+    Ok(())
 }
 
 /// Makes a backup in `to` of the files that a copy of an archive has in `from`, which stay where they are.
@@ -160,18 +226,26 @@ fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
     Ok(())
 }
 
-fn restore(from: &Path, to: &Path, until: Option<Until>) -> Result<(), RestoreError> {
-    let options = DatabaseOptions::default();
-    let progress = Progress::reading("restore", &[from]);
-    let restored = Database::restore(&Backups::new(from), to, &options, until)?;
-    drop(progress);
-    let time = restored.time_millis.and_then(|millis| i64::try_from(millis).ok());
-    let time = time.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let of = match time {
-        Some(time) => format!(", which was written at {time}"),
-        None if restored.position == 0 => ": nothing was written by then".to_owned(),
-        None => String::new(),
+fn restore(args: &Args, from: &Path) -> Result<(), RestoreError> {
+    let backups = Backups::new(from);
+    // Without it the list was asked for.
+    let Some(to) = &args.data_dir else {
+        let held = backups.held()?;
+        if held.is_empty() {
+            return Err(BackupError::None { path: from.to_owned() }.into());
+        }
+        // A closed standard output is no reason to fail.
+        let _ = writeln!(io::stdout(), "{}", lines(&held));
+        return Ok(());
     };
+    let until = args.until.map(|End(until)| until);
+    let wanted = Wanted { generation: args.generation.clone(), until };
+    let progress = Progress::reading("restore", &[from]);
+    let restored = Database::restore(&backups, to, &DatabaseOptions::default(), &wanted)?;
+    drop(progress);
+    let of = restored
+        .time_millis
+        .map_or_else(String::new, |millis| format!(", which was written at {}", timestamp(millis)));
     // A closed standard output is no reason to fail.
     let _ = writeln!(io::stdout(), "restored up to change {}{of}", restored.position);
     Ok(())

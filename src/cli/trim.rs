@@ -1,22 +1,23 @@
 //! `trim`: has the feed of a store begin further on.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use eventlog_server::model::{Sequence, StoreId};
 use eventlog_server::processing::{TrimError, Trimming, trim};
+use eventlog_server::server::{Before, Going, going};
 use eventlog_server::services::journal::SledJournal;
-use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
-use eventlog_server::storage::{Keep, Storage, StorageError};
+use eventlog_server::storage::sled::{Database, SledStorage};
+use eventlog_server::storage::{Storage, StorageError};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::{AdminArgs, AdminCommandError, percent_encode};
-use super::data_dir::{DataDir, NoDataDirectory};
-use super::text::one_line;
+use super::admin::percent_encode;
+use super::data_dir::is_confirmed;
+use super::place::{PlaceArgs, PlaceError, no_answer, printed};
+use super::text::{one_line, timestamp};
 
 /// Remove the beginning of a store's feed for good; only the ids of its entries stay.
 ///
@@ -26,7 +27,8 @@ use super::text::one_line;
 /// forget` removes a group that no longer runs. The archive and backups keep what they have, see docs/DATA.md.
 ///
 /// For a running server the command uses the admin API (--url, --token). For a stopped server, give --data-dir;
-/// then nothing waits, and the store is trimmed only as far as groups have processed it.
+/// then nothing waits, and the store is trimmed only as far as groups have processed it. The command says what
+/// goes, and asks, unless you give --yes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,14 +48,11 @@ pub(super) struct Args {
     /// Do not wait for groups
     #[arg(long)]
     force: bool,
-    /// The data directory of a stopped server
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// The directory of its archive [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", requires = "data_dir")]
-    archive_dir: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
-    admin: AdminArgs,
+    place: PlaceArgs,
 }
 
 /// What is kept.
@@ -81,18 +80,18 @@ impl FromStr for First {
 /// `trim` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TrimCommandError {
-    /// The server did not do it, or the result cannot be printed.
+    /// The store cannot be reached.
     #[error(transparent)]
-    Admin(#[from] AdminCommandError),
-    /// There is nothing to trim.
-    #[error(transparent)]
-    NoDataDirectory(#[from] NoDataDirectory),
+    Place(#[from] PlaceError),
+    /// It was not confirmed.
+    #[error("nothing was trimmed")]
+    NotConfirmed,
+    /// Nobody can be asked.
+    #[error("cannot ask: {0}")]
+    Ask(io::Error),
     /// There is no such store.
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
-    /// The data directory cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
     /// It cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -118,6 +117,43 @@ struct Behind {
     position: u64,
 }
 
+/// What the server says would go.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Preview {
+    wanted: u64,
+    entries: u64,
+    committed_by: Option<u64>,
+}
+
+impl From<Going> for Preview {
+    fn from(Going { entries, last, committed_by }: Going) -> Self {
+        Self { wanted: last.get(), entries, committed_by }
+    }
+}
+
+impl Args {
+    /// Says what goes, and asks; if nothing goes it does not ask.
+    fn confirm(
+        &self,
+        Preview { wanted, entries, committed_by }: Preview,
+    ) -> Result<(), TrimCommandError> {
+        if entries == 0 {
+            return Ok(());
+        }
+        let store = self.store.as_str();
+        let by = committed_by.map_or_else(String::new, |millis| {
+            format!(", which was committed by {}", timestamp(millis))
+        });
+        println!("{entries} entries of store {store:?} go for good, up to entry {wanted}{by}.");
+        if is_confirmed().map_err(TrimCommandError::Ask)? {
+            Ok(())
+        } else {
+            Err(TrimCommandError::NotConfirmed)
+        }
+    }
+}
+
 impl From<Trimming> for Answer {
     fn from(Trimming { trimmed, wanted, behind }: Trimming) -> Self {
         let behind = behind
@@ -128,26 +164,29 @@ impl From<Trimming> for Answer {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), TrimCommandError> {
-    if let Some(path) = &args.data_dir {
-        let trimmed = in_directory(args, path)?.into();
-        return Ok(print(&trimmed, false).map_err(AdminCommandError::from)?);
+    if let Some(database) = args.place.database()? {
+        let trimmed = in_directory(args, database)?.into();
+        return Ok(printed(print(&trimmed, false))?);
     }
-    let admin = args.admin.client()?;
+    let admin = args.place.client()?;
     let mut body = match args.before {
         First::Sequence(first) => json!({ "before": first.get() }),
         First::Millis(millis) => json!({ "beforeMillis": millis }),
     };
-    body["force"] = args.force.into();
     let path = format!("/admin/stores/{}/trim", percent_encode(args.store.as_str()));
-    let answer: Value =
-        admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
-    let printed = if args.admin.json {
+    if !args.yes {
+        let mut asked = body.clone();
+        asked["dryRun"] = true.into();
+        let going = admin.request("POST", &path, Some(&asked));
+        args.confirm(going.map_err(PlaceError::from)?)?;
+    }
+    body["force"] = args.force.into();
+    let answer: Value = admin.request("POST", &path, Some(&body)).map_err(PlaceError::from)?;
+    Ok(printed(if args.place.admin.json {
         writeln!(io::stdout(), "{answer}")
     } else {
-        let trimmed = Answer::deserialize(&answer).map_err(io::Error::other);
-        trimmed.and_then(|trimmed| print(&trimmed, true))
-    };
-    Ok(AdminCommandError::unless_reader_gone(printed.map_err(AdminCommandError::from))?)
+        print(&Answer::deserialize(&answer).map_err(no_answer)?, true)
+    })?)
 }
 
 fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
@@ -164,12 +203,9 @@ fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn in_directory(args: &Args, path: &Path) -> Result<Trimming, TrimCommandError> {
-    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
-    data.must_exist()?;
+fn in_directory(args: &Args, database: Database) -> Result<Trimming, TrimCommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(TrimCommandError::Runtime)?;
-    let database = Database::open(path, data.options())?;
     let done = runtime.block_on(trim_in(args, &database));
     let swept = done.is_ok().then(|| database.sweep()).transpose();
     database.close()?;
@@ -183,15 +219,17 @@ async fn trim_in(args: &Args, database: &Database) -> Result<Trimming, TrimComma
     if size.entries == 0 && size.trimmed == Sequence::ZERO {
         return Err(TrimCommandError::NoSuchStore(args.store.clone()));
     }
-    let last = match args.before {
-        First::Sequence(first) => first.prev().min(size.head),
-        First::Millis(since) => {
-            storage.beyond(&args.store, &Keep { since_ms: Some(since), ..Keep::default() })?
-        }
+    let before = match args.before {
+        First::Sequence(first) => Before::Sequence(first),
+        First::Millis(since) => Before::Millis(since),
     };
+    let going = going(&storage, &args.store, before)?;
+    if !args.yes {
+        args.confirm(going.into())?;
+    }
     let log = storage.open(&args.store)?;
     let journal = SledJournal::new(database.clone());
-    Ok(trim(Some(&journal), &args.store, &Arc::clone(&log), last, args.force).await?)
+    Ok(trim(Some(&journal), &args.store, &Arc::clone(&log), going.last, args.force).await?)
 }
 
 #[cfg(test)]

@@ -63,6 +63,13 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     }
     let (frames, stores, entries) = (found.frames, found.stores, found.entries);
     writeln!(out, "read {frames} frames, and {entries} entries in {stores} stores")?;
+    if found.logged > 0 {
+        let logged = found.logged;
+        writeln!(
+            out,
+            "and {logged} entries that only the commit log has yet; the next start brings them to the database"
+        )?;
+    }
     match found.faults.len() {
         0 => Ok(()),
         count => Err(VerifyError::Faults { count }),

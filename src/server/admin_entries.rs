@@ -110,6 +110,9 @@ impl As {
     }
 }
 
+/// Nobody asks for more of the newest entries.
+const NEWEST_MAX: u64 = 1_000_000;
+
 const LINES: &str = "application/x-ndjson";
 
 /// What is wanted of a store.
@@ -213,8 +216,8 @@ async fn page(server: &Server, store: &StoreId, mut asked: Asked) -> Answer {
         (asked.wanted.from, asked.limit) = (at.ok_or(Failure::NoSuchEntry(id))?, 1);
     }
     if let Some(newest) = asked.newest {
-        let first = server.head(store).await?.get().saturating_sub(newest.max(1) - 1);
-        asked.wanted.from = asked.wanted.from.max(Sequence::new(first).unwrap_or_default());
+        let first = server.newest_entries(store, newest.clamp(1, NEWEST_MAX)).await?;
+        asked.wanted.from = asked.wanted.from.max(first);
     }
     let most = (asked.limit.clamp(1, PAGE_MAX), asked.payload_max);
     let EntriesPage { entries, erased, next, head } = if asked.compacted {

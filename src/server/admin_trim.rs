@@ -26,6 +26,9 @@ struct Trim {
     before_millis: Option<u64>,
     #[serde(default)]
     force: bool,
+    /// Only says what would go.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 async fn trim(
@@ -43,6 +46,15 @@ async fn trim(
         (None, Some(millis)) => Before::Millis(millis),
         _ => return Err(Failure::Invalid("give either before or beforeMillis".to_owned())),
     };
+    if asked.dry_run {
+        let going = server.going(&store, before).await?;
+        return Ok(HttpResponse::Ok().json(json!({
+            "storeId": store,
+            "wanted": going.last.get(),
+            "entries": going.entries,
+            "committedBy": going.committed_by,
+        })));
+    }
     let trimmed = server.trim_by(by.into_inner(), &store, before, asked.force).await?;
     let behind: Vec<_> = trimmed
         .behind

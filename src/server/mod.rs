@@ -91,7 +91,7 @@ pub use socket::on_connect;
 pub use tls::{ClientCertificates, NewCertificates, Tls, TlsError, TlsFiles};
 #[cfg(feature = "otel")]
 pub use traces::{TraceError, TraceOptions, Traces};
-pub use trims::{Before, ServerTrimError};
+pub use trims::{Before, Going, ServerTrimError, going};
 
 pub use crate::actors::registry::{AppendFromServer, Assign, RegistryActor, Release, Remove};
 pub use crate::core::validate::{EntryFault, InvalidBatch};

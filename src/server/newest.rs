@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use actix_web::web::Bytes;
+use actix_web::web::{self, Bytes};
 use futures_util::stream::{self, Stream};
 use tokio::time::sleep;
 
@@ -13,18 +13,31 @@ use super::following::read;
 use super::handle::Server;
 use super::selection::Selection;
 use super::sse;
-use crate::actors::feed::Lease;
+use crate::actors::feed::{Feed, Lease};
 use crate::actors::store::StoreHandle;
 use crate::model::{Sequence, StoreId};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, StoreLog};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Most segments that are read to find the newest entries.
+const LOOKS_MAX: usize = 1_000;
 
 /// Most entries that are shown of those since the last look.
 pub(super) const NEWEST_MAX: u64 = 100;
 
 impl Server {
+    /// Where the newest `count` entries of a store begin.
+    pub(super) async fn newest_entries(
+        &self,
+        store: &StoreId,
+        count: u64,
+    ) -> Result<Sequence, StorageError> {
+        let opened = self.inner().shared.stores.open(store).await?;
+        newest_from(&opened.feed, opened.feed.head(), count).await
+    }
+
     /// The wanted ones of the `count` newest entries, as server-sent events: at most one event in each [`INTERVAL`].
     pub(super) fn newest(
         &self,
@@ -53,6 +66,37 @@ impl Server {
     }
 }
 
+/// Where the newest `count` entries up to `head` begin, past gaps and what is erased. So that nobody waits for what is far
+/// away, it looks at [`LOOKS_MAX`] segments at most; then there may be fewer.
+async fn newest_from(feed: &Feed, head: Sequence, count: u64) -> Result<Sequence, StorageError> {
+    let log = feed.log();
+    let found = web::block(move || look_back(&*log, head, count as usize)).await;
+    found.map_err(StorageError::unavailable)?
+}
+
+fn look_back(
+    log: &dyn StoreLog,
+    head: Sequence,
+    mut count: usize,
+) -> Result<Sequence, StorageError> {
+    let mut at = head;
+    for _ in 0..LOOKS_MAX {
+        let segments = log.read(at, 1)?;
+        let Some(segment) = segments.first() else { break };
+        let sequences: Vec<_> = segment.iter().map(|(sequence, _)| sequence).collect();
+        let sequences = &sequences[..sequences.partition_point(|sequence| *sequence <= at)];
+        if let Some(first) = sequences.len().checked_sub(count) {
+            return Ok(sequences.get(first).copied().unwrap_or(at));
+        }
+        count -= sequences.len();
+        if segment.first() <= Sequence::FIRST {
+            return Ok(Sequence::FIRST);
+        }
+        at = segment.first().prev();
+    }
+    Ok(at.max(Sequence::FIRST))
+}
+
 /// Somebody who watches a store.
 struct Watching {
     server: Server,
@@ -74,9 +118,8 @@ impl Watching {
         if self.shown == Some(head) {
             return Ok(None);
         }
-        let newest = head.get().saturating_sub(self.count - 1);
-        let next = self.shown.map_or(newest, |shown| newest.max(shown.get() + 1));
-        let from = Sequence::new(next).unwrap_or(head).max(Sequence::FIRST);
+        let newest = newest_from(&feed, head, self.count).await?;
+        let from = self.shown.map_or(newest, |shown| newest.max(shown.next()));
         let read = read(&feed, &self.wanted, (from, head), usize::MAX, self.payload_max).await?;
         let passed = self.shown.map_or(0, |shown| from.get().saturating_sub(shown.get() + 1));
         self.shown = Some(read.last);

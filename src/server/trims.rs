@@ -58,6 +58,58 @@ impl From<StorageError> for ServerTrimError {
     }
 }
 
+/// What a trim takes away, if no group is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Going {
+    /// How many entries, erased ones too.
+    pub entries: u64,
+    /// The last one.
+    pub last: Sequence,
+    /// By when that was committed: milliseconds since 1970; `None` if the storage does not say.
+    pub committed_by: Option<u64>,
+}
+
+/// What a trim of `store` would take away. Blocks on disk reads.
+pub fn going(
+    storage: &dyn Storage,
+    store: &StoreId,
+    before: Before,
+) -> Result<Going, StorageError> {
+    let size = storage.size(store)?;
+    let last = last_of(storage, store, before)?.min(size.head);
+    if last <= size.trimmed {
+        return Ok(Going { entries: 0, last: size.trimmed, committed_by: None });
+    }
+    // The fewest entries that are kept without a further trim than this one.
+    let (mut kept, mut most) = (0, size.entries);
+    while kept < most {
+        let some = kept.midpoint(most);
+        let keep = Keep { entries_max: Some(some), ..Keep::default() };
+        if storage.beyond(store, &keep)? <= last {
+            most = some;
+        } else {
+            kept = some + 1;
+        }
+    }
+    let times = storage.times(store, last, 1)?;
+    let committed_by = times.and_then(|times| times.first().map(|(_, time_ms)| *time_ms));
+    Ok(Going { entries: size.entries - kept, last, committed_by })
+}
+
+/// The last sequence that is to be trimmed.
+fn last_of(
+    storage: &dyn Storage,
+    store: &StoreId,
+    before: Before,
+) -> Result<Sequence, StorageError> {
+    match before {
+        Before::Sequence(first) => Ok(first.prev()),
+        Before::Millis(since) => {
+            storage.beyond(store, &Keep { since_ms: Some(since), ..Keep::default() })
+        }
+    }
+}
+
 /// A trim that waits.
 #[derive(Serialize, Deserialize)]
 struct Wish {
@@ -285,6 +337,18 @@ impl Server {
         self.trim_by(By::Process, store, before, force).await
     }
 
+    /// What [`Server::trim`] would take away.
+    pub async fn going(&self, store: &StoreId, before: Before) -> Result<Going, ServerTrimError> {
+        let (storage, asked) = (self.inner().storage.clone(), store.clone());
+        let (size, going) =
+            blocking(move || Ok((storage.size(&asked)?, going(&*storage, &asked, before)?)))
+                .await?;
+        if size.entries == 0 && size.trimmed == Sequence::ZERO {
+            return Err(ServerTrimError::NoSuchStore(store.clone()));
+        }
+        Ok(going)
+    }
+
     pub(super) async fn trim_by(
         &self,
         by: By,
@@ -293,16 +357,9 @@ impl Server {
         force: bool,
     ) -> Result<Trimming, ServerTrimError> {
         let (storage, asked) = (self.inner().storage.clone(), store.clone());
-        let (size, last) = blocking(move || {
-            let last = match before {
-                Before::Sequence(first) => first.prev(),
-                Before::Millis(since) => {
-                    storage.beyond(&asked, &Keep { since_ms: Some(since), ..Keep::default() })?
-                }
-            };
-            Ok((storage.size(&asked)?, last))
-        })
-        .await?;
+        let (size, last) =
+            blocking(move || Ok((storage.size(&asked)?, last_of(&*storage, &asked, before)?)))
+                .await?;
         if size.entries == 0 && size.trimmed == Sequence::ZERO {
             return Err(ServerTrimError::NoSuchStore(store.clone()));
         }

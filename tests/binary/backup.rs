@@ -13,10 +13,10 @@ use crate::support::server::comes_to;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key};
 
-const TOKEN: &str = "only-for-this-test";
+pub(super) const TOKEN: &str = "only-for-this-test";
 const JUMP: u64 = 1_000_000_000;
 
-fn serve(data: &Path, more: &str) -> Process {
+pub(super) fn serve(data: &Path, more: &str) -> Process {
     let config = data.with_extension("toml");
     std::fs::write(&config, more).expect("written");
     let mut command = binary();
@@ -27,40 +27,40 @@ fn serve(data: &Path, more: &str) -> Process {
 }
 
 /// Of a running server, to a folder.
-fn backup(server: &Process, to: &Path) -> Command {
+pub(super) fn backup(server: &Process, to: &Path) -> Command {
     let mut command = binary();
     command.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["backup", "--url", &server.url]);
     command.arg("--to").arg(to).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn restore(from: &Path, to: &Path) -> Command {
+pub(super) fn restore(from: &Path, to: &Path) -> Command {
     let mut command = binary();
     command.arg("restore").arg("--from").arg(from).arg("--data-dir").arg(to);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn well(ended: &Output) -> String {
+pub(super) fn well(ended: &Output) -> String {
     let said = String::from_utf8_lossy(&[&ended.stdout[..], &ended.stderr].concat()).into_owned();
     assert!(ended.status.success(), "{said}");
     said
 }
 
 /// A device with a journal: what it wrote, all of it.
-struct Device {
+pub(super) struct Device {
     name: &'static str,
     journal: Vec<Entry>,
     sent: u64,
 }
 
 impl Device {
-    fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self { name, journal: Vec::new(), sent: 0 }
     }
 
     /// Writes so many entries, one after the other.
-    async fn write(&mut self, socket: &mut Socket, count: usize, history: &mut History) {
+    pub(super) async fn write(&mut self, socket: &mut Socket, count: usize, history: &mut History) {
         for n in 0..count {
             let text = format!("{}-{}", self.name, self.journal.len());
             let one = entry("Note", &text, &[n as u8; 200]);
@@ -88,7 +88,7 @@ impl Device {
 }
 
 /// All there is of the store.
-async fn feed(server: &Process, count: usize) -> Vec<(u64, String)> {
+pub(super) async fn feed(server: &Process, count: usize) -> Vec<(u64, String)> {
     let mut reader = Socket::connect(&server.url).await;
     reader.subscribe(&key("reader"), 0).await;
     let entries = if count > 0 { reader.next_joined_entries(count).await } else { Vec::new() };
@@ -292,7 +292,7 @@ async fn a_trimmed_server_is_restored_trimmed_and_to_what_it_was_before() {
     let change: String = change.chars().take_while(char::is_ascii_digit).collect();
     let mut trim = binary();
     trim.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["trim", "--url", &server.url]);
-    trim.args(["--store", "default", "--before", "61"]);
+    trim.args(["--store", "default", "--before", "61", "--yes"]);
     well(&trim.output().expect("it runs"));
     device.write(&mut socket, 10, &mut history).await;
     well(&backup(&server, &backups).output().expect("it runs"));

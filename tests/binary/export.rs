@@ -235,14 +235,61 @@ fn a_file_that_was_cut_is_gone_on_with() {
     {
         let arguments = [&["export", "--out", &out], more].concat();
         place.command(&arguments, "").failed(1);
-        assert!(
-            std::fs::read_to_string(&out).expect("UTF-8").trim_end()
-                == cut[..=cut.rfind('\n').expect("lines")].trim_end()
-        );
+        assert_eq!(std::fs::read_to_string(&out).expect("UTF-8"), cut);
     }
     std::fs::write(&out, "my notes\n").expect("written");
     place.command(&["export", "--out", &out], "").failed(1);
     assert_eq!(std::fs::read_to_string(&out).expect("UTF-8"), "my notes\n");
+}
+
+/// It was taken for complete whosever it was, and whatever was written since.
+#[test]
+fn a_complete_file_is_compared_and_gone_on_with() {
+    let mut place = Place::new();
+    place.import(&["--store", "a"], &written(0, 30)).ok();
+    place.import(&["--store", "b"], &written(30, 60)).ok();
+    let out = place.path("out.jsonl");
+    let read = || std::fs::read_to_string(&out).expect("UTF-8");
+    let export = |place: &Place, more: &[&str]| {
+        place.command(&[&["export", "--out", &out], more].concat(), "")
+    };
+    export(&place, &[]).ok();
+    let text = read();
+    let other = Place::new();
+    other.import(&["--store", "a"], &written(0, 30)).ok();
+    other.import(&["--store", "b"], &written(30, 60)).ok();
+    for (place, more, why) in [
+        (&other, &[][..], "another server"),
+        (&place, &["--event", "N*"], "everything"),
+        (&place, &["--store", "b"], "\"a\""),
+    ] {
+        let refused = export(place, more).failed(1);
+        assert!(refused.contains(why), "{refused}");
+        assert_eq!(read(), text);
+    }
+    let told = export(&place, &[]);
+    assert!(told.code == Some(0) && told.err.contains("is complete"), "{}", told.err);
+    assert_eq!(read(), text, "nothing is new");
+    for (stopped, from) in [(false, 100), (true, 200)] {
+        place.import(&["--store", "a"], &written(from, from + 10)).ok();
+        place.import(&["--store", &format!("new {from}")], &written(from, from + 1)).ok();
+        if stopped {
+            place.stop();
+        }
+        export(&place, &[]).ok();
+        assert_eq!(entries(&read()), entries(&place.export(&[])));
+        assert!(read().starts_with(text.lines().next().expect("a head")));
+        assert_eq!(read().matches("\"complete\"").count(), 1);
+    }
+    assert!(read().ends_with("{\"complete\":true,\"stores\":4,\"entries\":82}\n"), "{}", read());
+    // Of one store, and imported as it is.
+    let there = Place::new();
+    there.import(&[], &read()).ok();
+    assert_eq!(entries(&there.export(&[])), entries(&read()));
+    // What came while it was cut off comes as well, whichever store it is in.
+    std::fs::write(&out, &text[..text.len() - 10]).expect("written");
+    export(&place, &[]).ok();
+    assert_eq!(entries(&read()), entries(&place.export(&[])));
 }
 
 #[test]

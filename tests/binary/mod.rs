@@ -17,6 +17,7 @@ mod erase_killed;
 mod erased;
 mod expansion;
 mod export;
+mod folders;
 mod grants;
 mod habits;
 mod jwt;

@@ -76,6 +76,41 @@ async fn what_the_configuration_does_not_keep_is_trimmed_and_it_can_be_read_agai
     begins_with(&server, 961).await;
 }
 
+/// What it says when somebody types this, and whether it did it.
+fn answered(mut command: Command, answer: &str) -> (bool, String) {
+    let pipe = std::process::Stdio::piped;
+    let mut asked = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().expect("it runs");
+    let mut input = asked.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut input, answer.as_bytes()).expect("typed");
+    drop(input);
+    let ended = asked.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[&ended.stdout[..], &ended.stderr].concat()).into_owned();
+    (ended.status.success(), said)
+}
+
+#[tokio::test]
+async fn a_trim_says_what_goes_and_asks() {
+    let directory = tempdir().expect("a directory");
+    let server = serve(&directory.path().join("data"), "");
+    write(&server, 100).await;
+    let trim = |before: &str| {
+        let mut command = binary();
+        command.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["trim", "--url", &server.url]);
+        command.args(["--store", "default", "--before", before]);
+        command
+    };
+    let (done, said) = answered(trim("41"), "");
+    assert!(!done && said.contains("40 entries") && said.contains("up to entry 40"), "{said}");
+    assert!(said.contains("committed") && said.contains("nothing was trimmed"), "{said}");
+    assert_eq!(first(&server).await, 1);
+    let (done, said) = answered(trim("41"), "yes\n");
+    assert!(done && said.contains("the feed begins with entry 41"), "{said}");
+    let (done, said) = answered(trim("41"), "");
+    assert!(done && said.contains("the feed begins with entry 41"), "nothing goes: {said}");
+    let (_, said) = answered(trim("51"), "no\n");
+    assert!(said.contains("10 entries"), "{said}");
+}
+
 #[tokio::test]
 async fn a_stopped_server_is_trimmed_by_its_directory() {
     let directory = tempdir().expect("a directory");
@@ -83,11 +118,21 @@ async fn a_stopped_server_is_trimmed_by_its_directory() {
     let server = serve(&data, "");
     write(&server, 1_000).await;
     drop(server);
-    let trim = |before: &str| {
+    let ask = |before: &str| {
         let mut command = binary();
         command.args(["trim", "--store", "default", "--before", before, "--data-dir"]).arg(&data);
         command
     };
+    let trim = |before: &str| {
+        let mut command = ask(before);
+        command.arg("--yes");
+        command
+    };
+    let (ended, said) = answered(ask("501"), "no\n");
+    assert!(
+        !ended && said.contains("500 entries") && said.contains("nothing was trimmed"),
+        "{said}"
+    );
     assert_eq!(well(trim("501")), "the feed begins with entry 501\n");
     // Nothing is as old as that.
     assert_eq!(well(trim("2001-01-01T00:00:00Z")), "the feed begins with entry 501\n");

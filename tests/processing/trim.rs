@@ -76,7 +76,7 @@ async fn begins_with(server: &TestServer, entry: u64) {
 async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     let journal = Arc::new(MemoryJournal::new());
     let (server, book) = start(&journal).await;
-    let trim = ["trim", "--store", "team", "--before"];
+    let trim = ["trim", "--yes", "--store", "team", "--before"];
     write(&server, &["one", "two", "three"]).await;
     processed(&server.server, "team", 3).await;
     ok(&server, &["groups", "pause", "the book"]).await;
@@ -110,7 +110,8 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     ok(&server, &["groups", "resume", "the book"]).await;
     processed(&server.server, "team", 9).await;
     assert!(book.lines.lock().iter().map(|line| &line[..1]).eq(["9"]), "eight is gone");
-    let (code, said) = run(&server, &["trim", "--store", "nobody's", "--before", "1"]).await;
+    let (code, said) =
+        run(&server, &["trim", "--yes", "--store", "nobody's", "--before", "1"]).await;
     assert!(code == 1 && said.contains("does not exist"), "{said}");
 }
 
@@ -133,7 +134,7 @@ async fn the_journal_forgets_what_is_trimmed_and_a_dead_letter_of_it_cannot_be_t
     let other = added("other", "late");
     server.server.write_to_store(store("team"), vec![other], true).await.expect("written");
     processed(&server.server, "team", 5).await;
-    ok(&server, &["trim", "--store", "team", "--before", "5"]).await;
+    ok(&server, &["trim", "--yes", "--store", "team", "--before", "5"]).await;
     let (code, said) = run(&server, &["groups", "retry", "the book", "team", "4"]).await;
     assert!(code == 1 && said.contains("entry 4 is trimmed"), "{said}");
     ok(&server, &["groups", "dismiss", "the book", "team", "4"]).await;
@@ -155,7 +156,7 @@ async fn a_group_that_is_only_remembered_is_waited_for_until_it_is_forgotten() {
     let builder = in_memory().processor(processor.build().expect("none")).admin_token("s3cret");
     let server = TestServer::start(builder, &[("alice", "team")]).await;
     write(&server, &["one", "two", "three"]).await;
-    let said = ok(&server, &["trim", "--store", "team", "--before", "4"]).await;
+    let said = ok(&server, &["trim", "--yes", "--store", "team", "--before", "4"]).await;
     assert!(said.contains("the book has processed entry 1"), "{said}");
     assert_eq!(begins(&server).await, 2);
     ok(&server, &["groups", "forget", "the book"]).await;

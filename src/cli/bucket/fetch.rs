@@ -50,15 +50,32 @@ pub(in crate::cli) enum FetchError {
     Nothing(Option<String>),
 }
 
-/// Fetches to the folder `to`, which is empty, what `Backups` reads.
-pub(in crate::cli) fn fetch(
-    bucket: &Bucket,
-    generation: Option<&str>,
-    to: &Path,
-) -> Result<Fetched, FetchError> {
+/// What a bucket has of a directory.
+pub(in crate::cli) struct Shipped {
+    /// Its generation, in hexadecimal digits.
+    pub(in crate::cli) generation: String,
+    /// How many bytes its objects have.
+    pub(in crate::cli) bytes: u64,
+    /// When the last of its files was written: milliseconds since 1970.
+    pub(in crate::cli) modified_millis: u64,
+}
+
+/// What a bucket has, the one that was written to last at the end.
+pub(in crate::cli) fn generations(bucket: &Bucket) -> Result<Vec<Shipped>, BucketError> {
+    let folders = by_generation(bucket.list(None)?, None);
+    let found = folders.into_iter().map(|(generation, objects)| Shipped {
+        generation,
+        bytes: objects.iter().map(|object| object.bytes).sum(),
+        modified_millis: written(&objects),
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|shipped| shipped.modified_millis);
+    Ok(found)
+}
+
+/// The objects of each generation, or of this one.
+fn by_generation(all: Vec<Object>, generation: Option<&str>) -> BTreeMap<String, Vec<Object>> {
     let mut folders: BTreeMap<String, Vec<Object>> = BTreeMap::new();
-    let all = bucket.list(None)?;
-    let ledgers: Vec<String> = all.iter().map(|object| object.name.clone()).collect();
     let wanted = all
         .into_iter()
         .filter(|object| generation.is_none_or(|of| object.name.starts_with(&format!("{of}/"))));
@@ -68,10 +85,23 @@ pub(in crate::cli) fn fetch(
             folders.entry(folder).or_default().push(object);
         }
     }
-    let written = |objects: &[Object]| {
-        let files = objects.iter().filter(|object| !object.name.contains(NOTED));
-        files.map(|object| object.modified_millis).max().unwrap_or(0)
-    };
+    folders
+}
+
+fn written(objects: &[Object]) -> u64 {
+    let files = objects.iter().filter(|object| !object.name.contains(NOTED));
+    files.map(|object| object.modified_millis).max().unwrap_or(0)
+}
+
+/// Fetches to the folder `to`, which is empty, what `Backups` reads.
+pub(in crate::cli) fn fetch(
+    bucket: &Bucket,
+    generation: Option<&str>,
+    to: &Path,
+) -> Result<Fetched, FetchError> {
+    let all = bucket.list(None)?;
+    let ledgers: Vec<String> = all.iter().map(|object| object.name.clone()).collect();
+    let folders = by_generation(all, generation);
     let mut newest: Vec<_> =
         folders.into_iter().map(|(folder, objects)| (written(&objects), folder, objects)).collect();
     newest.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));

@@ -26,7 +26,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-pub(super) use fetch::{FetchError, fetch};
+pub(super) use fetch::{FetchError, Shipped, fetch, generations};
 pub(super) use ship::{ShipError, Shipper, names_here};
 
 use crate::config::BucketAddress;

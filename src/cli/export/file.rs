@@ -2,17 +2,21 @@
 //!
 //! Keeps: what is not a whole line is cut off; nothing else of the file is changed.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{RemoteId, Sequence, StoreId};
-use eventlog_server::protocol::lines::{Line, WrongLine};
+use eventlog_server::protocol::lines::{Head, Line, WrongLine};
 
 /// So much of it is read at a time, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What a file has.
+/// How an export begins.
+const BEGINS: &[u8] = b"{\"export\":";
+
+/// What a file has: some 100 bytes for each of its stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
     /// The last store in it.
@@ -21,14 +25,35 @@ pub(super) struct Begun {
     pub(super) remote_id: RemoteId,
     /// What was chosen.
     pub(super) filter: String,
-    /// What comes next of that store.
-    pub(super) next: Sequence,
-    /// Whether all of that store is there.
+    /// What comes next of each store.
+    pub(super) next: BTreeMap<StoreId, Sequence>,
+    /// Up to where the last store is there once it has ended.
+    head: Sequence,
+    /// Whether it has.
     pub(super) is_ended: bool,
-    /// Whether all is there.
-    pub(super) is_complete: bool,
-    pub(super) stores: u64,
     pub(super) entries: u64,
+}
+
+/// A file that is written on.
+pub(super) struct Opened {
+    pub(super) file: File,
+    /// `None` for a new one.
+    pub(super) begun: Option<Begun>,
+    /// What is behind this is not a whole line, or the line which says that all is there; in bytes. `None` for a pipe or a terminal.
+    end: Option<u64>,
+    /// Whether that line is there.
+    pub(super) is_complete: bool,
+}
+
+impl Opened {
+    /// What follows is written behind what is kept.
+    pub(super) fn cut(&mut self) -> io::Result<()> {
+        if let Some(end) = self.end {
+            self.file.set_len(end)?;
+            self.file.seek(SeekFrom::End(0))?;
+        }
+        Ok(())
+    }
 }
 
 /// The file is not one that can be gone on with.
@@ -59,7 +84,7 @@ pub(in crate::cli) enum FileError {
         path: PathBuf,
     },
     /// It has another store.
-    #[error("{} is an export of store {store:?}", path.display())]
+    #[error("{} is an export of store {store:?}: use another file", path.display())]
     OfAnotherStore {
         /// The file.
         path: PathBuf,
@@ -82,57 +107,82 @@ pub(in crate::cli) enum FileError {
     },
 }
 
-/// Opens `path` to be written on, and says what it has; `None` for a new one.
-pub(super) fn open(path: &Path) -> Result<(File, Option<Begun>), FileError> {
+/// Opens `path` to be written on. Nothing of it is changed yet.
+pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
     let io = |cause| FileError::Io { path: path.to_owned(), cause };
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = opened.map_err(io)?;
-    // A pipe or a terminal has nothing.
+    let file = opened.map_err(io)?;
     if !file.metadata().map_err(io)?.is_file() {
-        return Ok((file, None));
+        return Ok(Opened { file, begun: None, end: None, is_complete: false });
     }
-    let (begun, bytes) = scan(&mut BufReader::with_capacity(BUFFER_BYTES, &file), path)?;
-    file.set_len(bytes).map_err(io)?;
-    file.seek(SeekFrom::End(0)).map_err(io)?;
-    Ok((file, begun))
+    let Scanned { begun, end, is_complete } =
+        scan(&mut BufReader::with_capacity(BUFFER_BYTES, &file), path)?;
+    Ok(Opened { file, begun, end: Some(end), is_complete })
 }
 
-/// What the whole lines of `input` have, and how many bytes these are.
-fn scan(input: &mut impl BufRead, path: &Path) -> Result<(Option<Begun>, u64), FileError> {
+/// What a file was found to have.
+#[derive(Debug)]
+struct Scanned {
+    begun: Option<Begun>,
+    /// How many bytes its whole lines have, without the one that says that all is there.
+    end: u64,
+    is_complete: bool,
+}
+
+fn scan(input: &mut impl BufRead, path: &Path) -> Result<Scanned, FileError> {
     let wrong = |line, cause| FileError::Wrong { path: path.to_owned(), line, cause };
-    let (mut begun, mut bytes): (Option<Begun>, u64) = (None, 0);
+    let mut found = Scanned { begun: None, end: 0, is_complete: false };
     let (mut line, mut last) = (Vec::new(), Vec::new());
     let mut number = 0;
     loop {
         line.clear();
         let read = input.read_until(b'\n', &mut line);
         read.map_err(|cause| FileError::Io { path: path.to_owned(), cause })?;
+        number += 1;
         if line.last() != Some(&b'\n') {
+            let is_ours = BEGINS.starts_with(&line) || line.starts_with(BEGINS);
+            if found.begun.is_none() && !found.is_complete && !is_ours {
+                return Err(wrong(number, WrongLine::Json("no export begins so".to_owned())));
+            }
             break;
         }
-        number += 1;
-        bytes += line.len() as u64;
+        if found.is_complete {
+            let why = "something comes behind the line which says that all is there";
+            return Err(wrong(number, WrongLine::Json(why.to_owned())));
+        }
+        let bytes = line.len() as u64;
         if line.starts_with(b"{\"sequence\":")
-            && let Some(begun) = &mut begun
+            && let Some(begun) = &mut found.begun
         {
             begun.entries += 1;
+            found.end += bytes;
             // Only where the last one was counts.
             std::mem::swap(&mut line, &mut last);
             continue;
         }
         let parsed = parse(&line).map_err(|cause| wrong(number, cause))?;
-        note(&mut begun, parsed).map_err(|cause| wrong(number, cause))?;
+        if matches!(parsed, Line::Complete(_)) {
+            found.is_complete = true;
+            continue;
+        }
+        note_entry(&mut found.begun, &last).map_err(|cause| wrong(number - 1, cause))?;
+        note(&mut found.begun, parsed).map_err(|cause| wrong(number, cause))?;
+        found.end += bytes;
         last.clear();
     }
-    if let (Some(begun), false) = (&mut begun, last.is_empty()) {
-        let parsed = parse(&last).map_err(|cause| wrong(number, cause))?;
-        if let Line::Entry(entry) = parsed
-            && let Some(sequence) = entry.sequence
-        {
-            begun.next = sequence.next();
-        }
+    note_entry(&mut found.begun, &last).map_err(|cause| wrong(number - 1, cause))?;
+    Ok(found)
+}
+
+/// The line of an entry, the last one for now; nothing if it is empty.
+fn note_entry(begun: &mut Option<Begun>, line: &[u8]) -> Result<(), WrongLine> {
+    if let (Some(begun), false) = (begun, line.is_empty())
+        && let Line::Entry(entry) = parse(line)?
+        && let Some(sequence) = entry.sequence
+    {
+        begun.next.insert(begun.store.clone(), sequence.next());
     }
-    Ok((begun, bytes))
+    Ok(())
 }
 
 fn parse(line: &[u8]) -> Result<Line, WrongLine> {
@@ -144,26 +194,32 @@ fn parse(line: &[u8]) -> Result<Line, WrongLine> {
 fn note(begun: &mut Option<Begun>, line: Line) -> Result<(), WrongLine> {
     match (begun, line) {
         (begun, Line::Head(head)) => {
-            let (stores, entries) = begun.as_ref().map_or((0, 0), |one| (one.stores, one.entries));
-            let is_same = begun.as_ref().is_some_and(|one| one.store == head.store);
-            *begun = Some(Begun {
-                stores: stores + u64::from(!is_same),
-                entries,
-                store: head.store,
-                remote_id: head.remote_id,
-                filter: head.filter,
-                next: head.from,
-                is_ended: false,
-                is_complete: false,
-            });
+            let (mut next, entries) = match begun.take() {
+                None => (BTreeMap::new(), 0),
+                Some(one) if (one.remote_id, &one.filter) == (head.remote_id, &head.filter) => {
+                    (one.next, one.entries)
+                }
+                Some(_) => {
+                    let why =
+                        "it is of another server than what is before it, or has another selection";
+                    return Err(WrongLine::Json(why.to_owned()));
+                }
+            };
+            next.insert(head.store.clone(), head.from);
+            let Head { store, remote_id, filter, head, .. } = head;
+            let is_ended = false;
+            *begun = Some(Begun { store, remote_id, filter, next, head, is_ended, entries });
         }
-        (Some(begun), Line::End(_)) => begun.is_ended = true,
-        (Some(begun), Line::Complete(_)) => begun.is_complete = true,
-        // An export of nothing.
-        (None, Line::Complete(_)) => {}
+        (Some(begun), Line::End(_)) => {
+            begun.is_ended = true;
+            let behind = begun.head.next();
+            begun.next.entry(begun.store.clone()).and_modify(|next| *next = behind.max(*next));
+        }
         (_, Line::End(_) | Line::Entry(_)) => {
             return Err(WrongLine::Json("no store begins before it".to_owned()));
         }
+        // Taken by whoever calls.
+        (_, Line::Complete(_)) => {}
     }
     Ok(())
 }
@@ -187,8 +243,12 @@ mod tests {
         )
     }
 
-    fn scanned(text: &str) -> Result<(Option<Begun>, u64), String> {
+    fn scanned(text: &str) -> Result<Scanned, String> {
         scan(&mut text.as_bytes(), Path::new("f")).map_err(|error| error.to_string())
+    }
+
+    fn next(begun: &Begun, store: &str) -> u64 {
+        begun.next[&StoreId::new(store).expect("a store")].get()
     }
 
     #[test]
@@ -197,34 +257,43 @@ mod tests {
         let lines = [head("a", 1), entry(3), entry(5), end.to_owned(), head("b", 1), entry(1)];
         let text = lines.concat();
         for cut in 0..=text.len() {
-            let (begun, bytes) = scanned(&text[..cut]).expect("an export");
+            let Scanned { begun, end, is_complete } = scanned(&text[..cut]).expect("an export");
             let whole = text[..cut].rfind('\n').map_or(0, |at| at + 1);
-            assert_eq!(bytes, whole as u64);
-            let next =
-                begun.map(|one| (one.store.to_string(), one.next.get(), one.is_ended, one.stores));
+            assert_eq!((end, is_complete), (whole as u64, false));
+            let found = begun.map(|one| {
+                let stores = one.next.len();
+                (one.store.to_string(), next(&one, one.store.as_str()), one.is_ended, stores)
+            });
             let expected = match text[..whole].lines().count() {
                 0 => None,
                 1 => Some(("a".to_owned(), 1, false, 1)),
                 2 => Some(("a".to_owned(), 4, false, 1)),
                 3 => Some(("a".to_owned(), 6, false, 1)),
-                4 => Some(("a".to_owned(), 6, true, 1)),
+                // All up to the head that the first line speaks of.
+                4 => Some(("a".to_owned(), 10, true, 1)),
                 5 => Some(("b".to_owned(), 1, false, 2)),
                 _ => Some(("b".to_owned(), 2, false, 2)),
             };
-            if text[..whole].lines().count() != 4 {
-                assert_eq!(next, expected, "cut at {cut}");
-            }
+            assert_eq!(found, expected, "cut at {cut}");
         }
     }
 
     #[test]
-    fn a_store_that_goes_on_is_one_store_and_a_complete_file_says_so() {
-        let more =
-            "{\"end\":\"a\",\"entries\":1}\n{\"complete\":true,\"stores\":1,\"entries\":2}\n";
-        let text = [head("a", 1), entry(1), head("a", 2), entry(2), more.to_owned()].concat();
-        let begun = scanned(&text).expect("an export").0.expect("begun");
-        assert!(begun.is_complete && begun.is_ended);
-        assert_eq!((begun.stores, begun.entries), (1, 2));
+    fn a_store_that_goes_on_is_one_store_and_a_complete_file_is_gone_on_with_before_it_says_so() {
+        let end = |store| format!("{{\"end\":\"{store}\",\"entries\":1}}\n");
+        let parts = [head("a", 1), entry(1), head("a", 2), entry(2), end("a"), head("b", 1)];
+        let parts = [parts.concat(), entry(7), end("b"), head("a", 10), entry(12)];
+        let complete = "{\"complete\":true,\"stores\":2,\"entries\":4}\n";
+        let text = parts.concat() + &end("a");
+        let Scanned { begun, end, is_complete } =
+            scanned(&(text.clone() + complete)).expect("an export");
+        let begun = begun.expect("begun");
+        assert!(is_complete && begun.is_ended && end == text.len() as u64);
+        assert_eq!((begun.next.len(), begun.entries), (2, 4));
+        assert_eq!((next(&begun, "a"), next(&begun, "b")), (13, 10));
+        // Of nothing.
+        let nothing = scanned(complete).expect("an export");
+        assert!(nothing.is_complete && nothing.begun.is_none() && nothing.end == 0);
     }
 
     #[test]
@@ -234,6 +303,11 @@ mod tests {
             (format!("{}{{\"a\":1}}\n", head("a", 1)), "line 2"),
             (entry(1), "line 1"),
             (format!("{}{{\"sequence\":x\n", head("a", 1)), "line 2"),
+            ("no line".to_owned(), "line 1"),
+            (
+                format!("{}{}", head("a", 1), head("b", 1).replace(REMOTE, &"2".repeat(32))),
+                "line 2",
+            ),
         ] {
             let refused = scanned(&text).expect_err(&text);
             assert!(refused.contains(line), "{refused}");

@@ -3,6 +3,7 @@
 mod file;
 mod source;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// and also as JSON where possible. docs/DATA.md describes the lines.
 ///
 /// If a full disk or a lost connection cut the file off, run the same command again to continue it. The last line
-/// of a complete file says so.
+/// of a complete file says so; the same command adds what was written since.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -121,33 +122,72 @@ fn to_output(args: &Args, place: &Place) -> Result<(), ExportError> {
         let line = if is_terminal { &*json_line(line.trim_end()) } else { line.trim_end() };
         writeln!(out, "{line}")
     };
-    export(args, place, None, &mut put)?;
+    let all = Exporting::new(args, place, None, &mut put).run()?;
+    put(&complete(all)).map_err(ExportError::Write)?;
     out.flush().map_err(ExportError::Write)
 }
 
 fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
-    let (file, begun) = file::open(path)?;
-    if begun.as_ref().is_some_and(|begun| begun.is_complete) {
-        eprintln!("{} is complete", path.display());
-        return Ok(());
+    let mut opened = file::open(path)?;
+    let (begun, was_complete) = (opened.begun.take(), opened.is_complete);
+    let begun = begun.as_ref().map(|begun| (begun, path));
+    if let Some((begun, _)) = begun {
+        if args.from.is_some() {
+            return Err(FileError::From { path: path.to_owned() }.into());
+        }
+        begun.may_be_of(args.store.as_ref(), path)?;
+        compare(args, place, (begun, path))?;
+        if !was_complete {
+            eprintln!("continuing after the first {} entries of {}", begun.entries, path.display());
+        }
     }
-    if begun.is_some() && args.from.is_some() {
-        return Err(FileError::From { path: path.to_owned() }.into());
+    // What is complete stays so until something is new.
+    let mut is_whole = was_complete;
+    let mut out = BufWriter::with_capacity(
+        BUFFER_BYTES,
+        opened.file.try_clone().map_err(ExportError::Write)?,
+    );
+    if !is_whole {
+        opened.cut().map_err(ExportError::Write)?;
     }
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let told = begun.as_ref().map(|begun| begun.entries);
-    if let Some(entries) = told {
-        eprintln!("continuing after the first {entries} entries of {}", path.display());
+    let mut put = |line: &str| {
+        if is_whole {
+            opened.cut()?;
+            is_whole = false;
+        }
+        out.write_all(line.as_bytes())
+    };
+    let mut exported = Exporting::new(args, place, begun, &mut put).run();
+    if let (Ok(all), false) = (&exported, is_whole) {
+        exported =
+            out.write_all(complete(*all).as_bytes()).map(|()| *all).map_err(ExportError::Write);
     }
-    let checked = begun.map(|begun| (begun, path));
-    let exported = export(args, place, checked, &mut |line| out.write_all(line.as_bytes()));
     // What there is by now is gone on with.
     let file = out.into_inner().map_err(|error| ExportError::Write(error.into_error()))?;
     file.sync_all().map_err(ExportError::Write)?;
     let Complete { stores, entries } = exported?;
-    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    eprintln!("{entries} entries of {stores} stores, {}", people_bytes(bytes));
+    let bytes = people_bytes(file.metadata().map_or(0, |metadata| metadata.len()));
+    let is_complete = if is_whole {
+        format!("{} is complete, and nothing is new: ", path.display())
+    } else {
+        String::new()
+    };
+    eprintln!("{is_complete}{entries} entries of {stores} stores, {bytes}");
     Ok(())
+}
+
+/// The last line.
+fn complete(all: Complete) -> String {
+    let mut line = String::new();
+    put_complete(&mut line, all);
+    line
+}
+
+/// Whether a file is of the place, and of what is asked for.
+fn compare(args: &Args, place: &Place, (begun, path): (&Begun, &Path)) -> Result<(), ExportError> {
+    let next = begun.next.get(&begun.store).copied().unwrap_or(Sequence::FIRST);
+    let head = source::head(place, &begun.store, &args.wanted(next))?;
+    Ok(begun.goes_on_with(&head, path)?)
 }
 
 impl Args {
@@ -171,78 +211,102 @@ impl Args {
     }
 }
 
-/// Gives `put` all that is wanted, a line at a time, behind what was `begun` in a file.
-fn export(
-    args: &Args,
-    place: &Place,
-    begun: Option<(Begun, &Path)>,
-    put: &mut dyn FnMut(&str) -> io::Result<()>,
-) -> Result<Complete, ExportError> {
-    let (begun, path) = begun.unzip();
-    let done = begun.as_ref().map_or(0, |begun| begun.entries);
-    let total = if args.wants_all() { source::entries(place, args.store.as_ref()) } else { None };
-    let progress = match &args.out {
-        Some(_) => Progress::start("export", Unit::Events, total),
-        None => Progress::beside_output("export", total),
-    };
-    progress.add(done);
-    let mut all = begun.as_ref().map_or(Complete { stores: 0, entries: 0 }, Begun::total);
-    let first = args.from.unwrap_or(Sequence::FIRST);
-    let mut one = |store: &StoreId, from: Sequence| {
-        let mut entries = 0;
+/// Gives `put` what is wanted, a line at a time, behind what was `begun` in a file; all but the last line.
+struct Exporting<'a> {
+    args: &'a Args,
+    place: &'a Place,
+    begun: Option<(&'a Begun, &'a Path)>,
+    /// What comes next of each store that was begun.
+    next: BTreeMap<StoreId, Sequence>,
+    all: Complete,
+    progress: Progress,
+    put: &'a mut dyn FnMut(&str) -> io::Result<()>,
+}
+
+impl<'a> Exporting<'a> {
+    fn new(
+        args: &'a Args,
+        place: &'a Place,
+        begun: Option<(&'a Begun, &'a Path)>,
+        put: &'a mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Self {
+        let next = begun.map_or_else(BTreeMap::new, |(begun, _)| begun.next.clone());
+        let entries = begun.map_or(0, |(begun, _)| begun.entries);
+        let all = Complete { stores: next.len() as u64, entries };
+        let total =
+            if args.wants_all() { source::entries(place, args.store.as_ref()) } else { None };
+        let progress = match &args.out {
+            Some(_) => Progress::start("export", Unit::Events, total),
+            None => Progress::beside_output("export", total),
+        };
+        progress.add(entries);
+        Self { args, place, begun, next, all, progress, put }
+    }
+
+    fn run(mut self) -> Result<Complete, ExportError> {
+        // Its lines come before all others.
+        if let Some((begun, _)) = self.begun.filter(|(begun, _)| !begun.is_ended) {
+            self.store(&begun.store)?;
+        }
+        if let Some(store) = &self.args.store {
+            let head = source::last(self.place, store)?;
+            self.store_up_to(store, head)?;
+            return Ok(self.all);
+        }
+        let mut after = None;
+        while let Some(page) = source::stores(self.place, after.as_ref())? {
+            for (store, head) in &page {
+                self.store_up_to(store, *head)?;
+            }
+            after = page.into_iter().last().map(|(store, _)| store);
+        }
+        Ok(self.all)
+    }
+
+    /// A store that ends with `head`, if anything of it is new.
+    fn store_up_to(&mut self, store: &StoreId, head: Sequence) -> Result<(), ExportError> {
+        let is_there = self.next.get(store).is_some_and(|next| *next > head);
+        if is_there { Ok(()) } else { self.store(store) }
+    }
+
+    fn store(&mut self, store: &StoreId) -> Result<(), ExportError> {
+        let Self { args, place, begun, next, all, progress, put } = self;
+        let known = next.get(store).copied();
+        let from = known.or(args.from).unwrap_or(Sequence::FIRST);
         source::read(place, store, &args.wanted(from), &mut |line| {
-            if let (Some(begun), Ok(Line::Head(head))) = (&begun, head(line)) {
-                begun.goes_on_with(&head, path.unwrap_or(Path::new("")))?;
+            if let (Some((begun, path)), Some(head)) = (&begun, head(line)) {
+                begun.goes_on_with(&head, path)?;
+                next.insert(head.store, head.head.next());
             }
             let is_entry = u64::from(source::is_entry(line));
-            entries += is_entry;
+            all.entries += is_entry;
             progress.add(is_entry);
             put(line).map_err(ExportError::Write)
         })?;
-        Ok::<_, ExportError>(entries)
-    };
-    if let (Some(store), Some(begun)) = (&args.store, &begun)
-        && begun.store != *store
-    {
-        let (path, store) = (path.unwrap_or(Path::new("")).to_owned(), begun.store.clone());
-        return Err(FileError::OfAnotherStore { path, store }.into());
+        all.stores += u64::from(known.is_none());
+        Ok(())
     }
-    let unfinished = begun.as_ref().filter(|begun| !begun.is_ended);
-    if let Some(Begun { store, next, .. }) = unfinished {
-        all.entries += one(store, *next)?;
-    }
-    match (&args.store, &begun) {
-        (Some(_), Some(_)) => {}
-        (Some(store), None) => {
-            all.entries += one(store, first)?;
-            all.stores += 1;
-        }
-        (None, _) => {
-            let mut after = begun.as_ref().map(|begun| begun.store.clone());
-            while let Some(page) = source::stores(place, after.as_ref())? {
-                for store in &page {
-                    all.entries += one(store, first)?;
-                    all.stores += 1;
-                }
-                after = page.last().cloned();
-            }
-        }
-    }
-    let mut line = String::new();
-    put_complete(&mut line, all);
-    put(&line).map_err(ExportError::Write)?;
-    Ok(all)
 }
 
 /// The head that `line` is.
-fn head(line: &str) -> Result<Line, ()> {
-    if line.starts_with(r#"{"export":"#) { Line::parse(line).map_err(drop) } else { Err(()) }
+fn head(line: &str) -> Option<Head> {
+    let is_one = line.starts_with(r#"{"export":"#);
+    match is_one.then(|| Line::parse(line)) {
+        Some(Ok(Line::Head(head))) => Some(head),
+        _ => None,
+    }
 }
 
 impl Begun {
-    /// How much the file has.
-    const fn total(&self) -> Complete {
-        Complete { stores: self.stores, entries: self.entries }
+    /// Whether lines of this store belong to the file, or of all.
+    fn may_be_of(&self, store: Option<&StoreId>, path: &Path) -> Result<(), FileError> {
+        let Some(wanted) = store else { return Ok(()) };
+        match self.next.keys().find(|store| *store != wanted) {
+            Some(store) => {
+                Err(FileError::OfAnotherStore { path: path.to_owned(), store: store.clone() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether the lines behind `head` belong to the file, too.

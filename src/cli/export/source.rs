@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::pin::pin;
 
-use eventlog_server::model::StoreId;
+use eventlog_server::model::{Sequence, StoreId};
+use eventlog_server::protocol::lines::{Head, Line};
 use eventlog_server::server::Selection;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -25,16 +26,17 @@ pub(super) fn is_entry(line: &str) -> bool {
     line.starts_with("{\"sequence\":")
 }
 
-/// The stores whose names come after `after`; `None` if there are none.
+/// The stores whose names come after `after`, with the last sequence of each; `None` if there are none.
 pub(super) fn stores(
     place: &Place,
     after: Option<&StoreId>,
-) -> Result<Option<Vec<StoreId>>, ExportError> {
+) -> Result<Option<Vec<(StoreId, Sequence)>>, ExportError> {
     let stores = match place {
         Place::Running(admin) => listed(admin, after)?,
         Place::Stopped(opened) => {
             let stores = opened.block_on(opened.server().stores(after, PAGE));
-            stores.map_err(PlaceError::from)?.into_iter().map(|(store, _)| store).collect()
+            let stores = stores.map_err(PlaceError::from)?.into_iter();
+            stores.collect()
         }
     };
     Ok(Some(stores).filter(|stores| !stores.is_empty()))
@@ -49,6 +51,7 @@ struct Listed {
 #[serde(rename_all = "camelCase")]
 struct ListedStore {
     store_id: StoreId,
+    head: u64,
     entries: u64,
 }
 
@@ -75,11 +78,31 @@ pub(super) fn entries(place: &Place, store: Option<&StoreId>) -> Option<u64> {
     (sizes.len() < PAGE).then(|| sizes.into_iter().sum())
 }
 
-fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<StoreId>, ExportError> {
+impl ListedStore {
+    fn head(&self) -> Result<Sequence, ExportError> {
+        Sequence::new(self.head).map_err(|_| ExportError::NoAnswer)
+    }
+}
+
+/// The last sequence of a store.
+pub(super) fn last(place: &Place, store: &StoreId) -> Result<Sequence, ExportError> {
+    match place {
+        Place::Running(admin) => {
+            let path = format!("/admin/stores/{}", percent_encode(store.as_str()));
+            admin.request::<ListedStore>("GET", &path, None).map_err(PlaceError::from)?.head()
+        }
+        Place::Stopped(opened) => {
+            let head = opened.block_on(opened.server().head(store)).map_err(PlaceError::from)?;
+            if head.get() == 0 { Err(ExportError::NoSuchStore(store.clone())) } else { Ok(head) }
+        }
+    }
+}
+
+fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<(StoreId, Sequence)>, ExportError> {
     let after = after.map(|store| format!("&after={}", percent_encode(store.as_str())));
     let path = format!("/admin/stores?limit={PAGE}{}", after.unwrap_or_default());
     let listed: Listed = admin.request("GET", &path, None).map_err(PlaceError::from)?;
-    Ok(listed.stores.into_iter().map(|one| one.store_id).collect())
+    listed.stores.into_iter().map(|one| one.head().map(|head| (one.store_id, head))).collect()
 }
 
 /// Gives `put` what is wanted of a store, a line at a time, each with its end.
@@ -95,19 +118,57 @@ pub(super) fn read(
     }
 }
 
-fn of_running(
+/// The first line of what is wanted of a store.
+pub(super) fn head(
+    place: &Place,
+    store: &StoreId,
+    wanted: &Selection,
+) -> Result<Head, ExportError> {
+    let mut line = String::new();
+    match place {
+        Place::Running(admin) => {
+            let read = lines(admin, store, wanted)?.read_line(&mut line);
+            read.map_err(|_| ExportError::NoAnswer)?;
+        }
+        Place::Stopped(opened) => {
+            let server = opened.server();
+            line = opened.block_on(async {
+                let lines = server.export(store, wanted.clone()).await.map_err(PlaceError::from)?;
+                let page = pin!(lines).next().await.ok_or(ExportError::NoAnswer)?;
+                let page = page.map_err(PlaceError::from)?;
+                let line = page.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                Ok::<_, ExportError>(String::from_utf8_lossy(line).into_owned())
+            })?;
+        }
+    }
+    match Line::parse(&line) {
+        Ok(Line::Head(head)) => Ok(head),
+        _ => Err(ExportError::NoAnswer),
+    }
+}
+
+/// What is wanted of a store, as a running server sends it.
+fn lines(
     admin: &Admin,
     store: &StoreId,
     wanted: &Selection,
-    put: Put<'_>,
-) -> Result<(), ExportError> {
+) -> Result<impl BufRead + use<>, ExportError> {
     let name = percent_encode(store.as_str());
     let mut path = format!("/admin/stores/{name}/entries?from={}", wanted.from);
     for (name, value) in wanted.filter() {
         path.extend(["&", name, "=", &percent_encode(&value)]);
     }
     let lines = admin.download(&path).map_err(PlaceError::from)?;
-    let mut lines = BufReader::with_capacity(BUFFER_BYTES, lines);
+    Ok(BufReader::with_capacity(BUFFER_BYTES, lines))
+}
+
+fn of_running(
+    admin: &Admin,
+    store: &StoreId,
+    wanted: &Selection,
+    put: Put<'_>,
+) -> Result<(), ExportError> {
+    let mut lines = lines(admin, store, wanted)?;
     let cut = |cause: String| ExportError::Cut { store: store.clone(), cause };
     let mut line = String::new();
     loop {

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::backup::{self, As, Backups, Origin, Restored, Restoring, Tail, Until};
+use super::backup::{self, As, Backups, Origin, Restored, Restoring, Tail, Wanted};
 use super::commit::{self, Job};
-use super::compact;
+use super::compact::{self, COMPACT_BYTES_MIN};
 use super::erasures;
 use super::files::Files;
 use super::keyspace::Keyspace;
@@ -134,11 +134,10 @@ impl Database {
         from: &Backups,
         path: &Path,
         options: &DatabaseOptions,
-        until: Option<Until>,
+        wanted: &Wanted,
     ) -> Result<Restored, OpenError> {
         let failed = |failure: OpenFailure| failure.of(path);
-        let plan = backup::plan(from, until)
-            .map_err(|error| OpenError::Backup { cause: error.to_string().into() })?;
+        let plan = backup::plan(from, wanted).map_err(|cause| OpenError::Backup { cause })?;
         let restoring = Restoring::begin(path).map_err(|error| failed(error.into()))?;
         let (files, _) = Files::open_any(path, options.ballast_bytes)?;
         let restored =
@@ -182,8 +181,18 @@ impl Database {
 
     /// Gives back to the file system what the files of the database hold and nobody needs, while everything goes on: a copy takes their place,
     /// for which there has to be room. Whoever reads then waits for a moment. Blocks until it is done. If somebody else began it,
-    /// it is waited for.
+    /// it is waited for. A database below [`COMPACT_BYTES_MIN`] stays as it is.
     pub fn compact(&self) -> Result<Compacted, StorageError> {
+        let before = bytes_in(&self.owner.shared.files.database());
+        let before = before.map_err(StorageError::unavailable)?;
+        if before < COMPACT_BYTES_MIN {
+            return Ok(Compacted { before, after: before });
+        }
+        self.compact_anyway()
+    }
+
+    /// As [`Database::compact`], whatever size it has.
+    pub(crate) fn compact_anyway(&self) -> Result<Compacted, StorageError> {
         let shared = &self.owner.shared;
         let size = || bytes_in(&shared.files.database()).map_err(StorageError::unavailable);
         let before = size()?;

@@ -61,9 +61,10 @@ mod verify;
 mod watch;
 
 pub use backup::{
-    BackupError, Backups, DirectoryNote, Manifest, ManifestFile, Restored, Tail, Until, Written,
-    pack, unpack,
+    BackupError, Backups, DirectoryNote, Held, Manifest, ManifestFile, Moment, Restored, Tail,
+    Until, Wanted, Written, pack, unpack,
 };
+pub use compact::COMPACT_BYTES_MIN;
 pub use database::Database;
 #[cfg(feature = "postgres")]
 pub(crate) use dump::Dump;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backup::BackupError;
 use crate::storage::StorageError;
 use crate::storage::archive::{ArchiveError, Retention};
 use crate::storage::commit_log::LogError;
@@ -131,7 +132,7 @@ pub enum OpenError {
     #[error("nothing was restored: {cause}")]
     Backup {
         /// What is wrong with it.
-        cause: Arc<str>,
+        cause: BackupError,
     },
     /// A restore into it did not finish.
     #[error(

@@ -128,16 +128,16 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
     let last = builder.fill_from_log(witness.position, files, &witness)?;
     drop(builder);
-    renewal.complete(files, last, "before-heal")
+    renewal.complete(files, last, "before-heal").map(drop)
 }
 
-/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame.
+/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame. Gives the generation of what was made.
 pub(super) fn fill(
     files: &Files,
     options: &DatabaseOptions,
     Identity { remote_id, floor, jumps }: Identity,
     fill: impl FnOnce(&mut Show<'_>) -> Result<Position, OpenFailure>,
-) -> Result<(), OpenFailure> {
+) -> Result<Generation, OpenFailure> {
     let new = begin(files)?;
     let mut renewal = Renewal::new(new, options, (Position(0), floor))?;
     renewal.jump = JUMP.saturating_mul(jumps);
@@ -145,8 +145,9 @@ pub(super) fn fill(
     let mut builder = Builder::new(&renewal.shared, &mut renewal.checkpointer);
     let last = fill(&mut |frame| builder.show(frame))?;
     drop(builder);
-    renewal.complete(files, last, "before-restore")?;
-    finish(files).map(drop)
+    let generation = renewal.complete(files, last, "before-restore")?;
+    finish(files)?;
+    Ok(generation)
 }
 
 /// Takes in a frame.
@@ -176,8 +177,13 @@ impl Renewal {
     }
 
     /// Everything up to the frame `last` was shown. On disk when this returns; [`finish`] puts it in the place of what `files` have,
-    /// which is kept under names that say `why`.
-    fn complete(mut self, files: &Files, last: Position, why: &str) -> Result<(), OpenFailure> {
+    /// which is kept under names that say `why`. Gives its generation.
+    fn complete(
+        mut self,
+        files: &Files,
+        last: Position,
+        why: &str,
+    ) -> Result<Generation, OpenFailure> {
         jump(&self.shared, &mut self.checkpointer, self.jump)?;
         self.checkpointer.finish(last)?;
         drop(self.shared);
@@ -196,7 +202,8 @@ impl Renewal {
         let archive = self.options.archive.dir.clone().unwrap_or_else(|| files.archive());
         let content = format!("{why}\n{}", archive.display());
         sync_folder(files.directory())?;
-        Ok(write_synced(&self.new.directory().join(COMPLETE), content.as_bytes())?)
+        write_synced(&self.new.directory().join(COMPLETE), content.as_bytes())?;
+        Ok(Generation(generation))
     }
 }
 

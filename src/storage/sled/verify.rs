@@ -19,7 +19,7 @@ use super::tree::{self, Facts, Trees};
 use super::value::segment::Bare;
 use super::value::store;
 use super::watch;
-use crate::model::{Sequence, StoreId};
+use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::archive::{Archived, Kind};
 use crate::storage::commit_log::{self, Found, LogOptions, Position, Read};
@@ -41,6 +41,8 @@ pub struct Verification {
     pub stores: u64,
     /// Entries of theirs.
     pub entries: u64,
+    /// Entries that only the commit log and the archive have yet: the next start, or the next checkpoint, brings them to the database.
+    pub logged: u64,
 }
 
 /// Something that is wrong.
@@ -144,6 +146,8 @@ struct Verifier<'a> {
     expected: HashMap<Ordinal, Expected>,
     /// Where each store is in the frames that were read, and its hash there; `None` from where that is not known.
     chains: HashMap<Ordinal, Option<(Sequence, StoreHash)>>,
+    /// Up to where the entries of each store were found, in sled or in frames behind that; nothing where sled was not read.
+    counted: Option<HashMap<Ordinal, Sequence>>,
 }
 
 struct Expected {
@@ -155,7 +159,7 @@ struct Expected {
 impl<'a> Verifier<'a> {
     fn new(files: &'a Files) -> Self {
         let found = Verification::default();
-        Self { files, found, expected: HashMap::new(), chains: HashMap::new() }
+        Self { files, found, expected: HashMap::new(), chains: HashMap::new(), counted: None }
     }
 
     fn fault(&mut self, path: &Path, store: Option<&StoreId>, finding: impl std::fmt::Display) {
@@ -279,6 +283,7 @@ impl<'a> Verifier<'a> {
                 Record::Digests { ordinal, digests } => digested = Some((ordinal, digests)),
                 Record::Entries { ordinal, segment } => {
                     let digests = digested.take_if(|(of, _)| *of == ordinal);
+                    self.count(ordinal, &segment);
                     let chain =
                         self.chains.entry(ordinal).or_insert_with(|| Some(Default::default()));
                     // What the base has, frames behind it may have once more.
@@ -310,6 +315,17 @@ impl<'a> Verifier<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Counts what sled does not have.
+    fn count(&mut self, ordinal: Ordinal, segment: &Segment) {
+        let Some(counted) = &mut self.counted else { return };
+        let last = counted.entry(ordinal).or_default();
+        if segment.last() > *last {
+            let from = *last;
+            self.found.logged += segment.ids().filter(|(at, _)| *at > from).count() as u64;
+            *last = segment.last();
+        }
     }
 
     fn compare(&mut self, ordinal: Ordinal, last: Sequence, hash: StoreHash) {
@@ -354,8 +370,10 @@ impl<'a> Verifier<'a> {
             Err(OpenFailure::Corrupt(finding)) => self.fault(&self.files.database(), None, finding),
             compared => drop(compared?),
         }
+        let mut counted = HashMap::new();
         for record in tree::store_records(trees, None) {
             let (name, record) = record?;
+            counted.insert(record.ordinal, record.head.unwrap_or_default());
             self.found.stores += 1;
             for finding in
                 self.store(trees, &record).unwrap_or_else(|error| vec![error.to_string()])
@@ -367,6 +385,7 @@ impl<'a> Verifier<'a> {
                 self.expected.insert(record.ordinal, expected);
             }
         }
+        self.counted = Some(counted);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::held::Held;
 use super::manifest::{Manifest, ManifestFile, SUFFIX, hex};
 use super::take::{LEDGER, LEDGER_END};
 use crate::storage::ledger::ARCHIVED;
@@ -21,6 +22,8 @@ use crate::storage::{Snapshot, SnapshotFile};
 
 /// What is copied at once, in bytes.
 const COPY_BYTES: usize = 1 << 20;
+/// In the folder of a generation: a line for each directory that was made of it, with its generation.
+const SUCCESSORS: &str = "successors";
 
 /// A backup cannot be made, or is none.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,10 +51,30 @@ pub enum BackupError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// There is none that reaches so far back, or so far.
-    #[error("{0}")]
-    Beyond(String),
+    /// There are several servers' backups, or none of the generation that was asked for.
+    #[error("the backups are of {} generations; which one is to be restored?", .0.len())]
+    Which(Vec<Held>),
+    /// There is none that reaches so far back.
+    #[error("no backup of generation {} reaches so far back", held.generation)]
+    TooEarly {
+        /// What there is of the generation.
+        held: Box<Held>,
+        /// The generation that has what was there at that time.
+        other: Option<String>,
+    },
+    /// There is none that reaches so far.
+    #[error("the newest backup ends with change {}, and was made at {} ms", .0.last.position, .0.made_millis)]
+    TooLate(Box<Held>),
 }
+
+/// Errors of the system cannot be compared, so what they say is.
+impl PartialEq for BackupError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for BackupError {}
 
 impl BackupError {
     pub(super) fn io(path: &Path, cause: io::Error) -> Self {
@@ -191,6 +214,28 @@ impl Backups {
             );
             1
         })
+    }
+
+    /// Notes that the directory which was made of a backup has this generation from now on: its backups go on with those of this one.
+    pub(super) fn note_successor(&self, manifest: &Manifest, generation: &[u8; 16]) {
+        let path = self.folder_of(manifest).join(SUCCESSORS);
+        let noted = (|| {
+            let mut file = File::options().create(true).append(true).open(&path)?;
+            writeln!(file, "{}", hex(generation))?;
+            file.sync_all()
+        })();
+        if let Err(error) = noted {
+            log::warn!(
+                "{}: {error}. If the restored server makes its backups here, a later restore asks for a generation",
+                path.display()
+            );
+        }
+    }
+
+    /// The generations of the directories that were made of the backups of this one.
+    pub(super) fn successors(&self, generation: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join(generation).join(SUCCESSORS));
+        text.unwrap_or_default().lines().map(ToOwned::to_owned).collect()
     }
 
     /// Where the files of a backup are.

@@ -8,9 +8,11 @@
 //! DIR/generation/00000016.log.zst               files of the archive, as they are there; see `archive`
 //! DIR/generation/00000000000000001234.manifest  one backup: JSON in a line, and the SHA-256 of that line
 //! DIR/generation/restores                       a line for each directory that was made of them
+//! DIR/generation/successors                     a line for each of these, with its generation
 //! ```
 
 mod folder;
+mod held;
 mod manifest;
 mod pack;
 mod restore;
@@ -18,10 +20,11 @@ mod shipped;
 mod take;
 
 pub use folder::{BackupError, Backups, Written};
+pub use held::{Held, Moment};
 pub use manifest::{Manifest, ManifestFile};
 pub use pack::{pack, unpack};
 pub(super) use restore::{As, MARK, Restoring, plan, restore};
-pub use restore::{Restored, Until};
+pub use restore::{Restored, Until, Wanted};
 pub(super) use shipped::tail;
 pub use shipped::{DirectoryNote, Tail};
 pub(super) use take::{Origin, archived, take};

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::folder::{BackupError, Backups};
+use super::held::{self, Held};
 use super::manifest::Manifest;
 use crate::model::RemoteId;
 use crate::storage::archive::{Archive, Archived};
@@ -25,6 +26,15 @@ pub enum Until {
     Position(u64),
     /// What was written up to this time: milliseconds since 1970.
     Millis(u64),
+}
+
+/// What is to be restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of this generation, in hexadecimal digits; otherwise of the newest one, if all others in the folder are what it goes on with.
+    pub generation: Option<String>,
+    /// Up to there; otherwise all there is.
+    pub until: Option<Until>,
 }
 
 /// What was restored.
@@ -55,12 +65,16 @@ pub(in crate::storage::sled) struct Plan {
 }
 
 /// Looks for the newest backup in `from` that has what is wanted.
-pub(in crate::storage::sled) fn plan(
-    from: &Backups,
-    until: Option<Until>,
-) -> Result<Plan, BackupError> {
+pub(in crate::storage::sled) fn plan(from: &Backups, wanted: &Wanted) -> Result<Plan, BackupError> {
     let all = from.all()?;
-    let (manifest, end) = choose(from, &all, until)?;
+    let held = held::held(from, &all);
+    let chosen = held::choose(&held, wanted.generation.as_deref())?;
+    let chosen = chosen.ok_or_else(|| BackupError::None { path: from.path().to_owned() })?;
+    let all = all.iter().filter(|manifest| manifest.generation == chosen.generation);
+    let (manifest, end) = choose(from, all, chosen, wanted.until)?.ok_or_else(|| {
+        let other = wanted.until.and_then(|until| held::other(&held, &chosen.generation, until));
+        BackupError::TooEarly { held: Box::new(chosen.clone()), other }
+    })?;
     from.verify(manifest)?;
     Ok(Plan { manifest: manifest.clone(), end })
 }
@@ -96,7 +110,7 @@ pub(in crate::storage::sled) fn restore(
         }
         As::Copy => Identity { remote_id, floor, jumps: 0 },
     };
-    renew::fill(files, options, identity, |show| {
+    let generation = renew::fill(files, options, identity, |show| {
         let visit = |found: Archived<'_>| match found {
             Archived::Base(part) => show(rebuild::of_base(part)),
             Archived::Frame(frame) if end.is_before(frame.position.0, frame.time_ms) => Ok(()),
@@ -115,6 +129,9 @@ pub(in crate::storage::sled) fn restore(
     })?;
     // Whatever is restored, what was erased since then stays erased.
     ledger::gather(&from.ledgers(manifest)?, files.directory())?;
+    if matches!(of, As::Another) {
+        from.note_successor(manifest, &generation.0);
+    }
     restored.position = last.0;
     remove_folder(&chosen.0)?;
     Ok(restored)
@@ -138,57 +155,33 @@ impl End {
     }
 }
 
-/// The backup that has what is wanted.
+/// The backup among `all` that has what is wanted; `None` if none reaches so far back.
 fn choose<'a>(
     from: &Backups,
-    all: &'a [Manifest],
+    mut all: impl DoubleEndedIterator<Item = &'a Manifest>,
+    held: &Held,
     until: Option<Until>,
-) -> Result<(&'a Manifest, End), BackupError> {
-    let none = || BackupError::None { path: from.path().to_owned() };
-    let newest = all.last().ok_or_else(none)?;
-    let Some(until) = until else { return Ok((newest, End::Whole)) };
-    let of_newest = all.iter().filter(|manifest| manifest.folder() == newest.folder());
+) -> Result<Option<(&'a Manifest, End)>, BackupError> {
+    let Some(until) = until else { return Ok(all.next_back().map(|newest| (newest, End::Whole))) };
     let reaches = match until {
-        Until::Position(end) => newest.position >= end,
+        Until::Position(end) => held.last.position >= end,
         // Nothing was written since, as far as anybody knows.
-        Until::Millis(end) => newest.made_millis >= end,
+        Until::Millis(end) => held.made_millis >= end,
     };
     if !reaches {
-        let (position, time) = (newest.position, newest.made_millis);
-        let what =
-            format!("the newest backup ends with change {position}, and was made at {time} ms");
-        return Err(BackupError::Beyond(what));
+        return Err(BackupError::TooLate(Box::new(held.clone())));
     }
-    let begins_before = |manifest: &&Manifest| manifest.begins_before(until, from);
-    let found = of_newest.rev().find(begins_before).map(|manifest| (manifest, End::At(until)));
-    found.ok_or_else(|| {
-        BackupError::Beyond(
-            "no backup reaches so far back: all begin with a base that is younger".into(),
-        )
-    })
-}
-
-impl Manifest {
-    /// Whether a restore up to there leaves out nothing that stands in a base.
-    fn begins_before(&self, until: Until, from: &Backups) -> bool {
-        if self.complete {
-            return true;
-        }
-        let Some((_, generation, _)) = self.origin() else { return false };
-        let archive = Archive::to_read(from.folder_of(self), generation);
-        let Ok(listing) = archive.files() else { return false };
-        let is_ours = |path: &Path| {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            self.files.iter().any(|file| Some(&file.name) == name.as_ref())
+    for manifest in all.rev() {
+        let first = manifest.first(from)?;
+        let is_there = match until {
+            Until::Position(end) => first.position <= end,
+            Until::Millis(end) => first.time_millis <= end,
         };
-        let mut bases = listing.files.iter().rev();
-        let base = bases
-            .find(|file| file.kind == crate::storage::archive::Kind::Base && is_ours(&file.path));
-        base.is_some_and(|base| match until {
-            Until::Position(end) => base.last.0 <= end,
-            Until::Millis(end) => base.time_ms <= end,
-        })
+        if is_there {
+            return Ok(Some((manifest, End::At(until))));
+        }
     }
+    Ok(None)
 }
 
 /// The files of one backup alone, as links: its folder may have those of others.

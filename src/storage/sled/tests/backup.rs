@@ -10,7 +10,7 @@ use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::{
     ArchiveOptions, BackupError, Backups, Database, DatabaseOptions, Manifest, OpenError,
-    SledStorage, Until, pack, unpack,
+    SledStorage, Until, Wanted, pack, unpack,
 };
 use crate::storage::{SnapshotFile, Storage};
 use crate::testing::storage::{all_ids, append, ids};
@@ -110,7 +110,8 @@ impl Grounds {
     /// A directory made of what is there, as if for the first time.
     fn restored(&self, until: Option<Until>) -> Result<tempfile::TempDir, OpenError> {
         let target = tempfile::tempdir().expect("a directory");
-        Database::restore(&self.to(), target.path(), &options(), until)?;
+        let wanted = Wanted { until, ..Wanted::default() };
+        Database::restore(&self.to(), target.path(), &options(), &wanted)?;
         for generation in std::fs::read_dir(self.backups.path()).expect("a folder") {
             let restores = generation.expect("one").path().join("restores");
             // Not in each of them.
@@ -165,14 +166,14 @@ fn a_restore_goes_to_the_change_that_is_wanted() {
     let grounds = Grounds::new();
     let mut ground = Ground::default();
     let storage = open(grounds.data.path());
-    let mut states = vec![(0, Ground::default())];
+    let mut states = Vec::new();
     for _ in 0..3 {
         ground.write(&storage, 40);
         states.push((back_up(&storage, &grounds.to()).position, ground.clone()));
     }
     for (position, state) in &states {
         let restored = grounds.restored(Some(Until::Position(*position))).expect("restored");
-        state.check(restored.path(), 1, *position > 0);
+        state.check(restored.path(), 1, true);
     }
     let (last, _) = states.last().expect("some");
     let mut before = 0;
@@ -184,8 +185,15 @@ fn a_restore_goes_to_the_change_that_is_wanted() {
     }
     assert!(grounds.restored(Some(Until::Position(last + 1))).is_err());
     assert!(grounds.restored(Some(Until::Millis(u64::MAX))).is_err());
-    let restored = grounds.restored(Some(Until::Millis(1))).expect("restored");
-    assert_eq!(ground.check(restored.path(), 1, false), 0, "nothing was written in 1970");
+    // Nothing was written in 1970, nor before the first change.
+    for until in [Until::Millis(1), Until::Position(0)] {
+        let refused = grounds.restored(Some(until)).expect_err("refused");
+        let OpenError::Backup { cause: BackupError::TooEarly { held, other: None } } = refused
+        else {
+            panic!("{refused}");
+        };
+        assert_eq!(held.first.map(|first| first.position), Some(1));
+    }
 }
 
 #[test]
@@ -227,7 +235,8 @@ fn a_stream_has_all_of_it_or_is_refused() {
     };
     let to = unpacked(&stream).expect("unpacked");
     let target = tempfile::tempdir().expect("a directory");
-    Database::restore(&Backups::new(to.path()), target.path(), &options(), None).expect("restored");
+    Database::restore(&Backups::new(to.path()), target.path(), &options(), &Wanted::default())
+        .expect("restored");
     ground.check(target.path(), 1, true);
     for cut in [0, 100, 700, stream.len() / 2, stream.len() - 1_600] {
         assert!(unpacked(&stream[..cut]).is_err(), "{cut} of {}", stream.len());
@@ -269,7 +278,8 @@ fn a_damaged_backup_is_refused_and_the_next_one_mends_it() {
                 None => std::fs::remove_file(&path).expect("removed"),
             }
             let target = tempfile::tempdir().expect("a directory");
-            let refused = Database::restore(&grounds.to(), target.path(), &options(), None);
+            let refused =
+                Database::restore(&grounds.to(), target.path(), &options(), &Wanted::default());
             assert!(refused.is_err(), "{} as {:?}", path.display(), damaged.map(<[u8]>::len));
             let made = std::fs::read_dir(target.path()).expect("a folder").count();
             assert_eq!(made, 0, "nothing is made of it");
@@ -293,14 +303,15 @@ fn a_directory_is_served_only_once_all_of_it_was_restored() {
     ground.write(&storage, 20);
     back_up(&storage, &grounds.to());
     let restored = grounds.restored(None).expect("restored");
-    let again = Database::restore(&grounds.to(), restored.path(), &options(), None);
+    let again = Database::restore(&grounds.to(), restored.path(), &options(), &Wanted::default());
     assert!(again.is_err(), "it has something");
     // As after a crash in the middle.
     std::fs::write(restored.path().join("restoring"), "").expect("written");
     std::fs::remove_file(restored.path().join("sled/db")).expect("removed");
     let refused = Database::open(restored.path(), options());
     assert!(matches!(refused, Err(OpenError::Unfinished { .. })));
-    Database::restore(&grounds.to(), restored.path(), &options(), None).expect("restored");
+    Database::restore(&grounds.to(), restored.path(), &options(), &Wanted::default())
+        .expect("restored");
     ground.check(restored.path(), 1, true);
 }
 
@@ -314,7 +325,8 @@ fn each_restore_of_a_backup_goes_on_above_the_one_before() {
     back_up(&storage, &grounds.to());
     for jumps in 1..=6 {
         let target = tempfile::tempdir().expect("a directory");
-        Database::restore(&grounds.to(), target.path(), &options(), None).expect("restored");
+        Database::restore(&grounds.to(), target.path(), &options(), &Wanted::default())
+            .expect("restored");
         ground.check(target.path(), jumps, true);
     }
 }

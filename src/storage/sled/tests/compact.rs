@@ -87,7 +87,7 @@ fn what_is_trimmed_is_given_back_and_nothing_else_changes() {
                 assert!(!log.read(Sequence::FIRST, 1).expect("a read").is_empty());
             }
         });
-        let compacted = storage.database.compact();
+        let compacted = storage.database.compact_anyway();
         stop.store(true, Ordering::SeqCst);
         compacted.expect("compacted")
     });
@@ -99,7 +99,7 @@ fn what_is_trimmed_is_given_back_and_nothing_else_changes() {
     written.extend(write(&storage, 1_000, 300));
     check(&storage, &written, 25_000);
     // Again, with nothing to do.
-    storage.database.compact().expect("compacted");
+    storage.database.compact_anyway().expect("compacted");
     storage.database.close().expect("closed");
     whole(directory.path());
     check(&open(directory.path()), &written, 25_000);
@@ -134,7 +134,7 @@ fn a_kill_at_each_step_leaves_the_one_or_the_other() {
     note(&storage, "first");
     let written = write(&storage, 20_000, 300);
     *killed.directory.lock() = Some(directory.path().to_owned());
-    storage.database.compact().expect("compacted");
+    storage.database.compact_anyway().expect("compacted");
     let copies = std::mem::take(&mut *killed.copies.lock());
     let seen: Vec<_> = copies.iter().map(|(step, _)| *step).collect();
     assert!(Compact::ALL.iter().all(|step| seen.contains(step)), "{seen:?}");
@@ -177,7 +177,7 @@ fn a_step_that_fails_leaves_all_there_and_it_can_be_tried_again() {
             note(&storage, "first");
             let mut written = write(&storage, 5_000, 300);
             *failing.0.lock() = Some((step, fault));
-            let compacted = storage.database.compact();
+            let compacted = storage.database.compact_anyway();
             // Once the copy is whole there is no way back, and it goes on until it is done.
             let is_past = matches!(step, Compact::Remove | Compact::Rename | Compact::Clear);
             assert_eq!(compacted.is_ok(), is_past, "{step:?} {fault:?}: {compacted:?}");
@@ -185,7 +185,7 @@ fn a_step_that_fails_leaves_all_there_and_it_can_be_tried_again() {
             soon(|| storage.ready().ok());
             check(&storage, &written, 0);
             written.extend(write(&storage, 500, 300));
-            storage.database.compact().expect("compacted");
+            storage.database.compact_anyway().expect("compacted");
             check(&storage, &written, 0);
             storage.database.close().expect("closed");
             drop(storage);
@@ -201,7 +201,7 @@ fn a_closed_database_gives_a_copy_up() {
     note(&storage, "first");
     let written = write(&storage, 20_000, 300);
     std::thread::scope(|scope| {
-        let compacting = scope.spawn(|| storage.database.compact());
+        let compacting = scope.spawn(|| storage.database.compact_anyway());
         soon(|| directory.path().join("compacting").exists().then_some(()));
         storage.database.close().expect("closed");
         // It may have been done by then.

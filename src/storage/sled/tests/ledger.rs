@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::model::{EntryId, Sequence};
 use crate::storage::ledger::{Erased, Ledger};
 use crate::storage::sled::{
-    Backups, Database, DatabaseOptions, OpenError, SledStorage, Until, pack, unpack,
+    Backups, Database, DatabaseOptions, OpenError, SledStorage, Until, Wanted, pack, unpack,
 };
 use crate::storage::{SnapshotFile, Storage};
 use crate::testing::storage::{all_ids, append, ids};
@@ -23,6 +23,10 @@ fn options() -> DatabaseOptions {
 
 fn open(directory: &Path) -> SledStorage {
     SledStorage::new(Database::open(directory, options()).expect("open"))
+}
+
+fn to(position: u64) -> Wanted {
+    Wanted { until: Some(Until::Position(position)), ..Wanted::default() }
 }
 
 fn close(storage: &SledStorage) {
@@ -97,12 +101,12 @@ fn a_restore_from_before_an_erasure_does_not_bring_it_back() {
     let backups = Backups::new(ground.folder.path().join("backups"));
     for (n, position) in ground.positions.into_iter().enumerate() {
         let made = ground.folder.path().join(format!("made-{n}"));
-        let until = Some(Until::Position(position));
-        Database::restore(&backups, &made, &options(), until).expect("restored");
+        let wanted = to(position);
+        Database::restore(&backups, &made, &options(), &wanted).expect("restored");
         ground.check(&made, if n == 0 { &[0, 2, 3, 4] } else { &KEPT });
     }
     let made = ground.folder.path().join("whole");
-    Database::restore(&backups, &made, &options(), None).expect("restored");
+    Database::restore(&backups, &made, &options(), &Wanted::default()).expect("restored");
     ground.check(&made, &KEPT);
 }
 
@@ -112,7 +116,7 @@ fn an_older_backup_is_restored_without_what_a_newer_directory_beside_it_erased()
     // Another directory is made of the older backup, erases more, and is backed up beside it.
     let early = Backups::new(ground.folder.path().join("early"));
     let second = ground.folder.path().join("second");
-    Database::restore(&early, &second, &options(), None).expect("restored");
+    Database::restore(&early, &second, &options(), &Wanted::default()).expect("restored");
     let storage = open(&second);
     let log = storage.open(&store("a")).expect("open");
     wait(log.erase(&[(Sequence::FIRST, ground.all[0])])).expect("erased");
@@ -121,7 +125,7 @@ fn an_older_backup_is_restored_without_what_a_newer_directory_beside_it_erased()
     drop(log);
     close(&storage);
     let made = ground.folder.path().join("made");
-    Database::restore(&early, &made, &options(), None).expect("restored");
+    Database::restore(&early, &made, &options(), &Wanted::default()).expect("restored");
     let storage = open(&made);
     let log = storage.open(&store("a")).expect("open");
     assert_eq!(all_ids(&*log), ground.all[1..5]);
@@ -140,8 +144,8 @@ fn a_stream_has_the_ledger() {
     let unpacked = ground.folder.path().join("unpacked");
     unpack(&stream[..], &unpacked).expect("unpacked");
     let made = ground.folder.path().join("made");
-    let until = Some(Until::Position(ground.positions[1]));
-    Database::restore(&Backups::new(&unpacked), &made, &options(), until).expect("restored");
+    let wanted = to(ground.positions[1]);
+    Database::restore(&Backups::new(&unpacked), &made, &options(), &wanted).expect("restored");
     ground.check(&made, &KEPT);
 }
 
