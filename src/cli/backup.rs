@@ -80,12 +80,12 @@ impl From<AdminError> for BackupCommandError {
 
 pub(super) fn run(args: &Args) -> Result<(), BackupCommandError> {
     match args.place.database()? {
-        Some(database) => of_stopped(args, database),
+        Some(database) => of_stopped(args, &database),
         None => of_running(args),
     }
 }
 
-fn of_stopped(args: &Args, database: Database) -> Result<(), BackupCommandError> {
+fn of_stopped(args: &Args, database: &Database) -> Result<(), BackupCommandError> {
     let taken = database.snapshot().map_err(PlaceError::from);
     let written = match taken {
         Ok(snapshot) => write(args, &snapshot, SnapshotFile::open),

@@ -55,7 +55,7 @@ struct State {
 
 pub(super) fn run(args: &Args) -> Result<(), CompactError> {
     if let Some(database) = args.place.database()? {
-        let Compacted { before, after } = in_directory(database).map_err(PlaceError::from)?;
+        let Compacted { before, after } = in_directory(&database).map_err(PlaceError::from)?;
         return Ok(printed(print(before, after))?);
     }
     let admin = args.place.client()?;
@@ -91,7 +91,7 @@ fn print(before: u64, after: u64) -> io::Result<()> {
     writeln!(io::stdout(), "the database took {before}, and takes {after}")
 }
 
-fn in_directory(database: Database) -> Result<Compacted, StorageError> {
+fn in_directory(database: &Database) -> Result<Compacted, StorageError> {
     let compacted = database.sweep().and_then(|()| database.compact());
     database.close()?;
     compacted

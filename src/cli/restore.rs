@@ -137,9 +137,7 @@ fn explain(error: &BackupError) -> String {
             moment(held.last),
             timestamp(held.made_millis)
         ),
-        BackupError::Io { .. } | BackupError::Damaged { .. } | BackupError::None { .. } => {
-            error.to_string()
-        }
+        error => error.to_string(),
     };
     format!("nothing was restored: {why}")
 }

@@ -165,7 +165,7 @@ impl From<Trimming> for Answer {
 
 pub(super) fn run(args: &Args) -> Result<(), TrimCommandError> {
     if let Some(database) = args.place.database()? {
-        let trimmed = in_directory(args, database)?.into();
+        let trimmed = in_directory(args, &database)?.into();
         return Ok(printed(print(&trimmed, false))?);
     }
     let admin = args.place.client()?;
@@ -203,10 +203,10 @@ fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn in_directory(args: &Args, database: Database) -> Result<Trimming, TrimCommandError> {
+fn in_directory(args: &Args, database: &Database) -> Result<Trimming, TrimCommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(TrimCommandError::Runtime)?;
-    let done = runtime.block_on(trim_in(args, &database));
+    let done = runtime.block_on(trim_in(args, database));
     let swept = done.is_ok().then(|| database.sweep()).transpose();
     database.close()?;
     swept?;

@@ -130,6 +130,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Whoever keeps something else of these entries has heard of all erasures up to this number. Blocks on the disk.
     fn told_again(&self, number: u64) -> Result<(), StorageError> {
         let _ = number;
+        Ok(())
     }
 
     /// Looks whether files have content of entries that were erased, and for this text; `None` if this storage has no files of its own. Blocks until all of

@@ -142,7 +142,7 @@ async fn no_file_has_what_was_erased_and_a_backup_says_that_it_does() {
     // It goes on after a kill.
     let server = place.serve("0s");
     is_clean(&server).await;
-    assert_eq!(files_with(&place.data(), SECRET), [String::new(); 0]);
+    assert_eq!(files_with(&place.data(), SECRET), Vec::<String>::new());
     let (clean, said) = place.verify(Some(&server), &["--text", SECRET]);
     assert!(clean && said.contains("1 erased entries are known\n"), "{said}");
     let (clean, said) = place.verify(Some(&server), &["--backups", backups]);
@@ -171,7 +171,7 @@ async fn a_kill_in_the_middle_leaves_nothing_behind() {
         drop(server);
         let server = place.serve("0s");
         is_clean(&server).await;
-        assert_eq!(files_with(&place.data(), SECRET), [String::new(); 0], "round {round}");
+        assert_eq!(files_with(&place.data(), SECRET), Vec::<String>::new(), "round {round}");
         let mut socket = Socket::connect(&server.url).await;
         socket.subscribe(&key("bob"), 0).await;
         let count = 49 * (round as usize + 1);

@@ -289,7 +289,7 @@ fn bucket(address: &BucketAddress, ids: &HashSet<EntryId>) -> Result<bool, Verif
     let mut versions = false;
     for object in bucket.list(None)? {
         versions = versions || bucket.keeps_versions(&object.name)?;
-        if !object.name.strip_suffix(".zst").is_some() {
+        if object.name.strip_suffix(".zst").is_none() {
             continue;
         }
         let failed = |cause| VerifyError::File { path: temporary.clone(), cause };

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
 
-use super::backup::{self, As, Backups, Restoring};
+use super::backup::{self, As, Backups, Restoring, Wanted};
 use super::database::Database;
 use super::files::Files;
 use super::keyspace::Keyspace;
@@ -46,8 +46,8 @@ impl Dump {
         options: &DatabaseOptions,
     ) -> Result<Self, OpenError> {
         let failed = |failure: OpenFailure| failure.of(scratch);
-        let plan = backup::plan(from, None)
-            .map_err(|error| OpenError::Backup { cause: error.to_string().into() })?;
+        let plan =
+            backup::plan(from, &Wanted::default()).map_err(|cause| OpenError::Backup { cause })?;
         // It is never ended.
         let _mark = Restoring::begin(scratch).map_err(|error| failed(error.into()))?;
         let (files, _) = Files::open_any(scratch, options.ballast_bytes)?;

@@ -68,7 +68,7 @@ impl Filling {
             filler.flush()?;
             Ok(Position(0))
         });
-        filled.map_err(|failure| failure.of(&self.path))
+        filled.map(drop).map_err(|failure| failure.of(&self.path))
     }
 
     /// What is in it, once it was filled.

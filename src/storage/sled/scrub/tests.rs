@@ -249,7 +249,7 @@ fn no_file_has_what_was_erased_and_everything_can_be_built_again() {
     let erased: Vec<_> = late.iter().copied().chain(secret).collect();
     wait(log.erase(&late)).expect("erased");
     clean(&storage);
-    assert_eq!(files_with(path, SECRET), [String::new(); 0]);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
     assert_eq!(storage.hash(&store("a")).expect("a hash"), hash);
     let entries = |storage: &SledStorage| {
         let log = storage.open(&store("a")).expect("open");
@@ -269,7 +269,7 @@ fn no_file_has_what_was_erased_and_everything_can_be_built_again() {
     let storage = open(path, &options());
     assert_eq!(entries(&storage), all);
     assert_eq!(storage.hash(&store("a")).expect("a hash"), hash);
-    assert_eq!(files_with(path, SECRET), [String::new(); 0]);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
 }
 
 #[test]
@@ -296,11 +296,11 @@ fn what_is_stopped_in_the_middle_goes_on_with_the_next_start() {
     clean(&storage);
     storage.database.close().expect("closed");
     drop(storage);
-    assert_eq!(files_with(path, SECRET), [String::new(); 0]);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
     assert!(!file.exists() && path.join("archive/00000001.2.log.zst").is_file());
     std::fs::write(&file, old).expect("written");
     let storage = open(path, &options());
-    assert_eq!(files_with(path, SECRET), [String::new(); 0]);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
     storage.database.close().expect("closed");
 }
 
