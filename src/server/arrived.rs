@@ -118,7 +118,6 @@ pub(super) struct Encrypted;
 
 /// The certificate that the client of a connection has shown, as DER.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS alone has some"))]
 pub(super) struct ClientCertificate(pub(super) Arc<[u8]>);
 
 impl ClientCertificate {
