@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::soon;
 use crate::model::{EntryId, Sequence};
 use crate::storage::ledger::{Erased, Ledger};
 use crate::storage::sled::{
@@ -52,9 +53,15 @@ impl Ground {
             to.write(&snapshot, SnapshotFile::open).expect("written").manifest.position
         };
         let log = storage.open(&store("a")).expect("open");
-        append(&*log, &all[..5], 40);
+        // An append is answered a moment before the position moves.
+        let append_and_settle = |part: &[EntryId]| {
+            let before = storage.database.position();
+            append(&*log, part, 40);
+            soon(|| (storage.database.position() > before).then_some(()));
+        };
+        append_and_settle(&all[..5]);
         let early = backup("early");
-        append(&*log, &all[5..], 40);
+        append_and_settle(&all[5..]);
         let late = backup("backups");
         for n in [1, 6] {
             wait(log.erase(&[(Sequence::ZERO.plus(n + 1), all[n as usize])])).expect("erased");
