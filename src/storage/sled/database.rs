@@ -153,7 +153,7 @@ impl Database {
 
     /// The number of the last change. Does not block.
     pub fn position(&self) -> u64 {
-        self.owner.shared.settled().0
+        self.owner.shared.synced().0
     }
 
     /// The files that the archive has now. They have everything up to a recent moment. Blocks on disk for a moment.

@@ -44,6 +44,8 @@ pub(super) struct Shared {
     floor: Sequence,
     /// The content of the frames up to this one is in `ends` and `tables`, or in sled.
     settled: AtomicU64,
+    /// The last frame that is on disk, perhaps a moment before it is settled.
+    synced: AtomicU64,
     damage_noted: AtomicBool,
     /// What was damaged could be made again in place.
     ids_damaged: AtomicBool,
@@ -90,6 +92,7 @@ impl Shared {
             budget,
             floor,
             settled: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             damage_noted: AtomicBool::new(false),
             ids_damaged: AtomicBool::new(false),
             health: Health::default(),
@@ -255,6 +258,17 @@ impl Shared {
 
     /// The content of the frames up to `position` is in `ends` and `tables`, or in sled.
     pub(super) fn set_settled(&self, position: Position) {
+        self.set_synced(position);
         self.settled.store(position.0, Ordering::Release);
+    }
+
+    /// The last frame that is on disk: nobody was answered before what they wrote is in it, or in one before it.
+    pub(super) fn synced(&self) -> Position {
+        Position(self.synced.load(Ordering::Acquire))
+    }
+
+    /// The frames up to `position` are on disk. This comes before anybody is answered, so that a backup has what was answered.
+    pub(super) fn set_synced(&self, position: Position) {
+        self.synced.store(position.0, Ordering::Release);
     }
 }

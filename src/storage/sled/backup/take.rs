@@ -39,7 +39,7 @@ pub(in crate::storage::sled) fn take(
     origin: &Origin,
 ) -> Result<Snapshot, StorageError> {
     let archive = archive_of(shared, origin)?;
-    let wanted = shared.settled();
+    let wanted = shared.synced();
     let begun = Instant::now();
     let mut asked: Option<Instant> = None;
     loop {

@@ -123,6 +123,7 @@ impl Committer {
             let began = Instant::now();
             position = self.writer.append(frame, now)?;
             shared.syncs.took(began.elapsed());
+            shared.set_synced(position);
             #[cfg(feature = "otel")]
             self.group.synced(began, Instant::now());
         }
